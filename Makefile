@@ -1,0 +1,57 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up all that they need in .venv.
+PYTHON ?= python3
+# The newest release known to work. On a machine without a GPU a CPU build is enough: where your package index does not
+# choose it by itself, give PyTorch's CPU index with TORCH_INDEX=ADDRESS.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+STORE ?= store
+WORKERS ?= 2
+
+BIN := .venv/bin
+SOURCES := sweep jobs stages tests benchmarks
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check format lint types tests setup golden clean
+
+help:
+	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
+	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
+	@echo "make format  put the sources in order;  make clean  remove the environment, demo data and demo store"
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv || (echo "try: apt-get install python3-venv"; exit 1)
+	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/pip install -q -e '.[train,eval,report,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/sweep data demo --out data/demo
+	$(BIN)/sweep plan manifests/demo.yaml --store $(STORE)
+	$(BIN)/sweep submit demo --store $(STORE)
+	$(BIN)/sweep status demo --store $(STORE)
+	$(BIN)/sweep results demo --store $(STORE)
+
+test check: format-check lint types tests
+
+format: setup
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+format-check: setup
+	$(BIN)/ruff format --check $(SOURCES)
+
+lint: setup
+	$(BIN)/ruff check $(SOURCES)
+
+types: setup
+	$(BIN)/mypy
+
+tests: setup
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --cov --cov-report=term --durations=10
+
+clean:
+	rm -rf .venv data/demo $(STORE)

@@ -1,0 +1,4 @@
+"""Execution: the store, the cluster protocol and its backends, submission, accounting.
+
+Knows jobs, no grid; never imports torch.
+"""

@@ -1,0 +1,63 @@
+"""A job: one stage with one configuration and its parents, as the manifest holds it and a scheduler needs it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one attempt of a job asks of a cluster. None of it enters a key."""
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    gpu_type: str = ""
+    cpus: int = 1
+    """CPU cores a node."""
+    memory_gib: float = 4.0
+    """A node."""
+    time_minutes: int = 60
+    """Wall-clock limit of one attempt."""
+    restarts: int = 0
+    """Attempts beyond the first that the estimate needs under the partition's time limit."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Scheduler's own words: partition, account, qos, constraint..."""
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a job is expected to cost."""
+
+    tokens: int = 0
+    flops: float = 0.0
+    """Language model and projector, forward and backward."""
+    encoder_flops: float = 0.0
+    """Vision encoder; 0 where there is none."""
+    gpu_hours: float = 0.0
+    a100_hours: float = 0.0
+    encoder_a100_hours: float = 0.0
+    """Part of `a100_hours` that the vision encoder takes."""
+    checkpoint_bytes: int = 0
+    """Kept on disk once the job is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A node of the graph. `key` is its content address: same key, same work, whichever sweep asks for it."""
+
+    key: str
+    stage: str
+    version: int
+    """Stage format version."""
+    phase: str
+    """What the stage is for in the chain: trunk, pretrain, finetune or evaluate."""
+    parents: tuple[str, ...]
+    config: Mapping[str, object]
+    """The stage's configuration as JSON, defaults left out."""
+    cells: tuple[str, ...]
+    """Names of the cells that it serves; empty for a trunk segment, whose cells are those of its descendants."""
+    resources: Resources = Resources()
+    estimate: Estimate = Estimate()

@@ -1,0 +1,1 @@
+"""One small file a command: HELP, `add_arguments(parser)`, `run(options)` -> exit code."""

@@ -1,0 +1,75 @@
+"""Imports point one way, and the control plane starts without the heavy packages."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {"sweep", "jobs", "stages", "tests", "benchmarks"}
+TORCH_FREE_STAGES = {"stages", "stages.config", "stages.schedule", "stages.encoders"}
+HEAVY = {"torch", "pandas", "pyarrow", "matplotlib", "numpy", "webdataset", "tokenizers", "lm_eval", "pydantic", "rich"}
+
+
+def imported_modules(package: str) -> Iterator[tuple[str, str]]:
+    """(file, module) of every import in a package, also those inside functions."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((str(path.relative_to(ROOT)), alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: imports are absolute"
+                yield str(path.relative_to(ROOT)), node.module or ""
+
+
+def part(module: str) -> str:
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [("jobs", {"jobs"}), ("stages", {"stages"}), ("sweep", {"sweep", "jobs", "stages"})],
+)
+def test_imports_point_one_way(package: str, allowed: set[str]) -> None:
+    wrong = [(file, module) for file, module in imported_modules(package) if part(module) in OURS - allowed]
+    assert wrong == []
+
+
+def test_the_control_plane_knows_only_the_torch_free_part_of_stages() -> None:
+    wrong = [
+        (file, module)
+        for file, module in imported_modules("sweep")
+        if part(module) == "stages" and module not in TORCH_FREE_STAGES
+    ]
+    assert wrong == []
+
+
+def test_no_file_of_the_control_plane_imports_torch() -> None:
+    torch = [where for package in ("sweep", "jobs") for where in imported_modules(package) if part(where[1]) == "torch"]
+    assert torch == []
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level packages in a fresh interpreter after `code`."""
+    report = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    printed = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    return set(json.loads(printed.stdout.splitlines()[-1]))
+
+
+def test_the_command_line_starts_without_heavy_packages() -> None:
+    assert loaded_by("from sweep.cli import build_parser; build_parser()") & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", sorted(TORCH_FREE_STAGES))
+def test_the_torch_free_stage_modules_load_no_torch(module: str) -> None:
+    assert loaded_by(f"import {module}") & {"torch", "numpy"} == set()
+
+
+def test_an_attempt_supervisor_starts_without_heavy_packages() -> None:
+    assert loaded_by("import jobs.attempt") & HEAVY == set()
