@@ -40,6 +40,8 @@ class Estimate:
     a100_hours: float = 0.0
     encoder_a100_hours: float = 0.0
     """Part of `a100_hours` that the vision encoder takes."""
+    cpu_hours: float = 0.0
+    """Core-hours of a job that uses no GPU; 0 where it does."""
     checkpoint_bytes: int = 0
     """Kept on disk once the job is done."""
 

@@ -1,0 +1,158 @@
+"""Data, each figure with its source: models, GPU types, data sets, tasks (the YAML files of this folder).
+
+`load_catalog()` reads and checks them; `sweep.catalog.entries` has the types.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from stages.config import LanguageModel
+from sweep.catalog.entries import REFERENCE, TERA, Catalog, DatasetEntry, GpuType, ModelEntry, Placement, TaskEntry
+from sweep.errors import SweepFileError
+
+__all__ = [
+    "REFERENCE",
+    "TERA",
+    "Catalog",
+    "DatasetEntry",
+    "GpuType",
+    "ModelEntry",
+    "Placement",
+    "TaskEntry",
+    "load_catalog",
+]
+
+FOLDER = Path(__file__).parent
+PHASES = ("trunk", "pretrain", "finetune", "evaluate")
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster, where it was built in
+
+NUMBERS: Mapping[object, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    float | None: (int, float),
+    str: (str,),
+    bool: (bool,),
+}
+Entry = TypeVar("Entry", GpuType, DatasetEntry, TaskEntry, ModelEntry, Placement)
+
+
+@cache
+def load_catalog(folder: Path = FOLDER) -> Catalog:
+    """The catalog of the package, or of another folder with the same files.
+
+    Raises:
+        SweepFileError: a file is missing, is no YAML, or has a field that is unknown, missing or of another type.
+    """
+    gpus = read(folder / "gpus.yaml")
+    data = read(folder / "data.yaml")
+    catalog = Catalog(
+        models=model_entries(folder / "models.yaml"),
+        gpus=entries(GpuType, gpus, "gpus", folder / "gpus.yaml"),
+        datasets=entries(DatasetEntry, data, "datasets", folder / "data.yaml"),
+        tasks=entries(TaskEntry, data, "tasks", folder / "data.yaml"),
+        encoder_utilisation=share(gpus, "encoder_utilisation", folder / "gpus.yaml"),
+        evaluate_efficiency=share(gpus, "evaluate_efficiency", folder / "gpus.yaml"),
+    )
+    check_references(catalog, folder)
+    return catalog
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping."""
+    try:
+        content = yaml.load(path.read_bytes(), Loader=SafeLoader)  # noqa: S506 - a safe loader, by either name
+    except (OSError, yaml.YAMLError) as error:
+        raise SweepFileError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    return mapping(content, str(path))
+
+
+def model_entries(path: Path) -> dict[str, ModelEntry]:
+    found = {}
+    for name, content in mapping(read(path).get("models"), f"{path}: models").items():
+        where = f"{path}: models.{name}"
+        values = dict(mapping(content, where))
+        values["shape"] = shape(values.get("shape"), where)
+        values["utilisation"] = {
+            gpu: share(values["utilisation"], gpu, where) for gpu in mapping(values.get("utilisation"), where)
+        }
+        placements = mapping(values.get("resources"), f"{where}.resources")
+        if set(placements) != set(PHASES):
+            raise SweepFileError(
+                f"{where}.resources: wants exactly {', '.join(PHASES)}; it has {', '.join(placements)}"
+            )
+        values["resources"] = {
+            phase: checked(Placement, mapping(placements[phase], where), f"{where}.resources.{phase}")
+            for phase in PHASES
+        }
+        found[name] = checked(ModelEntry, {"name": name, **values}, where)
+    return found
+
+
+def shape(content: object, where: str) -> LanguageModel:
+    try:
+        return LanguageModel(**mapping(content, f"{where}.shape"))
+    except ValueError as error:
+        raise SweepFileError(f"{where}.shape: {' '.join(str(error).split())}") from error
+
+
+def entries(cls: type[Entry], content: Mapping[str, Any], section: str, path: Path) -> dict[str, Entry]:
+    found = mapping(content.get(section), f"{path}: {section}")
+    return {
+        name: checked(cls, {"name": name, **mapping(values, f"{path}: {section}.{name}")}, f"{path}: {section}.{name}")
+        for name, values in found.items()
+    }
+
+
+def checked(cls: type[Entry], values: Mapping[str, Any], where: str) -> Entry:
+    """`cls` of `values`, if they are its fields and of their types."""
+    known = {item.name: item for item in fields(cls)}
+    if unknown := [name for name in values if name not in known]:
+        raise SweepFileError(f"{where}: field {unknown[0]!r} is unknown; fields are {', '.join(known)}")
+    for name, item in known.items():
+        if name not in values:
+            if item.default is MISSING and item.default_factory is MISSING:
+                raise SweepFileError(f"{where}: field {name!r} is missing")
+            continue
+        wanted = NUMBERS.get(item.type)
+        value = values[name]
+        if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+            raise SweepFileError(f"{where}.{name}: {value!r} is not of type {wanted[-1].__name__}")
+        if wanted and isinstance(value, int | float) and value < 0:
+            raise SweepFileError(f"{where}.{name}: {value!r} is below 0")
+    return cls(**values)
+
+
+def mapping(content: object, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise SweepFileError(f"{where}: wants a mapping, and has {content!r}")
+    return content
+
+
+def share(content: Mapping[str, Any], name: str, where: object) -> float:
+    """A number above 0 and up to 1."""
+    value = content.get(name)
+    if not isinstance(value, int | float) or not 0 < value <= 1:
+        raise SweepFileError(f"{where}: {name}: {value!r} is not a number above 0 and up to 1")
+    return float(value)
+
+
+def check_references(catalog: Catalog, folder: Path) -> None:
+    """GPU types that models name exist, and so do the defaults that look-ups fall back to."""
+    if REFERENCE not in catalog.gpus or catalog.gpus[REFERENCE].factor != 1:
+        raise SweepFileError(f"{folder / 'gpus.yaml'}: gpus.{REFERENCE}: must be there, with the factor 1")
+    for model in catalog.models.values():
+        named = {*model.utilisation, *(placement.gpu_type for placement in model.resources.values())}
+        if unknown := named - set(catalog.gpus):
+            raise SweepFileError(f"{folder / 'models.yaml'}: models.{model.name}: no GPU type {min(unknown)!r}")
+    for name, known in (
+        ("default", catalog.datasets),
+        ("default_text", catalog.tasks),
+        ("default_vision", catalog.tasks),
+    ):
+        if name not in known:
+            raise SweepFileError(f"{folder / 'data.yaml'}: the entry {name!r} is missing")

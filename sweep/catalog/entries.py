@@ -1,0 +1,128 @@
+"""The catalog's types: models, GPU types, data sets, tasks. Frozen; every entry names the source of its figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from stages.config import LanguageModel
+
+REFERENCE = "a100"
+"""The GPU type that A100-hours are counted in; its factor is 1."""
+TERA = 1e12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuType:
+    """One kind of device, and what goes with each of it in a node."""
+
+    name: str
+    factor: float
+    """A100-hours of one hour."""
+    cpus: int
+    host_memory_gib: float
+    startup_minutes: float
+    """From the attempt's start to its first step."""
+    source: str
+    peak_tflops: float | None = None
+    """bf16, dense; None where there is no GPU."""
+    core_gflops: float = 0.0
+    """Useful GFLOP/s of one CPU core; for the type without a GPU."""
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.peak_tflops is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where the jobs of one phase run. Zero or empty: decided from the GPU type, or from the estimate."""
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    gpu_type: str = "cpu"
+    cpus: int = 0
+    """Cores a node."""
+    memory_gib: float = 0.0
+    """A node."""
+    time_minutes: int = 0
+    """Wall-clock limit of one attempt."""
+    limit_minutes: int = 1_440
+    """The longest attempt that the partition allows."""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One of the paper's models: shape, training numbers of stages 1 and 2, utilisation, usual resources."""
+
+    name: str
+    shape: LanguageModel
+    context: int
+    peak_lr: float
+    final_lr: float
+    warmup_steps: int
+    batch_sequences: int
+    weight_decay: float
+    restart_lr: float
+    """Peak of an image-text run from 0 % or 100 % of the text budget, which warms up anew."""
+    restart_warmup_steps: int
+    image_text_batch_sequences: int
+    image_text_weight_decay: float
+    utilisation: Mapping[str, float]
+    """Model FLOPs over the peak, by GPU type; empty where nothing is published."""
+    resources: Mapping[str, Placement]
+    """By phase: trunk, pretrain, finetune, evaluate."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetEntry:
+    """What an estimate needs to know of a data set."""
+
+    name: str
+    source: str
+    text_tokens: float
+    """Mean text tokens of a sample."""
+    samples: int = 0
+    """0 where it does not matter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry:
+    """What an estimate needs to know of an evaluation task."""
+
+    name: str
+    source: str
+    documents: int
+    requests: int
+    """Forwards a document: answers to compare, or one generation."""
+    text_tokens: float
+    """Of one request, prompt and answer."""
+    with_image: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """Everything that the package knows about models, GPU types, data sets and tasks."""
+
+    models: Mapping[str, ModelEntry]
+    gpus: Mapping[str, GpuType]
+    datasets: Mapping[str, DatasetEntry]
+    tasks: Mapping[str, TaskEntry]
+    encoder_utilisation: float
+    """Of a frozen encoder's forward, on the reference GPU."""
+    evaluate_efficiency: float
+    """Speed of evaluation relative to training."""
+
+    @property
+    def reference_flops_per_second(self) -> float:
+        """Peak of the reference GPU."""
+        return (self.gpus[REFERENCE].peak_tflops or 0.0) * TERA
+
+    def dataset(self, name: str) -> DatasetEntry:
+        """The entry of that name, or the stated default."""
+        return self.datasets.get(name) or self.datasets["default"]
+
+    def task(self, name: str, *, with_image: bool, limit: int | None = None) -> TaskEntry:
+        """The entry of that name, or the kind's stated default, with at most `limit` documents."""
+        entry = self.tasks.get(name) or self.tasks["default_vision" if with_image else "default_text"]
+        return entry if limit is None else replace(entry, documents=min(limit, entry.documents))

@@ -1,0 +1,210 @@
+"""What a job costs: FLOPs, GPU-hours, A100-hours, bytes of checkpoints, wall-clock. Pure arithmetic on plain arguments.
+
+Each convention and its source: docs/estimates.md. GPU-hours are FLOPs over the speed that `sweep.speed` states for the
+model and the GPU type; A100-hours are GPU-hours times the type's factor.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from jobs.job import Estimate, Resources
+from stages.config import LanguageModel, Vision
+from stages.encoders import encoder_spec
+from sweep.catalog import GpuType, Placement, TaskEntry
+from sweep.errors import SweepError
+from sweep.flops import forward_flops, projector_biases, projector_weights, training_flops
+from sweep.speed import Speed
+
+BYTES_OF_WEIGHT = 4  # fp32
+BYTES_OF_TRAINING_STATE = 12  # fp32 weight and AdamW's two moments
+TIME_MARGIN = 1.25  # C: a job asks for a quarter more than its estimate
+SAVE_MINUTES = 10  # C: of each attempt, for saving before the limit and for work since the last checkpoint
+RESTORE_MINUTES = 5  # C
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUse:
+    """One data set of a mixture: its share, whether its samples carry an image, mean text tokens of such a sample."""
+
+    share: float
+    with_images: bool = False
+    text_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCost:
+    """One image on its way into the language model."""
+
+    tokens: int
+    encoder_flops: float
+    projector_flops: float
+    """Forward and backward."""
+    weights: int
+    """Trained beside the language model: the projector's, and the encoder's where it is not frozen."""
+
+
+@cache
+def image_cost(encoder: str, projector: str, frozen: bool, d_model: int) -> ImageCost:
+    """Encoder forward only while it is frozen, three times that where it is trained; projector always trained.
+
+    Raises:
+        stages.encoders.UnknownEncoderError: no such encoder.
+    """
+    spec = encoder_spec(encoder)
+    weights = projector_weights(projector, spec.feature_width, d_model)
+    return ImageCost(
+        tokens=spec.image_tokens,
+        encoder_flops=spec.flops * (1 if frozen else 3),
+        projector_flops=6.0 * weights * spec.image_tokens,
+        weights=weights + projector_biases(projector, spec.feature_width, d_model) + (0 if frozen else spec.parameters),
+    )
+
+
+def images_in(
+    tokens: float, sources: Iterable[SourceUse], *, image_tokens: int, context: int, share_by: str = "tokens"
+) -> float:
+    """Images in a run over `tokens` positions, in sequences of `context`.
+
+    As the pre-training stage packs: a sequence holds whole samples of one source and padding behind them, text fills
+    its sequences. Shares count tokens without padding, or samples, a text sequence being one sample. Samples of one
+    source are taken to have one length, their mean.
+    """
+    images_of_share, sequences_of_share = 0.0, 0.0  # for one token, or one sample, of the mixture
+    for use in sources:
+        length = min(context, image_tokens + use.text_tokens) if use.with_images else context
+        packed = int(context / length)
+        samples = use.share / length if share_by == "tokens" else use.share
+        sequences_of_share += samples / packed
+        images_of_share += samples if use.with_images else 0.0
+    return tokens / context * images_of_share / sequences_of_share
+
+
+def estimate_pretrain(
+    model: LanguageModel,
+    *,
+    tokens: int,
+    context: int,
+    speed: Speed,
+    sources: tuple[SourceUse, ...] = (),
+    share_by: str = "tokens",
+    vision: Vision | None = None,
+    carries_optimizer: bool = False,
+) -> Estimate:
+    """A trunk segment (no `vision`) or an image-text run over `tokens` positions, image tokens and padding included.
+
+    `carries_optimizer`: a child goes on with AdamW's moments, so the last checkpoint keeps them.
+    """
+    flops = tokens * training_flops(model, context)
+    encoder_flops, weights = 0.0, model.weights
+    if vision is not None and sources:
+        image = image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
+        images = images_in(tokens, sources, image_tokens=image.tokens, context=context, share_by=share_by)
+        flops += images * image.projector_flops
+        encoder_flops = images * image.encoder_flops
+        weights += image.weights
+    kept = BYTES_OF_TRAINING_STATE if carries_optimizer else BYTES_OF_WEIGHT
+    return priced(tokens, flops, encoder_flops, speed, checkpoint_bytes=kept * weights)
+
+
+def estimate_finetune(
+    model: LanguageModel,
+    *,
+    epochs: int,
+    examples: int,
+    text_tokens: float,
+    vision: Vision,
+    speed: Speed,
+    max_length: int = 2_048,
+) -> Estimate:
+    """`epochs` passes over `examples` conversations of one image and `text_tokens` tokens in the mean, unpadded."""
+    image = image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
+    length = min(max_length, round(image.tokens + text_tokens))
+    passes = epochs * examples
+    flops = passes * (length * training_flops(model, length) + image.projector_flops)
+    return priced(
+        passes * length,
+        flops,
+        passes * image.encoder_flops,
+        speed,
+        checkpoint_bytes=BYTES_OF_WEIGHT * (model.weights + image.weights),
+    )
+
+
+def estimate_evaluate(
+    model: LanguageModel, *, tasks: tuple[TaskEntry, ...], vision: Vision | None, speed: Speed
+) -> Estimate:
+    """One forward over every request of every task; an image is encoded once a document. Nothing is kept."""
+    image = image_cost(vision.encoder, vision.projector, True, model.d_model) if vision is not None else None
+    tokens, flops, encoder_flops = 0.0, 0.0, 0.0
+    for task in tasks:
+        length = round(task.text_tokens)
+        if task.with_image and image is not None:
+            length += image.tokens
+            encoder_flops += task.documents * image.encoder_flops
+            flops += task.documents * image.projector_flops / 3
+        task_tokens = task.documents * task.requests * length
+        tokens += task_tokens
+        flops += task_tokens * forward_flops(model, length)
+    return priced(round(tokens), flops, encoder_flops, speed.evaluating(), checkpoint_bytes=0)
+
+
+def priced(tokens: int, flops: float, encoder_flops: float, speed: Speed, *, checkpoint_bytes: int) -> Estimate:
+    """Hours of FLOPs at `speed`: GPU-hours, or core-hours where the type has no GPU."""
+    encoder_hours = encoder_flops / speed.encoder_flops_per_second / 3_600
+    hours = flops / speed.flops_per_second / 3_600 + encoder_hours
+    if not speed.is_gpu:
+        return Estimate(
+            tokens=tokens, flops=flops, encoder_flops=encoder_flops, cpu_hours=hours, checkpoint_bytes=checkpoint_bytes
+        )
+    return Estimate(
+        tokens=tokens,
+        flops=flops,
+        encoder_flops=encoder_flops,
+        gpu_hours=hours,
+        a100_hours=hours * speed.factor,
+        encoder_a100_hours=encoder_hours * speed.factor,
+        checkpoint_bytes=checkpoint_bytes,
+    )
+
+
+def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Resources:
+    """What one attempt asks for: its time limit with a margin, restarts as needed under `placement.limit_minutes`.
+
+    Cores and memory left open are those that go with the GPUs (`GpuType`).
+
+    Raises:
+        SweepError: GPUs are asked for, of a type that is none.
+    """
+    if placement.gpus_per_node and not gpu.is_gpu:
+        raise SweepError(
+            f"resources: gpus_per_node is {placement.gpus_per_node}, and gpu_type is {gpu.name!r}; "
+            "name the GPU type, or set gpus_per_node: 0"
+        )
+    gpus = max(1, placement.gpus_per_node)
+    if placement.gpus_per_node:
+        wall_minutes = 60 * estimate.gpu_hours / (placement.nodes * placement.gpus_per_node)
+    else:
+        wall_minutes = 60 * estimate.cpu_hours / (placement.nodes * max(1, placement.cpus))
+    minutes, restarts = attempt_minutes(wall_minutes, gpu.startup_minutes, placement)
+    return Resources(
+        nodes=placement.nodes,
+        gpus_per_node=placement.gpus_per_node,
+        gpu_type=placement.gpu_type if placement.gpus_per_node else "",
+        cpus=placement.cpus or gpus * gpu.cpus,
+        memory_gib=placement.memory_gib or gpus * gpu.host_memory_gib,
+        time_minutes=minutes,
+        restarts=restarts,
+        options=placement.options,
+    )
+
+
+def attempt_minutes(wall_minutes: float, startup_minutes: float, placement: Placement) -> tuple[int, int]:
+    """Time limit of one attempt in whole minutes, and the attempts beyond the first."""
+    limit = placement.time_minutes or placement.limit_minutes
+    wanted = wall_minutes * TIME_MARGIN
+    if startup_minutes + wanted <= limit:
+        return placement.time_minutes or max(1, math.ceil(startup_minutes + wanted)), 0
+    useful = max(1.0, limit - startup_minutes - SAVE_MINUTES - RESTORE_MINUTES)
+    return limit, math.ceil(wanted / useful) - 1

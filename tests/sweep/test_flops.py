@@ -1,0 +1,58 @@
+import pytest
+
+from stages.config import LanguageModel
+from sweep.catalog import load_catalog
+from sweep.flops import forward_flops, matrix_weights, projector_biases, projector_weights, training_flops
+
+TINY = LanguageModel(d_model=8, layers=2, heads=2, vocabulary=10)
+
+
+def test_matrix_weights_leave_out_the_embedding_and_the_gains() -> None:
+    # a block: q, k, v, out of 8 x 8; gate, up, down of 8 x 256
+    assert matrix_weights(TINY) == 2 * (4 * 64 + 3 * 8 * 256) + 10 * 8
+    for model in (entry.shape for entry in load_catalog().models.values()):
+        gains = 2 * model.d_model * model.layers + model.d_model
+        assert matrix_weights(model) == model.parameters - model.vocabulary * model.d_model - gains
+
+
+def test_forward_flops_equal_a_count_over_every_matrix_product_of_a_sequence() -> None:
+    context, d, h = 16, TINY.d_model, TINY.feed_forward_width
+
+    def product(rows: int, inner: int, cols: int) -> int:
+        return 2 * rows * inner * cols
+
+    block = product(context, d, 3 * d) + product(context, d, d) + product(context, d, 2 * h) + product(context, h, d)
+    scores_and_sum = product(context, d, context) + product(context, context, d)
+    counted = TINY.layers * (block + scores_and_sum / 2) + product(context, d, TINY.vocabulary)
+    assert forward_flops(TINY, context) * context == counted
+
+
+def test_training_is_three_forwards() -> None:
+    assert training_flops(TINY, 32) == 3 * forward_flops(TINY, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_token"),
+    # 6 x matrix weights + 6 x layers x d_model x 2,048
+    [("79m", 6 * 53_084_160 + 6 * 8 * 512 * 2_048), ("1.4b", 6 * 1_336_410_112 + 6 * 24 * 2_048 * 2_048)],
+)
+def test_training_flops_of_the_papers_models(name: str, per_token: int) -> None:
+    assert training_flops(load_catalog().models[name].shape, 2_048) == per_token
+
+
+@pytest.mark.parametrize(
+    ("kind", "matrices", "biases"),
+    [
+        ("linear", 1_152 * 2_048, 2_048),
+        ("gelu-mlp", 1_152 * 2_048 + 2_048**2, 2 * 2_048),
+        ("fused-gelu-mlp", 1_152 * 4_608 + 4_608 * 2_048 + 2_048**2, 4_608 + 2 * 2_048),
+    ],
+)
+def test_projector_weights(kind: str, matrices: int, biases: int) -> None:
+    assert projector_weights(kind, 1_152, 2_048) == matrices
+    assert projector_biases(kind, 1_152, 2_048) == biases
+
+
+def test_an_unknown_projector_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="projectors are linear, gelu-mlp, fused-gelu-mlp"):
+        projector_weights("mlp", 8, 8)
