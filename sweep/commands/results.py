@@ -1,0 +1,75 @@
+"""`sweep results NAME`: tables, summary and figures, from what is on disk now."""
+
+import argparse
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.commands.submit import positive
+
+if TYPE_CHECKING:
+    from sweep.stored_sweep import StoredSweep
+
+HELP = "write the tables and figures of a sweep"
+NEEDED = ("pyarrow", "matplotlib")
+NOT_SHOWN = ("scores", "versions")
+"""Nested columns that only the JSON shows; they take half the time to read."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print all rows as JSON (docs/json.md)")
+    output.add_argument("--csv", action="store_true", help="print the rows as CSV, without the nested columns")
+    parser.add_argument(
+        "--top", type=positive, default=20, metavar="N", help="models in the summary (default: %(default)s)"
+    )
+    parser.add_argument("--no-figures", action="store_true", help="write the tables only")
+    parser.epilog = "example:\n  sweep results demo\n  sweep results demo --csv > demo.csv"
+
+
+def run(options: argparse.Namespace) -> int:
+    from sweep.errors import SweepError
+    from sweep.stored_sweep import open_sweep, told_to_the_user
+
+    stored = open_sweep(options.store, options.name)
+    missing = [package for package in NEEDED if find_spec(package) is None]
+    if missing:
+        raise SweepError(f"needs {' and '.join(missing)}: install the extra `report` (pip install 'sweep-vlm[report]')")
+    with told_to_the_user():
+        return write_and_show(options, stored)
+
+
+def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
+    """Tables first, figures from them, then the report."""
+    from sweep.results.summary import remarks, summary_table
+    from sweep.results.write import write_summary, write_tables
+
+    tables = write_tables(stored)
+    rows = (tables.results if options.json else tables.results.drop_columns([*NOT_SHOWN])).to_pylist()
+    folder = stored.paths.results
+    written = [*tables.paths, write_summary(folder, summary_table(rows))]
+    left_out: list[str] = []
+    if not options.no_figures:
+        from sweep.results.figures import draw_figures
+
+        drawn, left_out = draw_figures(rows, stored.manifest.sweep, folder)
+        written += drawn
+    show(options, rows, written)
+    for remark in [*remarks(rows), *left_out, f"{len(written)} files in {folder}"]:
+        print(remark, file=sys.stderr)
+    return 0
+
+
+def show(options: argparse.Namespace, rows: list[dict[str, Any]], written: list[Path]) -> None:
+    """The report on stdout."""
+    from sweep.results.summary import csv_text, json_report, summary_table
+
+    if options.json:
+        print(json.dumps(json_report(options.name, rows, [str(path) for path in written]), indent=1))
+    elif options.csv:
+        print(csv_text(rows), end="")
+    else:
+        print(summary_table(rows, options.top), end="")

@@ -1,0 +1,1 @@
+"""From evidence on disk to the three tables, the summary and the figures of a sweep."""

@@ -1,0 +1,136 @@
+"""The results as a reader at a terminal sees them: a plain table of the best models, and remarks. Pure text."""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sweep.plain_text import columns, hours
+from sweep.results.slices import BITS, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, best_row
+
+NESTED = ("overrides", "scores", "versions")
+TITLES = {VISION: "vision", HELD_OUT: "held-out", TEXT: "text", BITS: "bits/byte"}
+
+
+def summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
+    """Scored models, the best first, at most `limit`; then the chance levels. Empty without a scored model."""
+    scored = best_first(rows)[:limit]
+    if not scored:
+        return ""
+    measures = [measure for measure in MEASURES if any(has(row, measure) for row in scored)]
+    on_gpu = any(row["a100_hours_own"] or row["a100_hours_shared"] for row in scored)
+    unit, cost = ("A100-h", "a100_hours") if on_gpu else ("core-h", "cpu_hours")
+    title = ["cell", "epochs", *(TITLES[measure] for measure in measures), f"{unit} own", "shared"]
+    table = [title]
+    for row in scored:
+        scores = [with_error(row[measure.column], row.get(measure.stderr)) for measure in measures]
+        table.append(
+            [row["cell"], str(row["epochs"]), *scores, *(cost_words(row[cost + part]) for part in ("_own", "_shared"))]
+        )
+    return "\n".join([*columns(table), *chance_note(scored)]) + "\n"
+
+
+def with_error(value: float | None, stderr: float | None) -> str:
+    """`0.412 ±0.016`; `-` for no value."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if stderr is None else f"{value:.3f} ±{stderr:.3f}"
+
+
+def cost_words(value: float | None) -> str:
+    """Hours; `?` where they are not known."""
+    return "?" if value is None else hours(value)
+
+
+def chance_note(rows: Sequence[Row]) -> list[str]:
+    """What the scores are relative to."""
+    chances = []
+    for measure in (VISION, HELD_OUT, TEXT):
+        levels = {round(row[measure.chance], 3) for row in rows if row.get(measure.chance) is not None}
+        if levels:
+            chances.append(
+                f"{TITLES[measure]} {'-'.join(f'{level:g}' for level in sorted({min(levels), max(levels)}))}"
+            )
+    return ["", "Scores are accuracy above chance; chance: " + ", ".join(chances) + "."] if chances else []
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """The best model, and what is missing."""
+    finished = [row for row in rows if row["state"] == "done"]
+    lines = []
+    best = best_row(finished)
+    if best is not None:
+        measure = next(measure for measure in (VISION, HELD_OUT, TEXT, BITS) if has(best, measure))
+        score = with_error(best[measure.column], best.get(measure.stderr))
+        lines.append(f"best {TITLES[measure]} score: {best['cell']}, {epochs_words(best['epochs'])}: {score}")
+    if len(finished) < len(rows):
+        states = Counter(row["state"] for row in rows if row["state"] != "done")
+        waiting = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        lines.append(f"missing: {len(rows) - len(finished)} of {len(rows)} models ({waiting})")
+    return lines
+
+
+def epochs_words(epochs: int) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{epochs} epoch" if epochs == 1 else f"{epochs} epochs"
+
+
+def best_first(rows: Sequence[Row]) -> list[Row]:
+    """The scored rows, the best first: by the first measure that any row has; rows without it last."""
+    measure = next((measure for measure in MEASURES if any(has(row, measure) for row in rows)), None)
+    if measure is None:
+        return []
+    sign = -1 if measure.higher_is_better else 1
+    scored = [row for row in rows if any(has(row, any_measure) for any_measure in MEASURES)]
+    return sorted(scored, key=lambda row: (not has(row, measure), sign * (row[measure.column] or 0.0)))
+
+
+def has(row: Row, measure: Measure) -> bool:
+    """Whether the model has that score."""
+    return row.get(measure.column) is not None
+
+
+def json_report(sweep: str, rows: Sequence[Row], files: Sequence[str]) -> dict[str, Any]:
+    """What `sweep results --json` prints (docs/json.md)."""
+    finished = [row for row in rows if row["state"] == "done"]
+    best = best_row(finished)
+    return {
+        "format": 1,
+        "sweep": sweep,
+        "models": len(rows),
+        "finished": len(finished),
+        "states": dict(sorted(Counter(row["state"] for row in rows).items())),
+        "best": {"cell": best["cell"], "epochs": best["epochs"], "key": best["key"]} if best else None,
+        "files": list(files),
+        "rows": [json_row(row) for row in rows],
+    }
+
+
+def json_row(row: Row) -> dict[str, Any]:
+    """A row of results.parquet: times as ISO 8601, maps as objects, NaN (JSON has none) as null."""
+    values = {name: finite(value) for name, value in row.items()}
+    for name in ("overrides", "versions"):
+        values[name] = None if row[name] is None else dict(row[name])
+    values["finished_at"] = row["finished_at"].isoformat() if row["finished_at"] else None
+    return values
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for every number in it that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [finite(entry) for entry in value]
+    return {name: finite(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """The flat columns of results.parquet as CSV; maps and lists are left out."""
+    names = [name for name in (rows[0] if rows else {}) if name not in NESTED]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([row[name] for name in names] for row in rows)
+    return text.getvalue()
