@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
 	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
-	@echo "make format  put the sources in order;  make clean  remove the environment, demo data and demo store"
+	@echo "make format  put the sources in order;  make clean  remove the environment and the store"
 
 setup: .venv/installed
 
@@ -28,7 +28,7 @@ setup: .venv/installed
 	touch $@
 
 demo: setup
-	$(BIN)/sweep data demo --out data/demo
+	$(BIN)/sweep data demo --store $(STORE)
 	$(BIN)/sweep plan manifests/demo.yaml --store $(STORE)
 	$(BIN)/sweep submit demo --store $(STORE)
 	$(BIN)/sweep status demo --store $(STORE)
@@ -54,4 +54,4 @@ tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --cov --cov-report=term --durations=10
 
 clean:
-	rm -rf .venv data/demo $(STORE)
+	rm -rf .venv $(STORE)
