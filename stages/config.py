@@ -182,6 +182,8 @@ class EvaluateConfig(StageConfig):
     text_tasks: tuple[Task, ...] = ()
     vision_tasks: tuple[Task, ...] = ()
     max_new_tokens: Count = 128
+    context: Count = 2_048
+    """Longest sequence that the model is given, in tokens; what lies further back is cut off."""
     precision: Literal["bf16", "fp32"] = "bf16"
 
 

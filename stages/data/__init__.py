@@ -1,0 +1,1 @@
+"""Training data: token shards, captioned images, conversations, and their mixture into batches."""

@@ -1,0 +1,174 @@
+"""LLaVA conversations: a JSON list of {id, image (optional), conversations: [{from: human|gpt, value}]}."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stages.data.images import FeatureCache
+from stages.data.prompts import IMAGE_PLACEHOLDER, PLAIN, PromptTemplate
+from stages.data.sample import BadSampleError, Document
+from stages.data.tar_shards import OpenShard
+from stages.data.text_tokenizer import TextTokenizer
+from stages.errors import DataError
+
+ASKERS, ANSWERERS = {"human", "user"}, {"gpt", "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A checked record: questions and answers in turn."""
+
+    where: str
+    image: str
+    """Path of the image within the data set; empty where there is none."""
+    turns: tuple[tuple[str, str], ...]
+    """(question, answer)"""
+
+
+class Conversations:
+    """The image, then question and answer in turn; the loss is on the answers and their ends.
+
+    `path` is the JSON file, or a folder with one JSON file; images lie in the file's folder, or in a tar there that
+    holds them under the same names. Records that are no conversation are left out and counted in `malformed`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        tokenizer: TextTokenizer,
+        images: FeatureCache | None,
+        max_length: int,
+        template: PromptTemplate = PLAIN,
+    ) -> None:
+        self.name, self.max_length, self.template = name, max_length, template
+        self._tokenizer, self._images = tokenizer, images
+        file = conversation_file(path)
+        self._image_files = ImageFiles(file.parent)
+        self.records: list[Conversation] = []
+        self.malformed: list[str] = []
+        for number, record in enumerate(read_records(file)):
+            try:
+                self.records.append(check_record(f"{file.name}: record {number}", record))
+            except BadSampleError as error:
+                self.malformed.append(str(error))
+        self.size = len(self.records)
+        if not self.size:
+            reason = f"; the first: {self.malformed[0]}" if self.malformed else ""
+            raise DataError(f"{file}: no usable conversation{reason}")
+
+    def check_malformed(self, limit: int) -> None:
+        """DataError if more records than `limit` are no conversation."""
+        for reason in self.malformed[: limit + 1]:
+            print(f"data set {self.name!r}: skipped: {reason}", file=sys.stderr)
+        if (count := len(self.malformed)) > limit:
+            first = self.malformed[0]
+            raise DataError(
+                f"data set {self.name!r}: {count} malformed records; the limit is {limit}; the first: {first}"
+            )
+
+    def document(self, index: int, position: int) -> Document:  # noqa: ARG002 - a conversation is used whole
+        record = self.records[index]
+        features = None
+        if record.image:
+            if self._images is None:
+                raise DataError(f"{record.where}: it has an image, and the model sees none; set vision in pre-training")
+            read = partial(self._image_files.read, record.where, record.image)
+            features = self._images.features(self.name, index, record.where, read)
+        tokens, learned = self._tokens(record)
+        room = self.max_length + 1 - (len(features) if features is not None else 0)
+        if not any(learned[1 if features is None else 0 : room]):
+            raise BadSampleError(f"{record.where}: no answer within {self.max_length} tokens")
+        return Document(tokens[:room], learned[:room], features)
+
+    def _tokens(self, record: Conversation) -> tuple[list[int], list[bool]]:
+        tokens: list[int] = []
+        learned: list[bool] = []
+        for question, answer in record.turns:
+            asked = self._tokenizer.encode(self.template.format_question(question))
+            answered = [*self._tokenizer.encode(self.template.format_answer(answer)), self._tokenizer.end_of_text]
+            tokens += asked + answered
+            learned += [False] * len(asked) + [True] * len(answered)
+        return tokens, learned
+
+
+class ImageFiles:
+    """Images by the names that records use: files below a folder, else members of the tars in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._members: dict[str, Callable[[], bytes]] | None = None
+
+    def read(self, where: str, name: str) -> bytes:
+        """An image file's bytes. BadSampleError if there is none of that name or it climbs out of the folder."""
+        path = (self._folder / name).resolve()
+        if not path.is_relative_to(self._folder):
+            raise BadSampleError(f"{where}: image {name!r} lies outside the data set")
+        if path.is_file():
+            return path.read_bytes()
+        if self._members is None:
+            self._members = dict(self._tar_members())
+        if name not in self._members:
+            raise BadSampleError(f"{where}: there is no image {name!r}")
+        return self._members[name]()
+
+    def _tar_members(self) -> list[tuple[str, Callable[[], bytes]]]:
+        return [
+            (f"{key}.{extension}", partial(shard.read_member, number, extension))
+            for shard in map(OpenShard, sorted(self._folder.glob("*.tar")))
+            for number, (key, members) in enumerate(shard.samples)
+            for extension in members
+        ]
+
+
+def conversation_file(path: Path) -> Path:
+    """The JSON file that a data path means; DataError if a folder does not hold exactly one."""
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.json"))
+    if len(files) != 1:
+        raise DataError(f"{path}: {len(files)} JSON files; give a folder with one, or the file itself")
+    return files[0]
+
+
+def read_records(file: Path) -> list[Any]:
+    """The list of a conversation file, unchecked."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not a readable JSON file: {error}") from error
+    if not isinstance(content, list):
+        raise DataError(f"{file}: a list of conversations is expected, not {type(content).__name__}")
+    return content
+
+
+def check_record(where: str, record: object) -> Conversation:
+    """A record as a typed conversation; BadSampleError says what is wrong with it."""
+    if not isinstance(record, dict):
+        raise BadSampleError(f"{where}: an object is expected")
+    image, turns = record.get("image") or "", record.get("conversations")
+    if not isinstance(image, str):
+        raise BadSampleError(f"{where}: image must be a path")
+    if not isinstance(turns, list) or len(turns) < 2:
+        raise BadSampleError(f"{where}: conversations must be a list of a question and an answer at least")
+    texts = [check_turn(where, number, turn) for number, turn in enumerate(turns)]
+    pairs = tuple(zip(texts[::2], texts[1::2], strict=False))  # a last question without an answer is left out
+    if not image and any(IMAGE_PLACEHOLDER in question for question, _ in pairs):
+        raise BadSampleError(f"{where}: {IMAGE_PLACEHOLDER} in the text, and no image")
+    return Conversation(where, image, pairs)
+
+
+def check_turn(where: str, number: int, turn: object) -> str:
+    """The text of a turn: even ones are asked, odd ones answered."""
+    expected = ANSWERERS if number % 2 else ASKERS
+    if not isinstance(turn, dict) or turn.get("from") not in expected:
+        raise BadSampleError(f"{where}: turn {number} must come from {' or '.join(sorted(expected))}")
+    value = turn.get("value")
+    if not isinstance(value, str) or not value.strip():
+        raise BadSampleError(f"{where}: turn {number} has no text")
+    return value

@@ -1,0 +1,154 @@
+"""Reading job.json: the typed configuration, where the data lie, and where to write."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.config import CONFIGS, StageConfig
+from stages.errors import ConfigError, DataError
+
+
+class Settings(BaseModel):
+    """How a run is carried out, without effect on its numbers. `settings` of job.json, else the environment.
+
+    The environment's names are the fields' in capitals behind `STAGE_`: STAGE_CHECKPOINT_MINUTES=5.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    """Minutes between checkpoints; 0: none by time."""
+    checkpoint_steps: int = Field(default=0, ge=0)
+    """Steps between checkpoints; 0: none by step."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Checkpoints kept while the job runs; the final one always is, and replaces them."""
+    keep_optimizer: bool = True
+    """Whether a final pre-training checkpoint holds AdamW's moments, for children that carry them on."""
+    log_steps: int = Field(default=10, ge=1)
+    """Steps between lines of metrics.jsonl."""
+    bad_samples_limit: int = Field(default=100, ge=0)
+    """Bad samples that are skipped; one more stops the job."""
+    micro_batch_tokens: int = Field(default=0, ge=0)
+    """Positions that go through the model at once; a larger batch is summed up from several passes.
+
+    0: as the device likes it. The sum's rounding depends on it, so keep it for the length of a job."""
+    feature_cache_gib: float = Field(default=1.0, ge=0)
+    """Memory for the frozen encoder's features; images beyond it are encoded each time."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], environment: Mapping[str, str]) -> "Settings":
+        from_environment = {
+            name: environment[f"STAGE_{name.upper()}"]
+            for name in cls.model_fields
+            if f"STAGE_{name.upper()}" in environment
+        }
+        return cls.model_validate({**from_environment, **given})
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A job that this one builds on; `run` is its folder."""
+
+    key: str
+    stage: str
+    run: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """One job, as job.json describes it. All paths are absolute."""
+
+    key: str
+    stage: str
+    config: StageConfig
+    parents: tuple[Parent, ...]
+    data: Mapping[str, str]
+    settings: Settings
+    run: Path
+    checkpoints: Path
+    metrics: Path
+    result: Path
+    error: Path
+
+    def data_path(self, name: str) -> Path:
+        """Where the named data set lies; DataError if that is unknown or nothing is there."""
+        if name not in self.data:
+            raise DataError(f"data set {name!r} is not in the job's data; it has {', '.join(self.data) or 'none'}")
+        location = self.data[name]
+        if "://" in location or location.startswith("pipe:"):
+            raise DataError(f"data set {name!r}: {location!r} is not a local path; copy it and give its folder")
+        path = (self.run / location).resolve()
+        if not path.exists():
+            raise DataError(f"data set {name!r}: there is no {path}")
+        return path
+
+
+class _ParentRecord(BaseModel):
+    key: str
+    stage: str
+    run: str
+
+
+class _JobRecord(BaseModel):
+    """The fields of job.json that a stage reads; others are for the control plane."""
+
+    key: str
+    stage: str
+    config: dict[str, Any]
+    parents: list[_ParentRecord] = []
+    data: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    paths: dict[str, str]
+
+
+def read_job(path: Path) -> JobFile:
+    """The job of a job.json; ConfigError names the file and what is wrong in it."""
+    path = path.absolute()
+    try:
+        record = _JobRecord.model_validate(json.loads(path.read_bytes()))
+        settings = Settings.read(record.settings, os.environ)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from error
+    run = path.parent
+    missing = {"checkpoints", "metrics", "result", "error"} - record.paths.keys()
+    if missing:
+        raise ConfigError(f"{path}: paths lacks {', '.join(sorted(missing))}")
+    return JobFile(
+        key=record.key,
+        stage=record.stage,
+        config=read_config(path, record.stage, record.config),
+        parents=tuple(Parent(p.key, p.stage, (run / p.run).resolve()) for p in record.parents),
+        data=record.data,
+        settings=settings,
+        run=run,
+        checkpoints=run / record.paths["checkpoints"],
+        metrics=run / record.paths["metrics"],
+        result=run / record.paths["result"],
+        error=run / record.paths["error"],
+    )
+
+
+def read_config(path: Path, stage: str, content: Mapping[str, Any]) -> StageConfig:
+    """The typed configuration of a stage."""
+    if stage not in CONFIGS:
+        raise ConfigError(f"{path}: stage {stage!r} is unknown; stages are {', '.join(CONFIGS)}")
+    try:
+        return CONFIGS[stage].model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: config: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """An error's message, shortened to one line; of a validation the first wrong field and how many there are."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        reason = first["msg"].removeprefix("Value error, ")
+        return f"{field}: {reason}; given {str(first['input'])[:80]}{more}"
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,234 @@
+"""The OpenLM decoder, with weights exchangeable with open_lm checkpoints (mlfoundations/open_lm, `model.py`).
+
+Names of the weights, order of construction and initialisation are open_lm's, so that the same seed gives the same
+weights, bit for bit: SwiGLU, rotary positions, qk-norm, norms with a gain and no bias, untied output.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
+
+from stages.config import LanguageModel
+
+NORM_EPS = 1e-5
+ROTARY_BASE = 10_000
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of the positions seen so far, a pair of (B, heads, S, head width) for each layer."""
+
+    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        return self.layers[0][0].shape[2] if self.layers else 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends a layer's new positions and returns all of them."""
+        if layer == len(self.layers):
+            self.layers.append((keys, values))
+        else:
+            old_keys, old_values = self.layers[layer]
+            self.layers[layer] = (torch.cat((old_keys, keys), dim=2), torch.cat((old_values, values), dim=2))
+        return self.layers[layer]
+
+
+class GainNorm(nn.Module):
+    """LayerNorm with a gain and no bias, computed in the autocast type (open_lm's `gain_only_lp_layer_norm`)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        device = x.device.type
+        weight: Tensor = self.weight
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            x, weight = x.to(dtype), weight.to(dtype)
+        with torch.autocast(device, enabled=False):
+            return F.layer_norm(x, weight.shape, weight, None, NORM_EPS)
+
+
+@torch.inference_mode(mode=False)
+def rotary_table(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (length, head width) in float32: base 10,000, halves split as in GPT-NeoX.
+
+    Made outside inference mode, as training may reuse it.
+    """
+    frequencies = 1.0 / (ROTARY_BASE ** (torch.arange(0, head_width, 2, device=device).float() / head_width))
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns (B, T, heads, head width) by its positions' angles (T, 1, head width)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of (B, heads, T, head width) over (B, heads, S, head width); without a mask causal, or one query."""
+    causal = mask is None and queries.shape[2] > 1
+    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
+        # at 128 to 256 positions the CPU's bfloat16 kernels take twice the time of the float32 ones
+        with torch.autocast("cpu", enabled=False):
+            queries, keys, values = queries.float(), keys.float(), values.float()
+            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal).bfloat16()
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
+
+
+class Attention(nn.Module):
+    """Causal self-attention; query and key are normed over the full width before the heads are split."""
+
+    def __init__(self, config: LanguageModel, layer: int) -> None:
+        super().__init__()
+        width = config.d_model
+        self.heads, self.layer = config.heads, layer
+        self.in_proj = nn.Linear(width, 3 * width, bias=False)
+        self.out_proj = nn.Linear(width, width, bias=False)
+        self.q_norm = GainNorm(width) if config.qk_norm else nn.Identity()
+        self.k_norm = GainNorm(width) if config.qk_norm else nn.Identity()
+        std = 1.0 / math.sqrt(width)
+        truncated_normal(self.in_proj.weight, std)
+        truncated_normal(self.out_proj.weight, std / math.sqrt(2 * (layer + 1)))
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        batch, length, width = x.shape
+        queries, keys, values = self.in_proj(x).chunk(3, dim=-1)
+        shape = (batch, length, self.heads, width // self.heads)
+        queries = rotate(self.q_norm(queries).view(shape), *rotary).transpose(1, 2)
+        keys = rotate(self.k_norm(keys).view(shape), *rotary).transpose(1, 2)
+        values = values.view(shape).transpose(1, 2)
+        if cache is not None:
+            keys, values = cache.extend(self.layer, keys, values)
+        attended = attend(queries, keys, values, mask)
+        mixed: Tensor = self.out_proj(attended.transpose(1, 2).reshape(batch, length, width))
+        return mixed
+
+
+class SwiGLU(nn.Module):
+    """w3(silu(gate) * x), where the first half of w12's output is the gate."""
+
+    def __init__(self, config: LanguageModel, layer: int) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(config.d_model, 2 * config.feed_forward_width, bias=False)
+        self.w3 = nn.Linear(config.feed_forward_width, config.d_model, bias=False)
+        self.layer = layer
+
+    def reset_parameters(self) -> None:
+        truncated_normal(self.w12.weight, 1.0 / math.sqrt(self.w12.in_features))
+        truncated_normal(self.w3.weight, 1.0 / math.sqrt(self.w3.in_features) / math.sqrt(2 * (self.layer + 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, x = self.w12(x).chunk(2, dim=-1)
+        y: Tensor = self.w3(F.silu(gate) * x)
+        return y
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: LanguageModel, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.feed_forward = SwiGLU(config, layer)
+        self.attention_norm = GainNorm(config.d_model)
+        self.ffn_norm = GainNorm(config.d_model)
+        self.feed_forward.reset_parameters()
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
+        x = x + self.feed_forward(self.ffn_norm(x))
+        return x  # noqa: RET504 - nn.Module calls are untyped
+
+
+class OpenLM(nn.Module):
+    """A decoder over token ids or embeddings.
+
+    `forward` gives float32 logits (B, T, V). `hidden` and `logits` are its two halves, for a caller that needs logits
+    at some positions only.
+    """
+
+    def __init__(self, config: LanguageModel) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocabulary, config.d_model)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = GainNorm(config.d_model)
+        self.output = nn.Linear(config.d_model, config.vocabulary, bias=False)
+        std = 1.0 / math.sqrt(config.d_model)
+        truncated_normal(self.output.weight, std)
+        truncated_normal(self.tok_embeddings.weight, std)
+        self._rotary: tuple[Tensor, Tensor] | None = None  # no buffer: it is not part of a checkpoint
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T) to (B, T, D)."""
+        embeddings: Tensor = self.tok_embeddings(tokens)
+        return embeddings
+
+    def hidden(
+        self,
+        inputs_embeds: Tensor,
+        *,
+        mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Normed last hidden states (B, T, D) of embeddings (B, T, D).
+
+        `mask`: boolean (B or 1, 1, T, S), true where a position may look; None is causal, which with a non-empty
+        `cache` allows one new position at a time (all earlier ones are visible to it). `cache` is extended in place.
+        """
+        start = cache.length if cache is not None else 0
+        if start and mask is None and inputs_embeds.shape[1] > 1:
+            raise ValueError("several new positions behind a cache need a mask")
+        x = inputs_embeds
+        rotary = self._rotary_slice(start, x.shape[1], x)
+        for layer in self.layers:
+            x = layer(x, rotary, mask, cache)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to float32 logits (..., V)."""
+        logits: Tensor = self.output(hidden)
+        return logits.float()
+
+    def forward(
+        self,
+        tokens: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        if (tokens is None) == (inputs_embeds is None):
+            raise ValueError("give either tokens or inputs_embeds")
+        if tokens is not None:
+            inputs_embeds = self.embed(tokens)
+        assert inputs_embeds is not None  # noqa: S101 - for the type checker; one of the two is given
+        return self.logits(self.hidden(inputs_embeds, mask=mask, cache=cache))
+
+    def _rotary_slice(self, start: int, length: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The table's rows of these positions, (T, 1, head width), in the type that attention computes in."""
+        device, end = x.device, start + length
+        if self._rotary is None or self._rotary[0].shape[0] < end or self._rotary[0].device != device:
+            rows = 1 << (end - 1).bit_length()
+            self._rotary = rotary_table(rows, self.config.d_model // self.config.heads, device)
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
+        cos, sin = (table[start:end, None, :].to(dtype) for table in self._rotary)
+        return cos, sin
+
+
+def truncated_normal(weight: Tensor, std: float) -> None:
+    """Fills with a normal distribution, cut at three standard deviations."""
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

@@ -1,0 +1,12 @@
+"""A small demo data set, for tests; the real preparation with less of everything."""
+
+from pathlib import Path
+
+from stages.demo.prepare import Size, prepare
+
+SMALL = Size(captioned_images=120, conversation_images=60, question_images=30, packages=())
+
+
+def make_small_demo(folder: Path, seed: int = 0) -> Path:
+    prepare(folder, seed, lambda _: None, SMALL)
+    return folder

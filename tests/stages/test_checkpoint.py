@@ -1,0 +1,106 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.checkpoint import newest_checkpoint, read_checkpoint, remove_old_checkpoints, save_checkpoint
+from stages.errors import StorageError
+
+WEIGHTS = {"a": torch.arange(1000.0), "b": torch.ones(3, 4)}
+
+
+def save(folder: Path, step: int) -> Path:
+    return save_checkpoint(folder, {"step": step, "note": "x"}, WEIGHTS, {"exp_avg.a": torch.zeros(1000)})
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
+    path = save(tmp_path, 7)
+    assert path.name == "step-00000007"
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 7
+    assert found.state["note"] == "x"
+    assert torch.equal(found.weights()["a"], WEIGHTS["a"])
+    assert found.moments().keys() == {"exp_avg.a"}
+
+
+def test_a_record_states_size_and_sha256_of_every_file(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    files = json.loads((path / "record.json").read_text())["files"]
+    assert files.keys() == {"model.safetensors", "optimizer.safetensors", "state.json"}
+    assert all(files[name]["bytes"] == (path / name).stat().st_size for name in files)
+    assert all(len(entry["sha256"]) == 64 for entry in files.values())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "record.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, name: str, damage: str) -> None:
+    save(tmp_path, 1)
+    file = save(tmp_path, 2) / name
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 1 if not (name == "record.json" and damage == "flipped") else found.step in {1, 2}
+
+
+def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(tmp_path: Path) -> None:
+    (save(tmp_path, 2) / "model.safetensors").unlink()
+    save(tmp_path, 2)
+    assert read_checkpoint(tmp_path / "step-00000002") is not None
+
+
+def test_only_the_newest_are_kept_and_leftovers_go(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 100_000_000):
+        save(tmp_path, step)
+    (tmp_path / ".step-00000004.99.tmp").mkdir()
+    remove_old_checkpoints(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-100000000"]
+
+
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path / "nothing") is None
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from stages.checkpoint import newest_checkpoint, save_checkpoint
+from stages.errors import StorageError
+
+folder = Path(sys.argv[1])
+save_checkpoint(folder, {"step": 1}, {"a": torch.zeros(100)}, None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(folder, {"step": 2}, {"a": torch.zeros(100_000)}, None)
+except StorageError as error:
+    print(error)
+    print(newest_checkpoint(folder).step, [path.name for path in folder.iterdir()])
+"""
+
+
+def test_a_write_that_does_not_fit_leaves_the_earlier_checkpoint_alone(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "step-00000002: cannot write: File too large" in done.stdout
+    assert done.stdout.splitlines()[1] == "1 ['step-00000001']"
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.fail("this test needs /dev/full")
+    from stages.metrics import MetricsLog
+
+    with pytest.raises(StorageError, match="No space left on device"):
+        MetricsLog(full).write({"step": 1})
+    assert not list(tmp_path.iterdir())

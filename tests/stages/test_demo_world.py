@@ -1,0 +1,98 @@
+"""The shapes world: what is drawn, what is said about it, what is held out."""
+# ruff: noqa: S311 - random on purpose, and repeatable
+
+import random
+from collections import Counter
+
+import pytest
+
+from stages.demo.draw import BACKGROUND_COLOURS, SHAPE_COLOURS, SIZE, draw_scene, png_bytes
+from stages.demo.language import KINDS, dense_caption, question, raw_caption
+from stages.demo.world import BACKGROUNDS, COLOURS, HELD_OUT, NUMBERS, SHAPES, Group, Scene, Split, random_scene
+
+SCENES = 4_000
+
+
+def scenes(split: Split) -> list[Scene]:
+    rng = random.Random(3)
+    return [random_scene(rng, split) for _ in range(SCENES)]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_held_out_pairs_are_in_no_training_or_validation_scene(split: Split) -> None:
+    assert not {group.pair for scene in scenes(split) for group in scene.groups} & HELD_OUT
+
+
+def test_training_scenes_show_every_other_pair() -> None:
+    seen = {group.pair for scene in scenes("train") for group in scene.groups}
+    assert seen == {(colour, shape) for colour in COLOURS for shape in SHAPES} - HELD_OUT
+
+
+def test_every_held_out_scene_is_asked_about_a_held_out_pair() -> None:
+    held_out = scenes("heldout")
+    assert {scene.groups[0].pair for scene in held_out} == HELD_OUT
+    assert not {group.pair for scene in held_out for group in scene.groups[1:]} & HELD_OUT
+
+
+def test_the_groups_of_a_scene_differ_in_colour_and_shape() -> None:
+    for scene in scenes("train"):
+        assert len({group.colour for group in scene.groups}) == len({group.shape for group in scene.groups})
+        assert len({group.colour for group in scene.groups}) == len(scene.groups)
+        assert 1 <= scene.count <= len(NUMBERS)
+
+
+def test_answers_of_a_kind_are_about_equally_frequent() -> None:
+    answers = {kind: Counter(question(scene, kind)[1] for scene in scenes("train")) for kind in KINDS}
+    for kind, values in {"count": NUMBERS, "background": BACKGROUNDS, "colour": COLOURS, "shape": SHAPES}.items():
+        assert set(answers[kind]) == set(values)
+        assert max(answers[kind].values()) / SCENES < 1.25 / len(values)
+
+
+TWO_STARS = Scene((Group("red", "star", 2), Group("blue", "cross", 1)), "grey")
+
+
+def test_captions_and_answers_of_a_known_scene() -> None:
+    captions = {dense_caption(TWO_STARS, random.Random(seed)) for seed in range(20)}
+    assert captions == {
+        "Two red stars and one blue cross on a grey background.",
+        "There are two red stars and one blue cross and the background is grey.",
+        "This image shows two red stars and one blue cross. The colour of the background is grey.",
+    }
+    assert [question(TWO_STARS, kind) for kind in KINDS] == [
+        ("How many shapes are there?", "three"),
+        ("What colour is the background?", "grey"),
+        ("What colour is the star?", "red"),
+        ("Which shape is red?", "star"),
+    ]
+
+
+def test_raw_captions_say_much_less_than_dense_ones() -> None:
+    rng = random.Random(0)
+    raw = [raw_caption(scene, rng) for scene in scenes("train")]
+    dense = [dense_caption(scene, rng) for scene in scenes("train")]
+    assert sum(map(len, raw)) < 0.4 * sum(map(len, dense))
+    assert not any("background" in caption for caption in raw)
+
+
+def test_the_image_shows_the_scene() -> None:
+    image = draw_scene(Scene((Group("red", "square", 4),), "navy"), random.Random(0))
+    pixels = [image.getpixel((x, y)) for x in range(SIZE) for y in range(SIZE)]
+
+    def near(pixel: object, colour: tuple[int, int, int]) -> bool:
+        assert isinstance(pixel, tuple)
+        return all(abs(a - b) < 40 for a, b in zip(pixel, colour, strict=True))
+
+    red = sum(near(pixel, SHAPE_COLOURS["red"]) for pixel in pixels) / len(pixels)
+    navy = sum(near(pixel, BACKGROUND_COLOURS["navy"]) for pixel in pixels) / len(pixels)
+    assert 0.2 < red < 0.6
+    assert 0.3 < navy < 0.8
+    assert red + navy > 0.85
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_drawn_and_differs_from_the_others(shape: str) -> None:
+    def drawn(name: str) -> bytes:
+        return png_bytes(draw_scene(Scene((Group("red", name, 1),), "white"), random.Random(1)))
+
+    assert drawn(shape) == drawn(shape)
+    assert all(drawn(shape) != drawn(other) for other in SHAPES if other != shape)

@@ -1,0 +1,87 @@
+import torch
+from torch import Tensor
+
+from stages.config import LanguageModel, Vision
+from stages.generation import greedy, log_likelihoods
+from stages.vlm import VLM
+
+PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [1], [3, 3, 3, 3], [9, 8]]
+
+
+def small_vlm() -> VLM:
+    torch.manual_seed(0)
+    model = LanguageModel(d_model=48, layers=2, heads=4, vocabulary=60)
+    return VLM(model, Vision(encoder="patches-16-32")).eval()
+
+
+def full_forward(vlm: VLM, tokens: list[int], image: Tensor | None) -> Tensor:
+    """Logits of one sequence, with no cache, padding or batch."""
+    if image is None:
+        embeddings = vlm.embed(torch.tensor([tokens]))
+    else:
+        embeddings = vlm.embed(torch.tensor([[0] * 4 + tokens]), image[None], torch.arange(4)[None])
+    logits: Tensor = vlm.lm(inputs_embeds=embeddings)
+    return logits[0]
+
+
+def naive_answer(vlm: VLM, prompt: list[int], image: Tensor | None, stop: int) -> list[int]:
+    answer: list[int] = []
+    while len(answer) < 8:
+        token = int(full_forward(vlm, prompt + answer, image)[-1].argmax())
+        if token == stop:
+            break
+        answer.append(token)
+    return answer
+
+
+@torch.inference_mode()
+def test_batched_generation_behind_a_cache_equals_one_full_forward_a_token() -> None:
+    vlm = small_vlm()
+    images = torch.randn(5, 4, 768)
+    for features in (None, images):
+        expected = [
+            naive_answer(vlm, prompt, None if features is None else features[i], stop=-1)
+            for i, prompt in enumerate(PROMPTS)
+        ]
+        for batch_size in (1, 2, 5):
+            answers = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, features=features, batch_size=batch_size)
+            assert answers == expected
+
+
+@torch.inference_mode()
+def test_an_answer_ends_before_the_stop_token() -> None:
+    vlm = small_vlm()
+    free = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1)
+    stop = free[0][-1]
+    expected = [naive_answer(vlm, prompt, None, stop) for prompt in PROMPTS]
+    assert greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=stop) == expected
+    assert len(expected[0]) < 8
+
+
+@torch.inference_mode()
+def test_an_image_alone_can_be_described() -> None:
+    vlm = small_vlm()
+    image = torch.randn(1, 4, 768)
+    assert greedy(vlm, [[]], max_new_tokens=8, stop_token=-1, features=image)[0] == naive_answer(vlm, [], image[0], -1)
+
+
+@torch.inference_mode()
+def test_log_likelihoods_sum_the_continuations_tokens() -> None:
+    vlm = small_vlm()
+    requests = [([1, 2], [3, 4]), ([5], [6, 7, 8]), ([9, 9, 9], [1])]
+    images = torch.randn(3, 4, 768)
+    for features in (None, images):
+        answers = log_likelihoods(vlm, requests, features=features, batch_tokens=16)
+        for i, (context, continuation) in enumerate(requests):
+            logits = full_forward(vlm, context + continuation, None if features is None else features[i])
+            ahead = logits[-len(continuation) - 1 : -1].log_softmax(dim=-1)
+            expected = ahead[range(len(continuation)), continuation].sum()
+            torch.testing.assert_close(torch.tensor(answers[i].log_probability), expected, rtol=1e-5, atol=1e-5)
+            assert answers[i].is_greedy == (ahead.argmax(dim=-1).tolist() == continuation)
+
+
+@torch.inference_mode()
+def test_the_greedy_answer_is_told_as_greedy() -> None:
+    vlm = small_vlm()
+    answer = greedy(vlm, [[1, 2, 3]], max_new_tokens=4, stop_token=-1)[0]
+    assert log_likelihoods(vlm, [([1, 2, 3], answer)])[0].is_greedy

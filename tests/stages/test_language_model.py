@@ -1,0 +1,147 @@
+"""The lm-eval side of a model: its numbers are the model's own, worked out here without batches, padding or cache."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.config import LanguageModel as Shape
+from stages.config import Task
+from stages.data.text_tokenizer import TextTokenizer
+from stages.demo.corpus import VOCABULARY
+from stages.errors import DataError
+from stages.evaluation.subject import Subject
+from stages.evaluation.text import offline, score_text_task
+from stages.evaluation.text_task import TextTask, read_text_task
+from stages.vlm import VLM
+
+CONTEXT = 48
+
+
+@pytest.fixture(scope="module")
+def subject(small_demo: Path) -> Subject:
+    torch.manual_seed(1)
+    vlm = VLM(Shape(d_model=32, layers=2, heads=2, vocabulary=VOCABULARY)).eval()
+    tokenizer = TextTokenizer(small_demo / "tokenizer.json", VOCABULARY)
+    return Subject(
+        vlm=vlm, tokenizer=tokenizer, device=torch.device("cpu"), precision="fp32", context=CONTEXT, max_new_tokens=4
+    )
+
+
+def by_hand(subject: Subject, tokens: list[int]) -> list[float]:
+    """Log-probability of each token but the first, given those before it."""
+    with torch.inference_mode():
+        logits = subject.vlm.lm(torch.tensor([tokens[:-1]]))[0].double()
+    return [float(row.log_softmax(-1)[token]) for row, token in zip(logits, tokens[1:], strict=True)]
+
+
+def adapter(subject: Subject):  # type: ignore[no-untyped-def]  # noqa: ANN201 - its type needs lm-eval's import
+    with offline():
+        from stages.evaluation.language_model import LanguageModel
+
+        return LanguageModel(subject)
+
+
+def instance(*arguments: str):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as above
+    with offline():
+        from lm_eval.api.instance import Instance
+
+        return Instance(request_type="loglikelihood", doc={}, arguments=arguments, idx=0)
+
+
+def test_a_continuations_likelihood_is_the_sum_over_its_tokens(subject: Subject) -> None:
+    pairs = [("The list is", " sorted in place."), ("A", " much longer continuation of a short context"), ("", "alone")]
+    found = adapter(subject).loglikelihood([instance(*pair) for pair in pairs])
+    for (context, continuation), (log_probability, _) in zip(pairs, found, strict=True):
+        before = subject.tokenizer.encode(context) or [subject.tokenizer.end_of_text]
+        after = subject.tokenizer.encode(context + continuation)[len(before) if context else 0 :]
+        assert log_probability == pytest.approx(sum(by_hand(subject, before + after)[-len(after) :]), abs=1e-3)
+
+
+def test_old_context_is_cut_off_at_the_models_length(subject: Subject) -> None:
+    context, continuation = "the value " * 60, "is returned"
+    ((log_probability, _),) = adapter(subject).loglikelihood([instance(context, continuation)])
+    after = subject.tokenizer.encode(" " + continuation)
+    tokens = subject.tokenizer.encode(context.rstrip())[-(CONTEXT + 1 - len(after)) :] + after
+    assert log_probability == pytest.approx(sum(by_hand(subject, tokens)[-len(after) :]), abs=1e-3)
+
+
+def test_a_long_texts_likelihood_counts_every_token_once(subject: Subject) -> None:
+    text = "Return the number of items that are in the list before the first one that is missing. " * 6
+    (total,) = adapter(subject).loglikelihood_rolling([instance(text)])
+    tokens = subject.tokenizer.encode(text)
+    assert len(tokens) > 2 * CONTEXT
+    whole = [subject.tokenizer.end_of_text, *tokens]
+    expected, start = 0.0, 0
+    while start + CONTEXT < len(tokens):  # full windows side by side, each predicted from its own beginning
+        expected += sum(by_hand(subject, whole[start : start + CONTEXT + 1]))
+        start += CONTEXT
+    rest = len(tokens) - start
+    expected += sum(by_hand(subject, whole[-(CONTEXT + 1) :])[-rest:])  # the last window reaches back for context
+    assert total == pytest.approx(expected, rel=1e-4)
+
+
+def test_bits_per_byte_are_the_held_out_texts(subject: Subject, small_demo: Path) -> None:
+    task = read_text_task(small_demo / "tasks", Task(name="text_loss", limit=5))
+    score = score_text_task(task, subject)
+    texts = [row["text"] for row in task.rows]
+    total = sum(adapter(subject).loglikelihood_rolling([instance(text) for text in texts]))
+    expected = -total / math.log(2) / sum(len(text.encode()) for text in texts)
+    assert score.kind == "loss"
+    assert score.score == pytest.approx(expected, rel=1e-6)
+    assert (score.stderr, score.chance, score.n) == (None, None, 5)
+
+
+def test_accuracy_is_the_share_of_questions_whose_right_ending_is_the_likeliest(
+    subject: Subject, small_demo: Path
+) -> None:
+    task = read_text_task(small_demo / "tasks", Task(name="cloze", limit=12))
+    hits = []
+    for row in task.rows:
+        before = subject.tokenizer.encode(row["context"])
+        sums = []
+        for ending in row["endings"]:
+            whole = subject.tokenizer.encode(f"{row['context']} {ending}")
+            sums.append(sum(by_hand(subject, whole[-(CONTEXT + 1) :])[-(len(whole) - len(before)) :]))
+        hits.append(sums.index(max(sums)) == row["gold"])
+    score = score_text_task(task, subject)
+    accuracy = sum(hits) / len(hits)
+    assert score.score == pytest.approx(accuracy)
+    assert score.stderr == pytest.approx((accuracy * (1 - accuracy) / 11) ** 0.5)
+    assert (score.kind, score.chance, score.n) == ("text", 0.25, 12)
+
+
+def choice_task(*rows: dict[str, object]) -> TextTask:
+    settings = {
+        **{"task": "t", "output_type": "multiple_choice", "doc_to_text": "{{query}}", "doc_to_choice": "choices"},
+        **{"doc_to_target": "gold", "metric_list": [{"metric": "acc"}]},
+    }
+    return TextTask(name="t", settings=settings, rows=rows, metric="acc", chance=None)
+
+
+def test_chance_is_that_of_guessing_where_the_task_does_not_say(subject: Subject) -> None:
+    task = choice_task(
+        {"query": "One and one are", "choices": ["two", "three"], "gold": 0},
+        {"query": "Two and two are", "choices": ["one", "two", "three", "four"], "gold": 3},
+    )
+    assert score_text_task(task, subject).chance == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"query": "x", "choices": ["a", "b"], "gold": 2}, "row 2: doc_to_target gives 2"),
+        ({"query": "x", "choices": ["a", "b"], "gold": -1}, "row 2: doc_to_target gives -1"),
+        ({"query": "x", "choices": ["a"], "gold": 0}, "row 2: doc_to_choice gives"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_a_data_error(row: dict[str, object], message: str, subject: Subject) -> None:
+    good = {"query": "One and one are", "choices": ["two", "three"], "gold": 0}
+    with pytest.raises(DataError, match=message):
+        score_text_task(choice_task(good, row), subject)
+
+
+def test_a_field_that_is_not_there_is_a_data_error(subject: Subject) -> None:
+    with pytest.raises(DataError, match="text task 't'"):
+        score_text_task(choice_task({"query": "x", "options": ["a", "b"], "gold": 1}), subject)
