@@ -98,6 +98,11 @@ class RunPaths:
         return self.root / "result.json"
 
     @property
+    def damaged_result(self) -> Path:
+        """The result.json of a run whose checkpoint turned out damaged, moved aside so that it runs again."""
+        return self.root / "result.damaged.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the live attempt's processes, and by nothing else."""
         return self.root / "lock"
@@ -119,6 +124,11 @@ class SweepPaths:
     @property
     def manifest(self) -> Path:
         return self.root / "manifest.jsonl"
+
+    @property
+    def previous(self) -> Path:
+        """The manifest that the present one replaced, for `sweep explain`; absent after the first plan."""
+        return self.root / "manifest.previous.jsonl"
 
     @property
     def source(self) -> Path:

@@ -52,6 +52,7 @@ def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 
 def command_module(name: str) -> ModuleType:
+    """The module of one command, imported when it is asked for."""
     return import_module(f"sweep.commands.{name}")
 
 
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_version() -> int:
+    """The installed version, on stdout."""
     from importlib.metadata import version
 
     print(version("sweep-vlm"))

@@ -1,0 +1,30 @@
+"""`sweep explain CELL`: the chain of one cell: keys, what is re-used, what it costs, which field moved which key."""
+
+import argparse
+import json
+
+HELP = "show where a cell comes from, what it re-uses and what it costs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cell", metavar="CELL", help="a cell's name, the unique beginning of one, or a job's key")
+    parser.add_argument("--sweep", metavar="NAME", help="the sweep to look in (default: all of the store)")
+    parser.add_argument("--json", action="store_true", help="print it as JSON (docs/json.md)")
+    parser.epilog = "example:\n  sweep explain m79m-b20-i10-c20-x1\n  sweep explain m79m-b20-i10-c20-x1 --sweep paper"
+
+
+def run(options: argparse.Namespace) -> int:
+    from jobs.store import Store, UnsafeNameError
+    from sweep.errors import UsageError
+    from sweep.explanation import explain, explanation_json, explanation_text, find
+
+    store = Store(options.store)
+    try:
+        explanation = explain(store, find(store, options.cell, options.sweep))
+    except UnsafeNameError as error:
+        raise UsageError(str(error)) from None
+    if options.json:
+        print(json.dumps(explanation_json(explanation), indent=1))
+    else:
+        print(explanation_text(explanation))
+    return 0

@@ -1,0 +1,98 @@
+"""`sweep plan FILE`: sweep file -> cells -> jobs -> manifest, with what it costs and what has changed."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweep.planning import Planned
+
+HELP = "check a sweep file, say what it runs and costs, and store the plan"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the sweep file")
+    parser.add_argument("--diff", action="store_true", help="show what differs from the stored plan; write nothing")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace the stored plan though work that has begun leaves it, or though it is of another experiment",
+    )
+    parser.add_argument("--gpus", type=count, metavar="N", help="GPUs that may be used at once, for the time it takes")
+    parser.add_argument("--cpus", type=count, metavar="N", help="CPU cores that may be used at once")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/json.md)")
+    parser.epilog = "example:\n  sweep plan manifests/paper.yaml\n  sweep plan manifests/paper.yaml --diff"
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return number
+
+
+def run(options: argparse.Namespace) -> int:
+    from sweep.garbage import collection_paused, leave_to_exit
+
+    with collection_paused():
+        code = plan(options)
+    if sys.argv[1:2] == ["plan"]:  # this process does nothing else
+        leave_to_exit()
+    return code
+
+
+def plan(options: argparse.Namespace) -> int:
+    from jobs.store import Store
+    from sweep.finished import finished_keys
+    from sweep.planning import make_plan, refuse_loss, store_plan
+
+    store = Store(options.store)
+    planned = make_plan(options.file, store)
+    if options.diff:
+        print_diff(planned, as_json=options.json)
+        return 0
+    if not options.replace:
+        refuse_loss(planned, store)
+    store_plan(planned, store)
+    print_report(planned, finished_keys(store, planned.manifest.jobs), options)
+    for line in [*planned.remarks, changes_line(planned), f"plan: {store.sweep(planned.manifest.sweep).manifest}"]:
+        print(line, file=sys.stderr)
+    return 0
+
+
+def print_report(planned: "Planned", done: frozenset[str], options: argparse.Namespace) -> None:
+    from sweep.plan_report import summarise, summary
+
+    if options.json:
+        report = summary(planned.manifest, done, gpus=options.gpus, cpus=options.cpus)
+        print(json.dumps({**report, "changes": changes_json(planned)}, indent=1))
+    else:
+        print(summarise(planned.manifest, done, gpus=options.gpus, cpus=options.cpus))
+
+
+def print_diff(planned: "Planned", *, as_json: bool) -> None:
+    from sweep.diff import diff_report
+
+    if as_json:
+        print(json.dumps({"format": 1, "sweep": planned.manifest.sweep, **changes_json(planned)}, indent=1))
+    elif planned.diff is None:
+        print(f"{planned.manifest.sweep}: {changes_line(planned)}")
+    else:
+        print(diff_report(planned.manifest.sweep, planned.diff))
+
+
+def changes_json(planned: "Planned") -> dict[str, Any]:
+    from sweep.diff import diff_json
+
+    return diff_json(planned.diff) if planned.diff else {"stored": planned.is_stored}
+
+
+def changes_line(planned: "Planned") -> str:
+    """What the plan changes, in one line."""
+    from sweep.diff import diff_line
+
+    if planned.diff is not None:
+        return diff_line(planned.diff)
+    return "the same as the stored plan" if planned.is_stored else "no plan was stored before"

@@ -1,0 +1,271 @@
+"""YAML as plain data with line numbers, safe to read from anyone.
+
+Scalars go by YAML 1.2's core schema (`3e-3` is a number, `no` is a word, a date is a word), plus `1_000_000`.
+Refused: files over 1 MiB, deep nesting, repeated keys, tags beyond the core's, recursive aliases, alias bombs.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweep.errors import SweepFileError
+
+try:
+    from yaml import CSafeLoader as Loader
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader as Loader  # type: ignore[assignment]  # same interface, a hundred times slower
+
+MAX_BYTES = 2**20
+MAX_DEPTH = 30
+MAX_NODES = 100_000
+"""Values of a file once its aliases are expanded."""
+
+NULL = re.compile(r"~|null|Null|NULL|")
+BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+INT = re.compile(r"[-+]?([0-9]+|[0-9]{1,3}(_[0-9]{3})+)")
+FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+MAX_DIGITS = 300
+CORE = "tag:yaml.org,2002:"
+
+Path_ = tuple[str | int, ...]
+"""Keys and list positions that lead to a value."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One value, where it stands, and the nodes of its parts by key or position."""
+
+    value: Any
+    line: int
+    parts: dict[str | int, "Node"] = field(default_factory=dict)
+    size: int = 1
+    """Values in it, itself included, aliases expanded."""
+
+
+@dataclass(frozen=True, slots=True)
+class YamlSource:
+    """A parsed file: `data` is plain dictionaries (keys are strings), lists and scalars."""
+
+    path: Path
+    text: str
+    root: Node
+
+    @property
+    def data(self) -> Any:
+        return self.root.value
+
+    def line(self, where: Path_) -> int:
+        """Line (from 1) of the value at `where`, or of its nearest parent that the file has."""
+        return self.walk(where)[0].line
+
+    def has(self, where: Path_) -> bool:
+        """Whether the file has a value there."""
+        return self.walk(where)[1] == len(where)
+
+    def walk(self, where: Path_) -> tuple[Node, int]:
+        """The deepest node on the way to `where`, and how many steps lead to it."""
+        node, steps = self.root, 0
+        while steps < len(where):
+            dotted = ".".join(map(str, where[steps : steps + 2]))
+            if where[steps] in node.parts:
+                node, steps = node.parts[where[steps]], steps + 1
+            elif dotted in node.parts:  # `trunk.seed: 1` is looked up as trunk, seed
+                node, steps = node.parts[dotted], steps + 2
+            else:
+                break
+        return node, steps
+
+    def problem(self, where: Path_, message: str) -> str:
+        """One line of an error: `FILE:LINE: a.b.0: message`."""
+        place = ".".join(str(step) for step in where)
+        return f"{self.path}:{self.line(where)}: {place}{': ' if place else ''}{message}"
+
+
+def read_yaml(path: Path) -> YamlSource:
+    """Reads one YAML document; SweepFileError says what is wrong and in which line."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SweepFileError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise SweepFileError(f"{path}: is larger than {MAX_BYTES // 2**20} MiB; a sweep file is a few kilobytes")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SweepFileError(f"{path}:{line}: is not UTF-8 text (byte 0x{content[error.start]:02x})") from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> YamlSource:
+    """Parses one document; `path` stands in messages only."""
+    try:
+        loader = Loader(text)
+        try:
+            root = Parser(path, loader.get_event).document()
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise SweepFileError(syntax_problem(path, error)) from None
+    return YamlSource(path, text, root)
+
+
+def syntax_problem(path: Path, error: yaml.YAMLError) -> str:
+    """The parser's complaint as one line."""
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+    context = getattr(error, "context", None)
+    place = f"{path}:{mark.line + 1}" if mark else str(path)
+    return f"{place}: is not YAML: {what}{f' ({context})' if context else ''}"
+
+
+class Parser:
+    """Builds nodes from the loader's events, and stops at the first thing that is not allowed."""
+
+    def __init__(self, path: Path, next_event: Callable[[], Any]) -> None:
+        self.path = path
+        self.next_event = next_event
+        self.anchors: dict[str, Node] = {}
+        self.nodes = 0
+
+    def document(self) -> Node:
+        self.next_event()  # the stream's start
+        first = self.next_event()
+        if isinstance(first, yaml.StreamEndEvent):
+            raise SweepFileError(f"{self.path}: is empty")
+        root = self.node(self.next_event(), 0)
+        self.next_event()  # the document's end
+        after = self.next_event()
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self.error(after, "a second document begins here; a file holds one")
+        return root
+
+    def node(self, event: Any, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise self.error(event, f"is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event)
+        self.check_tag(event)
+        if isinstance(event, yaml.ScalarEvent):
+            node = Node(self.scalar(event), line_of(event))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self.sequence(event, depth)
+        else:
+            node = self.mapping(event, depth)
+        if event.anchor:
+            self.anchors[event.anchor] = node
+        self.count(event, 1)
+        return node
+
+    def alias(self, event: Any) -> Node:
+        node = self.anchors.get(event.anchor)
+        if node is None:
+            raise self.error(event, f"alias *{event.anchor} stands for itself or for nothing above it")
+        self.count(event, node.size)
+        # shown where the alias stands: the reader looks there first
+        return Node(node.value, line_of(event), node.parts, node.size)
+
+    def count(self, event: Any, size: int) -> None:
+        self.nodes += size
+        if self.nodes > MAX_NODES:
+            raise self.error(event, f"the file holds more than {MAX_NODES:,} values once its aliases are expanded")
+
+    def sequence(self, event: Any, depth: int) -> Node:
+        node = Node([], line_of(event))
+        while not isinstance(event := self.next_event(), yaml.SequenceEndEvent):
+            part = self.node(event, depth + 1)
+            node.parts[len(node.value)] = part
+            node.value.append(part.value)
+            node.size += part.size
+        return node
+
+    def mapping(self, event: Any, depth: int) -> Node:
+        node = Node({}, line_of(event))
+        while not isinstance(event := self.next_event(), yaml.MappingEndEvent):
+            key = self.key(event)
+            if key in node.value:
+                line = node.parts[key].line
+                raise self.error(event, f"key {shown(key)} stands here twice, first in line {line}; keep one")
+            part = self.node(self.next_event(), depth + 1)
+            # an own copy, so that an anchored value used as another's keeps its line
+            node.parts[key] = Node(part.value, line_of(event), part.parts, part.size)
+            node.value[key] = part.value
+            node.size += part.size
+        return node
+
+    def key(self, event: Any) -> str:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise self.error(event, "a key must be a plain word")
+        self.check_tag(event)
+        if event.value == "<<" and event.implicit[0]:
+            raise self.error(event, "merging by '<<' is not supported; use `defaults`, `like` or an alias of a value")
+        return str(event.value)
+
+    def check_tag(self, event: Any) -> None:
+        tag = event.tag
+        if tag in (None, "!") or (tag.startswith(CORE) and tag.removeprefix(CORE) in CORE_TAGS[type(event)]):
+            return
+        tag = tag.replace(CORE, "!!")
+        raise self.error(event, f"tag {shown(tag)} is not allowed here; a sweep file holds plain values only")
+
+    def scalar(self, event: Any) -> Any:
+        tag, text = event.tag, event.value
+        if tag in (CORE + "str", "!") or (tag is None and not event.implicit[0]):
+            return text  # `implicit[0]`: unquoted
+        try:
+            value = plain_scalar(text)
+        except ValueError as error:
+            raise self.error(event, str(error)) from None
+        if tag is not None:
+            return self.tagged(event, value)
+        return value
+
+    def tagged(self, event: Any, value: Any) -> Any:
+        wanted = CORE_TYPES[event.tag.removeprefix(CORE)]
+        if wanted is float and type(value) is int:
+            return float(value)
+        if type(value) is not wanted:
+            raise self.error(event, f"{shown(event.value)} is not of the type that its tag names")
+        return value
+
+    def error(self, event: Any, message: str) -> SweepFileError:
+        return SweepFileError(f"{self.path}:{line_of(event)}: {message}")
+
+
+def line_of(event: yaml.Event) -> int:
+    """Line of the event's begin, from 1."""
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+CORE_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "null": type(None)}
+CORE_TAGS: dict[type, set[str]] = {
+    yaml.ScalarEvent: {"str", *CORE_TYPES},
+    yaml.SequenceStartEvent: {"seq"},
+    yaml.MappingStartEvent: {"map"},
+}
+
+
+def plain_scalar(text: str) -> Any:
+    """An unquoted scalar's value; ValueError if it is a number too long to be meant."""
+    if NULL.fullmatch(text):
+        return None
+    if BOOL.fullmatch(text):
+        return text[0] in "tT"
+    if len(text) > MAX_DIGITS and text[:1] in "+-.0123456789" and FLOAT.fullmatch(text.replace("_", "")):
+        raise ValueError(f"a number of {len(text)} characters is too long")
+    if INT.fullmatch(text):
+        return int(text.replace("_", ""))
+    if FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A given value for a message: quoted, one line, cut to `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

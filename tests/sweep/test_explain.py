@@ -1,0 +1,123 @@
+"""`sweep explain`: a cell's chain, its state, its cost, what moved its keys; and how cells are found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.store import Store, write_json
+from sweep.cli import main
+from sweep.manifest import Manifest, read_manifest
+from tests.sweep.small_sweep import SMALL, edited, written
+
+
+def plan(folder: Path, text: str = SMALL, *options: str) -> Manifest:
+    assert main(["plan", str(written(folder, text)), "--store", str(folder / "store"), *options]) == 0
+    name = text.partition("name: ")[2].splitlines()[0]
+    return read_manifest(Store(folder / "store").sweep(name).manifest)
+
+
+def explain(folder: Path, *words: str) -> int:
+    return main(["explain", *words, "--store", str(folder / "store")])
+
+
+def test_a_chain_is_shown_with_its_state_its_cost_and_who_shares_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = plan(tmp_path)
+    store = Store(tmp_path / "store")
+    trunk = next(job for job in manifest.jobs if job.phase == "trunk")
+    write_json(store.run("pretrain", trunk.key).result, {"format": 1, "key": trunk.key, "files": {}})
+    cell = next(cell for cell in manifest.cells if cell.name == "mtiny-b100-i20-c0-x1")
+    store.run("pretrain", cell.pretrain).checkpoints.mkdir(parents=True)
+    capsys.readouterr()
+    assert explain(tmp_path, cell.name) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cell mtiny-b100-i20-c0-x1 of sweep small, block blocks.0"
+    assert lines[2] == "axes that put it there: branch 100, image_share 0.2"
+    assert lines[3].startswith("the same in its block: model tiny, instruction_share 0, captions pictures")
+    rows = [line.split() for line in lines[7:14]]
+    assert [(row[0], row[-3] if row[-3] != "do" else "to do", row[-1]) for row in rows] == [
+        ("trunk", "done", "4"), ("trunk", "to do", "2"), ("pretrain", "begun", "1"), ("finetune", "to do", "1"),
+        ("evaluate", "to do", "1"), ("finetune", "to do", "1"), ("evaluate", "to do", "1"),
+    ]  # fmt: skip
+    assert "to step 50, peak LR 0.002, words 80 % pictures 20 %" in lines[9]
+    assert "core-hours of its own" in lines[-1]
+
+
+def test_the_field_that_moved_a_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(tmp_path)
+    after = plan(tmp_path, edited(("unit_tokens: 25600", "unit_tokens: 25600, weight_decay: 0.1")))
+    cell = next(cell for cell in after.cells if cell.name == "mtiny-b50-i0-c0-x1")
+    capsys.readouterr()
+    assert explain(tmp_path, cell.name) == 0
+    moved = capsys.readouterr().out.partition("since the plan before:\n")[2].splitlines()
+    assert moved[0] == f"  {cell.pretrain}  pretrain optimizer.weight_decay: 0.033 -> 0.1"
+    assert moved[1] == f"  {cell.chains[0].finetune}  its parent moved"
+    assert len(moved) == 5  # the trunk stays
+
+
+def test_nothing_moved_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(tmp_path)
+    plan(tmp_path, edited(("[0, 50, 100]", "[0, 25, 50, 100]")))
+    capsys.readouterr()
+    assert explain(tmp_path, "mtiny-b50-i0-c0-x1") == 0
+    assert capsys.readouterr().out.endswith("since the plan before: no key moved\n")
+
+
+def test_a_cell_is_found_by_its_beginning_and_by_the_key_of_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = plan(tmp_path)
+    cell = manifest.cells[3]
+    for word in (cell.name[:-6], cell.pretrain, cell.chains[1].evaluate[:8]):
+        capsys.readouterr()
+        assert explain(tmp_path, word, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["cell"] == cell.name
+
+
+def test_json_has_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = plan(tmp_path)
+    cell = next(cell for cell in manifest.cells if cell.name == "mtiny-b100-i20-c0-x1")
+    capsys.readouterr()
+    assert explain(tmp_path, cell.name, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    jobs = {job.key: job for job in manifest.jobs}
+    assert report["axes"] == dict(cell.axes)
+    assert report["varied"] == ["branch", "image_share"]
+    assert [job["phase"] for job in report["jobs"]] == ["trunk", "trunk", "pretrain"] + ["finetune", "evaluate"] * 2
+    assert all(job["config"] == dict(jobs[job["key"]].config) for job in report["jobs"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["mtiny-b5"], 2, "'mtiny-b5' begins the names of 2 cells, such as mtiny-b50-i0-c0-x1, mtiny-b50-i20-c0-x1"),
+        (["mtiny-b51-i0-c0-x1"], 1, "no cell or job 'mtiny-b51-i0-c0-x1' in small; near are mtiny-b50-i0-c0-x1"),
+        (["mtiny-b50-i0-c0-x1", "--sweep", "other"], 1, "there is no plan of that name here"),
+        (["mtiny-b50-i0-c0-x1", "--sweep", "../small"], 2, "is not a safe name"),
+    ],
+)
+def test_what_cannot_be_found_is_told_in_one_line(
+    words: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(tmp_path)
+    capsys.readouterr()
+    assert explain(tmp_path, *words) == code
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_cell_of_two_sweeps_asks_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(tmp_path)
+    plan(tmp_path, edited(("name: small", "name: twin")))
+    capsys.readouterr()
+    assert explain(tmp_path, "mtiny-b50-i0-c0-x1") == 2
+    assert "is in several sweeps: small, twin; choose one with --sweep" in capsys.readouterr().err
+    assert explain(tmp_path, "mtiny-b50-i0-c0-x1", "--sweep", "twin") == 0
+
+
+def test_an_empty_store_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(tmp_path, "x") == 1
+    assert "holds no plan; make one with `sweep plan FILE`" in capsys.readouterr().err
