@@ -61,5 +61,7 @@ class Job:
     """The stage's configuration as JSON, defaults left out."""
     cells: tuple[str, ...]
     """Names of the cells that it serves; empty for a trunk segment, whose cells are those of its descendants."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """How the stage is carried out, without effect on its numbers (checkpoint cadence); not in the key."""
     resources: Resources = Resources()
     estimate: Estimate = Estimate()

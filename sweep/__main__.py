@@ -2,6 +2,6 @@
 
 import sys
 
-from sweep.cli import main
+from sweep.cli import command
 
-sys.exit(main())
+sys.exit(command())

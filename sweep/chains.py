@@ -59,6 +59,7 @@ class Work:
     phase: str
     config: dict[str, Any]
     config_json: str
+    settings: dict[str, Any]
     resources: Resources
     estimate: Estimate
 
@@ -96,6 +97,7 @@ class Graph:
                 parents=parents,
                 config=work.config,
                 cells=tuple(self.cells[key]),
+                settings=work.settings,
                 resources=work.resources,
                 estimate=work.estimate,
             )
@@ -124,6 +126,7 @@ class Planner:
     def __init__(self, sweep: Sweep, catalog: Catalog) -> None:
         self.sweep = sweep
         self.pricer = Pricer(catalog, sweep.data, sweep.resources)
+        self.settings = phase_settings(sweep)
         self.graph = Graph()
         self.problems: dict[tuple[str, str], str] = {}
         self.trunks: dict[tuple[Any, ...], Trunk] = {}
@@ -239,8 +242,21 @@ class Planner:
             self.evaluate_works[fields] = self.work("evaluate", config, price)
         return self.evaluate_works[fields]
 
-    @staticmethod
-    def work(phase: str, config: StageConfig, price: Priced) -> Work:
+    def work(self, phase: str, config: StageConfig, price: Priced) -> Work:
         content = config.model_dump(mode="json", exclude_defaults=True)
         stage = "pretrain" if phase == "trunk" else phase
-        return Work(stage, phase, content, compact_json(content), *price)
+        return Work(stage, phase, content, compact_json(content), self.settings[phase], *price)
+
+
+def phase_settings(sweep: Sweep) -> dict[str, dict[str, Any]]:
+    """How the jobs of each phase are carried out.
+
+    Nothing goes on from an image-text run's moments: its last checkpoint leaves them out, a third of the size.
+    """
+    training = dict(sweep.settings)
+    return {
+        "trunk": training,
+        "pretrain": {**training, "keep_optimizer": False},
+        "finetune": training,
+        "evaluate": {},
+    }

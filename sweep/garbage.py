@@ -15,8 +15,3 @@ def collection_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def leave_to_exit() -> None:
-    """For a command's last line: the interpreter's final collections pass over what is alive (80 ms a plan)."""
-    gc.freeze()

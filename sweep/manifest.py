@@ -68,10 +68,10 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     yield json.dumps(header_record(manifest), separators=(",", ":")) + "\n"
     for cell in manifest.cells:
         yield cell_line(cell)
-    tails: dict[tuple[int, int, int], str] = {}
+    tails: dict[tuple[int, int, int, int], str] = {}
     for job in manifest.jobs:
-        # jobs of one kind share these three, so that a large grid writes them out once
-        shared = id(job.config), id(job.resources), id(job.estimate)
+        # jobs of one kind share these four, so that a large grid writes them out once
+        shared = id(job.config), id(job.settings), id(job.resources), id(job.estimate)
         tail = tails.get(shared)
         if tail is None:
             tail = tails[shared] = job_tail(job)
@@ -100,8 +100,13 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def job_tail(job: Job) -> str:
-    """The end of a job's line: configuration, resources, estimate."""
-    parts = {"config": dict(job.config), "resources": given(job.resources), "estimate": given(job.estimate)}
+    """The end of a job's line: configuration, settings, resources, estimate."""
+    parts = {
+        "config": dict(job.config),
+        "settings": dict(job.settings),
+        "resources": given(job.resources),
+        "estimate": given(job.estimate),
+    }
     return json.dumps(parts, separators=(",", ":"))[1:-1] + "}"
 
 
@@ -199,6 +204,7 @@ def job_parts(record: dict[str, Any]) -> dict[str, Any]:
     """What `job_tail` wrote."""
     return {
         "config": record["config"],
+        "settings": record.get("settings", {}),
         "resources": Resources(**record.get("resources", {})),
         "estimate": Estimate(**record.get("estimate", {})),
     }

@@ -33,6 +33,19 @@ class BlockFields(Fields):
     set: PointFields = Field(default_factory=PointFields, description="settings of this block")
 
 
+class CheckpointFields(Fields):
+    """When training jobs save; without effect on their numbers, so not in their keys."""
+
+    minutes: float | None = Field(None, ge=0, le=10_000, description="minutes between checkpoints, 0 for none by time")
+    steps: int | None = Field(None, ge=0, description="steps between checkpoints, 0 for none by step")
+    keep: int | None = Field(None, ge=1, le=1_000, description="checkpoints kept while a job runs")
+
+    def as_settings(self) -> dict[str, Any]:
+        """The stages' names of what is given."""
+        names = {"minutes": "checkpoint_minutes", "steps": "checkpoint_steps", "keep": "keep_checkpoints"}
+        return {names[name]: value for name, value in self if value is not None}
+
+
 class SweepFields(Fields):
     """The keys of a sweep file."""
 
@@ -49,6 +62,7 @@ class SweepFields(Fields):
     epochs: list[Count] = Field(
         min_length=1, max_length=100, description="a list of whole numbers, a fine-tune for each"
     )
+    checkpoints: CheckpointFields = Field(default_factory=CheckpointFields, description="when training jobs save")
     resources: ResourceFields = Field(default_factory=ResourceFields, description="what jobs ask of the cluster")
 
 
@@ -77,4 +91,6 @@ class Sweep:
     blocks: tuple[Block, ...]
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...]
     epochs: tuple[int, ...]
+    settings: Mapping[str, Any]
+    """How training jobs are carried out (`jobs.job.Job.settings`)."""
     resources: ResourceFields

@@ -55,6 +55,7 @@ def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
         blocks=blocks,
         exclude=tuple(exclude),
         epochs=tuple(sorted(fields.epochs)),
+        settings=fields.checkpoints.as_settings(),
         resources=fields.resources,
     )
     reader.check(sweep, layers, [*fields.models, *catalog.models])

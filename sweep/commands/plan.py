@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.arguments import positive
+
 if TYPE_CHECKING:
     from sweep.planning import Planned
 
@@ -20,27 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace the stored plan though work that has begun leaves it, or though it is of another experiment",
     )
-    parser.add_argument("--gpus", type=count, metavar="N", help="GPUs that may be used at once, for the time it takes")
-    parser.add_argument("--cpus", type=count, metavar="N", help="CPU cores that may be used at once")
+    parser.add_argument(
+        "--gpus", type=positive, metavar="N", help="GPUs that may be used at once, for the time it takes"
+    )
+    parser.add_argument("--cpus", type=positive, metavar="N", help="CPU cores that may be used at once")
     parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep plan manifests/paper.yaml\n  sweep plan manifests/paper.yaml --diff"
 
 
-def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
-    return number
-
-
 def run(options: argparse.Namespace) -> int:
-    from sweep.garbage import collection_paused, leave_to_exit
+    from sweep.garbage import collection_paused
 
     with collection_paused():
-        code = plan(options)
-    if sys.argv[1:2] == ["plan"]:  # this process does nothing else
-        leave_to_exit()
-    return code
+        return plan(options)
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.commands.submit import positive
+from sweep.arguments import positive
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep

@@ -45,7 +45,7 @@ def test_every_line_is_a_json_object_as_documented(stored: Path) -> None:
     }  # fmt: skip
     assert list(records[1]) == ["record", "name", "block", "axes", "pretrain", "chains"]
     assert list(records[7]) == [
-        "record", "key", "stage", "version", "phase", "parents", "cells", "config", "resources", "estimate",
+        "record", "key", "stage", "version", "phase", "parents", "cells", "config", "settings", "resources", "estimate",
     ]  # fmt: skip
 
 

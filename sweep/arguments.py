@@ -1,0 +1,18 @@
+"""Types of options that several commands have."""
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, or argparse's error."""
+    number = count(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def count(text: str) -> int:
+    """A whole number, 0 included, or argparse's error."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)

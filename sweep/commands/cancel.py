@@ -1,0 +1,81 @@
+"""`sweep cancel NAME`: ends what runs and takes the rest out, until `sweep resume`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.job import Job
+    from jobs.picture import Picture
+    from sweep.stored_sweep import StoredSweep
+
+HELP = "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`"
+POLL_SECONDS = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    parser.add_argument("cells", nargs="*", metavar="CELL|KEY", help="these cells or jobs only (default: all)")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time to save before the kill (default: %(default)g)",
+    )
+    parser.epilog = (
+        "example:\n  sweep cancel demo\n  sweep cancel demo m5-b60-i10\n"
+        "Finished jobs stay finished. A job that an uncancelled cell needs too stays in, unless it is named by key."
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from jobs.ledger import Event, EventKind
+    from jobs.state import State
+    from sweep.stored_sweep import open_sweep, told_to_the_user
+
+    stored = open_sweep(options.store, options.name)
+    with told_to_the_user():
+        picture = stored.picture()
+        undone = [
+            job for job in chosen_jobs(stored, options.cells) if picture.statuses[job.key].state is not State.DONE
+        ]
+        # the wish first: a runner that sees the attempt end must not start it again
+        stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
+        ended = stop_live(picture, undone, options.grace)
+    print(
+        f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` takes them in again"
+    )
+    return 0
+
+
+def chosen_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
+    """Named jobs, and jobs that serve no cell but the named ones."""
+    named = stored.jobs_named(words)
+    if not words:
+        return named
+    return [job for job in named if job.key in words or set(job.cells) <= set(words)]
+
+
+def stop_live(picture: "Picture", jobs: "Sequence[Job]", grace_seconds: float) -> int:
+    """How many attempts were alive; all have ended when it returns."""
+    from jobs.local import stop_attempt
+    from jobs.locks import is_held
+
+    live = [picture.evidence[job.key].run for job in jobs]
+    live = [run for run in live if stop_attempt(run)]
+    deadline = time.monotonic() + grace_seconds
+    left = live
+    while left and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        left = [run for run in left if is_held(run.lock)]
+    for run in left:
+        print(
+            f"{run.root}: still busy after {grace_seconds:g} s, killed; it keeps its last checkpoint", file=sys.stderr
+        )
+        stop_attempt(run, at_once=True)
+    while any(is_held(run.lock) for run in left):
+        time.sleep(POLL_SECONDS)
+    return len(live)

@@ -1,0 +1,83 @@
+"""`sweep logs NAME [CELL|KEY]`: what an attempt has printed."""
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.facts import Evidence
+    from jobs.job import Job
+    from jobs.picture import Picture
+    from jobs.store import AttemptPaths, RunPaths
+
+HELP = "print the log of a job's newest attempt"
+POLL_SECONDS = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    parser.add_argument("job", nargs="?", metavar="CELL|KEY", help="default: the job that failed or started last")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the attempt ends")
+    parser.add_argument("--phase", help="with CELL: the trunk, pretrain, finetune or evaluate job of it")
+    parser.add_argument("--path", action="store_true", help="print the log's path only")
+    parser.epilog = "example:\n  sweep logs demo\n  sweep logs demo m5-b60-i10 --phase pretrain -f"
+
+
+def run(options: argparse.Namespace) -> int:
+    from sweep.errors import NotPlannedError
+    from sweep.stored_sweep import open_sweep, told_to_the_user
+
+    stored = open_sweep(options.store, options.name)
+    with told_to_the_user():
+        jobs = stored.jobs_named([options.job] if options.job else [])
+        jobs = [job for job in jobs if options.phase in {None, job.phase}]
+        found = newest_log(stored.picture(), jobs)
+        if found is None:
+            raise NotPlannedError(f"none of these {len(jobs)} jobs has been started; see `sweep status {options.name}`")
+        run_paths, attempt = found
+        print(f"{attempt.log}", file=sys.stdout if options.path else sys.stderr)
+        if not options.path:
+            show_log(run_paths, attempt, follow=options.follow)
+    return 0
+
+
+def newest_log(picture: "Picture", jobs: "list[Job]") -> "tuple[RunPaths, AttemptPaths] | None":
+    """Of the attempts of these jobs: a live one, else one that failed, else the last one begun."""
+    from jobs.outcomes import read_outcomes
+
+    best: tuple[tuple[bool, bool, float], RunPaths, AttemptPaths] | None = None
+    for job in jobs:
+        evidence = picture.evidence[job.key]
+        outcomes = evidence.outcomes or tuple(read_outcomes(evidence.run, live=False))
+        if not outcomes:
+            continue
+        last = outcomes[-1]
+        rank = (evidence.live, unresolved(evidence), last.start.started_at)
+        if best is None or rank > best[0]:
+            best = (rank, evidence.run, last.paths)
+    return (best[1], best[2]) if best else None
+
+
+def unresolved(evidence: "Evidence") -> bool:
+    """Whether the newest attempt ended without a result."""
+    return evidence.result is None and evidence.last is not None and evidence.last.failure is not None
+
+
+def show_log(run: "RunPaths", attempt: "AttemptPaths", *, follow: bool) -> None:
+    """The log as it is; with `follow` until the run's lock is free."""
+    from jobs.locks import is_held
+
+    position = 0
+    while True:
+        live = follow and is_held(run.lock)  # asked before reading, so that the last words are not missed
+        if attempt.log.exists():
+            with attempt.log.open("rb") as file:
+                file.seek(position)
+                text = file.read()
+            position += len(text)
+            sys.stdout.write(text.decode(errors="replace"))
+            sys.stdout.flush()
+        if not live:
+            return
+        time.sleep(POLL_SECONDS)
