@@ -53,6 +53,10 @@ class AttemptStart:
     gpus: int = 0
     gpu_type: str = ""
     nodes: int = 1
+    devices: str = ""
+    """GPU ids given to it, as in CUDA_VISIBLE_DEVICES; lets a later runner know which are taken."""
+    checkpoint_step: int = -1
+    """Step of the newest whole checkpoint at the start; -1 where there is none."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -83,6 +87,8 @@ class AttemptExit:
     """With `damaged_input`: the parent whose checkpoint is damaged."""
     checkpoint_step: int = -1
     """Step of the newest valid checkpoint at the end; -1 where there is none."""
+    checkpoint_at: float = 0.0
+    """Unix seconds at which that checkpoint was saved, 0 where there is none; work after it was wasted."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))

@@ -7,6 +7,7 @@ from typing import Any
 from jobs.facts import Evidence
 from jobs.job import Job
 from jobs.picture import Picture
+from jobs.records import FailureClass
 from jobs.state import State
 from sweep.eta import Eta, estimate_rest, last_metrics
 from sweep.plain_text import columns, span
@@ -81,7 +82,7 @@ def trouble_row(job: Job, picture: Picture) -> dict[str, Any] | None:
             f"attempt {last.start.attempt} on {last.start.host} left no exit record and cannot be seen from here; "
             "`sweep resume` if it is gone"
         )
-    if not message:
+    if not message or failure is FailureClass.INTERRUPTED:
         return None
     return {
         **job_row(job),

@@ -27,7 +27,7 @@ def imported_modules(package: str) -> Iterator[tuple[str, str]]:
 
 
 def part(module: str) -> str:
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize(

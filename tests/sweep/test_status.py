@@ -73,7 +73,7 @@ def every_state(tmp_path: Path) -> Iterator[tuple[Store, list[Job]]]:
     metrics = {"step": 50, "total_steps": 150, "loss": 2.5, "time": NOW - 100}
     toy.run_of(store, by_key["running"]).metrics.write_text(json.dumps(metrics) + '\n{"step": 51, "to')
     begin(store, by_key["interrupted"])
-    end(store, by_key["interrupted"], FailureClass.INTERRUPTED, "")
+    end(store, by_key["interrupted"], FailureClass.INTERRUPTED, "stopped on request")
     begin(store, by_key["failed"])
     end(store, by_key["failed"], FailureClass.DIVERGED, "loss is NaN at step 7")
     begin(store, by_key["unknown"], host="elsewhere", boot_id="another")

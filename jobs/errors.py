@@ -1,0 +1,41 @@
+"""Errors of execution that a user can put right; `str(error)` is one line. `sweep` turns them into its own."""
+
+import errno
+
+STORAGE_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file may not grow any more (ulimit -f)",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EIO: "the disk or network file system failed",
+    errno.ESTALE: "the network file system lost the file",
+    errno.ENOLCK: "the file system gives no locks",
+}
+"""What the operating system says when a store refuses."""
+
+
+class JobsError(Exception):
+    """Base of the errors below."""
+
+
+class StoreRefusedError(JobsError):
+    """The store cannot be written or read: disk full, quota, read-only, permission."""
+
+
+class RunnerBusyError(JobsError):
+    """Another runner holds this store."""
+
+
+class NeverFitsError(JobsError):
+    """A job asks for more than the cluster will ever have."""
+
+
+class BrokenAttemptError(JobsError):
+    """An attempt cannot be set up: the manifest or the installation is at fault."""
+
+
+def storage_problem(error: OSError) -> str:
+    """One line for a store that refuses: the file and the reason."""
+    return f"{error.filename or 'the store'}: {STORAGE_ERRORS.get(error.errno or 0, error.strerror or str(error))}"

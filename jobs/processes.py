@@ -1,0 +1,98 @@
+"""Processes as Linux shows them in /proc: who is alive, who belongs to an attempt, and how to end it."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.records import AttemptStart
+
+ATTEMPT_MARK = "SWEEP_ATTEMPT"
+"""Environment variable that an attempt's processes carry: the attempt's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """The fields of /proc/PID/stat that identify a process."""
+
+    pid: int
+    state: str
+    session: int
+    started: float
+    """Clock ticks after boot."""
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in "ZX"  # a zombie waits for its parent to read its exit code: it does nothing any more
+
+
+def process_stat(pid: int) -> ProcessStat | None:
+    """None if there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()  # the name, in parentheses, may hold spaces
+    return ProcessStat(pid=pid, state=fields[0], session=int(fields[3]), started=float(fields[19]))
+
+
+def boot_id() -> str:
+    """Differs after every boot; the same in all containers of one machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def own_start() -> float:
+    """Clock ticks after boot at which this process began."""
+    stat = process_stat(os.getpid())
+    return stat.started if stat else 0.0
+
+
+def supervisor_alive(start: AttemptStart) -> bool:
+    """Whether the very process that wrote `start` runs on this machine (a recycled pid does not count)."""
+    if start.boot_id != boot_id():
+        return False
+    stat = process_stat(start.pid)
+    return stat is not None and stat.alive and stat.started == start.pid_started
+
+
+def attempt_members(attempt_root: Path) -> list[int]:
+    """Pids of the live processes below an attempt's supervisor: all that carry its mark in their environment."""
+    mark = f"{ATTEMPT_MARK}={attempt_root}".encode()
+    return [pid for pid in _pids() if _is_marked(pid, mark)]
+
+
+def signal_attempt(start: AttemptStart, attempt_root: Path, number: signal.Signals) -> None:
+    """Sends a signal to the supervisor, which passes it on; to the stage's processes where the supervisor is gone."""
+    if supervisor_alive(start):
+        _send(start.pid, number)
+        return
+    for pid in attempt_members(attempt_root):
+        _send(pid, number)
+
+
+def kill_members(attempt_root: Path) -> None:
+    """SIGKILL to the stage's processes; the supervisor lives on to record the end."""
+    for pid in attempt_members(attempt_root):
+        _send(pid, signal.SIGKILL)
+
+
+def _pids() -> Iterator[int]:
+    return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+
+
+def _is_marked(pid: int, mark: bytes) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # ended meanwhile, or another user's
+        return False
+    if mark not in environment.split(b"\0") or pid == os.getpid():
+        return False
+    stat = process_stat(pid)
+    return stat is not None and stat.alive
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

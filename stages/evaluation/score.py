@@ -1,0 +1,35 @@
+"""One task's outcome, as `scores` of result.json holds it (docs/formats.md)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """`score` is a fraction of 1, or bits per byte for kind `loss`; `n` counts questions or documents."""
+
+    kind: Literal["text", "vision", "loss"]
+    score: float
+    n: int
+    stderr: float | None = None
+    chance: float | None = None
+    """What always giving the commonest answer, or guessing, would score."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of at least one value."""
+    return math.fsum(values) / len(values)
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean: sample standard deviation / sqrt(n), as lm-eval gives it; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values))

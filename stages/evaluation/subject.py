@@ -1,0 +1,30 @@
+"""The model under evaluation, with all that a task needs to ask it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from stages.data.text_tokenizer import TextTokenizer
+from stages.device import autocast
+from stages.vlm import VLM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A model on its device, its tokenizer, and how it is run."""
+
+    vlm: VLM
+    tokenizer: TextTokenizer
+    device: torch.device
+    precision: str
+    context: int
+    """Longest sequence in tokens; what lies further back is cut off."""
+    max_new_tokens: int
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Without gradients, in the precision of the evaluation."""
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            yield

@@ -1,0 +1,112 @@
+"""Text tasks through lm-eval's Python API, offline: no bundled task is scanned and no data set is looked up."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stages.errors import DataError
+from stages.evaluation.score import Score, mean
+from stages.evaluation.subject import Subject
+from stages.evaluation.text_task import TextTask
+from stages.job_file import one_line
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Hugging Face's libraries without network, and with a scratch folder for all that they write.
+
+    To be entered before lm-eval is imported for the first time: those libraries read the environment then.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
+        os.environ |= {**OFFLINE, "HF_HOME": scratch, "TQDM_DISABLE": "1"}
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def score_text_task(task: TextTask, subject: Subject) -> Score:
+    """Zero-shot score of one task; DataError if its rows do not fit its settings."""
+    with offline():
+        from lm_eval.evaluator import evaluate
+
+        from stages.evaluation.language_model import LanguageModel
+
+        loaded = load_task(task)
+        chance = task.chance if task.chance is not None else chance_by_guessing(task, loaded["tasks"][task.name])
+        # not simple_evaluate: it also describes the machine, which takes longer than a small task
+        found = evaluate(LanguageModel(subject), loaded, bootstrap_iters=0, log_samples=False)
+    return score_of(task, found["results"][task.name], chance)
+
+
+def load_task(task: TextTask) -> Any:
+    """lm-eval's own object of the task, every document of it looked at once."""
+    from lm_eval.tasks import TaskManager
+
+    try:
+        loaded = TaskManager(include_defaults=False).load([lm_eval_config(task)])
+        made = loaded["tasks"][task.name]
+        made.set_config(key="num_fewshot", value=0)
+        for number, doc in enumerate(made.eval_docs, start=1):
+            check_document(made, doc, number)
+    except (ValueError, KeyError, TypeError, IndexError, SyntaxError) as error:
+        raise DataError(f"text task {task.name!r}: {type(error).__name__}: {one_line(error)}") from error
+    return loaded
+
+
+def check_document(task: Any, doc: dict[str, Any], number: int) -> None:
+    """ValueError for a row from which lm-eval would make no request, or a wrong one."""
+    text, target = task.doc_to_text(doc), task.doc_to_target(doc)
+    if not isinstance(text, str):
+        raise ValueError(f"row {number}: doc_to_text gives {text!r}, and a text is expected")
+    if task.OUTPUT_TYPE != "multiple_choice":
+        if not isinstance(target, str) or not target.strip():
+            raise ValueError(f"row {number}: doc_to_target gives {target!r}, and a text is expected")
+        return
+    choices = task.doc_to_choice(doc)
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
+        raise ValueError(f"row {number}: doc_to_choice gives {choices!r}, and a list of two texts or more is expected")
+    if not (target in choices if isinstance(target, str) else type(target) is int and 0 <= target < len(choices)):
+        raise ValueError(f"row {number}: doc_to_target gives {target!r}, which is none of the {len(choices)} choices")
+
+
+def lm_eval_config(task: TextTask) -> dict[str, Any]:
+    """lm-eval's settings of the task; the rows are handed over in memory, so that no path or cache plays a part."""
+    from datasets import Dataset
+
+    def rows(**_: object) -> dict[str, Any]:
+        return {"test": Dataset.from_list([dict(row) for row in task.rows])}
+
+    return {**task.settings, "task": task.name, "custom_dataset": rows, "test_split": "test"}
+
+
+def chance_by_guessing(task: TextTask, made: Any) -> float | None:
+    """Mean of 1 / number of choices over a task's documents; None for a task without choices."""
+    if task.settings["output_type"] != "multiple_choice":
+        return None
+    return mean([1 / len(made.doc_to_choice(doc)) for doc in made.eval_docs])
+
+
+def score_of(task: TextTask, result: dict[str, Any], chance: float | None) -> Score:
+    """lm-eval's result of one task, as a Score."""
+    metrics = {name.removesuffix(",none"): value for name, value in result.items() if isinstance(value, float)}
+    value, count = float(metrics[task.metric]), len(task.rows)
+    stderr = None
+    if not task.is_loss and count > 1:
+        stderr = (value * (1 - value) / (count - 1)) ** 0.5  # a document scores 0 or 1: the sample's own formula
+    return Score(
+        kind="loss" if task.is_loss else "text",
+        score=value,
+        stderr=stderr,
+        chance=None if task.is_loss else chance,
+        n=count,
+        metrics=metrics,
+    )

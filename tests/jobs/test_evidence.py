@@ -1,0 +1,222 @@
+"""What execution reads back from a run's folder, whole or damaged."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.accounting import used, wasted
+from jobs.checkpoints import Checkpoint, newest_checkpoint
+from jobs.facts import Gatherer, facts_of
+from jobs.job_file import code_revision
+from jobs.ledger import Wishes
+from jobs.outcomes import read_outcomes, read_tail
+from jobs.processes import boot_id
+from jobs.records import AttemptExit, AttemptStart, FailureClass
+from jobs.results_check import check_result
+from jobs.state import State, job_state
+from jobs.store import RunPaths, Store, write_json
+from tests.jobs import toy
+
+GOOD = {"format": 1, "key": "k", "stage": "pretrain", "files": {"checkpoints/m": 3}}
+
+
+@pytest.fixture
+def run(store: Store) -> RunPaths:
+    paths = store.run("pretrain", "k")
+    paths.checkpoints.mkdir(parents=True)
+    (paths.checkpoints / "m").write_text("abc")
+    return paths
+
+
+def checkpoint(run: RunPaths, step: int, *, saved_at: float = 50.0, size: int = 3) -> None:
+    folder = run.checkpoints / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / "model").write_text("abc")
+    record = folder / "record.json"
+    record.write_text(json.dumps({"files": {"model": {"bytes": size, "sha256": ""}}}))
+    os.utime(record, (saved_at, saved_at))
+
+
+def begin(run: RunPaths, number: int, **changes: Any) -> AttemptStart:
+    name = f"local-{number:04d}"
+    content = {"host": socket.gethostname(), "boot_id": boot_id(), "started_at": 100.0 * number, **changes}
+    start = AttemptStart(
+        attempt=name,
+        key="k",
+        stage="pretrain",
+        backend="local",
+        pid=2**22 + 1,
+        pid_started=1.0,
+        cpus=2,
+        gpus=1,
+        **content,
+    )
+    start.write(run.attempt(name).start)
+    return start
+
+
+def end(run: RunPaths, number: int, failure: FailureClass | None, **changes: Any) -> None:
+    content = {"ended_at": 100.0 * number + 60, "message": "why", **changes}
+    exit_record = AttemptExit(attempt=f"local-{number:04d}", key="k", returncode=1, failure=failure, **content)
+    exit_record.write(run.attempt(f"local-{number:04d}").exit)
+
+
+def test_a_whole_result_is_valid(run: RunPaths) -> None:
+    write_json(run.result, GOOD)
+    check = check_result(run, "k")
+    assert check.valid
+    assert check.content == GOOD
+
+
+def test_no_result_is_no_problem(store: Store) -> None:
+    assert check_result(store.run("pretrain", "other"), "k").problem == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "not JSON"),
+        ('{"format": 1,', "not JSON"),
+        ("[1]", "not a JSON object"),
+        (json.dumps(GOOD | {"format": 2}), "format 2; this version reads 1"),
+        (json.dumps(GOOD | {"key": "other"}), "key 'other' is not this run's k"),
+        (json.dumps({"format": 1, "key": "k"}), "`files` is missing"),
+        (json.dumps(GOOD | {"files": {"checkpoints/m": 4}}), "has 3 bytes, not 4"),
+        (json.dumps(GOOD | {"files": {"gone": 4}}), "gone is missing"),
+        (json.dumps(GOOD | {"files": {"../../k/result.json": 4}}), "outside the run's folder"),
+        (json.dumps(GOOD | {"files": {"/etc/passwd": 4}}), "outside the run's folder"),
+    ],
+)
+def test_a_result_that_does_not_hold_is_told(run: RunPaths, content: str, words: str) -> None:
+    run.result.write_text(content)
+    check = check_result(run, "k")
+    assert not check.valid
+    assert words in check.problem
+    assert str(run.result) in check.problem
+
+
+def test_a_result_cut_anywhere_is_not_valid(run: RunPaths) -> None:
+    write_json(run.result, GOOD)
+    whole = run.result.read_bytes()
+    for cut in range(2, len(whole) + 1):  # without its last newline it is still whole
+        run.result.write_bytes(whole[:-cut])
+        assert not check_result(run, "k").valid
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(run: RunPaths) -> None:
+    assert newest_checkpoint(run) == Checkpoint()
+    checkpoint(run, 10, saved_at=50.0)
+    checkpoint(run, 20, size=4)
+    (run.checkpoints / "step-00000030").mkdir()
+    (run.checkpoints / ".step-00000040.1").mkdir()
+    (run.checkpoints / "step-00000050").mkdir()
+    (run.checkpoints / "step-00000050" / "record.json").write_text('{"files": {"model": 3}}')
+    assert newest_checkpoint(run) == Checkpoint(10, 50.0)
+
+
+def test_attempts_come_in_the_order_of_their_start(run: RunPaths) -> None:
+    begin(run, 2)
+    begin(run, 1, checkpoint_step=-1)
+    end(run, 1, FailureClass.KILLED, checkpoint_step=5)
+    end(run, 2, None)
+    (run.attempts / "local-0003").mkdir()  # never began
+    outcomes = read_outcomes(run, live=False)
+    assert [outcome.start.attempt for outcome in outcomes] == ["local-0001", "local-0002"]
+    assert [outcome.failure for outcome in outcomes] == [FailureClass.KILLED, None]
+    assert [outcome.advanced for outcome in outcomes] == [True, False]
+
+
+@pytest.mark.parametrize("torn", [None, "", '{"attempt": "local'])
+def test_a_lost_or_torn_exit_record_is_made_up_from_the_rest(run: RunPaths, torn: str | None) -> None:
+    begin(run, 1)
+    begin(run, 2, checkpoint_step=10)
+    paths = run.attempt("local-0001")
+    paths.log.write_text("Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\n")
+    os.utime(paths.log, (170.0, 170.0))
+    if torn is not None:
+        paths.exit.write_text(torn)
+    checkpoint(run, 30, saved_at=240.0)
+    first, second = read_outcomes(run, live=False)
+    assert (first.failure, first.recorded, first.advanced) == (FailureClass.STORAGE, False, True)
+    assert first.end is not None
+    assert (first.end.ended_at, first.end.checkpoint_step) == (170.0, 10)
+    assert second.end is not None
+    assert (second.failure, second.end.checkpoint_step, second.end.checkpoint_at) == (FailureClass.KILLED, 30, 240.0)
+
+
+def test_the_last_attempt_of_a_live_run_has_not_ended(run: RunPaths) -> None:
+    begin(run, 1)
+    begin(run, 2)
+    first, second = read_outcomes(run, live=True)
+    assert first.failure is FailureClass.KILLED
+    assert second.end is None
+    assert (used(second).seconds, wasted(second).seconds) == (0.0, 0.0)
+
+
+def test_work_that_no_checkpoint_kept_is_wasted(run: RunPaths) -> None:
+    begin(run, 1)
+    end(run, 1, FailureClass.KILLED, checkpoint_at=136.0)
+    begin(run, 2)
+    end(run, 2, FailureClass.CODE, checkpoint_at=136.0)  # an older attempt's checkpoint
+    begin(run, 3)
+    end(run, 3, None, checkpoint_at=310.0)
+    outcomes = read_outcomes(run, live=False)
+    assert [used(outcome).seconds for outcome in outcomes] == [36.0, 0.0, 60.0]
+    assert [wasted(outcome).seconds for outcome in outcomes] == [24.0, 60.0, 0.0]
+    total = used(outcomes[0]) + wasted(outcomes[0])
+    assert (total.seconds, total.gpu_hours, total.cpu_hours) == (60.0, 60 / 3600, 120 / 3600)
+
+
+def judged(store: Store, wishes: Wishes) -> State:
+    evidence = Gatherer(store).one(toy.toy_job("k"))
+    return job_state(facts_of("k", evidence, wishes))
+
+
+def test_an_attempt_of_another_machine_without_an_exit_record_may_live(store: Store, run: RunPaths) -> None:
+    begin(run, 1, host="elsewhere", boot_id="another")
+    assert judged(store, Wishes()) is State.UNKNOWN
+    assert judged(store, Wishes(resumed_at={"k": 150.0})) is State.INTERRUPTED  # a person says that it is gone
+    end(run, 1, FailureClass.INTERRUPTED)
+    assert judged(store, Wishes()) is State.INTERRUPTED
+
+
+@pytest.mark.parametrize("same", ["host", "boot_id"])
+def test_an_attempt_of_this_machine_without_an_exit_record_is_gone(store: Store, run: RunPaths, same: str) -> None:
+    begin(
+        run,
+        1,
+        **{"host": "elsewhere", "boot_id": "another", same: socket.gethostname() if same == "host" else boot_id()},
+    )
+    assert judged(store, Wishes()) is State.INTERRUPTED
+
+
+def test_jobs_without_a_folder_are_new(store: Store) -> None:
+    jobs = toy.small_graph()
+    found = Gatherer(store).all(jobs)
+    assert all(evidence.result is None and not evidence.outcomes for evidence in found.values())
+    assert found["trunk1"].message == ""
+
+
+def test_a_tail_is_the_last_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert read_tail(path) == ""
+    path.write_text("abcdef")
+    assert read_tail(path, 3) == "def"
+
+
+def test_the_revision_is_read_from_a_checkout(tmp_path: Path) -> None:
+    git = tmp_path / ".git"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    assert code_revision(tmp_path) == ""
+    (git / "packed-refs").write_text("# pack\n1234 refs/heads/main\n")
+    assert code_revision(tmp_path) == "1234"
+    (git / "refs" / "heads" / "main").write_text("5678\n")
+    assert code_revision(tmp_path) == "5678"
+    (git / "HEAD").write_text("9abc\n")
+    assert code_revision(tmp_path) == "9abc"
+    assert code_revision(tmp_path / "nowhere") == "0.1.0"

@@ -1,0 +1,61 @@
+from jobs.ledger import Event, EventKind, Ledger, read_events, wishes
+from jobs.records import FailureClass
+from jobs.store import Store
+
+
+def test_events_come_back_as_written_and_in_order_of_time(store: Store) -> None:
+    folder = store.sweep("toy").ledger
+    late = Event(event=EventKind.ENDED, key="a", time=2.0, attempt="local-0001", id="7", failure=FailureClass.KILLED)
+    early = Event(event=EventKind.INTENT, key="a", time=1.0)
+    Ledger(folder).append([late])
+    other = Ledger(folder)
+    other.writer = "other-host"
+    other.append([early])
+    assert read_events(folder) == [early, late]
+    assert read_events(folder, "other-host") == [early]
+
+
+def test_a_torn_last_line_is_ignored(store: Store) -> None:
+    folder = store.sweep("toy").ledger
+    ledger = Ledger(folder)
+    events = [Event(event=EventKind.CANCELLED, key=key, time=1.0) for key in ("a", "b")]
+    ledger.append(events)
+    path = folder / f"{ledger.writer}.jsonl"
+    whole = path.read_bytes()
+    for cut in range(1, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        assert read_events(folder)[0] == events[0]
+        assert read_events(folder) in ([events[0]], events)  # the last only if nothing but its newline is gone
+
+
+def test_lines_of_another_version_are_passed_over(store: Store) -> None:
+    folder = store.sweep("toy").ledger
+    folder.mkdir(parents=True)
+    (folder / "w.jsonl").write_text(
+        '{"event":"sung","key":"a","time":1}\n[]\n7\n{"event":"resumed","key":"a","time":3}\n'
+    )
+    assert [event.event for event in read_events(folder)] == [EventKind.RESUMED]
+
+
+def test_no_event_makes_no_file(store: Store) -> None:
+    Ledger(store.sweep("toy").ledger).append([])
+    assert read_events(store.sweep("toy").ledger) == []
+    assert read_events(store.sweep("toy").ledger, "nobody") == []
+    assert not store.root.exists()
+
+
+def test_the_last_wish_counts() -> None:
+    def event(kind: EventKind, key: str, time: float) -> Event:
+        return Event(event=kind, key=key, time=time)
+
+    read = wishes(
+        [
+            event(EventKind.CANCELLED, "a", 1),
+            event(EventKind.CANCELLED, "b", 2),
+            event(EventKind.RESUMED, "b", 3),
+            event(EventKind.RESUMED, "a", 4),
+            event(EventKind.CANCELLED, "a", 5),
+        ]
+    )
+    assert read.cancelled == {"a"}
+    assert read.resumed_at == {"b": 3, "a": 4}

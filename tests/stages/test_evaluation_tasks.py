@@ -1,0 +1,181 @@
+"""Task files: what is read from good ones, and the one clear error of bad ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.config import Task
+from stages.errors import DataError
+from stages.evaluation.templates import check_template
+from stages.evaluation.text_task import read_text_task
+from stages.evaluation.vision_task import read_vision_task
+
+QUESTION = {"id": "1", "image": "images/1.png", "question": "What is it?", "answers": ["a star"], "kind": "shape"}
+VISION = {"format": 1, "questions": "q.jsonl", "metric": "exact_match", "prompt": "Say: {question}", "chance": 0.2}
+TEXT = {
+    "task": "t",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "t.jsonl"}},
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{query}}",
+    "doc_to_choice": "choices",
+    "doc_to_target": "gold",
+    "metric_list": [{"metric": "acc"}],
+    "metadata": {"version": 1},
+}
+ROW = {"query": "One and one are", "choices": ["two", "three"], "gold": 0}
+
+
+def write_vision(folder: Path, *, lines: list[str] | None = None, **changes: Any) -> None:
+    (folder / "t.json").write_text(json.dumps(VISION | changes))
+    (folder / "q.jsonl").write_text("\n".join(lines if lines is not None else [json.dumps(QUESTION)]))
+
+
+def write_text(folder: Path, *, lines: list[str] | None = None, **changes: Any) -> None:
+    content = {name: value for name, value in (TEXT | changes).items() if value is not None}
+    (folder / "t.yaml").write_text(yaml.safe_dump(content))
+    (folder / "t.jsonl").write_text("\n".join(lines if lines is not None else [json.dumps(ROW)]))
+
+
+def test_a_vision_task_is_read_with_its_prompt_and_questions(tmp_path: Path) -> None:
+    write_vision(tmp_path, chance_by_kind={"shape": 0.1}, lines=[json.dumps(QUESTION), "", json.dumps(QUESTION)])
+    task = read_vision_task(tmp_path, Task(name="t"))
+    assert (task.chance, task.chance_by_kind, len(task.questions)) == (0.2, {"shape": 0.1}, 2)
+    assert task.prompt_of(task.questions[0]) == "Say: What is it?"
+    assert len(read_vision_task(tmp_path, Task(name="t", limit=1)).questions) == 1
+
+
+def test_the_prompt_of_a_vision_task_is_the_usual_one_unless_given(tmp_path: Path) -> None:
+    write_vision(tmp_path)
+    content = json.loads((tmp_path / "t.json").read_text())
+    del content["prompt"]
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    task = read_vision_task(tmp_path, Task(name="t"))
+    expected = "What is it?\nAnswer the question using a single word or phrase."
+    assert task.prompt_of(task.questions[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "bleu"}, "t.json: metric:"),
+        ({"chance": 1.5}, "t.json: chance:"),
+        ({"prompt": "no place for it"}, "t.json: prompt:"),
+        ({"format": 2}, "t.json: format:"),
+        ({"script": "rm -rf"}, "t.json: script:"),
+        ({"questions": "../q.jsonl"}, "leads out of"),
+        ({"questions": "/etc/passwd"}, "leads out of"),
+        ({"questions": "missing.jsonl"}, "there is no file"),
+        ({"lines": []}, "q.jsonl: no questions in it"),
+        ({"lines": [json.dumps(QUESTION), "{"]}, "q.jsonl, line 2:"),
+        ({"lines": ["[1]"]}, "q.jsonl, line 1:"),
+        ({"lines": [json.dumps(QUESTION | {"answers": []})]}, "q.jsonl, line 1: answers:"),
+        ({"lines": [json.dumps(QUESTION | {"answers": "star"})]}, "q.jsonl, line 1: answers:"),
+        ({"lines": ["[" * 100_000]}, "q.jsonl, line 1:"),
+    ],
+)
+def test_a_malformed_vision_task_is_one_clear_data_error(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_vision(tmp_path, **changes)
+    with pytest.raises(DataError) as caught:
+        read_vision_task(tmp_path, Task(name="t"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_outside_the_tasks_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"x")
+    write_vision(tmp_path / "tasks", lines=[json.dumps(QUESTION | {"image": "../secret.png"})])
+    task = read_vision_task(tmp_path / "tasks", Task(name="t"))
+    with pytest.raises(DataError, match=r"question '1': '../secret.png' leads out of"):
+        task.image_path(task.questions[0])
+
+
+def test_a_text_task_is_read_with_its_rows(tmp_path: Path) -> None:
+    write_text(tmp_path, lines=[json.dumps(ROW)] * 3)
+    task = read_text_task(tmp_path, Task(name="t", limit=2))
+    assert (len(task.rows), task.metric, task.is_loss, task.chance) == (2, "acc", False, None)
+    assert "dataset_path" not in task.settings
+    write_text(tmp_path, metadata={"version": 1, "chance": 0.25}, doc_to_choice=["no", "yes"])
+    task = read_text_task(tmp_path, Task(name="t"))
+    assert (task.chance, task.settings["doc_to_choice"]) == (0.25, ["no", "yes"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset_path": "allenai/ai2_arc"}, "dataset_path:"),
+        ({"dataset_kwargs": {"data_files": {"test": "../t.jsonl"}}}, "leads out of"),
+        ({"dataset_kwargs": {"data_files": {"train": "t.jsonl"}}}, "data_files has no 'test'; it has train"),
+        ({"test_split": None}, "test_split or validation_split"),
+        ({"output_type": "generate_until"}, "output_type:"),
+        ({"metric_list": []}, "metric_list:"),
+        ({"metric_list": [{"metric": "bleu"}]}, "metric_list.0.metric:"),
+        ({"metric_list": [{"metric": "acc", "hf_evaluate": True}]}, "metric_list.0.hf_evaluate:"),
+        ({"unsafe_code": True}, "unsafe_code:"),
+        ({"process_docs": "os.system"}, "process_docs:"),
+        ({"doc_to_text": "{{ ''.__class__.__mro__ }}"}, "doc_to_text:"),
+        ({"doc_to_text": "{{ query "}, "doc_to_text:"),
+        ({"doc_to_choice": ["{{ cycler.next() }}", "b"]}, "doc_to_choice:"),
+        ({"lines": []}, "t.jsonl: no rows in it"),
+        (
+            {"lines": [json.dumps(ROW), '{"query": "other keys"}']},
+            "t.jsonl, line 2: an object with choices, gold, query",
+        ),
+        ({"lines": ["not json"]}, "t.jsonl, line 1:"),
+    ],
+)
+def test_a_malformed_text_task_is_one_clear_data_error(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_text(tmp_path, **changes)
+    with pytest.raises(DataError) as caught:
+        read_text_task(tmp_path, Task(name="t"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tag", ["!function os.system", "!!python/object/apply:os.system [id]"])
+def test_a_yaml_tag_that_asks_for_code_is_refused(tag: str, tmp_path: Path) -> None:
+    write_text(tmp_path)
+    with (tmp_path / "t.yaml").open("a") as file:
+        file.write(f"process_results: {tag}\n")
+    with pytest.raises(DataError, match=r"t.yaml: could not determine a constructor"):
+        read_text_task(tmp_path, Task(name="t"))
+
+
+def test_a_missing_task_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone.yaml: cannot be read"):
+        read_text_task(tmp_path, Task(name="gone"))
+    with pytest.raises(DataError, match=r"gone.json: cannot be read"):
+        read_vision_task(tmp_path, Task(name="gone"))
+
+
+@pytest.mark.parametrize(
+    "template", ["plain", "{{a}} and {{ b.c }}", "{{a['b']}}{{ c | trim }}", "{{a ~ ': ' ~ b}}", "{{choices[0]}}"]
+)
+def test_templates_that_put_fields_together_are_taken(template: str) -> None:
+    check_template(template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ a() }}",
+        "{{ a.__class__ }}",
+        "{{ a['__class__'] }}",
+        "{{ a[b] }}",
+        "{{ a|attr('x') }}",
+        "{{ a|map('upper') }}",
+        "{% for x in y %}{% endfor %}",
+        "{% set x = 1 %}",
+        "{% include 'x' %}",
+        "{{ 10 ** 10 }}",
+        "{{ 'x' * 1000000000 }}",
+    ],
+)
+def test_templates_that_could_do_more_are_refused(template: str) -> None:
+    with pytest.raises(ValueError, match="template"):
+        check_template(template)
