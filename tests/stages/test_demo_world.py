@@ -1,5 +1,5 @@
 """The shapes world: what is drawn, what is said about it, what is held out."""
-# ruff: noqa: S311 - random on purpose, and repeatable
+
 
 import random
 from collections import Counter
