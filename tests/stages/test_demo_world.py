@@ -1,6 +1,5 @@
 """The shapes world: what is drawn, what is said about it, what is held out."""
 
-
 import random
 from collections import Counter
 
@@ -48,15 +47,15 @@ def test_answers_of_a_kind_are_about_equally_frequent() -> None:
         assert max(answers[kind].values()) / SCENES < 1.25 / len(values)
 
 
-TWO_STARS = Scene((Group("red", "star", 2), Group("blue", "cross", 1)), "grey")
+TWO_STARS = Scene((Group("red", "star", 2), Group("blue", "moon", 1)), "grey")
 
 
 def test_captions_and_answers_of_a_known_scene() -> None:
     captions = {dense_caption(TWO_STARS, random.Random(seed)) for seed in range(20)}
     assert captions == {
-        "Two red stars and one blue cross on a grey background.",
-        "There are two red stars and one blue cross and the background is grey.",
-        "This image shows two red stars and one blue cross. The colour of the background is grey.",
+        "Two red stars and one blue moon on a grey background.",
+        "There are two red stars and one blue moon and the background is grey.",
+        "This image shows two red stars and one blue moon. The colour of the background is grey.",
     }
     assert [question(TWO_STARS, kind) for kind in KINDS] == [
         ("How many shapes are there?", "three"),

@@ -1,14 +1,13 @@
 """The stored plan: same file, same bytes; read back as it was; damage is told with its line."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from sweep.errors import ManifestError
-from sweep.manifest import Manifest, read_manifest, same_manifest, write_manifest
-from tests.sweep.small_sweep import SMALL, planned, shipped
+from sweep.manifest import read_manifest, same_manifest, write_manifest
+from tests.sweep.small_sweep import planned, shipped
 
 
 @pytest.fixture
@@ -92,22 +91,3 @@ def test_a_file_cut_at_the_end_of_a_line_is_noticed(stored: Path) -> None:
 def test_no_plan_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="there is no plan of that name here; make one with `sweep plan FILE`"):
         read_manifest(tmp_path / "manifest.jsonl")
-
-
-def best_of(times: int, manifest: Manifest, path: Path) -> float:
-    seconds = []
-    for _ in range(times):
-        begin = time.process_time()
-        assert len(read_manifest(path).jobs) == len(manifest.jobs)
-        seconds.append(time.process_time() - begin)
-    return min(seconds)
-
-
-def test_the_papers_manifest_is_read_in_well_under_a_tenth_of_a_second(tmp_path: Path) -> None:
-    manifest = shipped("paper")
-    write_manifest(tmp_path / "manifest.jsonl", manifest)
-    assert best_of(5, manifest, tmp_path / "manifest.jsonl") < 0.1  # 0.02 on an idle core
-
-
-def test_the_small_sweep_is_what_its_docstring_says(tmp_path: Path) -> None:
-    assert len(planned(tmp_path, SMALL).jobs) == 32
