@@ -145,31 +145,40 @@ def differences(undisturbed: Path, disturbed: Path, name: str) -> list[str]:
 
 
 def campaign(
-    sweep_file: Path, name: str, scratch: Path, *, data: Path, kills: int, seed: int
-) -> tuple[list[str], list[str]]:
-    """Runs the sweep twice, once with kills spread over the time that the first took. Returns (kills, differences).
+    sweep_file: Path, name: str, scratch: Path, *, data: Path, kills: int, seed: int, seconds: float
+) -> list[str]:
+    """Runs the sweep in `scratch`, with kills spread over `seconds`; says what was killed.
 
     `data` is what the sweep file calls `$STORE/data`.
     """
+    prepare(sweep_file, scratch, data)
     chance = random.Random(seed)
-    calm, stormy = scratch / "calm", scratch / "stormy"
-    for store in (calm, stormy):
-        store.mkdir()
-        (store / "data").symlink_to(data.absolute())
-        planned = sweep(store, "plan", str(sweep_file))
-        assert planned.returncode == 0, planned.stderr
-    began = time.monotonic()
-    first = sweep(calm, "submit", name)
-    assert first.returncode == 0, first.stderr
-    pause = (time.monotonic() - began) / kills
-    killer = Killer(stormy, name, chance)
+    killer = Killer(scratch, name, chance)
+    pause = seconds / kills
     for number in range(kills):
         time.sleep(chance.uniform(0.2, 1.0) * pause)
         deadline = time.monotonic() + pause
         while not killer.strike(VICTIMS[number % len(VICTIMS)]) and time.monotonic() < deadline:
             time.sleep(0.05)
     killer.finish()
-    return killer.killed, differences(calm, stormy, name)
+    return killer.killed
+
+
+def undisturbed(sweep_file: Path, name: str, scratch: Path, *, data: Path) -> float:
+    """Runs the sweep in `scratch` and lets it be; the seconds that it took."""
+    prepare(sweep_file, scratch, data)
+    began = time.monotonic()
+    done = sweep(scratch, "submit", name)
+    assert done.returncode == 0, done.stderr
+    return time.monotonic() - began
+
+
+def prepare(sweep_file: Path, store: Path, data: Path) -> None:
+    """Makes the store with its data and its plan."""
+    store.mkdir(parents=True)
+    (store / "data").symlink_to(data.absolute())
+    planned = sweep(store, "plan", str(sweep_file))
+    assert planned.returncode == 0, planned.stderr
 
 
 def main() -> int:
@@ -180,13 +189,25 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that the sweep file calls $STORE/data")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scratch", type=Path, required=True, help="an empty folder for the two stores")
+    parser.add_argument("--scratch", type=Path, required=True, help="an empty folder for the stores")
+    parser.add_argument("--calm", type=Path, help="a store in which the sweep is done already (default: run it)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="over which kills are spread, with --calm")
     options = parser.parse_args()
     name = options.name or options.sweep_file.stem
-    scratch: Path = options.scratch
-    killed, changed = campaign(
-        options.sweep_file, name, scratch, data=options.data, kills=options.kills, seed=options.seed
+    calm, stormy, seconds = options.calm, options.scratch / "stormy", options.seconds
+    if calm is None:
+        calm = options.scratch / "calm"
+        seconds = undisturbed(options.sweep_file, name, calm, data=options.data)
+    killed = campaign(
+        options.sweep_file,
+        name,
+        stormy,
+        data=options.data,
+        kills=options.kills,
+        seed=options.seed,
+        seconds=seconds,
     )
+    changed = differences(calm, stormy, name)
     print(f"killed: {', '.join(killed)}")
     print("\n".join(changed) or "nothing differs: weights, scores and counts are equal, no job ran twice")
     return 1 if changed else 0
