@@ -6,11 +6,11 @@ DAY_HOURS = 24
 
 
 def hours(value: float) -> str:
-    """Hours as a number: three figures below 100, whole numbers from there on; `-` for nothing."""
+    """Hours as a number: three figures or decimals below 100, whole numbers from there on; `-` for nothing."""
     if value == 0:
         return "-"
-    if value < 0.01:
-        return "<0.01"
+    if value < 0.1:
+        return f"{value:.3f}" if value >= 0.001 else "<0.001"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

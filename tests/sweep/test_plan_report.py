@@ -38,7 +38,7 @@ model  phase     jobs  tokens  core-hours         each   storage
 tiny   trunk        1   28.8M        1.00         1.00  29.3 MiB
        pretrain     2   28.8M        1.02  0.50 - 0.52  20.2 MiB
        finetune     2    7.2M        0.26         0.13  20.2 MiB
-       evaluate     2   89.6k       <0.01        <0.01         -
+       evaluate     2   89.6k       0.005        0.002         -
 ----------------------------------------------------------------
 total               7   64.9M        2.28               69.7 MiB
 
