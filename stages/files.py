@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from stages.errors import StorageError, storage_errno
 
 
@@ -14,7 +16,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turns a full disk, an exhausted quota or a read-only file system into StorageError."""
     try:
         yield
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         if (number := storage_errno(error)) is not None:
             raise StorageError(f"{path}: cannot write: {os.strerror(number)}") from error
         raise
