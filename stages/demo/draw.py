@@ -26,14 +26,14 @@ SHAPE_COLOURS: dict[str, Colour] = {
     "green": (52, 168, 83),
     "blue": (38, 116, 235),
     "purple": (139, 62, 199),
-    "pink": (244, 130, 188),
-    "brown": (134, 84, 48),
 }
 BACKGROUND_COLOURS: dict[str, Colour] = {
-    "white": (250, 250, 251),
-    "silver": (186, 190, 196),
-    "grey": (108, 112, 119),
-    "black": (26, 27, 31),
+    "white": (246, 247, 249),
+    "grey": (150, 156, 165),
+    "black": (28, 29, 33),
+    "cream": (244, 226, 190),
+    "navy": (27, 42, 92),
+    "teal": (58, 148, 150),
 }
 CELLS = ((0, 0), (1, 0), (0, 1), (1, 1))
 """Quarters of the image: shapes stand in different quarters, so that none hides another."""
@@ -122,17 +122,11 @@ def _heart() -> list[Point]:
     return [(math.sin(t) ** 3, -height / 16) for t, height in zip(turns, heights, strict=True)]
 
 
-ARM = 0.36
 OUTLINES: dict[str, list[Point]] = {
     "circle": _regular(48),
     "square": [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)],
     "triangle": _regular(3),
     "star": _regular(10, inner=0.45),
     "heart": _heart(),
-    "cross": [
-        *((-ARM, -1.0), (ARM, -1.0), (ARM, -ARM), (1.0, -ARM), (1.0, ARM), (ARM, ARM)),
-        *((ARM, 1.0), (-ARM, 1.0), (-ARM, ARM), (-1.0, ARM), (-1.0, -ARM), (-ARM, -ARM)),
-    ],
-    "diamond": [(0.0, -1.0), (0.62, 0.0), (0.0, 1.0), (-0.62, 0.0)],
 }
 """Corners at radius about 1, y downwards. The moon is drawn as a disc less a disc."""

@@ -50,8 +50,7 @@ def question(scene: Scene, kind: str) -> Question:
 
 
 def _things(group: Group) -> str:
-    plural = {"cross": "crosses"}.get(group.shape, f"{group.shape}s")
-    return f"{NUMBERS[group.count - 1]} {group.colour} {group.shape if group.count == 1 else plural}"
+    return f"{NUMBERS[group.count - 1]} {group.colour} {group.shape}{'s' if group.count > 1 else ''}"
 
 
 QUESTIONS: dict[str, Callable[[Scene], Question]] = {

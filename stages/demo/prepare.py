@@ -32,8 +32,8 @@ class Size:
     """How much of everything; a smaller size is for tests."""
 
     captioned_images: int = 3_000
-    conversation_images: int = 1_200
-    question_images: int = 250
+    conversation_images: int = 800
+    question_images: int = 200
     """Of each split; there are two questions about each."""
     packages: tuple[str, ...] = PACKAGES
     """Whose docstrings are read, beside Python's own."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "moon")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
-BACKGROUNDS = ("white", "silver", "grey", "black")
+BACKGROUNDS = ("white", "grey", "black", "cream", "navy", "teal")
 NUMBERS = ("one", "two", "three", "four")
 
 HELD_OUT = frozenset(zip(COLOURS, SHAPES, strict=True))

@@ -161,10 +161,23 @@ def test_the_evaluation_readers_read_its_tasks(small_demo: Path) -> None:
     assert (cloze.metric, cloze.chance, loss.metric, loss.is_loss) == ("acc", 0.25, "bits_per_byte", True)
 
 
-def test_the_right_ending_of_a_cloze_question_follows_in_the_text(small_demo: Path, found: list[Document]) -> None:
+def test_one_ending_of_a_cloze_question_follows_in_the_text_and_the_others_are_its_words(
+    small_demo: Path, found: list[Document]
+) -> None:
     texts = " ".join(document.text.replace("\n", " ") for document in found)
     questions = rows(small_demo / "tasks" / "cloze.jsonl")
     assert len(questions) > 50
     for row in questions:
-        follows = [f"{row['context']} {ending}" in texts for ending in row["endings"]]
-        assert [number for number, found in enumerate(follows) if found] == [row["gold"]]
+        assert f"{row['context']} {row['endings'][row['gold']]}" in texts
+        assert len(set(row["endings"])) == 4
+        assert len({tuple(sorted(ending.split())) for ending in row["endings"]}) == 1
+    golds = Counter(row["gold"] for row in questions)
+    assert max(golds.values()) / len(questions) < 0.45
+
+
+def test_no_question_of_a_conversation_gives_away_the_answer_of_another(small_demo: Path) -> None:
+    for example in json.loads((small_demo / "conversations" / "conversations.json").read_text()):
+        turns = [turn["value"] for turn in example["conversations"]]
+        assert len(turns) == 4
+        assert turns[1] not in turns[2]
+        assert turns[3] not in turns[0]

@@ -5,7 +5,15 @@ from sweep.plain_text import columns, count, counted, hours, labelled, size, spa
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "-"), (0.004, "0.004"), (0.0002, "<0.001"), (0.456, "0.46"), (12.34, "12.3"), (99.9, "99.9"), (106_004.6, "106,005")],
+    [
+        (0, "-"),
+        (0.004, "0.004"),
+        (0.0002, "<0.001"),
+        (0.456, "0.46"),
+        (12.34, "12.3"),
+        (99.9, "99.9"),
+        (106_004.6, "106,005"),
+    ],
 )
 def test_hours(value: float, text: str) -> None:
     assert hours(value) == text
