@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """Tables first, figures from them, then the report."""
+    from sweep.results.effects import effects
     from sweep.results.summary import remarks, summary_table
     from sweep.results.write import write_summary, write_tables
 
@@ -58,7 +59,7 @@ def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
         drawn, left_out = draw_figures(rows, stored.manifest.sweep, folder)
         written += drawn
     show(options, rows, written)
-    for remark in [*remarks(rows), *left_out, f"{len(written)} files in {folder}"]:
+    for remark in [*remarks(rows), *effects(rows), *left_out, f"{len(written)} files in {folder}"]:
         print(remark, file=sys.stderr)
     return 0
 
