@@ -15,7 +15,9 @@ def hours(value: float) -> str:
 
 
 def span(value_hours: float) -> str:
-    """A duration: `35 min`, `7.5 h`, `12.0 days`."""
+    """A duration: `40 s`, `35 min`, `7.5 h`, `12.0 days`."""
+    if value_hours < 2 / 60:
+        return f"{3_600 * value_hours:.0f} s"
     if value_hours >= 2 * DAY_HOURS:
         return f"{value_hours / DAY_HOURS:.1f} days"
     return f"{value_hours:.1f} h" if value_hours >= 2 else f"{60 * value_hours:.0f} min"

@@ -33,7 +33,7 @@ class Size:
 
     captioned_images: int = 3_000
     conversation_images: int = 800
-    question_images: int = 200
+    question_images: int = 150
     """Of each split; there are two questions about each."""
     packages: tuple[str, ...] = PACKAGES
     """Whose docstrings are read, beside Python's own."""
