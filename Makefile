@@ -11,7 +11,7 @@ BIN := .venv/bin
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format lint types tests setup golden clean
+.PHONY: help demo test check format format-check lint types tests setup golden clean
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
@@ -49,6 +49,10 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# the keys of the shipped sweeps, after a change that is meant to move them
+golden: setup
+	$(BIN)/python -m tests.sweep.golden_keys
 
 tests: setup
 	$(BIN)/coverage erase
