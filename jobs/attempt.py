@@ -2,62 +2,49 @@
 
     python -m jobs.attempt --store DIR --sweep NAME --key KEY --attempt ID -- PROGRAM...
 
-Takes the run's lock, writes start.json and job.json, runs `PROGRAM... job.json`, passes stop signals on and records the
-end in exit.json. Its own exit codes: 0 the job is done; 75 stopped on request after saving; 76 nothing done, another
-attempt lives or has this name; 74 the store refused; 78 the attempt could not be set up; 1 the job failed.
+Takes the run (its lock; on a cluster a claim), writes start.json and job.json, runs `PROGRAM... job.json`, passes stop
+signals on and records the end in exit.json. Its own exit codes:
+
+    0   the job is done
+    75  stopped on request after saving
+    76  nothing done: another attempt lives or has this name, or took over
+    77  nothing done: a parent has no result (Slurm takes a parent that it has forgotten for a finished one)
+    74  the store refused
+    78  the attempt could not be set up
+    1   the job failed
 """
 
 import argparse
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
 
+from jobs.attempt_end import Ended, write_end, write_fenced_end
+from jobs.attempt_options import SLURM, build_parser
 from jobs.checkpoints import newest_checkpoint
 from jobs.errors import STORAGE_ERRORS, BrokenAttemptError, storage_problem
-from jobs.failures import EXIT_SAVED, Evidence, Failure, classify
-from jobs.job_file import job_content, read_planned_job
-from jobs.locks import acquire
-from jobs.outcomes import read_tail
-from jobs.processes import ATTEMPT_MARK, boot_id, kill_members, own_start
-from jobs.records import AttemptExit, AttemptStart, read_record
+from jobs.failures import EXIT_SAVED
+from jobs.fence import Holder, ask_anew
+from jobs.guard import FencedError
+from jobs.job_file import PlannedJob, job_content, read_planned_job
+from jobs.ownership import Ownership, own_on_a_cluster, own_on_this_machine
+from jobs.processes import boot_id, own_start
+from jobs.records import AttemptExit, AttemptStart
+from jobs.requeue import requeue, wants_requeue
 from jobs.results_check import check_result
-from jobs.store import AttemptPaths, RunPaths, Store, UnsafeNameError, write_json
+from jobs.stage_process import run_stage
+from jobs.stop_forwarder import StopForwarder
+from jobs.store import RunPaths, Store, UnsafeNameError, write_json
 
 EXIT_FAILED = 1
 EXIT_STORAGE = 74
 EXIT_TAKEN = 76
+EXIT_NO_PARENT = 77
 EXIT_NOT_SET_UP = 78
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-LOCK_PATIENCE_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class StopForwarder:
-    """Remembers that a stop was asked for and passes it to the stage's process, also if that starts later."""
-
-    received: list[int] = field(default_factory=list)
-    child: subprocess.Popen[bytes] | None = None
-
-    def install(self) -> None:
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._receive)
-
-    def attach(self, child: subprocess.Popen[bytes]) -> None:
-        self.child = child
-        for number in self.received:
-            child.send_signal(number)
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.received.append(number)
-        if self.child is not None:
-            self.child.send_signal(number)
+NEVER_RAN = -9
+"""As the exit code of a stage that was not even started, since the attempt was fenced before."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,33 +60,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_STORAGE if error.errno in STORAGE_ERRORS else EXIT_NOT_SET_UP
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line that clusters write."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.attempt", description="Run one attempt of one job.")
-    parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--sweep", required=True)
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--attempt", required=True, help="name of the attempt, unique among the job's")
-    parser.add_argument("--backend", default="local")
-    parser.add_argument("--cpus", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--gpu-type", default="")
-    parser.add_argument("program", nargs="+", help="the stage's program; job.json's path is added to it")
-    return parser
-
-
 def run_attempt(options: argparse.Namespace) -> int:
     """The attempt itself. Raises OSError where the store refuses."""
+    stop = StopForwarder()
+    stop.install()
     store = Store(options.store.resolve())
     planned = read_planned_job(store.sweep(options.sweep).manifest, options.key)
     run = store.run(str(planned.record["stage"]), options.key)
-    stop = StopForwarder()
-    stop.install()
-    lock = acquire(run.lock, patience_seconds=LOCK_PATIENCE_SECONDS)
-    if lock is None:
-        return EXIT_TAKEN
-    if check_result(run, options.key).valid:
+    if options.backend == SLURM:
+        if _is_done(run, options.key):
+            return 0
+        if (parent := _unfinished_parent(store, planned)) is not None:
+            print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
+            return EXIT_NO_PARENT
+    own = _own(options, run, stop)
+    if own is None:
+        return EXIT_SAVED if stop.received else EXIT_TAKEN
+    try:
+        return _run_owned(options, planned, run, own, stop)
+    finally:
+        own.let_go()
+
+
+def _own(options: argparse.Namespace, run: RunPaths, stop: StopForwarder) -> Ownership | None:
+    if options.backend != SLURM:
+        return own_on_this_machine(run)
+    holder = Holder.here(attempt=options.attempt, job_id=options.job_id, batch=options.batch, restart=options.restart)
+    return own_on_a_cluster(run, holder, stop)
+
+
+def _run_owned(
+    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
+) -> int:
+    if _is_done(run, options.key):
         return 0
     attempt = run.attempt(options.attempt)
     attempt.root.parent.mkdir(exist_ok=True)
@@ -109,15 +102,44 @@ def run_attempt(options: argparse.Namespace) -> int:
         return EXIT_TAKEN  # the name was used since the decision to start it: that decision is out of date
     start = _start_record(options, str(planned.record["stage"]), run)
     start.write(attempt.start)
-    write_json(run.job, job_content(planned, options.attempt))
-    returncode = _run_stage(stage_command(options.program, run), attempt, lock, stop)
-    kill_members(attempt.root)  # what the stage left behind must not keep the lock, a core or a GPU
-    return _record_end(run, attempt, start, returncode, stop)
+    returncode, fenced = NEVER_RAN, False
+    try:
+        own.check()
+        write_json(run.job, job_content(planned, options.attempt, revision=options.revision))
+        returncode = run_stage(options, run, attempt, own, stop)
+        own.check()
+    except FencedError:
+        fenced = True
+    ended = Ended(run=run, attempt=attempt, start=start, returncode=returncode, stop=stop.first)
+    if fenced:
+        write_fenced_end(ended)
+        return EXIT_TAKEN
+    return _exit_code(options, planned, run, own, write_end(ended))
 
 
-def stage_command(program: Sequence[str], run: RunPaths) -> list[str]:
-    """The command that runs a job. All that it needs to know stands in job.json."""
-    return [*program, str(run.job)]
+def _exit_code(
+    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
+) -> int:
+    if end.failure is None:
+        return 0
+    restarts = int(planned.record.get("resources", {}).get("restarts", 0))
+    if options.backend == SLURM and options.job_id and wants_requeue(run, end, restarts=restarts):
+        own.let_go()  # Slurm may end this process at any moment from here on
+        requeue(options.job_id)
+    return EXIT_SAVED if end.returncode == EXIT_SAVED else EXIT_FAILED
+
+
+def _is_done(run: RunPaths, key: str) -> bool:
+    """Also if another node wrote the result a moment ago."""
+    if check_result(run, key).valid:
+        return True
+    ask_anew(run.root)
+    return check_result(run, key).valid
+
+
+def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
+    parents = planned.parents.items()
+    return next((key for key, stage in parents if not _is_done(store.run(stage, key), key)), None)
 
 
 def _start_record(options: argparse.Namespace, stage: str, run: RunPaths) -> AttemptStart:
@@ -137,60 +159,10 @@ def _start_record(options: argparse.Namespace, stage: str, run: RunPaths) -> Att
         nodes=options.nodes,
         devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         checkpoint_step=newest_checkpoint(run).step,
-    )
-
-
-def _run_stage(command: Sequence[str], attempt: AttemptPaths, lock: int, stop: StopForwarder) -> int:
-    """Runs the stage to its end; it inherits the lock, so that the lock outlives a kill of this process."""
-    with attempt.log.open("ab") as log:
-        try:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
-                env=os.environ | {ATTEMPT_MARK: str(attempt.root), "PYTHONUNBUFFERED": "1"},
-            )
-        except (FileNotFoundError, PermissionError) as error:
-            raise BrokenAttemptError(f"cannot run {command[0]}: {error.strerror}") from None
-    stop.attach(child)
-    return child.wait()
-
-
-def _record_end(run: RunPaths, attempt: AttemptPaths, start: AttemptStart, returncode: int, stop: StopForwarder) -> int:
-    check = check_result(run, start.key)
-    newest = newest_checkpoint(run)
-    failure = None
-    if not check.valid:
-        evidence = Evidence(
-            returncode=returncode,
-            stop_requested=bool(stop.received),
-            error=read_record(attempt.error) or {},
-            log_tail=read_tail(attempt.log),
-            result_problem=check.problem,
-        )
-        failure = classify(evidence)
-    _exit_record(start, returncode, failure, (newest.step, newest.saved_at)).write(attempt.exit)
-    if failure is None:
-        return 0
-    return EXIT_SAVED if returncode == EXIT_SAVED else EXIT_FAILED
-
-
-def _exit_record(
-    start: AttemptStart, returncode: int, failure: Failure | None, newest: tuple[int, float]
-) -> AttemptExit:
-    return AttemptExit(
-        attempt=start.attempt,
-        key=start.key,
-        ended_at=time.time(),
-        returncode=returncode,
-        failure=failure.failure if failure else None,
-        message=failure.message if failure else "",
-        traceback_digest=failure.traceback_digest if failure else "",
-        damaged_key=failure.damaged_key if failure else "",
-        checkpoint_step=newest[0],
-        checkpoint_at=newest[1],
+        job_id=options.job_id,
+        batch=options.batch,
+        restart=options.restart,
+        node=os.environ.get("SLURMD_NODENAME", "") if options.backend == SLURM else "",
     )
 
 

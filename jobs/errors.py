@@ -28,6 +28,14 @@ class RunnerBusyError(JobsError):
     """Another runner holds this store."""
 
 
+class SubmitterBusyError(JobsError):
+    """Another process submits jobs of this sweep."""
+
+
+class NoSchedulerError(JobsError):
+    """Slurm is not there, or does not answer."""
+
+
 class NeverFitsError(JobsError):
     """A job asks for more than the cluster will ever have."""
 

@@ -1,12 +1,13 @@
 """Gathers from the store the facts that decide the states of jobs."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from jobs.cluster import Observation
+from jobs.cluster import ClusterState, Observation
+from jobs.endings import Ending
 from jobs.job import Job
 from jobs.ledger import Wishes
 from jobs.locks import is_held
@@ -16,6 +17,8 @@ from jobs.results_check import check_result
 from jobs.retries import verdict
 from jobs.state import Facts
 from jobs.store import RunPaths, Store
+
+NO_ENDINGS: Mapping[str, Sequence[Ending]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class Evidence:
     readable: bool = True
     live: bool = False
     outcomes: tuple[Outcome, ...] = ()
-    """Attempts, oldest first; not gathered for a finished job."""
+    """Attempts, and executions that failed before one began, oldest first; not gathered for a finished job."""
 
     @property
     def last(self) -> Outcome | None:
@@ -51,24 +54,24 @@ class Gatherer:
     store: Store
     _listed: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def all(self, jobs: Iterable[Job]) -> dict[str, Evidence]:
-        """One pass over all jobs, by key."""
+    def all(self, jobs: Iterable[Job], endings: Mapping[str, Sequence[Ending]] = NO_ENDINGS) -> dict[str, Evidence]:
+        """One pass over all jobs, by key; `endings` is what the cluster knows of their executions, by key too."""
         self._listed.clear()
-        return {job.key: self._known_or_nothing(job) for job in jobs}
+        return {job.key: self._known_or_nothing(job, endings.get(job.key, ())) for job in jobs}
 
-    def one(self, job: Job) -> Evidence:
-        """What the job's folder shows now."""
+    def one(self, job: Job, endings: Sequence[Ending] = ()) -> Evidence:
+        """What the job's folder shows now, with the cluster's account of its executions."""
         run = self.store.run(job.stage, job.key)
         try:
-            return _evidence(run, job.key)
+            return _evidence(run, job.key, endings)
         except OSError as error:
             return Evidence(run=run, problem=f"{run.root} cannot be read: {error.strerror or error}", readable=False)
 
-    def _known_or_nothing(self, job: Job) -> Evidence:
+    def _known_or_nothing(self, job: Job, endings: Sequence[Ending]) -> Evidence:
         if job.stage not in self._listed:
             self._listed[job.stage] = self._keys_of(job)
-        if job.key in self._listed[job.stage]:
-            return self.one(job)
+        if endings or job.key in self._listed[job.stage]:
+            return self.one(job, endings)
         return Evidence(run=self.store.run(job.stage, job.key))
 
     def _keys_of(self, job: Job) -> frozenset[str]:
@@ -79,21 +82,31 @@ class Gatherer:
             return frozenset()
 
 
-def facts_of(key: str, evidence: Evidence, wishes: Wishes, observation: Observation | None = None) -> Facts:
-    """What a run's folder, the people's wishes and the cluster together say of one job."""
+def facts_of(
+    key: str, evidence: Evidence, wishes: Wishes, observation: Observation | None = None, *, restarts: int = 0
+) -> Facts:
+    """What a run's folder, the people's wishes and the cluster together say of one job.
+
+    `restarts`: attempts beyond the first that its plan counts on.
+    """
     if evidence.result is not None:
         return Facts(has_result=True)
     resumed_at = wishes.resumed_at.get(key, 0.0)
+    cluster = observation.state if observation else None
     return Facts(
         live=evidence.live,
-        cluster=observation.state if observation else None,
-        unseen=not evidence.readable or _is_unseen(evidence, resumed_at),
+        cluster=cluster,
+        unseen=not evidence.readable or (cluster in SAYS_NOTHING and _is_unseen(evidence, resumed_at)),
         cancelled=key in wishes.cancelled,
-        verdict=verdict(evidence.outcomes, counted_from=resumed_at),
+        verdict=verdict(evidence.outcomes, counted_from=resumed_at, restarts=restarts),
     )
 
 
-def _evidence(run: RunPaths, key: str) -> Evidence:
+SAYS_NOTHING = {None, ClusterState.UNKNOWN}
+"""With any other word the cluster vouches for the job's attempts of other machines: alive if it says so, else ended."""
+
+
+def _evidence(run: RunPaths, key: str, endings: Sequence[Ending]) -> Evidence:
     check = check_result(run, key)
     if check.content is not None:
         return Evidence(run=run, result=check.content)
@@ -102,13 +115,14 @@ def _evidence(run: RunPaths, key: str) -> Evidence:
         check = check_result(run, key)
         if check.content is not None:
             return Evidence(run=run, result=check.content)
-    return Evidence(run=run, problem=check.problem, live=live, outcomes=tuple(read_outcomes(run, live=live)))
+    outcomes = tuple(read_outcomes(run, live=live, endings=endings))
+    return Evidence(run=run, problem=check.problem, live=live, outcomes=outcomes)
 
 
 def _is_unseen(evidence: Evidence, resumed_at: float) -> bool:
-    """Whether the last attempt ran on another machine, whose locks this one may not see, and left no exit record."""
-    last = evidence.last
-    if evidence.live or last is None or last.recorded or last.start.started_at <= resumed_at:
+    """Whether the last attempt ran on another machine, whose locks this one may not see, and nobody noted its end."""
+    last = next((outcome for outcome in reversed(evidence.outcomes) if outcome.began), None)
+    if evidence.live or last is None or last.recorded or last.ending or last.start.started_at <= resumed_at:
         return False
     return last.start.boot_id != this_boot() and last.start.host != os.uname().nodename
 

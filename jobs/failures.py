@@ -59,6 +59,8 @@ class Evidence:
     log_tail: str = ""
     result_problem: str = ""
     """Why result.json is not valid."""
+    cluster: "Failure | None" = None
+    """The cause that the cluster names (jobs/cluster_word.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +75,8 @@ class Failure:
 
 
 def classify(evidence: Evidence) -> Failure:
-    """The class, message and digest of a failure: the stage's own word first, then how it ended, then its log."""
-    named = _named_by_the_stage(evidence)
+    """The class, message and digest of a failure: the stage's own word, the cluster's, how it ended, its log."""
+    named = _named_by_the_stage(evidence) or evidence.cluster
     if named is not None:
         return named
     if evidence.returncode is None:

@@ -19,8 +19,14 @@ class Resources:
     """Wall-clock limit of one attempt."""
     restarts: int = 0
     """Attempts beyond the first that the estimate needs under the partition's time limit."""
+    retry_memory_gib: float = 0.0
+    """A node, after an attempt has run out of memory; 0: the same as before."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Scheduler's own words: partition, account, qos, constraint..."""
+    """Scheduler's own words: partition, account, qos, constraint... An empty value is a flag."""
+    setup: tuple[str, ...] = ()
+    """Shell lines that a batch script runs first (modules, environments)."""
+    launcher: tuple[str, ...] = ()
+    """Words before the program, such as `apptainer exec image.sif`."""
 
     @property
     def gpus(self) -> int:

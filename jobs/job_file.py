@@ -46,8 +46,11 @@ def read_planned_job(manifest: Path, key: str) -> PlannedJob:
     return PlannedJob(record=record, parents=parents, data=header.get("data", {}))
 
 
-def job_content(planned: PlannedJob, attempt: str) -> dict[str, object]:
-    """The content of job.json for one attempt; relative paths are relative to the run's folder."""
+def job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dict[str, object]:
+    """The content of job.json for one attempt; relative paths are relative to the run's folder.
+
+    `revision` of the code that runs; empty: that of the folder which this file is in.
+    """
     record = planned.record
     return {
         "format": JOB_FORMAT,
@@ -62,7 +65,7 @@ def job_content(planned: PlannedJob, attempt: str) -> dict[str, object]:
         "data": dict(planned.data),
         "settings": record.get("settings", {}),
         "resources": record.get("resources", {}),
-        "code": {"revision": code_revision(PACKAGE_FOLDER), "versions": package_versions()},
+        "code": {"revision": revision or code_revision(PACKAGE_FOLDER), "versions": package_versions()},
         "paths": {
             "checkpoints": RunPaths(Path()).checkpoints.name,
             "metrics": RunPaths(Path()).metrics.name,

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -49,17 +49,24 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writer = writer_name()
+        self._torn = False
 
     def append(self, events: Iterable[Event]) -> None:
         """On disk when it returns. Raises OSError if the store refuses the write."""
-        lines = "".join(json.dumps(_content(event)) + "\n" for event in events)
+        self.write(_content(event) for event in events)
+
+    def write(self, records: Iterable[Mapping[str, object]]) -> None:
+        """Lines of any kind, the kind being the first field; on disk when it returns."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
         if not lines:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        torn, self._torn = self._torn, True
         with (self.folder / f"{self.writer}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(lines)
+            file.write("\n" * torn + lines)  # what follows a write that did not fit begins on a line of its own
             file.flush()
             os.fsync(file.fileno())
+        self._torn = False
 
 
 def writer_name() -> str:
@@ -80,14 +87,24 @@ def _content(event: Event) -> dict[str, object]:
 
 
 def _file_events(path: Path) -> Iterable[Event]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
+    for line in lines_of_kind(path, "event"):
         event = _parsed(line)
         if event is not None:
             yield event
+
+
+def has_batches(folder: Path) -> bool:
+    """Whether anybody has ever handed jobs of this sweep to a scheduler (`jobs.slurm.batch_ledger`)."""
+    return any(lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
+
+
+def lines_of_kind(path: Path, kind: str) -> list[bytes]:
+    """Lines of one writer's file that begin with the field `kind`; a torn last line may be among them."""
+    beginning = f'{{"{kind}": '.encode()
+    try:
+        return [line for line in path.read_bytes().splitlines() if line.startswith(beginning)]
+    except FileNotFoundError:
+        return []
 
 
 def _parsed(line: bytes) -> Event | None:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jobs.cluster import Observation
-from jobs.facts import Evidence, Gatherer, facts_of
+from jobs.endings import Ending
+from jobs.facts import NO_ENDINGS, Evidence, Gatherer, facts_of
 from jobs.graph import by_key
 from jobs.job import Job
 from jobs.ledger import Wishes, read_events, wishes
@@ -21,27 +22,53 @@ class Picture:
         self.by_key = by_key(jobs)
         self.evidence: dict[str, Evidence] = {}
         self.statuses: dict[str, JobStatus] = {}
+        self.endings: Mapping[str, Sequence[Ending]] = NO_ENDINGS
+        """What the cluster knows of executions that ended, by key."""
+        self.remarks: tuple[str, ...] = ()
+        """What the cluster could not tell, one line each, for whoever shows the picture."""
         self.wishes = Wishes()
         self._gatherer = Gatherer(store)
         self._ledger = ledger
         self._ledger_stamp: object = None
         self._facts: dict[str, Facts] = {}
 
-    def look_at_everything(self, observed: Mapping[str, Observation]) -> None:
-        """Reads all facts anew; `observed` is what the cluster says."""
-        self.evidence = self._gatherer.all(self.jobs)
+    def look_at_everything(
+        self, observed: Mapping[str, Observation], endings: Mapping[str, Sequence[Ending]] = NO_ENDINGS
+    ) -> None:
+        """Reads all facts anew; `observed` and `endings` are what the cluster says of what lives and what ended."""
+        self.endings = endings
+        self.evidence = self._gatherer.all(self.jobs, endings)
         self.read_wishes(but_not_of="")
         self.judge(self.by_key, observed)
 
     def look_at(self, keys: Iterable[str]) -> None:
         """Reads some run folders anew; `judge` them afterwards."""
         for key in keys:
-            self.evidence[key] = self._gatherer.one(self.by_key[key])
+            self.evidence[key] = self._gatherer.one(self.by_key[key], self.endings.get(key, ()))
 
-    def judge(self, keys: Iterable[str], observed: Mapping[str, Observation]) -> None:
-        """Brings the states up to date after something about `keys` has changed."""
+    def judge(
+        self,
+        keys: Iterable[str],
+        observed: Mapping[str, Observation],
+        endings: Mapping[str, Sequence[Ending]] | None = None,
+    ) -> None:
+        """Brings the states up to date after something about `keys` has changed.
+
+        With `endings`, which then stand for all that is known, the folders of those among `keys` are read anew about
+        which they say something else than before.
+        """
+        keys = list(keys)
+        if endings is not None:
+            before, self.endings = self.endings, endings
+            self.look_at(key for key in keys if list(before.get(key, ())) != list(endings.get(key, ())))
         for key in keys:
-            self._facts[key] = facts_of(key, self.evidence[key], self.wishes, observed.get(key))
+            self._facts[key] = facts_of(
+                key,
+                self.evidence[key],
+                self.wishes,
+                observed.get(key),
+                restarts=self.by_key[key].resources.restarts,
+            )
         self.statuses = graph_status(self.jobs, self._facts)
 
     def read_wishes(self, *, but_not_of: str) -> bool:

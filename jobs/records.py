@@ -57,6 +57,14 @@ class AttemptStart:
     """GPU ids given to it, as in CUDA_VISIBLE_DEVICES; lets a later runner know which are taken."""
     checkpoint_step: int = -1
     """Step of the newest whole checkpoint at the start; -1 where there is none."""
+    job_id: str = ""
+    """The cluster's id, such as 123_4; empty where the cluster gives none, as the fields below."""
+    batch: str = ""
+    """Job name of the batch that it was sent with."""
+    restart: int = 0
+    """How often the cluster had requeued the job before."""
+    node: str = ""
+    """The cluster's name of the (first) node."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -89,6 +97,8 @@ class AttemptExit:
     """Step of the newest valid checkpoint at the end; -1 where there is none."""
     checkpoint_at: float = 0.0
     """Unix seconds at which that checkpoint was saved, 0 where there is none; work after it was wasted."""
+    stop_signal: str = ""
+    """The first signal that asked it to stop, such as SIGUSR2; empty if none did."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))

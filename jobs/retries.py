@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from jobs.job import Job
 from jobs.outcomes import Outcome
 from jobs.records import FailureClass
 
@@ -34,23 +35,39 @@ BUDGETS = {
     FailureClass.DAMAGED_INPUT: Budget(2),
     FailureClass.UNKNOWN: Budget(3),
 }
-"""Attempts allowed, the first included: a killed job is retried three times, one out of memory once."""
+"""Attempts allowed, the first included: a killed job is retried three times, one out of memory once.
 
-UNCOUNTED = {FailureClass.INTERRUPTED, FailureClass.CANCELLED, FailureClass.STORAGE}
-"""A person's wish or the store's fault, not the job's: it goes on at the next submission."""
+Each class has its own count: preemptions and time limits take nothing from the tries after a real failure. A class that
+is not here (diverged, data, code, cancelled by a person) stops the job at once.
+"""
+
+UNCOUNTED = {FailureClass.INTERRUPTED, FailureClass.STORAGE}
+"""Asked to stop by us, or the store's fault, not the job's: it goes on at the next submission."""
 
 
-def verdict(outcomes: Sequence[Outcome], *, counted_from: float = 0.0) -> Verdict:
-    """`outcomes` oldest first; those begun before `counted_from` (Unix seconds, from `sweep resume`) do not count."""
+def verdict(outcomes: Sequence[Outcome], *, counted_from: float = 0.0, restarts: int = 0) -> Verdict:
+    """`outcomes` oldest first; those begun before `counted_from` (Unix seconds, from `sweep resume`) do not count.
+
+    `restarts`: the plan counts on so many time limits, which come on top of the budget for them.
+    """
     if not outcomes:
         return Verdict.NEW
     counted = [outcome for outcome in outcomes if outcome.start.started_at > counted_from]
     if not counted or counted[-1].failure is None or counted[-1].failure in UNCOUNTED:
         return Verdict.GO_ON
     budget = BUDGETS.get(counted[-1].failure)
-    if budget is None or _is_deterministic(counted):  # diverged, data, code: another try would end the same way
+    if budget is None or _is_deterministic(counted):  # another try would end the same way, or nobody wants it
         return Verdict.STOP
-    return Verdict.GO_ON if _spent(counted, budget) < budget.attempts else Verdict.STOP
+    allowed = budget.attempts + (restarts if counted[-1].failure is FailureClass.WALL_CLOCK else 0)
+    return Verdict.GO_ON if _spent(counted, budget) < allowed else Verdict.STOP
+
+
+def memory_for(job: Job, outcomes: Sequence[Outcome]) -> float:
+    """GiB a node for the next attempt: raised once to `retry_memory_gib`, where that is allowed, after any attempt ran
+    out of memory. A new budget does not lower it again."""
+    resources = job.resources
+    ran_out = any(outcome.failure is FailureClass.OUT_OF_MEMORY for outcome in outcomes)
+    return max(resources.memory_gib, resources.retry_memory_gib) if ran_out else resources.memory_gib
 
 
 def _is_deterministic(counted: Sequence[Outcome]) -> bool:

@@ -1,6 +1,5 @@
 """Drives a sweep on a cluster until nothing is left to do: look, decide, act, wait."""
 
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,9 +11,9 @@ from jobs.attempt import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
 from jobs.cluster import Cluster, ClusterState, Observation, Placed, Request
 from jobs.errors import storage_problem
 from jobs.graph import ranks
+from jobs.invalidation import set_result_aside
 from jobs.job import Job
 from jobs.ledger import Event, EventKind, Ledger
-from jobs.locks import acquire
 from jobs.picture import Picture
 from jobs.records import FailureClass
 from jobs.state import JobStatus
@@ -195,17 +194,9 @@ class Runner:
             self.picture.judge(placed, self._observed)
 
     def _invalidate(self, action: Invalidate) -> None:
-        """Under the run's lock, so that no live attempt loses a result."""
-        run = self.picture.evidence[action.key].run
-        lock = acquire(run.lock, patience_seconds=1.0)
-        if lock is None:
-            return
-        try:
-            run.result.replace(run.damaged_result)
-        finally:
-            os.close(lock)
-        self.picture.look_at([action.key])
-        self.picture.judge([action.key], self._observed)
+        if set_result_aside(self.picture.evidence[action.key].run):
+            self.picture.look_at([action.key])
+            self.picture.judge([action.key], self._observed)
 
     def _stop_all(self, *, at_once: bool) -> None:
         self.cluster.cancel(self._observed)

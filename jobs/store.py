@@ -1,7 +1,8 @@
 """The store: one directory that holds every sweep and run. This file alone knows its file names.
 
 STORE/sweeps/NAME/        manifest.jsonl, sweep.yaml, ledger/, results/
-STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, result.json, lock, attempts/ID/
+STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, result.json, lock, claims/, attempts/ID/
+STORE/code/               what jobs on a cluster import: DIGEST.zip
 """
 
 import json
@@ -108,6 +109,11 @@ class RunPaths:
         return self.root / "lock"
 
     @property
+    def claims(self) -> Path:
+        """Who may write here, where several machines could: the newest claim (jobs/fence.py)."""
+        return self.root / "claims"
+
+    @property
     def attempts(self) -> Path:
         return self.root / "attempts"
 
@@ -143,6 +149,21 @@ class SweepPaths:
     def results(self) -> Path:
         return self.root / "results"
 
+    @property
+    def submitters(self) -> Path:
+        """Claims of those who may hand jobs of this sweep to a scheduler: one at a time."""
+        return self.root / "submitters"
+
+    @property
+    def slurm_logs(self) -> Path:
+        """What batch scripts and slurmstepd say: one file for each array task."""
+        return self.root / "slurm"
+
+    @property
+    def slurm_answers(self) -> Path:
+        """The last answers of squeue and sacct, for `sweep status`."""
+        return self.root / "slurm-answers.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -157,6 +178,14 @@ class Store:
     @property
     def sweeps(self) -> Path:
         return self.root / "sweeps"
+
+    @property
+    def code(self) -> Path:
+        """The code of submissions, one archive for each content."""
+        return self.root / "code"
+
+    def code_archive(self, digest: str) -> Path:
+        return self.code / f"{safe_name(digest)}.zip"
 
     @property
     def runner_lock(self) -> Path:

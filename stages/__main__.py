@@ -1,10 +1,11 @@
 """`python -m stages JOB_JSON`: runs one job. Exit codes: 0 done, 75 saved and stopped, 1 failed, 2 usage."""
 
+import os
 import sys
 import traceback
 from pathlib import Path
 
-from stages.errors import StageError, storage_errno
+from stages.errors import ConfigError, StageError, storage_errno
 from stages.files import write_json
 from stages.job_file import JobFile, one_line, read_job
 from stages.registry import load_stage
@@ -29,12 +30,19 @@ def main(arguments: list[str]) -> int:
 def run(job: JobFile, stop: StopFlag) -> int:
     """Runs the job; a failure is printed to stderr and recorded in the attempt's error.json."""
     try:
+        refuse_several_processes(os.environ.get("WORLD_SIZE", ""))
         return 0 if load_stage(job.stage)(job, stop) else STOPPED
     except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes the attempt's record
         text = traceback.format_exc()
         print(text if not isinstance(error, StageError) else f"stages: {error}", file=sys.stderr)
         record_failure(job, error, text)
         return 1
+
+
+def refuse_several_processes(world_size: str) -> None:
+    """ConfigError under a launcher of several: each would write the same folder."""
+    if world_size not in {"", "1"}:
+        raise ConfigError(f"this stage runs in one process, not in {world_size}: ask for one node with at most one GPU")
 
 
 def record_failure(job: JobFile, error: Exception, text: str) -> None:

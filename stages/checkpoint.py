@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.config import LanguageModel, Tokenizer, Vision
 from stages.errors import DamagedInputError
-from stages.files import flush_to_disk, storage_errors, write_json
+from stages.files import check_fence, flush_to_disk, storage_errors, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,8 +50,9 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, state: Mapping[str, Any], weights: "Mapping[str, Tensor]", moments: "Mapping[str, Tensor] | None"
 ) -> Path:
-    """Writes `folder`/step-N for `state["step"]` and returns it; StorageError if it does not fit.
+    """Writes `folder`/step-N for `state["step"]` and returns it.
 
+    StorageError if it does not fit; FencedError if another incarnation of the job has taken over.
     The checkpoint appears whole: written under a hidden name, flushed, renamed. A torn one of that step is replaced.
     """
     final = folder / f"step-{state['step']:08d}"
@@ -65,6 +66,7 @@ def save_checkpoint(
             write_json(unfinished / STATE, state)
             write_json(unfinished / RECORD, {"files": describe_files(unfinished)})
             flush_to_disk(unfinished)
+            check_fence()
             shutil.rmtree(final, ignore_errors=True)
             unfinished.rename(final)
             flush_to_disk(folder)

@@ -3,12 +3,37 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from stages.errors import StorageError, storage_errno
+from stages.errors import StageError, StorageError, storage_errno
+
+FENCE_VARIABLE = "SWEEP_FENCE"
+"""Path of the numbered claim that a process runs under (docs/formats.md); unset where there is but one machine."""
+
+
+class FencedError(StageError):
+    """A newer incarnation of the job runs elsewhere: nothing may be published any more."""
+
+    failure_class = "killed"
+
+
+def check_fence() -> None:
+    """To be called right before a file or folder takes its final name.
+
+    FencedError if the claim of this process is not the newest: the next one is there, or its own was tidied away.
+    """
+    given = os.environ.get(FENCE_VARIABLE, "")
+    if not given:
+        return
+    own = Path(given)
+    newer = own.with_name(f"{int(own.stem) + 1:06d}.json")
+    with suppress(FileNotFoundError):  # opening the folder makes a network file system ask its server
+        os.close(os.open(own.parent, os.O_RDONLY | os.O_DIRECTORY))
+    if newer.exists() or not own.exists():
+        raise FencedError(f"fenced: a newer incarnation took over ({own.parent})")
 
 
 @contextmanager
@@ -26,7 +51,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to; at the end of the block it is flushed to disk and takes `path`'s place.
 
-    If the block raises, `path` is as before and the unfinished file is gone.
+    If the block raises, `path` is as before and the unfinished file is gone. FencedError: see `check_fence`.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
@@ -34,6 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
             flush_to_disk(unfinished)
+            check_fence()
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -12,7 +12,10 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-COMMANDS = ("plan", "submit", "status", "resume", "cancel", "logs", "results", "explain", "data", "completion")
+COMMANDS = (
+    "plan", "doctor", "submit", "tick", "status", "resume", "cancel", "logs", "results", "explain", "data",
+    "completion",
+)  # fmt: skip
 """In the order of use. `sweep NAME` is the module `sweep.commands.NAME`: HELP, add_arguments(parser), run(options)."""
 
 EPILOG = """example:

@@ -175,7 +175,7 @@ def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Re
     Cores and memory left open are those that go with the GPUs (`GpuType`).
 
     Raises:
-        SweepError: GPUs are asked for, of a type that is none.
+        SweepError: GPUs are asked for, of a type that is none; or no more memory after running out of it.
     """
     if placement.gpus_per_node and not gpu.is_gpu:
         raise SweepError(
@@ -183,6 +183,12 @@ def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Re
             "name the GPU type, or set gpus_per_node: 0"
         )
     gpus = max(1, placement.gpus_per_node)
+    memory_gib = placement.memory_gib or gpus * gpu.host_memory_gib
+    if 0 < placement.retry_memory_gib <= memory_gib:
+        raise SweepError(
+            f"resources: retry_memory_gib is {placement.retry_memory_gib:g}, and a job has {memory_gib:g} GiB from the "
+            "start; raise it, or set memory_gib"
+        )
     if placement.gpus_per_node:
         wall_minutes = 60 * estimate.gpu_hours / (placement.nodes * placement.gpus_per_node)
     else:
@@ -193,10 +199,13 @@ def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Re
         gpus_per_node=placement.gpus_per_node,
         gpu_type=placement.gpu_type if placement.gpus_per_node else "",
         cpus=placement.cpus or gpus * gpu.cpus,
-        memory_gib=placement.memory_gib or gpus * gpu.host_memory_gib,
+        memory_gib=memory_gib,
         time_minutes=minutes,
         restarts=restarts,
+        retry_memory_gib=placement.retry_memory_gib,
         options=placement.options,
+        setup=placement.setup,
+        launcher=placement.launcher,
     )
 
 

@@ -1,20 +1,20 @@
-"""What a cell is made of: its axes, the jobs of its chain, what they cost, who shares them, what moved their keys."""
+"""What a cell is made of: its axes, its chain of jobs, what they cost, who shares them, what moved, what happened."""
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.exclusion import Exclusion, excluded_nodes, exclusion_limit, nodes_of
 from jobs.job import Job
+from jobs.picture import Picture
 from jobs.store import Store
 from sweep.diff import flattened, job_moves, roles
-from sweep.errors import ManifestError, NotPlannedError, UsageError
+from sweep.errors import ManifestError
+from sweep.find_cell import Found, lineage
 from sweep.finished import begun_keys, finished_keys
-from sweep.manifest import Cell, Manifest, chain_keys, job_index, read_manifest
-
-KEY_PREFIX = 6
-"""Digits of a key that a user must give."""
+from sweep.history import History, history_json, history_lines, history_of, moment
+from sweep.manifest import Cell, Manifest, job_index, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Link:
     state: str
     shared_by: int
     hours: float
+    history: History
     moved: tuple[str, ...] = ()
     """What moved its key since the plan before."""
 
@@ -41,75 +42,15 @@ class Explanation:
     unit: str
     """Of `hours`."""
     has_previous: bool
+    excluded: tuple[Exclusion, ...] = ()
+    """Nodes that the sweep keeps away from now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A cell in a stored plan."""
+def explain(store: Store, found: Found, picture: Picture, now: float) -> Explanation:
+    """Looks up what is done, what is shared, what has moved and what happened.
 
-    manifest: Manifest
-    cell: Cell
-
-
-def find(store: Store, wanted: str, sweep: str | None) -> Found:
-    """The cell of that name, unique beginning of a name, or job key; NotPlannedError or UsageError."""
-    names = [sweep] if sweep else planned_sweeps(store)
-    plans = [read_manifest(store.sweep(name).manifest) for name in names]
-    if not plans:
-        raise NotPlannedError(f"{store.sweeps}: holds no plan; make one with `sweep plan FILE`")
-    for matches in (exact, by_beginning, by_key):
-        found = [Found(plan, cell) for plan in plans for cell in matches(plan, wanted)]
-        if len({each.manifest.sweep for each in found}) > 1:
-            sweeps = ", ".join(sorted({each.manifest.sweep for each in found}))
-            raise UsageError(f"{wanted!r} is in several sweeps: {sweeps}; choose one with --sweep")
-        if len(found) > 1 and matches is by_beginning:
-            some = ", ".join(each.cell.name for each in found[:5])
-            raise UsageError(
-                f"{wanted!r} begins the names of {len(found)} cells, such as {some}; give more of the name"
-            )
-        if found:
-            return found[0]
-    near = difflib.get_close_matches(wanted, [cell.name for plan in plans for cell in plan.cells], n=3, cutoff=0.5)
-    hint = f"; near are {', '.join(near)}" if near else ""
-    raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}")
-
-
-def planned_sweeps(store: Store) -> list[str]:
-    """Names of the sweeps that have a plan in the store."""
-    return sorted(path.parent.name for path in store.sweeps.glob("*/manifest.jsonl"))
-
-
-def exact(plan: Manifest, wanted: str) -> list[Cell]:
-    """The cell of that name."""
-    return [cell for cell in plan.cells if cell.name == wanted]
-
-
-def by_beginning(plan: Manifest, wanted: str) -> list[Cell]:
-    """The cells whose names begin so."""
-    return [cell for cell in plan.cells if cell.name.startswith(wanted)]
-
-
-def by_key(plan: Manifest, wanted: str) -> list[Cell]:
-    """The cells that need the job whose key begins so, the first one standing for all."""
-    if len(wanted) < KEY_PREFIX:
-        return []
-    keys = {job.key for job in plan.jobs if job.key.startswith(wanted)}
-    jobs = job_index(plan)
-    return [cell for cell in plan.cells if keys.intersection(lineage(cell, jobs))]
-
-
-def lineage(cell: Cell, jobs: Mapping[str, Job]) -> list[str]:
-    """Keys of all jobs that a cell needs, parents before children."""
-    keys: list[str] = []
-    parents = jobs[cell.pretrain].parents
-    while parents:
-        keys.append(parents[0])
-        parents = jobs[parents[0]].parents
-    return [*reversed(keys), *chain_keys(cell)]
-
-
-def explain(store: Store, found: Found) -> Explanation:
-    """Looks up what is done, what is shared and what has moved."""
+    `picture`: the sweep's; `now`: Unix seconds.
+    """
     plan, cell = found.manifest, found.cell
     jobs = job_index(plan)
     keys = lineage(cell, jobs)
@@ -124,6 +65,7 @@ def explain(store: Store, found: Found) -> Explanation:
             "done" if job.key in done else "begun" if job.key in begun else "to do",
             shared[job.key],
             job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours,
+            history_of(job, picture),
             moved.get(job.key, ()),
         )
         for job in mine
@@ -135,7 +77,17 @@ def explain(store: Store, found: Found) -> Explanation:
         links=tuple(links),
         unit="A100-hours" if on_gpus else "core-hours",
         has_previous=has_previous,
+        excluded=excluded_now(picture, now),
     )
+
+
+def excluded_now(picture: Picture, now: float) -> tuple[Exclusion, ...]:
+    """The nodes that the next attempts of the sweep keep away from, as far as the store and the cluster tell."""
+    outcomes = [outcome for evidence in picture.evidence.values() for outcome in evidence.outcomes]
+    endings = [ending for found in picture.endings.values() for ending in found]
+    nodes = {node for outcome in outcomes for node in nodes_of(outcome)}
+    limit = exclusion_limit(len(nodes))
+    return tuple(excluded_nodes(outcomes, now, endings=endings, limit=limit))
 
 
 def varied_axes(plan: Manifest, cell: Cell) -> tuple[str, ...]:
@@ -181,7 +133,17 @@ def explanation_text(explanation: Explanation) -> str:
         for link in explanation.links
     ]
     lines += [*columns(rows, left=4, rules=(1,)), "", cost_line(explanation)]
-    return "\n".join([*lines, *moved_lines(explanation)])
+    return "\n".join([*lines, *moved_lines(explanation), *story_lines(explanation)])
+
+
+def story_lines(explanation: Explanation) -> list[str]:
+    """What happened to the jobs of the chain, and which nodes are kept away from."""
+    told = [line for link in explanation.links for line in history_lines(link.job, link.history)]
+    lines = ["", "history:", *told] if told else []
+    if explanation.excluded:
+        away = [f"  {each.node} until {moment(each.until)}: {each.reason}" for each in explanation.excluded]
+        lines += ["", "nodes that this sweep keeps away from:", *away]
+    return lines
 
 
 def cost_line(explanation: Explanation) -> str:
@@ -248,7 +210,9 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
                 "hours": link.hours,
                 "cells": link.shared_by,
                 "moved": list(link.moved),
+                **history_json(link.history),
             }
             for link in explanation.links
         ],
+        "excluded_nodes": [asdict(each) for each in explanation.excluded],
     }

@@ -205,9 +205,17 @@ def job_parts(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "config": record["config"],
         "settings": record.get("settings", {}),
-        "resources": Resources(**record.get("resources", {})),
+        "resources": resources_of(record.get("resources", {})),
         "estimate": Estimate(**record.get("estimate", {})),
     }
+
+
+def resources_of(record: dict[str, Any]) -> Resources:
+    """Lists of JSON as the tuples that they were."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return Resources(**values)
 
 
 def cell_of(record: dict[str, Any]) -> Cell:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.errors import JobsError, storage_problem
 from jobs.job import Job
-from jobs.ledger import Ledger
+from jobs.ledger import Ledger, has_batches
 from jobs.picture import Picture
 from jobs.runner_lock import observe_runner
 from jobs.store import Store, SweepPaths, UnsafeNameError
@@ -31,10 +31,25 @@ class StoredSweep:
         """A new writer's."""
         return Ledger(self.paths.ledger)
 
-    def picture(self) -> Picture:
-        """All jobs as they stand now, with what a live runner has queued."""
-        picture = Picture(self.manifest.jobs, self.store, self.paths.ledger)
-        picture.look_at_everything(observe_runner(self.store, self.manifest.sweep))
+    def empty_picture(self) -> Picture:
+        """All jobs, before anything was looked at."""
+        return Picture(self.manifest.jobs, self.store, self.paths.ledger)
+
+    def picture(self, *, recent_answers: bool = False) -> Picture:
+        """All jobs as they stand now, with what a live runner or Slurm has queued and what Slurm says of the rest.
+
+        With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.patience`).
+        """
+        picture = self.empty_picture()
+        observed = observe_runner(self.store, self.manifest.sweep)
+        if not has_batches(self.paths.ledger):
+            picture.look_at_everything(observed)
+            return picture
+        from sweep.slurm_view import slurm_look
+
+        look = slurm_look(self, recent_answers=recent_answers)
+        picture.look_at_everything({**look.seen.observations, **observed}, look.endings())
+        picture.remarks = tuple(look.seen.remarks)
         return picture
 
     def jobs_named(self, words: Sequence[str]) -> list[Job]:

@@ -12,7 +12,7 @@ from sweep.data_sets import ROLES, DataSet, resolved_path, role_problem
 from sweep.errors import SweepFileError
 from sweep.models import Model, ModelFields, ModelProblemError, resolve_model
 from sweep.problems import described, problems_of, suggestion
-from sweep.resources import ResourceFields
+from sweep.resources import ResourceFields, contradictions
 from sweep.setting_fields import PointFields
 from sweep.settings import Layer, axis_values, flat
 from sweep.sweep_file import Block, Sweep, SweepFields
@@ -171,6 +171,8 @@ class Reader:
         for where, kind in gpu_types(self.source.data.get("resources"), ("resources",)):
             if kind not in self.catalog.gpus:
                 self.note(where, f"{shown(kind)} is not a GPU type; types are {', '.join(self.catalog.gpus)}")
+        for where, message in dict(contradictions(resources, list(resources.models))).items():
+            self.note(where, message)
 
 
 def placed_values(fields: SweepFields, blocks: tuple[Block, ...], exclude: list[Axes]) -> list[Placed]:

@@ -47,7 +47,11 @@ class Placement:
     """Wall-clock limit of one attempt."""
     limit_minutes: int = 1_440
     """The longest attempt that the partition allows."""
+    retry_memory_gib: float = 0.0
+    """A node, after an attempt has run out of memory; 0: the same as before."""
     options: Mapping[str, str] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.ledger import Event, EventKind
+    from jobs.ledger import Event, EventKind, has_batches
     from jobs.state import State
     from sweep.stored_sweep import open_sweep, told_to_the_user
 
@@ -45,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
         # the wish first: a runner that sees the attempt end must not start it again
         stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
         ended = stop_live(picture, undone, options.grace)
+        if has_batches(stored.paths.ledger):
+            from sweep.slurm_commands import cancel_on_slurm
+
+            ended += cancel_on_slurm(stored, {job.key for job in undone}, options.grace)
     print(
         f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` takes them in again"
     )

@@ -1,9 +1,10 @@
-"""`sweep explain CELL`: the chain of one cell: keys, what is re-used, what it costs, which field moved which key."""
+"""`sweep explain CELL`: one cell's chain: keys, what is re-used, what it costs, what moved its keys, what happened."""
 
 import argparse
 import json
+import time
 
-HELP = "show where a cell comes from, what it re-uses and what it costs"
+HELP = "show where a cell comes from, what it re-uses, what it costs and what happened to its jobs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from jobs.store import Store, UnsafeNameError
     from sweep.errors import UsageError
-    from sweep.explanation import explain, explanation_json, explanation_text, find
+    from sweep.explanation import explain, explanation_json, explanation_text
+    from sweep.find_cell import find
+    from sweep.stored_sweep import StoredSweep, told_to_the_user
 
     store = Store(options.store)
     try:
-        explanation = explain(store, find(store, options.cell, options.sweep))
+        found = find(store, options.cell, options.sweep)
     except UnsafeNameError as error:
         raise UsageError(str(error)) from None
+    with told_to_the_user():
+        picture = StoredSweep(store, found.manifest).picture(recent_answers=True)
+        explanation = explain(store, found, picture, time.time())
     if options.json:
         print(json.dumps(explanation_json(explanation), indent=1))
     else:

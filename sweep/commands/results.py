@@ -45,32 +45,35 @@ def run(options: argparse.Namespace) -> int:
 def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """Tables first, figures from them, then the report."""
     from sweep.results.effects import effects
-    from sweep.results.summary import remarks, summary_table
+    from sweep.results.hours_table import COLUMNS, hours_table
+    from sweep.results.summary import joined, remarks, summary_table
     from sweep.results.write import write_summary, write_tables
 
     tables = write_tables(stored)
     rows = (tables.results if options.json else tables.results.drop_columns([*NOT_SHOWN])).to_pylist()
+    hours = hours_table(tables.jobs.select(list(COLUMNS)).to_pylist())
     folder = stored.paths.results
-    written = [*tables.paths, write_summary(folder, summary_table(rows))]
+    summary = joined(summary_table(rows) or "no model has scores yet\n", hours)
+    written = [*tables.paths, write_summary(folder, summary)]
     left_out: list[str] = []
     if not options.no_figures:
         from sweep.results.figures import draw_figures
 
         drawn, left_out = draw_figures(rows, stored.manifest.sweep, folder)
         written += drawn
-    show(options, rows, written)
+    show(options, rows, written, hours)
     for remark in [*remarks(rows), *effects(rows), *left_out, f"{len(written)} files in {folder}"]:
         print(remark, file=sys.stderr)
     return 0
 
 
-def show(options: argparse.Namespace, rows: list[dict[str, Any]], written: list[Path]) -> None:
+def show(options: argparse.Namespace, rows: list[dict[str, Any]], written: list[Path], hours: str) -> None:
     """The report on stdout."""
-    from sweep.results.summary import csv_text, json_report, summary_table
+    from sweep.results.summary import csv_text, joined, json_report, summary_table
 
     if options.json:
         print(json.dumps(json_report(options.name, rows, [str(path) for path in written]), indent=1))
     elif options.csv:
         print(csv_text(rows), end="")
     else:
-        print(summary_table(rows, options.top), end="")
+        print(joined(summary_table(rows, options.top), hours), end="")

@@ -13,6 +13,7 @@ HELP = "show what is done, what runs, what failed and why, and how long it still
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the sweep")
     parser.add_argument("--all", action="store_true", help="list every running, failed and blocking job")
+    parser.add_argument("--fresh", action="store_true", help="ask Slurm even if it answered less than a minute ago")
     parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep status demo\n  sweep status demo --json\nexit code: 1 if a job has failed"
 
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
 
     with told_to_the_user(), collector_paused():
         stored = open_sweep(options.store, options.name)
-        report = status_summary(stored.manifest.sweep, stored.picture(), time.time())
+        report = status_summary(stored.manifest.sweep, stored.picture(recent_answers=not options.fresh), time.time())
     print(json.dumps(report, indent=1) if options.json else status_text(report, show_all=options.all))
     return 1 if report["states"]["failed"] else 0
 

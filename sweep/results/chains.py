@@ -58,3 +58,8 @@ def cells_by_job(chains: Iterable[ModelChain]) -> dict[str, list[str]]:
         for key in chain.keys:
             cells.setdefault(key, {})[chain.cell.name] = None
     return {key: list(names) for key, names in cells.items()}
+
+
+def model_names(chains: Iterable[ModelChain]) -> dict[str, str]:
+    """Each job's language model, by key, as the sweep file calls it; a job serves cells of one model only."""
+    return {key: str(chain.cell.axes["model"]) for chain in chains if "model" in chain.cell.axes for key in chain.keys}

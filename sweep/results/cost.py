@@ -1,9 +1,11 @@
 """What a job cost: hours of GPUs and CPU cores, and A100-hours by the GPU type's factor."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-from jobs.accounting import Usage, used, wasted
+from jobs.accounting import Usage, executions
+from jobs.endings import Ending
 from jobs.job import Job
 from jobs.outcomes import Outcome
 from sweep.catalog import load_catalog
@@ -31,27 +33,52 @@ class Cost:
         return Cost(self.gpu_hours / parts, self.cpu_hours / parts, a100_hours)
 
 
+class Source(StrEnum):
+    """Where hours come from."""
+
+    ATTEMPTS = "attempts"
+    """The attempts' own records."""
+    SLURM = "slurm"
+    """The cluster's accounting."""
+    MIXED = "mixed"
+    """The cluster's accounting, and the own records of attempts that it has no row for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """One job's attempts together. `source`: `attempts` (their own records) or the cluster's accounting."""
+    """One job's executions together, as far as they have ended."""
 
     used: Cost = Cost()
     wasted: Cost = Cost()
-    source: str = "attempts"
+    source: Source | None = None
+    """None: nothing has ended yet."""
+    overstated_seconds: int = 0
+    """Wall seconds in the cluster's rows that the attempts' own records contradict."""
 
     @property
     def total(self) -> Cost:
         return self.used + self.wasted
 
 
-def costs_of(job: Job, outcomes: Sequence[Outcome]) -> Costs:
-    """From the attempts' own records. An attempt that still runs counts when it has ended."""
-    kept, lost = Cost(), Cost()
-    for outcome in outcomes:
-        gpu_type = outcome.start.gpu_type or job.resources.gpu_type
-        kept += priced(used(outcome), gpu_type)
-        lost += priced(wasted(outcome), gpu_type)
-    return Costs(kept, lost)
+def costs_of(job: Job, outcomes: Sequence[Outcome], endings: Sequence[Ending] = ()) -> Costs:
+    """From the cluster's rows, and the attempts' own records where it has none."""
+    kept, lost, overstated = Cost(), Cost(), 0
+    found = executions(outcomes, endings, gpus=job.resources.gpus)
+    for execution in found:
+        gpu_type = execution.gpu_type or job.resources.gpu_type
+        kept += priced(execution.used, gpu_type)
+        lost += priced(execution.wasted, gpu_type)
+        overstated += execution.overstated_seconds
+    return Costs(kept, lost, source_of({execution.by_cluster for execution in found}), overstated)
+
+
+def source_of(by_cluster: Collection[bool]) -> Source | None:
+    """One word for several executions."""
+    if not by_cluster:
+        return None
+    if len(by_cluster) > 1:
+        return Source.MIXED
+    return Source.SLURM if True in by_cluster else Source.ATTEMPTS
 
 
 def priced(usage: Usage, gpu_type: str) -> Cost:

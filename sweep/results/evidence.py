@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jobs.endings import Ending
 from jobs.facts import Evidence
 from jobs.job import Job
 from jobs.outcomes import Outcome, read_outcomes
@@ -24,7 +25,7 @@ class JobEvidence:
     result: Mapping[str, Any] | None
     """A valid result.json."""
     outcomes: Sequence[Outcome]
-    """Attempts, oldest first."""
+    """Attempts, and executions that failed before one began, oldest first."""
     costs: Costs
     code_revision: str
     """Empty if it is not known."""
@@ -42,37 +43,46 @@ class JobEvidence:
         return end.ended_at if end else None
 
 
-def gather(picture: Picture) -> dict[str, JobEvidence]:
-    """By key, in the order of the plan: parents before children."""
+def gather(picture: Picture, endings: Mapping[str, Sequence[Ending]] | None = None) -> dict[str, JobEvidence]:
+    """By key, in the order of the plan: parents before children.
+
+    `endings`: what the cluster knows of ended executions, by key; by default what the picture was made with.
+    """
+    known = picture.endings if endings is None else endings
     return {
-        job.key: job_evidence(job, picture.statuses[job.key].state, picture.evidence[job.key]) for job in picture.jobs
+        job.key: job_evidence(job, picture.statuses[job.key].state, picture.evidence[job.key], known.get(job.key, ()))
+        for job in picture.jobs
     }
 
 
-def job_evidence(job: Job, state: State, found: Evidence) -> JobEvidence:
+def job_evidence(job: Job, state: State, found: Evidence, endings: Sequence[Ending] = ()) -> JobEvidence:
     """The rest of one job's evidence: attempts (those of a finished job too), cost, code."""
     begun = found.result is not None or bool(found.outcomes)
-    outcomes = found.outcomes if found.result is None else finished_outcomes(found.run, found.result)
+    outcomes = found.outcomes if found.result is None else finished_outcomes(found.run, found.result, endings)
     code = (read_record(found.run.job) or {}).get("code") if begun else None
     return JobEvidence(
         job=job,
         state=state,
         result=found.result,
         outcomes=outcomes,
-        costs=costs_of(job, outcomes),
+        costs=costs_of(job, outcomes, endings),
         code_revision=str(code.get("revision") or "") if isinstance(code, dict) else "",
     )
 
 
-def finished_outcomes(run: RunPaths, result: Mapping[str, Any]) -> Sequence[Outcome]:
+def finished_outcomes(run: RunPaths, result: Mapping[str, Any], endings: Sequence[Ending] = ()) -> Sequence[Outcome]:
     """The attempts of a job that has a result.
 
     The last one finished it even where its exit record is lost (its supervisor was killed); the result says when.
     """
-    outcomes = read_outcomes(run, live=False)
+    outcomes = read_outcomes(run, live=False, endings=endings)
     finished_at = number(result.get("finished_at"))
-    last = outcomes[-1] if outcomes else None
-    if last is None or last.recorded or last.end is None or finished_at is None:
+    place = max((place for place, outcome in enumerate(outcomes) if outcome.began), default=None)
+    if place is None or finished_at is None:
+        return outcomes
+    last = outcomes[place]
+    if last.recorded or last.end is None:
         return outcomes
     end = replace(last.end, failure=None, message="", returncode=0, ended_at=finished_at)
-    return [*outcomes[:-1], replace(last, end=end)]
+    outcomes[place] = replace(last, end=end)
+    return outcomes

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from jobs.job import Job
 from jobs.outcomes import Outcome
-from sweep.results.chains import ModelChain, cells_by_job, models_by_job
+from sweep.results.chains import ModelChain, cells_by_job, model_names, models_by_job
 from sweep.results.evidence import JobEvidence
 from sweep.results.schemas import JOBS
 from sweep.results.values import number, pairs, whole
@@ -20,9 +20,15 @@ COUNTS = ("steps", "tokens", "image_tokens", "images", "bad_samples")
 
 def jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
     """In the manifest's order."""
-    cells, models = cells_by_job(chains), models_by_job(chains)
+    cells, models, names = cells_by_job(chains), models_by_job(chains), model_names(chains)
     rows = [
-        {"sweep": sweep, "cells": cells.get(key, []), "models": models[key], **job_values(found)}
+        {
+            "sweep": sweep,
+            "cells": cells.get(key, []),
+            "models": models[key],
+            "model": names.get(key),
+            **job_values(found),
+        }
         for key, found in evidence.items()
     ]
     return pa.Table.from_pylist(rows, schema=JOBS)
@@ -39,7 +45,7 @@ def job_values(found: JobEvidence) -> dict[str, Any]:
         "parents": list(job.parents),
         **planned(job),
         **cost_values(found),
-        **attempt_values(found.outcomes),
+        **attempt_values(found.outcomes, done=found.done),
         **result_values(found.result),
         "started_at": milliseconds(found.outcomes[0].start.started_at) if found.outcomes else None,
         "finished_at": milliseconds(found.finished_at),
@@ -68,18 +74,21 @@ def cost_values(found: JobEvidence) -> dict[str, Any]:
         "wasted_a100_hours": wasted.a100_hours,
         "wasted_gpu_hours": wasted.gpu_hours,
         "wasted_cpu_hours": wasted.cpu_hours,
-        "hours_source": found.costs.source if found.outcomes else None,
+        "hours_source": found.costs.source,
+        "overstated_seconds": found.costs.overstated_seconds if found.costs.source else None,
     }
 
 
-def attempt_values(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Number of attempts, and the last one's place and failure."""
+def attempt_values(outcomes: Sequence[Outcome], *, done: bool) -> dict[str, Any]:
+    """Number of attempts, and the last one's place and failure; of a finished job the one that finished it."""
     if not outcomes:
         return {"attempts": 0}
     last = outcomes[-1]
+    if done:
+        last = next((each for each in reversed(outcomes) if each.end and each.failure is None), last)
     return {
         "attempts": len(outcomes),
-        "node": last.start.host,
+        "node": last.node,
         "backend": last.start.backend,
         "gpu_type": last.start.gpu_type or None,
         "gpus": last.start.gpus,

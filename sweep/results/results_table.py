@@ -33,6 +33,7 @@ def results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[st
             **pretraining_tokens(evidence[chain.cell.pretrain], configs),
             **model_values(chain, [evidence[key] for key in chain.keys]),
             **cost_values([(evidence[key].costs.total, shares[key]) for key in chain.keys]),
+            **planned_values([(evidence[key].job.estimate.a100_hours, shares[key]) for key in chain.keys]),
         }
         for chain in chains
     ]
@@ -139,4 +140,13 @@ def cost_values(costs: Iterable[tuple[Cost, int]]) -> dict[str, Any]:
         "gpu_hours_shared": shared.gpu_hours,
         "cpu_hours_own": own.cpu_hours,
         "cpu_hours_shared": shared.cpu_hours,
+    }
+
+
+def planned_values(hours: Iterable[tuple[float, int]]) -> dict[str, float]:
+    """The plan's A100-hours of one model, own and shared, from its jobs' estimates."""
+    found = list(hours)
+    return {
+        "planned_a100_hours_own": sum(each for each, models in found if models == 1),
+        "planned_a100_hours_shared": sum(each / models for each, models in found if models > 1),
     }

@@ -115,6 +115,8 @@ RESULTS = table_schema(
         column("finished_at", TIME, "", "end of the evaluation"),
         column("code_revision", STRING, "", "revisions of the code that ran the chain, in order, joined by a space"),
         column("versions", PAIRS, "", "package -> version, as the last finished job of the chain recorded them"),
+        column("planned_a100_hours_own", REAL, "A100-hours", "the plan's estimate of the jobs in a100_hours_own"),
+        column("planned_a100_hours_shared", REAL, "A100-hours", "its equal part of the estimates of shared jobs"),
     ],
 )
 
@@ -129,7 +131,9 @@ JOBS = table_schema(
         column("parents", NAMES, "", "keys of the jobs that it builds on"),
         column("cells", NAMES, "", "names of the cells that need it"),
         column("models", INTEGER, "models", "fine-tuned models that need it: its cost is shared by so many"),
-        column("attempts", INTEGER, "attempts", "executions so far"),
+        column(
+            "attempts", INTEGER, "attempts", "executions so far, those that failed before an attempt began included"
+        ),
         column("node", STRING, "", "machine of the last attempt"),
         column("backend", STRING, "", "what ran the last attempt"),
         column("gpu_type", STRING, "", "GPU type of the last attempt"),
@@ -146,7 +150,7 @@ JOBS = table_schema(
         column("wasted_a100_hours", REAL, "A100-hours", "allocated for work that no later checkpoint kept"),
         column("wasted_gpu_hours", REAL, "GPU-hours", "allocated for work that no later checkpoint kept"),
         column("wasted_cpu_hours", REAL, "CPU-core-hours", "allocated for work that no later checkpoint kept"),
-        column("hours_source", STRING, "", "attempts: the attempts' own records; slurm: the cluster's accounting"),
+        column("hours_source", STRING, "", "slurm: the cluster's accounting; attempts: their own records; mixed: both"),
         column("run_seconds", REAL, "seconds", "training or evaluation time of all attempts, as the stage measured it"),
         column("steps", INTEGER, "steps", "optimizer steps at the end"),
         column("tokens", INTEGER, "tokens", "of this job, image tokens included"),
@@ -160,6 +164,13 @@ JOBS = table_schema(
         column("failure_message", STRING, "", "one line"),
         column("code_revision", STRING, "", "revision of the code that ran it"),
         column("versions", PAIRS, "", "package -> version"),
+        column("model", STRING, "", "language model's name in the sweep file"),
+        column(
+            "overstated_seconds",
+            INTEGER,
+            "seconds",
+            "wall time in the cluster's accounting after the attempts' own ends",
+        ),
     ],
 )
 

@@ -32,6 +32,11 @@ def summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
     return "\n".join([*columns(table), *chance_note(scored)]) + "\n"
 
 
+def joined(*parts: str) -> str:
+    """Tables one below the other, with an empty line between; empty ones are left out."""
+    return "\n".join(part for part in parts if part)
+
+
 def with_error(value: float | None, stderr: float | None) -> str:
     """`0.412 ±0.016`; `-` for no value."""
     if value is None:

@@ -1,6 +1,6 @@
 """Writes the three tables: built anew from evidence at every call, each file whole or absent."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.endings import Ending
 from jobs.store import Store, replacing
 from sweep.results.chains import model_chains
 from sweep.results.evidence import JobEvidence, gather
@@ -30,12 +31,13 @@ class Tables:
     """results.parquet, jobs.parquet, metrics.parquet."""
 
 
-def write_tables(stored: StoredSweep) -> Tables:
+def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[Ending]] | None = None) -> Tables:
     """results.parquet, jobs.parquet and metrics.parquet in the sweep's results folder.
 
-    The same evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
+    `endings`: what the cluster knows of ended executions, by key; by default what the sweep's picture has. The same
+    evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
     """
-    evidence = gather(stored.picture())
+    evidence = gather(stored.picture(), endings)
     chains = model_chains(stored.manifest)
     results = results_table(stored.manifest.sweep, chains, evidence)
     jobs = jobs_table(stored.manifest.sweep, chains, evidence)
@@ -61,8 +63,8 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 
 
 def write_summary(folder: Path, text: str) -> Path:
-    """summary.txt: the table of all scored models."""
+    """summary.txt: the table of all scored models, and the hours."""
     path = folder / "summary.txt"
     with replacing(path) as unfinished:
-        unfinished.write_text(text or "no model has scores yet\n", encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
     return path

@@ -53,8 +53,8 @@ def test_progress_renews_the_budget_of_faults_but_not_of_memory(store: Store) ->
     assert judged(store, *[F.OUT_OF_MEMORY] * 2, advanced=True) is Verdict.STOP
 
 
-@pytest.mark.parametrize("failure", [F.INTERRUPTED, F.STORAGE, F.CANCELLED])
-def test_a_persons_wish_and_a_full_disk_cost_no_budget(store: Store, failure: F) -> None:
+@pytest.mark.parametrize("failure", [F.INTERRUPTED, F.STORAGE])
+def test_a_stop_on_request_and_a_full_disk_cost_no_budget(store: Store, failure: F) -> None:
     assert judged(store, *[failure] * 50) is Verdict.GO_ON
 
 

@@ -1,0 +1,26 @@
+"""The command line of an attempt, which clusters write."""
+
+import argparse
+from pathlib import Path
+
+SLURM = "slurm"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """What stands before `--` says who runs what, where; behind it is the stage's program."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.attempt", description="Run one attempt of one job.")
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--sweep", required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--attempt", required=True, help="name of the attempt, unique among the job's")
+    parser.add_argument("--backend", default="local")
+    parser.add_argument("--cpus", type=int, default=1, help="over all nodes, as gpus")
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--gpu-type", default="")
+    parser.add_argument("--job-id", default="", help="the cluster's id, such as 123_4")
+    parser.add_argument("--batch", default="", help="job name of the batch that it was sent with")
+    parser.add_argument("--restart", type=int, default=0, help="how often the cluster had requeued it before")
+    parser.add_argument("--revision", default="", help="of the code that runs; else what is found beside it")
+    parser.add_argument("program", nargs="+", help="the stage's program; job.json's path is added to it")
+    return parser

@@ -1,0 +1,135 @@
+"""Batches and endings in a sweep's ledger: what was about to be sent, what Slurm answered, how executions ended.
+
+A batch's intent is on disk before its sbatch, so no job of ours is ever in the queue without a line here.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.endings import Ending
+from jobs.ledger import Ledger, lines_of_kind
+from jobs.records import FailureClass
+from jobs.slurm.batch import Batch, KnownBatch
+
+
+@dataclass(slots=True)
+class Notes:
+    """All that the ledgers of one sweep say of Slurm."""
+
+    batches: dict[str, KnownBatch] = field(default_factory=dict)
+    """By name."""
+    endings: dict[str, list[Ending]] = field(default_factory=dict)
+    """By key, oldest first; those that were final when they were noted."""
+
+    def open_batches(self) -> list[KnownBatch]:
+        """Batches of which some task has no noted ending: sacct must be asked about them."""
+        ended = {(ending.batch, ending.key) for endings in self.endings.values() for ending in endings}
+        return [
+            batch
+            for batch in self.batches.values()
+            if not batch.void_at and any((batch.name, key) not in ended for key in batch.tasks.values())
+        ]
+
+
+class BatchLedger:
+    """Writes the lines below through one writer's ledger. Every call is on disk when it returns (OSError if refused)."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def intent(self, batch: Batch, user: str) -> None:
+        """Before sbatch is called."""
+        tasks = {str(index): key for index, key in batch.tasks.items()}
+        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=user)
+
+    def adopted_intent(self, batch: KnownBatch) -> None:
+        """A batch that was found in the queue and in no ledger, with its tasks from its own script."""
+        tasks = {str(index): key for index, key in batch.tasks.items()}
+        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=batch.user)
+
+    def sent(self, name: str, job_id: str) -> None:
+        """Slurm took it, or a look-up found that it had."""
+        self._write(name, "sent", id=job_id)
+
+    def void(self, name: str, reason: str) -> None:
+        """Slurm refused it, or it never reached Slurm."""
+        self._write(name, "void", reason=reason)
+
+    def withdrawn(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
+        """Before scancel is called."""
+        moment = time.time()
+        self.ledger.write(
+            {"batch": name, "what": "withdrawn", "time": moment, "keys": list(keys)}
+            for name, keys in keys_by_batch.items()
+        )
+
+    def ended(self, endings: Iterable[Ending]) -> None:
+        """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
+        self.ledger.write({"ending": asdict(ending)} for ending in endings)
+
+    def _write(self, name: str, what: str, **content: object) -> None:
+        self.ledger.write([{"batch": name, "what": what, "time": time.time(), **content}])
+
+
+def read_notes(folder: Path) -> Notes:
+    """All writers' lines. Torn or foreign ones are passed over."""
+    notes = Notes()
+    files = sorted(folder.glob("*.jsonl"))
+    lines = [line for path in files for line in _parsed(lines_of_kind(path, "batch"))]
+    timed = [line for line in lines if _is_number(line.get("time"))]
+    for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
+        _take(notes, line)
+    found: dict[tuple[str, str, float], Ending] = {}
+    for path in files:
+        for line in _parsed(lines_of_kind(path, "ending")):
+            ending = _ending(line)
+            if ending is not None:
+                found[ending.id, ending.batch, ending.submitted_at] = ending  # two writers may both have noted it
+    for ending in sorted(found.values(), key=lambda ending: (ending.submitted_at, ending.started_at)):
+        notes.endings.setdefault(ending.key, []).append(ending)
+    return notes
+
+
+def _take(notes: Notes, line: Mapping[str, Any]) -> None:
+    name, what, moment = str(line["batch"]), line.get("what"), float(line["time"])
+    if what == "intent" and isinstance(line.get("tasks"), dict) and name not in notes.batches:
+        tasks = {int(index): str(key) for index, key in line["tasks"].items() if index.isdigit()}
+        notes.batches[name] = KnownBatch(
+            name=name, phase=str(line.get("phase", "")), tasks=tasks, user=str(line.get("user", "")), intended_at=moment
+        )
+    batch = notes.batches.get(name)
+    if batch is None:
+        return
+    if what == "sent":
+        batch.id, batch.sent_at, batch.void_at = str(line.get("id", "")), moment, 0.0
+    elif what == "void" and not batch.id:
+        batch.void_at, batch.void_reason = moment, str(line.get("reason", ""))
+    elif what == "withdrawn" and isinstance(line.get("keys"), list):
+        batch.withdrawn |= {str(key) for key in line["keys"]}
+
+
+def _ending(line: Mapping[str, Any]) -> Ending | None:
+    try:
+        content = dict(line["ending"])
+        content["failure"] = FailureClass(content["failure"]) if content.get("failure") else None
+        return Ending(**content)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue  # torn
+        if isinstance(content, dict):
+            yield content
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,136 @@
+"""Which jobs go out in one sbatch call: arrays of the same shape, aligned with their parents' array. Pure.
+
+A stage of 300 cells is a few arrays: task i of the child's array waits for task i of the parent's (`aftercorr`), so a cell's
+chain goes on while its neighbours still train. Children of one shared parent are an array that waits for it (`afterok`).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jobs.job import Job, Resources
+from jobs.slurm.batch import Batch, new_name
+from jobs.submission import Submit
+
+Shape = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a live or just formed job is: the name of its batch, its index, and the array's id once it has one."""
+
+    batch: str
+    index: int
+    id: str = ""
+
+
+@dataclass(slots=True)
+class Former:
+    """Forms batches from one round's submissions. `live`: places of the jobs in the queue, by key."""
+
+    sweep: str
+    jobs: Mapping[str, Job]
+    live: Mapping[str, Place]
+    array_limit: int
+    """One more than the highest index that the cluster allows (MaxArraySize)."""
+    memory_gib: Mapping[str, float] = field(default_factory=dict)
+    """By key, where it differs from the plan's: after an attempt ran out of memory."""
+    exclude: tuple[str, ...] = ()
+    gpu_type: Callable[[Job], str | None] = lambda _job: None
+    """The cluster's own name of the GPUs that a job asks for."""
+    formed: dict[str, Place] = field(default_factory=dict)
+
+    def batches(self, submits: Sequence[Submit]) -> list[Batch]:
+        """In the order in which they are to be sent: parents' batches first. `submits`: parents before children."""
+        found: list[Batch] = []
+        for generation in generations(submits):
+            for group in self._groups(generation):
+                found += self._split(*group)
+        return found
+
+    def _groups(self, submits: Sequence[Submit]) -> Iterable[tuple[Place | None, list[Submit]]]:
+        """Submissions that may share an array; with the place of any parent where they are aligned to its array."""
+        aligned: dict[Shape, list[Submit]] = defaultdict(list)
+        others: dict[Shape, list[Submit]] = defaultdict(list)
+        by_array: dict[Shape, list[Submit]] = defaultdict(list)
+        for submit in submits:
+            parent = self._place(submit.after[0]) if len(submit.after) == 1 else None
+            if parent is None:
+                others[*self._shape(submit), tuple(sorted(submit.after))].append(submit)
+            else:
+                by_array[self.jobs[submit.key].phase, parent.batch].append(submit)
+        for family in by_array.values():
+            siblings = Counter(submit.after[0] for submit in family)
+            if len(siblings) <= max(siblings.values()):  # as few calls as can be: one array a parent
+                for submit in family:
+                    others[*self._shape(submit), submit.after].append(submit)
+            else:  # one array for the parents' first children, one for their second ones...
+                for rank, submit in ranked(family):
+                    aligned[*self._shape(submit), rank, self._place(submit.after[0]).batch].append(submit)
+        yield from ((None, group) for group in others.values())
+        yield from ((self._place(group[0].after[0]), group) for group in aligned.values())
+
+    def _split(self, parent: Place | None, submits: Sequence[Submit]) -> list[Batch]:
+        if parent is not None:
+            tasks = {self._place(submit.after[0]).index: submit.key for submit in submits}
+            return [self._batch(tasks, parent, ())]
+        size = self.array_limit
+        return [
+            self._batch({index: submit.key for index, submit in enumerate(part)}, None, part[0].after)
+            for part in (submits[start : start + size] for start in range(0, len(submits), size))
+        ]
+
+    def _batch(self, tasks: Mapping[int, str], parent: Place | None, after: Sequence[str]) -> Batch:
+        jobs = [self.jobs[key] for key in tasks.values()]
+        name = new_name(self.sweep, jobs[0].phase)
+        self.formed |= {key: Place(name, index) for index, key in tasks.items()}
+        places = [self._place(key) for key in after]
+        return Batch(
+            name=name,
+            phase=jobs[0].phase,
+            tasks=dict(sorted(tasks.items())),
+            resources=self._resources(jobs),
+            after_ids=tuple(f"{place.id}_{place.index}" for place in places if place.id),
+            after_tasks=tuple((place.batch, place.index) for place in places if not place.id),
+            corresponds_id=parent.id if parent else "",
+            corresponds_batch=parent.batch if parent and not parent.id else "",
+            exclude=self.exclude,
+            gpu_type=self.gpu_type(jobs[0]),
+        )
+
+    def _place(self, key: str) -> Place:
+        return self.formed[key] if key in self.formed else self.live[key]
+
+    def _resources(self, jobs: Sequence[Job]) -> Resources:
+        """The array's: the longest time of its jobs, as one limit holds for all."""
+        longest = max(job.resources.time_minutes for job in jobs)
+        memory = self.memory_gib.get(jobs[0].key, jobs[0].resources.memory_gib)
+        return replace(jobs[0].resources, time_minutes=longest, memory_gib=memory)
+
+    def _shape(self, submit: Submit) -> Shape:
+        """What jobs of one array have in common."""
+        job = self.jobs[submit.key]
+        asked = job.resources
+        memory = self.memory_gib.get(job.key, asked.memory_gib)
+        request = (asked.nodes, asked.gpus_per_node, asked.gpu_type, asked.cpus, memory)
+        return (job.phase, *request, tuple(sorted(asked.options.items())), tuple(asked.setup), tuple(asked.launcher))
+
+
+def generations(submits: Sequence[Submit]) -> list[list[Submit]]:
+    """By how many of this round's submissions stand above: parents first."""
+    depth: dict[str, int] = {}
+    found: list[list[Submit]] = []
+    for submit in submits:
+        depth[submit.key] = 1 + max((depth.get(parent, -1) for parent in submit.after), default=-1)
+        if depth[submit.key] == len(found):
+            found.append([])
+        found[depth[submit.key]].append(submit)
+    return found
+
+
+def ranked(family: Sequence[Submit]) -> Iterable[tuple[int, Submit]]:
+    """Each submission with its number among those of the same parent."""
+    met: Counter[str] = Counter()
+    for submit in family:
+        yield met[submit.after[0]], submit
+        met[submit.after[0]] += 1

@@ -1,0 +1,164 @@
+"""Slurm behind the `Cluster` protocol: one look a round, arrays out, tasks withdrawn by id and state."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from jobs.cluster import ClusterState, Observation, Placed, Refused, Request
+from jobs.job import Job
+from jobs.ledger import Ledger
+from jobs.slurm.batch import Batch
+from jobs.slurm.batch_ledger import BatchLedger
+from jobs.slurm.batches import Former, Place
+from jobs.slurm.client import SlurmClient
+from jobs.slurm.fit import gpu_type_for
+from jobs.slurm.look import Look, settle, take_look
+from jobs.slurm.patience import Patience
+from jobs.slurm.script import Launch
+from jobs.slurm.sender import Sender, SendReport
+from jobs.slurm.site import Site, misfit
+from jobs.submission import Submit
+
+
+class SlurmCluster:
+    """One sweep on one Slurm cluster, for one round. Ids are used only as the last look found them, by job name."""
+
+    name = "slurm"
+    chained = True
+
+    def __init__(
+        self,
+        *,
+        jobs: Mapping[str, Job],
+        launch: Launch,
+        client: SlurmClient,
+        site: Site,
+        user: str,
+        ledger: Ledger,
+        patience: Patience,
+        still_mine: Callable[[], bool] = lambda: True,
+        dry: bool = False,
+    ) -> None:
+        self.jobs = jobs
+        self.launch = launch
+        self.client = client
+        self.site = site
+        self.user = user
+        self.patience = patience
+        self.ledger = BatchLedger(ledger)
+        self.still_mine = still_mine
+        self.dry = dry
+        self.look: Look | None = None
+        self.report = SendReport()
+        self.problem = ""
+        """Why nothing may be sent; empty if there is no reason."""
+        self.memory_gib: Mapping[str, float] = {}
+        self.exclude: tuple[str, ...] = ()
+
+    def misfit(self, job: Job) -> str | None:
+        return misfit(job, self.site)
+
+    def adopt(self, jobs: Sequence[Job]) -> None:
+        """Nothing: Slurm remembers."""
+
+    def observe(self) -> Mapping[str, Observation]:
+        """Asks, judges with what the look before missed, and notes in the ledger what that settles, unless `dry`."""
+        self.look = self._take_look(self.look.seen.absent if self.look else {})
+        self.problem = self.look.queue.problem
+        if not self.dry and not self.problem:
+            self._settle(self.look)
+        return self.look.seen.observations
+
+    def _settle(self, look: Look) -> None:
+        self.problem = settle(look, self.ledger, self.client)
+        if look.seen.strays and not self.problem:
+            self.look = self._take_look({})  # with the tasks that their scripts named
+        if look.seen.duplicates:
+            self.client.cancel(look.seen.duplicates, state="PENDING")
+
+    def submit(self, requests: Sequence[Request]) -> Sequence[Placed | Refused]:
+        batches = self.batches_of([Submit(request.job.key, request.after) for request in requests])
+        self.report = self._sender().send(batches)
+        unsent = self.report.full or self.report.problem or "the array that it waits for was not sent"
+        return [
+            Placed(key=key, id=self.report.placed[key])
+            if key in self.report.placed
+            else Refused(key=key, reason=self.report.refused.get(key, unsent))
+            for key in (request.job.key for request in requests)
+        ]
+
+    def batches_of(self, submits: Sequence[Submit]) -> list[Batch]:
+        """The arrays that these jobs go out in."""
+        former = Former(
+            sweep=self.launch.sweep,
+            jobs=self.jobs,
+            live=self._places(),
+            array_limit=self.site.array_limit,
+            memory_gib=self.memory_gib,
+            exclude=self.exclude,
+            gpu_type=lambda job: gpu_type_for(job, self.site),
+        )
+        return former.batches(submits)
+
+    def cancel(self, keys: Collection[str]) -> None:
+        """Queued tasks leave the queue; running ones get SIGTERM, save and stop."""
+        self.withdraw(keys)
+        self.client.cancel(self._ids(keys, ClusterState.RUNNING), signal="TERM", batch=True)
+
+    def withdraw(self, keys: Collection[str]) -> None:
+        """Takes out what is still pending at that moment, and nothing that has begun meanwhile."""
+        queued = [key for key in keys if self._state(key) in {ClusterState.QUEUED, ClusterState.STUCK}]
+        if queued:
+            self.ledger.withdrawn(self._by_batch(queued))
+            self.client.cancel([self._observed()[key].id for key in queued], state="PENDING")
+
+    def kill(self, keys: Collection[str]) -> None:
+        self.client.cancel(self._ids(keys, ClusterState.RUNNING))
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _take_look(self, absent_since: Mapping[str, float]) -> Look:
+        folder = self.ledger.ledger.folder
+        return take_look(self.client, folder, self.launch.sweep, self.patience, absent_since)
+
+    def _sender(self) -> Sender:
+        # Slurm forgets an ended job after MinJobAge, and never with 0: slurm.conf(5)
+        keeps = self.site.min_job_age_seconds / 2 or float("inf")
+        looked = self.look.clock if self.look else float("-inf")
+        return Sender(
+            client=self.client,
+            ledger=self.ledger,
+            launch=self.launch,
+            user=self.user,
+            patience=self.patience,
+            still_mine=self.still_mine,
+            parents_known_until=looked + keeps,
+            parents_known_for=keeps,
+        )
+
+    def _observed(self) -> Mapping[str, Observation]:
+        return self.look.seen.observations if self.look else {}
+
+    def _state(self, key: str) -> ClusterState | None:
+        return self._observed()[key].state if key in self._observed() else None
+
+    def _ids(self, keys: Collection[str], state: ClusterState) -> list[str]:
+        return [self._observed()[key].id for key in keys if self._state(key) is state]
+
+    def _places(self) -> dict[str, Place]:
+        live = {ClusterState.QUEUED, ClusterState.RUNNING}
+        places = {}
+        for key, seen in self._observed().items():
+            array, _, index = seen.id.partition("_")
+            if seen.state in live and index.isdigit():
+                places[key] = Place(batch=array, index=int(index), id=array)
+        return places
+
+    def _by_batch(self, keys: Collection[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        if self.look is not None:
+            wanted = set(keys)
+            for batch in self.look.notes.batches.values():
+                found[batch.name] += [key for key in batch.tasks.values() if key in wanted]
+        return {name: inside for name, inside in found.items() if inside}

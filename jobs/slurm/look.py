@@ -1,0 +1,151 @@
+"""One look at a sweep on Slurm: the ledgers, one squeue, one sacct, judged together; and noting what is settled."""
+
+import getpass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.cluster import ClusterState, Observation
+from jobs.endings import Ending
+from jobs.slurm.batch import KnownBatch
+from jobs.slurm.batch_ledger import BatchLedger, Notes, read_notes
+from jobs.slurm.client import SlurmClient
+from jobs.slurm.observe import Seen, observe
+from jobs.slurm.patience import Patience
+from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.script import tasks_in_script
+
+LOST = "LOST"
+"""State of an ending that Slurm has no row for: cancelled before it started, or forgotten in a crash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was found, and when."""
+
+    sweep: str
+    notes: Notes
+    queue: Answer[QueueRow]
+    accounting: Answer[AccountRow]
+    seen: Seen
+    taken_at: float
+    """Unix seconds, before the first question."""
+    clock: float = field(default_factory=time.monotonic)
+
+    def endings(self) -> dict[str, list[Ending]]:
+        """All executions that are known to have ended, by key, oldest first: noted ones and fresh ones."""
+        found: dict[tuple[str, str, float], Ending] = {}
+        for endings in (*self.notes.endings.values(), *self.seen.endings.values()):
+            found |= {(each.id, each.batch, each.submitted_at): each for each in endings}
+        by_key: dict[str, list[Ending]] = {}
+        for ending in sorted(found.values(), key=lambda ending: (ending.submitted_at, ending.started_at)):
+            by_key.setdefault(ending.key, []).append(ending)
+        return by_key
+
+
+def users_of(notes: Notes) -> set[str]:
+    """Everybody who has submitted jobs of this sweep, and this user."""
+    return {batch.user for batch in notes.batches.values()} | {getpass.getuser()}
+
+
+def ask(client: SlurmClient, notes: Notes) -> tuple[Answer[QueueRow], Answer[AccountRow]]:
+    """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time."""
+    unsettled = notes.open_batches()
+    ids = [batch.id for batch in unsettled if batch.id]
+    return client.ask(users_of(notes), ids, min((batch.intended_at for batch in unsettled), default=0.0))
+
+
+def take_look(
+    client: SlurmClient, folder: Path, sweep: str, patience: Patience, absent_since: Mapping[str, float] | None = None
+) -> Look:
+    """Asks Slurm. `folder`: the sweep's ledgers. `absent_since`: what an earlier look missed, with its Unix seconds."""
+    notes = read_notes(folder)
+    moment = time.time()
+    queue, accounting = ask(client, notes)
+    accounting = with_doubtful(client, notes, queue, accounting)
+    return judged(sweep, notes, queue, accounting, moment, patience, absent_since or {})
+
+
+def with_doubtful(
+    client: SlurmClient, notes: Notes, queue: Answer[QueueRow], accounting: Answer[AccountRow]
+) -> Answer[AccountRow]:
+    """Adds what sacct knows by name of batches whose sbatch gave no answer and which are not in the queue."""
+    queued = {row.name for row in queue.rows}
+    doubtful = [batch for batch in notes.batches.values() if batch.in_doubt and batch.name not in queued]
+    if not doubtful or not accounting.ok:
+        return accounting
+    found = client.accounting_by_name([batch.name for batch in doubtful], min(each.intended_at for each in doubtful))
+    if not found.ok:
+        return Answer(rows=accounting.rows, problem=found.problem, absent=found.absent)
+    return Answer(rows=(*accounting.rows, *found.rows))
+
+
+def judged(
+    sweep: str,
+    notes: Notes,
+    queue: Answer[QueueRow],
+    accounting: Answer[AccountRow],
+    moment: float,
+    patience: Patience,
+    absent_since: Mapping[str, float],
+) -> Look:
+    """The answers of one moment as a look."""
+    ended = {(ending.batch, ending.key) for known in notes.endings.values() for ending in known}
+    seen = observe(
+        list(notes.batches.values()),
+        queue,
+        accounting,
+        now=moment,
+        patience=patience,
+        sweep=sweep,
+        seen_absent=absent_since,
+        ended=ended,
+    )
+    for key in notes.endings.keys() - seen.observations.keys():
+        seen.observations[key] = Observation(state=ClusterState.ENDED, message=notes.endings[key][-1].message)
+    return Look(sweep=sweep, notes=notes, queue=queue, accounting=accounting, seen=seen, taken_at=moment)
+
+
+def settle(look: Look, ledger: BatchLedger, client: SlurmClient) -> str:
+    """Notes what this look has settled. Returns a problem in one line if jobs are queued that nobody can name."""
+    for name, job_id in look.seen.adopted.items():
+        ledger.sent(name, job_id)
+    for name in look.seen.void:
+        ledger.void(name, "sbatch gave no answer, and Slurm does not know the job")
+    ledger.ended(newly_over(look))
+    for name, job_id in look.seen.strays.items():
+        tasks = tasks_in_script(client.batch_script(job_id) or "")
+        if not tasks:
+            return f"job {job_id} ({name}) is in the queue, but neither a ledger nor its script tells what it runs"
+        moment = look.taken_at
+        ledger.adopted_intent(KnownBatch(name=name, phase="", tasks=tasks, user="", intended_at=moment))
+        ledger.sent(name, job_id)
+    return ""
+
+
+def newly_over(look: Look) -> Iterable[Ending]:
+    """All endings of the jobs that are over for good, and are not noted yet; for one that left no row, a word of ours."""
+    noted = {(each.id, each.batch, each.submitted_at) for known in look.notes.endings.values() for each in known}
+    closed = {(each.batch, each.key) for known in look.notes.endings.values() for each in known}
+    over = over_for_good(look)
+    for endings in look.seen.endings.values():
+        for ending in endings:
+            if (ending.batch, ending.key) in over and (ending.id, ending.batch, ending.submitted_at) not in noted:
+                closed.add((ending.batch, ending.key))
+                yield ending
+    if look.accounting.ok or look.accounting.absent:
+        yield from (lost(look.notes.batches[name], key) for name, key in over if (name, key) not in closed)
+
+
+def over_for_good(look: Look) -> set[tuple[str, str]]:
+    """(batch, key) of the jobs that no longer live in any batch."""
+    ended = {key for key, seen in look.seen.observations.items() if seen.state is ClusterState.ENDED}
+    known = (batch for batch in look.notes.batches.values() if batch.id)
+    return {(batch.name, key) for batch in known for key in batch.tasks.values() if key in ended}
+
+
+def lost(batch: KnownBatch, key: str) -> Ending:
+    """Closes a job that no row of Slurm's tells of."""
+    index = next(index for index, each in batch.tasks.items() if each == key)
+    return Ending(id=f"{batch.id}_{index}", batch=batch.name, key=key, state=LOST, submitted_at=batch.sent_at)

@@ -1,0 +1,239 @@
+"""Judges what squeue and sacct say of the batches that the ledger knows. Pure: nothing is asked here.
+
+A job is told by its job name (the batch's) and its array index, never by its id alone: after a crash of the controller
+ids are given again. A live row outweighs all that is older. Absence from the queue means something only in a good
+answer, some time after sbatch, and when two looks agree; without squeue only a final row of sacct proves an end.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from jobs.cluster import ClusterState, Observation
+from jobs.endings import Ending
+from jobs.slurm.batch import KnownBatch, sweep_of
+from jobs.slurm.copies import Copy, choose
+from jobs.slurm.patience import Patience
+from jobs.slurm.reasons import hopeless, in_words
+from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.states import MAY_RUN_AGAIN, SURELY_OVER, WORDS, ending_of, is_over, live_state, message_of
+
+GONE = "Slurm no longer knows it"
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What one look says."""
+
+    observations: dict[str, Observation] = field(default_factory=dict)
+    """By key; nothing for keys that are not in Slurm's hands (never sent, refused, noted as ended before)."""
+    endings: dict[str, list[Ending]] = field(default_factory=dict)
+    """By key: every execution that sacct has as ended, in sacct's order, also of jobs that run again."""
+    adopted: dict[str, str] = field(default_factory=dict)
+    """Batch name to id: batches in doubt, or taken for never sent, that were found by name."""
+    void: list[str] = field(default_factory=list)
+    """Names of batches in doubt that surely never reached Slurm."""
+    strays: dict[str, str] = field(default_factory=dict)
+    """Job name of this sweep to an id: in the queue, and known to no ledger."""
+    duplicates: list[str] = field(default_factory=list)
+    """Ids of pending copies of jobs that are live elsewhere."""
+    absent: dict[str, float] = field(default_factory=dict)
+    """Keys whose absence must be looked at again, and when they were first missed: `seen_absent` of the next look."""
+    hopeless: dict[str, str] = field(default_factory=dict)
+    """Keys that are queued and would wait for ever as things are, and why."""
+    remarks: list[str] = field(default_factory=list)
+    """For people, one line each."""
+
+
+def observe(
+    batches: Sequence[KnownBatch],
+    queue: Answer[QueueRow],
+    accounting: Answer[AccountRow],
+    *,
+    now: float,
+    patience: Patience,
+    sweep: str = "",
+    seen_absent: Mapping[str, float] | None = None,
+    ended: Collection[tuple[str, str]] = frozenset(),
+) -> Seen:
+    """What the answers say of every job of the batches (any order).
+
+    `queue` is of all users who have sent batches; `accounting` of all batches that are not settled, by id, and of those
+    in doubt, by name. `seen_absent`: the last look's `absent`. `ended`: (batch name, key) of jobs whose end was noted
+    before; `accounting` need not tell of them.
+    """
+    look = _Look(
+        batches=sorted(batches, key=lambda batch: batch.intended_at),
+        by_name={batch.name: batch for batch in batches},
+        queue=queue,
+        accounting=accounting,
+        now=now,
+        patience=patience,
+        seen_absent=seen_absent or {},
+        ended=frozenset(ended),
+    )
+    look.sort_queue(sweep or next((sweep_of(batch.name) for batch in batches), ""))
+    look.sort_accounting()
+    look.find_batches()
+    look.judge_live()
+    look.judge_others()
+    return look.seen
+
+
+@dataclass(slots=True, kw_only=True)
+class _Look:
+    batches: Sequence[KnownBatch]
+    """Oldest first."""
+    queue: Answer[QueueRow]
+    accounting: Answer[AccountRow]
+    now: float
+    patience: Patience
+    seen_absent: Mapping[str, float]
+    ended: Collection[tuple[str, str]]
+    by_name: Mapping[str, KnownBatch]
+    copies: dict[str, list[Copy]] = field(default_factory=dict)
+    """Live rows by key."""
+    last: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
+    """Newest row of sacct by (batch name, key)."""
+    ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Batch name to the array ids under which it was seen."""
+    seen: Seen = field(default_factory=Seen)
+
+    def sort_queue(self, sweep: str) -> None:
+        """Live rows by key; jobs of this sweep that nobody knows."""
+        for row in self.queue.rows:
+            batch = self.by_name.get(row.name)
+            array, _, index = row.id.partition("_")
+            if batch is None:
+                if sweep and sweep_of(row.name) == sweep:
+                    self.seen.strays.setdefault(row.name, array)
+                continue
+            self.ids[row.name].add(array)
+            key = batch.tasks.get(int(index)) if index.isdecimal() else None
+            state = live_state(row)
+            if key is not None and state is not None:
+                self.copies.setdefault(key, []).append(Copy(row, state, batch.intended_at))
+
+    def sort_accounting(self) -> None:
+        """Newest row by job; every execution that is over, as an ending."""
+        for row in self.accounting.rows:
+            batch = self.by_name.get(row.name)
+            if batch is None:
+                continue
+            array, _, index = row.id.partition("_")
+            self.ids[row.name].add(array)
+            key = batch.tasks.get(int(index)) if index.isdecimal() else None
+            if key is None:
+                continue
+            newest = self.last.get((row.name, key))
+            if newest is None or (row.submitted_at, row.started_at) >= (newest.submitted_at, newest.started_at):
+                self.last[row.name, key] = row
+            if is_over(row):
+                ending = ending_of(row, key, withdrawn=key in batch.withdrawn)
+                self.seen.endings.setdefault(key, []).append(ending)
+
+    def find_batches(self) -> None:
+        """Adopts what was found by name; gives up what was looked for long enough."""
+        answered = self.queue.ok and (self.accounting.ok or self.accounting.absent)
+        for batch in self.batches:
+            found = sorted(self.ids.get(batch.name, ()))
+            if len(found) > 1 or (found and batch.id and batch.id not in found):
+                known = f" (sbatch said {batch.id})" if batch.id else ""
+                self.seen.remarks.append(f"{batch.name} is in Slurm as {' and '.join(found)}{known}")
+            if batch.id:
+                continue
+            if found:
+                self.seen.adopted[batch.name] = found[0]
+            elif batch.in_doubt and answered and self.now - batch.intended_at > self.patience.doubt:
+                self.seen.void.append(batch.name)
+
+    def judge_live(self) -> None:
+        """Jobs that squeue shows."""
+        for key, copies in self.copies.items():
+            kept, others = choose(copies)
+            self.seen.observations[key] = _live(kept)
+            if kept.state is ClusterState.QUEUED and hopeless(kept.row.reason):
+                self.seen.hopeless[key] = in_words(kept.row.reason)
+            for other in others:
+                if other.state in {ClusterState.QUEUED, ClusterState.STUCK}:
+                    self.seen.duplicates.append(other.row.id)
+                else:
+                    self.seen.remarks.append(f"{key} is live twice: {kept.row.id} and {other.row.id}")
+
+    def judge_others(self) -> None:
+        """Jobs that squeue does not show, by the newest batch that may have them; one in doubt counts above all."""
+        doubtful: dict[str, KnownBatch] = {}
+        newest: dict[str, KnownBatch] = {}
+        for batch in self.batches:
+            if batch.id or batch.name in self.seen.adopted:
+                newest.update(dict.fromkeys(batch.tasks.values(), batch))
+            elif batch.in_doubt and batch.name not in self.seen.void:
+                doubtful.update(dict.fromkeys(batch.tasks.values(), batch))
+        for key, batch in (newest | doubtful).items():
+            if key in self.copies:
+                continue
+            observation = self._doubted(batch) if key in doubtful else self._absent(batch, key)
+            if observation is not None:
+                self.seen.observations[key] = observation
+
+    def _doubted(self, batch: KnownBatch) -> Observation:
+        moment = datetime.fromtimestamp(batch.intended_at, UTC)
+        words = f"sbatch gave no answer at {moment:%Y-%m-%d %H:%M:%S} UTC; looked for by name"
+        problem = self.queue.problem or (self.accounting.problem if not self.accounting.absent else "")
+        return _unknown(f"{words} ({problem})" if problem else words)
+
+    def _absent(self, batch: KnownBatch, key: str) -> Observation | None:
+        """A job that was sent and has no row in squeue's answer. None: its end was noted before."""
+        if (batch.name, key) in self.ended:
+            return None
+        row = self.last.get((batch.name, key))
+        if row is not None and row.state in SURELY_OVER:
+            return _ended(row)
+        if self.queue.ok:
+            return self._not_queued(batch, key, row)
+        if key in self.seen_absent:
+            self.seen.absent[key] = self.seen_absent[key]  # this was no look: the last one still stands
+        return _unknown(f"squeue: {self.queue.problem}")
+
+    def _not_queued(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
+        if row is not None and row.state in MAY_RUN_AGAIN:
+            if self.now - row.ended_at >= self.patience.look_again:
+                return _ended(row)
+            return _unknown(f"{message_of(row)}; may be in the queue again in a moment")
+        if key in batch.withdrawn:
+            return Observation(state=ClusterState.ENDED, message="taken out of the queue")
+        return self._missed(batch, key, row)
+
+    def _missed(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
+        """Nowhere, or in sacct alone and not as ended (sacct lags; after a crash its rows may never be closed)."""
+        since = max(batch.sent_at, batch.intended_at)
+        first = self.seen_absent.get(key, self.now)
+        if first < since:
+            first = self.now  # missed before it was sent once more
+        if self.now - since >= self.patience.absent and self.now - first >= self.patience.look_again:
+            return Observation(state=ClusterState.ENDED, id=row.id if row else "", message=GONE)
+        self.seen.absent[key] = first
+        return _unknown("not in Slurm's queue, and no word of its end yet")
+
+
+def _live(copy: Copy) -> Observation:
+    row = copy.row
+    if copy.state is ClusterState.UNKNOWN:
+        message = f"in a state unknown here: {row.state}"
+    elif row.state == "PENDING":
+        message = in_words(row.reason, row.dependency)
+    else:
+        message = WORDS.get(row.state, "")
+    return Observation(state=copy.state, id=row.id, message=message)
+
+
+def _ended(row: AccountRow) -> Observation:
+    knows = row.state in {"COMPLETED", "FAILED"} and not row.signal
+    return Observation(
+        state=ClusterState.ENDED, id=row.id, returncode=row.exit_code if knows else None, message=message_of(row)
+    )
+
+
+def _unknown(message: str) -> Observation:
+    return Observation(state=ClusterState.UNKNOWN, message=message)

@@ -1,0 +1,183 @@
+"""One round of a sweep on Slurm: look, decide, act. Idempotent: nothing is left to do when it is repeated at once."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jobs.cluster import ClusterState, Observation, Refused, Request
+from jobs.endings import Ending
+from jobs.errors import StoreRefusedError, storage_problem
+from jobs.exclusion import excluded_nodes, exclusion_limit
+from jobs.invalidation import set_result_aside
+from jobs.order import depth_first
+from jobs.picture import Picture
+from jobs.retries import memory_for
+from jobs.slurm.cluster import SlurmCluster
+from jobs.slurm.look import Look
+from jobs.slurm.site import Site
+from jobs.state import State
+from jobs.submission import Action, Invalidate, Room, Submit, Withdraw, decide
+
+OWN_LANE = "--max-queued"
+
+
+@dataclass(slots=True)
+class RoundReport:
+    """What the round did."""
+
+    sent: int = 0
+    """Jobs."""
+    calls: int = 0
+    """sbatch calls."""
+    withdrawn: int = 0
+    limits: tuple[str, ...] = ()
+    """Why not everything went out, one line each: expected, the next round goes on."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Jobs that Slurm will not take as they are, with its reason."""
+    problem: str = ""
+    """Why the round ended early."""
+
+
+class Round:
+    """`wanted`: keys that may be sent. `max_queued`: jobs of this sweep that may be in the queue at once."""
+
+    def __init__(
+        self, *, picture: Picture, cluster: SlurmCluster, wanted: Collection[str], max_queued: int | None = None
+    ) -> None:
+        self.picture = picture
+        self.cluster = cluster
+        self.wanted = wanted
+        self.max_queued = max_queued
+        self.live: dict[str, Observation] = {}
+        self.room = Room()
+        self.endings: Mapping[str, Sequence[Ending]] = {}
+
+    def look(self) -> Look:
+        """Slurm first, then the disk: what has ended by then is seen to be done.
+
+        Looks once more, a few seconds later, where a job is missed without a word of its end.
+        """
+        look = self._look()
+        if self._would_a_second_look_settle(look):
+            self.cluster.wait(self.cluster.patience.look_again)
+            look = self._look()
+        return look
+
+    def _look(self) -> Look:
+        observed = dict(self.cluster.observe())
+        look = self.cluster.look
+        assert look is not None  # noqa: S101 - observe has just set it
+        self.endings = look.endings()
+        self.picture.look_at_everything(observed, self.endings)
+        late = not_yet_visible(self.picture, observed, look, patience_seconds=self.cluster.patience.absent)
+        if late:
+            observed |= late
+            self.picture.judge(late, observed)
+        self.live = {key: seen for key, seen in observed.items() if seen.state is not ClusterState.ENDED}
+        return look
+
+    def _would_a_second_look_settle(self, look: Look) -> bool:
+        """Whether some job that is not done is missed, and was sent so long ago that two looks suffice."""
+        patience = self.cluster.patience
+        missed = {key for key in look.seen.absent if self.picture.statuses[key].state is State.UNKNOWN}
+        old_enough = look.taken_at + patience.look_again - patience.absent
+        return not look.queue.problem and any(
+            batch.sent_at <= old_enough and missed.intersection(batch.tasks.values())
+            for batch in look.notes.batches.values()
+            if batch.id
+        )
+
+    def decide(self) -> list[Action]:
+        """What is to be done now; nothing is sent while the queue cannot be seen."""
+        if self.cluster.problem:
+            return []
+        finished = self.picture.in_state({State.DONE})
+        self.room = self._room()
+        return decide(
+            [*finished, *depth_first(self.picture.jobs, self.picture.statuses)],
+            self.picture.statuses,
+            wanted=self.wanted,
+            observed=self.live,
+            damaged=self.picture.damaged_parents(),
+            chained=True,
+            room=self.room,
+        )
+
+    def act(self, actions: Sequence[Action]) -> RoundReport:
+        """Does it. Raises StoreRefusedError; what was sent until then is in the ledger."""
+        try:
+            return self._act(actions)
+        except OSError as error:
+            raise StoreRefusedError(storage_problem(error)) from error
+
+    def _act(self, actions: Sequence[Action]) -> RoundReport:
+        for action in actions:
+            if isinstance(action, Invalidate):
+                set_result_aside(self.picture.evidence[action.key].run)
+        withdrawn = [action.key for action in actions if isinstance(action, Withdraw)]
+        self.cluster.withdraw(withdrawn)
+        self.live = {key: seen for key, seen in self.live.items() if key not in withdrawn}
+        submits = [action for action in actions if isinstance(action, Submit)]
+        refused = self._submit(submits) if submits else {}
+        report = self.cluster.report
+        self.live |= {key: Observation(state=ClusterState.QUEUED, id=each) for key, each in report.placed.items()}
+        self.picture.judge([*report.placed, *withdrawn], self.live)
+        limits = [f"no room for more under {lane}" for lane in sorted(self.room.full)]
+        return RoundReport(
+            sent=len(report.placed),
+            calls=report.calls,
+            withdrawn=len(withdrawn),
+            limits=(*limits, *([report.full] if report.full else [])),
+            refused=refused if report.invalid else {},
+            problem=self.cluster.problem or report.problem,
+        )
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What the last look found odd, one line each."""
+        return self.cluster.look.seen.remarks if self.cluster.look else ()
+
+    def _submit(self, submits: Sequence[Submit]) -> dict[str, str]:
+        jobs = [self.picture.by_key[submit.key] for submit in submits]
+        self.cluster.memory_gib = {
+            job.key: memory_for(job, self.picture.evidence[job.key].outcomes) for job in jobs
+        }
+        outcomes = [outcome for evidence in self.picture.evidence.values() for outcome in evidence.outcomes]
+        excluded = excluded_nodes(
+            outcomes,
+            time.time(),
+            endings=[ending for known in self.endings.values() for ending in known],
+            limit=exclusion_limit(number_of_nodes(self.cluster.site)),
+        )
+        self.cluster.exclude = tuple(each.node for each in excluded)
+        answers = self.cluster.submit(
+            [Request(job=job, rank=rank, after=submits[rank].after) for rank, job in enumerate(jobs)]
+        )
+        return {answer.key: answer.reason for answer in answers if isinstance(answer, Refused)}
+
+    def _room(self) -> Room:
+        look, site = self.cluster.look, self.cluster.site
+        left = site.room(look.queue.rows, self.cluster.user) if look else {}
+        if self.max_queued is not None:
+            left[OWN_LANE] = self.max_queued - len(self.live)
+        return Room(left, lambda job: [*site.lanes(job, self.cluster.user), OWN_LANE])
+
+
+def number_of_nodes(site: Site) -> int:
+    """Of the cluster's largest partition; 0 where that is not known."""
+    return max((partition.nodes or 0 for partition in site.partitions or ()), default=0)
+
+
+def not_yet_visible(
+    picture: Picture, observed: Mapping[str, Observation], look: Look, *, patience_seconds: float
+) -> dict[str, Observation]:
+    """Jobs that Slurm calls COMPLETED a moment ago and whose result this machine does not see yet (NFS caches)."""
+    endings = look.endings()
+    found = {}
+    for key, seen in observed.items():
+        last = endings[key][-1] if endings.get(key) else None
+        fresh = last is not None and last.state == "COMPLETED" and look.taken_at - last.ended_at < patience_seconds
+        if seen.state is ClusterState.ENDED and fresh and picture.statuses[key].state is not State.DONE:
+            words = "ended well a moment ago; its result is not visible from here yet"
+            found[key] = replace(seen, state=ClusterState.UNKNOWN, message=words)
+    return found

@@ -1,0 +1,131 @@
+"""The batch script of an array, and sbatch's command line. Pure text.
+
+All options go on the command line as one word each, none as an `#SBATCH` line; what stands in the script is quoted. Its
+last line replaces the shell by the attempt's supervisor, which so is the batch process that Slurm signals.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.job import Resources
+from jobs.slurm.batch import NAME, Batch
+from jobs.slurm.options import sbatch_options
+from jobs.store import Store
+
+TASKS_LINE = "# tasks: "
+"""Before the batch's tasks as JSON: a script that is found in the queue tells what its ledger line would."""
+
+LONGEST_GRACE_SECONDS = 300
+GRACE_SHARE = 4
+"""At most a quarter of the time limit is kept for saving."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What all scripts of a submission have in common."""
+
+    store: Store
+    sweep: str
+    program: Sequence[str]
+    """Runs a stage; it is given job.json's path."""
+    code: Path
+    """The zip that the jobs import instead of the checkout."""
+    revision: str
+    python: str = sys.executable
+
+
+def batch_script(batch: Batch, launch: Launch) -> str:
+    """The whole script, safe for any content of the batch but its set-up lines, which are shell by their nature."""
+    keys = " ".join(f"[{index}]={shlex.quote(key)}" for index, key in batch.tasks.items())
+    lines = [
+        "#!/bin/bash",
+        f"{TASKS_LINE}{json.dumps({str(index): key for index, key in batch.tasks.items()})}",
+        *batch.resources.setup,
+        f"keys=({keys})",
+        f"export PYTHONPATH={shlex.quote(str(launch.code))}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1",
+        f"exec {attempt_command(batch, launch)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def attempt_command(batch: Batch, launch: Launch) -> str:
+    """The supervisor's command line; words with `$` are filled in by the shell from Slurm's numbers alone."""
+    asked = batch.resources
+    task = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    identity = NAME.fullmatch(batch.name)
+    words = [
+        *quoted([*asked.launcher, launch.python, "-m", "jobs.attempt"]),
+        *quoted(["--store", str(launch.store.root.resolve()), "--sweep", launch.sweep, "--backend", "slurm"]),
+        *("--key", '"${keys[$SLURM_ARRAY_TASK_ID]}"'),
+        *("--attempt", f'"slurm-{task}-r${{SLURM_RESTART_COUNT:-0}}-{identity["identity"][:6] if identity else "x"}"'),
+        *("--job-id", f'"{task}"', "--restart", '"${SLURM_RESTART_COUNT:-0}"'),
+        *quoted([f"--batch={batch.name}", f"--revision={launch.revision}"]),
+        *quoted([f"--cpus={asked.cpus * asked.nodes}", f"--gpus={asked.gpus}", f"--nodes={asked.nodes}"]),
+        *quoted([f"--gpu-type={asked.gpu_type}", "--", *launch.program]),
+    ]
+    return " ".join(words)
+
+
+def sbatch_arguments(batch: Batch, launch: Launch, batch_ids: Mapping[str, str]) -> list[str]:
+    """sbatch(1)'s options. `batch_ids`: ids of this round's batches that were sent already, by name."""
+    indices = compressed(list(batch.tasks))
+    dependency = dependency_of(batch, batch_ids)
+    return [
+        *("--parsable", f"--job-name={batch.name}", f"--comment={batch.name}", f"--array={indices}"),
+        *("--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes", "--input=/dev/null"),
+        f"--output={log_pattern(launch.store, launch.sweep)}",
+        f"--chdir={launch.store.root.resolve()}",
+        f"--signal=B:USR2@{grace_seconds(batch.resources)}",
+        *([f"--dependency={dependency}"] if dependency else []),
+        *sbatch_options(batch.resources, gpu_type=batch.gpu_type, exclude=batch.exclude),
+    ]
+
+
+def dependency_of(batch: Batch, batch_ids: Mapping[str, str]) -> str:
+    """`aftercorr:ID` or `afterok:ID:ID`; empty if it waits for nobody. Raises KeyError for a batch that has no id."""
+    if batch.corresponds_id or batch.corresponds_batch:
+        return f"aftercorr:{batch.corresponds_id or batch_ids[batch.corresponds_batch]}"
+    ids = [*batch.after_ids, *(f"{batch_ids[name]}_{index}" for name, index in batch.after_tasks)]
+    return ":".join(["afterok", *ids]) if ids else ""
+
+
+def log_pattern(store: Store, sweep: str) -> str:
+    """Where the batch script and slurmstepd write: one file for each task, all of its runs after one another."""
+    return str(store.sweep(sweep).slurm_logs.resolve()).replace("%", "%%") + "/%A_%a.log"
+
+
+def grace_seconds(resources: Resources) -> int:
+    """How long before the time limit the attempt is told to save. Slurm may tell it up to 60 s earlier (sbatch(1))."""
+    return max(1, min(LONGEST_GRACE_SECONDS, resources.time_minutes * 60 // GRACE_SHARE))
+
+
+def compressed(indices: Sequence[int]) -> str:
+    """`0-3,7` for 0, 1, 2, 3, 7: sbatch's notation."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def tasks_in_script(script: str) -> dict[int, str]:
+    """The tasks that a script of ours names; empty for any other script."""
+    line = next((line for line in script.splitlines() if line.startswith(TASKS_LINE)), "")
+    try:
+        content = json.loads(line.removeprefix(TASKS_LINE))
+    except ValueError:
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {int(index): str(key) for index, key in content.items() if index.isdigit()}
+
+
+def quoted(words: Sequence[str]) -> list[str]:
+    """Each as one word for the shell."""
+    return [shlex.quote(word) for word in words]

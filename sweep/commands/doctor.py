@@ -1,0 +1,46 @@
+"""`sweep doctor [NAME]`: what this cluster and this store offer and lack, before anything is submitted."""
+
+import argparse
+import json
+import sys
+
+from sweep.arguments import positive
+
+HELP = "examine the cluster and the store: what they offer, what they lack, what to do about it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a planned sweep, to be held against the cluster")
+    parser.add_argument(
+        "--node-test",
+        action="store_true",
+        help="also run a job of a minute at most, which looks at the store from a node",
+    )
+    parser.add_argument(
+        "--wait", type=positive, default=120, metavar="SECONDS", help="how long to wait for that job (default: 120)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON (docs/json.md)")
+    parser.epilog = (
+        "example:\n  sweep doctor\n  sweep doctor paper --node-test\n"
+        "exit code: 1 if something would stop a sweep (`problem`)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from sweep.doctor_report import Examination, problems, report_json, report_text
+    from sweep.stored_sweep import open_sweep, told_to_the_user
+
+    with told_to_the_user():
+        examination = Examination(
+            store=options.store,
+            planned=open_sweep(options.store, options.name) if options.name else None,
+            node_test=options.node_test,
+            wait_seconds=options.wait,
+        )
+        checks = list(examination.checks())
+    if options.json:
+        print(json.dumps(report_json(examination, checks), indent=1))
+    else:
+        print(report_text(checks))
+        print(f"{len(checks)} findings, {problems(checks)} of them problems", file=sys.stderr)
+    return 1 if problems(checks) else 0

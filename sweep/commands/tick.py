@@ -1,0 +1,40 @@
+"""`sweep tick NAME`: one round for cron or scrontab: reconcile, retry, refill, refresh the tables."""
+
+import argparse
+import sys
+
+from sweep.commands.submit import add_slurm_arguments
+
+HELP = "one round on Slurm: note what ended, send what is missing, refresh the tables; made for cron"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
+    parser.add_argument("--no-results", action="store_true", help="leave the tables as they are")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON (docs/json.md)")
+    add_slurm_arguments(parser)
+    parser.set_defaults(dry_run=False)
+    parser.epilog = (
+        "example, a line for crontab(5) or scrontab(1):\n"
+        "  */10 * * * * /home/me/.venv/bin/sweep tick paper --store /shared/store >> /shared/store/paper.tick.log 2>&1\n"
+        "Repeating it changes nothing; two at a time wait for one another."
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from jobs.graph import with_ancestors
+    from sweep.slurm_commands import submit_to_slurm
+    from sweep.stored_sweep import open_sweep, told_to_the_user
+
+    stored = open_sweep(options.store, options.name)
+    wanted = with_ancestors(stored.manifest.jobs, {job.key for job in stored.jobs_named(options.only)})
+    with told_to_the_user():
+        code = submit_to_slurm(options, stored, wanted)
+        if not options.no_results:
+            from sweep.refreshed_results import refresh_results
+
+            remark = refresh_results(stored)
+            if remark:
+                print(f"sweep: {remark}", file=sys.stderr)
+    return code

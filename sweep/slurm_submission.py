@@ -1,0 +1,121 @@
+"""One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
+
+import getpass
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from jobs.errors import NeverFitsError, NoSchedulerError
+from jobs.local import STAGE_PROGRAM
+from jobs.slurm.client import SlurmClient
+from jobs.slurm.cluster import SlurmCluster
+from jobs.slurm.lease import submitting
+from jobs.slurm.patience import VARIABLE, Patience
+from jobs.slurm.round import Round
+from jobs.slurm.script import Launch
+from jobs.slurm.site import read_site
+from jobs.slurm.snapshot import snapshot
+from jobs.state import State
+from jobs.submission import Action, Submit
+from sweep.errors import UsageError
+from sweep.stored_sweep import StoredSweep
+
+LEASE_PATIENCE_SECONDS = 60.0
+PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
+"""For trying the machinery without training: words that run in a stage's place, separated by spaces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asks of a round."""
+
+    wanted: Collection[str]
+    """Keys that may be sent."""
+    max_queued: int | None = None
+    pace_seconds: float | None = None
+    dry: bool = False
+    """Look and decide, change nothing, neither here nor there."""
+
+
+def patience_from_environment() -> Patience:
+    """Slurm's usual patience, with what the environment changes. Raises UsageError."""
+    try:
+        return Patience.from_environment()
+    except ValueError as error:
+        raise UsageError(f"{error}; unset {VARIABLE} or correct it") from None
+
+
+def patience_of(request: Request) -> Patience:
+    """With the pace of the command line."""
+    patience = patience_from_environment()
+    return patience if request.pace_seconds is None else replace(patience, pace=request.pace_seconds)
+
+
+def stage_program() -> Sequence[str]:
+    """The stages' own entry, or what the environment puts in its place."""
+    return os.environ.get(PROGRAM_VARIABLE, "").split() or STAGE_PROGRAM
+
+
+@contextmanager
+def slurm_round(stored: StoredSweep, request: Request) -> Iterator[Round]:
+    """A round that has looked. Unless it is dry, nobody else submits jobs of this sweep while the block lasts."""
+    if request.dry:
+        yield prepared(stored, request, lambda: True)
+        return
+    with submitting(stored.paths.submitters, patience_seconds=LEASE_PATIENCE_SECONDS) as still_mine:
+        yield prepared(stored, request, still_mine)
+
+
+def prepared(stored: StoredSweep, request: Request, still_mine: Callable[[], bool]) -> Round:
+    """Reads the cluster's limits, pins the code, takes the first look."""
+    patience = patience_of(request)
+    client = SlurmClient(patience)
+    user = getpass.getuser()
+    site = read_site(client, user)
+    if site.problem:
+        raise NoSchedulerError(f"Slurm cannot be asked: {site.problem}; nothing was done, try again or see `sweep doctor`")
+    code = snapshot(stored.store)
+    launch = Launch(
+        store=stored.store,
+        sweep=stored.manifest.sweep,
+        program=stage_program(),
+        code=code.path.resolve(),
+        revision=code.revision,
+    )
+    picture = stored.empty_picture()
+    cluster = SlurmCluster(
+        jobs=picture.by_key,
+        launch=launch,
+        client=client,
+        site=site,
+        user=user,
+        ledger=stored.ledger,
+        patience=patience,
+        still_mine=still_mine,
+        dry=request.dry,
+    )
+    made = Round(picture=picture, cluster=cluster, wanted=request.wanted, max_queued=request.max_queued)
+    made.look()
+    return made
+
+
+def refuse_misfits(made: Round, actions: Sequence[Action]) -> None:
+    """Raises NeverFitsError if this cluster could never run one of the jobs that are to be sent."""
+    jobs = [made.picture.by_key[action.key] for action in actions if isinstance(action, Submit)]
+    misfits = [(job, reason) for job in jobs if (reason := made.cluster.misfit(job)) is not None]
+    if misfits:
+        job, reason = misfits[0]
+        raise NeverFitsError(
+            f"{len(misfits)} jobs can never run here, and nothing was sent; the first, {job.phase} {job.key}: {reason}"
+        )
+
+
+def planned_a100_hours(made: Round) -> float:
+    """What the wanted jobs that are not done are estimated to take; a job half way counts whole."""
+    statuses = made.picture.statuses
+    return sum(
+        job.estimate.a100_hours
+        for job in made.picture.jobs
+        if job.key in made.wanted and statuses[job.key].state is not State.DONE
+    )

@@ -1,0 +1,35 @@
+"""A sweep on Slurm as the reading commands see it: nothing is noted, sent or taken out."""
+
+import time
+
+from jobs.slurm.answers_cache import fresh, keep
+from jobs.slurm.batch_ledger import Notes, read_notes
+from jobs.slurm.client import SlurmClient
+from jobs.slurm.look import Look, ask, judged, with_doubtful
+from jobs.slurm.patience import Patience
+from sweep.slurm_submission import patience_from_environment
+from sweep.stored_sweep import StoredSweep
+
+
+def slurm_look(stored: StoredSweep, *, recent_answers: bool) -> Look:
+    """What the ledgers and Slurm say now; with `recent_answers` at most a minute ago."""
+    patience = patience_from_environment()
+    notes = read_notes(stored.paths.ledger)
+    kept = fresh_answers(stored, notes, patience) if recent_answers else None
+    if kept is not None:
+        return kept
+    moment = time.time()
+    client = SlurmClient(patience)
+    queue, accounting = ask(client, notes)
+    accounting = with_doubtful(client, notes, queue, accounting)
+    keep(stored.paths.slurm_answers, queue, accounting, moment)
+    return judged(stored.manifest.sweep, notes, queue, accounting, moment, patience, {})
+
+
+def fresh_answers(stored: StoredSweep, notes: Notes, patience: Patience) -> Look | None:
+    """The last answers, where they are recent and nothing was sent since."""
+    sent = max((max(batch.intended_at, batch.sent_at) for batch in notes.batches.values()), default=0.0)
+    kept = fresh(stored.paths.slurm_answers, time.time(), patience, not_before=sent)
+    if kept is None:
+        return None
+    return judged(stored.manifest.sweep, notes, kept.queue, kept.accounting, kept.taken_at, patience, {})

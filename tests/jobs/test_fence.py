@@ -1,0 +1,180 @@
+"""Claims: numbered files of which the newest alone entitles to write."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jobs.fence import Claim, Holder, age_seconds, claim, claims, newest, read_claim, tidy
+from jobs.guard import FencedError, Guard
+from jobs.processes import boot_id
+
+
+def claimed(folder: Path, holder: Holder | None = None, after: Claim | None = None) -> Claim:
+    made = claim(folder, holder or Holder.here(attempt="slurm-1_0-r0-aaaaaa"), after=after)
+    assert made is not None
+    return made
+
+
+def test_there_is_no_claim_before_the_first(tmp_path: Path) -> None:
+    assert newest(tmp_path / "claims") is None
+    assert claims(tmp_path / "claims") == []
+
+
+def test_a_claim_tells_its_holder(tmp_path: Path) -> None:
+    holder = Holder.here(attempt="slurm-7_1-r2-abcdef", job_id="7_1", batch="sw-0-x-y", restart=2)
+    first = claimed(tmp_path, holder)
+    seen = newest(tmp_path)
+    assert seen is not None
+    assert (seen.number, seen.holder, seen.released, seen.path) == (1, holder, False, first.path)
+    assert holder.pid == os.getpid()
+    assert not holder.process_is_gone
+
+
+def test_of_two_who_saw_the_same_only_one_gets_the_next(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    assert claim(tmp_path, Holder.here(), after=None) is None
+    with ThreadPoolExecutor(8) as crowd:
+        made = list(crowd.map(lambda _: claim(tmp_path, Holder.here(), after=first), range(8)))
+    assert [one.number for one in made if one] == [2]
+
+
+def test_a_number_that_was_used_and_tidied_away_is_not_given_again(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    second = claimed(tmp_path, after=first)
+    fourth = claimed(tmp_path, after=claimed(tmp_path, after=second))
+    tidy(tmp_path, fourth)
+    assert [one.number for one in claims(tmp_path)] == [3, 4]
+    assert claim(tmp_path, Holder.here(), after=first) is None
+    assert [one.number for one in claims(tmp_path)] == [3, 4]
+
+
+def test_the_older_claim_knows_that_it_is_superseded_even_when_it_was_tidied_away(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    assert first.is_newest()
+    second = claimed(tmp_path, after=first)
+    assert not first.is_newest()
+    assert second.is_newest()
+    tidy(tmp_path, claimed(tmp_path, after=second))
+    assert not first.is_newest()
+    assert not first.beat()
+    first.release()
+    assert not first.path.exists()
+
+
+def test_a_claim_whose_folder_is_gone_is_not_the_newest(tmp_path: Path) -> None:
+    first = claimed(tmp_path / "claims")
+    first.path.unlink()
+    assert not first.is_newest()
+    first.path.parent.rmdir()
+    assert not first.is_newest()
+
+
+def test_release_changes_the_flag_and_nothing_else(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    size = first.path.stat().st_size
+    first.release()
+    seen = read_claim(first.path)
+    assert seen is not None
+    assert seen.released
+    assert seen.holder == first.holder
+    assert first.path.stat().st_size == size
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"released": true}'], ids=["empty", "torn", "list", "other"])
+def test_a_claim_without_readable_content_is_held_by_nobody_knows_whom(tmp_path: Path, content: str) -> None:
+    (tmp_path / "000001.json").write_text(content)
+    seen = newest(tmp_path)
+    assert seen is not None
+    assert (seen.holder, seen.released) == (Holder(), False)
+    assert not seen.holder.process_is_gone
+
+
+def test_an_attempt_name_that_is_a_path_is_not_believed(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    record = json.loads(first.path.read_text())
+    first.path.write_text(json.dumps({**record, "attempt": "../../../etc"}))
+    seen = read_claim(first.path)
+    assert seen is not None
+    assert seen.holder == Holder()
+
+
+def test_ages_are_differences_between_times_of_the_file_system(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    assert 0 <= age_seconds(first) < 5
+    os.utime(first.path, (first.beaten_at - 100, first.beaten_at - 100))
+    old = read_claim(first.path)
+    assert old is not None
+    assert 100 <= age_seconds(old) < 105
+    assert first.beat()
+    beaten = read_claim(first.path)
+    assert beaten is not None
+    assert age_seconds(beaten) < 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001.json"]
+
+
+def test_a_process_of_this_machine_that_ended_is_known_to_be_gone() -> None:
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    assert Holder(boot_id=boot_id(), pid=ended.pid, pid_started=1.0).process_is_gone
+    assert not Holder(boot_id="another machine", pid=ended.pid, pid_started=1.0).process_is_gone
+
+
+def guard_of(one: Claim, takeover_seconds: float = 3.0) -> Guard:
+    guard = Guard(one, takeover_seconds / 15, takeover_seconds)
+    guard.start()
+    return guard
+
+
+def test_a_guard_beats_until_a_newer_claim_comes_and_never_after(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    os.utime(first.path, (1.0, 1.0))
+    called: list[str] = []
+    guard = guard_of(first)
+    guard.on_loss(lambda: called.append("lost"))
+    wait_until(lambda: first.path.stat().st_mtime > 1.0)
+    assert not guard.lost
+    guard.check()
+    claimed(tmp_path, after=first)
+    wait_until(lambda: guard.lost)
+    os.utime(first.path, (1.0, 1.0))
+    time.sleep(0.5)
+    assert first.path.stat().st_mtime == 1.0
+    assert called == ["lost"]
+    with pytest.raises(FencedError):
+        guard.check()
+
+
+def test_who_asks_after_the_loss_is_told_at_once(tmp_path: Path) -> None:
+    first = claimed(tmp_path)
+    guard = guard_of(first, takeover_seconds=600)
+    claimed(tmp_path, after=first)
+    with pytest.raises(FencedError):
+        guard.check()
+    called: list[str] = []
+    guard.on_loss(lambda: called.append("lost"))
+    assert called == ["lost"]
+    guard.let_go()
+
+
+def test_a_node_that_is_cut_off_stops_before_others_take_over(tmp_path: Path) -> None:
+    first = claimed(tmp_path / "claims")
+    guard = guard_of(first, takeover_seconds=1.5)
+    began = time.monotonic()
+    (tmp_path / "claims").rename(tmp_path / "away")
+    (tmp_path / "claims").write_text("as a mount point whose server does not answer")
+    wait_until(lambda: guard.lost)
+    assert 0.5 < time.monotonic() - began < 1.5
+
+
+def wait_until(condition: object, seconds: float = 20.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,38 @@
+"""What a second device needs. The meta device stands in for one: it refuses tensors of the CPU beside its own."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from stages.data.packing import MicroBatch, PackedSequence, collate
+from stages.data.sample import Document
+from stages.device import micro_batch_tokens
+
+META = torch.device("meta")
+
+
+def full_batch() -> MicroBatch:
+    """Two documents with an image each in one sequence, and padding: no field is None."""
+    sequence = PackedSequence(source=0)
+    for _ in range(2):
+        sequence.add(Document([5, 6, 7], [True, True, False], torch.zeros(4, 8)))
+    return collate([sequence], length=16)
+
+
+def test_every_tensor_of_a_batch_moves() -> None:
+    batch = full_batch().to(META)
+    assert {field.name: str(getattr(batch, field.name).device) for field in fields(batch)} == dict.fromkeys(
+        (field.name for field in fields(batch)), "meta"
+    )
+
+
+def test_a_batch_stays_where_it_is_on_a_cpu() -> None:
+    batch = full_batch()
+    assert batch.to(torch.device("cpu")) is batch
+
+
+@pytest.mark.parametrize(("device", "tokens"), [("cpu", 2_048), ("cuda", 16_384)])
+def test_a_gpu_gets_larger_micro_batches_unless_the_job_says(device: str, tokens: int) -> None:
+    assert micro_batch_tokens(0, torch.device(device)) == tokens
+    assert micro_batch_tokens(512, torch.device(device)) == 512
