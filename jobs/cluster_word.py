@@ -77,14 +77,21 @@ def idle_words(ending: Ending) -> str:
 def refined(end: AttemptExit, ending: Ending) -> AttemptExit:
     """The attempt's own record, with the cluster's class where that says more.
 
-    What the stage or its log has named (diverged, data, code, out of memory...) stands, and so does success.
+    What the stage or its log has named (diverged, data, code, out of memory...) stands, and so does success. A person's
+    wish that the job ends outweighs its time limit.
     """
     said = word(ending)
-    if said is None or end.failure not in LESS_TELLING or said.failure is end.failure:
-        return end
-    if said.failure is FailureClass.INTERRUPTED and end.failure is not FailureClass.KILLED:
+    if said is None or said.failure is end.failure or not _outweighs(said.failure, end.failure):
         return end
     return replace(end, failure=said.failure, message=said.message, traceback_digest="")
+
+
+def _outweighs(said: FailureClass, own: FailureClass | None) -> bool:
+    if said is FailureClass.INTERRUPTED:
+        return own is FailureClass.KILLED
+    if said is FailureClass.CANCELLED and own is FailureClass.WALL_CLOCK:
+        return True  # while it saved ahead of its limit
+    return own in LESS_TELLING
 
 
 def returncode(ending: Ending) -> int | None:

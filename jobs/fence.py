@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,7 +171,7 @@ def age_seconds(claim: Claim) -> float:
 
     That is the server's for NFS; a file system whose clients stamp (Lustre) adds the difference of two nodes' clocks.
     """
-    probe = claim.path.parent / f".now-{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+    probe = claim.path.parent / f".now-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         return os.fstat(descriptor).st_mtime - claim.beaten_at

@@ -24,6 +24,8 @@ class Picture:
         self.statuses: dict[str, JobStatus] = {}
         self.endings: Mapping[str, Sequence[Ending]] = NO_ENDINGS
         """What the cluster knows of executions that ended, by key."""
+        self.observed: dict[str, Observation] = {}
+        """What the cluster last said of each key."""
         self.remarks: tuple[str, ...] = ()
         """What the cluster could not tell, one line each, for whoever shows the picture."""
         self.wishes = Wishes()
@@ -62,6 +64,9 @@ class Picture:
             before, self.endings = self.endings, endings
             self.look_at(key for key in keys if list(before.get(key, ())) != list(endings.get(key, ())))
         for key in keys:
+            self.observed.pop(key, None)
+            if key in observed:
+                self.observed[key] = observed[key]
             self._facts[key] = facts_of(
                 key,
                 self.evidence[key],

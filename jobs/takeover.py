@@ -44,9 +44,14 @@ class Times:
     def from_environment(cls) -> "Times":
         """`SWEEP_TAKEOVER_SECONDS` changes them. Raises ValueError if it is not a number above 0."""
         given = os.environ.get(TAKEOVER_VARIABLE, "")
-        seconds = float(given) if given else TAKEOVER_SECONDS
+        if not given:
+            return cls(TAKEOVER_SECONDS)
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = 0.0
         if not 0 < seconds < float("inf"):
-            raise ValueError(f"{TAKEOVER_VARIABLE}: {given!r} is not a number of seconds")
+            raise ValueError(f"{TAKEOVER_VARIABLE}: {given!r} is not a number of seconds above 0")
         return cls(seconds)
 
 

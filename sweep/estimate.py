@@ -19,6 +19,8 @@ from sweep.speed import Speed
 
 BYTES_OF_WEIGHT = 4  # fp32
 BYTES_OF_TRAINING_STATE = 12  # fp32 weight and AdamW's two moments
+LEAST_MINUTES = 10
+"""Asked for at least: Slurm may tell a job a whole minute early that its time is up (sbatch(1), `--signal`)."""
 TIME_MARGIN = 1.25  # C: a job asks for a quarter more than its estimate
 SAVE_MINUTES = 10  # C: of each attempt, for saving before the limit and for work since the last checkpoint
 RESTORE_MINUTES = 5  # C
@@ -214,6 +216,6 @@ def attempt_minutes(wall_minutes: float, startup_minutes: float, placement: Plac
     limit = placement.time_minutes or placement.limit_minutes
     wanted = wall_minutes * TIME_MARGIN
     if startup_minutes + wanted <= limit:
-        return placement.time_minutes or max(1, math.ceil(startup_minutes + wanted)), 0
+        return placement.time_minutes or min(limit, max(LEAST_MINUTES, math.ceil(startup_minutes + wanted))), 0
     useful = max(1.0, limit - startup_minutes - SAVE_MINUTES - RESTORE_MINUTES)
     return limit, math.ceil(wanted / useful) - 1

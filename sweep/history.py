@@ -10,11 +10,13 @@ from jobs.endings import Ending, distinct
 from jobs.job import Job
 from jobs.outcomes import Outcome
 from jobs.picture import Picture
-from jobs.records import FailureClass
 from jobs.retries import memory_for
 from jobs.state import State
 from sweep.plain_text import span
 from sweep.results.evidence import finished_outcomes
+
+NOTHING = "nothing"
+"""How an execution ended that found nothing to do, or never started by our own wish."""
 
 AFTER_LAST = {
     State.QUEUED: "is in the queue again",
@@ -123,7 +125,7 @@ def idle(ending: Ending) -> Execution:
         node=ending.nodes,
         started_at=ending.started_at or ending.ended_at or ending.submitted_at,
         seconds=float(ending.elapsed_seconds),
-        ended="nothing",
+        ended=NOTHING,
         word=ending.state,
         message=idle_words(ending),
         from_step=-1,
@@ -138,15 +140,16 @@ def then(job: Job, outcomes: Sequence[Outcome], place: int, state: State) -> str
     outcome = outcomes[place]
     if outcome.end is None or (outcome.failure is None and state is State.DONE):
         return ""
+    last = place == len(outcomes) - 1
     following = next((each for each in outcomes[place + 1 :] if each.began), None)
-    if following is None:
-        words = AFTER_LAST.get(state, "tried again") if place == len(outcomes) - 1 else "tried again"
-    else:
+    words = AFTER_LAST.get(state, "tried again") if last else "tried again"
+    if following is not None:
         step = following.start.checkpoint_step
         words = f"went on from step {step:,}" if step >= 0 else "tried again from the start"
-    memory = memory_for(job, outcomes[: place + 1])
-    first = outcome.failure is FailureClass.OUT_OF_MEMORY and memory > memory_for(job, outcomes[:place])
-    return f"{words}, with {memory:g} GiB a node" if first and state is not State.FAILED else words
+    before, memory = memory_for(job, outcomes[:place]), memory_for(job, outcomes[: place + 1])
+    if memory == before or (last and state is State.FAILED):
+        return words
+    return f"{words}, with {memory:g} GiB a node"
 
 
 def history_lines(job: Job, history: History) -> list[str]:
@@ -156,7 +159,7 @@ def history_lines(job: Job, history: History) -> list[str]:
     lines = [f"  {job.phase} {job.key}, {history.state}"]
     for row in history.executions:
         took = f"for {span(row.seconds / 3600)}" if row.seconds is not None else "so far"
-        ended = f"{row.ended}: {row.message}" if row.message else row.ended
+        ended = ": ".join(part for part in (row.ended if row.ended != NOTHING else "", row.message) if part)
         follows = f"; {row.then}" if row.then else ""
         where = " ".join(part for part in (f"on {row.node}" if row.node else "", row.attempt or row.id) if part)
         lines.append(f"    {moment(row.started_at)}  {where}  {took}  {ended}{follows}")

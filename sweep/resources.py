@@ -11,17 +11,19 @@ from sweep.yaml_source import Path_
 
 
 def worded(value: Any) -> Any:
-    """`true` is a flag, a whole number its digits."""
+    """`true` is a flag, a whole number its digits. ValueError for `false`, which no option of sbatch means."""
+    if value is False:
+        raise ValueError("is false; give true for a flag, or take the line out")
     if value is True:
         return ""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return str(value) if isinstance(value, int) else value
 
 
 def allowed_options(options: dict[str, str]) -> dict[str, str]:
     """ValueError for an option of sbatch that would break a sweep, or is none."""
     for name, value in options.items():
         if problem := option_problem(name, value):
-            raise ValueError(f"{name} {problem}" if problem.startswith("is") else f"{name}: {problem}")
+            raise ValueError(f"{name if name.isprintable() else repr(name)} {problem}")
     return options
 
 

@@ -21,9 +21,7 @@ CANCEL_POLL_SECONDS = 2.0
 
 def submit_to_slurm(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
-    request = Request(
-        wanted=wanted, max_queued=options.max_queued, pace_seconds=options.pace, dry=options.dry_run
-    )
+    request = Request(wanted=wanted, max_queued=options.max_queued, pace_seconds=options.pace, dry=options.dry_run)
     with slurm_round(stored, request) as made:
         actions = made.decide()
         refuse_misfits(made, actions)
@@ -31,7 +29,7 @@ def submit_to_slurm(options: argparse.Namespace, stored: StoredSweep, wanted: Co
             refuse_over_budget(made, options.budget_a100_hours)
         if options.dry_run:
             return show_actions(made, actions, stored, as_json=options.json)
-        report = made.act(actions)
+        report = made.run()
     return tell(made, report, as_json=options.json)
 
 

@@ -74,15 +74,11 @@ def prepared(stored: StoredSweep, request: Request, still_mine: Callable[[], boo
     user = getpass.getuser()
     site = read_site(client, user)
     if site.problem:
-        raise NoSchedulerError(f"Slurm cannot be asked: {site.problem}; nothing was done, try again or see `sweep doctor`")
-    code = snapshot(stored.store)
-    launch = Launch(
-        store=stored.store,
-        sweep=stored.manifest.sweep,
-        program=stage_program(),
-        code=code.path.resolve(),
-        revision=code.revision,
-    )
+        raise NoSchedulerError(
+            f"Slurm cannot be asked: {site.problem}; nothing was done: see `sweep doctor`, try again later, "
+            "or run it on this machine with --backend local"
+        )
+    launch = launch_of(stored, dry=request.dry)
     picture = stored.empty_picture()
     cluster = SlurmCluster(
         jobs=picture.by_key,
@@ -98,6 +94,18 @@ def prepared(stored: StoredSweep, request: Request, still_mine: Callable[[], boo
     made = Round(picture=picture, cluster=cluster, wanted=request.wanted, max_queued=request.max_queued)
     made.look()
     return made
+
+
+def launch_of(stored: StoredSweep, *, dry: bool) -> Launch:
+    """Pins the code in the store, unless nothing is to be sent."""
+    code = None if dry else snapshot(stored.store)
+    return Launch(
+        store=stored.store,
+        sweep=stored.manifest.sweep,
+        program=stage_program(),
+        code=code.path.resolve() if code else stored.store.code,
+        revision=code.revision if code else "",
+    )
 
 
 def refuse_misfits(made: Round, actions: Sequence[Action]) -> None:

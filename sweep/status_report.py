@@ -1,5 +1,6 @@
 """The report of `sweep status`: as a mapping for `--json` (docs/json.md, section `status`), and as text from that."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ BAR_WIDTH = 24
 LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
 PHASES = ("trunk", "pretrain", "finetune", "evaluate")
+JOB_IDS = re.compile(r" \([\d_, ]+\)$")
+"""At the end of a reason: which jobs it waits for."""
 TROUBLE = (State.FAILED, State.UNKNOWN, State.INTERRUPTED)
 
 
@@ -33,6 +36,8 @@ def status_summary(sweep: str, picture: Picture, now: float) -> dict[str, Any]:
         "running": [running_row(job, picture.evidence[job.key], now) for job in picture.in_state({State.RUNNING})],
         "trouble": [row for job in picture.in_state(TROUBLE) if (row := trouble_row(job, picture))],
         "blocked": blocked_rows(picture),
+        "waits": waiting_rows(picture),
+        "remarks": list(picture.remarks),
         "eta": eta_row(eta, picture),
     }
 
@@ -61,7 +66,7 @@ def running_row(job: Job, evidence: Evidence, now: float) -> dict[str, Any]:
     return {
         **job_row(job),
         "attempt": start.attempt if start else "",
-        "host": start.host if start else "",
+        "host": (start.node or start.host) if start else "",
         "pid": start.pid if start else None,
         "seconds": now - start.started_at if start else None,
         "step": last.get("step"),
@@ -75,6 +80,8 @@ def trouble_row(job: Job, picture: Picture) -> dict[str, Any] | None:
     evidence = picture.evidence[job.key]
     state = picture.statuses[job.key].state
     last = evidence.last
+    if state is State.UNKNOWN and job.key in picture.observed:
+        return None  # the cluster's word is in `waits`
     failure = last.failure if last and state is not State.UNKNOWN else None
     message = evidence.message
     if state is State.UNKNOWN and last is not None:
@@ -103,6 +110,16 @@ def blocked_rows(picture: Picture) -> list[dict[str, Any]]:
     ]
 
 
+def waiting_rows(picture: Picture) -> list[dict[str, Any]]:
+    """What queued jobs wait for and why others cannot be judged, in the cluster's words; the commonest first."""
+    found = Counter(
+        (picture.statuses[key].state.value, JOB_IDS.sub("", seen.message))
+        for key, seen in picture.observed.items()
+        if seen.message and picture.statuses[key].state in {State.QUEUED, State.UNKNOWN}
+    )
+    return [{"state": state, "message": message, "jobs": number} for (state, message), number in found.most_common()]
+
+
 def eta_row(eta: Eta, picture: Picture) -> dict[str, Any]:
     """Seconds to the end, where something runs or is to run."""
     open_jobs = any(
@@ -120,6 +137,8 @@ def status_text(report: Mapping[str, Any], *, show_all: bool) -> str:
         section("running", [running_line(row) for row in report["running"]], limit),
         section("trouble", [line for row in report["trouble"][:limit] for line in trouble_lines(row)], None),
         section("blocked", [blocked_line(row) for row in report["blocked"]], limit),
+        section("in the queue", [waiting_line(row) for row in report["waits"]], limit),
+        section("remarks", list(report["remarks"]), limit),
         eta_line(report),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -177,6 +196,11 @@ def blocked_line(row: Mapping[str, Any]) -> str:
     """How many wait for whom."""
     number = row["behind"]
     return f"{number:,} {'job' if number == 1 else 'jobs'} behind {row['state']} {name_of(row)}"
+
+
+def waiting_line(row: Mapping[str, Any]) -> str:
+    """How many wait for what."""
+    return f"{row['jobs']:,} {row['state']}: {row['message']}"
 
 
 def name_of(row: Mapping[str, Any]) -> str:

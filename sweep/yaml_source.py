@@ -81,7 +81,7 @@ class YamlSource:
 
     def problem(self, where: Path_, message: str) -> str:
         """One line of an error: `FILE:LINE: a.b.0: message`."""
-        place = ".".join(str(step) for step in where)
+        place = ".".join(str(step) if str(step).isprintable() else repr(step) for step in where)
         return f"{self.path}:{self.line(where)}: {place}{': ' if place else ''}{message}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from jobs.slurm.account_text import fields_for, read_accounting
 from jobs.slurm.patience import Patience
-from jobs.slurm.programs import Output, asking_environment, run_program, sending_environment
+from jobs.slurm.programs import Output, asking_environment, complaint, run_program, sending_environment
 from jobs.slurm.queue_text import FORMAT, read_queue
 from jobs.slurm.refusals import NoAnswer, Refusal, RefusalKind, Sent, judge
 from jobs.slurm.row_text import SEPARATOR
@@ -25,6 +25,8 @@ CLOCKS_DIFFER_S = 3600
 
 NOT_THE_WHOLE = ("Invalid user", "slurm_load_jobs error", "Unable to contact")
 """squeue ends with code 0 and leaves out the jobs of a user whose name cannot be looked up at the moment."""
+NOT_THERE_ANY_MORE = ("Invalid job id specified", "already completing or completed")
+"""Of tasks of an array with holes, scancel says so even while it cancels them (seen with 22.05)."""
 NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting_storage plugin")
 
 
@@ -93,7 +95,7 @@ class SlurmClient:
             *(["--batch"] if batch else []),
             *(["--full"] if full else []),
         ]
-        problems = [self.run("scancel", *options, *words).problem for words in _calls(together(ids))]
+        problems = [_not_cancelled(self.run("scancel", *options, *words)) for words in _calls(together(ids))]
         return next((problem for problem in problems if problem), "")
 
     def update(self, job_id: str, **fields: str) -> str:
@@ -205,6 +207,15 @@ def _calls(words: Iterator[str]) -> Iterator[list[str]]:
         call.append(word)
     if call:
         yield call
+
+
+def _not_cancelled(output: Output) -> str:
+    """scancel's complaint about a job that is still there, or about Slurm itself."""
+    lines = [line for line in output.errors.splitlines() if line.strip()]
+    left = [line for line in lines if not any(sign in line for sign in NOT_THERE_ANY_MORE)]
+    if output.returncode and lines:
+        return complaint("scancel", "\n".join(left), output.returncode) if left else ""
+    return output.problem
 
 
 def _is_absent(output: Output) -> bool:

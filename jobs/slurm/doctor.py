@@ -143,14 +143,7 @@ def plan_checks(site: Site, jobs: Sequence[Job], *, largest_save_bytes: int = 0)
 
 def fit_checks(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     """Jobs that could never run, by reason."""
-    reasons: dict[int, str | None] = {}  # jobs of one kind share their resources
-    found: Counter[str] = Counter()
-    for job in jobs:
-        kind = id(job.resources)
-        if kind not in reasons:
-            reasons[kind] = misfit(job, site)
-        if reason := reasons[kind]:
-            found[reason] += 1
+    found = Counter(reason for job in jobs if (reason := misfit(job, site)))
     for reason, number in found.items():
         yield problem("plan", f"{number:,} of {len(jobs):,} jobs could never run: {reason}", "change `resources`")
     if jobs and not found:

@@ -5,6 +5,7 @@ before anything is sent. What is only busy now, drained or down, is no reason; n
 """
 
 import math
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def partition_reasons(
     yield from time_reasons(asked.time_minutes, partition, rules, association)
     free = any("PartitionMaxNodes" in rule.flags for rule in rules)
     if partition.max_nodes is not None and asked.nodes > partition.max_nodes and not free:
-        yield f"partition {partition.name} gives a job {partition.max_nodes} nodes, and it asks for {asked.nodes}; lower nodes"
+        yield f"partition {partition.name} gives a job {partition.max_nodes} nodes, not {asked.nodes}; lower nodes"
     elif partition.nodes and asked.nodes > partition.nodes:
         yield f"partition {partition.name} has {partition.nodes} nodes, and a job asks for {asked.nodes}; lower nodes"
     if partition.shapes:
@@ -129,7 +130,7 @@ def node_reasons(asked: Resources, partition: Partition) -> Iterator[str]:
     memory = max(asked.memory_gib, asked.retry_memory_gib) * 1024
     most_cpus, most_memory = max(shape.cpus for shape in shapes), max(shape.memory_mib for shape in shapes)
     if asked.cpus > most_cpus:
-        yield f"nodes of partition {partition.name} have up to {most_cpus} CPUs, and a job asks for {asked.cpus}; lower cpus"
+        yield f"nodes of partition {partition.name} have up to {most_cpus} CPUs, not {asked.cpus}; lower cpus"
     if memory > most_memory:
         field = (
             "retry_memory_gib"
@@ -169,9 +170,10 @@ def gpu_type_at(asked: Resources, shape: NodeShape) -> str | None:
     without a type, which then count as any.
     """
     wanted = asked.gpu_type.lower()
+    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(wanted)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
     enough = [kind for kind, count in shape.gpus.items() if count >= asked.gpus_per_node]
     ranked = sorted(enough, key=lambda kind: (kind != asked.gpu_type, kind.lower() != wanted, kind))
-    return next((kind for kind in ranked if not kind or not wanted or wanted in kind.lower()), None)
+    return next((kind for kind in ranked if not kind or not wanted or named.fullmatch(kind.lower())), None)
 
 
 def tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]:

@@ -28,7 +28,7 @@ def report(folder: Path, distributions: list[str]) -> dict[str, Any]:
         "node": os.environ.get("SLURMD_NODENAME", ""),
         "python": ".".join(map(str, sys.version_info[:3])),
         "executable": sys.executable,
-        "token": (folder / "token").read_text(),
+        "mark": (folder / "mark").read_text(),
         "skew": skew,
         "versions": {name: version(name) for name in distributions},
         "scontrol": controller_problem(os.environ.get("SLURM_JOB_ID", "")),

@@ -54,8 +54,8 @@ class NodeTest:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _run_in(self, folder: Path, name: str) -> list[Check]:
-        token = secrets.token_hex(16)
-        (folder / "token").write_text(token)
+        mark = secrets.token_hex(16)
+        (folder / "mark").write_text(mark)
         (folder / "probe.py").write_text(Path(node_probe.__file__).read_text())
         asked = node_resources(self.resources)
         answer = self.client.submit(sbatch_arguments(asked, folder, name), script(asked, folder))
@@ -64,7 +64,7 @@ class NodeTest:
         if isinstance(answer, NoAnswer):
             return [note(NODE, f"no test job: {answer.reason}", "try again")]
         found = self._wait(folder, answer.id)
-        return [found] if isinstance(found, Check) else report_checks(found, token, here=clock_skew(folder))
+        return [found] if isinstance(found, Check) else report_checks(found, mark, here=clock_skew(folder))
 
     def _wait(self, folder: Path, job_id: str) -> Mapping[str, Any] | Check:
         """The job's report, or why there is none."""
@@ -145,10 +145,10 @@ def failed(folder: Path, job_id: str) -> Check:
     return problem(NODE, f"test job {job_id} ended without a report; {said}", advice)
 
 
-def report_checks(report: Mapping[str, Any], token: str, *, here: float) -> list[Check]:
+def report_checks(report: Mapping[str, Any], mark: str, *, here: float) -> list[Check]:
     """The probe's report as findings. `here`: by how much this machine is ahead of the file server, in seconds."""
     node = str(report.get("node") or report.get("host", ""))
-    if report.get("token") != token:
+    if report.get("mark") != mark:
         return [problem(NODE, f"{node} sees another folder under the store's name", "mount the same one everywhere")]
     return [
         ok(NODE, f"{node} reads and writes the store"),

@@ -7,7 +7,6 @@ when the sweep file is read and before sbatch is called.
 
 import math
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.job import Resources
@@ -219,8 +218,3 @@ def asks_for_gpus(options: Mapping[str, str]) -> bool:
         return True
     words = f"{options.get('gres', '')},{options.get('tres-per-task', '')}".split(",")
     return any(re.match(r"(gres[/:])?gpu([:=/]|$)", word.strip()) for word in words)
-
-
-def quoted(words: Iterable[str]) -> str:
-    """Words as one line of shell that gives exactly these words."""
-    return shlex.join(words)

@@ -19,9 +19,10 @@ from jobs.state import State
 from jobs.submission import Action, Invalidate, Room, Submit, Withdraw, decide
 
 OWN_LANE = "--max-queued"
+MOST_PASSES = 3
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RoundReport:
     """What the round did."""
 
@@ -37,6 +38,16 @@ class RoundReport:
     problem: str = ""
     """Why the round ended early."""
 
+    def followed_by(self, later: "RoundReport") -> "RoundReport":
+        """Both together; limits and problems are the later one's."""
+        return replace(
+            later,
+            sent=self.sent + later.sent,
+            calls=self.calls + later.calls,
+            withdrawn=self.withdrawn + later.withdrawn,
+            refused={**self.refused, **later.refused},
+        )
+
 
 class Round:
     """`wanted`: keys that may be sent. `max_queued`: jobs of this sweep that may be in the queue at once."""
@@ -49,6 +60,9 @@ class Round:
         self.wanted = wanted
         self.max_queued = max_queued
         self.live: dict[str, Observation] = {}
+        """What Slurm has of the plan's jobs."""
+        self.left_the_plan: dict[str, Observation] = {}
+        """What it still has of jobs that an edit took out of the plan."""
         self.room = Room()
         self.endings: Mapping[str, Sequence[Ending]] = {}
 
@@ -73,13 +87,16 @@ class Round:
         if late:
             observed |= late
             self.picture.judge(late, observed)
-        self.live = {key: seen for key, seen in observed.items() if seen.state is not ClusterState.ENDED}
+        live = {key: seen for key, seen in observed.items() if seen.state is not ClusterState.ENDED}
+        self.live = {key: seen for key, seen in live.items() if key in self.picture.by_key}
+        self.left_the_plan = {key: seen for key, seen in live.items() if key not in self.picture.by_key}
         return look
 
     def _would_a_second_look_settle(self, look: Look) -> bool:
         """Whether some job that is not done is missed, and was sent so long ago that two looks suffice."""
         patience = self.cluster.patience
-        missed = {key for key in look.seen.absent if self.picture.statuses[key].state is State.UNKNOWN}
+        missed = {key for key in look.seen.absent if key in self.picture.by_key}
+        missed = {key for key in missed if self.picture.statuses[key].state is State.UNKNOWN}
         old_enough = look.taken_at + patience.look_again - patience.absent
         return not look.queue.problem and any(
             batch.sent_at <= old_enough and missed.intersection(batch.tasks.values())
@@ -103,6 +120,17 @@ class Round:
             room=self.room,
         )
 
+    def run(self) -> RoundReport:
+        """Decides and acts; again where something was taken out that is to be sent anew, a few times at most."""
+        total = RoundReport()
+        for _ in range(MOST_PASSES):
+            report = self.act(self.decide())
+            total = total.followed_by(report)
+            if not report.withdrawn or report.problem:
+                break
+            self.look()
+        return total
+
     def act(self, actions: Sequence[Action]) -> RoundReport:
         """Does it. Raises StoreRefusedError; what was sent until then is in the ledger."""
         try:
@@ -115,7 +143,10 @@ class Round:
             if isinstance(action, Invalidate):
                 set_result_aside(self.picture.evidence[action.key].run)
         withdrawn = [action.key for action in actions if isinstance(action, Withdraw)]
-        self.cluster.withdraw(withdrawn)
+        queued = [
+            key for key, seen in self.left_the_plan.items() if seen.state in {ClusterState.QUEUED, ClusterState.STUCK}
+        ]
+        self.cluster.withdraw([*withdrawn, *queued])
         self.live = {key: seen for key, seen in self.live.items() if key not in withdrawn}
         submits = [action for action in actions if isinstance(action, Submit)]
         refused = self._submit(submits) if submits else {}
@@ -126,7 +157,7 @@ class Round:
         return RoundReport(
             sent=len(report.placed),
             calls=report.calls,
-            withdrawn=len(withdrawn),
+            withdrawn=len(withdrawn) + len(queued),
             limits=(*limits, *([report.full] if report.full else [])),
             refused=refused if report.invalid else {},
             problem=self.cluster.problem or report.problem,
@@ -135,13 +166,17 @@ class Round:
     @property
     def remarks(self) -> Sequence[str]:
         """What the last look found odd, one line each."""
-        return self.cluster.look.seen.remarks if self.cluster.look else ()
+        found = list(self.cluster.look.seen.remarks) if self.cluster.look else []
+        running = [seen.id for seen in self.left_the_plan.values() if seen.state is ClusterState.RUNNING]
+        if running:
+            found.append(
+                f"{len(running)} jobs that left the plan still run: {', '.join(running[:5])}; end them with scancel"
+            )
+        return found
 
     def _submit(self, submits: Sequence[Submit]) -> dict[str, str]:
         jobs = [self.picture.by_key[submit.key] for submit in submits]
-        self.cluster.memory_gib = {
-            job.key: memory_for(job, self.picture.evidence[job.key].outcomes) for job in jobs
-        }
+        self.cluster.memory_gib = {job.key: memory_for(job, self.picture.evidence[job.key].outcomes) for job in jobs}
         outcomes = [outcome for evidence in self.picture.evidence.values() for outcome in evidence.outcomes]
         excluded = excluded_nodes(
             outcomes,
@@ -177,7 +212,8 @@ def not_yet_visible(
     for key, seen in observed.items():
         last = endings[key][-1] if endings.get(key) else None
         fresh = last is not None and last.state == "COMPLETED" and look.taken_at - last.ended_at < patience_seconds
-        if seen.state is ClusterState.ENDED and fresh and picture.statuses[key].state is not State.DONE:
+        known = key in picture.by_key
+        if known and seen.state is ClusterState.ENDED and fresh and picture.statuses[key].state is not State.DONE:
             words = "ended well a moment ago; its result is not visible from here yet"
             found[key] = replace(seen, state=ClusterState.UNKNOWN, message=words)
     return found

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from jobs.job import Job
+from jobs.job import Job, Resources
 from jobs.slurm import fit, lanes
 from jobs.slurm.programs import Output
 from jobs.slurm.rows import QueueRow
@@ -65,6 +65,14 @@ class Site:
     """The user's own, and those of all accounts."""
     default_account: str = ""
     remarks: tuple[str, ...] = ()
+    known_lanes: dict[tuple[str, ...], tuple[str, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Answers of `lanes` so far: thousands of jobs have few kinds of resources."""
+    known_misfits: dict[int, tuple[Resources, str | None]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Answers of `misfit` so far, by the identity of the resources, which this keeps alive."""
 
     @property
     def preempts(self) -> bool:
@@ -77,7 +85,11 @@ class Site:
 
     def lanes(self, job: Job, user: str) -> tuple[str, ...]:
         """The limits on submitted jobs under which the job counts, by the names that `room` gives them."""
-        return tuple(limit.name for limit in lanes.limits_of(job, self, user))
+        options = job.resources.options
+        kind = (user, *(options.get(name, "") for name in ("partition", "account", "qos")))
+        if kind not in self.known_lanes:
+            self.known_lanes[kind] = tuple(limit.name for limit in lanes.limits_of(job, self, user))
+        return self.known_lanes[kind]
 
     def room(self, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
         """How many more jobs each limit lets in now; a pending array task counts one, as a job does.
@@ -207,4 +219,7 @@ def max_array_tasks(parameters: str) -> int | None:
 
 def misfit(job: Job, site: Site) -> str | None:
     """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows."""
-    return fit.misfit(job, site)
+    kind = id(job.resources)
+    if kind not in site.known_misfits:
+        site.known_misfits[kind] = (job.resources, fit.misfit(job, site))
+    return site.known_misfits[kind][1]

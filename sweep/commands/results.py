@@ -45,23 +45,20 @@ def run(options: argparse.Namespace) -> int:
 def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """Tables first, figures from them, then the report."""
     from sweep.results.effects import effects
-    from sweep.results.hours_table import COLUMNS, hours_table
-    from sweep.results.summary import joined, remarks, summary_table
-    from sweep.results.write import write_summary, write_tables
+    from sweep.results.summary import remarks
+    from sweep.results.write import hours_of, summary_of, write_summary, write_tables
 
     tables = write_tables(stored)
     rows = (tables.results if options.json else tables.results.drop_columns([*NOT_SHOWN])).to_pylist()
-    hours = hours_table(tables.jobs.select(list(COLUMNS)).to_pylist())
     folder = stored.paths.results
-    summary = joined(summary_table(rows) or "no model has scores yet\n", hours)
-    written = [*tables.paths, write_summary(folder, summary)]
+    written = [*tables.paths, write_summary(folder, summary_of(tables))]
     left_out: list[str] = []
     if not options.no_figures:
         from sweep.results.figures import draw_figures
 
         drawn, left_out = draw_figures(rows, stored.manifest.sweep, folder)
         written += drawn
-    show(options, rows, written, hours)
+    show(options, rows, written, hours_of(tables))
     for remark in [*remarks(rows), *effects(rows), *left_out, f"{len(written)} files in {folder}"]:
         print(remark, file=sys.stderr)
     return 0

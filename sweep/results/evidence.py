@@ -43,14 +43,12 @@ class JobEvidence:
         return end.ended_at if end else None
 
 
-def gather(picture: Picture, endings: Mapping[str, Sequence[Ending]] | None = None) -> dict[str, JobEvidence]:
-    """By key, in the order of the plan: parents before children.
-
-    `endings`: what the cluster knows of ended executions, by key; by default what the picture was made with.
-    """
-    known = picture.endings if endings is None else endings
+def gather(picture: Picture) -> dict[str, JobEvidence]:
+    """By key, in the order of the plan: parents before children. Costs are by the picture's endings."""
     return {
-        job.key: job_evidence(job, picture.statuses[job.key].state, picture.evidence[job.key], known.get(job.key, ()))
+        job.key: job_evidence(
+            job, picture.statuses[job.key].state, picture.evidence[job.key], picture.endings.get(job.key, ())
+        )
         for job in picture.jobs
     }
 

@@ -77,4 +77,5 @@ def overstated_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     jobs = sum(bool(row["overstated_seconds"]) for row in rows)
     if not seconds:
         return []
-    return ["", f"The cluster's accounting goes on for {seconds:,} s after the own ends of {jobs:,} jobs' attempts."]
+    whose = "1 job's" if jobs == 1 else f"{jobs:,} jobs'"
+    return ["", f"The cluster's accounting goes on for {seconds:,} s after the own ends of {whose} attempts."]

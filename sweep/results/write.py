@@ -12,10 +12,12 @@ from jobs.endings import Ending
 from jobs.store import Store, replacing
 from sweep.results.chains import model_chains
 from sweep.results.evidence import JobEvidence, gather
+from sweep.results.hours_table import COLUMNS, hours_table
 from sweep.results.jobs_table import jobs_table
 from sweep.results.metrics_table import metric_batches
 from sweep.results.results_table import results_table
 from sweep.results.schemas import METRICS
+from sweep.results.summary import joined, summary_table
 from sweep.stored_sweep import StoredSweep
 
 COMPRESSION = "zstd"
@@ -37,7 +39,10 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[Ending]] | 
     `endings`: what the cluster knows of ended executions, by key; by default what the sweep's picture has. The same
     evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
     """
-    evidence = gather(stored.picture(), endings)
+    picture = stored.picture()
+    if endings is not None:
+        picture.judge(picture.by_key, dict(picture.observed), endings)
+    evidence = gather(picture)
     chains = model_chains(stored.manifest)
     results = results_table(stored.manifest.sweep, chains, evidence)
     jobs = jobs_table(stored.manifest.sweep, chains, evidence)
@@ -62,9 +67,20 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
             writer.write_batch(batch)
 
 
+def summary_of(tables: Tables) -> str:
+    """All scored models, the best first, and the hours by model and stage."""
+    models = summary_table(tables.results.drop_columns(["scores", "versions"]).to_pylist())
+    return joined(models or "no model has scores yet\n", hours_of(tables))
+
+
+def hours_of(tables: Tables) -> str:
+    """Planned, used and wasted hours by model and stage; empty before anything has run."""
+    return hours_table(tables.jobs.select(list(COLUMNS)).to_pylist())
+
+
 def write_summary(folder: Path, text: str) -> Path:
-    """summary.txt: the table of all scored models, and the hours."""
+    """summary.txt: what `summary_of` says."""
     path = folder / "summary.txt"
     with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text or "no model has scores yet\n", encoding="utf-8")
     return path

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from jobs.failures import Evidence, classify, one_line, traceback_digest
+from jobs.failures import Evidence, Failure, classify, one_line, traceback_digest
 from jobs.records import FailureClass as F
 
 TRACEBACK = """step 3
@@ -92,3 +92,11 @@ def test_the_last_of_two_tracebacks_counts() -> None:
 def test_a_message_is_one_line_of_printable_marks_and_bounded() -> None:
     assert one_line("a\n\tb\x1b[31m") == "a b [31m"
     assert len(one_line("x" * 1_000)) == 300
+
+
+def test_the_cluster_is_heard_after_the_stage_and_before_the_log() -> None:
+    said = Failure(failure=F.NODE_FAULT, message="n3 failed")
+    tail = trace("TypeError: no")
+    assert classify(Evidence(returncode=1, log_tail=tail, cluster=said)) == said
+    named = classify(Evidence(returncode=1, error={"class": "diverged", "message": "NaN"}, cluster=said))
+    assert (named.failure, named.message) == (F.DIVERGED, "NaN")

@@ -1,10 +1,14 @@
+import itertools
+
 import pytest
 
+from jobs.job import Resources
 from jobs.outcomes import Outcome
 from jobs.records import AttemptExit, AttemptStart
 from jobs.records import FailureClass as F
-from jobs.retries import Verdict, verdict
+from jobs.retries import BUDGETS, UNCOUNTED, Verdict, memory_for, verdict
 from jobs.store import AttemptPaths, Store
+from tests.jobs.toy import toy_job
 
 
 def outcome(store: Store, number: int, failure: F | None, *, advanced: bool = False, digest: str = "") -> Outcome:
@@ -34,14 +38,22 @@ def judged(store: Store, *failures: F | None, advanced: bool = False, digests: t
     )
 
 
-@pytest.mark.parametrize("failure", [F.DIVERGED, F.DATA, F.CODE])
+@pytest.mark.parametrize("failure", [F.DIVERGED, F.DATA, F.CODE, F.CANCELLED])
 def test_what_would_end_the_same_way_stops_at_once(store: Store, failure: F) -> None:
     assert judged(store, failure) is Verdict.STOP
 
 
 @pytest.mark.parametrize(
     ("failure", "retries"),
-    [(F.KILLED, 3), (F.NODE_FAULT, 3), (F.OUT_OF_MEMORY, 1), (F.DAMAGED_INPUT, 1), (F.UNKNOWN, 2)],
+    [
+        (F.KILLED, 3),
+        (F.NODE_FAULT, 3),
+        (F.OUT_OF_MEMORY, 1),
+        (F.DAMAGED_INPUT, 1),
+        (F.UNKNOWN, 2),
+        (F.WALL_CLOCK, 2),
+        (F.PREEMPTED, 19),
+    ],
 )
 def test_each_class_has_its_budget_of_retries(store: Store, failure: F, retries: int) -> None:
     assert judged(store, *[failure] * retries) is Verdict.GO_ON
@@ -81,3 +93,49 @@ def test_attempts_before_a_resume_do_not_count(store: Store) -> None:
     failed = outcome(store, 1, F.CODE)
     assert verdict([failed], counted_from=failed.start.started_at - 1) is Verdict.STOP
     assert verdict([failed], counted_from=failed.start.started_at + 1) is Verdict.GO_ON
+
+
+def test_every_class_has_a_rule() -> None:
+    at_once = {F.DIVERGED, F.DATA, F.CODE, F.CANCELLED}
+    assert {*BUDGETS, *UNCOUNTED, *at_once} == set(F)
+    assert len(BUDGETS) + len(UNCOUNTED) + len(at_once) == len(F)
+
+
+def test_preemptions_and_time_limits_take_nothing_from_the_tries_after_a_real_failure(store: Store) -> None:
+    for failure, retries in ((F.KILLED, 3), (F.OUT_OF_MEMORY, 1), (F.UNKNOWN, 2)):
+        between = [F.PREEMPTED, F.WALL_CLOCK, F.INTERRUPTED, failure]
+        assert judged(store, *between * retries) is Verdict.GO_ON
+        assert judged(store, *between * (retries + 1)) is Verdict.STOP
+
+
+def test_restarts_that_the_plan_counts_on_are_allowed_on_top(store: Store) -> None:
+    limits = [outcome(store, number, F.WALL_CLOCK) for number in range(12)]
+    assert verdict(limits[:2]) is Verdict.GO_ON
+    assert verdict(limits[:3]) is Verdict.STOP
+    assert verdict(limits[:11], restarts=9) is Verdict.GO_ON
+    assert verdict(limits, restarts=9) is Verdict.STOP
+    assert verdict([outcome(store, number, F.KILLED) for number in range(4)], restarts=9) is Verdict.STOP
+
+
+def test_an_attempt_that_a_person_cancelled_goes_on_after_a_resume(store: Store) -> None:
+    cancelled = outcome(store, 3, F.CANCELLED)
+    assert verdict([cancelled]) is Verdict.STOP
+    assert verdict([cancelled], counted_from=cancelled.start.started_at + 1) is Verdict.GO_ON
+
+
+def test_memory_is_raised_once_after_it_ran_out_where_that_is_allowed(store: Store) -> None:
+    plain = toy_job("k", resources=Resources(memory_gib=32))
+    allowed = toy_job("k", resources=Resources(memory_gib=32, retry_memory_gib=64))
+    lower = toy_job("k", resources=Resources(memory_gib=32, retry_memory_gib=16))
+    ran_out = [outcome(store, 0, F.OUT_OF_MEMORY), outcome(store, 1, F.PREEMPTED)]
+    assert [memory_for(job, ran_out) for job in (plain, allowed, lower)] == [32, 64, 32]
+    assert memory_for(allowed, []) == memory_for(allowed, [outcome(store, 0, F.KILLED)]) == 32
+    assert memory_for(allowed, [*ran_out, outcome(store, 2, F.OUT_OF_MEMORY)]) == 64
+    assert verdict([*ran_out, outcome(store, 2, F.OUT_OF_MEMORY)]) is Verdict.STOP
+
+
+def test_no_mixture_of_failures_without_progress_goes_on_for_ever(store: Store) -> None:
+    counted = sorted(BUDGETS)
+    most = sum(budget.attempts for budget in BUDGETS.values())
+    outcomes = [outcome(store, number, failure) for number, failure in zip(range(8 * most), itertools.cycle(counted))]
+    assert any(verdict(outcomes[:length]) is Verdict.STOP for length in range(1, most + 1))

@@ -10,6 +10,7 @@ from jobs.state import Facts, JobStatus, State, graph_status, job_state
 from tests.jobs.toy import toy_job
 
 STUCK, QUEUED, RUNNING, UNKNOWN = ClusterState.STUCK, ClusterState.QUEUED, ClusterState.RUNNING, ClusterState.UNKNOWN
+ENDED = ClusterState.ENDED
 DONE = (State.DONE,)
 
 TABLE = [
@@ -26,6 +27,12 @@ TABLE = [
     (Facts(cluster=QUEUED), (State.RUNNING,), State.QUEUED),  # held back by the cluster itself
     (Facts(cluster=QUEUED), (State.FAILED,), State.BLOCKED),  # it would wait for ever
     (Facts(cluster=STUCK), (State.INTERRUPTED,), State.WAITING),  # the parent is tried again
+    (Facts(cluster=STUCK), (State.FAILED,), State.BLOCKED),
+    (Facts(cluster=STUCK, verdict=Verdict.STOP), DONE, State.FAILED),
+    (Facts(cluster=ENDED), DONE, State.READY),
+    (Facts(cluster=ENDED, verdict=Verdict.GO_ON), DONE, State.INTERRUPTED),
+    (Facts(cluster=ENDED, verdict=Verdict.STOP), DONE, State.FAILED),
+    (Facts(cluster=ENDED, live=True), DONE, State.RUNNING),  # slurmd is gone, its processes are not
     (Facts(cluster=RUNNING), DONE, State.RUNNING),
     (Facts(live=True), DONE, State.RUNNING),
     (Facts(live=True, cluster=QUEUED), DONE, State.RUNNING),
@@ -60,6 +67,13 @@ def test_a_result_outweighs_every_other_fact() -> None:
     for cluster, verdict, flag in itertools.product([None, *ClusterState], Verdict, [False, True]):
         facts = Facts(has_result=True, live=flag, cluster=cluster, unseen=flag, cancelled=flag, verdict=verdict)
         assert job_state(facts, (State.FAILED,)) is State.DONE
+
+
+def test_an_execution_that_ended_says_no_more_than_a_cluster_that_knows_nothing() -> None:
+    for verdict, flag, other in itertools.product(Verdict, [False, True], [False, True]):
+        facts = [Facts(cluster=cluster, verdict=verdict, cancelled=flag, unseen=other) for cluster in (None, ENDED)]
+        for parents in ((), DONE, (State.FAILED,), (State.RUNNING,)):
+            assert job_state(facts[0], parents) is job_state(facts[1], parents)
 
 
 def test_nothing_that_may_be_alive_is_ever_startable() -> None:

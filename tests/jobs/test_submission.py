@@ -47,7 +47,10 @@ def test_what_the_cluster_knows_is_not_sent_again() -> None:
 
 
 def test_the_room_in_the_queue_is_kept() -> None:
-    assert decided(dict.fromkeys("abc", State.READY), room=Room({"all": 2}, lambda _job: ["all"])) == [Submit("a"), Submit("b")]
+    assert decided(dict.fromkeys("abc", State.READY), room=Room({"all": 2}, lambda _job: ["all"])) == [
+        Submit("a"),
+        Submit("b"),
+    ]
     assert decided(dict.fromkeys("abc", State.READY), room=Room({"all": 0}, lambda _job: ["all"])) == []
 
 

@@ -15,23 +15,34 @@ import pytest
 
 from tests.slurm.lab import Accounting, Lab, Options
 from tests.slurm.lab.clients import CLIENT_VARIABLES
+from tests.slurm.lab.processes import alive
 
+ROOTS = Path(tempfile.gettempdir())
+"""Not pytest's own folder: the path of a unix socket has 107 characters at most."""
 WITHOUT_ACCOUNTING = Options(accounting=Accounting.NONE, nodes=2)
 
 
 @pytest.fixture(scope="session")
 def make_lab(worker_id: str) -> Iterator[Callable[[str, Options], Lab]]:
     """Starts another cluster, for settings that `Lab.conf` cannot give; it ends with the session at the latest."""
+    clear_abandoned()
     with ExitStack() as cleaning:
 
         def make(name: str, options: Options) -> Lab:
-            root = Path(tempfile.gettempdir()) / f"sw-{name}-{worker_id}-{os.getpid()}"  # sockets need a short path
-            lab = Lab(root, options)
+            lab = Lab(ROOTS / f"sw-test-{name}-{worker_id}-{os.getpid()}", options)
             cleaning.callback(lab.down)
             lab.up()
             return lab
 
         yield make
+
+
+def clear_abandoned() -> None:
+    """Ends this user's clusters whose test process is gone: a session that was killed could not."""
+    for root in ROOTS.glob("sw-test-*-*-*"):
+        pid = root.name.rpartition("-")[2]
+        if root.is_dir() and root.stat().st_uid == os.geteuid() and pid.isdigit() and not alive(int(pid)):
+            Lab(root).down()
 
 
 @pytest.fixture(scope="session")

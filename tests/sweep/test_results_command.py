@@ -74,9 +74,10 @@ def test_the_summary_is_on_stdout_and_the_remarks_on_stderr(done: Written, capsy
         "A100-h own",
         "shared",
     ]
-    assert len(lines) == 1 + 3 + 2
     assert lines[1].startswith("2m-b100-i50-dense-s1")
-    assert lines[-1] == "Scores are accuracy above chance; chance: vision 0.275, held-out 0.3, text 0.25."
+    assert lines[5] == "Scores are accuracy above chance; chance: vision 0.275, held-out 0.3, text 0.25."
+    assert lines[7].split() == ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"]
+    assert (results_folder(done) / "summary.txt").read_text().endswith("\n".join(lines[5:]) + "\n")
     assert err.splitlines()[0].startswith("best vision score: 2m-b100-i50-dense-s1, 2 epochs: 0.4")
 
 
@@ -128,7 +129,10 @@ def test_a_partial_sweep_says_what_is_missing(tmp_path: Path, capsys: Capture) -
     finish(written, [chain["pretrain"], chain["chains"][0]["finetune"], chain["chains"][0]["evaluate"]])
     code, out, err = command(written, capsys)
     assert code == 0
-    assert len(out.splitlines()) == 1 + 1 + 2
+    models, chances, hours = out.split("\n\n")
+    assert len(models.splitlines()) == 1 + 1
+    assert chances.startswith("Scores are accuracy above chance")
+    assert hours.splitlines()[-1].split() == ["all", "3/41", "41.0", "3.00", "1.86", "-"]
     assert "missing: 15 of 16 models (15 ready)" in err
     assert "no figure by branch, image_share, epochs: scores for fewer than two values so far" in err
     assert {path.name for path in results_folder(written).iterdir()} == TABLES

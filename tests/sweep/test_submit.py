@@ -166,11 +166,16 @@ def test_a_sweep_that_is_not_there_is_told_with_those_that_are(
     assert "not a safe name" in capsys.readouterr().err
 
 
-def test_a_sweep_for_a_cluster_runs_here_only_if_asked(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_for_a_cluster_runs_here_only_if_asked(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = [toy.toy_job("a"), toy.toy_job("wide", resources=Resources(cpus=99))]
     toy.plan(store, jobs, backend="slurm")
+    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
     assert sweep(store, "submit") == 1
-    assert "planned for slurm; try it on this machine with --backend local" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Slurm cannot be asked" in said
+    assert "run it on this machine with --backend local" in said
     assert sweep(store, "submit", "--backend", "local") == 1
     assert "1 jobs can never run here; the first, pretrain wide: it needs 99 CPU cores" in capsys.readouterr().err
 

@@ -82,7 +82,9 @@ def test_a_script_tells_its_tasks() -> None:
 def test_setup_lines_come_first_and_the_pinned_code_wins() -> None:
     resources = Resources(setup=("module load cuda", "export PYTHONPATH=/mine"))
     lines = batch_script(batch(resources=resources), launch()).splitlines()
-    assert lines.index("module load cuda") < next(i for i, line in enumerate(lines) if line.startswith("export PYTHONPATH=/store"))
+    assert lines.index("module load cuda") < next(
+        i for i, line in enumerate(lines) if line.startswith("export PYTHONPATH=/store")
+    )
     assert lines[-1].startswith("exec ")
 
 

@@ -14,6 +14,9 @@ SCHEDULER = (
     "bf_interval=1,bf_continue,bf_max_job_test=5000,bf_yield_interval=1000000"
 )
 
+READ_ONCE = frozenset({"maxarraysize"})
+"""Keys whose value slurmctld keeps from its first use to its end, whatever `scontrol reconfigure` says."""
+
 
 class Accounting(StrEnum):
     """Whether the cluster keeps records of jobs that it has forgotten."""
@@ -45,8 +48,8 @@ class Options:
     max_job_count: int = 10_000
     min_job_age: int = 300
     """How long a finished job stays visible to squeue, scontrol and dependencies."""
-    message_timeout: int = 10
-    """About how long a client waits for a dead controller."""
+    message_timeout: int = 5
+    """About how long a client waits for a dead controller (Slurm's default: 10)."""
     credential_expires: int = 5
     """A requeued job waits one second more than this; Slurm takes less than 5 for its default of 120."""
     kill_wait: int = 3
@@ -95,6 +98,12 @@ def slurm_conf(options: Options, layout: Layout, ports: Ports, *, user: str) -> 
         "PartitionName=urgent PriorityTier=10",
     ]
     return "\n".join(merged(lines, options.extra.splitlines())) + "\n"
+
+
+def needs_restart(before: str, after: str) -> bool:
+    """Whether slurmctld must be restarted when these extra lines take the place of those before."""
+    old, new = ({_subject(line): line.strip() for line in text.splitlines()} for text in (before, after))
+    return any(old.get(key) != new.get(key) for key in READ_ONCE)
 
 
 def merged(lines: list[str], extra: list[str]) -> list[str]:

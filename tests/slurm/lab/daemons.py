@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 from dataclasses import dataclass
 from functools import partial
@@ -126,9 +125,8 @@ class Daemons:
         port = self._port(name)
         if port is not None:
             return listens(port)
-        path = self.layout.database_socket if name == "db" else self.layout.munge_socket
-        with socket.socket(socket.AF_UNIX) as client:
-            return client.connect_ex(str(path)) == 0
+        # both listen before they write their pid file, and log an aborted connection for a probe that hangs up
+        return (self.layout.database_socket if name == "db" else self.layout.munge_socket).is_socket()
 
 
 def _munged(layout: Layout) -> list[str]:

@@ -21,7 +21,7 @@ SYSTEM_TABLES = (
 def server_command(layout: Layout) -> list[str]:
     """The server on the cluster's data folder; it stays in the foreground."""
     return [
-        *_basics(layout.database),
+        *_basics(layout.database, layout.temporary),
         f"--socket={layout.database_socket}",
         f"--pid-file={layout.pid_file('db')}",
         f"--log-error={layout.log_file('db')}",
@@ -45,7 +45,7 @@ def bootstrap(layout: Layout) -> None:
         "create database mysql;\nuse mysql;\nset @auth_root_socket=NULL;\nset @skip_auth_anonymous=1;\n"  # one a line
     )
     done = subprocess.run(
-        [*_basics(unfinished), "--bootstrap", "--skip-grant-tables"],
+        [*_basics(unfinished, layout.temporary), "--bootstrap", "--skip-grant-tables"],
         input=prelude + tables.read_text(),
         capture_output=True,
         text=True,
@@ -57,11 +57,12 @@ def bootstrap(layout: Layout) -> None:
     unfinished.rename(layout.database)
 
 
-def _basics(data: Path) -> list[str]:
+def _basics(data: Path, temporary: Path) -> list[str]:
     return [
         find_program("mariadbd"),
         "--no-defaults",  # first of all, mariadbd(8)
         f"--datadir={data}",
+        f"--tmpdir={temporary}",  # in a shared one, the start of a server removes the temporary tables of all others
         *(["--user=root"] if os.geteuid() == 0 else []),
         "--innodb-flush-method=nosync",
         "--innodb-flush-log-at-trx-commit=2",  # to the kernel at each commit: survives a kill of the server

@@ -11,7 +11,7 @@ from typing import Self
 from tests.slurm.lab.accounts import make_database
 from tests.slurm.lab.cancelling import cancel_all
 from tests.slurm.lab.clients import Clients
-from tests.slurm.lab.config import Accounting, Options, Ports
+from tests.slurm.lab.config import Accounting, Options, Ports, needs_restart
 from tests.slurm.lab.daemons import Daemons
 from tests.slurm.lab.errors import LabError
 from tests.slurm.lab.files import read_settings, saved_ports, write_files, write_slurm_conf
@@ -89,9 +89,13 @@ class Lab:
     def conf(self, extra: str) -> None:
         """Lines of slurm.conf that replace or join those of the options, until the next `conf` or `reset`.
 
-        Heeded at once, by the nodes too, without a restart; what names a plugin, a port or a node is not.
+        Heeded at once, by the nodes too; MaxArraySize costs seconds, for the controller must be restarted. What names a
+        plugin, a port or a node is not heeded.
         """
         write_slurm_conf(self.options, self.layout, self.ports, user=self.submit_user, extra=extra)
+        if needs_restart(self._extra, extra):
+            self.stop("ctld")
+            self.start("ctld")
         self._extra = extra
         self.output("scontrol", "reconfigure")
         self.wait_ready()

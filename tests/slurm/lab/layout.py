@@ -29,7 +29,7 @@ class Layout:
 
     def make(self, nodes: list[str]) -> None:
         """Makes the folders that the daemons expect to find."""
-        for folder in (self.etc, self.run, self.log, self.state, self.devices, *map(self.spool, nodes)):
+        for folder in (self.etc, self.run, self.log, self.state, self.devices, self.temporary, *map(self.spool, nodes)):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o755)  # munge clients of other users pass through, whatever the umask
 
@@ -56,6 +56,11 @@ class Layout:
     @property
     def database(self) -> Path:
         return self.root / "db"
+
+    @property
+    def temporary(self) -> Path:
+        """For the database server alone."""
+        return self.root / "tmp"
 
     @property
     def slurm_conf(self) -> Path:

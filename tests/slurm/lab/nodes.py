@@ -24,7 +24,7 @@ def node_states(clients: Clients) -> dict[str, str]:
 
 def wait_for_nodes(clients: Clients, names: Collection[str], wanted: Collection[str] = TAKES_JOBS) -> None:
     """Returns when all nodes are in a wanted state. Resumes those that were put aside."""
-    nudged = time.monotonic()
+    nudged = 0.0
 
     def settled() -> bool:
         nonlocal nudged
@@ -32,8 +32,9 @@ def wait_for_nodes(clients: Clients, names: Collection[str], wanted: Collection[
         for node, state in states.items():
             if state in PUT_ASIDE:
                 clients.run("scontrol", "update", f"nodename={node}", "state=resume")
-        if any(state.endswith("*") for state in states.values()) and time.monotonic() - nudged > NUDGE_SECONDS:
-            # a controller just restarted asks its nodes within a third of SlurmdTimeout; told to reconfigure, at once
+        unheard = any(state == "unknown" or state.endswith("*") for state in states.values())
+        if unheard and time.monotonic() - nudged > NUDGE_SECONDS:
+            # a controller just restarted asks its nodes in some seconds; told to reconfigure, at once
             clients.run("scontrol", "reconfigure")
             nudged = time.monotonic()
         return states.keys() == set(names) and set(wanted).issuperset(states.values())

@@ -16,7 +16,7 @@ MARK = "SWEEP_LAB"
 """Environment variable of every daemon: the root of its cluster."""
 
 
-def wait_for(what: str, happened: Callable[[], object], *, seconds: float, every: float = 0.02) -> None:
+def wait_for(what: str, happened: Callable[[], object], *, seconds: float = 30, every: float = 0.02) -> None:
     """Returns as soon as `happened()` is true; LabError when that takes longer than `seconds`."""
     deadline = time.monotonic() + seconds
     while not happened():

@@ -1,0 +1,124 @@
+import pytest
+
+from jobs.slurm.account_text import REQUIRED, allocated_gpus, fields_for, read_accounting, tasks_of
+from jobs.slurm.rows import AccountRow
+
+FIELDS = fields_for(["Reason", "JobID"])
+TRES = "billing=1,cpu=1,gres/gpu:a100=4,gres/gpu=4,mem=1G,node=1"
+NAME = "sw-aaaaaaaaaaaa-trunk-test"
+
+
+def line(*, job: str = "1_0", state: str = "COMPLETED", name: str = NAME, **others: str) -> str:
+    given = {
+        "submit": "1795401649",
+        "start": "1795401650",
+        "end": "1795401669",
+        "elapsed": "19",
+        "tres": TRES,
+        "cpus": "1",
+        "nodes": "n1",
+        "code": "0:0",
+        "reason": "None",
+    } | others
+    return "\x1f".join((job, state, *given.values(), name)) + "\n"
+
+
+def read(text: str) -> tuple[AccountRow, ...]:
+    answer = read_accounting(text, FIELDS)
+    assert answer.ok
+    return answer.rows
+
+
+def test_a_finished_execution_is_read_in_full() -> None:
+    assert read(line(state="FAILED", code="3:0")) == (
+        AccountRow(
+            id="1_0",
+            name=NAME,
+            state="FAILED",
+            submitted_at=1795401649.0,
+            started_at=1795401650.0,
+            ended_at=1795401669.0,
+            elapsed_seconds=19,
+            gpus=4,
+            cpus=1,
+            nodes="n1",
+            exit_code=3,
+        ),
+    )
+
+
+def test_a_cancellation_names_who_did_it() -> None:
+    row = read(line(state="CANCELLED by 1000", code="0:15"))[0]
+    assert (row.state, row.by_uid, row.signal) == ("CANCELLED", "1000", 15)
+
+
+def test_a_job_that_never_started_has_neither_times_nor_nodes() -> None:
+    row = read(line(state="PENDING", start="Unknown", end="Unknown", elapsed="0", tres="", nodes="None assigned"))[0]
+    assert (row.started_at, row.ended_at, row.gpus, row.nodes) == (0.0, 0.0, 0, "")
+
+
+def test_requeued_executions_share_an_id() -> None:
+    rows = read(line(state="REQUEUED", elapsed="3") + line(submit="1795401700", elapsed="6"))
+    assert [(row.id, row.state, row.elapsed_seconds) for row in rows] == [
+        ("1_0", "REQUEUED", 3),
+        ("1_0", "COMPLETED", 6),
+    ]
+
+
+def test_pending_tasks_of_an_array_are_left_to_squeue() -> None:
+    assert read(line(job="1_[5-9]", state="PENDING")) == ()
+
+
+def test_tasks_that_were_cancelled_before_they_began_are_told_one_by_one() -> None:
+    rows = read(line(job="36_[0,2-3]", state="CANCELLED by 0", nodes="None assigned", tres="", elapsed="0"))
+    assert [row.id for row in rows] == ["36_0", "36_2", "36_3"]
+    assert {row.state for row in rows} == {"CANCELLED"}
+
+
+@pytest.mark.parametrize(
+    ("job", "tasks"),
+    [
+        ("3_[2-3%2]", ["3_2", "3_3"]),
+        ("3_[0-6:3]", ["3_0", "3_3", "3_6"]),
+        ("3_[1,4-5,...]", ["3_1", "3_4", "3_5"]),
+        ("3_[1,4-", ["3_1"]),
+        ("3", []),
+    ],
+)
+def test_array_expressions(job: str, tasks: list[str]) -> None:
+    assert list(tasks_of(job)) == tasks
+
+
+@pytest.mark.parametrize(
+    ("tres", "gpus"),
+    [
+        (TRES, 4),
+        ("cpu=8,gres/gpu=16,node=2", 16),
+        ("cpu=8,gres/gpu:a100=2,gres/gpu:h100=1", 3),
+        ("cpu=8,gres/gpumem=80,node=2", 0),
+        ("", 0),
+    ],
+)
+def test_devices_are_counted_once(tres: str, gpus: int) -> None:
+    assert allocated_gpus(tres) == gpus
+
+
+def test_fields_that_a_version_lacks_are_not_asked_for() -> None:
+    assert fields_for([]) == (*REQUIRED, "JobName")
+    assert fields_for(["jobid", "reason", "failednode"]) == (*REQUIRED, "Reason", "FailedNode", "JobName")
+
+
+def test_a_version_that_knows_the_failed_node_is_believed() -> None:
+    fields = fields_for(["Reason", "FailedNode"])
+    text = line(state="NODE_FAIL", name=f"n2\x1f{NAME}")
+    row = read_accounting(text, fields).rows[0]
+    assert (row.failed_node, row.name) == ("n2", NAME)
+
+
+def test_text_that_breaks_off_is_no_answer() -> None:
+    assert not read_accounting(line()[:-1], FIELDS).ok
+
+
+def test_a_foreign_name_with_a_line_break_harms_no_other_row() -> None:
+    rows = read(line(name="new\nline\x1fx") + line(job="2_0"))
+    assert [row.id for row in rows] == ["1_0", "2_0"]

@@ -1,0 +1,451 @@
+"""The client beside stand-ins for Slurm's programs: what it asks, and what it makes of answers, silence and errors."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient, joined, together
+from jobs.slurm.patience import Patience
+from jobs.slurm.programs import Output, asking_environment, ignored_variables, run_program, sending_environment
+from jobs.slurm.refusals import judge
+from jobs.slurm.setting_text import read_config, read_records, read_table
+
+QUICK = Patience(call=1.0, submit=1.0)
+RUNNING = "7_0\x1fRUNNING\x1fNone\x1f(null)\x1fann\x1fnormal\x1fvision\x1fgpu\x1f100\x1f200\x1fn1\x1f1\x1ftrain\n"
+NAME = "sw-aaaaaaaaaaaa-trunk-demo"
+
+
+class Programs:
+    """A folder of stand-ins, ahead of everything else on PATH, and what they were called with."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = {"PATH": f"{root}:{os.environ['PATH']}", "HOME": str(root)}
+
+    def add(self, name: str, script: str) -> None:
+        """A program that notes its arguments, a line each, and goes on with `script`."""
+        path = self.root / name
+        path.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >> {self.root}/{name}.calls\n{script}\n')
+        path.chmod(0o755)
+
+    def prints(self, name: str, text: str) -> None:
+        (self.root / f"{name}.text").write_text(text)
+        self.add(name, f"cat {self.root}/{name}.text")
+
+    def arguments(self, name: str) -> list[str]:
+        return (self.root / f"{name}.calls").read_text().splitlines()
+
+    def client(self, patience: Patience = QUICK, **variables: str) -> SlurmClient:
+        return SlurmClient(patience, self.environment | variables)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    return Programs(tmp_path)
+
+
+# --- environment and time limits
+
+
+def test_personal_settings_reach_no_program() -> None:
+    personal = {
+        "SQUEUE_FORMAT": "%i",
+        "SACCT_FORMAT": "x",
+        "SBATCH_QOS": "q",
+        "SLURM_JOB_ID": "3",
+        "SLURM_CLUSTERS": "b",
+    }
+    asked = asking_environment(personal | {"SLURM_CONF": "/c", "HOME": "/h"})
+    assert asked["SLURM_CONF"] == "/c"
+    assert asked["HOME"] == "/h"
+    assert not set(asked) & set(personal)
+    assert (asked["SLURM_TIME_FORMAT"], asked["LC_ALL"], asked["TZ"]) == ("%s", "C.UTF-8", "UTC")
+    assert ignored_variables(personal | {"SLURM_CONF": "/c"}) == sorted(personal)
+
+
+def test_sbatch_gives_its_jobs_no_strange_clock() -> None:
+    assert "TZ" not in sending_environment({"SLURM_CONF": "/c"})
+    assert sending_environment({"TZ": "Asia/Tokyo", "SBATCH_QOS": "q"}) == {"TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}
+
+
+def test_a_program_that_hangs_is_ended_with_its_children(programs: Programs) -> None:
+    programs.add("squeue", f"echo half; sleep 60 & echo $! > {programs.root}/child; wait")
+    started = time.monotonic()
+    answer = programs.client().queue(["ann"])
+    assert time.monotonic() - started < 4
+    assert answer.problem == "squeue gave no answer within 1 s"
+    assert answer.rows == ()
+    child = int((programs.root / "child").read_text())
+    assert not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text()
+
+
+def test_a_program_that_is_not_there_is_a_problem_in_words(tmp_path: Path) -> None:
+    output = run_program(["squeue"], environment={"PATH": str(tmp_path)}, limit=1)
+    assert output.problem == "squeue cannot be run: No such file or directory"
+    assert not output.started
+
+
+def test_a_script_is_given_whole_and_unchanged(programs: Programs) -> None:
+    programs.add("sbatch", f"cat > {programs.root}/script; echo 7")
+    script = "#!/bin/bash\n" + "echo 'ä $(x) `y`' # filler\n" * 20_000
+    assert programs.client().submit([], script) == Sent("7")
+    assert (programs.root / "script").read_text() == script
+
+
+# --- squeue and sacct
+
+
+def test_one_squeue_asks_for_everybody(programs: Programs) -> None:
+    programs.prints("squeue", RUNNING)
+    answer = programs.client().queue({"bob", "ann"})
+    assert answer.ok
+    assert [row.id for row in answer.rows] == ["7_0"]
+    assert {"--array", "--all", "--noheader", "--user=ann,bob"} <= set(programs.arguments("squeue"))
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (
+            "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1",
+            "slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
+        ),
+        (
+            "echo 'squeue: fatal: Unable to process configuration file' >&2; exit 1",
+            "Unable to process configuration file",
+        ),
+        ("exit 3", "squeue ended with code 3 and said nothing"),
+        ("echo 'squeue: error: Invalid user: ann' >&2", "squeue: error: Invalid user: ann"),
+        ("printf 7_0", "squeue's answer breaks off"),
+    ],
+)
+def test_an_answer_that_is_not_the_whole_truth_is_a_problem(programs: Programs, script: str, problem: str) -> None:
+    programs.add("squeue", script)
+    answer = programs.client().queue(["ann"])
+    assert answer.problem == problem
+    assert answer.rows == ()
+
+
+ROW = "7_0\x1fCOMPLETED\x1f100\x1f200\x1f300\x1f100\x1fgres/gpu=4\x1f8\x1fn1\x1f0:0\x1f"
+KNOWS_REASON = 'if [ "$1" = --helpformat ]; then echo "JobID  State JobName  Reason"; exit; fi'
+
+
+def test_sacct_is_asked_for_the_fields_that_it_knows(programs: Programs) -> None:
+    (programs.root / "rows").write_text(f"{ROW}None\x1f{NAME}\n")
+    programs.add("sacct", f"{KNOWS_REASON}; cat {programs.root}/rows")
+    client = programs.client()
+    answer = client.accounting(["7", "8"], 100_000.0)
+    assert answer.ok
+    assert answer.rows[0].name == NAME
+    assert client.accounting(["9"], 100_000.0).ok
+    arguments = programs.arguments("sacct")
+    assert {"--duplicates", "--allocations", "--jobs=7,8", "--starttime=uts96400"} <= set(arguments)
+    assert arguments.count("--helpformat") == 1
+    assert "FailedNode" not in "".join(arguments)
+
+
+def test_without_a_list_of_fields_only_those_of_every_version_are_asked_for(programs: Programs) -> None:
+    (programs.root / "rows").write_text(f"{ROW}{NAME}\n")
+    programs.add("sacct", f'if [ "$1" = --helpformat ]; then exit 1; fi; cat {programs.root}/rows')
+    assert programs.client().accounting(["7"], 0.0).rows[0].state == "COMPLETED"
+
+
+def test_accounting_that_is_switched_off_is_absent_and_one_that_fails_is_not(programs: Programs) -> None:
+    programs.add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert programs.client().accounting(["7"], 0.0).absent
+    programs.add("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
+    answer = programs.client().accounting(["7"], 0.0)
+    assert answer.problem == "Problem talking to the database: Connection refused"
+    assert not answer.absent
+
+
+def test_nothing_to_ask_is_not_asked(programs: Programs) -> None:
+    programs.add("sacct", "exit 1")
+    assert programs.client().accounting([], 0.0).ok
+    assert not (programs.root / "sacct.calls").exists()
+
+
+def test_a_batch_is_looked_up_by_its_name(programs: Programs) -> None:
+    programs.add("sacct", "true")
+    assert programs.client().accounting_by_name([NAME], 0.0).ok
+    assert {f"--name={NAME}", "--allusers"} <= set(programs.arguments("sacct"))
+
+
+def test_ten_thousand_ids_are_one_call(programs: Programs) -> None:
+    programs.add("sacct", "true")
+    ids = [str(number) for number in range(1_000_000, 1_020_000)]
+    assert programs.client().accounting(ids, 0.0).ok
+    lists = [word.removeprefix("--jobs=") for word in programs.arguments("sacct") if word.startswith("--jobs=")]
+    assert len(lists) == 2
+    assert ",".join(lists).split(",") == ids
+    assert programs.arguments("sacct").count("--noheader") == 1
+
+
+def test_two_programs_that_hang_cost_one_time_limit(programs: Programs) -> None:
+    """snakemake-executor-plugin-slurm#207: an outage must not hang the run."""
+    for name in ("squeue", "sacct"):
+        programs.add(name, "exec sleep 60")
+    programs.add("sacct", f"{KNOWS_REASON}; exec sleep 60")
+    started = time.monotonic()
+    queue, accounting = programs.client().ask(["ann"], ["7"], 0.0)
+    assert time.monotonic() - started < 1.9
+    assert queue.problem == "squeue gave no answer within 1 s"
+    assert accounting.problem == "sacct gave no answer within 1 s"
+
+
+def test_both_answers_of_a_healthy_cluster(programs: Programs) -> None:
+    programs.prints("squeue", RUNNING)
+    (programs.root / "rows").write_text(f"{ROW}None\x1f{NAME}\n")
+    programs.add("sacct", f"{KNOWS_REASON}; cat {programs.root}/rows")
+    queue, accounting = programs.client().ask(["ann"], ["7"], 0.0)
+    assert (len(queue.rows), len(accounting.rows)) == (1, 1)
+
+
+# --- sbatch
+
+
+def said(errors: str = "", text: str = "", returncode: int | None = 1) -> Output:
+    return Output(text=text, errors=errors, problem="" if returncode == 0 else "x", returncode=returncode, started=True)
+
+
+def failed(reason: str, first: str = "") -> Output:
+    before = f"sbatch: error: {first}\n" if first else ""
+    return said(f"{before}sbatch: error: Batch job submission failed: {reason}\n")
+
+
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
+@pytest.mark.parametrize("text", ["123\n", "123;alpha\n", "Welcome!\n---\n123\n"])
+def test_the_id_is_read_with_and_without_a_cluster(text: str) -> None:
+    assert judge(said(text=text, returncode=0)) == Sent("123")
+
+
+def test_an_id_counts_even_if_sbatch_was_ended_after_it() -> None:
+    assert judge(said(text="123\n", returncode=124)) == Sent("123")
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        (failed(POLICY, "QOSMaxSubmitJobPerUserLimit"), RefusalKind.LIMIT),
+        (failed(POLICY, "AssocGrpSubmitJobsLimit"), RefusalKind.LIMIT),
+        (failed(POLICY), RefusalKind.LIMIT),
+        (failed(POLICY, "QOSMaxWallDurationPerJobLimit"), RefusalKind.INVALID),
+        (failed(POLICY, "QOSMaxGRESPerJob"), RefusalKind.INVALID),
+        (
+            failed("Resource temporarily unavailable", "Slurm temporarily unable to accept job, sleeping and retrying"),
+            RefusalKind.FULL,
+        ),
+        (failed("Unable to create job record, try again"), RefusalKind.FULL),
+        (failed("System submissions disabled"), RefusalKind.FULL),
+        (said("sbatch: fatal: Unable to process configuration file\n"), RefusalKind.FULL),
+        (failed("Invalid partition name specified", "invalid partition specified: nope"), RefusalKind.INVALID),
+        (failed("Invalid qos specification"), RefusalKind.INVALID),
+        (failed("Invalid account or account/partition combination specified"), RefusalKind.INVALID),
+        (failed("Requested node configuration is not available"), RefusalKind.INVALID),
+        (failed("Requested time limit is invalid (missing or exceeds some limit)"), RefusalKind.INVALID),
+        (failed("Invalid job array specification"), RefusalKind.INVALID),
+        (failed("Job dependency problem"), RefusalKind.INVALID),
+        (failed("Unspecified error", "You must give an account"), RefusalKind.INVALID),
+        (said("sbatch: error: Invalid --time specification\n", returncode=255), RefusalKind.INVALID),
+        (said("sbatch: unrecognized option '--bogus'\nTry \"sbatch --help\"\n", returncode=255), RefusalKind.INVALID),
+        (said("timeout: failed to run command 'sbatch': No such file\n", returncode=127), RefusalKind.INVALID),
+        (Output(problem="timeout cannot be run: No such file or directory"), RefusalKind.INVALID),
+    ],
+)
+def test_a_known_text_is_a_sure_refusal(output: Output, kind: RefusalKind) -> None:
+    """sisyphus#241: a full queue is no failure of a job."""
+    answer = judge(output)
+    assert isinstance(answer, Refusal)
+    assert answer.kind is kind
+    assert "\n" not in answer.reason
+    assert answer.reason
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        failed("Unable to contact slurm controller (connect failure)"),
+        failed("Socket timed out on send/recv operation"),
+        failed("Zero Bytes were transmitted or received"),
+        failed("Invalid authentication credential"),
+        failed("Slurm internal error, contact system administrator"),
+        failed("Something new"),
+        said("sbatch: error: something else\n"),
+        said(returncode=124),
+        said("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n", returncode=124),
+        said(returncode=137),
+        said(returncode=None),
+        said(returncode=-9),
+        said(returncode=0),
+        said(text="Submitted\n", returncode=0),
+        said(text="12\n13\n", returncode=0),
+        said(text="12", returncode=0),
+        said(failed(POLICY).errors, text="12;"),
+    ],
+)
+def test_everything_else_is_doubt(output: Output) -> None:
+    """aiida-core#3404, nextflow#970: it may have gone through."""
+    answer = judge(output)
+    assert isinstance(answer, NoAnswer)
+    assert answer.reason
+    assert "\n" not in answer.reason
+
+
+def test_the_reason_names_the_limit_in_one_line() -> None:
+    answer = judge(failed(POLICY, "QOSMaxSubmitJobPerUserLimit"))
+    assert isinstance(answer, Refusal)
+    assert answer.reason == f"{POLICY}; QOSMaxSubmitJobPerUserLimit"
+
+
+def test_an_sbatch_that_hangs_is_doubt_and_is_ended(programs: Programs) -> None:
+    programs.add("sbatch", f"echo $$ > {programs.root}/pid; exec sleep 60")
+    answer = programs.client().submit(["--array=0"], "#!/bin/bash\n")
+    assert isinstance(answer, NoAnswer)
+    pid = int((programs.root / "pid").read_text())
+    assert not Path(f"/proc/{pid}").exists()
+    assert programs.arguments("sbatch") == ["--parsable", "--array=0"]
+
+
+def test_an_sbatch_whose_sweep_was_killed_ends_all_the_same(programs: Programs) -> None:
+    programs.add("sbatch", f"echo $$ > {programs.root}/new; mv {programs.root}/new {programs.root}/pid; exec sleep 60")
+    code = (
+        "from jobs.slurm.client import SlurmClient; from jobs.slurm.patience import Patience;"
+        f"SlurmClient(Patience(submit=2), {programs.environment!r}).submit([], '#!/bin/bash')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as submitting:
+        wait_until((programs.root / "pid").exists)
+        submitting.send_signal(signal.SIGKILL)
+    pid = int((programs.root / "pid").read_text())
+    assert is_alive(pid)  # an orphan
+    wait_until(lambda: not is_alive(pid))
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_ctrl_c_leaves_no_program_behind(programs: Programs) -> None:
+    programs.add("squeue", f"echo $$ > {programs.root}/pid; exec sleep 60")
+    interrupt = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        programs.client(Patience(call=30)).queue(["ann"])
+    interrupt.join()
+    assert not is_alive(int((programs.root / "pid").read_text()))
+
+
+# --- scancel, scontrol, sacctmgr
+
+
+def test_tasks_of_one_array_are_cancelled_together(programs: Programs) -> None:
+    programs.add("scancel", "true")
+    assert programs.client().cancel(["8", "7_2", "7_0", "9_1"], state="PENDING") == ""
+    assert programs.arguments("scancel") == ["--state=PENDING", "8", "7_[0,2]", "9_[1]"]
+
+
+def test_a_signal_for_the_batch_process_alone(programs: Programs) -> None:
+    programs.add("scancel", "echo 'scancel: error: Kill job error on job id 7: Access denied' >&2; exit 1")
+    problem = programs.client().cancel(["7_0"], signal="TERM", batch=True, full=True)
+    assert problem == "Kill job error on job id 7: Access denied"
+    assert programs.arguments("scancel") == ["--signal=TERM", "--batch", "--full", "7_[0]"]
+
+
+def test_a_job_that_is_gone_already_is_cancelled(programs: Programs) -> None:
+    gone = "scancel: error: Kill job error on job id 7_1: Invalid job id specified"
+    programs.add("scancel", f"echo '{gone}' >&2; exit 1")
+    assert programs.client().cancel(["7_1"], state="PENDING") == ""
+    other = "scancel: error: Kill job error on job id 7_2: Access/permission denied"
+    programs.add("scancel", f"echo '{other}' >&2; echo '{gone}' >&2; exit 1")
+    assert programs.client().cancel(["7_1", "7_2"]) == "Kill job error on job id 7_2: Access/permission denied"
+    programs.add("scancel", "sleep 60")
+    assert programs.client().cancel(["7_1"]) == "scancel gave no answer within 1 s"
+
+
+def test_nothing_to_cancel_calls_nothing(programs: Programs) -> None:
+    programs.add("scancel", "true")
+    assert programs.client().cancel([]) == ""
+    assert not (programs.root / "scancel.calls").exists()
+
+
+def test_lists_are_split_where_an_argument_would_be_too_long() -> None:
+    assert list(joined(["c", "a", "b", "a"], longest=3)) == ["a,b", "c"]
+    assert list(joined([])) == []
+    assert list(together([])) == []
+    many = list(together([f"7_{index}" for index in range(30_000)]))
+    assert len(many) == 2
+    assert max(map(len, many)) < 131_072
+
+
+def test_jobs_are_changed_and_requeued(programs: Programs) -> None:
+    programs.add("scontrol", "true")
+    client = programs.client()
+    assert client.update("7_0", dependency="afterok:9") == ""
+    assert client.requeue("7_0") == ""
+    assert programs.arguments("scontrol") == ["update", "jobid=7_0", "dependency=afterok:9", "requeue", "7_0"]
+
+
+def test_a_script_that_the_controller_forgot_is_none(programs: Programs) -> None:
+    programs.add("scontrol", "echo '#!/bin/bash'")
+    assert programs.client().batch_script("7_0") == "#!/bin/bash\n"
+    assert programs.arguments("scontrol") == ["write", "batch_script", "7", "-"]
+    programs.add("scontrol", "echo 'job script retrieval failed: Invalid job id specified' >&2; exit 1")
+    assert programs.client().batch_script("7") is None
+
+
+def test_settings_are_read_as_tables(programs: Programs) -> None:
+    programs.prints("scontrol", "Configuration data as of now\nMaxJobCount             = 10000\nMaxArraySize = 1001\n")
+    assert programs.client().config().rows == ({"MaxJobCount": "10000", "MaxArraySize": "1001"},)
+    programs.prints("sacctmgr", "normal|\ncapped|5\n")
+    client = programs.client()
+    assert client.qos(["Name", "MaxSubmitPU"]).rows[1] == {"Name": "capped", "MaxSubmitPU": "5"}
+    assert client.associations("ann", ["Account", "QOS"]).ok
+    assert {"--readonly", "user=ann", "format=Account,QOS"} <= set(programs.arguments("sacctmgr"))
+    programs.add("sacctmgr", "echo 'You are not running a supported accounting_storage plugin' >&2; exit 1")
+    assert client.qos(["Name"]).absent
+
+
+def test_partitions_are_read_one_a_line(programs: Programs) -> None:
+    programs.prints("scontrol", "PartitionName=main MaxTime=UNLIMITED TRES=cpu=256,gres/gpu=32\nPartitionName=short\n")
+    assert programs.client().partitions().rows == (
+        {"PartitionName": "main", "MaxTime": "UNLIMITED", "TRES": "cpu=256,gres/gpu=32"},
+        {"PartitionName": "short"},
+    )
+
+
+def test_values_keep_their_spaces_and_equal_signs() -> None:
+    assert read_records("NodeName=n1 Reason=disk is full [root@x] State=DOWN\n\n") == (
+        {"NodeName": "n1", "Reason": "disk is full [root@x]", "State": "DOWN"},
+    )
+    text = "SchedulerParameters = bf_interval=5,defer\nBootTime = x\nBootTime = y\nSlurmctld(primary) at vm is UP\n"
+    assert read_config(text) == ({"SchedulerParameters": "bf_interval=5,defer", "BootTime": "x"},)
+    assert read_table("a|b\nodd\n", ["One", "Two"]) == ({"One": "a", "Two": "b"},)
+
+
+def test_the_environment_of_the_moment_is_used_unless_one_is_given(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.add("squeue", f"env > {programs.root}/seen")
+    monkeypatch.setenv("PATH", programs.environment["PATH"])
+    monkeypatch.setenv("SLURM_CONF", "/somewhere/slurm.conf")
+    assert SlurmClient().queue(["ann"]).ok
+    seen: Mapping[str, str] = dict(line.split("=", 1) for line in (programs.root / "seen").read_text().splitlines())
+    assert seen["SLURM_CONF"] == "/somewhere/slurm.conf"

@@ -1,0 +1,434 @@
+"""What answers of squeue and sacct mean: as tables, and as properties of any answers whatever."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.cluster import ClusterState
+from jobs.records import FailureClass
+from jobs.slurm.batch import KnownBatch
+from jobs.slurm.observe import GONE, Seen, observe
+from jobs.slurm.patience import Patience
+from jobs.slurm.rows import AccountRow, Answer, QueueRow
+
+PATIENCE = Patience(doubt=120, absent=60, look_again=10)
+SENT = 1000.0
+NOW = 2000.0
+NAME = "sw-aaaaaaaaaaaa-finetune-demo"
+OTHER = "sw-bbbbbbbbbbbb-finetune-demo"
+KEY = "k0"
+
+DOWN: Answer[QueueRow] = Answer(problem="Unable to contact slurm controller (connect failure)")
+NO_SACCT: Answer[AccountRow] = Answer(problem="Problem talking to the database: Connection refused")
+SWITCHED_OFF: Answer[AccountRow] = Answer(problem="Slurm accounting storage is disabled", absent=True)
+NOTHING: Answer[AccountRow] = Answer()
+
+QUEUED, RUNNING, STUCK, ENDED, UNKNOWN = (
+    ClusterState.QUEUED,
+    ClusterState.RUNNING,
+    ClusterState.STUCK,
+    ClusterState.ENDED,
+    ClusterState.UNKNOWN,
+)
+
+
+def batch(name: str = NAME, *, id: str = "7", sent_at: float = SENT, keys: str = KEY) -> KnownBatch:
+    tasks = dict(enumerate(keys.split()))
+    return KnownBatch(
+        name=name,
+        phase="finetune",
+        tasks=tasks,
+        user="ann",
+        intended_at=sent_at - 1,
+        id=id,
+        sent_at=sent_at if id else 0,
+    )
+
+
+def live(state: str, reason: str = "", *, id: str = "7_0", name: str = NAME, dependency: str = "") -> QueueRow:
+    return QueueRow(id=id, name=name, user="ann", state=state, reason=reason, dependency=dependency)
+
+
+def run(state: str, *, id: str = "7_0", name: str = NAME, ended_at: float = 1500.0, **others: Any) -> AccountRow:
+    row = AccountRow(
+        id=id,
+        name=name,
+        state=state,
+        submitted_at=SENT,
+        started_at=1200.0,
+        ended_at=ended_at,
+        elapsed_seconds=300,
+        gpus=4,
+        cpus=8,
+        nodes="n1",
+    )
+    return row._replace(**others)
+
+
+def queue(*rows: QueueRow) -> Answer[QueueRow]:
+    return Answer(rows=rows)
+
+
+def sacct(*rows: AccountRow) -> Answer[AccountRow]:
+    return Answer(rows=rows)
+
+
+def look(
+    squeue: Answer[QueueRow],
+    accounting: Answer[AccountRow] = NOTHING,
+    *batches: KnownBatch,
+    now: float = NOW,
+    seen_absent: Mapping[str, float] | None = None,
+) -> Seen:
+    return observe(
+        batches or (batch(),), squeue, accounting, now=now, patience=PATIENCE, sweep="demo", seen_absent=seen_absent
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "state", "message"),
+    [
+        (live("PENDING", "Resources"), QUEUED, "waits for GPUs or nodes"),
+        (
+            live("PENDING", "Dependency", dependency="aftercorr:6_*(unfulfilled)"),
+            QUEUED,
+            "waits for the job before it (6)",
+        ),
+        (live("PENDING", "DependencyNeverSatisfied"), STUCK, "never: the job before it did not end well"),
+        (live("PENDING", "Dependency", dependency="afterok:6_0(failed)"), STUCK, "waits for the job before it (6_0)"),
+        (
+            live("PENDING", "Dependency", dependency="afterok:6(failed)?afterok:8"),
+            QUEUED,
+            "waits for the job before it (6, 8)",
+        ),
+        (live("PENDING", "BeginTime"), QUEUED, "waits for its earliest start time"),
+        (live("REQUEUED"), QUEUED, "requeued"),
+        (live("REQUEUE_HOLD"), QUEUED, "requeued and held (scontrol release lets it go on)"),
+        (live("RUNNING"), RUNNING, ""),
+        (live("COMPLETING"), RUNNING, "ending"),
+        (live("CONFIGURING"), RUNNING, "its nodes are being prepared"),
+        (live("SUSPENDED"), RUNNING, "suspended"),
+        (live("TELEPORTING"), UNKNOWN, "in a state unknown here: TELEPORTING"),
+    ],
+)
+@pytest.mark.parametrize("accounting", [NOTHING, NO_SACCT, SWITCHED_OFF, sacct(run("FAILED"))])
+def test_a_live_row_outweighs_all_that_is_older(
+    row: QueueRow, state: ClusterState, message: str, accounting: Answer[AccountRow]
+) -> None:
+    seen = look(queue(row), accounting).observations[KEY]
+    assert (seen.state, seen.message, seen.id) == (state, message, "7_0")
+
+
+FIRST_LOOK: Mapping[str, float] = {}
+LONG_MISSED = {KEY: NOW - 10}
+JUST_MISSED = {KEY: NOW - 9}
+
+
+@pytest.mark.parametrize(
+    ("squeue", "accounting", "missed", "state"),
+    [
+        # squeue answers, sacct knows the end
+        (queue(), sacct(run("COMPLETED")), FIRST_LOOK, ENDED),
+        (queue(), sacct(run("CANCELLED", by_uid="0")), FIRST_LOOK, ENDED),
+        (queue(), sacct(run("PREEMPTED")), FIRST_LOOK, ENDED),
+        (queue(), sacct(run("PREEMPTED", ended_at=NOW - 9)), FIRST_LOOK, UNKNOWN),
+        (queue(), sacct(run("REQUEUED", ended_at=NOW - 10)), FIRST_LOOK, ENDED),
+        (queue(), sacct(run("NODE_FAIL", ended_at=NOW - 1)), FIRST_LOOK, UNKNOWN),
+        # squeue answers, sacct knows no end
+        (queue(), sacct(run("RUNNING", ended_at=0.0)), FIRST_LOOK, UNKNOWN),
+        (queue(), sacct(run("RUNNING", ended_at=0.0)), LONG_MISSED, ENDED),
+        (queue(), NOTHING, FIRST_LOOK, UNKNOWN),
+        (queue(), NOTHING, JUST_MISSED, UNKNOWN),
+        (queue(), NOTHING, LONG_MISSED, ENDED),
+        (queue(), NO_SACCT, FIRST_LOOK, UNKNOWN),
+        (queue(), NO_SACCT, LONG_MISSED, ENDED),
+        (queue(), SWITCHED_OFF, FIRST_LOOK, UNKNOWN),
+        (queue(), SWITCHED_OFF, LONG_MISSED, ENDED),
+        # the same id under another name is another job
+        (queue(live("RUNNING", name="train")), sacct(run("COMPLETED", name="train")), FIRST_LOOK, UNKNOWN),
+        # squeue fails
+        (DOWN, sacct(run("COMPLETED")), FIRST_LOOK, ENDED),
+        (DOWN, sacct(run("PREEMPTED")), LONG_MISSED, UNKNOWN),
+        (DOWN, sacct(run("RUNNING", ended_at=0.0)), LONG_MISSED, UNKNOWN),
+        (DOWN, NOTHING, LONG_MISSED, UNKNOWN),
+        (DOWN, NO_SACCT, LONG_MISSED, UNKNOWN),
+        (DOWN, SWITCHED_OFF, LONG_MISSED, UNKNOWN),
+    ],
+)
+def test_a_job_that_is_not_in_the_queue(
+    squeue: Answer[QueueRow], accounting: Answer[AccountRow], missed: Mapping[str, float], state: ClusterState
+) -> None:
+    assert look(squeue, accounting, seen_absent=missed).observations[KEY].state is state
+
+
+def test_two_looks_that_agree_end_a_job_that_nobody_knows() -> None:
+    first = look(queue())
+    assert first.absent == {KEY: NOW}
+    second = look(queue(), seen_absent=first.absent, now=NOW + 10)
+    assert second.observations[KEY].message == GONE
+    assert not second.absent
+
+
+def test_a_failed_look_is_no_look() -> None:
+    first = look(queue())
+    failed = look(DOWN, seen_absent=first.absent, now=NOW + 10)
+    assert failed.absent == first.absent
+    assert failed.observations[KEY].message == f"squeue: {DOWN.problem}"
+
+
+def test_a_job_just_sent_is_not_missed_yet() -> None:
+    fresh = batch(sent_at=NOW - 59)
+    assert look(queue(), NOTHING, fresh, seen_absent={KEY: NOW - 30}).observations[KEY].state is UNKNOWN
+
+
+def test_an_absence_before_it_was_sent_once_more_does_not_count() -> None:
+    again = batch(OTHER, id="8", sent_at=NOW - 100)
+    seen = look(queue(), NOTHING, batch(), again, seen_absent={KEY: NOW - 500})
+    assert seen.observations[KEY].state is UNKNOWN
+    assert seen.absent == {KEY: NOW}
+
+
+def test_a_recycled_id_is_not_ours() -> None:
+    """submitit#1660, seen in slurm.md: a crashed controller gives acknowledged ids to other jobs."""
+    seen = look(queue(live("RUNNING", name="somebody-elses")), seen_absent=LONG_MISSED)
+    assert seen.observations[KEY].state is ENDED
+
+
+def test_the_exit_code_is_passed_on_where_slurm_knows_it() -> None:
+    assert look(queue(), sacct(run("FAILED", exit_code=75))).observations[KEY].returncode == 75
+    assert look(queue(), sacct(run("COMPLETED"))).observations[KEY].returncode == 0
+    assert look(queue(), sacct(run("FAILED", signal=9))).observations[KEY].returncode is None
+    assert look(queue(), sacct(run("TIMEOUT"))).observations[KEY].returncode is None
+
+
+def test_the_newest_execution_decides_and_all_are_told() -> None:
+    rows = sacct(run("TIMEOUT"), run("REQUEUED", submitted_at=900.0), run("COMPLETED", submitted_at=1600.0))
+    seen = look(queue(), rows)
+    assert seen.observations[KEY].message == "ended with code 0"
+    assert [ending.state for ending in seen.endings[KEY]] == ["TIMEOUT", "REQUEUED", "COMPLETED"]
+
+
+@pytest.mark.parametrize(
+    ("row", "failure", "message"),
+    [
+        (run("COMPLETED"), None, "ended with code 0"),
+        (run("FAILED", exit_code=3), None, "ended with code 3"),
+        (run("FAILED", signal=9), None, "ended by signal 9"),
+        (run("TIMEOUT"), FailureClass.WALL_CLOCK, "ran into its time limit"),
+        (run("DEADLINE"), FailureClass.WALL_CLOCK, "its deadline has passed"),
+        (run("PREEMPTED"), FailureClass.PREEMPTED, "preempted"),
+        (run("REQUEUED"), None, "requeued"),
+        (run("NODE_FAIL"), FailureClass.NODE_FAULT, "node failure (n1)"),
+        (run("NODE_FAIL", failed_node="n9"), FailureClass.NODE_FAULT, "node failure (n9)"),
+        (run("BOOT_FAIL"), FailureClass.NODE_FAULT, "node failure at boot (n1)"),
+        (run("OUT_OF_MEMORY"), FailureClass.OUT_OF_MEMORY, "out of memory"),
+        (run("CANCELLED", by_uid="1000"), FailureClass.CANCELLED, "cancelled by uid 1000"),
+        (run("CANCELLED"), None, "cancelled by Slurm: the job before it did not end well"),
+    ],
+)
+def test_an_execution_that_is_over_becomes_an_ending(
+    row: AccountRow, failure: FailureClass | None, message: str
+) -> None:
+    ending = look(queue(live("PENDING")), sacct(row)).endings[KEY][0]
+    assert (ending.failure, ending.message, ending.state) == (failure, message, row.state)
+    assert (ending.id, ending.batch, ending.key) == ("7_0", NAME, KEY)
+    assert (ending.submitted_at, ending.started_at, ending.ended_at) == (SENT, 1200.0, 1500.0)
+    assert ending.gpu_seconds == 1200
+
+
+def test_a_job_that_never_started_has_no_start() -> None:
+    row = run("CANCELLED", by_uid="0", nodes="", started_at=1500.0, elapsed_seconds=0, gpus=0)
+    ending = look(queue(), sacct(row)).endings[KEY][0]
+    assert (ending.started_at, ending.cpus, ending.gpu_seconds) == (0.0, 0, 0)
+
+
+def test_what_we_took_out_ourselves_is_nobodys_cancellation() -> None:
+    ours = replace(batch(), withdrawn={KEY})
+    assert look(queue(), sacct(run("CANCELLED", by_uid="0")), ours).endings[KEY][0].failure is None
+    seen = look(queue(), NOTHING, ours)  # an array's task that never began leaves no row
+    assert seen.observations[KEY].state is ENDED
+    assert look(DOWN, NOTHING, ours).observations[KEY].state is UNKNOWN
+    assert look(queue(live("RUNNING")), NOTHING, ours).observations[KEY].state is RUNNING
+
+
+def test_jobs_whose_end_was_noted_are_not_missed() -> None:
+    seen = observe(
+        [batch()], queue(), NOTHING, now=NOW, patience=PATIENCE, seen_absent=LONG_MISSED, ended={(NAME, KEY)}
+    )
+    assert not seen.observations
+    assert not seen.absent
+
+
+DOUBTED = batch(id="", sent_at=NOW - 120)
+
+
+@pytest.mark.parametrize(
+    ("squeue", "accounting"),
+    [
+        (queue(live("PENDING")), NOTHING),
+        (queue(live("RUNNING")), NO_SACCT),
+        (queue(), sacct(run("COMPLETED"))),
+        (DOWN, sacct(run("RUNNING"))),
+    ],
+)
+def test_a_batch_whose_sbatch_gave_no_answer_is_found_by_name(
+    squeue: Answer[QueueRow], accounting: Answer[AccountRow]
+) -> None:
+    seen = look(squeue, accounting, DOUBTED)
+    assert seen.adopted == {NAME: "7"}
+    assert not seen.void
+
+
+@pytest.mark.parametrize("accounting", [NOTHING, SWITCHED_OFF])
+def test_a_batch_that_is_nowhere_for_long_enough_never_reached_slurm(accounting: Answer[AccountRow]) -> None:
+    seen = look(queue(), accounting, DOUBTED)
+    assert seen.void == [NAME]
+    assert not seen.observations
+
+
+@pytest.mark.parametrize(
+    ("squeue", "accounting", "now"),
+    [(DOWN, NOTHING, NOW), (queue(), NO_SACCT, NOW), (queue(), NOTHING, NOW - 1)],
+    ids=["squeue down", "sacct down", "too early"],
+)
+def test_doubt_stays_until_both_have_answered_late_enough(
+    squeue: Answer[QueueRow], accounting: Answer[AccountRow], now: float
+) -> None:
+    """aiida-core#3404, nextflow#970: a time-out of sbatch is no failure of it."""
+    seen = look(squeue, accounting, DOUBTED, now=now)
+    assert not seen.void
+    assert seen.observations[KEY].state is UNKNOWN
+    assert "sbatch gave no answer" in seen.observations[KEY].message
+
+
+def test_doubt_about_a_later_batch_outweighs_the_end_of_an_earlier_one() -> None:
+    later = batch(OTHER, id="", sent_at=NOW - 5)
+    assert look(queue(), sacct(run("FAILED")), batch(), later).observations[KEY].state is UNKNOWN
+
+
+def test_a_batch_that_was_given_up_and_turns_up_is_ours_again() -> None:
+    given_up = replace(batch(id=""), void_at=1200.0)
+    seen = look(queue(live("RUNNING")), NOTHING, given_up)
+    assert seen.adopted == {NAME: "7"}
+    assert seen.observations[KEY].state is RUNNING
+
+
+def test_a_refused_batch_leaves_no_trace() -> None:
+    refused = replace(batch(id=""), void_at=1200.0)
+    seen = look(queue(), NOTHING, refused)
+    assert (seen.observations, seen.void, seen.adopted, seen.absent) == ({}, [], {}, {})
+
+
+def test_jobs_of_this_sweep_that_no_ledger_knows_are_strays() -> None:
+    rows = queue(
+        live("PENDING", id="9_0", name="sw-cccccccccccc-trunk-demo"),
+        live("PENDING", id="9_1", name="sw-cccccccccccc-trunk-demo"),
+        live("PENDING", id="11_0", name="sw-dddddddddddd-trunk-other"),
+        live("RUNNING", id="12", name="train"),
+    )
+    assert look(rows).strays == {"sw-cccccccccccc-trunk-demo": "9"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept", "duplicates"),
+    [
+        ("RUNNING", "PENDING", "7_0", ["8_0"]),
+        ("PENDING", "RUNNING", "8_0", ["7_0"]),
+        ("PENDING", "PENDING", "8_0", ["7_0"]),
+        ("RUNNING", "RUNNING", "8_0", []),
+    ],
+)
+def test_a_pending_copy_of_a_live_job_is_a_duplicate(old: str, new: str, kept: str, duplicates: list[str]) -> None:
+    rows = queue(live(old), live(new, id="8_0", name=OTHER))
+    seen = look(rows, NOTHING, batch(), batch(OTHER, id="8", sent_at=SENT + 100))
+    assert seen.observations[KEY].id == kept
+    assert seen.duplicates == duplicates
+    assert bool(seen.remarks) == (not duplicates)
+
+
+def test_a_stuck_copy_does_not_hide_one_that_will_run() -> None:
+    rows = queue(live("PENDING", "Priority"), live("PENDING", "DependencyNeverSatisfied", id="8_0", name=OTHER))
+    seen = look(rows, NOTHING, batch(), batch(OTHER, id="8", sent_at=SENT + 100))
+    assert (seen.observations[KEY].state, seen.duplicates) == (QUEUED, ["8_0"])
+
+
+def test_a_name_under_two_ids_is_remarked_on() -> None:
+    seen = look(queue(live("RUNNING"), live("PENDING", id="9_0")))
+    assert seen.remarks == [f"{NAME} is in Slurm as 7 and 9 (sbatch said 7)"]
+    assert seen.duplicates == ["9_0"]
+
+
+def test_a_job_that_would_wait_for_ever_is_named() -> None:
+    seen = look(queue(live("PENDING", "PartitionTimeLimit")))
+    assert seen.observations[KEY].state is QUEUED
+    assert seen.hopeless == {KEY: "never: time limit above the partition's"}
+
+
+def test_tasks_are_told_apart_by_their_index() -> None:
+    seen = look(
+        queue(live("RUNNING", id="7_1")), sacct(run("COMPLETED")), batch(keys="k0 k1 k2"), seen_absent={"k2": NOW - 10}
+    )
+    assert {key: each.state for key, each in seen.observations.items()} == {"k0": ENDED, "k1": RUNNING, "k2": ENDED}
+
+
+def test_rows_of_tasks_that_nobody_planned_are_passed_over() -> None:
+    seen = look(queue(live("RUNNING", id="7_5"), live("RUNNING", id="7")), sacct(run("COMPLETED", id="7_6")))
+    assert not seen.endings
+    assert seen.observations[KEY].state is UNKNOWN
+
+
+STATES = ["PENDING", "RUNNING", "COMPLETING", "REQUEUED", "TELEPORTING"]
+ENDS = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "REQUEUED", "RUNNING", "PENDING"]
+NAMES = st.sampled_from([NAME, OTHER, "sw-eeeeeeeeeeee-trunk-demo", "train"])
+IDS = st.sampled_from(["7_0", "7_1", "8_0", "9_0", "7"])
+QUEUES = st.lists(st.builds(live, st.sampled_from(STATES), id=IDS, name=NAMES), max_size=4).map(
+    lambda rows: queue(*rows)
+)
+ENDED_AT = st.sampled_from([0.0, 1500.0, NOW - 1])
+RUNS = st.lists(st.builds(run, st.sampled_from(ENDS), id=IDS, name=NAMES, ended_at=ENDED_AT), max_size=4)
+BATCHES = st.lists(
+    st.builds(
+        lambda name, id, sent, withdrawn: replace(
+            batch(name, id=id, sent_at=sent, keys="k0 k1"), withdrawn={KEY} if withdrawn else set()
+        ),
+        st.just(NAME),
+        st.sampled_from(["7", ""]),
+        st.sampled_from([SENT, NOW - 5]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=1,
+).flatmap(lambda first: st.sampled_from([first, [*first, batch(OTHER, id="8", keys="k0 k1")]]))
+MISSED = st.sampled_from([{}, LONG_MISSED, {KEY: NOW - 10, "k1": NOW - 10}])
+
+
+def has_live_row(answer: Answer[QueueRow], batches: list[KnownBatch], key: str) -> bool:
+    tasks = {(known.name, index): name for known in batches for index, name in known.tasks.items()}
+    return any(tasks.get((row.name, int(row.id.partition("_")[2] or -1))) == key for row in answer.rows)
+
+
+@given(BATCHES, QUEUES, RUNS, MISSED)
+def test_a_job_with_a_live_row_has_never_ended(
+    batches: list[KnownBatch], squeue: Answer[QueueRow], runs: list[AccountRow], missed: dict[str, float]
+) -> None:
+    seen = look(squeue, sacct(*runs), *batches, seen_absent=missed)
+    for key in ("k0", "k1"):
+        if has_live_row(squeue, batches, key):
+            assert seen.observations[key].state is not ENDED
+
+
+@given(BATCHES, st.sampled_from([NO_SACCT, SWITCHED_OFF, None]), RUNS, MISSED)
+def test_without_squeue_only_a_final_row_ends_a_job(
+    batches: list[KnownBatch], failed: Answer[AccountRow] | None, runs: list[AccountRow], missed: dict[str, float]
+) -> None:
+    seen = look(DOWN, failed or sacct(*runs), *batches, seen_absent=missed)
+    final = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
+    proven = set() if failed else {row.id.partition("_")[2] for row in runs if row.state in final}
+    for key, observation in seen.observations.items():
+        if observation.state is ENDED:
+            assert key.removeprefix("k") in proven
+    assert not seen.void

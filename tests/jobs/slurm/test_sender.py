@@ -1,0 +1,137 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job import Resources
+from jobs.ledger import Ledger
+from jobs.slurm.batch import Batch
+from jobs.slurm.batch_ledger import BatchLedger, read_notes
+from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
+from jobs.slurm.patience import Patience
+from jobs.slurm.script import Launch, tasks_in_script
+from jobs.slurm.sender import Sender
+from jobs.store import Store
+
+
+@dataclass
+class FakeClient:
+    """Stands beside the protocol: takes arrays until `room` is used up, or gives the answers that it is told."""
+
+    ledger: Path
+    room: int = 10_000
+    answers: list[Any] = field(default_factory=list)
+    calls: list[Sequence[str]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+    def submit(self, arguments: Sequence[str], script: str) -> Any:
+        name = next(word.split("=")[1] for word in arguments if word.startswith("--job-name="))
+        assert read_notes(self.ledger).batches[name].in_doubt, "the intent was not on disk before sbatch"
+        self.calls.append(arguments)
+        tasks = tasks_in_script(script)
+        self.sizes.append(len(tasks))
+        if self.answers:
+            return self.answers.pop(0)
+        if len(tasks) > self.room:
+            return Refusal(RefusalKind.LIMIT, "QOSMaxSubmitJobPerUserLimit")
+        self.room -= len(tasks)
+        return Sent(str(100 + len(self.calls)))
+
+
+def batch(name: str, number: int, **content: Any) -> Batch:
+    tasks = {index: f"{name}{index}" for index in range(number)}
+    identity = f"{ord(name):012x}"
+    made = f"sw-{identity}-pretrain-toy"
+    return Batch(name=made, phase="pretrain", tasks=tasks, resources=Resources(), **content)
+
+
+def sender(tmp_path: Path, client: FakeClient, **changes: Any) -> Sender:
+    options: dict[str, Any] = {
+        "client": client,
+        "ledger": BatchLedger(Ledger(client.ledger)),
+        "launch": Launch(store=Store(tmp_path), sweep="toy", program=["x"], code=tmp_path / "c.zip", revision="r"),
+        "user": "me",
+        "patience": Patience(pace=0.0),
+        "still_mine": lambda: True,
+        "parents_known_until": float("inf"),
+        "parents_known_for": float("inf"),
+        **changes,
+    }
+    return Sender(**options)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> FakeClient:
+    return FakeClient(tmp_path / "ledger")
+
+
+def test_children_name_the_ids_that_their_parents_got(tmp_path: Path, client: FakeClient) -> None:
+    first = batch("a", 3)
+    second = batch("b", 3, corresponds_batch=first.name)
+    report = sender(tmp_path, client).send([first, second])
+    assert "--dependency=aftercorr:101" in client.calls[1]
+    assert report.placed == {**{f"a{n}": f"101_{n}" for n in range(3)}, **{f"b{n}": f"102_{n}" for n in range(3)}}
+    assert (report.calls, report.problem, report.full) == (2, "", "")
+
+
+def test_a_limit_that_nobody_knew_takes_what_fits_and_ends_the_round(tmp_path: Path, client: FakeClient) -> None:
+    client.room = 5
+    first = batch("a", 16)
+    child = batch("b", 16, corresponds_batch=first.name)
+    report = sender(tmp_path, client).send([first, child])
+    assert client.sizes == [16, 8, 4]
+    assert len(report.placed) == 4
+    assert "QOSMaxSubmitJobPerUserLimit" in report.full
+    assert set(report.refused) == {f"a{number}" for number in range(4, 16)}
+    assert not report.problem
+    assert sum(known.in_doubt for known in read_notes(client.ledger).batches.values()) == 0
+
+
+def test_no_answer_leaves_a_doubt_and_sends_nothing_more(tmp_path: Path, client: FakeClient) -> None:
+    client.answers = [NoAnswer("Socket timed out")]
+    report = sender(tmp_path, client).send([batch("a", 2), batch("b", 2)])
+    assert (report.calls, report.placed) == (1, {})
+    assert "Socket timed out" in report.problem
+    [known] = read_notes(client.ledger).batches.values()
+    assert known.in_doubt
+
+
+def test_what_slurm_will_never_take_does_not_stop_the_others(tmp_path: Path, client: FakeClient) -> None:
+    client.answers = [Refusal(RefusalKind.INVALID, "Invalid qos specification")]
+    first = batch("a", 2)
+    report = sender(tmp_path, client).send([first, batch("b", 2, corresponds_batch=first.name), batch("c", 2)])
+    assert report.refused == dict.fromkeys(["a0", "a1"], "Invalid qos specification")
+    assert report.invalid
+    assert sorted(report.placed) == ["c0", "c1"]
+
+
+def test_a_full_controller_is_not_asked_again_in_halves(tmp_path: Path, client: FakeClient) -> None:
+    client.answers = [Refusal(RefusalKind.FULL, "Resource temporarily unavailable")]
+    report = sender(tmp_path, client).send([batch("a", 8), batch("b", 2)])
+    assert (report.calls, report.placed) == (1, {})
+    assert report.full
+
+
+def test_nothing_is_sent_once_somebody_else_has_taken_over(tmp_path: Path, client: FakeClient) -> None:
+    report = sender(tmp_path, client, still_mine=lambda: False).send([batch("a", 2)])
+    assert (report.calls, report.problem) == (0, "another submission of this sweep took over")
+
+
+def test_an_id_that_may_be_forgotten_is_no_dependency(tmp_path: Path, client: FakeClient) -> None:
+    """Slurm takes an unknown parent for a satisfied dependency."""
+    report = sender(tmp_path, client, parents_known_until=0.0).send([batch("a", 1), batch("b", 1, after_ids=("5_0",))])
+    assert list(report.placed) == ["a0"]
+    assert "too old to depend on" in report.problem
+    first = batch("c", 1)
+    late = sender(tmp_path, client, parents_known_for=0.0).send([first, batch("d", 1, after_tasks=((first.name, 0),))])
+    assert list(late.placed) == ["c0"]
+
+
+def test_calls_are_paced(tmp_path: Path, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("jobs.slurm.sender.time.sleep", slept.append)
+    sender(tmp_path, client, patience=Patience(pace=1.0)).send([batch("a", 1), batch("b", 1), batch("c", 1)])
+    assert len(slept) == 2
+    assert all(0.5 < seconds <= 1.0 for seconds in slept)

@@ -1,0 +1,120 @@
+"""Faults of Slurm itself: the controller, the accounting, the nodes."""
+
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from tests.slurm.chaos.world import COMMAND_SECONDS, World
+
+UNTIL_DOWN_SECONDS = 22.0
+"""After so long without its slurmd a node is down and its jobs run elsewhere (SlurmdTimeout 5 s)."""
+
+
+def controller_crashes(world: World) -> str | None:
+    """kill -9, and a new start soon after: what it had not saved is forgotten."""
+    if not world.lab.daemons.pid("ctld"):
+        return None
+    world.lab.stop("ctld", signal.SIGKILL)
+    time.sleep(world.chance.uniform(0.0, 2.0))
+    world.lab.start("ctld")
+    return "restarted"
+
+
+def controller_crashes_after_its_answer(world: World) -> str | None:
+    """kill -9 right after an acknowledged submission: the id is given to another job later."""
+    pid = world.lab.daemons.pid("ctld")
+    if pid is None or not world.order("crash_after", str(pid)):
+        return None
+    until = time.monotonic() + 10
+    while world.lab.daemons.pid("ctld") == pid and time.monotonic() < until:
+        time.sleep(0.05)
+    world.lab.stop("ctld", signal.SIGKILL)  # removes its pid file
+    world.lab.start("ctld")
+    return "restarted"
+
+
+def controller_restarts(world: World) -> str:
+    """In good order."""
+    world.lab.stop("ctld")
+    world.lab.start("ctld")
+    return "restarted"
+
+
+def controller_away(world: World) -> str:
+    """A whole round without a controller."""
+    world.lab.stop("ctld")
+    done = world.start("tick")
+    done.wait(timeout=COMMAND_SECONDS)
+    world.lab.start("ctld")
+    return f"tick ended with {done.returncode}"
+
+
+def accounting_away(world: World) -> str | None:
+    """slurmdbd is down for a while."""
+    if not world.lab.daemons.pid("dbd"):
+        return None
+    world.lab.stop("dbd", world.chance.choice((signal.SIGTERM, signal.SIGKILL)))
+    world.later(world.chance.uniform(2, 8), partial(world.lab.start, "dbd"))
+    return "stopped"
+
+
+def database_away(world: World) -> str | None:
+    """MariaDB crashes and is down for a while."""
+    if not world.lab.daemons.pid("db"):
+        return None
+    world.lab.stop("db", signal.SIGKILL)
+    world.later(world.chance.uniform(2, 6), partial(world.lab.start, "db"))
+    return "killed"
+
+
+def node_down(world: World) -> str | None:
+    """An administrator sets a busy node down; it comes back."""
+    node = _busy_node(world)
+    if node is None:
+        return None
+    world.lab.run("scontrol", "update", f"nodename={node}", "state=down", "reason=chaos")
+    world.later(4.0, lambda: world.lab.run("scontrol", "update", f"nodename={node}", "state=resume"))
+    return node
+
+
+def slurmd_dies(world: World) -> str | None:
+    """kill -9 of a node's slurmd while the jobs' processes live on; the node is given up, and comes back much later."""
+    node = _busy_node(world)
+    if node is None:
+        return None
+    world.lab.stop(node, signal.SIGKILL)
+    world.later(UNTIL_DOWN_SECONDS, partial(world.lab.start, node))
+    return node
+
+
+def slurmd_restarts(world: World) -> str | None:
+    """kill -9 of a node's slurmd, and a new start before anybody misses it."""
+    node = _busy_node(world)
+    if node is None:
+        return None
+    world.lab.stop(node, signal.SIGKILL)
+    time.sleep(world.chance.uniform(0.2, 1.5))
+    world.lab.start(node)
+    return node
+
+
+def _busy_node(world: World) -> str | None:
+    """A node on which a job runs and whose slurmd lives, while two others are there to take over."""
+    alive = [name for name in world.lab.options.node_names if world.lab.daemons.pid(name)]
+    busy = sorted({task.nodes for task in world.tasks("RUNNING")}.intersection(alive))
+    return world.chance.choice(busy) if busy and len(alive) > 2 else None
+
+
+FAULTS: dict[str, Callable[[World], str | None]] = {
+    "slurmctld crashes": controller_crashes,
+    "slurmctld crashes right after its answer": controller_crashes_after_its_answer,
+    "slurmctld restarts": controller_restarts,
+    "slurmctld away for a round": controller_away,
+    "slurmdbd away": accounting_away,
+    "MariaDB crashes": database_away,
+    "node set down": node_down,
+    "slurmd dies, its jobs live on": slurmd_dies,
+    "slurmd crashes and restarts": slurmd_restarts,
+}
+"""Each returns what it did, in words; None if there was nothing to do it to."""

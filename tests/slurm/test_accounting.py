@@ -1,0 +1,120 @@
+"""GPU-seconds of a campaign with requeues, a preemption, a lost node, failures: ours against a sum over raw sacct."""
+
+import time
+from collections import defaultdict
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job import Job, Resources
+from jobs.state import State
+from sweep.results.write import Tables, write_tables
+from sweep.stored_sweep import open_sweep
+from tests.jobs import toy
+from tests.slurm.lab import Lab
+from tests.slurm.lab.processes import wait_for
+from tests.slurm.slurm_toy import ToySweep
+
+GPUS = Resources(gpus_per_node=2, gpu_type="a100", memory_gib=0.25, time_minutes=10, options={"qos": "low"})
+LONG: dict[str, Any] = {"resources": GPUS, "steps": 60, "step_seconds": 0.2}
+SHORT: dict[str, Any] = {"resources": GPUS, "steps": 2}
+
+
+def campaign() -> list[Job]:
+    """A trunk that two cells share, and jobs that something will happen to."""
+    jobs = [toy.toy_job("trunk", phase="trunk", **SHORT)]
+    for cell in ("a", "b"):
+        jobs.append(toy.toy_job(f"{cell}-pre", "trunk", cells=[cell], **SHORT))
+        jobs.append(toy.toy_job(f"{cell}-ft", f"{cell}-pre", phase="finetune", cells=[cell], **SHORT))
+        jobs.append(toy.toy_job(f"{cell}-ev", f"{cell}-ft", phase="evaluate", cells=[cell], **SHORT))
+    jobs += [toy.toy_job(name, cells=[name], **LONG) for name in ("requeued", "unlucky", "preempted")]
+    jobs.append(toy.toy_job("killed", cells=["killed"], fail="kill", fail_at=1, fail_times=1, **SHORT))
+    jobs.append(toy.toy_job("nan", cells=["nan"], fail="diverged", fail_at=1, **SHORT))
+    return jobs
+
+
+def seconds_by_sacct(lab: Lab, ids: Collection[str]) -> dict[str, int]:
+    """GPU-seconds by task, by nothing but the text of sacct."""
+    text = lab.output("sacct", "-n", "-P", "-D", "-X", "-j", ",".join(ids), "-o", "JobID,ElapsedRaw,AllocTRES")
+    found: dict[str, int] = defaultdict(int)
+    for line in text.splitlines():
+        task, elapsed, resources = line.split("|")
+        gpus = [int(part.removeprefix("gres/gpu=")) for part in resources.split(",") if part.startswith("gres/gpu=")]
+        found[task] += int(elapsed) * sum(gpus)
+    return dict(found)
+
+
+def words_by_sacct(lab: Lab, task: str) -> list[str]:
+    return lab.output("sacct", "-n", "-P", "-D", "-X", "-j", task, "-o", "State").splitlines()
+
+
+def running(toys: ToySweep, key: str) -> str:
+    """The task of a job whose stage is at work."""
+    wait_for(f"{key} to be at work", lambda: toys.began(key), seconds=60)
+    task = toys.ids()[key][-1]
+    toys.lab.wait_job(task, "RUNNING", seconds=60)
+    return task
+
+
+def written(toys: ToySweep) -> Tables:
+    return write_tables(open_sweep(toys.store.root, toy.SWEEP))
+
+
+def settled(toys: ToySweep) -> bool:
+    """Every row of sacct is closed, as squeue is empty and nothing is told apart any more."""
+    ids = [task for tasks in toys.ids().values() for task in tasks]
+    text = toys.lab.output("sacct", "-n", "-P", "-D", "-X", "-j", ",".join(ids), "-o", "State")
+    return not toys.queue() and not {"RUNNING", "PENDING", "COMPLETING"} & set(text.split())
+
+
+@pytest.fixture
+def toys(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToySweep:
+    """The campaign, at its end."""
+    toys = ToySweep(slurm, tmp_path, campaign(), monkeypatch)
+    told = toys.sweep("submit")
+    assert told.code == 0, told.err
+    requeued = running(toys, "requeued")
+    slurm.output("scontrol", "requeue", requeued)
+    slurm.wait_job(requeued, "PENDING")  # its node must not go down while it ends there: it would be launched twice
+    unlucky = running(toys, "unlucky")
+    slurm.set_node_state(slurm.output("squeue", "-h", "-r", "-o", "%N", "-j", unlucky), "down")
+    wait_for("the unlucky job to have lost its node", lambda: "NODE_FAIL" in words_by_sacct(slurm, unlucky), seconds=30)
+    slurm.wait_ready()
+    preempted = running(toys, "preempted")
+    time.sleep(1.5)  # so that there is something to keep
+    slurm.output(
+        *("sbatch", "--qos=high", "--nodes=4", "--exclusive", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 1")
+    )
+    wait_for("the preemption", lambda: "PREEMPTED" in words_by_sacct(slurm, preempted), seconds=30)
+    toys.ticks_until(lambda report: report["states"]["done"] == len(toys.jobs) - 1, seconds=120)
+    wait_for("sacct to have heard of every end", lambda: settled(toys), seconds=30)
+    return toys
+
+
+def test_gpu_seconds_are_those_of_sacct_for_every_job_whatever_happened_to_it(toys: ToySweep) -> None:
+    rows = {row["key"]: row for row in written(toys).jobs.to_pylist()}
+    tasks = toys.ids()
+    expected = seconds_by_sacct(toys.lab, [task for own in tasks.values() for task in own])
+    for key, row in rows.items():
+        used, wasted = (round(3600 * row[f"{kind}_gpu_hours"], 6) for kind in ("used", "wasted"))
+        assert used + wasted == sum(expected.get(task, 0) for task in tasks[key]), key
+        assert (row["hours_source"], row["used_a100_hours"]) == ("slurm", row["used_gpu_hours"])
+    ours = sum(row["used_gpu_hours"] + row["wasted_gpu_hours"] for row in rows.values())
+    assert round(3600 * ours, 3) == sum(expected.values())
+    models = written(toys).results.to_pylist()  # the two cells' chains; the trunk is in each by half
+    chain = [row for row in rows.values() if row["models"]]
+    assert sum(row["models"] for row in chain if row["phase"] == "trunk") == 2
+    assert sum(row["gpu_hours_own"] + row["gpu_hours_shared"] for row in models) == pytest.approx(
+        sum(row["used_gpu_hours"] + row["wasted_gpu_hours"] for row in chain)
+    )
+
+    # what was lost is told apart, and nothing that ended by itself is called anything else
+    assert toys.states()["nan"] is State.FAILED
+    assert (rows["nan"]["attempts"], rows["nan"]["failure"]) == (1, "diverged")
+    assert (rows["nan"]["used_gpu_hours"] > 0) or rows["nan"]["wasted_gpu_hours"] > 0
+    assert rows["killed"]["attempts"] == 2
+    assert rows["preempted"]["wasted_gpu_hours"] < rows["preempted"]["used_gpu_hours"]
+    told = toys.sweep("results", "--no-figures").out
+    assert [line.split()[0] for line in told.splitlines()][-1] == "all"
