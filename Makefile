@@ -1,4 +1,5 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up all that they need in .venv.
+# Two commands for a newcomer: `make demo` and `make test`. Both set up all that they need in .venv, and the tests
+# besides, as root, Debian's packages of Slurm (slurm-packages).
 PYTHON ?= python3
 # The newest release known to work. On a machine without a GPU a CPU build is enough: where your package index does not
 # choose it by itself, give PyTorch's CPU index with TORCH_INDEX=ADDRESS.
@@ -6,16 +7,20 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 STORE ?= store
 WORKERS ?= 2
+# of `make cluster`; by default as many jobs run at once as the machine has cores
+NODES ?= 2
+CPUS ?= 0
 
 BIN := .venv/bin
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format format-check lint types tests setup golden clean
+.PHONY: help demo test check format format-check lint types tests setup golden clean slurm-packages cluster cluster-down chaos
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
 	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
+	@echo "make cluster start a real Slurm cluster on this machine to try \`sweep submit\` on;  make cluster-down  end it"
 	@echo "make format  put the sources in order;  make clean  remove the environment and the store"
 
 setup: .venv/installed
@@ -54,9 +59,23 @@ types: setup
 golden: setup
 	$(BIN)/python -m tests.sweep.golden_keys
 
-tests: setup
+tests: setup slurm-packages
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --cov --cov-report=term --durations=10
+
+# nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
+slurm-packages: setup
+	$(BIN)/python -m tests.slurm.lab install
+
+cluster: setup slurm-packages
+	$(BIN)/python -m tests.slurm.lab up --nodes $(NODES) --cpus $(CPUS)
+
+cluster-down: setup
+	$(BIN)/python -m tests.slurm.lab down
+
+# faults of every kind on a real Slurm cluster of its own: docs/slurm-cluster.md
+chaos: setup slurm-packages
+	$(BIN)/python -m tests.slurm.chaos --faults $(or $(FAULTS),300) --seed $(or $(SEED),1)
 
 clean:
 	rm -rf .venv $(STORE)

@@ -14,7 +14,7 @@ class ClusterState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     STUCK = "stuck"
-    """Queued behind a parent that ended without success: it would wait for ever."""
+    """Queued behind a parent that ended without success, or held by the cluster itself: it would wait for ever."""
     ENDED = "ended"
     """Told once; what came of it is on disk."""
     UNKNOWN = "unknown"

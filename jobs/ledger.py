@@ -100,7 +100,7 @@ def has_batches(folder: Path) -> bool:
 
 def lines_of_kind(path: Path, kind: str) -> list[bytes]:
     """Lines of one writer's file that begin with the field `kind`; a torn last line may be among them."""
-    beginning = f'{{"{kind}": '.encode()
+    beginning = f'{{"{kind}":'.encode()
     try:
         return [line for line in path.read_bytes().splitlines() if line.startswith(beginning)]
     except FileNotFoundError:

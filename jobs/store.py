@@ -150,11 +150,6 @@ class SweepPaths:
         return self.root / "results"
 
     @property
-    def submitters(self) -> Path:
-        """Claims of those who may hand jobs of this sweep to a scheduler: one at a time."""
-        return self.root / "submitters"
-
-    @property
     def slurm_logs(self) -> Path:
         """What batch scripts and slurmstepd say: one file for each array task."""
         return self.root / "slurm"
@@ -186,6 +181,11 @@ class Store:
 
     def code_archive(self, digest: str) -> Path:
         return self.code / f"{safe_name(digest)}.zip"
+
+    @property
+    def submitters(self) -> Path:
+        """Claims of those who may hand jobs of this store to a scheduler, one at a time: sweeps may share jobs."""
+        return self.root / "submitters"
 
     @property
     def runner_lock(self) -> Path:

@@ -126,5 +126,5 @@ def _withdrawal(status: JobStatus, observation: Observation | None, job: Job) ->
     if status.state is State.DONE:
         return Withdraw(job.key, "done already")
     if observation.state is ClusterState.STUCK:
-        return Withdraw(job.key, PARENT_LEFT)
+        return Withdraw(job.key, observation.message or PARENT_LEFT)
     return None

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.files import replacing, storage_errors
+from stages.files import check_fence, replacing, storage_errors
 
 
 class MetricsLog:
@@ -22,7 +22,8 @@ class MetricsLog:
             unfinished.write_text("".join(f"{line}\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends a line. StorageError if the file system refuses it."""
+        """Appends a line. StorageError if the file system refuses it; an attempt that was taken over adds none."""
+        check_fence()
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as log:

@@ -5,11 +5,14 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
+from jobs.cluster import ClusterState
+from jobs.ledger import has_batches
 from jobs.local import STAGE_PROGRAM
 from jobs.local_run import LocalRun
 from jobs.runner import RunnerEnd, StopRequest
 from jobs.slots import machine_slots
 from jobs.submission import Action
+from sweep.errors import SweepError
 from sweep.progress import watching
 from sweep.stored_sweep import StoredSweep
 from sweep.submission_report import action_rows, print_report, state_counts
@@ -17,6 +20,7 @@ from sweep.submission_report import action_rows, print_report, state_counts
 
 def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
     """The exit code of `sweep submit` with the backend `local`."""
+    refuse_jobs_on_slurm(stored, wanted)
     local = LocalRun(
         stored.manifest.jobs,
         store=stored.store,
@@ -39,6 +43,17 @@ def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collecti
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1
+
+
+def refuse_jobs_on_slurm(stored: StoredSweep, wanted: Collection[str]) -> None:
+    """SweepError if Slurm has some of the jobs, or may have: one job in two places would fight over its folder."""
+    if not has_batches(stored.paths.ledger):
+        return
+    observed = stored.picture().observed
+    there = [key for key in wanted if key in observed and observed[key].state is not ClusterState.ENDED]
+    if there:
+        name = stored.manifest.sweep
+        raise SweepError(f"{len(there)} jobs are in Slurm's hands; `sweep cancel {name}` takes them out first")
 
 
 def summary(local: LocalRun, end: RunnerEnd) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from jobs.submission import Action, Submit
 from sweep.errors import UsageError
 from sweep.stored_sweep import StoredSweep
 
-LEASE_PATIENCE_SECONDS = 60.0
+LEASE_PATIENCE_SECONDS = 300.0
 PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
 """For trying the machinery without training: words that run in a stage's place, separated by spaces."""
 
@@ -63,7 +63,7 @@ def slurm_round(stored: StoredSweep, request: Request) -> Iterator[Round]:
     if request.dry:
         yield prepared(stored, request, lambda: True)
         return
-    with submitting(stored.paths.submitters, patience_seconds=LEASE_PATIENCE_SECONDS) as still_mine:
+    with submitting(stored.store.submitters, patience_seconds=LEASE_PATIENCE_SECONDS) as still_mine:
         yield prepared(stored, request, still_mine)
 
 

@@ -3,9 +3,9 @@
 import time
 
 from jobs.slurm.answers_cache import fresh, keep
-from jobs.slurm.batch_ledger import Notes, read_notes
+from jobs.slurm.batch_ledger import Notes
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.look import Look, ask, judged, with_doubtful
+from jobs.slurm.look import Look, ask, judged, notes_of, with_doubtful
 from jobs.slurm.patience import Patience
 from sweep.slurm_submission import patience_from_environment
 from sweep.stored_sweep import StoredSweep
@@ -14,7 +14,7 @@ from sweep.stored_sweep import StoredSweep
 def slurm_look(stored: StoredSweep, *, recent_answers: bool) -> Look:
     """What the ledgers and Slurm say now; with `recent_answers` at most a minute ago."""
     patience = patience_from_environment()
-    notes = read_notes(stored.paths.ledger)
+    notes = notes_of(stored.store, stored.manifest.sweep, {job.key for job in stored.manifest.jobs})
     kept = fresh_answers(stored, notes, patience) if recent_answers else None
     if kept is not None:
         return kept

@@ -57,7 +57,7 @@ def _rows(text: str, count: int, extra: Sequence[str]) -> Iterator[AccountRow]:
         if "[" not in job:
             yield row
         elif state != "PENDING":
-            yield from (row._replace(id=task) for task in tasks_of(job))
+            yield from (row._replace(id=task, shared=True) for task in tasks_of(job))
 
 
 class _Times(dict[str, float]):

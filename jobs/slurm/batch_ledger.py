@@ -5,12 +5,13 @@ A batch's intent is on disk before its sbatch, so no job of ours is ever in the 
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.endings import Ending
+from jobs.endings import LOST, Ending
+from jobs.fence import ask_anew
 from jobs.ledger import Ledger, lines_of_kind
 from jobs.records import FailureClass
 from jobs.slurm.batch import Batch, KnownBatch
@@ -26,8 +27,12 @@ class Notes:
     """By key, oldest first; those that were final when they were noted."""
 
     def open_batches(self) -> list[KnownBatch]:
-        """Batches of which some task has no noted ending: sacct must be asked about them."""
-        ended = {(ending.batch, ending.key) for endings in self.endings.values() for ending in endings}
+        """Batches of which some task has no noted row of sacct's: it must be asked about them.
+
+        A job that was given up as lost may still get its row: after an outage of the accounting rows come late.
+        """
+        known = (ending for endings in self.endings.values() for ending in endings)
+        ended = {(ending.batch, ending.key) for ending in known if ending.state != LOST}
         return [
             batch
             for batch in self.batches.values()
@@ -75,21 +80,37 @@ class BatchLedger:
         self.ledger.write([{"batch": name, "what": what, "time": time.time(), **content}])
 
 
+def read_shared_notes(folder: Path, others: Iterable[Path], keys: Collection[str]) -> Notes:
+    """A sweep's notes, and what the ledgers of other sweeps of the store say of jobs (`keys`) that it shares with them."""
+    notes = read_notes(folder)
+    for other in others:
+        theirs = read_notes(other)
+        for name, batch in theirs.batches.items():
+            batch.tasks = {index: key for index, key in batch.tasks.items() if key in keys}
+            if batch.tasks:
+                notes.batches.setdefault(name, batch)
+        for key in theirs.endings.keys() & set(keys):
+            notes.endings[key] = in_order([*notes.endings.get(key, ()), *theirs.endings[key]])
+    return notes
+
+
+def in_order(endings: Iterable[Ending]) -> list[Ending]:
+    """Oldest first, each execution once however many writers noted it."""
+    once = {(ending.id, ending.batch, ending.submitted_at): ending for ending in endings}
+    return sorted(once.values(), key=lambda ending: (ending.submitted_at, ending.started_at))
+
+
 def read_notes(folder: Path) -> Notes:
     """All writers' lines. Torn or foreign ones are passed over."""
     notes = Notes()
+    ask_anew(folder)  # another login node may have written a moment ago
     files = sorted(folder.glob("*.jsonl"))
     lines = [line for path in files for line in _parsed(lines_of_kind(path, "batch"))]
     timed = [line for line in lines if _is_number(line.get("time"))]
     for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
         _take(notes, line)
-    found: dict[tuple[str, str, float], Ending] = {}
-    for path in files:
-        for line in _parsed(lines_of_kind(path, "ending")):
-            ending = _ending(line)
-            if ending is not None:
-                found[ending.id, ending.batch, ending.submitted_at] = ending  # two writers may both have noted it
-    for ending in sorted(found.values(), key=lambda ending: (ending.submitted_at, ending.started_at)):
+    noted = [_ending(line) for path in files for line in _parsed(lines_of_kind(path, "ending"))]
+    for ending in in_order(ending for ending in noted if ending is not None):
         notes.endings.setdefault(ending.key, []).append(ending)
     return notes
 

@@ -26,7 +26,7 @@ CLOCKS_DIFFER_S = 3600
 NOT_THE_WHOLE = ("Invalid user", "slurm_load_jobs error", "Unable to contact")
 """squeue ends with code 0 and leaves out the jobs of a user whose name cannot be looked up at the moment."""
 NOT_THERE_ANY_MORE = ("Invalid job id specified", "already completing or completed")
-"""Of tasks of an array with holes, scancel says so even while it cancels them (seen with 22.05)."""
+"""Complaints about jobs that have left the queue meanwhile."""
 NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting_storage plugin")
 
 
@@ -87,16 +87,30 @@ class SlurmClient:
         """scancel for jobs and array tasks, many in one call; ended ones are no error. Returns a problem or "".
 
         `signal`: send it instead of ending the job; `batch`: to the batch process alone, `full`: to it and all steps.
-        `state`: only jobs in this state (PENDING) at that moment.
+        `state`: only those in this state (PENDING) a moment before. scancel's own `--state` is not used: asked for one
+        pending task of an array, it ends all of them (seen with 22.05).
         """
+        if state:
+            ids, problem = self._in_state(ids, state)
+            if problem:
+                return problem
         options = [
             *([f"--signal={signal}"] if signal else []),
-            *([f"--state={state}"] if state else []),
             *(["--batch"] if batch else []),
             *(["--full"] if full else []),
         ]
         problems = [_not_cancelled(self.run("scancel", *options, *words)) for words in _calls(together(ids))]
         return next((problem for problem in problems if problem), "")
+
+    def _in_state(self, ids: Collection[str], state: str) -> tuple[Collection[str], str]:
+        """Those of the jobs and array tasks that are in a state now, or a problem."""
+        found: set[str] = set()
+        for words in _calls(f"--jobs={word}" for word in joined({each.partition("_")[0] for each in ids})):
+            output = self.run("squeue", "--array", "--noheader", "--all", f"--states={state}", "--format=%i", *words)
+            if output.problem and NOT_THERE_ANY_MORE[0] not in output.errors:
+                return (), output.problem
+            found.update(output.text.split())
+        return found & set(ids), ""
 
     def update(self, job_id: str, **fields: str) -> str:
         """`scontrol update jobid=ID FIELD=VALUE...`. Returns a problem or ""."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from jobs.cluster import ClusterState, Observation, Placed, Refused, Request
 from jobs.job import Job
 from jobs.ledger import Ledger
-from jobs.slurm.batch import Batch
+from jobs.slurm.batch import Batch, sweep_of
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import Former, Place
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.fit import gpu_type_for
-from jobs.slurm.look import Look, settle, take_look
+from jobs.slurm.look import Look, notes_of, settle, take_look
 from jobs.slurm.patience import Patience
 from jobs.slurm.script import Launch
 from jobs.slurm.sender import Sender, SendReport
@@ -108,6 +108,7 @@ class SlurmCluster:
     def withdraw(self, keys: Collection[str]) -> None:
         """Takes out what is still pending at that moment, and nothing that has begun meanwhile."""
         queued = [key for key in keys if self._state(key) in {ClusterState.QUEUED, ClusterState.STUCK}]
+        queued = self._own(queued)
         if queued:
             self.ledger.withdrawn(self._by_batch(queued))
             self.client.cancel([self._observed()[key].id for key in queued], state="PENDING")
@@ -119,8 +120,8 @@ class SlurmCluster:
         time.sleep(seconds)
 
     def _take_look(self, absent_since: Mapping[str, float]) -> Look:
-        folder = self.ledger.ledger.folder
-        return take_look(self.client, folder, self.launch.sweep, self.patience, absent_since)
+        notes = notes_of(self.launch.store, self.launch.sweep, self.jobs.keys())
+        return take_look(self.client, notes, self.launch.sweep, self.patience, absent_since)
 
     def _sender(self) -> Sender:
         # Slurm forgets an ended job after MinJobAge, and never with 0: slurm.conf(5)
@@ -144,7 +145,14 @@ class SlurmCluster:
         return self._observed()[key].state if key in self._observed() else None
 
     def _ids(self, keys: Collection[str], state: ClusterState) -> list[str]:
-        return [self._observed()[key].id for key in keys if self._state(key) is state]
+        return [self._observed()[key].id for key in self._own([key for key in keys if self._state(key) is state])]
+
+    def _own(self, keys: Collection[str]) -> list[str]:
+        """Without those whose live copy another sweep of the store has sent: it is not ours to end."""
+        if self.look is None:
+            return []
+        names = {row.id: row.name for row in self.look.queue.rows}
+        return [key for key in keys if sweep_of(names.get(self._observed()[key].id, "")) == self.launch.sweep]
 
     def _places(self) -> dict[str, Place]:
         live = {ClusterState.QUEUED, ClusterState.RUNNING}

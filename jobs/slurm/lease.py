@@ -1,4 +1,4 @@
-"""One submitter of a sweep at a time, on any login node; the next takes over from one that died."""
+"""One submitter of a store at a time, on any login node; the next takes over from one that died."""
 
 import threading
 import time
@@ -45,7 +45,9 @@ def take(folder: Path, patience_seconds: float) -> Claim:
                 return mine
         elif time.monotonic() >= deadline:
             who = f"process {before.holder.pid} on {before.holder.host}"
-            raise SubmitterBusyError(f"another submission of this sweep is at work ({who}); try again when it is done")
+            raise SubmitterBusyError(
+                f"another submission from this store is at work ({who}); try again when it is done"
+            )
         time.sleep(POLL_SECONDS)
 
 

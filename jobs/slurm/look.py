@@ -2,19 +2,19 @@
 
 import getpass
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jobs.cluster import ClusterState, Observation
 from jobs.endings import Ending
 from jobs.slurm.batch import KnownBatch
-from jobs.slurm.batch_ledger import BatchLedger, Notes, read_notes
+from jobs.slurm.batch_ledger import BatchLedger, Notes, in_order, read_shared_notes
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.observe import Seen, observe
 from jobs.slurm.patience import Patience
 from jobs.slurm.rows import AccountRow, Answer, QueueRow
 from jobs.slurm.script import tasks_in_script
+from jobs.store import Store
 
 LOST = "LOST"
 """State of an ending that Slurm has no row for: cancelled before it started, or forgotten in a crash."""
@@ -35,13 +35,8 @@ class Look:
 
     def endings(self) -> dict[str, list[Ending]]:
         """All executions that are known to have ended, by key, oldest first: noted ones and fresh ones."""
-        found: dict[tuple[str, str, float], Ending] = {}
-        for endings in (*self.notes.endings.values(), *self.seen.endings.values()):
-            found |= {(each.id, each.batch, each.submitted_at): each for each in endings}
-        by_key: dict[str, list[Ending]] = {}
-        for ending in sorted(found.values(), key=lambda ending: (ending.submitted_at, ending.started_at)):
-            by_key.setdefault(ending.key, []).append(ending)
-        return by_key
+        noted, fresh = self.notes.endings, self.seen.endings
+        return {key: in_order([*noted.get(key, ()), *fresh.get(key, ())]) for key in noted.keys() | fresh.keys()}
 
 
 def users_of(notes: Notes) -> set[str]:
@@ -56,11 +51,17 @@ def ask(client: SlurmClient, notes: Notes) -> tuple[Answer[QueueRow], Answer[Acc
     return client.ask(users_of(notes), ids, min((batch.intended_at for batch in unsettled), default=0.0))
 
 
+def notes_of(store: Store, sweep: str, keys: Collection[str]) -> Notes:
+    """The sweep's ledgers, and those of the store's other sweeps as far as they share jobs with it."""
+    own = store.sweep(sweep).ledger
+    others = [path / own.name for path in sorted(store.sweeps.glob("*")) if path != own.parent]
+    return read_shared_notes(own, others, keys)
+
+
 def take_look(
-    client: SlurmClient, folder: Path, sweep: str, patience: Patience, absent_since: Mapping[str, float] | None = None
+    client: SlurmClient, notes: Notes, sweep: str, patience: Patience, absent_since: Mapping[str, float] | None = None
 ) -> Look:
-    """Asks Slurm. `folder`: the sweep's ledgers. `absent_since`: what an earlier look missed, with its Unix seconds."""
-    notes = read_notes(folder)
+    """Asks Slurm. `absent_since`: what an earlier look missed, with its Unix seconds."""
     moment = time.time()
     queue, accounting = ask(client, notes)
     accounting = with_doubtful(client, notes, queue, accounting)
@@ -125,7 +126,7 @@ def settle(look: Look, ledger: BatchLedger, client: SlurmClient) -> str:
 
 
 def newly_over(look: Look) -> Iterable[Ending]:
-    """All endings of the jobs that are over for good, and are not noted yet; for one that left no row, a word of ours."""
+    """Endings of jobs that are over for good, as far as they are not noted; for one that left no row, a word of ours."""
     noted = {(each.id, each.batch, each.submitted_at) for known in look.notes.endings.values() for each in known}
     closed = {(each.batch, each.key) for known in look.notes.endings.values() for each in known}
     over = over_for_good(look)

@@ -96,6 +96,8 @@ class _Look:
     """Live rows by key."""
     last: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
     """Newest row of sacct by (batch name, key)."""
+    shared: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
+    """The same, of rows that several tasks share."""
     ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Batch name to the array ids under which it was seen."""
     seen: Seen = field(default_factory=Seen)
@@ -126,12 +128,17 @@ class _Look:
             key = batch.tasks.get(int(index)) if index.isdecimal() else None
             if key is None:
                 continue
+            if row.shared:
+                self.shared[row.name, key] = row
+                continue
             newest = self.last.get((row.name, key))
             if newest is None or (row.submitted_at, row.started_at) >= (newest.submitted_at, newest.started_at):
                 self.last[row.name, key] = row
             if is_over(row):
-                ending = ending_of(row, key, withdrawn=key in batch.withdrawn)
-                self.seen.endings.setdefault(key, []).append(ending)
+                self._note_end(batch, key, row)
+
+    def _note_end(self, batch: KnownBatch, key: str, row: AccountRow) -> None:
+        self.seen.endings.setdefault(key, []).append(ending_of(row, key, withdrawn=key in batch.withdrawn))
 
     def find_batches(self) -> None:
         """Adopts what was found by name; gives up what was looked for long enough."""
@@ -201,6 +208,10 @@ class _Look:
             if self.now - row.ended_at >= self.patience.look_again:
                 return _ended(row)
             return _unknown(f"{message_of(row)}; may be in the queue again in a moment")
+        shared = self.shared.get((batch.name, key))
+        if row is None and shared is not None and self.now - shared.ended_at >= self.patience.look_again:
+            self._note_end(batch, key, shared)
+            return _ended(shared)
         if key in batch.withdrawn:
             return Observation(state=ClusterState.ENDED, message="taken out of the queue")
         return self._missed(batch, key, row)

@@ -59,6 +59,8 @@ class AccountRow(NamedTuple):
     reason: str = ""
     failed_node: str = ""
     """Whose failure ended it; only later versions of Slurm tell."""
+    shared: bool = False
+    """Made of one line for several tasks. Slurm's list of them may be out of date: a task's own row outweighs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ def batch_script(batch: Batch, launch: Launch) -> str:
         "#!/bin/bash",
         f"{TASKS_LINE}{json.dumps({str(index): key for index, key in batch.tasks.items()})}",
         *batch.resources.setup,
+        "trap '' USR2",  # until the supervisor listens, the signal before the time limit must not end it
         f"keys=({keys})",
         f"export PYTHONPATH={shlex.quote(str(launch.code))}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1",
         f"exec {attempt_command(batch, launch)}",
@@ -58,14 +59,14 @@ def attempt_command(batch: Batch, launch: Launch) -> str:
     task = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
     identity = NAME.fullmatch(batch.name)
     words = [
-        *quoted([*asked.launcher, launch.python, "-m", "jobs.attempt"]),
+        *quoted([launch.python, "-m", "jobs.attempt"]),
         *quoted(["--store", str(launch.store.root.resolve()), "--sweep", launch.sweep, "--backend", "slurm"]),
         *("--key", '"${keys[$SLURM_ARRAY_TASK_ID]}"'),
         *("--attempt", f'"slurm-{task}-r${{SLURM_RESTART_COUNT:-0}}-{identity["identity"][:6] if identity else "x"}"'),
         *("--job-id", f'"{task}"', "--restart", '"${SLURM_RESTART_COUNT:-0}"'),
         *quoted([f"--batch={batch.name}", f"--revision={launch.revision}"]),
         *quoted([f"--cpus={asked.cpus * asked.nodes}", f"--gpus={asked.gpus}", f"--nodes={asked.nodes}"]),
-        *quoted([f"--gpu-type={asked.gpu_type}", "--", *launch.program]),
+        *quoted([f"--gpu-type={asked.gpu_type}", "--", *asked.launcher, *launch.program]),
     ]
     return " ".join(words)
 

@@ -90,7 +90,7 @@ class Sender:
         if pause > 0:
             time.sleep(pause)
         if not self.still_mine():
-            self.report.problem = "another submission of this sweep took over"
+            self.report.problem = "another submission from this store took over"
         elif not self._parents_are_fresh(batch):
             self.report.problem = "the last look at the queue is too old to depend on; the next round goes on"
         return not self.report.problem

@@ -57,10 +57,17 @@ def live_state(row: QueueRow) -> ClusterState | None:
     """What squeue's row says of the job; None: it is over, and only not forgotten yet."""
     if row.state in QUEUED:
         stuck = row.reason == STUCK_REASON or ("(failed)" in row.dependency and "?" not in row.dependency)
+        stuck = stuck or held_by_slurm(row.reason)
         return ClusterState.STUCK if stuck else ClusterState.QUEUED
     if row.state in RUNNING:
         return ClusterState.RUNNING
     return None if row.state in OVER else ClusterState.UNKNOWN
+
+
+def held_by_slurm(reason: str) -> bool:
+    """Whether Slurm itself holds the job, after it could not start it; what a person holds is theirs."""
+    plain = reason.strip("() ").replace("_", " ")
+    return plain.endswith(" requeued held") or plain.startswith("JobHoldMaxRequeue")
 
 
 def is_over(row: AccountRow) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 HELP = "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`"
 POLL_SECONDS = 0.1
+ASK_AGAIN_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,10 +72,12 @@ def stop_live(picture: "Picture", jobs: "Sequence[Job]", grace_seconds: float) -
     live = [picture.evidence[job.key].run for job in jobs]
     live = [run for run in live if stop_attempt(run)]
     deadline = time.monotonic() + grace_seconds
-    left = live
+    left, asked = live, time.monotonic()
     while left and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
         left = [run for run in left if is_held(run.lock)]
+        if time.monotonic() > asked + ASK_AGAIN_SECONDS:  # a supervisor that was dying did not pass the first one on
+            left, asked = [run for run in left if stop_attempt(run)], time.monotonic()
     for run in left:
         print(
             f"{run.root}: still busy after {grace_seconds:g} s, killed; it keeps its last checkpoint", file=sys.stderr

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(dry_run=False)
     parser.epilog = (
         "example, a line for crontab(5) or scrontab(1):\n"
-        "  */10 * * * * /home/me/.venv/bin/sweep tick paper --store /shared/store >> /shared/store/paper.tick.log 2>&1\n"
+        "  */10 * * * * /home/me/.venv/bin/sweep tick paper --store /shared/store >> /shared/tick.log 2>&1\n"
         "Repeating it changes nothing; two at a time wait for one another."
     )
 

@@ -35,7 +35,7 @@ def undisturbed(store: Store, **config: object) -> str:
 
 
 def test_the_newer_incarnation_takes_over_and_the_older_writes_no_more(store: Store) -> None:
-    run = planned(store, steps=120, step_seconds=0.02)
+    run = planned(store, steps=500, step_seconds=0.02)
     older = start(store)
     wait_until(lambda: saved_steps(run) > 3)
     newer = start(store, restart=1)
@@ -45,32 +45,34 @@ def test_the_newer_incarnation_takes_over_and_the_older_writes_no_more(store: St
     assert (end.failure, end.message) == (FailureClass.KILLED, "fenced: a newer incarnation took over")
     assert end.returncode == -signal.SIGKILL
     assert end_of(run, 1).failure is None
-    toy.assert_nothing_lost_or_doubled(store, [ONLY], {"only": undisturbed(store, steps=120)})
+    toy.assert_nothing_lost_or_doubled(store, [ONLY], {"only": undisturbed(store, steps=500)})
     following = AttemptStart.read(paths_of(run, 1).start)
     assert following is not None
     assert following.checkpoint_step > 0
     steps = [line["step"] for line in toy.executions(store, ONLY) if line["event"] == "step"]
-    assert len(steps) <= 122  # at most the step that was under way was taken twice
+    assert len(steps) <= 502  # at most the step that was under way was taken twice
 
 
 def test_an_older_incarnation_that_comes_late_does_nothing(store: Store) -> None:
-    run = planned(store, steps=60, step_seconds=0.02)
+    run = planned(store, steps=500, step_seconds=0.02)
     newer = start(store, restart=1)
     wait_until(lambda: saved_steps(run) > 1)
     assert finish(start(store))[0] == 76
     assert not paths_of(run).root.exists()
-    assert finish(newer)[0] == 0
+    newer.terminate()
+    assert finish(newer)[0] == 75
     assert claim_number(run) == 1
 
 
 def test_a_stranger_leaves_a_holder_alone_that_shows_signs_of_life(store: Store) -> None:
-    run = planned(store, steps=150, step_seconds=0.02)
+    run = planned(store, steps=1_000, step_seconds=0.02)
     holder = start(store)
     wait_until(lambda: saved_steps(run) > 1)
     assert finish(start(store, job_id="8_0"))[0] == 76
     assert not paths_of(run, job_id="8_0").root.exists()
     assert claim_number(run) == 1
-    assert finish(holder)[0] == 0
+    holder.terminate()
+    assert finish(holder)[0] == 75
     assert toy.count(store, ONLY, "begin") == 1
 
 
@@ -110,12 +112,12 @@ def test_a_frozen_incarnation_of_this_machine_is_killed_and_ends_as_fenced(store
 
 
 @pytest.mark.parametrize(
-    ("silent_seconds", "least", "most"),
-    [(0.0, TAKEOVER_SECONDS, 30.0), (1000.0, 0.3, TAKEOVER_SECONDS)],
+    ("silent_seconds", "takeover_seconds", "least", "most"),
+    [(0.0, 3.0, 3.0, 60.0), (1000.0, 60.0, 8.0, 60.0)],
     ids=["fresh", "long silent"],
 )
 def test_a_holder_of_another_machine_is_given_its_time(
-    store: Store, silent_seconds: float, least: float, most: float
+    store: Store, silent_seconds: float, takeover_seconds: float, least: float, most: float
 ) -> None:
     run = planned(store)
     holder = Holder(host="far", boot_id="other", pid=1, attempt="slurm-6_0-r0-aaaaaa", job_id="6_0", batch="sw-x")
@@ -123,7 +125,7 @@ def test_a_holder_of_another_machine_is_given_its_time(
     assert made is not None
     os.utime(made.path, (made.beaten_at - silent_seconds,) * 2)
     began = time.monotonic()
-    assert finish(start(store))[0] == 0
+    assert finish(start(store, SWEEP_TAKEOVER_SECONDS=str(takeover_seconds)))[0] == 0
     assert least < time.monotonic() - began < most
     assert claim_number(run) == 2
 
@@ -134,7 +136,7 @@ def test_a_silent_holder_of_another_machine_with_the_same_job_is_waited_for_too(
     assert claim(run.claims, holder, after=None)
     process = start(store, restart=1)
     wait_until(lambda: claim_number(run) == 2)  # at once, so that the older learns of it
-    time.sleep(TAKEOVER_SECONDS / 2)
+    time.sleep(TAKEOVER_SECONDS / 3)
     assert not run.attempts.exists()
     assert finish(process)[0] == 0
 
@@ -151,7 +153,7 @@ def test_an_exit_record_or_a_release_ends_the_wait(store: Store) -> None:
     second.release()
     began = time.monotonic()
     assert finish(start(store, SWEEP_TAKEOVER_SECONDS="600"))[0] == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100
 
 
 def test_a_stop_ends_the_wait_with_the_claim_released(store: Store) -> None:
@@ -176,7 +178,7 @@ def test_a_third_incarnation_waits_for_the_first_though_the_second_let_go(store:
     second.release()
     third = start(store, restart=2)
     wait_until(lambda: claim_number(run) == 3)
-    time.sleep(TAKEOVER_SECONDS / 2)
+    time.sleep(TAKEOVER_SECONDS / 3)
     assert not run.attempts.exists()
     assert finish(third)[0] == 0
     assert sorted(path.name for path in run.claims.iterdir()) == ["000002.json", "000003.json"]

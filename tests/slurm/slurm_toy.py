@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,8 @@ from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for
 
-PATIENCE = "call=5 submit=5 doubt=8 absent=4 look_again=1 cache=0 pace=0"
-"""Waits that are long enough for this cluster (jobs/slurm/patience.py)."""
+PATIENCE = "call=20 submit=20 doubt=8 absent=4 look_again=1 cache=0 pace=0"
+"""Long enough for this cluster on a busy machine (jobs/slurm/patience.py)."""
 NOOP_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("noop_stage.py")))
 
 SBATCH = """#!/bin/sh
@@ -120,6 +121,14 @@ class ToySweep:
         """Rounds until every job is done."""
         return self.ticks_until(lambda report: bool(report["complete"]), seconds)
 
+    def history(self, key: str) -> list[dict[str, Any]]:
+        """A job's executions, oldest first, as `sweep explain` tells them."""
+        told = sweep("explain", key, "--sweep", toy.SWEEP, "--json", "--store", str(self.store.root))
+        assert told.code == 0, told.err
+        [row] = [row for row in told.json["jobs"] if row["key"] == key]
+        found: list[dict[str, Any]] = row["executions"]
+        return found
+
     def states(self) -> dict[str, State]:
         """Every job's state, Slurm asked anew."""
         picture = open_sweep(self.store.root, toy.SWEEP).picture()
@@ -184,6 +193,12 @@ class SbatchWrapper:
         path = self.folder / "calls"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
+    @property
+    def answer(self) -> str:
+        """The last answer that was lost; empty if there is none yet."""
+        path = self.folder / "answer"
+        return path.read_text() if path.exists() else ""
+
     def lose_the_next_answer(self) -> None:
         """Slurm takes the job, and sbatch says nothing for five minutes."""
         (self.folder / "lose-answer").touch()
@@ -235,6 +250,21 @@ def plan_paper_graph(store: Store) -> list[Job]:
     jobs = tuple(replace(job, resources=small) for job in manifest.jobs)
     write_manifest(path, replace(manifest, backend="slurm", jobs=jobs))
     return list(jobs)
+
+
+def ecc_fault_on(node: str, folder: Path) -> tuple[str, ...]:
+    """A counting stage that dies on one node as with a broken GPU, and works on all others."""
+    program = folder / "stage-with-a-bad-node"
+    stage = shlex.join(toy.COUNTING_STAGE)
+    fault = "NVRM: Xid (PCI:0000:07:00): 48, uncorrectable ECC error"
+    program.write_text(f"#!/bin/sh\n[ $SLURMD_NODENAME = {node} ] && echo '{fault}' && exit 1\nexec {stage} \"$@\"\n")
+    program.chmod(0o755)
+    return (str(program),)
+
+
+def sbatch(lab: Lab, *options: str, script: str = "true") -> str:
+    """The id of a job that somebody else submits."""
+    return lab.output("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
 
 
 def files_below(folder: Path) -> dict[str, int]:

@@ -1,15 +1,16 @@
 """GPU-seconds of a campaign with requeues, a preemption, a lost node, failures: ours against a sum over raw sacct."""
 
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs import accounting
 from jobs.job import Job, Resources
-from jobs.state import State
 from sweep.results.write import Tables, write_tables
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
@@ -19,6 +20,7 @@ from tests.slurm.slurm_toy import ToySweep
 
 GPUS = Resources(gpus_per_node=2, gpu_type="a100", memory_gib=0.25, time_minutes=10, options={"qos": "low"})
 LONG: dict[str, Any] = {"resources": GPUS, "steps": 60, "step_seconds": 0.2}
+FIRST_RANK_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("first_rank_stage.py")))
 SHORT: dict[str, Any] = {"resources": GPUS, "steps": 2}
 
 
@@ -71,8 +73,13 @@ def settled(toys: ToySweep) -> bool:
 
 @pytest.fixture
 def toys(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToySweep:
-    """The campaign, at its end."""
-    toys = ToySweep(slurm, tmp_path, campaign(), monkeypatch)
+    """The campaign, not yet sent."""
+    return ToySweep(slurm, tmp_path, campaign(), monkeypatch, stage=FIRST_RANK_STAGE)
+
+
+def go_through_it(toys: ToySweep) -> None:
+    """A requeue, a node that is lost, a preemption; then to the end."""
+    slurm = toys.lab
     told = toys.sweep("submit")
     assert told.code == 0, told.err
     requeued = running(toys, "requeued")
@@ -84,37 +91,64 @@ def toys(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToySwee
     slurm.wait_ready()
     preempted = running(toys, "preempted")
     time.sleep(1.5)  # so that there is something to keep
-    slurm.output(
-        *("sbatch", "--qos=high", "--nodes=4", "--exclusive", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 1")
-    )
+    high = ("--qos=high", "--nodes=4", "--exclusive", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 1")
+    slurm.output("sbatch", *high)
     wait_for("the preemption", lambda: "PREEMPTED" in words_by_sacct(slurm, preempted), seconds=30)
     toys.ticks_until(lambda report: report["states"]["done"] == len(toys.jobs) - 1, seconds=120)
     wait_for("sacct to have heard of every end", lambda: settled(toys), seconds=30)
-    return toys
+    words = {key: words_by_sacct(slurm, toys.ids()[key][0]) for key in ("requeued", "unlucky", "preempted")}
+    assert "REQUEUED" in words["requeued"]
+    assert "NODE_FAIL" in words["unlucky"]
+    assert "PREEMPTED" in words["preempted"]
 
 
 def test_gpu_seconds_are_those_of_sacct_for_every_job_whatever_happened_to_it(toys: ToySweep) -> None:
-    rows = {row["key"]: row for row in written(toys).jobs.to_pylist()}
+    go_through_it(toys)
+    tables = written(toys)
+    rows = {row["key"]: row for row in tables.jobs.to_pylist()}
     tasks = toys.ids()
     expected = seconds_by_sacct(toys.lab, [task for own in tasks.values() for task in own])
     for key, row in rows.items():
         used, wasted = (round(3600 * row[f"{kind}_gpu_hours"], 6) for kind in ("used", "wasted"))
         assert used + wasted == sum(expected.get(task, 0) for task in tasks[key]), key
         assert (row["hours_source"], row["used_a100_hours"]) == ("slurm", row["used_gpu_hours"])
-    ours = sum(row["used_gpu_hours"] + row["wasted_gpu_hours"] for row in rows.values())
-    assert round(3600 * ours, 3) == sum(expected.values())
-    models = written(toys).results.to_pylist()  # the two cells' chains; the trunk is in each by half
-    chain = [row for row in rows.values() if row["models"]]
-    assert sum(row["models"] for row in chain if row["phase"] == "trunk") == 2
-    assert sum(row["gpu_hours_own"] + row["gpu_hours_shared"] for row in models) == pytest.approx(
-        sum(row["used_gpu_hours"] + row["wasted_gpu_hours"] for row in chain)
-    )
-
-    # what was lost is told apart, and nothing that ended by itself is called anything else
-    assert toys.states()["nan"] is State.FAILED
+        assert (row["state"], used > 0) == (("failed", True) if key == "nan" else ("done", True))
+    assert round(3600 * sum(gpu_hours(row) for row in rows.values()), 3) == sum(expected.values())
+    assert sum(row["wasted_gpu_hours"] for row in rows.values()) > 0
     assert (rows["nan"]["attempts"], rows["nan"]["failure"]) == (1, "diverged")
-    assert (rows["nan"]["used_gpu_hours"] > 0) or rows["nan"]["wasted_gpu_hours"] > 0
     assert rows["killed"]["attempts"] == 2
-    assert rows["preempted"]["wasted_gpu_hours"] < rows["preempted"]["used_gpu_hours"]
-    told = toys.sweep("results", "--no-figures").out
-    assert [line.split()[0] for line in told.splitlines()][-1] == "all"
+    assert_trunk_is_charged_once(tables)
+    assert toys.sweep("results", "--no-figures").out.splitlines()[-1].split()[:2] == ["all", "11/12"]
+
+
+def gpu_hours(row: Mapping[str, Any]) -> float:
+    return float(row["used_gpu_hours"] + row["wasted_gpu_hours"])
+
+
+def assert_trunk_is_charged_once(tables: Tables) -> None:
+    """The rows of the two models hold their own jobs and half a trunk each."""
+    chain = [row for row in tables.jobs.to_pylist() if row["models"]]
+    assert [row["models"] for row in chain if row["phase"] == "trunk"] == [2]
+    models = sum(row["gpu_hours_own"] + row["gpu_hours_shared"] for row in tables.results.to_pylist())
+    assert models == pytest.approx(sum(gpu_hours(row) for row in chain))
+
+
+def test_an_outage_of_the_controller_that_makes_a_row_longer_is_flagged(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounting, "OVERSTATED_SECONDS", 3.0)
+    toys = ToySweep(
+        slurm, tmp_path, [toy.toy_job("k", resources=GPUS, steps=10, step_seconds=0.2)], monkeypatch,
+        stage=FIRST_RANK_STAGE,
+    )  # fmt: skip
+    toys.sweep("submit")
+    running(toys, "k")
+    slurm.stop("ctld")
+    wait_for("the job's end by its own record", toys.store.run("pretrain", "k").result.exists, seconds=30)
+    time.sleep(6)
+    slurm.start("ctld")
+    task = toys.ids()["k"][0]  # slurmd tells of the end when it next tries
+    wait_for("the row's end", lambda: words_by_sacct(slurm, task) == ["COMPLETED"], seconds=150, every=0.2)
+    (row,) = written(toys).jobs.to_pylist()
+    assert row["overstated_seconds"] >= 4
+    assert round(3600 * row["used_gpu_hours"], 3) == seconds_by_sacct(slurm, [task])[task]

@@ -27,11 +27,23 @@ def chains(number: int, **resources: Any) -> list[Job]:
     return jobs
 
 
+@pytest.fixture
+def five_submitted(slurm: Lab) -> Iterator[str]:
+    """A QOS with room for five jobs of a user, which may all run."""
+    change_qos(slurm, "capped", "MaxJobsPerUser=-1")
+    yield "capped"
+    change_qos(slurm, "capped", "MaxJobsPerUser=2")
+
+
+def change_qos(lab: Lab, name: str, setting: str) -> None:
+    lab.output("sacctmgr", "-i", "modify", "qos", name, "set", setting)
+
+
 @pytest.mark.slow
 def test_sixty_jobs_drain_through_a_limit_of_five_by_ticks_alone(
-    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Lab, five_submitted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = chains(20, options={"qos": "capped"})
+    jobs = chains(20, options={"qos": five_submitted})
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch, stage=NOOP_STAGE)
     queued = []
 
@@ -80,12 +92,12 @@ def limit_set_too_late(slurm: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     def lower(client: SlurmClient, user: str) -> Site:
         site = read_site(client, user)
-        slurm.output("sacctmgr", "-i", "modify", "qos", "gpucap", "set", "MaxSubmitJobsPerUser=3")
+        change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=3")
         return site
 
     monkeypatch.setattr(sweep.slurm_submission, "read_site", lower)
     yield
-    slurm.output("sacctmgr", "-i", "modify", "qos", "gpucap", "set", "MaxSubmitJobsPerUser=-1")
+    change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=-1")
 
 
 @pytest.mark.usefixtures("limit_set_too_late")

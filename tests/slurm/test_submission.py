@@ -14,7 +14,16 @@ from jobs.store import Store
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for
-from tests.slurm.slurm_toy import ToySweep, dependencies, drain, files_below, plan_paper_graph, resume, sweep, wrap_sbatch
+from tests.slurm.slurm_toy import (
+    ToySweep,
+    dependencies,
+    drain,
+    files_below,
+    plan_paper_graph,
+    resume,
+    sweep,
+    wrap_sbatch,
+)
 
 
 def chains(number: int) -> list[Job]:
@@ -123,10 +132,6 @@ def test_a_cancelled_sweep_saves_leaves_the_queue_and_goes_on_when_it_is_resumed
     assert "3 jobs cancelled, 1 of them were running" in told.out
     assert toys.queue() == {}
     assert toys.executions("trunk")["stopped"] == 1
-    from sweep.slurm_view import slurm_look
-    from sweep.stored_sweep import open_sweep
-    look = slurm_look(open_sweep(toys.store.root, "toy"), recent_answers=False)
-    print("LOOK", look.seen.observations, look.queue, look.accounting, look.notes.batches)
     assert set(toys.states().values()) == {State.CANCELLED}
     assert toys.sent() == (0, 0)
     steps = toys.executions("trunk")["step"]

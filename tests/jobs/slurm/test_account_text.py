@@ -72,7 +72,7 @@ def test_pending_tasks_of_an_array_are_left_to_squeue() -> None:
 def test_tasks_that_were_cancelled_before_they_began_are_told_one_by_one() -> None:
     rows = read(line(job="36_[0,2-3]", state="CANCELLED by 0", nodes="None assigned", tres="", elapsed="0"))
     assert [row.id for row in rows] == ["36_0", "36_2", "36_3"]
-    assert {row.state for row in rows} == {"CANCELLED"}
+    assert {(row.state, row.shared) for row in rows} == {("CANCELLED", True)}
 
 
 @pytest.mark.parametrize(

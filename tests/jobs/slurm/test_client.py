@@ -358,8 +358,26 @@ def test_ctrl_c_leaves_no_program_behind(programs: Programs) -> None:
 
 def test_tasks_of_one_array_are_cancelled_together(programs: Programs) -> None:
     programs.add("scancel", "true")
-    assert programs.client().cancel(["8", "7_2", "7_0", "9_1"], state="PENDING") == ""
-    assert programs.arguments("scancel") == ["--state=PENDING", "8", "7_[0,2]", "9_[1]"]
+    assert programs.client().cancel(["8", "7_2", "7_0", "9_1"]) == ""
+    assert programs.arguments("scancel") == ["8", "7_[0,2]", "9_[1]"]
+
+
+def test_only_tasks_in_the_wanted_state_are_cancelled_and_without_scancels_own_filter(programs: Programs) -> None:
+    """`scancel --state=PENDING 7_1` ends every pending task of array 7."""
+    programs.prints("squeue", "7_1\n7_2\n7_3\n")
+    programs.add("scancel", "true")
+    assert programs.client().cancel(["7_0", "7_2", "9_1"], state="PENDING") == ""
+    assert programs.arguments("scancel") == ["7_[2]"]
+    assert {"--array", "--states=PENDING", "--jobs=7,9"} <= set(programs.arguments("squeue"))
+
+
+def test_nothing_is_cancelled_by_state_while_the_queue_cannot_be_seen(programs: Programs) -> None:
+    programs.add("scancel", "true")
+    programs.add("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    assert "Unable to contact" in programs.client().cancel(["7_0"], state="PENDING")
+    programs.add("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert programs.client().cancel(["7_0"], state="PENDING") == ""
+    assert not (programs.root / "scancel.calls").exists()
 
 
 def test_a_signal_for_the_batch_process_alone(programs: Programs) -> None:
@@ -372,7 +390,7 @@ def test_a_signal_for_the_batch_process_alone(programs: Programs) -> None:
 def test_a_job_that_is_gone_already_is_cancelled(programs: Programs) -> None:
     gone = "scancel: error: Kill job error on job id 7_1: Invalid job id specified"
     programs.add("scancel", f"echo '{gone}' >&2; exit 1")
-    assert programs.client().cancel(["7_1"], state="PENDING") == ""
+    assert programs.client().cancel(["7_1"]) == ""
     other = "scancel: error: Kill job error on job id 7_2: Access/permission denied"
     programs.add("scancel", f"echo '{other}' >&2; echo '{gone}' >&2; exit 1")
     assert programs.client().cancel(["7_1", "7_2"]) == "Kill job error on job id 7_2: Access/permission denied"

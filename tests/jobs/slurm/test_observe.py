@@ -255,6 +255,23 @@ def test_what_we_took_out_ourselves_is_nobodys_cancellation() -> None:
     assert look(queue(live("RUNNING")), NOTHING, ours).observations[KEY].state is RUNNING
 
 
+def test_a_row_that_tasks_share_is_weak_evidence() -> None:
+    """One line of sacct for all tasks that never began; its list of them may be out of date."""
+    shared = run("CANCELLED", by_uid="0", nodes="", elapsed_seconds=0, gpus=0, shared=True)
+    alone = look(queue(), sacct(shared))
+    assert alone.observations[KEY].message == "cancelled by uid 0"
+    assert [ending.failure for ending in alone.endings[KEY]] == [FailureClass.CANCELLED]
+    for squeue, rows, state in (
+        (queue(live("RUNNING")), sacct(shared), RUNNING),
+        (queue(), sacct(run("COMPLETED"), shared), ENDED),
+        (queue(), sacct(shared._replace(ended_at=NOW - 9)), UNKNOWN),
+        (DOWN, sacct(shared), UNKNOWN),
+    ):
+        seen = look(squeue, rows)
+        assert seen.observations[KEY].state is state
+        assert all(ending.state == "COMPLETED" for ending in seen.endings.get(KEY, []))
+
+
 def test_jobs_whose_end_was_noted_are_not_missed() -> None:
     seen = observe(
         [batch()], queue(), NOTHING, now=NOW, patience=PATIENCE, seen_absent=LONG_MISSED, ended={(NAME, KEY)}

@@ -116,7 +116,7 @@ def test_a_full_controller_is_not_asked_again_in_halves(tmp_path: Path, client: 
 
 def test_nothing_is_sent_once_somebody_else_has_taken_over(tmp_path: Path, client: FakeClient) -> None:
     report = sender(tmp_path, client, still_mine=lambda: False).send([batch("a", 2)])
-    assert (report.calls, report.problem) == (0, "another submission of this sweep took over")
+    assert (report.calls, report.problem) == (0, "another submission from this store took over")
 
 
 def test_an_id_that_may_be_forgotten_is_no_dependency(tmp_path: Path, client: FakeClient) -> None:

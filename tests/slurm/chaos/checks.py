@@ -19,7 +19,8 @@ def violations(world: World) -> list[str]:
     found = []
     for job in world.jobs:
         wrong = [*_value_problems(job, expected, got), *writer_problems(executions(world.store, job))]
-        found += [f"{world.sweep} {job.key}: {words}\n{dossier(world.store, job)}" for words in wrong]
+        if wrong:
+            found.append(f"{world.sweep} {job.key}: {'; '.join(wrong)}\n{dossier(world.store, job)}")
     return [*found, *crashes(world)]
 
 
@@ -46,6 +47,7 @@ def writer_problems(notes: Sequence[Mapping[str, Any]]) -> list[str]:
             order.append(note["pid"])
         elif order[-1] != note["pid"]:
             found.append(f"process {note['pid']} worked at {note['time']:.2f} though {order[-1]} had begun")
+            break
     return found
 
 

@@ -97,7 +97,9 @@ def _add_sacct(found: Hours, world: World, look: Look) -> None:
             if seconds and (known is None or known.gpu_seconds != seconds):
                 found.problems.append(f"{world.sweep}: sacct has {row}, we have {known}")
     strange = [each for identity, each in ours.items() if identity not in told and each.gpu_seconds]
-    found.problems += [f"{world.sweep}: we have {each}, sacct does not" for each in strange]
+    for each in strange:
+        said = world.lab.run("sacct", "-n", "-P", "-D", "-j", each.id, "-o", ",".join(FIELDS)).stdout
+        found.problems.append(f"{world.sweep}: we have {each}, sacct does not; of that id it says:\n{said}")
 
 
 def _rows(world: World) -> list[dict[str, str]]:

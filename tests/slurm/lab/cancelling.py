@@ -4,24 +4,26 @@ import signal
 from collections.abc import Sequence
 
 from tests.slurm.lab.clients import Clients
-from tests.slurm.lab.processes import job_processes, send, wait_for
+from tests.slurm.lab.processes import job_processes, send, step_daemons, wait_for
 
 EMPTY_SECONDS = 60
 
 
 def cancel_all(clients: Clients, users: Sequence[str]) -> None:
-    """Returns when no job is left. A job that is deaf to SIGTERM is not given its time."""
-    if not queued(clients):
-        return
-    for state in ("PENDING", "RUNNING"):  # pending first, or they start in the others' places
-        _cancel(clients, users, f"--state={state}")
+    """Returns when no job is left, in the queue or on a node. One that is deaf to SIGTERM is not given its time."""
+    if queued(clients):
+        for state in ("PENDING", "RUNNING"):  # pending first, or they start in the others' places
+            _cancel(clients, users, f"--state={state}")
 
     def ended() -> bool:
         send(job_processes(clients.layout), signal.SIGKILL)
-        if not queued(clients):
-            return True
-        _cancel(clients, users)  # what was requeued, held or suspended meanwhile
-        return False
+        if queued(clients):
+            _cancel(clients, users)  # what was requeued, held or suspended meanwhile
+            return False
+        # jobs that a crashed controller has forgotten run on, and their numbers come round again
+        forgotten = step_daemons(clients.layout)
+        send(forgotten, signal.SIGKILL)
+        return not forgotten
 
     wait_for("the end of all jobs", ended, seconds=EMPTY_SECONDS, every=0.1)
 

@@ -17,6 +17,10 @@ SCHEDULER = (
 READ_ONCE = frozenset({"maxarraysize"})
 """Keys whose value slurmctld keeps from its first use to its end, whatever `scontrol reconfigure` says."""
 
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
+"""Text of cgroup.conf. No plugin of ours uses cgroups, and yet slurmd looks for them and gives up if it finds none, or
+those of version 2 without systemd, as in a container. Told of version 1, it does not look."""
+
 
 class Accounting(StrEnum):
     """Whether the cluster keeps records of jobs that it has forgotten."""

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
-from tests.slurm.lab.config import Accounting, Options, Ports, gres_conf, slurm_conf, slurmdbd_conf
+from tests.slurm.lab.config import CGROUP_CONF, Accounting, Options, Ports, gres_conf, slurm_conf, slurmdbd_conf
 from tests.slurm.lab.errors import LabError
 from tests.slurm.lab.layout import Layout
 
@@ -13,6 +13,7 @@ def write_files(options: Options, layout: Layout, ports: Ports, *, user: str) ->
     layout.make(options.node_names)
     write_slurm_conf(options, layout, ports, user=user, extra="")
     layout.gres_conf.write_text(gres_conf(options, layout))
+    layout.cgroup_conf.write_text(CGROUP_CONF)
     layout.slurmdbd_conf.touch(mode=0o600)
     layout.slurmdbd_conf.write_text(slurmdbd_conf(layout, ports, user=user))
     for number in range(options.gpus):

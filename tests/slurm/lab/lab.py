@@ -22,6 +22,8 @@ from tests.slurm.lab.ports import check_network, free_ports
 from tests.slurm.lab.processes import all_processes, send, wait_for
 
 DOWN_SECONDS = 30
+NUMBERS_APART = 100_000
+"""More jobs than a test submits between two resets; the greatest number is 67 million."""
 
 
 class Lab:
@@ -40,6 +42,8 @@ class Lab:
         self.daemons = Daemons(self.layout, self.options, self.ports)
         self._clients = Clients(self.layout)
         self._extra = ""
+        self._first_job = 1
+        self._controller: int | None = None
 
     @classmethod
     def open(cls, root: Path) -> Self:
@@ -65,6 +69,7 @@ class Lab:
                 self.daemons.start(name)
         self.daemons.start("ctld", *self.options.node_names)
         self.wait_ready()
+        self._controller = self.daemons.pid("ctld")
 
     def down(self, *, keep: bool = False) -> None:
         """Ends every process of the cluster and removes its folder; `keep` ends in good order and removes nothing."""
@@ -92,7 +97,8 @@ class Lab:
         Heeded at once, by the nodes too; MaxArraySize costs seconds, for the controller must be restarted. What names a
         plugin, a port or a node is not heeded.
         """
-        write_slurm_conf(self.options, self.layout, self.ports, user=self.submit_user, extra=extra)
+        numbered = f"FirstJobId={self._first_job}\n{extra}"
+        write_slurm_conf(self.options, self.layout, self.ports, user=self.submit_user, extra=numbered)
         if needs_restart(self._extra, extra):
             self.stop("ctld")
             self.start("ctld")
@@ -101,11 +107,18 @@ class Lab:
         self.wait_ready()
 
     def reset(self) -> None:
-        """A cluster as new, but for job numbers and sacct's records: no jobs, all daemons up, all nodes idle."""
+        """A cluster as new, but for job numbers and sacct's records: no jobs, all daemons up, all nodes idle.
+
+        A controller that crashed gives numbers a second time; after a restart, numbers begin beyond all earlier ones.
+        """
+        restarted = self.daemons.pid("ctld") != self._controller
         for name in self.daemons.names:
             self.daemons.start(name)
-        if self._extra:
+        if restarted:
+            self._first_job += NUMBERS_APART
+        if restarted or self._extra:
             self.conf("")
+        self._controller = self.daemons.pid("ctld")
         self._cancel_all()
         wait_for_nodes(self._clients, self.options.node_names, {"idle"})
 

@@ -75,6 +75,10 @@ class Layout:
         return self.etc / "gres.conf"
 
     @property
+    def cgroup_conf(self) -> Path:
+        return self.etc / "cgroup.conf"
+
+    @property
     def settings(self) -> Path:
         """Options and ports of a running cluster, so that another process can find it."""
         return self.etc / "lab.json"

@@ -59,6 +59,12 @@ def job_processes(layout: Layout) -> list[int]:
     )
 
 
+def step_daemons(layout: Layout) -> list[int]:
+    """Live pids of the slurmstepd of this cluster, which look after the jobs' processes and outlive their slurmd."""
+    mark = _mark(layout)
+    return [pid for pid in _pids() if mark in environment(pid) and _name(pid).startswith("slurmstepd") and alive(pid)]
+
+
 def all_processes(layout: Layout) -> list[int]:
     """Live pids of everything that the cluster has started: daemons, step daemons, jobs."""
     return sorted({*_families(lambda variables: _mark(layout) in variables), *job_processes(layout)})
@@ -94,6 +100,13 @@ def _mark(layout: Layout) -> bytes:
 
 def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _parent(pid: int) -> int:
