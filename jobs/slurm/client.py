@@ -105,8 +105,9 @@ class SlurmClient:
     def _in_state(self, ids: Collection[str], state: str) -> tuple[Collection[str], str]:
         """Those of the jobs and array tasks that are in a state now, or a problem."""
         found: set[str] = set()
-        for words in _calls(f"--jobs={word}" for word in joined({each.partition("_")[0] for each in ids})):
-            output = self.run("squeue", "--array", "--noheader", "--all", f"--states={state}", "--format=%i", *words)
+        for word in joined({each.partition("_")[0] for each in ids}):
+            what = (f"--jobs={word}", f"--states={state}", "--format=%i")
+            output = self.run("squeue", "--array", "--noheader", "--all", *what)
             if output.problem and NOT_THERE_ANY_MORE[0] not in output.errors:
                 return (), output.problem
             found.update(output.text.split())

@@ -145,7 +145,7 @@ def test_an_outage_of_the_controller_that_makes_a_row_longer_is_flagged(
     running(toys, "k")
     slurm.stop("ctld")
     wait_for("the job's end by its own record", toys.store.run("pretrain", "k").result.exists, seconds=30)
-    time.sleep(6)
+    time.sleep(2)
     slurm.start("ctld")
     task = toys.ids()["k"][0]  # slurmd tells of the end when it next tries
     wait_for("the row's end", lambda: words_by_sacct(slurm, task) == ["COMPLETED"], seconds=150, every=0.2)

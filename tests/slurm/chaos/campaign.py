@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from tests.slurm.chaos.world import World
 from tests.slurm.lab import Lab
 
 FAULTS = {**submitters.FAULTS, **daemons.FAULTS, **tasks.FAULTS}
+OFTEN = (submitters.AT_A_SIDE_EFFECT,) * 3
+"""There are many moments at which a command can be killed."""
 RAISED = "stage raises once"
 """Not struck from outside: the plan says which stages do."""
 MOST_PAUSE_SECONDS = 1.2
@@ -45,17 +47,22 @@ class Outcome:
 
 
 class Deck:
-    """Deals kinds of faults in random order, each as often as the others; a kind that found nothing to strike waits."""
+    """Deals kinds of faults in random order: first each once, then again and again, some more often. A kind
+    that found nothing to strike waits."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self._left: list[str] = []
+        self._left: list[str] = self._shuffled(FAULTS)
 
     def draw(self) -> str:
         if not self._left:
-            self._left = list(FAULTS)
-            self.chance.shuffle(self._left)
+            self._left = self._shuffled([*FAULTS, *OFTEN])
         return self._left.pop()
+
+    def _shuffled(self, kinds: Iterable[str]) -> list[str]:
+        found = list(kinds)
+        self.chance.shuffle(found)
+        return found
 
     def put_back(self, kind: str) -> None:
         """Its turn comes after some others."""

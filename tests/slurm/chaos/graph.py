@@ -27,7 +27,7 @@ def season_graph(chance: random.Random, cells: int) -> list[Job]:
         for epochs in (1, 2):
             jobs.append(_job(chance, f"{cell}-ft{epochs}", f"{cell}-pre", phase="finetune", cells=[cell]))
             jobs.append(_job(chance, f"{cell}-ev{epochs}", f"{cell}-ft{epochs}", phase="evaluate", cells=[cell]))
-    long = {"steps": 60, "step_seconds": 0.4}
+    long = {"steps": 60, "step_seconds": 0.3}
     jobs += [_job(chance, f"long{number}", cells=[f"long{number}"], **long) for number in range(LONG_JOBS)]
     return jobs
 

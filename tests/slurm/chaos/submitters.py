@@ -10,6 +10,7 @@ from pathlib import Path
 from jobs.processes import process_stat
 from tests.slurm.chaos.world import COMMAND_SECONDS, World
 
+AT_A_SIDE_EFFECT = "kill -9 of submit or tick at a side effect"
 LIKELY_MOMENTS = 16
 """Side effects of a busy round, counted before and after."""
 
@@ -101,7 +102,7 @@ def sbatch_fault(name: str, world: World) -> str | None:
 
 
 FAULTS: dict[str, Callable[[World], str | None]] = {
-    "kill -9 of submit or tick at a side effect": killed_at_a_side_effect,
+    AT_A_SIDE_EFFECT: killed_at_a_side_effect,
     "kill -9 of submit or tick at any time": killed_at_any_time,
     "two submitters at once": two_at_once,
     "sweep cancel, then resume": cancelled_and_resumed,
