@@ -160,7 +160,9 @@ class SlurmClient:
         begin = f"--starttime=uts{max(1, int(since) - CLOCKS_DIFFER_S)}"
         rows: list[AccountRow] = []
         for words in _calls(f"{option}={word}" for word in joined(values)):
-            fields = self._fields()
+            fields, problem = self._fields()
+            if problem:
+                return Answer(problem=problem)
             output = self.run(
                 *("sacct", "--noheader", "--parsable2", "--duplicates", "--allocations", "--allusers"),
                 *(f"--delimiter={SEPARATOR}", begin, f"--format={','.join(fields)}", *words),
@@ -173,14 +175,16 @@ class SlurmClient:
             rows += answer.rows
         return Answer(rows=tuple(rows))
 
-    def _fields(self) -> tuple[str, ...]:
-        """sacct's fields that this version knows; `sacct --helpformat` asks nobody, so it costs milliseconds."""
+    def _fields(self) -> tuple[tuple[str, ...], str]:
+        """sacct's fields that this version knows. `sacct --helpformat` costs milliseconds, but it too waits for a
+        slurmdbd that hangs: then the second value says so, and sacct need not be asked anything else."""
         if not self._account_fields:
             output = self.run("sacct", "--helpformat")
             if output.problem:
-                return fields_for(())
+                hangs = output.started and output.returncode is None
+                return fields_for(()), output.problem if hangs else ""
             self._account_fields = fields_for(output.text.split())
-        return self._account_fields
+        return self._account_fields, ""
 
     def _now(self) -> Mapping[str, str]:
         return os.environ if self._environment is None else self._environment

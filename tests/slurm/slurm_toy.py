@@ -23,6 +23,7 @@ from jobs.state import State
 from jobs.store import Store
 from sweep.cli import main
 from sweep.manifest import read_manifest, write_manifest
+from sweep.results.evidence import gather
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm.lab import Lab
@@ -121,13 +122,10 @@ class ToySweep:
         """Rounds until every job is done."""
         return self.ticks_until(lambda report: bool(report["complete"]), seconds)
 
-    def history(self, key: str) -> list[dict[str, Any]]:
-        """A job's executions, oldest first, as `sweep explain` tells them."""
-        told = sweep("explain", key, "--sweep", toy.SWEEP, "--json", "--store", str(self.store.root))
-        assert told.code == 0, told.err
-        [row] = [row for row in told.json["jobs"] if row["key"] == key]
-        found: list[dict[str, Any]] = row["executions"]
-        return found
+    def ends(self, key: str) -> list[tuple[str, str]]:
+        """Node and failure of each attempt that began, oldest first; no failure where it finished the job."""
+        found = gather(open_sweep(self.store.root, toy.SWEEP).picture())[key]
+        return [(each.node, str(each.failure or "")) for each in found.outcomes if each.began]
 
     def states(self) -> dict[str, State]:
         """Every job's state, Slurm asked anew."""

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job import Job, Resources
-from jobs.state import State
+from jobs.job import Resources
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.slurm_toy import ToySweep, ecc_fault_on
@@ -56,19 +55,19 @@ def test_each_kind_of_failure_gets_the_tries_that_it_deserves(
 def test_a_job_that_ran_out_of_memory_is_tried_once_more_with_what_is_allowed(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [_out_of_memory("raised", 1, memory_gib=1, retry_memory_gib=3), _out_of_memory("too-big", 9, memory_gib=1)]
+    small, raised = Resources(memory_gib=1), Resources(memory_gib=1, retry_memory_gib=3)
+    jobs = [
+        toy.toy_job("raised", fail="out_of_memory", fail_times=1, resources=raised),
+        toy.toy_job("too-big", fail="out_of_memory", resources=small),
+    ]
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
     toys.sent()
     toys.ticks_until(lambda report: (report["states"]["failed"], report["states"]["done"]) == (1, 1))
-    memory = {key: [_requested(slurm, task) for task in ids] for key, ids in toys.ids().items()}
+    memory = {key: [requested_memory(slurm, task) for task in ids] for key, ids in toys.ids().items()}
     assert memory == {"raised": ["1G", "3G"], "too-big": ["1G", "1G"]}
 
 
-def _out_of_memory(key: str, times: int, **resources: float) -> Job:
-    return toy.toy_job(key, fail="out_of_memory", fail_times=times, resources=Resources(**resources))  # type: ignore[arg-type]
-
-
-def _requested(lab: Lab, task: str) -> str:
+def requested_memory(lab: Lab, task: str) -> str:
     """Memory a node, as long as the controller remembers the task."""
     return lab.output("squeue", "-h", "-r", "-t", "all", "-o", "%m", "-j", task)
 
@@ -76,12 +75,10 @@ def _requested(lab: Lab, task: str) -> str:
 def test_a_node_fault_is_retried_elsewhere_and_others_keep_away_from_the_node_too(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [toy.toy_job("first", cells=["a"]), toy.toy_job("second", "first", cells=["a"])]
+    jobs = [toy.toy_job("first"), toy.toy_job("second", "first")]
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch, stage=ecc_fault_on("n1", tmp_path))
     toys.sent()
     toys.finish()
     toys.assert_as_undisturbed()
-    met = [(row["node"], row["ended"]) for row in toys.history("first")]
-    assert met == [("n1", "node_fault"), ("n2", "done")]
-    assert [row["node"] for row in toys.history("second") if row["attempt"]] == ["n2"]
-    assert toys.states() == {"first": State.DONE, "second": State.DONE}
+    assert toys.ends("first") == [("n1", "node_fault"), ("n2", "")]
+    assert toys.ends("second") == [("n2", "")]

@@ -33,7 +33,7 @@ def toys(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToySwee
 
 
 def status_in_time(toys: ToySweep) -> tuple[Told, dict[str, int]]:
-    """What status says as text, and the states that occur; both together within twice the time that one may take."""
+    """What status says, and how many jobs are in each state that occurs; it must not take longer than is promised."""
     begun = time.monotonic()
     told = toys.sweep("status", "--fresh", "--json")
     assert time.monotonic() - begun < LONGEST_S
