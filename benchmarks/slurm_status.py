@@ -26,6 +26,7 @@ from jobs.slurm.observe import observe  # noqa: E402
 from jobs.slurm.patience import Patience  # noqa: E402
 from jobs.slurm.queue_text import read_queue  # noqa: E402
 from jobs.slurm.row_text import SEPARATOR  # noqa: E402
+from jobs.slurm.rows import Answers  # noqa: E402
 
 Result = TypeVar("Result")
 START = 1_790_000_000
@@ -57,7 +58,7 @@ def row(jobs: int, repeat: int) -> str:
     together, _ = least(repeat, lambda: both(batches, queue_text, accounting_text, now))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slurm-answers.json"
-        written, _ = least(repeat, lambda: keep(path, queue, accounting, now))
+        written, _ = least(repeat, lambda: keep(path, Answers(queue, accounting, now)))
         back, answers = least(repeat, lambda: fresh(path, now, Patience()))
     assert answers is not None
     assert answers.queue == queue

@@ -11,14 +11,14 @@ from jobs.local import STAGE_PROGRAM
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.cluster import SlurmCluster
 from jobs.slurm.lease import submitting
-from jobs.slurm.patience import VARIABLE, Patience
+from jobs.slurm.patience import Patience
 from jobs.slurm.round import Round
 from jobs.slurm.script import Launch
 from jobs.slurm.site import read_site
 from jobs.slurm.snapshot import snapshot
 from jobs.state import State
 from jobs.submission import Action, Submit
-from sweep.errors import UsageError
+from sweep.slurm_patience import patience_from_environment
 from sweep.stored_sweep import StoredSweep
 
 LEASE_PATIENCE_SECONDS = 300.0
@@ -36,14 +36,6 @@ class Request:
     pace_seconds: float | None = None
     dry: bool = False
     """Look and decide, change nothing, neither here nor there."""
-
-
-def patience_from_environment() -> Patience:
-    """Slurm's usual patience, with what the environment changes. Raises UsageError."""
-    try:
-        return Patience.from_environment()
-    except ValueError as error:
-        raise UsageError(f"{error}; unset {VARIABLE} or correct it") from None
 
 
 def patience_of(request: Request) -> Patience:

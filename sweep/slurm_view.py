@@ -5,9 +5,9 @@ import time
 from jobs.slurm.answers_cache import fresh, keep
 from jobs.slurm.batch_ledger import Notes
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.look import Look, ask, judged, notes_of, with_doubtful
+from jobs.slurm.look import Look, ask, judged, notes_of
 from jobs.slurm.patience import Patience
-from sweep.slurm_submission import patience_from_environment
+from sweep.slurm_patience import patience_from_environment
 from sweep.stored_sweep import StoredSweep
 
 
@@ -18,18 +18,13 @@ def slurm_look(stored: StoredSweep, *, recent_answers: bool) -> Look:
     kept = fresh_answers(stored, notes, patience) if recent_answers else None
     if kept is not None:
         return kept
-    moment = time.time()
-    client = SlurmClient(patience)
-    queue, accounting = ask(client, notes)
-    accounting = with_doubtful(client, notes, queue, accounting)
-    keep(stored.paths.slurm_answers, queue, accounting, moment)
-    return judged(stored.manifest.sweep, notes, queue, accounting, moment, patience, {})
+    answers = ask(SlurmClient(patience), notes)
+    keep(stored.paths.slurm_answers, answers)
+    return judged(stored.manifest.sweep, notes, answers, patience)
 
 
 def fresh_answers(stored: StoredSweep, notes: Notes, patience: Patience) -> Look | None:
     """The last answers, where they are recent and nothing was sent since."""
     sent = max((max(batch.intended_at, batch.sent_at) for batch in notes.batches.values()), default=0.0)
     kept = fresh(stored.paths.slurm_answers, time.time(), patience, not_before=sent)
-    if kept is None:
-        return None
-    return judged(stored.manifest.sweep, notes, kept.queue, kept.accounting, kept.taken_at, patience, {})
+    return None if kept is None else judged(stored.manifest.sweep, notes, kept, patience)

@@ -7,33 +7,29 @@ import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobs.slurm.patience import Patience
-from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
 from jobs.store import replacing
 
 FORMAT = 1
 """Another number on disk is another version's: passed over."""
 
 
-class CachedAnswers(NamedTuple):
-    """Both answers of one moment."""
-
-    queue: Answer[QueueRow]
-    accounting: Answer[AccountRow]
-    taken_at: float
-    """Unix seconds, before the questions."""
-
-
-def keep(path: Path, queue: Answer[QueueRow], accounting: Answer[AccountRow], taken_at: float) -> None:
+def keep(path: Path, answers: Answers) -> None:
     """Writes both answers, whole or not at all. A store that refuses the write is no error: one asks again then."""
-    content = {"format": FORMAT, "time": taken_at, "queue": _written(queue), "accounting": _written(accounting)}
+    content = {
+        "format": FORMAT,
+        "time": answers.taken_at,
+        "queue": _written(answers.queue),
+        "accounting": _written(answers.accounting),
+    }
     with contextlib.suppress(OSError), replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content))
 
 
-def fresh(path: Path, now: float, patience: Patience, *, not_before: float = 0.0) -> CachedAnswers | None:
+def fresh(path: Path, now: float, patience: Patience, *, not_before: float = 0.0) -> Answers | None:
     """The kept answers if they are at most patience.cache old, or patience.look_again if one of them failed.
 
     `not_before`: when something was last sent or cancelled (Unix seconds); older answers do not know of it.
@@ -43,7 +39,7 @@ def fresh(path: Path, now: float, patience: Patience, *, not_before: float = 0.0
         content = json.loads(path.read_bytes())
         if content["format"] != FORMAT:
             return None
-        kept = CachedAnswers(
+        kept = Answers(
             Answer(rows=tuple(map(QueueRow._make, content["queue"]["rows"])), **_state(content["queue"])),
             Answer(rows=tuple(map(AccountRow._make, content["accounting"]["rows"])), **_state(content["accounting"])),
             float(content["time"]),

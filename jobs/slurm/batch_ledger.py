@@ -41,7 +41,7 @@ class Notes:
 
 
 class BatchLedger:
-    """Writes the lines below through one writer's ledger. Every call is on disk when it returns (OSError if refused)."""
+    """Writes the lines below by one writer's ledger. Every call is on disk when it returns (OSError if refused)."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -81,7 +81,7 @@ class BatchLedger:
 
 
 def read_shared_notes(folder: Path, others: Iterable[Path], keys: Collection[str]) -> Notes:
-    """A sweep's notes, and what the ledgers of other sweeps of the store say of jobs (`keys`) that it shares with them."""
+    """A sweep's notes, and what the store's other sweeps noted of jobs (`keys`) that they share with it."""
     notes = read_notes(folder)
     for other in others:
         theirs = read_notes(other)

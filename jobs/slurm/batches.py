@@ -1,7 +1,8 @@
 """Which jobs go out in one sbatch call: arrays of the same shape, aligned with their parents' array. Pure.
 
-A stage of 300 cells is a few arrays: task i of the child's array waits for task i of the parent's (`aftercorr`), so a cell's
-chain goes on while its neighbours still train. Children of one shared parent are an array that waits for it (`afterok`).
+A stage of 300 cells is a few arrays: task i of the child's array waits for task i of the parent's (`aftercorr`), so a
+cell's chain goes on while its neighbours still train. Children of one shared parent are an array that waits for it
+(`afterok`).
 """
 
 from collections import Counter, defaultdict

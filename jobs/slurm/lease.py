@@ -11,7 +11,7 @@ from jobs.fence import Claim, Holder, age_seconds, claim, newest, tidy
 
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 120.0
-"""A submitter of another machine that has not shown a sign of life for so long is gone: NFS caches hide one for 60 s."""
+"""A submitter of another machine that was silent for so long is gone: NFS caches hide a sign of life for 60 s."""
 POLL_SECONDS = 0.5
 
 

@@ -12,7 +12,7 @@ from jobs.slurm.batch_ledger import BatchLedger, Notes, in_order, read_shared_no
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.observe import Seen, observe
 from jobs.slurm.patience import Patience
-from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
 from jobs.slurm.script import tasks_in_script
 from jobs.store import Store
 
@@ -44,11 +44,17 @@ def users_of(notes: Notes) -> set[str]:
     return {batch.user for batch in notes.batches.values()} | {getpass.getuser()}
 
 
-def ask(client: SlurmClient, notes: Notes) -> tuple[Answer[QueueRow], Answer[AccountRow]]:
-    """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time."""
+def ask(client: SlurmClient, notes: Notes) -> Answers:
+    """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time.
+
+    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue.
+    """
+    moment = time.time()
     unsettled = notes.open_batches()
     ids = [batch.id for batch in unsettled if batch.id]
-    return client.ask(users_of(notes), ids, min((batch.intended_at for batch in unsettled), default=0.0))
+    since = min((batch.intended_at for batch in unsettled), default=0.0)
+    queue, accounting = client.ask(users_of(notes), ids, since)
+    return Answers(queue, with_doubtful(client, notes, queue, accounting), moment)
 
 
 def notes_of(store: Store, sweep: str, keys: Collection[str]) -> Notes:
@@ -62,10 +68,7 @@ def take_look(
     client: SlurmClient, notes: Notes, sweep: str, patience: Patience, absent_since: Mapping[str, float] | None = None
 ) -> Look:
     """Asks Slurm. `absent_since`: what an earlier look missed, with its Unix seconds."""
-    moment = time.time()
-    queue, accounting = ask(client, notes)
-    accounting = with_doubtful(client, notes, queue, accounting)
-    return judged(sweep, notes, queue, accounting, moment, patience, absent_since or {})
+    return judged(sweep, notes, ask(client, notes), patience, absent_since)
 
 
 def with_doubtful(
@@ -83,29 +86,30 @@ def with_doubtful(
 
 
 def judged(
-    sweep: str,
-    notes: Notes,
-    queue: Answer[QueueRow],
-    accounting: Answer[AccountRow],
-    moment: float,
-    patience: Patience,
-    absent_since: Mapping[str, float],
+    sweep: str, notes: Notes, answers: Answers, patience: Patience, absent_since: Mapping[str, float] | None = None
 ) -> Look:
     """The answers of one moment as a look."""
     ended = {(ending.batch, ending.key) for known in notes.endings.values() for ending in known}
     seen = observe(
         list(notes.batches.values()),
-        queue,
-        accounting,
-        now=moment,
+        answers.queue,
+        answers.accounting,
+        now=answers.taken_at,
         patience=patience,
         sweep=sweep,
-        seen_absent=absent_since,
+        seen_absent=absent_since or {},
         ended=ended,
     )
     for key in notes.endings.keys() - seen.observations.keys():
         seen.observations[key] = Observation(state=ClusterState.ENDED, message=notes.endings[key][-1].message)
-    return Look(sweep=sweep, notes=notes, queue=queue, accounting=accounting, seen=seen, taken_at=moment)
+    return Look(
+        sweep=sweep,
+        notes=notes,
+        queue=answers.queue,
+        accounting=answers.accounting,
+        seen=seen,
+        taken_at=answers.taken_at,
+    )
 
 
 def settle(look: Look, ledger: BatchLedger, client: SlurmClient) -> str:
@@ -126,7 +130,7 @@ def settle(look: Look, ledger: BatchLedger, client: SlurmClient) -> str:
 
 
 def newly_over(look: Look) -> Iterable[Ending]:
-    """Endings of jobs that are over for good, as far as they are not noted; for one that left no row, a word of ours."""
+    """Endings of jobs that are over for good, as far as they are not noted; a word of ours for one that left no row."""
     noted = {(each.id, each.batch, each.submitted_at) for known in look.notes.endings.values() for each in known}
     closed = {(each.batch, each.key) for known in look.notes.endings.values() for each in known}
     over = over_for_good(look)

@@ -66,8 +66,8 @@ def run_program(argv: Sequence[str], *, environment: Mapping[str, str], limit: f
         text, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         return Output(problem=f"{argv[0]} gave no answer within {limit:g} s", errors=_killed(process), started=True)
-    except BaseException:
-        _killed(process)  # Ctrl-C: leave nothing behind
+    except KeyboardInterrupt:
+        _killed(process)  # leave nothing behind
         raise
     problem = "" if process.returncode == 0 else complaint(argv[0], errors, process.returncode)
     return Output(text=text, errors=errors, problem=problem, returncode=process.returncode, started=True)

@@ -76,3 +76,12 @@ class Answer(Generic[Row]):
     @property
     def ok(self) -> bool:
         return not self.problem
+
+
+class Answers(NamedTuple):
+    """What squeue and sacct said at one moment."""
+
+    queue: Answer[QueueRow]
+    accounting: Answer[AccountRow]
+    taken_at: float
+    """Unix seconds, before the questions."""

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.slurm.answers_cache import fresh, keep
 from jobs.slurm.patience import Patience
-from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
 
 PATIENCE = Patience(cache=60, look_again=10)
 QUEUE = Answer(rows=(QueueRow(id="7_0", name="sw-aaaaaaaaaaaa-trunk-t", user="ann", state="RUNNING", priority=3),))
@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_answers_come_back_as_they_were(path: Path) -> None:
-    keep(path, QUEUE, ACCOUNTING, 1000.0)
+    keep(path, Answers(QUEUE, ACCOUNTING, 1000.0))
     kept = fresh(path, 1060.0, PATIENCE)
     assert kept is not None
     assert kept == (QUEUE, ACCOUNTING, 1000.0)
@@ -28,12 +28,12 @@ def test_answers_come_back_as_they_were(path: Path) -> None:
 
 @pytest.mark.parametrize("now", [1060.1, 999.0], ids=["too old", "of the future"])
 def test_answers_of_another_time_are_not_shown(path: Path, now: float) -> None:
-    keep(path, QUEUE, ACCOUNTING, 1000.0)
+    keep(path, Answers(QUEUE, ACCOUNTING, 1000.0))
     assert fresh(path, now, PATIENCE) is None
 
 
 def test_a_failed_answer_is_kept_for_a_shorter_time(path: Path) -> None:
-    keep(path, DOWN, ACCOUNTING, 1000.0)
+    keep(path, Answers(DOWN, ACCOUNTING, 1000.0))
     kept = fresh(path, 1010.0, PATIENCE)
     assert kept is not None
     assert kept.queue.problem == DOWN.problem
@@ -41,12 +41,12 @@ def test_a_failed_answer_is_kept_for_a_shorter_time(path: Path) -> None:
 
 
 def test_a_cluster_without_accounting_has_not_failed(path: Path) -> None:
-    keep(path, QUEUE, Answer(problem="Slurm accounting storage is disabled", absent=True), 1000.0)
+    keep(path, Answers(QUEUE, Answer(problem="Slurm accounting storage is disabled", absent=True), 1000.0))
     assert fresh(path, 1050.0, PATIENCE) is not None
 
 
 def test_what_was_asked_before_the_last_submission_does_not_count(path: Path) -> None:
-    keep(path, QUEUE, ACCOUNTING, 1000.0)
+    keep(path, Answers(QUEUE, ACCOUNTING, 1000.0))
     assert fresh(path, 1010.0, PATIENCE, not_before=1001.0) is None
     assert fresh(path, 1010.0, PATIENCE, not_before=1000.0) is not None
 
@@ -67,5 +67,5 @@ def test_an_absent_file_is_no_answer(path: Path) -> None:
 
 def test_a_store_that_refuses_the_write_stops_nobody(path: Path) -> None:
     path.parent.joinpath("file").write_text("")
-    keep(path.parent / "file" / "slurm-answers.json", QUEUE, ACCOUNTING, 1000.0)
+    keep(path.parent / "file" / "slurm-answers.json", Answers(QUEUE, ACCOUNTING, 1000.0))
     assert fresh(path.parent / "file" / "slurm-answers.json", 1000.0, PATIENCE) is None

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from jobs.endings import Ending
+from jobs.endings import LOST, Ending
 from jobs.job import Resources
 from jobs.ledger import Event, EventKind, Ledger, has_batches, read_events
 from jobs.records import FailureClass
@@ -55,6 +55,16 @@ def test_a_batch_is_settled_when_every_task_has_ended(tmp_path: Path) -> None:
     assert notes.endings["a"][0].failure is FailureClass.NODE_FAULT
 
 
+def test_a_job_that_was_given_up_as_lost_is_asked_about_until_its_row_comes(tmp_path: Path) -> None:
+    ledger = BatchLedger(Ledger(tmp_path))
+    ledger.intent(BATCH, "me")
+    ledger.sent(BATCH.name, "7")
+    ledger.ended([ending("a"), ending("b", id="7_3", state=LOST, submitted_at=4.0)])  # the accounting was away
+    assert len(read_notes(tmp_path).open_batches()) == 1
+    ledger.ended([ending("b", id="7_3")])
+    assert read_notes(tmp_path).open_batches() == []
+
+
 def test_an_ending_that_two_writers_noted_counts_once(tmp_path: Path) -> None:
     for _ in range(2):
         writer = Ledger(tmp_path)
@@ -68,7 +78,8 @@ def test_torn_and_foreign_lines_are_passed_over_and_lose_nothing_else(tmp_path: 
     BatchLedger(ledger).intent(BATCH, "me")
     ledger.append([Event(event=EventKind.CANCELLED, key="a")])
     file = tmp_path / f"{ledger.writer}.jsonl"
-    torn = b'{"batch": "sw-x", "what": "intent"}\n{"batch": 3}\n{"ending": {"id": 1}}\n{"ending": 7}\n\xff\n{"batch": "sw-0'
+    foreign = b'{"batch": "sw-x", "what": "intent"}\n{"batch": 3}\n{"ending": {"id": 1}}\n{"ending": 7}\n\xff\n'
+    torn = foreign + b'{"batch": "sw-0'
     file.write_bytes(file.read_bytes() + torn)
     notes = read_notes(tmp_path)
     assert list(notes.batches) == [BATCH.name]

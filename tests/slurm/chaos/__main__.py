@@ -25,7 +25,7 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--season", type=int, default=25, help="faults for each sweep; default: %(default)s")
+    parser.add_argument("--season", type=int, default=50, help="faults for each sweep; default: %(default)s")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no new sweep after that")
     parser.add_argument("--keep", action="store_true", help="leave the stores where they are")
     options = parser.parse_args()

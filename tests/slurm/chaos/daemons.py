@@ -7,6 +7,7 @@ from functools import partial
 
 from tests.slurm.chaos.world import COMMAND_SECONDS, World
 
+CRASHES = ("slurmctld crashes", "slurmctld crashes right after its answer")
 UNTIL_DOWN_SECONDS = 22.0
 """After so long without its slurmd a node is down and its jobs run elsewhere (SlurmdTimeout 5 s)."""
 
@@ -55,7 +56,7 @@ def accounting_away(world: World) -> str | None:
     if not world.lab.daemons.pid("dbd"):
         return None
     world.lab.stop("dbd", world.chance.choice((signal.SIGTERM, signal.SIGKILL)))
-    world.later(world.chance.uniform(2, 8), partial(world.lab.start, "dbd"))
+    world.later(world.chance.uniform(2, 8), partial(accounting_back, world))
     return "stopped"
 
 
@@ -64,8 +65,14 @@ def database_away(world: World) -> str | None:
     if not world.lab.daemons.pid("db"):
         return None
     world.lab.stop("db", signal.SIGKILL)
-    world.later(world.chance.uniform(2, 6), partial(world.lab.start, "db"))
+    world.later(world.chance.uniform(2, 6), partial(accounting_back, world))
     return "killed"
+
+
+def accounting_back(world: World) -> None:
+    """The database first: slurmdbd answers nobody without it."""
+    for name in ("db", "dbd"):
+        world.lab.start(name)
 
 
 def node_down(world: World) -> str | None:
@@ -107,8 +114,8 @@ def _busy_node(world: World) -> str | None:
 
 
 FAULTS: dict[str, Callable[[World], str | None]] = {
-    "slurmctld crashes": controller_crashes,
-    "slurmctld crashes right after its answer": controller_crashes_after_its_answer,
+    CRASHES[0]: controller_crashes,
+    CRASHES[1]: controller_crashes_after_its_answer,
     "slurmctld restarts": controller_restarts,
     "slurmctld away for a round": controller_away,
     "slurmdbd away": accounting_away,

@@ -11,6 +11,7 @@ from jobs.processes import process_stat
 from tests.slurm.chaos.world import COMMAND_SECONDS, World
 
 AT_A_SIDE_EFFECT = "kill -9 of submit or tick at a side effect"
+LEDGERS_DELETED = "ledgers deleted"
 LIKELY_MOMENTS = 16
 """Side effects of a busy round, counted before and after."""
 
@@ -107,7 +108,7 @@ FAULTS: dict[str, Callable[[World], str | None]] = {
     "two submitters at once": two_at_once,
     "sweep cancel, then resume": cancelled_and_resumed,
     "ledger torn": torn,
-    "ledgers deleted": lost,
+    LEDGERS_DELETED: lost,
     **{words: partial(sbatch_fault, name) for words, name in SBATCH_ORDERS.items()},
 }
 """Each returns what it did, in words; None if there was nothing to do it to."""

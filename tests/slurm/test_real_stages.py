@@ -1,0 +1,47 @@
+"""The real stages through a real cluster: the same tables as on one machine."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from tests.end_to_end.campaign import differences, prepare
+from tests.slurm.lab import Lab
+from tests.slurm.lab.processes import wait_for
+from tests.slurm.slurm_toy import Told, sweep
+from tests.stages.small_demo import make_small_demo
+
+SMALL = Path(__file__).parent.parent / "end_to_end" / "small.yaml"
+NOT_THE_SAME_TWICE = {"cpu_hours_own", "cpu_hours_shared", "finished_at"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_of_real_stages_gives_the_same_table_through_slurm_as_on_one_machine(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("SWEEP_SLURM_PATIENCE", "call=20 submit=20 doubt=8 absent=4 look_again=1 cache=0 pace=0")
+    data = make_small_demo(tmp_path / "data" / "demo").parent
+    here, there = tmp_path / "here", tmp_path / "there"
+    for store in (here, there):
+        prepare(SMALL, store, data)
+    assert told("submit", there, "--backend", "slurm").code == 0
+    assert told("submit", here).code == 0
+    wait_for("the end of the sweep", lambda: told("tick", there, "--json").json["complete"], seconds=400, every=1)
+    told("results", here, "--no-figures")
+    assert differences(here, there, "small") == []
+    assert table(there) == table(here)
+
+
+def told(command: str, store: Path, *options: str) -> Told:
+    return sweep(command, "small", *options, "--store", str(store))
+
+
+def table(store: Path) -> list[dict[str, Any]]:
+    """results.parquet without time and cost."""
+    whole = pyarrow.parquet.read_table(store / "sweeps" / "small" / "results" / "results.parquet")
+    rows: list[dict[str, Any]] = whole.drop_columns(sorted(NOT_THE_SAME_TWICE)).to_pylist()
+    assert {row["state"] for row in rows} == {"done"}
+    return rows
