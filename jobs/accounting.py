@@ -111,7 +111,7 @@ def _lost_again(outcome: Outcome, following: Outcome | None) -> bool:
 def _by_row(row: Ending, outcome: Outcome, following: Outcome | None) -> Execution:
     until = kept_until(outcome, following)
     seconds = row.elapsed_seconds
-    kept = 0 if until is None else round(max(0.0, min(until - row.started_at, float(seconds))))
+    kept = 0 if until is None else round(max(0.0, min(until - row.began_at, float(seconds))))
     cpus, gpus = row.cpus or outcome.start.cpus, row.gpus or outcome.start.gpus
     late = row.ended_at - outcome.end.ended_at if outcome.end is not None and outcome.recorded else 0.0
     return Execution(

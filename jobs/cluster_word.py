@@ -80,7 +80,7 @@ def refined(end: AttemptExit, ending: Ending) -> AttemptExit:
     What the stage or its log has named (diverged, data, code, out of memory...) stands, and so does success. A person's
     wish that the job ends outweighs its time limit.
     """
-    said = word(ending)
+    said = word(ending) if ending.state != LOST else None
     if said is None or said.failure is end.failure or not _outweighs(said.failure, end.failure):
         return end
     return replace(end, failure=said.failure, message=said.message, traceback_digest="")

@@ -1,7 +1,7 @@
 """Which row of the cluster's accounting belongs to which attempt on disk. Pure."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.endings import LOST, Ending, distinct
@@ -9,6 +9,8 @@ from jobs.records import AttemptStart
 
 SLACK_SECONDS = 60.0
 """Clocks of a node and of the controller may differ by so much."""
+WHOLE_SECOND = 1.0
+"""sacct's times are cut to whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +24,14 @@ class Matched:
 def match(starts: Sequence[AttemptStart], endings: Sequence[Ending]) -> Matched:
     """Each row goes to one attempt at most.
 
-    Job id and batch name must agree. Of several rows with one id (requeues) the one that stands at the attempt's
-    restart count is taken if the attempt began while it lasted. Else, as two requeues in one second are one row to
-    slurmdbd and rows may come late, it is the row that lasted at the time and began nearest.
+    Job id and batch name must agree, and the attempt must have begun while the row lasted, by clocks that may differ.
+    Of several rows with one id (requeues) it is the one that lasted at the time, then the one at the attempt's restart
+    count, then the one that began nearest. Rows may be missing: they come late, and two requeues in one second are one
+    row to slurmdbd.
     """
     if not endings:
         return Matched({}, ())
     rows = distinct(endings)
-    in_order = sorted(starts, key=lambda start: start.started_at)
     runs: dict[tuple[str, str], list[Ending]] = defaultdict(list)
     lost: dict[tuple[str, str], Ending] = {}
     for row in rows:
@@ -37,26 +39,33 @@ def match(starts: Sequence[AttemptStart], endings: Sequence[Ending]) -> Matched:
             runs[row.id, row.batch].append(row)
         elif row.state == LOST:
             lost[row.id, row.batch] = row
-    found: dict[str, Ending] = {}
-    for start in in_order:
-        fitting = _row_of(start, runs.get((start.job_id, start.batch), ()), found.values())
-        if fitting is not None:
-            found[start.attempt] = fitting
-    for start in reversed(in_order):  # what is lost was the newest of its id
+    found = _best_pairs(starts, runs)
+    for start in sorted(starts, key=lambda start: -start.started_at):  # what is lost was the newest of its id
         if (start.job_id, start.batch) in lost:
             found.setdefault(start.attempt, lost.pop((start.job_id, start.batch)))
     taken = {id(row) for row in found.values()}
     return Matched(found, tuple(row for row in rows if id(row) not in taken))
 
 
-def _row_of(start: AttemptStart, rows: Sequence[Ending], taken: Collection[Ending]) -> Ending | None:
-    """`rows` of its id and batch, in the order of their submission."""
-    fitting = [row for row in rows if row not in taken and _lasted_at(row, start.started_at)]
-    if start.restart < len(rows) and rows[start.restart] in fitting:
-        return rows[start.restart]
-    return min(fitting, key=lambda row: abs(row.started_at - start.started_at), default=None)
+def _best_pairs(starts: Sequence[AttemptStart], runs: Mapping[tuple[str, str], Sequence[Ending]]) -> dict[str, Ending]:
+    """`runs`: rows by id and batch, in the order of their submission."""
+    pairs = [
+        (apart, abs(place - start.restart), abs(row.began_at - start.started_at), start.attempt, place, row)
+        for start in starts
+        for place, row in enumerate(runs.get((start.job_id, start.batch), ()))
+        if (apart := _apart(row, start.started_at)) <= SLACK_SECONDS
+    ]
+    found: dict[str, Ending] = {}
+    taken: set[int] = set()
+    for _, _, _, attempt, _, row in sorted(pairs, key=lambda pair: pair[:-1]):
+        if attempt not in found and id(row) not in taken:
+            found[attempt] = row
+            taken.add(id(row))
+    return found
 
 
-def _lasted_at(row: Ending, moment: float) -> bool:
-    after_start = row.started_at - SLACK_SECONDS <= moment
-    return after_start and (row.ended_at <= 0 or moment <= row.ended_at + SLACK_SECONDS)
+def _apart(row: Ending, moment: float) -> float:
+    """Seconds from the moment to the time that the row lasted; 0 within it, and within a second of it."""
+    early = row.began_at - moment
+    late = moment - row.ended_at if row.ended_at > 0 else 0.0
+    return max(early, late, WHOLE_SECOND) - WHOLE_SECOND

@@ -51,8 +51,14 @@ class Ending:
 
     @property
     def ran(self) -> bool:
-        """Whether nodes were given to it. A job that is cancelled in the queue also has a start, equal to its end."""
-        return self.elapsed_seconds > 0 or (self.started_at > 0 and bool(self.nodes))
+        """Whether nodes were given to it. A job that was cancelled in the queue may have a start all the same, its end;
+        one that was requeued right after its launch may have none, and 0 seconds."""
+        return self.elapsed_seconds > 0 or bool(self.nodes)
+
+    @property
+    def began_at(self) -> float:
+        """Unix seconds: its start, or the submission before it where the cluster has lost the start."""
+        return self.started_at or self.submitted_at
 
 
 def distinct(endings: Iterable[Ending]) -> list[Ending]:

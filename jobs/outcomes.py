@@ -84,7 +84,7 @@ def _without_attempt(run: RunPaths, ending: Ending) -> Outcome | None:
     verdict = verdict_without_attempt(ending)
     if verdict is None:
         return None
-    began = ending.started_at or ending.ended_at or ending.submitted_at
+    began = ending.began_at if ending.ran else ending.ended_at or ending.submitted_at
     start = AttemptStart(
         attempt=ending.id,
         key=ending.key,

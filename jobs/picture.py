@@ -19,6 +19,7 @@ class Picture:
 
     def __init__(self, jobs: Sequence[Job], store: Store, ledger: Path) -> None:
         self.jobs = jobs
+        self.store = store
         self.by_key = by_key(jobs)
         self.evidence: dict[str, Evidence] = {}
         self.statuses: dict[str, JobStatus] = {}

@@ -154,6 +154,10 @@ class SweepPaths:
         """What batch scripts and slurmstepd say: one file for each array task."""
         return self.root / "slurm"
 
+    def slurm_log(self, job_id: str) -> Path:
+        """Of one task, such as 123_4."""
+        return self.slurm_logs / f"{safe_name(job_id)}.log"
+
     @property
     def slurm_answers(self) -> Path:
         """The last answers of squeue and sacct, for `sweep status`."""

@@ -123,7 +123,7 @@ def idle(ending: Ending) -> Execution:
         attempt="",
         id=ending.id,
         node=ending.nodes,
-        started_at=ending.started_at or ending.ended_at or ending.submitted_at,
+        started_at=ending.began_at if ending.ran else ending.ended_at or ending.submitted_at,
         seconds=float(ending.elapsed_seconds),
         ended=NOTHING,
         word=ending.state,

@@ -13,11 +13,10 @@ def refresh_results(stored: StoredSweep) -> str:
         return ""
     if find_spec("pyarrow") is None:
         return "tables are not refreshed here: the extra `report` is not installed (pip install 'sweep-vlm[report]')"
-    from sweep.results.summary import summary_table
-    from sweep.results.write import write_summary, write_tables
+    from sweep.results.write import summary_of, write_summary, write_tables
 
     tables = write_tables(stored)
-    write_summary(stored.paths.results, summary_table(tables.results.to_pylist()))
+    write_summary(stored.paths.results, summary_of(tables))
     return f"tables refreshed in {stored.paths.results}"
 
 

@@ -3,13 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jobs.facts import Evidence
 from jobs.job import Job
+from jobs.outcomes import Outcome
 from jobs.picture import Picture
 from jobs.records import FailureClass
 from jobs.state import State
+from jobs.store import SweepPaths
 from sweep.eta import Eta, estimate_rest, last_metrics
 from sweep.plain_text import columns, span
 
@@ -34,7 +37,7 @@ def status_summary(sweep: str, picture: Picture, now: float) -> dict[str, Any]:
             phase: counts(picture, [job for job in picture.jobs if job.phase == phase]) for phase in phases_of(picture)
         },
         "running": [running_row(job, picture.evidence[job.key], now) for job in picture.in_state({State.RUNNING})],
-        "trouble": [row for job in picture.in_state(TROUBLE) if (row := trouble_row(job, picture))],
+        "trouble": [row for job in picture.in_state(TROUBLE) if (row := trouble_row(job, picture, sweep))],
         "blocked": blocked_rows(picture),
         "waits": waiting_rows(picture),
         "remarks": list(picture.remarks),
@@ -75,7 +78,7 @@ def running_row(job: Job, evidence: Evidence, now: float) -> dict[str, Any]:
     }
 
 
-def trouble_row(job: Job, picture: Picture) -> dict[str, Any] | None:
+def trouble_row(job: Job, picture: Picture, sweep: str) -> dict[str, Any] | None:
     """A job that failed, or was interrupted for a reason worth telling; None for a plain stop on request."""
     evidence = picture.evidence[job.key]
     state = picture.statuses[job.key].state
@@ -97,8 +100,13 @@ def trouble_row(job: Job, picture: Picture) -> dict[str, Any] | None:
         "class": failure.value if failure else "",
         "message": message,
         "attempts": len(evidence.outcomes),
-        "log": str(last.paths.log) if last else "",
+        "log": str(log_of(last, picture.store.sweep(sweep))) if last else "",
     }
+
+
+def log_of(outcome: Outcome, sweep: SweepPaths) -> Path:
+    """The attempt's own log; what Slurm said where the attempt did not come so far."""
+    return outcome.paths.log if outcome.began else sweep.slurm_log(outcome.start.job_id)
 
 
 def blocked_rows(picture: Picture) -> list[dict[str, Any]]:

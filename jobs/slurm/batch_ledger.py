@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.endings import LOST, Ending
+from jobs.endings import Ending
 from jobs.fence import ask_anew
 from jobs.ledger import Ledger, lines_of_kind
 from jobs.records import FailureClass
 from jobs.slurm.batch import Batch, KnownBatch
+from jobs.slurm.states import SURELY_OVER
 
 
 @dataclass(slots=True)
@@ -27,12 +28,13 @@ class Notes:
     """By key, oldest first; those that were final when they were noted."""
 
     def open_batches(self) -> list[KnownBatch]:
-        """Batches of which some task has no noted row of sacct's: it must be asked about them.
+        """Batches of which some task has no noted row with which it is surely over: sacct must be asked about them.
 
-        A job that was given up as lost may still get its row: after an outage of the accounting rows come late.
+        Rows come late, after an outage of the accounting very late: a job that was given up as lost may still get its
+        row, and one whose last row tells of a requeue ran once more.
         """
         known = (ending for endings in self.endings.values() for ending in endings)
-        ended = {(ending.batch, ending.key) for ending in known if ending.state != LOST}
+        ended = {(ending.batch, ending.key) for ending in known if ending.state in SURELY_OVER}
         return [
             batch
             for batch in self.batches.values()

@@ -74,6 +74,7 @@ class SlurmCluster:
         if look.seen.strays and not self.problem:
             self.look = self._take_look({})  # with the tasks that their scripts named
         if look.seen.duplicates:
+            self.ledger.withdrawn(tasks_of(look, look.seen.duplicates))
             self.client.cancel(look.seen.duplicates, state="PENDING")
 
     def submit(self, requests: Sequence[Request]) -> Sequence[Placed | Refused]:
@@ -170,3 +171,12 @@ class SlurmCluster:
             for batch in self.look.notes.batches.values():
                 found[batch.name] += [key for key in batch.tasks.values() if key in wanted]
         return {name: inside for name, inside in found.items() if inside}
+
+
+def tasks_of(look: Look, ids: Collection[str]) -> dict[str, list[str]]:
+    """Keys of queued tasks by the name of their batch."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in look.queue.rows:
+        if row.id in ids and row.name in look.notes.batches:
+            found[row.name].append(look.notes.batches[row.name].tasks[int(row.id.partition("_")[2])])
+    return found

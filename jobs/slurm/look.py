@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from jobs.cluster import ClusterState, Observation
-from jobs.endings import Ending
+from jobs.endings import LOST, Ending
+from jobs.records import FailureClass
 from jobs.slurm.batch import KnownBatch
 from jobs.slurm.batch_ledger import BatchLedger, Notes, in_order, read_shared_notes
 from jobs.slurm.client import SlurmClient
@@ -15,9 +16,6 @@ from jobs.slurm.patience import Patience
 from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
 from jobs.slurm.script import tasks_in_script
 from jobs.store import Store
-
-LOST = "LOST"
-"""State of an ending that Slurm has no row for: cancelled before it started, or forgotten in a crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +98,9 @@ def judged(
         seen_absent=absent_since or {},
         ended=ended,
     )
+    if answers.accounting.problem and not answers.accounting.absent:
+        problem = answers.accounting.problem
+        seen.remarks.append(f"sacct does not answer ({problem}): how jobs ended is told by their own records alone")
     for key in notes.endings.keys() - seen.observations.keys():
         seen.observations[key] = Observation(state=ClusterState.ENDED, message=notes.endings[key][-1].message)
     return Look(
@@ -140,7 +141,8 @@ def newly_over(look: Look) -> Iterable[Ending]:
                 closed.add((ending.batch, ending.key))
                 yield ending
     if look.accounting.ok or look.accounting.absent:
-        yield from (lost(look.notes.batches[name], key) for name, key in over if (name, key) not in closed)
+        missed = [(look.notes.batches[name], key) for name, key in over if (name, key) not in closed]
+        yield from (lost(batch, key, accounted=look.accounting.ok) for batch, key in missed)
 
 
 def over_for_good(look: Look) -> set[tuple[str, str]]:
@@ -150,7 +152,19 @@ def over_for_good(look: Look) -> set[tuple[str, str]]:
     return {(batch.name, key) for batch in known for key in batch.tasks.values() if key in ended}
 
 
-def lost(batch: KnownBatch, key: str) -> Ending:
-    """Closes a job that no row of Slurm's tells of."""
+def lost(batch: KnownBatch, key: str, *, accounted: bool) -> Ending:
+    """Closes a job that no row of Slurm's tells of.
+
+    Without accounting no end leaves a row: one that we did not bring about counts as killed, so that a job which dies
+    before it leaves a trace in the store is not sent for ever.
+    """
     index = next(index for index, each in batch.tasks.items() if each == key)
-    return Ending(id=f"{batch.id}_{index}", batch=batch.name, key=key, state=LOST, submitted_at=batch.sent_at)
+    return Ending(
+        id=f"{batch.id}_{index}",
+        batch=batch.name,
+        key=key,
+        state=LOST,
+        failure=None if accounted or key in batch.withdrawn else FailureClass.KILLED,
+        submitted_at=batch.sent_at,
+        message="" if accounted else "gone from Slurm's queue without a trace; there is no accounting to ask",
+    )

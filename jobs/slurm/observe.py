@@ -125,6 +125,10 @@ class _Look:
                 continue
             array, _, index = row.id.partition("_")
             self.ids[row.name].add(array)
+            if not index and row.state == "CANCELLED" and row.by_uid:
+                # of tasks that were cancelled one by one in the queue, all that is left may be a row of the whole array
+                for each, task in batch.tasks.items():
+                    self.shared.setdefault((row.name, task), row._replace(id=f"{array}_{each}", shared=True))
             key = batch.tasks.get(int(index)) if index.isdecimal() else None
             if key is None:
                 continue

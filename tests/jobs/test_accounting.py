@@ -80,6 +80,13 @@ def test_what_the_cluster_has_lost_is_counted_by_the_attempts_record(run: RunPat
     assert (found.by_cluster, found.wasted.seconds) == (False, 50.0)
 
 
+def test_an_execution_whose_start_the_cluster_lost_is_counted_by_its_row(run: RunPaths) -> None:
+    end(run, begin(run, 0, 91.5), F.PREEMPTED, 92.8, checkpoint_step=3, checkpoint_at=92.7)
+    row = ending("REQUEUED", 0.0, 0, submitted_at=90.0, ended_at=92.0)
+    (found,) = executions(read(run, row), [row])
+    assert (found.by_cluster, found.total) == (True, Usage(0, 0, 0))
+
+
 def test_what_lives_costs_nothing_yet(run: RunPaths) -> None:
     begin(run)
     assert [each.total.seconds for each in executions(read_outcomes(run, live=True))] == []

@@ -17,6 +17,29 @@ def test_where_a_row_is_missing_the_times_decide() -> None:
     assert found.rest == ()
 
 
+def test_a_row_that_lost_its_start_belongs_to_the_attempt_that_was_requeued_at_once() -> None:
+    """As Slurm 22.05 wrote it: Start None, 0 s, but with a node."""
+    starts = [start_of(0, 91.5), start_of(1, 99.9), start_of(2, 107.6)]
+    rows = [
+        ending("REQUEUED", 0.0, 0, submitted_at=90.0, ended_at=92.0),
+        ending("PREEMPTED", 99.0, 2, submitted_at=93.0),
+        ending("COMPLETED", 107.0, 12, submitted_at=101.0),
+    ]
+    found = match(starts, rows)
+    assert {name: row.state for name, row in found.of.items()} == {
+        "r0": "REQUEUED",
+        "r1": "PREEMPTED",
+        "r2": "COMPLETED",
+    }
+
+
+def test_a_missing_row_does_not_shift_the_others_onto_earlier_attempts() -> None:
+    starts = [start_of(0, 91.5), start_of(1, 99.9), start_of(2, 107.6)]
+    rows = [ending("PREEMPTED", 99.0, 2), ending("COMPLETED", 107.0, 12)]
+    found = match(starts, rows)
+    assert {name: row.state for name, row in found.of.items()} == {"r1": "PREEMPTED", "r2": "COMPLETED"}
+
+
 def test_an_id_that_was_given_again_is_told_apart_by_the_batch() -> None:
     found = match([start_of(0, 102.0)], [ending(batch="sw-ffffffffffff-pretrain-toy")])
     assert not found.of

@@ -4,9 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -32,13 +30,6 @@ from tests.slurm.lab.processes import wait_for
 PATIENCE = "call=20 submit=20 doubt=8 absent=4 look_again=1 cache=0 pace=0"
 """Long enough for this cluster on a busy machine (jobs/slurm/patience.py)."""
 NOOP_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("noop_stage.py")))
-
-SBATCH = """#!/bin/sh
-echo call >> {folder}/calls
-if rm {folder}/lose-answer 2> {folder}/errors; then {real} "$@" > {folder}/answer 2>&1; exec sleep 300; fi
-if rm {folder}/lose-request 2> {folder}/errors; then exec sleep 300; fi
-exec {real} "$@"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,43 +169,6 @@ def expected_values(jobs: Sequence[Job]) -> dict[str, str]:
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class SbatchWrapper:
-    """An sbatch ahead of the real one on the path: counts calls, and loses an answer or a request when told to."""
-
-    folder: Path
-
-    @property
-    def calls(self) -> int:
-        path = self.folder / "calls"
-        return len(path.read_text().splitlines()) if path.exists() else 0
-
-    @property
-    def answer(self) -> str:
-        """The last answer that was lost; empty if there is none yet."""
-        path = self.folder / "answer"
-        return path.read_text() if path.exists() else ""
-
-    def lose_the_next_answer(self) -> None:
-        """Slurm takes the job, and sbatch says nothing for five minutes."""
-        (self.folder / "lose-answer").touch()
-
-    def lose_the_next_request(self) -> None:
-        """sbatch hangs before Slurm hears of the job."""
-        (self.folder / "lose-request").touch()
-
-
-def wrap_sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SbatchWrapper:
-    """Puts the wrapper in front until the test ends."""
-    programs = folder / "wrapped"
-    programs.mkdir()
-    program = programs / "sbatch"
-    program.write_text(SBATCH.format(folder=programs, real=shutil.which("sbatch")))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    return SbatchWrapper(programs)
 
 
 def drain(lab: Lab) -> None:

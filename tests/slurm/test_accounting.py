@@ -113,9 +113,10 @@ def test_gpu_seconds_are_those_of_sacct_for_every_job_whatever_happened_to_it(to
         used, wasted = (round(3600 * row[f"{kind}_gpu_hours"], 6) for kind in ("used", "wasted"))
         assert used + wasted == sum(expected.get(task, 0) for task in tasks[key]), key
         assert (row["hours_source"], row["used_a100_hours"]) == ("slurm", row["used_gpu_hours"])
-        assert (row["state"], used > 0) == (("failed", False) if key == "nan" else ("done", True))
+        assert row["state"] == ("failed" if key == "nan" else "done")
+        assert used > 0 if row["steps"] == LONG["steps"] else used >= 0  # a short job may have taken 0 s by sacct
     assert round(3600 * sum(gpu_hours(row) for row in rows.values()), 3) == sum(expected.values())
-    assert rows["nan"]["wasted_gpu_hours"] > 0  # it saved nothing
+    assert rows["nan"]["used_gpu_hours"] == 0 < rows["nan"]["wasted_gpu_hours"]  # it saved nothing
     assert (rows["nan"]["attempts"], rows["nan"]["failure"]) == (1, "diverged")
     assert rows["killed"]["attempts"] == 2
     assert_trunk_is_charged_once(tables)
@@ -143,7 +144,7 @@ def test_an_outage_of_the_controller_that_makes_a_row_longer_is_flagged(
         stage=FIRST_RANK_STAGE,
     )  # fmt: skip
     toys.sweep("submit")
-    running(toys, "k")
+    node = slurm.output("squeue", "-h", "-r", "-o", "%N", "-j", running(toys, "k"))
     slurm.stop("ctld")
     wait_for("the job's end by its own record", toys.store.run("pretrain", "k").result.exists, seconds=30)
     time.sleep(6)
@@ -153,3 +154,5 @@ def test_an_outage_of_the_controller_that_makes_a_row_longer_is_flagged(
     (row,) = written(toys).jobs.to_pylist()
     assert row["overstated_seconds"] >= 4
     assert round(3600 * row["used_gpu_hours"], 3) == seconds_by_sacct(slurm, [task])[task]
+    for action in (slurm.stop, slurm.start):  # or the next test waits a minute for the job to leave the node
+        action(node)

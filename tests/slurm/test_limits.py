@@ -13,7 +13,8 @@ from jobs.slurm.site import Site, read_site
 from jobs.state import State
 from tests.jobs import toy
 from tests.slurm.lab import Lab
-from tests.slurm.slurm_toy import NOOP_STAGE, ToySweep, drain, resume, wrap_sbatch
+from tests.slurm.sbatch_wrapper import wrap_sbatch
+from tests.slurm.slurm_toy import NOOP_STAGE, ToySweep, drain, resume
 
 
 def chains(number: int, **resources: Any) -> list[Job]:

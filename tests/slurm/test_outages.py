@@ -43,8 +43,10 @@ def status_in_time(toys: ToySweep) -> tuple[Told, dict[str, int]]:
 
 def test_without_sacct_status_is_right(toys: ToySweep) -> None:
     toys.lab.stop("dbd")
-    _, states = status_in_time(toys)
+    told, states = status_in_time(toys)
     assert states == {"done": 1, "running": 1, "queued": 1}
+    [remark] = told.json["remarks"]
+    assert remark.startswith("sacct does not answer")
 
 
 def test_without_squeue_status_tells_done_from_not_done_and_says_what_it_does_not_know(toys: ToySweep) -> None:
@@ -68,7 +70,8 @@ def test_without_both_status_tells_done_from_not_done(toys: ToySweep) -> None:
 @pytest.fixture
 def hung_services(toys: ToySweep) -> Iterator[None]:
     """Controller and database take connections, and never answer."""
-    pids = [toys.lab.daemons.pid(name) for name in ("ctld", "dbd")]
+    pids = [pid for name in ("ctld", "dbd") if (pid := toys.lab.daemons.pid(name))]
+    assert len(pids) == 2
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     yield
@@ -78,8 +81,10 @@ def hung_services(toys: ToySweep) -> Iterator[None]:
 
 @pytest.mark.usefixtures("hung_services")
 def test_services_that_hang_do_not_hang_status(toys: ToySweep) -> None:
-    _, states = status_in_time(toys)
+    told, states = status_in_time(toys)
     assert states["done"] == 1
+    assert "sacct does not answer" in told.out
+    assert "squeue: " in told.out
 
 
 def test_a_graph_runs_to_its_end_on_a_cluster_without_accounting(

@@ -18,10 +18,11 @@ from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for
-from tests.slurm.slurm_toy import SbatchWrapper, ToySweep, drain, ecc_fault_on, resume, sbatch, wrap_sbatch
+from tests.slurm.sbatch_wrapper import SbatchWrapper, wrap_sbatch
+from tests.slurm.slurm_toy import ToySweep, drain, ecc_fault_on, resume, sbatch
 
 
-def test_aiida_core_3404_a_timed_out_sbatch_runs_the_work_once(
+def test_aiida_core_3404_and_nextflow_970_a_timed_out_sbatch_runs_the_work_once(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrapper = wrap_sbatch(tmp_path, monkeypatch)
@@ -51,10 +52,15 @@ def submit_naively_until_answered(wrapper: SbatchWrapper, work: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def test_nextflow_970_an_sbatch_that_never_got_through_is_sent_again(
+def test_a_timed_out_sbatch_that_never_got_through_is_sent_again(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrapper = wrap_sbatch(tmp_path, monkeypatch)
+    wrapper.lose_the_next_request()
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run(["sbatch", "--hold", "--wrap=true"], timeout=1, check=True)
+    assert slurm.output("squeue", "-h") == ""  # to take what timed out for sent is no better: the work is lost
+
     toys = ToySweep(slurm, tmp_path, [toy.toy_job("only")], monkeypatch)
     monkeypatch.setenv("SWEEP_SLURM_PATIENCE", "call=20 submit=1 doubt=4 absent=4 look_again=1 cache=0 pace=0")
     wrapper.lose_the_next_request()
@@ -62,7 +68,7 @@ def test_nextflow_970_an_sbatch_that_never_got_through_is_sent_again(
     monkeypatch.setenv("SWEEP_SLURM_PATIENCE", "call=20 submit=20 doubt=4 absent=4 look_again=1 cache=0 pace=0")
     assert toys.sent() == (0, 0)  # it may still come
     toys.finish()
-    assert (toys.executions("only")["begin"], wrapper.calls) == (1, 2)
+    assert (toys.executions("only")["begin"], wrapper.calls) == (1, 3)
 
 
 def test_sisyphus_241_the_submit_limit_is_no_failure(

@@ -14,16 +14,8 @@ from jobs.store import Store
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for
-from tests.slurm.slurm_toy import (
-    ToySweep,
-    dependencies,
-    drain,
-    files_below,
-    plan_paper_graph,
-    resume,
-    sweep,
-    wrap_sbatch,
-)
+from tests.slurm.sbatch_wrapper import wrap_sbatch
+from tests.slurm.slurm_toy import ToySweep, dependencies, drain, files_below, plan_paper_graph, resume, sweep
 
 
 def chains(number: int) -> list[Job]:
@@ -132,8 +124,9 @@ def test_a_cancelled_sweep_saves_leaves_the_queue_and_goes_on_when_it_is_resumed
     assert "3 jobs cancelled, 1 of them were running" in told.out
     assert toys.queue() == {}
     assert toys.executions("trunk")["stopped"] == 1
-    assert set(toys.states().values()) == {State.CANCELLED}
-    assert toys.sent() == (0, 0)
+    # sacct's first record of a short job may lack its name: until that is put right, nobody knows how it ended
+    reports = toys.ticks_until(lambda report: bool(report["states"]["cancelled"] == 3), seconds=30)
+    assert sum(report["sent"] for report in reports) == 0
     steps = toys.executions("trunk")["step"]
     toys.sweep("resume")
     wait_for("its next step", lambda: toys.executions("trunk")["step"] > steps, seconds=30)

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from jobs.endings import LOST, Ending
 from jobs.job import Resources
 from jobs.ledger import Event, EventKind, Ledger, has_batches, read_events
@@ -55,11 +57,12 @@ def test_a_batch_is_settled_when_every_task_has_ended(tmp_path: Path) -> None:
     assert notes.endings["a"][0].failure is FailureClass.NODE_FAULT
 
 
-def test_a_job_that_was_given_up_as_lost_is_asked_about_until_its_row_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", [LOST, "NODE_FAIL", "PREEMPTED", "REQUEUED"])
+def test_a_job_that_is_not_surely_over_is_asked_about_until_its_last_row_comes(tmp_path: Path, state: str) -> None:
     ledger = BatchLedger(Ledger(tmp_path))
     ledger.intent(BATCH, "me")
     ledger.sent(BATCH.name, "7")
-    ledger.ended([ending("a"), ending("b", id="7_3", state=LOST, submitted_at=4.0)])  # the accounting was away
+    ledger.ended([ending("a"), ending("b", id="7_3", state=state, submitted_at=4.0)])  # the accounting lags
     assert len(read_notes(tmp_path).open_batches()) == 1
     ledger.ended([ending("b", id="7_3")])
     assert read_notes(tmp_path).open_batches() == []

@@ -17,7 +17,7 @@ from tests.slurm.lab import Lab
 FAULTS = {**submitters.FAULTS, **daemons.FAULTS, **tasks.FAULTS}
 OFTEN = (submitters.AT_A_SIDE_EFFECT,) * 3
 """There are many moments at which a command can be killed."""
-UNACCOUNTABLE = frozenset({*daemons.CRASHES, submitters.LEDGERS_DELETED})
+UNACCOUNTABLE = frozenset({*daemons.CRASHES, *daemons.OUTAGES, submitters.LEDGERS_DELETED})
 """Left out in every third season, in which sacct and our accounting must agree to the second."""
 STRICT_SEASONS = 3
 RAISED = "stage raises once"

@@ -7,9 +7,10 @@ from functools import partial
 
 from tests.slurm.chaos.world import COMMAND_SECONDS, World
 
+OUTAGES = ("slurmdbd away", "MariaDB crashes")
 CRASHES = ("slurmctld crashes", "slurmctld crashes right after its answer")
-UNTIL_DOWN_SECONDS = 22.0
-"""After so long without its slurmd a node is down and its jobs run elsewhere (SlurmdTimeout 5 s)."""
+UNTIL_DOWN_SECONDS = 24.0
+"""By then its jobs run elsewhere: with SlurmdTimeout=3 a node is down after 10 s, and a requeued job waits 6 s."""
 
 
 def controller_crashes(world: World) -> str | None:
@@ -86,8 +87,11 @@ def node_down(world: World) -> str | None:
 
 
 def slurmd_dies(world: World) -> str | None:
-    """kill -9 of a node's slurmd while the jobs' processes live on; the node is given up, and comes back much later."""
-    node = _busy_node(world)
+    """kill -9 of a node's slurmd while the jobs' processes live on; the node is given up, and comes back much later.
+
+    Rather one with a long job: it runs again elsewhere while its first copy still works.
+    """
+    node = _busy_node(world, "long") or _busy_node(world)
     if node is None:
         return None
     world.lab.stop(node, signal.SIGKILL)
@@ -106,10 +110,11 @@ def slurmd_restarts(world: World) -> str | None:
     return node
 
 
-def _busy_node(world: World) -> str | None:
-    """A node on which a job runs and whose slurmd lives, while two others are there to take over."""
+def _busy_node(world: World, beginning: str = "") -> str | None:
+    """A node on which a job runs whose key begins so, and whose slurmd lives, while two others can take over."""
     alive = [name for name in world.lab.options.node_names if world.lab.daemons.pid(name)]
-    busy = sorted({task.nodes for task in world.tasks("RUNNING")}.intersection(alive))
+    running = [task for task in world.tasks("RUNNING") if task.key.startswith(beginning)]
+    busy = sorted({task.nodes for task in running}.intersection(alive))
     return world.chance.choice(busy) if busy and len(alive) > 2 else None
 
 
@@ -118,8 +123,8 @@ FAULTS: dict[str, Callable[[World], str | None]] = {
     CRASHES[1]: controller_crashes_after_its_answer,
     "slurmctld restarts": controller_restarts,
     "slurmctld away for a round": controller_away,
-    "slurmdbd away": accounting_away,
-    "MariaDB crashes": database_away,
+    OUTAGES[0]: accounting_away,
+    OUTAGES[1]: database_away,
     "node set down": node_down,
     "slurmd dies, its jobs live on": slurmd_dies,
     "slurmd crashes and restarts": slurmd_restarts,

@@ -15,8 +15,10 @@ PREEMPTABLE = {"qos": "low"}
 
 def season_graph(chance: random.Random, cells: int) -> list[Job]:
     """A trunk of three segments, `cells` cells that branch off it, each with two fine-tunes and their evaluations, and
-    two jobs that run long enough to be caught by a time limit. Some ask for GPUs, some may be preempted, some raise
-    once."""
+    two jobs that run long enough for a time limit or a second copy.
+
+    Some ask for GPUs, some may be preempted, some raise once.
+    """
     jobs = []
     for number in range(TRUNKS):
         above = [f"trunk{number - 1}"] if number else []
@@ -27,7 +29,7 @@ def season_graph(chance: random.Random, cells: int) -> list[Job]:
         for epochs in (1, 2):
             jobs.append(_job(chance, f"{cell}-ft{epochs}", f"{cell}-pre", phase="finetune", cells=[cell]))
             jobs.append(_job(chance, f"{cell}-ev{epochs}", f"{cell}-ft{epochs}", phase="evaluate", cells=[cell]))
-    long = {"steps": 60, "step_seconds": 0.3}
+    long = {"steps": 100, "step_seconds": 0.3}
     jobs += [_job(chance, f"long{number}", cells=[f"long{number}"], **long) for number in range(LONG_JOBS)]
     return jobs
 

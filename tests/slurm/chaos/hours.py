@@ -3,7 +3,8 @@
 Rows that Slurm never closed (the controller forgot the job in a crash) have no length that means anything. They count
 on neither side, and are told. So are rows of batches that no ledger names any more since the ledgers were deleted.
 After a crash the controller goes on from an older state of its own and writes rows of ended jobs anew, with a later end
-or without their GPUs. We keep what it said first; by how much it differs is told. In a strict season (no such crash, no
+or without their GPUs; an outage of slurmdbd may cost a row its GPUs, too. We keep what was said first, and fill in the
+GPUs from the attempt's own record; by how much that differs is told. In a strict season (no such crash or outage, no
 deleted ledger) every row must be equal.
 """
 
@@ -43,6 +44,8 @@ class Hours:
     """Rows without an end."""
     rewritten: float = 0.0
     """By how much more (or less) the controller made of rows after they had ended."""
+    filled: float = 0.0
+    """Part of `ours` in rows that came without their GPUs: taken from the attempts' own records."""
     states: dict[str, int] = field(default_factory=dict)
     """How many rows ended in which way."""
     problems: list[str] = field(default_factory=list)
@@ -56,9 +59,11 @@ def compare(world: World, *, strict: bool) -> Hours:
     found = Hours()
     _add_ours(found, world, look)
     _add_sacct(found, world, look)
-    if strict and (found.rewritten or found.forgotten or found.unclosed):
-        found.problems.append(f"{world.sweep}: no controller crashed and no ledger was lost, and yet: {found}")
-    if found.ours != found.sacct - found.rewritten:
+    if strict and (found.rewritten or found.filled or found.forgotten or found.unclosed):
+        found.problems.append(
+            f"{world.sweep}: no controller crashed, no accounting was away, no ledger was lost, and yet: {found}"
+        )
+    if found.ours - found.filled != found.sacct - found.rewritten:
         found.problems.append(f"{world.sweep}: our rows sum to {found.ours} GPU-seconds, sacct's to {found.sacct}")
     if abs(found.used + found.wasted - found.ours - found.by_records) > 1e-6:
         found.problems.append(f"{world.sweep}: used {found.used} + wasted {found.wasted} is not the total")
@@ -83,6 +88,7 @@ def _add_ours(found: Hours, world: World, look: Look) -> None:
             found.ours += total if execution.by_cluster else 0
             found.by_records += 0 if execution.by_cluster else total
         priced += evidence.costs.total.gpu_hours * 3600
+    found.filled = found.ours - sum(each.gpu_seconds for known in look.endings().values() for each in known)
     if abs(priced - found.used - found.wasted) > 1e-6:
         found.problems.append(f"{world.sweep}: the tables' costs come to {priced} GPU-seconds")
 
