@@ -10,7 +10,7 @@ from jobs.ending_match import Matched, match
 from jobs.endings import Ending
 from jobs.failures import Evidence, classify
 from jobs.records import AttemptExit, AttemptStart, FailureClass, read_record
-from jobs.store import AttemptPaths, RunPaths
+from jobs.store import AttemptPaths, RunPaths, SweepPaths
 
 LOG_TAIL_BYTES = 16_384
 
@@ -111,6 +111,11 @@ def _without_attempt(run: RunPaths, ending: Ending) -> Outcome | None:
     )
     paths = AttemptPaths(run.attempts / ending.id)
     return Outcome(paths=paths, start=start, end=end, recorded=False, began=False, ending=ending)
+
+
+def log_path(outcome: Outcome, sweep: SweepPaths) -> Path:
+    """The attempt's own log; what Slurm said where the attempt did not come so far."""
+    return outcome.paths.log if outcome.began else sweep.slurm_log(outcome.start.job_id)
 
 
 def read_tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:

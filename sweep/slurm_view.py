@@ -11,15 +11,16 @@ from sweep.slurm_patience import patience_from_environment
 from sweep.stored_sweep import StoredSweep
 
 
-def slurm_look(stored: StoredSweep, *, recent_answers: bool) -> Look:
-    """What the ledgers and Slurm say now; with `recent_answers` at most a minute ago."""
+def slurm_look(stored: StoredSweep, *, recent_answers: bool, whole_account: bool) -> Look:
+    """What the ledgers and Slurm say now; the options are those of `StoredSweep.picture`."""
     patience = patience_from_environment()
     notes = notes_of(stored.store, stored.manifest.sweep, {job.key for job in stored.manifest.jobs})
     kept = fresh_answers(stored, notes, patience) if recent_answers else None
     if kept is not None:
         return kept
-    answers = ask(SlurmClient(patience), notes)
-    keep(stored.paths.slurm_answers, answers)
+    answers = ask(SlurmClient(patience), notes, settled_too=whole_account)
+    if not whole_account:
+        keep(stored.paths.slurm_answers, answers)
     return judged(stored.manifest.sweep, notes, answers, patience)
 
 

@@ -3,16 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jobs.facts import Evidence
 from jobs.job import Job
-from jobs.outcomes import Outcome
+from jobs.outcomes import log_path
 from jobs.picture import Picture
 from jobs.records import FailureClass
 from jobs.state import State
-from jobs.store import SweepPaths
 from sweep.eta import Eta, estimate_rest, last_metrics
 from sweep.plain_text import columns, span
 
@@ -100,13 +98,8 @@ def trouble_row(job: Job, picture: Picture, sweep: str) -> dict[str, Any] | None
         "class": failure.value if failure else "",
         "message": message,
         "attempts": len(evidence.outcomes),
-        "log": str(log_of(last, picture.store.sweep(sweep))) if last else "",
+        "log": str(log_path(last, picture.store.sweep(sweep))) if last else "",
     }
-
-
-def log_of(outcome: Outcome, sweep: SweepPaths) -> Path:
-    """The attempt's own log; what Slurm said where the attempt did not come so far."""
-    return outcome.paths.log if outcome.began else sweep.slurm_log(outcome.start.job_id)
 
 
 def blocked_rows(picture: Picture) -> list[dict[str, Any]]:

@@ -35,10 +35,11 @@ class StoredSweep:
         """All jobs, before anything was looked at."""
         return Picture(self.manifest.jobs, self.store, self.paths.ledger)
 
-    def picture(self, *, recent_answers: bool = False) -> Picture:
+    def picture(self, *, recent_answers: bool = False, whole_account: bool = False) -> Picture:
         """All jobs as they stand now, with what a live runner or Slurm has queued and what Slurm says of the rest.
 
-        With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.patience`).
+        With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.patience`); with `whole_account` sacct
+        is asked about everything that was ever sent, not only about what is not settled.
         """
         picture = self.empty_picture()
         observed = observe_runner(self.store, self.manifest.sweep)
@@ -47,7 +48,7 @@ class StoredSweep:
             return picture
         from sweep.slurm_view import slurm_look
 
-        look = slurm_look(self, recent_answers=recent_answers)
+        look = slurm_look(self, recent_answers=recent_answers, whole_account=whole_account)
         picture.look_at_everything({**look.seen.observations, **observed}, look.endings())
         picture.remarks = tuple(look.seen.remarks)
         return picture

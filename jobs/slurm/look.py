@@ -42,15 +42,17 @@ def users_of(notes: Notes) -> set[str]:
     return {batch.user for batch in notes.batches.values()} | {getpass.getuser()}
 
 
-def ask(client: SlurmClient, notes: Notes) -> Answers:
+def ask(client: SlurmClient, notes: Notes, *, settled_too: bool = False) -> Answers:
     """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time.
+
+    `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd writes rows anew that were final before.
 
     A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue.
     """
     moment = time.time()
-    unsettled = notes.open_batches()
-    ids = [batch.id for batch in unsettled if batch.id]
-    since = min((batch.intended_at for batch in unsettled), default=0.0)
+    batches = list(notes.batches.values()) if settled_too else notes.open_batches()
+    ids = [batch.id for batch in batches if batch.id]
+    since = min((batch.intended_at for batch in batches), default=0.0)
     queue, accounting = client.ask(users_of(notes), ids, since)
     return Answers(queue, with_doubtful(client, notes, queue, accounting), moment)
 

@@ -3,13 +3,17 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.facts import Evidence
     from jobs.job import Job
+    from jobs.outcomes import Outcome
     from jobs.picture import Picture
-    from jobs.store import AttemptPaths, RunPaths
+    from jobs.store import SweepPaths
 
 HELP = "print the log of a job's newest attempt"
 POLL_SECONDS = 0.2
@@ -32,31 +36,49 @@ def run(options: argparse.Namespace) -> int:
     with told_to_the_user():
         jobs = stored.jobs_named([options.job] if options.job else [])
         jobs = [job for job in jobs if options.phase in {None, job.phase}]
-        found = newest_log(stored.picture(), jobs)
+        found = newest_log(stored.picture(recent_answers=True), jobs, stored.paths)
         if found is None:
             raise NotPlannedError(f"none of these {len(jobs)} jobs has been started; see `sweep status {options.name}`")
-        run_paths, attempt = found
-        print(f"{attempt.log}", file=sys.stdout if options.path else sys.stderr)
+        print(f"{found.path}", file=sys.stdout if options.path else sys.stderr)
         if not options.path:
-            show_log(run_paths, attempt, follow=options.follow)
+            show_log(found, follow=options.follow)
     return 0
 
 
-def newest_log(picture: "Picture", jobs: "list[Job]") -> "tuple[RunPaths, AttemptPaths] | None":
-    """Of the attempts of these jobs: a live one, else one that failed, else the last one begun."""
-    from jobs.outcomes import read_outcomes
+@dataclass(frozen=True, slots=True)
+class Log:
+    """`lives` tells, whenever it is asked, whether more may still come."""
 
-    best: tuple[tuple[bool, bool, float], RunPaths, AttemptPaths] | None = None
+    path: Path
+    lives: Callable[[], bool]
+
+
+def newest_log(picture: "Picture", jobs: "list[Job]", sweep: "SweepPaths") -> Log | None:
+    """Of the attempts of these jobs: a live one, else one that failed, else the last one begun."""
+    from jobs.outcomes import log_path, read_outcomes
+    from jobs.state import State
+
+    best: tuple[tuple[bool, bool, float], Log] | None = None
     for job in jobs:
         evidence = picture.evidence[job.key]
         outcomes = evidence.outcomes or tuple(read_outcomes(evidence.run, live=False))
         if not outcomes:
             continue
         last = outcomes[-1]
-        rank = (evidence.live, unresolved(evidence), last.start.started_at)
+        runs = picture.statuses[job.key].state is State.RUNNING
+        rank = (runs, unresolved(evidence), last.start.started_at)
         if best is None or rank > best[0]:
-            best = (rank, evidence.run, last.paths)
-    return (best[1], best[2]) if best else None
+            best = (rank, Log(log_path(last, sweep), still_alive(evidence, last, runs=runs)))
+    return best[1] if best else None
+
+
+def still_alive(evidence: "Evidence", last: "Outcome", *, runs: bool) -> Callable[[], bool]:
+    """By the lock on this machine; an attempt on another, until its exit record is there."""
+    from jobs.locks import is_held
+
+    if evidence.live:
+        return lambda: is_held(evidence.run.lock)
+    return lambda: runs and not last.paths.exit.exists()
 
 
 def unresolved(evidence: "Evidence") -> bool:
@@ -64,15 +86,13 @@ def unresolved(evidence: "Evidence") -> bool:
     return evidence.result is None and evidence.last is not None and evidence.last.failure is not None
 
 
-def show_log(run: "RunPaths", attempt: "AttemptPaths", *, follow: bool) -> None:
-    """The log as it is; with `follow` until the run's lock is free."""
-    from jobs.locks import is_held
-
+def show_log(log: Log, *, follow: bool) -> None:
+    """The log as it is; with `follow` until its attempt ends."""
     position = 0
     while True:
-        live = follow and is_held(run.lock)  # asked before reading, so that the last words are not missed
-        if attempt.log.exists():
-            with attempt.log.open("rb") as file:
+        live = follow and log.lives()  # asked before reading, so that the last words are not missed
+        if log.path.exists():
+            with log.path.open("rb") as file:
                 file.seek(position)
                 text = file.read()
             position += len(text)

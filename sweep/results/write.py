@@ -39,7 +39,7 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[Ending]] | 
     `endings`: what the cluster knows of ended executions, by key; by default what the sweep's picture has. The same
     evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
     """
-    picture = stored.picture()
+    picture = stored.picture(whole_account=True)
     if endings is not None:
         picture.judge(picture.by_key, dict(picture.observed), endings)
     evidence = gather(picture)

@@ -16,7 +16,7 @@ from jobs.accounting import executions
 from jobs.picture import Picture
 from jobs.slurm.batch import sweep_of
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.look import Look, notes_of, take_look
+from jobs.slurm.look import Look, ask, judged, notes_of
 from jobs.slurm.patience import Patience
 from sweep.results.evidence import gather
 from tests.slurm.chaos.world import World
@@ -73,7 +73,7 @@ def compare(world: World, *, strict: bool) -> Hours:
 def _look(world: World) -> Look:
     client = SlurmClient(Patience(), environment=world.environment)
     notes = notes_of(world.store, world.sweep, [job.key for job in world.jobs])
-    return take_look(client, notes, world.sweep, Patience())
+    return judged(world.sweep, notes, ask(client, notes, settled_too=True), Patience())
 
 
 def _add_ours(found: Hours, world: World, look: Look) -> None:
