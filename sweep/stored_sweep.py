@@ -38,8 +38,8 @@ class StoredSweep:
     def picture(self, *, recent_answers: bool = False, whole_account: bool = False) -> Picture:
         """All jobs as they stand now, with what a live runner or Slurm has queued and what Slurm says of the rest.
 
-        With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.patience`); with `whole_account` sacct
-        is asked about everything that was ever sent, not only about what is not settled.
+        With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.patience`); with `whole_account`
+        sacct is asked about everything that was ever sent, not only about what is not settled.
         """
         picture = self.empty_picture()
         observed = observe_runner(self.store, self.manifest.sweep)

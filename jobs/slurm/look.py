@@ -45,7 +45,7 @@ def users_of(notes: Notes) -> set[str]:
 def ask(client: SlurmClient, notes: Notes, *, settled_too: bool = False) -> Answers:
     """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time.
 
-    `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd writes rows anew that were final before.
+    `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd rewrites rows that were final before.
 
     A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue.
     """
