@@ -54,7 +54,7 @@ def test_sixty_jobs_drain_through_a_limit_of_five_by_ticks_alone(
         return bool(report["complete"])
 
     reports = toys.ticks_until(complete, seconds=120)
-    assert sum(report["sent"] for report in reports) == 60
+    assert len(list(toys.store.root.glob("runs/*/*/attempts/*"))) == 60  # each job began once
     assert max(queued) <= 5
     assert all(report["limits"] == ["no room for more under qos:capped"] for report in reports if report["sent"] > 5)
     assert not any(batch.void_reason for batch in toys.notes().batches.values())
