@@ -111,7 +111,8 @@ def _withdrawals(
     for job in jobs:
         withdrawal = _withdrawal(statuses[job.key], observed.get(job.key), job)
         queued = job.key in observed and observed[job.key].state is ClusterState.QUEUED
-        if withdrawal is None and queued and any(parent in found for parent in job.parents):
+        left = [parent for parent in job.parents if parent in found and statuses[parent].state is not State.DONE]
+        if withdrawal is None and queued and left:
             withdrawal = Withdraw(job.key, PARENT_LEFT)
         if withdrawal is not None:
             found[job.key] = withdrawal

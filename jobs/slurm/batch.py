@@ -62,8 +62,8 @@ class KnownBatch:
     void_at: float = 0.0
     """Slurm refused it, or it was looked for long enough and is not there: none of its tasks exists."""
     void_reason: str = ""
-    withdrawn: set[str] = field(default_factory=set)
-    """Keys that were taken out of the queue by us."""
+    withdrawn: dict[str, float] = field(default_factory=dict)
+    """Keys that were taken out of the queue by us, and when (Unix seconds)."""
 
     @property
     def in_doubt(self) -> bool:

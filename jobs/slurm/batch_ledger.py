@@ -132,7 +132,7 @@ def _take(notes: Notes, line: Mapping[str, Any]) -> None:
     elif what == "void" and not batch.id:
         batch.void_at, batch.void_reason = moment, str(line.get("reason", ""))
     elif what == "withdrawn" and isinstance(line.get("keys"), list):
-        batch.withdrawn |= {str(key) for key in line["keys"]}
+        batch.withdrawn |= dict.fromkeys(map(str, line["keys"]), moment)
 
 
 def _ending(line: Mapping[str, Any]) -> Ending | None:

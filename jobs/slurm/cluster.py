@@ -70,7 +70,7 @@ class SlurmCluster:
         return self.look.seen.observations
 
     def _settle(self, look: Look) -> None:
-        self.problem = settle(look, self.ledger, self.client)
+        self.problem = settle(look, self.ledger, self.client, self.patience)
         if look.seen.strays and not self.problem:
             self.look = self._take_look({})  # with the tasks that their scripts named
         if look.seen.duplicates:

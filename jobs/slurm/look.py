@@ -115,13 +115,13 @@ def judged(
     )
 
 
-def settle(look: Look, ledger: BatchLedger, client: SlurmClient) -> str:
+def settle(look: Look, ledger: BatchLedger, client: SlurmClient, patience: Patience) -> str:
     """Notes what this look has settled. Returns a problem in one line if jobs are queued that nobody can name."""
     for name, job_id in look.seen.adopted.items():
         ledger.sent(name, job_id)
     for name in look.seen.void:
         ledger.void(name, "sbatch gave no answer, and Slurm does not know the job")
-    ledger.ended(newly_over(look))
+    ledger.ended(newly_over(look, patience))
     for name, job_id in look.seen.strays.items():
         tasks = tasks_in_script(client.batch_script(job_id) or "")
         if not tasks:
@@ -132,7 +132,7 @@ def settle(look: Look, ledger: BatchLedger, client: SlurmClient) -> str:
     return ""
 
 
-def newly_over(look: Look) -> Iterable[Ending]:
+def newly_over(look: Look, patience: Patience) -> Iterable[Ending]:
     """Endings of jobs that are over for good, as far as they are not noted; a word of ours for one that left no row."""
     noted = {(each.id, each.batch, each.submitted_at) for known in look.notes.endings.values() for each in known}
     closed = {(each.batch, each.key) for known in look.notes.endings.values() for each in known}
@@ -144,6 +144,7 @@ def newly_over(look: Look) -> Iterable[Ending]:
                 yield ending
     if look.accounting.ok or look.accounting.absent:
         missed = [(look.notes.batches[name], key) for name, key in over if (name, key) not in closed]
+        missed = [(batch, key) for batch, key in missed if not may_be_late(batch, key, look.taken_at, patience)]
         yield from (lost(batch, key, accounted=look.accounting.ok) for batch, key in missed)
 
 
@@ -152,6 +153,11 @@ def over_for_good(look: Look) -> set[tuple[str, str]]:
     ended = {key for key, seen in look.seen.observations.items() if seen.state is ClusterState.ENDED}
     known = (batch for batch in look.notes.batches.values() if batch.id)
     return {(batch.name, key) for batch in known for key in batch.tasks.values() if key in ended}
+
+
+def may_be_late(batch: KnownBatch, key: str, now: float, patience: Patience) -> bool:
+    """Whether the job was taken out so lately that sacct may still tell how it ended: it may have begun just before."""
+    return now - batch.withdrawn.get(key, float("-inf")) < patience.absent
 
 
 def lost(batch: KnownBatch, key: str, *, accounted: bool) -> Ending:

@@ -85,3 +85,10 @@ def test_whole_chains_come_before_new_ones_and_the_trunk_before_all_if_asked() -
 
 def test_a_job_brings_its_ancestors() -> None:
     assert with_ancestors(small_graph(), {"b-ft1"}) == {"b-ft1", "b-pre", "trunk2", "trunk1"}
+
+
+def test_a_job_behind_one_that_has_just_ended_well_stays_in_the_queue() -> None:
+    """squeue was asked before the disk: the parent was queued then, and has its result now."""
+    states = {"a": State.DONE, "b": State.QUEUED, "c": State.QUEUED}
+    queued = dict.fromkeys("abc", seen(ClusterState.QUEUED))
+    assert decided(states, chained=True, observed=queued) == [Withdraw("a", "done already")]

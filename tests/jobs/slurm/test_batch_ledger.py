@@ -94,4 +94,4 @@ def test_withdrawals_are_noted_by_batch(tmp_path: Path) -> None:
     ledger = BatchLedger(Ledger(tmp_path))
     ledger.intent(BATCH, "me")
     ledger.withdrawn({BATCH.name: ["b"]})
-    assert read_notes(tmp_path).batches[BATCH.name].withdrawn == {"b"}
+    assert list(read_notes(tmp_path).batches[BATCH.name].withdrawn) == ["b"]

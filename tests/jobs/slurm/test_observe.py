@@ -247,7 +247,7 @@ def test_a_job_that_never_started_has_no_start() -> None:
 
 
 def test_what_we_took_out_ourselves_is_nobodys_cancellation() -> None:
-    ours = replace(batch(), withdrawn={KEY})
+    ours = replace(batch(), withdrawn={KEY: 0.0})
     assert look(queue(), sacct(run("CANCELLED", by_uid="0")), ours).endings[KEY][0].failure is None
     seen = look(queue(), NOTHING, ours)  # an array's task that never began leaves no row
     assert seen.observations[KEY].state is ENDED
@@ -410,7 +410,7 @@ RUNS = st.lists(st.builds(run, st.sampled_from(ENDS), id=IDS, name=NAMES, ended_
 BATCHES = st.lists(
     st.builds(
         lambda name, id, sent, withdrawn: replace(
-            batch(name, id=id, sent_at=sent, keys="k0 k1"), withdrawn={KEY} if withdrawn else set()
+            batch(name, id=id, sent_at=sent, keys="k0 k1"), withdrawn={KEY: 0.0} if withdrawn else {}
         ),
         st.just(NAME),
         st.sampled_from(["7", ""]),

@@ -1,7 +1,11 @@
 """Free TCP ports and a usable network, both looked for before any daemon starts."""
 
+import fcntl
+import os
 import socket
+import tempfile
 import zlib
+from pathlib import Path
 
 from tests.slurm.lab.config import Ports
 from tests.slurm.lab.errors import LabError
@@ -18,7 +22,7 @@ def free_ports(nodes: int, *, hint: str) -> Ports:
     first = zlib.crc32(hint.encode()) % blocks
     for number in range(blocks):
         ports = Ports(LOWEST + (first + number) % blocks * width)
-        if all(_free(port) for port in range(ports.base, ports.base + Ports.count(nodes))):
+        if _reserved(ports.base) and all(_free(port) for port in range(ports.base, ports.base + Ports.count(nodes))):
             return ports
     raise LabError(f"no {Ports.count(nodes)} free TCP ports in a row between {LOWEST} and {HIGHEST}")
 
@@ -41,6 +45,24 @@ def check_network() -> None:
             "Slurm needs an IPv4 address besides 127.0.0.1, and this machine (a container without a network?) has none;"
             " as root: ip addr add 198.51.100.1/32 dev lo"
         ) from None
+
+
+def _reserved(base: int) -> bool:
+    """Takes the block for this process, so that two clusters that start at once look at different ones.
+
+    The lock lasts as long as the process; from then on the daemons themselves have the ports.
+    """
+    path = Path(tempfile.gettempdir()) / f"sweep-lab-ports-{base}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY)  # with O_CREAT another user's file in /tmp is refused
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    return True
 
 
 def _free(port: int) -> bool:
