@@ -7,13 +7,13 @@ from typing import Any
 
 from jobs.cluster import ClusterState
 from jobs.ledger import has_batches
-from jobs.local import STAGE_PROGRAM
 from jobs.local_run import LocalRun
 from jobs.runner import RunnerEnd, StopRequest
 from jobs.slots import machine_slots
 from jobs.submission import Action
 from sweep.errors import SweepError
 from sweep.progress import watching
+from sweep.stage_program import stage_program
 from sweep.stored_sweep import StoredSweep
 from sweep.submission_report import action_rows, print_report, state_counts
 
@@ -27,7 +27,7 @@ def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collecti
         sweep=stored.manifest.sweep,
         slots=machine_slots(options.cpus, options.gpus),
         wanted=wanted,
-        program=STAGE_PROGRAM,
+        program=stage_program(),
     )
     if options.dry_run:
         return show_actions(local.preview(), stored, as_json=options.json)

@@ -1,13 +1,11 @@
 """One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
 
 import getpass
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from jobs.errors import NeverFitsError, NoSchedulerError
-from jobs.local import STAGE_PROGRAM
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.cluster import SlurmCluster
 from jobs.slurm.lease import submitting
@@ -19,11 +17,10 @@ from jobs.slurm.snapshot import snapshot
 from jobs.state import State
 from jobs.submission import Action, Submit
 from sweep.slurm_patience import patience_from_environment
+from sweep.stage_program import stage_program
 from sweep.stored_sweep import StoredSweep
 
 LEASE_PATIENCE_SECONDS = 300.0
-PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
-"""For trying the machinery without training: words that run in a stage's place, separated by spaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +39,6 @@ def patience_of(request: Request) -> Patience:
     """With the pace of the command line."""
     patience = patience_from_environment()
     return patience if request.pace_seconds is None else replace(patience, pace=request.pace_seconds)
-
-
-def stage_program() -> Sequence[str]:
-    """The stages' own entry, or what the environment puts in its place."""
-    return os.environ.get(PROGRAM_VARIABLE, "").split() or STAGE_PROGRAM
 
 
 @contextmanager

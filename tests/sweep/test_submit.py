@@ -171,7 +171,7 @@ def test_a_sweep_for_a_cluster_runs_here_only_if_asked(
 ) -> None:
     jobs = [toy.toy_job("a"), toy.toy_job("wide", resources=Resources(cpus=99))]
     toy.plan(store, jobs, backend="slurm")
-    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
+    monkeypatch.setenv("PATH", "/nowhere")
     assert sweep(store, "submit") == 1
     said = capsys.readouterr().err
     assert "Slurm cannot be asked" in said

@@ -345,7 +345,9 @@ def is_alive(pid: int) -> bool:
 
 def test_ctrl_c_leaves_no_program_behind(programs: Programs) -> None:
     programs.add("squeue", f"echo $$ > {programs.root}/pid; exec sleep 60")
-    interrupt = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    main = threading.main_thread().ident
+    assert main is not None
+    interrupt = threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT])  # as the terminal does
     interrupt.start()
     with pytest.raises(KeyboardInterrupt):
         programs.client(Patience(call=30)).queue(["ann"])

@@ -17,7 +17,7 @@ from jobs.slurm.batch_ledger import read_notes
 from jobs.slurm.patience import VARIABLE
 from jobs.store import Store
 from jobs.takeover import TAKEOVER_VARIABLE
-from sweep.slurm_submission import PROGRAM_VARIABLE
+from sweep.stage_program import PROGRAM_VARIABLE
 from tests.jobs.toy import COUNTING_STAGE, ROOT, plan, run_of
 from tests.slurm.chaos import sbatch_program
 from tests.slurm.chaos.graph import season_graph
