@@ -14,6 +14,7 @@ from jobs.picture import Picture
 from jobs.retries import memory_for
 from jobs.slurm.cluster import SlurmCluster
 from jobs.slurm.look import Look
+from jobs.slurm.sender import SendReport
 from jobs.slurm.site import Site
 from jobs.state import State
 from jobs.submission import Action, Invalidate, Room, Submit, Withdraw, decide
@@ -149,6 +150,7 @@ class Round:
         self.cluster.withdraw([*withdrawn, *queued])
         self.live = {key: seen for key, seen in self.live.items() if key not in withdrawn}
         submits = [action for action in actions if isinstance(action, Submit)]
+        self.cluster.report = SendReport()  # not that of the pass before
         refused = self._submit(submits) if submits else {}
         report = self.cluster.report
         self.live |= {key: Observation(state=ClusterState.QUEUED, id=each) for key, each in report.placed.items()}
