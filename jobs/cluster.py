@@ -30,6 +30,8 @@ class Observation:
     """The cluster's name for the attempt."""
     returncode: int | None = None
     """With ENDED, where the cluster knows it: the exit code of the attempt's supervisor."""
+    behind: bool = False
+    """With QUEUED: the cluster holds it back until other jobs end."""
     message: str = ""
     """With QUEUED: what it waits for; with ENDED: what the supervisor said on stderr."""
 

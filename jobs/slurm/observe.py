@@ -240,7 +240,8 @@ def _live(copy: Copy) -> Observation:
         message = in_words(row.reason, row.dependency)
     else:
         message = WORDS.get(row.state, "")
-    return Observation(state=copy.state, id=row.id, message=message)
+    behind = row.state == "PENDING" and row.reason == "Dependency"
+    return Observation(state=copy.state, id=row.id, behind=behind, message=message)
 
 
 def _ended(row: AccountRow) -> Observation:

@@ -84,10 +84,14 @@ class Round:
         assert look is not None  # noqa: S101 - observe has just set it
         self.endings = look.endings()
         self.picture.look_at_everything(observed, self.endings)
-        late = not_yet_visible(self.picture, observed, look, patience_seconds=self.cluster.patience.absent)
-        if late:
-            observed |= late
-            self.picture.judge(late, observed)
+        patience = self.cluster.patience.absent
+        corrected = {
+            **not_yet_visible(self.picture, observed, look, patience_seconds=patience),
+            **behind_nobody(self.picture, observed, look.taken_at - patience),
+        }
+        if corrected:
+            observed |= corrected
+            self.picture.judge(corrected, observed)
         live = {key: seen for key, seen in observed.items() if seen.state is not ClusterState.ENDED}
         self.live = {key: seen for key, seen in live.items() if key in self.picture.by_key}
         self.left_the_plan = {key: seen for key, seen in live.items() if key not in self.picture.by_key}
@@ -203,6 +207,28 @@ class Round:
 def number_of_nodes(site: Site) -> int:
     """Of the cluster's largest partition; 0 where that is not known."""
     return max((partition.nodes or 0 for partition in site.partitions or ()), default=0)
+
+
+def behind_nobody(picture: Picture, observed: Mapping[str, Observation], before: float) -> dict[str, Observation]:
+    """Queued jobs that wait for others although all of their parents were done `before` that moment (Unix seconds).
+
+    Their dependency names an id that was lost in a crash of the controller and given to another job: they could wait
+    for ever, even for each other.
+    """
+    return {
+        key: replace(seen, state=ClusterState.STUCK, message="waits for an id that is not its parent's any more")
+        for key, seen in observed.items()
+        if seen.behind and key in picture.by_key and _were_done(picture, picture.by_key[key].parents, before)
+    }
+
+
+def _were_done(picture: Picture, keys: Sequence[str], before: float) -> bool:
+    if any(picture.statuses[key].state is not State.DONE for key in keys):
+        return False
+    try:
+        return all(picture.evidence[key].run.result.stat().st_mtime < before for key in keys)
+    except FileNotFoundError:
+        return False
 
 
 def not_yet_visible(
