@@ -32,9 +32,11 @@ def _hours(outcome: Outcome) -> list[str]:
     records = sum(season.by_records for season in hours)
     unclosed, forgotten = sum(season.unclosed for season in hours), sum(season.forgotten for season in hours)
     rewritten, filled = sum(season.rewritten for season in hours), sum(season.filled for season in hours)
+    vanished = sum(season.vanished for season in hours)
     return [
         "executions by sacct: " + ", ".join(f"{number} {state}" for state, number in states.most_common()),
-        f"GPU-seconds: ours {ours:g} (filled in {filled:g}), over sacct {sacct:g} ({rewritten:g} of rows written anew)",
+        f"GPU-seconds: ours {ours:g}, of it {filled:g} filled in and {vanished:g} since lost by the database; "
+        f"over sacct {sacct:g}, of it {rewritten:g} written anew",
         f"used {used:.1f} + wasted {wasted:.1f} = {used + wasted:.1f}, of it {records:.1f} by attempts' own records",
         f"left out on both sides: {unclosed} rows never closed; {forgotten:g} GPU-seconds of deleted ledgers",
     ]
