@@ -1,6 +1,6 @@
 """What Slurm's clients print of a cluster, and a client that prints it.
 
-`V22` was recorded from a cluster of Slurm 22.05.8, shortened. `V24` is put together from the manuals of 23.11 and
+`V22` was recorded from a cluster of Slurm 22.05.8, shortened. `V24` is put together from published output of 23.11 and
 24.11: columns and keys that came or went, types of GPUs as NVML names them, units and flags that `V22` does not show.
 """
 
