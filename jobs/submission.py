@@ -9,6 +9,8 @@ from jobs.state import STOPPED, JobStatus, State
 
 STARTABLE = {State.READY, State.INTERRUPTED}
 ON_THE_WAY = {State.QUEUED, State.RUNNING}
+IN_THE_CLUSTER = {ClusterState.QUEUED, ClusterState.RUNNING}
+"""Only behind these can a job be queued: the disk may show one to live of which the cluster cannot tell at the moment."""
 PARENT_LEFT = "its parent ended without success; it is sent again behind the parent's next attempt"
 
 
@@ -81,7 +83,8 @@ def decide(
     actions: list[Action] = [Invalidate(parent, child) for parent, child in damaged.items()]
     withdrawn = _withdrawals(jobs, statuses, observed)
     actions += withdrawn.values()
-    held = {key for key in observed if statuses[key].state in ON_THE_WAY} - withdrawn.keys()
+    held = {key for key, seen in observed.items() if seen.state in IN_THE_CLUSTER and statuses[key].state in ON_THE_WAY}
+    held -= withdrawn.keys()
     for job in jobs:
         if job.key not in wanted or job.key in observed or set(job.parents) & damaged.keys():
             continue

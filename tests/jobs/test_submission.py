@@ -92,3 +92,9 @@ def test_a_job_behind_one_that_has_just_ended_well_stays_in_the_queue() -> None:
     states = {"a": State.DONE, "b": State.QUEUED, "c": State.QUEUED}
     queued = dict.fromkeys("abc", seen(ClusterState.QUEUED))
     assert decided(states, chained=True, observed=queued) == [Withdraw("a", "done already")]
+
+
+def test_no_child_goes_out_behind_a_parent_that_lives_and_that_the_cluster_cannot_show() -> None:
+    states = {"a": State.RUNNING, "b": State.WAITING, "c": State.WAITING}
+    assert decided(states, chained=True, observed={"a": seen(ClusterState.UNKNOWN)}) == []
+    assert decided(states, chained=True, observed={"a": seen(ClusterState.RUNNING)})[0] == Submit("b", ("a",))
