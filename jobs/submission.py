@@ -10,7 +10,7 @@ from jobs.state import STOPPED, JobStatus, State
 STARTABLE = {State.READY, State.INTERRUPTED}
 ON_THE_WAY = {State.QUEUED, State.RUNNING}
 IN_THE_CLUSTER = {ClusterState.QUEUED, ClusterState.RUNNING}
-"""Only behind these can a job be queued: the disk may show one to live of which the cluster cannot tell at the moment."""
+"""Only behind these can a job be queued: the disk may show one to live that the cluster cannot show at the moment."""
 PARENT_LEFT = "its parent ended without success; it is sent again behind the parent's next attempt"
 
 

@@ -127,7 +127,8 @@ def test_reset_puts_right_whatever_a_test_has_broken(slurm: Lab) -> None:
     whole = sbatch(slurm, "--nodes=4", "--gres=gpu:8")
     assert int(whole) > int(deaf) + 101  # numbers of jobs that the crash has made the controller forget stay unused
     slurm.wait_job(whole)
-    assert slurm.output("sacct", "-n", "-X", "-P", "-o", "JobID", "-j", deaf) == deaf
+    told = partial(slurm.output, "sacct", "-n", "-X", "-P", "-o", "JobID", "-j", whole)
+    wait_for("sacct to tell of the new job", lambda: told() == whole)
 
 
 def test_a_reset_of_a_quiet_cluster_is_quick(slurm: Lab) -> None:

@@ -133,6 +133,7 @@ def test_a_job_that_meets_its_time_limit_saves_and_goes_on_until_it_is_done(send
     assert last.failure is None
     assert [outcome.start.restart for outcome in sent.outcomes] == list(range(len(stopped) + 1))
     assert {outcome.start.job_id for outcome in sent.outcomes} == {sent.id}
+    wait_for("sacct to tell of the end", lambda: sent.history()[-1] != "RUNNING")
     assert sent.history() == ["REQUEUED"] * len(stopped) + ["COMPLETED"]
     assert sent.log.count("DUE TO JOB REQUEUE") == len(stopped)  # the log is kept over each
 
