@@ -20,6 +20,7 @@ SRUN = "srun"
 STRAGGLERS_SECONDS = 60
 """How long the ranks of a job may differ in their ends."""
 SRUN_PATIENCE_SECONDS = 10.0
+SRUN_SIGNALED = 128
 
 
 def run_stage(
@@ -46,7 +47,12 @@ def run_stage(
         own.guard.on_loss(lambda: _kill(child, attempt, through_srun=through_srun))
     returncode = child.wait()
     kill_members(attempt.root)  # what the stage left behind must not keep the lock, a core or a GPU
-    return returncode
+    return signal_as_negative(returncode) if through_srun else returncode
+
+
+def signal_as_negative(returncode: int) -> int:
+    """srun ends with 128 + N if signal N killed a rank (srun(1)); a process of our own would have ended with -N."""
+    return SRUN_SIGNALED - returncode if returncode > SRUN_SIGNALED else returncode
 
 
 def stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]:

@@ -24,7 +24,9 @@ def main(arguments: list[str]) -> int:
     except StageError as error:
         print(f"stages: {error}", file=sys.stderr)
         return 1
-    return run(job, stop)
+    code = run(job, stop)
+    stop.ignore()
+    return code
 
 
 def run(job: JobFile, stop: StopFlag) -> int:

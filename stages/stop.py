@@ -21,3 +21,9 @@ class StopFlag:
     def request(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002 - a signal handler's form
         """Asks to stop; also the handler of the signals."""
         self.requested = True
+
+    def ignore(self) -> None:
+        """No further signal counts: the work is over. While Python shuts down, its handlers are gone, and a second stop
+        (Slurm sends one, the job's supervisor another) would turn the exit code into a death by signal."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)

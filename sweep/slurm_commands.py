@@ -11,7 +11,7 @@ from jobs.cluster import ClusterState
 from jobs.slurm.round import Round, RoundReport
 from jobs.submission import Action, Submit
 from sweep.errors import SweepError
-from sweep.results.cost import costs_of
+from sweep.results.evidence import gather
 from sweep.slurm_submission import Request, planned_a100_hours, refuse_misfits, slurm_round
 from sweep.stored_sweep import StoredSweep
 from sweep.submission_report import action_rows, print_report, state_counts
@@ -29,14 +29,13 @@ def submit_to_slurm(options: argparse.Namespace, stored: StoredSweep, wanted: Co
             refuse_over_budget(made, options.budget_a100_hours)
         if options.dry_run:
             return show_actions(made, actions, stored, as_json=options.json)
-        report = made.run()
+        report = made.run(actions)
     return tell(made, report, as_json=options.json)
 
 
 def refuse_over_budget(made: Round, budget: float) -> None:
     """SweepError if what was spent and what is left to do come to more A100-hours than `budget`."""
-    costs = [costs_of(job, made.picture.evidence[job.key].outcomes) for job in made.picture.jobs]
-    spent = sum(cost.total.a100_hours or 0.0 for cost in costs)
+    spent = sum(each.costs.total.a100_hours or 0.0 for each in gather(made.picture).values())
     left = planned_a100_hours(made)
     if spent + left > budget:
         raise SweepError(
@@ -51,7 +50,8 @@ def tell(made: Round, report: RoundReport, *, as_json: bool) -> int:
     print_report(outcome, as_json=as_json)
     name = outcome["sweep"]
     if not as_json:
-        print(f"sent {report.sent} jobs in {report.calls} sbatch calls, took {report.withdrawn} out", file=sys.stderr)
+        withdrawn = f", took {report.withdrawn} out of the queue" if report.withdrawn else ""
+        print(f"sent {report.sent} jobs in {report.calls} sbatch calls{withdrawn}", file=sys.stderr)
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
     for reason in dict.fromkeys(report.refused.values()):

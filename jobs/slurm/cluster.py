@@ -74,8 +74,12 @@ class SlurmCluster:
         if look.seen.strays and not self.problem:
             self.look = self._take_look({})  # with the tasks that their scripts named
         if look.seen.duplicates:
-            self.ledger.withdrawn(tasks_of(look, look.seen.duplicates))
-            self.client.cancel(look.seen.duplicates, state="PENDING")
+            self._take_out(look, look.seen.duplicates)
+
+    def _take_out(self, look: Look, ids: Sequence[str]) -> None:
+        """The note first: a row of sacct that says who cancelled them is nobody's wish."""
+        self.ledger.withdrawn(tasks_of(look, set(ids)))
+        self.client.cancel(ids, state="PENDING")
 
     def submit(self, requests: Sequence[Request]) -> Sequence[Placed | Refused]:
         batches = self.batches_of([Submit(request.job.key, request.after) for request in requests])
@@ -108,11 +112,9 @@ class SlurmCluster:
 
     def withdraw(self, keys: Collection[str]) -> None:
         """Takes out what is still pending at that moment, and nothing that has begun meanwhile."""
-        queued = [key for key in keys if self._state(key) in {ClusterState.QUEUED, ClusterState.STUCK}]
-        queued = self._own(queued)
-        if queued:
-            self.ledger.withdrawn(self._by_batch(queued))
-            self.client.cancel([self._observed()[key].id for key in queued], state="PENDING")
+        queued = self._ids(keys, ClusterState.QUEUED) + self._ids(keys, ClusterState.STUCK)
+        if queued and self.look is not None:
+            self._take_out(self.look, queued)
 
     def kill(self, keys: Collection[str]) -> None:
         self.client.cancel(self._ids(keys, ClusterState.RUNNING))
@@ -127,7 +129,7 @@ class SlurmCluster:
     def _sender(self) -> Sender:
         # Slurm forgets an ended job after MinJobAge, and never with 0: slurm.conf(5)
         keeps = self.site.min_job_age_seconds / 2 or float("inf")
-        looked = self.look.clock if self.look else float("-inf")
+        age = time.time() - self.look.taken_at if self.look else float("inf")
         return Sender(
             client=self.client,
             ledger=self.ledger,
@@ -135,7 +137,7 @@ class SlurmCluster:
             user=self.user,
             patience=self.patience,
             still_mine=self.still_mine,
-            parents_known_until=looked + keeps,
+            parents_known_until=time.monotonic() + keeps - age,
             parents_known_for=keeps,
         )
 
@@ -164,16 +166,8 @@ class SlurmCluster:
                 places[key] = Place(batch=array, index=int(index), id=array)
         return places
 
-    def _by_batch(self, keys: Collection[str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        if self.look is not None:
-            wanted = set(keys)
-            for batch in self.look.notes.batches.values():
-                found[batch.name] += [key for key in batch.tasks.values() if key in wanted]
-        return {name: inside for name, inside in found.items() if inside}
 
-
-def tasks_of(look: Look, ids: Collection[str]) -> dict[str, list[str]]:
+def tasks_of(look: Look, ids: set[str]) -> dict[str, list[str]]:
     """Keys of queued tasks by the name of their batch."""
     found: dict[str, list[str]] = defaultdict(list)
     for row in look.queue.rows:

@@ -3,7 +3,7 @@
 import getpass
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jobs.cluster import ClusterState, Observation
 from jobs.endings import LOST, Ending
@@ -29,7 +29,6 @@ class Look:
     seen: Seen
     taken_at: float
     """Unix seconds, before the first question."""
-    clock: float = field(default_factory=time.monotonic)
 
     def endings(self) -> dict[str, list[Ending]]:
         """All executions that are known to have ended, by key, oldest first: noted ones and fresh ones."""
@@ -126,8 +125,8 @@ def settle(look: Look, ledger: BatchLedger, client: SlurmClient, patience: Patie
         tasks = tasks_in_script(client.batch_script(job_id) or "")
         if not tasks:
             return f"job {job_id} ({name}) is in the queue, but neither a ledger nor its script tells what it runs"
-        moment = look.taken_at
-        ledger.adopted_intent(KnownBatch(name=name, phase="", tasks=tasks, user="", intended_at=moment))
+        user = next(row.user for row in look.queue.rows if row.name == name)
+        ledger.adopted_intent(KnownBatch(name=name, phase="", tasks=tasks, user=user, intended_at=look.taken_at))
         ledger.sent(name, job_id)
     return ""
 

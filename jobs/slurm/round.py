@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.cluster import ClusterState, Observation, Refused, Request
-from jobs.endings import Ending
 from jobs.errors import StoreRefusedError, storage_problem
 from jobs.exclusion import excluded_nodes, exclusion_limit
 from jobs.invalidation import set_result_aside
@@ -65,7 +64,6 @@ class Round:
         self.left_the_plan: dict[str, Observation] = {}
         """What it still has of jobs that an edit took out of the plan."""
         self.room = Room()
-        self.endings: Mapping[str, Sequence[Ending]] = {}
 
     def look(self) -> Look:
         """Slurm first, then the disk: what has ended by then is seen to be done.
@@ -82,8 +80,7 @@ class Round:
         observed = dict(self.cluster.observe())
         look = self.cluster.look
         assert look is not None  # noqa: S101 - observe has just set it
-        self.endings = look.endings()
-        self.picture.look_at_everything(observed, self.endings)
+        self.picture.look_at_everything(observed, look.endings())
         patience = self.cluster.patience.absent
         corrected = {
             **not_yet_visible(self.picture, observed, look, patience_seconds=patience),
@@ -125,15 +122,15 @@ class Round:
             room=self.room,
         )
 
-    def run(self) -> RoundReport:
-        """Decides and acts; again where something was taken out that is to be sent anew, a few times at most."""
-        total = RoundReport()
-        for _ in range(MOST_PASSES):
-            report = self.act(self.decide())
-            total = total.followed_by(report)
+    def run(self, actions: Sequence[Action]) -> RoundReport:
+        """Acts; and decides again where something was taken out that is to be sent anew, a few times at most."""
+        total = report = self.act(actions)
+        for _ in range(MOST_PASSES - 1):
             if not report.withdrawn or report.problem:
                 break
             self.look()
+            report = self.act(self.decide())
+            total = total.followed_by(report)
         return total
 
     def act(self, actions: Sequence[Action]) -> RoundReport:
@@ -187,7 +184,7 @@ class Round:
         excluded = excluded_nodes(
             outcomes,
             time.time(),
-            endings=[ending for known in self.endings.values() for ending in known],
+            endings=[ending for known in self.picture.endings.values() for ending in known],
             limit=exclusion_limit(number_of_nodes(self.cluster.site)),
         )
         self.cluster.exclude = tuple(each.node for each in excluded)
@@ -235,7 +232,7 @@ def not_yet_visible(
     picture: Picture, observed: Mapping[str, Observation], look: Look, *, patience_seconds: float
 ) -> dict[str, Observation]:
     """Jobs that Slurm calls COMPLETED a moment ago and whose result this machine does not see yet (NFS caches)."""
-    endings = look.endings()
+    endings = picture.endings
     found = {}
     for key, seen in observed.items():
         last = endings[key][-1] if endings.get(key) else None

@@ -12,7 +12,7 @@ from jobs.attempt_options import build_parser
 from jobs.locks import acquire
 from jobs.ownership import Ownership
 from jobs.records import AttemptStart, FailureClass
-from jobs.stage_process import stage_command, stage_environment
+from jobs.stage_process import signal_as_negative, stage_command, stage_environment
 from jobs.store import RunPaths, Store
 from tests.jobs import toy
 from tests.jobs.slurm_attempts import (
@@ -147,3 +147,8 @@ def test_threads_are_the_cores_of_a_process_and_unasked_gpus_are_hidden() -> Non
     assert given.items() <= stage_environment(with_gpus, attempt, own, given).items()
     local = parse([*PLACE, "--", "x"])
     assert "OMP_NUM_THREADS" not in stage_environment(local, attempt, own, {})
+
+
+@pytest.mark.parametrize(("of_srun", "meaning"), [(0, 0), (75, 75), (128, 128), (140, -signal.SIGUSR2), (137, -9)])
+def test_a_rank_that_a_signal_killed_is_told_as_one_process_would_be(of_srun: int, meaning: int) -> None:
+    assert signal_as_negative(of_srun) == meaning

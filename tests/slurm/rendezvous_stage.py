@@ -28,6 +28,8 @@ def main() -> int:
             # the ranks do not end at once: the first is still saving when the others are done
             time.sleep(2 if os.environ["RANK"] == "0" else 0)
             os.write(1, f"saved {os.environ['RANK']}\n".encode())
+            for number in (signal.SIGTERM, signal.SIGUSR2):  # Slurm sends the one, the supervisor the other
+                signal.signal(number, signal.SIG_IGN)
             return 75
         time.sleep(0.05)
     if os.environ["RANK"] == "0":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job import Estimate, Job
+from jobs.job import Estimate, Job, Resources
 from jobs.state import State
 from jobs.store import Store
 from tests.jobs import toy
@@ -103,6 +103,23 @@ def test_a_budget_refuses_before_anything_is_sent(slurm: Lab, tmp_path: Path, mo
     assert "18.0 left to do" in told.err or "18.0 are left to do" in told.err
     assert toys.queue() == {}
     assert toys.sent("submit", "--budget-a100-hours", "18") == (9, 3)
+
+
+def test_a_budget_counts_what_finished_jobs_have_spent(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Resources(gpus_per_node=2, gpu_type="a100", memory_gib=0.25, time_minutes=10)
+    trunk = replace(
+        toy.toy_job("trunk", phase="trunk", resources=gpu, steps=10, step_seconds=0.2), estimate=Estimate(a100_hours=2)
+    )
+    child = replace(toy.toy_job("a-pre", "trunk", cells=["a"]), estimate=Estimate(a100_hours=2))
+    toys = ToySweep(slurm, tmp_path, [trunk, child], monkeypatch)
+    assert toys.sent("submit", "--only", "a", "--budget-a100-hours", "4")[0] == 2
+    toys.sweep("cancel", "a-pre")
+    toys.wait_state("trunk", State.DONE)
+    told = toys.sweep("submit", "--budget-a100-hours", "2.0004")  # it held 2 GPUs for more than 0.72 s
+    assert (told.code, toys.queue()) == (1, {})
+    assert "are spent and" in told.err
 
 
 def test_only_the_named_cells_and_what_they_need_are_sent(toys: ToySweep) -> None:

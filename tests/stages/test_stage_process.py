@@ -57,6 +57,22 @@ def wait_for_a_checkpoint(job: JobFile, process: subprocess.Popen[str]) -> None:
     pytest.fail("no checkpoint came")
 
 
+@pytest.mark.parametrize(("last_words", "code"), [("flag.ignore()", 75), ("", -signal.SIGTERM)])
+def test_a_stop_that_comes_while_python_shuts_down_hides_no_exit_code(last_words: str, code: int) -> None:
+    # modules are emptied after Python has put its signal handlers away
+    program = f"""
+import os, signal, sys
+from stages.stop import STOPPED, StopFlag
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid()): kill(me, {int(signal.SIGTERM)})
+late, flag = Late(), StopFlag()
+flag.install()
+{last_words}
+sys.exit(STOPPED)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
+
+
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(world: World, undisturbed: JobFile) -> None:
     job = world.job("killed", "pretrain", image_config(LONG), checkpoint_steps=2)
     chance = random.Random(4)
