@@ -61,7 +61,7 @@ golden: setup
 
 tests: setup slurm-packages
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --cov --cov-report=term --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
 
 # nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
 slurm-packages: setup

@@ -16,12 +16,16 @@ MARK = "SWEEP_LAB"
 """Environment variable of every daemon: the root of its cluster."""
 
 
+BUSY = 4
+"""How many times longer everything may take on a machine that does other work beside."""
+
+
 def wait_for(what: str, happened: Callable[[], object], *, seconds: float = 30, every: float = 0.02) -> None:
-    """Returns as soon as `happened()` is true; LabError when that takes longer than `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Returns as soon as `happened()` is true; LabError when that takes longer than BUSY times the usual `seconds`."""
+    deadline = time.monotonic() + BUSY * seconds
     while not happened():
         if time.monotonic() > deadline:
-            raise LabError(f"waited {seconds:g} s in vain for {what}")
+            raise LabError(f"waited {BUSY * seconds:g} s in vain for {what}")
         time.sleep(every)
 
 
