@@ -28,6 +28,7 @@ data:
   llava: {kind: conversations, path: $STORE/data/llava}
   gpt-neox-20b: {kind: tokenizer, path: $STORE/data/gpt-neox-20b/tokenizer.json}
   tasks: {kind: tasks, path: $STORE/data/tasks}
+  siglip: {kind: encoder, path: $STORE/encoders/siglip}
 defaults:
   model: 79m
   pretrain: {restart_lr: 3.0e-3}

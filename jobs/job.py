@@ -50,6 +50,8 @@ class Estimate:
     """Core-hours of a job that uses no GPU; 0 where it does."""
     checkpoint_bytes: int = 0
     """Kept on disk once the job is done."""
+    feature_bytes: int = 0
+    """The encoder's features that it adds to those that the store keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 STORE/sweeps/NAME/        manifest.jsonl, sweep.yaml, ledger/, results/
 STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, result.json, lock, claims/, attempts/ID/
 STORE/code/               what jobs on a cluster import: DIGEST.zip
+STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
 """
 
 import json
@@ -185,6 +186,11 @@ class Store:
 
     def code_archive(self, digest: str) -> Path:
         return self.code / f"{safe_name(digest)}.zip"
+
+    @property
+    def features(self) -> Path:
+        """Features of frozen vision encoders, shared by all jobs; what lies in it is the stages' business."""
+        return self.root / "features"
 
     @property
     def submitters(self) -> Path:

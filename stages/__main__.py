@@ -5,9 +5,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from stages.errors import ConfigError, StageError, storage_errno
-from stages.files import write_json
+from stages.errors import ConfigError, OtherRankError, StageError, storage_errno
+from stages.files import create_json, write_json
 from stages.job_file import JobFile, one_line, read_job
+from stages.memory import prepare_memory
 from stages.registry import load_stage
 from stages.stop import STOPPED, StopFlag
 
@@ -24,31 +25,71 @@ def main(arguments: list[str]) -> int:
     except StageError as error:
         print(f"stages: {error}", file=sys.stderr)
         return 1
+    prepare_memory()
     code = run(job, stop)
     stop.ignore()
+    if code == 1 and several_processes():
+        leave(code)
     return code
+
+
+def leave(code: int) -> None:
+    """Ends the process at once. After a failure among several, Python's own way out would wait for a GPU or a thread
+    that waits for a process which is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(job: JobFile, stop: StopFlag) -> int:
     """Runs the job; a failure is printed to stderr and recorded in the attempt's error.json."""
     try:
-        refuse_several_processes(os.environ.get("WORLD_SIZE", ""))
+        refuse_several_processes(job)
         return 0 if load_stage(job.stage)(job, stop) else STOPPED
     except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes the attempt's record
         text = traceback.format_exc()
         print(text if not isinstance(error, StageError) else f"stages: {error}", file=sys.stderr)
-        record_failure(job, error, text)
+        if not peer_is_gone(error):
+            record_failure(job, error, text)
         return 1
 
 
-def refuse_several_processes(world_size: str) -> None:
-    """ConfigError under a launcher of several: each would write the same folder."""
-    if world_size not in {"", "1"}:
-        raise ConfigError(f"this stage runs in one process, not in {world_size}: ask for one node with at most one GPU")
+def several_processes() -> bool:
+    """Whether a launcher started more than one."""
+    return os.environ.get("WORLD_SIZE", "") not in {"", "1"}
+
+
+def refuse_several_processes(job: JobFile) -> None:
+    """ConfigError for a stage that would write the same folder from each."""
+    if several_processes() and job.stage != "pretrain":
+        raise ConfigError(
+            f"{job.stage} runs in one process, not in {os.environ['WORLD_SIZE']}: ask for one node with at most one GPU"
+        )
+
+
+def peer_is_gone(error: BaseException | None) -> bool:
+    """Whether an error only says that another process of the job does not answer: that one knows what happened.
+
+    torch raises its DistError, and for gloo plain RuntimeErrors that name gloo's transport. Asked without torch, and of
+    the causes too, as a thread that reads data may have met it first.
+    """
+    while error is not None:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if (
+            isinstance(error, OtherRankError)
+            or "DistError" in names
+            or (isinstance(error, RuntimeError) and "gloo" in str(error))
+        ):
+            return several_processes()
+        error = error.__cause__
+    return False
 
 
 def record_failure(job: JobFile, error: Exception, text: str) -> None:
-    """error.json: class, one line, traceback. On a full disk it may fail; the log has the message then."""
+    """error.json: class, one line, traceback. On a full disk it may fail; the log has the message then.
+
+    Of several processes the first to fail writes it; those that fail of its end, later, do not.
+    """
     content = {
         "class": failure_class(error),
         "message": one_line(error) if isinstance(error, StageError) else f"{type(error).__name__}: {one_line(error)}",
@@ -56,7 +97,12 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
         "damaged_key": error.damaged_key if isinstance(error, StageError) else "",
     }
     try:
-        write_json(job.error, content)
+        if several_processes():
+            create_json(job.error, content)
+        else:
+            write_json(job.error, content)
+    except FileExistsError:
+        print(f"stages: {job.error}: another process has written it", file=sys.stderr)
     except (StageError, OSError) as second:
         print(f"stages: {job.error}: not written: {second}", file=sys.stderr)
 

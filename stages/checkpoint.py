@@ -5,7 +5,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 MODEL, OPTIMIZER, STATE, RECORD = "model.safetensors", "optimizer.safetensors", "state.json", "record.json"
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +46,15 @@ class Checkpoint:
 
         return load_file(self.path / MODEL)
 
+    @property
+    def has_moments(self) -> bool:
+        return (self.path / OPTIMIZER).exists()
+
     def moments(self) -> "dict[str, Tensor]":
         """The optimizer's tensors; empty for a checkpoint without them."""
         from safetensors.torch import load_file
 
-        return load_file(self.path / OPTIMIZER) if (self.path / OPTIMIZER).exists() else {}
+        return load_file(self.path / OPTIMIZER) if self.has_moments else {}
 
 
 def save_checkpoint(
@@ -55,7 +65,7 @@ def save_checkpoint(
     StorageError if it does not fit; FencedError if another incarnation of the job has taken over.
     The checkpoint appears whole: written under a hidden name, flushed, renamed. A torn one of that step is replaced.
     """
-    final = folder / f"step-{state['step']:08d}"
+    final = folder / checkpoint_name(state["step"])
     unfinished = folder / f".{final.name}.{os.getpid()}.tmp"
     with storage_errors(final):
         try:
@@ -67,7 +77,7 @@ def save_checkpoint(
             write_json(unfinished / RECORD, {"files": describe_files(unfinished)})
             flush_to_disk(unfinished)
             check_fence()
-            shutil.rmtree(final, ignore_errors=True)
+            remove_checkpoint(final)
             unfinished.rename(final)
             flush_to_disk(folder)
         finally:
@@ -121,27 +131,60 @@ def step_folders(folder: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name[5:]), reverse=True)
 
 
+def unverified_checkpoint(path: Path) -> Checkpoint | None:
+    """A checkpoint whose record another process looks at; None if not even its state can be read."""
+    try:
+        return Checkpoint(path, json.loads((path / STATE).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def checkpoint_of_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step that another process found whole; DamagedInputError if this one cannot read it."""
+    path = folder / checkpoint_name(step)
+    if (found := unverified_checkpoint(path)) is None:
+        raise DamagedInputError(f"{path}: one process found this checkpoint, another cannot read its {STATE}")
+    return found
+
+
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose record holds; torn ones are passed over."""
     return next((found for path in step_folders(folder) if (found := read_checkpoint(path))), None)
 
 
-def remove_old_checkpoints(folder: Path, *, keep: int) -> None:
-    """Keeps the `keep` newest checkpoints and removes the others, with leftovers of writers that were killed."""
+def remove_old_checkpoints(folder: Path, *, keep: int, always: Collection[int] = ()) -> None:
+    """Keeps the `keep` newest checkpoints, and those of the steps in `always`.
+
+    The others are removed, with leftovers of writers that were killed.
+    """
     for path in step_folders(folder)[keep:]:
-        shutil.rmtree(path, ignore_errors=True)
+        if int(path.name[5:]) not in always:
+            remove_checkpoint(path)
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def result_checkpoint(run: Path, key: str = "") -> Checkpoint:
-    """The checkpoint that a finished run's result.json names; DamagedInputError (with `key`) if it does not hold."""
+def remove_checkpoint(path: Path) -> None:
+    """Takes a checkpoint's name away before its files: a kill leaves it whole, or a leftover that goes later."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    with suppress(FileNotFoundError):
+        path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> Checkpoint:
+    """The checkpoint that a finished run's result.json names; DamagedInputError (with `key`) if it does not hold.
+
+    Without `verify` its record is not looked at: for a process beside one that does.
+    """
     try:
         name = json.loads((run / "result.json").read_bytes())["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedInputError(f"{run}: no readable result.json that names a checkpoint", damaged_key=key) from error
     path = (run / str(name)).resolve()
-    found = read_checkpoint(path) if path.is_relative_to(run.resolve()) else None
+    found = None
+    if path.is_relative_to(run.resolve()):
+        found = read_checkpoint(path) if verify else unverified_checkpoint(path)
     if found is None:
         raise DamagedInputError(f"{path}: the checkpoint does not match its own record", damaged_key=key)
     return found
@@ -165,13 +208,15 @@ def load_model(run: Path, key: str = "") -> LoadedModel:
 
 def build_model(checkpoint: Checkpoint, key: str = "") -> LoadedModel:
     """The model that a checkpoint holds, with no other file needed."""
+    from stages.vision import build_encoder_module
     from stages.vlm import VLM
 
     state = checkpoint.state
     try:
         vision = Vision.model_validate(state["vision"]) if state["vision"] else None
         tokenizer = Tokenizer.model_validate(state["tokenizer"]) if state.get("tokenizer") else None
-        vlm = VLM(LanguageModel.model_validate(state["model"]), vision)
+        encoder = build_encoder_module(vision) if vision else None
+        vlm = VLM(LanguageModel.model_validate(state["model"]), vision, encoder)
         vlm.load_weights(checkpoint.weights())
     except (KeyError, ValueError) as error:
         message = f"{checkpoint.path}: not a model of this version: {' '.join(str(error).split())}"

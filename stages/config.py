@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 
-FORMAT_VERSIONS = {"pretrain": 1, "finetune": 1, "evaluate": 1}
+FORMAT_VERSIONS = {"pretrain": 2, "finetune": 1, "evaluate": 1}
 """Raised when a stage's meaning changes for an unchanged configuration; enters every key of that stage."""
 
 
@@ -33,6 +33,8 @@ class LanguageModel(StageConfig):
     heads: Count
     vocabulary: Count = 50_432
     qk_norm: bool = True
+    rotary_table: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: the positions' angles as open_lm builds them under bf16 autocast, to go on with a checkpoint of it."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "LanguageModel":
@@ -66,7 +68,13 @@ class Vision(StageConfig):
     """How images enter the language model: an encoder (see `stages.encoders`) and a projector to its width."""
 
     encoder: Name
+    weights: tuple[Name, ...] = ()
+    """Data sets (folders of transformers) with the encoder's weights, one for each of its parts; none where it has none
+    or brings its own."""
     revision: str = ""
+    """Names the content of the weights."""
+    transform: Literal["resize-naive", "letterbox"] = "resize-naive"
+    """How an image becomes square (Prismatic's names): stretched, or padded with the encoder's mean colour."""
     projector: Literal["linear", "gelu-mlp", "fused-gelu-mlp"] = "gelu-mlp"
     frozen: bool = True
 
@@ -78,7 +86,8 @@ class Source(StageConfig):
     kind: Literal["text", "captions", "conversations"]
     revision: str = ""
     field: str = ""
-    """For captions: the sample's text field (`txt`) or a key of its JSON (`caption`, `orig_text`); empty is `txt`."""
+    """For captions: the sample's text field (`txt`) or a key of its JSON (`caption`, `orig_text`); empty is `txt`.
+    Several, with commas between: one of them by chance, anew for each position of the run."""
     share: Share = 1.0
 
 
@@ -114,6 +123,10 @@ class PretrainConfig(StageConfig):
     """Needed by sources that hold text rather than token ids (captions, conversations)."""
     context: Count = 2_048
     """Tokens of a sequence that the model sees at once."""
+    packing: Literal["packed", "padded"] = "packed"
+    """Image-text documents to a sequence: as many whole ones as fit, none seeing another; or one, and padding."""
+    shuffle_shards: Count = 16
+    """Shards whose samples are shuffled together; the shards themselves come in a new random order in each epoch."""
     batch_sequences: Count = 256
     """Global batch size, in sequences of `context` tokens."""
     schedule: Schedule

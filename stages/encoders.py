@@ -1,48 +1,28 @@
 """Vision encoders as the planner sees them: tokens, widths, parameters, FLOPs. Torch-free; the weights load elsewhere.
 
 An encoder's name fixes its image size. The names in `ENCODERS` have their usual size; a name with the size appended
-(`patches-16-64`, `dinov2-l-14-reg-224`, `siglip-so400m-14-224`) has the size that it says. One FLOP is one addition or
-one multiplication: a multiply-add counts two. Norms, activations and softmax are left out (below 1 %).
+(`patches-16-64`, `dinov2-l-14-reg-224`, `siglip-so400m-14-224`) has the size that it says. The `tiny` ones are for
+trying things out; nobody has published weights of them. One FLOP is one addition or one multiplication: a multiply-add
+counts two. Norms, activations and softmax are left out (below 1 %).
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
+
+from stages.encoder_spec import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture, Colour, EncoderSpec
+
+__all__ = ["ENCODERS", "FAMILIES", "LITE0_STAGES", "EncoderSpec", "UnknownEncoderError", "encoder_spec"]
 
 
 class UnknownEncoderError(ValueError):
     """No encoder of that name, or one that cannot have that image size."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderSpec:
-    """One frozen or trained image encoder; what it returns has the shape (B, image_tokens, feature_width)."""
-
-    name: str
-    image_size: int
-    """Pixels of a side."""
-    patch_size: int
-    """Pixels of a side that one token stands for."""
-    image_tokens: int
-    feature_width: int
-    """Numbers of a token, as the projector gets them."""
-    layers: int = 0
-    """Blocks that are run; 0 where there is no transformer."""
-    heads: int = 0
-    mlp_width: int = 0
-    prefix_tokens: int = 0
-    """Class and register tokens: computed, not handed on."""
-    parameters: int = 0
-    """Weights of the part that is run."""
-    flops: float = 0.0
-    """One forward of one image."""
-    parts: tuple["EncoderSpec", ...] = ()
-    """The encoders whose features are concatenated, in this order; empty for a single one."""
-
-
 def vision_transformer(
     name: str,
+    architecture: Architecture,
     *,
     image_size: int,
     patch_size: int,
@@ -52,6 +32,8 @@ def vision_transformer(
     mlp_width: int,
     prefix_tokens: int = 0,
     layer_scale: bool = False,
+    mean: Colour = HALF,
+    std: Colour = HALF,
 ) -> EncoderSpec:
     """A pre-norm ViT of which `layers` blocks are run and nothing after them; pixels that fill no patch are cut off."""
     patches = (image_size // patch_size) ** 2
@@ -62,6 +44,7 @@ def vision_transformer(
     attention = 4 * tokens**2 * width  # scores and weighted sum, each 2 x tokens x tokens x width, both directions
     return EncoderSpec(
         name=name,
+        architecture=architecture,
         image_size=image_size,
         patch_size=patch_size,
         image_tokens=patches,
@@ -72,6 +55,8 @@ def vision_transformer(
         prefix_tokens=prefix_tokens,
         parameters=layers * (matrices + vectors) + (pixels + 1) * width + tokens * width,
         flops=float(layers * (2 * tokens * matrices + attention) + 2 * patches * pixels * width),
+        mean=mean,
+        std=std,
     )
 
 
@@ -81,7 +66,14 @@ def siglip(name: str, image_size: int) -> EncoderSpec:
     As Prismatic takes it: the patches after the second to last block, so neither the last block nor the pooling head.
     """
     return vision_transformer(
-        name, image_size=image_size, patch_size=14, width=1_152, layers=26, heads=16, mlp_width=4_304
+        name, "siglip", image_size=image_size, patch_size=14, width=1_152, layers=26, heads=16, mlp_width=4_304
+    )
+
+
+def tiny_siglip(name: str, image_size: int) -> EncoderSpec:
+    """The same at a size for tests: 3 blocks, of which 2 are run."""
+    return vision_transformer(
+        name, "siglip", image_size=image_size, patch_size=8, width=32, layers=2, heads=2, mlp_width=80
     )
 
 
@@ -92,6 +84,7 @@ def dinov2(name: str, image_size: int) -> EncoderSpec:
     """
     return vision_transformer(
         name,
+        "dinov2",
         image_size=image_size,
         patch_size=14,
         width=1_024,
@@ -100,15 +93,35 @@ def dinov2(name: str, image_size: int) -> EncoderSpec:
         mlp_width=4_096,
         prefix_tokens=5,
         layer_scale=True,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+def tiny_dinov2(name: str, image_size: int) -> EncoderSpec:
+    """The same at a size for tests: 3 blocks, of which 2 are run."""
+    tiny = {"patch_size": 8, "width": 48, "layers": 2, "heads": 4, "mlp_width": 192, "prefix_tokens": 5}
+    return vision_transformer(
+        name, "dinov2", image_size=image_size, **tiny, layer_scale=True, mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
 
 
 def siglip_dinov2(name: str, image_size: int) -> EncoderSpec:
-    """Both encoders on the same image, features concatenated (Prismatic's `dinosiglip`)."""
-    first, second = siglip("siglip-so400m-14", image_size), dinov2("dinov2-l-14-reg", image_size)
+    """Both encoders on the same image, features concatenated (Prismatic's `dinosiglip`, which has DINOv2's first)."""
+    return fused(name, siglip("siglip-so400m-14", image_size), dinov2("dinov2-l-14-reg", image_size))
+
+
+def tiny_siglip_dinov2(name: str, image_size: int) -> EncoderSpec:
+    """The same at a size for tests."""
+    return fused(name, tiny_siglip("siglip-tiny", image_size), tiny_dinov2("dinov2-tiny-reg", image_size))
+
+
+def fused(name: str, first: EncoderSpec, second: EncoderSpec) -> EncoderSpec:
+    """Two encoders with the same patches as one. A letterbox, drawn once, has the first one's mean colour."""
     return replace(
         first,
         name=name,
+        architecture="fused",
         feature_width=first.feature_width + second.feature_width,
         parameters=first.parameters + second.parameters,
         flops=first.flops + second.flops,
@@ -120,7 +133,12 @@ def patches(name: str, image_size: int, patch_size: int = 14) -> EncoderSpec:
     """No encoder: the raw pixels of a patch, 3 x patch x patch numbers, go to the projector."""
     side = image_size // patch_size
     return EncoderSpec(
-        name=name, image_size=image_size, patch_size=patch_size, image_tokens=side**2, feature_width=3 * patch_size**2
+        name=name,
+        architecture="patches",
+        image_size=image_size,
+        patch_size=patch_size,
+        image_tokens=side**2,
+        feature_width=3 * patch_size**2,
     )
 
 
@@ -153,6 +171,7 @@ def efficientnet_lite0(name: str, image_size: int) -> EncoderSpec:
             channels = out
     return EncoderSpec(
         name=name,
+        architecture="efficientnet",
         image_size=image_size,
         patch_size=LITE0_STRIDE,
         image_tokens=(image_size // LITE0_STRIDE) ** 2,
@@ -168,6 +187,9 @@ FAMILIES: dict[str, Callable[[str, int], EncoderSpec]] = {
     "siglip+dinov2": siglip_dinov2,
     "patches": patches,
     "efficientnet-lite0": efficientnet_lite0,
+    "siglip-tiny": tiny_siglip,
+    "dinov2-tiny-reg": tiny_dinov2,
+    "siglip+dinov2-tiny": tiny_siglip_dinov2,
 }
 
 ENCODERS: dict[str, EncoderSpec] = {

@@ -27,6 +27,10 @@ class DataError(StageError):
     failure_class = "data"
 
 
+class OtherRankError(DataError):
+    """Another process of the job has failed, and records why; this one only ends with it."""
+
+
 class DivergedError(StageError):
     """The loss or the gradient is not a number any more."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from stages.checkpoint import LoadedModel, load_model
 from stages.config import EvaluateConfig
+from stages.data.images import open_pictures
 from stages.data.text_tokenizer import TextTokenizer
 from stages.device import compute_device
 from stages.errors import ConfigError
@@ -19,11 +20,11 @@ from stages.evaluation.text import score_text_task
 from stages.evaluation.text_task import read_text_task
 from stages.evaluation.vision import score_vision_task
 from stages.evaluation.vision_task import read_vision_task
+from stages.eyes import load_eyes
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.result import Result, write_result
 from stages.stop import StopFlag
-from stages.vision import load_encoder
 
 Scorer = Callable[[], Score]
 
@@ -61,14 +62,15 @@ def scorers(job: JobFile, config: EvaluateConfig, loaded: LoadedModel) -> Iterat
     for text_task in text:
         yield text_task.name, partial(score_text_task, text_task, subject)
     if loaded.vlm.vision is not None and vision:
-        encoder = load_encoder(loaded.vlm.vision, subject.device)
+        eyes = load_eyes(job, loaded.vlm.vision, subject.device)
+        images = open_pictures(job, loaded.vlm.vision, eyes.known)
         for vision_task in vision:
-            yield vision_task.name, partial(score_vision_task, vision_task, subject, encoder)
+            yield vision_task.name, partial(score_vision_task, vision_task, subject, images, eyes)
 
 
 def make_subject(job: JobFile, config: EvaluateConfig, loaded: LoadedModel) -> Subject:
     """The parent's model on this machine's device."""
-    device = compute_device()
+    device = compute_device(job.settings.device)
     return Subject(
         vlm=loaded.vlm.to(device),
         tokenizer=TextTokenizer(job.data_path(config.tokenizer.name), loaded.vlm.lm.config.vocabulary),

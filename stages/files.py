@@ -72,6 +72,21 @@ def write_json(path: Path, content: object) -> None:
         unfinished.write_text(text)
 
 
+def create_json(path: Path, content: object) -> None:
+    """Like `write_json`, for a file that one of several processes creates: FileExistsError if it is there already."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(text)
+            flush_to_disk(unfinished)
+            check_fence()
+            os.link(unfinished, path)  # unlike a rename it fails where there is one
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
 def flush_to_disk(path: Path) -> None:
     """Waits until a file's or folder's content is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,6 +39,41 @@ class Settings(BaseModel):
     0: as the device likes it. The sum's rounding depends on it, so keep it for the length of a job."""
     feature_cache_gib: float = Field(default=1.0, ge=0)
     """Memory for the frozen encoder's features; images beyond it are encoded each time."""
+    feature_store: str = ""
+    """Folder that keeps them on disk, for all jobs of the store; relative to the job's folder. Empty: none are kept."""
+    branch_steps: tuple[int, ...] = ()
+    """Steps whose checkpoints are written and never removed."""
+    data_workers: int = Field(default=-1, ge=-1)
+    """Processes that read and tokenize ahead; 0: none, batches are built in the loop; -1: as the device likes it."""
+    prefetch_batches: int = Field(default=2, ge=1)
+    """Batches that are ready ahead of the loop."""
+    local_cache: str = ""
+    """Folder on the node for shards of an object store; empty: below the system's temporary folder."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda: fail where there is no GPU, rather than go on slowly."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: whole replicas, or parameters, gradients and moments in shards (FSDP2)."""
+    peer_timeout_minutes: float = Field(default=30.0, gt=0)
+    """Longest wait of one process for another before the job fails; a checkpoint of the largest model must fit in."""
+    activation_checkpointing: bool = False
+    """Blocks' activations are computed again in the backward pass instead of kept."""
+    compile: bool = False
+    """torch.compile of each block and of the loss."""
+    attention: Literal["auto", "sdpa", "flex"] = "auto"
+    """Kernel for packed documents; auto: flex on a GPU when compiled, else SDPA with a mask."""
+    cpu_matmul: Literal["onednn", "torch"] = "onednn"
+    """float32 matrix products on a CPU. onednn is up to twice as fast on AMD; torch has open_lm's bits."""
+    loss_chunk_tokens: int = Field(default=-1, ge=-1)
+    """Positions whose logits are in memory at once; 0: all (open_lm's bits); -1: as the device likes it."""
+    peak_tflops: float = Field(default=0.0, ge=0)
+    """bf16 peak of one GPU, for the utilisation (MFU) in the metrics; 0: it is left out."""
+    loss_spike_sigmas: float = Field(default=6.0, ge=0)
+    """A step whose loss lies so many standard deviations above the mean of the last 128 is a spike: noted in the
+    metrics; 0: not looked for."""
+    loss_spikes_limit: int = Field(default=0, ge=0)
+    """Spikes in a row that stop the run as diverged; 0: they are only noted."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where metrics go besides metrics.jsonl; W&B takes project, key and mode from its own environment variables."""
 
     @classmethod
     def read(cls, given: Mapping[str, Any], environment: Mapping[str, str]) -> "Settings":
@@ -75,8 +110,13 @@ class JobFile:
     result: Path
     error: Path
 
+    def data_location(self, name: str) -> Path | str:
+        """Where the named data set lies: a local path, or the address of a store; DataError as `data_path`."""
+        location = self.data.get(name, "")
+        return location if "://" in location and not location.startswith("pipe:") else self.data_path(name)
+
     def data_path(self, name: str) -> Path:
-        """Where the named data set lies; DataError if that is unknown or nothing is there."""
+        """Where the named data set lies; DataError if that is unknown, not local, or nothing is there."""
         if name not in self.data:
             raise DataError(f"data set {name!r} is not in the job's data; it has {', '.join(self.data) or 'none'}")
         location = self.data[name]

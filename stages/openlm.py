@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
+from stages.attention import Mask, attend
 from stages.config import LanguageModel
+from stages.loss import ChunkLoss, chunk_loss, output_loss, token_loss
+from stages.matmul import Linear
+from stages.rotary import rotary_table, rotate
 
 NORM_EPS = 1e-5
-ROTARY_BASE = 10_000
 
 
 @dataclass
@@ -54,35 +57,6 @@ class GainNorm(nn.Module):
             return F.layer_norm(x, weight.shape, weight, None, NORM_EPS)
 
 
-@torch.inference_mode(mode=False)
-def rotary_table(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (length, head width) in float32: base 10,000, halves split as in GPT-NeoX.
-
-    Made outside inference mode, as training may reuse it.
-    """
-    frequencies = 1.0 / (ROTARY_BASE ** (torch.arange(0, head_width, 2, device=device).float() / head_width))
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns (B, T, heads, head width) by its positions' angles (T, 1, head width)."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of (B, heads, T, head width) over (B, heads, S, head width); without a mask causal, or one query."""
-    causal = mask is None and queries.shape[2] > 1
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
-        # at 128 to 256 positions the CPU's bfloat16 kernels take twice the time of the float32 ones
-        with torch.autocast("cpu", enabled=False):
-            queries, keys, values = queries.float(), keys.float(), values.float()
-            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal).bfloat16()
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
-
-
 class Attention(nn.Module):
     """Causal self-attention; query and key are normed over the full width before the heads are split."""
 
@@ -90,8 +64,8 @@ class Attention(nn.Module):
         super().__init__()
         width = config.d_model
         self.heads, self.layer = config.heads, layer
-        self.in_proj = nn.Linear(width, 3 * width, bias=False)
-        self.out_proj = nn.Linear(width, width, bias=False)
+        self.in_proj = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
         self.q_norm = GainNorm(width) if config.qk_norm else nn.Identity()
         self.k_norm = GainNorm(width) if config.qk_norm else nn.Identity()
         std = 1.0 / math.sqrt(width)
@@ -99,7 +73,7 @@ class Attention(nn.Module):
         truncated_normal(self.out_proj.weight, std / math.sqrt(2 * (layer + 1)))
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Mask | None, cache: KeyValueCache | None
     ) -> Tensor:
         batch, length, width = x.shape
         queries, keys, values = self.in_proj(x).chunk(3, dim=-1)
@@ -119,8 +93,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: LanguageModel, layer: int) -> None:
         super().__init__()
-        self.w12 = nn.Linear(config.d_model, 2 * config.feed_forward_width, bias=False)
-        self.w3 = nn.Linear(config.feed_forward_width, config.d_model, bias=False)
+        self.w12 = Linear(config.d_model, 2 * config.feed_forward_width)
+        self.w3 = Linear(config.feed_forward_width, config.d_model)
         self.layer = layer
 
     def reset_parameters(self) -> None:
@@ -145,7 +119,7 @@ class Block(nn.Module):
         self.feed_forward.reset_parameters()
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Mask | None, cache: KeyValueCache | None
     ) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
         x = x + self.feed_forward(self.ffn_norm(x))
@@ -165,10 +139,11 @@ class OpenLM(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocabulary, config.d_model)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = GainNorm(config.d_model)
-        self.output = nn.Linear(config.d_model, config.vocabulary, bias=False)
+        self.output = Linear(config.d_model, config.vocabulary)
         std = 1.0 / math.sqrt(config.d_model)
         truncated_normal(self.output.weight, std)
         truncated_normal(self.tok_embeddings.weight, std)
+        self.chunk_loss: ChunkLoss = chunk_loss
         self._rotary: tuple[Tensor, Tensor] | None = None  # no buffer: it is not part of a checkpoint
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -180,7 +155,7 @@ class OpenLM(nn.Module):
         self,
         inputs_embeds: Tensor,
         *,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Normed last hidden states (B, T, D) of embeddings (B, T, D).
@@ -203,12 +178,32 @@ class OpenLM(nn.Module):
         logits: Tensor = self.output(hidden)
         return logits.float()
 
+    def loss(
+        self, hidden: Tensor, targets: Tensor, *, count: int, z_loss: float, chunk_tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of hidden states (N, D) and the cross entropy of each (N,), as `stages.loss.token_loss` has it.
+
+        `chunk_tokens`: positions whose logits are in memory at once; 0: all.
+        """
+        if not chunk_tokens:
+            return token_loss(self.logits(hidden), targets, count=count, z_loss=z_loss)
+        return output_loss(
+            hidden,
+            self.output.weight,
+            targets,
+            count=count,
+            z_loss=z_loss,
+            chunk_tokens=chunk_tokens,
+            matmul=self.output.matmul,
+            of_chunk=self.chunk_loss,
+        )
+
     def forward(
         self,
         tokens: Tensor | None = None,
         *,
         inputs_embeds: Tensor | None = None,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         if (tokens is None) == (inputs_embeds is None):
@@ -223,7 +218,8 @@ class OpenLM(nn.Module):
         device, end = x.device, start + length
         if self._rotary is None or self._rotary[0].shape[0] < end or self._rotary[0].device != device:
             rows = 1 << (end - 1).bit_length()
-            self._rotary = rotary_table(rows, self.config.d_model // self.config.heads, device)
+            table = torch.bfloat16 if self.config.rotary_table == "bfloat16" else torch.float32
+            self._rotary = rotary_table(rows, self.config.d_model // self.config.heads, device, table)
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
         cos, sin = (table[start:end, None, :].to(dtype) for table in self._rotary)
         return cos, sin

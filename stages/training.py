@@ -1,221 +1,201 @@
-"""The training loop, and the one object that holds what must survive a restart."""
+"""The training loop."""
 
-import base64
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from stages.checkpoint import Checkpoint, remove_old_checkpoints, save_checkpoint
-from stages.data.packing import Batch, MicroBatch, document_mask
-from stages.data.progress import Progress
+from stages.checkpoint_writer import CheckpointWriter
+from stages.data.packing import Batch, MicroBatch
 from stages.device import autocast
 from stages.errors import DivergedError
+from stages.eyes import Eyes
 from stages.job_file import Settings
-from stages.loss import token_loss
-from stages.loss_window import LossWindow
-from stages.metrics import MetricsLog
-from stages.optimizer import AdamW
+from stages.meter import Meter
+from stages.metrics import Log
+from stages.parallel import host_copy, local
+from stages.step_totals import StepOutcome, StepTotals
 from stages.stop import StopFlag
-from stages.vlm import VLM
-
-
-class Batches(Protocol):
-    """Where batches come from; `state` is all that is needed to go on with the one after the last."""
-
-    @property
-    def source_names(self) -> Sequence[str]: ...
-
-    @property
-    def progress(self) -> Sequence[Progress]: ...
-
-    def next_batch(self) -> Batch: ...
-
-    def state(self) -> Any: ...
-
-    def restore(self, state: Any) -> None: ...
-
-
-@dataclass
-class TrainState:
-    """Model, optimizer, position: nothing else survives a restart."""
-
-    vlm: VLM
-    optimizer: AdamW
-    batches: Batches
-    step: int = 0
-    """Finished steps of the schedule."""
-    first_step: int = 0
-    """Where this job began: above 0 where it continues its parent's schedule."""
-    tokens: int = 0
-    """Positions since the job's first step, padding included."""
-    seconds: float = 0.0
-    """Training time of this job that the state is the outcome of."""
-    loss: float | None = None
-    """Mean of the last logged steps."""
-    taken_before: list[dict[str, int]] = field(init=False)
-    """What the parent had taken of each source, where this job continues it."""
-    window: LossWindow = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.window = LossWindow(self.batches.source_names)
-        self.taken_before = [progress.totals() for progress in self.batches.progress]
-
-    def begin_here(self) -> None:
-        """Makes a restored parent's position this job's beginning: its tokens and seconds are not this job's."""
-        self.first_step, self.tokens, self.seconds, self.loss = self.step, 0, 0.0, None
-        self.__post_init__()
-
-    def taken(self) -> dict[str, dict[str, int]]:
-        """What this job has taken of each source: sequences, samples, tokens, image tokens, images."""
-        return {
-            name: {unit: total - before[unit] for unit, total in progress.totals().items()}
-            for name, progress, before in zip(
-                self.batches.source_names, self.batches.progress, self.taken_before, strict=True
-            )
-        }
-
-    def checkpoint_state(self) -> dict[str, Any]:
-        """The JSON side of a checkpoint."""
-        return {
-            "step": self.step,
-            "first_step": self.first_step,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "loss": self.loss,
-            "window": self.window.state(),
-            "taken_before": self.taken_before,
-            "data": self.batches.state(),
-            "rng": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
-        }
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on exactly where the checkpoint was written."""
-        state = checkpoint.state
-        self.vlm.load_weights(checkpoint.weights())
-        self.optimizer.restore(checkpoint.moments())
-        self.step, self.first_step, self.tokens = state["step"], state["first_step"], state["tokens"]
-        self.seconds, self.loss, self.taken_before = state["seconds"], state["loss"], state["taken_before"]
-        self.window.restore(state["window"])
-        self.batches.restore(state["data"])
-        rng = bytearray(base64.b64decode(state["rng"]))
-        torch.set_rng_state(torch.frombuffer(rng, dtype=torch.uint8))
+from stages.train_state import TrainState
+from stages.world import World
 
 
 @dataclass(kw_only=True)
 class Training:
     """One job's training: where it goes, at what rate, and what it leaves on disk."""
 
+    world: World
     last_step: int
     rate: Callable[[int], float]
     """Learning rate of the update that follows so many finished ones."""
     z_loss: float
+    chunk_tokens: int
+    """Positions whose logits are in memory at once; 0: all."""
     gradient_clip: float
     precision: str
     settings: Settings
     checkpoints: Path
-    metrics: MetricsLog
+    log: Log
+    meter: Meter
     fixed_state: Mapping[str, Any]
     """What state.json holds besides TrainState: the configurations that a reader of the checkpoint needs."""
     keep_optimizer: bool
     """Whether the final checkpoint holds the optimizer's moments."""
+    saved_step: int | None
+    """Step of the checkpoint that was written last; at first of the job's own one that it begins with, if any."""
+    eyes: Eyes | None
+    """What makes tensors of pictures; None where there are none."""
     saved_at: float = field(default_factory=time.monotonic)
-    """When the last checkpoint was written, or the attempt began (monotonic seconds)."""
-    logged: tuple[int, float] = (0, 0.0)
-    """Positions and seconds at the last log line, for the throughput since."""
+    """When that was, or the attempt began (monotonic seconds)."""
+    writer: CheckpointWriter = field(init=False)
 
-    def run(self, state: TrainState, stop: StopFlag) -> Path | None:
-        """Trains to `last_step` and returns the final checkpoint; None if it was asked to stop, and has saved."""
-        state.vlm.train()
-        self.metrics.drop_after(state.step)
-        self.logged = (state.tokens, state.seconds)
-        while state.step < self.last_step and not stop.requested:
-            started = time.perf_counter()
-            self.train_step(state)
-            state.seconds += time.perf_counter() - started
+    def __post_init__(self) -> None:
+        self.writer = CheckpointWriter(self.checkpoints, always=self.settings.branch_steps)
+
+    def run(self, state: TrainState, stop: StopFlag) -> bool:
+        """Trains to `last_step` and saves; false if it was asked to stop before, and has saved."""
+        state.model.vlm.train()
+        self.log.begin(state.step)
+        failed = True
+        try:
+            self.loop(state, stop)
+            failed = False
+        finally:
+            self.writer.close()
+            self.log.close()
+            if (
+                not failed or self.world.size == 1
+            ):  # a thread that waits for a rank which is gone would hold this one up
+                state.batches.close()
+        return state.step == self.last_step
+
+    def loop(self, state: TrainState, stop: StopFlag) -> None:
+        """Steps, log lines and checkpoints, to the last step or until a rank was asked to stop."""
+        stopping = self.agreed(stop)
+        while state.step < self.last_step and not stopping:
+            outcome = self.train_step(state, stop)
+            stopping = outcome.stop
             if state.step % self.settings.log_steps == 0 or state.step == self.last_step:
-                self.log(state)
-            if self.checkpoint_is_due(state.step):
+                self.write_log(state)
+            if self.checkpoint_is_due(state.step, outcome):
                 self.save(state)
-        path = self.save(state)
-        return path if state.step == self.last_step else None
+        if self.saved_step != state.step:
+            self.save(state)
+        self.writer.wait()
 
-    def train_step(self, state: TrainState) -> None:
-        """One update of the weights. DivergedError, with the weights as before, if loss or gradient is not finite."""
+    def agreed(self, stop: StopFlag) -> bool:
+        """Whether any rank was asked to stop; all ranks get the same answer."""
+        return self.world.sum([float(stop.requested)])[0] > 0
+
+    def train_step(self, state: TrainState, stop: StopFlag) -> StepOutcome:
+        """One update of the weights; raises DivergedError, with the weights as before, where `refuse_bad` does."""
+        started = time.perf_counter()
         batch = state.batches.next_batch()
+        waited = time.perf_counter() - started
         rate = self.rate(state.step)
-        state.optimizer.zero_grad()
-        loss = sum(self.backward(state, micro_batch, batch.targets) for micro_batch in batch.micro_batches)
-        norm = torch.nn.utils.clip_grad_norm_(state.optimizer.parameters, self.gradient_clip).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(f"step {state.step + 1}: loss {loss:g}, gradient norm {norm:g}")
-        state.window.add(loss, norm, rate)
+        outcome = self.gradients(state, batch, stop)
+        spike = state.spikes.add(outcome.loss)
+        self.refuse_bad(state, outcome)
         state.optimizer.step(rate)
+        state.window.add(outcome.loss, outcome.norm, rate, spike=spike)
+        state.window.add_entropies(outcome.entropies, outcome.targets)
         state.step += 1
         state.tokens += batch.positions
+        self.writer.check()
+        seconds = time.perf_counter() - started
+        state.seconds += seconds
+        self.meter.add(batch.positions, batch.images, seconds, waited)
+        return outcome
 
-    def backward(self, state: TrainState, batch: MicroBatch, count: int) -> float:
-        """Adds the gradients of a part of a batch whose targets are `count` in all; returns its part of the loss."""
-        vlm = state.vlm
-        device = vlm.lm.output.weight.device
+    def gradients(self, state: TrainState, batch: Batch, stop: StopFlag) -> StepOutcome:
+        """Leaves the batch's clipped gradient in the parameters. Waits once for the device, and for the other ranks."""
+        model = state.model
+        state.optimizer.zero_grad()
+        totals = StepTotals(len(state.batches.source_names), self.world.device)
+        for number, micro_batch in enumerate(batch.micro_batches, start=1):
+            with model.summing(last=number == len(batch.micro_batches)):
+                self.backward(state, micro_batch, batch.targets, totals)
+        if not batch.images:
+            model.forget_image_gradients()
+        norm = model.clip(self.gradient_clip)
+        return totals.agree(norm, self.world, stop=stop.requested, checkpoint_due=self.minutes_are_over())
+
+    def backward(self, state: TrainState, batch: MicroBatch, count: int, totals: StepTotals) -> None:
+        """Adds a micro-batch's gradients, and its numbers to `totals`. `count`: targets of the whole batch."""
+        device = self.world.device
         batch = batch.to(device)
-        mask = document_mask(batch.documents) if batch.documents is not None else None
+        if batch.pictures and self.eyes is not None:
+            batch = batch.with_images(self.eyes.look(batch.pictures))
         with autocast(self.precision, device):
-            embeddings = vlm.embed(batch.tokens, batch.features, batch.image_positions)
-            hidden = vlm.lm.hidden(embeddings, mask=mask).flatten(0, 1)
-            if batch.target_positions is not None:
-                # the output layer is a good part of a small model: positions without a target are left out
-                hidden = hidden.index_select(0, batch.target_positions)
-            logits = vlm.lm.logits(hidden)
-            loss, entropies = token_loss(logits, batch.targets, count=max(1, count), z_loss=self.z_loss)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        state.window.add_entropies(entropies, batch.sources)
-        return loss.item()
+            loss, entropies = state.model(
+                batch, count=max(1, count), z_loss=self.z_loss, chunk_tokens=self.chunk_tokens
+            )
+        (loss * state.model.scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        totals.add(loss, entropies, batch.sources)
 
-    def checkpoint_is_due(self, step: int) -> bool:
-        """By number of steps or by minutes; the final one is saved in any case."""
-        every_steps, every_minutes = self.settings.checkpoint_steps, self.settings.checkpoint_minutes
+    def refuse_bad(self, state: TrainState, outcome: StepOutcome) -> None:
+        """DivergedError if loss or gradient is not finite, or there were more spikes in a row than allowed."""
+        step, limit = state.step + 1, self.settings.loss_spikes_limit
+        if not outcome.finite:
+            raise DivergedError(f"step {step}: loss {outcome.loss:g}, gradient norm {outcome.norm:g}")
+        if limit and state.spikes.in_a_row >= limit:
+            raise DivergedError(
+                f"step {step}: loss {outcome.loss:g}, the {limit}. spike in a row (settings.loss_spikes_limit)"
+            )
+
+    def minutes_are_over(self) -> bool:
+        """Whether this process's clock asks for a checkpoint."""
+        minutes = self.settings.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
+
+    def checkpoint_is_due(self, step: int, outcome: StepOutcome) -> bool:
+        """By number of steps, by minutes, or as a branch point; the final one is saved in any case."""
         if step == self.last_step:
             return False
-        by_time = every_minutes > 0 and time.monotonic() - self.saved_at >= 60 * every_minutes
-        return by_time or (every_steps > 0 and step % every_steps == 0)
+        every = self.settings.checkpoint_steps
+        return outcome.checkpoint_due or (every > 0 and step % every == 0) or step in self.settings.branch_steps
 
-    def save(self, state: TrainState) -> Path:
-        """A checkpoint of `state`; older ones beyond those that are kept go once it is whole.
+    def save(self, state: TrainState) -> None:
+        """Copies the state to the CPU's memory, from where it is written while the training goes on.
 
-        DivergedError, and no checkpoint, if a weight is not finite.
+        Waits for the checkpoint before, and raises its error. DivergedError, and no checkpoint, if a weight is not
+        finite. All ranks call it; the first writes.
         """
+        self.refuse_damaged(state)
+        self.writer.wait()
         final = state.step == self.last_step
-        weights = state.vlm.weights()
-        if bad := next((name for name, weight in weights.items() if not weight.isfinite().all()), None):
-            raise DivergedError(f"step {state.step}: {bad} is not finite")
-        path = save_checkpoint(
-            self.checkpoints,
-            {**self.fixed_state, **state.checkpoint_state()},
-            weights,
-            state.optimizer.state() if self.keep_optimizer or not final else None,
-        )
-        remove_old_checkpoints(self.checkpoints, keep=1 if final else self.settings.keep_checkpoints)
-        self.saved_at = time.monotonic()
-        return path
+        weights = host_copy(state.model.vlm.weights(), wanted=self.world.first)
+        moments = None
+        if self.keep_optimizer or not final:
+            moments = state.model.whole_moments(state.optimizer.state(), wanted=self.world.first)
+        if self.world.first:
+            position = {**self.fixed_state, **state.position()}
+            keep = 1 if final else self.settings.keep_checkpoints
+            self.writer.begin(position, weights, moments, keep=keep)
+        self.saved_step, self.saved_at = state.step, time.monotonic()
 
-    def log(self, state: TrainState) -> None:
+    def refuse_damaged(self, state: TrainState) -> None:
+        """DivergedError on all ranks if a weight of any is not finite."""
+        weights = state.model.vlm.weights()
+        finite = torch.stack([local(weight).isfinite().all() for weight in weights.values()]).tolist()
+        bad = [name for name, good in zip(weights, finite, strict=True) if not good]
+        if self.world.sum([float(len(bad))])[0]:
+            raise DivergedError(f"step {state.step}: {bad[0] if bad else 'a weight of another rank'} is not finite")
+
+    def write_log(self, state: TrainState) -> None:
         """A line of metrics.jsonl about the steps since the last one."""
         averages = state.window.flush()
         state.loss = averages["loss"]
-        tokens, seconds = state.tokens - self.logged[0], state.seconds - self.logged[1]
-        self.logged = (state.tokens, state.seconds)
-        self.metrics.write(
+        self.log.write(
             {
                 "step": state.step,
                 "first_step": state.first_step,
                 "total_steps": self.last_step,
                 "tokens": state.tokens,
-                "tokens_per_second": tokens / max(seconds, 1e-9),
+                **self.meter.flush(),
                 "time": time.time(),
                 **averages,
             }

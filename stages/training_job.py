@@ -1,33 +1,87 @@
-"""What pretrain and finetune share around the loop: restoring, running, and the result."""
+"""What pretrain and finetune share around the loop: setting it up, running it, and the result."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from stages.checkpoint import Checkpoint
-from stages.config import Tokenizer, Vision
-from stages.data.images import FeatureCache
+from stages.checkpoint import checkpoint_name
+from stages.config import Optimizer, Tokenizer
 from stages.data.text_tokenizer import TextTokenizer
-from stages.device import compute_device
+from stages.device import loss_chunk_tokens
+from stages.eyes import Eyes
 from stages.job_file import JobFile
+from stages.memory import keep_freed_memory
+from stages.meter import Meter
+from stages.metrics import Log, MetricsLog
 from stages.result import Result, relative_to_run, write_result
+from stages.schedule import Schedule
 from stages.stop import StopFlag
-from stages.training import Training, TrainState
-from stages.vision import load_encoder
+from stages.trackers import open_trackers
+from stages.train_state import TrainState
+from stages.training import Training
+from stages.world import World
 
 
-def run_training(
-    job: JobFile, training: Training, state: TrainState, own: Checkpoint | None, stop: StopFlag, *, malformed: int = 0
-) -> bool:
-    """Trains from the job's `own` checkpoint if there is one, else from `state` as it is; then writes result.json.
+def build_training(
+    job: JobFile,
+    world: World,
+    *,
+    schedule: Schedule,
+    last_step: int,
+    optimizer: Optimizer,
+    z_loss: float,
+    precision: str,
+    fixed_state: Mapping[str, Any],
+    keep_optimizer: bool,
+    eyes: Eyes | None,
+    meter: Meter,
+    saved_step: int | None,
+) -> Training:
+    """The loop of a job; see `Training` for what the parts are."""
+    return Training(
+        world=world,
+        last_step=last_step,
+        rate=schedule.lr,
+        z_loss=z_loss,
+        chunk_tokens=loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device),
+        gradient_clip=optimizer.gradient_clip,
+        precision=precision,
+        settings=job.settings,
+        checkpoints=job.checkpoints,
+        log=job_log(job, world),
+        meter=meter,
+        fixed_state=fixed_state,
+        keep_optimizer=keep_optimizer,
+        eyes=eyes,
+        saved_step=saved_step,
+    )
+
+
+def job_log(job: JobFile, world: World) -> Log:
+    """Where this process's figures go: those of all processes go out by the first."""
+    trackers = partial(
+        open_trackers,
+        job.settings.trackers,
+        job.run,
+        job.key,
+        {"stage": job.stage, **job.config.model_dump(mode="json")},
+    )
+    return Log(MetricsLog(job.metrics) if world.first else None, trackers)
+
+
+def run_training(job: JobFile, training: Training, state: TrainState, stop: StopFlag, *, malformed: int = 0) -> bool:
+    """Trains from where `state` is; then writes result.json.
 
     False if it was asked to stop; what it did is saved then. `malformed`: samples found bad before training.
     """
-    if own is not None:
-        state.restore(own)
-    # a run that was killed after its last checkpoint has no more to do than to say so
-    finished = own.path if own is not None and own.step >= training.last_step else training.run(state, stop)
-    if finished is None:
+    if training.world.device.type == "cpu":
+        keep_freed_memory()
+    if not training.run(state, stop):
         return False
-    write_result(job, training_result(job, state, finished, malformed))
+    if training.world.first:
+        path = job.checkpoints / checkpoint_name(state.step)
+        write_result(job, training_result(job, state, path, malformed))
     return True
 
 
@@ -52,8 +106,3 @@ def training_result(job: JobFile, state: TrainState, checkpoint: Path, malformed
 def load_tokenizer(job: JobFile, tokenizer: Tokenizer, vocabulary: int) -> TextTokenizer:
     """The tokenizer of that name in the job's data."""
     return TextTokenizer(job.data_path(tokenizer.name), vocabulary)
-
-
-def feature_cache(job: JobFile, vision: Vision) -> FeatureCache:
-    """The frozen encoder, behind a memory of what it has encoded."""
-    return FeatureCache(load_encoder(vision, compute_device()), job.settings.feature_cache_gib)

@@ -59,6 +59,8 @@ def part_of(name: str, value: Any) -> str:
 
 def word(value: Any) -> str:
     """The value, or a digest of what cannot stand in a name."""
+    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+        value = "+".join(value)
     text = number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return text if text and ALLOWED.issuperset(text) else digest(text)
 

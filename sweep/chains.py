@@ -5,17 +5,15 @@ any cell of the sweep branches off it. A job's key holds its parents' keys, but 
 changes neither learning rate nor data order, so a segment's key tells the trunk and the step that it ends at.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-from jobs.job import Estimate, Job, Resources
-from stages.config import FORMAT_VERSIONS, PretrainConfig, StageConfig
+from jobs.job import Resources
+from stages.config import PretrainConfig, StageConfig
 from sweep.catalog import Catalog
 from sweep.configs import (
-    ConfigProblemError,
     branch_step,
     evaluate_config,
     finetune_config,
@@ -26,11 +24,16 @@ from sweep.configs import (
 )  # fmt: skip
 from sweep.costs import Priced, Pricer
 from sweep.errors import SweepFileError
+from sweep.graph import Graph, Trunk, Work
 from sweep.grid import Grid, Point
+from sweep.job_settings import JobSettings
 from sweep.keys import canonical_json, compact_json, job_key
 from sweep.manifest import Cell, Chain, Manifest
+from sweep.measured import NOTHING_MEASURED, Measured
 from sweep.models import Model
+from sweep.placement import processes
 from sweep.settings import BASE
+from sweep.sources import ConfigProblemError
 from sweep.sweep_file import Sweep
 from sweep.sweep_reader import shortened
 
@@ -46,66 +49,20 @@ TRUNK = fields_of("trunk", also=("model", "text", "text_multiplier"))
 AFTER = ("finetune", "evaluate")
 PRETRAIN: Fields = itemgetter(*(name for name in BASE if name.partition(".")[0] not in AFTER))
 # the estimate of a fine-tune needs the model and the encoder beside its own settings
-VISION = ("model", "encoder", "freeze_encoder", "pretrain.projector", "pretrain.encoder_revision", "tokenizer")
+VISION = (
+    "model", "encoder", "freeze_encoder", "encoder_weights", "image_transform", "pretrain.projector",
+    "pretrain.encoder_revision", "tokenizer",
+)  # fmt: skip
 FINETUNE = fields_of("finetune", also=VISION)
 EVALUATE = fields_of("evaluate", also=VISION)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A configuration with its price: what jobs with different parents have in common."""
+def plan(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measured = NOTHING_MEASURED) -> Manifest:
+    """The whole plan; SweepFileError lists points whose values make no configuration.
 
-    stage: str
-    phase: str
-    config: dict[str, Any]
-    config_json: str
-    settings: dict[str, Any]
-    resources: Resources
-    estimate: Estimate
-
-
-@dataclass(slots=True)
-class Trunk:
-    """A whole trunk, the steps at which cells branch off, and the keys of the segments planned so far."""
-
-    model: Model
-    config: PretrainConfig
-    cuts: set[int] = field(default_factory=set)
-    segments: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Graph:
-    """Jobs by key in the order in which they were first needed, and the cells that each serves."""
-
-    works: dict[str, tuple[Work, tuple[str, ...]]] = field(default_factory=dict)
-    cells: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, key: str, work: Work, parents: tuple[str, ...]) -> str:
-        if key not in self.works:
-            self.works[key] = (work, parents)
-            self.cells[key] = []
-        return key
-
-    def jobs(self) -> Iterator[Job]:
-        for key, (work, parents) in self.works.items():
-            yield Job(
-                key=key,
-                stage=work.stage,
-                version=FORMAT_VERSIONS[work.stage],
-                phase=work.phase,
-                parents=parents,
-                config=work.config,
-                cells=tuple(self.cells[key]),
-                settings=work.settings,
-                resources=work.resources,
-                estimate=work.estimate,
-            )
-
-
-def plan(sweep: Sweep, grid: Grid, catalog: Catalog) -> Manifest:
-    """The whole plan; SweepFileError lists points whose values make no configuration."""
-    planner = Planner(sweep, catalog)
+    `measured`: speeds of finished jobs, which estimates and so time limits go by; no key does.
+    """
+    planner = Planner(sweep, catalog, measured)
     for point in grid.points:
         planner.note_branch(point)
     cells = [planner.cell(point, grid.axes) for point in grid.points]
@@ -123,10 +80,10 @@ def plan(sweep: Sweep, grid: Grid, catalog: Catalog) -> Manifest:
 class Planner:
     """Builds the graph of one sweep; each distinct configuration is made, checked and priced once."""
 
-    def __init__(self, sweep: Sweep, catalog: Catalog) -> None:
+    def __init__(self, sweep: Sweep, catalog: Catalog, measured: Measured) -> None:
         self.sweep = sweep
-        self.pricer = Pricer(catalog, sweep.data, sweep.resources)
-        self.settings = phase_settings(sweep)
+        self.pricer = Pricer(catalog, sweep.data, sweep.resources, measured)
+        self.settings = JobSettings(sweep, catalog)
         self.graph = Graph()
         self.problems: dict[tuple[str, str], str] = {}
         self.trunks: dict[tuple[Any, ...], Trunk] = {}
@@ -205,7 +162,7 @@ class Planner:
     def new_segment(self, trunk: Trunk, begin: int, end: int, previous: tuple[str, ...]) -> str:
         whole = end == trunk.config.schedule.total_steps
         config = trunk.config if whole else trunk.config.model_copy(update={"stop_step": end})
-        work = self.work("trunk", config, self.pricer.trunk(trunk.model, config, end - begin))
+        work = self.work("trunk", trunk.model, config, self.pricer.trunk(trunk.model, config, end - begin))
         return self.graph.add(job_key(work.stage, work.config_json), work, previous)
 
     def pretrain(self, point: Point) -> str:
@@ -218,7 +175,9 @@ class Planner:
             parents: tuple[str, ...] = ()
             if trunk is not None and point.values["branch"] > 0:
                 parents = (self.segment(trunk, self.branch_step(point)),)
-            work = self.work("pretrain", config, self.pricer.pretrain(model, config))
+            keeps = config.tokenizer is not None and self.settings.keep_features(model, "pretrain", config.vision)
+            price = self.pricer.pretrain(model, config, keeps_features=keeps)
+            work = self.work("pretrain", model, config, price, keeps_features=keeps)
             key = job_key(work.stage, work.config_json, parents)
             self.pretrain_keys[fields] = self.graph.add(key, work, parents)
         return self.pretrain_keys[fields]
@@ -226,37 +185,48 @@ class Planner:
     def finetunes(self, point: Point) -> list[Work]:
         """The fine-tunes, one for each number of epochs; cells that differ in their image-text run only share them."""
         fields = FINETUNE(point.values)
-        if fields not in self.finetune_works:
-            self.finetune_works[fields] = [self.finetune(point, epochs) for epochs in self.sweep.epochs]
-        return self.finetune_works[fields]
+        if fields in self.finetune_works:
+            return self.finetune_works[fields]
+        first = [self.finetune(point, epochs) for epochs in self.sweep.epochs]
+        encodes = any(work.estimate.feature_bytes for work in first)
+        # where the first cell's keep features, the fine-tunes of all others find them
+        rest = [self.finetune(point, epochs) for epochs in self.sweep.epochs] if encodes else first
+        self.finetune_works[fields] = rest
+        return first
 
     def finetune(self, point: Point, epochs: int) -> Work:
-        config = finetune_config(point.values, self.sweep.data, epochs)
-        return self.work("finetune", config, self.pricer.finetune(self.model(point), config, vision(point.values)))
+        config, model = finetune_config(point.values, self.sweep.data, epochs), self.model(point)
+        eyes = vision(point.values, self.sweep.data)
+        keeps = self.settings.keep_features(model, "finetune", eyes)
+        price = self.pricer.finetune(model, config, eyes, keeps_features=keeps)
+        return self.work("finetune", model, config, price, keeps_features=keeps)
 
     def evaluate(self, point: Point) -> Work:
         fields = EVALUATE(point.values)
         if fields not in self.evaluate_works:
             config = evaluate_config(point.values, self.sweep.data)
-            price = self.pricer.evaluate(self.model(point), config, vision(point.values))
-            self.evaluate_works[fields] = self.work("evaluate", config, price)
+            model = self.model(point)
+            price = self.pricer.evaluate(model, config, vision(point.values, self.sweep.data))
+            self.evaluate_works[fields] = self.work("evaluate", model, config, price)
         return self.evaluate_works[fields]
 
-    def work(self, phase: str, config: StageConfig, price: Priced) -> Work:
+    def work(
+        self, phase: str, model: Model, config: StageConfig, price: Priced, *, keeps_features: bool = False
+    ) -> Work:
+        if isinstance(config, PretrainConfig):
+            check_batch(phase, config, price[0], self.sweep.backend)
         content = config.model_dump(mode="json", exclude_defaults=True)
         stage = "pretrain" if phase == "trunk" else phase
-        return Work(stage, phase, content, compact_json(content), self.settings[phase], *price)
+        settings = self.settings.of(model, phase, price[0], keeps_features=keeps_features)
+        return Work(stage, phase, content, compact_json(content), settings, *price)
 
 
-def phase_settings(sweep: Sweep) -> dict[str, dict[str, Any]]:
-    """How the jobs of each phase are carried out.
-
-    Nothing goes on from an image-text run's moments: its last checkpoint leaves them out, a third of the size.
-    """
-    training = dict(sweep.settings)
-    return {
-        "trunk": training,
-        "pretrain": {**training, "keep_optimizer": False},
-        "finetune": training,
-        "evaluate": {},
-    }
+def check_batch(phase: str, config: PretrainConfig, resources: Resources, backend: str) -> None:
+    """ConfigProblemError where a job's processes could not share its batches out evenly."""
+    number = processes(resources, backend)
+    if config.batch_sequences % number:
+        each = f"nodes {resources.nodes}" + (f" x gpus_per_node {resources.gpus_per_node}" if resources.gpus else "")
+        raise ConfigProblemError(
+            f"{phase}: batch_sequences {config.batch_sequences} cannot be shared out evenly among {number} processes "
+            f"({each}, one process for each); set {phase}.batch_sequences to a multiple of {number}, or other resources"
+        )

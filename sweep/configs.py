@@ -12,23 +12,17 @@ from stages.config import (
     LanguageModel,
     Optimizer,
     PretrainConfig,
-    Source,
     Task,
-    Tokenizer,
     Vision,
 )  # fmt: skip
 from stages.encoders import encoder_spec
 from stages.schedule import Schedule
-from sweep.data_sets import ROLES, DataSet
+from sweep.data_sets import DataSet
+from sweep.encoder_weights import EncoderWeightsError, content_revision, weights_of
+from sweep.sources import ConfigProblemError, Values, data_set, mixture, source, text_sources, tokenizer
 
 CHINCHILLA = 20
 """Tokens a parameter at multiplier 1 (paper, section 2)."""
-
-Values = Mapping[str, Any]
-
-
-class ConfigProblemError(ValueError):
-    """Values that make no configuration together; the message says which and what would do."""
 
 
 def trunk_config(values: Values, shape: LanguageModel, data: Mapping[str, DataSet]) -> PretrainConfig:
@@ -37,6 +31,7 @@ def trunk_config(values: Values, shape: LanguageModel, data: Mapping[str, DataSe
         model=shape,
         sources=text_sources(values, data),
         context=values["trunk.context"],
+        shuffle_shards=values["trunk.shuffle_shards"],
         batch_sequences=values["trunk.batch_sequences"],
         schedule=schedule(
             values, "trunk", shape, values["text_multiplier"],
@@ -55,14 +50,19 @@ def pretrain_config(
     """The image-text run. `trunk` is the whole trunk that it starts from or takes its learning rate from."""
     sources = mixture(values, data)
     with_images = any(source.kind != "text" for source in sources)
+    if with_images:
+        check_room("pretrain.context", values)
     peak_lr, warmup_steps = start(values, trunk)
     return PretrainConfig(
         model=shape,
         sources=sources,
         share_by=values["pretrain.share_by"],
-        vision=vision(values),
+        vision=vision(values, data),
         tokenizer=tokenizer(values, data) if with_images else None,
         context=values["pretrain.context"],
+        # where no sample has an image there is nothing to pack: one meaning, one key
+        packing=values["pretrain.packing"] if with_images else "packed",
+        shuffle_shards=values["pretrain.shuffle_shards"],
         batch_sequences=values["pretrain.batch_sequences"],
         schedule=schedule(values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps),
         optimizer=optimizer(values, "pretrain"),
@@ -74,8 +74,19 @@ def pretrain_config(
     )
 
 
+def check_room(setting: str, values: Values) -> None:
+    """ConfigProblemError where an image alone fills a sequence: every sample would be a bad one."""
+    tokens = encoder_spec(values["encoder"]).image_tokens
+    if tokens >= values[setting]:
+        raise ConfigProblemError(
+            f"{setting} {values[setting]} has no room for an image and its text: {values['encoder']} makes {tokens} "
+            f"tokens of an image; raise it, or take an encoder with fewer"
+        )
+
+
 def finetune_config(values: Values, data: Mapping[str, DataSet], epochs: int) -> FinetuneConfig:
     """One fine-tune of `epochs` epochs, with a schedule of its own."""
+    check_room("finetune.max_length", values)
     return FinetuneConfig(
         conversations=source(values, data, "finetune.conversations"),
         tokenizer=tokenizer(values, data),
@@ -170,70 +181,18 @@ def schedule(
         raise ConfigProblemError(f"{section}: {first_message(error)}") from None
 
 
-def mixture(values: Values, data: Mapping[str, DataSet]) -> tuple[Source, ...]:
-    """Text, captions and instruction data by their shares; what has no share is left out."""
-    images, instructed = values["image_share"], values["instruction_share"]
-    shares = [
-        ("captions", tidy(images * (1 - instructed))),
-        ("instructions", tidy(images * instructed)),
-    ]
-    return (
-        *(text_sources(values, data, tidy(1 - images)) if images < 1 else ()),
-        *(source(values, data, role, share) for role, share in shares if share > 0),
-    )
-
-
-def tidy(share: float) -> float:
-    """0.08 and not 0.08000000000000002: two ways to one share are one key."""
-    return round(share, 12)
-
-
-def text_sources(values: Values, data: Mapping[str, DataSet], share: float = 1.0) -> tuple[Source, ...]:
-    """The text data sets, by name; together they have `share` of the mixture."""
-    if not values["text"]:
-        data_set(values, data, "text")  # says what is missing
-    found = [(data[name], tidy(share * part)) for name, part in values["text"]]
-    return tuple(
-        Source(name=each.name, kind="text", revision=each.revision, share=part) for each, part in found if part > 0
-    )
-
-
-def source(values: Values, data: Mapping[str, DataSet], role: str, share: float = 1.0) -> Source:
-    """The data set of a role as a part of the mixture."""
-    found = data_set(values, data, role)
-    return Source(
-        name=found.name,
-        kind="captions" if role == "captions" else "conversations",
-        revision=found.revision,
-        field=found.field,
-        share=share,
-    )
-
-
-def tokenizer(values: Values, data: Mapping[str, DataSet]) -> Tokenizer:
-    """The data set of kind tokenizer."""
-    found = data_set(values, data, "tokenizer")
-    return Tokenizer(name=found.name, revision=found.revision)
-
-
-def data_set(values: Values, data: Mapping[str, DataSet], role: str) -> DataSet:
-    """The data set that plays `role`; ConfigProblemError if the file names none."""
-    name = values[role]
-    if name is None:
-        fitting = [each.name for each in data.values() if each.kind == ROLES[role]]
-        known = (
-            f"one of {', '.join(fitting)}" if fitting else f"one, which data does not have yet (kind: {ROLES[role]})"
-        )
-        raise ConfigProblemError(f"{role} is not set; name {known}")
-    return data[name]
-
-
-def vision(values: Values) -> Vision:
+def vision(values: Values, data: Mapping[str, DataSet]) -> Vision:
     """The paper's projectors: two layers; three fused ones where the features of two encoders are concatenated."""
     usual = "fused-gelu-mlp" if encoder_spec(values["encoder"]).parts else "gelu-mlp"
+    try:
+        weights = weights_of(values["encoder"], values["encoder_weights"], data)
+    except EncoderWeightsError as error:
+        raise ConfigProblemError(str(error)) from None
     return Vision(
         encoder=values["encoder"],
-        revision=values["pretrain.encoder_revision"],
+        weights=tuple(each.name for each in weights),
+        revision=content_revision(weights, values["pretrain.encoder_revision"]),
+        transform=values["image_transform"],
         projector=values["pretrain.projector"] or usual,
         frozen=values["freeze_encoder"],
     )

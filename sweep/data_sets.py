@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from sweep.setting_fields import Count, Fields, Multiplier, Revision
+from sweep.setting_fields import Count, Fields, Multiplier, Name, Revision
 from sweep.settings import Layer
 
-DataKind = Literal["text", "captions", "conversations", "tasks", "tokenizer"]
+DataKind = Literal["text", "captions", "conversations", "encoder", "tasks", "tokenizer"]
 
 URL = re.compile(r"(https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,=-]*")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -27,13 +27,13 @@ ROLES: dict[str, DataKind] = {
     "finetune.conversations": "conversations",
     "evaluate.tasks": "tasks",
 }
-"""Settings that name a data set, and the kind that they take."""
+"""Settings that name a data set, and the kind that they take. `encoder_weights` may name several: see there."""
 
 
 class DataFields(Fields):
     """One entry of `data` in a sweep file."""
 
-    kind: DataKind = Field(description="text, captions, conversations, tasks or tokenizer")
+    kind: DataKind = Field(description="text, captions, conversations, encoder, tasks or tokenizer")
     path: str = Field(
         min_length=1,
         max_length=1_000,
@@ -41,8 +41,11 @@ class DataFields(Fields):
     )
     revision: Revision = Field("", description="a word that names the content; changing it makes new keys")
     field: str = Field(
-        "", pattern=r"^[A-Za-z0-9_.-]{0,60}$", description="a caption's key in the sample's JSON, or txt"
+        "",
+        pattern=r"^$|^[A-Za-z0-9_.-]{1,60}(,[A-Za-z0-9_.-]{1,60}){0,19}$",
+        description="a caption's key in the sample's JSON, or txt; of several with commas between, one by chance",
     )
+    encoder: Name | None = Field(None, description="the vision encoder whose weights a data set of kind encoder holds")
     mean_text_tokens: Multiplier | None = Field(None, description="the mean text tokens of a sample, for the estimate")
     examples: Count | None = Field(None, description="the number of samples, for the estimate")
 
@@ -56,6 +59,7 @@ class DataSet:
     path: str
     revision: str = ""
     field: str = ""
+    encoder: str | None = None
     mean_text_tokens: float | None = None
     examples: int | None = None
 
@@ -94,7 +98,11 @@ def data_layer(data: Mapping[str, DataSet]) -> Layer:
 
 def role_problem(role: str, name: str, data: Mapping[str, DataSet]) -> str:
     """What is wrong with `name` as a value of the setting `role`; empty if nothing is."""
-    kind = ROLES[role]
+    return kind_problem(role, ROLES[role], name, data)
+
+
+def kind_problem(role: str, kind: DataKind, name: str, data: Mapping[str, DataSet]) -> str:
+    """What is wrong with `name` as a data set of `kind`; empty if nothing is."""
     fitting = sorted(each.name for each in data.values() if each.kind == kind)
     if name in fitting:
         return ""

@@ -6,15 +6,13 @@ model and the GPU type; A100-hours are GPU-hours times the type's factor.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 
 from jobs.job import Estimate, Resources
 from stages.config import LanguageModel, Vision
-from stages.encoders import encoder_spec
+from stages.flops import forward_flops, image_cost, training_flops
 from sweep.catalog import GpuType, Placement, TaskEntry
 from sweep.errors import SweepError
-from sweep.flops import forward_flops, projector_biases, projector_weights, training_flops
 from sweep.speed import Speed
 
 BYTES_OF_WEIGHT = 4  # fp32
@@ -35,52 +33,36 @@ class SourceUse:
     text_tokens: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCost:
-    """One image on its way into the language model."""
+def images_by_source(
+    tokens: float,
+    sources: Iterable[SourceUse],
+    *,
+    image_tokens: int,
+    context: int,
+    share_by: str = "tokens",
+    packing: str = "packed",
+) -> tuple[float, ...]:
+    """Images of each source in a run over `tokens` positions, in sequences of `context`.
 
-    tokens: int
-    encoder_flops: float
-    projector_flops: float
-    """Forward and backward."""
-    weights: int
-    """Trained beside the language model: the projector's, and the encoder's where it is not frozen."""
-
-
-@cache
-def image_cost(encoder: str, projector: str, frozen: bool, d_model: int) -> ImageCost:
-    """Encoder forward only while it is frozen, three times that where it is trained; projector always trained.
-
-    Raises:
-        stages.encoders.UnknownEncoderError: no such encoder.
+    As the pre-training stage packs: a sequence holds whole samples of one source, or one of them (`padded`), and
+    padding behind them; text fills its sequences. Shares count tokens without padding, or samples, a text sequence
+    being one sample. Samples of one source are taken to have one length, their mean.
     """
-    spec = encoder_spec(encoder)
-    weights = projector_weights(projector, spec.feature_width, d_model)
-    return ImageCost(
-        tokens=spec.image_tokens,
-        encoder_flops=spec.flops * (1 if frozen else 3),
-        projector_flops=6.0 * weights * spec.image_tokens,
-        weights=weights + projector_biases(projector, spec.feature_width, d_model) + (0 if frozen else spec.parameters),
-    )
+    images_of_share: list[float] = []  # for one token, or one sample, of the mixture
+    sequences_of_share = 0.0
+    for use in sources:
+        length = min(context, image_tokens + use.text_tokens) if use.with_images else context
+        samples = use.share / length if share_by == "tokens" else use.share
+        sequences_of_share += samples / (1 if packing == "padded" else int(context / length))
+        images_of_share.append(samples if use.with_images else 0.0)
+    return tuple(tokens / context * images / sequences_of_share for images in images_of_share)
 
 
 def images_in(
     tokens: float, sources: Iterable[SourceUse], *, image_tokens: int, context: int, share_by: str = "tokens"
 ) -> float:
-    """Images in a run over `tokens` positions, in sequences of `context`.
-
-    As the pre-training stage packs: a sequence holds whole samples of one source and padding behind them, text fills
-    its sequences. Shares count tokens without padding, or samples, a text sequence being one sample. Samples of one
-    source are taken to have one length, their mean.
-    """
-    images_of_share, sequences_of_share = 0.0, 0.0  # for one token, or one sample, of the mixture
-    for use in sources:
-        length = min(context, image_tokens + use.text_tokens) if use.with_images else context
-        packed = int(context / length)
-        samples = use.share / length if share_by == "tokens" else use.share
-        sequences_of_share += samples / packed
-        images_of_share += samples if use.with_images else 0.0
-    return tokens / context * images_of_share / sequences_of_share
+    """Images in a packed run (`images_by_source`), of all sources together."""
+    return sum(images_by_source(tokens, sources, image_tokens=image_tokens, context=context, share_by=share_by))
 
 
 def estimate_pretrain(
@@ -89,20 +71,19 @@ def estimate_pretrain(
     tokens: int,
     context: int,
     speed: Speed,
-    sources: tuple[SourceUse, ...] = (),
-    share_by: str = "tokens",
+    images: float = 0.0,
     vision: Vision | None = None,
     carries_optimizer: bool = False,
 ) -> Estimate:
     """A trunk segment (no `vision`) or an image-text run over `tokens` positions, image tokens and padding included.
 
+    `images` of them go through the encoder and the projector (`images_by_source`).
     `carries_optimizer`: a child goes on with AdamW's moments, so the last checkpoint keeps them.
     """
     flops = tokens * training_flops(model, context)
     encoder_flops, weights = 0.0, model.weights
-    if vision is not None and sources:
+    if vision is not None:
         image = image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
-        images = images_in(tokens, sources, image_tokens=image.tokens, context=context, share_by=share_by)
         flops += images * image.projector_flops
         encoder_flops = images * image.encoder_flops
         weights += image.weights
@@ -169,6 +150,12 @@ def priced(tokens: int, flops: float, encoder_flops: float, speed: Speed, *, che
         encoder_a100_hours=encoder_hours * speed.factor,
         checkpoint_bytes=checkpoint_bytes,
     )
+
+
+def with_kept_features(estimate: Estimate, speed: Speed, *, encoder_flops: float, feature_bytes: int) -> Estimate:
+    """The same job where only some of its images go through the frozen encoder, and the others' features are there."""
+    anew = priced(estimate.tokens, estimate.flops, encoder_flops, speed, checkpoint_bytes=estimate.checkpoint_bytes)
+    return replace(anew, feature_bytes=feature_bytes)
 
 
 def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Resources:

@@ -59,8 +59,9 @@ def observed_pace(picture: Picture) -> dict[str, float]:
 
 
 def work_of(job: Job) -> float:
-    """A job's size in any unit that is the same for all jobs: FLOPs, or 1 where none are estimated."""
-    return (job.estimate.flops + job.estimate.encoder_flops) or 1.0
+    """A job's size in a unit that is the same for all jobs: the plan's seconds, which know how fast a model is and on
+    how many GPUs; FLOPs where it has no seconds, and 1 where nothing is estimated."""
+    return planned_seconds(job) or (job.estimate.flops + job.estimate.encoder_flops) or 1.0
 
 
 def remaining_seconds(

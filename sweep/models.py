@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field, StrictBool, ValidationError
 
@@ -10,7 +11,7 @@ from sweep.catalog import Catalog
 from sweep.setting_fields import Count, LayerFields, Name
 from sweep.settings import Layer, catalog_layer, flat
 
-SHAPE = ("d_model", "layers", "heads", "vocabulary", "qk_norm")
+SHAPE = ("d_model", "layers", "heads", "vocabulary", "qk_norm", "rotary_table")
 
 
 class ModelFields(LayerFields):
@@ -22,6 +23,7 @@ class ModelFields(LayerFields):
     heads: Count | None = Field(None, description="a whole number above 0")
     vocabulary: Count | None = Field(None, description="the number of token ids")
     qk_norm: StrictBool | None = Field(None, description="true or false")
+    rotary_table: Literal["float32", "bfloat16"] | None = Field(None, description="float32 or bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +62,15 @@ def resolve_model(name: str, given: Mapping[str, ModelFields], catalog: Catalog)
     return Model(
         name=name,
         shape=built,
-        catalog_name=ancestor if entry is not None and entry.shape == built else "",
+        catalog_name=ancestor if entry is not None and is_as_fast(entry.shape, built) else "",
         catalog_settings=catalog_layer(entry) if entry is not None else {},
         settings=settings,
     )
+
+
+def is_as_fast(known: LanguageModel, built: LanguageModel) -> bool:
+    """Whether the two differ in nothing that a speed depends on."""
+    return known == built.model_copy(update={"rotary_table": known.rotary_table})
 
 
 def like_chain(name: str, given: Mapping[str, ModelFields], catalog: Catalog) -> tuple[list[str], str]:

@@ -26,6 +26,7 @@ class Cost:
     encoder_a100_hours: float = 0.0
     cpu_hours: float = 0.0
     checkpoint_bytes: int = 0
+    feature_bytes: int = 0
 
     def add(self, job: Job, times: int = 1) -> None:
         estimate = job.estimate
@@ -38,6 +39,7 @@ class Cost:
         self.encoder_a100_hours += times * estimate.encoder_a100_hours
         self.cpu_hours += times * estimate.cpu_hours
         self.checkpoint_bytes += times * estimate.checkpoint_bytes
+        self.feature_bytes += times * estimate.feature_bytes
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

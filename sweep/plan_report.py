@@ -1,23 +1,30 @@
 """The report of `sweep plan`: as text for a reader, and as a mapping for `--json` (docs/json.md, section `plan`)."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.catalog import REFERENCE, load_catalog
 from sweep.manifest import Manifest
 from sweep.plain_text import columns, count, counted, hours, labelled, size, span
 from sweep.plan_costs import PHASES, Cost, PhaseCost, PlanCosts, plan_costs
+from sweep.speed_report import SpeedLine, told
 
 MEANING = {"trunk": "trunk segment", "pretrain": "image-text run", "finetune": "fine-tune", "evaluate": "evaluation"}
 
 
 def summary(
-    manifest: Manifest, done: frozenset[str], *, gpus: int | None = None, cpus: int | None = None
+    manifest: Manifest,
+    done: frozenset[str],
+    *,
+    gpus: int | None = None,
+    cpus: int | None = None,
+    speeds: Sequence[SpeedLine] = (),
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
-    `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once.
+    `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
+    jobs have measured.
     """
     costs = plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
     return {
@@ -34,16 +41,27 @@ def summary(
         "done": costs.done.as_dict(),
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.as_dict(),
+        "speeds": [found.as_dict() for found in speeds],
     }
 
 
-def summarise(manifest: Manifest, done: frozenset[str], *, gpus: int | None = None, cpus: int | None = None) -> str:
+def summarise(
+    manifest: Manifest,
+    done: frozenset[str],
+    *,
+    gpus: int | None = None,
+    cpus: int | None = None,
+    speeds: Sequence[SpeedLine] = (),
+) -> str:
     """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
     costs = plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
     counts = [counted(jobs_of(costs, phase), MEANING[phase]) for phase in PHASES if jobs_of(costs, phase)]
     cells, jobs = counted(len(manifest.cells), "cell"), counted(costs.total.jobs, "job")
     head = f"{manifest.sweep}: {cells}, {jobs} ({', '.join(counts)})"
-    remarks = [*sharing(costs), *other_hours(costs), *finished(costs), *duration(costs)]
+    remarks = [
+        *sharing(costs), *other_hours(costs), *features(costs), *finished(costs), *duration(costs),
+        *(("speed", told(found)) for found in speeds),
+    ]  # fmt: skip
     return "\n".join([head, "", *cost_table(costs), "", *labelled(remarks)])
 
 
@@ -107,6 +125,14 @@ def other_hours(costs: PlanCosts) -> list[tuple[str, str]]:
     if costs.total.gpu_hours and costs.total.cpu_hours:
         lines.append(("core-hours", f"{hours(costs.total.cpu_hours)} in jobs without GPUs"))
     return lines
+
+
+def features(costs: PlanCosts) -> list[tuple[str, str]]:
+    """What the store keeps of encoded images."""
+    if not costs.total.feature_bytes:
+        return []
+    kept = f"{size(costs.total.feature_bytes)} on disk beside the checkpoints"
+    return [("features", f"{kept}: each image once, for all jobs with the same encoder")]
 
 
 def finished(costs: PlanCosts) -> list[tuple[str, str]]:

@@ -17,6 +17,9 @@ from sweep.errors import ManifestError, PlanConflictError, StoreError
 from sweep.finished import begun_keys, finished_keys
 from sweep.grid import expand
 from sweep.manifest import Manifest, read_manifest, same_manifest, write_manifest
+from sweep.measured import measured_speeds
+from sweep.placement import narrowed
+from sweep.speed_report import SpeedLine, speed_lines
 from sweep.sweep_reader import load_sweep
 
 
@@ -31,6 +34,8 @@ class Planned:
     """The stored plan is this one, byte for byte."""
     diff: PlanDiff | None
     """From the stored plan to this one; None where there is none or it is the same."""
+    speeds: tuple[SpeedLine, ...] = ()
+    """What finished jobs say of the plan's speeds."""
     damage: str = ""
     """Why the stored plan cannot be read."""
 
@@ -40,12 +45,14 @@ def make_plan(path: Path, store: Store) -> Planned:
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
     grid = expand(sweep)
-    manifest = plan(sweep, grid, catalog)
+    measured = measured_speeds(store, catalog)
+    manifest = plan(sweep, grid, catalog, measured)
     is_stored, diff, damage = against_stored(manifest, store.sweep(sweep.name).manifest)
     return Planned(
         manifest=manifest,
         source_text=sweep.source.text,
-        remarks=(*grid.remarks, *repeated_work(manifest), *absent_data(manifest)),
+        remarks=(*grid.remarks, *repeated_work(manifest), *absent_data(manifest), *narrowed(sweep, catalog)),
+        speeds=speed_lines(sweep, catalog, measured),
         is_stored=is_stored,
         diff=diff,
         damage=damage,
@@ -112,7 +119,8 @@ def store_plan(planned: Planned, store: Store) -> None:
     try:
         write_source(paths.source, planned.source_text)
         if not planned.is_stored:
-            keep_previous(paths)
+            if planned.diff is None or not planned.diff.is_empty:
+                keep_previous(paths)  # else only resources or estimates are other ones
             write_manifest(paths.manifest, planned.manifest)
     except OSError as error:
         raise StoreError(f"{error.filename or paths.root}: cannot be written: {error.strerror}") from None

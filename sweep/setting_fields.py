@@ -19,6 +19,11 @@ def sole(value: Any) -> Any:
     return {value: 1.0} if isinstance(value, str) else value
 
 
+def single(value: Any) -> Any:
+    """A name where a list of names is meant."""
+    return [value] if isinstance(value, str) else value
+
+
 def named(value: Any) -> Any:
     """A task given by its name alone."""
     return {"name": value} if isinstance(value, str) else value
@@ -61,6 +66,9 @@ class PretrainingSettings(OptimizerSettings):
         None, description="the tokens of multiplier 1, a whole number; default 20 x the model's parameters"
     )
     context: Count | None = Field(None, description="the tokens of a sequence, a whole number above 0")
+    shuffle_shards: Count | None = Field(
+        None, description="the shards whose samples are shuffled together, a whole number above 0"
+    )
     final_lr: Size | None = Field(None, description="the learning rate at the end, from 0 on")
     z_loss: Size | None = Field(None, description="a number from 0 on")
 
@@ -82,6 +90,7 @@ class PretrainSettings(PretrainingSettings):
         None, gt=0, le=100, description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent"
     )
     share_by: Literal["tokens", "samples"] | None = Field(None, description="tokens or samples")
+    packing: Literal["packed", "padded"] | None = Field(None, description="packed or padded")
     optimizer_state: Literal["carried", "fresh"] | None = Field(None, description="carried or fresh")
     projector: Literal["linear", "gelu-mlp", "fused-gelu-mlp"] | None = Field(
         None, description="linear, gelu-mlp or fused-gelu-mlp"
@@ -147,6 +156,9 @@ def adding_up(shares: dict[str, float]) -> dict[str, float]:
 TextShares = Annotated[dict[Name, Share], BeforeValidator(sole), AfterValidator(adding_up)]
 
 
+WeightNames = Annotated[list[Name], BeforeValidator(single), Field(min_length=1, max_length=9)]
+
+
 class LayerFields(Fields):
     """A partial point: every field may be left out. Dotted names stand for nested ones."""
 
@@ -161,6 +173,10 @@ class LayerFields(Fields):
     tokenizer: Name | None = Field(None, description="the name of a data set of kind tokenizer")
     encoder: Name | None = Field(None, description="the name of a vision encoder")
     freeze_encoder: StrictBool | None = Field(None, description="true or false")
+    encoder_weights: WeightNames | None = Field(
+        None, description="the name of a data set of kind encoder, or a list of names, one for each part of the encoder"
+    )
+    image_transform: Literal["resize-naive", "letterbox"] | None = Field(None, description="resize-naive or letterbox")
     amount: Multiplier | None = Field(None, description="a multiple of 1x Chinchilla, above 0")
     text_multiplier: Multiplier | None = Field(None, description="a multiple of 1x Chinchilla, above 0")
     lr_at_branch: Literal["auto", "continue", "restart", "matched"] | None = Field(

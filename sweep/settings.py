@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stages.config import EvaluateConfig, FinetuneConfig, Optimizer, PretrainConfig, StageConfig
+from stages.config import EvaluateConfig, FinetuneConfig, Optimizer, PretrainConfig, StageConfig, Vision
 from stages.schedule import Schedule
 from sweep.catalog import ModelEntry
 from sweep.setting_fields import SECTIONS, PointFields
@@ -69,15 +69,16 @@ def optimizer_defaults(section: str, optimizer: Optimizer) -> Layer:
     return {f"{section}.{name}": frozen(getattr(optimizer, name)) for name in Optimizer.model_fields}
 
 
-PRETRAINING = ("context", "batch_sequences", "z_loss", "precision")
+PRETRAINING = ("context", "batch_sequences", "shuffle_shards", "z_loss", "precision")
 FINAL_LR = frozen(Schedule.model_fields["final_lr"].default)
 
 BASE: Layer = {
     **dict.fromkeys(AXES),
-    **dict.fromkeys(("text", "instructions", "tokenizer")),
+    **dict.fromkeys(("text", "instructions", "tokenizer", "encoder_weights")),
     "instruction_share": 0,
     "encoder": "siglip-so400m-14-384",
     "freeze_encoder": True,
+    "image_transform": Vision.model_fields["transform"].default,
     "amount": 1,
     "text_multiplier": 1,
     "lr_at_branch": "auto",
@@ -86,7 +87,7 @@ BASE: Layer = {
     **optimizer_defaults("trunk", Optimizer()),
     **dict.fromkeys(("trunk.unit_tokens", "trunk.peak_lr", "trunk.warmup_steps")),
     "trunk.final_lr": FINAL_LR,
-    **stage_defaults("pretrain", PretrainConfig, *PRETRAINING, "share_by", "optimizer_state"),
+    **stage_defaults("pretrain", PretrainConfig, *PRETRAINING, "share_by", "packing", "optimizer_state"),
     **optimizer_defaults("pretrain", Optimizer()),
     **dict.fromkeys(("pretrain.unit_tokens", "pretrain.restart_lr", "pretrain.restart_warmup_steps")),
     "pretrain.final_lr": FINAL_LR,

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from stages.config import LanguageModel
+from stages.flops import training_flops
 from sweep.catalog import REFERENCE, TERA, Catalog, GpuType, ModelEntry
-from sweep.flops import training_flops
+from sweep.measured import NOTHING_MEASURED, Measured, shape_of
+from sweep.plain_text import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,31 +40,30 @@ def speed_of(
     gpu_type: str,
     *,
     name: str = "",
-    measured: Mapping[tuple[str, str], float] | None = None,
+    measured: Measured = NOTHING_MEASURED,
     tokens_per_second: float | None = None,
     context: int = 2_048,
 ) -> Speed:
     """Speed of `model` (the catalog's `name`, empty for one of the user's own) on a GPU of `gpu_type`.
 
-    In this order: `tokens_per_second` (training, of one GPU or core, at `context`); `measured`, model-FLOPs utilisation
-    by (name, GPU type); the catalog's figure for the type; the A100's figure times the type's factor. A model without a
-    figure takes one by interpolation between its neighbours in log(parameters), and the end's beyond the ends.
+    In this order: `tokens_per_second` (training, of one GPU or core, at `context`); what finished jobs of the same
+    shape `measured` on the type; the catalog's figure for the type; the A100's figure times the type's factor. A model
+    without a figure takes one by interpolation between its neighbours in log(parameters), the end's beyond the ends.
 
     Raises:
         KeyError: no such GPU type (the sweep file's reader checks it).
     """
     gpu = catalog.gpus[gpu_type]
-    if gpu.peak_tflops is None:
-        rate, basis = gpu.core_gflops * 1e9, f"{gpu.core_gflops:g} GFLOP/s a core"
-    else:
-        rate, basis = training_rate(catalog, model, gpu, name, measured or {})
+    found = measured.get((shape_of(model), gpu_type))
     if tokens_per_second is not None:
         rate, basis = tokens_per_second * training_flops(model, context), f"{tokens_per_second:g} tokens/s, given"
+    elif found is not None:
+        rate, basis = found.flops_per_second, f"measured from {counted(found.jobs, 'job')}"
+    else:
+        rate, basis = expected_rate(catalog, model, gpu, name)
     return Speed(
         flops_per_second=rate,
-        encoder_flops_per_second=catalog.encoder_utilisation * catalog.reference_flops_per_second * gpu.factor
-        if gpu.is_gpu
-        else rate,
+        encoder_flops_per_second=catalog.encoder_flops_per_second(gpu_type, rate),
         factor=gpu.factor,
         is_gpu=gpu.is_gpu,
         evaluate_efficiency=catalog.evaluate_efficiency,
@@ -70,14 +71,12 @@ def speed_of(
     )
 
 
-def training_rate(
-    catalog: Catalog, model: LanguageModel, gpu: GpuType, name: str, measured: Mapping[tuple[str, str], float]
-) -> tuple[float, str]:
-    """FLOPs a second of one GPU in training, and where the figure comes from."""
-    peak = (gpu.peak_tflops or 0.0) * TERA
+def expected_rate(catalog: Catalog, model: LanguageModel, gpu: GpuType, name: str) -> tuple[float, str]:
+    """FLOPs a second of one GPU or core in training by the catalog, and where the figure comes from."""
+    if gpu.peak_tflops is None:
+        return gpu.core_gflops * 1e9, f"{gpu.core_gflops:g} GFLOP/s a core"
+    peak = gpu.peak_tflops * TERA
     entry = catalog.models.get(name)
-    if (name, gpu.name) in measured:
-        return measured[name, gpu.name] * peak, "measured"
     if entry is not None and gpu.name in entry.utilisation:
         return entry.utilisation[gpu.name] * peak, f"{name} on {gpu.name}, catalog"
     utilisation, basis = reference_utilisation(catalog.models, model.parameters, name)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from sweep.data_sets import DataFields, DataSet
 from sweep.models import Model, ModelFields
 from sweep.resources import ResourceFields
+from sweep.run_settings import RunSettingFields
 from sweep.setting_fields import AxisValues, Count, Fields, Name, PointFields, each_a_point
 from sweep.settings import Layer
 from sweep.yaml_source import YamlSource
@@ -63,6 +64,9 @@ class SweepFields(Fields):
         min_length=1, max_length=100, description="a list of whole numbers, a fine-tune for each"
     )
     checkpoints: CheckpointFields = Field(default_factory=CheckpointFields, description="when training jobs save")
+    settings: RunSettingFields = Field(
+        default_factory=RunSettingFields, description="how training jobs are carried out"
+    )
     resources: ResourceFields = Field(default_factory=ResourceFields, description="what jobs ask of the cluster")
 
 
@@ -91,6 +95,8 @@ class Sweep:
     blocks: tuple[Block, ...]
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...]
     epochs: tuple[int, ...]
-    settings: Mapping[str, Any]
-    """How training jobs are carried out (`jobs.job.Job.settings`)."""
+    checkpoints: Mapping[str, Any]
+    """When training jobs save, by the stages' names (`jobs.job.Job.settings`)."""
+    settings: RunSettingFields
+    """How else they are carried out."""
     resources: ResourceFields

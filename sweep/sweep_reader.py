@@ -8,11 +8,13 @@ from pydantic import ValidationError
 
 from stages.encoders import UnknownEncoderError, encoder_spec
 from sweep.catalog import Catalog
-from sweep.data_sets import ROLES, DataSet, resolved_path, role_problem
+from sweep.data_sets import ROLES, DataSet, kind_problem, resolved_path, role_problem
+from sweep.encoder_weights import KIND, encoder_problems
 from sweep.errors import SweepFileError
 from sweep.models import Model, ModelFields, ModelProblemError, resolve_model
 from sweep.problems import described, problems_of, suggestion
 from sweep.resources import ResourceFields, contradictions
+from sweep.run_settings import RunSettingFields, misplaced
 from sweep.setting_fields import PointFields
 from sweep.settings import Layer, axis_values, flat
 from sweep.sweep_file import Block, Sweep, SweepFields
@@ -55,7 +57,8 @@ def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
         blocks=blocks,
         exclude=tuple(exclude),
         epochs=tuple(sorted(fields.epochs)),
-        settings=fields.checkpoints.as_settings(),
+        checkpoints=fields.checkpoints.as_settings(),
+        settings=fields.settings,
         resources=fields.resources,
     )
     reader.check(sweep, layers, [*fields.models, *catalog.models])
@@ -102,6 +105,8 @@ class Reader:
                 self.note(("data", name, "path"), str(error))
                 path = given.path
             data[name] = DataSet(**{**dict(given), "name": name, "path": path})
+            for key, message in encoder_problems(data[name]):
+                self.note(("data", name, key), message)
         return data
 
     def models(self, given: Mapping[str, ModelFields], named: list[str]) -> dict[str, Model]:
@@ -128,6 +133,7 @@ class Reader:
         self.check_blocks(sweep)
         self.check_repeats(layers)
         self.check_resources(sweep.resources, models)
+        self.check_settings(sweep.settings, models)
         if len(set(sweep.epochs)) < len(sweep.epochs):
             self.note(("epochs",), "has a number twice; keep one")
 
@@ -139,6 +145,8 @@ class Reader:
                 encoder_spec(value)
             except UnknownEncoderError as error:
                 return str(error)
+        if name == "encoder_weights":
+            return next(filter(None, (kind_problem(name, KIND, part, sweep.data) for part in value)), "")
         if name in ROLES:
             given = [part for part, _ in value] if name == "text" else [value]
             return next(filter(None, (role_problem(name, part, sweep.data) for part in given)), "")
@@ -172,6 +180,13 @@ class Reader:
             if kind not in self.catalog.gpus:
                 self.note(where, f"{shown(kind)} is not a GPU type; types are {', '.join(self.catalog.gpus)}")
         for where, message in dict(contradictions(resources, list(resources.models))).items():
+            self.note(where, message)
+
+    def check_settings(self, settings: RunSettingFields, models: list[str]) -> None:
+        for name in settings.models:
+            if name not in models:
+                self.note(("settings", "models", name), f"is not a model{suggestion(name, models)}")
+        for where, message in dict(misplaced(settings)).items():
             self.note(where, message)
 
 

@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = {"sweep", "jobs", "stages", "tests", "benchmarks"}
-TORCH_FREE_STAGES = {"stages", "stages.config", "stages.schedule", "stages.encoders"}
+TORCH_FREE_STAGES = {
+    "stages",
+    "stages.config",
+    "stages.schedule",
+    "stages.encoder_spec",
+    "stages.encoders",
+    "stages.flops",
+}
 HEAVY = {"torch", "pandas", "pyarrow", "matplotlib", "numpy", "webdataset", "tokenizers", "lm_eval", "pydantic", "rich"}
 
 

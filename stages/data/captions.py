@@ -1,10 +1,11 @@
-"""Captioned images from webdataset tars: `abc.jpg`, `abc.txt`, `abc.json`."""
+"""Captioned images from webdataset tars (img2dataset, DataComp, DataCompDR): `abc.jpg`, `abc.txt`, `abc.json`."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stages.data.images import FeatureCache
-from stages.data.sample import BadSampleError, Document
-from stages.data.tar_shards import TarSample, TarShards
+from stages.data.order import mix
+from stages.data.sample import BadSampleError, Document, Pictures
+from stages.data.tar_shards import ShardFolder, TarSample, TarShards
 from stages.data.text import load_json
 from stages.data.text_tokenizer import TextTokenizer
 
@@ -14,37 +15,82 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 class Captions:
     """The image, its caption, the end-of-text token; the loss is on the caption and its end."""
 
-    def __init__(self, name: str, path: Path, *, field: str, tokenizer: TextTokenizer, images: FeatureCache) -> None:
-        self.name, self.field = name, field
+    def __init__(
+        self,
+        name: str,
+        folder: ShardFolder | Path,
+        *,
+        field: str,
+        tokenizer: TextTokenizer,
+        images: Pictures,
+        seed: int = 0,
+    ) -> None:
+        """`field`: where captions stand, several with commas between; see `captions`."""
+        self.name, self.seed = name, seed
+        self.fields = [part.strip() for part in field.split(",") if part.strip()] or ["txt"]
         self._tokenizer, self._images = tokenizer, images
-        self._shards = TarShards(path)
+        self._shards = TarShards(folder)
         self.size = self._shards.size
 
-    def document(self, index: int, position: int) -> Document:  # noqa: ARG002 - a caption is used whole
-        sample = self._shards.read(index)
-        text = caption(sample, self.field)
-        content = image_content(sample)
-        features = self._images.features(self.name, index, sample.where, lambda: content)
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        return self._shards.sizes
+
+    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
+        sample = self._shards.sample(index)
+        read_image = image_reader(sample)
+        text = choose(captions(sample, self.fields), self.seed, position)
         tokens = [*self._tokenizer.encode(text), self._tokenizer.end_of_text]
-        return Document(tokens, [True] * len(tokens), features)
+        if room is not None and self._images.image_tokens + len(tokens) - 1 > room:
+            return None
+        picture = self._images.read(sample.where, read_image)
+        return Document(tokens, [True] * len(tokens), picture, self._images.image_tokens)
+
+    def expect(self, shards: Sequence[int]) -> None:
+        self._shards.expect(shards)
 
 
-def caption(sample: TarSample, field: str) -> str:
-    """The sample's `txt` member, or the string that its JSON has under `field`; BadSampleError if it is empty."""
-    text: object = None
-    if field in {"", "txt"}:
-        text = sample.members.get("txt", b"").decode(errors="replace")
-    elif "json" in sample.members:
-        record = load_json(sample.where, sample.members["json"], compressed=False)
-        text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        raise BadSampleError(f"{sample.where}: no caption in {field or 'txt'}")
-    return text.strip()
+def choose(captions: Sequence[Sequence[str]], seed: int, position: int) -> str:
+    """One of the fields by chance, and of its captions one by chance: a function of (seed, position)."""
+    field = captions[mix(seed, position, 0) % len(captions)]
+    return field[mix(seed, position, 1) % len(field)]
 
 
-def image_content(sample: TarSample) -> bytes:
-    """The bytes of the sample's image file."""
+def captions(sample: TarSample, fields: Sequence[str]) -> list[list[str]]:
+    """The captions of each of the `fields` that the sample has; BadSampleError if it has none.
+
+    A field is `txt`, the text file, or a key of one of the sample's JSON files (`json`, then others: DataCompDR has
+    its regenerated captions as a list in `syn.json`). Empty captions do not count.
+    """
+    found = [usable for field in fields if (usable := field_captions(sample, field))]
+    if not found:
+        raise BadSampleError(f"{sample.where}: no caption in {', '.join(fields)}")
+    return found
+
+
+def field_captions(sample: TarSample, field: str) -> list[str]:
+    """The captions of one field; none if it is absent or neither a string nor a list of strings."""
+    if field == "txt":
+        given: object = sample.read("txt").decode(errors="replace") if "txt" in sample.extensions else None
+    else:
+        given = json_value(sample, field)
+    texts = given if isinstance(given, list) else [given]
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+
+
+def json_value(sample: TarSample, key: str) -> object:
+    """The value of the first of the sample's JSON files that has the key; None if none has."""
+    files = [name for name in sample.extensions if name == "json" or name.endswith(".json")]
+    for extension in sorted(files, key=lambda name: (name != "json", name)):
+        record = load_json(f"{sample.where}.{extension}", sample.read(extension), compressed=False)
+        if isinstance(record, dict) and key in record:
+            return record[key]
+    return None
+
+
+def image_reader(sample: TarSample) -> Callable[[], bytes]:
+    """Reads the bytes of the sample's image file."""
     for extension in IMAGE_EXTENSIONS:
-        if extension in sample.members:
-            return sample.members[extension]
+        if extension in sample.extensions:
+            return lambda: sample.read(extension)
     raise BadSampleError(f"{sample.where}: no image; one of {', '.join(IMAGE_EXTENSIONS)} is expected")

@@ -2,15 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages.data.images import FeatureCache
 from stages.data.prompts import IMAGE_PLACEHOLDER, PLAIN, PromptTemplate
-from stages.data.sample import BadSampleError, Document
+from stages.data.sample import BadSampleError, Document, Pictures
 from stages.data.tar_shards import OpenShard
 from stages.data.text_tokenizer import TextTokenizer
 from stages.errors import DataError
@@ -42,14 +41,15 @@ class Conversations:
         path: Path,
         *,
         tokenizer: TextTokenizer,
-        images: FeatureCache | None,
+        images: Pictures | None,
         max_length: int,
         template: PromptTemplate = PLAIN,
     ) -> None:
-        self.name, self.max_length, self.template = name, max_length, template
-        self._tokenizer, self._images = tokenizer, images
+        self.name = name
         file = conversation_file(path)
-        self._image_files = ImageFiles(file.parent)
+        self._reader = ConversationReader(
+            file.parent, tokenizer=tokenizer, images=images, max_length=max_length, template=template
+        )
         self.records: list[Conversation] = []
         self.malformed: list[str] = []
         for number, record in enumerate(read_records(file)):
@@ -72,19 +72,50 @@ class Conversations:
                 f"data set {self.name!r}: {count} malformed records; the limit is {limit}; the first: {first}"
             )
 
-    def document(self, index: int, position: int) -> Document:  # noqa: ARG002 - a conversation is used whole
-        record = self.records[index]
-        features = None
-        if record.image:
-            if self._images is None:
-                raise DataError(f"{record.where}: it has an image, and the model sees none; set vision in pre-training")
-            read = partial(self._image_files.read, record.where, record.image)
-            features = self._images.features(self.name, index, record.where, read)
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        return [self.size]
+
+    def document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a conversation is used whole
+        return self._reader.document(self.records[index], room)
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Conversations are in memory."""
+
+
+class ConversationReader:
+    """Checked records to documents."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tokenizer: TextTokenizer,
+        images: Pictures | None,
+        max_length: int,
+        template: PromptTemplate = PLAIN,
+    ) -> None:
+        """`folder`: where the images lie."""
+        self.max_length, self.template = max_length, template
+        self._tokenizer, self._images = tokenizer, images
+        self._image_files = ImageFiles(folder)
+
+    def document(self, record: Conversation, room: int | None = None) -> Document | None:
+        """See `Source.document`; a conversation is cut after `max_length` positions."""
+        if record.image and self._images is None:
+            raise DataError(f"{record.where}: it has an image, and the model sees none; set vision in pre-training")
+        image_tokens = self._images.image_tokens if record.image and self._images else 0
         tokens, learned = self._tokens(record)
-        room = self.max_length + 1 - (len(features) if features is not None else 0)
-        if not any(learned[1 if features is None else 0 : room]):
+        most = self.max_length + 1 - image_tokens
+        tokens, learned = tokens[:most], learned[:most]
+        if not any(learned if image_tokens else learned[1:]):
             raise BadSampleError(f"{record.where}: no answer within {self.max_length} tokens")
-        return Document(tokens[:room], learned[:room], features)
+        if room is not None and image_tokens + len(tokens) - 1 > room:
+            return None
+        if not record.image or self._images is None:
+            return Document(tokens, learned)
+        picture = self._images.read(record.where, partial(self._image_files.read, record.where, record.image))
+        return Document(tokens, learned, picture, image_tokens)
 
     def _tokens(self, record: Conversation) -> tuple[list[int], list[bool]]:
         tokens: list[int] = []
@@ -104,6 +135,10 @@ class ImageFiles:
         self._folder = folder.resolve()
         self._members: dict[str, Callable[[], bytes]] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens files of its own."""
+        return {**self.__dict__, "_members": None}
+
     def read(self, where: str, name: str) -> bytes:
         """An image file's bytes. BadSampleError if there is none of that name or it climbs out of the folder."""
         path = (self._folder / name).resolve()
@@ -121,8 +156,8 @@ class ImageFiles:
         return [
             (f"{key}.{extension}", partial(shard.read_member, number, extension))
             for shard in map(OpenShard, sorted(self._folder.glob("*.tar")))
-            for number, (key, members) in enumerate(shard.samples)
-            for extension in members
+            for number, key in enumerate(shard.index.keys)
+            for extension in shard.index.extensions(number)
         ]
 
 

@@ -1,36 +1,54 @@
-"""Features of training images: encoded once by the frozen encoder, then from memory."""
+"""Training images on their way to the model: from file bytes to pixels, or to features that are at hand already."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Container
+from typing import Any
 
-from torch import Tensor
+from stages.config import Vision
+from stages.data.sample import BadSampleError, Picture
+from stages.encoder_spec import EncoderSpec
+from stages.encoders import encoder_spec
+from stages.feature_store import FeatureStore, open_feature_store
+from stages.job_file import JobFile
+from stages.transforms import BadImageError, ImageTransform
 
-from stages.data.sample import BadSampleError
-from stages.vision import BadImageError, Encoder, decode_image
 
+class PictureReader:
+    """Decodes and transforms images, unless their features are known. It holds no model: workers have one each."""
 
-class FeatureCache:
-    """Features by (data set, sample number), up to a limit of memory; what does not fit is encoded each time.
+    def __init__(
+        self, spec: EncoderSpec, transform: ImageTransform, store: FeatureStore | None, known: Container[str] = ()
+    ) -> None:
+        """`known`: digests of images whose features this process has in memory, and keeps there (`Eyes.known`)."""
+        self._spec, self._transform, self._store, self._known = spec, transform, store, known
 
-    Each image is encoded on its own, so that its features never depend on which others were in a batch: a resumed run
-    gets the same bits.
-    """
+    @property
+    def image_tokens(self) -> int:
+        """Positions that an image takes."""
+        return self._spec.image_tokens
 
-    def __init__(self, encoder: Encoder, limit_gib: float) -> None:
-        self._encoder = encoder
-        self._free_bytes = int(limit_gib * 2**30)
-        self._features: dict[tuple[str, int], Tensor] = {}
+    def read(self, where: str, content: Callable[[], bytes]) -> Picture:
+        """The image of a file's bytes: features if the store has them, neither if they are `known`, else pixels.
 
-    def features(self, data_set: str, index: int, where: str, read: Callable[[], bytes]) -> Tensor:
-        """(image tokens, feature width), float32. BadSampleError if the image cannot be used."""
-        key = (data_set, index)
-        if key in self._features:
-            return self._features[key]
+        BadSampleError, which names `where`, if it cannot be used.
+        """
+        data = content()
+        digest = hashlib.sha256(data).hexdigest()
+        if digest in self._known:
+            return Picture(digest, None, None)
+        if self._store is not None and (features := self._store.get(digest)) is not None:
+            return Picture(digest, None, features)
         try:
-            pixels = decode_image(read(), self._encoder.spec.image_size)
+            return Picture(digest, self._transform(data), None)
         except BadImageError as error:
             raise BadSampleError(f"{where}: {error}") from error
-        features = self._encoder.encode(pixels[None])[0].clone()
-        if (size := features.numel() * features.element_size()) <= self._free_bytes:
-            self._free_bytes -= size
-            self._features[key] = features
-        return features
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which does not share this one's memory."""
+        return {**self.__dict__, "_known": ()}
+
+
+def open_pictures(job: JobFile, vision: Vision, known: Container[str] = ()) -> PictureReader:
+    """The reader before the encoder of `vision`, with the job's feature store. ConfigError, DataError."""
+    spec = encoder_spec(vision.encoder)
+    return PictureReader(spec, ImageTransform.of(spec, vision.transform), open_feature_store(job, vision), known)

@@ -9,17 +9,21 @@ samples of stripe j mod lanes. Sequences of one batch therefore do not depend on
 may be built apart, on any number of processes. What one needs to know to go on is `state`, a few numbers per stripe.
 """
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stages.data.order import shuffled
-from stages.data.packing import PackedSequence, pack
-from stages.data.progress import Progress, check_bad_samples
-from stages.data.sample import BadSampleError, Document, Source
+from stages.data.builder import Built, Place, SequenceBuilder
+from stages.data.order import ShardOrder
+from stages.data.progress import Progress, SequenceCounts, check_bad_samples
+from stages.data.sample import Source
+from stages.data.sequence import PackedSequence
+
+SHUFFLE_SHARDS = 16
 
 
 class Mixture:
-    """The sequences of a run, batch by batch."""
+    """The plan of a run's sequences, batch by batch, and the account of what they took."""
 
     def __init__(
         self,
@@ -31,34 +35,44 @@ class Mixture:
         lanes: int,
         seed: int,
         bad_samples_limit: int,
+        packing: str = "packed",
+        shuffle_shards: int = SHUFFLE_SHARDS,
     ) -> None:
         """`by`: what the shares count, "tokens" or "samples". `lanes`: the global batch size.
 
-        `bad_samples_limit`: of each source.
+        `bad_samples_limit`: of each source. `packing`: as many documents to a sequence as fit ("packed"), or one
+        ("padded"). `shuffle_shards`: see `ShardOrder`.
         """
         self.sources, self.shares, self.by = sources, shares, by
-        self.context, self.lanes, self.seed = context, lanes, seed
-        self.bad_samples_limit = bad_samples_limit
+        self.context, self.lanes, self.bad_samples_limit = context, lanes, bad_samples_limit
+        self.builder = SequenceBuilder(
+            sources,
+            [
+                ShardOrder(source.shard_sizes, window=shuffle_shards, seed=seed + 1_000_003 * number)
+                for number, source in enumerate(sources)
+            ],
+            context=context,
+            lanes=lanes,
+            most_documents=1 if packing == "padded" else None,
+            bad_samples_limit=bad_samples_limit,
+        )
         self.progress = [Progress(cursors=[0] * lanes) for _ in sources]
 
     def next_batch(self) -> list[PackedSequence]:
-        """The next `lanes` sequences. DataError if more samples are bad than the limit allows."""
-        batch = []
-        for number in self.plan_batch():
-            lane = self.progress[number].sequences % self.lanes
-            sequence = pack(self.read_lane(number, lane), self.context, number)
-            self.progress[number].cursors[lane] = sequence.next_cursor
-            self.progress[number].count(sequence)
-            batch.append(sequence)
-        return batch
+        """The next `lanes` sequences, built here. DataError if more samples are bad than the limit allows."""
+        places = self.plan_batch()
+        built = [self.builder.build(place) for place in places]
+        self.note_batch(places, [each.counts for each in built], self.new_bad_samples(places, built))
+        return [each.sequence for each in built if each.sequence is not None]
 
-    def plan_batch(self) -> list[int]:
-        """The source of each sequence of the next batch.
+    def plan_batch(self) -> list[Place]:
+        """Where each sequence of the next batch begins; no two of a batch begin in the same stripe of a source.
 
-        It knows what was taken before the batch and expects of a sequence what the source's gave on average.
+        The plan knows what was taken before the batch and expects of a sequence what the source's gave on average.
         """
         amounts = [float(self.amount(progress)) for progress in self.progress]
         expected = [self.expected_amount(progress) for progress in self.progress]
+        sequences = [progress.sequences for progress in self.progress]
         plan = []
         for _ in range(self.lanes):
             total = sum(amounts)
@@ -67,8 +81,10 @@ class Mixture:
                 for share, amount, more in zip(self.shares, amounts, expected, strict=True)
             ]
             number = behind.index(max(behind))
+            lane = sequences[number] % self.lanes
+            plan.append(Place(number, lane, self.progress[number].cursors[lane]))
             amounts[number] += expected[number]
-            plan.append(number)
+            sequences[number] += 1
         return plan
 
     def amount(self, progress: Progress) -> int:
@@ -81,13 +97,34 @@ class Mixture:
             return self.amount(progress) / progress.sequences
         return float(self.context) if self.by == "tokens" else 1.0
 
-    def read_lane(self, number: int, lane: int) -> "Lane":
-        return Lane(self, number, lane)
+    def new_bad_samples(self, places: Iterable[Place], built: Iterable[Built]) -> dict[tuple[int, int], str]:
+        """Why samples that were not met before are bad, by (source, number); a line on stderr tells of each."""
+        new = {
+            (place.source, index): reason
+            for place, each in zip(places, built, strict=True)
+            for index, reason in each.bad.items()
+            if index not in self.progress[place.source].bad
+        }
+        for (source, _), reason in new.items():
+            print(f"data set {self.sources[source].name!r}: skipped: {reason}", file=sys.stderr)
+        return new
 
-    def note_bad(self, number: int, index: int, reason: str) -> None:
-        """Counts a bad sample once, however often it comes round; DataError beyond the limit."""
-        if self.progress[number].note_bad(index):
-            check_bad_samples(self.sources[number], self.progress[number], self.bad_samples_limit, reason)
+    def note_batch(
+        self, places: Iterable[Place], counts: Iterable[SequenceCounts], reasons: Mapping[tuple[int, int], str]
+    ) -> None:
+        """Takes account of the planned batch: after that the next one can be planned.
+
+        A bad sample counts once, however often it comes round; DataError beyond the limit. `reasons`: for its message,
+        as far as they are known in this process.
+        """
+        for place, taken in zip(places, counts, strict=True):
+            progress, source = self.progress[place.source], self.sources[place.source]
+            for index in taken.bad:
+                if progress.note_bad(index):
+                    reason = reasons.get((place.source, index), f"sample {index}; the log of another rank says why")
+                    check_bad_samples(source, progress, self.bad_samples_limit, reason)
+            progress.cursors[place.lane] = taken.next_cursor
+            progress.count(taken)
 
     def state(self) -> list[dict[str, Any]]:
         """All that a later run needs to go on from here, as JSON."""
@@ -96,23 +133,3 @@ class Mixture:
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Takes up what `state` gave, for the same sources and the same batch size."""
         self.progress = [Progress.of(entry) for entry in state]
-
-
-class Lane:
-    """Documents of one stripe of a source, from its cursor on; iterating moves `cursor`, not the mixture's."""
-
-    def __init__(self, mixture: Mixture, number: int, lane: int) -> None:
-        self._mixture, self._number, self._lane = mixture, number, lane
-        self.cursor = mixture.progress[number].cursors[lane]
-
-    def next(self) -> Document:
-        """The next good document; bad ones are noted and passed over."""
-        mixture, source = self._mixture, self._mixture.sources[self._number]
-        while True:
-            position = self._lane + self.cursor * mixture.lanes
-            index = shuffled(position, source.size, mixture.seed + 1_000_003 * self._number)
-            self.cursor += 1
-            try:
-                return source.document(index, position)
-            except BadSampleError as error:
-                mixture.note_bad(self._number, index, str(error))

@@ -1,13 +1,52 @@
 """What a run has taken from a source so far; part of every checkpoint."""
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from stages.data.packing import PackedSequence
 from stages.data.sample import Source
+from stages.data.sequence import PackedSequence
 from stages.errors import DataError
+
+
+class SequenceCounts(NamedTuple):
+    """What one sequence took from its source: all that the next batch's plan needs to know of it."""
+
+    samples: int
+    tokens: int
+    image_tokens: int
+    images: int
+    targets: int
+    next_cursor: int
+    bad: tuple[int, ...] = ()
+    """Numbers of the bad samples met on the way."""
+
+    @classmethod
+    def of(cls, sequence: PackedSequence, bad: Sequence[int] = ()) -> "SequenceCounts":
+        return cls(
+            samples=sequence.samples,
+            tokens=sequence.length,
+            image_tokens=sequence.image_tokens,
+            images=len(sequence.pictures),
+            targets=sequence.target_count,
+            next_cursor=sequence.next_cursor,
+            bad=tuple(bad),
+        )
+
+    def numbers(self) -> list[int]:
+        """For `read_counts`, to send to other processes."""
+        return [*self[:6], len(self.bad), *self.bad]
+
+
+def read_counts(numbers: Sequence[int]) -> Iterator[SequenceCounts]:
+    """The counts whose `numbers` were put one behind the other."""
+    start = 0
+    while start < len(numbers):
+        samples, tokens, image_tokens, images, targets, next_cursor, bad = numbers[start : start + 7]
+        start += 7 + bad
+        yield SequenceCounts(
+            samples, tokens, image_tokens, images, targets, next_cursor, tuple(numbers[start - bad : start])
+        )
 
 
 @dataclass
@@ -23,7 +62,7 @@ class Progress:
     cursors: list[int] = field(default_factory=list)
     """Samples read of each stripe, bad ones included."""
     bad: list[int] = field(default_factory=list)
-    """Numbers of the bad samples met."""
+    """Numbers of the bad samples met; no more than the limit allows and one."""
 
     def state(self) -> dict[str, Any]:
         """As JSON."""
@@ -46,17 +85,17 @@ class Progress:
         self.bad.append(index)
         return True
 
-    def count(self, sequence: PackedSequence) -> None:
+    def count(self, counts: SequenceCounts) -> None:
+        """Adds a sequence's counts; cursors and bad samples are the caller's."""
         self.sequences += 1
-        self.samples += sequence.samples
-        self.tokens += sequence.length
-        self.image_tokens += sequence.image_tokens
-        self.images += len(sequence.images)
+        self.samples += counts.samples
+        self.tokens += counts.tokens
+        self.image_tokens += counts.image_tokens
+        self.images += counts.images
 
 
 def check_bad_samples(source: Source, progress: Progress, limit: int, reason: str) -> None:
-    """Tells of a new bad sample; DataError if the source now has more than `limit`, or has no other."""
-    print(f"data set {source.name!r}: skipped: {reason}", file=sys.stderr)
+    """DataError if the source now has more than `limit` bad samples, or has no other."""
     count = len(progress.bad)
     if count >= source.size:
         raise DataError(f"data set {source.name!r}: every sample is bad; the last: {reason}")

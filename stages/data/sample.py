@@ -1,7 +1,10 @@
-"""What a source hands to the mixture: documents, and why one cannot be used."""
+"""What a source hands to the mixture: documents, and why one cannot be used. Nothing here needs torch to be loaded."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -9,24 +12,88 @@ if TYPE_CHECKING:
 NO_LOSS = -100
 """Target of a position without loss (torch's own ignore_index)."""
 
+Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
+"""int64, one dimension."""
+Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
+"""bool, one dimension."""
+
 
 class BadSampleError(ValueError):
     """One sample that cannot be used; it is counted and skipped. The message says which and why."""
+
+
+class AbsentSampleError(ValueError):
+    """One sample that a manifest promises and its shard, which is whole, has not: it is passed over, and no bad one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image on its way to the model: what the encoder takes, or what it gave. S pixels wide and high."""
+
+    digest: str
+    """SHA-256 of the image file's bytes, in hexadecimal."""
+    pixels: "Tensor | None" = None
+    """(3, S, S), uint8; None when features are there."""
+    features: "Tensor | None" = None
+    """(I, F) as the frozen encoder gave them, from a store."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Between processes as plain bytes: torch's own way passes a file handle for each tensor."""
+        return load_picture, (self.digest, dump_tensor(self.pixels), dump_tensor(self.features))
+
+
+TensorDump = tuple[bytes, str, tuple[int, ...]]
+"""A tensor's bytes, the name of its type and its shape."""
+
+
+def dump_tensor(tensor: "Tensor | None") -> TensorDump | None:
+    """A CPU tensor as plain data."""
+    if tensor is None:
+        return None
+    import torch
+
+    content = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return content, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+
+
+def load_tensor(dump: TensorDump | None) -> "Tensor | None":
+    """What `dump_tensor` was given."""
+    if dump is None:
+        return None
+    import torch
+
+    content, dtype, shape = dump
+    return torch.frombuffer(bytearray(content), dtype=getattr(torch, dtype)).view(shape)
+
+
+def load_picture(digest: str, pixels: TensorDump | None, features: TensorDump | None) -> Picture:
+    """The picture that `Picture.__reduce__` took apart."""
+    return Picture(digest, load_tensor(pixels), load_tensor(features))
+
+
+class Pictures(Protocol):
+    """How sources get at pictures (`stages.data.images.PictureReader`)."""
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions that an image takes in the model."""
+        ...
+
+    def read(self, where: str, content: Callable[[], bytes]) -> Picture:
+        """The picture of an image file's bytes; BadSampleError, naming `where`, if they are no usable image."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """Token ids, before them the tokens of an image where there is one. What one document holds, no other sees."""
 
-    tokens: list[int]
-    learned: list[bool]
+    tokens: Sequence[int] | Integers
+    learned: Sequence[bool] | Flags
     """For each token: whether it is a target of the loss."""
-    features: "Tensor | None" = None
-    """The image's features (image tokens, feature width)."""
-
-    @property
-    def image_tokens(self) -> int:
-        return len(self.features) if self.features is not None else 0
+    picture: Picture | None = None
+    image_tokens: int = 0
+    """Positions of the picture; 0 where there is none."""
 
     @property
     def length(self) -> int:
@@ -35,11 +102,23 @@ class Document:
 
 
 class Source(Protocol):
-    """A data set with samples 0..size-1, each a document."""
+    """A data set with samples 0..size-1, each a document, in one or more shards that are read together."""
 
     name: str
     size: int
 
-    def document(self, index: int, position: int) -> Document:
-        """Sample `index`, met at `position` of the run's order; BadSampleError if it cannot be used."""
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Samples of each shard, in the order of their numbers; their sum is `size`."""
+        ...
+
+    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
+        """Sample `index`, met at `position` of the order. BadSampleError if it cannot be used; AbsentSampleError.
+
+        None if it needs more than `room` positions; then no image of it is decoded, so that it may still turn out bad.
+        """
+        ...
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Says that samples of these shards are wanted soon; a source of remote shards fetches them ahead."""
         ...

@@ -1,144 +1,164 @@
-"""Samples of webdataset tars, read by offset: nothing is unpacked, so a member's name is never a path.
+"""Samples of webdataset tars, read by offset.
 
 webdataset itself reads tars as streams, from the start; a resumed run would have to read all that it had seen.
 """
 
-import json
 import os
-import tarfile
+import sys
+import weakref
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, Protocol
 
+from stages.data.manifest import MANIFEST, read_manifest
+from stages.data.sample import AbsentSampleError, BadSampleError
+from stages.data.tar_index import index_tar, open_tar, read_index
 from stages.errors import DataError
 
 OPEN_SHARDS = 64
-MANIFEST = "manifest.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Where a tar member's content lies in its file."""
-
-    offset: int
-    size: int
+MAX_MEMBER_BYTES = 1 << 28
+"""A larger member is a bad sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class TarSample:
-    """Members that share a key: `abc.jpg`, `abc.txt`, `abc.json` are one sample."""
+    """Members that share a key: `abc.jpg`, `abc.txt`, `abc.json` are one sample. Each is read when asked for."""
 
     where: str
     """Shard and key, for messages."""
-    members: dict[str, bytes]
-    """By extension in small letters (`jpg`, `json.gz`)."""
+    extensions: tuple[str, ...]
+    """In small letters (`jpg`, `json.gz`)."""
+    shard: "OpenShard"
+    number: int
+
+    def read(self, extension: str) -> bytes:
+        """The content of one of its members."""
+        return self.shard.read_member(self.number, extension)
 
 
 class OpenShard:
-    """One tar file, open for reading, with an index of its samples in the order of their first members."""
+    """One tar file, open for reading as long as the object is there."""
 
     def __init__(self, path: Path) -> None:
+        """DataError if it is no whole tar."""
         self.path = path
-        self.samples = index_tar(path)
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = open_tar(path)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
+        self.index = read_index(path, self._descriptor)
 
-    def read(self, number: int) -> TarSample:
-        """Sample `number`. DataError if the file ends before the member's content does."""
-        key, members = self.samples[number]
-        content = {extension: self._content(key, member) for extension, member in members.items()}
-        return TarSample(f"{self.path.name}: {key}", content)
+    def sample(self, number: int) -> TarSample:
+        """Sample `number`. AbsentSampleError if there are fewer; BadSampleError if its key is not its own."""
+        if number >= len(self.index):
+            raise AbsentSampleError(f"{self.path.name}: sample {number} of {len(self.index)}")
+        where = f"{self.path.name}: {self.index.keys[number]}"
+        if number in self.index.repeated:
+            raise BadSampleError(f"{where}: the key is there twice")
+        return TarSample(where, self.index.extensions(number), self, number)
 
     def read_member(self, number: int, extension: str) -> bytes:
-        """The content of one member of sample `number`."""
-        key, members = self.samples[number]
-        return self._content(key, members[extension])
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _content(self, key: str, member: Member) -> bytes:
+        """The content of one member of sample `number`. DataError if the file ends before it does."""
+        member, key = self.index.member(number, extension), self.index.keys[number]
+        if member.size > MAX_MEMBER_BYTES:
+            raise BadSampleError(f"{self.path.name}: {key}: {extension} has more than {MAX_MEMBER_BYTES} bytes")
         content = os.pread(self._descriptor, member.size, member.offset)
         if len(content) != member.size:
             raise DataError(f"{self.path}: cut off in {key}: {member.size} bytes expected, {len(content)} there")
         return content
 
 
-def index_tar(path: Path) -> list[tuple[str, dict[str, Member]]]:
-    """(key, extension -> member) of a tar's samples; only headers are read. DataError if it is no whole tar."""
-    samples: dict[str, dict[str, Member]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for entry in tar:
-                if entry.isfile():
-                    key, extension = split_member_name(entry.name)
-                    samples.setdefault(key, {})[extension] = Member(entry.offset_data, entry.size)
-    except (OSError, tarfile.TarError) as error:
-        raise DataError(f"{path}: not a readable tar: {error}") from error
-    return list(samples.items())
+class ShardFolder(Protocol):
+    """Where shards come from."""
+
+    def manifest(self) -> tuple[list[str], list[int]]:
+        """Names of the shards, and the samples that each is said to have."""
+        ...
+
+    def local(self, name: str) -> Path:
+        """The shard as a local file, which may go again once it is open; DataError if it cannot be had."""
+        ...
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Says that these shards are wanted soon, in this order."""
+        ...
 
 
-def split_member_name(name: str) -> tuple[str, str]:
-    """webdataset's rule: the extension begins at the first dot of the last path component."""
-    folder, _, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return f"{folder}/{stem}" if folder else stem, extension.lower()
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of tars with or without a manifest, or one tar."""
+
+    path: Path
+
+    def manifest(self) -> tuple[list[str], list[int]]:
+        """What the manifest says; without one, every tar's headers are read."""
+        file = self.path / MANIFEST
+        if file.exists():
+            return read_manifest(str(file), file.read_bytes())
+        tars = sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]
+        return [tar.name for tar in tars], [len(index_tar(tar)) for tar in tars]
+
+    def local(self, name: str) -> Path:
+        return self.path / name if self.path.is_dir() else self.path
+
+    def expect(self, names: Sequence[str]) -> None:
+        """There is nothing to do."""
 
 
 class TarShards:
-    """All samples of a folder of tars (or of one tar), numbered in the order of the manifest."""
+    """All samples of a folder of tars (or of one tar), numbered in the order of the manifest. Can be pickled.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    The numbers are the manifest's, as counting would mean to read every shard. Of a shard that is whole and has fewer
+    samples than it says, the others are passed over; of one that has more, those are never met; a line tells of it.
+    """
+
+    def __init__(self, folder: ShardFolder | Path) -> None:
+        """`folder`: a path is a local one. DataError if it has no samples."""
+        self._folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
-        self._shards, counts = read_manifest(path) if path.is_dir() else count_samples([path])
-        self._ends = list(accumulate(counts))
+        self._most_open = OPEN_SHARDS
+        self._told: set[str] = set()
+        self._expected: tuple[int, ...] = ()
+        self._names, self.sizes = self._folder.manifest()
+        self._ends = list(accumulate(self.sizes))
         self.size = self._ends[-1] if self._ends else 0
         if not self.size:
-            raise DataError(f"{path}: no samples; a folder of tars with a {MANIFEST}, or a tar, is expected")
+            raise DataError(f"{folder}: no samples; a folder of tars with a {MANIFEST}, or a tar, is expected")
 
-    def read(self, index: int) -> TarSample:
-        """Sample `index` of all."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens files of its own."""
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def sample(self, index: int) -> TarSample:
+        """Sample `index` of all. DataError if its shard is not whole, or empty; else as `OpenShard.sample`."""
         number = bisect_right(self._ends, index)
-        first = self._ends[number - 1] if number else 0
-        return self._shard(number).read(index - first)
+        return self._shard(number).sample(index - (self._ends[number] - self.sizes[number]))
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Says that samples of these shards are wanted soon: they are fetched where they have to be."""
+        if tuple(shards) != self._expected:
+            self._expected = tuple(shards)
+            self._most_open = max(OPEN_SHARDS, 2 * len(shards))
+            self._folder.expect([self._names[number] for number in shards])
 
     def _shard(self, number: int) -> OpenShard:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        shard = OpenShard(self._shards[number])
-        expected = self._ends[number] - (self._ends[number - 1] if number else 0)
-        if len(shard.samples) < expected:
-            raise DataError(f"{shard.path}: {len(shard.samples)} samples; its manifest says {expected}")
+        shard = OpenShard(self._folder.local(self._names[number]))
+        self._check_size(shard, self.sizes[number])
         self._open[number] = shard
-        if len(self._open) > OPEN_SHARDS:
+        if len(self._open) > self._most_open:
             self._open.popitem(last=False)[1].close()
         return shard
 
-
-def read_manifest(folder: Path) -> tuple[list[Path], list[int]]:
-    """Shards of a folder and their sizes: from open_lm's manifest.jsonl, else by reading every tar's headers."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return count_samples(sorted(folder.glob("*.tar")))
-    shards, counts = [], []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            name, count = str(record["shard"]), int(record.get("num_sequences", record.get("num_chunks")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f'{path}:{number}: a line like {{"shard": "00000000", "num_sequences": 100}}') from error
-        if "/" in name or name.startswith(".") or count < 0:
-            raise DataError(f"{path}:{number}: shard {name!r} with {count} samples: a plain name is expected")
-        shards.append(folder / (name if name.endswith(".tar") else f"{name}.tar"))
-        counts.append(count)
-    return shards, counts
-
-
-def count_samples(paths: list[Path]) -> tuple[list[Path], list[int]]:
-    """Shards without a manifest and their sizes."""
-    return paths, [len(index_tar(path)) for path in paths]
+    def _check_size(self, shard: OpenShard, promised: int) -> None:
+        """DataError if a shard has no samples; a line on stderr, once, if it has another number than was promised."""
+        count = len(shard.index)
+        if not count:
+            raise DataError(f"{shard.path}: no samples; its {MANIFEST} says {promised}")
+        if count != promised and shard.path.name not in self._told:
+            self._told.add(shard.path.name)
+            print(f"{shard.path}: {count} samples; its {MANIFEST} says {promised}; write it anew", file=sys.stderr)

@@ -1,15 +1,16 @@
 """open_lm's token shards: each sample one JSON list of token ids, used as they are."""
 
-import gzip
-import io
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.data.order import mix
-from stages.data.sample import BadSampleError, Document
-from stages.data.tar_shards import TarSample, TarShards
+from stages.data.sample import BadSampleError, Document, Integers
+from stages.data.tar_shards import ShardFolder, TarSample, TarShards
 
 MAX_JSON_BYTES = 1 << 26
 """A larger sample is a bad one: a small gzip file can unpack to gigabytes."""
@@ -18,43 +19,82 @@ MAX_JSON_BYTES = 1 << 26
 class TokenShards:
     """Sequences of `context` + 1 token ids. A longer one gives a window that depends on (seed, position) alone."""
 
-    def __init__(self, name: str, path: Path, *, context: int, vocabulary: int, seed: int) -> None:
+    def __init__(self, name: str, folder: ShardFolder | Path, *, context: int, vocabulary: int, seed: int) -> None:
         self.name = name
         self.context, self.vocabulary, self.seed = context, vocabulary, seed
-        self._shards = TarShards(path)
+        self._shards = TarShards(folder)
+        self._learned = np.ones(context + 1, dtype=np.bool_)
         self.size = self._shards.size
 
-    def document(self, index: int, position: int) -> Document:
-        sample = self._shards.read(index)
-        tokens = token_list(sample)
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        return self._shards.sizes
+
+    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
+        if room is not None and room < self.context:
+            return None
+        sample = self._shards.sample(index)
+        tokens = token_ids(sample)
+        check_length(sample.where, tokens, self.context)
         wanted = self.context + 1
-        if len(tokens) < wanted:
-            raise BadSampleError(f"{sample.where}: {len(tokens)} tokens; context {self.context} needs {wanted}")
         start = mix(self.seed, position) % (len(tokens) - wanted + 1)
         tokens = tokens[start : start + wanted]
-        if min(tokens) < 0 or max(tokens) >= self.vocabulary:
-            raise BadSampleError(f"{sample.where}: a token id is outside 0..{self.vocabulary - 1}")
-        return Document(tokens, [True] * wanted)
+        check_ids(sample.where, tokens, self.vocabulary)
+        return Document(tokens, self._learned)
+
+    def expect(self, shards: Sequence[int]) -> None:
+        self._shards.expect(shards)
 
 
-def token_list(sample: TarSample) -> list[int]:
-    """The ids of a sample's `json.gz`, `json` or `txt` member."""
+def check_length(where: str, tokens: Integers, context: int) -> None:
+    """BadSampleError if there are too few for a sequence, in which each token has a next one."""
+    if len(tokens) < context + 1:
+        raise BadSampleError(f"{where}: {len(tokens)} tokens; context {context} needs {context + 1}")
+
+
+def check_ids(where: str, tokens: Integers, vocabulary: int) -> None:
+    """BadSampleError if a token id, of one at least, is not in the vocabulary."""
+    if tokens.min() < 0 or tokens.max() >= vocabulary:
+        raise BadSampleError(f"{where}: a token id is outside 0..{vocabulary - 1}")
+
+
+def token_ids(sample: TarSample) -> Integers:
+    """The ids of a sample's `json.gz`, `json` or `txt` member, any integers of 64 bits."""
     for extension in ("json.gz", "json", "txt"):
-        if extension in sample.members:
-            ids = load_json(sample.where, sample.members[extension], compressed=extension.endswith(".gz"))
-            if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+        if extension in sample.extensions:
+            ids = load_json(sample.where, sample.read(extension), compressed=extension.endswith(".gz"))
+            # numpy would take true for 1 and round 1.0
+            if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
                 raise BadSampleError(f"{sample.where}: {extension} is no list of token ids")
-            return ids
+            try:
+                return np.array(ids, dtype=np.int64)
+            except OverflowError as error:
+                raise BadSampleError(f"{sample.where}: a token id of more than 64 bits") from error
     raise BadSampleError(f"{sample.where}: no json.gz, json or txt member")
 
 
 def load_json(where: str, content: bytes, *, compressed: bool) -> Any:
-    """JSON of a member, of at most MAX_JSON_BYTES."""
+    """JSON of a member, of at most MAX_JSON_BYTES; BadSampleError if there is more, or it cannot be read."""
     try:
-        if compressed:
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_JSON_BYTES + 1)
-        if len(content) > MAX_JSON_BYTES:
-            raise BadSampleError(f"{where}: more than {MAX_JSON_BYTES} bytes of JSON")
-        return json.loads(content)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        plain = gunzip(content, MAX_JSON_BYTES + 1) if compressed else content
+        found = json.loads(plain) if len(plain) <= MAX_JSON_BYTES else None
+    except (EOFError, zlib.error, ValueError, RecursionError) as error:
         raise BadSampleError(f"{where}: unreadable: {error}") from error
+    if len(plain) > MAX_JSON_BYTES:
+        raise BadSampleError(f"{where}: more than {MAX_JSON_BYTES} bytes of JSON")
+    return found
+
+
+def gunzip(content: bytes, most: int) -> bytes:
+    """The first `most` bytes of a gzip file. EOFError if it is cut off, zlib.error if it is none or is damaged.
+
+    gzip's own class takes several times as long, for files of some kilobytes.
+    """
+    found = b""
+    while content and len(found) < most:
+        stream = zlib.decompressobj(wbits=31)  # 31: a gzip header, and its checksum at the end
+        found += stream.decompress(content, most - len(found))
+        if not stream.eof and len(found) < most:
+            raise EOFError("it ends before its end mark")
+        content = stream.unused_data.lstrip(b"\0")  # another gzip file may follow, or padding
+    return found

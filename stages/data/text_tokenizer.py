@@ -13,8 +13,11 @@ END_OF_TEXT_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
 class TextTokenizer:
     """`encode` adds no special tokens; `end_of_text` ends a document and an answer."""
 
-    def __init__(self, path: Path, vocabulary: int) -> None:
-        """`path`: a tokenizer.json or its folder. DataError if it is none, or knows more tokens than the model."""
+    def __init__(self, path: Path, vocabulary: int, end_of_text: str = "") -> None:
+        """`path`: a tokenizer.json or its folder. DataError if it is none, or knows more tokens than the model.
+
+        `end_of_text`: that token's name; empty: the first of END_OF_TEXT_NAMES that the file knows.
+        """
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
             self._tokenizer = Tokenizer.from_file(str(file))
@@ -25,17 +28,21 @@ class TextTokenizer:
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if largest >= vocabulary:
             raise DataError(f"{file}: token id {largest} is beyond the model's vocabulary of {vocabulary}")
-        self.end_of_text = self._find_end_of_text(file)
+        self.end_of_text = self._find_end_of_text(file, (end_of_text,) if end_of_text else END_OF_TEXT_NAMES)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `encode`, of each text."""
+        return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids; special tokens are left out."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
 
-    def _find_end_of_text(self, file: Path) -> int:
-        for name in END_OF_TEXT_NAMES:
+    def _find_end_of_text(self, file: Path, names: Sequence[str]) -> int:
+        for name in names:
             if (token := self._tokenizer.token_to_id(name)) is not None:
                 return token
-        raise DataError(f"{file}: no end-of-text token; it needs one of {', '.join(END_OF_TEXT_NAMES)}")
+        raise DataError(f"{file}: no end-of-text token; it needs one of {', '.join(names)}")

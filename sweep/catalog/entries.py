@@ -122,6 +122,11 @@ class Catalog:
         """Peak of the reference GPU."""
         return (self.gpus[REFERENCE].peak_tflops or 0.0) * TERA
 
+    def encoder_flops_per_second(self, gpu_type: str, core_rate: float) -> float:
+        """Of a frozen encoder's forward on one GPU of the type, or on one core, which is as fast as `core_rate`."""
+        gpu = self.gpus[gpu_type]
+        return self.encoder_utilisation * self.reference_flops_per_second * gpu.factor if gpu.is_gpu else core_rate
+
     def dataset(self, name: str) -> DatasetEntry:
         """The entry of that name, or the stated default."""
         return self.datasets.get(name) or self.datasets["default"]

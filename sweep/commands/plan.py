@@ -60,10 +60,10 @@ def print_report(planned: "Planned", done: frozenset[str], options: argparse.Nam
     from sweep.plan_report import summarise, summary
 
     if options.json:
-        report = summary(planned.manifest, done, gpus=options.gpus, cpus=options.cpus)
+        report = summary(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds)
         print(json.dumps({**report, "changes": changes_json(planned)}, indent=1))
     else:
-        print(summarise(planned.manifest, done, gpus=options.gpus, cpus=options.cpus))
+        print(summarise(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds))
 
 
 def print_diff(planned: "Planned", *, as_json: bool) -> None:

@@ -167,7 +167,7 @@ def test_doctor_finds_a_good_plan_good_also_from_a_node(
 
 
 def test_doctor_names_what_would_stop_a_plan(slurm: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = plan(tmp_path, "resources: {qos: capped, phases: {trunk: {nodes: 9}}}\n")
+    store = plan(tmp_path, "resources: {qos: capped, phases: {trunk: {nodes: 8}}}\n")
     capsys.readouterr()
     assert main(["doctor", "small", "--store", store]) == 1
     lines = capsys.readouterr().out.splitlines()

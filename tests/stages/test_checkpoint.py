@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from stages.checkpoint import newest_checkpoint, read_checkpoint, remove_old_checkpoints, save_checkpoint
+from stages.checkpoint_writer import CheckpointWriter
 from stages.errors import StorageError
+from stages.parallel import host_copy
 
 WEIGHTS = {"a": torch.arange(1000.0), "b": torch.ones(3, 4)}
 
@@ -65,6 +67,41 @@ def test_only_the_newest_are_kept_and_leftovers_go(tmp_path: Path) -> None:
     (tmp_path / ".step-00000004.99.tmp").mkdir()
     remove_old_checkpoints(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-100000000"]
+
+
+def test_checkpoints_of_branch_points_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step)
+    remove_old_checkpoints(tmp_path, keep=1, always=(2, 9))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
+
+
+def test_a_writer_writes_beside_and_tidies_up_behind(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, always=(1,))
+    for step in (1, 2, 3):
+        writer.wait()
+        writer.begin({"step": step}, WEIGHTS, None, keep=1)
+    writer.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
+    writer.close()
+
+
+@pytest.mark.parametrize("how", ["check", "wait"])
+def test_an_error_of_the_writer_comes_out_at_the_next_step(tmp_path: Path, how: str) -> None:
+    (tmp_path / "checkpoints").write_text("a file, where a folder is needed")
+    writer = CheckpointWriter(tmp_path / "checkpoints")
+    writer.begin({"step": 1}, WEIGHTS, None, keep=1)
+    writer.close()
+    with pytest.raises(NotADirectoryError):
+        getattr(writer, how)()
+
+
+def test_a_host_copy_is_none_of_the_training_s_business(tmp_path: Path) -> None:
+    weights = {"a": torch.ones(3)}
+    copies = host_copy(weights, wanted=True)
+    weights["a"].zero_()
+    assert torch.equal(copies["a"], torch.ones(3))
+    assert host_copy(weights, wanted=False) == {}
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:

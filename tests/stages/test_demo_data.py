@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stages.config import Task
-from stages.data.captions import caption
+from stages.data.captions import field_captions
 from stages.data.conversations import Conversations
 from stages.data.prompts import PLAIN
 from stages.data.tar_shards import TarShards
@@ -115,17 +115,19 @@ def asked_kind(text: str) -> str:
 def test_the_training_readers_read_it(small_demo: Path) -> None:
     tokenizer = TextTokenizer(small_demo / "tokenizer.json", corpus.VOCABULARY)
     text = TokenShards("text", small_demo / "text", context=corpus.CONTEXT, vocabulary=corpus.VOCABULARY, seed=0)
-    first = text.document(0, 0).tokens
+    document = text.document(0, 0)
+    assert document is not None
+    first: list[int] = list(document.tokens)
     assert text.size > 1_000
     assert len(first) == corpus.CONTEXT + 1
     assert len(re.findall(r"[a-z]{2,}", tokenizer.decode(first))) > 30
     captions = TarShards(small_demo / "captions")
     assert captions.size == SMALL.captioned_images
     for index in range(captions.size):
-        sample = captions.read(index)
-        assert caption(sample, "caption") == caption(sample, "txt")
-        assert caption(sample, "orig_text") != caption(sample, "caption")
-        assert sample.members["png"].startswith(b"\x89PNG")
+        sample = captions.sample(index)
+        regenerated, raw, plain = (field_captions(sample, name) for name in ("caption", "orig_text", "txt"))
+        assert regenerated == plain != raw
+        assert sample.read("png").startswith(b"\x89PNG")
     path = small_demo / "conversations"
     talks = Conversations("talks", path, tokenizer=tokenizer, images=None, max_length=corpus.CONTEXT)
     assert (talks.size, talks.malformed) == (SMALL.conversation_images, [])

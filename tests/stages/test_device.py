@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 import torch
 
-from stages.data.packing import MicroBatch, PackedSequence, collate
-from stages.data.sample import Document
+from stages.data.packing import MicroBatch, collate
+from stages.data.sample import Document, Picture
+from stages.data.sequence import join
 from stages.device import micro_batch_tokens
 
 META = torch.device("meta")
@@ -14,17 +15,15 @@ META = torch.device("meta")
 
 def full_batch() -> MicroBatch:
     """Two documents with an image each in one sequence, and padding: no field is None."""
-    sequence = PackedSequence(source=0)
-    for _ in range(2):
-        sequence.add(Document([5, 6, 7], [True, True, False], torch.zeros(4, 8)))
-    return collate([sequence], length=16)
+    document = Document([5, 6, 7], [True, True, False], Picture("0" * 64), image_tokens=4)
+    return collate([join([document, document], source=0)], length=16).with_images(torch.zeros(2, 4, 8))
 
 
 def test_every_tensor_of_a_batch_moves() -> None:
     batch = full_batch().to(META)
-    assert {field.name: str(getattr(batch, field.name).device) for field in fields(batch)} == dict.fromkeys(
-        (field.name for field in fields(batch)), "meta"
-    )
+    names = {field.name for field in fields(batch)} - {"pictures"}
+    assert {name: str(getattr(batch, name).device) for name in names} == dict.fromkeys(names, "meta")
+    assert len(batch.pictures) == 2
 
 
 def test_a_batch_stays_where_it_is_on_a_cpu() -> None:

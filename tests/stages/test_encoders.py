@@ -17,6 +17,9 @@ from stages.encoders import ENCODERS, UnknownEncoderError, encoder_spec
         ("patches-16-64", 16, 768),
         ("patches-8-64", 64, 192),
         ("efficientnet-lite0-96", 36, 272),
+        ("siglip-tiny-32", 16, 32),
+        ("dinov2-tiny-reg-32", 16, 48),
+        ("siglip+dinov2-tiny-64", 64, 80),
     ],
 )
 def test_a_name_fixes_tokens_and_width(name: str, tokens: int, width: int) -> None:
@@ -75,3 +78,10 @@ def test_no_encoder_has_two_names(second: str, usual: str) -> None:
 def test_a_size_that_leaves_no_whole_square_is_refused() -> None:
     with pytest.raises(UnknownEncoderError, match="must be a multiple of 16"):
         encoder_spec("efficientnet-lite0-70")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("siglip-so400m-14-384", 729 * 1_152 * 2), ("efficientnet-lite0", 16 * 272 * 4)]
+)
+def test_features_of_transformers_take_two_bytes_a_number(name: str, size: int) -> None:
+    assert encoder_spec(name).feature_bytes == size

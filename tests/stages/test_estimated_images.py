@@ -1,12 +1,12 @@
 """The planner's estimate of a run's images against what the trainer's mixture draws."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-import torch
 
 from stages.data.mixture import Mixture
-from stages.data.sample import Document
+from stages.data.sample import Document, Picture
 from sweep.estimate import SourceUse, images_in
 
 CONTEXT, LANES, BATCHES = 100, 8, 60
@@ -22,10 +22,20 @@ class FixedLength:
     with_images: bool
     size: int = 1_000
 
-    def document(self, index: int, position: int) -> Document:
-        features = torch.zeros(IMAGE_TOKENS, 1) if self.with_images else None
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        return [self.size]
+
+    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
+        picture = Picture(f"{index:064x}") if self.with_images else None
+        image_tokens = IMAGE_TOKENS if self.with_images else 0
+        if room is not None and image_tokens + self.text > room:
+            return None
         tokens = [(index + position) % 7] * (self.text + 1)
-        return Document(tokens=tokens, learned=[True] * len(tokens), features=features)
+        return Document(tokens, [True] * len(tokens), picture, image_tokens)
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """There are none to fetch."""
 
 
 @pytest.mark.parametrize("by", ["tokens", "samples"])

@@ -9,17 +9,21 @@ import torch
 
 from stages.checkpoint import load_model
 from stages.config import Task
+from stages.data.images import PictureReader
 from stages.data.prompts import PLAIN
 from stages.data.text_tokenizer import TextTokenizer
 from stages.demo.corpus import VOCABULARY
+from stages.encoders import encoder_spec
 from stages.errors import ConfigError, DamagedInputError, DataError
 from stages.evaluate import run
 from stages.evaluation.subject import Subject
 from stages.evaluation.vision import answer, score_answers
 from stages.evaluation.vision_task import VisionTask, read_vision_task
+from stages.eyes import Eyes
 from stages.job_file import read_job
 from stages.stop import StopFlag
-from stages.vision import decode_image, load_encoder
+from stages.transforms import ImageTransform
+from stages.vision import load_encoder_module
 from tests.stages.small_model import PATCHES, make_small_run, write_job
 
 CONFIG: dict[str, Any] = {
@@ -87,17 +91,19 @@ def test_answers_do_not_depend_on_the_other_questions(small_demo: Path, parent: 
         vlm=vlm, tokenizer=tokenizer, device=torch.device("cpu"), precision="fp32", context=96, max_new_tokens=3
     )
     task = read_vision_task(small_demo / "tasks", Task(name="shapes_val", limit=12))
-    encoder = load_encoder(PATCHES)
-    together = answer(task, task.questions, subject, encoder)
-    assert [answer(task, [question], subject, encoder)[0] for question in task.questions] == together
+    spec, encoder = encoder_spec(PATCHES.encoder), load_encoder_module(PATCHES, (), subject.device)
+    transform = ImageTransform.of(spec, "resize-naive")
+    images, eyes = PictureReader(spec, transform, None), Eyes(encoder, subject.device)
+    together = answer(task, task.questions, subject, images, eyes)
+    assert [answer(task, [question], subject, images, eyes)[0] for question in task.questions] == together
     question = task.questions[5]
-    pixels = decode_image(task.image_path(question).read_bytes(), encoder.spec.image_size)
+    pixels = transform(task.image_path(question).read_bytes())
     tokens = tokenizer.encode(PLAIN.format_question(question.question))
     generated: list[int] = []
     for _ in range(3):  # by hand: the image, then all tokens so far, without a cache
         whole = torch.tensor([[0] * vlm.image_tokens + tokens + generated])
         with torch.inference_mode():
-            embeddings = vlm.embed(whole, encoder.encode(pixels[None]), torch.arange(vlm.image_tokens)[None])
+            embeddings = vlm.embed(whole, encoder(pixels[None]), torch.arange(vlm.image_tokens)[None])
             generated.append(int(vlm.lm(inputs_embeds=embeddings)[0, -1].argmax()))
         if generated[-1] == tokenizer.end_of_text:
             generated.pop()

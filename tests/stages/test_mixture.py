@@ -1,45 +1,27 @@
 import json
 from itertools import pairwise
 
+import numpy as np
 import pytest
-import torch
 
 from stages.data.mixture import Mixture
-from stages.data.order import mix
-from stages.data.packing import PackedSequence
-from stages.data.sample import BadSampleError, Document, Source
+from stages.data.sample import NO_LOSS, Source
+from stages.data.sequence import PackedSequence
 from stages.errors import DataError
-
-CONTEXT = 64
-
-
-class Texts:
-    """Full sequences, as token shards give them."""
-
-    def __init__(self, name: str = "text", size: int = 500) -> None:
-        self.name, self.size = name, size
-
-    def document(self, index: int, position: int) -> Document:  # noqa: ARG002 - a source's form
-        return Document([index] * (CONTEXT + 1), [True] * (CONTEXT + 1))
+from tests.stages.synthetic_sources import CONTEXT, Pairs, Texts
 
 
-class Pairs:
-    """Four image tokens and 3 to 22 words; samples whose number is in `bad` cannot be used."""
-
-    def __init__(self, name: str = "captions", size: int = 300, bad: tuple[int, ...] = ()) -> None:
-        self.name, self.size, self.bad = name, size, bad
-
-    def document(self, index: int, position: int) -> Document:  # noqa: ARG002 - a source's form
-        if index in self.bad:
-            raise BadSampleError(f"sample {index} is bad")
-        words = 3 + mix(index) % 20
-        return Document([index] * words, [True] * words, torch.zeros(4, 8))
-
-
-def mixture(
-    sources: list[Source], shares: list[float], by: str = "tokens", limit: int = 100, lanes: int = 8
+def mixture(  # noqa: PLR0917 - the tests' own shorthand
+    sources: list[Source],
+    shares: list[float],
+    by: str = "tokens",
+    limit: int = 100,
+    lanes: int = 8,
+    packing: str = "packed",
 ) -> Mixture:
-    return Mixture(sources, shares, by=by, context=CONTEXT, lanes=lanes, seed=1, bad_samples_limit=limit)
+    return Mixture(
+        sources, shares, by=by, context=CONTEXT, lanes=lanes, seed=1, bad_samples_limit=limit, packing=packing
+    )
 
 
 def take(data: Mixture, batches: int) -> None:
@@ -48,7 +30,7 @@ def take(data: Mixture, batches: int) -> None:
 
 
 def content(batch: list[PackedSequence]) -> list[tuple[int, list[int], list[int]]]:
-    return [(sequence.source, sequence.tokens, sequence.targets) for sequence in batch]
+    return [(sequence.source, sequence.tokens.tolist(), sequence.targets.tolist()) for sequence in batch]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.5, 0.9])
@@ -63,6 +45,30 @@ def test_the_tokens_of_ten_thousand_samples_follow_the_shares_exactly(share: flo
     assert abs(counted[1] - share * sum(counted)) < 2 * CONTEXT
     pairs = data.progress[1]
     assert pairs.image_tokens == 4 * pairs.images == 4 * pairs.samples
+
+
+@pytest.mark.parametrize(("by", "packing", "samples"), [("tokens", "packed", 100_000), ("samples", "padded", 30_000)])
+def test_a_hundred_thousand_samples_are_accounted_for_one_by_one(by: str, packing: str, samples: int) -> None:
+    shares = [0.7, 0.2, 0.1]
+    sources: list[Source] = [Texts(size=9_000, shards=30), Pairs(size=5_000, bad=(5, 77), shards=40), Pairs("others")]
+    data = mixture(sources, shares, by=by, lanes=16, packing=packing)
+    totals = {unit: [0, 0, 0] for unit in ("samples", "tokens", "images", "image_tokens")}
+    while sum(totals["samples"]) < samples:
+        for sequence in data.next_batch():
+            assert len(sequence.tokens) <= CONTEXT
+            starts = [0, *(np.flatnonzero(np.diff(sequence.documents)) + 1).tolist()]
+            totals["samples"][sequence.source] += len(starts)
+            totals["tokens"][sequence.source] += len(sequence.targets)
+            # Pairs begin with image tokens, four to a document, of which three have no loss
+            unlearned = int((sequence.targets == NO_LOSS).sum())
+            totals["images"][sequence.source] += unlearned // 3
+            totals["image_tokens"][sequence.source] += unlearned // 3 * 4
+        for share, amount in zip(shares, totals[by], strict=True):
+            # the sequence that is next in turn, and a little: a plan expects of a batch's sequences what is usual
+            assert abs(amount - share * sum(totals[by])) <= (1.5 * CONTEXT if by == "tokens" else 1)
+    for unit, counts in totals.items():
+        assert counts == [getattr(progress, unit) for progress in data.progress]
+    assert data.progress[1].bad in ([5, 77], [77, 5])
 
 
 def test_shares_may_count_samples() -> None:
@@ -83,9 +89,9 @@ def test_every_prefix_of_the_run_follows_the_shares() -> None:
 
 def test_a_pass_over_a_source_meets_each_sample_once() -> None:
     data = mixture([Texts(size=80)], [1.0])
-    seen = [sequence.tokens[0] for _ in range(10) for sequence in data.next_batch()]
+    seen = [int(sequence.tokens[0]) for _ in range(10) for sequence in data.next_batch()]
     assert sorted(seen) == list(range(80))
-    again = [sequence.tokens[0] for _ in range(10) for sequence in data.next_batch()]
+    again = [int(sequence.tokens[0]) for _ in range(10) for sequence in data.next_batch()]
     assert sorted(again) == list(range(80))
     assert again != seen
 
@@ -102,7 +108,7 @@ def test_whole_pairs_fill_a_sequence_and_none_is_lost() -> None:
 
 def document_ids(sequence: PackedSequence) -> list[tuple[int, int]]:
     """(document, its target) of each document of a sequence."""
-    rows = list(zip(sequence.documents, sequence.targets, strict=True))
+    rows = list(zip(sequence.documents.tolist(), sequence.targets.tolist(), strict=True))
     return [row for row, after in pairwise([*rows, (-1, -1)]) if row[0] != after[0]]
 
 
@@ -123,7 +129,7 @@ def test_a_run_goes_on_from_its_state_as_if_never_stopped() -> None:
 def test_bad_samples_are_counted_once_and_skipped_up_to_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
     data = mixture([Pairs(size=40, bad=(3, 7))], [1.0], limit=2)
     for _ in range(30):
-        assert not {3, 7} & {token for sequence in data.next_batch() for token in sequence.targets}
+        assert not {3, 7} & {token for sequence in data.next_batch() for token in sequence.targets.tolist()}
     assert sorted(data.progress[0].bad) == [3, 7]
     assert capsys.readouterr().err.count("skipped: sample 7 is bad") == 1
     data = mixture([Pairs(size=40, bad=(3, 7))], [1.0], limit=1)

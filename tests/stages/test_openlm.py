@@ -6,8 +6,9 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.config import LanguageModel, Optimizer
 from stages.loss import token_loss
-from stages.openlm import KeyValueCache, OpenLM, rotary_table, rotate
+from stages.openlm import KeyValueCache, OpenLM
 from stages.optimizer import AdamW
+from stages.rotary import rotary_table, rotate
 
 SMALL = LanguageModel(d_model=48, layers=3, heads=4, vocabulary=100)
 
@@ -156,3 +157,18 @@ def test_adamw_has_the_bits_of_torchs_adamw() -> None:
         reference.step()
     for mine_weight, reference_weight in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine_weight, reference_weight)
+
+
+def test_the_fused_kernel_of_gpus_makes_the_same_updates() -> None:
+    ours, fused = small_model(), small_model()
+    loop, one_kernel = (AdamW(model.named_parameters(), Optimizer()) for model in (ours, fused))
+    tokens = torch.randint(0, 100, (2, 9))
+    for step in range(4):
+        for model, optimizer in ((ours, loop), (fused, one_kernel)):
+            model.zero_grad()
+            # at step 1 a part of the model rests, so that the moments' ages differ
+            chosen = model.tok_embeddings(tokens).sum() if step == 1 else model(tokens).logsumexp(dim=-1).mean()
+            chosen.backward()
+            optimizer.step(1e-3, fused=optimizer is one_kernel)
+    for weight, expected in zip(fused.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)

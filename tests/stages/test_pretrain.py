@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint import load_model, newest_checkpoint, result_checkpoint
+from stages.checkpoint import load_model, newest_checkpoint, read_checkpoint, result_checkpoint
 from stages.config import PretrainConfig
 from stages.errors import ConfigError, DamagedInputError, DataError, DivergedError
+from stages.flops import step_flops
 from stages.job_file import JobFile
 from stages.pretrain import build_batches
 from stages.stop import StopFlag
 from stages.training import Training
+from stages.world import World as Processes
 from tests.stages.training_case import (
     CONTEXT,
     MODEL,
@@ -123,7 +125,7 @@ def test_bf16_with_a_real_encoder_resumes_with_the_same_bits(world: World) -> No
 
 def numbers_of(job: JobFile) -> list[Any]:
     """What a table is made of: the result and the metrics, without times."""
-    result, clock = result_of(job), {"time", "tokens_per_second"}
+    result, clock = result_of(job), {"time", "tokens_per_second", "data_wait", "peak_memory_gib"}
     shown = [result[name] for name in ("steps", "tokens", "padding", "images", "loss", "sources")]
     return [*shown, [{k: v for k, v in line.items() if k not in clock} for line in metrics_of(job)]]
 
@@ -264,7 +266,7 @@ def test_batches_are_the_same_whatever_the_passes(world: World) -> None:
     tokens = []
     for parts in (CONTEXT, 4 * CONTEXT):
         job = world.job("batches", "pretrain", image_config(4), micro_batch_tokens=parts)
-        batch = build_batches(job, config, torch.device("cpu")).next_batch()
+        batch = build_batches(job, config, Processes(torch.device("cpu")), None).next_batch()
         tokens.append(torch.cat([part.tokens for part in batch.micro_batches]))
     assert torch.equal(*tokens)
 
@@ -273,10 +275,67 @@ def test_checkpoints_come_by_minutes_too(world: World, monkeypatch: pytest.Monke
     saved: list[int] = []
     save = Training.save
 
-    def noted(self: Training, state: Any) -> Path:
+    def noted(self: Training, state: Any) -> None:
         saved.append(state.step)
-        return save(self, state)
+        save(self, state)
 
     monkeypatch.setattr(Training, "save", noted)
     world.run("minutes", "pretrain", text_config(4), checkpoint_minutes=1e-9)
     assert saved == [1, 2, 3, 4]
+
+
+def test_checkpoints_of_branch_steps_are_written_and_stay(world: World) -> None:
+    job = world.run("branch-points", "pretrain", text_config(8), branch_steps=[2, 5], checkpoint_steps=3)
+    assert sorted(path.name for path in job.checkpoints.iterdir()) == [f"step-{step:08d}" for step in (2, 5, 8)]
+    found = read_checkpoint(job.checkpoints / "step-00000005")
+    assert found is not None
+    assert found.has_moments
+
+
+def test_no_step_is_saved_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    save = Training.save
+
+    def noted(self: Training, state: Any) -> None:
+        saved.append(state.step)
+        save(self, state)
+
+    monkeypatch.setattr(Training, "save", noted)
+    job = world.job("saved-once", "pretrain", text_config(6), checkpoint_steps=2)
+    assert not run_here(job, StopAfter(4))
+    assert run_here(job)
+    assert run_here(job)
+    assert saved == [2, 4, 6]
+
+
+def test_spikes_are_noted_and_too_many_in_a_row_stop_the_run(world: World) -> None:
+    # the rate is so small that losses only scatter; half of them lie above their mean
+    config = text_config(60, schedule=schedule(60, peak_lr=1e-9, final_lr=1e-9))
+    noted = world.run("spikes", "pretrain", config, loss_spike_sigmas=1e-9)
+    assert sum(line["spikes"] for line in metrics_of(noted)) > 3
+    assert sum(line["spikes"] for line in metrics_of(noted)[:16]) == 0
+    job = world.job("spikes-stop", "pretrain", config, loss_spike_sigmas=1e-9, loss_spikes_limit=1, checkpoint_steps=16)
+    with pytest.raises(DivergedError, match="spike in a row"):
+        run_here(job)
+    saved = newest_checkpoint(job.checkpoints)
+    assert saved is not None
+    assert 32 <= saved.step < 60
+
+
+def test_a_log_line_has_what_the_run_took(world: World) -> None:
+    job = world.run("figures", "pretrain", image_config(4), peak_tflops=1e-3)
+    for line in metrics_of(job):
+        assert 0 <= line["data_wait"] < 1
+        assert 0.05 < line["peak_memory_gib"] < 64
+        # a forward and backward of these sizes, by the planner's count
+        config = PretrainConfig.model_validate(image_config(4))
+        flops = step_flops(config.model, CONTEXT, line["tokens_per_second"])
+        assert line["mfu"] == pytest.approx(flops / 1e9, rel=1.0)
+        assert line["mfu"] > flops / 1e9  # the projector's come on top
+    assert "mfu" not in metrics_of(world.run("no-peak", "pretrain", text_config(2)))[0]
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="finds no GPU"):
+        run_here(world.job("gpu", "pretrain", text_config(2), device="cuda"))

@@ -74,7 +74,7 @@ sys.exit(STOPPED)
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(world: World, undisturbed: JobFile) -> None:
-    job = world.job("killed", "pretrain", image_config(LONG), checkpoint_steps=2)
+    job = world.job("killed", "pretrain", image_config(LONG), checkpoint_steps=2, data_workers=1)
     chance = random.Random(4)
     kills = 0
     for _ in range(4):

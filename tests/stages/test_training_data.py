@@ -1,31 +1,31 @@
 import gzip
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from stages.config import Vision
 from stages.data.captions import Captions
 from stages.data.conversations import Conversations
-from stages.data.images import FeatureCache
+from stages.data.images import PictureReader
+from stages.data.mixture import Mixture
 from stages.data.order import shuffled
-from stages.data.packing import PackedSequence, collate, document_mask
-from stages.data.sample import NO_LOSS, BadSampleError, Document
+from stages.data.packing import collate, document_mask
+from stages.data.sample import NO_LOSS, BadSampleError, Document, Picture, Source
+from stages.data.sequence import join
 from stages.data.tar_shards import TarShards
 from stages.data.text import TokenShards
 from stages.data.text_tokenizer import TextTokenizer
+from stages.encoders import encoder_spec
 from stages.errors import DataError
-from stages.vision import load_encoder
+from stages.transforms import ImageTransform
 from tests.stages.training_case import (
-    COLOURS,
     CONTEXT,
     World,
-    conversation,
     make_world,
     png,
-    write_conversations,
     write_tar,
     write_text,
 )
@@ -42,8 +42,20 @@ def tokenizer(world: World) -> TextTokenizer:
 
 
 @pytest.fixture
-def images() -> FeatureCache:
-    return FeatureCache(load_encoder(Vision(encoder="patches-16-32")), limit_gib=0.1)
+def images() -> PictureReader:
+    return picture_reader()
+
+
+def picture_reader() -> PictureReader:
+    spec = encoder_spec("patches-16-32")
+    return PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None)
+
+
+def document_of(source: Source, index: int, position: int = 0) -> Document:
+    """A document for which there is room."""
+    document = source.document(index, position)
+    assert document is not None
+    return document
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1000, 4097])
@@ -64,17 +76,17 @@ def test_the_order_reaches_every_place_about_equally_often() -> None:
 def test_token_ids_are_used_as_they_are(world: World) -> None:
     source = TokenShards("text", world.data / "text", context=CONTEXT, vocabulary=300, seed=0)
     assert source.size == 200
-    document = source.document(130, position=0)
-    assert document.tokens == [(7 * 130 + i) % 250 for i in range(CONTEXT + 1)]
+    document = document_of(source, 130)
+    assert list(document.tokens) == [(7 * 130 + i) % 250 for i in range(CONTEXT + 1)]
     assert document.length == CONTEXT
 
 
 def test_a_long_sequence_gives_a_window_by_seed_and_position(tmp_path: Path) -> None:
     write_text(tmp_path, shards=1, sequences=1, length=100)
     source = TokenShards("text", tmp_path, context=CONTEXT, vocabulary=300, seed=0)
-    starts = {source.document(0, position).tokens[0] for position in range(400)}
+    starts = {int(document_of(source, 0, position).tokens[0]) for position in range(400)}
     assert starts == set(range(100 - CONTEXT))
-    assert source.document(0, 5).tokens == source.document(0, 5).tokens
+    assert list(document_of(source, 0, 5).tokens) == list(document_of(source, 0, 5).tokens)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +115,8 @@ def test_a_member_name_that_climbs_out_is_only_a_key(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_tar(data / "shard.tar", {"../../escaped.txt": b"[1]", "/tmp/escaped.json": b"[2]"})
     shards = TarShards(data)
-    assert [shards.read(i).members for i in range(shards.size)] == [{"txt": b"[1]"}, {"json": b"[2]"}]
+    samples = [shards.sample(i) for i in range(shards.size)]
+    assert [sample.read(sample.extensions[0]) for sample in samples] == [b"[1]", b"[2]"]
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "shard.tar"]
 
 
@@ -114,7 +127,7 @@ def test_the_old_manifest_key_and_missing_shards_are_understood(tmp_path: Path) 
     assert TarShards(tmp_path).size == 6
     (tmp_path / "shard-1.tar").unlink()
     with pytest.raises(DataError, match=r"shard-1\.tar: not a readable tar"):
-        TarShards(tmp_path).read(5)
+        TarShards(tmp_path).sample(5)
 
 
 def test_damaged_shards_and_manifests_end_in_an_error_that_names_them(tmp_path: Path) -> None:
@@ -122,7 +135,7 @@ def test_damaged_shards_and_manifests_end_in_an_error_that_names_them(tmp_path: 
     shard = tmp_path / "shard-0.tar"
     shard.write_bytes(shard.read_bytes()[:20_000])
     with pytest.raises(DataError, match=r"shard-0\.tar"):
-        [TarShards(tmp_path).read(i) for i in range(50)]
+        TarShards(tmp_path).sample(0)
     (tmp_path / "manifest.jsonl").write_text('{"shard": "../other", "num_sequences": 3}\n')
     with pytest.raises(DataError, match=r"manifest\.jsonl:1: shard '\.\./other'"):
         TarShards(tmp_path)
@@ -136,19 +149,19 @@ def test_damaged_shards_and_manifests_end_in_an_error_that_names_them(tmp_path: 
 
 
 def test_a_caption_follows_its_image_and_ends_with_end_of_text(
-    world: World, tokenizer: TextTokenizer, images: FeatureCache
+    world: World, tokenizer: TextTokenizer, images: PictureReader
 ) -> None:
     source = Captions("captions", world.data / "captions", field="", tokenizer=tokenizer, images=images)
-    document = source.document(1, 0)
-    assert tokenizer.decode(document.tokens[:-1]) == "a green square again"
+    document = document_of(source, 1)
+    assert tokenizer.decode(list(document.tokens[:-1])) == "a green square again"
     assert document.tokens[-1] == tokenizer.end_of_text
-    sequence = PackedSequence(source=0)
-    sequence.add(document)
-    text = len(document.tokens)
-    assert sequence.length == 4 + text - 1
-    assert sequence.targets == [NO_LOSS] * 3 + document.tokens  # the last image position predicts the first word
+    sequence = join([document], source=0)
+    assert sequence.length == 4 + len(document.tokens) - 1
+    assert sequence.targets.tolist() == [NO_LOSS] * 3 + list(
+        document.tokens
+    )  # the last image position predicts the first word
     named = Captions("captions", world.data / "captions", field="caption", tokenizer=tokenizer, images=images)
-    assert tokenizer.decode(named.document(1, 0).tokens) == "it is green"
+    assert tokenizer.decode(list(document_of(named, 1).tokens)) == "it is green"
 
 
 @pytest.mark.parametrize(
@@ -168,93 +181,10 @@ def test_a_bad_captioned_image_says_why(
 ) -> None:
     write_tar(tmp_path / "shard.tar", members)
     tokenizer = TextTokenizer(world.data / "tokenizer.json", 300)
-    images = FeatureCache(load_encoder(Vision(encoder="patches-16-32")), limit_gib=0)
+    images = picture_reader()
     source = Captions("captions", tmp_path, field=field, tokenizer=tokenizer, images=images)
     with pytest.raises(BadSampleError, match=reason):
         source.document(0, 0)
-
-
-def open_conversations(path: Path, tokenizer: TextTokenizer, images: FeatureCache, length: int = 64) -> Conversations:
-    return Conversations("conversations", path, tokenizer=tokenizer, images=images, max_length=length)
-
-
-def test_the_loss_of_a_conversation_is_on_the_answers_alone(
-    world: World, tokenizer: TextTokenizer, images: FeatureCache
-) -> None:
-    document = open_conversations(world.data / "conversations", tokenizer, images).document(2, 0)
-    learned = [token for token, is_learned in zip(document.tokens, document.learned, strict=True) if is_learned]
-    end = tokenizer.end_of_text
-    assert learned == [*tokenizer.encode(" blue"), end, *tokenizer.encode(" yes"), end]
-    asked = [token for token, is_learned in zip(document.tokens, document.learned, strict=True) if not is_learned]
-    assert tokenizer.decode(asked) == "In: What colour is it?\nOut:In: Sure?\nOut:"
-    assert document.image_tokens == 4
-
-
-def test_images_may_lie_in_a_tar_beside_the_conversations(
-    tmp_path: Path, tokenizer: TextTokenizer, images: FeatureCache
-) -> None:
-    write_tar(tmp_path / "images.tar", {f"images/{colour}.png": png(colour) for colour in COLOURS})
-    (tmp_path / "conversations.json").write_text(json.dumps([conversation(0)]))
-    assert open_conversations(tmp_path, tokenizer, images).document(0, 0).image_tokens == 4
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"conversations": None}, "conversations must be a list"),
-        ({"conversations": [{"from": "human", "value": "alone"}]}, "conversations must be a list"),
-        ({"conversations": [{"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}]}, "turn 0 must come from"),
-        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}]}, "turn 1 has no text"),
-        ({"conversations": ["a", "b"]}, "turn 0 must come from"),
-        ({"image": 5}, "image must be a path"),
-        ({"image": None}, "<image> in the text, and no image"),
-    ],
-)
-def test_malformed_conversations_are_left_out_and_told(
-    tmp_path: Path, tokenizer: TextTokenizer, images: FeatureCache, change: dict[str, object], reason: str
-) -> None:
-    write_conversations(tmp_path, 1)
-    records = [{**conversation(0), **change}, conversation(1), "no object"]
-    (tmp_path / "conversations.json").write_text(json.dumps(records))
-    source = open_conversations(tmp_path, tokenizer, images)
-    assert source.size == 1
-    assert len(source.malformed) == 2
-    assert "record 0" in source.malformed[0]
-    assert reason in source.malformed[0]
-    source.check_malformed(limit=2)
-    with pytest.raises(DataError, match="2 malformed records; the limit is 1"):
-        source.check_malformed(limit=1)
-
-
-@pytest.mark.parametrize(
-    ("image", "reason"), [("images/none.png", "there is no image"), ("../secret.png", "lies outside the data set")]
-)
-def test_an_image_that_is_missing_or_climbs_out_is_a_bad_sample(
-    tmp_path: Path, tokenizer: TextTokenizer, images: FeatureCache, image: str, reason: str
-) -> None:
-    (tmp_path / "secret.png").write_bytes(png("red"))
-    write_conversations(tmp_path / "set", 1)
-    (tmp_path / "set" / "conversations.json").write_text(json.dumps([{**conversation(0), "image": image}]))
-    with pytest.raises(BadSampleError, match=reason):
-        open_conversations(tmp_path / "set", tokenizer, images).document(0, 0)
-
-
-def test_a_conversation_too_long_to_answer_is_a_bad_sample(
-    world: World, tokenizer: TextTokenizer, images: FeatureCache
-) -> None:
-    path = world.data / "conversations"
-    assert open_conversations(path, tokenizer, images, length=30).document(0, 0).length == 30
-    with pytest.raises(BadSampleError, match="no answer within 6 tokens"):
-        open_conversations(path, tokenizer, images, length=6).document(0, 0)
-
-
-@pytest.mark.parametrize("content", ["{", "{}", "[]", "[1]"])
-def test_a_file_without_conversations_is_an_error(
-    tmp_path: Path, tokenizer: TextTokenizer, images: FeatureCache, content: str
-) -> None:
-    (tmp_path / "conversations.json").write_text(content)
-    with pytest.raises(DataError, match=r"conversations\.json"):
-        open_conversations(tmp_path, tokenizer, images)
 
 
 def test_a_tokenizer_must_fit_the_model(world: World, tmp_path: Path) -> None:
@@ -266,9 +196,7 @@ def test_a_tokenizer_must_fit_the_model(world: World, tmp_path: Path) -> None:
 
 
 def test_a_position_sees_its_own_document_alone() -> None:
-    sequence = PackedSequence(source=0)
-    for length in (3, 4):
-        sequence.add(Document(list(range(length)), [True] * length))
+    sequence = join([Document(list(range(length)), [True] * length) for length in (3, 4)], source=0)
     batch = collate([sequence], length=7)
     assert batch.tokens.tolist() == [[0, 1, 0, 1, 2, 0, 0]]
     assert batch.targets.tolist() == [1, 2, 1, 2, 3]
@@ -279,3 +207,51 @@ def test_a_position_sees_its_own_document_alone() -> None:
     expected = torch.zeros(7, 7, dtype=torch.bool)
     expected[:2, :2] = expected[2:5, 2:5] = expected[5:, 5:] = True  # padding sees padding, so that no row is empty
     assert torch.equal(mask, expected.tril())
+
+
+class CountedReads:
+    """Pictures that are counted instead of decoded."""
+
+    image_tokens = 4
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def read(self, where: str, content: Callable[[], bytes]) -> Picture:  # noqa: ARG002 - a reader's form
+        self.reads += 1
+        return Picture(where)
+
+
+@pytest.mark.parametrize("packing", ["packed", "padded"])
+def test_an_image_is_decoded_only_for_the_sequence_that_it_is_in(
+    world: World, tokenizer: TextTokenizer, packing: str
+) -> None:
+    counted = CountedReads()
+    source = Captions("captions", world.data / "captions", field="", tokenizer=tokenizer, images=counted)
+    data = Mixture([source], [1.0], by="tokens", context=CONTEXT, lanes=4, seed=0, bad_samples_limit=0, packing=packing)
+    sequences = [sequence for _ in range(6) for sequence in data.next_batch()]
+    assert counted.reads == sum(sequence.samples for sequence in sequences) == data.progress[0].images
+    batch = collate(sequences, CONTEXT)
+    assert batch.image_positions is not None
+    assert batch.image_positions.shape == (counted.reads, 4)
+    if packing == "packed":
+        assert counted.reads > 24
+        assert batch.documents is not None
+    else:
+        assert counted.reads == 24
+        assert batch.documents is None
+        assert (batch.tokens[:, -1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["text", "captions", "conversations"])
+def test_what_does_not_fit_is_said_to(world: World, tokenizer: TextTokenizer, images: PictureReader, kind: str) -> None:
+    sources: dict[str, Source] = {
+        "text": TokenShards("text", world.data / "text", context=CONTEXT, vocabulary=300, seed=0),
+        "captions": Captions("captions", world.data / "captions", field="", tokenizer=tokenizer, images=images),
+        "conversations": Conversations(
+            "conversations", world.data / "conversations", tokenizer=tokenizer, images=images, max_length=64
+        ),
+    }
+    whole = document_of(sources[kind], 0)
+    assert sources[kind].document(0, 0, whole.length - 1) is None
+    assert sources[kind].document(0, 0, whole.length) is not None

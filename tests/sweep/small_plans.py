@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from jobs.job import Estimate, Job
 from stages.config import LanguageModel, Vision
 from sweep.catalog import Placement, load_catalog
-from sweep.estimate import SourceUse, estimate_evaluate, estimate_finetune, estimate_pretrain, plan_resources
+from sweep.estimate import (
+    SourceUse,
+    estimate_evaluate,
+    estimate_finetune,
+    estimate_pretrain,
+    images_in,
+    plan_resources,
+)
 from sweep.manifest import Cell, Chain, Manifest
 from sweep.speed import Speed, speed_of
 
@@ -61,10 +68,10 @@ def add_cell(builder: Builder, model: str, branch: int, *, mix: int, amount: int
     entry, name = CATALOG.models[model], f"{model}-b{branch}-m{mix}-x{amount}"
     speed = speed_of(CATALOG, entry.shape, "a100", name=model)
     share = (0.01, 0.05, 0.1, 1.0)[(mix - 1) % 4] if mix else 0.0
-    run = estimate_pretrain(
-        entry.shape, tokens=20 * entry.shape.parameters * amount, context=2_048, speed=speed, vision=SIGLIP,
-        sources=(SourceUse(share, with_images=True, text_tokens=13), SourceUse(1 - share)),
-    )  # fmt: skip
+    sources = (SourceUse(share, with_images=True, text_tokens=13), SourceUse(1 - share))
+    tokens = 20 * entry.shape.parameters * amount
+    images = images_in(tokens, sources, image_tokens=729, context=2_048)
+    run = estimate_pretrain(entry.shape, tokens=tokens, context=2_048, speed=speed, vision=SIGLIP, images=images)
     parents = trunk(builder, model, branch, speed)
     pretrain = builder.job(
         f"{name}-p", "pretrain", parents=parents, cells=(name,), estimate=run, place=entry.resources["pretrain"]
@@ -122,7 +129,8 @@ def cpu_plan() -> Manifest:
     for share in (0.0, 0.5):
         name = f"tiny-i{share:g}"
         sources = (SourceUse(share, with_images=True, text_tokens=20), SourceUse(1 - share))
-        run = estimate_pretrain(tiny, tokens=14_400_000, context=256, speed=speed, sources=sources, vision=vision)
+        images = images_in(14_400_000, sources, image_tokens=16, context=256)
+        run = estimate_pretrain(tiny, tokens=14_400_000, context=256, speed=speed, images=images, vision=vision)
         builder.job(f"{name}-p", "pretrain", parents=("trunk",), cells=(name,), estimate=run, place=core)
         tuned = estimate_finetune(tiny, epochs=1, examples=100_000, text_tokens=20, vision=vision, speed=speed)
         builder.job(f"{name}-f", "finetune", parents=(f"{name}-p",), cells=(name,), estimate=tuned, place=core)

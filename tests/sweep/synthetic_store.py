@@ -196,7 +196,14 @@ def write_attempt(
 
 def write_job_file(written: Written, key: str) -> None:
     job = written.jobs[key]
-    content = {"format": 1, "key": key, "stage": job["stage"], "code": {"revision": "abc123", "versions": VERSIONS}}
+    content = {
+        "format": 1,
+        "key": key,
+        "stage": job["stage"],
+        "config": job["config"],
+        "settings": {},
+        "code": {"revision": "abc123", "versions": VERSIONS},
+    }
     write_json(written.run(key).job, content)
 
 

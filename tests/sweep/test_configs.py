@@ -1,5 +1,6 @@
 """The paper's rules (paper, sections 2 to 5), from sweep file to stage configuration."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 
 from jobs.job import Job
 from stages.config import CONFIGS, EvaluateConfig, FinetuneConfig, PretrainConfig
+from stages.schedule import Schedule
 from sweep.manifest import Manifest
-from tests.sweep.small_sweep import SMALL, edited, planned, shipped
+from tests.sweep.small_sweep import MANIFESTS, SMALL, edited, planned, shipped
 
 PAPER = shipped("paper")
 
@@ -46,9 +48,36 @@ def test_one_schedule_spans_the_whole_trunk(model: str, tokens: int, peak_lr: fl
     assert {segment.vision for segment in segments} == {None}
 
 
-@pytest.mark.parametrize(("branch", "published"), [(20, 0.0090803), (40, 0.0065), (60, 0.0034467), (80, 0.00097890)])
+RATES = [(20, 0.0090803), (40, 0.0065), (60, 0.0034467), (80, 0.00097890)]
+
+
+def test_the_published_rates_come_out_of_the_authors_schedule_within_a_percent(tmp_path: Path) -> None:
+    """The authors' scripts end at 3e-5; the paper says 1e-5, which leaves the rate at 80 % 1.4 % below theirs."""
+    text = (MANIFESTS / "paper.yaml").read_text()
+    theirs = planned(tmp_path, edited(("    final_lr: 1.0e-5 ", "    final_lr: 3.0e-5 "), text=text))
+    for branch, published in RATES:
+        name = f"m1.4b-b{branch}-i10-c0-x1"
+        assert pretrain(name, theirs).schedule.peak_lr == pytest.approx(published, rel=0.01)
+    ours = [pretrain(f"m1.4b-b{branch}-i10-c0-x1").schedule.peak_lr / published for branch, published in RATES]
+    assert ours == pytest.approx([0.9967, 1.0083, 1.0053, 0.9859], abs=1e-4)
+
+
+@pytest.mark.parametrize("warmup", [0, 400])
+def test_the_rate_of_every_step_is_the_formulas(warmup: int) -> None:
+    """Linear warmup, cosine from peak to end (paper, section 2), written out again."""
+    peak, end, total = 3e-3, 1e-5, 3_010
+    schedule = Schedule(peak_lr=peak, final_lr=end, warmup_steps=warmup, total_steps=total)
+    for step in range(total):
+        if step < warmup:
+            expected = peak * (step + 1) / warmup
+        else:
+            expected = end + 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) * (peak - end)
+        assert schedule.lr(step) == pytest.approx(expected, rel=1e-12), step
+    assert schedule.lr(total) == end
+
+
+@pytest.mark.parametrize(("branch", "published"), RATES)
 def test_a_branch_goes_on_at_the_trunks_learning_rate(branch: int, published: float) -> None:
-    """The authors' rates lie on a cosine to 3e-5 at nearly these points; ours goes to 1e-5, as the paper says."""
     schedule = pretrain(f"m1.4b-b{branch}-i10-c0-x1").schedule
     assert schedule.warmup_steps == 0
     assert schedule.peak_lr == pytest.approx(published, rel=0.02)

@@ -6,6 +6,7 @@ import pytest
 from jobs.job import Estimate
 from stages.config import LanguageModel, Vision
 from stages.encoders import encoder_spec
+from stages.flops import image_cost, training_flops
 from sweep.catalog import Placement, load_catalog
 from sweep.errors import SweepError
 from sweep.estimate import (
@@ -13,11 +14,10 @@ from sweep.estimate import (
     estimate_evaluate,
     estimate_finetune,
     estimate_pretrain,
-    image_cost,
+    images_by_source,
     images_in,
     plan_resources,
 )
-from sweep.flops import training_flops
 from sweep.speed import Speed, speed_of
 
 CATALOG = load_catalog()
@@ -39,10 +39,11 @@ def mix(image_share: float) -> tuple[SourceUse, ...]:
 
 
 def image_text_run(name: str, context: int = 2_048, image_share: float = 0.1) -> Estimate:
+    tokens = 20 * shape(name).parameters
+    images = images_in(tokens, mix(image_share), image_tokens=729, context=context)
     return estimate_pretrain(
-        shape(name), tokens=20 * shape(name).parameters, context=context, speed=a100(name), sources=mix(image_share),
-        vision=SIGLIP,
-    )  # fmt: skip
+        shape(name), tokens=tokens, context=context, speed=a100(name), images=images, vision=SIGLIP
+    )
 
 
 def finetune(name: str, epochs: int = 1) -> Estimate:
@@ -133,6 +134,13 @@ def test_several_image_sources_add_up() -> None:
     both = (SourceUse(0.4, with_images=True, text_tokens=71), SourceUse(0.6, with_images=True, text_tokens=271))
     # 0.4 parts of 800 tokens and 0.6 of 1,000: 500 and 600 samples, two a sequence
     assert images_in(550 * 2_000, both, image_tokens=729, context=2_000) == pytest.approx(1_100)
+
+
+def test_padded_sequences_hold_one_sample_each() -> None:
+    sources = (SourceUse(0.25, with_images=True, text_tokens=71), SourceUse(0.75))
+    # 1,000 images are 800,000 tokens in 1,000 sequences, and three times as many tokens of text are 1,200 sequences
+    images = images_by_source(2_200 * 2_000, sources, image_tokens=729, context=2_000, packing="padded")
+    assert images == pytest.approx((1_000, 0))
 
 
 def test_a_sample_is_no_longer_than_the_context() -> None:

@@ -1,8 +1,20 @@
+import subprocess
+import sys
+
 import pytest
 
-from stages.config import LanguageModel
+from stages.config import LanguageModel, Vision
+from stages.encoders import encoder_spec
+from stages.flops import (
+    forward_flops,
+    image_cost,
+    matrix_weights,
+    projector_biases,
+    projector_weights,
+    step_flops,
+    training_flops,
+)
 from sweep.catalog import load_catalog
-from sweep.flops import forward_flops, matrix_weights, projector_biases, projector_weights, training_flops
 
 TINY = LanguageModel(d_model=8, layers=2, heads=2, vocabulary=10)
 
@@ -56,3 +68,32 @@ def test_projector_weights(kind: str, matrices: int, biases: int) -> None:
 def test_an_unknown_projector_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="projectors are linear, gelu-mlp, fused-gelu-mlp"):
         projector_weights("mlp", 8, 8)
+
+
+def test_a_step_counts_language_model_projector_and_encoder() -> None:
+    siglip = encoder_spec("siglip-so400m-14-384")
+    frozen = Vision(encoder=siglip.name)
+    text = 2_048 * training_flops(TINY, 64)
+    assert step_flops(TINY, 64, 2_048) == step_flops(TINY, 64, 2_048, frozen) == text
+    projector = 6 * 729 * (1_152 * 8 + 8 * 8)
+    assert step_flops(TINY, 64, 2_048, frozen, 2) == text + 2 * projector + 2 * siglip.flops
+    trained = frozen.model_copy(update={"frozen": False})
+    assert step_flops(TINY, 64, 2_048, trained, 2) == text + 2 * projector + 6 * siglip.flops
+    assert step_flops(TINY, 64, 2_048, frozen, 2, encoded=0) == text + 2 * projector
+
+
+def test_features_are_kept_of_frozen_encoders_that_compute_something() -> None:
+    sizes = {
+        (encoder, frozen): image_cost(encoder, "gelu-mlp", frozen, 8).feature_bytes
+        for encoder in ("siglip-so400m-14-384", "siglip+dinov2", "patches")
+        for frozen in (True, False)
+    }
+    assert {each: size for each, size in sizes.items() if size} == {
+        ("siglip-so400m-14-384", True): 729 * 1_152 * 2,
+        ("siglip+dinov2", True): 729 * 2_176 * 2,
+    }
+
+
+def test_the_flops_are_counted_without_torch() -> None:
+    code = "import sys, stages.flops; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

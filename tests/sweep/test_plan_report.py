@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from sweep.manifest import Manifest
 from sweep.plan_costs import PHASES
 from sweep.plan_report import summarise, summary
+from sweep.speed_report import SpeedLine
 from tests.sweep.small_plans import cpu_plan, paper_plan
 
 PAPER_REPORT = """\
@@ -164,6 +165,7 @@ def test_every_field_of_the_summary_is_documented(paper: Manifest) -> None:
     assert documented_fields("## plan") == list(report)
     assert documented_fields("A cost:") == list(report["models"]["1.4b"]["trunk"])
     assert set(documented_fields("`time`:")) == set(report["time"])
+    assert documented_fields("An entry of `speeds`:") == [each.name for each in fields(SpeedLine)]
 
 
 def test_an_empty_plan_has_a_report() -> None:

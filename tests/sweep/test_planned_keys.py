@@ -92,10 +92,13 @@ HARMLESS = {
     "data path": ("path: $STORE/data/dclm", "path: /elsewhere/dclm"),
     "partition": ("  # partition: gpu", "  partition: gpu"),
     "account": ("  # account: my-project", "  account: mine"),
-    "node count": ("resources:", "resources:\n  nodes: 7"),
+    "node count": ("resources:", "resources:\n  nodes: 2"),
     "GPU type": ("resources:", "resources:\n  gpu_type: h100"),
     "time limit": ("limit_minutes: 2880", "limit_minutes: 60"),
     "estimate": ("{kind: captions,", "{kind: captions, mean_text_tokens: 99,"),
+    "settings": ("epochs:", "settings: {compile: true, models: {1.4b: {parallel: fsdp}}}\nepochs:"),
+    "feature cache": ("epochs:", "settings: {feature_cache: true}\nepochs:"),
+    "number of examples": ("field: syn_text}", "field: syn_text, examples: 1000}"),
     "block name": ("name: 1.4b-images", "name: images"),
     "a default written out": ("    context: 2048                 # P\n", "    context: 2048\n    z_loss: 1.0e-4\n"),
 }
@@ -137,6 +140,15 @@ NUMBERS = {
         ("{kind: text,", "{kind: text, revision: v2,"),
         # all but the 12 cells that see no text at all: branch 0, images alone
         {"trunk": 10, "pretrain": 288, "finetune": 1_152, "evaluate": 1_152},
+    ),
+    "revision of the encoder's weights": (
+        ("{kind: encoder,", "{kind: encoder, revision: v2,"),
+        {"trunk": 0, "pretrain": 300, "finetune": 1_200, "evaluate": 1_200},
+    ),
+    "field of the captions": (
+        ("field: syn_text}", 'field: "syn_text,txt"}'),
+        # 8 mixes of 13 (of 12 at 79M) have captions
+        {"trunk": 0, "pretrain": 192, "finetune": 768, "evaluate": 768},
     ),
     "revision of the instructions": (
         ("{kind: conversations,", "{kind: conversations, revision: v2,"),

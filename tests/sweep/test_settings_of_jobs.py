@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from jobs.job import Job
-from tests.sweep.small_sweep import SMALL, keys, planned
+from stages.job_file import Settings
+from sweep.cli import main
+from sweep.errors import SweepFileError
+from sweep.run_settings import RunFields
+from tests.sweep.small_sweep import SMALL, keys, planned, written
 
 
 def jobs_by_phase(text: str, folder: Path) -> dict[str, Job]:
@@ -22,3 +28,118 @@ def test_only_a_trunk_keeps_the_optimizers_moments_at_its_end(tmp_path: Path) ->
     jobs = jobs_by_phase(SMALL, tmp_path)
     assert jobs["pretrain"].settings == {"keep_optimizer": False}
     assert "keep_optimizer" not in jobs["trunk"].settings
+
+
+RUN = """\
+settings:
+  compile: true
+  data_workers: 3
+  loss_chunk_tokens: -1
+  trackers: [tensorboard]
+  phases:
+    trunk: {parallel: fsdp, checkpoint_minutes: 30}
+    finetune: {compile: false, branch_steps: [2, 5], local_cache: /scratch/cache}
+  models:
+    tiny: {micro_batch_tokens: 4096, phases: {pretrain: {attention: sdpa, loss_spikes_limit: 3}}}
+    79m: {data_workers: 9}
+checkpoints: {minutes: 5}
+"""
+
+
+def test_settings_go_from_wide_to_narrow_and_change_no_key(tmp_path: Path) -> None:
+    jobs = jobs_by_phase(SMALL + RUN, tmp_path / "a")
+    wide = {"compile": True, "data_workers": 3, "loss_chunk_tokens": -1, "trackers": ["tensorboard"]}
+    assert jobs["trunk"].settings == {**wide, "checkpoint_minutes": 30, "micro_batch_tokens": 4096}
+    assert jobs["pretrain"].settings == {
+        **wide, "checkpoint_minutes": 5, "micro_batch_tokens": 4096, "attention": "sdpa", "loss_spikes_limit": 3,
+        "keep_optimizer": False,
+    }  # fmt: skip
+    assert jobs["finetune"].settings["compile"] is False
+    assert jobs["finetune"].settings["branch_steps"] == [2, 5]
+    assert jobs["evaluate"].settings == {}
+    assert keys(planned(tmp_path / "b", SMALL + RUN)) == keys(planned(tmp_path / "c"))
+
+
+def test_the_stages_read_every_setting_under_its_name(tmp_path: Path) -> None:
+    own = set(RunFields.model_fields) - {"feature_cache"}
+    assert own <= set(Settings.model_fields)
+    for phase, job in jobs_by_phase(SMALL + RUN + GPUS, tmp_path).items():
+        read = Settings.read(job.settings, {})
+        assert read.model_dump(include=set(job.settings), mode="json") == dict(job.settings), phase
+
+
+GPUS = "resources: {nodes: 2, gpus_per_node: 4, gpu_type: h100}\n"
+SLURM = SMALL.replace("backend: local", "backend: slurm")
+
+
+def test_jobs_on_gpus_are_told_to_use_them_and_their_peak(tmp_path: Path) -> None:
+    jobs = jobs_by_phase(SLURM + GPUS, tmp_path)
+    for phase in ("trunk", "pretrain", "finetune"):
+        assert (jobs[phase].settings["device"], jobs[phase].settings["peak_tflops"]) == ("cuda", 989)
+    assert jobs["evaluate"].settings == {"device": "cuda"}
+
+
+def test_only_jobs_of_several_processes_are_told_how_they_share(tmp_path: Path) -> None:
+    jobs = jobs_by_phase(SLURM + GPUS + "settings: {parallel: fsdp}\n", tmp_path)
+    assert {phase for phase, job in jobs.items() if "parallel" in job.settings} == {"trunk", "pretrain"}
+
+
+def test_fine_tunes_and_evaluations_are_planned_on_one_gpu_and_the_plan_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = jobs_by_phase(SLURM + GPUS, tmp_path)
+    assert {phase: job.resources.gpus for phase, job in jobs.items()} == {
+        "trunk": 8, "pretrain": 8, "finetune": 1, "evaluate": 1,
+    }  # fmt: skip
+    assert main(["plan", str(written(tmp_path, SLURM + GPUS)), "--store", str(tmp_path / "store")]) == 0
+    remarks = capsys.readouterr().err
+    assert "finetune works in one process; planned on one GPU: tiny (2 x 4 GPUs)" in remarks
+    assert "evaluate works in one process" in remarks
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ("{nodes: 3, gpus_per_node: 8, gpu_type: a100}", "among 24 processes (nodes 3 x gpus_per_node 8"),
+        ("{nodes: 3}", "among 3 processes (nodes 3,"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_is_refused(resources: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SweepFileError) as caught:
+        planned(tmp_path, f"{SLURM}resources: {{phases: {{trunk: {resources}}}}}\n")
+    assert "trunk: batch_sequences 8 cannot be shared out evenly" in str(caught.value)
+    assert said in str(caught.value)
+    # one machine starts one process
+    assert planned(tmp_path, f"{SMALL}resources: {{phases: {{trunk: {resources}}}}}\n")
+
+
+WRONG = {
+    "unknown": ("settings: {colour: red}", 24, ["settings.colour: is unknown"]),
+    "near miss": ("settings: {compiled: true}", 24, ["did you mean compile?"]),
+    "no choice": ("settings: {parallel: zero}", 24, ["'zero' is not one of the choices; parallel is ddp or fsdp"]),
+    "word for a switch": ("settings: {compile: 1}", 24, ["compile: 1 is neither true nor false"]),
+    "below the least": ("settings: {data_workers: -2}", 24, ["-2 is out of range", "-1 as the device likes it"]),
+    "a relative folder": ("settings: {local_cache: tmp/x}", 24, ["local_cache"]),
+    "empty": ("settings: {compile: }", 24, ["settings.compile: is empty", "true or false"]),
+    "unknown model": ("settings:\n  models:\n    tinny: {compile: true}", 26, ["did you mean tiny?"]),
+    "evaluations": ("settings:\n  phases:\n    evaluate: {compile: true}", 26, ["evaluate: is unknown"]),
+    "images of a trunk": (
+        "settings:\n  phases:\n    trunk: {feature_cache: true}",
+        26,
+        ["settings.phases.trunk.feature_cache: means nothing to a trunk", "pretrain or finetune"],
+    ),
+    "a tracker": ("settings: {trackers: [comet]}", 24, ["'comet'"]),
+    "a tracker alone": ("settings: {trackers: wandb}", 24, ["a list is wanted"]),
+}
+
+
+@pytest.mark.parametrize(("given", "line", "parts"), WRONG.values(), ids=WRONG)
+def test_a_wrong_setting_ends_in_a_clear_line(
+    given: str, line: int, parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, f"{SMALL}{given}\n")
+    assert main(["plan", str(path), "--store", str(tmp_path / "store")]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"sweep plan: {path}:{line}: "), errors
+    assert all(part in errors for part in parts), errors
+    assert len(errors.splitlines()) == 1, errors

@@ -1,8 +1,9 @@
 import pytest
 
 from stages.config import LanguageModel
+from stages.flops import training_flops
 from sweep.catalog import load_catalog
-from sweep.flops import training_flops
+from sweep.measured import Measurement, shape_of
 from sweep.speed import reference_utilisation, speed_of
 
 CATALOG = load_catalog()
@@ -49,9 +50,12 @@ def test_a_gpu_type_without_a_figure_goes_by_its_factor() -> None:
     assert b200.basis == "79m on a100, catalog, times b200's factor 7.2"
 
 
-def test_a_measured_utilisation_goes_before_the_catalog() -> None:
-    speed = speed_of(CATALOG, CATALOG.models["79m"].shape, "a100", name="79m", measured={("79m", "a100"): 0.2})
-    assert (speed.flops_per_second, speed.basis) == (0.2 * 312e12, "measured")
+def test_a_measured_speed_goes_before_the_catalog() -> None:
+    shape = CATALOG.models["79m"].shape
+    measured = {(shape_of(shape), "a100"): Measurement(flops_per_second=6e13, jobs=3)}
+    speed = speed_of(CATALOG, shape, "a100", name="79m", measured=measured)
+    assert (speed.flops_per_second, speed.basis) == (6e13, "measured from 3 jobs")
+    assert speed_of(CATALOG, shape, "h100", name="79m", measured=measured).basis.startswith("79m on a100, catalog")
 
 
 def test_tokens_a_second_go_before_everything() -> None:

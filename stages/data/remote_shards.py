@@ -1,0 +1,213 @@
+"""Shards of an object store, fetched whole into a folder of the node ahead of their use.
+
+The folder may be shared by all processes of a node and by all its jobs: a shard is written beside its place and
+renamed, one process at a time, under a name that holds its version; the oldest beyond a bounded number go. A shard
+that goes while it is open can be read on.
+"""
+
+import fcntl
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stages.data.manifest import MANIFEST, is_plain_name, read_manifest
+from stages.data.remote_store import Version, check_address, open_store
+from stages.data.tar_index import index_tar
+from stages.errors import DataError, StageError
+from stages.files import flush_to_disk, storage_errors
+
+T = TypeVar("T")
+WAITS = (1.0, 4.0, 15.0, 60.0)
+"""Seconds between the tries of something that the network may have broken."""
+SHARDS_KEPT = 64
+"""Of each data set, in the node's folder; more if more are wanted at once."""
+LOCKS = 64
+STALE_SECONDS = 86_400.0
+"""An unfinished download of that age has nobody who writes it."""
+
+
+class RemoteFolder:
+    """A folder of shards with a manifest at an address, or one tar there. Can be pickled."""
+
+    def __init__(self, address: str, cache: Path, waits: Sequence[float] = WAITS) -> None:
+        """`cache`: folder for the copies. DataError if the address is none that can be read."""
+        self.address = check_address(address)
+        parent, _, name = self.address.rpartition("/")
+        self._single = name if name.endswith(".tar") and is_plain_name(name) else ""
+        self._parent = parent if self._single else self.address
+        self._store = open_store(self._parent)
+        self._waits = waits
+        self.copies = cache / hashlib.sha256(self._parent.encode()).hexdigest()[:16]
+        self._kept = SHARDS_KEPT
+        self._versions: dict[str, Version] = {}
+        self._ahead: FetchAhead | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens connections and a thread of its own."""
+        return {**self.__dict__, "_store": None, "_ahead": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._store = open_store(self._parent)
+
+    def __str__(self) -> str:
+        return self.address
+
+    def manifest(self) -> tuple[list[str], list[int]]:
+        """What the manifest says; of a single tar, which is fetched, its headers."""
+        if self._single:
+            return [self._single], [len(index_tar(self.local(self._single)))]
+        return read_manifest(f"{self.address}/{MANIFEST}", self.local(MANIFEST).read_bytes())
+
+    def local(self, name: str, *, wait: bool = True) -> Path:
+        """The copy of a shard, fetched if it is not there; DataError if it cannot be had, or is not what it was.
+
+        Without `wait` a BlockingIOError tells that another process or thread of the node is about it.
+        """
+        version = self._tried(name, lambda: self._store.version(name))
+        if self._versions.setdefault(name, version) != version:
+            raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job anew")
+        path = self.copies / copy_name(name, version)
+        if not path.exists():
+            with storage_errors(self.copies):
+                self.copies.mkdir(parents=True, exist_ok=True)
+            with locked(self.copies, name, wait=wait):
+                if not path.exists():
+                    self._tried(name, lambda: self._fetch(name, version, path))
+                    self._remove_oldest()
+        with suppress(FileNotFoundError):
+            os.utime(path)
+        return path
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Fetches these shards in a thread, one after the other but for those that others of the node fetch."""
+        self._kept = max(SHARDS_KEPT, 2 * len(names))
+        if self._ahead is None:
+            self._ahead = FetchAhead(partial(self.local, wait=False))
+        self._ahead.want(names)
+
+    def _fetch(self, name: str, version: Version, path: Path) -> None:
+        """One try to fetch a shard to `path`."""
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+        with storage_errors(path):
+            try:
+                self._store.download(name, unfinished)
+                if (size := unfinished.stat().st_size) != version.size:
+                    raise OSError(f"{size} bytes of {version.size} came")
+                if (now := self._store.version(name)) != version:
+                    raise DataError(f"{self._parent}/{name}: it changed while it was fetched, from {version} to {now}")
+                flush_to_disk(unfinished)
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+    def _remove_oldest(self) -> None:
+        """Keeps the number of copies bounded."""
+        found = sorted((age(path), path) for path in self.copies.glob("*.tar"))
+        for _, path in found[self._kept :]:
+            path.unlink(missing_ok=True)
+        for path in self.copies.glob(".*.part"):
+            if age(path) > STALE_SECONDS:
+                path.unlink(missing_ok=True)
+
+    def _tried(self, name: str, action: Callable[[], T]) -> T:
+        """Does something over the network, again after a while if it fails; DataError with the last reason."""
+        for wait in (*self._waits, None):
+            try:
+                return action()
+            except (FileNotFoundError, PermissionError) as error:
+                hint = f"; shards of an object store need a {MANIFEST}" if name == MANIFEST else ""
+                raise DataError(f"{self._parent}/{name}: {reason(error)}{hint}") from error
+            except StageError:
+                raise
+            except Exception as error:  # each back end has errors of its own kind
+                if wait is None:
+                    tries = len(self._waits) + 1
+                    raise DataError(f"{self._parent}/{name}: {tries} tries: {reason(error)}") from error
+                time.sleep(wait)
+        raise AssertionError  # the last wait is None
+
+
+class FetchAhead:
+    """A thread that fetches what was asked for last."""
+
+    def __init__(self, fetch: Callable[[str], Path]) -> None:
+        """`fetch`: BlockingIOError if another does it, StageError if it cannot be done."""
+        self._fetch = fetch
+        self._wanted: list[str] = []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="shards ahead", daemon=True).start()
+
+    def want(self, names: Sequence[str]) -> None:
+        """In place of what was wanted before, and has not been begun."""
+        with self._changed:
+            self._wanted = list(names)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted)
+                name = self._wanted.pop(0)
+            try:
+                with suppress(BlockingIOError):
+                    self._fetch(name)
+            except StageError as error:  # who needs the shard will meet it again
+                print(f"fetching ahead: {error}", file=sys.stderr)
+
+
+def copy_name(name: str, version: Version) -> str:
+    """Name of the copy of a shard: another version has another one."""
+    stem, dot, extension = name.rpartition(".")
+    digest = hashlib.sha256(f"{version.size} {version.tag}".encode()).hexdigest()[:16]
+    return f"{stem}-{digest}{dot}{extension}"
+
+
+@contextmanager
+def locked(folder: Path, name: str, *, wait: bool) -> Iterator[None]:
+    """One process of the node, and one thread of it, at a time for each name; BlockingIOError rather than `wait`."""
+    path = folder / f".lock-{zlib.crc32(name.encode()) % LOCKS}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def age(path: Path) -> float:
+    """Seconds since a copy was last opened; of one that another process has just removed, none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def reason(error: Exception) -> str:
+    """An error of a back end on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def cache_folder(given: str, run: Path) -> Path:
+    """`settings.local_cache`, relative to the job's folder; else a folder of this user's own in the temporary one.
+
+    DataError if somebody else has made that: the shards in it would be theirs.
+    """
+    if given:
+        return (run / given).resolve()
+    folder = Path(tempfile.gettempdir()) / f"sweep-shards-{os.getuid()}"
+    with storage_errors(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise DataError(f"{folder}: not a folder that only you can write; set local_cache to one that is")
+    return folder

@@ -1,0 +1,111 @@
+"""Documents one after the other in sequences of fixed length. Nothing here needs torch to be loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from stages.data.sample import NO_LOSS, Document, Integers, Picture
+
+
+class DocumentStream(Protocol):
+    """A stream of documents that knows how far it was read."""
+
+    cursor: int
+
+    def next(self, room: int | None) -> Document | None:
+        """The next document; None, and `cursor` behind it all the same, if it needs more than `room` positions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSequence:
+    """Whole documents one after the other, without padding. Positions of images hold token 0. L positions."""
+
+    source: int
+    tokens: Integers
+    """(L,)"""
+    targets: Integers
+    """(L,): the token that each position is to predict, or NO_LOSS."""
+    documents: Integers
+    """(L,): which document each position belongs to: 0, 1, 2..."""
+    pictures: tuple[Picture, ...] = ()
+    image_starts: tuple[int, ...] = ()
+    """First position of each picture."""
+    image_tokens: int = 0
+    """Positions of all pictures together."""
+    samples: int = 0
+    next_cursor: int = 0
+
+    @property
+    def length(self) -> int:
+        """Positions filled."""
+        return len(self.tokens)
+
+    @property
+    def target_count(self) -> int:
+        """Positions with a loss."""
+        return int(np.count_nonzero(self.targets != NO_LOSS))
+
+
+def join(documents: Sequence[Document], source: int, next_cursor: int = 0) -> PackedSequence:
+    """Whole documents as one sequence."""
+    starts = np.cumsum([0] + [document.length for document in documents])
+    pictured = [(int(start), each) for start, each in zip(starts, documents, strict=False) if each.picture is not None]
+    return PackedSequence(
+        source=source,
+        tokens=np.concatenate([inputs(document) for document in documents]),
+        targets=np.concatenate([targets(document) for document in documents]),
+        documents=np.repeat(np.arange(len(documents)), np.diff(starts)),
+        pictures=tuple(each.picture for _, each in pictured if each.picture is not None),
+        image_starts=tuple(start for start, _ in pictured),
+        image_tokens=sum(document.image_tokens for document in documents),
+        samples=len(documents),
+        next_cursor=next_cursor,
+    )
+
+
+def inputs(document: Document) -> Integers:
+    """The token at each position: 0 at the image's."""
+    tokens = np.asarray(document.tokens, dtype=np.int64)[:-1]
+    return np.concatenate([np.zeros(document.image_tokens, np.int64), tokens]) if document.image_tokens else tokens
+
+
+def targets(document: Document) -> Integers:
+    """The token that each position predicts, or NO_LOSS.
+
+    The last position of an image predicts the first token; without an image the first token is no target.
+    """
+    learned = np.asarray(document.learned, dtype=np.bool_)
+    found = np.asarray(document.tokens, dtype=np.int64)
+    if not learned.all():
+        found = np.where(learned, found, NO_LOSS)
+    if not document.image_tokens:
+        return found[1:]
+    return np.concatenate([np.full(document.image_tokens - 1, NO_LOSS), found])
+
+
+def pack(stream: DocumentStream, length: int, source: int, *, most: int | None = None) -> PackedSequence:
+    """Fills a sequence with whole documents as long as they fit; the one that does not is left for the next sequence.
+
+    A document that is longer than a sequence is cut to it, at its end. `most`: documents of a sequence at most.
+    """
+    documents: list[Document] = []
+    filled, next_cursor = 0, stream.cursor
+    while filled < length and (most is None or len(documents) < most):
+        document = stream.next(length - filled if documents else None)
+        if document is None:
+            break
+        documents.append(cut(document, length))
+        filled += documents[-1].length
+        next_cursor = stream.cursor
+    return join(documents, source, next_cursor)
+
+
+def cut(document: Document, length: int) -> Document:
+    """The beginning of a document, `length` positions at most."""
+    if document.length <= length:
+        return document
+    room = length + 1 - document.image_tokens
+    return Document(document.tokens[:room], document.learned[:room], document.picture, document.image_tokens)

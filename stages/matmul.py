@@ -1,0 +1,89 @@
+"""float32 matrix products on a CPU: oneDNN's instead of torch's, which are MKL's and, on AMD, half as fast.
+
+The mathematics is the same (float32, accumulated in float32); the order of the sums, and so the last bits, differ.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
+
+Matmul = Literal["onednn", "torch"]
+
+
+class Linear(nn.Linear):
+    """A linear layer without bias. `matmul` says whose float32 product it takes on a CPU."""
+
+    matmul: Matmul = "torch"
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.matmul)
+
+
+def choose_matmul(module: nn.Module, matmul: Matmul) -> None:
+    """Sets whose products all `Linear` layers of a module take; without oneDNN's operator torch's remain."""
+    chosen: Matmul = matmul if onednn_is_there() else "torch"
+    for part in module.modules():
+        if isinstance(part, Linear):
+            part.matmul = chosen
+
+
+def onednn_is_there() -> bool:
+    """Whether this build of torch brings oneDNN and the operator that is used here."""
+    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def multiply(a: Tensor, b: Tensor, matmul: Matmul) -> Tensor:
+    """a (N, K) by b (M, K) to (N, M), outside of automatic differentiation."""
+    if matmul == "onednn" and is_plain_float32(a) and is_plain_float32(b):
+        return product(a, b)
+    return F.linear(a, b)
+
+
+def linear(x: Tensor, weight: Tensor, matmul: Matmul) -> Tensor:
+    """x (..., K) by weight (M, K) to (..., M)."""
+    if matmul == "onednn" and is_plain_float32(x) and is_plain_float32(weight):
+        product: Tensor = OneDNNLinear.apply(x, weight)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return product
+    return F.linear(x, weight)
+
+
+def is_plain_float32(x: Tensor) -> bool:
+    """Whether a product of it on this device would be MKL's, in float32."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a (..., K) by b (M, K) to (..., M), by oneDNN. `b` may be a transposed view; of `a` a contiguous copy is made."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    return result
+
+
+class OneDNNLinear(torch.autograd.Function):
+    """`F.linear` without bias and its two gradients by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        of_weight = weight_gradient(gradient.flatten(0, -2), x.flatten(0, -2)) if ctx.needs_input_grad[1] else None
+        return of_x, of_weight
+
+
+def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """gradient (N, M) and x (N, K) to (M, K), contiguous."""
+    if gradient.shape[1] <= x.shape[1]:
+        return product(gradient.t(), x.t())
+    # the first operand is copied in its transposed form: the narrower one costs less
+    return product(x.t(), gradient.t()).t().contiguous()

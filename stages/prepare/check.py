@@ -1,0 +1,136 @@
+"""Looks through data sets before a job does: what it would skip, and what it would refuse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.data.manifest import MANIFEST, read_manifest
+from stages.data.text_tokenizer import TextTokenizer
+from stages.errors import DataError
+from stages.prepare.check_conversations import ConversationPart, check_part, conversation_parts
+from stages.prepare.check_request import CheckRequest, Shard, guessed_kind
+from stages.prepare.check_shard import check_shard
+from stages.prepare.findings import Action, Findings, as_json
+from stages.prepare.pool import results
+from stages.prepare.progress import watching
+from stages.prepare.tar_files import write_manifest
+from stages.prepare.tokenizer_file import LARGEST_ID, tokenizer_file
+
+Part = Shard | ConversationPart
+
+
+@dataclass(slots=True)
+class Report:
+    """One data set's."""
+
+    request: CheckRequest
+    findings: Findings = field(default_factory=Findings)
+
+    def as_json(self) -> dict[str, Any]:
+        return as_json(self.request.name, self.request.kind, self.request.path, self.findings)
+
+
+def check_data_sets(
+    requests: Sequence[CheckRequest], *, workers: int, decode: str = "sample", write_manifests: bool = False
+) -> list[Report]:
+    """The reports, in the order of the requests. `decode`: which images, `all`, `sample` or `none`.
+
+    `write_manifests`: for a folder of tars that lacks one, if all of its tars are whole.
+    """
+    reports: list[Report] = []
+    work: list[tuple[int, Part]] = []
+    for number, request in enumerate(requests):
+        report, parts = begin(request, decode)
+        reports.append(report)
+        work += [(number, part) for part in parts]
+    found: dict[int, Findings] = {}
+    tasks = list(enumerate(part for _, part in work))
+    with watching("checking", len(tasks)) as listener:
+        for (place, _), findings in results(check_numbered, tasks, workers):
+            found[place] = findings
+            listener.advance(1, findings.tokens)
+    for place, (number, _) in enumerate(work):  # in their order, so that the same examples are shown each time
+        reports[number].findings.add(found[place])
+    if write_manifests:
+        for number, report in enumerate(reports):
+            write_missing_manifest(report, [(part, found[i]) for i, (n, part) in enumerate(work) if n == number])
+    return reports
+
+
+def check_numbered(task: tuple[int, Part]) -> Findings:
+    """The findings of one part."""
+    part = task[1]
+    return check_shard(part) if isinstance(part, Shard) else check_part(part)
+
+
+def begin(request: CheckRequest, decode: str) -> tuple[Report, list[Part]]:
+    """What the files as a whole say, and the parts that are to be looked at one by one."""
+    report = Report(request)
+    path = Path(request.path)
+    if request.is_remote:
+        report.findings.note("not looked at", Action.NOTE, f"{request.path}: not a local path; copy it and check that")
+        return report, []
+    try:
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+        report.request = request.model_copy(update={"kind": request.kind or guessed_kind(path)})
+        return report, list(parts_of(report, decode))
+    except DataError as error:
+        report.findings.note("not readable", Action.REFUSE, str(error))
+        return report, []
+
+
+def parts_of(report: Report, decode: str) -> Sequence[Part]:
+    """The parts of a data set; none of a kind that is not looked into."""
+    match report.request.kind:
+        case "text" | "captions":
+            return shards_of(report, decode)
+        case "conversations":
+            return conversation_parts(report.request, decode)
+        case "tokenizer":
+            look_at_tokenizer(report.request)
+    return []
+
+
+def look_at_tokenizer(request: CheckRequest) -> None:
+    """DataError if the tokenizer cannot be read or does not fit the vocabulary."""
+    TextTokenizer(tokenizer_file(Path(request.path)), request.vocabulary or LARGEST_ID)
+
+
+def shards_of(report: Report, decode: str) -> Sequence[Part]:
+    """The tars that the manifest names, or all; DataError for a manifest that is none, or if there are none."""
+    request, folder = report.request, Path(report.request.path)
+    tars = sorted(folder.glob("*.tar")) if folder.is_dir() else [folder]
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        if folder.is_dir() and tars:
+            report.findings.note("no manifest", Action.NOTE, f"{folder}: every start reads all headers")
+        shards = [Shard(request, tar, None, decode) for tar in tars]
+    else:
+        content = manifest.read_bytes()
+        names, counts = read_manifest(str(manifest), content)
+        if content and not content.endswith(b"\n"):
+            report.findings.note("manifest without a last newline", Action.NOTE, f"{manifest}: open_lm drops that line")
+        for tar in (tar for tar in tars if tar.name not in names):
+            report.findings.note("shard not in the manifest", Action.NOTE, f"{tar}: is not used")
+        shards = [Shard(request, folder / name, count, decode) for name, count in zip(names, counts, strict=True)]
+    if not shards:
+        raise DataError(f"{folder}: no shards; a folder of tars, or a tar, is expected")
+    return shards
+
+
+def write_missing_manifest(report: Report, parts: Sequence[tuple[Part, Findings]]) -> None:
+    """Writes a manifest for a folder of whole tars without one; a note says so, or why not."""
+    folder = Path(report.request.path)
+    shards = [(part.path, findings) for part, findings in parts if isinstance(part, Shard)]
+    if not shards or not folder.is_dir() or (folder / MANIFEST).exists():
+        return
+    if torn := [path for path, findings in shards if "torn tar" in findings.problems]:
+        report.findings.note(
+            "manifest not written", Action.NOTE, f"{torn[0]}: is not whole; copy it again, or remove it"
+        )
+        return
+    write_manifest(folder, ((path.stem, findings.samples) for path, findings in shards))
+    del report.findings.problems["no manifest"]
+    report.findings.note("manifest written", Action.NOTE, f"{folder / MANIFEST}: {len(shards)} shards")

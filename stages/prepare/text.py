@@ -1,0 +1,134 @@
+"""Text files to open_lm's token shards: deterministic, in parallel, resumable after a kill at any moment.
+
+All work is done in a hidden folder beside the result, which takes its name when all is there. Each piece and each shard
+is a file that is whole or absent and depends on the inputs and the recipe alone; a second start makes what is missing.
+"""
+
+import fcntl
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.errors import DataError
+from stages.files import flush_to_disk, write_json
+from stages.prepare.bad_lines import EXAMPLES, check_bad_lines
+from stages.prepare.dataset_record import DATASET, dataset_record, matches, versions
+from stages.prepare.inputs import Input, divide
+from stages.prepare.pieces import PieceRecord, PieceTask, make_piece, read_piece_record
+from stages.prepare.pool import results
+from stages.prepare.progress import watching
+from stages.prepare.recipe import Recipe, WorkFolder, difference
+from stages.prepare.shards import ShardRecord, ShardTask, make_shard, read_shard_record
+from stages.prepare.tar_files import write_manifest
+from stages.prepare.token_files import join_ends
+
+
+def prepare_text(out: Path, recipe: Recipe, inputs: Sequence[Input], *, workers: int, bad_limit: int) -> bool:
+    """Makes the data set `out`; False if it is there already.
+
+    DataError: something else is there or in the making, another process makes it, an input is damaged, changes, or has
+    too many bad lines, or all of it is less than one sequence. StorageError: the disk is full.
+    """
+    out = out.resolve()
+    settings = recipe.settings(inputs)
+    folder = WorkFolder(out.with_name(f".{out.name}.unfinished"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(out):
+        if matches(out, settings):
+            shutil.rmtree(folder.root, ignore_errors=True)
+            return False
+        _begin(folder, {**settings, "made_with": versions()})
+        records = _first_pass(recipe, folder, inputs, workers, bad_limit)
+        counts, dropped = join_ends(recipe, folder, records)
+        if not sum(counts):
+            raise DataError(f"the whole input is {dropped} tokens; one sequence is {recipe.sequence_tokens}")
+        shards = _second_pass(recipe, folder, sum(counts), workers)
+        write_manifest(folder.result, ((f"shard-{number:06d}", shard.sequences) for number, shard in enumerate(shards)))
+        write_json(folder.result / DATASET, dataset_record(settings, records, shards, dropped))
+        flush_to_disk(folder.result)
+        folder.result.rename(out)
+        flush_to_disk(out.parent)
+        shutil.rmtree(folder.root)
+    return True
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    lock = out.with_name(f".{out.name}.lock")
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{out}: another process is making it; wait for that, or end it") from None
+        yield
+        lock.unlink()
+
+
+def _begin(folder: WorkFolder, settings: dict[str, object]) -> None:
+    """A folder to work in: what an interrupted run with the same settings left, or a new one."""
+    if folder.plan.exists():
+        before = json.loads(folder.plan.read_bytes())
+        if changed := difference(before, settings):
+            raise DataError(f"{folder.root}: begun with other settings: {changed}; remove it, or give another --out")
+    for name in ("pieces", "shards", "result"):
+        (folder.root / name).mkdir(parents=True, exist_ok=True)
+    for leftover in folder.root.rglob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
+    if not folder.plan.exists():
+        write_json(folder.plan, settings)
+
+
+def _first_pass(
+    recipe: Recipe, folder: WorkFolder, inputs: Sequence[Input], workers: int, bad_limit: int
+) -> list[PieceRecord]:
+    """Tokens of all pieces; tells of bad lines."""
+    pieces = divide(inputs, recipe.txt, recipe.piece_bytes)
+    records: dict[int, PieceRecord] = {}
+    for number in range(len(pieces)):
+        if record := read_piece_record(folder, number, recipe):
+            records[number] = record
+    sizes = [sum(span.size for span in piece) for piece in pieces]
+    tasks = [
+        PieceTask(recipe, folder, number, piece, bad_limit)
+        for number, piece in enumerate(pieces)
+        if number not in records
+    ]
+    with watching("tokenizing", sum(sizes), done=sum(sizes[number] for number in records)) as listener:
+        for task, record in results(make_piece, tasks, workers):
+            records[task.number] = record
+            listener.advance(sizes[task.number], record.tokens)
+            _check_bad_lines(records, bad_limit)
+    ordered = [records[number] for number in range(len(pieces))]
+    _tell_bad_lines(ordered)
+    return ordered
+
+
+def _check_bad_lines(records: dict[int, PieceRecord], limit: int) -> None:
+    examples = [example for record in records.values() for example in record.bad_examples]
+    check_bad_lines(sum(record.bad for record in records.values()), limit, examples)
+
+
+def _tell_bad_lines(records: Sequence[PieceRecord]) -> None:
+    examples = [example for record in records for example in record.bad_examples][:EXAMPLES]
+    for example in examples:
+        print(f"left out: {example}", file=sys.stderr)
+    if (more := sum(record.bad for record in records) - len(examples)) > 0:
+        print(f"left out: {more} more bad lines", file=sys.stderr)
+
+
+def _second_pass(recipe: Recipe, folder: WorkFolder, sequences: int, workers: int) -> list[ShardRecord]:
+    """All shards."""
+    count = -(-sequences // recipe.shard_sequences)
+    records: dict[int, ShardRecord] = {}
+    for number in range(count):
+        if record := read_shard_record(folder, number):
+            records[number] = record
+    tasks = [ShardTask(recipe, folder, number, sequences) for number in range(count) if number not in records]
+    with watching("writing shards", count, done=len(records)) as listener:
+        for task, record in results(make_shard, tasks, workers):
+            records[task.number] = record
+            listener.advance(1)
+    return [records[number] for number in range(count)]

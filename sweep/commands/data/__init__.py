@@ -1,0 +1,36 @@
+"""`sweep data`: makes and checks training data. All work is done in processes of their own (`python -m stages...`)."""
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+HELP = "make training data, or check it before a sweep does"
+PARTS = ("demo", "text", "check")
+"""`sweep data NAME` is the module of that name here: HELP, add_arguments(parser), run(options)."""
+
+EPILOG = """example:
+  sweep data demo                                       the demo's data set
+  sweep data text corpus/ --tokenizer tokenizer.json --out data/corpus
+  sweep data check manifests/demo.yaml                  all data of a sweep file
+
+`sweep data NAME --help` says more of each; docs/data.md describes the formats."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    parts = parser.add_subparsers(dest="part", metavar="NAME", title="names", required=True)
+    for name in PARTS:
+        module = import_module(f"{__name__}.{name}")
+        part = parts.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        # the command's own option, which may also stand behind the name
+        part.add_argument("--store", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="as of sweep data")
+        module.add_arguments(part)
+
+
+def run(options: argparse.Namespace) -> int:
+    return int(import_module(f"{__name__}.{options.part}").run(options))

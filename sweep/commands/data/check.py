@@ -1,0 +1,77 @@
+"""`sweep data check`: what a job would skip or refuse (`python -m stages.prepare check`)."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sweep.arguments import positive
+
+HELP = "look through training data for what a job would skip or refuse"
+NEEDED = {
+    "PIL": "pillow", "tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "torch": "torch",
+}  # fmt: skip
+EPILOG = """example:
+  sweep data check manifests/paper.yaml
+  sweep data check data/dclm --context 2048 --vocabulary 50432
+  sweep data check data/datacomp --field caption --decode all --json
+
+Exit code 1 if anything would be skipped or refused."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a folder of tars, a tar, a conversations file, or a sweep file (.yaml)",
+    )
+    parser.add_argument("--kind", choices=("text", "captions", "conversations"), help="(default: by the files)")
+    parser.add_argument("--field", default="", metavar="NAME", help="where captions stand: txt, or a key of the JSON")
+    parser.add_argument("--context", type=positive, metavar="N", help="tokens of a sequence that a job will ask for")
+    parser.add_argument("--vocabulary", type=positive, metavar="N", help="of the model: ids lie below it")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="to count the tokens of captions and conversations"
+    )
+    parser.add_argument(
+        "--decode",
+        choices=("all", "sample", "none"),
+        default="sample",
+        help="which images are decoded; sample: one in 16 (default: sample)",
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument(
+        "--write-manifest", action="store_true", help="write manifest.jsonl for a folder of whole tars that has none"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/data.md)")
+    parser.epilog = EPILOG
+
+
+def run(options: argparse.Namespace) -> int:
+    from sweep.commands.data.process import check_installed, prepare
+    from sweep.data_requests import requests_of
+    from sweep.errors import SweepError
+
+    check_installed("checking", NEEDED)
+    requests = [request for path in options.paths for request in requests_of(path, options)]
+    words = ["check", f"--decode={options.decode}"]
+    words += [f"--workers={options.workers}"] if options.workers else []
+    words += ["--write-manifest"] if options.write_manifest else []
+    finished = prepare(words, given=json.dumps(requests))
+    try:
+        reports = json.loads(finished.stdout)
+    except ValueError:
+        raise SweepError("the check ended without a report; what it said stands above") from None
+    show(options, reports)
+    return 1 if finished.returncode else 0
+
+
+def show(options: argparse.Namespace, reports: list[dict[str, object]]) -> None:
+    """The reports on stdout, a summary on stderr."""
+    from sweep.data_report import report_table, verdict
+
+    if options.json:
+        print(json.dumps({"format": 1, "data": reports}, indent=1))
+    else:
+        print("\n".join(report_table(reports)))
+    print(verdict(reports), file=sys.stderr)

@@ -1,0 +1,31 @@
+"""Programs of the stages, started in a process of their own: the command line itself never loads torch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+
+from sweep.errors import SweepError
+
+
+def run_module(
+    module: str, arguments: Sequence[str], *, given: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """`python -m MODULE ARGUMENTS`; its stderr is ours, and its stdout too unless it is `given` something on stdin."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, check=False, input=given, stdout=subprocess.PIPE if given is not None else None, text=True
+    )
+
+
+def prepare(arguments: Sequence[str], *, given: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """`python -m stages.prepare`, which ends when this process does."""
+    return run_module("stages.prepare", ["--parent", str(os.getpid()), *arguments], given=given)
+
+
+def check_installed(what: str, needed: Mapping[str, str]) -> None:
+    """SweepError if modules are missing; `needed` maps them to the packages that hold them."""
+    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    if missing:
+        raise SweepError(f"{what} needs {', '.join(missing)}; install the project with its extra `train`")

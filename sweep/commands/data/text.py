@@ -1,0 +1,83 @@
+"""`sweep data text`: text files to token shards (`python -m stages.prepare text`)."""
+
+import argparse
+from pathlib import Path
+
+from sweep.arguments import count, positive
+
+HELP = "tokenize text files into the token shards that pre-training reads"
+NEEDED = {"tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "zstandard": "zstandard"}
+EPILOG = """example:
+  sweep data text corpus/ more.jsonl.zst --tokenizer tokenizer.json --out data/corpus --context 2048
+
+The result depends on the inputs and the options alone, not on --workers. A run that was interrupted goes on when the
+same command is given again, and gives the same bytes."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        type=Path,
+        nargs="+",
+        metavar="INPUT",
+        help=".jsonl, .json or .txt (also .gz, .zst), .parquet, or folders of them",
+    )
+    parser.add_argument("--tokenizer", type=Path, required=True, metavar="FILE", help="a tokenizer.json, or its folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; kept if complete")
+    parser.add_argument(
+        "--context", type=positive, default=2_048, metavar="N", help="tokens of a sequence (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--field", default="text", metavar="NAME", help="JSON key or column with the text (default: text)"
+    )
+    parser.add_argument(
+        "--txt",
+        choices=("file", "blank-line", "line"),
+        default="file",
+        help="what a document of a .txt file is: the file, lines up to a blank one, or a line (default: file)",
+    )
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the sequences' order (default: 0)")
+    parser.add_argument(
+        "--shard-sequences",
+        type=positive,
+        default=2_048,
+        metavar="N",
+        help="sequences of a shard (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vocabulary", type=positive, metavar="N", help="of the model: refuse a tokenizer with ids from N on"
+    )
+    parser.add_argument(
+        "--end-of-text", default="", metavar="TOKEN", help="what ends a document (default: <|endoftext|>...)"
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument(
+        "--bad-limit",
+        type=count,
+        default=100,
+        metavar="N",
+        help="lines without text to leave out (default: %(default)s)",
+    )
+    parser.epilog = EPILOG
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the folder once it is complete."""
+    from sweep.commands.data.process import check_installed, prepare
+
+    check_installed("tokenizing", NEEDED)
+    finished = prepare(["text", *words(options), "--", *map(str, options.inputs)])
+    if finished.returncode == 0:
+        print(options.out)
+    return 1 if finished.returncode else 0
+
+
+def words(options: argparse.Namespace) -> list[str]:
+    """The options as `python -m stages.prepare text` takes them; what was not given keeps its default there."""
+    names = (
+        "tokenizer", "out", "context", "field", "txt", "seed", "shard_sequences", "vocabulary", "end_of_text",
+        "workers", "bad_limit",
+    )  # fmt: skip
+    given = {name: getattr(options, name) for name in names}
+    # with an equals sign a value may begin with a dash
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
