@@ -9,6 +9,7 @@ each other's memory directly.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -39,6 +40,19 @@ def set_rendezvous() -> None:
     from submitit.helpers import TorchDistributedEnvironment
 
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    os.environ["MASTER_ADDR"] = reachable(os.environ["MASTER_ADDR"], os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))
+
+
+def reachable(name: str, address: str) -> str:
+    """`name`, the first node's, if it can be looked up here; else `address`, of the node that srun was called on.
+
+    Slurm's name of a node need not be known to DNS (NodeAddr, slurm.conf(5)); our srun runs on the first node.
+    """
+    try:
+        socket.getaddrinfo(name, None)
+    except socket.gaierror:
+        return address or name
+    return name
 
 
 if __name__ == "__main__":

@@ -66,9 +66,8 @@ class Training:
         finally:
             self.writer.close()
             self.log.close()
-            if (
-                not failed or self.world.size == 1
-            ):  # a thread that waits for a rank which is gone would hold this one up
+            # after a failure among several, a thread that waits for a rank which is gone would hold this one up
+            if not failed or self.world.size == 1:
                 state.batches.close()
         return state.step == self.last_step
 

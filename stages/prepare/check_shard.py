@@ -40,11 +40,12 @@ def check_shard(shard: Shard) -> Findings:
 
 
 def check_count(findings: Findings, shard: Shard, count: int) -> None:
-    """The manifest's count against the tar's."""
-    if shard.expected not in {None, count}:
-        findings.note(
-            "wrong count", Action.REFUSE, f"{shard.path.name}: {count} samples; the manifest says {shard.expected}"
-        )
+    """The manifest's count against the tar's: a job passes over what is not there and never meets what is too much."""
+    said = f"{shard.path.name}: {count} samples; the manifest says {shard.expected}"
+    if shard.expected is not None and not count:
+        findings.note("empty shard", Action.REFUSE, said)
+    elif shard.expected not in {None, count}:
+        findings.note("wrong count", Action.NOTE, said)
 
 
 def check_samples(findings: Findings, shard: Shard, opened: OpenShard) -> None:

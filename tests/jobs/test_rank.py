@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jobs.rank import main
+from jobs.rank import main, reachable
 from tests.jobs import toy
 
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
@@ -81,3 +81,13 @@ def test_outside_srun_and_without_such_a_program_it_says_so() -> None:
     missing = rank("/no/such/program", **STEP)
     assert missing.returncode == 78
     assert "cannot run /no/such/program" in missing.stderr
+
+
+def test_a_node_whose_name_cannot_be_looked_up_is_reached_by_its_address() -> None:
+    assert reachable("localhost", "192.0.2.7") == "localhost"
+    assert reachable("no-such-node.invalid", "192.0.2.7") == "192.0.2.7"
+    assert reachable("no-such-node.invalid", "") == "no-such-node.invalid"
+    seen = json.loads(
+        rank(sys.executable, "-S", "-c", SHOW, **{**STEP, "SLURM_LAUNCH_NODE_IPADDR": "192.0.2.7"}).stdout
+    )
+    assert seen[1]["MASTER_ADDR"] == "192.0.2.7"

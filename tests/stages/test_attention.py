@@ -67,11 +67,11 @@ def test_whole_attention_in_bfloat16_is_as_near_to_the_exact_one_as_the_fused_ke
     assert mask is None or isinstance(mask, Tensor)
 
     def figures(whole: bool, dtype: torch.dtype) -> list[Tensor]:
-        given = [x.to(dtype).requires_grad_() for x in inputs]
+        given = q, k, v = [x.to(dtype).requires_grad_() for x in inputs]
         if whole:
-            attended = whole_attention(*given, mask)
+            attended = whole_attention(q, k, v, mask)
         else:
-            attended = F.scaled_dot_product_attention(*given, attn_mask=mask, is_causal=mask is None)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return [attended.detach(), *torch.autograd.grad(attended, given, gradient.to(dtype))]
 
     exact = figures(False, torch.float64)
