@@ -66,7 +66,7 @@ def assert_like(job: JobFile, one: JobFile) -> None:
     assert result_of(job)["loss"] == pytest.approx(result_of(one)["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("parallel", "ranks"), [("ddp", 2), ("fsdp", 4)])
+@pytest.mark.parametrize(("parallel", "ranks"), [("ddp", 2), ("ddp", 4), ("fsdp", 2), ("fsdp", 4)])
 def test_several_processes_do_what_one_does(
     world: World, server: RankServer, alone: JobFile, parallel: str, ranks: int
 ) -> None:
