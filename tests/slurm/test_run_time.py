@@ -14,6 +14,7 @@ from jobs.fence import Holder, claim, newest
 from jobs.job import Job, Resources
 from jobs.outcomes import Outcome, read_outcomes
 from jobs.processes import attempt_members
+from jobs.rank import reachable
 from jobs.records import FailureClass
 from jobs.results_check import check_result
 from jobs.slurm.batch import Batch, new_name
@@ -186,11 +187,12 @@ def test_ranks_on_two_nodes_find_each_other(send: Callable[..., Sent]) -> None:
     wait_for("the job", sent.is_done, seconds=60)
     (only,) = sent.outcomes
     lines = sorted(line.split() for line in only.paths.log.read_text().splitlines() if line.startswith("here"))
+    first = reachable("n2", "127.0.0.1")  # the nodes' names are the cluster's alone
     assert lines == [
-        ["here", "0", "4", "0", "2", "n2", "n2", "0,1"],
-        ["here", "1", "4", "1", "2", "n2", "n2", "0,1"],
-        ["here", "2", "4", "0", "2", "n2", "n4", "0,1"],
-        ["here", "3", "4", "1", "2", "n2", "n4", "0,1"],
+        ["here", "0", "4", "0", "2", first, "n2", "0,1"],
+        ["here", "1", "4", "1", "2", first, "n2", "0,1"],
+        ["here", "2", "4", "0", "2", first, "n4", "0,1"],
+        ["here", "3", "4", "1", "2", first, "n4", "0,1"],
     ]
 
 
