@@ -27,14 +27,16 @@ def build_together(
     What `build` raises here is raised, after the other ranks were told; there it is an OtherRankError. ClosedError if a
     rank has closed its batches.
     """
+    status = FAILED
     try:
         built = build(own)
+        status = BUILT
     except ClosedError:
-        peers.gather(np.array([CLOSED], dtype=np.int64))
+        status = CLOSED
         raise
-    except Exception:
-        peers.gather(np.array([FAILED], dtype=np.int64))
-        raise
+    finally:
+        if status != BUILT:
+            peers.gather(np.array([status], dtype=np.int64))
     numbers = [BUILT, *(number for each in built for number in each.counts.numbers())]
     gathered = peers.gather(np.array(numbers, dtype=np.int64))
     said = [int(given[0]) for given in gathered]

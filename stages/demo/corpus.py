@@ -2,12 +2,10 @@
 
 import gzip
 import hashlib
-import io
 import json
 import math
 import random
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.demo.prose import Document
+from stages.prepare.tar_files import write_manifest, write_tar
 
 VOCABULARY = 2_048
 END_OF_TEXT = "<|endoftext|>"
@@ -64,30 +63,14 @@ def write_token_shards(folder: Path, documents: Sequence[Document], tokenizer: T
     order = rng.sample(documents, len(documents))
     lines = _lines(_token_stream(order, tokenizer))
     shards: dict[str, int] = {}
+    folder.mkdir(parents=True, exist_ok=True)
     while batch := list(islice(lines, SEQUENCES_PER_SHARD)):
         name = f"shard-{len(shards):06d}"
         members = ((f"{index:06d}.json.gz", _gzipped(line)) for index, line in enumerate(batch))
         write_tar(folder / f"{name}.tar", members)
         shards[name] = len(batch)
-    write_manifest(folder, shards)
+    write_manifest(folder, shards.items())
     return sum(shards.values())
-
-
-def write_manifest(folder: Path, shards: Mapping[str, int]) -> None:
-    """open_lm's manifest.jsonl: each shard's name and its number of samples."""
-    (folder / "manifest.jsonl").write_text(
-        "".join(f"{json.dumps({'shard': name, 'num_sequences': size})}\n" for name, size in shards.items())
-    )
-
-
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """A plain tar with nothing of this machine or moment in it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in members:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
 
 
 def cloze_rows(documents: Sequence[Document], rng: random.Random) -> list[dict[str, object]]:

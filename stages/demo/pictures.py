@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.demo.corpus import write_manifest, write_tar
 from stages.demo.draw import draw_scene, png_bytes
 from stages.demo.language import KINDS, dense_caption, kinds_of_questions, question, raw_caption
 from stages.demo.world import Scene, Split, random_scene
+from stages.prepare.tar_files import write_manifest, write_tar
 
 IMAGES_PER_SHARD = 500
 
@@ -48,12 +48,13 @@ def write_captions(folder: Path, count: int, rng: random.Random) -> list[str]:
     """
     shards: dict[str, int] = {}
     said: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, count, IMAGES_PER_SHARD):
         size = min(IMAGES_PER_SHARD, count - start)
         name = f"shard-{len(shards):06d}"
         write_tar(folder / f"{name}.tar", _caption_members(start, size, rng, said))
         shards[name] = size
-    write_manifest(folder, shards)
+    write_manifest(folder, shards.items())
     return said
 
 

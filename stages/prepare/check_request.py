@@ -10,8 +10,6 @@ from stages.data.conversations import conversation_file
 from stages.data.tar_index import index_tar
 from stages.errors import ConfigError, DataError
 
-CHECKED_KINDS = ("text", "captions", "conversations")
-
 
 class CheckRequest(BaseModel):
     """One data set. What is empty or 0 is unknown, and what depends on it is not looked at."""

@@ -24,7 +24,7 @@ from sweep.manifest import read_manifest, write_manifest
 from sweep.results.evidence import gather
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
-from tests.slurm.lab import Lab
+from tests.slurm.lab import Lab, LabError
 from tests.slurm.lab.processes import wait_for
 
 PATIENCE = "call=20 submit=20 doubt=8 absent=4 look_again=1 cache=0 pace=0"
@@ -106,7 +106,10 @@ class ToySweep:
             reports.append(self.tick())
             return ready(reports[-1])
 
-        wait_for("ticks to come to an end", done, seconds=seconds, every=0.3)
+        try:
+            wait_for("ticks to come to an end", done, seconds=seconds, every=0.3)
+        except LabError as error:
+            raise LabError(f"{error}; {len(reports)} ticks, the last one told: {reports[-1]}") from error
         return reports
 
     def finish(self, seconds: float = 60) -> list[Mapping[str, Any]]:

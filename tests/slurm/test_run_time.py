@@ -153,7 +153,7 @@ def test_a_preempted_job_that_gets_no_user_signal_goes_on_from_its_checkpoint(
     assert first.end is not None
     assert first.end.stop_signal == "SIGTERM"
     assert second.start.checkpoint_step == first.end.checkpoint_step > 5
-    assert sent.history() == ["PREEMPTED", "COMPLETED"]
+    wait_for("sacct to tell of the end", lambda: sent.history() == ["PREEMPTED", "COMPLETED"], seconds=15)
 
 
 def test_of_two_live_copies_after_a_node_was_lost_only_the_newer_writes(send: Callable[..., Sent], slurm: Lab) -> None:

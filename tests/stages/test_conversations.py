@@ -8,16 +8,16 @@ import pytest
 
 from stages.data.conversations import Conversations
 from stages.data.images import PictureReader
-from stages.data.sample import BadSampleError, Document, Source
+from stages.data.sample import BadSampleError
 from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
 from stages.errors import DataError
-from stages.transforms import ImageTransform
 from tests.stages.training_case import (
     COLOURS,
     World,
     conversation,
+    document_of,
     make_world,
+    picture_reader,
     png,
     write_conversations,
     write_tar,
@@ -37,18 +37,6 @@ def tokenizer(world: World) -> TextTokenizer:
 @pytest.fixture
 def images() -> PictureReader:
     return picture_reader()
-
-
-def picture_reader() -> PictureReader:
-    spec = encoder_spec("patches-16-32")
-    return PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None)
-
-
-def document_of(source: Source, index: int, position: int = 0) -> Document:
-    """A document for which there is room."""
-    document = source.document(index, position)
-    assert document is not None
-    return document
 
 
 def open_conversations(path: Path, tokenizer: TextTokenizer, images: PictureReader, length: int = 64) -> Conversations:

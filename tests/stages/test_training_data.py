@@ -18,13 +18,13 @@ from stages.data.sequence import join
 from stages.data.tar_shards import TarShards
 from stages.data.text import TokenShards
 from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
 from stages.errors import DataError
-from stages.transforms import ImageTransform
 from tests.stages.training_case import (
     CONTEXT,
     World,
+    document_of,
     make_world,
+    picture_reader,
     png,
     write_tar,
     write_text,
@@ -44,18 +44,6 @@ def tokenizer(world: World) -> TextTokenizer:
 @pytest.fixture
 def images() -> PictureReader:
     return picture_reader()
-
-
-def picture_reader() -> PictureReader:
-    spec = encoder_spec("patches-16-32")
-    return PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None)
-
-
-def document_of(source: Source, index: int, position: int = 0) -> Document:
-    """A document for which there is room."""
-    document = source.document(index, position)
-    assert document is not None
-    return document
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1000, 4097])

@@ -17,9 +17,13 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.checkpoint import newest_checkpoint
+from stages.data.images import PictureReader
+from stages.data.sample import Document, Source
+from stages.encoders import encoder_spec
 from stages.job_file import JobFile, read_job
 from stages.registry import load_stage
 from stages.stop import StopFlag
+from stages.transforms import ImageTransform
 
 CONTEXT = 32
 MODEL = {"d_model": 32, "layers": 2, "heads": 2, "vocabulary": 300}
@@ -125,6 +129,18 @@ def make_world(root: Path) -> World:
     write_captions(world.data / "captions", 24)
     write_conversations(world.data / "conversations", 10)
     return world
+
+
+def picture_reader() -> PictureReader:
+    spec = encoder_spec("patches-16-32")
+    return PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None)
+
+
+def document_of(source: Source, index: int, position: int = 0) -> Document:
+    """A document for which there is room."""
+    document = source.document(index, position)
+    assert document is not None
+    return document
 
 
 def write_tokenizer(path: Path) -> None:
