@@ -41,6 +41,9 @@ def main() -> int:
         note(event="left", child=subprocess.Popen(["sleep", "300"], close_fds=False).pid)
     while step < CONFIG["steps"] and not stops:
         fail_if_told(step)
+        wait_at_gate(step)
+        if stops:
+            break
         step, value = step + 1, digest(f"{SPEC['key']}:{value}:{step + 1}")
         note(event="step", step=step)
         time.sleep(CONFIG.get("step_seconds", 0.0))
@@ -104,6 +107,12 @@ def save(step: int, value: str) -> None:
     line = {"step": step, "total_steps": CONFIG["steps"], "loss": 1.0, "tokens": step, "time": time.time()}
     with (RUN / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def wait_at_gate(step: int) -> None:
+    """At step `gate_at` it stays until the file `gate_open` is there or it is stopped, however slow the machine."""
+    while step == CONFIG.get("gate_at") and not stops and not (RUN / "gate_open").exists():
+        time.sleep(0.02)
 
 
 def fail_if_told(step: int) -> None:

@@ -113,6 +113,11 @@ def run_of(store: Store, job: Job) -> RunPaths:
     return store.run(job.stage, job.key)
 
 
+def open_gate(store: Store, job: Job) -> None:
+    """Lets a job go on that waits at its `gate_at`, or will."""
+    (run_of(store, job).root / "gate_open").touch()
+
+
 def executions(store: Store, job: Job) -> list[dict[str, Any]]:
     """What the stage's own log says, oldest first."""
     path = run_of(store, job).root / "executions.jsonl"

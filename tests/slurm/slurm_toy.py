@@ -151,6 +151,10 @@ class ToySweep:
         """How often the stage began, stepped, completed..."""
         return Counter(line["event"] for line in toy.executions(self.store, self.by_key[key]))
 
+    def open_gate(self, key: str) -> None:
+        """Lets a job go on that waits at its `gate_at`, or will."""
+        toy.open_gate(self.store, self.by_key[key])
+
     def began(self, key: str) -> bool:
         return self.executions(key)["begin"] > 0
 

@@ -19,7 +19,7 @@ from tests.slurm.lab.processes import wait_for
 from tests.slurm.slurm_toy import ToySweep
 
 GPUS = Resources(gpus_per_node=2, gpu_type="a100", memory_gib=0.25, time_minutes=10, options={"qos": "low"})
-LONG: dict[str, Any] = {"resources": GPUS, "steps": 60, "step_seconds": 0.2}
+LONG: dict[str, Any] = {"resources": GPUS, "steps": 30, "step_seconds": 0.2, "gate_at": 10}
 FIRST_RANK_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("first_rank_stage.py")))
 SHORT: dict[str, Any] = {"resources": GPUS, "steps": 2}
 
@@ -85,16 +85,19 @@ def go_through_it(toys: ToySweep) -> None:
     assert told.code == 0, told.err
     requeued = running(toys, "requeued")
     slurm.output("scontrol", "requeue", requeued)
+    toys.open_gate("requeued")
     slurm.wait_job(requeued, "PENDING")  # its node must not go down while it ends there: it would be launched twice
     unlucky = running(toys, "unlucky")
     slurm.set_node_state(slurm.output("squeue", "-h", "-r", "-o", "%N", "-j", unlucky), "down")
     wait_for("the unlucky job to have lost its node", lambda: "NODE_FAIL" in words_by_sacct(slurm, unlucky), seconds=30)
+    toys.open_gate("unlucky")
     slurm.wait_ready()
     preempted = running(toys, "preempted")
     time.sleep(1.5)  # so that there is something to keep
     high = ("--qos=high", "--nodes=4", "--exclusive", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 1")
     slurm.output("sbatch", *high)
     wait_for("the preemption", lambda: "PREEMPTED" in words_by_sacct(slurm, preempted), seconds=30)
+    toys.open_gate("preempted")
     toys.ticks_until(lambda report: report["states"]["done"] == len(toys.jobs) - 1, seconds=120)
     wait_for("sacct to have heard of every end", lambda: settled(toys), seconds=30)
     words = {key: words_by_sacct(slurm, toys.ids()[key][0]) for key in ("requeued", "unlucky", "preempted")}

@@ -212,13 +212,14 @@ def test_toil_5452_one_bad_node_does_not_eat_all_retries(
 
 def test_requeued_gpu_time_does_not_vanish(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Resources(gpus_per_node=4, gpu_type="a100")
-    job = toy.toy_job("only", steps=40, step_seconds=0.1, resources=asked)
+    job = toy.toy_job("only", steps=25, step_seconds=0.1, gate_at=20, resources=asked)
     toys = ToySweep(slurm, tmp_path, [job], monkeypatch)
     toys.sent()
     [task] = toys.ids()["only"]
     wait_for("two seconds of work", lambda: toys.executions("only")["step"] >= 20, seconds=30)
     slurm.output("scontrol", "requeue", task)
     slurm.wait_job(task, "PENDING")
+    toys.open_gate("only")
     slurm.output("scontrol", "update", f"jobid={task}", "starttime=now")
     toys.finish()
     rows = ["sacct", "-X", "-n", "-P", "-j", task, "-o", "State,ElapsedRaw"]

@@ -142,10 +142,12 @@ def test_a_job_that_meets_its_time_limit_saves_and_goes_on_until_it_is_done(send
 def test_a_preempted_job_that_gets_no_user_signal_goes_on_from_its_checkpoint(
     send: Callable[..., Sent], slurm: Lab
 ) -> None:
-    steps = 150
-    sent = send("--qos=low", resources=Resources(time_minutes=5, memory_gib=0.5), steps=steps, step_seconds=0.05)
+    steps = 50
+    sent = send("--qos=low", resources=Resources(time_minutes=5, memory_gib=0.5), steps=steps, gate_at=20)
     wait_for("some steps", lambda: sent.saved_steps > 5, seconds=30)
     slurm.output("sbatch", "--qos=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    wait_for("the preemption", lambda: sent.state != "RUNNING")
+    toy.open_gate(sent.store, sent.job)
     wait_for("the job", sent.is_done, seconds=90)
     assert_exact(sent, steps)
     first, second = sent.outcomes

@@ -27,13 +27,14 @@ def assert_left_alone(toys: ToySweep) -> None:
 def test_a_running_job_that_a_person_cancelled_stays_out_until_it_is_resumed(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toys = ToySweep(slurm, tmp_path, [toy.toy_job("k", steps=40, step_seconds=0.1)], monkeypatch)
+    toys = ToySweep(slurm, tmp_path, [toy.toy_job("k", gate_at=2)], monkeypatch)
     toys.sent()
     wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
     slurm.output("scancel", toys.ids()["k"][0])
     toys.ticks_until(lambda report: report["states"]["failed"] == 1)
     assert_left_alone(toys)
     assert trouble(toys)["k"].startswith("cancelled with scancel by uid ")
+    toys.open_gate("k")
     assert toys.sweep("resume").code == 0
     toys.finish()
     toys.assert_as_undisturbed()
@@ -43,10 +44,12 @@ def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children = [toy.toy_job(cell, "trunk", cells=[cell]) for cell in ("a", "b")]
-    trunk = toy.toy_job("trunk", phase="trunk", steps=20, step_seconds=0.1)
+    trunk = toy.toy_job("trunk", phase="trunk", gate_at=2)
     toys = ToySweep(slurm, tmp_path, [trunk, *children], monkeypatch)
     toys.sent()
     slurm.output("scancel", toys.ids()["a"][0].partition("_")[0])
+    wait_for("the trunk to be at work", lambda: toys.began("trunk"))
+    toys.open_gate("trunk")
     toys.ticks_until(lambda report: (report["states"]["done"], report["states"]["failed"]) == (1, 2))
     assert_left_alone(toys)
     assert {message[:27] for message in trouble(toys).values()} == {"cancelled with scancel by u"}
