@@ -55,6 +55,20 @@ class SlurmClient:
             return Answer(problem=output.problem or doubt.strip())
         return read_queue(output.text)
 
+    def remembered(self, ids: Collection[str]) -> Answer[QueueRow]:
+        """What the controller still knows (for MinJobAge seconds after its end) of these array tasks, ended or not."""
+        rows: list[QueueRow] = []
+        for word in joined({each.partition("_")[0] for each in ids}):
+            what = (f"--jobs={word}", "--states=all", f"--format={FORMAT}")
+            output = self.run("squeue", "--array", "--noheader", "--all", *what)
+            if NOT_THERE_ANY_MORE[0] in output.errors:
+                continue
+            answer: Answer[QueueRow] = Answer(problem=output.problem) if output.problem else read_queue(output.text)
+            if not answer.ok:
+                return answer
+            rows += (row for row in answer.rows if row.id in ids)
+        return Answer(rows=tuple(rows))
+
     def accounting(self, ids: Collection[str], since: float) -> Answer[AccountRow]:
         """All executions of these jobs (123, 123_4; of an array's id all its tasks) since then (Unix seconds)."""
         return self._accounting("--jobs", ids, since)

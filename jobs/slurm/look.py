@@ -15,6 +15,7 @@ from jobs.slurm.observe import Seen, observe
 from jobs.slurm.patience import Patience
 from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
 from jobs.slurm.script import tasks_in_script
+from jobs.slurm.states import is_over
 from jobs.store import Store
 
 
@@ -46,13 +47,15 @@ def ask(client: SlurmClient, notes: Notes, *, settled_too: bool = False) -> Answ
 
     `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd rewrites rows that were final before.
 
-    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue.
+    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue. A second squeue,
+    only where a job has left the queue and sacct does not tell of its end yet.
     """
     moment = time.time()
     batches = list(notes.batches.values()) if settled_too else notes.open_batches()
     ids = [batch.id for batch in batches if batch.id]
     since = min((batch.intended_at for batch in batches), default=0.0)
     queue, accounting = client.ask(users_of(notes), ids, since)
+    queue = with_remembered(client, notes, queue, accounting)
     return Answers(queue, with_doubtful(client, notes, queue, accounting), moment)
 
 
@@ -68,6 +71,27 @@ def take_look(
 ) -> Look:
     """Asks Slurm. `absent_since`: what an earlier look missed, with its Unix seconds."""
     return judged(sweep, notes, ask(client, notes), patience, absent_since)
+
+
+def with_remembered(
+    client: SlurmClient, notes: Notes, queue: Answer[QueueRow], accounting: Answer[AccountRow]
+) -> Answer[QueueRow]:
+    """Adds what the controller remembers of jobs that left the queue before sacct told of their end."""
+    if not (queue.ok and accounting.ok):
+        return queue
+    over = (row for row in accounting.rows if is_over(row))
+    told = {(row.name, row.id.partition("_")[2]) for rows in (queue.rows, over) for row in rows}
+    settled = {(ending.batch, ending.key) for known in notes.endings.values() for ending in known}
+    tasks = ((batch, index, key) for batch in notes.open_batches() for index, key in batch.tasks.items() if batch.id)
+    missed = {
+        f"{batch.id}_{index}"
+        for batch, index, key in tasks
+        if key not in batch.withdrawn and (batch.name, str(index)) not in told and (batch.name, key) not in settled
+    }
+    if not missed:
+        return queue
+    remembered = client.remembered(missed)
+    return Answer(rows=(*queue.rows, *remembered.rows)) if remembered.ok else remembered
 
 
 def with_doubtful(

@@ -98,6 +98,8 @@ class _Look:
     """Newest row of sacct by (batch name, key)."""
     shared: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
     """The same, of rows that several tasks share."""
+    left: dict[tuple[str, str], QueueRow] = field(default_factory=dict)
+    """squeue's row by (batch name, key) of jobs that have ended and that the controller has not forgotten yet."""
     ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Batch name to the array ids under which it was seen."""
     seen: Seen = field(default_factory=Seen)
@@ -114,7 +116,9 @@ class _Look:
             self.ids[row.name].add(array)
             key = batch.tasks.get(int(index)) if index.isdecimal() else None
             state = live_state(row)
-            if key is not None and state is not None:
+            if key is not None and state is None:
+                self.left[row.name, key] = row
+            elif key is not None and state is not None:
                 self.copies.setdefault(key, []).append(Copy(row, state, batch.intended_at))
 
     def sort_accounting(self) -> None:
@@ -199,7 +203,7 @@ class _Look:
         if (batch.name, key) in self.ended:
             return None
         row = self.last.get((batch.name, key))
-        if row is not None and row.state in SURELY_OVER:
+        if row is not None and row.state in SURELY_OVER and is_over(row):
             return _ended(row)
         if self.queue.ok:
             return self._not_queued(batch, key, row)
@@ -208,12 +212,17 @@ class _Look:
         return _unknown(f"squeue: {self.queue.problem}")
 
     def _not_queued(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
-        if row is not None and row.state in MAY_RUN_AGAIN:
+        if row is not None and row.state in MAY_RUN_AGAIN and is_over(row):
             if self.now - row.ended_at >= self.patience.look_again:
                 return _ended(row)
             return _unknown(f"{message_of(row)}; may be in the queue again in a moment")
         shared = self.shared.get((batch.name, key))
-        if row is None and shared is not None and self.now - shared.ended_at >= self.patience.look_again:
+        if (
+            row is None
+            and shared is not None
+            and is_over(shared)
+            and self.now - shared.ended_at >= self.patience.look_again
+        ):
             self._note_end(batch, key, shared)
             return _ended(shared)
         if key in batch.withdrawn:
@@ -221,12 +230,20 @@ class _Look:
         return self._missed(batch, key, row)
 
     def _missed(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
-        """Nowhere, or in sacct alone and not as ended (sacct lags; after a crash its rows may never be closed)."""
+        """Nowhere, or in sacct alone and not as ended (sacct lags; after a crash its rows may never be closed).
+
+        As long as the controller itself remembers how the job ended, sacct is waited for: only there it is told who
+        cancelled a job, and the attempt's own record of a stop on request reads as if it were to go on.
+        """
+        left = self.left.get((batch.name, key))
+        if left is not None and self.accounting.ok:
+            return _unknown(f"ended ({left.state}); sacct does not tell of it yet")
         since = max(batch.sent_at, batch.intended_at)
         first = self.seen_absent.get(key, self.now)
         if first < since:
             first = self.now  # missed before it was sent once more
-        if self.now - since >= self.patience.absent and self.now - first >= self.patience.look_again:
+        wait = self.patience.look_again if row is None else self.patience.absent
+        if self.now - since >= self.patience.absent and self.now - first >= wait:
             return Observation(state=ClusterState.ENDED, id=row.id if row else "", message=GONE)
         self.seen.absent[key] = first
         return _unknown("not in Slurm's queue, and no word of its end yet")

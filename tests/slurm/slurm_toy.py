@@ -109,7 +109,9 @@ class ToySweep:
         try:
             wait_for("ticks to come to an end", done, seconds=seconds, every=0.3)
         except LabError as error:
-            raise LabError(f"{error}; {len(reports)} ticks, the last one told: {reports[-1]}") from error
+            sent = sum(report["sent"] for report in reports)
+            told = f"{len(reports)} ticks sent {sent} jobs, the last one told {reports[-1]}; queue: {self.queue()}"
+            raise LabError(f"{error}; {told}") from error
         return reports
 
     def finish(self, seconds: float = 60) -> list[Mapping[str, Any]]:

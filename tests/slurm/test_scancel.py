@@ -1,13 +1,16 @@
 """A person's `scancel` is obeyed: the job stays out, with the reason, until it is resumed."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from jobs.slurm.patience import Patience
 from jobs.state import State
 from tests.jobs import toy
 from tests.slurm.lab import Lab
+from tests.slurm.lab.late_accounting import late_accounting
 from tests.slurm.lab.processes import wait_for
 from tests.slurm.slurm_toy import ToySweep
 
@@ -38,6 +41,25 @@ def test_a_running_job_that_a_person_cancelled_stays_out_until_it_is_resumed(
     assert toys.sweep("resume").code == 0
     toys.finish()
     toys.assert_as_undisturbed()
+
+
+def test_a_person_who_cancels_is_obeyed_though_the_accounting_is_late(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only sacct tells who cancelled a job; the job's own record says that it was stopped, as at a preemption."""
+    toys = ToySweep(slurm, tmp_path, [toy.toy_job("k", gate_at=2)], monkeypatch)
+    toys.sent()
+    wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
+    with late_accounting(slurm.layout):
+        slurm.output("scancel", toys.ids()["k"][0])
+        wait_for("the queue to be empty", lambda: toys.queue() == {})
+        late_enough = time.monotonic() + 3 * Patience.from_environment().absent
+        while time.monotonic() < late_enough:
+            assert toys.tick()["sent"] == 0
+        assert "sacct does not tell of it yet" in toys.sweep("status", "--fresh").out
+    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    assert_left_alone(toys)
+    assert trouble(toys)["k"].startswith("cancelled with scancel by uid ")
 
 
 def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(

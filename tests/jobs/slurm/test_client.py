@@ -208,6 +208,21 @@ def test_both_answers_of_a_healthy_cluster(programs: Programs) -> None:
     assert (len(queue.rows), len(accounting.rows)) == (1, 1)
 
 
+def test_the_controller_is_asked_what_it_remembers(programs: Programs) -> None:
+    programs.prints("squeue", RUNNING)
+    known = programs.client().queue(["ann"]).rows[0]
+    assert programs.client().remembered({known.id, "99_1"}).rows == (known,)
+    assert programs.client().remembered({"99_1"}).rows == ()
+    assert {f"--jobs={known.id.partition('_')[0]},99", "--states=all"} <= set(programs.arguments("squeue"))
+
+
+def test_a_job_that_the_controller_has_forgotten_is_no_problem_and_a_dead_controller_is(programs: Programs) -> None:
+    programs.add("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert programs.client().remembered({"99_1"}).ok
+    programs.add("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    assert "Unable to contact" in programs.client().remembered({"99_1"}).problem
+
+
 # --- sbatch
 
 
