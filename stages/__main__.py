@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.errors import ConfigError, OtherRankError, StageError, storage_errno
 from stages.files import create_json, write_json
-from stages.job_file import JobFile, one_line, read_job
+from stages.job_file import JobFile, engine_of, one_line, read_job
 from stages.memory import prepare_memory
-from stages.registry import load_stage
+from stages.registry import stage_of
 from stages.stop import STOPPED, StopFlag
 
 
@@ -45,7 +45,7 @@ def run(job: JobFile, stop: StopFlag) -> int:
     """Runs the job; a failure is printed to stderr and recorded in the attempt's error.json."""
     try:
         refuse_several_processes(job)
-        return 0 if load_stage(job.stage)(job, stop) else STOPPED
+        return 0 if stage_of(job)(job, stop) else STOPPED
     except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes the attempt's record
         text = traceback.format_exc()
         print(text if not isinstance(error, StageError) else f"stages: {error}", file=sys.stderr)
@@ -61,9 +61,10 @@ def several_processes() -> bool:
 
 def refuse_several_processes(job: JobFile) -> None:
     """ConfigError for a stage that would write the same folder from each."""
-    if several_processes() and job.stage != "pretrain":
+    what = "an engine" if engine_of(job) else job.stage
+    if several_processes() and what not in {"pretrain", "finetune"}:
         raise ConfigError(
-            f"{job.stage} runs in one process, not in {os.environ['WORLD_SIZE']}: ask for one node with at most one GPU"
+            f"{what} runs in one process, not in {os.environ['WORLD_SIZE']}: ask for one node with at most one GPU"
         )
 
 

@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 
-FORMAT_VERSIONS = {"pretrain": 2, "finetune": 1, "evaluate": 1}
+FORMAT_VERSIONS = {"pretrain": 2, "finetune": 2, "evaluate": 1}
 """Raised when a stage's meaning changes for an unchanged configuration; enters every key of that stage."""
 
 
@@ -91,6 +91,19 @@ class Source(StageConfig):
     share: Share = 1.0
 
 
+class Engine(StageConfig):
+    """Another program that carries a stage out (`stages.engines`). Where it lies and what interpreter runs it change no
+    number and are not here: `stages.job_file.EngineSettings`."""
+
+    kind: Literal["command", "open_lm"]
+    revision: str = ""
+    """Names the content of the program's checkout."""
+    command: tuple[str, ...] = ()
+    """For `command`: the words behind the interpreter; the job's request comes after them."""
+    arguments: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,79}$")], bool | int | float | str] = {}
+    """The engine's own settings, with effect on its numbers."""
+
+
 class Optimizer(StageConfig):
     """AdamW on all parameters, with gradient clipping by global norm (paper, section 2)."""
 
@@ -138,6 +151,8 @@ class PretrainConfig(StageConfig):
     """Whether AdamW's moments of the parent go on or start anew (a change of data with a parent only)."""
     seed: int = Field(default=124, ge=0)
     precision: Literal["bf16", "fp32"] = "bf16"
+    engine: Engine | None = None
+    """Who trains in our stead."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "PretrainConfig":
@@ -173,8 +188,12 @@ class FinetuneConfig(StageConfig):
     final_lr: float = Field(default=0.0, ge=0)
     optimizer: Optimizer = Optimizer(weight_decay=0.1)
     max_length: Count = 2_048
+    prompt: Literal["pure", "vicuna", "llava"] = "pure"
+    """The words around questions and answers (`stages.data.prompts.TEMPLATES`); the evaluation takes the same."""
     seed: int = Field(default=7, ge=0)
     precision: Literal["bf16", "fp32"] = "bf16"
+    engine: Engine | None = None
+    """Who trains in our stead."""
 
 
 class Task(StageConfig):
@@ -183,6 +202,9 @@ class Task(StageConfig):
     name: Name
     revision: str = ""
     limit: Count | None = None
+    trusted: bool = False
+    """Text tasks: lm-eval reads NAME.yaml itself and runs the code that it names; without such a file its own task of
+    that name, with data from the hub or the user's cache. Otherwise a task file is data, and no network is used."""
 
 
 class EvaluateConfig(StageConfig):
@@ -198,6 +220,8 @@ class EvaluateConfig(StageConfig):
     context: Count = 2_048
     """Longest sequence that the model is given, in tokens; what lies further back is cut off."""
     precision: Literal["bf16", "fp32"] = "bf16"
+    engine: Engine | None = None
+    """Who evaluates in our stead."""
 
 
 CONFIGS: dict[str, type[StageConfig]] = {

@@ -9,8 +9,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.config import CONFIGS, StageConfig
+from stages.config import CONFIGS, Engine, StageConfig
 from stages.errors import ConfigError, DataError
+
+
+class EngineSettings(BaseModel):
+    """Where the program lies that carries the stage out (`stages.config.Engine`), and what it finds around it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    python: str
+    """The interpreter, or for `command` any program: an absolute path."""
+    checkout: str = ""
+    """The program's folder, absolute: it works there, and Python finds its modules there."""
+    environment: dict[str, str] = {}
+    """Variables over those that it would find."""
 
 
 class Settings(BaseModel):
@@ -29,6 +42,8 @@ class Settings(BaseModel):
     """Checkpoints kept while the job runs; the final one always is, and replaces them."""
     keep_optimizer: bool = True
     """Whether a final pre-training checkpoint holds AdamW's moments, for children that carry them on."""
+    log_samples: bool = False
+    """Whether an evaluation keeps each text document's requests and answers (`stages.evaluation.sample_log`)."""
     log_steps: int = Field(default=10, ge=1)
     """Steps between lines of metrics.jsonl."""
     bad_samples_limit: int = Field(default=100, ge=0)
@@ -74,13 +89,15 @@ class Settings(BaseModel):
     """Spikes in a row that stop the run as diverged; 0: they are only noted."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics go besides metrics.jsonl; W&B takes project, key and mode from its own environment variables."""
+    engine: EngineSettings | None = None
+    """Where the job's engine lies; needed by a job whose configuration names one. Not read from the environment."""
 
     @classmethod
     def read(cls, given: Mapping[str, Any], environment: Mapping[str, str]) -> "Settings":
         from_environment = {
             name: environment[f"STAGE_{name.upper()}"]
             for name in cls.model_fields
-            if f"STAGE_{name.upper()}" in environment
+            if f"STAGE_{name.upper()}" in environment and name != "engine"
         }
         return cls.model_validate({**from_environment, **given})
 
@@ -181,6 +198,12 @@ def read_config(path: Path, stage: str, content: Mapping[str, Any]) -> StageConf
         return CONFIGS[stage].model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{path}: config: {one_line(error)}") from error
+
+
+def engine_of(job: JobFile) -> Engine | None:
+    """The program that is to carry the job out in our stead; None: its stage does."""
+    found = getattr(job.config, "engine", None)
+    return found if isinstance(found, Engine) else None
 
 
 def one_line(error: Exception) -> str:

@@ -60,6 +60,8 @@ def is_plain_float32(x: Tensor) -> bool:
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a (..., K) by b (M, K) to (..., M), by oneDNN. `b` may be a transposed view; of `a` a contiguous copy is made."""
+    if not a.numel():  # a pass without targets; oneDNN has no kernel for nothing
+        return a @ b.t()
     result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     return result
 

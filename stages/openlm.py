@@ -5,7 +5,6 @@ weights, bit for bit: SwiGLU, rotary positions, qk-norm, norms with a gain and n
 """
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,31 +12,12 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.attention import Mask, attend
 from stages.config import LanguageModel
+from stages.key_values import KeyValueCache
 from stages.loss import ChunkLoss, chunk_loss, output_loss, token_loss
 from stages.matmul import Linear
 from stages.rotary import rotary_table, rotate
 
 NORM_EPS = 1e-5
-
-
-@dataclass
-class KeyValueCache:
-    """Keys and values of the positions seen so far, a pair of (B, heads, S, head width) for each layer."""
-
-    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    @property
-    def length(self) -> int:
-        return self.layers[0][0].shape[2] if self.layers else 0
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends a layer's new positions and returns all of them."""
-        if layer == len(self.layers):
-            self.layers.append((keys, values))
-        else:
-            old_keys, old_values = self.layers[layer]
-            self.layers[layer] = (torch.cat((old_keys, keys), dim=2), torch.cat((old_values, values), dim=2))
-        return self.layers[layer]
 
 
 class GainNorm(nn.Module):
@@ -157,17 +137,22 @@ class OpenLM(nn.Module):
         *,
         mask: Mask | None = None,
         cache: KeyValueCache | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Normed last hidden states (B, T, D) of embeddings (B, T, D).
 
         `mask`: boolean (B or 1, 1, T, S), true where a position may look; None is causal, which with a non-empty
         `cache` allows one new position at a time (all earlier ones are visible to it). `cache` is extended in place.
+        `positions` (B or 1, T): each embedding's place in its text, where that is not its place in the row.
         """
         start = cache.length if cache is not None else 0
         if start and mask is None and inputs_embeds.shape[1] > 1:
             raise ValueError("several new positions behind a cache need a mask")
         x = inputs_embeds
-        rotary = self._rotary_slice(start, x.shape[1], x)
+        if positions is None:
+            rotary = self._rotary_rows(slice(start, start + x.shape[1]), start + x.shape[1], x)
+        else:
+            rotary = self._rotary_rows(positions, int(positions.max()) + 1, x)
         for layer in self.layers:
             x = layer(x, rotary, mask, cache)
         normed: Tensor = self.norm(x)
@@ -213,15 +198,17 @@ class OpenLM(nn.Module):
         assert inputs_embeds is not None  # noqa: S101 - for the type checker; one of the two is given
         return self.logits(self.hidden(inputs_embeds, mask=mask, cache=cache))
 
-    def _rotary_slice(self, start: int, length: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The table's rows of these positions, (T, 1, head width), in the type that attention computes in."""
-        device, end = x.device, start + length
+    def _rotary_rows(self, places: slice | Tensor, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The table's rows of these places below `end`, (T, 1, head width) or (B, T, 1, head width), in the type that
+        attention computes in.
+        """
+        device = x.device
         if self._rotary is None or self._rotary[0].shape[0] < end or self._rotary[0].device != device:
             rows = 1 << (end - 1).bit_length()
             table = torch.bfloat16 if self.config.rotary_table == "bfloat16" else torch.float32
             self._rotary = rotary_table(rows, self.config.d_model // self.config.heads, device, table)
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
-        cos, sin = (table[start:end, None, :].to(dtype) for table in self._rotary)
+        cos, sin = (table[places].unsqueeze(-2).to(dtype) for table in self._rotary)
         return cos, sin
 
 

@@ -94,10 +94,13 @@ def heads_of(path: Path) -> int:
         raise ConfigError(f"{path}: no config.json beside it says n_heads; give --heads") from error
 
 
-def export_run(run: Path, out: Path, *, number: int = 1, seed: int | None = None) -> Path:
+def export_run(
+    run: Path, out: Path, *, number: int = 1, seed: int | None = None, position: Mapping[str, Any] | None = None
+) -> Path:
     """Writes a finished run's language model as open_lm's files `epoch_`, `optimizer_`, `stats_NUMBER.pt`.
 
     `number` counts open_lm's "epochs" (its checkpoint intervals). `seed`, where given, is checked by its `--resume`.
+    `position`: where its data stand (`next_shard_per_source`, `samples_seen`), without which it begins them anew.
     The optimizer's file is written if the checkpoint has moments. A projector is left out: open_lm has no images.
     """
     checkpoint = result_checkpoint(run)
@@ -109,6 +112,7 @@ def export_run(run: Path, out: Path, *, number: int = 1, seed: int | None = None
         names = [name for name, _ in OpenLM(model).named_parameters()]
     weights, moments = checkpoint.weights(), checkpoint.moments()
     head: dict[str, Any] = {"epoch": number, "name": run.name, "evaluation_metrics": [], "step": checkpoint.step}
+    head |= position or {}
     if seed is not None:
         head["shard_shuffle_seed"] = seed
     out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from stages.errors import ConfigError
-from stages.job_file import JobFile
+from stages.job_file import JobFile, engine_of
 from stages.stop import StopFlag
 
 StageFunction = Callable[[JobFile, StopFlag], bool]
@@ -36,3 +36,8 @@ def load_stage(name: str) -> StageFunction:
     if name not in STAGES:
         raise ConfigError(f"stage {name!r} is unknown; stages are {', '.join(STAGES)}")
     return STAGES[name].load()
+
+
+def stage_of(job: JobFile) -> StageFunction:
+    """What runs the job: the stage of its name, or another program in its stead."""
+    return Stage("stages.engines.run").load() if engine_of(job) else load_stage(job.stage)

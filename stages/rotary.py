@@ -24,6 +24,6 @@ def rotary_table(
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns (B, T, heads, head width) by its positions' angles (T, 1, head width)."""
+    """Turns (B, T, heads, head width) by its positions' angles, (T, 1, head width) or (B, T, 1, head width)."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin

@@ -103,6 +103,6 @@ def training_result(job: JobFile, state: TrainState, checkpoint: Path, malformed
     )
 
 
-def load_tokenizer(job: JobFile, tokenizer: Tokenizer, vocabulary: int) -> TextTokenizer:
-    """The tokenizer of that name in the job's data."""
-    return TextTokenizer(job.data_path(tokenizer.name), vocabulary)
+def load_tokenizer(job: JobFile, tokenizer: Tokenizer, vocabulary: int, *, literal: bool = False) -> TextTokenizer:
+    """The tokenizer of that name in the job's data. `literal`: see `TextTokenizer`."""
+    return TextTokenizer(job.data_path(tokenizer.name), vocabulary, literal=literal)

@@ -19,4 +19,7 @@ def fixed_state(config: PretrainConfig) -> dict[str, Any]:
 
 def trajectory(config: PretrainConfig) -> dict[str, Any]:
     """All that decides a run's numbers but where it stops: equal for all segments of a trunk."""
-    return config.model_copy(update={"stop_step": None}).model_dump(mode="json")
+    content = config.model_copy(update={"stop_step": None}).model_dump(mode="json")
+    if config.engine is None:
+        del content["engine"]  # checkpoints from before there were engines do not name it
+    return content

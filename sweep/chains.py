@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from jobs.job import Resources
-from stages.config import PretrainConfig, StageConfig
+from stages.config import PretrainConfig
 from sweep.catalog import Catalog
 from sweep.configs import (
     branch_step,
@@ -23,6 +23,7 @@ from sweep.configs import (
     vision,
 )  # fmt: skip
 from sweep.costs import Priced, Pricer
+from sweep.engines import StagesConfig, check_engine, engine_settings, with_engine
 from sweep.errors import SweepFileError
 from sweep.graph import Graph, Trunk, Work
 from sweep.grid import Grid, Point
@@ -136,6 +137,7 @@ class Planner:
         if fields not in self.trunks:
             model = self.model(point)
             config = trunk_config(point.values, model.shape, self.sweep.data)
+            config = with_engine(config, point.values["trunk.engine"], self.sweep.engines)
             self.trunks[fields] = self.trunks_by_content.setdefault(canonical_json(config), Trunk(model, config))
         return self.trunks[fields]
 
@@ -172,6 +174,7 @@ class Planner:
             model = self.model(point)
             trunk = self.trunk(point) if needs_trunk(point.values) else None
             config = pretrain_config(point.values, model.shape, self.sweep.data, trunk.config if trunk else None)
+            config = with_engine(config, point.values["pretrain.engine"], self.sweep.engines)
             parents: tuple[str, ...] = ()
             if trunk is not None and point.values["branch"] > 0:
                 parents = (self.segment(trunk, self.branch_step(point)),)
@@ -196,6 +199,7 @@ class Planner:
 
     def finetune(self, point: Point, epochs: int) -> Work:
         config, model = finetune_config(point.values, self.sweep.data, epochs), self.model(point)
+        config = with_engine(config, point.values["finetune.engine"], self.sweep.engines)
         eyes = vision(point.values, self.sweep.data)
         keeps = self.settings.keep_features(model, "finetune", eyes)
         price = self.pricer.finetune(model, config, eyes, keeps_features=keeps)
@@ -205,19 +209,22 @@ class Planner:
         fields = EVALUATE(point.values)
         if fields not in self.evaluate_works:
             config = evaluate_config(point.values, self.sweep.data)
+            config = with_engine(config, point.values["evaluate.engine"], self.sweep.engines)
             model = self.model(point)
             price = self.pricer.evaluate(model, config, vision(point.values, self.sweep.data))
             self.evaluate_works[fields] = self.work("evaluate", model, config, price)
         return self.evaluate_works[fields]
 
     def work(
-        self, phase: str, model: Model, config: StageConfig, price: Priced, *, keeps_features: bool = False
+        self, phase: str, model: Model, config: StagesConfig, price: Priced, *, keeps_features: bool = False
     ) -> Work:
         if isinstance(config, PretrainConfig):
             check_batch(phase, config, price[0], self.sweep.backend)
+        check_engine(config, phase, processes(price[0], self.sweep.backend))
         content = config.model_dump(mode="json", exclude_defaults=True)
         stage = "pretrain" if phase == "trunk" else phase
         settings = self.settings.of(model, phase, price[0], keeps_features=keeps_features)
+        settings = {**settings, **engine_settings(config, self.sweep.engines)}
         return Work(stage, phase, content, compact_json(content), settings, *price)
 
 

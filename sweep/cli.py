@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 COMMANDS = (
-    "plan", "doctor", "submit", "tick", "status", "resume", "cancel", "logs", "results", "explain", "data",
-    "completion",
+    "plan", "doctor", "submit", "tick", "status", "resume", "cancel", "logs", "results", "explain", "export",
+    "data", "completion",
 )  # fmt: skip
 """In the order of use. `sweep NAME` is the module `sweep.commands.NAME`: HELP, add_arguments(parser), run(options)."""
 

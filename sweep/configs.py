@@ -97,6 +97,7 @@ def finetune_config(values: Values, data: Mapping[str, DataSet], epochs: int) ->
         final_lr=values["finetune.final_lr"],
         optimizer=optimizer(values, "finetune"),
         max_length=values["finetune.max_length"],
+        prompt=values["finetune.prompt"],
         seed=values["finetune.seed"],
         precision=values["finetune.precision"],
     )

@@ -15,6 +15,7 @@ from sweep.cell_names import cell_name
 from sweep.data_sets import data_layer
 from sweep.errors import SweepFileError
 from sweep.models import Model
+from sweep.recipes import same_recipe, with_recipe
 from sweep.settings import AXES, BASE, Layer
 from sweep.sweep_file import Block, Sweep
 
@@ -51,19 +52,19 @@ def expand(sweep: Sweep) -> Grid:
     check_size(sweep)
     points: dict[tuple[Any, ...], Point] = {}
     names: set[str] = set()
-    bases: dict[str, Layer] = {}
+    bases: dict[tuple[str, str], Layer] = {}
     hits = [0] * len(sweep.exclude)
     for block in sweep.blocks:
         for values in block_points(sweep, block):
             if excluded(values, sweep.exclude, hits):
                 continue
-            model = values["model"]
-            if model not in bases:
-                bases[model] = base_layer(sweep, sweep.models[model])
+            which = values["model"], values["finetune.recipe"]
+            if which not in bases:
+                bases[which] = same_recipe(base_layer(sweep, sweep.models[values["model"]]), values)
             identity = tuple(values.values())  # every layer keeps the order of BASE
             if identity in points:
                 raise SweepFileError(twice(sweep, points[identity], block))
-            points[identity] = Point(cell_name(values, bases[model], names), block, values)
+            points[identity] = Point(cell_name(values, bases[which], names), block, values)
     if not points:
         raise SweepFileError(sweep.source.problem(("exclude",), "excludes every cell; take an entry out"))
     return Grid(tuple(points.values()), shown_axes(sweep), tuple(unused_exclusions(sweep, hits)))
@@ -87,7 +88,7 @@ def block_points(sweep: Sweep, block: Block) -> Iterator[Layer]:
             model = sweep.models[name] if name else None
             bases[name] = {**base_layer(sweep, model), **block.settings}
             check_required(sweep, block, {**bases[name], **chosen})
-        yield {**bases[name], **chosen}
+        yield with_recipe({**bases[name], **chosen})
 
 
 def check_required(sweep: Sweep, block: Block, values: Layer) -> None:

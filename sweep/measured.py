@@ -79,6 +79,8 @@ def speed_shown(
     """The model's shape and the FLOPs a second of one device that a finished job shows; None if it shows nothing."""
     try:
         config = job["config"]
+        if config.get("engine"):
+            return None  # another program's speed says nothing of ours
         model = LanguageModel.model_validate(config["model"])
         vision = Vision.model_validate(config["vision"]) if config.get("vision") else None
         context = int(number(config, "context")) or PretrainConfig.model_fields["context"].default

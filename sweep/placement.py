@@ -7,7 +7,7 @@ from sweep.catalog import Catalog, Placement
 from sweep.resources import ResourceFields, request
 from sweep.sweep_file import Sweep
 
-ONE_PROCESS = ("finetune", "evaluate")
+ONE_PROCESS = ("evaluate",)
 """Phases whose stages work in one process, and so on one GPU."""
 
 

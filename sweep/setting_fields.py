@@ -47,7 +47,13 @@ class Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, defer_build=True)
 
 
-class OptimizerSettings(Fields):
+class PhaseSettings(Fields):
+    """What every phase has."""
+
+    engine: Name | None = Field(None, description="the name of an engine of `engines`, or own")
+
+
+class OptimizerSettings(PhaseSettings):
     """AdamW's numbers, in every training phase."""
 
     beta1: Share | None = Field(None, description="a number from 0 to 1")
@@ -102,6 +108,8 @@ class FinetuneSettings(OptimizerSettings):
     """Fine-tuning; one run for each entry of the file's `epochs`."""
 
     conversations: Name | None = Field(None, description="the name of a data set of kind conversations")
+    recipe: Literal["paper", "prismatic"] | None = Field(None, description="paper or prismatic")
+    prompt: Literal["pure", "vicuna", "llava"] | None = Field(None, description="pure, vicuna or llava")
     peak_lr: Rate | None = Field(None, description="the learning rate after the warmup, above 0")
     warmup_ratio: Share | None = Field(None, description="the share of the steps that warm up, 0 to 1")
     final_lr: Size | None = Field(None, description="the learning rate at the end, from 0 on")
@@ -120,7 +128,7 @@ class TaskSetting(Fields):
 Tasks = list[Annotated[TaskSetting, BeforeValidator(named)]]
 
 
-class EvaluateSettings(Fields):
+class EvaluateSettings(PhaseSettings):
     """Evaluation of each fine-tuned model."""
 
     tasks: Name | None = Field(None, description="the name of a data set of kind tasks")

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from stages.config import EvaluateConfig, FinetuneConfig, Optimizer, PretrainConfig, StageConfig, Vision
 from stages.schedule import Schedule
 from sweep.catalog import ModelEntry
+from sweep.recipes import BY_RECIPE
 from sweep.setting_fields import SECTIONS, PointFields
 
 Layer = dict[str, Any]
@@ -94,16 +95,16 @@ BASE: Layer = {
     "pretrain.matched_branch": 80,
     "pretrain.projector": None,
     "pretrain.encoder_revision": "",
-    **stage_defaults(
-        "finetune", FinetuneConfig,
-        "batch_sequences", "peak_lr", "warmup_ratio", "final_lr", "max_length", "seed", "precision",
-    ),
+    "finetune.recipe": "paper",
+    **stage_defaults("finetune", FinetuneConfig, "final_lr", "max_length", "prompt", "seed", "precision"),
     **optimizer_defaults("finetune", FinetuneConfig.model_fields["optimizer"].default),
+    **dict.fromkeys(BY_RECIPE),
     "finetune.conversations": None,
     **stage_defaults(
         "evaluate", EvaluateConfig, "text_tasks", "vision_tasks", "max_new_tokens", "context", "precision",
     ),
     "evaluate.tasks": None,
+    **{f"{section}.engine": "own" for section in SECTIONS},
 }  # fmt: skip
 """Every setting's default: the stage's own, else ours; None is for what a file, a model or the data must say."""
 

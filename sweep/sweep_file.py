@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from sweep.data_sets import DataFields, DataSet
+from sweep.engines import EngineFields
 from sweep.models import Model, ModelFields
 from sweep.resources import ResourceFields
 from sweep.run_settings import RunSettingFields
@@ -55,6 +56,9 @@ class SweepFields(Fields):
     backend: Literal["slurm", "local"] = Field(description="slurm or local")
     data: dict[Name, DataFields] = Field(description="a mapping from a name to {kind, path}")
     models: dict[Name, ModelFields] = Field(default_factory=dict, description="a mapping from a name to a model")
+    engines: dict[Name, EngineFields] = Field(
+        default_factory=dict, description="a mapping from a name to {kind, python, checkout}"
+    )
     defaults: PointFields = Field(default_factory=PointFields, description="settings of the whole sweep")
     blocks: list[BlockFields] = Field(min_length=1, description="a list of blocks, each with axes")
     exclude: list[Annotated[AxisValues, BeforeValidator(each_excluded)]] = Field(
@@ -91,6 +95,7 @@ class Sweep:
     data: Mapping[str, DataSet]
     models: Mapping[str, Model]
     """The models that the file names."""
+    engines: Mapping[str, EngineFields]
     defaults: Layer
     blocks: tuple[Block, ...]
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...]

@@ -10,6 +10,7 @@ from stages.encoders import UnknownEncoderError, encoder_spec
 from sweep.catalog import Catalog
 from sweep.data_sets import ROLES, DataSet, kind_problem, resolved_path, role_problem
 from sweep.encoder_weights import KIND, encoder_problems
+from sweep.engines import engine_name_problem
 from sweep.errors import SweepFileError
 from sweep.models import Model, ModelFields, ModelProblemError, resolve_model
 from sweep.problems import described, problems_of, suggestion
@@ -53,6 +54,7 @@ def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
         backend=fields.backend,
         data=reader.data_sets(fields),
         models=reader.models(fields.models, named),
+        engines=fields.engines,
         defaults=flat(fields.defaults),
         blocks=blocks,
         exclude=tuple(exclude),
@@ -145,6 +147,8 @@ class Reader:
                 encoder_spec(value)
             except UnknownEncoderError as error:
                 return str(error)
+        if name.endswith(".engine"):
+            return engine_name_problem(name, value, sweep.engines)
         if name == "encoder_weights":
             return next(filter(None, (kind_problem(name, KIND, part, sweep.data) for part in value)), "")
         if name in ROLES:

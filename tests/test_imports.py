@@ -17,6 +17,7 @@ TORCH_FREE_STAGES = {
     "stages.schedule",
     "stages.encoder_spec",
     "stages.encoders",
+    "stages.engines.limits",
     "stages.flops",
 }
 HEAVY = {"torch", "pandas", "pyarrow", "matplotlib", "numpy", "webdataset", "tokenizers", "lm_eval", "pydantic", "rich"}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from stages.data.order import ShardOrder
 from stages.data.progress import SequenceCounts
@@ -28,6 +28,14 @@ class Built(NamedTuple):
     counts: SequenceCounts
     bad: dict[int, str]
     """Number of each bad sample, and why it is one."""
+
+
+class Builder(Protocol):
+    """Builds sequences. It has no state that the outcome depends on, and can be pickled."""
+
+    def build(self, place: Place) -> Built:
+        """The sequence that begins at `place`."""
+        ...
 
 
 @dataclass(frozen=True)

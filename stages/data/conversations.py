@@ -14,7 +14,7 @@ from stages.data.tar_shards import OpenShard
 from stages.data.text_tokenizer import TextTokenizer
 from stages.errors import DataError
 
-ASKERS, ANSWERERS = {"human", "user"}, {"gpt", "assistant"}
+ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,11 @@ class Conversation:
     """Path of the image within the data set; empty where there is none."""
     turns: tuple[tuple[str, str], ...]
     """(question, answer)"""
+
+    @property
+    def words(self) -> int:
+        """Of all turns: what is known of its length before it is tokenized (Prismatic's measure)."""
+        return sum(len(text.split()) for turn in self.turns for text in turn)
 
 
 class Conversations:
@@ -44,11 +49,13 @@ class Conversations:
         images: Pictures | None,
         max_length: int,
         template: PromptTemplate = PLAIN,
+        start: Sequence[int] = (),
     ) -> None:
+        """`start`: token ids before the image (`TextTokenizer.start_of_text`)."""
         self.name = name
         file = conversation_file(path)
         self._reader = ConversationReader(
-            file.parent, tokenizer=tokenizer, images=images, max_length=max_length, template=template
+            file.parent, tokenizer=tokenizer, images=images, max_length=max_length, template=template, start=start
         )
         self.records: list[Conversation] = []
         self.malformed: list[str] = []
@@ -79,6 +86,14 @@ class Conversations:
     def document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a conversation is used whole
         return self._reader.document(self.records[index], room)
 
+    def has_image(self, index: int) -> bool:
+        """Whether conversation `index` has an image."""
+        return bool(self.records[index].image)
+
+    def words(self, index: int) -> int:
+        """About how long conversation `index` is, its image left out."""
+        return self.records[index].words
+
     def expect(self, shards: Sequence[int]) -> None:
         """Conversations are in memory."""
 
@@ -94,9 +109,10 @@ class ConversationReader:
         images: Pictures | None,
         max_length: int,
         template: PromptTemplate = PLAIN,
+        start: Sequence[int] = (),
     ) -> None:
-        """`folder`: where the images lie."""
-        self.max_length, self.template = max_length, template
+        """`folder`: where the images lie. `start`: token ids before the image."""
+        self.max_length, self.template, self.start = max_length, template, tuple(start)
         self._tokenizer, self._images = tokenizer, images
         self._image_files = ImageFiles(folder)
 
@@ -105,24 +121,29 @@ class ConversationReader:
         if record.image and self._images is None:
             raise DataError(f"{record.where}: it has an image, and the model sees none; set vision in pre-training")
         image_tokens = self._images.image_tokens if record.image and self._images else 0
+        before = len(self.start) + image_tokens
         tokens, learned = self._tokens(record)
-        most = self.max_length + 1 - image_tokens
+        most = self.max_length + 1 - before
         tokens, learned = tokens[:most], learned[:most]
-        if not any(learned if image_tokens else learned[1:]):
+        if not any(learned if before else learned[1:]):
             raise BadSampleError(f"{record.where}: no answer within {self.max_length} tokens")
-        if room is not None and image_tokens + len(tokens) - 1 > room:
+        if room is not None and before + len(tokens) - 1 > room:
             return None
         if not record.image or self._images is None:
-            return Document(tokens, learned)
+            return Document(tokens, learned, start=self.start)
         picture = self._images.read(record.where, partial(self._image_files.read, record.where, record.image))
-        return Document(tokens, learned, picture, image_tokens)
+        return Document(tokens, learned, picture, image_tokens, self.start)
 
     def _tokens(self, record: Conversation) -> tuple[list[int], list[bool]]:
         tokens: list[int] = []
         learned: list[bool] = []
-        for question, answer in record.turns:
-            asked = self._tokenizer.encode(self.template.format_question(question))
-            answered = [*self._tokenizer.encode(self.template.format_answer(answer)), self._tokenizer.end_of_text]
+        for number, (question, answer) in enumerate(record.turns):
+            asked = self._tokenizer.encode(self.template.format_question(question, first=number == 0))
+            answered = self._tokenizer.encode(self.template.format_answer(answer))
+            # some vocabularies make a special token of its name even where the name is to be plain text
+            if self._tokenizer.literal and not self._tokenizer.control.isdisjoint([*asked, *answered]):
+                raise BadSampleError(f"{record.where}: turn {2 * number} or the next holds a special token's name")
+            answered.append(self._tokenizer.end_of_text)
             tokens += asked + answered
             learned += [False] * len(asked) + [True] * len(answered)
         return tokens, learned
@@ -141,10 +162,14 @@ class ImageFiles:
 
     def read(self, where: str, name: str) -> bytes:
         """An image file's bytes. BadSampleError if there is none of that name or it climbs out of the folder."""
-        path = (self._folder / name).resolve()
+        try:
+            path = (self._folder / name).resolve()
+            found = path.is_file()
+        except (ValueError, OSError) as error:  # a zero byte, or more letters than a file system takes
+            raise BadSampleError(f"{where}: image {name[:80]!r} is no file name: {error}") from error
         if not path.is_relative_to(self._folder):
             raise BadSampleError(f"{where}: image {name!r} lies outside the data set")
-        if path.is_file():
+        if found:
             return path.read_bytes()
         if self._members is None:
             self._members = dict(self._tar_members())
@@ -187,7 +212,7 @@ def check_record(where: str, record: object) -> Conversation:
     if not isinstance(record, dict):
         raise BadSampleError(f"{where}: an object is expected")
     image, turns = record.get("image") or "", record.get("conversations")
-    if not isinstance(image, str):
+    if not isinstance(image, str) or not is_unicode(image):
         raise BadSampleError(f"{where}: image must be a path")
     if not isinstance(turns, list) or len(turns) < 2:
         raise BadSampleError(f"{where}: conversations must be a list of a question and an answer at least")
@@ -202,8 +227,19 @@ def check_turn(where: str, number: int, turn: object) -> str:
     """The text of a turn: even ones are asked, odd ones answered."""
     expected = ANSWERERS if number % 2 else ASKERS
     if not isinstance(turn, dict) or turn.get("from") not in expected:
-        raise BadSampleError(f"{where}: turn {number} must come from {' or '.join(sorted(expected))}")
+        raise BadSampleError(f"{where}: turn {number} must come from {' or '.join(expected)}")
     value = turn.get("value")
     if not isinstance(value, str) or not value.strip():
         raise BadSampleError(f"{where}: turn {number} has no text")
+    if not is_unicode(value):
+        raise BadSampleError(f"{where}: turn {number} holds half a character (a lone surrogate)")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a tokenizer or a file system can take it: JSON can spell what is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -86,7 +86,10 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids, before them the tokens of an image where there is one. What one document holds, no other sees."""
+    """Token ids, before them the tokens of an image where there is one. What one document holds, no other sees.
+
+    With a `start` the order is start, image, tokens.
+    """
 
     tokens: Sequence[int] | Integers
     learned: Sequence[bool] | Flags
@@ -94,11 +97,13 @@ class Document:
     picture: Picture | None = None
     image_tokens: int = 0
     """Positions of the picture; 0 where there is none."""
+    start: Sequence[int] = ()
+    """Token ids before the image, never with a loss: a tokenizer's start-of-text token, where it has one."""
 
     @property
     def length(self) -> int:
         """Positions in the model: the last token is a target only."""
-        return self.image_tokens + len(self.tokens) - 1
+        return len(self.start) + self.image_tokens + len(self.tokens) - 1
 
 
 class Source(Protocol):

@@ -1,7 +1,7 @@
 """Documents one after the other in sequences of fixed length. Nothing here needs torch to be loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -52,7 +52,11 @@ class PackedSequence:
 def join(documents: Sequence[Document], source: int, next_cursor: int = 0) -> PackedSequence:
     """Whole documents as one sequence."""
     starts = np.cumsum([0] + [document.length for document in documents])
-    pictured = [(int(start), each) for start, each in zip(starts, documents, strict=False) if each.picture is not None]
+    pictured = [
+        (int(start) + len(each.start), each)
+        for start, each in zip(starts, documents, strict=False)
+        if each.picture is not None
+    ]
     return PackedSequence(
         source=source,
         tokens=np.concatenate([inputs(document) for document in documents]),
@@ -69,21 +73,25 @@ def join(documents: Sequence[Document], source: int, next_cursor: int = 0) -> Pa
 def inputs(document: Document) -> Integers:
     """The token at each position: 0 at the image's."""
     tokens = np.asarray(document.tokens, dtype=np.int64)[:-1]
-    return np.concatenate([np.zeros(document.image_tokens, np.int64), tokens]) if document.image_tokens else tokens
+    if not document.image_tokens and not document.start:
+        return tokens
+    start = np.asarray(document.start, dtype=np.int64)
+    return np.concatenate([start, np.zeros(document.image_tokens, np.int64), tokens])
 
 
 def targets(document: Document) -> Integers:
     """The token that each position predicts, or NO_LOSS.
 
-    The last position of an image predicts the first token; without an image the first token is no target.
+    The last position of an image, or of the start, predicts the first token; with neither, that is no target.
     """
     learned = np.asarray(document.learned, dtype=np.bool_)
     found = np.asarray(document.tokens, dtype=np.int64)
     if not learned.all():
         found = np.where(learned, found, NO_LOSS)
-    if not document.image_tokens:
+    before = len(document.start) + document.image_tokens
+    if not before:
         return found[1:]
-    return np.concatenate([np.full(document.image_tokens - 1, NO_LOSS), found])
+    return np.concatenate([np.full(before - 1, NO_LOSS), found])
 
 
 def pack(stream: DocumentStream, length: int, source: int, *, most: int | None = None) -> PackedSequence:
@@ -107,5 +115,5 @@ def cut(document: Document, length: int) -> Document:
     """The beginning of a document, `length` positions at most."""
     if document.length <= length:
         return document
-    room = length + 1 - document.image_tokens
-    return Document(document.tokens[:room], document.learned[:room], document.picture, document.image_tokens)
+    room = length + 1 - document.image_tokens - len(document.start)
+    return replace(document, tokens=document.tokens[:room], learned=document.learned[:room])

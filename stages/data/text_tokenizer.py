@@ -1,7 +1,9 @@
 """Text to token ids, with a `tokenizers` file (tokenizer.json)."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -13,22 +15,47 @@ END_OF_TEXT_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
 class TextTokenizer:
     """`encode` adds no special tokens; `end_of_text` ends a document and an answer."""
 
-    def __init__(self, path: Path, vocabulary: int, end_of_text: str = "") -> None:
+    def __init__(self, path: Path, vocabulary: int, end_of_text: str = "", *, literal: bool = False) -> None:
         """`path`: a tokenizer.json or its folder. DataError if it is none, or knows more tokens than the model.
 
-        `end_of_text`: that token's name; empty: the first of END_OF_TEXT_NAMES that the file knows.
+        `end_of_text`: that token's name; empty: the first of END_OF_TEXT_NAMES that the file knows. `literal`: a
+        special token's name within a text is encoded as the letters that it is made of, and means nothing.
         """
         file = path / "tokenizer.json" if path.is_dir() else path
+        self.file, self.literal = file, literal
         try:
             self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception for a bad file
             raise DataError(f"{file}: not a tokenizer file: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = literal
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if largest >= vocabulary:
             raise DataError(f"{file}: token id {largest} is beyond the model's vocabulary of {vocabulary}")
         self.end_of_text = self._find_end_of_text(file, (end_of_text,) if end_of_text else END_OF_TEXT_NAMES)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process: the library's own copy forgets what is not in the file."""
+        self.__dict__.update(state)
+        self._tokenizer.encode_special_tokens = self.literal
+
+    @property
+    def end_of_text_name(self) -> str:
+        """How the file writes that token."""
+        return self._tokenizer.id_to_token(self.end_of_text) or ""
+
+    @cached_property
+    def start_of_text(self) -> tuple[int, ...]:
+        """What the file's own post-processor puts before every text (a start-of-text token); often nothing."""
+        bare, dressed = (self._tokenizer.encode("a", add_special_tokens=added) for added in (False, True))
+        marks = dressed.special_tokens_mask
+        return tuple(dressed.ids[: marks.index(0)]) if 0 in marks and len(dressed.ids) > len(bare.ids) else ()
+
+    @cached_property
+    def control(self) -> frozenset[int]:
+        """Tokens that mean something to a model of conversations: no text may become one."""
+        return frozenset({self.end_of_text, *self.start_of_text})
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 
-from stages.data.builder import Built, Place, SequenceBuilder
+from stages.data.builder import Builder, Built, Place
 from stages.errors import DataError
 from stages.stop import STOP_SIGNALS
 
@@ -43,7 +43,7 @@ def worker_count(given: int, environment: Mapping[str, str], *, on_gpu: bool) ->
 class Workers:
     """`count` processes that build sequences with a builder, which is copied to each. `close` ends them."""
 
-    def __init__(self, builder: SequenceBuilder, count: int) -> None:
+    def __init__(self, builder: Builder, count: int) -> None:
         self._count = count
         self._lock = threading.Lock()
         self._closed = False
@@ -55,7 +55,7 @@ class Workers:
     def build(self, places: Sequence[Place]) -> list[Built]:
         """The sequences that begin at `places`, in that order.
 
-        DataError if a worker has died, or what `SequenceBuilder.build` raised in it; ClosedError after `close`.
+        DataError if a worker has died, or what `Builder.build` raised in it; ClosedError after `close`.
         """
         try:
             return [built for chunk in self._submit(places) for built in result_of(chunk)]
@@ -109,11 +109,11 @@ def stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_builders: list[SequenceBuilder] = []
+_builders: list[Builder] = []
 """A worker's builder; empty in other processes."""
 
 
-def prepare_worker(builder: SequenceBuilder) -> None:
+def prepare_worker(builder: Builder) -> None:
     """The beginning of a worker: keeps the builder, and sees to it that the worker ends with its parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - this runs in worker processes alone

@@ -5,15 +5,15 @@ A rule takes the model's answer and the reference answers and gives 0 to 1.
 
 import re
 import string
-from collections.abc import Callable, Sequence
-
-Rule = Callable[[str, Sequence[str]], float]
+from collections.abc import Mapping, Sequence
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DIGITS = {word: str(number) for number, word in enumerate(NUMBERS)} | {"zero": "0"}
 ARTICLES = frozenset(("a", "an", "the"))
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 PERIOD = re.compile(r"\.(?!\d)")
+PERIODS_REMOVED = int(re.UNICODE)
+"""32: the official scripts give the flag where `sub` takes the most replacements."""
 NUMBER_WITH_COMMA = re.compile(r"\d,\d")
 
 SINGLE = """
@@ -45,16 +45,19 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
 
     As in the official script the answer is normalised wholly, the references (usually ten) in their punctuation only.
     """
-    given = normalised(answer)
-    expected = [without_punctuation(reference) for reference in references]
+    return vote(normalised(answer), [without_punctuation(reference) for reference in references])
+
+
+def vote(given: str, expected: Sequence[str]) -> float:
+    """Mean over leaving out one of `expected` of min(1, those of the rest that equal `given` / 3)."""
     equal = expected.count(given)
     scores = [min(1.0, (equal - (reference == given)) / 3) for reference in expected]
     return sum(scores) / len(scores)
 
 
 def gqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """GQA: the answer in lower case without punctuation equals a reference."""
-    return float(answer.translate(str.maketrans("", "", string.punctuation)).lower().strip() in references)
+    """GQA: the answer in lower case without punctuation equals a reference; spaces that are left over count."""
+    return float(answer.translate(str.maketrans("", "", string.punctuation)).lower() in references)
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
@@ -62,14 +65,20 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
     return float(normalised(answer) in {normalised(reference) for reference in references})
 
 
-RULES: dict[str, Rule] = {"vqa_accuracy": vqa_accuracy, "gqa_accuracy": gqa_accuracy, "exact_match": exact_match}
-
-
 def normalised(answer: str) -> str:
     """VQAv2's normal form: punctuation gone, lower case, number words as digits, no articles, contractions mended."""
-    words = without_punctuation(answer.replace("\n", " ").replace("\t", " ").strip()).lower().split()
-    plain = [DIGITS.get(word, word) for word in words if word not in ARTICLES]
-    return " ".join(CONTRACTIONS.get(word, word) for word in plain)
+    return plain_words(without_punctuation(flat(answer)))
+
+
+def flat(text: str) -> str:
+    """One line, without space around it."""
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def plain_words(text: str, contractions: Mapping[str, str] = CONTRACTIONS) -> str:
+    """Lower case, number words as digits, no articles, contractions mended, one space between words."""
+    plain = [DIGITS.get(word, word) for word in text.lower().split() if word not in ARTICLES]
+    return " ".join(contractions.get(word, word) for word in plain)
 
 
 def without_punctuation(text: str) -> str:
@@ -78,4 +87,4 @@ def without_punctuation(text: str) -> str:
     result = text
     for mark in PUNCTUATION:
         result = result.replace(mark, "" if vanish or f"{mark} " in text or f" {mark}" in text else " ")
-    return PERIOD.sub("", result)
+    return PERIOD.sub("", result, count=PERIODS_REMOVED)

@@ -1,17 +1,22 @@
-"""Our model as lm-eval knows models: log-likelihoods of continuations and of whole texts.
+"""Our model as lm-eval knows models: log-likelihoods of continuations and of whole texts, and greedy answers.
 
 Imports lm-eval, which takes a second: only for an evaluation that has text tasks.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from stages.data.text_tokenizer import TextTokenizer
+from stages.errors import DataError
 from stages.evaluation.subject import Subject
-from stages.generation import log_likelihoods
+from stages.generation import Ended, greedy
+from stages.likelihood import log_likelihoods
 
 
 class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
@@ -60,11 +65,67 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             totals[owner] += log_probability
         return totals
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        raise NotImplementedError("text tasks that generate are refused when they are read")
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+        """The greedy answer to each text, up to the first of its stop texts; requests of equal settings in batches."""
+        answers = [""] * len(requests)
+        parts: dict[Ending, list[int]] = defaultdict(list)
+        for number, request in enumerate(requests):
+            parts[Ending.of(request.args[1], self.subject.max_new_tokens)].append(number)
+        for ending, numbers in parts.items():
+            texts = [requests[number].args[0] for number in numbers]
+            for number, text in zip(numbers, self._answers(texts, ending), strict=True):
+                answers[number] = text
+        return answers
+
+    def _answers(self, texts: Sequence[str], ending: "Ending") -> list[str]:
+        room = self.subject.context - ending.max_new_tokens
+        if room < 1:
+            raise DataError(f"{ending.max_new_tokens} new tokens leave no room in a context of {self.subject.context}")
+        tokenizer = self.subject.tokenizer
+        prompts = [(self.tok_encode(text) or [self.eot_token_id])[-room:] for text in texts]
+        with self.subject.computing():
+            found = greedy(
+                self.subject.vlm,
+                prompts,
+                max_new_tokens=ending.max_new_tokens,
+                stop_token=self.eot_token_id,
+                ended=ending.rule(tokenizer) if ending.until else None,
+            )
+        return [ending.cut(tokenizer.decode(answer)) for answer in found]
 
     def _shortened(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
         """The last token is predicted only, so that context + continuation may be one longer than the model's."""
         continuation = continuation[-self.subject.context :]
         room = self.subject.context + 1 - len(continuation)
         return context[-room:], continuation
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When an answer is complete."""
+
+    until: tuple[str, ...]
+    max_new_tokens: int
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], max_new_tokens: int) -> "Ending":
+        """From a task's generation_kwargs; DataError for sampling, as answers here are greedy.
+
+        `max_new_tokens`: where the task does not say.
+        """
+        if settings.get("do_sample") or settings.get("temperature"):
+            raise DataError("generation_kwargs asks for sampling; only greedy answers are given (do_sample: false)")
+        until = settings.get("until") or ()
+        until = (until,) if isinstance(until, str) else tuple(until)
+        return cls(tuple(text for text in until if text), int(settings.get("max_gen_toks") or max_new_tokens))
+
+    def rule(self, tokenizer: TextTokenizer) -> Ended:
+        """Whether an answer's end holds a stop text; only as many tokens as that may take are looked at."""
+        reach = max(len(text.encode()) for text in self.until) + 8  # a token holds a byte at least, but for a few
+        return lambda answer: any(text in tokenizer.decode(answer[-reach:]) for text in self.until)
+
+    def cut(self, answer: str) -> str:
+        """The answer up to its first stop text."""
+        for text in self.until:
+            answer = answer.split(text, maxsplit=1)[0]
+        return answer

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from stages.data.prompts import PLAIN, PromptTemplate
 from stages.data.text_tokenizer import TextTokenizer
 from stages.device import autocast
 from stages.vlm import VLM
@@ -22,6 +23,8 @@ class Subject:
     context: int
     """Longest sequence in tokens; what lies further back is cut off."""
     max_new_tokens: int
+    template: PromptTemplate = PLAIN
+    """How questions about images are put: as the model was fine-tuned."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:

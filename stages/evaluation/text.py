@@ -1,16 +1,21 @@
-"""Text tasks through lm-eval's Python API, offline: no bundled task is scanned and no data set is looked up."""
+"""Text tasks through lm-eval's Python API, offline: no bundled task is scanned and no data set is looked up.
+
+A task that the sweep file calls trusted is the exception (`stages.evaluation.trusted_task`).
+"""
 
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from stages.errors import DataError
+from stages.evaluation.sample_log import write_samples
 from stages.evaluation.score import Score, mean
 from stages.evaluation.subject import Subject
-from stages.evaluation.text_task import TextTask
+from stages.evaluation.text_task import LOSSES, TextTask
 from stages.job_file import one_line
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
@@ -33,18 +38,30 @@ def offline() -> Iterator[None]:
             os.environ.update(before)
 
 
-def score_text_task(task: TextTask, subject: Subject) -> Score:
-    """Zero-shot score of one task; DataError if its rows do not fit its settings."""
+def score_text_task(task: TextTask, subject: Subject, samples: Path | None = None) -> Score:
+    """Zero-shot score of one task; DataError if its rows do not fit its settings.
+
+    `samples`: file for the log of its documents (`stages.evaluation.sample_log`); None: none is kept.
+    """
     with offline():
-        from lm_eval.evaluator import evaluate
-
-        from stages.evaluation.language_model import LanguageModel
-
         loaded = load_task(task)
-        chance = task.chance if task.chance is not None else chance_by_guessing(task, loaded["tasks"][task.name])
-        # not simple_evaluate: it also describes the machine, which takes longer than a small task
-        found = evaluate(LanguageModel(subject), loaded, bootstrap_iters=0, log_samples=False)
-    return score_of(task, found["results"][task.name], chance)
+        made = loaded["tasks"][task.name]
+        chance = task.chance if task.chance is not None else chance_by_guessing(made)
+        result = evaluated(loaded, task.name, subject, samples)
+    return score_of(result, task.metric, len(task.rows), chance)
+
+
+def evaluated(loaded: Any, name: str, subject: Subject, samples: Path | None, limit: int | None = None) -> Any:
+    """lm-eval's own result of a loaded task; `limit`: its first documents only."""
+    from lm_eval.evaluator import evaluate
+
+    from stages.evaluation.language_model import LanguageModel
+
+    # not simple_evaluate: it also describes the machine, which takes longer than a small task
+    found = evaluate(LanguageModel(subject), loaded, limit=limit, bootstrap_iters=0, log_samples=samples is not None)
+    if samples is not None:
+        write_samples(samples, found["samples"][name])
+    return found["results"][name]
 
 
 def load_task(task: TextTask) -> Any:
@@ -88,25 +105,25 @@ def lm_eval_config(task: TextTask) -> dict[str, Any]:
     return {**task.settings, "task": task.name, "custom_dataset": rows, "test_split": "test"}
 
 
-def chance_by_guessing(task: TextTask, made: Any) -> float | None:
+def chance_by_guessing(made: Any) -> float | None:
     """Mean of 1 / number of choices over a task's documents; None for a task without choices."""
-    if task.settings["output_type"] != "multiple_choice":
+    if made.OUTPUT_TYPE != "multiple_choice":
         return None
     return mean([1 / len(made.doc_to_choice(doc)) for doc in made.eval_docs])
 
 
-def score_of(task: TextTask, result: dict[str, Any], chance: float | None) -> Score:
-    """lm-eval's result of one task, as a Score."""
-    metrics = {name.removesuffix(",none"): value for name, value in result.items() if isinstance(value, float)}
-    value, count = float(metrics[task.metric]), len(task.rows)
+def score_of(result: dict[str, Any], metric: str, count: int, chance: float | None) -> Score:
+    """lm-eval's result of one task of `count` documents, as a Score; its keys are METRIC,FILTER."""
+    metrics = {name.split(",")[0]: float(value) for name, value in result.items() if isinstance(value, float)}
+    value, is_loss = metrics[metric], metric in LOSSES
     stderr = None
-    if not task.is_loss and count > 1:
+    if not is_loss and count > 1 and 0 <= value <= 1:
         stderr = (value * (1 - value) / (count - 1)) ** 0.5  # a document scores 0 or 1: the sample's own formula
     return Score(
-        kind="loss" if task.is_loss else "text",
+        kind="loss" if is_loss else "text",
         score=value,
         stderr=stderr,
-        chance=None if task.is_loss else chance,
+        chance=None if is_loss else chance,
         n=count,
         metrics=metrics,
     )

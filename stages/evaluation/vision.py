@@ -1,33 +1,59 @@
-"""Questions about images: greedy answers, compared with the references by the task's rule."""
+"""Questions about images: greedy answers in batches, kept as they come, and then scored."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from stages.data.images import PictureReader
-from stages.data.prompts import PLAIN
 from stages.data.sample import BadSampleError
 from stages.errors import ConfigError, DataError
-from stages.evaluation.answers import RULES
-from stages.evaluation.score import Score, mean, standard_error
+from stages.evaluation.answer_log import AnswerLog
+from stages.evaluation.question import Question, VisionTask
+from stages.evaluation.score import Score
 from stages.evaluation.subject import Subject
-from stages.evaluation.vision_task import Question, VisionTask
+from stages.evaluation.vision_score import score_answers
 from stages.eyes import Eyes
 from stages.generation import greedy
+from stages.stop import StopFlag
+from stages.world import World
 
 QUESTIONS_AT_ONCE = 256
 """Bounds the memory that images' features take."""
 IMAGES_AT_ONCE = 32
 
 
-def score_vision_task(task: VisionTask, subject: Subject, images: PictureReader, eyes: Eyes) -> Score:
-    """Mean over all questions, and per kind; the loss of a question is 1 - its rule's value."""
-    answers: list[str] = []
-    for start in range(0, len(task.questions), QUESTIONS_AT_ONCE):
-        answers += answer(task, task.questions[start : start + QUESTIONS_AT_ONCE], subject, images, eyes)
-    return score_answers(task, answers)
+def score_vision_task(
+    task: VisionTask,
+    subject: Subject,
+    images: PictureReader,
+    eyes: Eyes,
+    *,
+    folder: Path,
+    stop: StopFlag,
+    world: World | None = None,
+) -> Score | None:
+    """Asks what is not answered yet, and scores all of it; None if it was stopped before the end.
+
+    Answers are kept in `folder` (`answer_log`). Of several processes each asks its share, all of them score.
+    DataError for an image that cannot be used, ConfigError if the context has no room for a question.
+    """
+    rank, size = (world.rank, world.size) if world is not None else (0, 1)
+    log = AnswerLog(folder, task, rank)
+    # shares by place, and not of what is left: another process may see more of the answers, or fewer
+    left = [question for question in task.questions[rank::size] if question.id not in log.answers]
+    for start in range(0, len(left), QUESTIONS_AT_ONCE):
+        if stop.requested:
+            break
+        part = left[start : start + QUESTIONS_AT_ONCE]
+        given = answer(task, part, subject, images, eyes)
+        log.add({question.id: text for question, text in zip(part, given, strict=True)})
+    if world is not None:
+        world.wait()
+        log.read_all()
+    if any(question.id not in log.answers for question in task.questions):
+        return None
+    return score_answers(task, [log.answers[question.id] for question in task.questions])
 
 
 def answer(
@@ -42,7 +68,9 @@ def answer(
             f"context {subject.context} has no room for {images.image_tokens} image tokens, a question and "
             f"{subject.max_new_tokens} new tokens; raise context or lower max_new_tokens"
         )
-    prompts = [subject.tokenizer.encode(PLAIN.format_question(task.prompt_of(question))) for question in questions]
+    prompts = [
+        subject.tokenizer.encode(subject.template.format_question(task.prompt_of(question))) for question in questions
+    ]
     with subject.computing():
         generated = greedy(
             subject.vlm,
@@ -66,23 +94,3 @@ def looked_at(paths: dict[str, Path], task: str, images: PictureReader, eyes: Ey
             raise DataError(str(error)) from error
         seen |= zip(part, eyes.look(pictures), strict=True)
     return seen
-
-
-def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
-    """The task's score of answers given in the order of its questions."""
-    rule = RULES[task.metric]
-    values = [rule(given, question.answers) for given, question in zip(answers, task.questions, strict=True)]
-    by_kind: dict[str, list[float]] = defaultdict(list)
-    for question, value in zip(task.questions, values, strict=True):
-        by_kind[question.kind].append(value)
-    metrics = {"accuracy": mean(values)}
-    metrics |= {f"accuracy/{kind}": mean(by_kind[kind]) for kind in sorted(by_kind) if kind}
-    metrics |= {f"chance/{kind}": level for kind, level in sorted(task.chance_by_kind.items())}
-    return Score(
-        kind="vision",
-        score=metrics["accuracy"],
-        stderr=standard_error(values),
-        chance=task.chance,
-        n=len(values),
-        metrics=metrics,
-    )

@@ -3,77 +3,72 @@
 {"format": 1, "questions": "NAME.jsonl", "metric": "exact_match", "prompt": "{question}", "chance": 0.2,
  "chance_by_kind": {"count": 0.25}}
 {"id": "1", "image": "images/1.png", "question": "How many shapes are there?", "answers": ["two"], "kind": "count"}
+
+A NAME.json with `family` is about a published benchmark instead, see `family_task`.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.config import Share, Task
 from stages.errors import DataError
+from stages.evaluation.family_task import check_ids, read_family_task
+from stages.evaluation.question import Question, VisionTask
+from stages.evaluation.rules import RULES
+from stages.evaluation.task_files import inside, parsed, read_text
+from stages.evaluation.vision_tasks.family import SHORT_ANSWER
 from stages.job_file import one_line
 
-SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
-"""The prompt of vlm-evaluation's question tasks."""
 
-
-class _Entry(BaseModel):
+class _TaskFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-class Question(_Entry):
-    """One question about one image. `image` is relative to the task file's folder."""
-
-    id: str = Field(min_length=1)
-    image: str = Field(min_length=1)
-    question: str = Field(min_length=1)
-    answers: tuple[str, ...] = Field(min_length=1)
-    kind: str = ""
-
-
-class _TaskFile(_Entry):
     format: Literal[1]
     questions: str
-    metric: Literal["vqa_accuracy", "gqa_accuracy", "exact_match"]
+    metric: str
     prompt: Annotated[str, Field(pattern=r"\{question\}")] = SHORT_ANSWER
     chance: Share
     chance_by_kind: Mapping[str, Share] = {}
 
+    @field_validator("metric")
+    @classmethod
+    def known(cls, metric: str) -> str:
+        if metric not in RULES:
+            raise ValueError(f"unknown; metrics are {', '.join(RULES)}")
+        return metric
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VisionTask:
-    """A vision task with its questions."""
 
-    name: str
-    folder: Path
-    metric: str
-    prompt: str
-    """Holds `{question}`."""
-    chance: float
-    chance_by_kind: Mapping[str, float]
-    questions: tuple[Question, ...]
+class _Line(Question):
+    """A line of our own question files."""
 
-    def prompt_of(self, question: Question) -> str:
-        return self.prompt.replace("{question}", question.question)
-
-    def image_path(self, question: Question) -> Path:
-        """DataError if the image lies outside the task's folder or is not there."""
-        return inside(self.folder, question.image, f"task {self.name!r}, question {question.id!r}")
+    question: str = Field(min_length=1)
 
 
 def read_vision_task(folder: Path, task: Task) -> VisionTask:
     """The task NAME.json of `folder`, its first `limit` questions; DataError names file, line and what is wrong."""
     path = folder / f"{task.name}.json"
-    about = _parsed(_TaskFile, read_text(path), str(path))
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {one_line(error)}") from error
+    if isinstance(content, dict) and "family" in content:
+        return read_family_task(folder, path, content, task)
+    return read_own_task(folder, path, parsed(_TaskFile, text, str(path)), task)
+
+
+def read_own_task(folder: Path, path: Path, about: _TaskFile, task: Task) -> VisionTask:
+    """The task of a file in our own format."""
     source = inside(folder, about.questions, str(path))
     lines = [line for line in read_text(source).split("\n") if line.strip()][: task.limit]
-    questions = tuple(_parsed(Question, line, f"{source}, line {number}") for number, line in enumerate(lines, start=1))
+    questions = tuple(parsed(_Line, line, f"{source}, line {number}") for number, line in enumerate(lines, start=1))
     if not questions:
         raise DataError(f"{source}: no questions in it")
+    check_ids(source, questions)
     return VisionTask(
         name=task.name,
         folder=folder,
@@ -83,31 +78,3 @@ def read_vision_task(folder: Path, task: Task) -> VisionTask:
         chance_by_kind=about.chance_by_kind,
         questions=questions,
     )
-
-
-def read_text(path: Path) -> str:
-    """A file's text; DataError if it is missing, unreadable or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
-
-
-def inside(folder: Path, name: str, where: str) -> Path:
-    """`folder`/`name`; DataError if that leaves the folder or is no file."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f"{where}: {name!r} leads out of {folder}; files of a task lie below its folder")
-    if not path.is_file():
-        raise DataError(f"{where}: there is no file {path}")
-    return path
-
-
-Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-def _parsed(kind: type[Parsed], text: str, where: str) -> Parsed:
-    try:
-        return kind.model_validate(json.loads(text))
-    except (ValidationError, ValueError, RecursionError) as error:
-        raise DataError(f"{where}: {one_line(error)}") from error

@@ -12,7 +12,18 @@ from typing import Any, TypeVar
 import yaml
 
 from stages.config import LanguageModel
-from sweep.catalog.entries import REFERENCE, TERA, Catalog, DatasetEntry, GpuType, ModelEntry, Placement, TaskEntry
+from sweep.catalog.entries import (
+    REFERENCE,
+    TERA,
+    Catalog,
+    DatasetEntry,
+    GpuType,
+    ModelEntry,
+    Placement,
+    TaskChance,
+    TaskEntry,
+    ZMetric,
+)
 from sweep.errors import SweepFileError
 
 __all__ = [
@@ -38,7 +49,7 @@ NUMBERS: Mapping[object, tuple[type, ...]] = {
     str: (str,),
     bool: (bool,),
 }
-Entry = TypeVar("Entry", GpuType, DatasetEntry, TaskEntry, ModelEntry, Placement)
+Entry = TypeVar("Entry", GpuType, DatasetEntry, TaskEntry, ModelEntry, Placement, TaskChance, ZMetric)
 
 
 @cache

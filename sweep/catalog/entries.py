@@ -105,6 +105,34 @@ class TaskEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskChance:
+    """What the stable scores need to know of an evaluation task (chance.yaml)."""
+
+    name: str
+    kind: str
+    """`vision` or `text`."""
+    counts_in: str
+    """The stable score that it enters: its kind, or `none`."""
+    metric: str
+    """What its score is, in words."""
+    source: str
+    chance: float | None = None
+    """What guessing scores, a fraction of 1; None where the task has no such level."""
+    parts: tuple[str, ...] = ()
+    """Splits that belong to the task: its result has a metric `accuracy/PART` of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZMetric:
+    """One of the metrics that a z-score is the mean over."""
+
+    name: str
+    task: str
+    metric: str
+    """`score`, or a name in the `metrics` of the task's result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """Everything that the package knows about models, GPU types, data sets and tasks."""
 

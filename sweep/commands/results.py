@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 HELP = "write the tables and figures of a sweep"
 NEEDED = ("pyarrow", "matplotlib")
-NOT_SHOWN = ("scores", "versions")
-"""Nested columns that only the JSON shows; they take half the time to read."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
     from sweep.results.write import hours_of, summary_of, write_summary, write_tables
 
     tables = write_tables(stored)
-    rows = (tables.results if options.json else tables.results.drop_columns([*NOT_SHOWN])).to_pylist()
+    rows = tables.results.to_pylist() if options.json else [*tables.rows]
     folder = stored.paths.results
     written = [*tables.paths, write_summary(folder, summary_of(tables))]
     left_out: list[str] = []
@@ -59,7 +57,7 @@ def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
         drawn, left_out = draw_figures(rows, stored.manifest.sweep, folder)
         written += drawn
     show(options, rows, written, hours_of(tables))
-    for remark in [*remarks(rows), *effects(rows), *left_out, f"{len(written)} files in {folder}"]:
+    for remark in [*remarks(rows), *effects(tables.differences), *left_out, f"{len(written)} files in {folder}"]:
         print(remark, file=sys.stderr)
     return 0
 

@@ -10,12 +10,14 @@ from pydantic import ValidationError
 
 from stages.config import PretrainConfig
 from sweep.results.chains import ModelChain, models_by_job
+from sweep.results.columns import AXES
 from sweep.results.cost import Cost
 from sweep.results.evidence import JobEvidence
 from sweep.results.jobs_table import milliseconds
-from sweep.results.schemas import AXES, RESULTS
+from sweep.results.schemas import RESULTS
 from sweep.results.scores import score_values, task_scores
 from sweep.results.values import number, pairs, whole
+from sweep.results.z_scores import z_metrics, z_scores
 
 AXIS_TYPES = {field.name: field.type for field in AXES if field.name not in {"parameters", "epochs", "overrides"}}
 """The axes of a cell's record that have a column of their own."""
@@ -25,6 +27,7 @@ def results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[st
     """In the manifest's order. Rows of unfinished models have their state and what is known, and nulls."""
     shares = models_by_job(chains)
     configs = pretrain_configs(chains, evidence)
+    compared = z_values(chains, evidence)
     rows = [
         {
             "sweep": sweep,
@@ -32,6 +35,7 @@ def results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[st
             **axis_values(chain.cell.axes),
             **pretraining_tokens(evidence[chain.cell.pretrain], configs),
             **model_values(chain, [evidence[key] for key in chain.keys]),
+            **compared.get(chain.evaluate, {}),
             **cost_values([(evidence[key].costs.total, shares[key]) for key in chain.keys]),
             **planned_values([(evidence[key].job.estimate.a100_hours, shares[key]) for key in chain.keys]),
         }
@@ -78,6 +82,18 @@ def model_values(chain: ModelChain, jobs: Sequence[JobEvidence]) -> dict[str, An
         "finished_at": milliseconds(evaluate.finished_at) if evaluate.result else None,
         "code_revision": " ".join(dict.fromkeys(found.code_revision for found in jobs if found.code_revision)) or None,
         "versions": pairs(finished[-1].result.get("versions")) if finished and finished[-1].result else None,
+    }
+
+
+def z_values(chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> dict[str, dict[str, Any]]:
+    """The z-score columns by key of the evaluation; the models of this sweep are what each is compared with."""
+    results = {chain.evaluate: evidence[chain.evaluate].result for chain in chains}
+    metrics = {key: z_metrics(result) for key, result in results.items() if result}
+    scores = z_scores(metrics)
+    return {
+        key: {"vision_z_score": scores.get(key), "vision_z_metrics": list(found)}
+        for key, found in metrics.items()
+        if found
     }
 
 

@@ -5,65 +5,20 @@ Each field's metadata holds its `unit` ("" where it has none) and its `descripti
 
 import pyarrow as pa
 
-STRING = pa.string()
-INTEGER = pa.int64()
-REAL = pa.float64()
-FLAG = pa.bool_()
-TIME = pa.timestamp("ms", tz="UTC")
-
-
-def list_of(kind: pa.DataType) -> pa.DataType:
-    """A list whose type reads back from a file as it was written: Parquet calls the items `element`."""
-    return pa.list_(pa.field("element", kind))
-
-
-NAMES = list_of(STRING)
-PAIRS = pa.map_(STRING, STRING)
-SCORES = list_of(
-    pa.struct(
-        [
-            pa.field("task", STRING),
-            pa.field("kind", STRING),
-            pa.field("score", REAL),
-            pa.field("stderr", REAL),
-            pa.field("chance", REAL),
-            pa.field("n", INTEGER),
-        ]
-    )
+from sweep.results.columns import (
+    AXES,
+    FLAG,
+    INTEGER,
+    NAMES,
+    PAIRS,
+    REAL,
+    SCORES,
+    STRING,
+    TIME,
+    column,
+    table_schema,
 )
-
-SCHEMA_VERSION = "1"
-"""Raised when a column changes its meaning or goes; a new column at the end keeps it."""
-
-
-def column(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
-    """One column, with its unit and description as metadata."""
-    return pa.field(name, kind, metadata={"unit": unit, "description": description})
-
-
-def table_schema(table: str, columns: list[pa.Field]) -> pa.Schema:
-    """The schema of one table."""
-    return pa.schema(columns, metadata={"table": table, "schema_version": SCHEMA_VERSION})
-
-
-AXES = [
-    column("model", STRING, "", "language model's name in the sweep file"),
-    column(
-        "parameters", INTEGER, "parameters", "language model with embedding and output layer, without qk-norm gains"
-    ),
-    column("branch", REAL, "percent", "share of the text budget that was trained before images came in"),
-    column("image_share", REAL, "fraction", "share of the image part (captions and instructions) in the mix"),
-    column("instruction_share", REAL, "fraction", "share of instruction data within the image part"),
-    column("captions", STRING, "", "source of the captions"),
-    column("encoder", STRING, "", "vision encoder"),
-    column("freeze_encoder", FLAG, "", "whether the vision encoder's weights stayed as they were"),
-    column("amount", REAL, "multiples", "budget of the image-text run, in Chinchilla budgets (20 tokens a parameter)"),
-    column("text_multiplier", REAL, "multiples", "budget of the whole text trunk, in Chinchilla budgets"),
-    column("lr_at_branch", STRING, "", "learning rate with which the image-text run begins: the sweep file's word"),
-    column("seed", INTEGER, "", "seed of the cell"),
-    column("epochs", INTEGER, "epochs", "passes over the fine-tuning data"),
-    column("overrides", PAIRS, "", "axes of the sweep that have no column: dotted name -> value as JSON"),
-]
+from sweep.results.summary_schemas import CELLS, DIFFERENCES, SUMMARY
 
 
 def score_columns(prefix: str, what: str) -> list[pa.Field]:
@@ -73,6 +28,19 @@ def score_columns(prefix: str, what: str) -> list[pa.Field]:
         column(f"{prefix}_stable_stderr", REAL, "fraction", "its standard error, the tasks taken as independent"),
         column(f"{prefix}_accuracy", REAL, "fraction", f"mean accuracy over {what}"),
         column(f"{prefix}_chance", REAL, "fraction", "mean chance level over the same tasks"),
+    ]
+
+
+def entered_columns(prefix: str) -> list[pa.Field]:
+    """What a stable score is the mean of."""
+    return [
+        column(f"{prefix}_tasks", NAMES, "", f"tasks that {prefix}_stable_score is the mean over"),
+        column(
+            f"{prefix}_complete",
+            FLAG,
+            "",
+            "whether they are all tasks of the study's score: comparable with the paper's",
+        ),
     ]
 
 
@@ -117,6 +85,10 @@ RESULTS = table_schema(
         column("versions", PAIRS, "", "package -> version, as the last finished job of the chain recorded them"),
         column("planned_a100_hours_own", REAL, "A100-hours", "the plan's estimate of the jobs in a100_hours_own"),
         column("planned_a100_hours_shared", REAL, "A100-hours", "its equal part of the estimates of shared jobs"),
+        *entered_columns("vision"),
+        *entered_columns("text"),
+        column("vision_z_score", REAL, "standard deviations", "mean over vision_z_metrics of the distance to the mean"),
+        column("vision_z_metrics", NAMES, "", "those of the z-score's eight metrics that the evaluation has"),
     ],
 )
 
@@ -187,4 +159,11 @@ METRICS = table_schema(
     ],
 )
 
-SCHEMAS: dict[str, pa.Schema] = {"results": RESULTS, "jobs": JOBS, "metrics": METRICS}
+SCHEMAS: dict[str, pa.Schema] = {
+    "results": RESULTS,
+    "jobs": JOBS,
+    "metrics": METRICS,
+    "cells": CELLS,
+    "summary": SUMMARY,
+    "differences": DIFFERENCES,
+}

@@ -1,10 +1,11 @@
-"""Task scores of a result.json and the stable scores made of them (docs/formats.md)."""
+"""Task scores of a result.json and the stable scores made of them (docs/formats.md, docs/results.md)."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.catalog.chance import load_chances
 from sweep.results.values import number, whole
 
 
@@ -17,7 +18,10 @@ class TaskScore:
     score: float
     stderr: float | None
     chance: float | None
+    """By the chance table; for a task that is not in it, by its evaluation."""
     n: int | None
+    whole: bool = True
+    """Whether it has all parts that the chance table names: POPE of its three splits, RefCOCO with + and g."""
 
     @property
     def held_out(self) -> bool:
@@ -37,6 +41,10 @@ class StableScore:
     stderr: float | None
     accuracy: float
     chance: float
+    tasks: tuple[str, ...]
+    """The tasks that entered, by name."""
+    whole: bool
+    """Whether each of them has all its parts."""
 
 
 def task_scores(result: Mapping[str, Any]) -> list[TaskScore]:
@@ -52,47 +60,84 @@ def task_score(name: str, entry: Mapping[str, Any]) -> TaskScore | None:
     score = number(entry.get("score"))
     if score is None:
         return None
+    kind = str(entry.get("kind", ""))
+    known = load_chances().of(name, kind)
     return TaskScore(
         task=name,
-        kind=str(entry.get("kind", "")),
+        kind=kind,
         score=score,
         stderr=number(entry.get("stderr")),
-        chance=number(entry.get("chance")),
+        chance=known.chance if known else number(entry.get("chance")),
         n=whole(entry.get("n")),
+        whole=has_parts(entry.get("metrics"), known.parts if known else ()),
     )
 
 
+def has_parts(metrics: Any, parts: Iterable[str]) -> bool:
+    """Whether a result's metrics have the accuracy of every part."""
+    return all(isinstance(metrics, dict) and f"accuracy/{part}" in metrics for part in parts)
+
+
+def entering(tasks: Sequence[TaskScore], score: str) -> list[TaskScore]:
+    """Of a group, what the stable score `vision` or `text` is the mean of.
+
+    The chance table's tasks where the group has any, so that a further task does not move the study's score; else all
+    that state a chance level.
+    """
+    counted = load_chances().counted(score)
+    known = [task for task in tasks if task.task in counted]
+    return known or [task for task in tasks if task.chance is not None]
+
+
 def stable_score(tasks: Iterable[TaskScore]) -> StableScore | None:
-    """The stable score of those tasks that state a chance level; None if none does.
+    """The stable score of those tasks that have a chance level; None if none has.
 
     Its standard error takes the tasks as independent: sqrt(sum of squares) / number of tasks; None if a task has none.
     """
-    scored = [(task.score, task.chance, task.stderr) for task in tasks if task.chance is not None]
+    scored = [(task, task.chance) for task in tasks if task.chance is not None]
     if not scored:
         return None
-    accuracy = sum(score for score, _, _ in scored) / len(scored)
-    chance = sum(chance for _, chance, _ in scored) / len(scored)
-    errors = [error for _, _, error in scored if error is not None]
-    stderr = math.sqrt(sum(error**2 for error in errors)) / len(scored) if len(errors) == len(scored) else None
-    return StableScore(score=accuracy - chance, stderr=stderr, accuracy=accuracy, chance=chance)
+    accuracy = sum(task.score for task, _ in scored) / len(scored)
+    chance = sum(chance for _, chance in scored) / len(scored)
+    errors = [task.stderr for task, _ in scored if task.stderr is not None]
+    return StableScore(
+        score=accuracy - chance,
+        stderr=math.sqrt(sum(error**2 for error in errors)) / len(scored) if len(errors) == len(scored) else None,
+        accuracy=accuracy,
+        chance=chance,
+        tasks=tuple(task.task for task, _ in scored),
+        whole=all(task.whole for task, _ in scored),
+    )
 
 
 def score_values(tasks: Sequence[TaskScore]) -> dict[str, Any]:
-    """The score columns of results.parquet."""
+    """The score columns of results.parquet, but for those that compare models (`sweep.results.z_scores`)."""
+    vision = [task for task in tasks if task.kind == "vision" and not task.held_out]
     groups = {
-        "vision": [task for task in tasks if task.kind == "vision" and not task.held_out],
+        "vision": entering(vision, "vision"),
         "heldout_vision": [task for task in tasks if task.kind == "vision" and task.held_out],
-        "text": [task for task in tasks if task.kind == "text"],
+        "text": entering([task for task in tasks if task.kind == "text"], "text"),
     }
     values: dict[str, Any] = {"scores": [{name: getattr(task, name) for name in SCORE_FIELDS} for task in tasks]}
     for prefix, group in groups.items():
-        stable = stable_score(group)
-        if stable is not None:
-            values[f"{prefix}_stable_score"] = stable.score
-            values[f"{prefix}_stable_stderr"] = stable.stderr
-            values[f"{prefix}_accuracy"] = stable.accuracy
-            values[f"{prefix}_chance"] = stable.chance
+        values |= stable_values(prefix, stable_score(group))
     losses = [task.score for task in tasks if task.kind == "loss"]
     if losses:
         values["bits_per_byte"] = sum(losses) / len(losses)
+    return values
+
+
+def stable_values(prefix: str, stable: StableScore | None) -> dict[str, Any]:
+    """The columns of one stable score; `complete`: all tasks of the chance table, each with its parts, and no other."""
+    if stable is None:
+        return {}
+    values: dict[str, Any] = {
+        f"{prefix}_stable_score": stable.score,
+        f"{prefix}_stable_stderr": stable.stderr,
+        f"{prefix}_accuracy": stable.accuracy,
+        f"{prefix}_chance": stable.chance,
+    }
+    if wanted := load_chances().counted(prefix):
+        complete = stable.whole and set(stable.tasks) == set(wanted)
+        values |= {f"{prefix}_tasks": list(stable.tasks), f"{prefix}_complete": complete}
     return values

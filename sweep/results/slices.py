@@ -24,6 +24,11 @@ class Measure:
     chance: str = ""
     higher_is_better: bool = True
 
+    @property
+    def name(self) -> str:
+        """As in the column `score` of the summaries: vision, heldout_vision, text, bits_per_byte, vision_z."""
+        return self.column.removesuffix("_score").removesuffix("_stable")
+
 
 VISION = Measure("vision_stable_score", "Vision", "vision_stable_stderr", "vision_chance")
 HELD_OUT = Measure(
@@ -32,6 +37,9 @@ HELD_OUT = Measure(
 TEXT = Measure("text_stable_score", "Text", "text_stable_stderr", "text_chance")
 BITS = Measure("bits_per_byte", "Held-out text loss", higher_is_better=False)
 MEASURES = (VISION, HELD_OUT, TEXT, BITS)
+Z_SCORE = Measure("vision_z_score", "Vision z-score")
+SUMMARISED = (*MEASURES, Z_SCORE)
+"""What the summaries have; a z-score depends on the other models, so no figure shows it."""
 
 
 @dataclass(frozen=True, slots=True)

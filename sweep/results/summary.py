@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from sweep.catalog.chance import load_chances
 from sweep.plain_text import columns, hours
 from sweep.results.slices import BITS, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, best_row
 
-NESTED = ("overrides", "scores", "versions")
+NESTED = ("overrides", "scores", "versions", "vision_tasks", "text_tasks", "vision_z_metrics")
 TITLES = {VISION: "vision", HELD_OUT: "held-out", TEXT: "text", BITS: "bits/byte"}
 
 
@@ -29,7 +30,7 @@ def summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
         table.append(
             [row["cell"], str(row["epochs"]), *scores, *(cost_words(row[cost + part]) for part in ("_own", "_shared"))]
         )
-    return "\n".join([*columns(table), *chance_note(scored)]) + "\n"
+    return "\n".join([*columns(table), *chance_note(scored), *tasks_note(scored)]) + "\n"
 
 
 def joined(*parts: str) -> str:
@@ -59,6 +60,25 @@ def chance_note(rows: Sequence[Row]) -> list[str]:
                 f"{TITLES[measure]} {'-'.join(f'{level:g}' for level in sorted({min(levels), max(levels)}))}"
             )
     return ["", "Scores are accuracy above chance; chance: " + ", ".join(chances) + "."] if chances else []
+
+
+def tasks_note(rows: Sequence[Row]) -> list[str]:
+    """A line for each score that is not the study's, with what it is the mean over."""
+    lines = []
+    for kind in ("vision", "text"):
+        partial = [tuple(row[f"{kind}_tasks"]) for row in rows if row.get(f"{kind}_complete") is False]
+        words = [partial_words(tasks, load_chances().counted(kind)) for tasks in dict.fromkeys(partial)]
+        lines += [f"Not the study's {kind} score: {each}." for each in words]
+    return lines
+
+
+def partial_words(tasks: Sequence[str], wanted: Sequence[str]) -> str:
+    """`over 4 of its 6 tasks, without gqa, pope`, or `over tasks of its own: cloze`."""
+    if not set(tasks) <= set(wanted):
+        return f"over tasks of its own: {', '.join(tasks)}"
+    missing = [task for task in wanted if task not in tasks]
+    without = f", without {', '.join(missing)}" if missing else ", not all with their parts"
+    return f"over {len(tasks)} of its {len(wanted)} tasks{without}"
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:

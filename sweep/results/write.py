@@ -1,4 +1,4 @@
-"""Writes the three tables: built anew from evidence at every call, each file whole or absent."""
+"""Writes the tables: built anew from evidence at every call, each file whole or absent."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,24 @@ import pyarrow.parquet as pq
 
 from jobs.endings import Ending
 from jobs.store import Store, replacing
+from sweep.results.best_epochs import best_epochs
+from sweep.results.cells_table import cells_table
 from sweep.results.chains import model_chains
+from sweep.results.differences import Difference, differences, differences_table
+from sweep.results.effects import effects_table
 from sweep.results.evidence import JobEvidence, gather
 from sweep.results.hours_table import COLUMNS, hours_table
 from sweep.results.jobs_table import jobs_table
 from sweep.results.metrics_table import metric_batches
+from sweep.results.points_table import points_table
 from sweep.results.results_table import results_table
 from sweep.results.schemas import METRICS
 from sweep.results.summary import joined, summary_table
 from sweep.stored_sweep import StoredSweep
 
 COMPRESSION = "zstd"
+ONLY_JSON = ("scores", "versions")
+"""Nested columns that only the JSON shows; they take half the time to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +36,15 @@ class Tables:
 
     results: pa.Table
     jobs: pa.Table
+    rows: Sequence[dict[str, Any]]
+    """Of `results`, without the columns `ONLY_JSON`."""
+    differences: Sequence[Difference]
     paths: tuple[Path, ...]
-    """results.parquet, jobs.parquet, metrics.parquet."""
+    """Of the six files."""
 
 
 def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[Ending]] | None = None) -> Tables:
-    """results.parquet, jobs.parquet and metrics.parquet in the sweep's results folder.
+    """All tables of docs/results.md in the sweep's results folder.
 
     `endings`: what the cluster knows of ended executions, by key; by default what the sweep's picture has. The same
     evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
@@ -44,13 +54,23 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[Ending]] | 
         picture.judge(picture.by_key, dict(picture.observed), endings)
     evidence = gather(picture)
     chains = model_chains(stored.manifest)
-    results = results_table(stored.manifest.sweep, chains, evidence)
-    jobs = jobs_table(stored.manifest.sweep, chains, evidence)
-    paths = tuple(stored.paths.results / f"{name}.parquet" for name in ("results", "jobs", "metrics"))
-    write_parquet(paths[0], results.schema, results.to_batches())
-    write_parquet(paths[1], jobs.schema, jobs.to_batches())
-    write_parquet(paths[2], METRICS, metric_batches(metric_logs(stored.store, evidence)))
-    return Tables(results, jobs, paths)
+    sweep = stored.manifest.sweep
+    results = results_table(sweep, chains, evidence)
+    jobs = jobs_table(sweep, chains, evidence)
+    rows = results.drop_columns([*ONLY_JSON]).to_pylist()
+    found = differences(rows)
+    tables = {
+        "jobs": jobs,
+        "cells": cells_table(rows),
+        "summary": points_table(sweep, rows),
+        "differences": differences_table(sweep, found),
+        "results": results,  # the last: its time says when all of them were written
+    }
+    paths = {name: stored.paths.results / f"{name}.parquet" for name in ("metrics", *tables)}
+    write_parquet(paths["metrics"], METRICS, metric_batches(metric_logs(stored.store, evidence)))
+    for name, table in tables.items():
+        write_parquet(paths[name], table.schema, table.to_batches())
+    return Tables(results, jobs, rows, found, tuple(paths.values()))
 
 
 def metric_logs(store: Store, evidence: Mapping[str, JobEvidence]) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
@@ -68,9 +88,9 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 
 
 def summary_of(tables: Tables) -> str:
-    """All scored models, the best first, and the hours by model and stage."""
-    models = summary_table(tables.results.drop_columns(["scores", "versions"]).to_pylist())
-    return joined(models or "no model has scores yet\n", hours_of(tables))
+    """All scored models, the best first, what each axis does to the scores, where cells are best, and the hours."""
+    models = summary_table(tables.rows) or "no model has scores yet\n"
+    return joined(models, effects_table(tables.differences), best_epochs(tables.rows), hours_of(tables))
 
 
 def hours_of(tables: Tables) -> str:

@@ -72,7 +72,18 @@ def test_images_may_lie_in_a_tar_beside_the_conversations(
         ({"conversations": [{"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}]}, "turn 0 must come from"),
         ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}]}, "turn 1 has no text"),
         ({"conversations": ["a", "b"]}, "turn 0 must come from"),
+        ({"conversations": [{"from": "system", "value": "a"}, {"from": "gpt", "value": "b"}]}, "turn 0 must come from"),
+        (
+            {"conversations": [{"from": ["human"], "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "turn 0 must come from",
+        ),
+        ({"conversations": [{"from": "human", "value": 7}, {"from": "gpt", "value": "b"}]}, "turn 0 has no text"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt"}]}, "turn 1 has no text"),
+        ({"conversations": [{"from": "human", "value": "\ud800"}, {"from": "gpt", "value": "b"}]}, "half a character"),
+        ({"conversations": {"from": "human", "value": "a"}}, "conversations must be a list"),
         ({"image": 5}, "image must be a path"),
+        ({"image": ["images/red.png"]}, "image must be a path"),
+        ({"image": "\udcff.png"}, "image must be a path"),
         ({"image": None}, "<image> in the text, and no image"),
     ],
 )
@@ -93,13 +104,25 @@ def test_malformed_conversations_are_left_out_and_told(
 
 
 @pytest.mark.parametrize(
-    ("image", "reason"), [("images/none.png", "there is no image"), ("../secret.png", "lies outside the data set")]
+    ("image", "reason"),
+    [
+        ("images/none.png", "there is no image"),
+        ("../secret.png", "lies outside the data set"),
+        ("/etc/hostname", "lies outside the data set"),
+        ("images", "there is no image"),
+        ("zero\0.png", "is no file name"),
+        ("long" * 2_000, "is no file name"),
+        ("torn.png", "not a usable image"),
+        ("text.png", "not a usable image"),
+    ],
 )
 def test_an_image_that_is_missing_or_climbs_out_is_a_bad_sample(
     tmp_path: Path, tokenizer: TextTokenizer, images: PictureReader, image: str, reason: str
 ) -> None:
     (tmp_path / "secret.png").write_bytes(png("red"))
     write_conversations(tmp_path / "set", 1)
+    (tmp_path / "set" / "torn.png").write_bytes(png("red")[:60])
+    (tmp_path / "set" / "text.png").write_bytes(b"no image at all")
     (tmp_path / "set" / "conversations.json").write_text(json.dumps([{**conversation(0), "image": image}]))
     with pytest.raises(BadSampleError, match=reason):
         open_conversations(tmp_path / "set", tokenizer, images).document(0, 0)
@@ -114,10 +137,10 @@ def test_a_conversation_too_long_to_answer_is_a_bad_sample(
         open_conversations(path, tokenizer, images, length=6).document(0, 0)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", "[1]"])
+@pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b"[1]", b"", b"\xff\xfe[", b"[" * 100_000, b"[{}, {}"])
 def test_a_file_without_conversations_is_an_error(
-    tmp_path: Path, tokenizer: TextTokenizer, images: PictureReader, content: str
+    tmp_path: Path, tokenizer: TextTokenizer, images: PictureReader, content: bytes
 ) -> None:
-    (tmp_path / "conversations.json").write_text(content)
+    (tmp_path / "conversations.json").write_bytes(content)
     with pytest.raises(DataError, match=r"conversations\.json"):
         open_conversations(tmp_path, tokenizer, images)

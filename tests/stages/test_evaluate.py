@@ -17,8 +17,10 @@ from stages.encoders import encoder_spec
 from stages.errors import ConfigError, DamagedInputError, DataError
 from stages.evaluate import run
 from stages.evaluation.subject import Subject
-from stages.evaluation.vision import answer, score_answers
-from stages.evaluation.vision_task import VisionTask, read_vision_task
+from stages.evaluation.question import VisionTask
+from stages.evaluation.vision import answer
+from stages.evaluation.vision_score import score_answers
+from stages.evaluation.vision_task import read_vision_task
 from stages.eyes import Eyes
 from stages.job_file import read_job
 from stages.stop import StopFlag

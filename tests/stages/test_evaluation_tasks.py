@@ -42,7 +42,9 @@ def write_text(folder: Path, *, lines: list[str] | None = None, **changes: Any) 
 
 
 def test_a_vision_task_is_read_with_its_prompt_and_questions(tmp_path: Path) -> None:
-    write_vision(tmp_path, chance_by_kind={"shape": 0.1}, lines=[json.dumps(QUESTION), "", json.dumps(QUESTION)])
+    write_vision(
+        tmp_path, chance_by_kind={"shape": 0.1}, lines=[json.dumps(QUESTION), "", json.dumps(QUESTION | {"id": "2"})]
+    )
     task = read_vision_task(tmp_path, Task(name="t"))
     assert (task.chance, task.chance_by_kind, len(task.questions)) == (0.2, {"shape": 0.1}, 2)
     assert task.prompt_of(task.questions[0]) == "Say: What is it?"
@@ -72,6 +74,7 @@ def test_the_prompt_of_a_vision_task_is_the_usual_one_unless_given(tmp_path: Pat
         ({"questions": "missing.jsonl"}, "there is no file"),
         ({"lines": []}, "q.jsonl: no questions in it"),
         ({"lines": [json.dumps(QUESTION), "{"]}, "q.jsonl, line 2:"),
+        ({"lines": [json.dumps(QUESTION)] * 2}, "q.jsonl: question id '1' is there 2 times"),
         ({"lines": ["[1]"]}, "q.jsonl, line 1:"),
         ({"lines": [json.dumps(QUESTION | {"answers": []})]}, "q.jsonl, line 1: answers:"),
         ({"lines": [json.dumps(QUESTION | {"answers": "star"})]}, "q.jsonl, line 1: answers:"),
@@ -112,7 +115,7 @@ def test_a_text_task_is_read_with_its_rows(tmp_path: Path) -> None:
         ({"dataset_kwargs": {"data_files": {"test": "../t.jsonl"}}}, "leads out of"),
         ({"dataset_kwargs": {"data_files": {"train": "t.jsonl"}}}, "data_files has no 'test'; it has train"),
         ({"test_split": None}, "test_split or validation_split"),
-        ({"output_type": "generate_until"}, "output_type:"),
+        ({"output_type": "generate"}, "output_type:"),
         ({"metric_list": []}, "metric_list:"),
         ({"metric_list": [{"metric": "bleu"}]}, "metric_list.0.metric:"),
         ({"metric_list": [{"metric": "acc", "hf_evaluate": True}]}, "metric_list.0.hf_evaluate:"),

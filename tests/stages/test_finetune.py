@@ -4,6 +4,7 @@ import pytest
 
 from stages.checkpoint import load_model, newest_checkpoint
 from stages.config import FinetuneConfig
+from stages.data.prompts import PLAIN, TEMPLATES, template_of
 from stages.errors import ConfigError, DamagedInputError, DataError
 from stages.finetune import epochs_schedule
 from stages.job_file import JobFile
@@ -38,16 +39,42 @@ def tuned(world: World, base: JobFile) -> JobFile:
     return world.run("tuned", "finetune", finetune_config(epochs=2), [base])
 
 
-def test_epochs_pass_over_all_conversations_with_one_schedule(tuned: JobFile) -> None:
+def test_epochs_pass_over_all_conversations(tuned: JobFile) -> None:
     result = result_of(tuned)
-    assert result["steps"] == 5  # 2 epochs of 10 conversations in batches of 4
+    assert result["steps"] == 6  # 2 epochs of 10 conversations in batches of 4 at most
     assert result["sources"]["conversations"]["samples"] == 20
     assert result["images"] == 20
     assert result["tokens"] == result["sources"]["conversations"]["tokens"] + result["padding"]
-    schedule = epochs_schedule(FinetuneConfig.model_validate(finetune_config(epochs=40, warmup_ratio=0.05)), 10)
-    assert (schedule.total_steps, schedule.warmup_steps) == (100, 5)
-    assert schedule.lr(0) == pytest.approx(3e-4 / 5)
-    assert schedule.lr(100) == 0.0
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+def test_each_number_of_epochs_has_a_schedule_of_its_own(epochs: int) -> None:
+    config = FinetuneConfig.model_validate(finetune_config(epochs=epochs, warmup_ratio=0.05, peak_lr=3e-4))
+    schedule = epochs_schedule(config, 100)
+    assert (schedule.total_steps, schedule.warmup_steps) == (100 * epochs, 5 * epochs)
+    assert schedule.lr(0) == pytest.approx(3e-4 / (5 * epochs))
+    assert schedule.lr(5 * epochs) == pytest.approx(3e-4)
+    assert schedule.lr(100 * epochs) == 0.0
+    # the last update is a step short of the end, at a rate that is next to nothing and above it
+    assert 0 < schedule.lr(100 * epochs - 1) < 3e-4 / 1_000
+
+
+def test_the_learning_rate_goes_to_its_end_in_every_run(world: World, base: JobFile) -> None:
+    for epochs in (1, 2, 3, 4):
+        job = world.run(f"epochs-{epochs}", "finetune", finetune_config(epochs=epochs), [base], log_steps=1)
+        rates = [json.loads(line)["lr"] for line in job.metrics.read_text().splitlines()]
+        config = job.config
+        assert isinstance(config, FinetuneConfig)
+        assert rates == [epochs_schedule(config, 3).lr(step) for step in range(3 * epochs)]
+        assert rates[0] == max(rates)
+        assert rates[-1] == min(rates)
+
+
+def test_the_checkpoint_says_how_questions_were_put(world: World, base: JobFile, tuned: JobFile) -> None:
+    assert template_of(load_model(tuned.run).checkpoint.state) == PLAIN
+    assert template_of(load_model(base.run).checkpoint.state) == PLAIN
+    job = world.run("vicuna", "finetune", finetune_config(epochs=1, prompt="vicuna", max_length=512), [base])
+    assert template_of(load_model(job.run).checkpoint.state) == TEMPLATES["vicuna"]
 
 
 def test_projector_and_language_model_are_trained(base: JobFile, tuned: JobFile) -> None:
@@ -63,7 +90,7 @@ def test_a_fine_tuned_model_needs_no_other_file(tuned: JobFile) -> None:
     assert not loaded.checkpoint.moments()
 
 
-@pytest.mark.parametrize("cut", [1, 4])
+@pytest.mark.parametrize("cut", [1, 5])
 def test_a_fine_tune_that_was_stopped_and_resumed_has_the_same_bits(
     world: World, base: JobFile, tuned: JobFile, cut: int
 ) -> None:
@@ -87,7 +114,7 @@ def test_bad_conversations_are_skipped_and_counted(world: World, base: JobFile) 
         record["image"] = f"../conversations/{record['image']}"  # climbs out: refused
     (folder / "conversations.json").write_text(json.dumps(records))
     config = finetune_config(conversations={"name": "untidy", "kind": "conversations"}, epochs=1)
-    with pytest.raises(DataError, match="no usable example among 4 in a row"):
+    with pytest.raises(DataError, match="no usable example among 3 in a row"):
         run_here(world.job("untidy", "finetune", config, [base]))
     images = {
         f"{colour}.png": (world.data / "conversations" / "images" / f"{colour}.png") for colour in ("red", "green")
@@ -100,7 +127,7 @@ def test_bad_conversations_are_skipped_and_counted(world: World, base: JobFile) 
     (folder / "conversations.json").write_text(json.dumps(records))
     job = world.run("untidy", "finetune", config, [base])
     assert result_of(job)["bad_samples"] == 2
-    assert result_of(job)["images"] == 7  # two batches of four, without the bad one
+    assert result_of(job)["images"] == 8  # three batches of three, without the bad one
     with pytest.raises(DataError, match="malformed records; the limit is 0"):
         run_here(world.job("strict", "finetune", config, [base], bad_samples_limit=0))
 

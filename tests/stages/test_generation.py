@@ -1,8 +1,12 @@
+from collections import Counter
+
 import torch
 from torch import Tensor
 
 from stages.config import LanguageModel, Vision
-from stages.generation import greedy, log_likelihoods
+from stages.generation import greedy
+from stages.key_values import KeyValueCache
+from stages.likelihood import log_likelihoods
 from stages.vlm import VLM
 
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [1], [3, 3, 3, 3], [9, 8]]
@@ -85,3 +89,42 @@ def test_the_greedy_answer_is_told_as_greedy() -> None:
     vlm = small_vlm()
     answer = greedy(vlm, [[1, 2, 3]], max_new_tokens=4, stop_token=-1)[0]
     assert log_likelihoods(vlm, [([1, 2, 3], answer)])[0].is_greedy
+
+
+@torch.inference_mode()
+def test_rows_that_have_ended_leave_the_batch_and_change_no_answer() -> None:
+    vlm = small_vlm()
+    prompts = [[i, i + 1] for i in range(12)]
+    free = greedy(vlm, prompts, max_new_tokens=8, stop_token=-1)
+    stop = Counter(token for answer in free for token in set(answer[1:])).most_common(1)[0][0]
+    expected = [naive_answer(vlm, prompt, None, stop) for prompt in prompts]
+    widths: list[int] = []
+    handle = vlm.lm.norm.register_forward_hook(lambda _, __, output: widths.append(output.shape[0]))
+    assert greedy(vlm, prompts, max_new_tokens=8, stop_token=stop) == expected
+    handle.remove()
+    assert len({len(answer) for answer in expected}) > 1
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 12
+
+
+@torch.inference_mode()
+def test_an_answer_can_end_by_a_rule_of_the_caller() -> None:
+    vlm = small_vlm()
+    free = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1)
+    found = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, ended=lambda answer: len(answer) == 3)
+    assert found == [answer[:3] for answer in free]
+
+
+@torch.inference_mode()
+def test_a_cache_that_is_outgrown_keeps_what_it_held() -> None:
+    cache = KeyValueCache(capacity=2)
+    parts = [torch.randn(3, 2, length, 4) for length in (1, 1, 3, 1, 6)]
+    for part in parts:
+        keys, values = cache.extend(0, part, -part)
+    whole = torch.cat(parts, dim=2)
+    assert torch.equal(keys, whole)
+    assert torch.equal(values, -whole)
+    assert cache.length == 12
+    cache.keep(torch.tensor([2, 0]))
+    keys, _ = cache.extend(0, parts[0][[2, 0]], parts[0][[2, 0]])
+    assert torch.equal(keys, torch.cat((whole, parts[0]), dim=2)[[2, 0]])

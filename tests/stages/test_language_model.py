@@ -1,10 +1,12 @@
 """The lm-eval side of a model: its numbers are the model's own, worked out here without batches, padding or cache."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from stages.config import LanguageModel as Shape
 from stages.config import Task
@@ -43,7 +45,7 @@ def adapter(subject: Subject):  # type: ignore[no-untyped-def]  # noqa: ANN201 -
         return LanguageModel(subject)
 
 
-def instance(*arguments: str):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as above
+def instance(*arguments: object):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as above
     with offline():
         from lm_eval.api.instance import Instance
 
@@ -145,3 +147,60 @@ def test_a_row_that_does_not_fit_is_a_data_error(row: dict[str, object], message
 def test_a_field_that_is_not_there_is_a_data_error(subject: Subject) -> None:
     with pytest.raises(DataError, match="text task 't'"):
         score_text_task(choice_task({"query": "x", "options": ["a", "b"], "gold": 1}), subject)
+
+
+def test_an_answer_is_the_greedy_one_up_to_its_stop_text(subject: Subject) -> None:
+    prompt = "The list is"
+    tokens = subject.tokenizer.encode(prompt)
+    free: list[int] = []
+    for _ in range(8):
+        with torch.inference_mode():
+            free.append(int(subject.vlm.lm(torch.tensor([tokens + free]))[0, -1].argmax()))
+    whole = subject.tokenizer.decode(free)
+    stop = subject.tokenizer.decode(free[3:5])
+    settings = [{"max_gen_toks": 8}, {"max_gen_toks": 8, "until": [stop]}, {}]
+    answers = adapter(subject).generate_until([instance(prompt, setting) for setting in settings])
+    assert answers == [whole, whole.split(stop)[0], subject.tokenizer.decode(free[:4])]
+    with pytest.raises(DataError, match="asks for sampling"):
+        adapter(subject).generate_until([instance(prompt, {"do_sample": True})])
+
+
+def test_a_task_of_answers_is_scored_and_its_documents_are_kept(subject: Subject, tmp_path: Path) -> None:
+    prompt, settings = "The list is", {"max_gen_toks": 4, "until": ["\n\n"]}
+    (answer,) = adapter(subject).generate_until([instance(prompt, settings)])
+    rows = [{"q": prompt, "a": f"{answer.strip().upper()}"}, {"q": prompt, "a": "no such answer"}]
+    task: dict[str, object] = {
+        **{"task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": "t.jsonl"}, "test_split": "test"},
+        **{"output_type": "generate_until", "doc_to_text": "{{q}}", "doc_to_target": "{{a}}", "tag": ["x"]},
+        **{"generation_kwargs": settings, "num_fewshot": 0, "training_split": "train"},
+        "metric_list": [{"metric": "exact_match", "ignore_case": True, "aggregation": "mean"}],
+        "filter_list": [{"name": "plain", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}],
+    }
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(task))
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    log = tmp_path / "samples" / "t.jsonl"
+    score = score_text_task(read_text_task(tmp_path, Task(name="t")), subject, log)
+    assert (score.score, score.n, score.chance, score.kind) == (0.5, 2, None, "text")
+    first, second = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (first["doc"], first["resps"], first["filter"], first["exact_match"]) == (rows[0], [answer], "plain", 1.0)
+    assert (second["doc_id"], second["target"], second["exact_match"]) == (1, "no such answer", 0.0)
+
+
+def test_a_trusted_task_may_bring_code_and_scores_as_the_plain_one(
+    subject: Subject, small_demo: Path, tmp_path: Path
+) -> None:
+    plain = read_text_task(small_demo / "tasks", Task(name="cloze", limit=6))
+    content = yaml.safe_load((small_demo / "tasks" / "cloze.yaml").read_text())
+    del content["doc_to_text"]
+    (tmp_path / "cloze.yaml").write_text(yaml.safe_dump(content) + "doc_to_text: !function own_code.text\n")
+    (tmp_path / "own_code.py").write_text("def text(doc):\n    return doc['context']\n")
+    (tmp_path / "cloze.jsonl").write_bytes((small_demo / "tasks" / "cloze.jsonl").read_bytes())
+    with offline():
+        from stages.evaluation.trusted_task import score_trusted_task
+
+        score = score_trusted_task(tmp_path, Task(name="cloze", limit=6, trusted=True), subject)
+        with pytest.raises(DataError, match="'gone': neither a file gone.yaml"):
+            score_trusted_task(tmp_path, Task(name="gone", trusted=True), subject)
+    assert score == score_text_task(plain, subject)
+    with pytest.raises(DataError, match="could not determine a constructor"):
+        read_text_task(tmp_path, Task(name="cloze"))

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel, Optimizer
+from stages.key_values import KeyValueCache
 from stages.loss import token_loss
-from stages.openlm import KeyValueCache, OpenLM
+from stages.openlm import OpenLM
 from stages.optimizer import AdamW
 from stages.rotary import rotary_table, rotate
 

@@ -10,7 +10,7 @@ from stages.__main__ import main, run
 from stages.checkpoint import save_checkpoint, step_folders
 from stages.files import FencedError, write_json
 from stages.stop import StopFlag
-from tests.stages.training_case import finetune_config, make_world, text_config
+from tests.stages.training_case import make_world, text_config
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_fenced_stage_ends_with_one_clear_line_and_no_record(
 def test_several_processes_are_refused_before_they_write_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = make_world(tmp_path).job("several", "finetune", finetune_config())
+    job = make_world(tmp_path).job("several", "evaluate", {"tasks": "exams", "tokenizer": {"name": "tokenizer"}})
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert run(job, StopFlag()) == 1
     assert "one process, not in 8" in capsys.readouterr().err

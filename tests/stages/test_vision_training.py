@@ -104,8 +104,16 @@ def test_a_trained_encoder_comes_with_the_checkpoint(world: World, trained: JobF
         assert vlm.project(pixels).isfinite().all()
     [answer] = greedy(vlm, [[1, 2]], max_new_tokens=3, stop_token=-1, features=pixels)
     assert len(answer) == 3
+
+
+def test_fine_tuning_keeps_a_trained_encoder_as_it_is(world: World, trained: JobFile) -> None:
     tuned = world.run("tuned", "finetune", finetune_config(epochs=1), [trained])
-    assert any(name.startswith("encoder.parts.1.") for name in final_weights(tuned))
+    before, after = final_weights(trained), final_weights(tuned)
+    assert before.keys() == after.keys()
+    encoder = [name for name in after if name.startswith("encoder.")]
+    assert any(name.startswith("encoder.parts.1.") for name in encoder)
+    assert all(torch.equal(before[name], after[name]) for name in encoder)
+    assert not torch.equal(before["projector.0.weight"], after["projector.0.weight"])
 
 
 def test_a_run_without_images_imports_nothing_of_them() -> None:

@@ -17,7 +17,10 @@ from tests.sweep.results_run import command
 from tests.sweep.synthetic_store import START, Grid, Written, finish, plan, toy, write_attempt
 
 GRID = Grid(branches=(0, 100), shares=(0.0, 0.5), epochs=(1, 2), seeds=(0, 1))
-TABLES = {"results.parquet", "jobs.parquet", "metrics.parquet", "summary.txt"}
+TABLES = {
+    *(f"{name}.parquet" for name in ("results", "jobs", "metrics", "cells", "summary", "differences")),
+    "summary.txt",
+}
 FIGURES = {"score_by_branch.png", "score_by_image_share.png", "score_by_epochs.png", "overview.png"}
 Capture = pytest.CaptureFixture[str]
 
@@ -76,8 +79,27 @@ def test_the_summary_is_on_stdout_and_the_remarks_on_stderr(done: Written, capsy
     ]
     assert lines[1].startswith("2m-b100-i50-dense-s1")
     assert lines[5] == "Scores are accuracy above chance; chance: vision 0.275, held-out 0.3, text 0.25."
-    assert lines[7].split() == ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"]
-    assert (results_folder(done) / "summary.txt").read_text().endswith("\n".join(lines[5:]) + "\n")
+    assert lines[6] == "Not the study's vision score: over tasks of its own: count_val, shapes_val."
+    assert lines[9].split() == ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"]
+    assert err.splitlines()[1].startswith("branch 0 % -> 100 %: vision +0.0")
+
+
+def test_the_summary_file_shows_all_models_what_each_axis_does_and_the_hours(done: Written, capsys: Capture) -> None:
+    _, out, _ = command(done, capsys, "--no-figures")
+    models, notes, hours = out.split("\n\n")
+    parts = (results_folder(done) / "summary.txt").read_text().split("\n\n")
+    assert [parts[0], parts[1], parts[-1]] == [models, notes, hours]
+    titles = [part.splitlines()[0].split("  ")[0] for part in parts[2:-1]]
+    assert titles == [
+        *("branch, against 100 %", "image share, against 0 %", "epochs, against 1"),
+        "Mean differences between cells that are equal in all else.",
+        "epochs: cells that are best there",
+    ]
+    assert parts[2].splitlines()[1].startswith("0 %                        4  -0.0")
+
+
+def test_the_best_model_is_named_with_its_error(done: Written, capsys: Capture) -> None:
+    _, _, err = command(done, capsys, "--no-figures", "--top", "3")
     assert err.splitlines()[0].startswith("best vision score: 2m-b100-i50-dense-s1, 2 epochs: 0.4")
 
 

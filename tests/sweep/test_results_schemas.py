@@ -15,7 +15,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
 UNITS = {
     "", "parameters", "percent", "fraction", "multiples", "epochs", "bits/byte", "nats/token", "tokens", "A100-hours",
     "GPU-hours", "CPU-core-hours", "models", "attempts", "GPUs", "CPU cores", "seconds", "steps", "images",
-    "tokens/second", "samples", "bytes",
+    "tokens/second", "samples", "bytes", "standard deviations",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from jobs.ledger import Event, EventKind, Ledger
 from jobs.records import FailureClass
 from jobs.store import Store, write_json
 from sweep.errors import ManifestError
+from sweep.results.schemas import SCHEMAS
 from tests.sweep.results_run import written_tables
 from tests.sweep.synthetic_store import (
     SECONDS,
@@ -188,7 +189,7 @@ def test_hours_of_an_unknown_gpu_type_are_no_a100_hours(tmp_path: Path) -> None:
 
 
 def test_the_same_evidence_gives_the_same_bytes(done: Written) -> None:
-    names = ("results", "jobs", "metrics")
+    names = tuple(SCHEMAS)
     before = {name: parquet(done, name).read_bytes() for name in names}
     shutil.rmtree(done.store.sweep("toy").results)
     written_tables(done)

@@ -81,20 +81,20 @@ def test_jobs_on_gpus_are_told_to_use_them_and_their_peak(tmp_path: Path) -> Non
 
 def test_only_jobs_of_several_processes_are_told_how_they_share(tmp_path: Path) -> None:
     jobs = jobs_by_phase(SLURM + GPUS + "settings: {parallel: fsdp}\n", tmp_path)
-    assert {phase for phase, job in jobs.items() if "parallel" in job.settings} == {"trunk", "pretrain"}
+    assert {phase for phase, job in jobs.items() if "parallel" in job.settings} == {"trunk", "pretrain", "finetune"}
 
 
-def test_fine_tunes_and_evaluations_are_planned_on_one_gpu_and_the_plan_says_so(
+def test_evaluations_are_planned_on_one_gpu_and_the_plan_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = jobs_by_phase(SLURM + GPUS, tmp_path)
     assert {phase: job.resources.gpus for phase, job in jobs.items()} == {
-        "trunk": 8, "pretrain": 8, "finetune": 1, "evaluate": 1,
+        "trunk": 8, "pretrain": 8, "finetune": 8, "evaluate": 1,
     }  # fmt: skip
     assert main(["plan", str(written(tmp_path, SLURM + GPUS)), "--store", str(tmp_path / "store")]) == 0
     remarks = capsys.readouterr().err
-    assert "finetune works in one process; planned on one GPU: tiny (2 x 4 GPUs)" in remarks
-    assert "evaluate works in one process" in remarks
+    assert "evaluate works in one process; planned on one GPU: tiny (2 x 4 GPUs)" in remarks
+    assert "finetune works" not in remarks
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""What an engine is: the contract between the stage's process and one file for each program."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from stages.config import Engine
+from stages.errors import ConfigError, StageError
+from stages.job_file import EngineSettings, JobFile, engine_of
+from stages.result import Result
+
+FOLDER = "engine"
+"""Below the job's folder: all that the program is given and writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program to start."""
+
+    words: tuple[str, ...]
+    """Absolute program, and its arguments."""
+    folder: Path
+    """Where it works."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What this kind of engine needs; the user's own words go over it."""
+
+
+class EngineRun(Protocol):
+    """One job in the hands of an engine. Its files alone say how it stands, so any process can go on with it."""
+
+    def finished(self) -> bool:
+        """Whether the program's files hold, whole, all that the job is to give. Its exit code says nothing."""
+
+    def prepare(self) -> Command:
+        """Writes the program's own files, from its last checkpoint on where there is one.
+
+        ConfigError or DataError for what is known to go wrong.
+        """
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Lines of metrics.jsonl that are new since the last call; at the first one those of all attempts."""
+
+    def failure(self, code: int) -> StageError:
+        """Why the program, which has ended with `code` (negative: by a signal), has not finished."""
+
+    def take(self, seconds: float) -> Result:
+        """Turns what the program made into a checkpoint of ours. `seconds` is the time of all attempts.
+
+        ConfigError if its weights are no model of ours.
+        """
+
+    def tidy(self) -> None:
+        """Removes what is not needed once result.json is written."""
+
+
+OpenRun = Callable[[JobFile], EngineRun]
+
+
+def wanted_engine(job: JobFile) -> tuple[Engine, EngineSettings]:
+    """The job's engine and where it lies; ConfigError if that is not said or not there."""
+    engine, settings = engine_of(job), job.settings.engine
+    if engine is None or settings is None:
+        raise ConfigError("the job names an engine, and its settings do not say where that lies (settings.engine)")
+    if not Path(settings.python).is_file():
+        raise ConfigError(
+            f"engine {engine.kind}: there is no program {settings.python!r} (python); give its absolute path"
+        )
+    if settings.checkout and not Path(settings.checkout).is_dir():
+        raise ConfigError(f"engine {engine.kind}: there is no folder {settings.checkout!r} (checkout)")
+    return engine, settings
+
+
+def died(engine: str, code: int, clue: str = "") -> StageError:
+    """The failure of a program that ended without its output files."""
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return EngineError(f"{engine} {how} and left no finished run{f': {clue}' if clue else ''}; see log.txt", code)
+
+
+class EngineError(StageError):
+    """A program ended without what it was to make."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        if code == -9:  # SIGKILL, which nobody of ours has sent
+            self.failure_class = "killed"

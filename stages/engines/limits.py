@@ -1,0 +1,73 @@
+"""What each engine cannot do, so that a plan can say it before anything runs. Torch-free."""
+
+from collections.abc import Mapping
+
+from stages.config import Engine, EvaluateConfig, FinetuneConfig, PretrainConfig, StageConfig
+
+PHASES: Mapping[str, tuple[str, ...]] = {
+    "command": ("trunk", "pretrain", "finetune", "evaluate"),
+    "open_lm": ("trunk",),
+}
+"""The phases that each kind of engine can carry out: open_lm has no images."""
+
+OPEN_LM_OWN = frozenset({
+    "model", "name", "logs", "resume", "pretrained", "config", "dataset_manifest", "train_data", "data_key",
+    "train_num_samples", "global_batch_size", "workers", "precision", "qk_norm", "model_norm", "ffn_type",
+    "positional_embedding_type", "lr", "wd", "beta1", "beta2", "eps", "warmup", "lr_scheduler", "lr_cooldown_end",
+    "force_min_lr", "grad_clip_norm", "z_loss_coefficient", "log_every_n_steps", "seed", "save_frequency",
+    "delete_previous_checkpoint", "save_most_recent", "data_tolerate_error_p", "multiple_data_passes",
+    "dataset_resampled", "hf_model", "remote_sync", "distributed", "fsdp", "averagers", "epochs_cooldown",
+})  # fmt: skip
+"""Options of open_lm that follow from the job, or would leave it with files of another form."""
+
+
+def engine_problem(config: StageConfig, phase: str) -> str:
+    """Why the engine of a job cannot carry it out, and what would do; empty if nothing is known against it."""
+    if not isinstance(config, PretrainConfig | FinetuneConfig | EvaluateConfig) or config.engine is None:
+        return ""
+    engine = config.engine
+    if phase not in PHASES[engine.kind]:
+        return f"an engine of kind {engine.kind} takes {', '.join(PHASES[engine.kind])} and not {phase}"
+    if engine.kind == "command":
+        return "" if engine.command else "an engine of kind command needs command: the words behind the interpreter"
+    if not isinstance(config, PretrainConfig):
+        return f"an engine of kind {engine.kind} trains language models on text"
+    return open_lm_problem(config, engine)
+
+
+def open_lm_problem(config: PretrainConfig, engine: Engine) -> str:
+    """The same of open_lm (traps of its argument handling and of its checkpoint intervals)."""
+    if engine.command:
+        return "command is for engines of kind command; open_lm's program is known"
+    if taken := sorted(name for name in engine.arguments if name.replace("-", "_") in OPEN_LM_OWN):
+        return f"arguments: {', '.join(taken)} follows from the job; take it out, and set what it stands for"
+    if len(config.sources) != 1 or config.sources[0].kind != "text":
+        return "open_lm takes one text data set; name one as text"
+    if config.precision == "bf16" and config.model.rotary_table != "bfloat16":
+        # its rotary table is built under autocast: weights trained with it mean something else under another one
+        return "open_lm in bf16 builds its positions' angles in bfloat16; give the model rotary_table: bfloat16"
+    return epochs_problem(config, engine)
+
+
+def epochs_problem(config: PretrainConfig, engine: Engine) -> str:
+    """open_lm saves at the end of its epochs only, which are all of one length: a segment must end at one."""
+    epochs, total = engine.arguments.get("epochs", 1), config.schedule.total_steps
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        return f"arguments.epochs is {epochs!r}; it is a whole number above 0, of checkpoints in the whole trunk"
+    if total % epochs:
+        return (
+            f"the trunk has {total} steps, which {epochs} epochs of open_lm do not divide; set arguments.epochs to a "
+            f"divisor, or trunk.unit_tokens so that there are {total - total % epochs}"
+        )
+    if config.last_step % (total // epochs):
+        return (
+            f"a cell branches off at step {config.last_step}, and open_lm saves every {total // epochs} steps only; "
+            "set arguments.epochs so that an epoch ends there"
+        )
+    return ""
+
+
+def epoch_steps(config: PretrainConfig) -> int:
+    """Optimizer steps between two checkpoints of open_lm; `engine_problem` has found nothing."""
+    epochs = config.engine.arguments.get("epochs", 1) if config.engine else 1
+    return config.schedule.total_steps // int(epochs)

@@ -1,0 +1,99 @@
+"""The stage of a job that an engine carries out: start it, watch its files, take over what it made."""
+
+import json
+import time
+from pathlib import Path
+
+from stages.engines.engine import FOLDER, EngineRun, wanted_engine
+from stages.engines.process import run_program
+from stages.engines.registry import load_engine
+from stages.errors import ConfigError
+from stages.files import write_json
+from stages.job_file import JobFile
+from stages.metrics import MetricsLog
+from stages.result import write_result
+from stages.stop import StopFlag
+
+LOOK_SECONDS = 1.0
+
+
+def run(job: JobFile, stop: StopFlag) -> bool:
+    """Runs the job's engine until its files hold the outcome; then writes our checkpoint and result.json.
+
+    False if it was asked to stop: what the program had saved by itself stays, and the next attempt goes on from it.
+    A run that finds everything there starts nothing.
+    """
+    engine, settings = wanted_engine(job)
+    current = load_engine(engine.kind)(job)
+    clock = Clock(job.run / FOLDER / "seconds.json")
+    if not is_done(current):
+        command = current.prepare()
+        metrics = MetricsLog(job.metrics)
+        metrics.drop_after(-1)  # the program's own log has the lines of all attempts
+        watch = Watch(current, metrics, clock)
+        code = run_program(command, settings, stop, look=watch.look)
+        watch.log()
+        clock.save()
+        if not current.finished():
+            if stop.requested:
+                return False
+            raise current.failure(code)
+    write_result(job, current.take(clock.seconds))
+    current.tidy()
+    return True
+
+
+def is_done(run: EngineRun) -> bool:
+    """Whether an attempt before has left everything; what it left wrong is begun anew."""
+    try:
+        return run.finished()
+    except ConfigError:
+        return False
+
+
+class Watch:
+    """Looks at a program's files while it runs."""
+
+    def __init__(self, run: EngineRun, metrics: MetricsLog, clock: "Clock") -> None:
+        self._run, self._metrics, self._clock = run, metrics, clock
+        self._next = 0.0
+        self._step = -1
+
+    def look(self) -> bool:
+        """Hands on new metrics; whether the program has made all that is wanted of it."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + LOOK_SECONDS
+        self.log()
+        self._clock.save()
+        return self._run.finished()
+
+    def log(self) -> None:
+        """New lines of metrics."""
+        for record in self._run.metrics():
+            if record["step"] <= self._step:
+                self._metrics.drop_after(record["step"] - 1)  # the program went back to a checkpoint
+            self._step = record["step"]
+            self._metrics.write(record)
+
+
+class Clock:
+    """The time that the program has run, in all attempts together."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._before, self._started = path, read_seconds(path), time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def save(self) -> None:
+        write_json(self._path, {"seconds": self.seconds})
+
+
+def read_seconds(path: Path) -> float:
+    """0 where nothing readable is kept."""
+    try:
+        return float(json.loads(path.read_bytes())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0

@@ -1,0 +1,1 @@
+"""The published vision benchmarks, a file each; `registry.FAMILIES` names them."""

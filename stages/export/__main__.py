@@ -1,0 +1,42 @@
+"""`python -m stages.export`: the program behind `sweep export`. It reads one request as JSON from stdin.
+
+Prints the folder once it is there. Exit code: 0 done, 1 not possible (a line on stderr says why), 130 or 143 stopped by
+a signal, with nothing left behind.
+"""
+
+import signal
+import sys
+
+from pydantic import ValidationError
+
+from stages.errors import StageError
+from stages.export.request import Request
+from stages.job_file import one_line
+
+
+def main() -> int:
+    """Runs one export."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stopped)
+    try:
+        request = Request.model_validate_json(sys.stdin.read())
+    except ValidationError as error:
+        print(f"error: the request is malformed: {one_line(error)}", file=sys.stderr)
+        return 1
+    from stages.export.run import export  # torch comes with it
+
+    try:
+        print(export(request))
+    except (StageError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def stopped(number: int, _frame: object) -> None:
+    """Ends by an exception, so that what is unfinished is taken away."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

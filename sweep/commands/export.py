@@ -1,0 +1,96 @@
+"""`sweep export NAME CELL`: a model as a folder for transformers; with --index a list of all models of a sweep."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.arguments import positive
+
+if TYPE_CHECKING:
+    from sweep.stored_sweep import StoredSweep
+
+HELP = "write a model that others can load with transformers, or an index of all models of a sweep"
+NEEDED = {"torch": "torch", "safetensors": "safetensors", "tokenizers": "tokenizers", "PIL": "pillow"}
+EPILOG = """example:
+  sweep export demo m2m-b50-i25-c0-x1 --epochs 2 --out exports/demo-b50-i25
+  sweep export demo m2m-b50-i25-c0-x1 --stage pretrain --out exports/demo-b50-i25-base
+  sweep export demo --index --out exports
+
+docs/export.md says what is in the folder and how it is loaded."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    parser.add_argument("cell", metavar="CELL", nargs="?", help="a cell's name, or the unique beginning of one")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="which fine-tune, where the cell has several")
+    parser.add_argument(
+        "--stage",
+        choices=("finetune", "pretrain"),
+        default="finetune",
+        help="pretrain: the model before its fine-tunes (default: finetune)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="numbers of the weights; they were trained in float32 (default: float32)",
+    )
+    parser.add_argument("--index", action="store_true", help="write an index of all models of the sweep instead")
+    parser.epilog = EPILOG
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the folder once it is complete."""
+    from sweep.stored_sweep import open_sweep, told_to_the_user
+
+    check_usage(options)
+    stored = open_sweep(options.store, options.name)
+    with told_to_the_user():
+        return write_index(options, stored) if options.index else export(options, stored)
+
+
+def check_usage(options: argparse.Namespace) -> None:
+    """UsageError for options that do not go together."""
+    from sweep.errors import UsageError
+
+    if options.index and options.cell:
+        raise UsageError("--index is of the whole sweep: leave out CELL")
+    if not options.index and not options.cell:
+        raise UsageError("give a CELL to export, or --index")
+    if options.stage == "pretrain" and options.epochs:
+        raise UsageError("--epochs chooses a fine-tune, and --stage pretrain asks for the model before them")
+
+
+def export(options: argparse.Namespace, stored: "StoredSweep") -> int:
+    """One model, in a process of its own."""
+    from sweep.commands.data.process import check_installed, run_module
+    from sweep.export_request import chosen_chain, export_request
+    from sweep.find_cell import find
+    from sweep.results.evidence import gather
+
+    check_installed("an export", NEEDED)
+    cell = find(stored.store, options.cell, stored.manifest.sweep).cell
+    chain = chosen_chain(cell, options.epochs) if options.stage == "finetune" else None
+    evidence = gather(stored.picture(whole_account=True))
+    out = str(options.out.absolute())
+    request = export_request(stored.store, stored.manifest, cell, chain, evidence, out=out, dtype=options.dtype)
+    finished = run_module("stages.export", [], given=json.dumps(request))
+    if finished.returncode:
+        return 1
+    print(options.out)
+    return 0
+
+
+def write_index(options: argparse.Namespace, stored: "StoredSweep") -> int:
+    """All models of the sweep, as far as they are."""
+    from sweep.commands.data.process import check_installed
+    from sweep.export_index import write_index as write
+
+    check_installed("an index", {"pyarrow": "pyarrow"})
+    models, finished, exported = write(stored, options.out)
+    print(options.out)
+    print(f"{models} models, {finished} finished, {exported} exported below {options.out}", file=sys.stderr)
+    return 0
