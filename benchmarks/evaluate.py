@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,10 @@ def choices(sides: Sides, rows: list[dict[str, Any]], repeat: int) -> None:
         from stages.evaluation.language_model import LanguageModel
 
         ours = LanguageModel(sides.subject)
-        contenders: dict[str, Callable[[], Any]] = {"ours": lambda: score(ours, rows)}
+        contenders: dict[str, Callable[[], Any]] = {"ours": partial(score, ours, rows)}
         for size in BATCHES:
             hflm = HFLM(pretrained=sides.theirs, tokenizer=sides.tokenizer, batch_size=size, max_length=CONTEXT)
-            contenders[f"HFLM, batch size {size}"] = lambda hflm=hflm: score(hflm, rows)
+            contenders[f"HFLM, batch size {size}"] = partial(score, hflm, rows)
         times, results = taking_turns(contenders, repeat)
     print(f"\n{len(rows)} documents, {sum(len(row['choices']) for row in rows)} requests, {sides.precision}")
     print(f"{'':24} {'CPU s':>7} {'documents/CPU s':>16} {'ours is faster by':>18} {'largest difference':>19}")

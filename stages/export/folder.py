@@ -37,12 +37,12 @@ def check_place(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; give a folder to make")
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    if not there:
-        return
     marker = read_marker(folder)
     if marker is None:
-        raise ConfigError(f"{folder}: is there and was not written by an export; give a new folder")
+        if any(folder.iterdir()):
+            raise ConfigError(f"{folder}: is there and was not written by an export; give a new folder")
+        return
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if added := sorted(there - {MARKER, *map(str, marker["files"])}):
         raise ConfigError(f"{folder}: {added[0]} was added to this export; move it away, or give a new folder")
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 HELP = "write a model that others can load with transformers, or an index of all models of a sweep"
 NEEDED = {"torch": "torch", "safetensors": "safetensors", "tokenizers": "tokenizers", "PIL": "pillow"}
 EPILOG = """example:
-  sweep export demo m2m-b50-i25-c0-x1 --epochs 2 --out exports/demo-b50-i25
-  sweep export demo m2m-b50-i25-c0-x1 --stage pretrain --out exports/demo-b50-i25-base
+  sweep export demo m1m-b50-i20-c0-x1 --epochs 2 --out exports/demo-b50-i20
+  sweep export demo m1m-b50-i20-c0-x1 --stage pretrain --out exports/demo-b50-i20-base
   sweep export demo --index --out exports
 
 docs/export.md says what is in the folder and how it is loaded."""

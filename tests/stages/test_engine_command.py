@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages.__main__ import run as run_stage
-from stages.checkpoint import newest_checkpoint
+from stages.checkpoint import load_model, newest_checkpoint
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import JobFile
 from stages.registry import stage_of
@@ -19,6 +19,7 @@ from stages.stop import StopFlag
 from tests.stages.training_case import (
     World,
     final_weights,
+    finetune_config,
     image_config,
     make_world,
     result_of,
@@ -70,6 +71,15 @@ def test_what_the_program_makes_becomes_a_checkpoint_that_our_stages_go_on_from(
     assert [(line["step"], line["loss"], line["lr"]) for line in lines(made)] == [(i, 2.5, 0.001) for i in range(1, 5)]
     seeing = world.run("seeing", "pretrain", image_config(3, optimizer_state="fresh"), [made])
     assert result_of(seeing)["steps"] == 3
+
+
+def test_a_program_may_fine_tune_a_model_that_sees_images(world: World) -> None:
+    seeing = world.run("sees", "pretrain", image_config(2))
+    tuned = world.job("tuned", "finetune", finetune_config(engine=engine()), [seeing], engine=HERE)
+    assert run(tuned)
+    loaded = load_model(tuned.run, tuned.key)
+    assert loaded.vlm.vision is not None
+    assert (loaded.checkpoint.state["stage"], loaded.checkpoint.step) == ("finetune", 4)
 
 
 def test_the_program_finds_its_checkout_and_nothing_of_our_pinned_code(

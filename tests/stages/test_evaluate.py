@@ -16,8 +16,8 @@ from stages.demo.corpus import VOCABULARY
 from stages.encoders import encoder_spec
 from stages.errors import ConfigError, DamagedInputError, DataError
 from stages.evaluate import run
-from stages.evaluation.subject import Subject
 from stages.evaluation.question import VisionTask
+from stages.evaluation.subject import Subject
 from stages.evaluation.vision import answer
 from stages.evaluation.vision_score import score_answers
 from stages.evaluation.vision_task import read_vision_task

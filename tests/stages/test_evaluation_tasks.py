@@ -117,6 +117,11 @@ def test_a_text_task_is_read_with_its_rows(tmp_path: Path) -> None:
         ({"test_split": None}, "test_split or validation_split"),
         ({"output_type": "generate"}, "output_type:"),
         ({"metric_list": []}, "metric_list:"),
+        ({"num_fewshot": 5}, "num_fewshot:"),
+        ({"generation_kwargs": {"do_sample": True}}, "generation_kwargs.do_sample:"),
+        ({"filter_list": [{"name": "x", "filter": [{"function": "custom"}]}]}, "filter_list.0.filter.0.function:"),
+        ({"filter_list": [{"name": "x", "filter": [{"function": "lowercase"}]}]}, "must be take_first"),
+        ({"metadata": {"prepare": "eval"}}, "metadata.prepare:"),
         ({"metric_list": [{"metric": "bleu"}]}, "metric_list.0.metric:"),
         ({"metric_list": [{"metric": "acc", "hf_evaluate": True}]}, "metric_list.0.hf_evaluate:"),
         ({"unsafe_code": True}, "unsafe_code:"),
@@ -157,7 +162,12 @@ def test_a_missing_task_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["plain", "{{a}} and {{ b.c }}", "{{a['b']}}{{ c | trim }}", "{{a ~ ': ' ~ b}}", "{{choices[0]}}"]
+    "template",
+    [
+        *("plain", "{{a}} and {{ b.c }}", "{{a['b']}}{{ c | trim }}", "{{a ~ ': ' ~ b}}", "{{choices[0]}}"),
+        *("{{ a[:-1] }}{{ b[1:3] }}{{ c[-1] }}", "{{ [a, b] }}", "{{ 'x' if a == 'b' and not c else d }}"),
+        *("{{ choices.label.index(key) }}", "{{ a.strip().lower() }}", "{{ a.split(' ')[0] }}"),
+    ],
 )
 def test_templates_that_put_fields_together_are_taken(template: str) -> None:
     check_template(template)
@@ -177,6 +187,15 @@ def test_templates_that_put_fields_together_are_taken(template: str) -> None:
         "{% include 'x' %}",
         "{{ 10 ** 10 }}",
         "{{ 'x' * 1000000000 }}",
+        "{{ a.format(b) }}",
+        "{{ a.replace('a', 'aa') }}",
+        "{{ a.index(*b) }}",
+        "{{ a.__init__.index(b) }}",
+        "{{ a['x':] }}",
+        "{{ a[b:] }}",
+        "{{ range(9) }}",
+        "{{ lipsum(9) }}",
+        "{{ (a | attr('b')).index(c) }}",
     ],
 )
 def test_templates_that_could_do_more_are_refused(template: str) -> None:

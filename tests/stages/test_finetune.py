@@ -3,13 +3,15 @@ import json
 import pytest
 
 from stages.checkpoint import load_model, newest_checkpoint
-from stages.config import FinetuneConfig
+from stages.config import EvaluateConfig, FinetuneConfig
 from stages.data.prompts import PLAIN, TEMPLATES, template_of
 from stages.errors import ConfigError, DamagedInputError, DataError
+from stages.evaluate import make_subject
 from stages.finetune import epochs_schedule
 from stages.job_file import JobFile
 from stages.stop import StopFlag
 from tests.stages.test_pretrain import StopAfter
+from tests.stages.tokenizer_kinds import unigram
 from tests.stages.training_case import (
     World,
     conversation,
@@ -74,7 +76,21 @@ def test_the_checkpoint_says_how_questions_were_put(world: World, base: JobFile,
     assert template_of(load_model(tuned.run).checkpoint.state) == PLAIN
     assert template_of(load_model(base.run).checkpoint.state) == PLAIN
     job = world.run("vicuna", "finetune", finetune_config(epochs=1, prompt="vicuna", max_length=512), [base])
-    assert template_of(load_model(job.run).checkpoint.state) == TEMPLATES["vicuna"]
+    loaded = load_model(job.run)
+    assert template_of(loaded.checkpoint.state) == TEMPLATES["vicuna"]
+    evaluation = {"tasks": "exams", "tokenizer": {"name": "tokenizer"}}
+    asked = world.job("asked", "evaluate", evaluation, [job])
+    assert isinstance(asked.config, EvaluateConfig)
+    assert make_subject(asked, asked.config, loaded).template == TEMPLATES["vicuna"]
+
+
+def test_a_start_of_text_token_goes_before_the_image_and_into_the_checkpoint(world: World, base: JobFile) -> None:
+    unigram(world.data / "llama.json")
+    config = finetune_config(epochs=1, tokenizer={"name": "llama"}, max_length=64)
+    state = load_model(world.run("llama", "finetune", config, [base]).run).checkpoint.state
+    assert state["start_of_text"] == [1]
+    plain = world.run("plain", "finetune", finetune_config(epochs=1), [base])
+    assert load_model(plain.run).checkpoint.state["start_of_text"] == []
 
 
 def test_projector_and_language_model_are_trained(base: JobFile, tuned: JobFile) -> None:

@@ -22,6 +22,7 @@ from tests.stages.training_case import (
     image_config,
     make_world,
     result_of,
+    run_here,
     same_bits,
     start,
 )
@@ -75,7 +76,7 @@ def server() -> Iterator[RankServer]:
     server.close()
 
 
-@pytest.mark.parametrize(("parallel", "ranks"), [("ddp", 2), ("fsdp", 2), ("fsdp", 3)])
+@pytest.mark.parametrize(("parallel", "ranks"), [("ddp", 2), ("fsdp", 3)])
 def test_several_processes_fine_tune_as_one_does(
     world: World, server: RankServer, alone: JobFile, parallel: str, ranks: int
 ) -> None:
@@ -105,21 +106,18 @@ def test_each_conversation_comes_once_an_epoch_whatever_is_bad(alone: JobFile) -
 
 
 def test_a_fine_tune_that_is_killed_ends_with_the_bits_of_one_that_is_not(world: World, base: JobFile) -> None:
-    config = finetune_config(conversations=MIXED, batch_sequences=5, max_length=128, epochs=8)
+    config = finetune_config(conversations=MIXED, batch_sequences=5, max_length=128, epochs=20)
     whole = world.run("whole", "finetune", config, [base])
     job = world.job("killed", "finetune", config, [base], checkpoint_steps=2)
-    kills = 0
-    for _ in range(2):
-        before = newest_checkpoint(job.checkpoints)
-        process = start(job)
-        wait_for_progress(job, before.step if before else 0, process)
-        process.kill()
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-    assert kills
     process = start(job)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    wait_for_progress(job, 0, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    saved = newest_checkpoint(job.checkpoints)
+    assert saved is not None
+    assert saved.step < 5 * 20
+    assert run_here(job)
     assert same_bits(final_weights(job), final_weights(whole))
     for name in ("steps", "tokens", "loss", "sources", "images", "bad_samples"):
         assert result_of(job)[name] == result_of(whole)[name]

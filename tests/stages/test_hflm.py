@@ -59,7 +59,7 @@ def both(subject: Subject, small_demo: Path) -> tuple[Any, Any]:
 def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
     from lm_eval.api.instance import Instance
 
-    return [Instance(request_type=kind, doc={}, arguments=argument, idx=0) for argument in arguments]  # type: ignore[arg-type]
+    return [Instance(request_type=kind, doc={}, arguments=argument, idx=0) for argument in arguments]
 
 
 def test_likelihoods_rolling_likelihoods_and_answers_are_hflms(subject: Subject, small_demo: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_trusted_task_may_bring_code_and_scores_as_the_plain_one(
         from stages.evaluation.trusted_task import score_trusted_task
 
         score = score_trusted_task(tmp_path, Task(name="cloze", limit=6, trusted=True), subject)
-        with pytest.raises(DataError, match="'gone': neither a file gone.yaml"):
+        with pytest.raises(DataError, match=r"'gone': neither a file gone.yaml"):
             score_trusted_task(tmp_path, Task(name="gone", trusted=True), subject)
     assert score == score_text_task(plain, subject)
     with pytest.raises(DataError, match="could not determine a constructor"):

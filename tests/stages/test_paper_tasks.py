@@ -34,7 +34,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {  # made up, in the form of the publish
         {"question": " Odd? ", "choices": {"text": ["one", "two", "six"], "label": ["1", "2", "3"]}, "answerKey": "1"},
     ],
     "bigbench_conceptual_combinations_multiple_choice": [
-        {"inputs": "What is a 'sea fork'?\nA:", "multiple_choice_targets": ["It's wet.", "An \"end\""], "targets": ["It's wet."]},
+        {
+            **{"inputs": "What is a 'sea fork'?\nA:", "targets": ["It's wet."]},
+            "multiple_choice_targets": ["It's wet.", "An \"end\""],
+        },
     ],
     "boolq": [{"passage": "Tea is hot.", "question": "is tea cold", "label": 0}],
     "copa": [
@@ -43,7 +46,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {  # made up, in the form of the publish
     ],
     "hellaswag": [
         {
-            **{"activity_label": "Baking", "ctx_a": "A cook [title] Mix.  Then", "ctx_b": "the [step] Oven", "label": "2"},
+            **{"activity_label": "Baking", "ctx_a": "A cook [title] Mix.  Then"},
+            **{"ctx_b": "the [step] Oven", "label": "2"},
             "endings": ["is [substeps] hot.", " burns  [header] it. ", "cools [title] down", "it's \"done\"."],
         },
         {"activity_label": "Ski", "ctx_a": "He skis.", "ctx_b": "", "label": "0", "endings": ["a", "b", "c", "d"]},

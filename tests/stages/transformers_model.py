@@ -31,12 +31,13 @@ def stablelm(model: OpenLM, context: int) -> Any:
         qk_layernorm=False,
         use_parallel_residual=False,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0},
-        attn_implementation="sdpa",
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
     )
-    other = StableLmForCausalLM(config).float().eval()
+    other: Any = StableLmForCausalLM(config)
+    other.set_attn_implementation("sdpa")
+    other = other.float().eval()
     other.load_state_dict(renamed(model))
     return other
 
@@ -65,4 +66,5 @@ def fast_tokenizer(file: Path, end_of_text: str) -> Any:
     """transformers' tokenizer of a tokenizer.json."""
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token=end_of_text, pad_token=end_of_text)
+    build: Any = PreTrainedTokenizerFast  # untyped
+    return build(tokenizer_file=str(file), eos_token=end_of_text, pad_token=end_of_text)
