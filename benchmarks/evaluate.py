@@ -57,7 +57,10 @@ def read_rows(path: Path | None, count: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(2, 8))) for _ in range(2_000)]
-    text = lambda low, high: " ".join(rng.choices(words, k=rng.randint(low, high)))  # noqa: E731
+
+    def text(low: int, high: int) -> str:
+        return " ".join(rng.choices(words, k=rng.randint(low, high)))
+
     return [{"query": text(12, 40), "choices": [text(2, 10) for _ in range(4)], "gold": 0} for _ in range(count)]
 
 
