@@ -89,15 +89,25 @@ def package_versions() -> dict[str, str]:
 def code_revision(folder: Path) -> str:
     """The commit that is checked out in `folder`, or the installed version where it is no checkout."""
     try:
-        head = (folder / ".git" / "HEAD").read_text().strip()
+        git = _git_folder(folder)
+        head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
-        return _referenced(folder / ".git", head.removeprefix("ref: "))
+        return _referenced(git, head.removeprefix("ref: "))
     except OSError:
         return package_versions().get("sweep-vlm", "")
 
 
+def _git_folder(folder: Path) -> Path:
+    """Git's data; in a further work tree `.git` is a file that tells where they are."""
+    git = folder / ".git"
+    return folder / git.read_text().strip().removeprefix("gitdir: ") if git.is_file() else git
+
+
 def _referenced(git: Path, reference: str) -> str:
+    """The commit of a branch; the branches of all work trees lie together."""
+    if (git / "commondir").exists():
+        git = git / (git / "commondir").read_text().strip()
     loose = git / reference
     if loose.exists():
         return loose.read_text().strip()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.job_file import code_revision
 from jobs.slurm.snapshot import Snapshot, is_dirty, snapshot
 from jobs.store import Store
 from tests.jobs import toy
@@ -124,6 +125,8 @@ def test_the_revision_says_whether_the_commit_is_what_ran(
     git(checkout, "commit", "-m", "first")
     commit = snapshot(store, checkout).revision
     assert len(commit) == 40
+    git(checkout, "worktree", "add", "-b", "other", str(checkout.parent / "other"))
+    assert code_revision(checkout.parent / "other") == commit
     (checkout / "README.md").write_text("outside the packages")
     assert snapshot(store, checkout).revision == commit
     (checkout / "jobs" / "new.py").write_text("")

@@ -100,7 +100,7 @@ def test_an_axis_compares_an_engine_with_our_own_stage(tmp_path: Path) -> None:
         ([("precision: fp32, engine", "engine")], "rotary_table: bfloat16"),
         ([("finetune: {", "finetune: {engine: olm, ")], "an engine of kind open_lm takes trunk and not finetune"),
         ([("command: [train.sh]", "command: []"), ("evaluate: {", "evaluate: {engine: mine, ")], "needs command"),
-        ([("kind: open_lm", "kind: openlm")], "command or open_lm"),
+        ([("kind: open_lm", "kind: openlm")], "kind is command, open_lm"),
         ([("/opt/olm/bin/python", "python3")], "engines.olm.python"),
         ([("revision: 8ddc185", "version: 8ddc185")], "engines.olm.version"),
         ([('OMP_NUM_THREADS: "2"', '"A B": "2"')], "engines.olm.environment"),
