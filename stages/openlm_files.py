@@ -57,11 +57,14 @@ def read_file(path: Path) -> dict[str, Any]:
     return state
 
 
-def read_pickle(path: Path) -> dict[str, Any]:
-    """A torch.save file of plain data. ConfigError if it needs anything that could run code."""
+def read_pickle(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """A torch.save file of plain data. ConfigError if it needs anything that could run code.
+
+    `mmap`: its tensors are read from the file when they are used, and not before.
+    """
     with torch.serialization.safe_globals(numpy_numbers()):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"{path}: not a file of tensors and plain data: {reason}") from error

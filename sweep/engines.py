@@ -5,8 +5,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from stages.config import Engine, EvaluateConfig, FinetuneConfig, PretrainConfig
-from stages.engines.limits import engine_problem
+from stages.config import Engine, EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Vision
+from stages.engines.limits import engine_problem, model_problem
 from sweep.setting_fields import Fields, Revision
 from sweep.sources import ConfigProblemError
 
@@ -24,7 +24,9 @@ Config = TypeVar("Config", PretrainConfig, FinetuneConfig, EvaluateConfig)
 class EngineFields(Fields):
     """One entry of `engines`: `kind`, `revision`, `command` and `arguments` decide numbers and enter keys."""
 
-    kind: Literal["command", "open_lm"] = Field(description="command or open_lm")
+    kind: Literal["command", "open_lm", "prismatic", "vla_foundry"] = Field(
+        description="command, open_lm, prismatic or vla_foundry"
+    )
     python: AbsolutePath = Field(description="the absolute path of its interpreter, or for command of any program")
     checkout: AbsolutePath | None = Field(None, description="the absolute path of its checkout")
     revision: Revision = Field("", description="a word that names the checkout's content; changing it makes new keys")
@@ -70,6 +72,12 @@ def check_engine(config: StagesConfig, phase: str, processes: int) -> None:
             f"{phase}.engine: an engine is started once for a job, on one node with at most one GPU; "
             f"set resources.phases.{phase} to nodes: 1, gpus_per_node: 1"
         )
+
+
+def check_engine_model(config: FinetuneConfig, model: LanguageModel, vision: Vision) -> None:
+    """ConfigProblemError for a fine-tune of such a model that its engine cannot carry out."""
+    if problem := model_problem(config, model, vision):
+        raise ConfigProblemError(f"finetune.engine: {problem}")
 
 
 def engine_name_problem(setting: str, name: str, engines: Mapping[str, EngineFields]) -> str:

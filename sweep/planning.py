@@ -18,7 +18,6 @@ from sweep.finished import begun_keys, finished_keys
 from sweep.grid import expand
 from sweep.manifest import Manifest, read_manifest, same_manifest, write_manifest
 from sweep.measured import measured_speeds
-from sweep.placement import narrowed
 from sweep.speed_report import SpeedLine, speed_lines
 from sweep.sweep_reader import load_sweep
 
@@ -51,7 +50,7 @@ def make_plan(path: Path, store: Store) -> Planned:
     return Planned(
         manifest=manifest,
         source_text=sweep.source.text,
-        remarks=(*grid.remarks, *repeated_work(manifest), *absent_data(manifest), *narrowed(sweep, catalog)),
+        remarks=(*grid.remarks, *repeated_work(manifest), *absent_data(manifest)),
         speeds=speed_lines(sweep, catalog, measured),
         is_stored=is_stored,
         diff=diff,

@@ -2,13 +2,25 @@
 
 from collections.abc import Mapping
 
-from stages.config import Engine, EvaluateConfig, FinetuneConfig, PretrainConfig, StageConfig
+from stages.config import (
+    Engine,
+    EvaluateConfig,
+    FinetuneConfig,
+    LanguageModel,
+    PretrainConfig,
+    StageConfig,
+    Vision,
+)
+from stages.engines.prismatic_limits import prismatic_model_problem, prismatic_problem
+from stages.engines.vla_foundry_limits import vla_foundry_problem
 
 PHASES: Mapping[str, tuple[str, ...]] = {
     "command": ("trunk", "pretrain", "finetune", "evaluate"),
     "open_lm": ("trunk",),
+    "prismatic": ("finetune",),
+    "vla_foundry": ("trunk", "pretrain"),
 }
-"""The phases that each kind of engine can carry out: open_lm has no images."""
+"""The phases that each kind of engine can carry out: open_lm has no images, prismatic no other stage."""
 
 OPEN_LM_OWN = frozenset({
     "model", "name", "logs", "resume", "pretrained", "config", "dataset_manifest", "train_data", "data_key",
@@ -30,9 +42,18 @@ def engine_problem(config: StageConfig, phase: str) -> str:
         return f"an engine of kind {engine.kind} takes {', '.join(PHASES[engine.kind])} and not {phase}"
     if engine.kind == "command":
         return "" if engine.command else "an engine of kind command needs command: the words behind the interpreter"
-    if not isinstance(config, PretrainConfig):
-        return f"an engine of kind {engine.kind} trains language models on text"
-    return open_lm_problem(config, engine)
+    if isinstance(config, FinetuneConfig):
+        return prismatic_problem(config, engine)
+    if isinstance(config, PretrainConfig) and engine.kind == "vla_foundry":
+        return vla_foundry_problem(config, engine, phase)
+    return open_lm_problem(config, engine) if isinstance(config, PretrainConfig) else ""
+
+
+def model_problem(config: FinetuneConfig, model: LanguageModel, vision: Vision | None) -> str:
+    """The same of a fine-tune's engine and the model that it is to start from (`vision`: None if it sees no images)."""
+    if config.engine is None or config.engine.kind != "prismatic":
+        return ""
+    return prismatic_model_problem(config, model, vision)
 
 
 def open_lm_problem(config: PretrainConfig, engine: Engine) -> str:

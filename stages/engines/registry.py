@@ -8,6 +8,8 @@ from stages.engines.engine import OpenRun
 MODULES: Mapping[str, str] = {
     "command": "stages.engines.command",
     "open_lm": "stages.engines.open_lm",
+    "prismatic": "stages.engines.prismatic",
+    "vla_foundry": "stages.engines.vla_foundry",
 }
 
 

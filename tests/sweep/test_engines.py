@@ -23,6 +23,7 @@ engines:
 defaults:
 """
 IN_FP32 = ("peak_lr: 3e-3, warmup_steps: 4", "peak_lr: 3e-3, warmup_steps: 4, precision: fp32, engine: olm")
+PRISMATIC = ("kind: command, python: /bin/sh, command: [train.sh]", "kind: prismatic, python: /bin/sh")
 WITH_ENGINE = edited(("defaults:\n", ENGINES), IN_FP32)
 
 
@@ -100,6 +101,11 @@ def test_an_axis_compares_an_engine_with_our_own_stage(tmp_path: Path) -> None:
         ([("precision: fp32, engine", "engine")], "rotary_table: bfloat16"),
         ([("finetune: {", "finetune: {engine: olm, ")], "an engine of kind open_lm takes trunk and not finetune"),
         ([("command: [train.sh]", "command: []"), ("evaluate: {", "evaluate: {engine: mine, ")], "needs command"),
+        ([PRISMATIC, ("finetune: {", "finetune: {engine: mine, ")], "beta2: 0.999, or finetune.recipe: prismatic"),
+        ([PRISMATIC, ("finetune: {", "finetune: {engine: mine, recipe: prismatic, ")],
+         "finetune.engine: open_lm in bf16 builds its positions' angles in bfloat16"),
+        ([PRISMATIC, ("finetune: {", "finetune: {engine: mine, recipe: prismatic, precision: fp32, ")],
+         "finetune.engine: prismatic has no encoder patches-16-64; it has siglip-so400m-14-384"),
         ([("kind: open_lm", "kind: openlm")], "kind is command, open_lm"),
         ([("/opt/olm/bin/python", "python3")], "engines.olm.python"),
         ([("revision: 8ddc185", "version: 8ddc185")], "engines.olm.version"),
