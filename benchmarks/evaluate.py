@@ -1,10 +1,10 @@
-"""Evaluation on one CPU thread beside lm-eval's HFLM and transformers' generate, on the same weights.
+"""Evaluation on one CPU thread beside lm-eval's HFLM and transformers' generate, on the same weights; and its start.
 
-    python benchmarks/evaluate.py [--rows FILE] [--documents 100] [--repeat 3] [--bf16]
+    python benchmarks/evaluate.py [--rows FILE] [--documents 100] [--repeat 3] [--bf16] [--start]
 
 `--rows`: JSON lines with query, choices, gold; without it four-choice questions of random words. The model has no
 qk-norm, so that StableLM of transformers expresses it exactly. The sides take turns; CPU seconds are the least of the
-repetitions. HFLM needs accelerate.
+repetitions. HFLM needs accelerate. `--start`: a job's CPU seconds up to its first request, and nothing else.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,7 +37,11 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--shape", choices=list(SHAPES), default="8.9M")
+    parser.add_argument("--start", action="store_true")
     options = parser.parse_args()
+    if options.start:
+        start(options.repeat)
+        return
     import torch
 
     torch.set_num_threads(1)
@@ -85,7 +90,7 @@ class Sides:
         from stages.config import LanguageModel
         from stages.data.text_tokenizer import TextTokenizer
         from stages.evaluation.subject import Subject
-        from stages.matmul import choose_matmul
+        from stages.matmul import choose_matmul, pack_weights
         from stages.vlm import VLM
         from tests.stages.transformers_model import fast_tokenizer, stablelm
 
@@ -98,6 +103,8 @@ class Sides:
         if precision == "bf16":
             self.theirs = self.theirs.bfloat16()
         choose_matmul(self.vlm, "onednn")
+        if precision == "fp32":
+            pack_weights(self.vlm)
         self.tokenizer = fast_tokenizer(folder / "tokenizer.json", END)
         self.subject = Subject(
             vlm=self.vlm,
@@ -172,6 +179,47 @@ def generation(sides: Sides, repeat: int, prompts: int = 32, prompt: int = 64, n
     for name, seconds in times.items():
         speed = prompts * new / seconds
         print(f"{name:24} {seconds:7.2f} CPU s {speed:10,.0f} tokens/CPU s {seconds / times['ours']:8.2f}")
+
+
+FIRST_REQUEST = """
+import os, sys, time
+from stages import __main__ as program, likelihood
+def first(*_):
+    print(time.process_time(), flush=True)
+    os._exit(0)
+likelihood.likelihood_batch = first
+sys.exit(program.main([sys.argv[1]]))
+"""
+"""A stage process that ends where the model would be asked for the first time."""
+
+
+def start(repeat: int) -> None:
+    """A job with one text task: from the start of its process to its first request."""
+    from stages.demo.corpus import VOCABULARY
+    from tests.stages.small_model import make_small_run, write_job
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = read_rows(None, 100)
+        write_tokenizer(folder / "tokenizer.json", rows, VOCABULARY)
+        task = {
+            "task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": "t.jsonl"}, "test_split": "test",
+            "output_type": "multiple_choice", "doc_to_text": "{{query}}", "doc_to_choice": "choices",
+            "doc_to_target": "gold", "metric_list": [{"metric": "acc"}],
+        }  # fmt: skip
+        (folder / "t.yaml").write_text(json.dumps(task))  # JSON is YAML
+        (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        make_small_run(folder / "parent")
+        config = {"tasks": "tasks", "tokenizer": {"name": "words"}, "text_tasks": [{"name": "t"}]}
+        data = {"tasks": folder, "words": folder / "tokenizer.json"}
+        job = write_job(folder / "job", config=config, data=data, parent=folder / "parent")
+        command = [sys.executable, "-c", FIRST_REQUEST, str(job)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        seconds = [
+            float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+            for _ in range(repeat)
+        ]
+    print(f"start to first request: {min(seconds):.2f} CPU s (the others up to {max(seconds):.2f})")
 
 
 def taking_turns(

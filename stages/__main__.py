@@ -18,6 +18,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m stages JOB_JSON", file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
+    # before anything imports tqdm, which reads it once: a log file is no terminal, and takes a bar's every step
+    os.environ.setdefault("TQDM_DISABLE", "1")
     stop = StopFlag()
     stop.install()
     try:
@@ -62,7 +64,7 @@ def several_processes() -> bool:
 def refuse_several_processes(job: JobFile) -> None:
     """ConfigError for a stage that would write the same folder from each."""
     what = "an engine" if engine_of(job) else job.stage
-    if several_processes() and what not in {"pretrain", "finetune"}:
+    if several_processes() and what not in {"pretrain", "finetune", "evaluate"}:
         raise ConfigError(
             f"{what} runs in one process, not in {os.environ['WORLD_SIZE']}: ask for one node with at most one GPU"
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
-from stages.cpu_attention import fits, whole_attention
+from stages.cpu_attention import fits, one_position_attention, whole_attention
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -34,6 +34,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> 
             # at 128 to 256 positions the CPU's bfloat16 kernels take twice the time of the float32 ones
             queries, keys, values = queries.float(), keys.float(), values.float()
             return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal).bfloat16()
+    if queries.shape[2] == 1 and queries.device.type == "cpu" and not torch.is_grad_enabled():
+        return one_position_attention(queries, keys, values, mask)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
 
 

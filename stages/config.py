@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 
-FORMAT_VERSIONS = {"pretrain": 2, "finetune": 2, "evaluate": 1}
+FORMAT_VERSIONS = {"pretrain": 2, "finetune": 2, "evaluate": 2}
 """Raised when a stage's meaning changes for an unchanged configuration; enters every key of that stage."""
 
 
@@ -95,7 +95,7 @@ class Engine(StageConfig):
     """Another program that carries a stage out (`stages.engines`). Where it lies and what interpreter runs it change no
     number and are not here: `stages.job_file.EngineSettings`."""
 
-    kind: Literal["command", "open_lm"]
+    kind: Literal["command", "open_lm", "prismatic", "vla_foundry"]
     revision: str = ""
     """Names the content of the program's checkout."""
     command: tuple[str, ...] = ()

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from stages.key_values import KeyValueCache, padding_mask
+from stages.sharing import shared
 from stages.vlm import VLM
+from stages.world import ALONE, Peers
 
 Ended = Callable[[Sequence[int]], bool]
 """Whether an answer, given all of its tokens so far, is complete."""
@@ -23,42 +25,70 @@ def greedy(
     *,
     max_new_tokens: int,
     stop_token: int,
+    start: Sequence[int] = (),
     features: Tensor | None = None,
     batch_size: int = 32,
     ended: Ended | None = None,
+    peers: Peers = ALONE,
 ) -> list[list[int]]:
     """The most likely tokens after each prompt, without `stop_token`, at most `max_new_tokens` of them.
 
-    `features` (N, I, F): one image for each prompt, placed before it; None for text alone. `ended` ends an answer too,
-    after the token that made it complete. Prompts of one batch are padded on the left and sorted by length; the answers
-    come in the order of the prompts.
+    `start`: token ids before everything else, the same for all prompts. `features` (N, I, F): one image for each
+    prompt, between `start` and the prompt; None for text alone. `ended` ends an answer too, after the token that made
+    it complete. Prompts of one batch are padded on the left and sorted by length; the answers come in the order of the
+    prompts. `peers` ask the same and share the batches; each gets all answers.
     """
     vlm.eval()
-    answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+
+    def answered(chosen: list[int]) -> dict[int, list[int]]:
         images = features[chosen] if features is not None else None
-        part = [prompts[i] for i in chosen]
-        batch = greedy_batch(vlm, part, images, max_new_tokens=max_new_tokens, stop_token=stop_token, ended=ended)
-        for i, answer in zip(chosen, batch, strict=True):
-            answers[i] = answer
-    return answers
+        batch = Prompts([prompts[i] for i in chosen], tuple(start), images)
+        found = greedy_batch(vlm, batch, max_new_tokens=max_new_tokens, stop_token=stop_token, ended=ended)
+        return dict(zip(chosen, found, strict=True))
+
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    answers = shared(batches, answered, peers)
+    return [list(answers[i]) for i in range(len(prompts))]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What a batch begins with: in each row `start`, its image, its text."""
+
+    texts: Sequence[Sequence[int]]
+    start: tuple[int, ...] = ()
+    features: Tensor | None = None
+    """(B, I, F), or None for rows without images."""
+
+    def embedded(self, vlm: VLM) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, T, D) that end together, padded on the left, and which positions are no padding (B, T)."""
+        device = vlm.lm.output.weight.device
+        before, images = len(self.start), vlm.image_tokens if self.features is not None else 0
+        lengths = [before + images + len(text) for text in self.texts]
+        if min(lengths) == 0:
+            raise ValueError("an empty prompt without an image gives nothing to continue")
+        longest = max(lengths)
+        tokens = torch.zeros(len(lengths), longest, dtype=torch.long)
+        for row, text in enumerate(self.texts):
+            first = longest - lengths[row]
+            tokens[row, first : first + before] = torch.tensor(self.start, dtype=torch.long)
+            tokens[row, longest - len(text) :] = torch.tensor(text, dtype=torch.long)
+        starts = longest - torch.tensor(lengths)
+        visible = torch.arange(longest) >= starts[:, None]
+        if self.features is None:
+            return vlm.embed(tokens.to(device)), visible.to(device)
+        places = (torch.arange(len(lengths)) * longest + starts + before)[:, None] + torch.arange(images)
+        return vlm.embed(tokens.to(device), self.features.to(device), places.to(device)), visible.to(device)
 
 
 def greedy_batch(
-    vlm: VLM,
-    prompts: Sequence[Sequence[int]],
-    features: Tensor | None,
-    *,
-    max_new_tokens: int,
-    stop_token: int,
-    ended: Ended | None,
+    vlm: VLM, prompts: Prompts, *, max_new_tokens: int, stop_token: int, ended: Ended | None
 ) -> list[list[int]]:
     """One batch of `greedy`; rows whose answer has ended leave it."""
-    batch, hidden = begun(vlm, prompts, features, max_new_tokens)
-    answers: list[list[int]] = [[] for _ in prompts]
-    open_rows = set(range(len(prompts)))
+    batch, hidden = begun(vlm, prompts, max_new_tokens)
+    answers: list[list[int]] = [[] for _ in prompts.texts]
+    open_rows = set(range(len(prompts.texts)))
     for step in range(max_new_tokens):
         tokens = vlm.lm.logits(hidden[:, -1]).argmax(dim=-1)
         for row, token in zip(batch.rows, tokens.tolist(), strict=True):
@@ -107,37 +137,15 @@ class Decoding:
         return tokens[kept]
 
 
-def begun(
-    vlm: VLM, prompts: Sequence[Sequence[int]], features: Tensor | None, max_new_tokens: int
-) -> tuple[Decoding, Tensor]:
+def begun(vlm: VLM, prompts: Prompts, max_new_tokens: int) -> tuple[Decoding, Tensor]:
     """A batch after its prompts, and their hidden states (B, T, D)."""
-    embeddings, visible = left_padded(vlm, prompts, features)
-    lengths = visible.sum(dim=1)
+    embeddings, visible = prompts.embedded(vlm)
+    rows, lengths = list(range(len(embeddings))), visible.sum(dim=1)
     cache = KeyValueCache(capacity=embeddings.shape[1] + max_new_tokens - 1)
     if bool(visible.all()):
         hidden = vlm.lm.hidden(embeddings, cache=cache)
-        return Decoding(rows=list(range(len(prompts))), cache=cache, visible=None, lengths=lengths), hidden
+        return Decoding(rows=rows, cache=cache, visible=None, lengths=lengths), hidden
     positions = (visible.long().cumsum(dim=1) - 1).clamp(min=0)
     hidden = vlm.lm.hidden(embeddings, mask=padding_mask(visible), cache=cache, positions=positions)
-    visible = torch.cat((visible, visible.new_ones(len(prompts), max_new_tokens)), dim=1)
-    return Decoding(rows=list(range(len(prompts))), cache=cache, visible=visible, lengths=lengths), hidden
-
-
-def left_padded(vlm: VLM, prompts: Sequence[Sequence[int]], features: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, T, D) of image and prompt, ending together, and which positions are not padding (B, T)."""
-    device = vlm.lm.output.weight.device
-    images = vlm.image_tokens if features is not None else 0
-    lengths = [images + len(prompt) for prompt in prompts]
-    if min(lengths) == 0:
-        raise ValueError("an empty prompt without an image gives nothing to continue")
-    longest = max(lengths)
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        tokens[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-    starts = longest - torch.tensor(lengths)
-    visible = torch.arange(longest) >= starts[:, None]
-    places = None
-    if features is not None:
-        places = (torch.arange(len(prompts)) * longest + starts)[:, None] + torch.arange(images)
-        places, features = places.to(device), features.to(device)
-    return vlm.embed(tokens.to(device), features, places), visible.to(device)
+    visible = torch.cat((visible, visible.new_ones(len(rows), max_new_tokens)), dim=1)
+    return Decoding(rows=rows, cache=cache, visible=visible, lengths=lengths), hidden

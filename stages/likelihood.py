@@ -4,13 +4,16 @@ Continuations lie behind their context in one row, and a mask keeps them from se
 costs its context once. A continuation's last token is predicted only, so that one-token choices cost nothing more.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from stages.sharing import shared
 from stages.vlm import VLM
+from stages.world import ALONE, Peers
 
 Request = tuple[Sequence[int], Sequence[int]]
 """Context and continuation, as token ids."""
@@ -29,6 +32,15 @@ class Likelihood:
     """Sum over the continuation's tokens, natural logarithm."""
     is_greedy: bool
     """Whether greedy decoding would have given the continuation."""
+
+    def numbers(self) -> tuple[int, int]:
+        """As whole numbers, which processes exchange: the bits of the first, and the second."""
+        return struct.unpack("<q", struct.pack("<d", self.log_probability))[0], int(self.is_greedy)
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Likelihood":
+        """From its `numbers`."""
+        return cls(struct.unpack("<d", struct.pack("<q", numbers[0]))[0], bool(numbers[1]))
 
 
 @dataclass(slots=True)
@@ -59,29 +71,40 @@ def log_likelihoods(
     features: Tensor | None = None,
     batch_tokens: int | None = None,
     share: bool = True,
+    peers: Peers = ALONE,
 ) -> list[Likelihood]:
     """Of each (context, continuation), both token ids; the context needs a token unless there is an image.
 
     `features` (N, I, F): one image for each request, placed before the context. Rows are batched by length, up to
     `batch_tokens` positions at once (None: 1,024 on a CPU, whose caches a small part fits, else 16,384), and requests
-    answered in their order. `share`: requests with an equal context, and
-    no image, share a row.
+    answered in their order. `share`: requests with an equal context, and no image, share a row. `peers` ask the same
+    and share the batches; each gets all answers.
     """
     vlm.eval()
     images = vlm.image_tokens if features is not None else 0
     if batch_tokens is None:
         batch_tokens = 1_024 if vlm.lm.output.weight.device.type == "cpu" else 16_384
-    rows = rows_of(requests, share=share and features is None)
-    rows.sort(key=lambda row: -len(row.context) - row.behind)
-    answers: list[Likelihood | None] = [None] * len(requests)
-    while rows:
-        count = max(1, batch_tokens // max(1, images + len(rows[0].context) + rows[0].behind))
-        chosen, rows = rows[:count], rows[count:]
-        part = features[[row.requests[0] for row in chosen]] if features is not None else None
-        owners = [request for row in chosen for request in row.requests]
-        for request, answer in zip(owners, likelihood_batch(vlm, chosen, part), strict=True):
-            answers[request] = answer
-    return [answer for answer in answers if answer is not None]
+
+    def answered(rows: list[Row]) -> dict[int, tuple[int, int]]:
+        part = features[[row.requests[0] for row in rows]] if features is not None else None
+        owners = [request for row in rows for request in row.requests]
+        found = likelihood_batch(vlm, rows, part)
+        return {request: answer.numbers() for request, answer in zip(owners, found, strict=True)}
+
+    batches = batches_of(rows_of(requests, share=share and features is None), images, batch_tokens)
+    answers = shared(batches, answered, peers)
+    return [Likelihood.of(answers[number]) for number in range(len(requests))]
+
+
+def batches_of(rows: Sequence[Row], images: int, batch_tokens: int) -> list[list[Row]]:
+    """Rows of about one length together; `images`: positions of each row's image."""
+    ordered = sorted(rows, key=lambda row: -len(row.context) - row.behind)
+    batches: list[list[Row]] = []
+    while ordered:
+        count = max(1, batch_tokens // max(1, images + len(ordered[0].context) + ordered[0].behind))
+        batches.append(ordered[:count])
+        ordered = ordered[count:]
+    return batches
 
 
 def rows_of(requests: Sequence[Request], *, share: bool) -> list[Row]:
@@ -104,32 +127,54 @@ def likelihood_batch(vlm: VLM, rows: Sequence[Row], features: Tensor | None) -> 
     """The likelihoods of all continuations of the rows, row by row; padded on the right."""
     device = vlm.lm.output.weight.device
     images = vlm.image_tokens if features is not None else 0
-    longest = max(images + len(row.context) + row.behind for row in rows)
-    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
-    branches = torch.zeros(len(rows), longest, dtype=torch.long)
-    positions = torch.zeros(len(rows), longest, dtype=torch.long)
-    asked: list[tuple[int, int]] = []  # place that predicts among all of the batch, token predicted
-    for number, row in enumerate(rows):
-        if images + len(row.context) == 0:
-            raise ValueError("a continuation needs a context of at least one token, or an image")
-        text, branch, position = laid_out(row)
-        end = images + len(text)
-        tokens[number, images:end] = torch.tensor(text, dtype=torch.long)
-        branches[number, images:end] = torch.tensor(branch, dtype=torch.long)
-        positions[number, :images] = torch.arange(images)
-        positions[number, images:end] = torch.tensor(position, dtype=torch.long) + images
-        asked += predictions(row, number * longest + images)
+    layout = Layout.of(rows, images)
     places = None
     if features is not None:
-        places = (torch.arange(len(rows)) * longest)[:, None] + torch.arange(images)
+        places = (torch.arange(len(rows)) * layout.length)[:, None] + torch.arange(images)
         places, features = places.to(device), features.to(device)
-    embeddings = vlm.embed(tokens.to(device), features, places)
+    embeddings = vlm.embed(layout.tokens.to(device), features, places)
     if any(row.is_branched for row in rows):
-        hidden = vlm.lm.hidden(embeddings, mask=branch_mask(branches.to(device)), positions=positions.to(device))
+        mask, positions = branch_mask(layout.branches.to(device)), layout.positions.to(device)
+        hidden = vlm.lm.hidden(embeddings, mask=mask, positions=positions)
     else:
         hidden = vlm.lm.hidden(embeddings)  # what follows a position does not reach it
-    scores, hits = token_scores(vlm, hidden.flatten(0, 1), asked)
+    scores, hits = token_scores(vlm, hidden.flatten(0, 1), layout.asked)
     return summed([len(continuation) for row in rows for continuation in row.continuations], scores, hits)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Rows side by side, as tensors (B, T); the first positions of each are its image's."""
+
+    tokens: Tensor
+    branches: Tensor
+    """Which continuation a position belongs to, from 1 on; 0: the context, or padding."""
+    positions: Tensor
+    """Its place in its own text."""
+    asked: list[tuple[int, int]]
+    """Place that predicts among all of the batch, and token predicted."""
+
+    @property
+    def length(self) -> int:
+        return self.tokens.shape[1]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], images: int) -> "Layout":
+        """`images`: positions of an image. ValueError for a row that begins with nothing."""
+        longest = max(images + len(row.context) + row.behind for row in rows)
+        tokens, branches, positions = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(3))
+        asked: list[tuple[int, int]] = []
+        for number, row in enumerate(rows):
+            if images + len(row.context) == 0:
+                raise ValueError("a continuation needs a context of at least one token, or an image")
+            text, branch, position = laid_out(row)
+            end = images + len(text)
+            tokens[number, images:end] = torch.tensor(text, dtype=torch.long)
+            branches[number, images:end] = torch.tensor(branch, dtype=torch.long)
+            positions[number, :images] = torch.arange(images)
+            positions[number, images:end] = torch.tensor(position, dtype=torch.long) + images
+            asked += predictions(row, number * longest + images)
+        return cls(tokens, branches, positions, asked)
 
 
 def laid_out(row: Row) -> tuple[list[int], list[int], list[int]]:

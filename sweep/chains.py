@@ -23,7 +23,7 @@ from sweep.configs import (
     vision,
 )  # fmt: skip
 from sweep.costs import Priced, Pricer
-from sweep.engines import StagesConfig, check_engine, engine_settings, with_engine
+from sweep.engines import StagesConfig, check_engine, check_engine_model, engine_settings, with_engine
 from sweep.errors import SweepFileError
 from sweep.graph import Graph, Trunk, Work
 from sweep.grid import Grid, Point
@@ -203,7 +203,9 @@ class Planner:
         eyes = vision(point.values, self.sweep.data)
         keeps = self.settings.keep_features(model, "finetune", eyes)
         price = self.pricer.finetune(model, config, eyes, keeps_features=keeps)
-        return self.work("finetune", model, config, price, keeps_features=keeps)
+        work = self.work("finetune", model, config, price, keeps_features=keeps)
+        check_engine_model(config, model.shape, eyes)
+        return work
 
     def evaluate(self, point: Point) -> Work:
         fields = EVALUATE(point.values)

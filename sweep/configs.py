@@ -206,7 +206,7 @@ def optimizer(values: Values, section: str) -> Optimizer:
 
 def task_list(settings: tuple[Any, ...]) -> tuple[Task, ...]:
     """Tasks as the stage's configuration has them."""
-    return tuple(Task(name=each.name, revision=each.revision, limit=each.limit) for each in settings)
+    return tuple(Task.model_validate(each.model_dump()) for each in settings)
 
 
 def needed(values: Values, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""How training jobs are carried out: `settings` of a sweep file, by phase and by model. None of it enters a key.
+"""How jobs are carried out: `settings` of a sweep file, by phase and by model. None of it enters a key.
 
 A field has the name that the stages give it (`stages.job_file.Settings`), but for `feature_cache`, which stands for
 their `feature_store`. What a job is told of the devices that it has is not the file's to say (`device_settings`).
@@ -62,12 +62,21 @@ class RunFields(Fields):
     )
 
 
+class EvaluateRunFields(Fields):
+    """Settings of evaluations; what is said of all jobs that train is not said of them."""
+
+    log_samples: StrictBool | None = Field(
+        None, description="true or false: whether each text document's requests and answers are kept"
+    )
+
+
 class PhaseRunFields(Fields):
-    """Settings of each phase that trains."""
+    """Settings of each phase."""
 
     trunk: RunFields | None = Field(None, description="settings of the trunk's segments")
     pretrain: RunFields | None = Field(None, description="settings of the image-text runs")
     finetune: RunFields | None = Field(None, description="settings of the fine-tunes")
+    evaluate: EvaluateRunFields | None = Field(None, description="settings of the evaluations")
 
 
 class ModelRunFields(RunFields):
@@ -83,17 +92,21 @@ class RunSettingFields(RunFields):
     models: dict[Name, ModelRunFields] = Field(default_factory=dict, description="settings by model")
 
 
-TRAINING = tuple(PhaseRunFields.model_fields)
+NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("trunk", "pretrain", "finetune"), tuple(RunFields.model_fields)),
+    "evaluate": tuple(EvaluateRunFields.model_fields),
+}
+"""The settings of each phase, in the order of the class: a set's own order changes from run to run."""
+TRAINING = ("trunk", "pretrain", "finetune")
 OF_IMAGES = frozenset({"feature_cache", "feature_cache_gib"})
 """Settings that mean nothing to a trunk, which sees no image."""
 
 
 def given_settings(fields: RunSettingFields, model: str, phase: str) -> dict[str, Any]:
-    """What the file says of one model's jobs of a phase, narrower entries over wider ones; nothing of evaluations."""
+    """What the file says of one model's jobs of a phase, narrower entries over wider ones."""
     merged: dict[str, Any] = {}
     for _, entry in placed_entries(fields, model, phase):
-        # in the order of the class: a set's own order changes from run to run
-        names = [name for name in RunFields.model_fields if name in entry.model_fields_set]
+        names = [name for name in NAMES[phase] if name in entry.model_fields_set]
         merged |= {name: getattr(entry, name) for name in names if phase != "trunk" or name not in OF_IMAGES}
     return merged
 
@@ -106,15 +119,14 @@ def device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> di
     return {"device": "cuda", **({"peak_tflops": peak} if peak and phase in TRAINING else {})}
 
 
-def placed_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[Path_, RunFields]]:
+def placed_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[Path_, Fields]]:
     """The entries that speak of the phase of the model, the widest first, each with its place in the file."""
-    if phase not in TRAINING:
-        return
     own, top = fields.models.get(model), ("settings",)
-    found: list[tuple[Path_, RunFields | None]] = [
-        (top, fields),
+    wide = phase in TRAINING
+    found: list[tuple[Path_, Fields | None]] = [
+        (top, fields if wide else None),
         ((*top, "phases", phase), getattr(fields.phases, phase, None)),
-        ((*top, "models", model), own),
+        ((*top, "models", model), own if wide else None),
         ((*top, "models", model, "phases", phase), getattr(own.phases, phase, None) if own else None),
     ]
     yield from ((place, entry) for place, entry in found if entry is not None)
@@ -123,13 +135,11 @@ def placed_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator
 def misplaced(fields: RunSettingFields) -> Iterator[tuple[Path_, str]]:
     """Settings that are given empty, or of a phase that they mean nothing to: the place, and what is wrong."""
     for model in ["", *fields.models]:
-        for phase in TRAINING:
+        for phase, names in NAMES.items():
             for place, entry in placed_entries(fields, model, phase):
-                for name in RunFields.model_fields:
-                    if name not in entry.model_fields_set:
-                        continue
+                for name in (name for name in names if name in entry.model_fields_set):
                     if getattr(entry, name) is None:
-                        wanted = RunFields.model_fields[name].description
+                        wanted = type(entry).model_fields[name].description
                         yield (*place, name), f"is empty; give it a value or take the line out; {name} is {wanted}"
                     elif place[-1] == "trunk" and name in OF_IMAGES:
                         yield (

@@ -125,15 +125,28 @@ class TaskSetting(Fields):
     limit: Count | None = Field(None, description="the number of documents to take, all without it")
 
 
-Tasks = list[Annotated[TaskSetting, BeforeValidator(named)]]
+class TextTaskSetting(TaskSetting):
+    """One text task."""
+
+    trusted: StrictBool = Field(
+        False, description="true or false: whether lm-eval reads the task itself and runs the code that it names"
+    )
+
+
+TextTasks = list[Annotated[TextTaskSetting, BeforeValidator(named)]]
+VisionTasks = list[Annotated[TaskSetting, BeforeValidator(named)]]
 
 
 class EvaluateSettings(PhaseSettings):
     """Evaluation of each fine-tuned model."""
 
     tasks: Name | None = Field(None, description="the name of a data set of kind tasks")
-    text_tasks: Tasks | None = Field(None, description="a list of tasks, each a name or {name, limit, revision}")
-    vision_tasks: Tasks | None = Field(None, description="a list of tasks, each a name or {name, limit, revision}")
+    text_tasks: TextTasks | None = Field(
+        None, description="a list of tasks, each a name or {name, limit, revision, trusted}"
+    )
+    vision_tasks: VisionTasks | None = Field(
+        None, description="a list of tasks, each a name or {name, limit, revision}"
+    )
     max_new_tokens: Count | None = Field(None, description="the longest answer in tokens")
     context: Count | None = Field(None, description="the longest sequence that the model is given, in tokens")
     precision: Precision | None = Field(None, description="bf16 or fp32")

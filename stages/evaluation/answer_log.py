@@ -1,7 +1,8 @@
 """Answers on disk as they come, so that a long evaluation that was stopped or killed goes on where it was.
 
 `answers-NAME.RANK.jsonl`: a line that says what was asked, then {"id": ..., "answer": ...} a line. What a kill tore is
-dropped. All ranks' files are read, so that an evaluation may go on with another number of processes.
+dropped. All ranks' files are read, so that an evaluation may go on with another number of processes. Ranks that work
+together tell each other what is in them (`stages.sharing`): on a network disk another node's file may show late.
 """
 
 import json
@@ -28,10 +29,6 @@ class AnswerLog:
         self._size = 0
         """Bytes of whole lines in this rank's own file."""
         self.answers: dict[str, str] = {}
-        self.read_all()
-
-    def read_all(self) -> None:
-        """Takes up what other ranks have written by now."""
         for path in sorted(self._path.parent.glob(self._pattern)):
             found, size = whole_answers(path.read_bytes(), self._head)
             self.answers |= found

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -17,10 +18,16 @@ from stages.errors import DataError
 from stages.evaluation.subject import Subject
 from stages.generation import Ended, greedy
 from stages.likelihood import log_likelihoods
+from stages.sharing import gathered
+from stages.world import Peers
 
 
 class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
-    """A text without context is predicted from the end-of-text token, which begins every training document too."""
+    """A text without context is predicted from the end-of-text token, which begins every training document too.
+
+    A model that was fine-tuned with a start-of-text token finds it before every text, as HFLM does it too. Of several
+    processes each is one model to lm-eval and asked everything; they share the batches (`Subject.peers`).
+    """
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
@@ -30,8 +37,13 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     def eot_token_id(self) -> int:
         return self.subject.tokenizer.end_of_text
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:  # noqa: ARG002
-        return self.subject.tokenizer.encode(string)
+    @property
+    def prefix_token_id(self) -> int:
+        return self.subject.start[-1] if self.subject.start else self.eot_token_id
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        start = () if add_special_tokens is False else self.subject.start
+        return [*start, *self.subject.tokenizer.encode(string)]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         pairs: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
@@ -42,8 +54,9 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether it is the greedy one; old context is cut off."""
         asked = [self._shortened(context, continuation) for _, context, continuation in requests]
+        check_same(asked, self.subject.peers)
         with self.subject.computing():
-            found = log_likelihoods(self.subject.vlm, asked)
+            found = log_likelihoods(self.subject.vlm, asked, peers=self.subject.peers)
         return [(likelihood.log_probability, likelihood.is_greedy) for likelihood in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
@@ -83,6 +96,7 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             raise DataError(f"{ending.max_new_tokens} new tokens leave no room in a context of {self.subject.context}")
         tokenizer = self.subject.tokenizer
         prompts = [(self.tok_encode(text) or [self.eot_token_id])[-room:] for text in texts]
+        check_same(prompts, self.subject.peers)
         with self.subject.computing():
             found = greedy(
                 self.subject.vlm,
@@ -90,6 +104,7 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 max_new_tokens=ending.max_new_tokens,
                 stop_token=self.eot_token_id,
                 ended=ending.rule(tokenizer) if ending.until else None,
+                peers=self.subject.peers,
             )
         return [ending.cut(tokenizer.decode(answer)) for answer in found]
 
@@ -98,6 +113,13 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         continuation = continuation[-self.subject.context :]
         room = self.subject.context + 1 - len(continuation)
         return context[-room:], continuation
+
+
+def check_same(asked: Sequence[object], peers: Peers) -> None:
+    """DataError if the ranks were not asked the same: a task's own code may choose its documents by chance."""
+    found = gathered(crc32(repr(asked).encode()), peers) if peers.size > 1 else [0]
+    if len(set(found)) > 1:
+        raise DataError("the processes of this job were given different requests; give the evaluation one GPU")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from stages.data.prompts import PLAIN, PromptTemplate
 from stages.data.text_tokenizer import TextTokenizer
 from stages.device import autocast
 from stages.vlm import VLM
+from stages.world import ALONE, Peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,10 @@ class Subject:
     max_new_tokens: int
     template: PromptTemplate = PLAIN
     """How questions about images are put: as the model was fine-tuned."""
+    start: tuple[int, ...] = ()
+    """Token ids before every text and its image: as the model was fine-tuned."""
+    peers: Peers = ALONE
+    """The job's processes, each with a whole copy of the model; all are asked the same text tasks and share them."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:

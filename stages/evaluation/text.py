@@ -29,7 +29,7 @@ def offline() -> Iterator[None]:
     """
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
-        os.environ |= {**OFFLINE, "HF_HOME": scratch, "TQDM_DISABLE": "1"}
+        os.environ |= {**OFFLINE, "HF_HOME": scratch}
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         try:
             yield

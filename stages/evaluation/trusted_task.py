@@ -4,7 +4,6 @@ Nothing here is checked before lm-eval has run the task's code, and the score de
 release and, for hub data, on the network: for task files whose origin one knows.
 """
 
-import os
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ def score_trusted_task(folder: Path, task: Task, subject: Subject, samples: Path
 
     Paths in the file are relative to the folder. The score is the task's first metric.
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
     local = (folder / f"{task.name}.yaml").is_file()
     # a task file's data paths are relative to the working directory, in lm-eval
     with chdir(folder):
@@ -43,6 +41,11 @@ def load_trusted(folder: Path | None, name: str) -> Any:
     try:
         loaded = manager.load([name])
         loaded["tasks"][name].set_config(key="num_fewshot", value=0)
+    except ConnectionError as error:  # before OSError, of which it is one
+        raise DataError(
+            f"text task {name!r}: its data are not on this machine, and there is no way to the hub: {one_line(error)}; "
+            f"run it once where there is a network and the same HF_HOME, or bring a file {name}.yaml with its rows"
+        ) from error
     except (ValueError, KeyError, TypeError, OSError, SyntaxError, ImportError) as error:
         raise DataError(f"text task {name!r}: {type(error).__name__}: {one_line(error)}") from error
     return loaded

@@ -1,6 +1,6 @@
 """Questions about images: greedy answers in batches, kept as they come, and then scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from stages.evaluation.subject import Subject
 from stages.evaluation.vision_score import score_answers
 from stages.eyes import Eyes
 from stages.generation import greedy
+from stages.sharing import asked_to_stop, gathered
 from stages.stop import StopFlag
 from stages.world import World
 
@@ -31,29 +32,36 @@ def score_vision_task(
     *,
     folder: Path,
     stop: StopFlag,
-    world: World | None = None,
+    world: World,
 ) -> Score | None:
     """Asks what is not answered yet, and scores all of it; None if it was stopped before the end.
 
-    Answers are kept in `folder` (`answer_log`). Of several processes each asks its share, all of them score.
-    DataError for an image that cannot be used, ConfigError if the context has no room for a question.
+    Answers are kept in `folder` (`answer_log`). Of several processes each asks its share, all of them score; they stop
+    together. DataError for an image that cannot be used, ConfigError if the context has no room for a question.
     """
-    rank, size = (world.rank, world.size) if world is not None else (0, 1)
-    log = AnswerLog(folder, task, rank)
-    # shares by place, and not of what is left: another process may see more of the answers, or fewer
-    left = [question for question in task.questions[rank::size] if question.id not in log.answers]
-    for start in range(0, len(left), QUESTIONS_AT_ONCE):
-        if stop.requested:
-            break
-        part = left[start : start + QUESTIONS_AT_ONCE]
-        given = answer(task, part, subject, images, eyes)
-        log.add({question.id: text for question, text in zip(part, given, strict=True)})
-    if world is not None:
-        world.wait()
-        log.read_all()
-    if any(question.id not in log.answers for question in task.questions):
-        return None
-    return score_answers(task, [log.answers[question.id] for question in task.questions])
+    log = AnswerLog(folder, task, world.rank)
+    # the first rank's word: what another node's disk shows of an earlier attempt may be less
+    answers: dict[str, str] = gathered(log.answers if world.first else {}, world.peers)[0]
+    left = [question for question in task.questions if question.id not in answers]
+    for parts in rounds(left, world.size):
+        if asked_to_stop(stop, world):
+            return None
+        part = parts[world.rank]
+        given = answer(task, part, subject, images, eyes) if part else []
+        new = {question.id: text for question, text in zip(part, given, strict=True)}
+        if new:
+            log.add(new)
+        for found in gathered(new, world.peers):
+            answers |= found
+    return score_answers(task, [answers[question.id] for question in task.questions])
+
+
+def rounds(questions: Sequence[Question], size: int) -> Iterator[list[Sequence[Question]]]:
+    """The questions in rounds, each with a part for every rank; neighbours, which share images, stay together."""
+    count = min(QUESTIONS_AT_ONCE, -(-len(questions) // size))
+    for first in range(0, len(questions), max(1, size * count)):
+        starts = range(first, first + size * count, count)
+        yield [questions[start : start + count] for start in starts]
 
 
 def answer(
@@ -62,7 +70,7 @@ def answer(
     """The model's answers; each image is encoded once, however many questions there are about it."""
     paths = {question.image: task.image_path(question) for question in questions}
     seen = looked_at(paths, task.name, images, eyes)
-    room = subject.context - images.image_tokens - subject.max_new_tokens
+    room = subject.context - len(subject.start) - images.image_tokens - subject.max_new_tokens
     if room < 1:
         raise ConfigError(
             f"context {subject.context} has no room for {images.image_tokens} image tokens, a question and "
@@ -77,6 +85,7 @@ def answer(
             [prompt[-room:] for prompt in prompts],
             max_new_tokens=subject.max_new_tokens,
             stop_token=subject.tokenizer.end_of_text,
+            start=subject.start,
             features=torch.stack([seen[question.image] for question in questions]),
         )
     return [subject.tokenizer.decode(tokens).strip() for tokens in generated]

@@ -79,6 +79,7 @@ def free_port() -> int:
 def serve() -> None:
     """Forks ranks until standard input ends."""
 
+    import stages.evaluate
     import stages.finetune
     import stages.pretrain  # noqa: F401 - what the ranks need is loaded once, here
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stages.config import Task
 from stages.evaluation import vision
@@ -16,8 +17,9 @@ from stages.evaluation.vision import score_vision_task
 from stages.evaluation.vision_score import score_answers
 from stages.evaluation.vision_task import read_vision_task
 from stages.stop import StopFlag
-from stages.world import Peers
+from stages.world import World
 from tests.stages.published_files import Item, write_family
+from tests.stages.thread_ranks import on_threads
 
 COUNT = 10
 ANSWERS = {str(number): "star" if number % 3 else "moon" for number in range(COUNT)}
@@ -40,9 +42,10 @@ class Model:
             self.stop.request()
         return [ANSWERS[question.id] for question in questions]
 
-    def score(self, task: VisionTask, folder: Path, world: Any = None) -> Score | None:
+    def score(self, task: VisionTask, folder: Path) -> Score | None:
         nothing: Any = None
-        return score_vision_task(task, nothing, nothing, nothing, folder=folder, stop=self.stop, world=world)
+        alone = World(torch.device("cpu"))
+        return score_vision_task(task, nothing, nothing, nothing, folder=folder, stop=self.stop, world=alone)
 
 
 @pytest.fixture
@@ -106,27 +109,52 @@ def test_answers_to_other_questions_do_not_count(
     assert len(other.asked) == COUNT
 
 
-class Place:
-    """One of several processes; the others are played by the test, and have finished when this one waits."""
+def scores_of_ranks(
+    task: VisionTask, folder: Path, size: int, stops: Sequence[StopFlag] | None = None
+) -> list[Score | None]:
+    """What each of several ranks comes to, that work on the task together."""
+    nothing: Any = None
+    flags = stops or [StopFlag() for _ in range(size)]
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.peers = Peers()
-        self.rank, self.size = rank, size
+    def score(world: World) -> Score | None:
+        flag = flags[world.rank]
+        return score_vision_task(task, nothing, nothing, nothing, folder=folder, stop=flag, world=world)
 
-    def wait(self) -> None:
-        pass
+    return on_threads(size, score)
 
 
-def test_processes_share_the_questions_and_agree_on_the_score(
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_share_the_questions_and_agree_on_the_score(
+    size: int, task: VisionTask, whole: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(monkeypatch)
+    assert scores_of_ranks(task, tmp_path, size) == [whole] * size
+    assert sorted(model.asked) == sorted(ANSWERS), "each question is asked once"
+    assert len(list(tmp_path.glob("answers-*"))) == size
+    assert Model(monkeypatch, die_after=0).score(task, tmp_path) == whole, "one process reads what several wrote"
+
+
+def test_an_evaluation_goes_on_with_another_number_of_ranks(
     task: VisionTask, whole: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Model(monkeypatch)
-    assert first.score(task, tmp_path, Place(0, 2)) is None, "the other half is not there yet"
+    first = Model(monkeypatch, stop_after=3)
+    assert first.score(task, tmp_path) is None
     second = Model(monkeypatch)
-    assert second.score(task, tmp_path, Place(1, 2)) == whole
+    assert scores_of_ranks(task, tmp_path, 3) == [whole] * 3
     assert sorted(first.asked + second.asked) == sorted(ANSWERS)
-    assert Model(monkeypatch, die_after=0).score(task, tmp_path, Place(0, 2)) == whole
-    assert Model(monkeypatch, die_after=0).score(task, tmp_path) == whole, "one process reads what several wrote"
+
+
+def test_ranks_stop_together_when_one_of_them_is_asked_to(
+    task: VisionTask, whole: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, flags = Model(monkeypatch, stop_after=3), (StopFlag(), StopFlag())
+    first.stop = flags[1]
+    assert scores_of_ranks(task, tmp_path, 2, flags) == [None, None]
+    assert len(first.asked) == 4, "the round under way is finished"
+    assert not flags[0].requested
+    second = Model(monkeypatch)
+    assert scores_of_ranks(task, tmp_path, 2) == [whole, whole]
+    assert sorted(first.asked + second.asked) == sorted(ANSWERS)
 
 
 def test_answers_of_any_kind_come_back_as_they_were(task: VisionTask, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from stages.checkpoint import load_model, newest_checkpoint
 from stages.config import EvaluateConfig, FinetuneConfig
@@ -10,6 +11,7 @@ from stages.evaluate import make_subject
 from stages.finetune import epochs_schedule
 from stages.job_file import JobFile
 from stages.stop import StopFlag
+from stages.world import World as OneProcess
 from tests.stages.test_pretrain import StopAfter
 from tests.stages.tokenizer_kinds import unigram
 from tests.stages.training_case import (
@@ -81,7 +83,7 @@ def test_the_checkpoint_says_how_questions_were_put(world: World, base: JobFile,
     evaluation = {"tasks": "exams", "tokenizer": {"name": "tokenizer"}}
     asked = world.job("asked", "evaluate", evaluation, [job])
     assert isinstance(asked.config, EvaluateConfig)
-    assert make_subject(asked, asked.config, loaded).template == TEMPLATES["vicuna"]
+    assert make_subject(asked, asked.config, loaded, OneProcess(torch.device("cpu"))).template == TEMPLATES["vicuna"]
 
 
 def test_a_start_of_text_token_goes_before_the_image_and_into_the_checkpoint(world: World, base: JobFile) -> None:

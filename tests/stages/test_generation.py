@@ -1,5 +1,8 @@
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -7,7 +10,10 @@ from stages.config import LanguageModel, Vision
 from stages.generation import greedy
 from stages.key_values import KeyValueCache
 from stages.likelihood import log_likelihoods
+from stages.matmul import choose_matmul, onednn_is_there, pack_weights
 from stages.vlm import VLM
+from stages.world import World
+from tests.stages.thread_ranks import on_threads
 
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [1], [3, 3, 3, 3], [9, 8]]
 
@@ -18,20 +24,21 @@ def small_vlm() -> VLM:
     return VLM(model, Vision(encoder="patches-16-32")).eval()
 
 
-def full_forward(vlm: VLM, tokens: list[int], image: Tensor | None) -> Tensor:
-    """Logits of one sequence, with no cache, padding or batch."""
+def full_forward(vlm: VLM, tokens: list[int], image: Tensor | None, start: Sequence[int] = ()) -> Tensor:
+    """Logits of one sequence (start, image, tokens), with no cache, padding or batch."""
     if image is None:
-        embeddings = vlm.embed(torch.tensor([tokens]))
+        embeddings = vlm.embed(torch.tensor([[*start, *tokens]]))
     else:
-        embeddings = vlm.embed(torch.tensor([[0] * 4 + tokens]), image[None], torch.arange(4)[None])
+        parts = (vlm.lm.embed(torch.tensor([start], dtype=torch.long)), vlm.project(image[None]))
+        embeddings = torch.cat((*parts, vlm.lm.embed(torch.tensor([tokens], dtype=torch.long))), dim=1)
     logits: Tensor = vlm.lm(inputs_embeds=embeddings)
     return logits[0]
 
 
-def naive_answer(vlm: VLM, prompt: list[int], image: Tensor | None, stop: int) -> list[int]:
+def naive_answer(vlm: VLM, prompt: list[int], image: Tensor | None, stop: int, start: Sequence[int] = ()) -> list[int]:
     answer: list[int] = []
     while len(answer) < 8:
-        token = int(full_forward(vlm, prompt + answer, image)[-1].argmax())
+        token = int(full_forward(vlm, prompt + answer, image, start)[-1].argmax())
         if token == stop:
             break
         answer.append(token)
@@ -50,6 +57,54 @@ def test_batched_generation_behind_a_cache_equals_one_full_forward_a_token() -> 
         for batch_size in (1, 2, 5):
             answers = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, features=features, batch_size=batch_size)
             assert answers == expected
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("start", [(7,), (7, 11)])
+def test_start_of_text_tokens_stand_before_the_image(start: tuple[int, ...]) -> None:
+    vlm = small_vlm()
+    images = torch.randn(5, 4, 768)
+    for features in (None, images):
+        expected = [
+            naive_answer(vlm, prompt, None if features is None else features[i], -1, start)
+            for i, prompt in enumerate(PROMPTS)
+        ]
+        for batch_size in (1, 5):
+            answers = greedy(
+                vlm, PROMPTS, max_new_tokens=8, stop_token=-1, start=start, features=features, batch_size=batch_size
+            )
+            assert answers == expected
+    behind = greedy(vlm, [[*start, *prompt] for prompt in PROMPTS], max_new_tokens=8, stop_token=-1, features=images)
+    assert behind != expected, "where they stand matters"
+
+
+@torch.inference_mode()
+def test_ranks_share_the_batches_and_all_have_every_answer() -> None:
+    vlm = small_vlm()
+    requests = [(prompt, continuation) for prompt in PROMPTS for continuation in ([5, 6], [7])]
+    expected = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, batch_size=2)
+    likely = log_likelihoods(vlm, requests, batch_tokens=8)
+
+    def answered(world: World) -> Any:
+        found = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, batch_size=2, peers=world.peers)
+        return found, log_likelihoods(vlm, requests, batch_tokens=8, peers=world.peers)
+
+    for ranks in (2, 7):
+        assert on_threads(ranks, answered) == [(expected, likely)] * ranks
+
+
+def test_packed_weights_change_rounding_alone() -> None:
+    vlm = small_vlm()
+    choose_matmul(vlm, "onednn")
+    tokens, ones = torch.randint(0, 60, (3, 9)), torch.ones(1, 48)
+    with torch.no_grad():
+        before = vlm.lm(tokens)
+        pack_weights(vlm)
+        torch.testing.assert_close(vlm.lm(tokens), before, rtol=1e-5, atol=1e-5)
+        for weight in vlm.lm.parameters():
+            weight.zero_()
+        assert bool(vlm.lm.output(ones).any()) == onednn_is_there(), "the packed copy is what is used"
+    assert not vlm.lm.output(ones).any(), "and not where gradients are wanted"
 
 
 @torch.inference_mode()

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from stages.config import LanguageModel as Shape
 from stages.data.text_tokenizer import TextTokenizer
@@ -14,7 +16,7 @@ from stages.evaluation.text import offline
 from stages.vlm import VLM
 from tests.stages.transformers_model import fast_tokenizer, stablelm
 
-CONTEXT = 64
+CONTEXT, END = 64, "<|endoftext|>"
 TEXTS = [
     ("The list is", (" sorted in place.", " empty", " the")),
     ("Return the number of items that are in the list before the first one. " * 6, ("It is", " is returned here")),
@@ -23,16 +25,35 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(scope="module", params=["no start-of-text token", "a start-of-text token"])
+def tokenizer(request: pytest.FixtureRequest, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's, and one that begins each text with the token that ends it."""
+    if not request.param.startswith("a "):
+        return small_demo / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(small_demo / "tokenizer.json"))
+    special = [(END, tokenizer.token_to_id(END))]
+    tokenizer.post_processor = TemplateProcessing(single=f"{END} $A", special_tokens=special)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
 @pytest.fixture(scope="module")
-def subject(small_demo: Path) -> Subject:
+def subject(tokenizer: Path) -> Subject:
     torch.manual_seed(3)
     vlm = VLM(Shape(d_model=32, layers=2, heads=2, vocabulary=VOCABULARY, qk_norm=False)).eval()
     with torch.no_grad():
         for gain in (parameter for parameter in vlm.lm.parameters() if parameter.ndim == 1):
             gain.add_(torch.randn_like(gain) / 10)
-    tokenizer = TextTokenizer(small_demo / "tokenizer.json", VOCABULARY)
+    ours = TextTokenizer(tokenizer, VOCABULARY, literal=True)
     return Subject(
-        vlm=vlm, tokenizer=tokenizer, device=torch.device("cpu"), precision="fp32", context=CONTEXT, max_new_tokens=8
+        vlm=vlm,
+        tokenizer=ours,
+        device=torch.device("cpu"),
+        precision="fp32",
+        context=CONTEXT,
+        max_new_tokens=8,
+        start=ours.start_of_text,
     )
 
 
@@ -43,16 +64,19 @@ def test_stablelm_with_our_weights_has_our_logits(subject: Subject) -> None:
     torch.testing.assert_close(subject.vlm.lm(tokens), theirs, rtol=1e-5, atol=1e-5)
 
 
-def both(subject: Subject, small_demo: Path) -> tuple[Any, Any]:
+def both(subject: Subject, tokenizer: Path) -> tuple[Any, Any]:
     with offline():
         from lm_eval.models.huggingface import HFLM
 
         from stages.evaluation.language_model import LanguageModel
 
-        tokenizer = fast_tokenizer(small_demo / "tokenizer.json", "<|endoftext|>")
         theirs = stablelm(subject.vlm.lm, CONTEXT)
         return LanguageModel(subject), HFLM(
-            pretrained=theirs, tokenizer=tokenizer, batch_size=3, max_length=CONTEXT, truncation=True
+            pretrained=theirs,
+            tokenizer=fast_tokenizer(tokenizer, END),
+            batch_size=3,
+            max_length=CONTEXT,
+            truncation=True,
         )
 
 
@@ -62,9 +86,8 @@ def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
     return [Instance(request_type=kind, doc={}, arguments=argument, idx=0) for argument in arguments]
 
 
-def test_likelihoods_rolling_likelihoods_and_answers_are_hflms(subject: Subject, small_demo: Path) -> None:
-    pytest.importorskip("accelerate")  # HFLM imports it; among the development packages
-    ours, theirs = both(subject, small_demo)
+def test_likelihoods_rolling_likelihoods_and_answers_are_hflms(subject: Subject, tokenizer: Path) -> None:
+    ours, theirs = both(subject, tokenizer)
     pairs = requests("loglikelihood", [(context, ending) for context, endings in TEXTS for ending in endings])
     found, expected = ours.loglikelihood(pairs), theirs.loglikelihood(pairs, disable_tqdm=True)
     assert [pair[0] for pair in found] == pytest.approx([pair[0] for pair in expected], abs=1e-4)

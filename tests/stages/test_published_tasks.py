@@ -172,7 +172,7 @@ BAD_FILES: list[tuple[str, str, Callable[[Any], Any], str]] = [
         "vqav2",
         "a.json",
         drop("annotations", 0, "answers", 3, "answer"),
-        "annotations.0.answers.3.answer: Field required",
+        "annotations.0.answers.3: an object with answer is expected",
     ),
     ("vqav2", "q.json", put([], "questions"), "q.json: no question of question_id 1, which is annotated"),
     ("vqav2", "q.json", put("one", "questions", 0, "image_id"), "q.json: questions.0.image_id: "),

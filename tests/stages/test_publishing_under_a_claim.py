@@ -69,7 +69,9 @@ def test_a_fenced_stage_ends_with_one_clear_line_and_no_record(
 def test_several_processes_are_refused_before_they_write_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = make_world(tmp_path).job("several", "evaluate", {"tasks": "exams", "tokenizer": {"name": "tokenizer"}})
+    engine = {"kind": "command", "command": ["judge"]}
+    config = {"tasks": "exams", "tokenizer": {"name": "tokenizer"}, "engine": engine}
+    job = make_world(tmp_path).job("several", "evaluate", config)
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert run(job, StopFlag()) == 1
     assert "one process, not in 8" in capsys.readouterr().err

@@ -145,6 +145,13 @@ def test_wrong_usage_is_exit_code_2() -> None:
         assert done.returncode == 2
 
 
+def test_progress_bars_of_libraries_do_not_fill_the_log(tmp_path: Path) -> None:
+    code = "import sys; from stages.__main__ import main; main(sys.argv[1:]); from tqdm import tqdm; [*tqdm(range(3))]"
+    words = [sys.executable, "-c", code, str(tmp_path / "job.json")]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert len(process.stderr.splitlines()) == 1, process.stderr
+
+
 @pytest.fixture
 def small_files() -> Iterator[None]:
     """Files of this process's children may not grow beyond 150 kB: a checkpoint's do, a record does not."""

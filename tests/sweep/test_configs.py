@@ -9,8 +9,9 @@ import pytest
 from jobs.job import Job
 from stages.config import CONFIGS, EvaluateConfig, FinetuneConfig, PretrainConfig
 from stages.schedule import Schedule
+from sweep.errors import SweepFileError
 from sweep.manifest import Manifest
-from tests.sweep.small_sweep import MANIFESTS, SMALL, edited, planned, shipped
+from tests.sweep.small_sweep import MANIFESTS, SMALL, edited, keys, planned, shipped
 
 PAPER = shipped("paper")
 
@@ -141,6 +142,32 @@ def test_the_evaluation_has_the_papers_tasks() -> None:
     found = config(PAPER, PAPER.cells[0].chains[0].evaluate)
     assert isinstance(found, EvaluateConfig)
     assert (len(found.vision_tasks), len(found.text_tasks)) == (7, 9)
+
+
+def test_a_task_that_lm_eval_reads_itself_is_another_evaluation(tmp_path: Path) -> None:
+    trusted = planned(tmp_path / "a", edited(("[cloze]", "[{name: cloze, trusted: true}]")))
+    found = config(trusted, trusted.cells[0].chains[0].evaluate)
+    assert [(task.name, task.trusted) for task in found.text_tasks] == [("cloze", True)]
+    plain = planned(tmp_path / "b")
+    assert trusted.cells[0].chains[0].evaluate != plain.cells[0].chains[0].evaluate
+    assert trusted.cells[0].chains[0].finetune == plain.cells[0].chains[0].finetune
+    said = planned(tmp_path / "c", edited(("[cloze]", "[{name: cloze, trusted: false}]")))
+    assert keys(said) == keys(plain)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("[shapes]", "[{name: shapes, trusted: true}]", "evaluate.vision_tasks.0.trusted: is unknown"),
+        ("[cloze]", "[{name: cloze, trusted: maybe}]", "evaluate.text_tasks.0.trusted: 'maybe' is neither true nor"),
+        ("[cloze]", "[{name: cloze, trust: true}]", "did you mean trusted?"),
+    ],
+)
+def test_a_wrong_word_of_a_task_is_named_with_its_line(before: str, after: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SweepFileError) as caught:
+        planned(tmp_path, edited((before, after)))
+    assert said in str(caught.value)
+    assert f"{tmp_path / 'sweep.yaml'}:18: " in str(caught.value)
 
 
 def rates(folder: Path, setting: str) -> list[tuple[float, int]]:

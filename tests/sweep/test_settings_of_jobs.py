@@ -8,7 +8,7 @@ from jobs.job import Job
 from stages.job_file import Settings
 from sweep.cli import main
 from sweep.errors import SweepFileError
-from sweep.run_settings import RunFields
+from sweep.run_settings import EvaluateRunFields, RunFields
 from tests.sweep.small_sweep import SMALL, keys, planned, written
 
 
@@ -61,7 +61,7 @@ def test_settings_go_from_wide_to_narrow_and_change_no_key(tmp_path: Path) -> No
 
 
 def test_the_stages_read_every_setting_under_its_name(tmp_path: Path) -> None:
-    own = set(RunFields.model_fields) - {"feature_cache"}
+    own = {*RunFields.model_fields, *EvaluateRunFields.model_fields} - {"feature_cache"}
     assert own <= set(Settings.model_fields)
     for phase, job in jobs_by_phase(SMALL + RUN + GPUS, tmp_path).items():
         read = Settings.read(job.settings, {})
@@ -84,17 +84,22 @@ def test_only_jobs_of_several_processes_are_told_how_they_share(tmp_path: Path) 
     assert {phase for phase, job in jobs.items() if "parallel" in job.settings} == {"trunk", "pretrain", "finetune"}
 
 
-def test_evaluations_are_planned_on_one_gpu_and_the_plan_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    jobs = jobs_by_phase(SLURM + GPUS, tmp_path)
-    assert {phase: job.resources.gpus for phase, job in jobs.items()} == {
-        "trunk": 8, "pretrain": 8, "finetune": 8, "evaluate": 1,
-    }  # fmt: skip
-    assert main(["plan", str(written(tmp_path, SLURM + GPUS)), "--store", str(tmp_path / "store")]) == 0
-    remarks = capsys.readouterr().err
-    assert "evaluate works in one process; planned on one GPU: tiny (2 x 4 GPUs)" in remarks
-    assert "finetune works" not in remarks
+def test_evaluations_get_the_gpus_that_they_are_given(tmp_path: Path) -> None:
+    jobs = jobs_by_phase(SLURM + GPUS, tmp_path / "wide")
+    assert {phase: job.resources.gpus for phase, job in jobs.items()} == dict.fromkeys(jobs, 8)
+    narrow = GPUS.replace("}", ", phases: {evaluate: {nodes: 1, gpus_per_node: 1}}}")
+    jobs = jobs_by_phase(SLURM + narrow, tmp_path / "narrow")
+    assert {phase for phase, job in jobs.items() if job.resources.gpus == 1} == {"evaluate"}
+
+
+def test_evaluations_keep_their_documents_on_request(tmp_path: Path) -> None:
+    wide = "settings: {phases: {evaluate: {log_samples: true}}}\n"
+    jobs = jobs_by_phase(SMALL + wide, tmp_path / "a")
+    assert {phase for phase, job in jobs.items() if "log_samples" in job.settings} == {"evaluate"}
+    assert jobs["evaluate"].settings == {"log_samples": True}
+    of_a_model = "settings: {models: {tiny: {compile: true, phases: {evaluate: {log_samples: true}}}}}\n"
+    assert jobs_by_phase(SMALL + of_a_model, tmp_path / "b")["evaluate"].settings == {"log_samples": True}
+    assert keys(planned(tmp_path / "c", SMALL + wide)) == keys(planned(tmp_path / "d"))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +127,18 @@ WRONG = {
     "a relative folder": ("settings: {local_cache: tmp/x}", 24, ["local_cache"]),
     "empty": ("settings: {compile: }", 24, ["settings.compile: is empty", "true or false"]),
     "unknown model": ("settings:\n  models:\n    tinny: {compile: true}", 26, ["did you mean tiny?"]),
-    "evaluations": ("settings:\n  phases:\n    evaluate: {compile: true}", 26, ["evaluate: is unknown"]),
+    "evaluations": ("settings:\n  phases:\n    evaluate: {compile: true}", 26, ["phases.evaluate.compile: is unknown"]),
+    "documents of a training": ("settings: {log_samples: true}", 24, ["settings.log_samples: is unknown"]),
+    "no switch": (
+        "settings:\n  phases:\n    evaluate: {log_samples: yes please}",
+        26,
+        ["settings.phases.evaluate.log_samples", "true or false"],
+    ),
+    "empty of evaluations": (
+        "settings:\n  phases:\n    evaluate: {log_samples: }",
+        26,
+        ["settings.phases.evaluate.log_samples: is empty", "true or false"],
+    ),
     "images of a trunk": (
         "settings:\n  phases:\n    trunk: {feature_cache: true}",
         26,

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from typing_extensions import TypedDict
+from pydantic import BeforeValidator, Field
 
 from stages.errors import DataError
 from stages.evaluation.question import Question
@@ -28,10 +28,11 @@ class QuestionsFile(Published):
     questions: tuple[Asked, ...]
 
 
-class Answer(TypedDict):
-    """Of one person. A dict, as there are two million of them: models would take seconds more."""
-
-    answer: str
+def text_of(answer: object) -> object:
+    """Of one person's answer. Not a model of its own: there are two million, and models would take seconds more."""
+    if not isinstance(answer, dict) or "answer" not in answer:
+        raise ValueError("an object with answer is expected")
+    return answer["answer"]
 
 
 class Annotation(Published):
@@ -40,7 +41,7 @@ class Annotation(Published):
     question_id: int
     answer_type: str = ""
     """yes/no, number or other."""
-    answers: tuple[Answer, ...] = Field(min_length=1)
+    answers: tuple[Annotated[str, BeforeValidator(text_of)], ...] = Field(min_length=1)
 
 
 class AnnotationsFile(Published):
@@ -61,7 +62,7 @@ def read(files: Mapping[str, Path]) -> Iterator[Question]:
             id=str(question.question_id),
             image=f"COCO_{asked.data_subtype}_{question.image_id:012d}.jpg",
             question=question.question,
-            answers=tuple(answer["answer"] for answer in annotation.answers),
+            answers=annotation.answers,
             kind=annotation.answer_type,
         )
     if annotations:
