@@ -200,8 +200,9 @@ def test_a_plain_user_runs_a_whole_cluster() -> None:
         assert up.returncode == 0, up.stderr
         sent = client(["sbatch", "--parsable", "--gres=gpu:1", "--wait", "--output=out", "--wrap=id -un"])
         assert (home / "out").read_text() == f"{user}\n"
-        records = client(["sacct", "-n", "-X", "-P", "-o", "User,Account", "-j", sent.stdout.strip()])
-        assert records.stdout == f"{user}|lab\n"
+        records = ["sacct", "-n", "-X", "-P", "-o", "User,Account", "-j", sent.stdout.strip()]
+        wait_for("sacct to tell of the job", lambda: client(records).stdout)  # slurmdbd may be late
+        assert client(records).stdout == f"{user}|lab\n"
         assert run([*lab, "status"]).returncode == 0
         run([*lab, "down"])
         assert [path.name for path in home.iterdir()] == ["out"]

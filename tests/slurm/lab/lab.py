@@ -143,8 +143,9 @@ class Lab:
         wait_for_nodes(self._clients, self.options.node_names)
 
     def job_states(self, job: str) -> list[str]:
-        """squeue(1)'s state of a job, or of each element of an array; ended ones too, for `min_job_age` seconds."""
-        return self.output("squeue", "-h", "-r", "-t", "all", "-o", "%T", "-j", job).split()
+        """squeue(1)'s state of a job, or of each element of an array; ended ones too, for `min_job_age` seconds. Empty
+        while the controller does not answer."""
+        return self.run("squeue", "-h", "-r", "-t", "all", "-o", "%T", "-j", job).stdout.split()
 
     def wait_job(self, job: str, state: str = "COMPLETED", *, seconds: float = 30) -> None:
         """Returns when the job, or every element of an array, is in this state; LabError after so many seconds."""
