@@ -84,7 +84,9 @@ class Workers:
     def close(self) -> None:
         """Ends the processes and waits for them."""
         self.cancel()
-        self._executor.shutdown()
+        # Debian 12's Python 3.11.2 waits for ever for parts that were cancelled before it looked at them, unless it
+        # cancels them itself (cpython#94440)
+        self._executor.shutdown(cancel_futures=True)
 
 
 def result_of(chunk: "Future[list[Built]]") -> list[Built]:

@@ -5,7 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from stages.data.builder import Built, Place
 from stages.data.order import mix
+from stages.data.progress import SequenceCounts
 from stages.data.sample import BadSampleError, Document, Picture
 
 CONTEXT = 64
@@ -42,6 +44,13 @@ class Pairs:
 
     def expect(self, shards: Sequence[int]) -> None:
         pass
+
+
+class Nothing:
+    """A builder of no sequences."""
+
+    def build(self, place: Place) -> Built:  # noqa: ARG002 - a builder's form
+        return Built(None, SequenceCounts(0, 0, 0, 0, 0, next_cursor=0), {})
 
 
 def cut(size: int, shards: int) -> list[int]:

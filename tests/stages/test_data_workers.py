@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from stages.data.batches import MixtureBatches
+from stages.data.builder import Place
 from stages.data.mixture import Mixture
 from stages.data.packing import Batch
 from stages.data.sample import Document, Picture, Source
-from stages.data.workers import worker_count
+from stages.data.workers import Workers, worker_count
 from stages.errors import DataError
 from stages.world import ALONE, Numbers, Peers
-from tests.stages.synthetic_sources import CONTEXT, Pairs, Texts
+from tests.stages.synthetic_sources import CONTEXT, Nothing, Pairs, Texts
 from tests.stages.training_case import final_weights, image_config, make_world, result_of, same_bits
 
 LANES = 8
@@ -126,6 +127,24 @@ def test_the_state_is_that_after_the_last_batch_that_was_taken(
     with batches(workers=1) as later:
         later.restore(state)
         assert [content(later.next_batch()) for _ in range(3)] == alone[0][7:10]
+
+
+class Impatient(Workers):
+    """Does not wait for what it asks for."""
+
+    def ask(self, places: Sequence[Place]) -> None:
+        self._submit(places)
+
+
+def test_workers_that_are_closed_just_after_a_request_end() -> None:
+    """As at a run's end, while the batch after its last is being asked for (cpython#94440)."""
+    places = [Place(0, lane, 0) for lane in range(2)]
+    for _ in range(12):
+        workers = Impatient(Nothing(), 1)
+        workers.build(places)
+        workers.ask(places)
+        workers.close()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_killed_worker_ends_in_an_error_that_says_so() -> None:
