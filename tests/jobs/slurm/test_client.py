@@ -359,15 +359,23 @@ def is_alive(pid: int) -> bool:
 
 
 def test_ctrl_c_leaves_no_program_behind(programs: Programs) -> None:
-    programs.add("squeue", f"echo $$ > {programs.root}/pid; exec sleep 60")
-    main = threading.main_thread().ident
+    pid, main = programs.root / "pid", threading.main_thread().ident
     assert main is not None
-    interrupt = threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT])  # as the terminal does
-    interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
-        programs.client(Patience(call=30)).queue(["ann"])
-    interrupt.join()
-    assert not is_alive(int((programs.root / "pid").read_text()))
+    programs.add("squeue", f"echo $$ > {pid}; exec sleep 60")
+
+    def interrupt() -> None:
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.02)
+        signal.pthread_kill(main, signal.SIGINT)  # as the terminal does
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin deaf to it
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            programs.client(Patience(call=30)).queue(["ann"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not is_alive(int(pid.read_text()))
 
 
 # --- scancel, scontrol, sacctmgr
