@@ -91,7 +91,8 @@ def with_remembered(
     if not missed:
         return queue
     remembered = client.remembered(missed)
-    return Answer(rows=(*queue.rows, *remembered.rows)) if remembered.ok else remembered
+    ours = (row for row in remembered.rows if row.name in notes.batches)  # ids may have been given again
+    return Answer(rows=(*queue.rows, *ours)) if remembered.ok else remembered
 
 
 def with_doubtful(

@@ -232,18 +232,17 @@ class _Look:
     def _missed(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
         """Nowhere, or in sacct alone and not as ended (sacct lags; after a crash its rows may never be closed).
 
-        As long as the controller itself remembers how the job ended, sacct is waited for: only there it is told who
+        For some minutes after an end that the controller remembers, sacct is waited for: only there it is told who
         cancelled a job, and the attempt's own record of a stop on request reads as if it were to go on.
         """
         left = self.left.get((batch.name, key))
-        if left is not None and self.accounting.ok:
+        if left is not None and self.accounting.ok and self.now - left.ends_at < self.patience.late:
             return _unknown(f"ended ({left.state}); sacct does not tell of it yet")
         since = max(batch.sent_at, batch.intended_at)
         first = self.seen_absent.get(key, self.now)
         if first < since:
             first = self.now  # missed before it was sent once more
-        wait = self.patience.look_again if row is None else self.patience.absent
-        if self.now - since >= self.patience.absent and self.now - first >= wait:
+        if self.now - since >= self.patience.absent and self.now - first >= self.patience.look_again:
             return Observation(state=ClusterState.ENDED, id=row.id if row else "", message=GONE)
         self.seen.absent[key] = first
         return _unknown("not in Slurm's queue, and no word of its end yet")

@@ -18,6 +18,8 @@ class Patience:
     """From an intent without an answer to the belief that its sbatch never reached the controller."""
     absent: float = 60.0
     """From sbatch's answer to the belief that a job which neither squeue nor sacct knows is gone."""
+    late: float = 300.0
+    """From an end of which the controller tells to the belief that sacct will never say how the job ended."""
     look_again: float = 10.0
     """Between two looks that must agree before an absence counts."""
     cache: float = 60.0

@@ -3,8 +3,8 @@
 from jobs.slurm.row_text import NOTHING, SEPARATOR, is_whole, number, seconds, split_rows, value
 from jobs.slurm.rows import Answer, QueueRow
 
-FIELDS = ("%i", "%T", "%r", "%E", "%u", "%q", "%a", "%P", "%V", "%S", "%N", "%Q", "%j")
-"""Id, state, reason, dependency, user, QOS, account, partition, submitted, started, nodes, priority, name."""
+FIELDS = ("%i", "%T", "%r", "%E", "%u", "%q", "%a", "%P", "%V", "%S", "%N", "%Q", "%e", "%j")
+"""Id, state, reason, dependency, user, QOS, account, partition, submitted, started, nodes, priority, ends, name."""
 FORMAT = SEPARATOR.join(FIELDS)
 
 
@@ -15,8 +15,9 @@ def read_queue(text: str) -> Answer[QueueRow]:
     times: dict[str, float] = {}
     rows = []
     for line in split_rows(text, len(FIELDS)):
-        job, state, reason, dependency, user, qos, account, partition, submitted, started, nodes, priority, name = line
-        for moment in (submitted, started):
+        job, state, reason, dependency, user, qos, account, partition, submitted, started, *rest = line
+        nodes, priority, ends, name = rest
+        for moment in (submitted, started, ends):
             if moment not in times:
                 times[moment] = seconds(moment)
         rows.append(
@@ -34,6 +35,7 @@ def read_queue(text: str) -> Answer[QueueRow]:
                 times[started],
                 nodes,
                 number(priority),
+                times[ends],
             )
         )
     return Answer(rows=tuple(rows))

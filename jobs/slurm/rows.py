@@ -30,6 +30,8 @@ class QueueRow(NamedTuple):
     """Of a pending job: when the scheduler expects to start it; 0 where it does not say."""
     nodes: str = ""
     priority: int = 0
+    ends_at: float = 0.0
+    """When it ended, or its time limit will end it."""
 
 
 class AccountRow(NamedTuple):

@@ -27,7 +27,7 @@ from tests.jobs import toy
 from tests.slurm.lab import Lab, LabError
 from tests.slurm.lab.processes import wait_for
 
-PATIENCE = "call=20 submit=20 doubt=8 absent=4 look_again=1 cache=0 pace=0"
+PATIENCE = "call=20 submit=20 doubt=8 absent=4 late=120 look_again=1 cache=0 pace=0"
 """Long enough for this cluster on a busy machine (jobs/slurm/patience.py)."""
 NOOP_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("noop_stage.py")))
 

@@ -18,7 +18,9 @@ from jobs.slurm.refusals import judge
 from jobs.slurm.setting_text import read_config, read_records, read_table
 
 QUICK = Patience(call=1.0, submit=1.0)
-RUNNING = "7_0\x1fRUNNING\x1fNone\x1f(null)\x1fann\x1fnormal\x1fvision\x1fgpu\x1f100\x1f200\x1fn1\x1f1\x1ftrain\n"
+RUNNING = (
+    "7_0\x1fRUNNING\x1fNone\x1f(null)\x1fann\x1fnormal\x1fvision\x1fgpu\x1f100\x1f200\x1fn1\x1f1\x1f300\x1ftrain\n"
+)
 NAME = "sw-aaaaaaaaaaaa-trunk-demo"
 
 

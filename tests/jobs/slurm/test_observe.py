@@ -140,7 +140,7 @@ JUST_MISSED = {KEY: NOW - 9}
         (queue(), sacct(run("NODE_FAIL", ended_at=NOW - 1)), FIRST_LOOK, UNKNOWN),
         # squeue answers, sacct knows no end
         (queue(), sacct(run("RUNNING", ended_at=0.0)), FIRST_LOOK, UNKNOWN),
-        (queue(), sacct(run("RUNNING", ended_at=0.0)), {KEY: NOW - 60}, ENDED),
+        (queue(), sacct(run("RUNNING", ended_at=0.0)), LONG_MISSED, ENDED),
         (queue(), NOTHING, FIRST_LOOK, UNKNOWN),
         (queue(), NOTHING, JUST_MISSED, UNKNOWN),
         (queue(), NOTHING, LONG_MISSED, ENDED),
@@ -182,19 +182,15 @@ def test_a_final_state_without_an_end_is_no_end_yet(state: str) -> None:
     assert not seen.endings
 
 
-def test_sacct_is_waited_for_while_the_controller_remembers_the_job() -> None:
+def test_sacct_is_waited_for_while_the_controller_remembers_the_end() -> None:
     late = sacct(run("RUNNING", ended_at=0.0))
+    just, long_ago = (live("CANCELLED")._replace(ends_at=NOW - seconds) for seconds in (299, 300))
     for accounting in (late, NOTHING):
-        seen = look(queue(live("CANCELLED")), accounting, seen_absent=LONG_MISSED)
+        seen = look(queue(just), accounting, seen_absent=LONG_MISSED)
         assert seen.observations[KEY].message == "ended (CANCELLED); sacct does not tell of it yet"
         assert seen.observations[KEY].state is UNKNOWN
-    assert look(queue(live("CANCELLED")), NO_SACCT, seen_absent=LONG_MISSED).observations[KEY].state is ENDED
-
-
-def test_a_row_that_was_never_closed_is_waited_for_longer_than_none() -> None:
-    late = sacct(run("RUNNING", ended_at=0.0))
-    assert look(queue(), late, seen_absent={KEY: NOW - 59}).observations[KEY].state is UNKNOWN
-    assert look(queue(), late, seen_absent={KEY: NOW - 60}).observations[KEY].message == GONE
+        assert look(queue(long_ago), accounting, seen_absent=LONG_MISSED).observations[KEY].message == GONE
+    assert look(queue(just), NO_SACCT, seen_absent=LONG_MISSED).observations[KEY].state is ENDED
 
 
 def test_a_failed_look_is_no_look() -> None:

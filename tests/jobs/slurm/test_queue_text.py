@@ -3,11 +3,11 @@ from jobs.slurm.rows import QueueRow
 
 RECORDED = (
     "1_2\x1fPENDING\x1fJobArrayTaskLimit\x1f(null)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1fN/A\x1f\x1f1"
-    "\x1fsw-aaaaaaaaaaaa-trunk-test\n"
+    "\x1fN/A\x1fsw-aaaaaaaaaaaa-trunk-test\n"
     "2_0\x1fPENDING\x1fDependency\x1fafterok:1_*(unfulfilled)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1fN/A"
-    "\x1f\x1f1\x1fsw-bbbbbbbbbbbb-trunk-test\n"
+    "\x1f\x1f1\x1fN/A\x1fsw-bbbbbbbbbbbb-trunk-test\n"
     "1_0\x1fRUNNING\x1fNone\x1f(null)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1f1795401650\x1fn[1-2]"
-    "\x1f4294901757\x1fsw-aaaaaaaaaaaa-trunk-test\n"
+    "\x1f4294901757\x1f1795405250\x1fsw-aaaaaaaaaaaa-trunk-test\n"
 )
 """Slurm 22.05.8, with SLURM_TIME_FORMAT=%s."""
 
@@ -29,6 +29,7 @@ def test_recorded_text_of_slurm_is_read_in_full() -> None:
     assert (dependent.reason, dependent.dependency) == ("Dependency", "afterok:1_*(unfulfilled)")
     assert (running.state, running.reason, running.dependency) == ("RUNNING", "", "")
     assert (running.nodes, running.started_at, running.priority) == ("n[1-2]", 1795401650.0, 4294901757)
+    assert (waiting.ends_at, running.ends_at) == (0.0, 1795405250.0)
 
 
 def test_an_empty_queue_is_a_good_answer() -> None:
@@ -66,5 +67,5 @@ def test_times_of_a_program_that_ignores_the_time_format_are_read_as_utc() -> No
 
 
 def test_the_format_has_one_field_for_each_that_is_read() -> None:
-    assert FORMAT.count("%") == len(FIELDS) == 13
+    assert FORMAT.count("%") == len(FIELDS) == 14
     assert FIELDS[-1] == "%j"

@@ -25,7 +25,7 @@ from tests.slurm.lab import Lab, Options
 from tests.slurm.lab.packages import find_program
 
 OPTIONS = Options(slurmd_timeout=3, message_timeout=5)
-PATIENCE = "call=6 submit=4 doubt=15 absent=8 look_again=1 cache=0 pace=0"
+PATIENCE = "call=6 submit=4 doubt=15 absent=8 late=15 look_again=1 cache=0 pace=0"
 """As the usual one in its proportions: an sbatch is dead long before anybody believes that it sent nothing."""
 TAKEOVER_SECONDS = "8"
 MOST_QUEUED = 14
