@@ -30,7 +30,8 @@ setup: .venv/installed
 	$(PYTHON) -m venv .venv || (echo "try: apt-get install python3-venv"; exit 1)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(BIN)/pip install -q -e '.[train,eval,report,dev]'
+# setuptools warns of every editable installation of more than one package
+	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/pip install -q -e '.[train,eval,report,dev]'
 	touch $@
 
 demo: setup

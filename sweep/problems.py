@@ -38,13 +38,15 @@ MEANT = {
 
 def problems_of(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> list[str]:
     """One line for each thing that is wrong in the file, which was validated as `model`."""
-    return [problem_of(detail, source, model) for detail in error.errors(include_url=False)]
+    lines = (problem_of(detail, source, model) for detail in error.errors(include_url=False))
+    return list(dict.fromkeys(lines))  # an unknown axis is found at each of its values
 
 
 def problem_of(detail: Mapping[str, Any], source: YamlSource, model: type[BaseModel]) -> str:
     """One line."""
     where = tuple(step for step in detail["loc"] if step != "[key]")  # pydantic's mark for a mapping's key
-    return source.problem(place_in_file(where, source), message_of(detail, where, model))
+    unknown = detail["type"] == "extra_forbidden"
+    return source.problem(place_in_file(where, source, unknown), message_of(detail, where, model))
 
 
 def message_of(detail: Mapping[str, Any], where: Path_, model: type[BaseModel]) -> str:
@@ -74,10 +76,11 @@ def complaint(detail: Mapping[str, Any]) -> str:
     return COMPLAINTS.get(kind, f"will not do: {message}")
 
 
-def place_in_file(where: Path_, source: YamlSource) -> Path_:
+def place_in_file(where: Path_, source: YamlSource, unknown: bool) -> Path_:
     """Without the steps that only the schema has: a value of an axis is validated as a mapping in a list."""
     if where[:1] == ("blocks",) and where[2:3] == ("axes",):
-        where = where[:5]
+        unknown_axis = unknown and where[5:] == where[3:4]
+        where = where[:4] if unknown_axis else where[:5]
     elif where[:1] == ("exclude",):
         where = where[:4]
     # a single value of `exclude` has become a list of one

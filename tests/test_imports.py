@@ -74,6 +74,19 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
     assert loaded_by("from sweep.cli import build_parser; build_parser()") & HEAVY == set()
 
 
+def test_planning_sending_and_watching_load_no_table_and_no_figure(tmp_path: Path) -> None:
+    """What reads or writes Parquet or draws (sweep/results, sweep/export_index.py) is for `results` and `export`."""
+    options = ["--store", str(tmp_path)]
+    lines = (
+        ["plan", "manifests/demo.yaml", *options],
+        ["submit", "demo", "--dry-run", *options],
+        ["status", "demo", *options],
+        ["explain", "m1m-b0-i0-c0-x1", *options],
+    )
+    code = f"from sweep.cli import main\ncodes = [main(line) for line in {lines}]\nassert codes == [0, 0, 0, 0], codes"
+    assert loaded_by(code) & (HEAVY - {"pydantic", "rich"}) == set()
+
+
 @pytest.mark.parametrize("module", sorted(TORCH_FREE_STAGES))
 def test_the_torch_free_stage_modules_load_no_torch(module: str) -> None:
     assert loaded_by(f"import {module}") & {"torch", "numpy"} == set()

@@ -158,6 +158,9 @@ def test_a_sweep_that_is_not_there_is_told_with_those_that_are(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep(store, "submit") == 1
+    assert "there is no such folder; give the store with --store DIR" in capsys.readouterr().err
+    store.root.mkdir()
+    assert sweep(store, "submit") == 1
     assert "holds none; plan one with" in capsys.readouterr().err
     toy.plan(store, [toy.toy_job("a")], sweep="other")
     assert sweep(store, "submit") == 1
