@@ -6,7 +6,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 STORE ?= store
-WORKERS ?= 2
+# of the tests; one more than small machines have cores, as those on a cluster wait more than they compute
+WORKERS ?= 3
 # of `make cluster`; by default as many jobs run at once as the machine has cores
 NODES ?= 2
 CPUS ?= 0
