@@ -1,8 +1,9 @@
 """How the attempts of one run went: what they left on disk, and the cluster's word where it has one."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jobs.checkpoints import newest_checkpoint
 from jobs.cluster_word import refined, returncode, verdict_without_attempt, word
@@ -176,3 +177,21 @@ def _last_sign_of_life(paths: AttemptPaths, start: AttemptStart, saved_at: float
     """Unix seconds of the last write that the attempt is known to have made."""
     written = [path.stat().st_mtime for path in (paths.log, paths.error) if path.exists()]
     return max(start.started_at, saved_at, *written)
+
+
+def finished_outcomes(run: RunPaths, result: Mapping[str, Any], endings: Sequence[Ending] = ()) -> Sequence[Outcome]:
+    """The attempts of a job that has a result.
+
+    The last one finished it even where its exit record is lost (its supervisor was killed); the result says when.
+    """
+    outcomes = read_outcomes(run, live=False, endings=endings)
+    finished_at = result.get("finished_at")
+    place = max((place for place, outcome in enumerate(outcomes) if outcome.began), default=None)
+    if place is None or isinstance(finished_at, bool) or not isinstance(finished_at, int | float):
+        return outcomes
+    last = outcomes[place]
+    if last.recorded or last.end is None:
+        return outcomes
+    end = replace(last.end, failure=None, message="", returncode=0, ended_at=finished_at)
+    outcomes[place] = replace(last, end=end)
+    return outcomes

@@ -13,7 +13,7 @@ from stages.encoder_spec import EncoderSpec
 from stages.errors import ConfigError
 from stages.vision_transformer import VisionTransformer
 
-FIELDS = (
+DINOV2_FIELDS = (
     "hidden_size",
     "mlp_ratio",
     "num_hidden_layers",
@@ -40,16 +40,16 @@ def load_dinov2(spec: EncoderSpec, folder: Path) -> VisionTransformer:
         raise ConfigError(f"{folder}: config.json: image_size {learned_at!r}; a number of pixels is expected")
     config = dinov2_config(spec, learned_at)
     # the folder has one block more than are run
-    expected = {**{field: getattr(config, field) for field in FIELDS}, "num_hidden_layers": spec.layers + 1}
+    expected = {**{field: getattr(config, field) for field in DINOV2_FIELDS}, "num_hidden_layers": spec.layers + 1}
     check_config(folder, spec.name, given, expected, Dinov2WithRegistersConfig())
-    return as_transformer(spec, load_model(Dinov2WithRegistersModel, config, folder))
+    return wrap_dinov2(spec, load_model(Dinov2WithRegistersModel, config, folder))
 
 
 def empty_dinov2(spec: EncoderSpec) -> VisionTransformer:
     """The network without weights: memory as it comes."""
     with torch.device("meta"):
         model = Dinov2WithRegistersModel(dinov2_config(spec, spec.image_size))
-    return as_transformer(spec, model.to_empty(device="cpu"))
+    return wrap_dinov2(spec, model.to_empty(device="cpu"))
 
 
 def dinov2_config(spec: EncoderSpec, image_size: int) -> Dinov2WithRegistersConfig:
@@ -66,7 +66,7 @@ def dinov2_config(spec: EncoderSpec, image_size: int) -> Dinov2WithRegistersConf
     return Dinov2WithRegistersConfig(**settings)
 
 
-def as_transformer(spec: EncoderSpec, model: Dinov2WithRegistersModel) -> VisionTransformer:
+def wrap_dinov2(spec: EncoderSpec, model: Dinov2WithRegistersModel) -> VisionTransformer:
     """The parts of transformers' model that are run. Of the prefix, the class token alone has a position."""
     embeddings = model.embeddings
     positions = embeddings.position_embeddings[0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.config import Vision
-from stages.data.sample import Picture
+from stages.data.picture_tmp import Picture
 from stages.encoders import encoder_spec
 from stages.feature_store import DTYPES, FeatureStore, open_feature_store
 from stages.job_file import JobFile

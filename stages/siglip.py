@@ -10,7 +10,7 @@ from stages.encoder_folder import check_config, load_model, read_config
 from stages.encoder_spec import EncoderSpec
 from stages.vision_transformer import VisionTransformer
 
-FIELDS = (
+SIGLIP_FIELDS = (
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -34,14 +34,14 @@ def load_siglip(spec: EncoderSpec, folder: Path) -> VisionTransformer:
     given = given.get("vision_config", given)
     # the folder has one block more than are run
     check_config(folder, spec.name, given, published(spec), SiglipVisionConfig())
-    return as_transformer(spec, load_model(SiglipVisionModel, config, folder))
+    return wrap_siglip(spec, load_model(SiglipVisionModel, config, folder))
 
 
 def empty_siglip(spec: EncoderSpec) -> VisionTransformer:
     """The tower without weights: memory as it comes."""
     with torch.device("meta"):
         model = SiglipVisionModel(siglip_config(spec))
-    return as_transformer(spec, model.to_empty(device="cpu"))
+    return wrap_siglip(spec, model.to_empty(device="cpu"))
 
 
 def siglip_config(spec: EncoderSpec) -> SiglipVisionConfig:
@@ -60,10 +60,10 @@ def siglip_config(spec: EncoderSpec) -> SiglipVisionConfig:
 def published(spec: EncoderSpec) -> dict[str, Any]:
     """What the folder's configuration must say."""
     config = siglip_config(spec)
-    return {**{field: getattr(config, field) for field in FIELDS}, "num_hidden_layers": spec.layers + 1}
+    return {**{field: getattr(config, field) for field in SIGLIP_FIELDS}, "num_hidden_layers": spec.layers + 1}
 
 
-def as_transformer(spec: EncoderSpec, model: SiglipVisionModel) -> VisionTransformer:
+def wrap_siglip(spec: EncoderSpec, model: SiglipVisionModel) -> VisionTransformer:
     """The parts of transformers' model that are run."""
     embeddings = model.embeddings
     positions = embeddings.position_embedding.weight

@@ -24,7 +24,7 @@ from sweep.configs import (
 )  # fmt: skip
 from sweep.costs import Priced, Pricer
 from sweep.engines import StagesConfig, check_engine, check_engine_model, engine_settings, with_engine
-from sweep.errors import SweepFileError
+from sweep.errors import ConfigProblemError, SweepFileError
 from sweep.graph import Graph, Trunk, Work
 from sweep.grid import Grid, Point
 from sweep.job_settings import JobSettings
@@ -34,7 +34,6 @@ from sweep.measured import NOTHING_MEASURED, Measured
 from sweep.models import Model
 from sweep.placement import processes
 from sweep.settings import BASE
-from sweep.sources import ConfigProblemError
 from sweep.sweep_file import Sweep
 from sweep.sweep_reader import shortened
 

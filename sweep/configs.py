@@ -19,7 +19,8 @@ from stages.encoders import encoder_spec
 from stages.schedule import Schedule
 from sweep.data_sets import DataSet
 from sweep.encoder_weights import EncoderWeightsError, content_revision, weights_of
-from sweep.sources import ConfigProblemError, Values, data_set, mixture, source, text_sources, tokenizer
+from sweep.errors import ConfigProblemError
+from sweep.sources import Values, data_set, mixture, source, text_sources, tokenizer
 
 CHINCHILLA = 20
 """Tokens a parameter at multiplier 1 (paper, section 2)."""

@@ -7,8 +7,8 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from stages.config import Engine, EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Vision
 from stages.engines.limits import engine_problem, model_problem
+from sweep.errors import ConfigProblemError
 from sweep.setting_fields import Fields, Revision
-from sweep.sources import ConfigProblemError
 
 OWN = "own"
 """In place of an engine's name: our stage itself."""

@@ -48,3 +48,7 @@ class UsageError(SweepError):
     """A command line that cannot be carried out."""
 
     exit_code = 2
+
+
+class ConfigProblemError(ValueError):
+    """Values that make no configuration together; the message says which and what would do."""

@@ -8,12 +8,11 @@ from typing import Any
 from jobs.cluster_word import idle_words
 from jobs.endings import Ending, distinct
 from jobs.job import Job
-from jobs.outcomes import Outcome
+from jobs.outcomes import Outcome, finished_outcomes
 from jobs.picture import Picture
 from jobs.retries import memory_for
 from jobs.state import State
 from sweep.plain_text import span
-from sweep.results.evidence import finished_outcomes
 
 NOTHING = "nothing"
 """How an execution ended that found nothing to do, or never started by our own wish."""

@@ -5,12 +5,9 @@ from typing import Any
 
 from stages.config import Source, Tokenizer
 from sweep.data_sets import ROLES, DataSet
+from sweep.errors import ConfigProblemError
 
 Values = Mapping[str, Any]
-
-
-class ConfigProblemError(ValueError):
-    """Values that make no configuration together; the message says which and what would do."""
 
 
 def mixture(values: Values, data: Mapping[str, DataSet]) -> tuple[Source, ...]:

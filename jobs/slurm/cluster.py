@@ -11,12 +11,12 @@ from jobs.slurm.batch import Batch, sweep_of
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import Former, Place
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.fit import gpu_type_for
+from jobs.slurm.fit import gpu_type_for, misfit
 from jobs.slurm.look import Look, notes_of, settle, take_look
 from jobs.slurm.patience import Patience
 from jobs.slurm.script import Launch
 from jobs.slurm.sender import Sender, SendReport
-from jobs.slurm.site import Site, misfit
+from jobs.slurm.site import Site
 from jobs.submission import Submit
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from jobs.checks import Check, note, ok, problem
 from jobs.job import Job
-from jobs.slurm.lanes import CLUSTER, partitions_of_job
+from jobs.slurm.fit import misfit
+from jobs.slurm.lanes import CLUSTER, lane_names, measure_room, partitions_of_job
 from jobs.slurm.programs import ignored_variables
-from jobs.slurm.site import NO_ACCOUNTING, Client, Site, misfit
+from jobs.slurm.site import NO_ACCOUNTING, Client, Site
 from jobs.slurm.site_parts import NodeShape
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
@@ -85,7 +86,7 @@ def gpu_words(shapes: Sequence[NodeShape]) -> str:
 def limit_checks(site: Site) -> Iterator[Check]:
     """Arrays, and how many jobs may be in the queue."""
     yield ok("arrays", f"up to {site.array_limit:,} tasks each; larger ones are split")
-    small = {lane: left for lane, left in site.room((), site.user).items() if lane != CLUSTER}
+    small = {lane: left for lane, left in measure_room(site, (), site.user).items() if lane != CLUSTER}
     words = [f"{left:,} under {lane}" for lane, left in small.items()]
     whole = f"the cluster holds {site.max_jobs:,} jobs of everybody"
     if words:
@@ -153,8 +154,8 @@ def fit_checks(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
 
 def drain_checks(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     """Limits that let the plan in only part by part."""
-    room = site.room((), site.user)
-    counted = Counter(lane for job in jobs for lane in site.lanes(job, site.user))
+    room = measure_room(site, (), site.user)
+    counted = Counter(lane for job in jobs for lane in lane_names(job, site, site.user))
     for lane, number in counted.items():
         if number > room.get(lane, number):
             text = f"{number:,} jobs, of which {room[lane]:,} may be in the queue at once ({lane})"

@@ -7,23 +7,23 @@ before anything is sent. What is only busy now, drained or down, is no reason; n
 import math
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from jobs.job import Job, Resources
 from jobs.slurm.lanes import association_of, partition_names, qos_in_order, qos_name
 from jobs.slurm.options import asks_for_gpus
+from jobs.slurm.site import Site
 from jobs.slurm.site_parts import Association, NodeShape, Partition, Qos
 
-if TYPE_CHECKING:
-    from jobs.slurm.site import Site
+
+def misfit(job: Job, site: Site) -> str | None:
+    """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows."""
+    kind = id(job.resources)
+    if kind not in site.known_misfits:
+        site.known_misfits[kind] = (job.resources, next(reasons(job, site), None))
+    return site.known_misfits[kind][1]
 
 
-def misfit(job: Job, site: "Site") -> str | None:
-    """The first reason in one line, with what would do; None if there is none, or if the cluster did not tell."""
-    return next(reasons(job, site), None)
-
-
-def reasons(job: Job, site: "Site") -> Iterator[str]:
+def reasons(job: Job, site: Site) -> Iterator[str]:
     """All reasons, the plainest first."""
     yield from account_reasons(job, site)
     association = association_of(job, site, site.user)
@@ -49,7 +49,7 @@ def reasons(job: Job, site: "Site") -> Iterator[str]:
     yield from tres_reasons(job.resources, rules)
 
 
-def account_reasons(job: Job, site: "Site") -> Iterator[str]:
+def account_reasons(job: Job, site: Site) -> Iterator[str]:
     """The account is not the user's."""
     own = sorted({each.account for each in site.associations or () if each.user == site.user})
     if site.associations is None or "associations" not in site.enforced:
@@ -64,7 +64,7 @@ def account_reasons(job: Job, site: "Site") -> Iterator[str]:
         yield f"account {asked or site.default_account} may not use partition {where}; account, of {', '.join(own)}"
 
 
-def qos_reasons(job: Job, site: "Site", association: Association | None) -> Iterator[str]:
+def qos_reasons(job: Job, site: Site, association: Association | None) -> Iterator[str]:
     """The QOS does not exist, or is not the user's."""
     asked = job.resources.options.get("qos", "")
     if not asked or site.qos is None:
@@ -76,7 +76,7 @@ def qos_reasons(job: Job, site: "Site", association: Association | None) -> Iter
 
 
 def partition_reasons(
-    job: Job, partition: Partition, rules: tuple[Qos, ...], association: Association | None, site: "Site"
+    job: Job, partition: Partition, rules: tuple[Qos, ...], association: Association | None, site: Site
 ) -> Iterator[str]:
     """What speaks against one partition."""
     asked = job.resources
@@ -93,7 +93,7 @@ def partition_reasons(
         yield from node_reasons(asked, partition)
 
 
-def access_reasons(job: Job, partition: Partition, association: Association | None, site: "Site") -> Iterator[str]:
+def access_reasons(job: Job, partition: Partition, association: Association | None, site: Site) -> Iterator[str]:
     """The partition is closed to the account or the QOS."""
     account = association.account if association else job.resources.options.get("account", "") or site.default_account
     for what, name, allowed, denied in (
@@ -192,7 +192,7 @@ def tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]:
                     yield f"QOS {rule.name} gives at most {name}={most:g}, and a job asks for {wants[name]:g}"
 
 
-def gpu_type_for(job: Job, site: "Site") -> str:
+def gpu_type_for(job: Job, site: Site) -> str:
     """The cluster's own name of the job's GPU type, to ask sbatch with; ours where the cluster did not tell."""
     known = {each.name: each for each in site.partitions or ()}
     for name in partition_names(job, site):

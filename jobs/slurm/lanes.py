@@ -8,14 +8,11 @@ association (the job's QOS comes first with the flag OverPartQOS). Limits of acc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from jobs.job import Job
 from jobs.slurm.rows import QueueRow
+from jobs.slurm.site import Site
 from jobs.slurm.site_parts import Association, Partition, Qos
-
-if TYPE_CHECKING:
-    from jobs.slurm.site import Site
 
 CLUSTER = "cluster"
 
@@ -29,7 +26,7 @@ class Limit:
     counts: Callable[[QueueRow], bool]
 
 
-def partition_names(job: Job, site: "Site") -> tuple[str, ...]:
+def partition_names(job: Job, site: Site) -> tuple[str, ...]:
     """The partitions that the job may start in, the cluster's default where it names none."""
     given = job.resources.options.get("partition", "")
     if given:
@@ -37,13 +34,13 @@ def partition_names(job: Job, site: "Site") -> tuple[str, ...]:
     return tuple(each.name for each in site.partitions or () if each.is_default)
 
 
-def partitions_of_job(job: Job, site: "Site") -> tuple[Partition, ...]:
+def partitions_of_job(job: Job, site: Site) -> tuple[Partition, ...]:
     """Those of them that exist."""
     known = {each.name: each for each in site.partitions or ()}
     return tuple(known[name] for name in partition_names(job, site) if name in known)
 
 
-def association_of(job: Job, site: "Site", user: str) -> Association | None:
+def association_of(job: Job, site: Site, user: str) -> Association | None:
     """The one that the job is charged to: of its partition, if there is such a one, before the general one."""
     account = job.resources.options.get("account", "") or site.default_account
     names = partition_names(job, site)
@@ -63,7 +60,7 @@ def qos_name(job: Job, association: Association | None) -> str:
     return association.default_qos or (association.qos[0] if len(association.qos) == 1 else "normal")
 
 
-def qos_in_order(job: Job, site: "Site", user: str) -> tuple[Qos, ...]:
+def qos_in_order(job: Job, site: Site, user: str) -> tuple[Qos, ...]:
     """The partition's QOS and the job's, the one whose limits come first ahead."""
     known = site.qos or {}
     own = known.get(qos_name(job, association_of(job, site, user)))
@@ -72,7 +69,16 @@ def qos_in_order(job: Job, site: "Site", user: str) -> tuple[Qos, ...]:
     return tuple({each.name: each for each in found if each is not None}.values())
 
 
-def limits_of(job: Job, site: "Site", user: str) -> Iterator[Limit]:
+def lane_names(job: Job, site: Site, user: str) -> tuple[str, ...]:
+    """The limits on submitted jobs under which the job counts, by the names that `room` gives them."""
+    options = job.resources.options
+    kind = (user, *(options.get(name, "") for name in ("partition", "account", "qos")))
+    if kind not in site.known_lanes:
+        site.known_lanes[kind] = tuple(limit.name for limit in limits_of(job, site, user))
+    return site.known_lanes[kind]
+
+
+def limits_of(job: Job, site: Site, user: str) -> Iterator[Limit]:
     """All limits under which the job counts."""
     yield cluster_limit(site)
     if "limits" not in site.enforced:
@@ -91,8 +97,12 @@ def limits_of(job: Job, site: "Site", user: str) -> Iterator[Limit]:
         yield from account_limits(association, site)
 
 
-def room(site: "Site", queue: Sequence[QueueRow], user: str) -> dict[str, int]:
-    """Room under every limit that a job of the user may meet."""
+def measure_room(site: Site, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
+    """How many more jobs of the user each limit lets in now; a pending array task counts one, as a job does.
+
+    `queue` tells the present use: where it leaves out jobs of other users, limits that are shared with them have
+    less room than is said here, and Slurm refuses what is too much.
+    """
     accounts = {each.account for each in site.associations or () if each.user == user}
     limits = chain(
         (cluster_limit(site),),
@@ -106,25 +116,25 @@ def room(site: "Site", queue: Sequence[QueueRow], user: str) -> dict[str, int]:
     return {limit.name: max(0, limit.most - sum(map(limit.counts, queue))) for limit in limits if limit is not None}
 
 
-def cluster_limit(site: "Site") -> Limit:
+def cluster_limit(site: Site) -> Limit:
     """MaxJobCount; a job is refused when it would fill the last place."""
     return Limit(CLUSTER, site.max_jobs - 1, lambda _row: True)
 
 
-def in_qos(rule: Qos, site: "Site") -> Callable[[QueueRow], bool]:
+def in_qos(rule: Qos, site: Site) -> Callable[[QueueRow], bool]:
     """Whether a row counts in the QOS: as its own, or as its partition's."""
     partitions = {each.name for each in site.partitions or () if each.qos == rule.name}
     return lambda row: row.qos == rule.name or not partitions.isdisjoint(row.partition.split(","))
 
 
-def user_limit(rule: Qos, site: "Site", user: str) -> Limit | None:
+def user_limit(rule: Qos, site: Site, user: str) -> Limit | None:
     """MaxSubmitJobsPerUser."""
     counts = in_qos(rule, site)
     most = rule.max_submit_user
     return None if most is None else Limit(f"qos:{rule.name}", most, lambda row: row.user == user and counts(row))
 
 
-def account_limit(rule: Qos, site: "Site", account: str) -> Limit | None:
+def account_limit(rule: Qos, site: Site, account: str) -> Limit | None:
     """MaxSubmitJobsPerAccount."""
     counts = in_qos(rule, site)
     most = rule.max_submit_account
@@ -132,7 +142,7 @@ def account_limit(rule: Qos, site: "Site", account: str) -> Limit | None:
     return None if most is None else Limit(name, most, lambda row: row.account == account and counts(row))
 
 
-def group_limit(rule: Qos, site: "Site") -> Limit | None:
+def group_limit(rule: Qos, site: Site) -> Limit | None:
     """GrpSubmitJobs of a QOS."""
     most = rule.max_submit_group
     return None if most is None else Limit(f"qos:{rule.name}/everybody", most, in_qos(rule, site))
@@ -154,7 +164,7 @@ def own_limit(association: Association | None, user: str) -> Limit | None:
     )
 
 
-def account_limits(association: Association | None, site: "Site") -> Iterator[Limit]:
+def account_limits(association: Association | None, site: Site) -> Iterator[Limit]:
     """GrpSubmitJobs of the association, its account and the accounts above, each for all accounts below it."""
     if association is None:
         return

@@ -17,7 +17,7 @@ from jobs.slurm.copies import Copy, choose
 from jobs.slurm.patience import Patience
 from jobs.slurm.reasons import hopeless, in_words
 from jobs.slurm.rows import AccountRow, Answer, QueueRow
-from jobs.slurm.states import MAY_RUN_AGAIN, SURELY_OVER, WORDS, ending_of, is_over, live_state, message_of
+from jobs.slurm.states import MAY_RUN_AGAIN, STATE_WORDS, SURELY_OVER, ending_of, is_over, live_state, message_of
 
 GONE = "Slurm no longer knows it"
 
@@ -255,7 +255,7 @@ def _live(copy: Copy) -> Observation:
     elif row.state == "PENDING":
         message = in_words(row.reason, row.dependency)
     else:
-        message = WORDS.get(row.state, "")
+        message = STATE_WORDS.get(row.state, "")
     behind = row.state == "PENDING" and row.reason == "Dependency"
     return Observation(state=copy.state, id=row.id, behind=behind, message=message)
 

@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-WORDS = {
+REASON_WORDS = {
     "": "waits for the scheduler to look at it",
     "Priority": "behind jobs of higher priority",
     "Resources": "waits for GPUs or nodes",
@@ -118,9 +118,9 @@ def _parted(reason: str) -> tuple[str, str]:
 
 def _known(head: str) -> str:
     """The words of a known reason; empty for another."""
-    if head not in WORDS and head.endswith(" requeued held"):  # as JobHoldMaxRequeue, for some other failure
+    if head not in REASON_WORDS and head.endswith(" requeued held"):  # as JobHoldMaxRequeue, for some other failure
         return f"never: {head.removesuffix(' requeued held')}, and held (scontrol release lets it go on)"
-    return WORDS.get(head) or _limit_in_words(head)
+    return REASON_WORDS.get(head) or _limit_in_words(head)
 
 
 def _limit_in_words(reason: str) -> str:

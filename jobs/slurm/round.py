@@ -12,6 +12,7 @@ from jobs.order import depth_first
 from jobs.picture import Picture
 from jobs.retries import memory_for
 from jobs.slurm.cluster import SlurmCluster
+from jobs.slurm.lanes import lane_names, measure_room
 from jobs.slurm.look import Look
 from jobs.slurm.sender import SendReport
 from jobs.slurm.site import Site
@@ -195,10 +196,10 @@ class Round:
 
     def _room(self) -> Room:
         look, site = self.cluster.look, self.cluster.site
-        left = site.room(look.queue.rows, self.cluster.user) if look else {}
+        left = measure_room(site, look.queue.rows, self.cluster.user) if look else {}
         if self.max_queued is not None:
             left[OWN_LANE] = self.max_queued - len(self.live)
-        return Room(left, lambda job: [*site.lanes(job, self.cluster.user), OWN_LANE])
+        return Room(left, lambda job: [*lane_names(job, site, self.cluster.user), OWN_LANE])
 
 
 def number_of_nodes(site: Site) -> int:

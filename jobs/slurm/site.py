@@ -1,13 +1,11 @@
 """A cluster as its own clients describe it: version, limits, partitions, accounting. Read once, used purely."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from jobs.job import Job, Resources
-from jobs.slurm import fit, lanes
+from jobs.job import Resources
 from jobs.slurm.programs import Output
-from jobs.slurm.rows import QueueRow
 from jobs.slurm.setting_text import read_config
 from jobs.slurm.site_parts import (
     ASSOCIATION_COLUMNS,
@@ -82,22 +80,6 @@ class Site:
     def accounts_gpus(self) -> bool:
         """Whether sacct tells of GPUs (`gres/gpu` in AllocTRES)."""
         return bool(self.accounting_answers) and "gres/gpu" in self.accounted
-
-    def lanes(self, job: Job, user: str) -> tuple[str, ...]:
-        """The limits on submitted jobs under which the job counts, by the names that `room` gives them."""
-        options = job.resources.options
-        kind = (user, *(options.get(name, "") for name in ("partition", "account", "qos")))
-        if kind not in self.known_lanes:
-            self.known_lanes[kind] = tuple(limit.name for limit in lanes.limits_of(job, self, user))
-        return self.known_lanes[kind]
-
-    def room(self, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
-        """How many more jobs each limit lets in now; a pending array task counts one, as a job does.
-
-        `queue` tells the present use: where it leaves out jobs of other users, limits that are shared with them have
-        less room than is said here, and Slurm refuses what is too much.
-        """
-        return lanes.room(self, queue, user)
 
 
 class Client(Protocol):
@@ -215,11 +197,3 @@ def max_array_tasks(parameters: str) -> int | None:
         if name == "max_array_tasks":
             return number_of(value)
     return None
-
-
-def misfit(job: Job, site: Site) -> str | None:
-    """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows."""
-    kind = id(job.resources)
-    if kind not in site.known_misfits:
-        site.known_misfits[kind] = (job.resources, fit.misfit(job, site))
-    return site.known_misfits[kind][1]

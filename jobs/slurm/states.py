@@ -17,7 +17,7 @@ MAY_RUN_AGAIN = {"PREEMPTED", "REQUEUED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAIL
 OVER = SURELY_OVER | MAY_RUN_AGAIN - QUEUED
 """In squeue's mouth: not live. REQUEUED there means that it waits."""
 
-WORDS = {
+STATE_WORDS = {
     "REQUEUED": "requeued",
     "REQUEUE_FED": "requeued",
     "REQUEUE_HOLD": "requeued and held (scontrol release lets it go on)",

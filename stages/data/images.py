@@ -5,7 +5,8 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from stages.config import Vision
-from stages.data.sample import BadSampleError, Picture
+from stages.data.picture_tmp import Picture
+from stages.data.sample import BadSampleError
 from stages.encoder_spec import EncoderSpec
 from stages.encoders import encoder_spec
 from stages.feature_store import FeatureStore, open_feature_store

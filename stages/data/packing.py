@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.data.sample import NO_LOSS, Integers, Picture
+from stages.data.picture_tmp import Picture
+from stages.data.sample import NO_LOSS, Integers
 from stages.data.sequence import PackedSequence
 
 PADDING = -1

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.data.sample import NO_LOSS, Document, Integers, Picture
+from stages.data.picture_tmp import Picture
+from stages.data.sample import NO_LOSS, Document, Integers
 
 
 class DocumentStream(Protocol):

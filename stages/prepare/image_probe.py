@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from stages.data.sample import BadSampleError, Picture
+from stages.data.picture_tmp import Picture
+from stages.data.sample import BadSampleError
 from stages.encoders import UnknownEncoderError, encoder_spec
 from stages.errors import ConfigError
 from stages.prepare.check_request import CheckRequest

@@ -12,7 +12,7 @@ from stages.prepare.inputs import Input, Span
 
 MAX_LINE_BYTES = 1 << 26
 """A longer line, or text file that is one document, is a bad one: it would have to be in memory whole."""
-CHUNK = 1 << 20
+LINE_CHUNK = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -37,7 +37,7 @@ def _decompressed(file: BinaryIO, compression: str) -> BinaryIO:
     if compression == "zst":
         from stages.prepare.zstd_file import ZstdFile
 
-        return cast("BinaryIO", io.BufferedReader(ZstdFile(file), CHUNK))
+        return cast("BinaryIO", io.BufferedReader(ZstdFile(file), LINE_CHUNK))
     return file
 
 
@@ -64,7 +64,7 @@ def span_lines(file: BinaryIO, span: Span) -> Iterator[tuple[int, bytes | None]]
 def _skip_line(file: BinaryIO) -> int:
     """Bytes up to the end of the line, which are read."""
     skipped = 0
-    while part := file.readline(CHUNK):
+    while part := file.readline(LINE_CHUNK):
         skipped += len(part)
         if part.endswith(b"\n"):
             break
@@ -75,7 +75,7 @@ def line_number(given: Input, at: int) -> int:
     """The number, from 1, of the line that begins at byte `at` of a plain file."""
     count = 1
     with open(given.path, "rb") as file:  # noqa: PTH123 - as above
-        while at > 0 and (part := file.read(min(CHUNK, at))):
+        while at > 0 and (part := file.read(min(LINE_CHUNK, at))):
             count += part.count(b"\n")
             at -= len(part)
     return count

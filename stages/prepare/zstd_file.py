@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import zstandard
 
-CHUNK = 1 << 13
+ZSTD_CHUNK = 1 << 13
 """Compressed bytes taken at once. Small, as 4 of them can stand for 128 KiB."""
 WINDOW = 1 << 31
 """Of `zstd --long=31`, the largest there is."""
@@ -28,7 +28,7 @@ class ZstdFile(io.RawIOBase):
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         while not self._ready:
-            self._compressed = self._compressed or self._file.read(CHUNK)
+            self._compressed = self._compressed or self._file.read(ZSTD_CHUNK)
             if not self._compressed:
                 if self._frame is not None:
                     raise EOFError("the file ends within a zstd frame")

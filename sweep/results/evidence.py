@@ -1,17 +1,16 @@
 """What the store shows of each job of a sweep, as the tables need it: read once, by the same code as `sweep status`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.endings import Ending
 from jobs.facts import Evidence
 from jobs.job import Job
-from jobs.outcomes import Outcome, read_outcomes
+from jobs.outcomes import Outcome, finished_outcomes
 from jobs.picture import Picture
 from jobs.records import read_record
 from jobs.state import State
-from jobs.store import RunPaths
 from sweep.results.cost import Costs, costs_of
 from sweep.results.values import number
 
@@ -66,21 +65,3 @@ def job_evidence(job: Job, state: State, found: Evidence, endings: Sequence[Endi
         costs=costs_of(job, outcomes, endings),
         code_revision=str(code.get("revision") or "") if isinstance(code, dict) else "",
     )
-
-
-def finished_outcomes(run: RunPaths, result: Mapping[str, Any], endings: Sequence[Ending] = ()) -> Sequence[Outcome]:
-    """The attempts of a job that has a result.
-
-    The last one finished it even where its exit record is lost (its supervisor was killed); the result says when.
-    """
-    outcomes = read_outcomes(run, live=False, endings=endings)
-    finished_at = number(result.get("finished_at"))
-    place = max((place for place, outcome in enumerate(outcomes) if outcome.began), default=None)
-    if place is None or finished_at is None:
-        return outcomes
-    last = outcomes[place]
-    if last.recorded or last.end is None:
-        return outcomes
-    end = replace(last.end, failure=None, message="", returncode=0, ended_at=finished_at)
-    outcomes[place] = replace(last, end=end)
-    return outcomes

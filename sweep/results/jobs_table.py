@@ -44,7 +44,7 @@ def job_values(found: JobEvidence) -> dict[str, Any]:
         "state": found.state,
         "parents": list(job.parents),
         **planned(job),
-        **cost_values(found),
+        **job_cost_values(found),
         **attempt_values(found.outcomes, done=found.done),
         **result_values(found.result),
         "started_at": milliseconds(found.outcomes[0].start.started_at) if found.outcomes else None,
@@ -64,7 +64,7 @@ def planned(job: Job) -> dict[str, Any]:
     }
 
 
-def cost_values(found: JobEvidence) -> dict[str, Any]:
+def job_cost_values(found: JobEvidence) -> dict[str, Any]:
     """What it took so far."""
     used, wasted = found.costs.used, found.costs.wasted
     return {

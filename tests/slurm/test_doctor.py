@@ -13,8 +13,10 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.slurm.client import Refusal, Sent, SlurmClient
+from jobs.slurm.fit import misfit
+from jobs.slurm.lanes import lane_names, measure_room
 from jobs.slurm.options import sbatch_options
-from jobs.slurm.site import Site, misfit, read_site
+from jobs.slurm.site import Site, read_site
 from sweep.cli import main
 from tests.jobs.toy import toy_job
 from tests.slurm.lab import Lab
@@ -58,7 +60,7 @@ def test_a_cluster_without_accounting_has_limits_of_its_own_alone(slurm_without_
     site = site_of()
     assert (site.problem, site.accounting_answers, site.qos) == ("", None, None)
     assert site.partitions
-    assert list(site.room((), USER)) == ["cluster"]
+    assert list(measure_room(site, (), USER)) == ["cluster"]
 
 
 def test_what_is_asked_for_is_what_slurm_gives(slurm: Lab) -> None:
@@ -134,12 +136,12 @@ def test_a_time_above_the_partitions_limit_is_refused_before_it_waits_for_ever(
 def test_the_room_that_we_see_is_the_room_that_slurm_has(slurm: Lab, short_partition: str, qos: str) -> None:
     site, client = site_of(), SlurmClient()
     job = a_job(short_partition, qos, time_minutes=1)
-    lanes = site.lanes(job, USER)
+    lanes = lane_names(job, site, USER)
     for taken in range(3):
-        left = site.room(client.queue([USER]).rows, USER)
+        left = measure_room(site, client.queue([USER]).rows, USER)
         assert min(left[lane] for lane in lanes) == 3 - taken
         assert isinstance(submitted(job, "--hold", "--array=4"), Sent)
-    left = site.room(client.queue([USER]).rows, USER)
+    left = measure_room(site, client.queue([USER]).rows, USER)
     assert min(left[lane] for lane in lanes) == 0
     assert isinstance(submitted(job, "--hold", "--array=4"), Refusal)
 

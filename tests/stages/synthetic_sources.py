@@ -7,8 +7,9 @@ import numpy as np
 
 from stages.data.builder import Built, Place
 from stages.data.order import mix
+from stages.data.picture_tmp import Picture
 from stages.data.progress import SequenceCounts
-from stages.data.sample import BadSampleError, Document, Picture
+from stages.data.sample import BadSampleError, Document
 
 CONTEXT = 64
 IMAGE_TOKENS = 4

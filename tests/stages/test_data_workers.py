@@ -20,7 +20,8 @@ from stages.data.batches import MixtureBatches
 from stages.data.builder import Place
 from stages.data.mixture import Mixture
 from stages.data.packing import Batch
-from stages.data.sample import Document, Picture, Source
+from stages.data.picture_tmp import Picture
+from stages.data.sample import Document, Source
 from stages.data.workers import Workers, worker_count
 from stages.errors import DataError
 from stages.world import ALONE, Numbers, Peers

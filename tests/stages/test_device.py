@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stages.data.packing import MicroBatch, collate
-from stages.data.sample import Document, Picture
+from stages.data.picture_tmp import Picture
+from stages.data.sample import Document
 from stages.data.sequence import join
 from stages.device import micro_batch_tokens
 

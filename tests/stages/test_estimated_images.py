@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from stages.data.mixture import Mixture
-from stages.data.sample import Document, Picture
+from stages.data.picture_tmp import Picture
+from stages.data.sample import Document
 from sweep.estimate import SourceUse, images_in
 
 CONTEXT, LANES, BATCHES = 100, 8, 60

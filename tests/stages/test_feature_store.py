@@ -17,7 +17,7 @@ import torch
 from stages import feature_store
 from stages.config import Vision
 from stages.data.images import open_pictures
-from stages.data.sample import Picture
+from stages.data.picture_tmp import Picture
 from stages.encoders import encoder_spec
 from stages.eyes import Eyes, load_eyes
 from stages.feature_store import FeatureStore, main, open_feature_store

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.data.conversations import Conversations
+from stages.data.picture_tmp import Picture
 from stages.data.prompts import TEMPLATES
-from stages.data.sample import NO_LOSS, BadSampleError, Picture
+from stages.data.sample import NO_LOSS, BadSampleError
 from stages.data.sequence import join
 from stages.data.text_tokenizer import TextTokenizer
 from stages.data.tokenizer_checks import check_tokenizer

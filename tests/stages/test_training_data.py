@@ -13,7 +13,8 @@ from stages.data.images import PictureReader
 from stages.data.mixture import Mixture
 from stages.data.order import shuffled
 from stages.data.packing import collate, document_mask
-from stages.data.sample import NO_LOSS, BadSampleError, Document, Picture, Source
+from stages.data.picture_tmp import Picture
+from stages.data.sample import NO_LOSS, BadSampleError, Document, Source
 from stages.data.sequence import join
 from stages.data.tar_shards import TarShards
 from stages.data.text import TokenShards

@@ -7,7 +7,8 @@ import torch
 
 from stages.config import LanguageModel, Vision
 from stages.data.images import PictureReader
-from stages.data.sample import BadSampleError, Picture
+from stages.data.picture_tmp import Picture
+from stages.data.sample import BadSampleError
 from stages.encoders import encoder_spec
 from stages.errors import ConfigError
 from stages.eyes import Eyes

@@ -14,7 +14,7 @@ from transformers import Dinov2WithRegistersModel, SiglipVisionModel
 
 from stages import dinov2, siglip
 from stages.config import LanguageModel, Vision
-from stages.data.sample import Picture
+from stages.data.picture_tmp import Picture
 from stages.encoder_spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
 from stages.encoders import encoder_spec
 from stages.errors import ConfigError, DataError
@@ -81,11 +81,11 @@ def test_fused_features_stand_side_by_side(siglip_folder: Path, dinov2_folder: P
 
 
 def true_siglip(spec: EncoderSpec) -> nn.Module:
-    return siglip.as_transformer(spec, SiglipVisionModel(siglip.siglip_config(spec)))
+    return siglip.wrap_siglip(spec, SiglipVisionModel(siglip.siglip_config(spec)))
 
 
 def true_dinov2(spec: EncoderSpec) -> nn.Module:
-    return dinov2.as_transformer(spec, Dinov2WithRegistersModel(dinov2.dinov2_config(spec, 518)))
+    return dinov2.wrap_dinov2(spec, Dinov2WithRegistersModel(dinov2.dinov2_config(spec, 518)))
 
 
 @pytest.mark.parametrize(("name", "build"), [("siglip-so400m-14-384", true_siglip), ("dinov2-l-14-reg", true_dinov2)])

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.slurm.fit import gpu_type_for
-from jobs.slurm.lanes import room
+from jobs.slurm.fit import gpu_type_for, misfit
+from jobs.slurm.lanes import lane_names, measure_room
 from jobs.slurm.rows import QueueRow
-from jobs.slurm.site import Site, misfit, read_site
+from jobs.slurm.site import Site, read_site
 from jobs.slurm.site_parts import Association, NodeShape, Qos, gpus_of, minutes_of, number_of, tres_of
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
@@ -79,8 +79,8 @@ def test_a_cluster_without_accounting_is_asked_no_further_and_has_one_limit() ->
     site = read_site(client, "ann")
     assert client.asked == ["config", "partition", "sinfo"]
     assert (site.accounting_answers, site.qos, site.associations, site.remarks) == (None, None, None, ())
-    assert site.lanes(a_job(qos="capped"), "ann") == ("cluster",)
-    assert site.room(rows(3), "ann") == {"cluster": 59_996}
+    assert lane_names(a_job(qos="capped"), site, "ann") == ("cluster",)
+    assert measure_room(site, rows(3), "ann") == {"cluster": 59_996}
     assert misfit(a_job(qos="any", account="any"), site) is None
 
 
@@ -99,7 +99,7 @@ def test_any_part_may_be_missing(part: str) -> None:
     assert len(site.remarks) == 1
     assert "no answer" in site.remarks[0]
     assert misfit(a_job(account="sub"), site) is None
-    assert site.room((), "ann")["cluster"] == 59_999
+    assert measure_room(site, (), "ann")["cluster"] == 59_999
 
 
 def test_a_controller_that_does_not_answer_leaves_slurms_defaults_and_the_reason() -> None:
@@ -131,21 +131,21 @@ def test_gres_and_tres_and_numbers() -> None:
 
 
 def test_the_partitions_qos_comes_before_the_jobs_unless_that_has_the_flag() -> None:
-    assert OLD.lanes(a_job("short", "capped"), "ann") == ("cluster", "qos:part3", "account:phys")
-    assert OLD.lanes(a_job("short", "over"), "ann") == ("cluster", "qos:over", "account:phys")
-    assert OLD.lanes(a_job("main", "capped"), "ann") == ("cluster", "qos:capped", "account:phys")
-    assert OLD.lanes(a_job("main"), "ann") == ("cluster", "user:sub", "account:phys")
+    assert lane_names(a_job("short", "capped"), OLD, "ann") == ("cluster", "qos:part3", "account:phys")
+    assert lane_names(a_job("short", "over"), OLD, "ann") == ("cluster", "qos:over", "account:phys")
+    assert lane_names(a_job("main", "capped"), OLD, "ann") == ("cluster", "qos:capped", "account:phys")
+    assert lane_names(a_job("main"), OLD, "ann") == ("cluster", "user:sub", "account:phys")
 
 
 def test_room_counts_each_array_task_and_only_what_the_limit_is_about() -> None:
     queue = [*rows(3, qos="capped"), *rows(2, user="bob", account="phys"), *rows(1, partition="short,main")]
-    left = OLD.room(queue, "ann")
+    left = measure_room(OLD, queue, "ann")
     assert left["qos:capped"] == 2
     assert left["qos:part3"] == 2
     assert left["user:sub"] == 16
     assert left["account:phys"] == 44
     assert left["cluster"] == 59_993
-    assert OLD.room(rows(9, qos="capped"), "ann")["qos:capped"] == 0
+    assert measure_room(OLD, rows(9, qos="capped"), "ann")["qos:capped"] == 0
 
 
 def test_every_lane_of_a_job_has_a_number() -> None:
@@ -153,22 +153,22 @@ def test_every_lane_of_a_job_has_a_number() -> None:
         (OLD, [a_job(), a_job("short", "over"), a_job(account="solo"), a_job(qos="capped")]),
         (NEW, [a_job("gpu"), a_job("cpu", "long"), a_job("gpu,cpu")]),
     ):
-        left = site.room((), "ann")
+        left = measure_room(site, (), "ann")
         for job in jobs:
-            assert set(site.lanes(job, "ann")) <= left.keys()
+            assert set(lane_names(job, site, "ann")) <= left.keys()
 
 
 def test_group_and_account_limits_of_a_qos_hold_beside_each_other() -> None:
     # the QOS limits everybody, so that the accounts' own limits of the kind do not count
-    assert NEW.lanes(a_job("cpu"), "ann") == (
+    assert lane_names(a_job("cpu"), NEW, "ann") == (
         "cluster",
         "qos:normal",
         "qos:normal/account:phys",
         "qos:normal/everybody",
     )
-    assert NEW.lanes(a_job("cpu", "long"), "ann") == ("cluster", "user:phys/all", "account:root")
+    assert lane_names(a_job("cpu", "long"), NEW, "ann") == ("cluster", "user:phys/all", "account:root")
     queue = rows(5, account="phys", qos="normal", partition="cpu", user="bob")
-    left = room(NEW, queue, "ann")
+    left = measure_room(NEW, queue, "ann")
     assert (left["qos:normal"], left["qos:normal/account:phys"], left["qos:normal/everybody"]) == (1024, 1995, 3995)
     assert (left["user:phys/all"], left["account:root"]) == (10, 8995)
 
@@ -182,9 +182,13 @@ def test_an_association_of_a_partition_goes_before_the_general_one() -> None:
         ),
         qos={},
     )
-    assert site.lanes(a_job("short"), "ann") == ("cluster", "user:sub/short")
-    assert site.lanes(a_job("main"), "ann") == ("cluster", "user:sub")
-    assert site.room(rows(1, partition="short"), "ann") == {"cluster": 59_998, "user:sub": 19, "user:sub/short": 1}
+    assert lane_names(a_job("short"), site, "ann") == ("cluster", "user:sub/short")
+    assert lane_names(a_job("main"), site, "ann") == ("cluster", "user:sub")
+    assert measure_room(site, rows(1, partition="short"), "ann") == {
+        "cluster": 59_998,
+        "user:sub": 19,
+        "user:sub/short": 1,
+    }
 
 
 MISFITS: list[tuple[str, Job, str]] = [
