@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jobs.store import Store  # noqa: E402 - the tests' package is found from the root
+from jobs.store.paths import Store  # noqa: E402 - the tests' package is found from the root
 from tests.sweep.synthetic_store import Written, finish  # noqa: E402
 
 

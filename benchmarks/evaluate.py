@@ -88,10 +88,10 @@ class Sides:
         import torch
 
         from stages.config import LanguageModel
-        from stages.data.text_tokenizer import TextTokenizer
+        from stages.data.tokenizer import TextTokenizer
         from stages.evaluation.subject import Subject
-        from stages.matmul import choose_matmul, pack_weights
-        from stages.vlm import VLM
+        from stages.models.linear import choose_matmul, pack_weights
+        from stages.models.vlm import VLM
         from tests.stages.transformers_model import fast_tokenizer, stablelm
 
         width, layers, heads, vocabulary = SHAPES[shape]
@@ -157,7 +157,7 @@ def generation(sides: Sides, repeat: int, prompts: int = 32, prompt: int = 64, n
     """The table of greedy tokens."""
     import torch
 
-    from stages.generation import greedy
+    from stages.models.generation import greedy
 
     tokens = torch.randint(1, 1_000, (prompts, prompt), generator=torch.Generator().manual_seed(0))
 
@@ -195,7 +195,7 @@ sys.exit(program.main([sys.argv[1]]))
 
 def start(repeat: int) -> None:
     """A job with one text task: from the start of its process to its first request."""
-    from stages.demo.corpus import VOCABULARY
+    from stages.demo.text import VOCABULARY
     from tests.stages.small_model import make_small_run, write_job
 
     with tempfile.TemporaryDirectory() as name:

@@ -22,10 +22,10 @@ from PIL import Image, ImageFilter
 
 from stages.config import Vision
 from stages.data.images import PictureReader
-from stages.encoders import encoder_spec
-from stages.feature_store import FeatureStore
-from stages.transforms import ImageTransform, TransformKind
-from stages.vision import build_encoder_module, load_encoder_module
+from stages.vision.encoders import build_encoder_module, load_encoder_module
+from stages.vision.feature_store import FeatureStore
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform, TransformKind
 
 SIGLIP = encoder_spec("siglip-so400m-14-384")
 CPU = torch.device("cpu")

@@ -29,9 +29,9 @@ from stages.data.images import PictureReader
 from stages.data.mixture import Mixture
 from stages.data.sample import Source
 from stages.data.text import TokenShards
-from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
-from stages.transforms import ImageTransform
+from stages.data.tokenizer import TextTokenizer
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 
 VOCABULARY = 50_432
 SHARDS, SEQUENCES, PICTURES = 4, 512, 64

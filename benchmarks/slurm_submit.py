@@ -32,8 +32,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jobs.job import Job  # noqa: E402 - the tests' package is found from the root
-from jobs.store import Store  # noqa: E402
-from sweep.manifest import Manifest, read_manifest, write_manifest  # noqa: E402
+from jobs.store.paths import Store  # noqa: E402
+from sweep.plan.manifest import Manifest, read_manifest, write_manifest  # noqa: E402
 from tests.jobs.toy import COUNTING_STAGE  # noqa: E402
 from tests.slurm.lab import Lab, Options  # noqa: E402
 from tests.slurm.slurm_toy import drain, files_below, plan_paper_graph, resume  # noqa: E402

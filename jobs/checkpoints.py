@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.records import read_record
-from jobs.store import RunPaths
+from jobs.store.paths import RunPaths
+from jobs.store.records import read_record
 
 STEP_FOLDER = re.compile(r"step-(\d+)")
 

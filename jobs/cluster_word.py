@@ -4,9 +4,9 @@ import re
 import signal
 from dataclasses import replace
 
-from jobs.endings import LOST, Ending
-from jobs.failures import EXIT_SAVED, Failure, one_line
-from jobs.records import AttemptExit, FailureClass
+from jobs.reconcile.executions import LOST, Ending
+from jobs.reconcile.failures import EXIT_SAVED, Failure, one_line
+from jobs.store.records import AttemptExit, FailureClass
 
 NOTHING_DONE = frozenset({76, 77})
 """Exit codes of `jobs.attempt`: another attempt is at work, or a parent is not done yet."""
@@ -95,7 +95,7 @@ def _outweighs(said: FailureClass, own: FailureClass | None) -> bool:
 
 
 def returncode(ending: Ending) -> int | None:
-    """As `jobs.failures.Evidence` wants it: how the attempt's supervisor ended; None where that tells nothing."""
+    """As `jobs.reconcile.failures.Evidence` wants it: how the attempt's supervisor ended; None where that tells nothing."""
     if ending.state != "FAILED" or ending.signal == NO_OUTPUT_FILE:
         return None
     return -ending.signal if ending.signal else ending.exit_code or None

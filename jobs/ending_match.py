@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.endings import LOST, Ending, distinct
-from jobs.records import AttemptStart
+from jobs.reconcile.executions import LOST, Ending, distinct
+from jobs.store.records import AttemptStart
 
 SLACK_SECONDS = 60.0
 """Clocks of a node and of the controller may differ by so much."""

@@ -7,16 +7,16 @@ from functools import cache
 from typing import Any
 
 from jobs.cluster import ClusterState, Observation
-from jobs.endings import Ending
 from jobs.job import Job
-from jobs.ledger import Wishes
-from jobs.locks import is_held
-from jobs.outcomes import Outcome, read_outcomes
 from jobs.processes import boot_id
-from jobs.results_check import check_result
-from jobs.retries import verdict
-from jobs.state import Facts
-from jobs.store import RunPaths, Store
+from jobs.reconcile.attempts import Outcome, read_outcomes
+from jobs.reconcile.executions import Ending
+from jobs.reconcile.retries import verdict
+from jobs.reconcile.state import Facts
+from jobs.store.flock import is_held
+from jobs.store.ledger import Wishes
+from jobs.store.paths import RunPaths, Store
+from jobs.store.results import check_result
 
 NO_ENDINGS: Mapping[str, Sequence[Ending]] = {}
 

@@ -2,8 +2,8 @@
 
 import os
 
-from jobs.locks import acquire
-from jobs.store import RunPaths
+from jobs.store.flock import acquire
+from jobs.store.paths import RunPaths
 
 
 def set_result_aside(run: RunPaths) -> bool:

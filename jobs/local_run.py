@@ -4,15 +4,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from jobs.errors import NeverFitsError, StoreRefusedError, storage_problem
 from jobs.job import Job
-from jobs.ledger import Ledger
-from jobs.local import STAGE_PROGRAM, LocalCluster
-from jobs.picture import Picture
-from jobs.runner import Progress, Runner, RunnerEnd, StopRequest
-from jobs.runner_lock import holding_runner_lock
+from jobs.local.cluster import STAGE_PROGRAM, LocalCluster
+from jobs.local.runner import Progress, Runner, RunnerEnd, StopRequest
+from jobs.local.runner_lock import holding_runner_lock
+from jobs.reconcile.decide import Action
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State
 from jobs.slots import Slots
-from jobs.state import State
-from jobs.store import Store
-from jobs.submission import Action
+from jobs.store.ledger import Ledger
+from jobs.store.paths import Store
 
 
 class LocalRun:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.graph import TRUNK_PHASE, heights
 from jobs.job import Job
-from jobs.state import JobStatus, State
+from jobs.reconcile.state import JobStatus, State
 
 EAGER_TRUNK_DEPTH = 1
 """Trunk segments with at most so many unfinished ancestors go ahead of everything: one runs, the next is behind it."""

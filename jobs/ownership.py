@@ -4,13 +4,13 @@ import errno
 import os
 from dataclasses import dataclass
 
+from jobs.claims.claims import Holder
+from jobs.claims.heartbeat import Guard
+from jobs.claims.takeover import Times, take
 from jobs.errors import BrokenAttemptError
-from jobs.fence import Holder
-from jobs.guard import Guard
-from jobs.locks import acquire
-from jobs.stop_forwarder import StopForwarder
-from jobs.store import RunPaths
-from jobs.takeover import Times, take
+from jobs.signals import StopForwarder
+from jobs.store.flock import acquire
+from jobs.store.paths import RunPaths
 
 FENCE_VARIABLE = "SWEEP_FENCE"
 """The claim under which a stage runs; a stage that publishes anything looks first whether a newer one is there."""

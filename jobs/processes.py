@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.records import AttemptStart
+from jobs.store.records import AttemptStart
 
 ATTEMPT_MARK = "SWEEP_ATTEMPT"
 """Environment variable that an attempt's processes carry: the attempt's folder."""

@@ -2,12 +2,12 @@
 
 import sys
 
-from jobs.failures import EXIT_SAVED
-from jobs.outcomes import read_outcomes
-from jobs.records import AttemptExit, FailureClass
-from jobs.retries import Verdict, verdict
-from jobs.slurm.patience import Patience
-from jobs.store import RunPaths
+from jobs.reconcile.attempts import read_outcomes
+from jobs.reconcile.failures import EXIT_SAVED
+from jobs.reconcile.retries import Verdict, verdict
+from jobs.slurm.timeouts import Patience
+from jobs.store.paths import RunPaths
+from jobs.store.records import AttemptExit, FailureClass
 
 SCONTROL_SECONDS = 60.0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stages.checkpoint import remove_old_checkpoints, save_checkpoint
+from stages.checkpoint.files import remove_old_checkpoints, save_checkpoint
 
 
 class CheckpointWriter:

@@ -65,7 +65,7 @@ class LanguageModel(StageConfig):
 
 
 class Vision(StageConfig):
-    """How images enter the language model: an encoder (see `stages.encoders`) and a projector to its width."""
+    """How images enter the language model: an encoder (see `stages.vision.specs`) and a projector to its width."""
 
     encoder: Name
     weights: tuple[Name, ...] = ()

@@ -11,7 +11,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from stages.encoder_folder import check_config, load_model, read_config
 from stages.encoder_spec import EncoderSpec
 from stages.errors import ConfigError
-from stages.vision_transformer import VisionTransformer
+from stages.vision.transformers_encoders import VisionTransformer
 
 DINOV2_FIELDS = (
     "hidden_size",

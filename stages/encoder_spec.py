@@ -16,7 +16,7 @@ class EncoderSpec:
 
     name: str
     architecture: Architecture
-    """Which code runs it (`stages.vision`)."""
+    """Which code runs it (`stages.vision.encoders`)."""
     image_size: int
     """Pixels of a side."""
     patch_size: int

@@ -9,7 +9,7 @@ attention):
   half; three times that in training: 6 x layers x d_model x context. Documents that are packed into one sequence count
   as if they saw each other: the context is the configured one, whatever lies in it, and padding counts as text does.
 - projector: as the language model's matrices, for each image token.
-- vision encoder: one forward an image while it is frozen, three where it is trained (`stages.encoders`).
+- vision encoder: one forward an image while it is frozen, three where it is trained (`stages.vision.specs`).
 - norms, rotary positions, SwiGLU's product, softmax and the optimizer are left out (below 1 % together), and so is what
   is computed twice under activation checkpointing: utilisation is of the model's FLOPs, not of the hardware's.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from stages.config import LanguageModel, Vision
-from stages.encoders import encoder_spec
+from stages.vision.specs import encoder_spec
 
 
 @cache
@@ -53,7 +53,7 @@ def step_flops(
     `encoded`: images of them that went through the vision encoder; all, unless its features were kept from before.
 
     Raises:
-        stages.encoders.UnknownEncoderError: no such encoder.
+        stages.vision.specs.UnknownEncoderError: no such encoder.
     """
     flops = tokens * training_flops(model, context)
     if vision is None or not images:
@@ -81,7 +81,7 @@ def image_cost(encoder: str, projector: str, frozen: bool, d_model: int) -> Imag
     """Encoder forward only while it is frozen, three times that where it is trained; projector always trained.
 
     Raises:
-        stages.encoders.UnknownEncoderError: no such encoder.
+        stages.vision.specs.UnknownEncoderError: no such encoder.
     """
     spec = encoder_spec(encoder)
     weights = projector_weights(projector, spec.feature_width, d_model)

@@ -25,9 +25,9 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "pretrain": Stage("stages.pretrain"),
-    "finetune": Stage("stages.finetune"),
-    "evaluate": Stage("stages.evaluate"),
+    "pretrain": Stage("stages.training.pretrain"),
+    "finetune": Stage("stages.training.finetune"),
+    "evaluate": Stage("stages.evaluation.run"),
 }
 
 

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stages.distributed import Peers, World
 from stages.stop import StopFlag
-from stages.world import Peers, World
 
 Batch = TypeVar("Batch")
 

@@ -8,7 +8,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from stages.encoder_folder import check_config, load_model, read_config
 from stages.encoder_spec import EncoderSpec
-from stages.vision_transformer import VisionTransformer
+from stages.vision.transformers_encoders import VisionTransformer
 
 SIGLIP_FIELDS = (
     "hidden_size",

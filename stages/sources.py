@@ -8,14 +8,14 @@ from stages.data.captions import Captions
 from stages.data.conversations import Conversations
 from stages.data.images import PictureReader, open_pictures
 from stages.data.sample import Source
-from stages.data.tar_shards import ShardFolder
+from stages.data.shards import ShardFolder
 from stages.data.text import TokenShards
-from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError
-from stages.eyes import Eyes
 from stages.job_file import JobFile
-from stages.training_job import load_tokenizer
+from stages.training.setup import load_tokenizer
+from stages.vision.feature_extractor import Eyes
+from stages.vision.specs import encoder_spec
 
 
 def used_sources(config: PretrainConfig) -> list[SourceConfig]:
@@ -59,7 +59,7 @@ def shard_folder(job: JobFile, name: str) -> ShardFolder | Path:
     location = job.data_location(name)
     if isinstance(location, Path):
         return location
-    from stages.data.remote_shards import RemoteFolder, cache_folder
+    from stages.data.remote import RemoteFolder, cache_folder
 
     return RemoteFolder(location, cache_folder(job.settings.local_cache, job.run))
 

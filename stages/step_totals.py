@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.world import World
+from stages.distributed import World
 
 
 @dataclass(frozen=True, slots=True)

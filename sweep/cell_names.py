@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.settings import BASE
+from sweep.spec.settings import BASE
 
 LONGEST = 100
 CORE = ("model", "branch", "image_share", "instruction_share", "amount")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.plain_text import columns, counted
+from sweep.text_format import columns, counted
 
 DOES = {
     "refuse": "a job ends with an error",

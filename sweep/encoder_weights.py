@@ -9,8 +9,8 @@ none, whatever is named: so one sweep can vary the encoder.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from stages.encoders import EncoderSpec, UnknownEncoderError, encoder_spec
-from sweep.data_sets import DataKind, DataSet
+from stages.vision.specs import EncoderSpec, UnknownEncoderError, encoder_spec
+from sweep.spec.data import DataKind, DataSet
 
 KIND: DataKind = "encoder"
 
@@ -30,7 +30,7 @@ def weights_of(encoder: str, named: tuple[str, ...] | None, data: Mapping[str, D
 
     Raises:
         EncoderWeightsError: they are not named, or not as many as there are parts.
-        stages.encoders.UnknownEncoderError: no such encoder.
+        stages.vision.specs.UnknownEncoderError: no such encoder.
     """
     parts = weighted_parts(encoder)
     if named is None or not parts:

@@ -7,9 +7,9 @@ from typing import Any
 
 from jobs.facts import Evidence
 from jobs.job import Job
-from jobs.outcomes import read_tail
-from jobs.picture import Picture
-from jobs.state import STOPPED, State
+from jobs.reconcile.attempts import read_tail
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import STOPPED, State
 
 LAST_LINES_BYTES = 4_096
 

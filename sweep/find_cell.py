@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.job import Job
-from jobs.store import Store
+from jobs.store.paths import Store
 from sweep.errors import NotPlannedError, UsageError
-from sweep.manifest import Cell, Manifest, chain_keys, job_index, read_manifest
+from sweep.plan.manifest import Cell, Manifest, chain_keys, job_index, read_manifest
 
 KEY_PREFIX = 6
 """Digits of a key that a user must give."""

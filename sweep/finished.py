@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.job import Job
-from jobs.results_check import check_result
-from jobs.store import Store
+from jobs.store.paths import Store
+from jobs.store.results import check_result
 
 
 def begun_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.job import Estimate, Job, Resources
 from stages.config import FORMAT_VERSIONS, PretrainConfig
-from sweep.models import Model
+from sweep.spec.models import Model
 
 
 @dataclass(frozen=True, slots=True)

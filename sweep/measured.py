@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.store import Store
+from jobs.store.paths import Store
 from stages.config import LanguageModel, PretrainConfig, Vision
 from stages.flops import image_cost, step_flops
 from sweep.catalog import Catalog

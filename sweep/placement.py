@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from jobs.job import Resources
 from sweep.catalog import Catalog, Placement
-from sweep.resources import ResourceFields, request
+from sweep.spec.resources import ResourceFields, request
 
 
 def placed(catalog: Catalog, resources: ResourceFields, name: str, catalog_name: str, phase: str) -> Placement:

@@ -7,7 +7,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from sweep.yaml_source import Path_, YamlSource, shown
+from sweep.spec.yaml_source import Path_, YamlSource, shown
 
 COMPLAINTS = {
     "literal_error": "is not one of the choices",

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from jobs.ledger import EventKind
-from jobs.picture import Picture
-from jobs.runner import Progress
-from jobs.state import State
+from jobs.local.runner import Progress
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State
+from jobs.store.ledger import EventKind
 
 
 @contextmanager

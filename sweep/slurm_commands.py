@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.cluster import ClusterState
+from jobs.reconcile.decide import Action, Submit
 from jobs.slurm.round import Round, RoundReport
-from jobs.submission import Action, Submit
 from sweep.errors import SweepError
 from sweep.results.evidence import gather
-from sweep.slurm_submission import Request, planned_a100_hours, refuse_misfits, slurm_round
 from sweep.stored_sweep import StoredSweep
-from sweep.submission_report import action_rows, print_report, state_counts
+from sweep.submit.report import action_rows, print_report, state_counts
+from sweep.submit.slurm import Request, planned_a100_hours, refuse_misfits, slurm_round
 
 CANCEL_POLL_SECONDS = 2.0
 

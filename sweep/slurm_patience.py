@@ -1,6 +1,6 @@
 """Slurm's usual patience, with what the environment changes."""
 
-from jobs.slurm.patience import VARIABLE, Patience
+from jobs.slurm.timeouts import VARIABLE, Patience
 from sweep.errors import UsageError
 
 

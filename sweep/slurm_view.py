@@ -5,8 +5,8 @@ import time
 from jobs.slurm.answers_cache import fresh, keep
 from jobs.slurm.batch_ledger import Notes
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.look import Look, ask, judged, notes_of
-from jobs.slurm.patience import Patience
+from jobs.slurm.query import Look, ask, judged, notes_of
+from jobs.slurm.timeouts import Patience
 from sweep.slurm_patience import patience_from_environment
 from sweep.stored_sweep import StoredSweep
 

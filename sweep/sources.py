@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.config import Source, Tokenizer
-from sweep.data_sets import ROLES, DataSet
 from sweep.errors import ConfigProblemError
+from sweep.spec.data import ROLES, DataSet
 
 Values = Mapping[str, Any]
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from jobs import local
+from jobs.local import cluster
 
 PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
 """For trying the machinery without training: words that run in a stage's place, separated by spaces."""
@@ -11,4 +11,4 @@ PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
 
 def stage_program() -> Sequence[str]:
     """Words to which the path of job.json is added."""
-    return os.environ.get(PROGRAM_VARIABLE, "").split() or local.STAGE_PROGRAM
+    return os.environ.get(PROGRAM_VARIABLE, "").split() or cluster.STAGE_PROGRAM

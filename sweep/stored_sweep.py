@@ -7,12 +7,12 @@ from pathlib import Path
 
 from jobs.errors import JobsError, storage_problem
 from jobs.job import Job
-from jobs.ledger import Ledger, has_batches
-from jobs.picture import Picture
-from jobs.runner_lock import observe_runner
-from jobs.store import Store, SweepPaths, UnsafeNameError
+from jobs.local.runner_lock import observe_runner
+from jobs.reconcile.snapshot import Picture
+from jobs.store.ledger import Ledger, has_batches
+from jobs.store.paths import Store, SweepPaths, UnsafeNameError
 from sweep.errors import NotPlannedError, StoreError, SweepError
-from sweep.manifest import Manifest, read_manifest
+from sweep.plan.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class StoredSweep:
     def picture(self, *, recent_answers: bool = False, whole_account: bool = False) -> Picture:
         """All jobs as they stand now, with what a live runner or Slurm has queued and what Slurm says of the rest.
 
-        With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.patience`); with `whole_account`
+        With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.timeouts`); with `whole_account`
         sacct is asked about everything that was ever sent, not only about what is not settled.
         """
         picture = self.empty_picture()

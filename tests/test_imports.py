@@ -16,7 +16,7 @@ TORCH_FREE_STAGES = {
     "stages.config",
     "stages.schedule",
     "stages.encoder_spec",
-    "stages.encoders",
+    "stages.vision.specs",
     "stages.engines.limits",
     "stages.flops",
 }
@@ -75,7 +75,7 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
 
 
 def test_planning_sending_and_watching_load_no_table_and_no_figure(tmp_path: Path) -> None:
-    """What reads or writes Parquet or draws (sweep/results, sweep/export_index.py) is for `results` and `export`."""
+    """What reads or writes Parquet or draws (sweep/results, sweep/export/index.py) is for `results` and `export`."""
     options = ["--store", str(tmp_path)]
     lines = (
         ["plan", "manifests/demo.yaml", *options],
@@ -93,4 +93,4 @@ def test_the_torch_free_stage_modules_load_no_torch(module: str) -> None:
 
 
 def test_an_attempt_supervisor_starts_without_heavy_packages() -> None:
-    assert loaded_by("import jobs.attempt") & HEAVY == set()
+    assert loaded_by("import jobs.attempt.__main__") & HEAVY == set()

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.slurm.patience import Patience
 from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
-from jobs.store import replacing
+from jobs.slurm.timeouts import Patience
+from jobs.store.paths import replacing
 
 FORMAT = 1
 """Another number on disk is another version's: passed over."""

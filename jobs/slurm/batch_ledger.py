@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.endings import Ending
-from jobs.fence import ask_anew
-from jobs.ledger import Ledger, lines_of_kind
-from jobs.records import FailureClass
+from jobs.claims.claims import ask_anew
+from jobs.reconcile.executions import Ending
 from jobs.slurm.batch import Batch, KnownBatch
 from jobs.slurm.states import SURELY_OVER
+from jobs.store.ledger import Ledger, lines_of_kind
+from jobs.store.records import FailureClass
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.job import Job, Resources
+from jobs.reconcile.decide import Submit
 from jobs.slurm.batch import Batch, new_name
-from jobs.submission import Submit
 
 Shape = tuple[object, ...]
 

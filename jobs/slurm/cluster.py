@@ -6,18 +6,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jobs.cluster import ClusterState, Observation, Placed, Refused, Request
 from jobs.job import Job
-from jobs.ledger import Ledger
+from jobs.reconcile.decide import Submit
 from jobs.slurm.batch import Batch, sweep_of
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import Former, Place
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.fit import gpu_type_for, misfit
-from jobs.slurm.look import Look, notes_of, settle, take_look
-from jobs.slurm.patience import Patience
+from jobs.slurm.query import Look, notes_of, settle, take_look
 from jobs.slurm.script import Launch
 from jobs.slurm.sender import Sender, SendReport
 from jobs.slurm.site import Site
-from jobs.submission import Submit
+from jobs.slurm.timeouts import Patience
+from jobs.store.ledger import Ledger
 
 
 class SlurmCluster:

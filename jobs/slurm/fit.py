@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 
 from jobs.job import Job, Resources
-from jobs.slurm.lanes import association_of, partition_names, qos_in_order, qos_name
-from jobs.slurm.options import asks_for_gpus
+from jobs.slurm.limits import association_of, partition_names, qos_in_order, qos_name
+from jobs.slurm.sbatch_options import asks_for_gpus
 from jobs.slurm.site import Site
 from jobs.slurm.site_parts import Association, NodeShape, Partition, Qos
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from jobs.cluster import ClusterState, Observation
-from jobs.endings import Ending
+from jobs.reconcile.executions import Ending
 from jobs.slurm.batch import KnownBatch, sweep_of
 from jobs.slurm.copies import Copy, choose
-from jobs.slurm.patience import Patience
 from jobs.slurm.reasons import hopeless, in_words
 from jobs.slurm.rows import AccountRow, Answer, QueueRow
 from jobs.slurm.states import MAY_RUN_AGAIN, STATE_WORDS, SURELY_OVER, ending_of, is_over, live_state, message_of
+from jobs.slurm.timeouts import Patience
 
 GONE = "Slurm no longer knows it"
 

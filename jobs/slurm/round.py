@@ -6,18 +6,18 @@ from dataclasses import dataclass, field, replace
 
 from jobs.cluster import ClusterState, Observation, Refused, Request
 from jobs.errors import StoreRefusedError, storage_problem
-from jobs.exclusion import excluded_nodes, exclusion_limit
 from jobs.invalidation import set_result_aside
 from jobs.order import depth_first
-from jobs.picture import Picture
-from jobs.retries import memory_for
+from jobs.reconcile.decide import Action, Invalidate, Room, Submit, Withdraw, decide
+from jobs.reconcile.node_exclusion import excluded_nodes, exclusion_limit
+from jobs.reconcile.retries import memory_for
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State
 from jobs.slurm.cluster import SlurmCluster
-from jobs.slurm.lanes import lane_names, measure_room
-from jobs.slurm.look import Look
+from jobs.slurm.limits import lane_names, measure_room
+from jobs.slurm.query import Look
 from jobs.slurm.sender import SendReport
 from jobs.slurm.site import Site
-from jobs.state import State
-from jobs.submission import Action, Invalidate, Room, Submit, Withdraw, decide
 
 OWN_LANE = "--max-queued"
 MOST_PASSES = 3

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jobs.job import Resources
 from jobs.slurm.batch import NAME, Batch
-from jobs.slurm.options import sbatch_options
-from jobs.store import Store
+from jobs.slurm.sbatch_options import sbatch_options
+from jobs.store.paths import Store
 
 TASKS_LINE = "# tasks: "
 """Before the batch's tasks as JSON: a script that is found in the queue tells what its ledger line would."""

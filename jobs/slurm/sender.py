@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from jobs.slurm.batch import Batch, new_name
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient
-from jobs.slurm.patience import Patience
 from jobs.slurm.script import Launch, batch_script, sbatch_arguments
+from jobs.slurm.timeouts import Patience
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jobs.job import Resources
-from jobs.slurm.programs import Output
+from jobs.slurm.commands import Output
 from jobs.slurm.setting_text import read_config
 from jobs.slurm.site_parts import (
     ASSOCIATION_COLUMNS,

@@ -1,9 +1,9 @@
 """Slurm's words for states, and what an execution's last row means (job_state_codes, squeue(1), sacct(1))."""
 
 from jobs.cluster import ClusterState
-from jobs.endings import Ending
-from jobs.records import FailureClass
+from jobs.reconcile.executions import Ending
 from jobs.slurm.rows import AccountRow, QueueRow
+from jobs.store.records import FailureClass
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 RUNNING = {

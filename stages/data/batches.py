@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stages.data.collate import Batch, MicroBatch, collate
 from stages.data.exchange import build_together, own_part
 from stages.data.mixture import Mixture
-from stages.data.packing import Batch, MicroBatch, collate
+from stages.data.packing import PackedSequence
 from stages.data.prepared import Made, PreparedBatches
-from stages.data.sequence import PackedSequence
-from stages.world import ALONE, Peers
+from stages.distributed import ALONE, Peers
 
 
 class MixtureBatches(PreparedBatches):

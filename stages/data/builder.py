@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from stages.data.order import ShardOrder
+from stages.data.packing import PackedSequence, pack
 from stages.data.progress import SequenceCounts
 from stages.data.sample import AbsentSampleError, BadSampleError, Document, Source
-from stages.data.sequence import PackedSequence, pack
 
 
 class Place(NamedTuple):

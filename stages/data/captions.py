@@ -5,9 +5,9 @@ from pathlib import Path
 
 from stages.data.order import mix
 from stages.data.sample import BadSampleError, Document, Pictures
-from stages.data.tar_shards import ShardFolder, TarSample, TarShards
+from stages.data.shards import ShardFolder, TarSample, TarShards
 from stages.data.text import load_json
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from stages.data.prompts import IMAGE_PLACEHOLDER, PLAIN, PromptTemplate
 from stages.data.sample import BadSampleError, Document, Pictures
-from stages.data.tar_shards import OpenShard
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.shards import OpenShard
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 
 ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from stages.data.builder import Built, Place
+from stages.data.collate import Batch, MicroBatch, collate
 from stages.data.example_order import ExampleOrder
 from stages.data.exchange import build_together
-from stages.data.packing import Batch, MicroBatch, collate
+from stages.data.packing import PackedSequence, join
 from stages.data.prepared import Made, PreparedBatches
 from stages.data.progress import Progress, SequenceCounts, check_bad_samples
 from stages.data.sample import BadSampleError, Source
-from stages.data.sequence import PackedSequence, join
+from stages.distributed import ALONE, Peers
 from stages.errors import DataError
-from stages.world import ALONE, Peers
 
 
 class ExampleSource(Source, Protocol):

@@ -7,8 +7,8 @@ import numpy as np
 from stages.data.builder import Built, Place
 from stages.data.progress import SequenceCounts, read_counts
 from stages.data.workers import ClosedError
+from stages.distributed import Peers
 from stages.errors import OtherRankError
-from stages.world import Peers
 
 BUILT, CLOSED, FAILED = 0, 1, 2
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from stages.config import Vision
-from stages.data.picture_tmp import Picture
 from stages.data.sample import BadSampleError
 from stages.encoder_spec import EncoderSpec
-from stages.encoders import encoder_spec
-from stages.feature_store import FeatureStore, open_feature_store
 from stages.job_file import JobFile
-from stages.transforms import BadImageError, ImageTransform
+from stages.vision.feature_store import FeatureStore, open_feature_store
+from stages.vision.image_input import Picture
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import BadImageError, ImageTransform
 
 
 class PictureReader:

@@ -1,123 +1,120 @@
-"""Sequences to the tensors of a batch."""
+"""Documents one after the other in sequences of fixed length. Nothing here needs torch to be loaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from stages.data.picture_tmp import Picture
-from stages.data.sample import NO_LOSS, Integers
-from stages.data.sequence import PackedSequence
+from stages.data.sample import NO_LOSS, Document, Integers
+from stages.vision.image_input import Picture
 
-PADDING = -1
-"""Document number of padding positions."""
+
+class DocumentStream(Protocol):
+    """A stream of documents that knows how far it was read."""
+
+    cursor: int
+
+    def next(self, room: int | None) -> Document | None:
+        """The next document; None, and `cursor` behind it all the same, if it needs more than `room` positions."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Sequences that go through the model at once.
+class PackedSequence:
+    """Whole documents one after the other, without padding. Positions of images hold token 0. L positions."""
 
-    B sequences of T positions, M of them with a loss; N pictures of I positions each. All tensors but `images` are
-    int64.
-    """
-
-    tokens: Tensor
-    """(B, T)"""
-    targets: Tensor
-    """(M,): the tokens to predict."""
-    target_positions: Tensor | None
-    """(M,): from which places of the flattened (B*T); None: from all, in order."""
-    sources: Tensor
-    """(M,): each target's source."""
-    documents: Tensor | None
-    """(B, T), PADDING behind the last document; None where each sequence is a single document (then padding needs no
-    mask: it comes last, and nothing looks ahead)."""
+    source: int
+    tokens: Integers
+    """(L,)"""
+    targets: Integers
+    """(L,): the token that each position is to predict, or NO_LOSS."""
+    documents: Integers
+    """(L,): which document each position belongs to: 0, 1, 2..."""
     pictures: tuple[Picture, ...] = ()
-    """N of them, in the order of their positions."""
-    images: Tensor | None = None
-    """What the model takes for the pictures: (N, I, F) features, or (N, 3, S, S) pixels; None until they were seen."""
-    image_positions: Tensor | None = None
-    """(N, I): places in the flattened (B*T); None where there is no picture."""
+    image_starts: tuple[int, ...] = ()
+    """First position of each picture."""
+    image_tokens: int = 0
+    """Positions of all pictures together."""
+    samples: int = 0
+    next_cursor: int = 0
 
-    def to(self, device: torch.device) -> "MicroBatch":
-        """The same with its tensors on another device; pictures stay where they are."""
-        return self if device.type == "cpu" else self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+    @property
+    def length(self) -> int:
+        """Positions filled."""
+        return len(self.tokens)
 
-    def pinned(self) -> "MicroBatch":
-        """The same in page-locked memory, from where a copy to a GPU waits for nothing."""
-        return self._mapped(lambda tensor: tensor.pin_memory())
-
-    def with_images(self, images: Tensor) -> "MicroBatch":
-        """The same with what the model takes for its pictures."""
-        return replace(self, images=images)
-
-    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
-        def changed(tensor: Tensor | None) -> Tensor | None:
-            return change(tensor) if tensor is not None else None
-
-        return MicroBatch(
-            tokens=change(self.tokens),
-            targets=change(self.targets),
-            target_positions=changed(self.target_positions),
-            sources=change(self.sources),
-            documents=changed(self.documents),
-            pictures=self.pictures,
-            images=changed(self.images),
-            image_positions=changed(self.image_positions),
-        )
+    @property
+    def target_count(self) -> int:
+        """Positions with a loss."""
+        return int(np.count_nonzero(self.targets != NO_LOSS))
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one optimizer step learns from."""
-
-    micro_batches: Sequence[MicroBatch]
-    """Those of this process."""
-    targets: int
-    """Positions with a loss, of all processes."""
-    positions: int
-    """Positions that go through the model, padding included, of all processes."""
-    images: int = 0
-    """Pictures, of all processes."""
-
-
-def collate(sequences: Sequence[PackedSequence], length: int) -> MicroBatch:
-    """Sequences, padded on the right to `length`, as tensors."""
-    targets = padded([sequence.targets for sequence in sequences], length, NO_LOSS)
-    learned = targets != NO_LOSS
-    sources = torch.tensor([sequence.source for sequence in sequences])[:, None].expand_as(targets)
-    packed = any(sequence.samples > 1 for sequence in sequences)
-    return MicroBatch(
-        tokens=padded([sequence.tokens for sequence in sequences], length, 0),
-        targets=targets[learned],
-        target_positions=None if learned.all() else learned.flatten().nonzero()[:, 0],
-        sources=sources[learned],
-        documents=padded([sequence.documents for sequence in sequences], length, PADDING) if packed else None,
-        pictures=tuple(picture for sequence in sequences for picture in sequence.pictures),
-        image_positions=image_positions(sequences, length),
+def join(documents: Sequence[Document], source: int, next_cursor: int = 0) -> PackedSequence:
+    """Whole documents as one sequence."""
+    starts = np.cumsum([0] + [document.length for document in documents])
+    pictured = [
+        (int(start) + len(each.start), each)
+        for start, each in zip(starts, documents, strict=False)
+        if each.picture is not None
+    ]
+    return PackedSequence(
+        source=source,
+        tokens=np.concatenate([inputs(document) for document in documents]),
+        targets=np.concatenate([targets(document) for document in documents]),
+        documents=np.repeat(np.arange(len(documents)), np.diff(starts)),
+        pictures=tuple(each.picture for _, each in pictured if each.picture is not None),
+        image_starts=tuple(start for start, _ in pictured),
+        image_tokens=sum(document.image_tokens for document in documents),
+        samples=len(documents),
+        next_cursor=next_cursor,
     )
 
 
-def padded(rows: Sequence[Integers], length: int, filler: int) -> Tensor:
-    """(B, T): each row, and the filler behind it up to `length`."""
-    table = np.full((len(rows), length), filler, dtype=np.int64)
-    for number, row in enumerate(rows):
-        table[number, : len(row)] = row
-    return torch.from_numpy(table)
+def inputs(document: Document) -> Integers:
+    """The token at each position: 0 at the image's."""
+    tokens = np.asarray(document.tokens, dtype=np.int64)[:-1]
+    if not document.image_tokens and not document.start:
+        return tokens
+    start = np.asarray(document.start, dtype=np.int64)
+    return np.concatenate([start, np.zeros(document.image_tokens, np.int64), tokens])
 
 
-def image_positions(sequences: Sequence[PackedSequence], length: int) -> Tensor | None:
-    """(N, I): places of all images in the flattened (B*T); None where there is none."""
-    starts = [row * length + start for row, sequence in enumerate(sequences) for start in sequence.image_starts]
-    if not starts:
-        return None
-    tokens = sum(sequence.image_tokens for sequence in sequences) // len(starts)  # every image has the same number
-    return torch.tensor(starts)[:, None] + torch.arange(tokens)
+def targets(document: Document) -> Integers:
+    """The token that each position predicts, or NO_LOSS.
+
+    The last position of an image, or of the start, predicts the first token; with neither, that is no target.
+    """
+    learned = np.asarray(document.learned, dtype=np.bool_)
+    found = np.asarray(document.tokens, dtype=np.int64)
+    if not learned.all():
+        found = np.where(learned, found, NO_LOSS)
+    before = len(document.start) + document.image_tokens
+    if not before:
+        return found[1:]
+    return np.concatenate([np.full(before - 1, NO_LOSS), found])
 
 
-def document_mask(documents: Tensor) -> Tensor:
-    """(B, 1, T, T), true where a position may look: backwards, within its own document."""
-    same = documents[:, :, None] == documents[:, None, :]
-    return same.tril()[:, None]
+def pack(stream: DocumentStream, length: int, source: int, *, most: int | None = None) -> PackedSequence:
+    """Fills a sequence with whole documents as long as they fit; the one that does not is left for the next sequence.
+
+    A document that is longer than a sequence is cut to it, at its end. `most`: documents of a sequence at most.
+    """
+    documents: list[Document] = []
+    filled, next_cursor = 0, stream.cursor
+    while filled < length and (most is None or len(documents) < most):
+        document = stream.next(length - filled if documents else None)
+        if document is None:
+            break
+        documents.append(cut(document, length))
+        filled += documents[-1].length
+        next_cursor = stream.cursor
+    return join(documents, source, next_cursor)
+
+
+def cut(document: Document, length: int) -> Document:
+    """The beginning of a document, `length` positions at most."""
+    if document.length <= length:
+        return document
+    room = length + 1 - document.image_tokens - len(document.start)
+    return replace(document, tokens=document.tokens[:room], learned=document.learned[:room])

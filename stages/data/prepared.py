@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from stages.data.ahead import Ahead
 from stages.data.builder import Builder, Built, Place
-from stages.data.packing import Batch
+from stages.data.collate import Batch
 from stages.data.progress import Progress
 from stages.data.workers import ClosedError, Workers
 from stages.errors import OtherRankError

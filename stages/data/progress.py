@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from stages.data.packing import PackedSequence
 from stages.data.sample import Source
-from stages.data.sequence import PackedSequence
 from stages.errors import DataError
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.data.picture_tmp import Picture
+from stages.vision.image_input import Picture
 
 NO_LOSS = -100
 """Target of a position without loss (torch's own ignore_index)."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.data.order import mix
 from stages.data.sample import BadSampleError, Document, Integers
-from stages.data.tar_shards import ShardFolder, TarSample, TarShards
+from stages.data.shards import ShardFolder, TarSample, TarShards
 
 MAX_JSON_BYTES = 1 << 26
 """A larger sample is a bad one: a small gzip file can unpack to gigabytes."""

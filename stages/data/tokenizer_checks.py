@@ -1,7 +1,7 @@
 """What fine-tuning asks of a tokenizer, whatever its kind."""
 
 from stages.data.prompts import PromptTemplate
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 
 SAMPLE = ("What colours are the 2 cars (left, right)?", "Red, and dark-blue.")

@@ -6,7 +6,7 @@ import random
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from stages.demo.world import Scene
+from stages.demo.scenes import Scene
 
 SIZE = 64
 """Width and height of an image, in pixels."""

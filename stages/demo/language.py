@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from stages.demo.world import COLOURS, NUMBERS, SHAPES, Group, Scene
+from stages.demo.scenes import COLOURS, NUMBERS, SHAPES, Group, Scene
 
 Question = tuple[str, str]
 """A question and its answer of one word."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from stages.demo import corpus, pictures, world
+from stages.demo import images, scenes, text
 from stages.demo.prose import PACKAGES, Document, documents
 from stages.errors import DataError
 from stages.files import write_json
@@ -22,7 +22,7 @@ from stages.files import write_json
 FORMAT = 1
 REVISION = "1"
 """Raised when the same seed gives other data."""
-TASKS: dict[str, world.Split] = {"shapes_val": "val", "shapes_heldout": "heldout"}
+TASKS: dict[str, scenes.Split] = {"shapes_val": "val", "shapes_heldout": "heldout"}
 
 Report = Callable[[str], None]
 
@@ -83,8 +83,8 @@ def _is_complete(folder: Path, seed: int) -> bool:
 def _make(folder: Path, seed: int, report: Report, size: Size) -> None:
     report("reading Python's documentation and docstrings")
     found = documents(size.packages)
-    train = [document for document in found if not corpus.held_out(document)]
-    held_out = [document for document in found if corpus.held_out(document)]
+    train = [document for document in found if not text.held_out(document)]
+    held_out = [document for document in found if text.held_out(document)]
     report(f"drawing {size.images} images")
     facts, said = _pictures(folder, seed, size)
     report(f"training a tokenizer, encoding {len(train)} documents")
@@ -97,15 +97,15 @@ def _make(folder: Path, seed: int, report: Report, size: Size) -> None:
 
 def _pictures(folder: Path, seed: int, size: Size) -> tuple[dict[str, object], list[str]]:
     """Facts for the record, and everything that is said about images."""
-    said = pictures.write_captions(folder / "captions", size.captioned_images, _rng(seed, "captions"))
-    trained = pictures.write_conversations(
+    said = images.write_captions(folder / "captions", size.captioned_images, _rng(seed, "captions"))
+    trained = images.write_conversations(
         folder / "conversations", size.conversation_images, _rng(seed, "conversations")
     )
     counts = {"captions": size.captioned_images, "conversations": size.conversation_images}
     chance = {}
     for name, split in TASKS.items():
-        rows = pictures.write_questions(folder / "tasks", name, split, size.question_images, _rng(seed, name))
-        levels = pictures.chance_levels(rows, trained)
+        rows = images.write_questions(folder / "tasks", name, split, size.question_images, _rng(seed, name))
+        levels = images.chance_levels(rows, trained)
         task = {"format": 1, "questions": f"{name}.jsonl", "metric": "exact_match", "prompt": "{question}"}
         overall = levels.pop("all")
         write_json(folder / "tasks" / f"{name}.json", {**task, "chance": overall, "chance_by_kind": levels})
@@ -117,15 +117,15 @@ def _pictures(folder: Path, seed: int, size: Size) -> tuple[dict[str, object], l
 def _text(
     folder: Path, seed: int, train: list[Document], held_out: list[Document], said: list[str]
 ) -> dict[str, object]:
-    tokenizer = corpus.train_tokenizer([document.text for document in train], said)
+    tokenizer = text.train_tokenizer([document.text for document in train], said)
     tokenizer.save(str(folder / "tokenizer.json"))
-    lines = corpus.write_token_shards(folder / "text", train, tokenizer, _rng(seed, "text"))
-    cloze = corpus.cloze_rows(held_out, _rng(seed, "cloze"))
-    loss = corpus.loss_rows(held_out, _rng(seed, "loss"))
-    corpus.write_text_task(folder / "tasks", "cloze", cloze, corpus.CLOZE_TASK)
-    corpus.write_text_task(folder / "tasks", "text_loss", loss, corpus.LOSS_TASK)
+    lines = text.write_token_shards(folder / "text", train, tokenizer, _rng(seed, "text"))
+    cloze = text.cloze_rows(held_out, _rng(seed, "cloze"))
+    loss = text.loss_rows(held_out, _rng(seed, "loss"))
+    text.write_text_task(folder / "tasks", "cloze", cloze, text.CLOZE_TASK)
+    text.write_text_task(folder / "tasks", "text_loss", loss, text.LOSS_TASK)
     counts = {"train_documents": len(train), "held_out_documents": len(held_out)}
-    tokens = {"train_tokens": lines * (corpus.CONTEXT + 1), "cloze": len(cloze), "text_loss": len(loss)}
+    tokens = {"train_tokens": lines * (text.CONTEXT + 1), "cloze": len(cloze), "text_loss": len(loss)}
     return {"text": {**counts, **tokens, "bytes_per_token": _bytes_per_token(tokenizer, held_out)}}
 
 

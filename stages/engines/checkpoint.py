@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from stages.checkpoint import load_model, save_checkpoint
+from stages.checkpoint.files import load_model, save_checkpoint
 from stages.config import FinetuneConfig, PretrainConfig
 from stages.errors import ConfigError
-from stages.finetune import fixed_state as finetuned_state
 from stages.job_file import JobFile
-from stages.training_job import load_tokenizer
+from stages.models.vlm import VLM
+from stages.training.finetune import fixed_state as finetuned_state
+from stages.training.setup import load_tokenizer
 from stages.trajectory import fixed_state as pretrained_state
-from stages.vision import build_encoder_module
-from stages.vlm import VLM
+from stages.vision.encoders import build_encoder_module
 
 
 def job_model(job: JobFile) -> tuple[VLM, dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.checkpoint import result_checkpoint
+from stages.checkpoint.files import result_checkpoint
 from stages.config import Engine
 from stages.errors import ConfigError
 from stages.job_file import JobFile, one_line

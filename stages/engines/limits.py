@@ -11,8 +11,8 @@ from stages.config import (
     StageConfig,
     Vision,
 )
-from stages.engines.prismatic_limits import prismatic_model_problem, prismatic_problem
-from stages.engines.vla_foundry_limits import vla_foundry_problem
+from stages.engines.prismatic.limits import prismatic_model_problem, prismatic_problem
+from stages.engines.vla_foundry.limits import vla_foundry_problem
 
 PHASES: Mapping[str, tuple[str, ...]] = {
     "command": ("trunk", "pretrain", "finetune", "evaluate"),

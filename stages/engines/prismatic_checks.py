@@ -7,8 +7,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from stages.data.text_tokenizer import TextTokenizer
-from stages.engines.prismatic_options import TOKEN_VARIABLE
+from stages.data.tokenizer import TextTokenizer
+from stages.engines.prismatic.options import TOKEN_VARIABLE
 from stages.engines.process import environment_of
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings

@@ -6,10 +6,10 @@ from importlib import import_module
 from stages.engines.engine import OpenRun
 
 MODULES: Mapping[str, str] = {
-    "command": "stages.engines.command",
-    "open_lm": "stages.engines.open_lm",
-    "prismatic": "stages.engines.prismatic",
-    "vla_foundry": "stages.engines.vla_foundry",
+    "command": "stages.engines.command.run",
+    "open_lm": "stages.engines.open_lm.run",
+    "prismatic": "stages.engines.prismatic.run",
+    "vla_foundry": "stages.engines.vla_foundry.run",
 }
 
 

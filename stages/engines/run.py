@@ -10,9 +10,9 @@ from stages.engines.registry import load_engine
 from stages.errors import ConfigError
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.metrics import MetricsLog
 from stages.result import write_result
 from stages.stop import StopFlag
+from stages.training.metrics import MetricsLog
 
 LOOK_SECONDS = 1.0
 

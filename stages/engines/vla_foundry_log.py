@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.config import PretrainConfig
-from stages.engines.vla_foundry_limits import used_source, window_steps
+from stages.engines.vla_foundry.limits import used_source, window_steps
 from stages.errors import DivergedError
 
 PROGRESS = re.compile(

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.encoder_spec import EncoderSpec
 from stages.errors import ConfigError
 from stages.files import replacing, write_json

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stages.evaluation.question import VisionTask
+from stages.evaluation.questions import VisionTask
 from stages.files import check_fence, storage_errors
 
 FORMAT = 1

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.config import Count, Share, Task
 from stages.errors import DataError
+from stages.evaluation.benchmarks.family import Family
+from stages.evaluation.benchmarks.registry import FAMILIES
 from stages.evaluation.images_there import check_images
-from stages.evaluation.question import Question, VisionTask
+from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.subset import subset
 from stages.evaluation.task_files import below
-from stages.evaluation.vision_tasks.family import Family
-from stages.evaluation.vision_tasks.registry import FAMILIES
 from stages.job_file import one_line
 
 SEED = 21

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from stages.errors import DataError
-from stages.evaluation.question import Question
+from stages.evaluation.questions import Question
 
 
 def check_images(where: Path, folder: Path, questions: Sequence[Question]) -> None:

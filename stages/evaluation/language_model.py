@@ -13,13 +13,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
+from stages.distributed import Peers
 from stages.errors import DataError
 from stages.evaluation.subject import Subject
-from stages.generation import Ended, greedy
-from stages.likelihood import log_likelihoods
+from stages.models.generation import Ended, greedy
+from stages.models.likelihood import log_likelihoods
 from stages.sharing import gathered
-from stages.world import Peers
 
 
 class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from stages.data.prompts import PLAIN, PromptTemplate
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.device import autocast
-from stages.vlm import VLM
-from stages.world import ALONE, Peers
+from stages.distributed import ALONE, Peers
+from stages.models.vlm import VLM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

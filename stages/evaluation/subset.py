@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
 
-from stages.evaluation.question import Question
+from stages.evaluation.questions import Question
 
 
 def subset(questions: Sequence[Question], size: int, seed: int, *, by_kind: bool = False) -> list[Question]:

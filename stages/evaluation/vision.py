@@ -7,17 +7,17 @@ import torch
 
 from stages.data.images import PictureReader
 from stages.data.sample import BadSampleError
+from stages.distributed import World
 from stages.errors import ConfigError, DataError
 from stages.evaluation.answer_log import AnswerLog
-from stages.evaluation.question import Question, VisionTask
+from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.score import Score
 from stages.evaluation.subject import Subject
 from stages.evaluation.vision_score import score_answers
-from stages.eyes import Eyes
-from stages.generation import greedy
+from stages.models.generation import greedy
 from stages.sharing import asked_to_stop, gathered
 from stages.stop import StopFlag
-from stages.world import World
+from stages.vision.feature_extractor import Eyes
 
 QUESTIONS_AT_ONCE = 256
 """Bounds the memory that images' features take."""

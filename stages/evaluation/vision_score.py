@@ -4,8 +4,8 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from stages.evaluation.question import VisionTask
-from stages.evaluation.rules import RULES
+from stages.evaluation.metrics import RULES
+from stages.evaluation.questions import VisionTask
 from stages.evaluation.score import Score, standard_error
 
 

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.config import Share, Task
 from stages.errors import DataError
+from stages.evaluation.benchmarks.family import SHORT_ANSWER
 from stages.evaluation.family_task import check_ids, read_family_task
-from stages.evaluation.question import Question, VisionTask
-from stages.evaluation.rules import RULES
+from stages.evaluation.metrics import RULES
+from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.task_files import inside, parsed, read_text
-from stages.evaluation.vision_tasks.family import SHORT_ANSWER
 from stages.job_file import one_line
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from stages.config import LanguageModel
-from stages.openlm import NORM_EPS
+from stages.models.openlm import NORM_EPS
 from stages.rotary import ROTARY_BASE
 
 

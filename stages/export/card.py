@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from stages.config import LanguageModel, Vision
-from stages.encoders import encoder_spec
 from stages.export.architecture import architecture_name
 from stages.export.request import Facts
-from stages.export.text_files import Words
+from stages.export.tokenizer_files import Words
+from stages.vision.specs import encoder_spec
 
 FRONT = """---
 library_name: transformers

@@ -6,20 +6,20 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
-from stages.checkpoint import MODEL, Checkpoint, result_checkpoint
+from stages.checkpoint.files import MODEL, Checkpoint, result_checkpoint
 from stages.config import LanguageModel, Vision
 from stages.data.prompts import template_of
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DamagedInputError
 from stages.export.architecture import transformers_config
 from stages.export.card import model_card
 from stages.export.folder import check_place, new_folder
 from stages.export.images import write_images
 from stages.export.request import Request
-from stages.export.text_files import Words, write_text_files
+from stages.export.tokenizer_files import Words, write_text_files
 from stages.export.weights import DTYPES, write_weights
 from stages.files import write_json
-from stages.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX
+from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX
 
 
 def export(request: Request) -> Path:

@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
 def text(options: argparse.Namespace) -> int:
     """Makes a set of token shards."""
     from stages.prepare.recipe import Recipe, file_digest
-    from stages.prepare.text import prepare_text
+    from stages.prepare.tokenize import prepare_text
     from stages.prepare.tokenizer_file import tokenizer_file, vocabulary_of
 
     started = time.monotonic()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.data.manifest import MANIFEST, read_manifest
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.check_conversations import ConversationPart, check_part, conversation_parts
 from stages.prepare.check_request import CheckRequest, Shard, guessed_kind
-from stages.prepare.check_shard import check_shard
+from stages.prepare.check_samples import check_shard
 from stages.prepare.findings import Action, Findings, as_json
 from stages.prepare.pool import results
 from stages.prepare.progress import watching

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 
 PART_CHARACTERS = 1 << 18
 """A longer document is encoded in parts, as `tokenizers` needs some hundred bytes a token while it works."""

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from stages.data.picture_tmp import Picture
 from stages.data.sample import BadSampleError
-from stages.encoders import UnknownEncoderError, encoder_spec
 from stages.errors import ConfigError
 from stages.prepare.check_request import CheckRequest
 from stages.prepare.findings import Findings
+from stages.vision.image_input import Picture
+from stages.vision.specs import UnknownEncoderError, encoder_spec
 
 SAMPLED = 16
 """With `--decode sample`: one image in this many is decoded, the first of each shard among them."""
@@ -48,7 +48,7 @@ class ImageProbe:
         return Picture("")
 
     def _check(self, where: str, data: bytes) -> None:
-        from stages.transforms import BadImageError, ImageTransform, TransformKind
+        from stages.vision.transforms import BadImageError, ImageTransform, TransformKind
 
         if self._transform is None:
             spec = encoder_spec(self.request.encoder or DEFAULT_ENCODER)

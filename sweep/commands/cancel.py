@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.job import Job
-    from jobs.picture import Picture
+    from jobs.reconcile.snapshot import Picture
     from sweep.stored_sweep import StoredSweep
 
 HELP = "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`"
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.ledger import Event, EventKind, has_batches
-    from jobs.state import State
+    from jobs.reconcile.state import State
+    from jobs.store.ledger import Event, EventKind, has_batches
     from sweep.stored_sweep import open_sweep, told_to_the_user
 
     stored = open_sweep(options.store, options.name)
@@ -66,8 +66,8 @@ def chosen_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
 
 def stop_live(picture: "Picture", jobs: "Sequence[Job]", grace_seconds: float) -> int:
     """How many attempts were alive; all have ended when it returns."""
-    from jobs.local import stop_attempt
-    from jobs.locks import is_held
+    from jobs.local.cluster import stop_attempt
+    from jobs.store.flock import is_held
 
     live = [picture.evidence[job.key].run for job in jobs]
     live = [run for run in live if stop_attempt(run)]

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sweep.doctor_report import Examination, problems, report_json, report_text
+    from sweep.report.doctor import Examination, problems, report_json, report_text
     from sweep.stored_sweep import open_sweep, told_to_the_user
 
     with told_to_the_user():

@@ -67,7 +67,7 @@ def check_usage(options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """One model, in a process of its own."""
     from sweep.commands.data.process import check_installed, run_module
-    from sweep.export_request import chosen_chain, export_request
+    from sweep.export.request import chosen_chain, export_request
     from sweep.find_cell import find
     from sweep.results.evidence import gather
 
@@ -87,7 +87,7 @@ def export(options: argparse.Namespace, stored: "StoredSweep") -> int:
 def write_index(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """All models of the sweep, as far as they are."""
     from sweep.commands.data.process import check_installed
-    from sweep.export_index import write_index as write
+    from sweep.export.index import write_index as write
 
     check_installed("an index", {"pyarrow": "pyarrow"})
     models, finished, exported = write(stored, options.out)

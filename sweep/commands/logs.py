@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jobs.facts import Evidence
     from jobs.job import Job
-    from jobs.outcomes import Outcome
-    from jobs.picture import Picture
-    from jobs.store import SweepPaths
+    from jobs.reconcile.attempts import Outcome
+    from jobs.reconcile.snapshot import Picture
+    from jobs.store.paths import SweepPaths
 
 HELP = "print the log of a job's newest attempt"
 POLL_SECONDS = 0.2
@@ -55,8 +55,8 @@ class Log:
 
 def newest_log(picture: "Picture", jobs: "list[Job]", sweep: "SweepPaths") -> Log | None:
     """Of the attempts of these jobs: a live one, else one that failed, else the last one begun."""
-    from jobs.outcomes import log_path, read_outcomes
-    from jobs.state import State
+    from jobs.reconcile.attempts import log_path, read_outcomes
+    from jobs.reconcile.state import State
 
     best: tuple[tuple[bool, bool, float], Log] | None = None
     for job in jobs:
@@ -74,7 +74,7 @@ def newest_log(picture: "Picture", jobs: "list[Job]", sweep: "SweepPaths") -> Lo
 
 def still_alive(evidence: "Evidence", last: "Outcome", *, runs: bool) -> Callable[[], bool]:
     """By the lock on this machine; an attempt on another, until its exit record is there."""
-    from jobs.locks import is_held
+    from jobs.store.flock import is_held
 
     if evidence.live:
         return lambda: is_held(evidence.run.lock)

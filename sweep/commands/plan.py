@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.arguments import positive
 
 if TYPE_CHECKING:
-    from sweep.planning import Planned
+    from sweep.plan.planning import Planned
 
 HELP = "check a sweep file, say what it runs and costs, and store the plan"
 
@@ -38,9 +38,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    from jobs.store import Store
+    from jobs.store.paths import Store
     from sweep.finished import finished_keys
-    from sweep.planning import make_plan, refuse_loss, store_plan
+    from sweep.plan.planning import make_plan, refuse_loss, store_plan
 
     store = Store(options.store)
     planned = make_plan(options.file, store)
@@ -57,7 +57,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def print_report(planned: "Planned", done: frozenset[str], options: argparse.Namespace) -> None:
-    from sweep.plan_report import summarise, summary
+    from sweep.report.plan import summarise, summary
 
     if options.json:
         report = summary(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds)
@@ -67,7 +67,7 @@ def print_report(planned: "Planned", done: frozenset[str], options: argparse.Nam
 
 
 def print_diff(planned: "Planned", *, as_json: bool) -> None:
-    from sweep.diff import diff_report
+    from sweep.plan.diff import diff_report
 
     if as_json:
         print(json.dumps({"format": 1, "sweep": planned.manifest.sweep, **changes_json(planned)}, indent=1))
@@ -78,14 +78,14 @@ def print_diff(planned: "Planned", *, as_json: bool) -> None:
 
 
 def changes_json(planned: "Planned") -> dict[str, Any]:
-    from sweep.diff import diff_json
+    from sweep.plan.diff import diff_json
 
     return diff_json(planned.diff) if planned.diff else {"stored": planned.is_stored}
 
 
 def changes_line(planned: "Planned") -> str:
     """What the plan changes, in one line."""
-    from sweep.diff import diff_line
+    from sweep.plan.diff import diff_line
 
     if planned.diff is not None:
         return diff_line(planned.diff)

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from jobs.graph import with_ancestors
-    from jobs.ledger import Event, EventKind
-    from jobs.state import State
+    from jobs.reconcile.state import State
+    from jobs.store.ledger import Event, EventKind
     from sweep.stored_sweep import open_sweep, told_to_the_user
 
     stored = open_sweep(options.store, options.name)
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 def taken_up(stored: "StoredSweep") -> bool:
     """Whether a live runner of this sweep sees the new budgets by itself."""
-    from jobs.runner_lock import current_holder
+    from jobs.local.runner_lock import current_holder
 
     holder = current_holder(stored.store)
     if holder is None or holder.sweep != stored.manifest.sweep:

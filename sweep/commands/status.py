@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sweep.status_report import status_summary, status_text
+    from sweep.report.status import status_summary, status_text
     from sweep.stored_sweep import open_sweep, told_to_the_user
 
     with told_to_the_user(), collector_paused():

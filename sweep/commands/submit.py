@@ -51,6 +51,6 @@ def run(options: argparse.Namespace) -> int:
             from sweep.slurm_commands import submit_to_slurm
 
             return submit_to_slurm(options, stored, wanted)
-        from sweep.local_submission import run_local
+        from sweep.submit.local import run_local
 
         return run_local(options, stored, wanted)

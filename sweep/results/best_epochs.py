@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from sweep.plain_text import columns
 from sweep.results.cells_table import best_by
 from sweep.results.effects import title
 from sweep.results.slices import MEASURES, Row
+from sweep.text_format import columns
 
 
 def best_epochs(rows: Sequence[Row]) -> str:

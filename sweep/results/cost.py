@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jobs.accounting import Usage, executions
-from jobs.endings import Ending
 from jobs.job import Job
-from jobs.outcomes import Outcome
+from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.executions import Ending
+from jobs.reconcile.usage import Usage, executions
 from sweep.catalog import load_catalog
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.plain_text import columns
-from sweep.results.differences import AXES, Difference, value_text
+from sweep.results.comparisons import AXES, Difference, value_text
 from sweep.results.slices import BITS, HELD_OUT, MEASURES, Measure, in_order
+from sweep.text_format import columns
 
 PERCENTAGES = {"image_share", "instruction_share"}
 NAMES = {HELD_OUT: "held-out vision", BITS: "bits/byte"}

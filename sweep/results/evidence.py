@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.endings import Ending
 from jobs.facts import Evidence
 from jobs.job import Job
-from jobs.outcomes import Outcome, finished_outcomes
-from jobs.picture import Picture
-from jobs.records import read_record
-from jobs.state import State
+from jobs.reconcile.attempts import Outcome, finished_outcomes
+from jobs.reconcile.executions import Ending
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State
+from jobs.store.records import read_record
 from sweep.results.cost import Costs, costs_of
 from sweep.results.values import number
 

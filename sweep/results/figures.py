@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from jobs.store import replacing
+from jobs.store.paths import replacing
 from sweep.results.panels import GREY, TITLE_WORDS, draw_panel, held_words
 from sweep.results.slices import (
     BITS,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.plain_text import columns, hours
+from sweep.text_format import columns, hours
 
 PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 KINDS = ("planned", "used", "wasted")

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.job import Job
-from jobs.outcomes import Outcome
-from sweep.results.chains import ModelChain, cells_by_job, model_names, models_by_job
+from jobs.reconcile.attempts import Outcome
 from sweep.results.evidence import JobEvidence
+from sweep.results.lineage import ModelChain, cells_by_job, model_names, models_by_job
 from sweep.results.schemas import JOBS
 from sweep.results.values import number, pairs, whole
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweep.catalog.chance import load_chances
-from sweep.plain_text import columns, hours
 from sweep.results.slices import BITS, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, best_row
+from sweep.text_format import columns, hours
 
 NESTED = ("overrides", "scores", "versions", "vision_tasks", "text_tasks", "vision_z_metrics")
 TITLES = {VISION: "vision", HELD_OUT: "held-out", TEXT: "text", BITS: "bits/byte"}

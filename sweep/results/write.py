@@ -8,21 +8,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.endings import Ending
-from jobs.store import Store, replacing
+from jobs.reconcile.executions import Ending
+from jobs.store.paths import Store, replacing
 from sweep.results.best_epochs import best_epochs
 from sweep.results.cells_table import cells_table
-from sweep.results.chains import model_chains
-from sweep.results.differences import Difference, differences, differences_table
+from sweep.results.comparisons import Difference, differences, differences_table
 from sweep.results.effects import effects_table
 from sweep.results.evidence import JobEvidence, gather
 from sweep.results.hours_table import COLUMNS, hours_table
 from sweep.results.jobs_table import jobs_table
+from sweep.results.lineage import model_chains
 from sweep.results.metrics_table import metric_batches
 from sweep.results.points_table import points_table
-from sweep.results.results_table import results_table
 from sweep.results.schemas import METRICS
 from sweep.results.summary import joined, summary_table
+from sweep.results.tables import results_table
 from sweep.stored_sweep import StoredSweep
 
 COMPRESSION = "zstd"

@@ -19,9 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from jobs.processes import attempt_members
-from jobs.records import AttemptExit, AttemptStart, read_record
-from jobs.store import RunPaths, Store
-from sweep.manifest import Manifest, read_manifest
+from jobs.store.paths import RunPaths, Store
+from jobs.store.records import AttemptExit, AttemptStart, read_record
+from sweep.plan.manifest import Manifest, read_manifest
 
 SWEEP = (sys.executable, "-m", "sweep")
 VICTIMS = ("runner", "stage", "supervisor")

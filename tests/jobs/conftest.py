@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store import Store
+from jobs.store.paths import Store
 
 
 @pytest.fixture

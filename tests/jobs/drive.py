@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobsError
-from jobs.ledger import Ledger
-from jobs.local import LocalCluster
+from jobs.local.cluster import LocalCluster
+from jobs.local.runner import Runner, StopRequest
 from jobs.local_run import LocalRun
-from jobs.runner import Runner, StopRequest
 from jobs.slots import Slots
-from jobs.store import Store
-from sweep.manifest import read_manifest
+from jobs.store.ledger import Ledger
+from jobs.store.paths import Store
+from sweep.plan.manifest import read_manifest
 from tests.jobs.toy import COUNTING_STAGE, SWEEP
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.endings import Ending
-from jobs.outcomes import Outcome
-from jobs.records import AttemptExit, AttemptStart, FailureClass
-from jobs.store import AttemptPaths, RunPaths
+from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.executions import Ending
+from jobs.store.paths import AttemptPaths, RunPaths
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 
 JOB, BATCH = "12_3", "sw-0123456789ab-pretrain-toy"
 

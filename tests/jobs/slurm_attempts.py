@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.fence import newest
-from jobs.records import AttemptExit
-from jobs.store import AttemptPaths, RunPaths, Store
+from jobs.claims.claims import newest
+from jobs.store.paths import AttemptPaths, RunPaths, Store
+from jobs.store.records import AttemptExit
 from tests.jobs import toy
 
 BATCH = "sw-aaaaaabbbbbb-pretrain-toy"

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.accounting import Usage, executions
-from jobs.endings import LOST, Ending
-from jobs.outcomes import Outcome, read_outcomes
-from jobs.records import FailureClass as F
-from jobs.store import RunPaths, Store
+from jobs.reconcile.attempts import Outcome, read_outcomes
+from jobs.reconcile.executions import LOST, Ending
+from jobs.reconcile.usage import Usage, executions
+from jobs.store.paths import RunPaths, Store
+from jobs.store.records import FailureClass as F
 from tests.jobs.executions import begin, end, ending, outcome, pending_ending
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from jobs.attempt import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN, main
-from jobs.locks import acquire, is_held
-from jobs.records import AttemptExit, AttemptStart, FailureClass, read_record
-from jobs.results_check import check_result
-from jobs.store import RunPaths, Store
+from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN, main
+from jobs.store.flock import acquire, is_held
+from jobs.store.paths import RunPaths, Store
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass, read_record
+from jobs.store.results import check_result
 from tests.jobs import toy
 
 

@@ -5,11 +5,11 @@ import pytest
 from jobs.cluster import ClusterState, Observation
 from jobs.facts import Gatherer, facts_of
 from jobs.job import Job, Resources
-from jobs.ledger import Event, EventKind, Ledger, Wishes
-from jobs.picture import Picture
-from jobs.records import FailureClass
-from jobs.state import State, job_state
-from jobs.store import RunPaths, Store
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State, job_state
+from jobs.store.ledger import Event, EventKind, Ledger, Wishes
+from jobs.store.paths import RunPaths, Store
+from jobs.store.records import FailureClass
 from tests.jobs import executions, toy
 
 

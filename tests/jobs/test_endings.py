@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.attempt import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
+from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
 from jobs.cluster_word import (
     LESS_TELLING,
     NOTHING_DONE,
@@ -19,12 +19,12 @@ from jobs.cluster_word import (
     withdrawn,
     word,
 )
-from jobs.endings import LOST, Ending
-from jobs.failures import EXIT_SAVED
-from jobs.outcomes import Outcome, read_outcomes
-from jobs.records import AttemptExit
-from jobs.records import FailureClass as F
-from jobs.store import RunPaths, Store, write_json
+from jobs.reconcile.attempts import Outcome, read_outcomes
+from jobs.reconcile.executions import LOST, Ending
+from jobs.reconcile.failures import EXIT_SAVED
+from jobs.store.paths import RunPaths, Store, write_json
+from jobs.store.records import AttemptExit
+from jobs.store.records import FailureClass as F
 from tests.jobs.executions import JOB, begin, end, ending, pending_ending
 
 BY_HAND: dict[str, Any] = {"failure": F.CANCELLED, "message": "cancelled by uid 1000"}

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from jobs.accounting import used, wasted
 from jobs.checkpoints import Checkpoint, newest_checkpoint
 from jobs.facts import Gatherer, facts_of
-from jobs.job_file import code_revision
-from jobs.ledger import Wishes
-from jobs.outcomes import read_outcomes, read_tail
 from jobs.processes import boot_id
-from jobs.records import AttemptExit, AttemptStart, FailureClass
-from jobs.results_check import check_result
-from jobs.state import State, job_state
-from jobs.store import RunPaths, Store, write_json
+from jobs.reconcile.attempts import read_outcomes, read_tail
+from jobs.reconcile.state import State, job_state
+from jobs.reconcile.usage import used, wasted
+from jobs.store.job_file import code_revision
+from jobs.store.ledger import Wishes
+from jobs.store.paths import RunPaths, Store, write_json
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass
+from jobs.store.results import check_result
 from tests.jobs import toy
 
 GOOD = {"format": 1, "key": "k", "stage": "pretrain", "files": {"checkpoints/m": 3}}

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.exclusion import HOURS, excluded_nodes, exclusion_limit
 from jobs.node_list import node_names
-from jobs.outcomes import Outcome
-from jobs.records import FailureClass as F
+from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.node_exclusion import HOURS, excluded_nodes, exclusion_limit
+from jobs.store.records import FailureClass as F
 from tests.jobs.executions import ending, outcome
 
 NOW = 1_000.0

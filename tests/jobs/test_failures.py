@@ -2,8 +2,8 @@ import signal
 
 import pytest
 
-from jobs.failures import Evidence, Failure, classify, one_line, traceback_digest
-from jobs.records import FailureClass as F
+from jobs.reconcile.failures import Evidence, Failure, classify, one_line, traceback_digest
+from jobs.store.records import FailureClass as F
 
 TRACEBACK = """step 3
 Traceback (most recent call last):

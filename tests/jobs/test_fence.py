@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.fence import Claim, Holder, age_seconds, claim, claims, newest, read_claim, tidy
-from jobs.guard import FencedError, Guard
+from jobs.claims.claims import Claim, Holder, age_seconds, claim, claims, newest, read_claim, tidy
+from jobs.claims.heartbeat import FencedError, Guard
 from jobs.processes import boot_id
 
 

@@ -1,6 +1,6 @@
-from jobs.ledger import Event, EventKind, Ledger, read_events, wishes
-from jobs.records import FailureClass
-from jobs.store import Store
+from jobs.store.ledger import Event, EventKind, Ledger, read_events, wishes
+from jobs.store.paths import Store
+from jobs.store.records import FailureClass
 
 
 def test_events_come_back_as_written_and_in_order_of_time(store: Store) -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from jobs.errors import NeverFitsError, RunnerBusyError
 from jobs.job import Resources
-from jobs.ledger import Event, EventKind, Ledger
-from jobs.records import FailureClass
-from jobs.runner import Progress, StopRequest
-from jobs.runner_lock import holding_runner_lock
+from jobs.local.runner import Progress, StopRequest
+from jobs.local.runner_lock import holding_runner_lock
+from jobs.reconcile.decide import Submit
+from jobs.reconcile.state import State
 from jobs.slots import Slots
-from jobs.state import State
-from jobs.store import Store
-from jobs.submission import Submit
+from jobs.store.ledger import Event, EventKind, Ledger
+from jobs.store.paths import Store
+from jobs.store.records import FailureClass
 from tests.jobs import toy
 
 

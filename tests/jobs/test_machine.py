@@ -11,8 +11,7 @@ import pytest
 
 from jobs.errors import NeverFitsError
 from jobs.job import Resources
-from jobs.ledger import Event, EventKind, Ledger
-from jobs.locks import acquire, is_held
+from jobs.local.runner_lock import current_holder, holding_runner_lock, observe_runner
 from jobs.processes import (
     ATTEMPT_MARK,
     attempt_members,
@@ -22,10 +21,11 @@ from jobs.processes import (
     signal_attempt,
     supervisor_alive,
 )
-from jobs.records import AttemptStart
-from jobs.runner_lock import current_holder, holding_runner_lock, observe_runner
 from jobs.slots import Lease, Slots, machine_slots, visible_gpus
-from jobs.store import Store
+from jobs.store.flock import acquire, is_held
+from jobs.store.ledger import Event, EventKind, Ledger
+from jobs.store.paths import Store
+from jobs.store.records import AttemptStart
 
 
 def test_a_lock_has_one_holder_and_probing_does_not_take_it(tmp_path: Path) -> None:

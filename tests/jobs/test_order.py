@@ -1,6 +1,6 @@
 from jobs.job import Job
 from jobs.order import depth_first
-from jobs.state import JobStatus, State
+from jobs.reconcile.state import JobStatus, State
 from tests.jobs.toy import small_graph, toy_job
 
 

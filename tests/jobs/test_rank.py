@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jobs.rank import main, reachable
+from jobs.attempt.rank import main, reachable
 from tests.jobs import toy
 
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
@@ -16,7 +16,7 @@ SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)])
 def rank(*program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "MASTER_"))}
     return subprocess.run(
-        [sys.executable, "-m", "jobs.rank", *program],
+        [sys.executable, "-m", "jobs.attempt.rank", *program],
         cwd=toy.ROOT,
         env=bare | variables,
         capture_output=True,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.records import AttemptExit, AttemptStart, FailureClass
 from jobs.requeue import requeue, wants_requeue
-from jobs.store import RunPaths
+from jobs.store.paths import RunPaths
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 
 
 def ended(

@@ -3,11 +3,11 @@ import itertools
 import pytest
 
 from jobs.job import Resources
-from jobs.outcomes import Outcome
-from jobs.records import AttemptExit, AttemptStart
-from jobs.records import FailureClass as F
-from jobs.retries import BUDGETS, UNCOUNTED, Verdict, memory_for, verdict
-from jobs.store import AttemptPaths, Store
+from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.retries import BUDGETS, UNCOUNTED, Verdict, memory_for, verdict
+from jobs.store.paths import AttemptPaths, Store
+from jobs.store.records import AttemptExit, AttemptStart
+from jobs.store.records import FailureClass as F
 from tests.jobs.toy import toy_job
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.attempt_options import build_parser
-from jobs.locks import acquire
+from jobs.attempt.options import build_parser
+from jobs.attempt.stage_process import signal_as_negative, stage_command, stage_environment
 from jobs.ownership import Ownership
-from jobs.records import AttemptStart, FailureClass
-from jobs.stage_process import signal_as_negative, stage_command, stage_environment
-from jobs.store import RunPaths, Store
+from jobs.store.flock import acquire
+from jobs.store.paths import RunPaths, Store
+from jobs.store.records import AttemptStart, FailureClass
 from tests.jobs import toy
 from tests.jobs.slurm_attempts import (
     BATCH,
@@ -121,7 +121,7 @@ def test_several_processes_are_started_by_srun_with_everything_said(
         *("srun", "--export=ALL", f"--nodes={options.nodes}", f"--ntasks={tasks[0]}"),
         *(f"--ntasks-per-node={tasks[1]}", f"--cpus-per-task={cpus}", "--cpu-bind=none"),
         *(["--overcommit"] if "--cpus=2" in asked else []),
-        *("--kill-on-bad-exit=0", "--wait=60", sys.executable, "-m", "jobs.rank"),
+        *("--kill-on-bad-exit=0", "--wait=60", sys.executable, "-m", "jobs.attempt.rank"),
         *("python3", "-m", "stages", "/store/runs/pretrain/only/job.json"),
     ]
 

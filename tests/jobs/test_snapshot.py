@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job_file import code_revision
-from jobs.slurm.snapshot import Snapshot, is_dirty, snapshot
-from jobs.store import Store
+from jobs.slurm.code_snapshot import Snapshot, is_dirty, snapshot
+from jobs.store.job_file import code_revision
+from jobs.store.paths import Store
 from tests.jobs import toy
 
 
@@ -59,7 +59,7 @@ def test_it_holds_sources_with_their_compiled_form_and_nothing_else(store: Store
         (checkout / "jobs" / junk).write_text("junk")
     names = zipfile.ZipFile(snapshot(store, checkout).path).namelist()
     sources = {name for name in names if name.endswith(".py")}
-    assert {"jobs/attempt.py", "jobs/slurm/client.py", "stages/__main__.py", "stages/data/text.py"} <= sources
+    assert {"jobs/attempt/__main__.py", "jobs/slurm/client.py", "stages/__main__.py", "stages/data/text.py"} <= sources
     assert set(names) - sources == {f"{name}c" for name in sources}
     assert not any("#" in name or "__pycache__" in name for name in names)
 
@@ -88,7 +88,7 @@ def test_a_job_runs_the_code_of_its_submission(store: Store, checkout: Path) -> 
 
 def test_modules_come_compiled_out_of_the_archive_wherever_python_starts(store: Store, checkout: Path) -> None:
     pinned = snapshot(store, checkout)
-    code = "import jobs.attempt, stages.files; print(jobs.attempt.__file__); print(stages.files.__file__)"
+    code = "import jobs.attempt.__main__, stages.files; print(jobs.attempt.__main__.__file__); print(stages.files.__file__)"
     done = run_with(pinned.path, "-c", code, cwd=toy.ROOT)
     assert done.stdout.splitlines() == [f"{pinned.path}/jobs/attempt.pyc", f"{pinned.path}/stages/files.pyc"]
 

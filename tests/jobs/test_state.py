@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from jobs.cluster import ClusterState
-from jobs.retries import Verdict
-from jobs.state import Facts, JobStatus, State, graph_status, job_state
+from jobs.reconcile.retries import Verdict
+from jobs.reconcile.state import Facts, JobStatus, State, graph_status, job_state
 from tests.jobs.toy import toy_job
 
 STUCK, QUEUED, RUNNING, UNKNOWN = ClusterState.STUCK, ClusterState.QUEUED, ClusterState.RUNNING, ClusterState.UNKNOWN

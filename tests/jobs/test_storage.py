@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Job
-from jobs.locks import is_held
-from jobs.records import FailureClass
-from jobs.results_check import check_result
-from jobs.state import State
-from jobs.store import Store
+from jobs.reconcile.state import State
+from jobs.store.flock import is_held
+from jobs.store.paths import Store
+from jobs.store.records import FailureClass
+from jobs.store.results import check_result
 from tests.jobs import toy
 
 MAY_MOUNT = os.geteuid() == 0

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store import Store, UnsafeNameError, replacing, safe_name, write_json
+from jobs.store.paths import Store, UnsafeNameError, replacing, safe_name, write_json
 from tests.jobs import toy
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from jobs.store import replacing
+from jobs.store.paths import replacing
 with replacing(Path(sys.argv[1])) as unfinished:
     unfinished.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

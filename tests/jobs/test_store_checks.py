@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import store_checks as checks
 from jobs.checks import Check, Verdict
+from jobs.store import checks
 
 
 def found(root: Path, *, needed: int = 0, shared: bool = False) -> dict[str, Check]:
@@ -32,7 +32,7 @@ def test_a_store_that_cannot_be_written_is_one_problem(tmp_path: Path, monkeypat
     def refuse(**_given: object) -> str:
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr("jobs.store_checks.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("jobs.store.checks.tempfile.mkdtemp", refuse)
     told = found(tmp_path)
     assert list(told) == ["store"]
     assert told["store"].verdict is Verdict.PROBLEM
@@ -67,7 +67,7 @@ def test_clocks_that_differ_are_told(
     ahead: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true_time = time.time
-    monkeypatch.setattr("jobs.store_checks.time.time", lambda: true_time() + ahead)
+    monkeypatch.setattr("jobs.store.checks.time.time", lambda: true_time() + ahead)
     told = checks.clock(tmp_path)
     assert told.verdict.value == verdict
     assert f"differ by {abs(ahead):.0f}." in told.text

@@ -3,8 +3,8 @@ from typing import Any
 
 from jobs.cluster import ClusterState, Observation
 from jobs.graph import ranks, with_ancestors
-from jobs.state import JobStatus, State
-from jobs.submission import Action, Invalidate, Room, Submit, Withdraw, decide
+from jobs.reconcile.decide import Action, Invalidate, Room, Submit, Withdraw, decide
+from jobs.reconcile.state import JobStatus, State
 from tests.jobs.toy import small_graph, toy_job
 
 CHAIN = [toy_job("a"), toy_job("b", "a"), toy_job("c", "b")]

@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from jobs.job import Job
-from jobs.locks import is_held
 from jobs.processes import attempt_members, process_stat
-from jobs.records import AttemptStart, FailureClass
-from jobs.state import State
-from jobs.store import Store
+from jobs.reconcile.state import State
+from jobs.store.flock import is_held
+from jobs.store.paths import Store
+from jobs.store.records import AttemptStart, FailureClass
 from tests.jobs import toy
 
 PATIENCE_SECONDS = 60
@@ -185,7 +185,17 @@ def test_two_runners_race_and_one_says_so(store: Store) -> None:
 def test_two_supervisors_of_one_job_race_and_one_does_nothing(store: Store) -> None:
     job = toy.toy_job("only", step_seconds=0.7)  # longer than a supervisor's patience with the lock
     toy.plan(store, [job])
-    command = [sys.executable, "-m", "jobs.attempt", "--store", str(store.root), "--sweep", toy.SWEEP, "--key", "only"]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.attempt",
+        "--store",
+        str(store.root),
+        "--sweep",
+        toy.SWEEP,
+        "--key",
+        "only",
+    ]
     processes = [
         subprocess.Popen([*command, "--attempt", name, "--", *toy.COUNTING_STAGE], cwd=toy.ROOT, stderr=subprocess.PIPE)
         for name in ("one", "one", "two")

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from jobs.fence import Holder, claim, newest
-from jobs.records import AttemptStart, FailureClass
-from jobs.store import Store
+from jobs.claims.claims import Holder, claim, newest
+from jobs.store.paths import Store
+from jobs.store.records import AttemptStart, FailureClass
 from tests.jobs import toy
 from tests.jobs.slurm_attempts import (
     TAKEOVER_SECONDS,

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from jobs.ledger import Ledger
+from jobs.local.runner import Progress, RunnerEnd, StopRequest
+from jobs.local.runner_lock import observe_runner
 from jobs.local_run import LocalRun
-from jobs.picture import Picture
-from jobs.runner import Progress, RunnerEnd, StopRequest
-from jobs.runner_lock import observe_runner
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State
 from jobs.slots import Slots
-from jobs.state import State
-from jobs.store import RunPaths, Store
-from sweep.manifest import Cell, Chain, Manifest, write_manifest
+from jobs.store.ledger import Ledger
+from jobs.store.paths import RunPaths, Store
+from sweep.plan.manifest import Cell, Chain, Manifest, write_manifest
 
 COUNTING_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("counting_stage.py")))
 SWEEP = "toy"

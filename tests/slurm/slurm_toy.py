@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
+from jobs.reconcile.state import State
 from jobs.slurm.batch_ledger import Notes, read_notes
-from jobs.state import State
-from jobs.store import Store
+from jobs.store.paths import Store
 from sweep.cli import main
-from sweep.manifest import read_manifest, write_manifest
+from sweep.plan.manifest import read_manifest, write_manifest
 from sweep.results.evidence import gather
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
@@ -28,7 +28,7 @@ from tests.slurm.lab import Lab, LabError
 from tests.slurm.lab.processes import wait_for
 
 PATIENCE = "call=20 submit=20 doubt=8 absent=4 late=120 look_again=1 cache=0 pace=0"
-"""Long enough for this cluster on a busy machine (jobs/slurm/patience.py)."""
+"""Long enough for this cluster on a busy machine (jobs/slurm/timeouts.py)."""
 NOOP_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("noop_stage.py")))
 
 

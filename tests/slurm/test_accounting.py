@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs import accounting
 from jobs.job import Job, Resources
+from jobs.reconcile import usage
 from sweep.results.write import Tables, write_tables
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
@@ -142,7 +142,7 @@ def assert_trunk_is_charged_once(tables: Tables) -> None:
 def test_an_outage_of_the_controller_that_makes_a_row_longer_is_flagged(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accounting, "OVERSTATED_SECONDS", 3.0)
+    monkeypatch.setattr(usage, "OVERSTATED_SECONDS", 3.0)
     toys = ToySweep(
         slurm, tmp_path, [toy.toy_job("k", resources=GPUS, steps=10, step_seconds=0.2)], monkeypatch,
         stage=FIRST_RANK_STAGE,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.store import Store
+from jobs.store.paths import Store
 from tests.jobs.toy import results, submit
 from tests.slurm.chaos.campaign import FAULTS, Deck, Plan, campaign
 from tests.slurm.chaos.checks import writer_problems

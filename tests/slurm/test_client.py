@@ -11,8 +11,8 @@ from jobs.cluster import ClusterState
 from jobs.slurm.batch import KnownBatch, new_name
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient
 from jobs.slurm.observe import Seen, observe
-from jobs.slurm.patience import Patience
 from jobs.slurm.rows import AccountRow
+from jobs.slurm.timeouts import Patience
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for
 

@@ -14,8 +14,8 @@ import pytest
 from jobs.job import Job, Resources
 from jobs.slurm.client import Refusal, Sent, SlurmClient
 from jobs.slurm.fit import misfit
-from jobs.slurm.lanes import lane_names, measure_room
-from jobs.slurm.options import sbatch_options
+from jobs.slurm.limits import lane_names, measure_room
+from jobs.slurm.sbatch_options import sbatch_options
 from jobs.slurm.site import Site, read_site
 from sweep.cli import main
 from tests.jobs.toy import toy_job

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store import Store
-from stages.checkpoint import read_checkpoint
-from sweep.manifest import read_manifest
+from jobs.store.paths import Store
+from stages.checkpoint.files import read_checkpoint
+from sweep.plan.manifest import read_manifest
 from tests.end_to_end.campaign import differences, prepare
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for

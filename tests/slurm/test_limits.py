@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-import sweep.slurm_submission
+import sweep.submit.slurm
 from jobs.job import Job, Resources
+from jobs.reconcile.state import State
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.site import Site, read_site
-from jobs.state import State
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.sbatch_wrapper import wrap_sbatch
@@ -96,7 +96,7 @@ def limit_set_too_late(slurm: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=3")
         return site
 
-    monkeypatch.setattr(sweep.slurm_submission, "read_site", lower)
+    monkeypatch.setattr(sweep.submit.slurm, "read_site", lower)
     yield
     change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=-1")
 

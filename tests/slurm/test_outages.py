@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.state import State
+from jobs.reconcile.state import State
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Resources
-from jobs.state import State
+from jobs.reconcile.state import State
 from sweep.results.evidence import gather
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.state import State
+from jobs.reconcile.state import State
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.slurm_toy import ToySweep, drain, resume

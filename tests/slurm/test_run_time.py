@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from jobs.fence import Holder, claim, newest
+from jobs.attempt.rank import reachable
+from jobs.claims.claims import Holder, claim, newest
 from jobs.job import Job, Resources
-from jobs.outcomes import Outcome, read_outcomes
 from jobs.processes import attempt_members
-from jobs.rank import reachable
-from jobs.records import FailureClass
-from jobs.results_check import check_result
+from jobs.reconcile.attempts import Outcome, read_outcomes
 from jobs.slurm.batch import Batch, new_name
+from jobs.slurm.code_snapshot import snapshot
 from jobs.slurm.script import Launch, batch_script, log_pattern, sbatch_arguments
-from jobs.slurm.snapshot import snapshot
-from jobs.store import RunPaths, Store
+from jobs.store.paths import RunPaths, Store
+from jobs.store.records import FailureClass
+from jobs.store.results import check_result
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.patience import Patience
-from jobs.state import State
+from jobs.reconcile.state import State
+from jobs.slurm.timeouts import Patience
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.late_accounting import late_accounting

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Estimate, Job, Resources
-from jobs.state import State
-from jobs.store import Store
+from jobs.reconcile.state import State
+from jobs.store.paths import Store
 from tests.jobs import toy
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for

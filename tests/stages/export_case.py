@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from stages.checkpoint import save_checkpoint
+from stages.checkpoint.files import save_checkpoint
 from stages.config import LanguageModel, Vision
 from stages.export.request import Facts, Request
-from stages.vision import build_encoder_module
-from stages.vlm import VLM
+from stages.models.vlm import VLM
+from stages.vision.encoders import build_encoder_module
 
 NORMED = LanguageModel(d_model=32, layers=2, heads=2, vocabulary=96)
 PATCHES = Vision(encoder="patches-16-64", projector="fused-gelu-mlp", transform="letterbox")

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint import newest_checkpoint, read_checkpoint, result_checkpoint, step_folders
+from stages.checkpoint.files import newest_checkpoint, read_checkpoint, result_checkpoint, step_folders
 from stages.job_file import JobFile
 from tests.stages.training_case import image_config, make_world, result_of, same_bits, start
 

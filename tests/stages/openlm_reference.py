@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.data.packing import MicroBatch
-from stages.matmul import choose_matmul
-from stages.optimizer import AdamW
-from stages.vlm import VLM
+from stages.data.collate import MicroBatch
+from stages.models.linear import choose_matmul
+from stages.models.vlm import VLM
+from stages.training.optimizer import AdamW
 from tests.stages.openlm_checkout import SEED, Case
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from stages.checkpoint import save_checkpoint
+from stages.checkpoint.files import save_checkpoint
 from stages.config import FinetuneConfig, LanguageModel, Vision
 from stages.engines.prismatic_checks import TRIGGERS
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.vlm import VLM
+from stages.models.vlm import VLM
 from tests.stages.training_case import (
     World,
     finetune_config,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.evaluation.vision_tasks.pope import SPLITS
-from stages.evaluation.vision_tasks.refcoco import SPLIT_BY
+from stages.evaluation.benchmarks.pope import SPLITS
+from stages.evaluation.benchmarks.refcoco import SPLIT_BY
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import random
 
-from stages.evaluation.vision_tasks.pope import SPLITS
-from stages.evaluation.vision_tasks.refcoco import SPLIT_BY
+from stages.evaluation.benchmarks.pope import SPLITS
+from stages.evaluation.benchmarks.refcoco import SPLIT_BY
 from tests.stages.published_files import Item
 
 LINE = """

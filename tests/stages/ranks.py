@@ -79,9 +79,9 @@ def free_port() -> int:
 def serve() -> None:
     """Forks ranks until standard input ends."""
 
-    import stages.evaluate
-    import stages.finetune
-    import stages.pretrain  # noqa: F401 - what the ranks need is loaded once, here
+    import stages.evaluation.run
+    import stages.training.finetune
+    import stages.training.pretrain  # noqa: F401 - what the ranks need is loaded once, here
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -114,7 +114,7 @@ def fork_rank(request: dict[str, Any], rank: int) -> int:
 
 def note_what_is_taken(path: Path) -> None:
     """Writes a line for each finished step: its number, and the tokens of the rank's sequences."""
-    from stages.training import Training
+    from stages.training.loop import Training
 
     gradients, train_step = Training.gradients, Training.train_step
     rows: list[list[int]] = []

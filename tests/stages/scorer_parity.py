@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.config import Task
-from stages.evaluation.rules import RULES
+from stages.evaluation.benchmarks.registry import FAMILIES
+from stages.evaluation.metrics import RULES
 from stages.evaluation.vision_score import score_answers
 from stages.evaluation.vision_task import read_vision_task
-from stages.evaluation.vision_tasks.registry import FAMILIES
 from tests.stages.published_files import Item, write_family
 from tests.stages.random_answers import random_case
 from tests.stages.vlm_evaluation import SCORERS, each_value, official_metrics

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from stages.checkpoint import save_checkpoint
+from stages.checkpoint.files import save_checkpoint
 from stages.config import LanguageModel, Vision
-from stages.demo.corpus import VOCABULARY
-from stages.vlm import VLM
+from stages.demo.text import VOCABULARY
+from stages.models.vlm import VLM
 
 SMALL_MODEL = LanguageModel(d_model=32, layers=2, heads=2, vocabulary=VOCABULARY)
 PATCHES = Vision(encoder="patches-16-64")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.feature_store import FeatureStore
+from stages.vision.feature_store import FeatureStore
 
 SHAPE = (4, 8)
 

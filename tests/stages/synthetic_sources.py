@@ -7,9 +7,9 @@ import numpy as np
 
 from stages.data.builder import Built, Place
 from stages.data.order import mix
-from stages.data.picture_tmp import Picture
 from stages.data.progress import SequenceCounts
 from stages.data.sample import BadSampleError, Document
+from stages.vision.image_input import Picture
 
 CONTEXT = 64
 IMAGE_TOKENS = 4

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from stages.config import Task
+from stages.distributed import World
 from stages.evaluation import vision
 from stages.evaluation.answer_log import AnswerLog
-from stages.evaluation.question import Question, VisionTask
+from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.score import Score
 from stages.evaluation.vision import score_vision_task
 from stages.evaluation.vision_score import score_answers
 from stages.evaluation.vision_task import read_vision_task
 from stages.stop import StopFlag
-from stages.world import World
 from tests.stages.published_files import Item, write_family
 from tests.stages.thread_ranks import on_threads
 

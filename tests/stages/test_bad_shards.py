@@ -20,10 +20,10 @@ from stages.data.mixture import Mixture
 from stages.data.sample import BadSampleError
 from stages.data.tar_index import index_tar
 from stages.data.text import TokenShards
-from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
-from stages.transforms import ImageTransform
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 from tests.stages.training_case import CONTEXT, png, write_captions, write_tar, write_text, write_tokenizer
 
 GOOD = json.dumps(list(range(CONTEXT + 1))).encode()

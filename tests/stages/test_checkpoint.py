@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.checkpoint import newest_checkpoint, read_checkpoint, remove_old_checkpoints, save_checkpoint
+from stages.checkpoint.files import newest_checkpoint, read_checkpoint, remove_old_checkpoints, save_checkpoint
 from stages.checkpoint_writer import CheckpointWriter
 from stages.errors import StorageError
-from stages.parallel import host_copy
+from stages.training.parallel import host_copy
 
 WEIGHTS = {"a": torch.arange(1000.0), "b": torch.ones(3, 4)}
 
@@ -112,7 +112,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from stages.checkpoint import newest_checkpoint, save_checkpoint
+from stages.checkpoint.files import newest_checkpoint, save_checkpoint
 from stages.errors import StorageError
 
 folder = Path(sys.argv[1])
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> N
     full = Path("/dev/full")
     if not full.exists():
         pytest.fail("this test needs /dev/full")
-    from stages.metrics import MetricsLog
+    from stages.training.metrics import MetricsLog
 
     with pytest.raises(StorageError, match="No space left on device"):
         MetricsLog(full).write({"step": 1})

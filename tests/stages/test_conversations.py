@@ -9,7 +9,7 @@ import pytest
 from stages.data.conversations import Conversations
 from stages.data.images import PictureReader
 from stages.data.sample import BadSampleError
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from tests.stages.training_case import (
     COLOURS,

@@ -18,13 +18,13 @@ import torch
 
 from stages.data.batches import MixtureBatches
 from stages.data.builder import Place
+from stages.data.collate import Batch
 from stages.data.mixture import Mixture
-from stages.data.packing import Batch
-from stages.data.picture_tmp import Picture
 from stages.data.sample import Document, Source
 from stages.data.workers import Workers, worker_count
+from stages.distributed import ALONE, Numbers, Peers
 from stages.errors import DataError
-from stages.world import ALONE, Numbers, Peers
+from stages.vision.image_input import Picture
 from tests.stages.synthetic_sources import CONTEXT, Nothing, Pairs, Texts
 from tests.stages.training_case import final_weights, image_config, make_world, result_of, same_bits
 

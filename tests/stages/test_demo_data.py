@@ -15,13 +15,13 @@ from stages.config import Task
 from stages.data.captions import field_captions
 from stages.data.conversations import Conversations
 from stages.data.prompts import PLAIN
-from stages.data.tar_shards import TarShards
+from stages.data.shards import TarShards
 from stages.data.text import TokenShards
-from stages.data.text_tokenizer import TextTokenizer
-from stages.demo import corpus
+from stages.data.tokenizer import TextTokenizer
+from stages.demo import text as demo_text
 from stages.demo.prepare import prepare
 from stages.demo.prose import Document, documents
-from stages.demo.world import HELD_OUT
+from stages.demo.scenes import HELD_OUT
 from stages.errors import DataError
 from stages.evaluation.text_task import read_text_task
 from stages.evaluation.vision_task import read_vision_task
@@ -113,13 +113,13 @@ def asked_kind(text: str) -> str:
 
 
 def test_the_training_readers_read_it(small_demo: Path) -> None:
-    tokenizer = TextTokenizer(small_demo / "tokenizer.json", corpus.VOCABULARY)
-    text = TokenShards("text", small_demo / "text", context=corpus.CONTEXT, vocabulary=corpus.VOCABULARY, seed=0)
+    tokenizer = TextTokenizer(small_demo / "tokenizer.json", demo_text.VOCABULARY)
+    text = TokenShards("text", small_demo / "text", context=demo_text.CONTEXT, vocabulary=demo_text.VOCABULARY, seed=0)
     document = text.document(0, 0)
     assert document is not None
     first: list[int] = list(document.tokens)
     assert text.size > 1_000
-    assert len(first) == corpus.CONTEXT + 1
+    assert len(first) == demo_text.CONTEXT + 1
     assert len(re.findall(r"[a-z]{2,}", tokenizer.decode(first))) > 30
     captions = TarShards(small_demo / "captions")
     assert captions.size == SMALL.captioned_images
@@ -129,12 +129,12 @@ def test_the_training_readers_read_it(small_demo: Path) -> None:
         assert regenerated == plain != raw
         assert sample.read("png").startswith(b"\x89PNG")
     path = small_demo / "conversations"
-    talks = Conversations("talks", path, tokenizer=tokenizer, images=None, max_length=corpus.CONTEXT)
+    talks = Conversations("talks", path, tokenizer=tokenizer, images=None, max_length=demo_text.CONTEXT)
     assert (talks.size, talks.malformed) == (SMALL.conversation_images, [])
 
 
 def test_words_of_the_answers_are_single_tokens(small_demo: Path) -> None:
-    tokenizer = TextTokenizer(small_demo / "tokenizer.json", corpus.VOCABULARY)
+    tokenizer = TextTokenizer(small_demo / "tokenizer.json", demo_text.VOCABULARY)
     answers = {row["answers"][0] for row in rows(small_demo / "tasks" / "shapes_val.jsonl")}
     lengths = [len(tokenizer.encode(PLAIN.format_answer(answer))) for answer in answers]
     assert sum(lengths) / len(lengths) < 1.5
@@ -147,7 +147,7 @@ def found() -> list[Document]:
 
 
 def test_training_and_held_out_text_share_no_paragraph(found: list[Document]) -> None:
-    held_out = [document for document in found if corpus.held_out(document)]
+    held_out = [document for document in found if demo_text.held_out(document)]
     assert 0.03 < len(held_out) / len(found) < 0.10
     paragraphs = Counter(text for document in found for text in document.paragraphs)
     assert max(paragraphs.values()) == 1

@@ -7,7 +7,7 @@ import pytest
 
 from stages.demo.draw import BACKGROUND_COLOURS, SHAPE_COLOURS, SIZE, draw_scene, png_bytes
 from stages.demo.language import KINDS, dense_caption, question, raw_caption
-from stages.demo.world import BACKGROUNDS, COLOURS, HELD_OUT, NUMBERS, SHAPES, Group, Scene, Split, random_scene
+from stages.demo.scenes import BACKGROUNDS, COLOURS, HELD_OUT, NUMBERS, SHAPES, Group, Scene, Split, random_scene
 
 SCENES = 4_000
 

@@ -5,11 +5,11 @@ from dataclasses import fields
 import pytest
 import torch
 
-from stages.data.packing import MicroBatch, collate
-from stages.data.picture_tmp import Picture
+from stages.data.collate import MicroBatch, collate
+from stages.data.packing import join
 from stages.data.sample import Document
-from stages.data.sequence import join
 from stages.device import micro_batch_tokens
+from stages.vision.image_input import Picture
 
 META = torch.device("meta")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint import newest_checkpoint, result_checkpoint
+from stages.checkpoint.files import newest_checkpoint, result_checkpoint
 from stages.job_file import JobFile
 from tests.stages.ranks import Ranks, RankServer, taken_by
 from tests.stages.training_case import (

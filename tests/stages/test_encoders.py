@@ -1,6 +1,6 @@
 import pytest
 
-from stages.encoders import ENCODERS, UnknownEncoderError, encoder_spec
+from stages.vision.specs import ENCODERS, UnknownEncoderError, encoder_spec
 
 
 @pytest.mark.parametrize(

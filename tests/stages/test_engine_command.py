@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages.__main__ import run as run_stage
-from stages.checkpoint import load_model, newest_checkpoint
+from stages.checkpoint.files import load_model, newest_checkpoint
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import JobFile
 from stages.registry import stage_of

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint import load_model
+from stages.checkpoint.files import load_model
 from stages.data.prompts import TEMPLATES
-from stages.engines import prismatic_start
+from stages.engines.prismatic import start_program
 from stages.engines.prismatic_checks import LOOK, MODULES, check_installation
 from stages.errors import ConfigError, StageError
 from stages.job_file import EngineSettings, JobFile
@@ -107,7 +107,7 @@ def test_prismatic_is_given_the_parents_weights(world: World) -> None:
     projector = torch.load(folder / "projector.pt", weights_only=True)["model"]["projector"]
     parent = load_model(given.parents[0].run).vlm.weights()
     assert same_bits({**language, **projector}, parent)
-    assert (folder / "start.py").read_bytes() == Path(prismatic_start.__file__).read_bytes()
+    assert (folder / "start.py").read_bytes() == Path(start_program.__file__).read_bytes()
 
 
 @pytest.mark.parametrize(

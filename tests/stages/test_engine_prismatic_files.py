@@ -13,16 +13,16 @@ from tokenizers import Tokenizer, models
 from stages.config import LanguageModel, Vision
 from stages.data.conversations import ConversationReader, check_record
 from stages.data.prompts import TEMPLATES
-from stages.data.text_tokenizer import TextTokenizer
-from stages.engines import prismatic_start
+from stages.data.tokenizer import TextTokenizer
 from stages.engines.limits import engine_problem, model_problem
+from stages.engines.prismatic import start_program
+from stages.engines.prismatic.data import write_conversations
+from stages.engines.prismatic.options import config_file, start_file
+from stages.engines.prismatic.weights import read_made, reordered, write_parent
 from stages.engines.prismatic_checks import check_words
-from stages.engines.prismatic_data import write_conversations
-from stages.engines.prismatic_options import config_file, start_file
-from stages.engines.prismatic_weights import read_made, reordered, write_parent
 from stages.errors import ConfigError, DataError
-from stages.openlm import OpenLM
-from stages.vlm import VLM
+from stages.models.openlm import OpenLM
+from stages.models.vlm import VLM
 from tests.stages.prismatic_case import (
     ENGINE,
     MODEL,
@@ -166,8 +166,8 @@ def test_prismatic_is_given_our_tokens(tmp_path: Path, monkeypatch: pytest.Monke
         start_of_text=ours.start_of_text[0] if start else None,
     )  # fmt: skip
     theirs, prompt = (
-        prismatic_start.tokenizer_class()(settings, 800),
-        prismatic_start.prompt_class(settings)("prismatic"),
+        start_program.tokenizer_class()(settings, 800),
+        start_program.prompt_class(settings)("prismatic"),
     )
     record = conversation(1)
     record["conversations"][1]["value"] = "green, not a <s>"
@@ -204,7 +204,7 @@ def test_the_loss_there_is_ours_of_the_same_tokens(
     language = tmp_path / "language.pt"
     write_parent(vlm.weights(), Vision.model_validate(VISION), projector=tmp_path / "p.pt", language_model=language)
     settings = {"shape": {"dim": 32, "vocab_size": 400}, "language_model": str(language), "start_of_text": start}
-    theirs = prismatic_start.language_model_class(settings)()
+    theirs = start_program.language_model_class(settings)()
     image, text = vlm.project(torch.randn(1, 729, 1152)), torch.tensor([[7, 8, 9, 10]])
     first = theirs.model.tok_embeddings(torch.tensor([[start or 399]]))
     labels = torch.tensor([[-100] * (1 + 729 + 2) + [9, 10]])

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.engines.vla_foundry.weights import Names
 from stages.engines.vla_foundry_checks import MODULES, check_installation
-from stages.engines.vla_foundry_weights import Names
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
 from stages.openlm_files import read_pickle

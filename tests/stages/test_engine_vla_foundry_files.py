@@ -14,15 +14,15 @@ import torch
 from tokenizers import Tokenizer
 
 from stages.data.captions import Captions
+from stages.data.collate import collate
 from stages.data.images import PictureReader
-from stages.data.packing import collate
-from stages.data.sequence import join
-from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
+from stages.data.packing import join
+from stages.data.tokenizer import TextTokenizer
 from stages.engines.limits import engine_problem
-from stages.engines.vla_foundry_data import check_text, open_folder, windows_of, write_windows
+from stages.engines.vla_foundry.data import check_text, open_folder, windows_of, write_windows
+from stages.engines.vla_foundry.options import options
+from stages.engines.vla_foundry.weights import Names
 from stages.engines.vla_foundry_encoder import from_timm, timm_config, to_timm
-from stages.engines.vla_foundry_options import options
 from stages.engines.vla_foundry_processor import (
     IMAGE,
     PADDING,
@@ -32,9 +32,9 @@ from stages.engines.vla_foundry_processor import (
     tokenizer_config,
     write_processor,
 )
-from stages.engines.vla_foundry_weights import Names
 from stages.errors import ConfigError, DataError
-from stages.transforms import ImageTransform
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 from tests.stages import vla_foundry_case as case
 from tests.stages.training_case import CONTEXT, document_of, same_bits, write_tar, write_text, write_tokenizer
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from stages.data.mixture import Mixture
-from stages.data.picture_tmp import Picture
 from stages.data.sample import Document
-from sweep.estimate import SourceUse, images_in
+from stages.vision.image_input import Picture
+from sweep.cost.estimate import SourceUse, images_in
 
 CONTEXT, LANES, BATCHES = 100, 8, 60
 IMAGE_TOKENS = 24

@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint import load_model
+from stages.checkpoint.files import load_model
 from stages.config import Task
 from stages.data.images import PictureReader
 from stages.data.prompts import PLAIN
-from stages.data.text_tokenizer import TextTokenizer
-from stages.demo.corpus import VOCABULARY
-from stages.encoders import encoder_spec
+from stages.data.tokenizer import TextTokenizer
+from stages.demo.text import VOCABULARY
 from stages.errors import ConfigError, DamagedInputError, DataError
-from stages.evaluate import run
-from stages.evaluation.question import VisionTask
+from stages.evaluation.questions import VisionTask
+from stages.evaluation.run import run
 from stages.evaluation.subject import Subject
 from stages.evaluation.vision import answer
 from stages.evaluation.vision_score import score_answers
 from stages.evaluation.vision_task import read_vision_task
-from stages.eyes import Eyes
 from stages.job_file import read_job
 from stages.stop import StopFlag
-from stages.transforms import ImageTransform
-from stages.vision import load_encoder_module
+from stages.vision.encoders import load_encoder_module
+from stages.vision.feature_extractor import Eyes
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 from tests.stages.small_model import PATCHES, make_small_run, write_job
 
 CONFIG: dict[str, Any] = {

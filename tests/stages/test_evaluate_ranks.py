@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stages.evaluate import run
+from stages.evaluation.run import run
 from stages.job_file import JobFile, read_job
 from stages.stop import StopFlag
 from tests.stages.ranks import RankServer

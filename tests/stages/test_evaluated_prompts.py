@@ -6,23 +6,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.checkpoint import build_model, read_checkpoint, save_checkpoint
+from stages.checkpoint.files import build_model, read_checkpoint, save_checkpoint
 from stages.config import EvaluateConfig, LanguageModel, Tokenizer
 from stages.data.conversations import ConversationReader, check_record
 from stages.data.images import PictureReader
 from stages.data.prompts import TEMPLATES
-from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
-from stages.evaluate import make_subject
-from stages.evaluation.question import Question, VisionTask
+from stages.data.tokenizer import TextTokenizer
+from stages.distributed import World
+from stages.evaluation.questions import Question, VisionTask
+from stages.evaluation.run import make_subject
 from stages.evaluation.subject import Subject
 from stages.evaluation.vision import answer
-from stages.eyes import Eyes
 from stages.job_file import read_job
-from stages.transforms import ImageTransform
-from stages.vision import load_encoder_module
-from stages.vlm import VLM
-from stages.world import World
+from stages.models.vlm import VLM
+from stages.vision.encoders import load_encoder_module
+from stages.vision.feature_extractor import Eyes
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 from tests.stages.small_model import PATCHES, write_job
 from tests.stages.tokenizer_kinds import KINDS
 from tests.stages.training_case import png

@@ -12,17 +12,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stages.checkpoint import MODEL
+from stages.checkpoint.files import MODEL
 from stages.config import Vision
 from stages.export.architecture import exported_tensors, transformers_config
 from stages.export.images import ImagePrefix
 from stages.export.run import export
 from stages.export.weights import in_shards, write_weights
-from stages.generation import greedy
-from stages.openlm import OpenLM
-from stages.transforms import ImageTransform
-from stages.vision import load_encoder_module
-from stages.vlm import VLM
+from stages.models.generation import greedy
+from stages.models.openlm import OpenLM
+from stages.models.vlm import VLM
+from stages.vision.encoders import load_encoder_module
+from stages.vision.transforms import ImageTransform
 from tests.stages.export_case import NORMED, PATCHES, make_run, picture, request_for
 
 CASES = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stages.checkpoint import MODEL
+from stages.checkpoint.files import MODEL
 from stages.data.prompts import PLAIN, TEMPLATES
 from stages.errors import ConfigError, DamagedInputError, StageError
 from stages.export.chat import chat_template

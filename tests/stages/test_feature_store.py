@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages import feature_store
 from stages.config import Vision
 from stages.data.images import open_pictures
-from stages.data.picture_tmp import Picture
-from stages.encoders import encoder_spec
-from stages.eyes import Eyes, load_eyes
-from stages.feature_store import FeatureStore, main, open_feature_store
+from stages.vision import feature_store
+from stages.vision.feature_extractor import Eyes, load_eyes
+from stages.vision.feature_store import FeatureStore, main, open_feature_store
+from stages.vision.image_input import Picture
+from stages.vision.specs import encoder_spec
 from tests.stages.encoder_case import SIGLIP, save, siglip_model
 from tests.stages.store_writer import digest, features, filled, store_in
 from tests.stages.training_case import World, png, text_config

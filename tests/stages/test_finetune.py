@@ -3,15 +3,15 @@ import json
 import pytest
 import torch
 
-from stages.checkpoint import load_model, newest_checkpoint
+from stages.checkpoint.files import load_model, newest_checkpoint
 from stages.config import EvaluateConfig, FinetuneConfig
 from stages.data.prompts import PLAIN, TEMPLATES, template_of
+from stages.distributed import World as OneProcess
 from stages.errors import ConfigError, DamagedInputError, DataError
-from stages.evaluate import make_subject
-from stages.finetune import epochs_schedule
+from stages.evaluation.run import make_subject
 from stages.job_file import JobFile
 from stages.stop import StopFlag
-from stages.world import World as OneProcess
+from stages.training.finetune import epochs_schedule
 from tests.stages.test_pretrain import StopAfter
 from tests.stages.tokenizer_kinds import unigram
 from tests.stages.training_case import (

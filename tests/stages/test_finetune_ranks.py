@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from stages.checkpoint import newest_checkpoint, result_checkpoint
+from stages.checkpoint.files import newest_checkpoint, result_checkpoint
 from stages.job_file import JobFile, read_job
 from tests.stages.kills import wait_for_progress
 from tests.stages.ranks import RankServer

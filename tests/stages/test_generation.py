@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from stages.config import LanguageModel, Vision
-from stages.generation import greedy
+from stages.distributed import World
 from stages.key_values import KeyValueCache
-from stages.likelihood import log_likelihoods
-from stages.matmul import choose_matmul, onednn_is_there, pack_weights
-from stages.vlm import VLM
-from stages.world import World
+from stages.models.generation import greedy
+from stages.models.likelihood import log_likelihoods
+from stages.models.linear import choose_matmul, onednn_is_there, pack_weights
+from stages.models.vlm import VLM
 from tests.stages.thread_ranks import on_threads
 
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [1], [3, 3, 3, 3], [9, 8]]

@@ -9,11 +9,11 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from stages.config import LanguageModel as Shape
-from stages.data.text_tokenizer import TextTokenizer
-from stages.demo.corpus import VOCABULARY
+from stages.data.tokenizer import TextTokenizer
+from stages.demo.text import VOCABULARY
 from stages.evaluation.subject import Subject
 from stages.evaluation.text import offline
-from stages.vlm import VLM
+from stages.models.vlm import VLM
 from tests.stages.transformers_model import fast_tokenizer, stablelm
 
 CONTEXT, END = 64, "<|endoftext|>"

@@ -10,13 +10,13 @@ import yaml
 
 from stages.config import LanguageModel as Shape
 from stages.config import Task
-from stages.data.text_tokenizer import TextTokenizer
-from stages.demo.corpus import VOCABULARY
+from stages.data.tokenizer import TextTokenizer
+from stages.demo.text import VOCABULARY
 from stages.errors import DataError
 from stages.evaluation.subject import Subject
 from stages.evaluation.text import offline, score_text_task
 from stages.evaluation.text_task import TextTask, read_text_task
-from stages.vlm import VLM
+from stages.models.vlm import VLM
 
 CONTEXT = 48
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import likelihood
 from stages.config import LanguageModel, Vision
-from stages.likelihood import Likelihood, Request, log_likelihoods, rows_of
-from stages.vlm import VLM
+from stages.models import likelihood
+from stages.models.likelihood import Likelihood, Request, log_likelihoods, rows_of
+from stages.models.vlm import VLM
 
 torch.manual_seed(0)
 VLM_60 = VLM(LanguageModel(d_model=48, layers=2, heads=4, vocabulary=60), Vision(encoder="patches-16-32")).eval()

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.data.conversations import Conversations
-from stages.data.picture_tmp import Picture
+from stages.data.packing import join
 from stages.data.prompts import TEMPLATES
 from stages.data.sample import NO_LOSS, BadSampleError
-from stages.data.sequence import join
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.data.tokenizer_checks import check_tokenizer
 from stages.errors import DataError
+from stages.vision.image_input import Picture
 from tests.stages.tokenizer_kinds import KINDS
 
 IMAGE_TOKENS = 4

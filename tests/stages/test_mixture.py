@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from stages.data.mixture import Mixture
+from stages.data.packing import PackedSequence
 from stages.data.sample import NO_LOSS, Source
-from stages.data.sequence import PackedSequence
 from stages.errors import DataError
 from tests.stages.synthetic_sources import CONTEXT, Pairs, Texts
 

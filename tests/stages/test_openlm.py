@@ -6,10 +6,10 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.config import LanguageModel, Optimizer
 from stages.key_values import KeyValueCache
-from stages.loss import token_loss
-from stages.openlm import OpenLM
-from stages.optimizer import AdamW
+from stages.models.loss import token_loss
+from stages.models.openlm import OpenLM
 from stages.rotary import rotary_table, rotate
+from stages.training.optimizer import AdamW
 
 SMALL = LanguageModel(d_model=48, layers=3, heads=4, vocabulary=100)
 

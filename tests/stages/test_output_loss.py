@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel
-from stages.loss import output_loss, token_loss
-from stages.matmul import Linear, Matmul, choose_matmul, onednn_is_there
-from stages.openlm import OpenLM
+from stages.models.linear import Linear, Matmul, choose_matmul, onednn_is_there
+from stages.models.loss import output_loss, token_loss
+from stages.models.openlm import OpenLM
 
 Figures = tuple[Tensor, Tensor, Tensor, Tensor]
 

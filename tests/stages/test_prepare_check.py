@@ -18,13 +18,13 @@ from stages.data.captions import Captions
 from stages.data.images import PictureReader
 from stages.data.sample import BadSampleError, Source
 from stages.data.text import TokenShards
-from stages.data.text_tokenizer import TextTokenizer
-from stages.encoders import encoder_spec
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.check import check_data_sets
 from stages.prepare.check_request import CheckRequest, read_requests
 from stages.prepare.findings import Action, Findings
-from stages.transforms import ImageTransform
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 from tests.stages.training_case import CONTEXT, conversation, make_world, png, write_tar, write_text
 
 ENCODER = "patches-16-32"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from stages.errors import DataError
-from stages.prepare import text as text_module
+from stages.prepare import tokenize as text_module
 from stages.prepare.inputs import find_inputs
 from stages.prepare.recipe import Recipe
 from tests.stages.text_inputs import DOCUMENTS, contents, lines_of, make, write_inputs, write_lines

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.data.text import TokenShards
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.encoding import encode_documents, parts_of
 from tests.stages.text_inputs import (

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint import load_model, newest_checkpoint, read_checkpoint, result_checkpoint
+from stages.checkpoint.files import load_model, newest_checkpoint, read_checkpoint, result_checkpoint
 from stages.config import PretrainConfig
+from stages.distributed import World as Processes
 from stages.errors import ConfigError, DamagedInputError, DataError, DivergedError
 from stages.flops import step_flops
 from stages.job_file import JobFile
-from stages.pretrain import build_batches
 from stages.stop import StopFlag
-from stages.training import Training
-from stages.world import World as Processes
+from stages.training.loop import Training
+from stages.training.pretrain import build_batches
 from tests.stages.training_case import (
     CONTEXT,
     MODEL,

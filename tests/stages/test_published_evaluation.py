@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from stages.evaluate import run
 from stages.evaluation import vision
-from stages.evaluation.vision_tasks.registry import FAMILIES
+from stages.evaluation.benchmarks.registry import FAMILIES
+from stages.evaluation.run import run
 from stages.job_file import JobFile, read_job
 from stages.stop import StopFlag
 from tests.stages.published_files import Item, write_family

@@ -10,11 +10,11 @@ import pytest
 
 from stages.config import Task
 from stages.errors import DataError
-from stages.evaluation.question import Question
+from stages.evaluation.benchmarks.registry import FAMILIES
+from stages.evaluation.questions import Question
 from stages.evaluation.subset import subset
 from stages.evaluation.vision_score import score_answers
 from stages.evaluation.vision_task import read_vision_task
-from stages.evaluation.vision_tasks.registry import FAMILIES
 from tests.stages.published_files import WRITERS, Item, write_family
 from tests.stages.random_answers import KINDS
 

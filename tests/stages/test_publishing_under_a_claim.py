@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stages.__main__ import main, run
-from stages.checkpoint import save_checkpoint, step_folders
+from stages.checkpoint.files import save_checkpoint, step_folders
 from stages.files import FencedError, write_json
 from stages.stop import StopFlag
 from tests.stages.training_case import make_world, text_config

@@ -17,10 +17,10 @@ from typing import ClassVar
 import fsspec  # type: ignore[import-untyped]
 import pytest
 
-from stages.data import remote_shards
-from stages.data.remote_shards import RemoteFolder, cache_folder
+from stages.data import remote as remote_shards
+from stages.data.remote import RemoteFolder, cache_folder
 from stages.data.remote_store import check_address
-from stages.data.tar_shards import TarShards
+from stages.data.shards import TarShards
 from stages.data.text import TokenShards
 from stages.errors import DataError
 from tests.stages.training_case import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.checkpoint import newest_checkpoint
+from stages.checkpoint.files import newest_checkpoint
 from stages.job_file import JobFile
 from tests.stages.training_case import (
     World,

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from stages.data.captions import Captions
+from stages.data.collate import collate, document_mask
 from stages.data.conversations import Conversations
 from stages.data.images import PictureReader
 from stages.data.mixture import Mixture
 from stages.data.order import shuffled
-from stages.data.packing import collate, document_mask
-from stages.data.picture_tmp import Picture
+from stages.data.packing import join
 from stages.data.sample import NO_LOSS, BadSampleError, Document, Source
-from stages.data.sequence import join
-from stages.data.tar_shards import TarShards
+from stages.data.shards import TarShards
 from stages.data.text import TokenShards
-from stages.data.text_tokenizer import TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
+from stages.vision.image_input import Picture
 from tests.stages.training_case import (
     CONTEXT,
     World,

@@ -7,14 +7,14 @@ import torch
 
 from stages.config import LanguageModel, Vision
 from stages.data.images import PictureReader
-from stages.data.picture_tmp import Picture
 from stages.data.sample import BadSampleError
-from stages.encoders import encoder_spec
 from stages.errors import ConfigError
-from stages.eyes import Eyes
-from stages.transforms import ImageTransform
-from stages.vision import load_encoder_module
-from stages.vlm import VLM
+from stages.models.vlm import VLM
+from stages.vision.encoders import load_encoder_module
+from stages.vision.feature_extractor import Eyes
+from stages.vision.image_input import Picture
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 from tests.stages.training_case import png
 
 CPU = torch.device("cpu")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint import load_model
+from stages.checkpoint.files import load_model
 from stages.config import Vision
 from stages.data.images import open_pictures
-from stages.eyes import load_eyes
-from stages.generation import greedy
 from stages.job_file import JobFile
-from stages.vision import encoder_paths, load_encoder_module
+from stages.models.generation import greedy
+from stages.vision.encoders import encoder_paths, load_encoder_module
+from stages.vision.feature_extractor import load_eyes
 from tests.stages.encoder_case import DINOV2, FUSED, SIGLIP, dinov2_model, save, siglip_model
 from tests.stages.test_pretrain import StopAfter
 from tests.stages.training_case import (
@@ -117,6 +117,6 @@ def test_fine_tuning_keeps_a_trained_encoder_as_it_is(world: World, trained: Job
 
 
 def test_a_run_without_images_imports_nothing_of_them() -> None:
-    code = "import sys, stages.pretrain; print(sorted({'transformers', 'PIL', 'huggingface_hub'} & {*sys.modules}))"
+    code = "import sys, stages.training.pretrain; print(sorted({'transformers', 'PIL', 'huggingface_hub'} & {*sys.modules}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

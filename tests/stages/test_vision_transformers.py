@@ -14,13 +14,13 @@ from transformers import Dinov2WithRegistersModel, SiglipVisionModel
 
 from stages import dinov2, siglip
 from stages.config import LanguageModel, Vision
-from stages.data.picture_tmp import Picture
 from stages.encoder_spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
-from stages.encoders import encoder_spec
 from stages.errors import ConfigError, DataError
-from stages.eyes import Eyes
-from stages.vision import build_encoder_module, load_encoder_module
-from stages.vlm import VLM
+from stages.models.vlm import VLM
+from stages.vision.encoders import build_encoder_module, load_encoder_module
+from stages.vision.feature_extractor import Eyes
+from stages.vision.image_input import Picture
+from stages.vision.specs import encoder_spec
 from tests.stages.encoder_case import DINOV2, FUSED, SIGLIP, dinov2_model, save, siglip_model, siglip_with_text
 
 CPU = torch.device("cpu")

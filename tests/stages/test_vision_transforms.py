@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.encoders import encoder_spec
-from stages.transforms import BadImageError, ImageTransform
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import BadImageError, ImageTransform
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

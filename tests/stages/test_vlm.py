@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from stages.config import LanguageModel, Vision
-from stages.data.packing import MicroBatch
-from stages.loss import token_loss
-from stages.vlm import VLM
+from stages.data.collate import MicroBatch
+from stages.models.loss import token_loss
+from stages.models.vlm import VLM
 
 MODEL = LanguageModel(d_model=32, layers=2, heads=2, vocabulary=60)
 PATCHES = Vision(encoder="patches-16-32")  # four tokens of 768 numbers

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from stages.data.text import gunzip
 from stages.prepare.inputs import find_inputs
 from stages.prepare.recipe import Recipe, file_digest
-from stages.prepare.text import prepare_text
+from stages.prepare.tokenize import prepare_text
 from stages.prepare.tokenizer_file import vocabulary_of
 from tests.stages.training_case import write_tokenizer
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from stages.world import Numbers, Peers, World
+from stages.distributed import Numbers, Peers, World
 
 Result = TypeVar("Result")
 PATIENCE_S = 60

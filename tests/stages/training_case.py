@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from stages.checkpoint import newest_checkpoint
+from stages.checkpoint.files import newest_checkpoint
 from stages.data.images import PictureReader
 from stages.data.sample import Document, Source
-from stages.encoders import encoder_spec
 from stages.job_file import JobFile, read_job
 from stages.registry import load_stage
 from stages.stop import StopFlag
-from stages.transforms import ImageTransform
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
 
 CONTEXT = 32
 MODEL = {"d_model": 32, "layers": 2, "heads": 2, "vocabulary": 300}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.openlm import NORM_EPS, OpenLM
+from stages.models.openlm import NORM_EPS, OpenLM
 
 
 def stablelm(model: OpenLM, context: int) -> Any:

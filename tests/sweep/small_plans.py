@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from jobs.job import Estimate, Job
 from stages.config import LanguageModel, Vision
 from sweep.catalog import Placement, load_catalog
-from sweep.estimate import (
+from sweep.cost.estimate import (
     SourceUse,
     estimate_evaluate,
     estimate_finetune,
@@ -13,8 +13,8 @@ from sweep.estimate import (
     images_in,
     plan_resources,
 )
-from sweep.manifest import Cell, Chain, Manifest
-from sweep.speed import Speed, speed_of
+from sweep.cost.speed import Speed, speed_of
+from sweep.plan.manifest import Cell, Chain, Manifest
 
 CATALOG = load_catalog()
 SIGLIP = Vision(encoder="siglip-so400m-14-384")

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from jobs.store import Store
+from jobs.store.paths import Store
 from sweep.catalog import load_catalog
-from sweep.chains import plan
-from sweep.grid import expand
-from sweep.manifest import Manifest
-from sweep.sweep_file import Sweep
-from sweep.sweep_reader import load_sweep
+from sweep.plan.grid import expand
+from sweep.plan.manifest import Manifest
+from sweep.plan.planner import plan
+from sweep.spec.reader import load_sweep
+from sweep.spec.schema import Sweep
 
 ROOT = Path(__file__).parent.parent.parent
 MANIFESTS = ROOT / "manifests"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.records import AttemptExit, AttemptStart, FailureClass
-from jobs.store import RunPaths, Store, write_json
+from jobs.store.paths import RunPaths, Store, write_json
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 
 START = 1_790_000_000.0
 """Unix seconds at which every first attempt begins."""

@@ -10,7 +10,7 @@ from jobs.job import Job
 from stages.config import CONFIGS, EvaluateConfig, FinetuneConfig, PretrainConfig
 from stages.schedule import Schedule
 from sweep.errors import SweepFileError
-from sweep.manifest import Manifest
+from sweep.plan.manifest import Manifest
 from tests.sweep.small_sweep import MANIFESTS, SMALL, edited, keys, planned, shipped
 
 PAPER = shipped("paper")

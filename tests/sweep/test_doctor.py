@@ -7,7 +7,7 @@ import pytest
 
 from jobs.checks import Check, Verdict
 from sweep.cli import main
-from sweep.doctor_report import report_text, saved_bytes
+from sweep.report.doctor import report_text, saved_bytes
 from tests.sweep.small_sweep import SMALL, edited, planned, written
 
 NAMES = ["clients", "store", "renaming", "exclusive creation", "locking", "clock", "space"]
@@ -15,7 +15,7 @@ NAMES = ["clients", "store", "renaming", "exclusive creation", "locking", "clock
 
 @pytest.fixture(autouse=True)
 def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.doctor_report.has_slurm", lambda: False)
+    monkeypatch.setattr("sweep.report.doctor.has_slurm", lambda: False)
 
 
 def test_a_machine_without_slurm_is_told_so_in_a_line_and_the_store_is_examined(

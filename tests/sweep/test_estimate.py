@@ -5,11 +5,10 @@ import pytest
 
 from jobs.job import Estimate
 from stages.config import LanguageModel, Vision
-from stages.encoders import encoder_spec
 from stages.flops import image_cost, training_flops
+from stages.vision.specs import encoder_spec
 from sweep.catalog import Placement, load_catalog
-from sweep.errors import SweepError
-from sweep.estimate import (
+from sweep.cost.estimate import (
     SourceUse,
     estimate_evaluate,
     estimate_finetune,
@@ -18,7 +17,8 @@ from sweep.estimate import (
     images_in,
     plan_resources,
 )
-from sweep.speed import Speed, speed_of
+from sweep.cost.speed import Speed, speed_of
+from sweep.errors import SweepError
 
 CATALOG = load_catalog()
 SIGLIP = Vision(encoder="siglip-so400m-14-384")

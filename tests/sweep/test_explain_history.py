@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from jobs.endings import LOST, Ending
 from jobs.job import Job, Resources
-from jobs.ledger import Event, EventKind, Ledger
-from jobs.picture import Picture
-from jobs.records import FailureClass as F
-from jobs.store import RunPaths, Store, write_json
+from jobs.reconcile.executions import LOST, Ending
+from jobs.reconcile.snapshot import Picture
+from jobs.store.ledger import Event, EventKind, Ledger
+from jobs.store.paths import RunPaths, Store, write_json
+from jobs.store.records import FailureClass as F
 from sweep.cli import main
-from sweep.explanation import Explanation, explain, explanation_json, explanation_text
 from sweep.find_cell import Found
-from sweep.history import history_lines, history_of, moment
-from sweep.manifest import Manifest
+from sweep.plan.manifest import Manifest
+from sweep.report.explain import Explanation, explain, explanation_json, explanation_text
+from sweep.report.history import history_lines, history_of, moment
 from tests.jobs.executions import begin, end, ending, pending_ending
 from tests.jobs.toy import toy_job
 from tests.sweep.small_sweep import SMALL, planned, written

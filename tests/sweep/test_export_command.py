@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.store import Store, write_json
+from jobs.store.paths import Store, write_json
 from sweep.cli import main
 from tests.stages.export_case import NORMED, make_run, write_tokenizer
 from tests.sweep.synthetic_store import Grid, Written, finish, plan, result_of, write_manifest

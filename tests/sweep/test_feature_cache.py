@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Job
-from jobs.store import Store
+from jobs.store.paths import Store
 from stages.config import Vision
-from stages.encoders import encoder_spec
+from stages.vision.specs import encoder_spec
 from sweep.cli import main
-from sweep.job_settings import FEATURES
 from sweep.kept_features import KeptFeatures
-from sweep.manifest import Manifest
+from sweep.plan.job_settings import FEATURES
+from sweep.plan.manifest import Manifest
 from tests.sweep.small_sweep import edited, keys, planned, written
 
 SIGLIP = Vision(encoder="siglip-so400m-14-384")

@@ -4,7 +4,6 @@ import sys
 import pytest
 
 from stages.config import LanguageModel, Vision
-from stages.encoders import encoder_spec
 from stages.flops import (
     forward_flops,
     image_cost,
@@ -14,6 +13,7 @@ from stages.flops import (
     step_flops,
     training_flops,
 )
+from stages.vision.specs import encoder_spec
 from sweep.catalog import load_catalog
 
 TINY = LanguageModel(d_model=8, layers=2, heads=2, vocabulary=10)

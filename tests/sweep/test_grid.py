@@ -10,9 +10,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.store import safe_name
+from jobs.store.paths import safe_name
 from sweep.errors import SweepFileError
-from sweep.grid import expand
+from sweep.plan.grid import expand
 from tests.sweep.small_sweep import SMALL, edited, loaded, planned
 
 AXES: dict[str, list[Any]] = {

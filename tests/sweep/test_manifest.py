@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweep.errors import ManifestError
-from sweep.manifest import read_manifest, same_manifest, write_manifest
+from sweep.plan.manifest import read_manifest, same_manifest, write_manifest
 from tests.sweep.small_sweep import planned, shipped
 
 

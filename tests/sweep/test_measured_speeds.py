@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs.records import AttemptStart
-from jobs.store import Store, write_json
+from jobs.store.paths import Store, write_json
+from jobs.store.records import AttemptStart
 from stages.config import LanguageModel, Vision
 from stages.flops import step_flops, training_flops
 from sweep.catalog import load_catalog
@@ -108,7 +108,7 @@ GPUS = """\
 settings: {compile: true}
 resources: {gpu_type: h100, gpus_per_node: 1}
 """
-SYNTHETIC = edited(("tiny:\n    {d_model: 64, layers: 2, heads: 2, vocabulary: 512}", "2m:\n    {d_model: 192, layers: 4, heads: 6, vocabulary: 2048}"), ("model: tiny", "model: 2m"))  # fmt: skip # noqa: E501
+SYNTHETIC = edited(("tiny:\n    {d_model: 64, layers: 2, heads: 2, vocabulary: 512}", "2m:\n    {d_model: 192, layers: 4, heads: 6, vocabulary: 2048}"), ("model: tiny", "model: 2m"))  # fmt: skip
 
 
 def test_a_plan_says_what_it_has_measured_and_from_how_many_jobs(

@@ -1,6 +1,6 @@
 import pytest
 
-from sweep.plain_text import columns, count, counted, hours, labelled, size, span
+from sweep.text_format import columns, count, counted, hours, labelled, size, span
 
 
 @pytest.mark.parametrize(

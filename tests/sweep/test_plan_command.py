@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store import Store, write_json
+from jobs.store.paths import Store, write_json
 from sweep.cli import main
-from sweep.manifest import read_manifest
+from sweep.plan.manifest import read_manifest
 from tests.sweep.small_sweep import MANIFESTS, ROOT, SMALL, edited, written
 
 

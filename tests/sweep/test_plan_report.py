@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep.manifest import Manifest
-from sweep.plan_costs import PHASES
-from sweep.plan_report import summarise, summary
-from sweep.speed_report import SpeedLine
+from sweep.plan.manifest import Manifest
+from sweep.plan.speed_report import SpeedLine
+from sweep.plan.totals import PHASES
+from sweep.report.plan import summarise, summary
 from tests.sweep.small_plans import cpu_plan, paper_plan
 
 PAPER_REPORT = """\

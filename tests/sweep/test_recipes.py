@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.job import Job
 from stages.config import FinetuneConfig
-from sweep.manifest import Manifest
+from sweep.plan.manifest import Manifest
 from tests.sweep.small_sweep import SMALL, edited, planned
 
 RECIPES = {

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.options import sbatch_options
+from jobs.slurm.sbatch_options import sbatch_options
 from sweep.cli import main
-from sweep.manifest import Manifest, read_manifest, write_manifest
+from sweep.plan.manifest import Manifest, read_manifest, write_manifest
 from tests.sweep.small_sweep import SMALL, keys, planned, written
 
 SLURM = """\

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from jobs.endings import Ending
 from jobs.job import Resources
-from jobs.records import AttemptStart, FailureClass
-from jobs.store import Store
+from jobs.reconcile.executions import Ending
+from jobs.store.paths import Store
+from jobs.store.records import AttemptStart, FailureClass
 from sweep.results.cost import Source, costs_of, source_of
 from sweep.results.hours_table import COLUMNS, hours_table
 from sweep.results.write import write_tables

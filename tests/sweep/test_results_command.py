@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.store import Store
+from jobs.store.paths import Store
 from sweep.cli import main
 from tests.sweep.results_run import command
 from tests.sweep.synthetic_store import START, Grid, Written, finish, plan, toy, write_attempt

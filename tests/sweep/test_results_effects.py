@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sweep.results.differences import differences
+from sweep.results.comparisons import differences
 from sweep.results.effects import LEGEND, effects, effects_table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from jobs.store import Store, write_json
+from jobs.store.paths import Store, write_json
 from sweep.results.best_epochs import best_epochs
 from sweep.results.slices import MEASURES
 from tests.sweep.results_run import written_tables

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.ledger import Event, EventKind, Ledger
-from jobs.records import FailureClass
-from jobs.store import Store, write_json
+from jobs.store.ledger import Event, EventKind, Ledger
+from jobs.store.paths import Store, write_json
+from jobs.store.records import FailureClass
 from sweep.errors import ManifestError
 from sweep.results.schemas import SCHEMAS
 from tests.sweep.results_run import written_tables

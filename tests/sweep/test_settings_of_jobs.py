@@ -8,7 +8,7 @@ from jobs.job import Job
 from stages.job_file import Settings
 from sweep.cli import main
 from sweep.errors import SweepFileError
-from sweep.run_settings import EvaluateRunFields, RunFields
+from sweep.spec.run_settings import EvaluateRunFields, RunFields
 from tests.sweep.small_sweep import SMALL, keys, planned, written
 
 

@@ -3,8 +3,8 @@ import pytest
 from stages.config import LanguageModel
 from stages.flops import training_flops
 from sweep.catalog import load_catalog
+from sweep.cost.speed import reference_utilisation, speed_of
 from sweep.measured import Measurement, shape_of
-from sweep.speed import reference_utilisation, speed_of
 
 CATALOG = load_catalog()
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from jobs.job import Estimate, Job, Resources
-from jobs.ledger import Event, EventKind, Ledger
+from jobs.local.runner_lock import holding_runner_lock
 from jobs.local_run import LocalRun
-from jobs.locks import acquire
 from jobs.processes import boot_id
-from jobs.records import AttemptExit, AttemptStart, FailureClass
-from jobs.runner_lock import holding_runner_lock
-from jobs.store import Store, write_json
+from jobs.store.flock import acquire
+from jobs.store.ledger import Event, EventKind, Ledger
+from jobs.store.paths import Store, write_json
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from sweep.cli import main
 from sweep.eta import estimate_rest
 from sweep.stored_sweep import open_sweep
@@ -223,7 +223,7 @@ def test_the_local_run_and_the_status_agree(tmp_path: Path, capsys: pytest.Captu
     jobs = [toy.toy_job("a", fail="data", fail_at=1), toy.toy_job("b", "a"), toy.toy_job("c")]
     store = planned(tmp_path, jobs)
     run: LocalRun = toy.local_run(store, jobs)
-    from jobs.runner import StopRequest
+    from jobs.local.runner import StopRequest
 
     run.run(StopRequest())
     shown = report(store, capsys)

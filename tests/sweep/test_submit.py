@@ -15,22 +15,20 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.locks import is_held
-from jobs.runner_lock import holding_runner_lock
-from jobs.state import State
-from jobs.store import Store
+from jobs.local.runner_lock import holding_runner_lock
+from jobs.reconcile.state import State
+from jobs.store.flock import is_held
+from jobs.store.paths import Store
 from sweep.cli import main
 from tests.jobs import toy
 
-IN_A_PROCESS = (
-    f"import sys, jobs.local, sweep.cli;jobs.local.STAGE_PROGRAM = {toy.COUNTING_STAGE!r};sys.exit(sweep.cli.main())"
-)
+IN_A_PROCESS = f"import sys, jobs.local.cluster, sweep.cli;jobs.local.cluster.STAGE_PROGRAM = {toy.COUNTING_STAGE!r};sys.exit(sweep.cli.main())"
 PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
 def _counting_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.local.STAGE_PROGRAM", toy.COUNTING_STAGE)
+    monkeypatch.setattr("jobs.local.cluster.STAGE_PROGRAM", toy.COUNTING_STAGE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 

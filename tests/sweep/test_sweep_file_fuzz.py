@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweep.errors import SweepFileError
-from sweep.settings import BASE
-from sweep.yaml_source import parse_yaml
+from sweep.spec.settings import BASE
+from sweep.spec.yaml_source import parse_yaml
 from tests.sweep.small_sweep import ROOT, SMALL, planned
 
 WORDS = st.sampled_from(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sweep.errors import SweepFileError
-from sweep.yaml_source import parse_yaml
+from sweep.spec.yaml_source import parse_yaml
 
 
 def parsed(text: str) -> Any:

@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from sweep.commands.data.process import check_installed, prepare
-    from sweep.data_requests import requests_of
     from sweep.errors import SweepError
+    from sweep.report.data_check import requests_of
 
     check_installed("checking", NEEDED)
     requests = [request for path in options.paths for request in requests_of(path, options)]

@@ -6,7 +6,7 @@
 
 from collections.abc import Mapping
 
-from jobs.slurm.programs import Output
+from jobs.slurm.commands import Output
 
 V22: dict[str, str] = {
     "config": """Configuration data as of 2026-11-23T02:40:48

@@ -1,6 +1,6 @@
 import pytest
 
-from jobs.slurm.account_text import REQUIRED, allocated_gpus, fields_for, read_accounting, tasks_of
+from jobs.slurm.parsing import REQUIRED, allocated_gpus, fields_for, read_accounting, tasks_of
 from jobs.slurm.rows import AccountRow
 
 FIELDS = fields_for(["Reason", "JobID"])

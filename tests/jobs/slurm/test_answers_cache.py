@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from jobs.slurm.answers_cache import fresh, keep
-from jobs.slurm.patience import Patience
 from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
+from jobs.slurm.timeouts import Patience
 
 PATIENCE = Patience(cache=60, look_again=10)
 QUEUE = Answer(rows=(QueueRow(id="7_0", name="sw-aaaaaaaaaaaa-trunk-t", user="ann", state="RUNNING", priority=3),))

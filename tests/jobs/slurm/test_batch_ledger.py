@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.endings import LOST, Ending
 from jobs.job import Resources
-from jobs.ledger import Event, EventKind, Ledger, has_batches, read_events
-from jobs.records import FailureClass
+from jobs.reconcile.executions import LOST, Ending
 from jobs.slurm.batch import Batch
 from jobs.slurm.batch_ledger import BatchLedger, read_notes
+from jobs.store.ledger import Event, EventKind, Ledger, has_batches, read_events
+from jobs.store.records import FailureClass
 
 BATCH = Batch(name="sw-0123456789ab-pretrain-toy", phase="pretrain", tasks={0: "a", 3: "b"}, resources=Resources())
 

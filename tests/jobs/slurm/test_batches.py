@@ -6,10 +6,10 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.order import depth_first
+from jobs.reconcile.decide import Submit, decide
+from jobs.reconcile.state import JobStatus, State
 from jobs.slurm.batch import NAME, Batch, new_name, sweep_of
 from jobs.slurm.batches import Former, Place
-from jobs.state import JobStatus, State
-from jobs.submission import Submit, decide
 from tests.jobs.toy import toy_job
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient, joined, together
-from jobs.slurm.patience import Patience
-from jobs.slurm.programs import Output, asking_environment, ignored_variables, run_program, sending_environment
-from jobs.slurm.refusals import judge
+from jobs.slurm.commands import Output, asking_environment, ignored_variables, run_program, sending_environment
+from jobs.slurm.sbatch_errors import judge
 from jobs.slurm.setting_text import read_config, read_records, read_table
+from jobs.slurm.timeouts import Patience
 
 QUICK = Patience(call=1.0, submit=1.0)
 RUNNING = (
@@ -335,7 +335,7 @@ def test_an_sbatch_that_hangs_is_doubt_and_is_ended(programs: Programs) -> None:
 def test_an_sbatch_whose_sweep_was_killed_ends_all_the_same(programs: Programs) -> None:
     programs.add("sbatch", f"echo $$ > {programs.root}/new; mv {programs.root}/new {programs.root}/pid; exec sleep 60")
     code = (
-        "from jobs.slurm.client import SlurmClient; from jobs.slurm.patience import Patience;"
+        "from jobs.slurm.client import SlurmClient; from jobs.slurm.timeouts import Patience;"
         f"SlurmClient(Patience(submit=2), {programs.environment!r}).submit([], '#!/bin/bash')"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as submitting:

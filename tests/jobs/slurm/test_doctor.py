@@ -12,11 +12,11 @@ import pytest
 
 from jobs.checks import Check, Verdict
 from jobs.job import Resources
-from jobs.slurm import doctor, node_probe, node_test
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
-from jobs.slurm.doctor import client_checks, plan_checks, site_checks
-from jobs.slurm.node_test import NodeTest, report_checks
-from jobs.slurm.programs import Output
+from jobs.slurm.commands import Output
+from jobs.slurm.doctor import checks, node_probe, node_test
+from jobs.slurm.doctor.checks import client_checks, plan_checks, site_checks
+from jobs.slurm.doctor.node_test import NodeTest, report_checks
 from jobs.slurm.site import Site, read_site
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
@@ -133,7 +133,9 @@ class Versions:
 def test_clients_older_than_22_05_are_a_problem(
     text: str, problem: str, verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.slurm.doctor.shutil.which", lambda name: None if name == "sacct" else f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        "jobs.slurm.doctor.checks.shutil.which", lambda name: None if name == "sacct" else f"/usr/bin/{name}"
+    )
     told = list(client_checks(Versions(text, problem), {"SBATCH_QOS": "x", "SLURM_CONF": "/etc/x"}))
     assert told[0].verdict.value == verdict
     assert "SBATCH_QOS" in told[-1].text
@@ -141,9 +143,9 @@ def test_clients_older_than_22_05_are_a_problem(
 
 
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.slurm.doctor.shutil.which", lambda _name: None)
+    monkeypatch.setattr("jobs.slurm.doctor.checks.shutil.which", lambda _name: None)
     assert "sbatch, squeue" in next(client_checks(Versions(""), {})).text
-    assert not doctor.has_slurm()
+    assert not checks.has_slurm()
 
 
 class Node:

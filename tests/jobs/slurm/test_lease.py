@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.claims import submit_lease
+from jobs.claims.claims import Holder, claim, newest
+from jobs.claims.submit_lease import submitting
 from jobs.errors import SubmitterBusyError
-from jobs.fence import Holder, claim, newest
-from jobs.slurm import lease
-from jobs.slurm.lease import submitting
 
 
 def test_a_submitter_has_the_sweep_to_itself(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_submitter_has_the_sweep_to_itself(tmp_path: Path) -> None:
 
 def test_the_next_waits_for_the_one_before(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom jobs.slurm.lease import submitting\n"
+        "import sys, time\nfrom pathlib import Path\nfrom jobs.claims.submit_lease import submitting\n"
         "with submitting(Path(sys.argv[1]), patience_seconds=0):\n    print('mine', flush=True); time.sleep(1)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
@@ -39,7 +39,7 @@ def test_the_next_waits_for_the_one_before(tmp_path: Path) -> None:
 
 def test_one_that_was_killed_on_this_machine_is_replaced_at_once(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom jobs.slurm.lease import submitting\n"
+        "import os, sys\nfrom pathlib import Path\nfrom jobs.claims.submit_lease import submitting\n"
         "with submitting(Path(sys.argv[1]), patience_seconds=0):\n    os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -53,7 +53,7 @@ def test_a_silent_one_of_another_machine_is_replaced_and_notices(tmp_path: Path)
     assert other
     with pytest.raises(SubmitterBusyError, match="elsewhere"), submitting(tmp_path, patience_seconds=0):
         pass
-    long_ago = time.time() - lease.SILENT_SECONDS - 60
+    long_ago = time.time() - submit_lease.SILENT_SECONDS - 60
     os.utime(other.path, (long_ago, long_ago))
     with submitting(tmp_path, patience_seconds=0):
         assert not other.is_newest()

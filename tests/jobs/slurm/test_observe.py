@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.cluster import ClusterState
-from jobs.records import FailureClass
 from jobs.slurm.batch import KnownBatch
 from jobs.slurm.observe import GONE, Seen, observe
-from jobs.slurm.patience import Patience
 from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.timeouts import Patience
+from jobs.store.records import FailureClass
 
 PATIENCE = Patience(doubt=120, absent=60, look_again=10)
 SENT = 1000.0

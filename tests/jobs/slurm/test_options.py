@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.job import Resources
-from jobs.slurm.options import (
+from jobs.slurm.sbatch_options import (
     GPU_REQUESTS,
     OWN_FIELDS,
     REFUSED,
@@ -21,7 +21,7 @@ from jobs.slurm.options import (
     sbatch_options,
     setup_problems,
 )
-from jobs.store import UnsafeNameError
+from jobs.store.paths import UnsafeNameError
 
 NODE = Resources(
     nodes=2,

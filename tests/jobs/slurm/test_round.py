@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster import ClusterState, Observation
-from jobs.picture import Picture
+from jobs.reconcile.snapshot import Picture
 from jobs.slurm.round import RoundReport, behind_nobody
-from jobs.store import Store
+from jobs.store.paths import Store
 from tests.jobs import toy
 
 PARENT, CHILD = toy.toy_job("parent"), toy.toy_job("child", "parent")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.attempt_options import build_parser
+from jobs.attempt.options import build_parser
 from jobs.job import Resources
 from jobs.slurm.batch import Batch
 from jobs.slurm.script import (
@@ -18,7 +18,7 @@ from jobs.slurm.script import (
     sbatch_arguments,
     tasks_in_script,
 )
-from jobs.store import Store
+from jobs.store.paths import Store
 
 NAME = "sw-0123456789ab-pretrain-toy"
 

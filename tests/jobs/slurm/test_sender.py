@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.ledger import Ledger
 from jobs.slurm.batch import Batch
 from jobs.slurm.batch_ledger import BatchLedger, read_notes
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
-from jobs.slurm.patience import Patience
 from jobs.slurm.script import Launch, tasks_in_script
 from jobs.slurm.sender import Sender
-from jobs.store import Store
+from jobs.slurm.timeouts import Patience
+from jobs.store.ledger import Ledger
+from jobs.store.paths import Store
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.slurm.fit import gpu_type_for, misfit
-from jobs.slurm.lanes import lane_names, measure_room
+from jobs.slurm.limits import lane_names, measure_room
 from jobs.slurm.rows import QueueRow
 from jobs.slurm.site import Site, read_site
 from jobs.slurm.site_parts import Association, NodeShape, Qos, gpus_of, minutes_of, number_of, tres_of

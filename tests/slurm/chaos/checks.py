@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.job import Job
-from jobs.store import Store
+from jobs.store.paths import Store
 from tests.jobs.toy import executions, results, run_of
 from tests.slurm.chaos.graph import expected_values
 from tests.slurm.chaos.world import World

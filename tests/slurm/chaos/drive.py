@@ -12,18 +12,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from jobs.fence import Claim
-from jobs.ledger import Ledger
-from jobs.slurm import lease
+from jobs.claims import submit_lease
+from jobs.claims.claims import Claim
 from jobs.slurm import round as slurm_round
 from jobs.slurm.client import SlurmClient
-from sweep import slurm_submission
+from jobs.store.ledger import Ledger
 from sweep.cli import main as sweep_main
+from sweep.submit import slurm
 
 SIDE_EFFECTS: tuple[tuple[Any, str], ...] = (
-    (lease, "claim"),
+    (submit_lease, "claim"),
     (Claim, "release"),
-    (slurm_submission, "snapshot"),
+    (slurm, "snapshot"),
     (Ledger, "write"),
     (SlurmClient, "submit"),
     (SlurmClient, "cancel"),

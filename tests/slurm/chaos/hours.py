@@ -12,12 +12,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jobs.accounting import executions
-from jobs.picture import Picture
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.usage import executions
 from jobs.slurm.batch import sweep_of
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.look import Look, ask, judged, notes_of
-from jobs.slurm.patience import Patience
+from jobs.slurm.query import Look, ask, judged, notes_of
+from jobs.slurm.timeouts import Patience
 from sweep.results.evidence import gather
 from tests.slurm.chaos.world import World
 

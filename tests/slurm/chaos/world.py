@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from jobs.claims.takeover import TAKEOVER_VARIABLE
 from jobs.processes import supervisor_alive
-from jobs.records import AttemptStart
 from jobs.slurm.batch import sweep_of
 from jobs.slurm.batch_ledger import read_notes
-from jobs.slurm.patience import VARIABLE
-from jobs.store import Store
-from jobs.takeover import TAKEOVER_VARIABLE
+from jobs.slurm.timeouts import VARIABLE
+from jobs.store.paths import Store
+from jobs.store.records import AttemptStart
 from sweep.stage_program import PROGRAM_VARIABLE
 from tests.jobs.toy import COUNTING_STAGE, ROOT, plan, run_of
 from tests.slurm.chaos import sbatch_program

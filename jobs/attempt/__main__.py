@@ -1,0 +1,170 @@
+"""One attempt of one job: the program that every cluster starts.
+
+    python -m jobs.attempt --store DIR --sweep NAME --key KEY --attempt ID -- PROGRAM...
+
+Takes the run (its lock; on a cluster a claim), writes start.json and job.json, runs `PROGRAM... job.json`, passes stop
+signals on and records the end in exit.json. Its own exit codes:
+
+    0   the job is done
+    75  stopped on request after saving
+    76  nothing done: another attempt lives or has this name, or took over
+    77  nothing done: a parent has no result (Slurm takes a parent that it has forgotten for a finished one)
+    74  the store refused
+    78  the attempt could not be set up
+    1   the job failed
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from jobs.attempt.finish import Ended, write_end, write_fenced_end
+from jobs.attempt.options import SLURM, build_parser
+from jobs.attempt.stage_process import run_stage
+from jobs.checkpoints import newest_checkpoint
+from jobs.claims.claims import Holder, ask_anew
+from jobs.claims.heartbeat import FencedError
+from jobs.errors import STORAGE_ERRORS, BrokenAttemptError, storage_problem
+from jobs.ownership import Ownership, own_on_a_cluster, own_on_this_machine
+from jobs.processes import boot_id, own_start
+from jobs.reconcile.failures import EXIT_SAVED
+from jobs.requeue import requeue, wants_requeue
+from jobs.signals import StopForwarder
+from jobs.store.job_file import PlannedJob, job_content, read_planned_job
+from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
+from jobs.store.records import AttemptExit, AttemptStart
+from jobs.store.results import check_result
+
+EXIT_FAILED = 1
+EXIT_STORAGE = 74
+EXIT_TAKEN = 76
+EXIT_NO_PARENT = 77
+EXIT_NOT_SET_UP = 78
+
+NEVER_RAN = -9
+"""As the exit code of a stage that was not even started, since the attempt was fenced before."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the attempt that the command line names; its exit code is described above."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return run_attempt(options)
+    except (BrokenAttemptError, UnsafeNameError) as error:
+        print(f"attempt {options.attempt} of {options.key}: {error}", file=sys.stderr)
+        return EXIT_NOT_SET_UP
+    except OSError as error:
+        print(storage_problem(error), file=sys.stderr)
+        return EXIT_STORAGE if error.errno in STORAGE_ERRORS else EXIT_NOT_SET_UP
+
+
+def run_attempt(options: argparse.Namespace) -> int:
+    """The attempt itself. Raises OSError where the store refuses."""
+    stop = StopForwarder()
+    stop.install()
+    store = Store(options.store.resolve())
+    planned = read_planned_job(store.sweep(options.sweep).manifest, options.key)
+    run = store.run(str(planned.record["stage"]), options.key)
+    if options.backend == SLURM:
+        if _is_done(run, options.key):
+            return 0
+        if (parent := _unfinished_parent(store, planned)) is not None:
+            print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
+            return EXIT_NO_PARENT
+    own = _own(options, run, stop)
+    if own is None:
+        return EXIT_SAVED if stop.received else EXIT_TAKEN
+    try:
+        return _run_owned(options, planned, run, own, stop)
+    finally:
+        own.let_go()
+
+
+def _own(options: argparse.Namespace, run: RunPaths, stop: StopForwarder) -> Ownership | None:
+    if options.backend != SLURM:
+        return own_on_this_machine(run)
+    holder = Holder.here(attempt=options.attempt, job_id=options.job_id, batch=options.batch, restart=options.restart)
+    return own_on_a_cluster(run, holder, stop)
+
+
+def _run_owned(
+    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
+) -> int:
+    if _is_done(run, options.key):
+        return 0
+    attempt = run.attempt(options.attempt)
+    attempt.root.parent.mkdir(exist_ok=True)
+    try:
+        attempt.root.mkdir()
+    except FileExistsError:
+        return EXIT_TAKEN  # the name was used since the decision to start it: that decision is out of date
+    start = _start_record(options, str(planned.record["stage"]), run)
+    start.write(attempt.start)
+    returncode, fenced = NEVER_RAN, False
+    try:
+        own.check()
+        write_json(run.job, job_content(planned, options.attempt, revision=options.revision))
+        returncode = run_stage(options, run, attempt, own, stop)
+        own.check()
+    except FencedError:
+        fenced = True
+    ended = Ended(run=run, attempt=attempt, start=start, returncode=returncode, stop=stop.first)
+    if fenced:
+        write_fenced_end(ended)
+        return EXIT_TAKEN
+    return _exit_code(options, planned, run, own, write_end(ended))
+
+
+def _exit_code(
+    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
+) -> int:
+    if end.failure is None:
+        return 0
+    restarts = int(planned.record.get("resources", {}).get("restarts", 0))
+    if options.backend == SLURM and options.job_id and wants_requeue(run, end, restarts=restarts):
+        own.let_go()  # Slurm may end this process at any moment from here on
+        requeue(options.job_id)
+    return EXIT_SAVED if end.returncode == EXIT_SAVED else EXIT_FAILED
+
+
+def _is_done(run: RunPaths, key: str) -> bool:
+    """Also if another node wrote the result a moment ago."""
+    if check_result(run, key).valid:
+        return True
+    ask_anew(run.root)
+    return check_result(run, key).valid
+
+
+def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
+    parents = planned.parents.items()
+    return next((key for key, stage in parents if not _is_done(store.run(stage, key), key)), None)
+
+
+def _start_record(options: argparse.Namespace, stage: str, run: RunPaths) -> AttemptStart:
+    return AttemptStart(
+        attempt=options.attempt,
+        key=options.key,
+        stage=stage,
+        backend=options.backend,
+        host=os.uname().nodename,
+        pid=os.getpid(),
+        pid_started=own_start(),
+        boot_id=boot_id(),
+        started_at=time.time(),
+        cpus=options.cpus,
+        gpus=options.gpus,
+        gpu_type=options.gpu_type,
+        nodes=options.nodes,
+        devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        checkpoint_step=newest_checkpoint(run).step,
+        job_id=options.job_id,
+        batch=options.batch,
+        restart=options.restart,
+        node=os.environ.get("SLURMD_NODENAME", "") if options.backend == SLURM else "",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""One rank of a job of several processes: the program that srun starts in every task.
+
+    python -m jobs.attempt.rank PROGRAM...
+
+Sets what torchrun would set (MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE; see
+https://pytorch.org/docs/stable/elastic/run.html) from Slurm's variables, and becomes PROGRAM, so that signals reach it.
+All GPUs of the node stay visible to every rank, as under torchrun: LOCAL_RANK chooses, and ranks of one node can reach
+each other's memory directly.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+EXIT_USAGE = 2
+EXIT_NO_RANK = 78
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Does not return unless something is wrong."""
+    program = list(arguments)
+    if not program or program[0].startswith("-"):
+        print("usage: srun python -m jobs.attempt.rank PROGRAM...", file=sys.stderr)
+        return EXIT_USAGE
+    if "SLURM_PROCID" not in os.environ:
+        print("jobs.attempt.rank: SLURM_PROCID is not set; start it with srun", file=sys.stderr)
+        return EXIT_NO_RANK
+    set_rendezvous()
+    try:
+        os.execvp(program[0], program)  # noqa: S606 - a list, and no shell
+    except OSError as error:
+        print(f"jobs.attempt.rank: cannot run {program[0]}: {error.strerror}", file=sys.stderr)
+    return EXIT_NO_RANK
+
+
+def set_rendezvous() -> None:
+    """Into this process's environment. submitit reads Slurm's node list and chooses the port by the job's id."""
+    os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # by this it knows that it is in a job
+    from submitit.helpers import TorchDistributedEnvironment
+
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    os.environ["MASTER_ADDR"] = reachable(os.environ["MASTER_ADDR"], os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))
+
+
+def reachable(name: str, address: str) -> str:
+    """`name`, the first node's, if it can be looked up here; else `address`, of the node that srun was called on.
+
+    Slurm's name of a node need not be known to DNS (NodeAddr, slurm.conf(5)); our srun runs on the first node.
+    """
+    try:
+        socket.getaddrinfo(name, None)
+    except socket.gaierror:
+        return address or name
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,235 @@
+"""Claims: numbered files of which the newest alone entitles its holder to write. Good across the nodes of a cluster.
+
+A claim is made by creating the next number with O_EXCL, which the server of a network file system decides, for one
+creator alone (open(2); RFC 1813, section 3.3.8; RFC 7530, section 16.16). No lock is taken. The holder shows that it
+lives by its file's modification time, which the server sets (utimensat(2) without a time). Ages are differences between
+such times, never against the local clock. A claim ends when its holder says so, or when a newer one is there: an older
+holder must look before each write that others see, and let go.
+
+Look-ups go through a folder that was opened anew: NFS answers them from its cache for up to a minute otherwise, while
+an open asks the server (close-to-open consistency, nfs(5)).
+"""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from jobs.processes import boot_id, own_start, process_stat
+from jobs.store.paths import SAFE_NAME
+
+CLAIM_FILE = re.compile(r"(\d{6,})\.json")
+KEPT = 2
+"""Generations that stay in the folder: the holder's and the one before, for whoever asks what happened."""
+CONTENT_BYTES = 1_024
+"""Claims are padded to this size, so that a rewrite is one write of the same length and never seen half."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who made a claim."""
+
+    host: str = ""
+    boot_id: str = ""
+    pid: int = 0
+    pid_started: float = 0.0
+    """As in `AttemptStart`."""
+    attempt: str = ""
+    """Empty for holders that are no attempts."""
+    job_id: str = ""
+    batch: str = ""
+    restart: int = 0
+
+    @classmethod
+    def here(cls, *, attempt: str = "", job_id: str = "", batch: str = "", restart: int = 0) -> Self:
+        """This process."""
+        return cls(
+            host=os.uname().nodename,
+            boot_id=boot_id(),
+            pid=os.getpid(),
+            pid_started=own_start(),
+            attempt=attempt,
+            job_id=job_id,
+            batch=batch,
+            restart=restart,
+        )
+
+    @property
+    def on_this_machine(self) -> bool:
+        return bool(self.boot_id) and self.boot_id == boot_id()
+
+    @property
+    def process_is_gone(self) -> bool:
+        """Whether it is known that the process has ended: only a process of this machine can be known."""
+        stat = process_stat(self.pid) if self.on_this_machine and self.pid else None
+        return self.on_this_machine and not (stat and stat.alive and stat.started == self.pid_started)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One generation as it was read."""
+
+    path: Path
+    number: int
+    holder: Holder = Holder()
+    """Nobody where the file was read before its content was there: a holder of whom nothing is known."""
+    released: bool = False
+    beaten_at: float = 0.0
+    """Modification time by the server's clock; to be compared with other such times alone."""
+
+    def is_newest(self) -> bool:
+        """Whether this claim still entitles to write. Raises OSError where the folder cannot be asked."""
+        with contextlib.suppress(FileNotFoundError):
+            numbers = _numbers(self.path.parent)
+            return self.number in numbers and max(numbers) == self.number
+        return False
+
+    def beat(self) -> bool:
+        """Shows that the holder lives; false if the claim was removed, so that newer ones exist."""
+        try:
+            os.utime(self.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Says that the holder is done. A claim that was removed stays so."""
+        content = _content(self.holder, released=True)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, content, 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def claims(folder: Path) -> list[Claim]:
+    """All that are there, oldest first."""
+    found = (read_claim(_path(folder, number)) for number in _numbers_if_any(folder))
+    return [claim for claim in found if claim is not None]
+
+
+def newest(folder: Path) -> Claim | None:
+    """The claim that counts; None if there never was one."""
+    return next(reversed(claims(folder)), None)
+
+
+def claim(folder: Path, holder: Holder, *, after: Claim | None) -> Claim | None:
+    """Makes the generation that follows `after`, the newest as the caller knows it.
+
+    None if somebody else was quicker: what the caller has decided on is out of date then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number = after.number + 1 if after else 1
+    path = _path(folder, number)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return None
+    try:
+        os.write(descriptor, _content(holder, released=False))
+        os.fsync(descriptor)
+        beaten_at = os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+    made = Claim(path=path, number=number, holder=holder, beaten_at=beaten_at)
+    if made.is_newest():
+        return made
+    path.unlink(missing_ok=True)  # the number had been used and tidied away since the caller looked
+    return None
+
+
+def tidy(folder: Path, newest_claim: Claim) -> None:
+    """Removes generations that nobody needs any more. To be called by a holder whose forerunners have all let go."""
+    for number in _numbers_if_any(folder):
+        if number <= newest_claim.number - KEPT:
+            _path(folder, number).unlink(missing_ok=True)
+
+
+def read_claim(path: Path) -> Claim | None:
+    """A claim by its file, asked of the server; None if it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        content = os.read(descriptor, 4 * CONTENT_BYTES)
+        beaten_at = os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+    holder, released = _parsed(content)
+    return Claim(path=path, number=int(path.stem), holder=holder, released=released, beaten_at=beaten_at)
+
+
+def age_seconds(claim: Claim) -> float:
+    """Since the claim was last beaten, as it was read, by the clock that stamps the folder's files.
+
+    That is the server's for NFS; a file system whose clients stamp (Lustre) adds the difference of two nodes' clocks.
+    """
+    probe = claim.path.parent / f".now-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        return os.fstat(descriptor).st_mtime - claim.beaten_at
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+def ask_anew(folder: Path) -> None:
+    """Makes look-ups in `folder` see what other nodes did in it. Does nothing where it is absent."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.json"
+
+
+def _numbers_if_any(folder: Path) -> list[int]:
+    try:
+        return sorted(_numbers(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _numbers(folder: Path) -> set[int]:
+    """Asked of the server: the folder is opened, and listed by that descriptor."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return set(_listed(os.listdir(descriptor)))  # noqa: PTH208 - pathlib lists no open folders
+    finally:
+        os.close(descriptor)
+
+
+def _listed(names: list[str]) -> Iterator[int]:
+    return (int(match[1]) for name in names if (match := CLAIM_FILE.fullmatch(name)))
+
+
+def _content(holder: Holder, *, released: bool) -> bytes:
+    return json.dumps({"format": 1, "released": released, **asdict(holder)}).ljust(CONTENT_BYTES - 1).encode() + b"\n"
+
+
+def _parsed(content: bytes) -> tuple[Holder, bool]:
+    """Holder and released flag; nobody for what is no claim."""
+    try:
+        record: Any = json.loads(content)
+        holder = Holder(
+            host=str(record["host"]),
+            boot_id=str(record["boot_id"]),
+            pid=int(record["pid"]),
+            pid_started=float(record["pid_started"]),
+            attempt=str(record["attempt"]),
+            job_id=str(record["job_id"]),
+            batch=str(record["batch"]),
+            restart=int(record["restart"]),
+        )
+    except (ValueError, TypeError, KeyError):
+        return Holder(), False
+    if holder.attempt and not SAFE_NAME.fullmatch(holder.attempt):
+        return Holder(), False
+    return holder, record.get("released") is True

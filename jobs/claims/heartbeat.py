@@ -1,0 +1,86 @@
+"""Keeps a claim alive while its holder works, and finds out when it is no longer the newest."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from jobs.claims.claims import Claim
+
+
+class FencedError(Exception):
+    """A newer incarnation took over: nothing may be written any more."""
+
+
+class Guard:
+    """Beats a claim in a thread of its own. After `start`, `lost` tells whether the claim is still good.
+
+    It counts as lost when a newer one is there, and also when the store could not be asked for so long that another may
+    have taken over: a node that is cut off stops by itself.
+    """
+
+    def __init__(self, claim: Claim, beat_seconds: float, takeover_seconds: float) -> None:
+        self.claim = claim
+        self._beat_seconds = beat_seconds
+        self._patience_seconds = takeover_seconds - 3 * beat_seconds
+        self._lost = threading.Event()
+        self._ended = threading.Event()
+        self._on_loss: Callable[[], None] | None = None
+        self._mutex = threading.Lock()
+        self._good_at = _clock()
+        self._thread = threading.Thread(target=self._watch, name="claim", daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        return self._lost.is_set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def on_loss(self, act: Callable[[], None]) -> None:
+        """`act` is called once, from the guard's thread, when the claim is lost; at once if it is lost already."""
+        with self._mutex:
+            self._on_loss = act
+            lost = self.lost
+        if lost:
+            act()
+
+    def check(self) -> None:
+        """Looks now. Raises FencedError if a newer claim is there, OSError where the store cannot be asked."""
+        if self.lost or not self.claim.is_newest():
+            self._lose()
+            raise FencedError
+
+    def let_go(self) -> None:
+        """Ends the watch and says on disk that the holder is done. Raises OSError where the store refuses."""
+        self._ended.set()
+        self._thread.join(timeout=self._beat_seconds)
+        self.claim.release()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._beat_seconds):
+            if not self._look():
+                self._lose()
+                return
+
+    def _look(self) -> bool:
+        """Never beats a claim that is not the newest: its successor waits for its silence."""
+        try:
+            good = self.claim.is_newest() and self.claim.beat()
+        except OSError:
+            return _clock() - self._good_at < self._patience_seconds
+        if good:
+            self._good_at = _clock()
+        return good
+
+    def _lose(self) -> None:
+        with self._mutex:
+            first = not self.lost
+            self._lost.set()
+            act = self._on_loss
+        if first and act is not None:
+            act()
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,190 @@
+"""Who may run a job on a cluster: one process at a time, also while a node that was given up still works.
+
+Slurm starts a job again when a node falls silent, but what runs on that node runs on, and may write for hours. So each
+attempt claims its run (jobs/claims/claims.py). The newest incarnation of a job takes the run over at once and waits until those
+before it can write no more; a stranger first waits whether the present holder shows signs of life.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from jobs.claims.claims import Claim, Holder, age_seconds, claim, claims, read_claim, tidy
+from jobs.claims.heartbeat import Guard
+from jobs.processes import attempt_members, kill_members
+from jobs.store.flock import is_held
+from jobs.store.paths import RunPaths
+
+TAKEOVER_VARIABLE = "SWEEP_TAKEOVER_SECONDS"
+TAKEOVER_SECONDS = 75.0
+BEATS = 15
+"""Heartbeats, each with a look for a newer claim, in the time of silence that ends a claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """All in seconds."""
+
+    takeover: float
+    """A holder that has been silent for so long may be taken over from: a minute for which NFS may show an old state,
+    and three heartbeats."""
+
+    @property
+    def beat(self) -> float:
+        return self.takeover / BEATS
+
+    @property
+    def kill(self) -> float:
+        """A fenced incarnation on the same machine is killed by its successor if it has not ended by itself."""
+        return 3 * self.beat
+
+    @classmethod
+    def from_environment(cls) -> "Times":
+        """`SWEEP_TAKEOVER_SECONDS` changes them. Raises ValueError if it is not a number above 0."""
+        given = os.environ.get(TAKEOVER_VARIABLE, "")
+        if not given:
+            return cls(TAKEOVER_SECONDS)
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"{TAKEOVER_VARIABLE}: {given!r} is not a number of seconds above 0")
+        return cls(seconds)
+
+
+class Rival(Enum):
+    """What is known of an older claim."""
+
+    BEATS = auto()
+    QUIET = auto()
+    """Neither a sign of life nor silent for long enough."""
+    SILENT = auto()
+    OVER = auto()
+    """It let go, or nothing of it is left."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks at one older claim again and again. Silence is measured on our own clock from what is seen to change; the
+    file's age is believed only together with some of it, as clocks may differ."""
+
+    run: RunPaths
+    rival: Claim
+    times: Times
+    since: float = 0.0
+    age_at_first: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.since = time.monotonic()
+        self.age_at_first = age_seconds(self.rival)
+
+    def look(self) -> Rival:
+        seen = read_claim(self.rival.path)
+        if seen is None or seen.released or self._is_over():
+            return Rival.OVER
+        if seen.beaten_at != self.rival.beaten_at:
+            self.rival, self.since, self.age_at_first = seen, time.monotonic(), 0.0
+            return Rival.BEATS
+        unchanged = time.monotonic() - self.since
+        if unchanged >= self.times.takeover or (
+            unchanged >= 2 * self.times.beat and unchanged + self.age_at_first >= self.times.takeover
+        ):
+            return Rival.SILENT
+        return Rival.QUIET
+
+    def _is_over(self) -> bool:
+        """By its exit record, or, on this machine, by the absence of its processes and of their lock."""
+        holder = self.rival.holder
+        if holder.attempt and self.run.attempt(holder.attempt).exit.exists():
+            return not holder.on_this_machine or not self._runs_here()
+        return holder.process_is_gone and not self._runs_here()
+
+    def _runs_here(self) -> bool:
+        """Whether processes of its stage are on this machine."""
+        attempt = self.rival.holder.attempt
+        return bool(attempt and attempt_members(self.run.attempt(attempt).root)) or _lock_is_held(self.run)
+
+    def kill(self) -> None:
+        """Ends what is left of its stage, if that is on this machine."""
+        if self.rival.holder.on_this_machine and self.rival.holder.attempt:
+            kill_members(self.run.attempt(self.rival.holder.attempt).root)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A run that is ours."""
+
+    guard: Guard
+    """At work."""
+    from_silent: bool
+    """Some older holder did not let go but fell silent: of a machine that cannot be reached, its lock may remain."""
+
+
+def take(run: RunPaths, holder: Holder, times: Times, stopped: Callable[[], bool]) -> Taken | None:
+    """Claims the run and returns once nobody older can write.
+
+    None if the run is another's, or if it was `stopped` while it waited.
+    """
+    while not stopped():
+        older = claims(run.claims)
+        watches = [Watch(run, rival, times) for rival in older if not rival.released]
+        if any(_is_newer_incarnation(watch.rival.holder, holder) for watch in watches):
+            return None
+        strangers = [watch for watch in watches if not _same_job(watch.rival.holder, holder)]
+        if not _all_ended(strangers, times, stopped):
+            return None
+        mine = claim(run.claims, holder, after=older[-1] if older else None)
+        if mine is not None:
+            return _wait_for(watches, Guard(mine, times.beat, times.takeover), times, stopped)
+    return None
+
+
+def _same_job(one: Holder, other: Holder) -> bool:
+    """Incarnations of one job: the cluster itself has ended the earlier before it began the later."""
+    same = bool(one.job_id) and (one.job_id, one.batch) == (other.job_id, other.batch)
+    return same and one.restart != other.restart
+
+
+def _is_newer_incarnation(rival: Holder, holder: Holder) -> bool:
+    return _same_job(rival, holder) and rival.restart > holder.restart
+
+
+def _all_ended(strangers: Sequence[Watch], times: Times, stopped: Callable[[], bool]) -> bool:
+    """Whether all let go or fell silent; false as soon as one shows that it lives."""
+    while not stopped():
+        seen = [watch.look() for watch in strangers]
+        if Rival.BEATS in seen:
+            return False
+        if Rival.QUIET not in seen:
+            return True
+        time.sleep(min(1.0, times.beat / 2))
+    return False
+
+
+def _wait_for(watches: Sequence[Watch], guard: Guard, times: Times, stopped: Callable[[], bool]) -> Taken | None:
+    """Until those before can write no more. They know that they are fenced one heartbeat from now."""
+    guard.start()
+    began = time.monotonic()
+    while not (stopped() or guard.lost):
+        seen = [watch.look() for watch in watches]
+        if Rival.BEATS not in seen and Rival.QUIET not in seen:
+            for watch in watches:
+                watch.kill()  # of silent ones: their supervisor was killed and their stage was not, for instance
+            tidy(guard.claim.path.parent, guard.claim)
+            return Taken(guard, from_silent=Rival.SILENT in seen)
+        if time.monotonic() - began >= times.kill:
+            for watch in watches:
+                watch.kill()
+        time.sleep(min(0.5, times.beat / 2))
+    guard.let_go()
+    return None
+
+
+def _lock_is_held(run: RunPaths) -> bool:
+    try:
+        return is_held(run.lock)
+    except OSError:  # the file system gives no locks
+        return False

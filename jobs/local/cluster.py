@@ -1,0 +1,217 @@
+"""This machine as a cluster: attempts as processes of their own sessions, within CPU and GPU slots.
+
+The queue lives in the process that submits. The attempts do not need it: they hold their run's lock, record their own
+end, and go on if this process dies; the next one adopts them by that lock.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from jobs.cluster import ClusterState, Observation, Placed, Refused, Request
+from jobs.job import Job
+from jobs.processes import kill_members, signal_attempt
+from jobs.slots import Lease, Slots
+from jobs.store.flock import is_held
+from jobs.store.paths import AttemptPaths, RunPaths, Store
+from jobs.store.records import AttemptStart
+
+STAGE_PROGRAM = (sys.executable, "-m", "stages")
+POLL_SECONDS = 0.05
+STDERR_LIMIT = 4_096
+
+
+@dataclass(slots=True)
+class Running:
+    """An attempt that this process started, or (with no `process`) one that it found alive."""
+
+    job: Job
+    run: RunPaths
+    lease: Lease
+    id: str
+    process: subprocess.Popen[bytes] | None = None
+    stderr: IO[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Also true while only the stage's process is left, after its supervisor was killed."""
+        supervised = self.process is not None and self.process.poll() is None
+        return supervised or is_held(self.run.lock)
+
+    def said(self) -> str:
+        """What the supervisor wrote on stderr; its last words if it failed before it had a log."""
+        if self.stderr is None:
+            return ""
+        self.stderr.seek(max(0, self.stderr.seek(0, os.SEEK_END) - STDERR_LIMIT))
+        return self.stderr.read().decode(errors="replace").strip()
+
+
+class LocalCluster:
+    """The `Cluster` protocol on one machine. `program` runs a stage: it is given job.json's path."""
+
+    name = "local"
+    chained = False
+
+    def __init__(self, store: Store, sweep: str, slots: Slots, *, program: Sequence[str] = STAGE_PROGRAM) -> None:
+        self.store = store
+        self.sweep = sweep
+        self.slots = slots
+        self.program = tuple(program)
+        self._queue: list[Request] = []
+        self._running: dict[str, Running] = {}
+
+    def misfit(self, job: Job) -> str | None:
+        return self.slots.misfit(job.resources)
+
+    def adopt(self, jobs: Sequence[Job]) -> None:
+        """Counts the slots that they hold, and waits for the end of their lock."""
+        for job in jobs:
+            run = self._run(job)
+            start = _newest_start(run)
+            devices = tuple(name for name in start.devices.split(",") if name) if start else ()
+            lease = Lease(start.cpus if start else 1, devices if start and start.gpus else ())
+            self.slots.hold(lease)
+            self._running[job.key] = Running(job=job, run=run, lease=lease, id=start.attempt if start else "")
+
+    def submit(self, requests: Sequence[Request]) -> Sequence[Placed | Refused]:
+        self._queue = sorted([*self._queue, *requests], key=lambda request: request.rank)
+        return [Placed(key=request.job.key, id=next_attempt(self._run(request.job))) for request in requests]
+
+    def observe(self) -> Mapping[str, Observation]:
+        seen = {request.job.key: Observation(state=ClusterState.QUEUED) for request in self._queue}
+        for key, running in list(self._running.items()):
+            if running.alive:
+                seen[key] = Observation(state=ClusterState.RUNNING, id=running.id)
+            else:
+                seen[key] = self._reap(key, running)
+        return seen
+
+    def cancel(self, keys: Collection[str]) -> None:
+        self._queue = [request for request in self._queue if request.job.key not in keys]
+        for running in self._live(keys):
+            self._signal(running, signal.SIGTERM)
+
+    def kill(self, keys: Collection[str]) -> None:
+        for running in self._live(keys):
+            found = _newest_attempt(running.run)
+            if found is not None:
+                kill_members(found[0].root)
+
+    def wait(self, seconds: float) -> None:
+        """Starts what fits, then waits for the first attempt to end."""
+        self._start_what_fits()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and all(running.alive for running in self._running.values()):
+            time.sleep(POLL_SECONDS)
+
+    def _start_what_fits(self) -> None:
+        """In the order of rank. One that lacks a resource holds that resource back from those behind it."""
+        short: set[str] = set()
+        for request in list(self._queue):
+            resources = request.job.resources
+            short |= self.slots.lacking(resources)
+            if "cpus" in short:
+                return
+            if resources.gpus and "gpus" in short:
+                continue
+            self._queue.remove(request)
+            self._start(request)
+
+    def _start(self, request: Request) -> None:
+        job = request.job
+        run = self._run(job)
+        lease = self.slots.take(job.resources)
+        attempt = next_attempt(run)
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would break with this runner
+        process = subprocess.Popen(
+            self._command(job, attempt),
+            stdin=subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+            start_new_session=True,  # neither Ctrl-C nor the end of this terminal reaches it
+            env=_environment(lease),
+        )
+        self._running[job.key] = Running(job=job, run=run, lease=lease, id=attempt, process=process, stderr=stderr)
+
+    def _command(self, job: Job, attempt: str) -> list[str]:
+        resources = job.resources
+        return [
+            *(sys.executable, "-m", "jobs.attempt"),
+            *("--store", str(self.store.root.resolve()), "--sweep", self.sweep, "--key", job.key),
+            *("--attempt", attempt, "--backend", self.name, "--nodes", str(resources.nodes)),
+            *("--cpus", str(resources.cpus * resources.nodes), "--gpus", str(resources.gpus)),
+            *("--gpu-type", resources.gpu_type, "--", *self.program),
+        ]
+
+    def _reap(self, key: str, running: Running) -> Observation:
+        del self._running[key]
+        self.slots.give_back(running.lease)
+        returncode = running.process.poll() if running.process else None
+        message = running.said()
+        if running.stderr is not None:
+            running.stderr.close()
+        return Observation(state=ClusterState.ENDED, id=running.id, returncode=returncode, message=message)
+
+    def _signal(self, running: Running, number: signal.Signals) -> None:
+        if running.process is not None and running.process.poll() is None:
+            running.process.send_signal(number)
+            return
+        found = _newest_attempt(running.run)
+        if found is not None:
+            signal_attempt(found[1], found[0].root, number)
+
+    def _live(self, keys: Collection[str]) -> list[Running]:
+        return [running for key, running in self._running.items() if key in keys]
+
+    def _run(self, job: Job) -> RunPaths:
+        return self.store.run(job.stage, job.key)
+
+
+def next_attempt(run: RunPaths) -> str:
+    """The name of the run's next attempt. Whoever makes its folder first has it: two deciders start one attempt."""
+    try:
+        numbers = [
+            int(path.name.rpartition("-")[2]) for path in run.attempts.iterdir() if path.name.startswith("local-")
+        ]
+    except (FileNotFoundError, NotADirectoryError):
+        numbers = []
+    return f"local-{max(numbers, default=0) + 1:04d}"
+
+
+def _environment(lease: Lease) -> dict[str, str]:
+    """Threads and devices of one attempt; no GPU is visible to one that asked for none."""
+    threads = str(lease.cpus)
+    return os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(lease.devices), "OMP_NUM_THREADS": threads}
+
+
+def _newest_attempt(run: RunPaths) -> tuple[AttemptPaths, AttemptStart] | None:
+    try:
+        folders = [AttemptPaths(path) for path in run.attempts.iterdir()]
+    except FileNotFoundError:
+        return None
+    found = [(folder, start) for folder in folders if (start := AttemptStart.read(folder.start)) is not None]
+    return max(found, key=lambda pair: pair[1].started_at, default=None)
+
+
+def _newest_start(run: RunPaths) -> AttemptStart | None:
+    found = _newest_attempt(run)
+    return found[1] if found else None
+
+
+def stop_attempt(run: RunPaths, *, at_once: bool = False) -> bool:
+    """Asks the run's live attempt to save and stop, or kills it; from any process here. False: none lives."""
+    found = _newest_attempt(run)
+    if found is None or not is_held(run.lock):
+        return False
+    paths, start = found
+    if at_once:
+        kill_members(paths.root)
+    else:
+        signal_attempt(start, paths.root, signal.SIGTERM)
+    return True

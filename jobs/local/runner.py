@@ -1,0 +1,227 @@
+"""Drives a sweep on a cluster until nothing is left to do: look, decide, act, wait."""
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
+from jobs.cluster import Cluster, ClusterState, Observation, Placed, Request
+from jobs.errors import storage_problem
+from jobs.graph import ranks
+from jobs.invalidation import set_result_aside
+from jobs.job import Job
+from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import JobStatus
+from jobs.store.ledger import Event, EventKind, Ledger
+from jobs.store.records import FailureClass
+
+ROUND_SECONDS = 0.5
+UNRECORDED_ENDS = 3
+"""Attempts of one job that may be killed before they recorded anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Something that a watcher may want to hear: an attempt started or ended."""
+
+    job: Job
+    event: EventKind
+    status: JobStatus
+    message: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerEnd:
+    """Where the runner left the sweep."""
+
+    problem: str = ""
+    """Why nothing more was started, in one line; empty if everything that could run did."""
+    stopped_by: int = 0
+    """The signal that asked it to stop; 0 if none did."""
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Counts the wishes to stop: the first is gentle, the second is not."""
+
+    received: list[int] = field(default_factory=list)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """SIGINT and SIGTERM count while the block runs."""
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(number)
+
+
+class Runner:
+    """One run of `sweep submit`. All that it knows can be read again from the store and the cluster."""
+
+    def __init__(
+        self,
+        *,
+        picture: Picture,
+        wanted: Collection[str],
+        cluster: Cluster,
+        ledger: Ledger,
+        trunks_first: bool,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.picture = picture
+        self.wanted = wanted
+        self.cluster = cluster
+        self.ledger = ledger
+        self.report = report
+        self.rank = ranks(picture.jobs, trunks_first=trunks_first)
+        self.urgent_first = sorted(picture.jobs, key=lambda job: self.rank[job.key])
+        self.problem = ""
+        self._observed: Mapping[str, Observation] = {}
+        self._unrecorded: Counter[str] = Counter()
+
+    def run(self, stop: StopRequest) -> RunnerEnd:
+        """Until every wanted job is done or stopped, a problem of the store or the installation, or a stop request."""
+        self.look_at_everything()
+        asked = 0
+        while True:
+            actions: list[Action] = []
+            self._look()
+            if len(stop.received) > asked:
+                asked = len(stop.received)
+                self._stop_all(at_once=asked > 1)
+            elif not asked and not self.problem:
+                actions = self.decide()
+                self._act(actions)
+            if self.problem:
+                self._empty_the_queue()
+            if not self._observed and (not actions or self.problem):
+                return RunnerEnd(problem=self.problem, stopped_by=stop.received[0] if stop.received else 0)
+            self.cluster.wait(ROUND_SECONDS)
+
+    def look_at_everything(self) -> None:
+        """Reads all facts and takes charge of what lives."""
+        self.picture.look_at_everything({})
+        self.cluster.adopt(self.picture.live)
+        self._observed = self.cluster.observe()
+
+    def decide(self) -> list[Action]:
+        """What would be done now."""
+        return decide(
+            self.urgent_first,
+            self.picture.statuses,
+            wanted=self.wanted,
+            observed=self._observed,
+            damaged=self.picture.damaged_parents(),
+            chained=self.cluster.chained,
+        )
+
+    def _look(self) -> None:
+        """Asks the cluster, and the store about what has ended."""
+        before = self._observed
+        seen = self.cluster.observe()
+        ended = {key: observation for key, observation in seen.items() if observation.state is ClusterState.ENDED}
+        self._observed = {key: observation for key, observation in seen.items() if key not in ended}
+        changed = {key for key in {*before, *seen} if before.get(key) != self._observed.get(key)}
+        self.picture.look_at(changed & ended.keys())
+        if self.picture.read_wishes(but_not_of=self.ledger.writer):
+            changed = set(self.picture.by_key)
+        if not changed:
+            return
+        self.picture.judge(changed, self._observed)
+        self.cluster.adopt([job for job in self.picture.live if job.key in ended])
+        self._tell_changes(before, ended)
+
+    def _tell_changes(self, before: Mapping[str, Observation], ended: Mapping[str, Observation]) -> None:
+        for key, seen in self._observed.items():
+            if seen.state is ClusterState.RUNNING and (key not in before or before[key].state is not seen.state):
+                self._tell(key, EventKind.STARTED, seen)
+        for key, seen in ended.items():
+            self._weigh_end(key, seen)
+            self._tell(key, EventKind.ENDED, seen)
+
+    def _weigh_end(self, key: str, seen: Observation) -> None:
+        """A problem that is not the job's own ends the run of the whole sweep."""
+        evidence = self.picture.evidence[key]
+        if evidence.result is not None:
+            return
+        name = f"{self.picture.by_key[key].stage} {key}"
+        last = evidence.last
+        if seen.returncode in {EXIT_STORAGE, EXIT_NOT_SET_UP}:
+            self.problem = seen.message or f"an attempt of {name} could not be set up"
+        elif last is not None and last.failure is FailureClass.STORAGE:
+            self.problem = f"{name}: {evidence.message}"
+        elif last is None and seen.returncode not in {None, 0, EXIT_TAKEN}:
+            self._unrecorded[key] += 1
+            if seen.returncode == 1 or self._unrecorded[key] > UNRECORDED_ENDS:
+                self.problem = f"attempts of {name} end before they begin: {seen.message or seen.returncode}"
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        try:
+            for action in actions:
+                if isinstance(action, Invalidate):
+                    self._invalidate(action)
+            self.cluster.cancel([action.key for action in actions if isinstance(action, Withdraw)])
+            self._submit([action for action in actions if isinstance(action, Submit)])
+        except OSError as error:
+            self.problem = storage_problem(error)
+
+    def _submit(self, submits: Sequence[Submit]) -> None:
+        """The intent is on disk before the cluster hears of it."""
+        self.ledger.append(Event(event=EventKind.INTENT, key=submit.key) for submit in submits)
+        answers = self.cluster.submit(
+            [
+                Request(job=self.picture.by_key[submit.key], rank=self.rank[submit.key], after=submit.after)
+                for submit in submits
+            ]
+        )
+        placed = {
+            answer.key: Observation(state=ClusterState.QUEUED, id=answer.id)
+            for answer in answers
+            if isinstance(answer, Placed)
+        }
+        self._observed = {**self._observed, **placed}
+        if placed:
+            self.picture.judge(placed, self._observed)
+
+    def _invalidate(self, action: Invalidate) -> None:
+        if set_result_aside(self.picture.evidence[action.key].run):
+            self.picture.look_at([action.key])
+            self.picture.judge([action.key], self._observed)
+
+    def _stop_all(self, *, at_once: bool) -> None:
+        self.cluster.cancel(self._observed)
+        if at_once:
+            self.cluster.kill(self._observed)
+
+    def _empty_the_queue(self) -> None:
+        """What runs may end well; what is queued stays for the next submission."""
+        queued = [key for key, seen in self._observed.items() if seen.state is ClusterState.QUEUED]
+        self.cluster.cancel(queued)
+        self._observed = {key: seen for key, seen in self._observed.items() if key not in queued}
+
+    def _tell(self, key: str, kind: EventKind, seen: Observation) -> None:
+        evidence = self.picture.evidence[key]
+        failed = evidence.last.failure if evidence.last and kind is EventKind.ENDED and not evidence.result else None
+        try:
+            self.ledger.append([Event(event=kind, key=key, attempt=seen.id, failure=failed)])
+        except OSError as error:
+            self.problem = self.problem or storage_problem(error)
+        self.report(
+            Progress(
+                job=self.picture.by_key[key],
+                event=kind,
+                status=self.picture.statuses[key],
+                message=evidence.message if failed else "",
+                picture=self.picture,
+            )
+        )

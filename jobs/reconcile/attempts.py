@@ -1,0 +1,197 @@
+"""How the attempts of one run went: what they left on disk, and the cluster's word where it has one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.checkpoints import newest_checkpoint
+from jobs.cluster_word import refined, returncode, verdict_without_attempt, word
+from jobs.ending_match import Matched, match
+from jobs.reconcile.executions import Ending
+from jobs.reconcile.failures import Evidence, classify
+from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass, read_record
+
+LOG_TAIL_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One attempt, or one execution that ended before its attempt began."""
+
+    paths: AttemptPaths
+    """A folder that is not there where the attempt never began."""
+    start: AttemptStart
+    """Made from `ending` where the attempt never began."""
+    end: AttemptExit | None
+    """None: it lives. Made up from error.json, the cluster's word, log and checkpoints where exit.json is lost."""
+    recorded: bool = True
+    """exit.json is there."""
+    advanced: bool = False
+    """Left a newer checkpoint than it found."""
+    began: bool = True
+    """start.json is there. False: known by `ending` alone."""
+    ending: Ending | None = None
+    """The cluster's own account of it, where there is one."""
+
+    @property
+    def failure(self) -> FailureClass | None:
+        return self.end.failure if self.end else None
+
+    @property
+    def node(self) -> str:
+        """The cluster's name of the (first) node, else the host's."""
+        return self.start.node or self.start.host
+
+
+def read_outcomes(run: RunPaths, *, live: bool, endings: Sequence[Ending] = ()) -> list[Outcome]:
+    """All attempts that began, and executions that failed before, oldest first.
+
+    Unless `live`, an attempt without exit.json is judged by `endings` (of this job) and from its log. An execution that
+    is known by its ending alone counts if it failed or a person cancelled it; one that found nothing to do does not.
+    """
+    starts = _starts(run)
+    matched = match([start for _, start in starts], endings)
+    outcomes = [_outcome(run, starts, number, matched, live=live) for number in range(len(starts))]
+    without = [found for row in matched.rest if (found := _without_attempt(run, row)) is not None]
+    if not without:
+        return outcomes
+    return sorted([*outcomes, *without], key=lambda outcome: (outcome.start.started_at, outcome.start.attempt))
+
+
+def _outcome(
+    run: RunPaths,
+    starts: Sequence[tuple[AttemptPaths, AttemptStart]],
+    number: int,
+    matched: Matched,
+    *,
+    live: bool,
+) -> Outcome:
+    paths, start = starts[number]
+    last = number == len(starts) - 1
+    ending = matched.of.get(start.attempt)
+    recorded = AttemptExit.read(paths.exit)
+    end = recorded
+    if end is None and not (last and live):
+        end = _reconstructed(run, paths, start, None if last else starts[number + 1][1], ending)
+    elif end is not None and ending is not None:
+        end = refined(end, ending)
+    advanced = end is not None and end.checkpoint_step > start.checkpoint_step
+    return Outcome(paths=paths, start=start, end=end, recorded=recorded is not None, advanced=advanced, ending=ending)
+
+
+def _without_attempt(run: RunPaths, ending: Ending) -> Outcome | None:
+    verdict = verdict_without_attempt(ending)
+    if verdict is None:
+        return None
+    began = ending.began_at if ending.ran else ending.ended_at or ending.submitted_at
+    start = AttemptStart(
+        attempt=ending.id,
+        key=ending.key,
+        stage=run.root.parent.name,
+        backend="slurm",
+        host=ending.nodes,
+        pid=0,
+        pid_started=0.0,
+        boot_id="",
+        started_at=began,
+        cpus=ending.cpus,
+        gpus=ending.gpus,
+        job_id=ending.id,
+        batch=ending.batch,
+        node=ending.nodes,
+    )
+    end = AttemptExit(
+        attempt=ending.id,
+        key=ending.key,
+        ended_at=max(began, ending.ended_at),
+        returncode=ending.exit_code or -ending.signal,
+        failure=verdict.failure,
+        message=verdict.message,
+    )
+    paths = AttemptPaths(run.attempts / ending.id)
+    return Outcome(paths=paths, start=start, end=end, recorded=False, began=False, ending=ending)
+
+
+def log_path(outcome: Outcome, sweep: SweepPaths) -> Path:
+    """The attempt's own log; what Slurm said where the attempt did not come so far."""
+    return outcome.paths.log if outcome.began else sweep.slurm_log(outcome.start.job_id)
+
+
+def read_tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:
+    """The last `limit` bytes of a text file; empty if it is absent."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - limit))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _starts(run: RunPaths) -> Sequence[tuple[AttemptPaths, AttemptStart]]:
+    try:
+        names = [entry.name for entry in run.attempts.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = [
+        (AttemptPaths(run.attempts / name), AttemptStart.read(run.attempts / name / "start.json")) for name in names
+    ]
+    began = [(paths, start) for paths, start in found if start is not None]
+    return sorted(began, key=lambda pair: (pair[1].started_at, pair[1].attempt))
+
+
+def _reconstructed(
+    run: RunPaths,
+    paths: AttemptPaths,
+    start: AttemptStart,
+    following: AttemptStart | None,
+    ending: Ending | None,
+) -> AttemptExit:
+    evidence = Evidence(
+        returncode=returncode(ending) if ending else None,
+        error=read_record(paths.error) or {},
+        log_tail=read_tail(paths.log),
+        cluster=word(ending) if ending else None,
+    )
+    verdict = classify(evidence)
+    newest = newest_checkpoint(run)
+    step = following.checkpoint_step if following else newest.step
+    kept = not following and newest.step > start.checkpoint_step
+    seen = _last_sign_of_life(paths, start, newest.saved_at if kept else 0.0)
+    return AttemptExit(
+        attempt=start.attempt,
+        key=start.key,
+        ended_at=max(start.started_at, ending.ended_at) if ending and ending.ended_at else seen,
+        returncode=-9,
+        failure=verdict.failure,
+        message=verdict.message,
+        traceback_digest=verdict.traceback_digest,
+        damaged_key=verdict.damaged_key,
+        checkpoint_step=step,
+        checkpoint_at=newest.saved_at if kept else 0.0,
+    )
+
+
+def _last_sign_of_life(paths: AttemptPaths, start: AttemptStart, saved_at: float) -> float:
+    """Unix seconds of the last write that the attempt is known to have made."""
+    written = [path.stat().st_mtime for path in (paths.log, paths.error) if path.exists()]
+    return max(start.started_at, saved_at, *written)
+
+
+def finished_outcomes(run: RunPaths, result: Mapping[str, Any], endings: Sequence[Ending] = ()) -> Sequence[Outcome]:
+    """The attempts of a job that has a result.
+
+    The last one finished it even where its exit record is lost (its supervisor was killed); the result says when.
+    """
+    outcomes = read_outcomes(run, live=False, endings=endings)
+    finished_at = result.get("finished_at")
+    place = max((place for place, outcome in enumerate(outcomes) if outcome.began), default=None)
+    if place is None or isinstance(finished_at, bool) or not isinstance(finished_at, int | float):
+        return outcomes
+    last = outcomes[place]
+    if last.recorded or last.end is None:
+        return outcomes
+    end = replace(last.end, failure=None, message="", returncode=0, ended_at=finished_at)
+    outcomes[place] = replace(last, end=end)
+    return outcomes

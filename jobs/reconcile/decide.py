@@ -1,0 +1,134 @@
+"""What to do next with a sweep's jobs: a pure function of their states. Others do it."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jobs.cluster import ClusterState, Observation
+from jobs.job import Job
+from jobs.reconcile.state import STOPPED, JobStatus, State
+
+STARTABLE = {State.READY, State.INTERRUPTED}
+ON_THE_WAY = {State.QUEUED, State.RUNNING}
+IN_THE_CLUSTER = {ClusterState.QUEUED, ClusterState.RUNNING}
+"""Only behind these can a job be queued: the disk may show one to live that the cluster cannot show at the moment."""
+PARENT_LEFT = "its parent ended without success; it is sent again behind the parent's next attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Hand the job to the cluster; with `after`, to start when these parents have ended well."""
+
+    key: str
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take the job out of the cluster's queue."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidate:
+    """Move a finished parent's result aside: its child found the checkpoint damaged, so both run again."""
+
+    key: str
+    child: str
+
+
+Action = Submit | Withdraw | Invalidate
+
+
+@dataclass(slots=True)
+class Room:
+    """How many jobs the cluster's queue still takes, by limit ("lane"). A lane without a number has no limit."""
+
+    left: dict[str, int] = field(default_factory=dict)
+    lanes: Callable[[Job], Sequence[str]] = lambda _job: ()
+    """The limits under which a job counts."""
+    full: set[str] = field(default_factory=set)
+    """Lanes that had no room for some job: what the user is told."""
+
+    def take(self, job: Job) -> bool:
+        """Counts the job in if every one of its lanes has room."""
+        lanes = [lane for lane in self.lanes(job) if lane in self.left]
+        short = {lane for lane in lanes if self.left[lane] < 1}
+        self.full |= short
+        if short:
+            return False
+        for lane in lanes:
+            self.left[lane] -= 1
+        return True
+
+
+def decide(
+    jobs: Sequence[Job],
+    statuses: Mapping[str, JobStatus],
+    *,
+    wanted: Collection[str],
+    observed: Mapping[str, Observation],
+    damaged: Mapping[str, str],
+    chained: bool,
+    room: Room | None = None,
+) -> list[Action]:
+    """Actions in the order in which they are to be done.
+
+    `jobs`: parents before children, the more urgent first where the graph leaves it open. `damaged`: finished parents
+    whose checkpoint a child could not read, with that child. `chained`: the cluster holds children back itself, so jobs
+    go out with their parents. `room`: what the cluster's queue still takes; None is no limit.
+    """
+    room = room or Room()
+    actions: list[Action] = [Invalidate(parent, child) for parent, child in damaged.items()]
+    withdrawn = _withdrawals(jobs, statuses, observed)
+    actions += withdrawn.values()
+    held = {key for key, seen in observed.items() if seen.state in IN_THE_CLUSTER and statuses[key].state in ON_THE_WAY}
+    held -= withdrawn.keys()
+    for job in jobs:
+        if job.key not in wanted or job.key in observed or set(job.parents) & damaged.keys():
+            continue
+        submit = _submission(job, statuses, held, chained=chained)
+        if submit is not None and room.take(job):
+            actions.append(submit)
+            held.add(job.key)
+    return actions
+
+
+def _submission(job: Job, statuses: Mapping[str, JobStatus], held: set[str], *, chained: bool) -> Submit | None:
+    """`held`: jobs that the cluster has, or is about to be given."""
+    state = statuses[job.key].state
+    if state in STARTABLE:
+        return Submit(job.key)
+    if not chained or state is not State.WAITING:
+        return None
+    unfinished = tuple(parent for parent in job.parents if statuses[parent].state is not State.DONE)
+    return Submit(job.key, unfinished) if held.issuperset(unfinished) else None
+
+
+def _withdrawals(
+    jobs: Sequence[Job], statuses: Mapping[str, JobStatus], observed: Mapping[str, Observation]
+) -> dict[str, Withdraw]:
+    """What has to leave the queue; below a job that leaves it, everything that is queued."""
+    found: dict[str, Withdraw] = {}
+    for job in jobs:
+        withdrawal = _withdrawal(statuses[job.key], observed.get(job.key), job)
+        queued = job.key in observed and observed[job.key].state is ClusterState.QUEUED
+        left = [parent for parent in job.parents if parent in found and statuses[parent].state is not State.DONE]
+        if withdrawal is None and queued and left:
+            withdrawal = Withdraw(job.key, PARENT_LEFT)
+        if withdrawal is not None:
+            found[job.key] = withdrawal
+    return found
+
+
+def _withdrawal(status: JobStatus, observation: Observation | None, job: Job) -> Withdraw | None:
+    if observation is None or observation.state not in {ClusterState.QUEUED, ClusterState.STUCK}:
+        return None
+    if status.state in STOPPED:
+        return Withdraw(job.key, status.state.value)
+    if status.state is State.DONE:
+        return Withdraw(job.key, "done already")
+    if observation.state is ClusterState.STUCK:
+        return Withdraw(job.key, observation.message or PARENT_LEFT)
+    return None

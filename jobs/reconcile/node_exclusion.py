@@ -1,0 +1,137 @@
+"""Which nodes the next attempts keep away from, for a while. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jobs.node_list import node_names
+from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.executions import Ending
+from jobs.store.records import FailureClass
+
+HOURS = 24.0
+"""How long a node is kept away from after the last sign against it."""
+SUSPICIOUS = {FailureClass.KILLED, FailureClass.UNKNOWN}
+"""Of one job it may be the job; of two different jobs on one node it is the node."""
+FINE = {None, FailureClass.PREEMPTED, FailureClass.WALL_CLOCK, FailureClass.INTERRUPTED}
+"""With a newer checkpoint, ends that speak for the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """One node to keep away from. `until`: Unix seconds."""
+
+    node: str
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Something that speaks against a node."""
+
+    key: str
+    """The job's."""
+    at: float
+    """Unix seconds."""
+    sure: bool
+    """Alone enough."""
+    message: str
+
+
+def exclusion_limit(nodes: int) -> int:
+    """How many of a cluster's nodes may be excluded at once: a fault of ours must not exclude the cluster."""
+    return max(1, nodes // 4)
+
+
+def excluded_nodes(
+    outcomes: Iterable[Outcome], now: float, *, endings: Iterable[Ending] = (), hours: float = HOURS, limit: int = 1
+) -> list[Exclusion]:
+    """At most `limit` nodes, those with the surest and newest signs first.
+
+    Excluded are nodes that met a node fault (of an attempt on several nodes: the one that the cluster blames), and
+    nodes on which attempts of two different jobs were killed, failed for no known reason or could not be launched,
+    unless some attempt went well there since. `outcomes` are those of all jobs; those of finished ones may be missing
+    if `endings` tell of success.
+    """
+    known = [outcome for outcome in outcomes if outcome.end is not None and (outcome.start.node or outcome.ending)]
+    good = last_success(known, endings)
+    everywhere = traceback_nodes(known)
+    signs: dict[str, list[Sign]] = defaultdict(list)
+    for outcome in known:
+        nodes = blamed_nodes(outcome)
+        for node in nodes:
+            sign = sign_of(outcome, alone=len(nodes) == 1, traceback_elsewhere=everywhere)
+            if sign is not None and sign.at + hours * 3600 > now and (sign.sure or sign.at > good.get(node, 0.0)):
+                signs[node].append(sign)
+    bad = {node: found for node, found in signs.items() if is_enough(found)}
+    order = sorted(bad, key=lambda node: (not any(sign.sure for sign in bad[node]), -newest(bad[node]).at, node))
+    return [Exclusion(node, newest(bad[node]).at + hours * 3600, reason(bad[node])) for node in order[:limit]]
+
+
+def blamed_nodes(outcome: Outcome) -> tuple[str, ...]:
+    """The node that the cluster blames, else all nodes of the attempt."""
+    failed = node_names(outcome.ending.failed_node) if outcome.ending is not None else ()
+    return failed or nodes_of(outcome)
+
+
+def nodes_of(outcome: Outcome) -> tuple[str, ...]:
+    """All nodes of an attempt, as far as they are known."""
+    if outcome.ending is not None and outcome.ending.nodes:
+        return node_names(outcome.ending.nodes)
+    return node_names(outcome.start.node)
+
+
+def last_success(outcomes: Iterable[Outcome], endings: Iterable[Ending]) -> dict[str, float]:
+    """Unix seconds of the last attempt that went well, by node."""
+    found: dict[str, float] = {}
+    pairs = [
+        (nodes_of(outcome), outcome.end.ended_at)
+        for outcome in outcomes
+        if outcome.end is not None and (outcome.failure is None or (outcome.advanced and outcome.failure in FINE))
+    ]
+    pairs += [(node_names(ending.nodes), ending.ended_at) for ending in endings if ending.state == "COMPLETED"]
+    for nodes, moment in pairs:
+        for node in nodes:
+            found[node] = max(found.get(node, 0.0), moment)
+    return found
+
+
+def traceback_nodes(outcomes: Iterable[Outcome]) -> set[str]:
+    """Digests of tracebacks that were seen on several nodes: these speak against the code."""
+    nodes: dict[str, set[str]] = defaultdict(set)
+    for outcome in outcomes:
+        if outcome.end is not None and outcome.end.traceback_digest:
+            nodes[outcome.end.traceback_digest].update(nodes_of(outcome))
+    return {digest for digest, where in nodes.items() if len(where) > 1}
+
+
+def sign_of(outcome: Outcome, *, alone: bool, traceback_elsewhere: set[str]) -> Sign | None:
+    """What an attempt's end says against (each of) its nodes. Of several nodes nobody knows which one was to blame."""
+    end = outcome.end
+    if end is None:
+        return None
+    sure = end.failure is FailureClass.NODE_FAULT and alone
+    unlaunched = not outcome.began and end.failure is FailureClass.STORAGE  # the node does not see the store
+    suspicious = end.failure in SUSPICIOUS or end.failure is FailureClass.NODE_FAULT or unlaunched
+    if not suspicious or (not sure and end.traceback_digest in traceback_elsewhere):
+        return None
+    return Sign(outcome.start.key, end.ended_at, sure, end.message)
+
+
+def is_enough(signs: Sequence[Sign]) -> bool:
+    """One sure sign, or two different jobs."""
+    return any(sign.sure for sign in signs) or len({sign.key for sign in signs}) > 1
+
+
+def newest(signs: Sequence[Sign]) -> Sign:
+    """The last one, of the sure ones if there are any."""
+    return max(signs, key=lambda sign: (sign.sure, sign.at))
+
+
+def reason(signs: Sequence[Sign]) -> str:
+    """One line."""
+    last = newest(signs)
+    if last.sure:
+        return f"node fault: {last.message}"
+    return f"{len({sign.key for sign in signs})} jobs failed there, the last: {last.message}"

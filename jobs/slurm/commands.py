@@ -1,0 +1,126 @@
+"""Runs one of Slurm's programs: no shell, a time limit, a process group of its own, an environment of ours."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from jobs.reconcile.failures import one_line
+
+PERSONAL = ("SBATCH_", "SQUEUE_", "SACCT_", "SACCTMGR_", "SCANCEL_", "SCONTROL_", "SINFO_", "SALLOC_", "SLURM_")
+"""Variables with which a person changes what the programs ask or print, or which a job's environment leaves behind."""
+KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
+"""Where the cluster is, and who asks."""
+ASKING = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "TZ": "UTC"}
+"""Times as Unix seconds, UTC where a program should not know that; array expressions are not cut off (sacct(1))."""
+AFTER_KILL_S = 2.0
+"""A killed process is waited for so long; one that hangs in the kernel is left behind."""
+
+ERROR_LINE = re.compile(r"^(?:\w+: )?(?:error|fatal): ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a program said."""
+
+    text: str = ""
+    """Standard output; not to be trusted in full with a problem."""
+    errors: str = ""
+    """Standard error."""
+    problem: str = ""
+    """Empty after exit code 0; else one line for people."""
+    returncode: int | None = None
+    """None: it could not be started, or was killed for want of an answer."""
+    started: bool = False
+    """Whether there was a process at all."""
+
+
+def asking_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """For questions: plain English, plain times, nobody's personal defaults."""
+    return _cleaned(environment) | ASKING
+
+
+def sending_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """For sbatch, whose environment a job may inherit: its times stay as they are."""
+    return _cleaned(environment)
+
+
+def ignored_variables(environment: Mapping[str, str]) -> list[str]:
+    """Names in `environment` that would change what Slurm's programs do and are kept from them."""
+    return sorted(name for name in environment if name.startswith(PERSONAL) and name not in KEPT)
+
+
+def run_program(argv: Sequence[str], *, environment: Mapping[str, str], limit: float, script: str = "") -> Output:
+    """Runs `argv`, with `script` as its standard input, for `limit` seconds at most. Never raises for what it does."""
+    with _whole_file(script) if script else contextlib.nullcontext(subprocess.DEVNULL) as given:
+        try:
+            process = _started(argv, environment, given)
+        except OSError as error:
+            return Output(problem=f"{argv[0]} cannot be run: {error.strerror or error}")
+    try:
+        text, errors = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        return Output(problem=f"{argv[0]} gave no answer within {limit:g} s", errors=_killed(process), started=True)
+    except KeyboardInterrupt:
+        _killed(process)  # leave nothing behind
+        raise
+    problem = "" if process.returncode == 0 else complaint(argv[0], errors, process.returncode)
+    return Output(text=text, errors=errors, problem=problem, returncode=process.returncode, started=True)
+
+
+def complaint(program: str, errors: str, returncode: int) -> str:
+    """The most telling line of standard error: the last that calls itself an error, else the last."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    if not lines:
+        return f"{program} ended with code {returncode} and said nothing"
+    marked = [line for line in lines if ERROR_LINE.match(line)]
+    return one_line(without_prefix((marked or lines)[-1]))
+
+
+def without_prefix(line: str) -> str:
+    """`sbatch: error: text` as `text`."""
+    return re.sub(r"^(?:(?:\w+: )?(?:error|fatal): |\w+: )", "", line)
+
+
+def _started(argv: Sequence[str], environment: Mapping[str, str], given: IO[str] | int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        list(argv),
+        stdin=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        process_group=0,
+    )
+
+
+def _whole_file(script: str) -> IO[str]:
+    """Not a pipe: were this process killed half way, sbatch would take the first half for the whole."""
+    file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - the caller closes it
+    file.write(script)
+    file.flush()
+    file.seek(0)
+    return file
+
+
+def _killed(process: subprocess.Popen[str]) -> str:
+    """Ends the process and its children; what it had said on standard error."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        return process.communicate(timeout=AFTER_KILL_S)[1]
+    except subprocess.TimeoutExpired:
+        return ""
+
+
+def _cleaned(environment: Mapping[str, str]) -> dict[str, str]:
+    ignored = set(ignored_variables(environment))
+    kept = {name: value for name, value in environment.items() if name not in ignored}
+    return kept | {"LC_ALL": "C.UTF-8"}  # English; C alone would make jobs that inherit it print ASCII

@@ -1,0 +1,202 @@
+"""One look at a sweep on Slurm: the ledgers, one squeue, one sacct, judged together; and noting what is settled."""
+
+import getpass
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from jobs.cluster import ClusterState, Observation
+from jobs.reconcile.executions import LOST, Ending
+from jobs.slurm.batch import KnownBatch
+from jobs.slurm.batch_ledger import BatchLedger, Notes, in_order, read_shared_notes
+from jobs.slurm.client import SlurmClient
+from jobs.slurm.observe import Seen, observe
+from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
+from jobs.slurm.script import tasks_in_script
+from jobs.slurm.states import is_over
+from jobs.slurm.timeouts import Patience
+from jobs.store.paths import Store
+from jobs.store.records import FailureClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was found, and when."""
+
+    sweep: str
+    notes: Notes
+    queue: Answer[QueueRow]
+    accounting: Answer[AccountRow]
+    seen: Seen
+    taken_at: float
+    """Unix seconds, before the first question."""
+
+    def endings(self) -> dict[str, list[Ending]]:
+        """All executions that are known to have ended, by key, oldest first: noted ones and fresh ones."""
+        noted, fresh = self.notes.endings, self.seen.endings
+        return {key: in_order([*noted.get(key, ()), *fresh.get(key, ())]) for key in noted.keys() | fresh.keys()}
+
+
+def users_of(notes: Notes) -> set[str]:
+    """Everybody who has submitted jobs of this sweep, and this user."""
+    return {batch.user for batch in notes.batches.values()} | {getpass.getuser()}
+
+
+def ask(client: SlurmClient, notes: Notes, *, settled_too: bool = False) -> Answers:
+    """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time.
+
+    `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd rewrites rows that were final before.
+
+    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue. A second squeue,
+    only where a job has left the queue and sacct does not tell of its end yet.
+    """
+    moment = time.time()
+    batches = list(notes.batches.values()) if settled_too else notes.open_batches()
+    ids = [batch.id for batch in batches if batch.id]
+    since = min((batch.intended_at for batch in batches), default=0.0)
+    queue, accounting = client.ask(users_of(notes), ids, since)
+    queue = with_remembered(client, notes, queue, accounting)
+    return Answers(queue, with_doubtful(client, notes, queue, accounting), moment)
+
+
+def notes_of(store: Store, sweep: str, keys: Collection[str]) -> Notes:
+    """The sweep's ledgers, and those of the store's other sweeps as far as they share jobs with it."""
+    own = store.sweep(sweep).ledger
+    others = [path / own.name for path in sorted(store.sweeps.glob("*")) if path != own.parent]
+    return read_shared_notes(own, others, keys)
+
+
+def take_look(
+    client: SlurmClient, notes: Notes, sweep: str, patience: Patience, absent_since: Mapping[str, float] | None = None
+) -> Look:
+    """Asks Slurm. `absent_since`: what an earlier look missed, with its Unix seconds."""
+    return judged(sweep, notes, ask(client, notes), patience, absent_since)
+
+
+def with_remembered(
+    client: SlurmClient, notes: Notes, queue: Answer[QueueRow], accounting: Answer[AccountRow]
+) -> Answer[QueueRow]:
+    """Adds what the controller remembers of jobs that left the queue before sacct told of their end."""
+    if not (queue.ok and accounting.ok):
+        return queue
+    over = (row for row in accounting.rows if is_over(row))
+    told = {(row.name, row.id.partition("_")[2]) for rows in (queue.rows, over) for row in rows}
+    settled = {(ending.batch, ending.key) for known in notes.endings.values() for ending in known}
+    tasks = ((batch, index, key) for batch in notes.open_batches() for index, key in batch.tasks.items() if batch.id)
+    missed = {
+        f"{batch.id}_{index}"
+        for batch, index, key in tasks
+        if key not in batch.withdrawn and (batch.name, str(index)) not in told and (batch.name, key) not in settled
+    }
+    if not missed:
+        return queue
+    remembered = client.remembered(missed)
+    ours = (row for row in remembered.rows if row.name in notes.batches)  # ids may have been given again
+    return Answer(rows=(*queue.rows, *ours)) if remembered.ok else remembered
+
+
+def with_doubtful(
+    client: SlurmClient, notes: Notes, queue: Answer[QueueRow], accounting: Answer[AccountRow]
+) -> Answer[AccountRow]:
+    """Adds what sacct knows by name of batches whose sbatch gave no answer and which are not in the queue."""
+    queued = {row.name for row in queue.rows}
+    doubtful = [batch for batch in notes.batches.values() if batch.in_doubt and batch.name not in queued]
+    if not doubtful or not accounting.ok:
+        return accounting
+    found = client.accounting_by_name([batch.name for batch in doubtful], min(each.intended_at for each in doubtful))
+    if not found.ok:
+        return Answer(rows=accounting.rows, problem=found.problem, absent=found.absent)
+    return Answer(rows=(*accounting.rows, *found.rows))
+
+
+def judged(
+    sweep: str, notes: Notes, answers: Answers, patience: Patience, absent_since: Mapping[str, float] | None = None
+) -> Look:
+    """The answers of one moment as a look."""
+    ended = {(ending.batch, ending.key) for known in notes.endings.values() for ending in known}
+    seen = observe(
+        list(notes.batches.values()),
+        answers.queue,
+        answers.accounting,
+        now=answers.taken_at,
+        patience=patience,
+        sweep=sweep,
+        seen_absent=absent_since or {},
+        ended=ended,
+    )
+    if answers.accounting.problem and not answers.accounting.absent:
+        problem = answers.accounting.problem
+        seen.remarks.append(f"sacct does not answer ({problem}): how jobs ended is told by their own records alone")
+    for key in notes.endings.keys() - seen.observations.keys():
+        seen.observations[key] = Observation(state=ClusterState.ENDED, message=notes.endings[key][-1].message)
+    return Look(
+        sweep=sweep,
+        notes=notes,
+        queue=answers.queue,
+        accounting=answers.accounting,
+        seen=seen,
+        taken_at=answers.taken_at,
+    )
+
+
+def settle(look: Look, ledger: BatchLedger, client: SlurmClient, patience: Patience) -> str:
+    """Notes what this look has settled. Returns a problem in one line if jobs are queued that nobody can name."""
+    for name, job_id in look.seen.adopted.items():
+        ledger.sent(name, job_id)
+    for name in look.seen.void:
+        ledger.void(name, "sbatch gave no answer, and Slurm does not know the job")
+    ledger.ended(newly_over(look, patience))
+    for name, job_id in look.seen.strays.items():
+        tasks = tasks_in_script(client.batch_script(job_id) or "")
+        if not tasks:
+            return f"job {job_id} ({name}) is in the queue, but neither a ledger nor its script tells what it runs"
+        user = next(row.user for row in look.queue.rows if row.name == name)
+        ledger.adopted_intent(KnownBatch(name=name, phase="", tasks=tasks, user=user, intended_at=look.taken_at))
+        ledger.sent(name, job_id)
+    return ""
+
+
+def newly_over(look: Look, patience: Patience) -> Iterable[Ending]:
+    """Endings of jobs that are over for good, as far as they are not noted; a word of ours for one that left no row."""
+    noted = {(each.id, each.batch, each.submitted_at) for known in look.notes.endings.values() for each in known}
+    closed = {(each.batch, each.key) for known in look.notes.endings.values() for each in known}
+    over = over_for_good(look)
+    for endings in look.seen.endings.values():
+        for ending in endings:
+            if (ending.batch, ending.key) in over and (ending.id, ending.batch, ending.submitted_at) not in noted:
+                closed.add((ending.batch, ending.key))
+                yield ending
+    if look.accounting.ok or look.accounting.absent:
+        missed = [(look.notes.batches[name], key) for name, key in over if (name, key) not in closed]
+        missed = [(batch, key) for batch, key in missed if not may_be_late(batch, key, look.taken_at, patience)]
+        yield from (lost(batch, key, accounted=look.accounting.ok) for batch, key in missed)
+
+
+def over_for_good(look: Look) -> set[tuple[str, str]]:
+    """(batch, key) of the jobs that no longer live in any batch."""
+    ended = {key for key, seen in look.seen.observations.items() if seen.state is ClusterState.ENDED}
+    known = (batch for batch in look.notes.batches.values() if batch.id)
+    return {(batch.name, key) for batch in known for key in batch.tasks.values() if key in ended}
+
+
+def may_be_late(batch: KnownBatch, key: str, now: float, patience: Patience) -> bool:
+    """Whether the job was taken out so lately that sacct may still tell how it ended: it may have begun just before."""
+    return now - batch.withdrawn.get(key, float("-inf")) < patience.absent
+
+
+def lost(batch: KnownBatch, key: str, *, accounted: bool) -> Ending:
+    """Closes a job that no row of Slurm's tells of.
+
+    Without accounting no end leaves a row: one that we did not bring about counts as killed, so that a job which dies
+    before it leaves a trace in the store is not sent for ever.
+    """
+    index = next(index for index, each in batch.tasks.items() if each == key)
+    return Ending(
+        id=f"{batch.id}_{index}",
+        batch=batch.name,
+        key=key,
+        state=LOST,
+        failure=None if accounted or key in batch.withdrawn else FailureClass.KILLED,
+        submitted_at=batch.sent_at,
+        message="" if accounted else "gone from Slurm's queue without a trace; there is no accounting to ask",
+    )

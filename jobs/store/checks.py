@@ -1,0 +1,147 @@
+"""Does a store's file system do what the framework relies on? Tried in a folder of its own, which goes away again."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from jobs.checks import Check, note, ok, problem
+from jobs.errors import storage_problem
+from jobs.store.flock import acquire
+from jobs.store.paths import replacing
+
+OWN_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "overlay", "zfs", "vfat"}
+"""File systems of one machine's own disks or memory."""
+
+SMALL_SKEW_SECONDS = 2.0
+LARGE_SKEW_SECONDS = 60.0
+
+
+def store_checks(root: Path, *, needed_bytes: int = 0, shared: bool = False) -> list[Check]:
+    """`needed_bytes`: what the plan still writes and keeps. `shared`: nodes of a cluster have to see the store."""
+    folder = nearest_folder(root)
+    where = f"store {root}" if folder == root else f"store {root} (not there yet: tried in {folder})"
+    try:
+        trial = Path(tempfile.mkdtemp(prefix=".doctor-", dir=folder))
+    except OSError as error:
+        return [problem("store", f"{where} cannot be written: {storage_problem(error)}", "choose another with --store")]
+    try:
+        tried = [tried_out(check, trial) for check in (renaming, exclusive_creation, locking, clock)]
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+    found = [ok("store", f"{where} can be written"), *tried, space(folder, needed_bytes)]
+    return [*found, *(file_system(folder) if shared else ())]
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    path = path.absolute()
+    return next(each for each in (path, *path.parents) if each.is_dir())
+
+
+def tried_out(check: Callable[[Path], Check], folder: Path) -> Check:
+    """The check's finding, or the operating system's refusal as one."""
+    try:
+        return check(folder)
+    except OSError as error:
+        name = check.__name__.replace("_", " ")
+        return problem(name, f"fails: {storage_problem(error)}", "keep the store on a file system that can do it")
+
+
+def renaming(folder: Path) -> Check:
+    """A file takes another's place at once, and a reader of the old one is left in peace."""
+    path = folder / "file"
+    path.write_text("old")
+    with path.open() as reader:
+        with replacing(path) as unfinished:
+            unfinished.write_text("new")
+        if path.read_text() == "new" and reader.read() == "old":
+            return ok("renaming", "a file replaces another whole")
+    advice = "keep the store on a file system with POSIX renames (NFS, Lustre, GPFS, BeeGFS, a local disk)"
+    return problem("renaming", "a replaced file is not whole", advice)
+
+
+def exclusive_creation(folder: Path) -> Check:
+    """Of two who make the same file or folder, one is told that it is there."""
+    for make in (exclusive_file, Path.mkdir):
+        path = folder / make.__name__
+        make(path)
+        try:
+            make(path)
+        except FileExistsError:
+            continue
+        return problem("exclusive creation", "the same name can be made twice", "keep the store on another file system")
+    return ok("exclusive creation", "only one of two makes a name (O_EXCL, mkdir)")
+
+
+def exclusive_file(path: Path) -> None:
+    """FileExistsError if it is there already."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+
+def locking(folder: Path) -> Check:
+    """A lock that is held is not given again."""
+    first = acquire(folder / "lock")
+    second = acquire(folder / "lock")
+    for descriptor in (first, second):
+        with contextlib.suppress(TypeError):
+            os.close(descriptor)  # type: ignore[arg-type]  # None is the answer that is hoped for
+    if first is not None and second is None:
+        return ok("locking", "locks hold (flock)")
+    return problem("locking", "a lock can be had twice", "mount the store with locks (NFS: without `nolock`)")
+
+
+def clock(folder: Path) -> Check:
+    """This machine's clock against the file server's."""
+    skew = clock_skew(folder)
+    text = f"this machine's clock and the file server's differ by {abs(skew):.1f} s"
+    if abs(skew) > LARGE_SKEW_SECONDS:
+        return problem("clock", text, "have both set by NTP: ages of files decide what is alive")
+    return note("clock", text) if abs(skew) > SMALL_SKEW_SECONDS else ok("clock", text)
+
+
+def clock_skew(folder: Path) -> float:
+    """Seconds by which this machine is ahead of the file server."""
+    path = folder / "clock"
+    before = time.time()
+    path.write_text("now")
+    stamp = path.stat().st_mtime
+    after = time.time()
+    return 0.0 if before - 0.1 <= stamp <= after + 0.1 else (before + after) / 2 - stamp
+
+
+def space(folder: Path, needed_bytes: int) -> Check:
+    """Room on the disk; a quota does not show here."""
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 2**30:,.1f} GiB are free; a quota does not show here"
+    if not needed_bytes:
+        return ok("space", text)
+    text = f"{text}; the plan still keeps {needed_bytes / 2**30:,.1f} GiB of checkpoints"
+    if needed_bytes > free:
+        return problem("space", text, "make room, or take a store on a larger disk")
+    return ok("space", text)
+
+
+def file_system(folder: Path) -> Iterator[Check]:
+    """A remark on a store that only this machine may see."""
+    kind = file_system_type(folder)
+    if kind in OWN_DISKS:
+        advice = "keep the store on a shared file system; --node-test tries it from a node"
+        yield note("file system", f"the store lies on {kind}, which looks like this machine's own", advice)
+    elif kind:
+        yield ok("file system", f"the store lies on {kind}")
+
+
+def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Type of the file system that holds the folder; empty where the system does not tell."""
+    try:
+        lines = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
+    except OSError:
+        return ""
+    place = folder.resolve()
+    points = [(Path(line[1].replace("\\040", " ")), line[2]) for line in lines if len(line) > 2]
+    holding = [(len(point.parts), kind) for point, kind in points if place.is_relative_to(point)]
+    return max(holding, key=lambda each: each[0], default=(0, ""))[1]

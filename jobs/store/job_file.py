@@ -1,0 +1,128 @@
+"""job.json: what a stage's process is told, made from the job's line in the manifest."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import BrokenAttemptError
+from jobs.store.paths import RunPaths
+
+JOB_FORMAT = 1
+REPORTED_PACKAGES = ("sweep-vlm", "torch", "numpy", "tokenizers", "safetensors", "webdataset", "lm-eval")
+PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """A job as one attempt needs it."""
+
+    record: Mapping[str, Any]
+    """Its line of the manifest."""
+    parents: Mapping[str, str]
+    """Parent's key to parent's stage."""
+    data: Mapping[str, str]
+
+
+def read_planned_job(manifest: Path, key: str) -> PlannedJob:
+    """Finds one job in a manifest without building the others. Raises BrokenAttemptError if it is not there."""
+    try:
+        header = next(_records(manifest))
+        record = next(record for record in _records(manifest, key) if record.get("key") == key)
+    except (OSError, StopIteration, ValueError) as error:
+        reason = error if isinstance(error, OSError | ValueError) else "it holds no such job"
+        raise BrokenAttemptError(f"{manifest}: cannot read job {key}: {reason}") from None
+    wanted = set(record["parents"])
+    parents = {
+        other["key"]: other["stage"]
+        for parent in record["parents"]
+        for other in _records(manifest, parent)
+        if other.get("key") in wanted
+    }
+    if set(parents) != wanted:
+        raise BrokenAttemptError(f"{manifest}: job {key} has parents that are not in the manifest")
+    return PlannedJob(record=record, parents=parents, data=header.get("data", {}))
+
+
+def job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dict[str, object]:
+    """The content of job.json for one attempt; relative paths are relative to the run's folder.
+
+    `revision` of the code that runs; empty: that of the folder which this file is in.
+    """
+    record = planned.record
+    return {
+        "format": JOB_FORMAT,
+        "key": record["key"],
+        "stage": record["stage"],
+        "version": record["version"],
+        "config": record["config"],
+        "parents": [
+            {"key": parent, "stage": planned.parents[parent], "run": f"../../{planned.parents[parent]}/{parent}"}
+            for parent in record["parents"]
+        ],
+        "data": dict(planned.data),
+        "settings": record.get("settings", {}),
+        "resources": record.get("resources", {}),
+        "code": {"revision": revision or code_revision(PACKAGE_FOLDER), "versions": package_versions()},
+        "paths": {
+            "checkpoints": RunPaths(Path()).checkpoints.name,
+            "metrics": RunPaths(Path()).metrics.name,
+            "result": RunPaths(Path()).result.name,
+            "error": str(RunPaths(Path()).attempt(attempt).error),
+        },
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages whose version may change numbers."""
+    found = {}
+    for name in REPORTED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def code_revision(folder: Path) -> str:
+    """The commit that is checked out in `folder`, or the installed version where it is no checkout."""
+    try:
+        git = _git_folder(folder)
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        return _referenced(git, head.removeprefix("ref: "))
+    except OSError:
+        return package_versions().get("sweep-vlm", "")
+
+
+def _git_folder(folder: Path) -> Path:
+    """Git's data; in a further work tree `.git` is a file that tells where they are."""
+    git = folder / ".git"
+    return folder / git.read_text().strip().removeprefix("gitdir: ") if git.is_file() else git
+
+
+def _referenced(git: Path, reference: str) -> str:
+    """The commit of a branch; the branches of all work trees lie together."""
+    if (git / "commondir").exists():
+        git = git / (git / "commondir").read_text().strip()
+    loose = git / reference
+    if loose.exists():
+        return loose.read_text().strip()
+    packed = (git / "packed-refs").read_text().splitlines() if (git / "packed-refs").exists() else []
+    return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), "")
+
+
+def _records(manifest: Path, containing: str = "") -> Iterator[dict[str, Any]]:
+    """Job lines that mention `containing`; the header alone if it is empty."""
+    with manifest.open(encoding="utf-8") as lines:
+        if not containing:
+            yield json.loads(next(lines))
+            return
+        for line in lines:
+            if containing in line:
+                record = json.loads(line)
+                if isinstance(record, dict) and record.get("record") == "job":
+                    yield record

@@ -1,0 +1,144 @@
+"""The ledger: what each writer meant to do and saw, one append-only JSONL file a writer. A hint, never the truth.
+
+Deleting it loses no work and repeats none: results, attempts and locks tell what is done and what lives. Only
+cancellations and the fresh budgets given by `sweep resume` are forgotten.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from jobs.store.records import FailureClass
+
+
+class EventKind(StrEnum):
+    """What happened."""
+
+    INTENT = "intent"
+    """The writer hands the job to a cluster."""
+    STARTED = "started"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+    """Taken out by a person; stays out until resumed."""
+    RESUMED = "resumed"
+    """A person gives the job a new budget and undoes a cancellation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the ledger."""
+
+    event: EventKind
+    key: str
+    time: float = field(default_factory=time.time)
+    """Unix seconds."""
+    attempt: str = ""
+    id: str = ""
+    """The cluster's id of the attempt."""
+    failure: FailureClass | None = None
+
+
+class Ledger:
+    """One writer's file in a sweep's ledger folder; made at the first event."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writer = writer_name()
+        self._torn = False
+
+    def append(self, events: Iterable[Event]) -> None:
+        """On disk when it returns. Raises OSError if the store refuses the write."""
+        self.write(_content(event) for event in events)
+
+    def write(self, records: Iterable[Mapping[str, object]]) -> None:
+        """Lines of any kind, the kind being the first field; on disk when it returns."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        if not lines:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torn, self._torn = self._torn, True
+        with (self.folder / f"{self.writer}.jsonl").open("a", encoding="utf-8") as file:
+            file.write("\n" * torn + lines)  # what follows a write that did not fit begins on a line of its own
+            file.flush()
+            os.fsync(file.fileno())
+        self._torn = False
+
+
+def writer_name() -> str:
+    """Unique to this process and moment: host, pid, milliseconds."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "host"
+    return f"w-{host[:60]}-{os.getpid()}-{int(time.time() * 1000)}"
+
+
+def read_events(folder: Path, writer: str | None = None) -> list[Event]:
+    """All writers' events, oldest first, or one writer's. Torn or foreign lines are passed over."""
+    names = sorted(folder.glob("*.jsonl")) if writer is None else [folder / f"{writer}.jsonl"]
+    events = [event for path in names for event in _file_events(path)]
+    return sorted(events, key=lambda event: event.time)
+
+
+def _content(event: Event) -> dict[str, object]:
+    return {name: value for name, value in asdict(event).items() if value not in ("", None)}
+
+
+def _file_events(path: Path) -> Iterable[Event]:
+    for line in lines_of_kind(path, "event"):
+        event = _parsed(line)
+        if event is not None:
+            yield event
+
+
+def has_batches(folder: Path) -> bool:
+    """Whether anybody has ever handed jobs of this sweep to a scheduler (`jobs.slurm.batch_ledger`)."""
+    return any(lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
+
+
+def lines_of_kind(path: Path, kind: str) -> list[bytes]:
+    """Lines of one writer's file that begin with the field `kind`; a torn last line may be among them."""
+    beginning = f'{{"{kind}":'.encode()
+    try:
+        return [line for line in path.read_bytes().splitlines() if line.startswith(beginning)]
+    except FileNotFoundError:
+        return []
+
+
+def _parsed(line: bytes) -> Event | None:
+    try:
+        content = json.loads(line)
+        return Event(
+            event=EventKind(content["event"]),
+            key=str(content["key"]),
+            time=float(content["time"]),
+            attempt=str(content.get("attempt", "")),
+            id=str(content.get("id", "")),
+            failure=FailureClass(content["failure"]) if content.get("failure") else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What people asked for, read from the ledger."""
+
+    cancelled: frozenset[str] = frozenset()
+    resumed_at: dict[str, float] = field(default_factory=dict)
+    """Key to Unix seconds: attempts that began earlier no longer count against the job's budgets."""
+
+
+def wishes(events: Iterable[Event]) -> Wishes:
+    """The last word on each key counts; `events` oldest first."""
+    cancelled: set[str] = set()
+    resumed_at: dict[str, float] = {}
+    for event in events:
+        if event.event is EventKind.CANCELLED:
+            cancelled.add(event.key)
+        elif event.event is EventKind.RESUMED:
+            cancelled.discard(event.key)
+            resumed_at[event.key] = event.time
+    return Wishes(frozenset(cancelled), resumed_at)

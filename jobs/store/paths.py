@@ -1,0 +1,209 @@
+"""The store: one directory that holds every sweep and run. This file alone knows its file names.
+
+STORE/sweeps/NAME/        manifest.jsonl, sweep.yaml, ledger/, results/
+STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, result.json, lock, claims/, attempts/ID/
+STORE/code/               what jobs on a cluster import: DIGEST.zip
+STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
+
+
+class UnsafeNameError(ValueError):
+    """A name that must not become part of a path, a job name or a command line."""
+
+
+def safe_name(name: str) -> str:
+    """`name` itself if it is one plain path component, with no shell or path meaning; else UnsafeNameError."""
+    if not SAFE_NAME.fullmatch(name):
+        raise UnsafeNameError(
+            f"{name!r} is not a safe name: use letters, digits and . _ + = - (no leading mark, up to 120)"
+        )
+    return name
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; at the end of the block it is flushed to disk and takes `path`'s place.
+
+    If the block raises, `path` is as before and the unfinished file is gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Whole or absent: `content` as JSON at `path`."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPaths:
+    """One execution of a job: `runs/STAGE/KEY/attempts/ID/`."""
+
+    root: Path
+
+    @property
+    def start(self) -> Path:
+        return self.root / "start.json"
+
+    @property
+    def exit(self) -> Path:
+        return self.root / "exit.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def error(self) -> Path:
+        """Written by the stage itself when it fails for a reason that it can name."""
+        return self.root / "error.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """One job's folder: `runs/STAGE/KEY/`."""
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        return self.root / "job.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.json"
+
+    @property
+    def damaged_result(self) -> Path:
+        """The result.json of a run whose checkpoint turned out damaged, moved aside so that it runs again."""
+        return self.root / "result.damaged.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the live attempt's processes, and by nothing else."""
+        return self.root / "lock"
+
+    @property
+    def claims(self) -> Path:
+        """Who may write here, where several machines could: the newest claim (jobs/claims/claims.py)."""
+        return self.root / "claims"
+
+    @property
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
+    def attempt(self, attempt_id: str) -> AttemptPaths:
+        return AttemptPaths(self.attempts / safe_name(attempt_id))
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPaths:
+    """One sweep's folder: `sweeps/NAME/`."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.jsonl"
+
+    @property
+    def previous(self) -> Path:
+        """The manifest that the present one replaced, for `sweep explain`; absent after the first plan."""
+        return self.root / "manifest.previous.jsonl"
+
+    @property
+    def source(self) -> Path:
+        """The sweep file as it was planned."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def slurm_logs(self) -> Path:
+        """What batch scripts and slurmstepd say: one file for each array task."""
+        return self.root / "slurm"
+
+    def slurm_log(self, job_id: str) -> Path:
+        """Of one task, such as 123_4."""
+        return self.slurm_logs / f"{safe_name(job_id)}.log"
+
+    @property
+    def slurm_answers(self) -> Path:
+        """The last answers of squeue and sacct, for `sweep status`."""
+        return self.root / "slurm-answers.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The root of everything. Makes no folder until something is written."""
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    @property
+    def code(self) -> Path:
+        """The code of submissions, one archive for each content."""
+        return self.root / "code"
+
+    def code_archive(self, digest: str) -> Path:
+        return self.code / f"{safe_name(digest)}.zip"
+
+    @property
+    def features(self) -> Path:
+        """Features of frozen vision encoders, shared by all jobs; what lies in it is the stages' business."""
+        return self.root / "features"
+
+    @property
+    def submitters(self) -> Path:
+        """Claims of those who may hand jobs of this store to a scheduler, one at a time: sweeps may share jobs."""
+        return self.root / "submitters"
+
+    @property
+    def runner_lock(self) -> Path:
+        """Held by the one local runner that may start jobs of this store on this machine."""
+        return self.root / "local-runner.lock"
+
+    def sweep(self, name: str) -> SweepPaths:
+        return SweepPaths(self.sweeps / safe_name(name))
+
+    def run(self, stage: str, key: str) -> RunPaths:
+        return RunPaths(self.runs / safe_name(stage) / safe_name(key))

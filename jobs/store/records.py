@@ -1,0 +1,122 @@
+"""What an attempt leaves on disk about itself: `start.json` when it begins, `exit.json` when it ends."""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from jobs.store.paths import write_json
+
+
+class FailureClass(StrEnum):
+    """Why an attempt ended without a result (design: failures are classified from evidence)."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    WALL_CLOCK = "wall_clock"
+    PREEMPTED = "preempted"
+    NODE_FAULT = "node_fault"
+    KILLED = "killed"
+    """SIGKILL from outside, or the attempt vanished without an exit record."""
+    DIVERGED = "diverged"
+    DATA = "data"
+    DAMAGED_INPUT = "damaged_input"
+    """A parent's checkpoint does not match its own record: the parent must run again."""
+    STORAGE = "storage"
+    """The store refused a write (disk full, quota, read-only)."""
+    CODE = "code"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """Asked to stop, saved, and stopped: goes on at the next submission."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStart:
+    """Who runs the attempt, where, with what.
+
+    `pid_started` and `boot_id` tell a recycled pid from the attempt's own.
+    """
+
+    attempt: str
+    key: str
+    stage: str
+    backend: str
+    host: str
+    pid: int
+    pid_started: float
+    """Clock ticks after boot at which the process began (/proc/PID/stat, field 22)."""
+    boot_id: str
+    started_at: float
+    """Unix seconds."""
+    cpus: int = 1
+    gpus: int = 0
+    gpu_type: str = ""
+    nodes: int = 1
+    devices: str = ""
+    """GPU ids given to it, as in CUDA_VISIBLE_DEVICES; lets a later runner know which are taken."""
+    checkpoint_step: int = -1
+    """Step of the newest whole checkpoint at the start; -1 where there is none."""
+    job_id: str = ""
+    """The cluster's id, such as 123_4; empty where the cluster gives none, as the fields below."""
+    batch: str = ""
+    """Job name of the batch that it was sent with."""
+    restart: int = 0
+    """How often the cluster had requeued the job before."""
+    node: str = ""
+    """The cluster's name of the (first) node."""
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """None if the file is absent or torn."""
+        content = read_record(path)
+        return cls(**content) if content else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptExit:
+    """How the attempt ended. `failure` is None for an attempt that wrote the job's result."""
+
+    attempt: str
+    key: str
+    ended_at: float
+    """Unix seconds."""
+    returncode: int
+    """Of the stage's process; negative: killed by that signal."""
+    failure: FailureClass | None
+    message: str = ""
+    """One line for `sweep status`."""
+    traceback_digest: str = ""
+    """Same digest twice: the failure is deterministic."""
+    damaged_key: str = ""
+    """With `damaged_input`: the parent whose checkpoint is damaged."""
+    checkpoint_step: int = -1
+    """Step of the newest valid checkpoint at the end; -1 where there is none."""
+    checkpoint_at: float = 0.0
+    """Unix seconds at which that checkpoint was saved, 0 where there is none; work after it was wasted."""
+    stop_signal: str = ""
+    """The first signal that asked it to stop, such as SIGUSR2; empty if none did."""
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """None if the file is absent or torn."""
+        content = read_record(path)
+        if not content:
+            return None
+        content["failure"] = FailureClass(content["failure"]) if content["failure"] else None
+        return cls(**content)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A JSON object from disk; None if the file is absent, torn or no object."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

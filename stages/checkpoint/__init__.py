@@ -1,0 +1,1 @@
+"""Checkpoints: ours, and open_lm's in both directions."""

@@ -1,0 +1,224 @@
+"""Checkpoints: a folder per step, usable only while its own record of sizes and sha256 holds (docs/formats.md)."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.config import LanguageModel, Tokenizer, Vision
+from stages.errors import DamagedInputError
+from stages.files import check_fence, flush_to_disk, storage_errors, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.models.vlm import VLM
+
+MODEL, OPTIMIZER, STATE, RECORD = "model.safetensors", "optimizer.safetensors", "state.json", "record.json"
+STEP_FOLDER = re.compile(r"step-(\d{8,})")
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose record held when it was looked at."""
+
+    path: Path
+    state: Mapping[str, Any]
+    """state.json: step, data position, RNG state, model, vision and tokenizer configuration."""
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+    def weights(self) -> "dict[str, Tensor]":
+        from safetensors.torch import load_file
+
+        return load_file(self.path / MODEL)
+
+    @property
+    def has_moments(self) -> bool:
+        return (self.path / OPTIMIZER).exists()
+
+    def moments(self) -> "dict[str, Tensor]":
+        """The optimizer's tensors; empty for a checkpoint without them."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / OPTIMIZER) if self.has_moments else {}
+
+
+def save_checkpoint(
+    folder: Path, state: Mapping[str, Any], weights: "Mapping[str, Tensor]", moments: "Mapping[str, Tensor] | None"
+) -> Path:
+    """Writes `folder`/step-N for `state["step"]` and returns it.
+
+    StorageError if it does not fit; FencedError if another incarnation of the job has taken over.
+    The checkpoint appears whole: written under a hidden name, flushed, renamed. A torn one of that step is replaced.
+    """
+    final = folder / checkpoint_name(state["step"])
+    unfinished = folder / f".{final.name}.{os.getpid()}.tmp"
+    with storage_errors(final):
+        try:
+            unfinished.mkdir(parents=True)
+            write_tensors(unfinished / MODEL, weights)
+            if moments is not None:
+                write_tensors(unfinished / OPTIMIZER, moments)
+            write_json(unfinished / STATE, state)
+            write_json(unfinished / RECORD, {"files": describe_files(unfinished)})
+            flush_to_disk(unfinished)
+            check_fence()
+            remove_checkpoint(final)
+            unfinished.rename(final)
+            flush_to_disk(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return final
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
+    """A safetensors file, flushed to disk."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    flush_to_disk(path)
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of each file of a folder."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != RECORD
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint if its record holds (every file there, sizes and sha256 right), else None."""
+    try:
+        record = json.loads((path / RECORD).read_bytes())["files"]
+        if {MODEL, STATE} - record.keys():
+            return None
+        for name, expected in record.items():
+            file = path / Path(name).name
+            if file.stat().st_size != expected["bytes"] or sha256_of(file) != expected["sha256"]:
+                return None
+        return Checkpoint(path, json.loads((path / STATE).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """Folders named as checkpoints, the newest first, valid or not."""
+    if not folder.is_dir():
+        return []
+    named = [path for path in folder.iterdir() if STEP_FOLDER.fullmatch(path.name)]
+    return sorted(named, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def unverified_checkpoint(path: Path) -> Checkpoint | None:
+    """A checkpoint whose record another process looks at; None if not even its state can be read."""
+    try:
+        return Checkpoint(path, json.loads((path / STATE).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def checkpoint_of_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step that another process found whole; DamagedInputError if this one cannot read it."""
+    path = folder / checkpoint_name(step)
+    if (found := unverified_checkpoint(path)) is None:
+        raise DamagedInputError(f"{path}: one process found this checkpoint, another cannot read its {STATE}")
+    return found
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint whose record holds; torn ones are passed over."""
+    return next((found for path in step_folders(folder) if (found := read_checkpoint(path))), None)
+
+
+def remove_old_checkpoints(folder: Path, *, keep: int, always: Collection[int] = ()) -> None:
+    """Keeps the `keep` newest checkpoints, and those of the steps in `always`.
+
+    The others are removed, with leftovers of writers that were killed.
+    """
+    for path in step_folders(folder)[keep:]:
+        if int(path.name[5:]) not in always:
+            remove_checkpoint(path)
+    for leftover in folder.glob(".step-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Takes a checkpoint's name away before its files: a kill leaves it whole, or a leftover that goes later."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    with suppress(FileNotFoundError):
+        path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> Checkpoint:
+    """The checkpoint that a finished run's result.json names; DamagedInputError (with `key`) if it does not hold.
+
+    Without `verify` its record is not looked at: for a process beside one that does.
+    """
+    try:
+        name = json.loads((run / "result.json").read_bytes())["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedInputError(f"{run}: no readable result.json that names a checkpoint", damaged_key=key) from error
+    path = (run / str(name)).resolve()
+    found = None
+    if path.is_relative_to(run.resolve()):
+        found = read_checkpoint(path) if verify else unverified_checkpoint(path)
+    if found is None:
+        raise DamagedInputError(f"{path}: the checkpoint does not match its own record", damaged_key=key)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A trained model and what else is needed to use it."""
+
+    vlm: "VLM"
+    """On the CPU, in float32, in evaluation mode."""
+    tokenizer: Tokenizer | None
+    """The tokenizer it was trained with, where one was needed."""
+    checkpoint: Checkpoint
+
+
+def load_model(run: Path, key: str = "") -> LoadedModel:
+    """The model of a finished run's folder. DamagedInputError (with `key`) if its checkpoint does not hold."""
+    return build_model(result_checkpoint(run, key), key)
+
+
+def build_model(checkpoint: Checkpoint, key: str = "") -> LoadedModel:
+    """The model that a checkpoint holds, with no other file needed."""
+    from stages.models.vlm import VLM
+    from stages.vision.encoders import build_encoder_module
+
+    state = checkpoint.state
+    try:
+        vision = Vision.model_validate(state["vision"]) if state["vision"] else None
+        tokenizer = Tokenizer.model_validate(state["tokenizer"]) if state.get("tokenizer") else None
+        encoder = build_encoder_module(vision) if vision else None
+        vlm = VLM(LanguageModel.model_validate(state["model"]), vision, encoder)
+        vlm.load_weights(checkpoint.weights())
+    except (KeyError, ValueError) as error:
+        message = f"{checkpoint.path}: not a model of this version: {' '.join(str(error).split())}"
+        raise DamagedInputError(message, damaged_key=key) from error
+    return LoadedModel(vlm.eval(), tokenizer, checkpoint)

@@ -1,0 +1,123 @@
+"""Sequences to the tensors of a batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.data.packing import PackedSequence
+from stages.data.sample import NO_LOSS, Integers
+from stages.vision.image_input import Picture
+
+PADDING = -1
+"""Document number of padding positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Sequences that go through the model at once.
+
+    B sequences of T positions, M of them with a loss; N pictures of I positions each. All tensors but `images` are
+    int64.
+    """
+
+    tokens: Tensor
+    """(B, T)"""
+    targets: Tensor
+    """(M,): the tokens to predict."""
+    target_positions: Tensor | None
+    """(M,): from which places of the flattened (B*T); None: from all, in order."""
+    sources: Tensor
+    """(M,): each target's source."""
+    documents: Tensor | None
+    """(B, T), PADDING behind the last document; None where each sequence is a single document (then padding needs no
+    mask: it comes last, and nothing looks ahead)."""
+    pictures: tuple[Picture, ...] = ()
+    """N of them, in the order of their positions."""
+    images: Tensor | None = None
+    """What the model takes for the pictures: (N, I, F) features, or (N, 3, S, S) pixels; None until they were seen."""
+    image_positions: Tensor | None = None
+    """(N, I): places in the flattened (B*T); None where there is no picture."""
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same with its tensors on another device; pictures stay where they are."""
+        return self if device.type == "cpu" else self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "MicroBatch":
+        """The same in page-locked memory, from where a copy to a GPU waits for nothing."""
+        return self._mapped(lambda tensor: tensor.pin_memory())
+
+    def with_images(self, images: Tensor) -> "MicroBatch":
+        """The same with what the model takes for its pictures."""
+        return replace(self, images=images)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return change(tensor) if tensor is not None else None
+
+        return MicroBatch(
+            tokens=change(self.tokens),
+            targets=change(self.targets),
+            target_positions=changed(self.target_positions),
+            sources=change(self.sources),
+            documents=changed(self.documents),
+            pictures=self.pictures,
+            images=changed(self.images),
+            image_positions=changed(self.image_positions),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one optimizer step learns from."""
+
+    micro_batches: Sequence[MicroBatch]
+    """Those of this process."""
+    targets: int
+    """Positions with a loss, of all processes."""
+    positions: int
+    """Positions that go through the model, padding included, of all processes."""
+    images: int = 0
+    """Pictures, of all processes."""
+
+
+def collate(sequences: Sequence[PackedSequence], length: int) -> MicroBatch:
+    """Sequences, padded on the right to `length`, as tensors."""
+    targets = padded([sequence.targets for sequence in sequences], length, NO_LOSS)
+    learned = targets != NO_LOSS
+    sources = torch.tensor([sequence.source for sequence in sequences])[:, None].expand_as(targets)
+    packed = any(sequence.samples > 1 for sequence in sequences)
+    return MicroBatch(
+        tokens=padded([sequence.tokens for sequence in sequences], length, 0),
+        targets=targets[learned],
+        target_positions=None if learned.all() else learned.flatten().nonzero()[:, 0],
+        sources=sources[learned],
+        documents=padded([sequence.documents for sequence in sequences], length, PADDING) if packed else None,
+        pictures=tuple(picture for sequence in sequences for picture in sequence.pictures),
+        image_positions=image_positions(sequences, length),
+    )
+
+
+def padded(rows: Sequence[Integers], length: int, filler: int) -> Tensor:
+    """(B, T): each row, and the filler behind it up to `length`."""
+    table = np.full((len(rows), length), filler, dtype=np.int64)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = row
+    return torch.from_numpy(table)
+
+
+def image_positions(sequences: Sequence[PackedSequence], length: int) -> Tensor | None:
+    """(N, I): places of all images in the flattened (B*T); None where there is none."""
+    starts = [row * length + start for row, sequence in enumerate(sequences) for start in sequence.image_starts]
+    if not starts:
+        return None
+    tokens = sum(sequence.image_tokens for sequence in sequences) // len(starts)  # every image has the same number
+    return torch.tensor(starts)[:, None] + torch.arange(tokens)
+
+
+def document_mask(documents: Tensor) -> Tensor:
+    """(B, 1, T, T), true where a position may look: backwards, within its own document."""
+    same = documents[:, :, None] == documents[:, None, :]
+    return same.tril()[:, None]

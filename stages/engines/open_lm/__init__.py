@@ -1,0 +1,1 @@
+"""open_lm as the engine of text pre-training."""

@@ -1,0 +1,1 @@
+"""Prismatic as the engine of fine-tuning."""

@@ -1,0 +1,157 @@
+"""prismatic (TRI-ML/prismatic-vlms) as the engine of a fine-tune.
+
+Its scripts/pretrain.py runs as it is, on one GPU, with the parent's language model (open_lm's own code) and projector.
+It keeps no optimizer state, so an attempt after a stop begins anew. Its configuration and the model that it builds were
+checked against its own code (874c5bb); it was never run on a GPU.
+"""
+
+import importlib.resources
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.checkpoint.files import Checkpoint, result_checkpoint
+from stages.config import FinetuneConfig, LanguageModel, Vision
+from stages.data.tokenizer import TextTokenizer
+from stages.engines.checkpoint import save_made
+from stages.engines.engine import FOLDER, Command, died, wanted_engine
+from stages.engines.limits import engine_problem, model_problem
+from stages.engines.prismatic.data import Written, write_conversations
+from stages.engines.prismatic.options import (
+    CONFIG,
+    CONVERSATIONS,
+    LANGUAGE_MODEL,
+    PROJECTOR,
+    RUN,
+    START,
+    STARTER,
+    TOKEN_VARIABLE,
+    config_file,
+    start_file,
+)
+from stages.engines.prismatic.weights import LATEST, final_checkpoint, read_made, write_parent
+from stages.engines.prismatic_checks import check_installation, check_words
+from stages.engines.prismatic_log import StepLog
+from stages.errors import ConfigError, StageError
+from stages.files import write_json
+from stages.job_file import JobFile
+from stages.result import Result, relative_to_run
+from stages.training.setup import load_tokenizer
+from stages.vision.specs import encoder_spec
+
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nnodes", "1", "--nproc-per-node", "1")
+
+
+def open_run(job: JobFile) -> "PrismaticRun":
+    """The job in prismatic's hands; ConfigError for one that it cannot do."""
+    if not isinstance(job.config, FinetuneConfig):
+        raise ConfigError(f"prismatic carries out finetune jobs, not {job.stage}")
+    if problem := engine_problem(job.config, "finetune"):
+        raise ConfigError(problem)
+    if len(job.parents) != 1:
+        raise ConfigError(f"finetune takes one parent; {len(job.parents)} are given")
+    return PrismaticRun(job, job.config)
+
+
+class PrismaticRun:
+    """See `stages.engines.engine.EngineRun`."""
+
+    def __init__(self, job: JobFile, config: FinetuneConfig) -> None:
+        self.job, self.config = job, config
+        self.folder = job.run / FOLDER
+        self.logs = self.folder / "runs" / RUN
+        self.parent = result_checkpoint(job.parents[0].run, job.parents[0].key)
+        model, vision = shapes(self.parent)
+        if problem := model_problem(config, model, vision):
+            raise ConfigError(problem)
+        assert vision is not None  # noqa: S101 - model_problem has just said so
+        self.model, self.vision = model, vision
+        log_steps, source = job.settings.log_steps, config.conversations.name
+        self.log = StepLog(self.logs / f"{RUN}.jsonl", log_steps=log_steps, source=source)
+
+    def finished(self) -> bool:
+        """The checkpoint of the last epoch is whole. One whose loss is not a number is no model."""
+        found = final_checkpoint(self.logs / "checkpoints", self.config.epochs)
+        return found is not None and found["loss"] not in {"nan", "inf", "-inf"}
+
+    def prepare(self) -> Command:
+        _, settings = wanted_engine(self.job)
+        tokenizer = load_tokenizer(self.job, self.config.tokenizer, self.model.vocabulary, literal=True)
+        check_words(tokenizer, self.model.vocabulary)
+        check_installation(settings)
+        shutil.rmtree(self.logs, ignore_errors=True)  # it appends to its log, and cannot go on
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = self.write_data()
+        self.log.total_steps = self.config.epochs * data.steps(self.config.batch_sequences)
+        self.write_files(tokenizer, data.images)
+        return Command(
+            words=(settings.python, *LAUNCHER, STARTER, "--config_path", CONFIG),
+            folder=self.folder,
+            environment={TOKEN_VARIABLE: "", "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+    def write_data(self) -> Written:
+        """The conversations as prismatic reads them."""
+        source = self.job.data_path(self.config.conversations.name)
+        return write_conversations(source, self.folder / CONVERSATIONS, limit=self.job.settings.bad_samples_limit)
+
+    def write_files(self, tokenizer: TextTokenizer, images: Path) -> None:
+        """Configuration, starter and the parent's weights."""
+        start = tokenizer.start_of_text
+        own = config_file(self.config, self.vision, start_tokens=len(start), images=images)
+        write_json(self.folder / CONFIG, own)
+        more = start_file(
+            self.config, self.model,
+            tokenizer=tokenizer.file, end_of_text=tokenizer.end_of_text_name, start_of_text=start[0] if start else None,
+        )  # fmt: skip
+        write_json(self.folder / START, more)
+        source = importlib.resources.files("stages.engines").joinpath("prismatic_start.py")
+        (self.folder / STARTER).write_bytes(source.read_bytes())
+        write_parent(
+            self.parent.weights(), self.vision,
+            projector=self.folder / PROJECTOR, language_model=self.folder / LANGUAGE_MODEL,
+        )  # fmt: skip
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        return self.log.records()
+
+    def failure(self, code: int) -> StageError:
+        return died("prismatic", code, f"it had come to step {self.log.step}" if self.log.step else "")
+
+    def take(self, seconds: float) -> Result:
+        """`tokens` stays 0: prismatic does not say how long its batches were."""
+        checkpoints = self.logs / "checkpoints"
+        found = final_checkpoint(checkpoints, self.config.epochs)
+        if found is None:
+            raise ConfigError(f"{checkpoints / LATEST} is not there any more")
+        steps = int(found["step"])
+        weights = read_made(checkpoints / LATEST, self.vision)
+        made = save_made(self.job, weights, None, step=steps, first_step=0, position={"kind": "prismatic"})
+        data = self.write_data()
+        images = self.config.epochs * data.images_of(self.config.batch_sequences)
+        return Result(
+            steps=steps,
+            images=images,
+            image_tokens=images * encoder_spec(self.vision.encoder).image_tokens,
+            seconds=seconds,
+            loss=self.log.loss if self.log.step else float(found["loss"]),
+            checkpoint=relative_to_run(self.job, made),
+            bad_samples=data.bad,
+        )
+
+    def tidy(self) -> None:
+        """The checkpoint of ours holds all that prismatic's did."""
+        shutil.rmtree(self.logs / "checkpoints", ignore_errors=True)
+        for name in (PROJECTOR, LANGUAGE_MODEL, CONVERSATIONS):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def shapes(checkpoint: Checkpoint) -> tuple[LanguageModel, Vision | None]:
+    """What a checkpoint says of its model; ConfigError if that is no model of this version."""
+    state = checkpoint.state
+    try:
+        vision = Vision.model_validate(state["vision"]) if state["vision"] else None
+        return LanguageModel.model_validate(state["model"]), vision
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{checkpoint.path}: no model of this version") from error

@@ -1,0 +1,1 @@
+"""VLA Foundry as the engine of pre-training."""

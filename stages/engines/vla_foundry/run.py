@@ -1,0 +1,228 @@
+"""vla_foundry (TRI-ML/vla_foundry) as the engine of a text trunk, and of an image-text run on captions.
+
+Tried with 515b045. A run of it is cut as one of open_lm is: a segment goes on from the checkpoint of the one before, in
+the schedule of the whole trunk, and is stopped once its last checkpoint is whole.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.config import PretrainConfig
+from stages.engines.checkpoint import save_made
+from stages.engines.engine import FOLDER, Command, died, wanted_engine
+from stages.engines.limits import engine_problem
+from stages.engines.vla_foundry.data import check_text, open_folder, windows_of, write_windows
+from stages.engines.vla_foundry.files import drop_unusable, not_a_number, numbers, part, remove, state_of, weights_of
+from stages.engines.vla_foundry.limits import used_source, window_steps, with_images
+from stages.engines.vla_foundry.options import DATA, ENCODER, NAME, PROCESSOR, options
+from stages.engines.vla_foundry.start_program import (
+    POSITION,
+    new_position,
+    parent_checkpoint,
+    saved_position,
+    write_start,
+)
+from stages.engines.vla_foundry.weights import Names
+from stages.engines.vla_foundry_checks import check_installation
+from stages.engines.vla_foundry_encoder import write_encoder
+from stages.engines.vla_foundry_log import OutLog
+from stages.engines.vla_foundry_processor import write_processor
+from stages.errors import ConfigError, DivergedError, StageError
+from stages.files import write_json
+from stages.job_file import JobFile
+from stages.openlm_files import read_pickle
+from stages.result import Result, relative_to_run
+from stages.training.setup import load_tokenizer
+from stages.vision.encoders import encoder_paths, load_encoder_module
+from stages.vision.specs import encoder_spec
+
+
+def open_run(job: JobFile) -> "FoundryRun":
+    """The job in vla_foundry's hands; ConfigError for one that it cannot do."""
+    if not isinstance(job.config, PretrainConfig):
+        raise ConfigError(f"vla_foundry carries out pretrain jobs, not {job.stage}")
+    if problem := engine_problem(job.config, "trunk" if job.config.vision is None else "pretrain"):
+        raise ConfigError(problem)
+    return FoundryRun(job, job.config)
+
+
+class FoundryRun:
+    """See `stages.engines.engine.EngineRun`."""
+
+    def __init__(self, job: JobFile, config: PretrainConfig) -> None:
+        self.job, self.config = job, config
+        self.folder = job.run / FOLDER
+        self.run = self.folder / "runs" / NAME
+        self.checkpoints = self.run / "checkpoints"
+        self.start = self.folder / "start"
+        self.last_number = config.last_step // window_steps(config)
+        self.parent, self.continued = parent_checkpoint(job, config)
+        self.first_step = self.parent.step if self.parent is not None and self.continued else 0
+        self.log = OutLog(self.run / "out.log", config, first_step=self.first_step)
+
+    def finished(self) -> bool:
+        """The last checkpoint is whole and stands at the job's last step."""
+        for number in (*numbers(self.checkpoints)[-1:], self.last_number):
+            self.check_window(number)
+        return state_of(self.checkpoints, self.last_number) is not None
+
+    def check_window(self, number: int) -> None:
+        """ConfigError if a window, once it is saved, has ended too early or too late."""
+        state = state_of(self.checkpoints, number)
+        wanted = number * window_steps(self.config)
+        if state is not None and state.get("global_step") != wanted:
+            raise ConfigError(
+                f"vla_foundry ended its window {number} at step {state.get('global_step')} and not {wanted}: "
+                f"{used_source(self.config).name!r} has other samples than its manifest says, or some that cannot be "
+                "read; run `sweep data check` on it"
+            )
+
+    def prepare(self) -> Command:
+        _, settings = wanted_engine(self.job)
+        images = with_images(self.config)
+        check_installation(settings, images=images)
+        encoder = self.write_images() if images else None
+        start, weights_only = self.restore(encoder)
+        self.write_data()
+        tree = options(self.config, log_steps=self.job.settings.log_steps, start=start, weights_only=weights_only)
+        write_json(self.folder / "config.yaml", tree)  # JSON is YAML
+        return Command(
+            words=(settings.python, "-m", "vla_foundry.main", "--config_path", "config.yaml"),
+            folder=self.folder,
+            # one process, whatever a scheduler says of its tasks; and nothing from a hub
+            environment={
+                "WORLD_SIZE": "1",
+                "HF_HUB_OFFLINE": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
+        )
+
+    def write_images(self) -> nn.Module:
+        """The encoder and the processor; gives the encoder."""
+        vision, tokenizer = self.config.vision, self.config.tokenizer
+        if vision is None or tokenizer is None:
+            raise ConfigError("sources with images need both vision and tokenizer")
+        spec = encoder_spec(vision.encoder)
+        encoder = load_encoder_module(vision, encoder_paths(self.job, vision), torch.device("cpu"))
+        write_encoder(spec, encoder, self.folder / ENCODER)
+        vocabulary = self.config.model.vocabulary
+        write_processor(load_tokenizer(self.job, tokenizer, vocabulary), spec, vocabulary, self.folder / PROCESSOR)
+        return encoder
+
+    def write_data(self) -> None:
+        """The shards of this job's windows, and of one more: vla_foundry may open it before it is stopped."""
+        config, name = self.config, used_source(self.config).name
+        shards = open_folder(name, self.job.data_path(name))
+        if not with_images(config):
+            check_text(shards, config.context)
+        steps = window_steps(config)
+        windows = windows_of(
+            shards.sizes, windows=config.schedule.total_steps // steps, samples=steps * config.batch_sequences,
+            seed=config.seed,
+        )  # fmt: skip
+        first = self.first_step // steps
+        write_windows(shards, self.folder / DATA, windows, first=first, last=self.last_number + 1, seed=config.seed)
+
+    def restore(self, encoder: nn.Module | None) -> tuple[str | None, bool]:
+        """From which checkpoint vla_foundry is to go on, and whether with its weights alone.
+
+        That is its own newest usable one, else one made of the parent's. The path is relative: it replaces a word in it
+        to find the optimizer's file.
+        """
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        newest = drop_unusable(self.checkpoints, window_steps(self.config))
+        for number in numbers(self.checkpoints):
+            if number < newest:
+                remove(self.checkpoints, number)
+        if newest:
+            return part(self.checkpoints, "checkpoint", newest).relative_to(self.folder).as_posix(), False
+        if self.parent is None:
+            return None, False
+        number = self.first_step // window_steps(self.config)
+        position = saved_position(self.parent) if self.continued else new_position(self.config)
+        write_start(
+            self.config,
+            self.parent,
+            self.start,
+            number=number,
+            step=self.first_step,
+            position=position,
+            encoder=encoder,
+        )
+        fresh = not self.continued and self.config.optimizer_state == "fresh"
+        return part(self.start, "checkpoint", number).relative_to(self.folder).as_posix(), fresh
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        return (record for record in self.log.records() if record["step"] <= self.config.last_step)
+
+    def failure(self, code: int) -> StageError:
+        return died("vla_foundry", code)
+
+    def take(self, seconds: float) -> Result:
+        names = Names(self.config)
+        theirs = weights_of(self.checkpoints, self.last_number)
+        if odd := not_a_number(theirs):
+            raise DivergedError(f"vla_foundry trained on with a loss that was not a number: {odd} has NaN or Inf")
+        position = {name: value for name, value in self.state().items() if name in POSITION}
+        try:
+            weights = names.from_theirs(theirs)
+            moments = self.moments(names) if self.job.settings.keep_optimizer else None
+        except KeyError as error:
+            raise ConfigError(f"vla_foundry's checkpoint {self.last_number} is no such model: no {error}") from error
+        made = save_made(
+            self.job, weights, moments,
+            step=self.config.last_step, first_step=self.first_step, position={"kind": "vla_foundry", **position},
+        )  # fmt: skip
+        return self.result(made, seconds)
+
+    def state(self) -> dict[str, Any]:
+        """The last checkpoint's, but for its weights."""
+        state = state_of(self.checkpoints, self.last_number) or {}
+        return {name: value for name, value in state.items() if name != "state_dict"}
+
+    def moments(self, names: Names) -> dict[str, Tensor]:
+        """AdamW's, of the last checkpoint."""
+        content = read_pickle(part(self.checkpoints, "optimizer", self.last_number))
+        return names.moments_from_theirs(content["optimizer"])
+
+    def result(self, checkpoint: Path, seconds: float) -> Result:
+        """What the job did; vla_foundry says nothing of padding, and of captions nothing but their number."""
+        config = self.config
+        steps = config.last_step - self.first_step
+        tokens, sequences = steps * config.step_tokens, steps * config.batch_sequences
+        images = sequences if with_images(config) else 0
+        image_tokens = images * encoder_spec(config.vision.encoder).image_tokens if config.vision and images else 0
+        taken = {
+            "sequences": sequences, "samples": sequences, "tokens": tokens, "image_tokens": image_tokens,
+            "images": images,
+        }  # fmt: skip
+        return Result(
+            steps=steps,
+            tokens=tokens,
+            image_tokens=image_tokens,
+            images=images,
+            sources={used_source(config).name: taken},
+            seconds=seconds,
+            tokens_per_second=tokens / seconds if seconds else 0.0,
+            loss=last_loss(self.job.metrics),
+            checkpoint=relative_to_run(self.job, checkpoint),
+        )
+
+    def tidy(self) -> None:
+        """The checkpoint of ours holds all that vla_foundry's did."""
+        for folder in (self.checkpoints, self.start, self.folder / DATA, self.folder / ENCODER):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_loss(metrics: Path) -> float | None:
+    """Of the last line of metrics.jsonl; None where there is none."""
+    try:
+        return float(json.loads(metrics.read_text().splitlines()[-1])["loss"])
+    except (OSError, IndexError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""Published vision benchmarks: their files and their questions."""

@@ -1,0 +1,45 @@
+"""GQA: a questions JSON such as testdev_balanced_questions.json, with GQA's images."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import RootModel
+
+from stages.evaluation.benchmarks.family import Family, Published, Text
+from stages.evaluation.questions import Question
+from stages.evaluation.task_files import read_json
+
+
+class Types(Published):
+    """Kinds of the question."""
+
+    structural: str = ""
+    """verify, query, choose, logical or compare."""
+
+
+class Entry(Published):
+    """A question with its answer."""
+
+    imageId: Text  # noqa: N815 - the published name
+    question: str
+    answer: str
+    types: Types = Types()
+
+
+class QuestionsFile(RootModel[dict[Text, Entry]]):
+    """By question id."""
+
+
+def read(files: Mapping[str, Path]) -> Iterator[Question]:
+    """In the order of the file."""
+    for name, entry in read_json(QuestionsFile, files["questions"]).root.items():
+        yield Question(
+            id=name,
+            image=f"{entry.imageId}.jpg",
+            question=entry.question,
+            answers=(entry.answer,),
+            kind=entry.types.structural,
+        )
+
+
+FAMILY = Family(name="gqa", files=("questions",), read=read, metric="gqa_accuracy", chance=0.25)

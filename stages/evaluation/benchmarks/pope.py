@@ -1,0 +1,63 @@
+"""POPE: coco_pope_{adversarial,popular,random}.json, a JSON object a line, with images of COCO's val2014."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from stages.evaluation.benchmarks.family import Family, Published, Text
+from stages.evaluation.questions import Question
+from stages.evaluation.score import mean
+from stages.evaluation.task_files import parsed, read_text
+from stages.evaluation.yes_no import yes_no_metrics
+
+SPLITS = ("adversarial", "popular", "random")
+
+
+class Entry(Published):
+    """A line."""
+
+    question_id: int
+    image: Text
+    text: str
+    label: Literal["yes", "no"]
+
+
+def read(files: Mapping[str, Path]) -> Iterator[Question]:
+    """The splits number their questions alike, so the split is part of a question's id."""
+    for split, path in files.items():
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            if not line.strip():
+                continue
+            entry = parsed(Entry, line, f"{path}, line {number}")
+            yield Question(
+                id=f"{split}-{entry.question_id}",
+                image=entry.image,
+                question=entry.text,
+                answers=(entry.label,),
+                kind=split,
+            )
+
+
+def splits_metrics(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+    """Precision, recall, F1 and share of `yes`: of each split, and the mean over the splits."""
+    given: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for question, answer in zip(questions, answers, strict=True):
+        given[question.kind][0].append(answer)
+        given[question.kind][1].append(question.answers[0])
+    by_split = {split: yes_no_metrics(*both) for split, both in sorted(given.items())}
+    names = ("precision", "recall", "f1", "yes_ratio")
+    metrics = {name: mean([found[name] for found in by_split.values()]) for name in names}
+    return metrics | {f"{name}/{split}": found[name] for split, found in by_split.items() for name in names}
+
+
+FAMILY = Family(
+    name="pope",
+    any_of=SPLITS,
+    read=read,
+    metric="yes_no_accuracy",
+    chance=0.5,
+    by_kind=True,
+    mean_of_kinds=True,
+    more=splits_metrics,
+)

@@ -1,0 +1,68 @@
+"""A model's tokenizer and prompt, and the files that tell transformers of them."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from stages.data.tokenizer import TextTokenizer
+from stages.export.chat import chat_template
+from stages.files import write_json
+
+QUESTION = "What is in the picture?"
+WORDS = "Once upon a time"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a model is spoken to."""
+
+    tokenizer: TextTokenizer | None
+    prompt: Mapping[str, str] | None
+    """Strings of the template that it was fine-tuned with; None for one that was not."""
+
+    @property
+    def end_of_text(self) -> int | None:
+        return self.tokenizer.end_of_text if self.tokenizer else None
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """Ids that begin every conversation."""
+        return self.tokenizer.start_of_text if self.tokenizer and self.prompt is not None else ()
+
+    @property
+    def example(self) -> str:
+        """Something to give it."""
+        if self.prompt is None:
+            return WORDS
+        return self.prompt.get("system", "") + self.prompt["question"].format(text=QUESTION)
+
+
+def write_text_files(words: Words, folder: Path, *, context: int) -> None:
+    """tokenizer.json as it is, tokenizer_config.json with the chat template of a fine-tuned model; nothing without a
+    tokenizer. generation_config.json in any case: greedy, as our evaluation decodes."""
+    ids = {} if words.end_of_text is None else {"eos_token_id": words.end_of_text, "pad_token_id": words.end_of_text}
+    write_json(folder / "generation_config.json", {"do_sample": False, **ids})
+    if words.tokenizer is None:
+        return
+    shutil.copyfile(words.tokenizer.file, folder / "tokenizer.json")
+    end = words.tokenizer.end_of_text_name
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": end,
+        "pad_token": end,
+        "padding_side": "left",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+    }
+    if words.prompt is not None:
+        config["chat_template"] = chat_template(words.prompt, names(words.tokenizer, words.start))
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def names(tokenizer: TextTokenizer, ids: tuple[int, ...]) -> str:
+    """Special tokens as their file writes them."""
+    known = Tokenizer.from_file(str(tokenizer.file))
+    return "".join(known.id_to_token(token) or "" for token in ids)

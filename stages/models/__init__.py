@@ -1,0 +1,1 @@
+"""The language model and its parts, with and without images."""

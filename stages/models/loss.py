@@ -1,0 +1,125 @@
+"""Next-token cross entropy with z-loss, from logits or, in chunks of positions, from hidden states."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
+
+from stages.models.linear import Matmul, multiply
+
+ChunkLoss = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]
+"""As `chunk_loss`."""
+
+
+def token_loss(logits: Tensor, targets: Tensor, *, count: int, z_loss: float) -> tuple[Tensor, Tensor]:
+    """The loss to differentiate (a scalar) and the cross entropy of each token (N,), in nats, without gradient.
+
+    Logits (N, V) in float32, targets (N,) without masked ones. `count`: tokens of the whole batch, of which these may
+    be a part. Where they are all of them the gradient has the bits of open_lm's loss (`CrossEntropyLossWithZLoss`):
+    mean cross entropy + z_loss * mean(logsumexp^2).
+    """
+    entropies = F.cross_entropy(logits, targets, reduction="none")
+    loss = (entropies / count).sum()
+    if z_loss:
+        loss = loss + (torch.logsumexp(logits, dim=-1).square() / count).sum() * z_loss
+    return loss, entropies.detach()
+
+
+def chunk_loss(logits: Tensor, targets: Tensor, count: int, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Of float32 logits (N, V): their part of the loss, the cross entropies (N,), and the loss's gradient (N, V).
+
+    d loss / d logit_v = (p_v (1 + 2 z logsumexp) - [v is the target]) / count, with p the softmax.
+    """
+    gradient = torch.softmax(logits, dim=-1)
+    # the largest probability is exp(0) / sum(exp(logit - largest)): so the sum need not be computed again
+    log_sums = logits.amax(dim=-1) - gradient.amax(dim=-1).log()
+    wanted = targets[:, None]
+    entropies = log_sums - logits.gather(1, wanted)[:, 0]
+    loss = (entropies.sum() + z_loss * log_sums.square().sum()) / count
+    gradient.mul_(((1 + 2 * z_loss * log_sums) / count)[:, None])
+    gradient.scatter_add_(1, wanted, torch.full_like(wanted, -1 / count, dtype=gradient.dtype))
+    return loss, entropies, gradient
+
+
+def output_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    count: int,
+    z_loss: float,
+    chunk_tokens: int,
+    matmul: Matmul = "torch",
+    of_chunk: ChunkLoss = chunk_loss,
+) -> tuple[Tensor, Tensor]:
+    """`token_loss` of the logits that hidden states (N, D) and the output layer's weight (V, D) give.
+
+    Logits of `chunk_tokens` positions at a time are in memory, with their gradient, which is computed at once: the
+    same function as all at once, with the last bits of another order of sums. Under autocast the products are in its
+    type, the loss in float32, and the chunks' gradients of the weight are added up in float32.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    options = ChunkOptions(count, z_loss, chunk_tokens, matmul, of_chunk, dtype)
+    with torch.autocast(device, enabled=False):
+        answer: tuple[Tensor, Tensor] = OutputLoss.apply(hidden, weight, targets, options)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOptions:
+    """How `OutputLoss` goes about it; see `output_loss`."""
+
+    count: int
+    z_loss: float
+    chunk_tokens: int
+    matmul: Matmul
+    of_chunk: ChunkLoss
+    dtype: torch.dtype
+
+
+class OutputLoss(torch.autograd.Function):
+    """Loss and gradients of the output layer in one pass over chunks of positions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, options: ChunkOptions
+    ) -> tuple[Tensor, Tensor]:
+        needed = any(ctx.needs_input_grad)
+        low = weight.to(options.dtype)
+        of_hidden, of_weight = torch.empty_like(hidden), None
+        loss, entropies = hidden.new_zeros((), dtype=torch.float32), []
+        for start in range(0, len(hidden), options.chunk_tokens):
+            chunk = slice(start, start + options.chunk_tokens)
+            some = hidden[chunk].to(options.dtype)
+            logits = multiply(some, low, options.matmul).float()
+            part, entropy, gradient = options.of_chunk(logits, targets[chunk], options.count, options.z_loss)
+            loss += part
+            entropies.append(entropy)
+            if needed:
+                gradient = gradient.to(options.dtype)
+                of_hidden[chunk] = multiply(gradient, low.t(), options.matmul)
+                of_weight = added(of_weight, multiply(some.t(), gradient.t(), options.matmul))
+        if needed:
+            if of_weight is None:
+                of_weight = weight.new_zeros(weight.shape[::-1])
+            ctx.save_for_backward(of_hidden, of_weight)
+        every = torch.cat(entropies) if entropies else hidden.new_zeros(0, dtype=torch.float32)
+        ctx.mark_non_differentiable(every)
+        return loss, every
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        of_hidden, of_weight = ctx.saved_tensors
+        # in place, as both are large and a second backward pass is refused then
+        return of_hidden.mul_(scale), of_weight.mul_(scale).t().contiguous(), None, None
+
+
+def added(total: Tensor | None, part: Tensor) -> Tensor:
+    """The sum in float32; the first part becomes the total."""
+    return total.add_(part) if total is not None else part.float()

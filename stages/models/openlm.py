@@ -1,0 +1,217 @@
+"""The OpenLM decoder, with weights exchangeable with open_lm checkpoints (mlfoundations/open_lm, `model.py`).
+
+Names of the weights, order of construction and initialisation are open_lm's, so that the same seed gives the same
+weights, bit for bit: SwiGLU, rotary positions, qk-norm, norms with a gain and no bias, untied output.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
+
+from stages.config import LanguageModel
+from stages.key_values import KeyValueCache
+from stages.models.attention import Mask, attend
+from stages.models.linear import Linear
+from stages.models.loss import ChunkLoss, chunk_loss, output_loss, token_loss
+from stages.rotary import rotary_table, rotate
+
+NORM_EPS = 1e-5
+
+
+class GainNorm(nn.Module):
+    """LayerNorm with a gain and no bias, computed in the autocast type (open_lm's `gain_only_lp_layer_norm`)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        device = x.device.type
+        weight: Tensor = self.weight
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            x, weight = x.to(dtype), weight.to(dtype)
+        with torch.autocast(device, enabled=False):
+            return F.layer_norm(x, weight.shape, weight, None, NORM_EPS)
+
+
+class Attention(nn.Module):
+    """Causal self-attention; query and key are normed over the full width before the heads are split."""
+
+    def __init__(self, config: LanguageModel, layer: int) -> None:
+        super().__init__()
+        width = config.d_model
+        self.heads, self.layer = config.heads, layer
+        self.in_proj = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
+        self.q_norm = GainNorm(width) if config.qk_norm else nn.Identity()
+        self.k_norm = GainNorm(width) if config.qk_norm else nn.Identity()
+        std = 1.0 / math.sqrt(width)
+        truncated_normal(self.in_proj.weight, std)
+        truncated_normal(self.out_proj.weight, std / math.sqrt(2 * (layer + 1)))
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Mask | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        batch, length, width = x.shape
+        queries, keys, values = self.in_proj(x).chunk(3, dim=-1)
+        shape = (batch, length, self.heads, width // self.heads)
+        queries = rotate(self.q_norm(queries).view(shape), *rotary).transpose(1, 2)
+        keys = rotate(self.k_norm(keys).view(shape), *rotary).transpose(1, 2)
+        values = values.view(shape).transpose(1, 2)
+        if cache is not None:
+            keys, values = cache.extend(self.layer, keys, values)
+        attended = attend(queries, keys, values, mask)
+        mixed: Tensor = self.out_proj(attended.transpose(1, 2).reshape(batch, length, width))
+        return mixed
+
+
+class SwiGLU(nn.Module):
+    """w3(silu(gate) * x), where the first half of w12's output is the gate."""
+
+    def __init__(self, config: LanguageModel, layer: int) -> None:
+        super().__init__()
+        self.w12 = Linear(config.d_model, 2 * config.feed_forward_width)
+        self.w3 = Linear(config.feed_forward_width, config.d_model)
+        self.layer = layer
+
+    def reset_parameters(self) -> None:
+        truncated_normal(self.w12.weight, 1.0 / math.sqrt(self.w12.in_features))
+        truncated_normal(self.w3.weight, 1.0 / math.sqrt(self.w3.in_features) / math.sqrt(2 * (self.layer + 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, x = self.w12(x).chunk(2, dim=-1)
+        y: Tensor = self.w3(F.silu(gate) * x)
+        return y
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: LanguageModel, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.feed_forward = SwiGLU(config, layer)
+        self.attention_norm = GainNorm(config.d_model)
+        self.ffn_norm = GainNorm(config.d_model)
+        self.feed_forward.reset_parameters()
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Mask | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
+        x = x + self.feed_forward(self.ffn_norm(x))
+        return x  # noqa: RET504 - nn.Module calls are untyped
+
+
+class OpenLM(nn.Module):
+    """A decoder over token ids or embeddings.
+
+    `forward` gives float32 logits (B, T, V). `hidden` and `logits` are its two halves, for a caller that needs logits
+    at some positions only.
+    """
+
+    def __init__(self, config: LanguageModel) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocabulary, config.d_model)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = GainNorm(config.d_model)
+        self.output = Linear(config.d_model, config.vocabulary)
+        std = 1.0 / math.sqrt(config.d_model)
+        truncated_normal(self.output.weight, std)
+        truncated_normal(self.tok_embeddings.weight, std)
+        self.chunk_loss: ChunkLoss = chunk_loss
+        self._rotary: tuple[Tensor, Tensor] | None = None  # no buffer: it is not part of a checkpoint
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T) to (B, T, D)."""
+        embeddings: Tensor = self.tok_embeddings(tokens)
+        return embeddings
+
+    def hidden(
+        self,
+        inputs_embeds: Tensor,
+        *,
+        mask: Mask | None = None,
+        cache: KeyValueCache | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Normed last hidden states (B, T, D) of embeddings (B, T, D).
+
+        `mask`: boolean (B or 1, 1, T, S), true where a position may look; None is causal, which with a non-empty
+        `cache` allows one new position at a time (all earlier ones are visible to it). `cache` is extended in place.
+        `positions` (B or 1, T): each embedding's place in its text, where that is not its place in the row.
+        """
+        start = cache.length if cache is not None else 0
+        if start and mask is None and inputs_embeds.shape[1] > 1:
+            raise ValueError("several new positions behind a cache need a mask")
+        x = inputs_embeds
+        if positions is None:
+            rotary = self._rotary_rows(slice(start, start + x.shape[1]), start + x.shape[1], x)
+        else:
+            rotary = self._rotary_rows(positions, int(positions.max()) + 1, x)
+        for layer in self.layers:
+            x = layer(x, rotary, mask, cache)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to float32 logits (..., V)."""
+        logits: Tensor = self.output(hidden)
+        return logits.float()
+
+    def loss(
+        self, hidden: Tensor, targets: Tensor, *, count: int, z_loss: float, chunk_tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of hidden states (N, D) and the cross entropy of each (N,), as `stages.models.loss.token_loss` has it.
+
+        `chunk_tokens`: positions whose logits are in memory at once; 0: all.
+        """
+        if not chunk_tokens:
+            return token_loss(self.logits(hidden), targets, count=count, z_loss=z_loss)
+        return output_loss(
+            hidden,
+            self.output.weight,
+            targets,
+            count=count,
+            z_loss=z_loss,
+            chunk_tokens=chunk_tokens,
+            matmul=self.output.matmul,
+            of_chunk=self.chunk_loss,
+        )
+
+    def forward(
+        self,
+        tokens: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        mask: Mask | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        if (tokens is None) == (inputs_embeds is None):
+            raise ValueError("give either tokens or inputs_embeds")
+        if tokens is not None:
+            inputs_embeds = self.embed(tokens)
+        assert inputs_embeds is not None  # noqa: S101 - for the type checker; one of the two is given
+        return self.logits(self.hidden(inputs_embeds, mask=mask, cache=cache))
+
+    def _rotary_rows(self, places: slice | Tensor, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The table's rows of these places below `end`, (T, 1, head width) or (B, T, 1, head width), in the type that
+        attention computes in.
+        """
+        device = x.device
+        if self._rotary is None or self._rotary[0].shape[0] < end or self._rotary[0].device != device:
+            rows = 1 << (end - 1).bit_length()
+            table = torch.bfloat16 if self.config.rotary_table == "bfloat16" else torch.float32
+            self._rotary = rotary_table(rows, self.config.d_model // self.config.heads, device, table)
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
+        cos, sin = (table[places].unsqueeze(-2).to(dtype) for table in self._rotary)
+        return cos, sin
+
+
+def truncated_normal(weight: Tensor, std: float) -> None:
+    """Fills with a normal distribution, cut at three standard deviations."""
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

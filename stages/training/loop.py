@@ -1,0 +1,201 @@
+"""The training loop."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.checkpoint_writer import CheckpointWriter
+from stages.data.collate import Batch, MicroBatch
+from stages.device import autocast
+from stages.distributed import World
+from stages.errors import DivergedError
+from stages.job_file import Settings
+from stages.meter import Meter
+from stages.step_totals import StepOutcome, StepTotals
+from stages.stop import StopFlag
+from stages.training.metrics import Log
+from stages.training.parallel import host_copy, local
+from stages.training.state import TrainState
+from stages.vision.feature_extractor import Eyes
+
+
+@dataclass(kw_only=True)
+class Training:
+    """One job's training: where it goes, at what rate, and what it leaves on disk."""
+
+    world: World
+    last_step: int
+    rate: Callable[[int], float]
+    """Learning rate of the update that follows so many finished ones."""
+    z_loss: float
+    chunk_tokens: int
+    """Positions whose logits are in memory at once; 0: all."""
+    gradient_clip: float
+    precision: str
+    settings: Settings
+    checkpoints: Path
+    log: Log
+    meter: Meter
+    fixed_state: Mapping[str, Any]
+    """What state.json holds besides TrainState: the configurations that a reader of the checkpoint needs."""
+    keep_optimizer: bool
+    """Whether the final checkpoint holds the optimizer's moments."""
+    saved_step: int | None
+    """Step of the checkpoint that was written last; at first of the job's own one that it begins with, if any."""
+    eyes: Eyes | None
+    """What makes tensors of pictures; None where there are none."""
+    saved_at: float = field(default_factory=time.monotonic)
+    """When that was, or the attempt began (monotonic seconds)."""
+    writer: CheckpointWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writer = CheckpointWriter(self.checkpoints, always=self.settings.branch_steps)
+
+    def run(self, state: TrainState, stop: StopFlag) -> bool:
+        """Trains to `last_step` and saves; false if it was asked to stop before, and has saved."""
+        state.model.vlm.train()
+        self.log.begin(state.step)
+        failed = True
+        try:
+            self.loop(state, stop)
+            failed = False
+        finally:
+            self.writer.close()
+            self.log.close()
+            # after a failure among several, a thread that waits for a rank which is gone would hold this one up
+            if not failed or self.world.size == 1:
+                state.batches.close()
+        return state.step == self.last_step
+
+    def loop(self, state: TrainState, stop: StopFlag) -> None:
+        """Steps, log lines and checkpoints, to the last step or until a rank was asked to stop."""
+        stopping = self.agreed(stop)
+        while state.step < self.last_step and not stopping:
+            outcome = self.train_step(state, stop)
+            stopping = outcome.stop
+            if state.step % self.settings.log_steps == 0 or state.step == self.last_step:
+                self.write_log(state)
+            if self.checkpoint_is_due(state.step, outcome):
+                self.save(state)
+        if self.saved_step != state.step:
+            self.save(state)
+        self.writer.wait()
+
+    def agreed(self, stop: StopFlag) -> bool:
+        """Whether any rank was asked to stop; all ranks get the same answer."""
+        return self.world.sum([float(stop.requested)])[0] > 0
+
+    def train_step(self, state: TrainState, stop: StopFlag) -> StepOutcome:
+        """One update of the weights; raises DivergedError, with the weights as before, where `refuse_bad` does."""
+        started = time.perf_counter()
+        batch = state.batches.next_batch()
+        waited = time.perf_counter() - started
+        rate = self.rate(state.step)
+        outcome = self.gradients(state, batch, stop)
+        spike = state.spikes.add(outcome.loss)
+        self.refuse_bad(state, outcome)
+        state.optimizer.step(rate)
+        state.window.add(outcome.loss, outcome.norm, rate, spike=spike)
+        state.window.add_entropies(outcome.entropies, outcome.targets)
+        state.step += 1
+        state.tokens += batch.positions
+        self.writer.check()
+        seconds = time.perf_counter() - started
+        state.seconds += seconds
+        self.meter.add(batch.positions, batch.images, seconds, waited)
+        return outcome
+
+    def gradients(self, state: TrainState, batch: Batch, stop: StopFlag) -> StepOutcome:
+        """Leaves the batch's clipped gradient in the parameters. Waits once for the device, and for the other ranks."""
+        model = state.model
+        state.optimizer.zero_grad()
+        totals = StepTotals(len(state.batches.source_names), self.world.device)
+        for number, micro_batch in enumerate(batch.micro_batches, start=1):
+            with model.summing(last=number == len(batch.micro_batches)):
+                self.backward(state, micro_batch, batch.targets, totals)
+        if not batch.images:
+            model.forget_image_gradients()
+        norm = model.clip(self.gradient_clip)
+        return totals.agree(norm, self.world, stop=stop.requested, checkpoint_due=self.minutes_are_over())
+
+    def backward(self, state: TrainState, batch: MicroBatch, count: int, totals: StepTotals) -> None:
+        """Adds a micro-batch's gradients, and its numbers to `totals`. `count`: targets of the whole batch."""
+        device = self.world.device
+        batch = batch.to(device)
+        if batch.pictures and self.eyes is not None:
+            batch = batch.with_images(self.eyes.look(batch.pictures))
+        with autocast(self.precision, device):
+            loss, entropies = state.model(
+                batch, count=max(1, count), z_loss=self.z_loss, chunk_tokens=self.chunk_tokens
+            )
+        (loss * state.model.scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        totals.add(loss, entropies, batch.sources)
+
+    def refuse_bad(self, state: TrainState, outcome: StepOutcome) -> None:
+        """DivergedError if loss or gradient is not finite, or there were more spikes in a row than allowed."""
+        step, limit = state.step + 1, self.settings.loss_spikes_limit
+        if not outcome.finite:
+            raise DivergedError(f"step {step}: loss {outcome.loss:g}, gradient norm {outcome.norm:g}")
+        if limit and state.spikes.in_a_row >= limit:
+            raise DivergedError(
+                f"step {step}: loss {outcome.loss:g}, the {limit}. spike in a row (settings.loss_spikes_limit)"
+            )
+
+    def minutes_are_over(self) -> bool:
+        """Whether this process's clock asks for a checkpoint."""
+        minutes = self.settings.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
+
+    def checkpoint_is_due(self, step: int, outcome: StepOutcome) -> bool:
+        """By number of steps, by minutes, or as a branch point; the final one is saved in any case."""
+        if step == self.last_step:
+            return False
+        every = self.settings.checkpoint_steps
+        return outcome.checkpoint_due or (every > 0 and step % every == 0) or step in self.settings.branch_steps
+
+    def save(self, state: TrainState) -> None:
+        """Copies the state to the CPU's memory, from where it is written while the training goes on.
+
+        Waits for the checkpoint before, and raises its error. DivergedError, and no checkpoint, if a weight is not
+        finite. All ranks call it; the first writes.
+        """
+        self.refuse_damaged(state)
+        self.writer.wait()
+        final = state.step == self.last_step
+        weights = host_copy(state.model.vlm.weights(), wanted=self.world.first)
+        moments = None
+        if self.keep_optimizer or not final:
+            moments = state.model.whole_moments(state.optimizer.state(), wanted=self.world.first)
+        if self.world.first:
+            position = {**self.fixed_state, **state.position()}
+            keep = 1 if final else self.settings.keep_checkpoints
+            self.writer.begin(position, weights, moments, keep=keep)
+        self.saved_step, self.saved_at = state.step, time.monotonic()
+
+    def refuse_damaged(self, state: TrainState) -> None:
+        """DivergedError on all ranks if a weight of any is not finite."""
+        weights = state.model.vlm.weights()
+        finite = torch.stack([local(weight).isfinite().all() for weight in weights.values()]).tolist()
+        bad = [name for name, good in zip(weights, finite, strict=True) if not good]
+        if self.world.sum([float(len(bad))])[0]:
+            raise DivergedError(f"step {state.step}: {bad[0] if bad else 'a weight of another rank'} is not finite")
+
+    def write_log(self, state: TrainState) -> None:
+        """A line of metrics.jsonl about the steps since the last one."""
+        averages = state.window.flush()
+        state.loss = averages["loss"]
+        self.log.write(
+            {
+                "step": state.step,
+                "first_step": state.first_step,
+                "total_steps": self.last_step,
+                "tokens": state.tokens,
+                **self.meter.flush(),
+                "time": time.time(),
+                **averages,
+            }
+        )

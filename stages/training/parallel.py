@@ -1,0 +1,217 @@
+"""One model on all processes of a job: whole replicas (DDP) or shards of everything (FSDP2).
+
+The batch is cut by rank and the loss is one mean over all of it, so the gradient is the sum of what the ranks find.
+Both kinds average over ranks instead; `scale` undoes that. Checkpoints hold whole tensors, whoever writes them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.distributed import World
+from stages.job_file import Settings
+from stages.models.linear import choose_matmul
+from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, VLM
+
+
+class ParallelModel:
+    """The model as the training loop sees it: called like the VLM, with this rank's part of the batch.
+
+    `vlm` names the parameters. With FSDP they are DTensors, and must be looked up after this object was made.
+    """
+
+    def __init__(self, vlm: VLM, world: World, settings: Settings, precision: str) -> None:
+        """Moves the model to the world's device. Equal weights on all ranks are the caller's part."""
+        self.vlm, self.world = vlm, world
+        self.sharded = world.size > 1 and settings.parallel == "fsdp"
+        self.scale = world.size
+        """What a rank's loss is multiplied by, as gradients are averaged over ranks."""
+        choose_kernels(vlm, settings, world.device)
+        for block in vlm.lm.layers:
+            prepare_block(block, recompute=settings.activation_checkpointing, compiled=settings.compile)
+        if settings.compile:
+            vlm.lm.chunk_loss = torch.compile(vlm.lm.chunk_loss)
+        self.module: nn.Module = vlm
+        if self.sharded:
+            shard(vlm, world.device, precision)
+        else:
+            vlm.to(world.device)
+            if world.size > 1:
+                self.module = replicate(vlm, world.device)
+
+    def __call__(self, *inputs: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """VLM.forward."""
+        outcome: tuple[Tensor, Tensor] = self.module(*inputs, **options)
+        return outcome
+
+    @contextmanager
+    def summing(self, *, last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch: only the `last` of a step waits for the other ranks."""
+        if self.sharded:
+            self.module.set_requires_gradient_sync(last)  # type: ignore[operator]  # of FSDPModule
+            yield
+        elif self.module is not self.vlm and not last:
+            with self.module.no_sync():  # type: ignore[operator]  # of DistributedDataParallel
+                yield
+        else:
+            yield
+
+    def forget_image_gradients(self) -> None:
+        """Where a whole batch had no image: what images go through rests, without decay, instead of a zero gradient."""
+        for name, parameter in self.vlm.named_weights():
+            if name.startswith((PROJECTOR_PREFIX, ENCODER_PREFIX)):
+                parameter.grad = None
+
+    def shard_moments(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The optimizer's whole tensors (of a checkpoint), distributed as their parameters are."""
+        return {
+            name: shard_like(parameter, moments[name]) if parameter is not None else moments[name]
+            for name, parameter in self._owners(moments)
+        }
+
+    def whole_moments(self, moments: Mapping[str, Tensor], *, wanted: bool) -> dict[str, Tensor]:
+        """The reverse of `shard_moments`, in the CPU's memory; see `host_copy`."""
+        return host_copy(
+            {
+                name: distributed_like(parameter, moments[name]) if parameter is not None else moments[name]
+                for name, parameter in self._owners(moments)
+            },
+            wanted=wanted,
+        )
+
+    def _owners(self, moments: Mapping[str, Tensor]) -> Iterator[tuple[str, nn.Parameter | None]]:
+        """Each tensor's name and its parameter; None for the number of steps, which is the same on all ranks."""
+        parameters = dict(self.vlm.named_weights())
+        for name in moments:
+            kind, _, parameter = name.partition(".")
+            yield name, parameters.get(parameter) if kind != "step" else None
+
+    def clip(self, limit: float) -> Tensor:
+        """Scales all gradients down to a global norm of `limit`; returns the norm before that, on the device."""
+        from torch.nn.utils import clip_grad_norm_
+
+        norm = clip_grad_norm_([parameter for _, parameter in self.vlm.named_weights()], limit)
+        return whole(norm)
+
+
+def choose_kernels(vlm: VLM, settings: Settings, device: torch.device) -> None:
+    """Whose matrix products and which attention the model takes."""
+    # compiled blocks take the compiler's kernels; it knows no gradient of oneDNN's operator
+    choose_matmul(vlm, "torch" if settings.compile else settings.cpu_matmul)
+    if settings.attention == "auto":
+        vlm.attention = "flex" if device.type == "cuda" and settings.compile else "sdpa"
+    else:
+        vlm.attention = settings.attention
+
+
+def prepare_block(block: nn.Module, *, recompute: bool, compiled: bool) -> None:
+    """Changes how a block is run, not its parameters' names.
+
+    The compiler sees the recomputation and neither sees FSDP's hooks, which gather weights around the call.
+    """
+    forward = block.forward
+    if recompute:
+        forward = recomputed(forward)
+    if compiled:
+        forward = torch.compile(forward)
+    if recompute or compiled:
+        block.forward = forward
+
+
+def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; what it keeps for the backward pass is its inputs, from which the rest is computed again."""
+    from torch.utils.checkpoint import checkpoint
+
+    def run(*inputs: Any) -> Any:
+        return checkpoint(forward, *inputs, use_reentrant=False)
+
+    return run
+
+
+def replicate(vlm: VLM, device: torch.device) -> nn.Module:
+    """DDP."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    devices = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(vlm, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def shard(vlm: VLM, device: torch.device, precision: str) -> None:
+    """FSDP2 in place: each block a group, the embedding table one, and the rest one.
+
+    On GPUs with bf16, weights are gathered in bfloat16 and gradients reduced in float32. Inputs are not cast: the
+    residual stream stays float32, as autocast leaves it, and so does the embedding table, where it begins.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    plain = MixedPrecisionPolicy(cast_forward_inputs=False)
+    reduced = precision == "bf16" and device.type == "cuda"
+    policy = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        if reduced
+        else plain
+    )
+    fully_shard(vlm.lm.tok_embeddings, mesh=mesh, mp_policy=plain)
+    for block in vlm.lm.layers:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(vlm, mesh=mesh, mp_policy=policy)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor without its distribution: all ranks call it, and each gets all of it. A plain tensor stays as it is."""
+    if hasattr(tensor, "full_tensor"):
+        full: Tensor = tensor.full_tensor()
+        return full
+    return tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor; of a plain tensor all."""
+    if hasattr(tensor, "to_local"):
+        part: Tensor = tensor.to_local()
+        return part
+    return tensor
+
+
+def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A whole tensor of the parameter's shape, distributed as the parameter is; no rank waits for another.
+
+    Every rank gives the same whole tensor, and keeps its part of it on the parameter's device.
+    """
+    if not hasattr(parameter, "device_mesh"):
+        return tensor.to(parameter.device)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)  # noqa: S101 - nothing else has a mesh
+
+    # src_data_rank=None: each rank cuts its own, instead of being sent a part
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def distributed_like(parameter: Tensor, part: Tensor) -> Tensor:
+    """This rank's part of a tensor of the parameter's shape, as the distributed tensor that it is a part of."""
+    if not hasattr(parameter, "device_mesh") or hasattr(part, "device_mesh"):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(parameter, DTensor)  # noqa: S101 - nothing else has a mesh
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride())
+
+
+def host_copy(tensors: Mapping[str, Tensor], *, wanted: bool) -> dict[str, Tensor]:
+    """Copies of whole tensors in the CPU's memory; nothing where they are not `wanted`.
+
+    All ranks call it. A sharded tensor is gathered on every device, one at a time.
+    """
+    copies: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if wanted:
+            copies[name] = full.to("cpu", copy=True)
+    return copies

@@ -1,0 +1,120 @@
+"""The pretrain stage: text, or text with captioned images, from scratch or from a parent's checkpoint."""
+
+import os
+from functools import partial
+
+import torch
+
+from stages.config import PretrainConfig
+from stages.data.batches import MixtureBatches
+from stages.data.mixture import Mixture
+from stages.data.workers import worker_count
+from stages.device import micro_batch_tokens
+from stages.distributed import World, open_world
+from stages.errors import ConfigError
+from stages.flops import step_flops
+from stages.job_file import JobFile
+from stages.meter import Meter
+from stages.models.vlm import VLM
+from stages.sources import has_images, open_sources, used_sources
+from stages.spikes import LossSpikes
+from stages.stop import StopFlag
+from stages.training.loop import Training
+from stages.training.optimizer import AdamW
+from stages.training.parallel import ParallelModel
+from stages.training.setup import build_training, run_training
+from stages.training.start import Start, pretrain_start
+from stages.training.state import TrainState
+from stages.trajectory import fixed_state
+from stages.vision.feature_extractor import Eyes, load_eyes
+
+
+def run(job: JobFile, stop: StopFlag) -> bool:
+    """Trains to the configuration's last step; false if it was asked to stop, and has saved.
+
+    All processes of the job run this; they end together.
+    """
+    config = job.config
+    assert isinstance(config, PretrainConfig)  # noqa: S101 - read_job gives each stage its own configuration
+    with open_world(job.settings) as world:
+        check_ranks(config, world)
+        torch.manual_seed(config.seed)
+        start = pretrain_start(job, config, world)
+        vlm = build_vlm(job, config)
+        start.load_weights(vlm)
+        model = ParallelModel(vlm, world, job.settings, config.precision)
+        eyes = load_eyes(job, config.vision, world.device) if config.vision and has_images(config) else None
+        batches = build_batches(job, config, world, eyes)
+        spikes = LossSpikes(job.settings.loss_spike_sigmas)
+        state = TrainState(model, AdamW(vlm.named_weights(), config.optimizer), batches, spikes)
+        start.restore(state)
+        return run_training(job, pretraining(job, config, world, eyes, start), state, stop)
+
+
+def check_ranks(config: PretrainConfig, world: World) -> None:
+    """ConfigError if the batch cannot be shared out equally."""
+    if config.batch_sequences % world.size:
+        raise ConfigError(
+            f"batch_sequences {config.batch_sequences} cannot be shared by {world.size} processes: "
+            "the number of processes must divide it"
+        )
+
+
+def build_vlm(job: JobFile, config: PretrainConfig) -> VLM:
+    """The model with its initial weights, on the CPU; an encoder that is trained has those of its data sets."""
+    vision, encoder = config.vision, None
+    if vision is not None and not vision.frozen:
+        from stages.vision.encoders import encoder_paths, load_encoder_module
+
+        encoder = load_encoder_module(vision, encoder_paths(job, vision), torch.device("cpu"))
+    return VLM(config.model, vision, encoder)
+
+
+def build_batches(job: JobFile, config: PretrainConfig, world: World, eyes: Eyes | None) -> MixtureBatches:
+    """The mixture of the configured sources, opened where the job's data lie."""
+    mixture = Mixture(
+        open_sources(job, config, eyes),
+        [source.share for source in used_sources(config)],
+        by=config.share_by,
+        context=config.context,
+        lanes=config.batch_sequences,
+        seed=config.seed,
+        bad_samples_limit=job.settings.bad_samples_limit,
+        packing=config.packing,
+        shuffle_shards=config.shuffle_shards,
+    )
+    on_gpu = world.device.type == "cuda"
+    return MixtureBatches(
+        mixture,
+        micro_batch_tokens(job.settings.micro_batch_tokens, world.device),
+        peers=world.peers,
+        workers=worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
+        prefetch_batches=job.settings.prefetch_batches,
+        pin=on_gpu,
+    )
+
+
+def pretraining(job: JobFile, config: PretrainConfig, world: World, eyes: Eyes | None, start: Start) -> Training:
+    """The loop of a pre-training job."""
+    # a frozen encoder's work is left out: most of its features come from memory
+    frozen = config.vision is not None and config.vision.frozen
+    flops = partial(step_flops, config.model, config.context, vision=config.vision, encoded=0 if frozen else None)
+    return build_training(
+        job,
+        world,
+        schedule=config.schedule,
+        last_step=config.last_step,
+        optimizer=config.optimizer,
+        z_loss=config.z_loss,
+        precision=config.precision,
+        fixed_state=fixed_state(config),
+        keep_optimizer=job.settings.keep_optimizer,
+        eyes=eyes,
+        saved_step=start.saved_step,
+        meter=Meter(
+            world.device,
+            world.size,
+            job.settings.peak_tflops,
+            lambda tokens, images: flops(tokens, images=images),
+        ),
+    )

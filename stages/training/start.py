@@ -1,0 +1,90 @@
+"""Where a training begins: at its own newest checkpoint, at its parent's last one, or from scratch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.checkpoint.files import Checkpoint, checkpoint_of_step, newest_checkpoint, result_checkpoint
+from stages.config import PretrainConfig
+from stages.distributed import World
+from stages.errors import ConfigError
+from stages.job_file import JobFile
+from stages.models.vlm import VLM
+from stages.training.state import TrainState
+from stages.trajectory import fixed_state, trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What is taken over, from which checkpoint. In two parts: a model's weights are loaded before it is distributed,
+    everything else after."""
+
+    checkpoint: Checkpoint | None = None
+    """None: from scratch."""
+    moments: bool = False
+    """Whether the optimizer's moments go on."""
+    position: bool = False
+    """Whether step, data order and random numbers go on, as if the run had never ended."""
+    new_job: bool = True
+    """False where the job itself wrote the checkpoint: its tokens and seconds go on too."""
+    new_projector: bool = False
+    """Whether the checkpoint's model saw no images and this one does."""
+
+    @property
+    def saved_step(self) -> int | None:
+        """Step of the job's own checkpoint, if it begins with one."""
+        return None if self.checkpoint is None or self.new_job else self.checkpoint.step
+
+    def load_weights(self, vlm: VLM) -> None:
+        """Into a model that is whole, on the CPU."""
+        if self.checkpoint is not None:
+            vlm.load_weights(self.checkpoint.weights(), new_projector=self.new_projector)
+
+    def restore(self, state: TrainState) -> None:
+        """All but the weights."""
+        if self.checkpoint is None:
+            return
+        if self.position:
+            state.restore(self.checkpoint)
+            if self.new_job:
+                state.begin_here()
+        elif self.moments:
+            state.optimizer.restore(state.model.shard_moments(self.checkpoint.moments()))
+
+
+def own_start(folder: Path, world: World) -> Start | None:
+    """From the newest whole checkpoint that the job itself wrote; None if there is none.
+
+    The first rank looks and checks; the others take the one that it found.
+    """
+    found = newest_checkpoint(folder) if world.first else None
+    step = int(world.sum([found.step + 1.0 if found else 0.0])[0]) - 1
+    if step < 0:
+        return None
+    return Start(checkpoint=found or checkpoint_of_step(folder, step), moments=True, position=True, new_job=False)
+
+
+def pretrain_start(job: JobFile, config: PretrainConfig, world: World) -> Start:
+    """Of a pre-training job. ConfigError if its parent does not fit; DamagedInputError if that is damaged.
+
+    A parent of the same trajectory is continued: its step, data order, moments and random numbers go on. From any
+    other parent come the weights and, with `optimizer_state: carried`, the moments; schedule and data begin anew.
+    """
+    if own := own_start(job.checkpoints, world):
+        return own
+    if not job.parents:
+        return Start()
+    if len(job.parents) != 1:
+        raise ConfigError(f"pretrain takes one parent; {len(job.parents)} are given")
+    parent = job.parents[0]
+    checkpoint = result_checkpoint(parent.run, parent.key, verify=world.first)
+    world.wait()  # until the first rank has found it whole
+    if checkpoint.state["model"] != config.model.model_dump(mode="json"):
+        raise ConfigError(f"parent {parent.key} has another model: {checkpoint.state['model']}")
+    continued = checkpoint.state.get("trajectory") == trajectory(config)
+    carried = continued or config.optimizer_state == "carried"
+    if carried and not checkpoint.has_moments:
+        raise ConfigError(f"parent {parent.key} has no optimizer state to carry on; use optimizer_state: fresh")
+    has_projector = checkpoint.state["vision"] is not None
+    if has_projector and checkpoint.state["vision"] != fixed_state(config)["vision"]:
+        raise ConfigError(f"parent {parent.key} sees images in another way: {checkpoint.state['vision']}")
+    return Start(checkpoint=checkpoint, moments=carried, position=continued, new_projector=not has_projector)

@@ -1,0 +1,103 @@
+"""The one object of a training that survives a restart."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from stages.checkpoint.files import Checkpoint
+from stages.data.collate import Batch
+from stages.data.progress import Progress
+from stages.loss_window import LossWindow
+from stages.spikes import LossSpikes
+from stages.training.optimizer import AdamW
+from stages.training.parallel import ParallelModel
+
+
+class Batches(Protocol):
+    """Where batches come from; `state` is all that is needed to go on with the one after the last."""
+
+    @property
+    def source_names(self) -> Sequence[str]: ...
+
+    @property
+    def progress(self) -> Sequence[Progress]: ...
+
+    def next_batch(self) -> Batch: ...
+
+    def state(self) -> Any: ...
+
+    def restore(self, state: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class TrainState:
+    """Model, optimizer, position: nothing else survives a restart."""
+
+    model: ParallelModel
+    optimizer: AdamW
+    batches: Batches
+    spikes: LossSpikes
+    step: int = 0
+    """Finished steps of the schedule."""
+    first_step: int = 0
+    """Where this job began: above 0 where it continues its parent's schedule."""
+    tokens: int = 0
+    """Positions since the job's first step, padding included."""
+    seconds: float = 0.0
+    """Training time of this job that the state is the outcome of."""
+    loss: float | None = None
+    """Mean of the last logged steps."""
+    taken_before: list[dict[str, int]] = field(init=False)
+    """What the parent had taken of each source, where this job continues it."""
+    window: LossWindow = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.window = LossWindow(self.batches.source_names)
+        self.taken_before = [progress.totals() for progress in self.batches.progress]
+
+    def begin_here(self) -> None:
+        """Makes a restored parent's position this job's beginning: its tokens and seconds are not this job's."""
+        self.first_step, self.tokens, self.seconds, self.loss = self.step, 0, 0.0, None
+        self.__post_init__()
+
+    def taken(self) -> dict[str, dict[str, int]]:
+        """What this job has taken of each source: sequences, samples, tokens, image tokens, images."""
+        return {
+            name: {unit: total - before[unit] for unit, total in progress.totals().items()}
+            for name, progress, before in zip(
+                self.batches.source_names, self.batches.progress, self.taken_before, strict=True
+            )
+        }
+
+    def position(self) -> dict[str, Any]:
+        """The JSON side of a checkpoint: everything but weights and moments."""
+        return {
+            "step": self.step,
+            "first_step": self.first_step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "loss": self.loss,
+            "window": self.window.state(),
+            "spikes": self.spikes.state(),
+            "taken_before": self.taken_before,
+            "data": self.batches.state(),
+            "rng": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Goes on exactly where the checkpoint was written. Its weights are the model's already: see `stages.training.start`."""
+        state = checkpoint.state
+        self.optimizer.restore(self.model.shard_moments(checkpoint.moments()))
+        self.step, self.first_step, self.tokens = state["step"], state["first_step"], state["tokens"]
+        self.seconds, self.loss, self.taken_before = state["seconds"], state["loss"], state["taken_before"]
+        self.window.restore(state["window"])
+        if "spikes" in state:  # checkpoints of the first version have none
+            self.spikes.restore(state["spikes"])
+        self.batches.restore(state["data"])
+        rng = bytearray(base64.b64decode(state["rng"]))
+        torch.set_rng_state(torch.frombuffer(rng, dtype=torch.uint8))

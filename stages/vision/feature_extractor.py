@@ -1,0 +1,132 @@
+"""The frozen encoder behind what is remembered of images: memory, then the feature store, then the network."""
+
+from collections.abc import Container, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stages.config import Vision
+from stages.job_file import JobFile
+from stages.vision.encoders import encoder_paths, load_encoder_module
+from stages.vision.feature_store import DTYPES, FeatureStore, open_feature_store
+from stages.vision.image_input import Picture
+from stages.vision.specs import encoder_spec
+
+IMAGES_AT_ONCE = 64
+"""Bounds the encoder's memory on a GPU."""
+
+
+class FeatureMemory:
+    """Features by image digest, up to a limit. What is in it stays; what does not fit is not taken up."""
+
+    def __init__(self, limit_gib: float) -> None:
+        self._free_bytes = int(limit_gib * 2**30)
+        self._features: dict[str, Tensor] = {}
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._features
+
+    def get(self, digest: str) -> Tensor | None:
+        """Features (I, F) on the CPU."""
+        return self._features.get(digest)
+
+    def add(self, digest: str, features: Tensor) -> None:
+        """Keeps a copy on the CPU if there is room."""
+        size = features.numel() * features.element_size()
+        if size <= self._free_bytes and digest not in self._features:
+            self._free_bytes -= size
+            self._features[digest] = features.cpu().clone()
+
+
+class Eyes:
+    """What the model sees of pictures: features of a frozen encoder, or the pixels for one that is trained."""
+
+    def __init__(
+        self,
+        encoder: nn.Module | None,
+        device: torch.device,
+        *,
+        feature_dtype: torch.dtype = torch.float32,
+        memory_gib: float = 0.0,
+        store: FeatureStore | None = None,
+    ) -> None:
+        """`encoder`: pixels (N, 3, S, S), uint8, to features (N, I, F); None: the model has it, and gets pixels.
+
+        `feature_dtype`: to which features are rounded, so that those that were kept equal fresh ones.
+        """
+        self._encoder, self._device, self._dtype = encoder, device, feature_dtype
+        self._memory, self._store = FeatureMemory(memory_gib), store
+
+    @property
+    def known(self) -> Container[str]:
+        """Digests of the images in memory; it grows, and never shrinks."""
+        return self._memory
+
+    def look(self, pictures: Sequence[Picture]) -> Tensor:
+        """Features (N, I, F), float32, or pixels (N, 3, S, S), uint8, of N >= 1 pictures, on the compute device."""
+        if self._encoder is None:
+            return torch.stack([pixels_of(picture) for picture in pictures]).to(self._device, non_blocking=True)
+        kept: dict[str, Tensor] = {}
+        unseen: dict[str, Picture] = {}
+        for picture in pictures:
+            features = picture.features if picture.features is not None else self._remembered(picture.digest)
+            if features is None:
+                unseen[picture.digest] = picture
+            else:
+                kept[picture.digest] = features
+        kept |= self._encode(list(unseen.values()))
+        stacked = [kept[picture.digest].to(self._device, non_blocking=True) for picture in pictures]
+        return torch.stack(stacked).float()
+
+    def _remembered(self, digest: str) -> Tensor | None:
+        """Features from memory, or from the store, where they may be since the picture was read."""
+        features = self._memory.get(digest)
+        if features is None and self._store is not None:
+            features = self._store.get(digest)
+        return features
+
+    def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
+        """Features (I, F) by digest, of pictures that nobody remembers; from here on they are remembered.
+
+        On a CPU one image at a time: its bits depend neither on the batch nor on what was in memory before.
+        """
+        at_once = 1 if self._device.type == "cpu" else IMAGES_AT_ONCE
+        encoded: dict[str, Tensor] = {}
+        for start in range(0, len(pictures), at_once):
+            part = pictures[start : start + at_once]
+            pixels = torch.stack([pixels_of(picture) for picture in part]).to(self._device, non_blocking=True)
+            for picture, features in zip(part, self._run(pixels), strict=True):
+                encoded[picture.digest] = features
+                self._memory.add(picture.digest, features)
+                if self._store is not None:
+                    self._store.add(picture.digest, features.cpu())
+        return encoded
+
+    def _run(self, pixels: Tensor) -> Tensor:
+        """The encoder without gradients, in the precision that the device is fast in, whatever the job's."""
+        assert self._encoder is not None  # noqa: S101 - look() returns before
+        # not inference_mode: the projector's backward pass needs the features
+        enabled = self._device.type != "cpu"  # and not whatever the caller's autocast says
+        with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled):
+            features: Tensor = self._encoder(pixels)
+        return features.to(self._dtype)
+
+
+def pixels_of(picture: Picture) -> Tensor:
+    """(3, S, S), uint8."""
+    if picture.pixels is None:
+        raise ValueError(f"picture {picture.digest} has neither pixels nor features, and is not in memory")
+    return picture.pixels
+
+
+def load_eyes(job: JobFile, vision: Vision, device: torch.device) -> Eyes:
+    """The eyes of a model that sees as `vision` says. ConfigError, DataError: the encoder cannot be loaded."""
+    if not vision.frozen:
+        return Eyes(None, device)
+    return Eyes(
+        load_encoder_module(vision, encoder_paths(job, vision), device),
+        device,
+        feature_dtype=DTYPES[encoder_spec(vision.encoder).feature_dtype],
+        memory_gib=job.settings.feature_cache_gib,
+        store=open_feature_store(job, vision),
+    )

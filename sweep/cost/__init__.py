@@ -1,0 +1,1 @@
+"""FLOPs, GPU-hours, A100-hours and bytes of jobs."""

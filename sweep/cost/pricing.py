@@ -1,0 +1,168 @@
+"""What each job of a plan asks for and costs: the sweep file's and the catalog's figures, put to the estimator."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from jobs.job import Estimate, Resources
+from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Source, Vision
+from stages.flops import image_cost
+from sweep.catalog import Catalog, Placement
+from sweep.cost.estimate import (  # fmt: skip
+    SourceUse,
+    estimate_evaluate,
+    estimate_finetune,
+    estimate_pretrain,
+    images_by_source,
+    plan_resources,
+    with_kept_features,
+)
+from sweep.cost.speed import Speed, speed_of
+from sweep.kept_features import KeptFeatures
+from sweep.measured import NOTHING_MEASURED, Measured
+from sweep.placement import gpu_type, placed
+from sweep.spec.data import DataSet
+from sweep.spec.models import Model
+from sweep.spec.resources import ResourceFields
+
+Priced = tuple[Resources, Estimate]
+
+
+class Pricer:
+    """Prices jobs of one sweep. Equal questions get the same objects."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        data: Mapping[str, DataSet],
+        resources: ResourceFields,
+        measured: Measured = NOTHING_MEASURED,
+    ) -> None:
+        self.catalog = catalog
+        self.data = data
+        self.resources = resources
+        self.measured = measured
+        self.kept = KeptFeatures()
+        self.placement = cache(self.placement_of)
+        self.speed = cache(self.speed_for)
+
+    def trunk(self, model: Model, config: PretrainConfig, steps: int) -> Priced:
+        """`steps` of the trunk; its last checkpoint keeps the optimizer's state for what goes on from it."""
+        estimate = estimate_pretrain(
+            model.shape,
+            tokens=steps * config.step_tokens,
+            context=config.context,
+            speed=self.speed(model.name, model.shape, model.catalog_name, "trunk", config.context),
+            carries_optimizer=True,
+        )
+        return self.priced(model, "trunk", estimate)
+
+    def pretrain(self, model: Model, config: PretrainConfig, *, keeps_features: bool = False) -> Priced:
+        """With `keeps_features` the encoder sees each image once for the whole plan."""
+        speed = self.speed(model.name, model.shape, model.catalog_name, "pretrain", config.context)
+        images = self.images(model, config)
+        estimate = estimate_pretrain(
+            model.shape,
+            tokens=config.schedule.total_steps * config.step_tokens,
+            context=config.context,
+            speed=speed,
+            images=sum(images),
+            vision=config.vision,
+        )
+        resources, estimate = self.priced(model, "pretrain", estimate)
+        if keeps_features and config.vision is not None:
+            new = sum(
+                self.kept.add(
+                    self.data[source.name].path, config.vision, drawn,
+                    seed=config.seed, examples=self.examples(source.name),
+                )
+                for source, drawn in zip(config.sources, images, strict=True) if drawn
+            )  # fmt: skip
+            estimate = keeping(estimate, speed, model, config.vision, new)
+        return resources, estimate
+
+    def images(self, model: Model, config: PretrainConfig) -> tuple[float, ...]:
+        """Images of each source in the whole run."""
+        if config.vision is None:
+            return (0.0,) * len(config.sources)
+        image = image_cost(config.vision.encoder, config.vision.projector, config.vision.frozen, model.shape.d_model)
+        return images_by_source(
+            config.schedule.total_steps * config.step_tokens,
+            [self.use(source) for source in config.sources],
+            image_tokens=image.tokens,
+            context=config.context,
+            share_by=config.share_by,
+            packing=config.packing,
+        )
+
+    def finetune(self, model: Model, config: FinetuneConfig, vision: Vision, *, keeps_features: bool = False) -> Priced:
+        """With `keeps_features` the encoder sees each image once for the whole plan."""
+        name = config.conversations.name
+        entry = self.catalog.dataset(name)
+        examples = self.data[name].examples or entry.samples
+        speed = self.speed(model.name, model.shape, model.catalog_name, "finetune", config.max_length)
+        estimate = estimate_finetune(
+            model.shape,
+            epochs=config.epochs,
+            examples=examples,
+            text_tokens=self.data[name].mean_text_tokens or entry.text_tokens,
+            vision=vision,
+            speed=speed,
+            max_length=config.max_length,
+        )
+        resources, estimate = self.priced(model, "finetune", estimate)
+        if keeps_features:
+            new = self.kept.add(self.data[name].path, vision, examples, examples=examples)
+            estimate = keeping(estimate, speed, model, vision, new)
+        return resources, estimate
+
+    def evaluate(self, model: Model, config: EvaluateConfig, vision: Vision) -> Priced:
+        tasks = [(task, False) for task in config.text_tasks] + [(task, True) for task in config.vision_tasks]
+        estimate = estimate_evaluate(
+            model.shape,
+            tasks=tuple(
+                self.catalog.task(task.name, with_image=with_image, limit=task.limit) for task, with_image in tasks
+            ),
+            vision=vision,
+            speed=self.speed(model.name, model.shape, model.catalog_name, "evaluate", 2_048),
+        )
+        return self.priced(model, "evaluate", estimate)
+
+    def priced(self, model: Model, phase: str, estimate: Estimate) -> Priced:
+        placement = self.placement(model.name, model.catalog_name, phase)
+        return plan_resources(estimate, placement, self.catalog.gpus[gpu_type(placement)]), estimate
+
+    def placement_of(self, name: str, catalog_name: str, phase: str) -> Placement:
+        """The catalog's placement of the model, with the sweep file's words over it."""
+        return placed(self.catalog, self.resources, name, catalog_name, phase)
+
+    def speed_for(self, name: str, shape: LanguageModel, catalog_name: str, phase: str, context: int) -> Speed:
+        given = self.resources.models.get(name)
+        return speed_of(
+            self.catalog,
+            shape,
+            gpu_type(self.placement(name, catalog_name, phase)),
+            name=catalog_name,
+            measured=self.measured,
+            tokens_per_second=given.tokens_per_second if given else None,
+            context=context,
+        )
+
+    def examples(self, name: str) -> int:
+        """Samples of a data set, 0 where neither the sweep file nor the catalog knows."""
+        entry = self.catalog.datasets.get(name)
+        return self.data[name].examples or (entry.samples if entry is not None else 0)
+
+    def use(self, source: Source) -> SourceUse:
+        tokens = self.data[source.name].mean_text_tokens or self.catalog.dataset(source.name).text_tokens
+        return SourceUse(source.share, with_images=source.kind != "text", text_tokens=tokens)
+
+
+def keeping(estimate: Estimate, speed: Speed, model: Model, vision: Vision, new_images: float) -> Estimate:
+    """The estimate of a job that encodes `new_images` and finds the features of its other images."""
+    image = image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
+    return with_kept_features(
+        estimate,
+        speed,
+        encoder_flops=new_images * image.encoder_flops,
+        feature_bytes=round(new_images) * image.feature_bytes,
+    )

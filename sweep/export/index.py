@@ -1,0 +1,139 @@
+"""The testbed index of a sweep: every model with its place in the grid, scores, tokens, cost, and where it lies.
+
+index.json, index.parquet and README.md in one folder, in which the models' exports may lie too (`export.json` says
+whose each is). Built from evidence at every call: a partial sweep gives a partial index.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.store.paths import Store, replacing, write_json
+from jobs.store.records import read_record
+from sweep.errors import StoreError
+from sweep.results.evidence import JobEvidence, gather
+from sweep.results.lineage import ModelChain, model_chains
+from sweep.results.summary import json_row
+from sweep.results.tables import results_table
+from sweep.results.write import write_parquet
+from sweep.stored_sweep import StoredSweep
+
+FORMAT = 1
+MADE_BY = "sweep export --index"
+FILES = ("index.json", "index.parquet", "README.md")
+MARKER = "export.json"
+"""In an export's folder (`stages.export.folder`)."""
+CHECKPOINT = pa.field(
+    "checkpoint",
+    pa.string(),
+    metadata={"unit": "", "description": "the model's checkpoint in the store; null before it is finished"},
+)
+EXPORT = pa.field(
+    "export",
+    pa.string(),
+    metadata={"unit": "", "description": "folder of its export, relative to the index; null where there is none"},
+)
+SHOWN = ("cell", "epochs", "state", "vision_stable_score", "text_stable_score", "a100_hours", "tokens", "key", "where")
+"""Columns of README.md."""
+
+
+def write_index(stored: StoredSweep, folder: Path) -> tuple[int, int, int]:
+    """Writes the three files; gives the number of models, of finished ones and of exported ones.
+
+    StoreError if `folder` holds files of these names that no index wrote.
+    """
+    check_place(folder, stored.manifest.sweep)
+    chains = model_chains(stored.manifest)
+    evidence = gather(stored.picture(whole_account=True))
+    table = results_table(stored.manifest.sweep, chains, evidence)
+    exports = exports_in(folder, stored.manifest.sweep)
+    checkpoints = [checkpoint_of(stored.store, chain, evidence) for chain in chains]
+    found = [exports.get(chain.finetune) for chain in chains]
+    table = table.append_column(CHECKPOINT, pa.array(checkpoints, pa.string())).append_column(
+        EXPORT, pa.array(found, pa.string())
+    )
+    rows = table.to_pylist()
+    folder.mkdir(parents=True, exist_ok=True)
+    models = [{**json_row(row), "axes": dict(chain.cell.axes)} for row, chain in zip(rows, chains, strict=True)]
+    header = {"format": FORMAT, "made_by": MADE_BY, "sweep": stored.manifest.sweep}
+    write_json(folder / FILES[0], {**header, "models": models})
+    write_parquet(folder / FILES[1], table.schema, table.to_batches())
+    with replacing(folder / FILES[2]) as unfinished:
+        unfinished.write_text(index_text(stored.manifest.sweep, rows), encoding="utf-8")
+    return len(rows), sum(each is not None for each in checkpoints), sum(each is not None for each in found)
+
+
+def check_place(folder: Path, sweep: str) -> None:
+    """StoreError if another's files would be replaced: anything but an index of this sweep."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise StoreError(f"{folder}: is a link or a file; give a folder")
+    if (folder / MARKER).exists():
+        raise StoreError(f"{folder}: is the export of a model; give the folder that it lies in")
+    there = [name for name in FILES if (folder / name).is_symlink() or (folder / name).exists()]
+    made = read_record(folder / FILES[0]) or {}
+    if there and made.get("made_by") != MADE_BY:
+        raise StoreError(f"{folder / there[0]}: is there and was not written by `{MADE_BY}`; give another folder")
+    if there and made.get("sweep") != sweep:
+        raise StoreError(f"{folder}: holds the index of sweep {made.get('sweep')}; give another folder")
+
+
+def exports_in(folder: Path, sweep: str) -> dict[str, str]:
+    """Exports of this sweep's models right below `folder`: key to the folder's name."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob(f"*/{MARKER}")) if folder.is_dir() else []:
+        record = read_record(path) or {}
+        if record.get("sweep") == sweep and isinstance(record.get("key"), str):
+            found.setdefault(record["key"], path.parent.name)
+    return found
+
+
+def checkpoint_of(store: Store, chain: ModelChain, evidence: Mapping[str, JobEvidence]) -> str | None:
+    """Where a finished fine-tune's checkpoint lies."""
+    found = evidence[chain.finetune]
+    if not found.done or found.result is None or not found.result.get("checkpoint"):
+        return None
+    return str(store.run(found.job.stage, chain.finetune).root.absolute() / str(found.result["checkpoint"]))
+
+
+def index_text(sweep: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """README.md: a table of the models, in the manifest's order."""
+    finished = sum(row["state"] == "done" for row in rows)
+    head = [
+        f"# Models of the sweep {plain(sweep)}",
+        "",
+        f"{len(rows)} models, {finished} finished and evaluated. All columns, with scores by task: index.parquet, "
+        "index.json. Scores are stable scores: accuracy above chance. A100-hours: its own and its part of shared jobs.",
+        "",
+        "| " + " | ".join(SHOWN) + " |",
+        "|" + "---|" * len(SHOWN),
+    ]
+    return "\n".join([*head, *("| " + " | ".join(cells(row)) + " |" for row in rows)]) + "\n"
+
+
+def cells(row: Mapping[str, Any]) -> Iterator[str]:
+    """One model's line."""
+    tokens = [row[name] for name in ("text_tokens", "image_tokens", "finetune_tokens")]
+    hours = [row[name] for name in ("a100_hours_own", "a100_hours_shared")]
+    sums = {"tokens": total(tokens), "a100_hours": total(hours), "where": row["export"] or row["checkpoint"]}
+    for name in SHOWN:
+        value = sums[name] if name in sums else row[name]
+        if name.endswith("_stable_score"):
+            error = row[name.replace("score", "stderr")]
+            yield "" if value is None else f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")
+        else:
+            yield "" if value is None else plain(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def total(values: Sequence[Any]) -> Any:
+    """Their sum; None if one is not known."""
+    return None if None in values else sum(values)
+
+
+def plain(text: str) -> str:
+    """On one line, and with no meaning in a Markdown table."""
+    line = " ".join(text.split())
+    for mark in "\\`*<>|[]":
+        line = line.replace(mark, "\\" + mark)
+    return line

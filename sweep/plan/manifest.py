@@ -1,0 +1,287 @@
+"""The frozen plan of a sweep: what it is, how it is written and read (docs/formats.md, manifest.jsonl)."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jobs.job import Estimate, Job, Resources
+from jobs.store.paths import replacing
+from sweep.errors import ManifestError
+from sweep.garbage import collection_paused
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """One fine-tune of a cell and its evaluation, by key."""
+
+    epochs: int
+    finetune: str
+    evaluate: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One point of the grid: a pre-trained model with its fine-tunes and evaluations."""
+
+    name: str
+    axes: Mapping[str, Any]
+    """Every named axis, also those that the sweep does not vary, and the settings that a block names."""
+    pretrain: str
+    """Key of its image-text run."""
+    chains: tuple[Chain, ...]
+    block: str = ""
+    """Label of the block that it comes from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Cells in the file's order; jobs with parents before children, whole chains first."""
+
+    sweep: str
+    backend: str
+    data: Mapping[str, str]
+    """Data set's name to its absolute path or URL."""
+    cells: tuple[Cell, ...]
+    jobs: tuple[Job, ...]
+
+
+def header_record(manifest: Manifest) -> dict[str, Any]:
+    """The first line."""
+    return {
+        "record": "header",
+        "format": FORMAT,
+        "sweep": manifest.sweep,
+        "cells": len(manifest.cells),
+        "jobs": len(manifest.jobs),
+        "backend": manifest.backend,
+        "data": dict(manifest.data),
+    }
+
+
+def manifest_lines(manifest: Manifest) -> Iterator[str]:
+    """The file's lines, each with its newline; same manifest, same text."""
+    yield json.dumps(header_record(manifest), separators=(",", ":")) + "\n"
+    for cell in manifest.cells:
+        yield cell_line(cell)
+    tails: dict[tuple[int, int, int, int], str] = {}
+    for job in manifest.jobs:
+        # jobs of one kind share these four, so that a large grid writes them out once
+        shared = id(job.config), id(job.settings), id(job.resources), id(job.estimate)
+        tail = tails.get(shared)
+        if tail is None:
+            tail = tails[shared] = job_tail(job)
+        yield job_line(job, tail)
+
+
+def cell_line(cell: Cell) -> str:
+    """One cell's line."""
+    chains = [{"epochs": each.epochs, "finetune": each.finetune, "evaluate": each.evaluate} for each in cell.chains]
+    record = {"record": "cell", "name": cell.name, "block": cell.block, "axes": dict(cell.axes)}
+    return json.dumps({**record, "pretrain": cell.pretrain, "chains": chains}, separators=(",", ":")) + "\n"
+
+
+def job_line(job: Job, tail: str) -> str:
+    """Keys, stages and names are plain words (`jobs.store.paths.safe_name`) and need no escapes."""
+    parents, cells = quoted(job.parents), quoted(job.cells)
+    return (
+        f'{{"record":"job","key":"{job.key}","stage":"{job.stage}","version":{job.version},"phase":"{job.phase}",'
+        f'"parents":[{parents}],"cells":[{cells}],{tail}\n'
+    )
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Plain words as the inside of a JSON list."""
+    return ",".join([f'"{name}"' for name in names])
+
+
+def job_tail(job: Job) -> str:
+    """The end of a job's line: configuration, settings, resources, estimate."""
+    parts = {
+        "config": dict(job.config),
+        "settings": dict(job.settings),
+        "resources": given(job.resources),
+        "estimate": given(job.estimate),
+    }
+    return json.dumps(parts, separators=(",", ":"))[1:-1] + "}"
+
+
+def given(part: Resources | Estimate) -> dict[str, Any]:
+    """The fields that differ from their defaults."""
+    defaults = DEFAULTS[type(part)]
+    values = {each.name: getattr(part, each.name) for each in fields(part)}
+    return {
+        name: dict(value) if name == "options" else value for name, value in values.items() if value != defaults[name]
+    }
+
+
+DEFAULTS: dict[type, dict[str, Any]] = {
+    kind: {each.name: getattr(kind(), each.name) for each in fields(kind)} for kind in (Resources, Estimate)
+}
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Whole or absent."""
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(manifest_lines(manifest))
+
+
+def same_manifest(path: Path, manifest: Manifest) -> bool:
+    """Whether the file at `path` holds exactly this manifest."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return all(stored == wanted for stored, wanted in zip_all(file, manifest_lines(manifest)))
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return False
+
+
+def zip_all(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs; the shorter one is filled up with empty lines, which no file line is."""
+    from itertools import zip_longest
+
+    return zip_longest(first, second, fillvalue="")
+
+
+SHARED_PART = b',"config":'
+"""Where the part of a job's line begins that many jobs have in common (`job_line`)."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Builds the parts of one manifest; equal ends of lines become the same objects."""
+
+    path: Path
+    header: dict[str, Any] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    shared: dict[bytes, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, line: bytes) -> None:
+        """KeyError, TypeError or ValueError where the line is not as written."""
+        head, mark, tail = line.partition(SHARED_PART)
+        if mark and line.startswith(b'{"record":"job",'):
+            if tail not in self.shared:
+                self.shared[tail] = job_parts(json.loads(b"{" + mark[1:] + tail))
+            return self.add_job(json.loads(head + b"}"), self.shared[tail])
+        record = json.loads(line)
+        kind = record["record"]
+        if kind == "job":
+            self.add_job(record, job_parts(record))
+        elif kind == "cell":
+            self.cells.append(cell_of(record))
+        elif kind == "header" and not self.header:
+            if record["format"] != FORMAT:
+                raise ValueError(f"format {record['format']!r} is not read here; this version reads {FORMAT}")
+            self.header = record
+        else:
+            raise ValueError(f"an unexpected record {kind!r}")
+        return None
+
+    def add_job(self, record: dict[str, Any], parts: dict[str, Any]) -> None:
+        key, parents = record["key"], tuple(record["parents"])
+        if not self.keys.issuperset(parents):
+            raise ValueError(f"job {key} stands before its parent")
+        self.keys.add(key)
+        self.jobs.append(
+            Job(
+                key=key,
+                stage=record["stage"],
+                version=record["version"],
+                phase=record["phase"],
+                parents=parents,
+                cells=tuple(record["cells"]),
+                **parts,
+            )
+        )
+
+
+def job_parts(record: dict[str, Any]) -> dict[str, Any]:
+    """What `job_tail` wrote."""
+    return {
+        "config": record["config"],
+        "settings": record.get("settings", {}),
+        "resources": resources_of(record.get("resources", {})),
+        "estimate": Estimate(**record.get("estimate", {})),
+    }
+
+
+def resources_of(record: dict[str, Any]) -> Resources:
+    """Lists of JSON as the tuples that they were."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return Resources(**values)
+
+
+def cell_of(record: dict[str, Any]) -> Cell:
+    """What `cell_line` wrote."""
+    return Cell(
+        name=record["name"],
+        axes=record["axes"],
+        pretrain=record["pretrain"],
+        chains=tuple(Chain(**each) for each in record["chains"]),
+        block=record.get("block", ""),
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The stored plan; ManifestError names the file and the line that is damaged, or says that there is no file."""
+    reader = Reader(path)
+    number = 0
+    try:
+        with path.open("rb") as file, collection_paused():
+            for line in file:
+                number += 1
+                reader.add(line)
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: there is no plan of that name here; make one with `sweep plan FILE`") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ManifestError(f"{path}:{number}: is damaged: {complaint(error)}; plan the sweep again") from None
+    check_counts(reader, number)
+    header = reader.header
+    return Manifest(
+        sweep=header["sweep"],
+        backend=header["backend"],
+        data=header["data"],
+        cells=tuple(reader.cells),
+        jobs=tuple(reader.jobs),
+    )
+
+
+def complaint(error: Exception) -> str:
+    """What is wrong with a record."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    return str(error)
+
+
+def check_counts(reader: Reader, lines: int) -> None:
+    """The header tells how long the file is; a file cut at a line's end shows here."""
+    header = reader.header
+    missing = {"sweep", "backend", "data", "cells", "jobs"} - header.keys()
+    if missing:
+        raise ManifestError(
+            f"{reader.path}:1: is damaged: the header lacks {', '.join(sorted(missing))}; plan the sweep again"
+        )
+    for name, found in (("cells", len(reader.cells)), ("jobs", len(reader.jobs))):
+        if header[name] != found:
+            raise ManifestError(
+                f"{reader.path}:{lines}: is damaged: it holds {found} of {header[name]} {name}; plan the sweep again"
+            )
+
+
+def job_index(manifest: Manifest) -> dict[str, Job]:
+    """Jobs by key."""
+    return {job.key: job for job in manifest.jobs}
+
+
+def chain_keys(cell: Cell) -> Iterator[str]:
+    """Keys of the cell's own jobs, in the order of the chain."""
+    return chain((cell.pretrain,), *((each.finetune, each.evaluate) for each in cell.chains))

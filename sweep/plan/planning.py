@@ -1,0 +1,139 @@
+"""From a sweep file to a stored plan, and what the stored one before it means for that.
+
+Keys are content addresses, so a new plan re-uses all that is done, and an edited grid costs no work. A plan that is
+stored again unchanged leaves its file as it is. One thing is not done unasked: to let work that has begun drop out of
+the plan, where nobody would see it run on, or to put another experiment in the place of one that has the same name.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.store.paths import Store, SweepPaths, replacing
+from sweep.catalog import load_catalog
+from sweep.errors import ManifestError, PlanConflictError, StoreError
+from sweep.finished import begun_keys, finished_keys
+from sweep.measured import measured_speeds
+from sweep.plan.diff import PlanDiff, by_phase, compare
+from sweep.plan.grid import expand
+from sweep.plan.manifest import Manifest, read_manifest, same_manifest, write_manifest
+from sweep.plan.planner import plan
+from sweep.plan.speed_report import SpeedLine, speed_lines
+from sweep.spec.reader import load_sweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A new plan and how it stands to the stored one."""
+
+    manifest: Manifest
+    source_text: str
+    remarks: tuple[str, ...]
+    is_stored: bool
+    """The stored plan is this one, byte for byte."""
+    diff: PlanDiff | None
+    """From the stored plan to this one; None where there is none or it is the same."""
+    speeds: tuple[SpeedLine, ...] = ()
+    """What finished jobs say of the plan's speeds."""
+    damage: str = ""
+    """Why the stored plan cannot be read."""
+
+
+def make_plan(path: Path, store: Store) -> Planned:
+    """Reads the sweep file and plans it; writes nothing."""
+    catalog = load_catalog()
+    sweep = load_sweep(path, store=store.root, catalog=catalog)
+    grid = expand(sweep)
+    measured = measured_speeds(store, catalog)
+    manifest = plan(sweep, grid, catalog, measured)
+    is_stored, diff, damage = against_stored(manifest, store.sweep(sweep.name).manifest)
+    return Planned(
+        manifest=manifest,
+        source_text=sweep.source.text,
+        remarks=(*grid.remarks, *repeated_work(manifest), *absent_data(manifest)),
+        speeds=speed_lines(sweep, catalog, measured),
+        is_stored=is_stored,
+        diff=diff,
+        damage=damage,
+    )
+
+
+def against_stored(manifest: Manifest, path: Path) -> tuple[bool, PlanDiff | None, str]:
+    """Whether the plan is stored already; else how it differs; else why the stored one cannot be read."""
+    try:
+        if same_manifest(path, manifest):
+            return True, None, ""
+        return False, compare(read_manifest(path), manifest) if path.exists() else None, ""
+    except ManifestError as error:
+        return False, None, str(error)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def repeated_work(manifest: Manifest) -> list[str]:
+    """Cells that differ in name only: an axis means nothing there (captions at image share 0)."""
+    first: dict[tuple[str, ...], str] = {}
+    repeats = []
+    for cell in manifest.cells:
+        work = tuple(chain.evaluate for chain in cell.chains)
+        if first.setdefault(work, cell.name) != cell.name:
+            repeats.append(f"{cell.name} (as {first[work]})")
+    if not repeats:
+        return []
+    return [f"{len(repeats)} cells ask for the same work as another and share all of it, such as {repeats[0]}"]
+
+
+def absent_data(manifest: Manifest) -> list[str]:
+    """A remark on data sets that are not on this machine."""
+    absent = [name for name, path in manifest.data.items() if path.startswith("/") and not Path(path).exists()]
+    return [f"not there yet: data {', '.join(absent)}"] if absent else []
+
+
+def refuse_loss(planned: Planned, store: Store) -> None:
+    """PlanConflictError where storing the plan would drop begun work or another experiment's plan."""
+    name = planned.manifest.sweep
+    if planned.damage:
+        raise PlanConflictError(f"{planned.damage} with --replace")
+    if planned.diff is None:
+        return
+    if planned.diff.is_other_experiment:
+        raise PlanConflictError(
+            f"the stored sweep {name!r} has no cell and no job in common with this file; "
+            "give this one another name, or take its place with --replace"
+        )
+    begun = begun_keys(store, planned.diff.gone_jobs)
+    open_jobs = tuple(job for job in planned.diff.gone_jobs if job.key in begun)
+    open_jobs = tuple(job for job in open_jobs if job.key not in finished_keys(store, open_jobs))
+    if open_jobs:
+        raise PlanConflictError(
+            f"{len(open_jobs)} jobs that have begun would leave the plan ({by_phase(open_jobs)}), "
+            f"such as {open_jobs[0].stage}/{open_jobs[0].key}; look with --diff, then plan with --replace: "
+            "checkpoints stay, and a job that runs now should be cancelled first (sweep cancel)"
+        )
+
+
+def store_plan(planned: Planned, store: Store) -> None:
+    """Writes manifest and sweep file, and keeps the plan before for `sweep explain`."""
+    paths = store.sweep(planned.manifest.sweep)
+    try:
+        write_source(paths.source, planned.source_text)
+        if not planned.is_stored:
+            if planned.diff is None or not planned.diff.is_empty:
+                keep_previous(paths)  # else only resources or estimates are other ones
+            write_manifest(paths.manifest, planned.manifest)
+    except OSError as error:
+        raise StoreError(f"{error.filename or paths.root}: cannot be written: {error.strerror}") from None
+
+
+def write_source(path: Path, text: str) -> None:
+    """The sweep file as planned; an equal one is left as it is."""
+    if not (path.exists() and path.read_bytes() == text.encode()):
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(text.encode())
+
+
+def keep_previous(paths: SweepPaths) -> None:
+    """Copies the stored plan beside itself."""
+    if paths.manifest.exists():
+        with replacing(paths.previous) as unfinished:
+            shutil.copyfile(paths.manifest, unfinished)

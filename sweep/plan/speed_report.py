@@ -1,0 +1,86 @@
+"""What finished jobs say of the speeds that a plan reckons with, beside what it would reckon with otherwise."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweep.catalog import TERA, Catalog, GpuType
+from sweep.cost.speed import speed_of
+from sweep.measured import Measured, Measurement, shape_of
+from sweep.placement import gpu_type, placed
+from sweep.plan.grid import base_layer
+from sweep.spec.resources import PhaseFields
+from sweep.spec.schema import Sweep
+from sweep.text_format import counted
+
+PHASES = tuple(PhaseFields.model_fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedLine:
+    """A measured speed of one model on one type of device that the plan uses."""
+
+    model: str
+    gpu_type: str
+    """`cpu` for cores."""
+    jobs: int
+    """Finished jobs that it comes from."""
+    flops_per_second: float
+    """Of one GPU or core: the median of those jobs."""
+    utilisation: float | None
+    """The part of the bf16 peak that this is; None for cores."""
+    expected_flops_per_second: float
+    """What holds without them: the catalog's figure, or the sweep file's `tokens_per_second`."""
+    used: bool
+    """False where the sweep file's `tokens_per_second` goes before it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def speed_lines(sweep: Sweep, catalog: Catalog, measured: Measured) -> tuple[SpeedLine, ...]:
+    """One for each model of the sweep and type of device that finished jobs have measured, in the file's order."""
+    return tuple(found_lines(sweep, catalog, measured)) if measured else ()
+
+
+def found_lines(sweep: Sweep, catalog: Catalog, measured: Measured) -> Iterator[SpeedLine]:
+    """The lines."""
+    for model in sweep.models.values():
+        places = [placed(catalog, sweep.resources, model.name, model.catalog_name, phase) for phase in PHASES]
+        for kind in dict.fromkeys(map(gpu_type, places)):
+            found = measured.get((shape_of(model.shape), kind))
+            if found is not None:
+                given = sweep.resources.models.get(model.name)
+                tokens = given.tokens_per_second if given else None
+                context = base_layer(sweep, model)["trunk.context"]
+                expected = speed_of(
+                    catalog, model.shape, kind, name=model.catalog_name, tokens_per_second=tokens, context=context
+                )
+                yield line(model.name, catalog.gpus[kind], found, expected.flops_per_second, used=tokens is None)
+
+
+def line(model: str, gpu: GpuType, found: Measurement, expected: float, *, used: bool) -> SpeedLine:
+    """One line."""
+    return SpeedLine(
+        model=model,
+        gpu_type=gpu.name,
+        jobs=found.jobs,
+        flops_per_second=found.flops_per_second,
+        utilisation=found.flops_per_second / (gpu.peak_tflops * TERA) if gpu.peak_tflops else None,
+        expected_flops_per_second=expected,
+        used=used,
+    )
+
+
+def told(found: SpeedLine) -> str:
+    """`79m on a100: measured from 14 jobs: 21 % (catalog 6.5 %)`."""
+    peak = found.flops_per_second / found.utilisation if found.utilisation else 0.0
+
+    def shown(rate: float) -> str:
+        return f"{100 * rate / peak:.2g} %" if peak else f"{rate / 1e9:.3g} GFLOP/s a core"
+
+    source = "catalog" if found.used else "the sweep file's tokens_per_second, which goes before it,"
+    return (
+        f"{found.model} on {found.gpu_type}: measured from {counted(found.jobs, 'job')}: "
+        f"{shown(found.flops_per_second)} ({source} {shown(found.expected_flops_per_second)})"
+    )

@@ -1,0 +1,225 @@
+"""A point's stage configurations, by the rules of the paper (sections 2 to 5). Pure; torch-free."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from stages.config import (
+    EvaluateConfig,
+    FinetuneConfig,
+    LanguageModel,
+    Optimizer,
+    PretrainConfig,
+    Task,
+    Vision,
+)  # fmt: skip
+from stages.schedule import Schedule
+from stages.vision.specs import encoder_spec
+from sweep.encoder_weights import EncoderWeightsError, content_revision, weights_of
+from sweep.errors import ConfigProblemError
+from sweep.sources import Values, data_set, mixture, source, text_sources, tokenizer
+from sweep.spec.data import DataSet
+
+CHINCHILLA = 20
+"""Tokens a parameter at multiplier 1 (paper, section 2)."""
+
+
+def trunk_config(values: Values, shape: LanguageModel, data: Mapping[str, DataSet]) -> PretrainConfig:
+    """The whole text trunk, from its first step to 100 %."""
+    return PretrainConfig(
+        model=shape,
+        sources=text_sources(values, data),
+        context=values["trunk.context"],
+        shuffle_shards=values["trunk.shuffle_shards"],
+        batch_sequences=values["trunk.batch_sequences"],
+        schedule=schedule(
+            values, "trunk", shape, values["text_multiplier"],
+            peak_lr=needed(values, "trunk.peak_lr"), warmup_steps=needed(values, "trunk.warmup_steps"),
+        ),
+        optimizer=optimizer(values, "trunk"),
+        z_loss=values["trunk.z_loss"],
+        seed=values["trunk.seed"],
+        precision=values["trunk.precision"],
+    )  # fmt: skip
+
+
+def pretrain_config(
+    values: Values, shape: LanguageModel, data: Mapping[str, DataSet], trunk: PretrainConfig | None
+) -> PretrainConfig:
+    """The image-text run. `trunk` is the whole trunk that it starts from or takes its learning rate from."""
+    sources = mixture(values, data)
+    with_images = any(source.kind != "text" for source in sources)
+    if with_images:
+        check_room("pretrain.context", values)
+    peak_lr, warmup_steps = start(values, trunk)
+    return PretrainConfig(
+        model=shape,
+        sources=sources,
+        share_by=values["pretrain.share_by"],
+        vision=vision(values, data),
+        tokenizer=tokenizer(values, data) if with_images else None,
+        context=values["pretrain.context"],
+        # where no sample has an image there is nothing to pack: one meaning, one key
+        packing=values["pretrain.packing"] if with_images else "packed",
+        shuffle_shards=values["pretrain.shuffle_shards"],
+        batch_sequences=values["pretrain.batch_sequences"],
+        schedule=schedule(values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps),
+        optimizer=optimizer(values, "pretrain"),
+        z_loss=values["pretrain.z_loss"],
+        # without a parent there is no state to carry: one meaning, one key
+        optimizer_state=values["pretrain.optimizer_state"] if values["branch"] > 0 else "carried",
+        seed=values["seed"],
+        precision=values["pretrain.precision"],
+    )
+
+
+def check_room(setting: str, values: Values) -> None:
+    """ConfigProblemError where an image alone fills a sequence: every sample would be a bad one."""
+    tokens = encoder_spec(values["encoder"]).image_tokens
+    if tokens >= values[setting]:
+        raise ConfigProblemError(
+            f"{setting} {values[setting]} has no room for an image and its text: {values['encoder']} makes {tokens} "
+            f"tokens of an image; raise it, or take an encoder with fewer"
+        )
+
+
+def finetune_config(values: Values, data: Mapping[str, DataSet], epochs: int) -> FinetuneConfig:
+    """One fine-tune of `epochs` epochs, with a schedule of its own."""
+    check_room("finetune.max_length", values)
+    return FinetuneConfig(
+        conversations=source(values, data, "finetune.conversations"),
+        tokenizer=tokenizer(values, data),
+        epochs=epochs,
+        batch_sequences=values["finetune.batch_sequences"],
+        peak_lr=values["finetune.peak_lr"],
+        warmup_ratio=values["finetune.warmup_ratio"],
+        final_lr=values["finetune.final_lr"],
+        optimizer=optimizer(values, "finetune"),
+        max_length=values["finetune.max_length"],
+        prompt=values["finetune.prompt"],
+        seed=values["finetune.seed"],
+        precision=values["finetune.precision"],
+    )
+
+
+def evaluate_config(values: Values, data: Mapping[str, DataSet]) -> EvaluateConfig:
+    """The evaluation of one fine-tuned model."""
+    tasks = data_set(values, data, "evaluate.tasks")
+    return EvaluateConfig(
+        tasks=tasks.name,
+        revision=tasks.revision,
+        tokenizer=tokenizer(values, data),
+        text_tasks=task_list(values["evaluate.text_tasks"]),
+        vision_tasks=task_list(values["evaluate.vision_tasks"]),
+        max_new_tokens=values["evaluate.max_new_tokens"],
+        context=values["evaluate.context"],
+        precision=values["evaluate.precision"],
+    )
+
+
+def branch_step(branch: float, total_steps: int) -> int:
+    """Optimizer steps of the trunk that are done at `branch` percent of its budget, rounded down."""
+    return math.floor(total_steps * branch / 100 + 1e-9)
+
+
+def start(values: Values, trunk: PretrainConfig | None) -> tuple[float, int]:
+    """Peak learning rate and warmup steps of the image-text run (paper, section 4).
+
+    auto: between 0 and 100 % it goes on at the trunk's rate, without warmup; at 0 and 100 % it warms up anew.
+    matched: the trunk's rate at `pretrain.matched_branch`, whatever the branch point, so that two branch points differ
+    in the text that they have seen and not in the learning rate.
+    """
+    branch, mode = values["branch"], values["lr_at_branch"]
+    restart = mode == "restart" or (mode == "auto" and branch in {0, 100})
+    if restart:
+        return needed(values, "pretrain.restart_lr"), needed(values, "pretrain.restart_warmup_steps")
+    if trunk is None:  # `needs_trunk`
+        raise ConfigProblemError("lr_at_branch: continue has nothing to go on from at branch 0; take auto or restart")
+    if mode == "matched":
+        warmup = 0 if branch > 0 else needed(values, "pretrain.restart_warmup_steps")
+        return trunk_lr(trunk, values["pretrain.matched_branch"]), warmup
+    return trunk_lr(trunk, branch), 0
+
+
+def needs_trunk(values: Values) -> bool:
+    """Whether the image-text run has a parent, or takes its learning rate from a trunk."""
+    return bool(values["branch"] > 0 or values["lr_at_branch"] == "matched")
+
+
+def trunk_lr(trunk: PretrainConfig, branch: float) -> float:
+    """The trunk's learning rate at `branch` percent of its budget, the same on every machine."""
+    rate = trunk.schedule.lr(branch_step(branch, trunk.schedule.total_steps))
+    # cos differs in its last digit between C libraries; a key must not
+    rounded = float(f"{rate:.10g}")
+    if rounded <= 0:
+        raise ConfigProblemError(
+            f"the trunk's learning rate at {branch} % is 0; set trunk.final_lr above 0, or lr_at_branch: restart"
+        )
+    return rounded
+
+
+def schedule(
+    values: Values, section: str, shape: LanguageModel, multiplier: float, *, peak_lr: float, warmup_steps: int
+) -> Schedule:
+    """Steps are whole batches of the token budget."""
+    unit = values[f"{section}.unit_tokens"] or CHINCHILLA * shape.parameters
+    budget = math.floor(unit * multiplier + 1e-6)
+    step_tokens = values[f"{section}.batch_sequences"] * values[f"{section}.context"]
+    if budget < step_tokens:
+        raise ConfigProblemError(
+            f"{section}: the budget of {budget:,} tokens is less than one step of {step_tokens:,}; "
+            f"lower {section}.batch_sequences or {section}.context, or raise the multiplier"
+        )
+    try:
+        return Schedule(
+            peak_lr=peak_lr,
+            final_lr=values[f"{section}.final_lr"],
+            warmup_steps=warmup_steps,
+            total_steps=budget // step_tokens,
+        )
+    except ValidationError as error:
+        raise ConfigProblemError(f"{section}: {first_message(error)}") from None
+
+
+def vision(values: Values, data: Mapping[str, DataSet]) -> Vision:
+    """The paper's projectors: two layers; three fused ones where the features of two encoders are concatenated."""
+    usual = "fused-gelu-mlp" if encoder_spec(values["encoder"]).parts else "gelu-mlp"
+    try:
+        weights = weights_of(values["encoder"], values["encoder_weights"], data)
+    except EncoderWeightsError as error:
+        raise ConfigProblemError(str(error)) from None
+    return Vision(
+        encoder=values["encoder"],
+        weights=tuple(each.name for each in weights),
+        revision=content_revision(weights, values["pretrain.encoder_revision"]),
+        transform=values["image_transform"],
+        projector=values["pretrain.projector"] or usual,
+        frozen=values["freeze_encoder"],
+    )
+
+
+def optimizer(values: Values, section: str) -> Optimizer:
+    """AdamW of one phase."""
+    return Optimizer(**{name: values[f"{section}.{name}"] for name in Optimizer.model_fields})
+
+
+def task_list(settings: tuple[Any, ...]) -> tuple[Task, ...]:
+    """Tasks as the stage's configuration has them."""
+    return tuple(Task.model_validate(each.model_dump()) for each in settings)
+
+
+def needed(values: Values, name: str) -> Any:
+    """A setting that has no default; ConfigProblemError if nothing sets it."""
+    if values[name] is None:
+        raise ConfigProblemError(f"{name} is not set; set it under defaults or under models.{values['model']}")
+    return values[name]
+
+
+def first_message(error: ValidationError) -> str:
+    """The first thing that a configuration's own check says."""
+    detail = error.errors(include_url=False)[0]
+    where = ".".join(str(step) for step in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

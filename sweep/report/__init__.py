@@ -1,0 +1,1 @@
+"""Text for people: plan, status, explanation, history, doctor, checks of data."""

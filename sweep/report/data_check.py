@@ -1,0 +1,143 @@
+"""What `sweep data check` is to look at: paths as they are, or a sweep file's data with what its jobs ask of them."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.store.paths import Store
+from stages.config import CONFIGS, FinetuneConfig, PretrainConfig
+from stages.vision.specs import encoder_spec
+from sweep.catalog import load_catalog
+from sweep.errors import UsageError
+from sweep.plan.manifest import Manifest
+from sweep.plan.planning import make_plan
+from sweep.spec.reader import load_sweep
+
+SWEEP_FILES = {".yaml", ".yml"}
+
+
+def requests_of(path: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The requests that one argument of the command means, as `stages.prepare` takes them.
+
+    UsageError if options that a sweep file answers by itself are given with one.
+    """
+    if Path(path).suffix.lower() not in SWEEP_FILES:
+        return [request_of_options(path, options)]
+    given = [name for name in ("kind", "field", "context", "vocabulary", "tokenizer") if getattr(options, name)]
+    if given:
+        raise UsageError(f"--{given[0]} is not for a sweep file: {path} says it for each of its data sets")
+    return sweep_requests(Path(path), options.store)
+
+
+def request_of_options(path: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A path with the settings of the command line."""
+    return {
+        "name": Path(path).name,
+        "path": path if "://" in path else str(Path(path).absolute()),
+        "kind": options.kind or "",
+        "field": options.field,
+        "context": options.context or 0,
+        "vocabulary": options.vocabulary or 0,
+        "tokenizer": str(options.tokenizer.absolute()) if options.tokenizer else "",
+    }
+
+
+@dataclass(slots=True)
+class Use:
+    """The strictest of what a sweep's jobs ask of a data set; 0 and empty: no job asks."""
+
+    longest_context: int = 0
+    """Text must have so many tokens in a sequence."""
+    shortest_context: int = 0
+    """A conversation must have an answer within so many."""
+    vocabulary: int = 0
+    tokenizer: str = ""
+    encoder: str = ""
+    transform: str = ""
+
+    def context(self, length: int) -> None:
+        self.longest_context = max(self.longest_context, length)
+        self.shortest_context = min(self.shortest_context or length, length)
+
+    def model(self, vocabulary: int) -> None:
+        self.vocabulary = min(self.vocabulary or vocabulary, vocabulary)
+
+
+@dataclass(slots=True)
+class Uses:
+    """Of all data sets of a sweep."""
+
+    of: dict[str, Use] = field(default_factory=dict)
+    most_image_tokens: int = 0
+    encoder: str = ""
+    """That with the most tokens."""
+    transform: str = ""
+    vocabulary: int = 0
+
+    def use(self, name: str) -> Use:
+        return self.of.setdefault(name, Use())
+
+    def pretrain(self, config: PretrainConfig) -> None:
+        self.vocabulary = min(self.vocabulary or config.model.vocabulary, config.model.vocabulary)
+        for source in config.sources:
+            self.use(source.name).context(config.context)
+            self.use(source.name).model(config.model.vocabulary)
+            if source.kind != "text" and config.tokenizer is not None:
+                self.use(source.name).tokenizer = config.tokenizer.name
+        if config.tokenizer is not None:
+            self.use(config.tokenizer.name).model(config.model.vocabulary)
+        if config.vision is not None:
+            tokens = encoder_spec(config.vision.encoder).image_tokens
+            if tokens > self.most_image_tokens:
+                self.most_image_tokens, self.encoder = tokens, config.vision.encoder
+            self.transform = self.transform or config.vision.transform
+
+    def finetune(self, config: FinetuneConfig) -> None:
+        use = self.use(config.conversations.name)
+        use.context(config.max_length)
+        use.tokenizer = config.tokenizer.name
+
+
+def sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
+    """A request for each data set of a sweep file. SweepFileError: see `load_sweep`."""
+    sweep = load_sweep(path, store=Store(store).root, catalog=load_catalog())
+    uses = uses_of(make_plan(path, Store(store)).manifest)
+    requests = []
+    for name, data in sweep.data.items():
+        use = uses.use(name)
+        is_text = data.kind == "text"
+        request = {
+            "name": name,
+            "path": data.path,
+            "kind": data.kind,
+            "field": data.field,
+            "context": use.longest_context if is_text else use.shortest_context,
+            "vocabulary": use.vocabulary or uses.vocabulary,
+            "tokenizer": local_path(use.tokenizer, sweep.data),
+        }
+        if data.kind in {"captions", "conversations"} and uses.encoder:
+            request |= {"encoder": uses.encoder, "transform": uses.transform}
+        requests.append(request)
+    return requests
+
+
+def local_path(name: str, data: Mapping[str, Any]) -> str:
+    """Where a tokenizer lies, if it is there; the tokenizer's own row says if it is not."""
+    path = data[name].path if name in data else ""
+    return path if path and Path(path).exists() else ""
+
+
+def uses_of(manifest: Manifest) -> Uses:
+    """What the jobs of a plan ask of their data."""
+    uses = Uses()
+    for job in manifest.jobs:
+        if job.stage not in {"pretrain", "finetune"}:
+            continue
+        config = CONFIGS[job.stage].model_validate(job.config)
+        if isinstance(config, PretrainConfig):
+            uses.pretrain(config)
+        elif isinstance(config, FinetuneConfig):
+            uses.finetune(config)
+    return uses

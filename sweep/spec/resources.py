@@ -1,0 +1,165 @@
+"""What the jobs of a sweep file ask of a cluster: `resources`, by phase and by model. None of it enters a key."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from jobs.slurm.sbatch_options import launcher_problems, option_problem, setup_problems
+from sweep.spec.fields import Count, Fields, Multiplier, Name, Whole
+from sweep.spec.yaml_source import Path_
+
+
+def worded(value: Any) -> Any:
+    """`true` is a flag, a whole number its digits. ValueError for `false`, which no option of sbatch means."""
+    if value is False:
+        raise ValueError("is false; give true for a flag, or take the line out")
+    if value is True:
+        return ""
+    return str(value) if isinstance(value, int) else value
+
+
+def allowed_options(options: dict[str, str]) -> dict[str, str]:
+    """ValueError for an option of sbatch that would break a sweep, or is none."""
+    for name, value in options.items():
+        if problem := option_problem(name, value):
+            raise ValueError(f"{name if name.isprintable() else repr(name)} {problem}")
+    return options
+
+
+def allowed_setup(lines: list[str]) -> list[str]:
+    """ValueError for lines that may not stand in a batch script."""
+    if problem := setup_problems(lines):
+        raise ValueError(problem)
+    return lines
+
+
+def allowed_launcher(words: list[str]) -> list[str]:
+    """ValueError for words that may not stand before a program."""
+    if problem := launcher_problems(words):
+        raise ValueError(problem)
+    return words
+
+
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}$")]
+Expression = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+:&|()\[\]*-]{0,119}$")]
+Options = Annotated[dict[str, Annotated[str, BeforeValidator(worded)]], AfterValidator(allowed_options)]
+
+SCHEDULER_WORDS = ("partition", "account", "qos", "constraint", "reservation")
+"""Fields that go to the scheduler as they are (`jobs.job.Resources.options`)."""
+
+
+class RequestFields(Fields):
+    """What jobs ask for; what is left out comes from the next wider entry, at last from the catalog's model."""
+
+    nodes: Count | None = Field(None, description="a whole number above 0")
+    gpus_per_node: Whole | None = Field(None, description="a whole number; 0 for a job on CPU cores")
+    gpu_type: Name | None = Field(None, description="a GPU type of the catalog")
+    cpus: Count | None = Field(None, description="the CPU cores of a node, a whole number above 0")
+    memory_gib: Multiplier | None = Field(None, description="the memory of a node in GiB")
+    retry_memory_gib: Multiplier | None = Field(
+        None, description="the memory of a node in GiB after an attempt has run out of it"
+    )
+    time_minutes: Count | None = Field(None, description="the wall-clock limit to ask for, default from the estimate")
+    limit_minutes: Count | None = Field(None, description="the partition's own limit in minutes")
+    partition: Word | None = Field(None, description="a partition of the cluster")
+    account: Word | None = Field(None, description="an account of the cluster")
+    qos: Word | None = Field(None, description="a QOS of the cluster")
+    constraint: Expression | None = Field(None, description="a node feature, or features joined by & and |")
+    reservation: Word | None = Field(None, description="a reservation of the cluster")
+    options: Options | None = Field(
+        None, description="further options of sbatch, {name: value} without the leading --; true for a flag"
+    )
+    setup: Annotated[list[str], AfterValidator(allowed_setup)] | None = Field(
+        None, description="a list of shell lines that run first in the job"
+    )
+    launcher: Annotated[list[str], AfterValidator(allowed_launcher)] | None = Field(
+        None, description="a list of words before the program, such as [apptainer, exec, image.sif]"
+    )
+
+
+class PhaseFields(Fields):
+    """Requests of each phase."""
+
+    trunk: RequestFields | None = Field(None, description="resources of the trunk's segments")
+    pretrain: RequestFields | None = Field(None, description="resources of the image-text runs")
+    finetune: RequestFields | None = Field(None, description="resources of the fine-tunes")
+    evaluate: RequestFields | None = Field(None, description="resources of the evaluations")
+
+
+class ModelRequestFields(RequestFields):
+    """Requests of one model's jobs."""
+
+    tokens_per_second: Multiplier | None = Field(
+        None, description="the measured training speed of one GPU (of one core without GPU)"
+    )
+    phases: PhaseFields | None = Field(None, description="resources by phase")
+
+
+class ResourceFields(RequestFields):
+    """`resources` of a sweep file: for all jobs, by phase, by model, by model and phase."""
+
+    phases: PhaseFields | None = Field(None, description="resources by phase")
+    models: dict[Name, ModelRequestFields] = Field(default_factory=dict, description="resources by model")
+
+
+def request(resources: ResourceFields, model: str, phase: str) -> dict[str, Any]:
+    """What the file says of the jobs of one model and phase, narrower entries over wider ones; `options` are joined."""
+    merged: dict[str, Any] = {}
+    options: dict[str, str] = {}
+    for entry in entries(resources, model, phase):
+        given = {name: getattr(entry, name) for name in entry.model_fields_set & RequestFields.model_fields.keys()}
+        options |= given.pop("options", {})
+        given |= {name: tuple(given[name]) for name in ("setup", "launcher") if name in given}
+        options |= {word: given.pop(word) for word in SCHEDULER_WORDS if word in given}
+        merged |= given
+    return {**merged, "options": options} if options else merged
+
+
+def entries(resources: ResourceFields, model: str, phase: str) -> list[RequestFields]:
+    """The entries that speak of the phase of the model, the widest first."""
+    return [entry for _, entry in placed_entries(resources, model, phase)]
+
+
+def placed_entries(resources: ResourceFields, model: str, phase: str) -> Iterator[tuple[Path_, RequestFields]]:
+    """The same, each with its place in the file."""
+    own = resources.models.get(model)
+    top: Path_ = ("resources",)
+    found: list[tuple[Path_, RequestFields | None]] = [
+        (top, resources),
+        ((*top, "phases", phase), phase_entry(resources.phases, phase)),
+        ((*top, "models", model), own),
+        ((*top, "models", model, "phases", phase), phase_entry(own.phases, phase) if own else None),
+    ]
+    yield from ((place, entry) for place, entry in found if entry is not None)
+
+
+def phase_entry(phases: PhaseFields | None, phase: str) -> RequestFields | None:
+    """What is said of one phase, if anything."""
+    return getattr(phases, phase) if phases is not None else None
+
+
+def contradictions(resources: ResourceFields, models: list[str]) -> Iterator[tuple[Path_, str]]:
+    """Two fields of a job that cannot both hold: the place of the narrower one, and what is wrong."""
+    for model in ["", *models]:
+        for phase in PhaseFields.model_fields:
+            given: dict[str, tuple[float, Path_]] = {}
+            for place, entry in placed_entries(resources, model, phase):
+                for name in PAIRED & entry.model_fields_set:
+                    given[name] = (getattr(entry, name), (*place, name))
+            yield from contradiction(given)
+
+
+PAIRED = frozenset({"time_minutes", "limit_minutes", "memory_gib", "retry_memory_gib"})
+
+
+def contradiction(given: dict[str, tuple[float, Path_]]) -> Iterator[tuple[Path_, str]]:
+    """What `contradictions` finds among the fields of one model and phase."""
+    (time, at_time), (limit, at_limit) = (given.get(name, (0, ())) for name in ("time_minutes", "limit_minutes"))
+    if time and limit and time > limit:
+        message = f"time_minutes {time} is above limit_minutes {limit}: such a job would wait for ever; lower the one"
+        yield max(at_time, at_limit, key=len), f"{message}, or raise the other if the partition allows it"
+    (memory, at_memory), (again, at_again) = (given.get(name, (0, ())) for name in ("memory_gib", "retry_memory_gib"))
+    if memory and again and again <= memory:
+        message = f"retry_memory_gib {again:g} is not above memory_gib {memory:g}, so a retry would run out of it again"
+        yield max(at_memory, at_again, key=len), message

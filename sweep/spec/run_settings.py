@@ -1,0 +1,148 @@
+"""How jobs are carried out: `settings` of a sweep file, by phase and by model. None of it enters a key.
+
+A field has the name that the stages give it (`stages.job_file.Settings`), but for `feature_cache`, which stands for
+their `feature_store`. What a job is told of the devices that it has is not the file's to say (`device_settings`).
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool
+
+from jobs.job import Resources
+from sweep.catalog import Catalog
+from sweep.spec.fields import Count, Fields, Name, Size, Whole
+from sweep.spec.yaml_source import Path_
+
+AsLiked = Annotated[int, Field(ge=-1, le=2**53)]
+"""A whole number; -1: as the device likes it."""
+
+
+class RunFields(Fields):
+    """What is left out comes from the next wider entry, at last from the stage."""
+
+    parallel: Literal["ddp", "fsdp"] | None = Field(None, description="ddp or fsdp")
+    compile: StrictBool | None = Field(None, description="true or false")
+    activation_checkpointing: StrictBool | None = Field(None, description="true or false")
+    attention: Literal["auto", "sdpa", "flex"] | None = Field(None, description="auto, sdpa or flex")
+    cpu_matmul: Literal["onednn", "torch"] | None = Field(None, description="onednn or torch")
+    micro_batch_tokens: Whole | None = Field(
+        None, description="the positions that go through the model at once, 0 as the device likes it"
+    )
+    loss_chunk_tokens: AsLiked | None = Field(
+        None, description="the positions whose logits are in memory at once, 0 for all, -1 as the device likes it"
+    )
+    data_workers: AsLiked | None = Field(
+        None, description="the processes that read ahead, 0 for none, -1 as the device likes it"
+    )
+    prefetch_batches: Count | None = Field(None, description="the batches that are ready, a whole number above 0")
+    local_cache: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_length=1_000)] | None = Field(
+        None, description="the absolute path of a folder on the node, for shards of an object store"
+    )
+    feature_cache: StrictBool | None = Field(
+        None, description="true or false: whether the store keeps what a frozen encoder makes of an image"
+    )
+    feature_cache_gib: Size | None = Field(None, description="the memory for an encoder's features in GiB, from 0 on")
+    bad_samples_limit: Whole | None = Field(None, description="the bad samples of a data set that are skipped")
+    log_steps: Count | None = Field(None, description="the steps between lines of metrics, a whole number above 0")
+    loss_spike_sigmas: Size | None = Field(
+        None, description="the standard deviations above the mean at which a loss is a spike, 0 for none"
+    )
+    loss_spikes_limit: Whole | None = Field(None, description="the spikes in a row that stop a run, 0 for none")
+    trackers: list[Literal["tensorboard", "wandb"]] | None = Field(None, description="a list of tensorboard and wandb")
+    branch_steps: list[Count] | None = Field(
+        None, max_length=10_000, description="a list of steps whose checkpoints are never removed"
+    )
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=10_000)] | None = Field(
+        None, description="the minutes between checkpoints, 0 for none by time"
+    )
+    checkpoint_steps: Whole | None = Field(None, description="the steps between checkpoints, 0 for none by step")
+    keep_checkpoints: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
+        None, description="the checkpoints that are kept while a job runs, 1 to 1,000"
+    )
+
+
+class EvaluateRunFields(Fields):
+    """Settings of evaluations; what is said of all jobs that train is not said of them."""
+
+    log_samples: StrictBool | None = Field(
+        None, description="true or false: whether each text document's requests and answers are kept"
+    )
+
+
+class PhaseRunFields(Fields):
+    """Settings of each phase."""
+
+    trunk: RunFields | None = Field(None, description="settings of the trunk's segments")
+    pretrain: RunFields | None = Field(None, description="settings of the image-text runs")
+    finetune: RunFields | None = Field(None, description="settings of the fine-tunes")
+    evaluate: EvaluateRunFields | None = Field(None, description="settings of the evaluations")
+
+
+class ModelRunFields(RunFields):
+    """Settings of one model's jobs."""
+
+    phases: PhaseRunFields | None = Field(None, description="settings by phase")
+
+
+class RunSettingFields(RunFields):
+    """`settings` of a sweep file: for all jobs that train, by phase, by model, by model and phase."""
+
+    phases: PhaseRunFields | None = Field(None, description="settings by phase")
+    models: dict[Name, ModelRunFields] = Field(default_factory=dict, description="settings by model")
+
+
+NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("trunk", "pretrain", "finetune"), tuple(RunFields.model_fields)),
+    "evaluate": tuple(EvaluateRunFields.model_fields),
+}
+"""The settings of each phase, in the order of the class: a set's own order changes from run to run."""
+TRAINING = ("trunk", "pretrain", "finetune")
+OF_IMAGES = frozenset({"feature_cache", "feature_cache_gib"})
+"""Settings that mean nothing to a trunk, which sees no image."""
+
+
+def given_settings(fields: RunSettingFields, model: str, phase: str) -> dict[str, Any]:
+    """What the file says of one model's jobs of a phase, narrower entries over wider ones."""
+    merged: dict[str, Any] = {}
+    for _, entry in placed_entries(fields, model, phase):
+        names = [name for name in NAMES[phase] if name in entry.model_fields_set]
+        merged |= {name: getattr(entry, name) for name in names if phase != "trunk" or name not in OF_IMAGES}
+    return merged
+
+
+def device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> dict[str, Any]:
+    """What a job is told of its devices: to fail where its GPU is missing, and the peak by which it is held."""
+    if not resources.gpus:
+        return {}
+    peak = catalog.gpus[resources.gpu_type].peak_tflops
+    return {"device": "cuda", **({"peak_tflops": peak} if peak and phase in TRAINING else {})}
+
+
+def placed_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[Path_, Fields]]:
+    """The entries that speak of the phase of the model, the widest first, each with its place in the file."""
+    own, top = fields.models.get(model), ("settings",)
+    wide = phase in TRAINING
+    found: list[tuple[Path_, Fields | None]] = [
+        (top, fields if wide else None),
+        ((*top, "phases", phase), getattr(fields.phases, phase, None)),
+        ((*top, "models", model), own if wide else None),
+        ((*top, "models", model, "phases", phase), getattr(own.phases, phase, None) if own else None),
+    ]
+    yield from ((place, entry) for place, entry in found if entry is not None)
+
+
+def misplaced(fields: RunSettingFields) -> Iterator[tuple[Path_, str]]:
+    """Settings that are given empty, or of a phase that they mean nothing to: the place, and what is wrong."""
+    for model in ["", *fields.models]:
+        for phase, names in NAMES.items():
+            for place, entry in placed_entries(fields, model, phase):
+                for name in (name for name in names if name in entry.model_fields_set):
+                    if getattr(entry, name) is None:
+                        wanted = type(entry).model_fields[name].description
+                        yield (*place, name), f"is empty; give it a value or take the line out; {name} is {wanted}"
+                    elif place[-1] == "trunk" and name in OF_IMAGES:
+                        yield (
+                            (*place, name),
+                            "means nothing to a trunk, which sees no images; give it to pretrain or finetune",
+                        )

@@ -1,0 +1,107 @@
+"""The schema of a sweep file, and the checked sweep that the planner works on (read by `sweep.spec.reader`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sweep.spec.data import DataFields, DataSet
+from sweep.spec.engines import EngineFields
+from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, each_a_point
+from sweep.spec.models import Model, ModelFields
+from sweep.spec.resources import ResourceFields
+from sweep.spec.run_settings import RunSettingFields
+from sweep.spec.settings import Layer
+from sweep.spec.yaml_source import YamlSource
+
+
+def each_excluded(given: Any) -> Any:
+    """A single value stands for a list of one."""
+    if not isinstance(given, dict):
+        return given
+    if not given:
+        raise ValueError("is empty and would exclude every cell; name an axis and its value")
+    return each_a_point({name: values if isinstance(values, list) else [values] for name, values in given.items()})
+
+
+class BlockFields(Fields):
+    """One block: the product of its axes, with settings that hold for all of it."""
+
+    name: Name | None = Field(None, description="a word that names the block")
+    axes: Annotated[AxisValues, BeforeValidator(each_a_point)] = Field(
+        description="a mapping from an axis to the list of its values"
+    )
+    set: PointFields = Field(default_factory=PointFields, description="settings of this block")
+
+
+class CheckpointFields(Fields):
+    """When training jobs save; without effect on their numbers, so not in their keys."""
+
+    minutes: float | None = Field(None, ge=0, le=10_000, description="minutes between checkpoints, 0 for none by time")
+    steps: int | None = Field(None, ge=0, description="steps between checkpoints, 0 for none by step")
+    keep: int | None = Field(None, ge=1, le=1_000, description="checkpoints kept while a job runs")
+
+    def as_settings(self) -> dict[str, Any]:
+        """The stages' names of what is given."""
+        names = {"minutes": "checkpoint_minutes", "steps": "checkpoint_steps", "keep": "keep_checkpoints"}
+        return {names[name]: value for name, value in self if value is not None}
+
+
+class SweepFields(Fields):
+    """The keys of a sweep file."""
+
+    name: Name = Field(description="a word that names the sweep in the store and at the scheduler")
+    description: str = Field("", max_length=10_000, description="text")
+    backend: Literal["slurm", "local"] = Field(description="slurm or local")
+    data: dict[Name, DataFields] = Field(description="a mapping from a name to {kind, path}")
+    models: dict[Name, ModelFields] = Field(default_factory=dict, description="a mapping from a name to a model")
+    engines: dict[Name, EngineFields] = Field(
+        default_factory=dict, description="a mapping from a name to {kind, python, checkout}"
+    )
+    defaults: PointFields = Field(default_factory=PointFields, description="settings of the whole sweep")
+    blocks: list[BlockFields] = Field(min_length=1, description="a list of blocks, each with axes")
+    exclude: list[Annotated[AxisValues, BeforeValidator(each_excluded)]] = Field(
+        default_factory=list, description="a list of points, {axis: value} or {axis: [values]}"
+    )
+    epochs: list[Count] = Field(
+        min_length=1, max_length=100, description="a list of whole numbers, a fine-tune for each"
+    )
+    checkpoints: CheckpointFields = Field(default_factory=CheckpointFields, description="when training jobs save")
+    settings: RunSettingFields = Field(
+        default_factory=RunSettingFields, description="how training jobs are carried out"
+    )
+    resources: ResourceFields = Field(default_factory=ResourceFields, description="what jobs ask of the cluster")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A product of axes; `position` in the file's list, `label` for people."""
+
+    label: str
+    position: int
+    axes: Mapping[str, tuple[Any, ...]]
+    settings: Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A sweep file whose every value has been checked by itself; what values make together, the planner checks."""
+
+    source: YamlSource
+    name: str
+    description: str
+    backend: str
+    data: Mapping[str, DataSet]
+    models: Mapping[str, Model]
+    """The models that the file names."""
+    engines: Mapping[str, EngineFields]
+    defaults: Layer
+    blocks: tuple[Block, ...]
+    exclude: tuple[Mapping[str, tuple[Any, ...]], ...]
+    epochs: tuple[int, ...]
+    checkpoints: Mapping[str, Any]
+    """When training jobs save, by the stages' names (`jobs.job.Job.settings`)."""
+    settings: RunSettingFields
+    """How else they are carried out."""
+    resources: ResourceFields

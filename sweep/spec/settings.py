@@ -1,0 +1,127 @@
+"""Layers of settings: what a sweep file, the catalog and the stages say of a cell, and the defaults.
+
+A layer (the file's `defaults`, a model's, a block's `set`, one value of an axis) is a flat mapping from name to value;
+settings of a phase have dotted names (`finetune.peak_lr`). Layers are laid over each other in the order of
+`sweep.plan.grid`; `BASE` is the lowest.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from stages.config import EvaluateConfig, FinetuneConfig, Optimizer, PretrainConfig, StageConfig, Vision
+from stages.schedule import Schedule
+from sweep.catalog import ModelEntry
+from sweep.recipes import BY_RECIPE
+from sweep.spec.fields import SECTIONS, PointFields
+
+Layer = dict[str, Any]
+"""Name to value; lists and mappings have become tuples, so that a layer's values are hashable."""
+
+
+def axis_values(points: list[PointFields]) -> tuple[Any, ...]:
+    """The values of one axis."""
+    return tuple(next(iter(flat(point).values()), None) for point in points)
+
+
+def flat(given: BaseModel, only: type[BaseModel] = PointFields) -> Layer:
+    """The settings that were given, under flat names, values made hashable."""
+    layer: Layer = {}
+    for name in names_given(given, only):
+        value = getattr(given, name)
+        if name in SECTIONS and value is not None:
+            layer |= {
+                f"{name}.{setting}": frozen(getattr(value, setting)) for setting in names_given(value, type(value))
+            }
+        else:
+            layer[name] = frozen(value)
+    return layer
+
+
+def names_given(given: BaseModel, only: type[BaseModel]) -> list[str]:
+    """In the order of the class: a set's own order changes from run to run."""
+    return [name for name in only.model_fields if name in given.model_fields_set]
+
+
+def frozen(value: Any) -> Any:
+    """A value that is hashable, and equal for equal meanings."""
+    if isinstance(value, dict):
+        return tuple(sorted((name, frozen(part)) for name, part in value.items()))
+    if isinstance(value, list):
+        return tuple(frozen(part) for part in value)
+    # 20 and 20.0 are one value and print as one
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+AXES = (
+    "model", "branch", "image_share", "instruction_share", "captions", "encoder", "freeze_encoder", "amount",
+    "text_multiplier", "lr_at_branch", "seed",
+)  # fmt: skip
+"""Axes that every cell's record shows."""
+
+
+def stage_defaults(section: str, config: type[StageConfig], *names: str) -> Layer:
+    """Defaults of a stage's fields, as settings of a phase."""
+    return {f"{section}.{name}": frozen(config.model_fields[name].default) for name in names}
+
+
+def optimizer_defaults(section: str, optimizer: Optimizer) -> Layer:
+    """AdamW's numbers as settings of a phase."""
+    return {f"{section}.{name}": frozen(getattr(optimizer, name)) for name in Optimizer.model_fields}
+
+
+PRETRAINING = ("context", "batch_sequences", "shuffle_shards", "z_loss", "precision")
+FINAL_LR = frozen(Schedule.model_fields["final_lr"].default)
+
+BASE: Layer = {
+    **dict.fromkeys(AXES),
+    **dict.fromkeys(("text", "instructions", "tokenizer", "encoder_weights")),
+    "instruction_share": 0,
+    "encoder": "siglip-so400m-14-384",
+    "freeze_encoder": True,
+    "image_transform": Vision.model_fields["transform"].default,
+    "amount": 1,
+    "text_multiplier": 1,
+    "lr_at_branch": "auto",
+    "seed": PretrainConfig.model_fields["seed"].default,
+    **stage_defaults("trunk", PretrainConfig, *PRETRAINING, "seed"),
+    **optimizer_defaults("trunk", Optimizer()),
+    **dict.fromkeys(("trunk.unit_tokens", "trunk.peak_lr", "trunk.warmup_steps")),
+    "trunk.final_lr": FINAL_LR,
+    **stage_defaults("pretrain", PretrainConfig, *PRETRAINING, "share_by", "packing", "optimizer_state"),
+    **optimizer_defaults("pretrain", Optimizer()),
+    **dict.fromkeys(("pretrain.unit_tokens", "pretrain.restart_lr", "pretrain.restart_warmup_steps")),
+    "pretrain.final_lr": FINAL_LR,
+    "pretrain.matched_branch": 80,
+    "pretrain.projector": None,
+    "pretrain.encoder_revision": "",
+    "finetune.recipe": "paper",
+    **stage_defaults("finetune", FinetuneConfig, "final_lr", "max_length", "prompt", "seed", "precision"),
+    **optimizer_defaults("finetune", FinetuneConfig.model_fields["optimizer"].default),
+    **dict.fromkeys(BY_RECIPE),
+    "finetune.conversations": None,
+    **stage_defaults(
+        "evaluate", EvaluateConfig, "text_tasks", "vision_tasks", "max_new_tokens", "context", "precision",
+    ),
+    "evaluate.tasks": None,
+    **{f"{section}.engine": "own" for section in SECTIONS},
+}  # fmt: skip
+"""Every setting's default: the stage's own, else ours; None is for what a file, a model or the data must say."""
+
+
+def catalog_layer(entry: ModelEntry) -> Layer:
+    """The paper's training numbers of a catalog model, as settings."""
+    return {
+        "trunk.context": entry.context,
+        "trunk.batch_sequences": entry.batch_sequences,
+        "trunk.peak_lr": entry.peak_lr,
+        "trunk.final_lr": entry.final_lr,
+        "trunk.warmup_steps": entry.warmup_steps,
+        "trunk.weight_decay": entry.weight_decay,
+        "pretrain.context": entry.context,
+        "pretrain.batch_sequences": entry.image_text_batch_sequences,
+        "pretrain.final_lr": entry.final_lr,
+        "pretrain.restart_lr": entry.restart_lr,
+        "pretrain.restart_warmup_steps": entry.restart_warmup_steps,
+        "pretrain.weight_decay": entry.image_text_weight_decay,
+    }

@@ -1,0 +1,52 @@
+"""What `sweep submit` and `sweep tick` print at their end, and `--dry-run` instead (docs/json.md, section `submit`)."""
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from jobs.graph import by_key
+from jobs.reconcile.decide import Action
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State
+from sweep.stored_sweep import StoredSweep
+
+
+def state_counts(sweep: str, picture: Picture, wanted: Collection[str]) -> dict[str, Any]:
+    """What both backends report: how many of the wanted jobs are in which state."""
+    states = {state.value: 0 for state in State}
+    for key in wanted:
+        states[picture.statuses[key].state] += 1
+    return {
+        "format": 1,
+        "sweep": sweep,
+        "jobs": len(wanted),
+        "complete": states[State.DONE] == len(wanted),
+        "states": states,
+    }
+
+
+def print_report(outcome: dict[str, Any], *, as_json: bool) -> None:
+    """On stdout."""
+    print(json.dumps(outcome, indent=1) if as_json else outcome_line(outcome))
+
+
+def outcome_line(outcome: dict[str, Any]) -> str:
+    """`demo: 118 of 120 jobs done, 1 failed, 1 blocked; see sweep status demo`."""
+    others = [f"{number} {state}" for state, number in outcome["states"].items() if number and state != "done"]
+    line = ", ".join([f"{outcome['sweep']}: {outcome['states']['done']} of {outcome['jobs']} jobs done", *others])
+    return line if outcome["complete"] else f"{line}; see `sweep status {outcome['sweep']}`"
+
+
+def action_rows(actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
+    """Prints one line an action, and returns how many there are."""
+    jobs = by_key(stored.manifest.jobs)
+    rows = [
+        {"action": type(action).__name__.lower(), "key": action.key, "phase": jobs[action.key].phase}
+        for action in actions
+    ]
+    if as_json:
+        print(json.dumps({"format": 1, "sweep": stored.manifest.sweep, "actions": rows}, indent=1))
+        return len(rows)
+    for row in rows:
+        print(f"{row['action']:<10} {row['phase']:<9} {row['key']}  {', '.join(jobs[row['key']].cells[:3])}".rstrip())
+    return len(rows)
