@@ -19,13 +19,17 @@ from typing import TypeVar
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jobs.slurm.answers_cache import fresh, keep  # noqa: E402
-from jobs.slurm.batch import KnownBatch  # noqa: E402
+from jobs.slurm.batches import KnownBatch  # noqa: E402
 from jobs.slurm.observe import observe  # noqa: E402
-from jobs.slurm.parsing import OPTIONAL, fields_for, read_accounting  # noqa: E402 - found from the root
-from jobs.slurm.queue_text import read_queue  # noqa: E402
-from jobs.slurm.row_text import SEPARATOR  # noqa: E402
-from jobs.slurm.rows import Answers  # noqa: E402
+from jobs.slurm.parsing import (  # noqa: E402 - found from the root
+    OPTIONAL,
+    SEPARATOR,
+    Answers,
+    fields_for,
+    read_accounting,
+    read_queue,
+)
+from jobs.slurm.query import fresh, keep  # noqa: E402
 from jobs.slurm.timeouts import Patience  # noqa: E402
 
 Result = TypeVar("Result")

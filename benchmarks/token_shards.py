@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from stages.demo.prose import PACKAGES, documents
+from stages.demo.text import PACKAGES, documents
 
 VOCABULARY = 8_000
 TRAINED_ON_BYTES = 4_000_000

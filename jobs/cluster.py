@@ -67,7 +67,8 @@ class Refused:
 class Cluster(Protocol):
     """A place that runs attempts. Jobs are named by key; a cluster translates to its own ids.
 
-    Every attempt is `python -m jobs.attempt ...` (jobs/attempt/__main__.py), so a cluster only starts it, tells of it, stops it.
+    Every attempt is `python -m jobs.attempt ...` (jobs/attempt/__main__.py), so a cluster only starts it, tells of it,
+    stops it.
     """
 
     @property

@@ -1,25 +1,71 @@
 """The processes of a job: who this one is, what it computes on, and how it agrees with the others.
 
-A launcher (torchrun, or srun through `jobs.attempt.rank`) starts one process a GPU and sets RANK, WORLD_SIZE, LOCAL_RANK,
-MASTER_ADDR and MASTER_PORT. Without them, or with a WORLD_SIZE of 1, a job is one process and does not communicate.
+A launcher (torchrun, or srun through `jobs.attempt.rank`) starts one process a GPU and sets RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Without them, or with a WORLD_SIZE of 1, a job is one process and does not
+communicate.
 """
 
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
 
 from stages.errors import ConfigError
+from stages.stop import StopFlag
 
 if TYPE_CHECKING:
     import torch
     from torch.distributed import ProcessGroup
 
     from stages.job_file import Settings
+
+
+# Where a stage computes, and in what precision.
+
+
+def compute_device(asked: str = "auto", local_rank: int = 0) -> torch.device:
+    """Where this process computes: "cpu", "cuda", or "auto", which is the GPU where there is one.
+
+    Several processes of a node take a GPU each, by their number on the node. Threads follow OMP_NUM_THREADS (torch's
+    own rule). ConfigError for "cuda" without a GPU, and where a node has fewer GPUs than processes.
+    """
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("settings.device is cuda and torch finds no GPU here; ask for one, or set device: auto")
+    if local_rank >= (count := torch.cuda.device_count()):
+        raise ConfigError(f"process {local_rank + 1} of a node with {count} GPUs: start one process for each GPU")
+    return torch.device("cuda", local_rank)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """bf16: matrix products in bfloat16 on float32 weights; fp32: nothing is changed."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def micro_batch_tokens(given: int, device: torch.device) -> int:
+    """Positions that go through the model at once, where a job does not say (`given` is 0).
+
+    On a CPU a small part stays in the cache; a GPU needs a large one to be busy.
+    """
+    return given or (2_048 if device.type == "cpu" else 16_384)
+
+
+def loss_chunk_tokens(given: int, device: torch.device) -> int:
+    """Positions whose logits are in memory at once, where a job does not say (`given` is -1); 0: all.
+
+    With 50,000 tokens, 512 positions' logits are 100 MB: on a CPU that is half as fast again as all of 2,048 positions.
+    """
+    return given if given >= 0 else (512 if device.type == "cpu" else 2_048)
+
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """int64, one dimension."""
@@ -121,7 +167,6 @@ def open_world(settings: "Settings") -> Iterator[World]:
     After an error in the block nobody is waited for: the others notice that this process is gone.
     ConfigError if the launcher's variables are incomplete or there is no GPU where one was asked for.
     """
-    from stages.device import compute_device
 
     if world_size(os.environ) == 1:
         yield World(compute_device(settings.device))
@@ -159,3 +204,49 @@ def connect(device: "torch.device", timeout: timedelta) -> None:
         distributed.init_process_group("nccl", timeout=timeout, device_id=device)
     else:
         distributed.init_process_group("gloo", timeout=timeout)
+
+
+# Evaluation on several processes: what each computes of a whole, and how all come to know all of it.
+
+Batch = TypeVar("Batch")
+
+BYTES = 8
+"""Of one of the numbers that peers exchange."""
+
+
+def shared(
+    batches: Sequence[Batch], compute: Callable[[Batch], Mapping[int, Sequence[int]]], peers: Peers
+) -> dict[int, Sequence[int]]:
+    """What `compute` gives for all batches: whole numbers, any count, under an item's number.
+
+    All ranks call it with equal batches. They are dealt out whole: the answers of several processes are those of one,
+    bit by bit.
+    """
+    found: dict[int, Sequence[int]] = {}
+    for batch in batches[peers.rank :: peers.size]:
+        found |= compute(batch)
+    if peers.size == 1:
+        return found
+    flat = [number for item, values in found.items() for number in (item, len(values), *values)]
+    answers: dict[int, Sequence[int]] = {}
+    for part in peers.gather(np.array(flat, dtype=np.int64)):
+        numbers, place = part.tolist(), 0
+        while place < len(numbers):
+            item, count = numbers[place : place + 2]
+            answers[item] = numbers[place + 2 : place + 2 + count]
+            place += 2 + count
+    return answers
+
+
+def gathered(value: Any, peers: Peers) -> list[Any]:
+    """Every rank's value, which JSON can hold, in the order of ranks. All ranks call it equally often."""
+    if peers.size == 1:
+        return [value]
+    content = json.dumps(value).encode()
+    padded = content + b" " * (-len(content) % BYTES)
+    return [json.loads(part.tobytes()) for part in peers.gather(np.frombuffer(padded, dtype=np.int64))]
+
+
+def asked_to_stop(stop: StopFlag, world: World) -> bool:
+    """Whether any rank was asked to stop, so that all stop at the same place. Waits for all ranks."""
+    return world.sum([float(stop.requested)])[0] > 0

@@ -43,7 +43,7 @@ class Settings(BaseModel):
     keep_optimizer: bool = True
     """Whether a final pre-training checkpoint holds AdamW's moments, for children that carry them on."""
     log_samples: bool = False
-    """Whether an evaluation keeps each text document's requests and answers (`stages.evaluation.sample_log`)."""
+    """Whether an evaluation keeps each text document's requests and answers (`stages.evaluation.text`)."""
     log_steps: int = Field(default=10, ge=1)
     """Steps between lines of metrics.jsonl."""
     bad_samples_limit: int = Field(default=100, ge=0)

@@ -1,18 +1,25 @@
 """A planned sweep as the commands find it in a store."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.errors import JobsError, storage_problem
 from jobs.job import Job
 from jobs.local.runner_lock import observe_runner
 from jobs.reconcile.snapshot import Picture
+from jobs.slurm.timeouts import VARIABLE, Patience
 from jobs.store.ledger import Ledger, has_batches
 from jobs.store.paths import Store, SweepPaths, UnsafeNameError
-from sweep.errors import NotPlannedError, StoreError, SweepError
+from sweep.errors import NotPlannedError, StoreError, SweepError, UsageError
 from sweep.plan.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from jobs.slurm.batch_ledger import Notes
+    from jobs.slurm.query import Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,6 @@ class StoredSweep:
         if not has_batches(self.paths.ledger):
             picture.look_at_everything(observed)
             return picture
-        from sweep.slurm_view import slurm_look
 
         look = slurm_look(self, recent_answers=recent_answers, whole_account=whole_account)
         picture.look_at_everything({**look.seen.observations, **observed}, look.endings())
@@ -99,3 +105,43 @@ def told_to_the_user() -> Iterator[None]:
         raise SweepError(str(error)) from error
     except OSError as error:
         raise StoreError(storage_problem(error)) from error
+
+
+# Slurm's usual patience, with what the environment changes.
+
+
+def patience_from_environment() -> Patience:
+    """Raises UsageError."""
+    try:
+        return Patience.from_environment()
+    except ValueError as error:
+        raise UsageError(f"{error}; unset {VARIABLE} or correct it") from None
+
+
+# A sweep on Slurm as the reading commands see it: nothing is noted, sent or taken out.
+
+
+def slurm_look(stored: StoredSweep, *, recent_answers: bool, whole_account: bool) -> "Look":
+    """What the ledgers and Slurm say now; the options are those of `StoredSweep.picture`."""
+    # imported here: a sweep that never went to Slurm is shown without loading its client
+    from jobs.slurm.client import SlurmClient
+    from jobs.slurm.query import ask, judged, keep, notes_of
+
+    patience = patience_from_environment()
+    notes = notes_of(stored.store, stored.manifest.sweep, {job.key for job in stored.manifest.jobs})
+    kept = fresh_answers(stored, notes, patience) if recent_answers else None
+    if kept is not None:
+        return kept
+    answers = ask(SlurmClient(patience), notes, settled_too=whole_account)
+    if not whole_account:
+        keep(stored.paths.slurm_answers, answers)
+    return judged(stored.manifest.sweep, notes, answers, patience)
+
+
+def fresh_answers(stored: StoredSweep, notes: "Notes", patience: Patience) -> "Look | None":
+    """The last answers, where they are recent and nothing was sent since."""
+    from jobs.slurm.query import fresh, judged
+
+    sent = max((max(batch.intended_at, batch.sent_at) for batch in notes.batches.values()), default=0.0)
+    kept = fresh(stored.paths.slurm_answers, time.time(), patience, not_before=sent)
+    return None if kept is None else judged(stored.manifest.sweep, notes, kept, patience)

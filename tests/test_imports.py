@@ -15,7 +15,6 @@ TORCH_FREE_STAGES = {
     "stages",
     "stages.config",
     "stages.schedule",
-    "stages.encoder_spec",
     "stages.vision.specs",
     "stages.engines.limits",
     "stages.flops",

@@ -1,1 +1,1 @@
-"""One supervised attempt: `python -m jobs.attempt` claims a run, starts its stage, watches it and records how it ended."""
+"""One supervised attempt: `python -m jobs.attempt` claims a run, starts its stage, and records how it ended."""

@@ -20,21 +20,19 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jobs.attempt.finish import Ended, write_end, write_fenced_end
+from jobs.attempt.finish import Ended, requeue, wants_requeue, write_end, write_fenced_end
 from jobs.attempt.options import SLURM, build_parser
 from jobs.attempt.stage_process import run_stage
-from jobs.checkpoints import newest_checkpoint
 from jobs.claims.claims import Holder, ask_anew
 from jobs.claims.heartbeat import FencedError
+from jobs.claims.takeover import Ownership, own_on_a_cluster, own_on_this_machine
 from jobs.errors import STORAGE_ERRORS, BrokenAttemptError, storage_problem
-from jobs.ownership import Ownership, own_on_a_cluster, own_on_this_machine
 from jobs.processes import boot_id, own_start
 from jobs.reconcile.failures import EXIT_SAVED
-from jobs.requeue import requeue, wants_requeue
 from jobs.signals import StopForwarder
 from jobs.store.job_file import PlannedJob, job_content, read_planned_job
 from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
-from jobs.store.records import AttemptExit, AttemptStart
+from jobs.store.records import AttemptExit, AttemptStart, newest_checkpoint
 from jobs.store.results import check_result
 
 EXIT_FAILED = 1

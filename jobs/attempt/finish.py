@@ -1,15 +1,17 @@
 """The end of an attempt: why there is no result, and what is written about it."""
 
 import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 
 from jobs.attempt.options import SLURM
-from jobs.checkpoints import newest_checkpoint
-from jobs.reconcile.attempts import read_tail
+from jobs.reconcile.attempts import read_outcomes, read_tail
 from jobs.reconcile.failures import EXIT_SAVED, Evidence, Failure, classify
+from jobs.reconcile.retries import Verdict, verdict
+from jobs.slurm.timeouts import Patience
 from jobs.store.paths import AttemptPaths, RunPaths
-from jobs.store.records import AttemptExit, AttemptStart, FailureClass, read_record
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass, newest_checkpoint, read_record
 from jobs.store.results import check_result
 
 FENCED = Failure(failure=FailureClass.KILLED, message="fenced: a newer incarnation took over")
@@ -79,3 +81,26 @@ def _write(ended: Ended, failure: Failure | None) -> AttemptExit:
     )
     end.write(ended.attempt.exit)
     return end
+
+
+# A job that saved ahead of its time limit puts itself back into Slurm's queue.
+
+SCONTROL_SECONDS = 60.0
+
+
+def wants_requeue(run: RunPaths, end: AttemptExit, *, restarts: int) -> bool:
+    """Whether the time limit alone ended it, and the budget allows another attempt. `restarts`: planned ones."""
+    if end.failure is not FailureClass.WALL_CLOCK or end.returncode != EXIT_SAVED:
+        return False
+    return verdict(read_outcomes(run, live=False), restarts=restarts) is Verdict.GO_ON
+
+
+def requeue(job_id: str) -> bool:
+    """`scontrol requeue`; what follows in this process may not run any more. False, with a line on stderr, where Slurm
+    refuses or does not answer: `sweep tick` sends the job anew."""
+    from jobs.slurm.client import SlurmClient  # for these attempts alone: it is a quarter of their start-up time
+
+    problem = SlurmClient(Patience(call=SCONTROL_SECONDS)).requeue(job_id)
+    if problem:
+        print(f"scontrol requeue {job_id}: {problem}", file=sys.stderr)
+    return not problem

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 
 from jobs.attempt.options import SLURM
+from jobs.claims.takeover import Ownership
 from jobs.errors import BrokenAttemptError
-from jobs.ownership import Ownership
 from jobs.processes import ATTEMPT_MARK, attempt_members, kill_members
 from jobs.signals import StopForwarder
 from jobs.store.paths import AttemptPaths, RunPaths

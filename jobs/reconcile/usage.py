@@ -7,8 +7,7 @@ Where it has none the attempts' own records serve.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.ending_match import match
-from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.attempts import Outcome, match
 from jobs.reconcile.executions import Ending
 
 OVERSTATED_SECONDS = 60.0

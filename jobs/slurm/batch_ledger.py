@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.claims.claims import ask_anew
 from jobs.reconcile.executions import Ending
-from jobs.slurm.batch import Batch, KnownBatch
+from jobs.slurm.batches import Batch, KnownBatch
 from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, lines_of_kind
 from jobs.store.records import FailureClass

@@ -5,12 +5,20 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from jobs.slurm.commands import Output, asking_environment, complaint, run_program, sending_environment
-from jobs.slurm.parsing import fields_for, read_accounting
-from jobs.slurm.queue_text import FORMAT, read_queue
-from jobs.slurm.row_text import SEPARATOR
-from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.parsing import (
+    FORMAT,
+    SEPARATOR,
+    AccountRow,
+    Answer,
+    QueueRow,
+    fields_for,
+    read_accounting,
+    read_config,
+    read_queue,
+    read_records,
+    read_table,
+)
 from jobs.slurm.sbatch_errors import NoAnswer, Refusal, RefusalKind, Sent, judge
-from jobs.slurm.setting_text import read_config, read_records, read_table
 from jobs.slurm.timeouts import Patience
 
 __all__ = ["NoAnswer", "Output", "Refusal", "RefusalKind", "Sent", "SlurmClient"]

@@ -9,15 +9,52 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from jobs.cluster import ClusterState, Observation
 from jobs.reconcile.executions import Ending
-from jobs.slurm.batch import KnownBatch, sweep_of
-from jobs.slurm.copies import Copy, choose
-from jobs.slurm.reasons import hopeless, in_words
-from jobs.slurm.rows import AccountRow, Answer, QueueRow
-from jobs.slurm.states import MAY_RUN_AGAIN, STATE_WORDS, SURELY_OVER, ending_of, is_over, live_state, message_of
+from jobs.slurm.batches import KnownBatch, sweep_of
+from jobs.slurm.parsing import AccountRow, Answer, QueueRow
+from jobs.slurm.states import (
+    MAY_RUN_AGAIN,
+    STATE_WORDS,
+    SURELY_OVER,
+    ending_of,
+    hopeless,
+    in_words,
+    is_over,
+    live_state,
+    message_of,
+)
 from jobs.slurm.timeouts import Patience
+
+# When one job is in the queue more than once: which copy counts.
+
+ORDER = (ClusterState.RUNNING, ClusterState.UNKNOWN, ClusterState.QUEUED, ClusterState.STUCK)
+"""The most alive first; what is in an unknown state may be running."""
+
+
+class Copy(NamedTuple):
+    """A live row of squeue."""
+
+    row: QueueRow
+    state: ClusterState
+    intended_at: float
+    """Unix seconds: when its batch was about to be sent."""
+
+
+def choose(copies: Sequence[Copy]) -> tuple[Copy, Sequence[Copy]]:
+    """The copy that counts, and the others: the most alive; then the newest batch, whose dependencies are the right
+    ones; then the lowest id."""
+    if len(copies) == 1:
+        return copies[0], ()
+    first, *others = sorted(copies, key=lambda copy: (ORDER.index(copy.state), -copy.intended_at, _number(copy.row.id)))
+    return first, others
+
+
+def _number(job: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdecimal() else 0 for part in job.split("_"))
+
 
 GONE = "Slurm no longer knows it"
 

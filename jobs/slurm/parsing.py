@@ -2,10 +2,143 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Generic, NamedTuple, TypeVar
 
-from jobs.slurm.row_text import is_whole, number, seconds, split_rows, value
-from jobs.slurm.rows import AccountRow, Answer
+# Reads lines of fields parted by the unit separator, as squeue and sacct are asked to print them. Names come last.
+
+SEPARATOR = "\x1f"
+"""No name of ours holds it; a foreign job's name may hold anything, and comes last so that it harms no other field."""
+
+NOTHING = {"", "Unknown", "None", "N/A", "NONE", "(null)", "None assigned"}
+"""How the programs say that there is no value."""
+
+
+def split_rows(text: str, fields: int) -> Iterator[list[str]]:
+    """The lines of `text`, split into `fields` each. A line with fewer goes on a foreign name with a line break in it,
+    or is a remark of a site's wrapper: neither is a row."""
+    cuts = fields - 1
+    for line in text.split("\n"):
+        parts = line.split(SEPARATOR, cuts)
+        if len(parts) == fields:
+            yield parts
+
+
+def is_whole(text: str) -> bool:
+    """Whether the last line was printed to its end."""
+    return not text or text.endswith("\n")
+
+
+def seconds(text: str) -> float:
+    """Unix seconds of a time as printed with SLURM_TIME_FORMAT=%s, else of `2026-01-31T12:00:00` in UTC; 0 for none."""
+    if text.isdecimal():
+        return float(text)
+    if text in NOTHING:
+        return 0.0
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def value(text: str) -> str:
+    """The field itself, or nothing where the program says in some word that there is nothing."""
+    return "" if text in NOTHING else text
+
+
+def number(text: str) -> int:
+    """A whole number; 0 where there is none."""
+    return int(text) if text.isdecimal() else 0
+
+
+# What squeue and sacct say of one job, as typed rows.
+#
+# Rows are named tuples, which a hundred thousand of are made in a blink.
+
+Row = TypeVar("Row")
+
+
+class QueueRow(NamedTuple):
+    """A line of `squeue --array`: a job or array task that is not finished."""
+
+    id: str
+    """123, or 123_4 for an array's task."""
+    name: str
+    user: str
+    state: str
+    """PENDING, RUNNING, COMPLETING..."""
+    reason: str = ""
+    """Slurm's word for what it waits for."""
+    dependency: str = ""
+    qos: str = ""
+    account: str = ""
+    partition: str = ""
+    submitted_at: float = 0.0
+    """Unix seconds."""
+    started_at: float = 0.0
+    """Of a pending job: when the scheduler expects to start it; 0 where it does not say."""
+    nodes: str = ""
+    priority: int = 0
+    ends_at: float = 0.0
+    """When it ended, or its time limit will end it."""
+
+
+class AccountRow(NamedTuple):
+    """A line of `sacct --duplicates --allocations`: one execution; a requeued job has several with one id."""
+
+    id: str
+    """123, or 123_4. Lines of pending array tasks (123_[5-9]) are left out: squeue tells of them. Such a line in a
+    final state (the tasks were cancelled before they began) is given as one row a task."""
+    name: str
+    state: str
+    """The bare word: `CANCELLED by 1000` is CANCELLED here, with `by_uid` 1000."""
+    by_uid: str = ""
+    submitted_at: float = 0.0
+    """Unix seconds; 0 where Slurm says Unknown or None."""
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    elapsed_seconds: int = 0
+    gpus: int = 0
+    """`gres/gpu=` of AllocTRES alone: `gres/gpu:a100=` counts the same devices again."""
+    cpus: int = 0
+    """Allocated, over all nodes; for a job that never started, what it asked for."""
+    nodes: str = ""
+    """Empty: it never started."""
+    exit_code: int = 0
+    """Codes of 128 and more come folded (less 128)."""
+    signal: int = 0
+    reason: str = ""
+    failed_node: str = ""
+    """Whose failure ended it; only later versions of Slurm tell."""
+    shared: bool = False
+    """Made of one line for several tasks. Slurm's list of them may be out of date: a task's own row outweighs it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Generic[Row]):
+    """What a client said, or why it said nothing."""
+
+    rows: tuple[Row, ...] = ()
+    problem: str = ""
+    """Empty if `rows` is the whole truth; else one line, such as `Unable to contact slurm controller`."""
+    absent: bool = False
+    """With a problem: this cluster does not have the service at all (accounting is switched off)."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+
+class Answers(NamedTuple):
+    """What squeue and sacct said at one moment."""
+
+    queue: Answer[QueueRow]
+    accounting: Answer[AccountRow]
+    taken_at: float
+    """Unix seconds, before the questions."""
+
 
 REQUIRED = ("JobID", "State", "Submit", "Start", "End", "ElapsedRaw", "AllocTRES", "AllocCPUS", "NodeList", "ExitCode")
 """Known to every version from 22.05 on; JobName follows at the end."""
@@ -102,3 +235,80 @@ def tasks_of(job: str) -> Iterator[str]:
             first, last, step = (int(bound) if bound else None for bound in bounds.groups())
             assert first is not None  # noqa: S101 - the pattern has it
             yield from (f"{match['array']}_{index}" for index in range(first, (last or first) + 1, step or 1))
+
+
+# squeue's lines: the format that is asked for, and their reader (squeue(1)).
+
+FIELDS = ("%i", "%T", "%r", "%E", "%u", "%q", "%a", "%P", "%V", "%S", "%N", "%Q", "%e", "%j")
+"""Id, state, reason, dependency, user, QOS, account, partition, submitted, started, nodes, priority, ends, name."""
+FORMAT = SEPARATOR.join(FIELDS)
+
+
+def read_queue(text: str) -> Answer[QueueRow]:
+    """The rows of `squeue --array --noheader --format FORMAT`, in squeue's order. Text that breaks off is a problem."""
+    if not is_whole(text):
+        return Answer(problem="squeue's answer breaks off")
+    times: dict[str, float] = {}
+    rows = []
+    for line in split_rows(text, len(FIELDS)):
+        job, state, reason, dependency, user, qos, account, partition, submitted, started, *rest = line
+        nodes, priority, ends, name = rest
+        for moment in (submitted, started, ends):
+            if moment not in times:
+                times[moment] = seconds(moment)
+        rows.append(
+            QueueRow(
+                job,
+                name,
+                user,
+                state,
+                value(reason),
+                "" if dependency in NOTHING else dependency,
+                qos,
+                account,
+                partition,
+                times[submitted],
+                times[started],
+                nodes,
+                number(priority),
+                times[ends],
+            )
+        )
+    return Answer(rows=tuple(rows))
+
+
+# Reads what scontrol and sacctmgr show of a cluster's settings.
+
+
+def read_config(text: str) -> tuple[Mapping[str, str], ...]:
+    """`scontrol show config`: one mapping of the lines `Key = value`."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, sign, value = line.partition("=")
+        if sign and re.fullmatch(r"\S+\s*", key):
+            found.setdefault(key.strip(), value.strip())  # later sections repeat names of the first
+    return (found,)
+
+
+def read_records(text: str) -> tuple[Mapping[str, str], ...]:
+    """`scontrol --oneliner show ...`: one mapping a line of `Key=value Key=value`; a value may hold `=` and spaces."""
+    return tuple(_record(line) for line in text.splitlines() if line.strip())
+
+
+def read_table(text: str, fields: Sequence[str]) -> tuple[Mapping[str, str], ...]:
+    """`sacctmgr --parsable2 --noheader`: one mapping a line, by the names of the fields that were asked for."""
+    lines = (line.split("|") for line in text.splitlines() if line)
+    return tuple(dict(zip(fields, parts, strict=True)) for parts in lines if len(parts) == len(fields))
+
+
+def _record(line: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    last = ""
+    for word in line.split():
+        key, sign, value = word.partition("=")
+        if sign and re.fullmatch(r"[A-Za-z][\w:/]*", key):
+            last = key
+            found[key] = value
+        elif last:
+            found[last] += f" {word}"
+    return found

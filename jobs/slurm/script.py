@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.job import Resources
-from jobs.slurm.batch import NAME, Batch
+from jobs.slurm.batches import NAME, Batch
 from jobs.slurm.sbatch_options import sbatch_options
 from jobs.store.paths import Store
 

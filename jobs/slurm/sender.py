@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from jobs.slurm.batch import Batch, new_name
 from jobs.slurm.batch_ledger import BatchLedger
+from jobs.slurm.batches import Batch, new_name
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient
 from jobs.slurm.script import Launch, batch_script, sbatch_arguments
 from jobs.slurm.timeouts import Patience

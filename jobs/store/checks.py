@@ -1,5 +1,7 @@
 """Does a store's file system do what the framework relies on? Tried in a folder of its own, which goes away again."""
 
+from dataclasses import dataclass
+from enum import StrEnum
 import contextlib
 import os
 import shutil
@@ -7,11 +9,48 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from jobs.checks import Check, note, ok, problem
 from jobs.errors import storage_problem
 from jobs.store.flock import acquire
 from jobs.store.paths import replacing
+
+
+# What an examination of a machine or a cluster finds: one line each, with what to do about it.
+
+class Verdict(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Worth knowing; nothing stops."""
+    PROBLEM = "problem"
+    """Jobs could not run, or could lose work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    advice: str = ""
+    """What to do; empty where nothing needs doing."""
+
+
+def ok(name: str, text: str) -> Check:
+    """All is well."""
+    return Check(name=name, verdict=Verdict.OK, text=text)
+
+
+def note(name: str, text: str, advice: str = "") -> Check:
+    """Worth knowing."""
+    return Check(name=name, verdict=Verdict.NOTE, text=text, advice=advice)
+
+
+def problem(name: str, text: str, advice: str) -> Check:
+    """Has to be put right."""
+    return Check(name=name, verdict=Verdict.PROBLEM, text=text, advice=advice)
+
 
 OWN_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "overlay", "zfs", "vfat"}
 """File systems of one machine's own disks or memory."""

@@ -5,8 +5,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
-
 from jobs.store.paths import write_json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from jobs.store.paths import RunPaths
 
 
 class FailureClass(StrEnum):
@@ -120,3 +123,43 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+# What execution needs to know of a run's checkpoints: how far they got, and when.
+
+STEP_FOLDER = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The newest whole checkpoint. `step` -1: there is none."""
+
+    step: int = -1
+    saved_at: float = 0.0
+    """Unix seconds."""
+
+
+def newest_checkpoint(run: RunPaths) -> Checkpoint:
+    """The newest checkpoint whose files have their recorded sizes (the stage itself also compares checksums)."""
+    try:
+        folders = [path for path in run.checkpoints.iterdir() if STEP_FOLDER.fullmatch(path.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return Checkpoint()
+    for folder in sorted(folders, key=_step, reverse=True):
+        if _is_whole(folder):
+            return Checkpoint(_step(folder), (folder / "record.json").stat().st_mtime)
+    return Checkpoint()
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _is_whole(folder: Path) -> bool:
+    record = read_record(folder / "record.json")
+    if record is None or not isinstance(record.get("files"), dict):
+        return False
+    try:
+        return all((folder / name).stat().st_size == entry["bytes"] for name, entry in record["files"].items())
+    except (OSError, TypeError, KeyError):
+        return False

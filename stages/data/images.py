@@ -6,11 +6,10 @@ from typing import Any
 
 from stages.config import Vision
 from stages.data.sample import BadSampleError
-from stages.encoder_spec import EncoderSpec
 from stages.job_file import JobFile
 from stages.vision.feature_store import FeatureStore, open_feature_store
 from stages.vision.image_input import Picture
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import EncoderSpec, encoder_spec
 from stages.vision.transforms import BadImageError, ImageTransform
 
 

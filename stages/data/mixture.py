@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stages.data.builder import Built, Place, SequenceBuilder
 from stages.data.order import ShardOrder
 from stages.data.packing import PackedSequence
 from stages.data.progress import Progress, SequenceCounts, check_bad_samples
 from stages.data.sample import Source
+from stages.data.workers import Built, Place, SequenceBuilder
 
 SHUFFLE_SHARDS = 16
 

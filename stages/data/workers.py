@@ -6,18 +6,120 @@ any number of them gives the same sequences. They end with the process that star
 
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from stages.data.builder import Builder, Built, Place
-from stages.errors import DataError
+import numpy as np
+
+from stages.data.order import ShardOrder
+from stages.data.packing import PackedSequence, pack
+from stages.data.progress import SequenceCounts, read_counts
+from stages.data.sample import AbsentSampleError, BadSampleError, Document, Source
+from stages.distributed import Peers
+from stages.errors import DataError, OtherRankError
 from stages.stop import STOP_SIGNALS
+
+# One sequence of a run, built from where it begins alone: in this process or in any other, with the same outcome.
+
+
+class Place(NamedTuple):
+    """Where a sequence begins."""
+
+    source: int
+    lane: int
+    """Which stripe of the source's order."""
+    cursor: int
+    """Samples of the stripe before it."""
+
+
+class Built(NamedTuple):
+    """A sequence, and what was met on the way."""
+
+    sequence: PackedSequence | None
+    """None if there were so many bad samples that the run is to stop."""
+    counts: SequenceCounts
+    bad: dict[int, str]
+    """Number of each bad sample, and why it is one."""
+
+
+class Builder(Protocol):
+    """Builds sequences. It has no state that the outcome depends on, and can be pickled."""
+
+    def build(self, place: Place) -> Built:
+        """The sequence that begins at `place`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SequenceBuilder:
+    """Builds sequences of up to `context` positions. It has no state that the outcome depends on, and can be pickled.
+
+    The order of each source is that of `ShardOrder`; stripe l of n holds its positions l, l + n, l + 2n...
+    """
+
+    sources: Sequence[Source]
+    orders: Sequence[ShardOrder]
+    context: int
+    lanes: int
+    most_documents: int | None
+    """Documents of a sequence at most; None: as many as fit."""
+    bad_samples_limit: int
+
+    def build(self, place: Place) -> Built:
+        """The sequence that begins at `place`."""
+        lane = Lane(self, place)
+        try:
+            sequence = pack(lane, self.context, place.source, most=self.most_documents)
+        except TooManyBadSamplesError:
+            counts = SequenceCounts(0, 0, 0, 0, 0, lane.cursor, tuple(lane.bad))
+            return Built(None, counts, lane.bad)
+        return Built(sequence, SequenceCounts.of(sequence, tuple(lane.bad)), lane.bad)
+
+
+class TooManyBadSamplesError(Exception):
+    """More bad samples than the run may have, within a single sequence."""
+
+
+class Lane:
+    """Documents of one stripe of a source, from a place on; iterating moves `cursor`."""
+
+    def __init__(self, builder: SequenceBuilder, place: Place) -> None:
+        self.cursor = place.cursor
+        self.bad: dict[int, str] = {}
+        self._source, self._order = builder.sources[place.source], builder.orders[place.source]
+        self._lane, self._lanes = place.lane, builder.lanes
+        self._limit = min(builder.bad_samples_limit + 1, self._source.size)
+        self._expect_shards()
+
+    def next(self, room: int | None) -> Document | None:
+        """The next good document; bad ones are noted and passed over. None: see `DocumentStream`."""
+        while True:
+            position = self._lane + self.cursor * self._lanes
+            index = self._order.index(position)
+            self.cursor += 1
+            try:
+                return self._source.document(index, position, room)
+            except AbsentSampleError:
+                continue
+            except BadSampleError as error:
+                self.bad[index] = str(error)
+                if len(self.bad) >= self._limit:
+                    raise TooManyBadSamplesError from error
+
+    def _expect_shards(self) -> None:
+        """Tells the source which shards are next: those of the window that we are in, and of the one after it."""
+        window = self._order.window(self._lane + self.cursor * self._lanes)
+        self._source.expect([*self._order.window_shards(window), *self._order.window_shards(window + 1)])
+
 
 MOST_BY_DEFAULT = 4
 CHUNKS_PER_WORKER = 4
@@ -136,3 +238,88 @@ def end_with(sentinel: int) -> None:
 def build_chunk(places: Sequence[Place]) -> list[Built]:
     """In a worker: the sequences that begin at `places`."""
     return [_builders[0].build(place) for place in places]
+
+
+# A thread that keeps results ready ahead of the one who takes them.
+
+T = TypeVar("T")
+CLOSE_SECONDS = 20.0
+"""Longest wait for the thread: it may be waiting for a rank that is gone."""
+
+
+class Ahead(Generic[T]):
+    """Calls `produce` again and again in a thread of its own, so that `ahead` results are ready.
+
+    After n results were taken, exactly n + `ahead` calls have been made or will be, also when it is closed, unless one
+    raises: so ranks that exchange something in each call agree on their number.
+    """
+
+    def __init__(self, produce: Callable[[], T], ahead: int) -> None:
+        self._produce = produce
+        self._results: queue.SimpleQueue[T | BaseException] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: one more call; False: the end
+        for _ in range(ahead):
+            self._orders.put(True)
+        self._thread = threading.Thread(target=self._run, name="batches ahead", daemon=True)
+        self._thread.start()
+
+    def take(self) -> T:
+        """The next result; what `produce` raised instead of it is raised here, and again at each further call."""
+        result = self._results.get()
+        if isinstance(result, BaseException):
+            self._results.put(result)
+            raise result
+        self._orders.put(True)
+        return result
+
+    def close(self) -> None:
+        """Waits for the calls that are due, and for the thread's end, though not forever."""
+        self._orders.put(False)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while self._orders.get():
+            try:
+                self._results.put(self._produce())
+            except BaseException as error:  # noqa: BLE001 - it is the taker's, in the other thread, to deal with
+                self._results.put(error)
+                return
+
+
+# What the ranks of a job tell each other of each batch: what its sequences took, or that there is no such batch.
+
+BUILT, CLOSED, FAILED = 0, 1, 2
+
+
+def own_part(places: Sequence[Place], peers: Peers) -> Sequence[Place]:
+    """The places of the sequences that this rank builds: of n those from rank * n / size on."""
+    bounds = [len(places) * rank // peers.size for rank in (peers.rank, peers.rank + 1)]
+    return places[bounds[0] : bounds[1]]
+
+
+def build_together(
+    own: Sequence[Place], build: Callable[[Sequence[Place]], list[Built]], peers: Peers
+) -> tuple[list[Built], list[SequenceCounts]]:
+    """This rank's `own` sequences of a batch, and the counts of all ranks' in the batch's order.
+
+    What `build` raises here is raised, after the other ranks were told; there it is an OtherRankError. ClosedError if a
+    rank has closed its batches.
+    """
+    status = FAILED
+    try:
+        built = build(own)
+        status = BUILT
+    except ClosedError:
+        status = CLOSED
+        raise
+    finally:
+        if status != BUILT:
+            peers.gather(np.array([status], dtype=np.int64))
+    numbers = [BUILT, *(number for each in built for number in each.counts.numbers())]
+    gathered = peers.gather(np.array(numbers, dtype=np.int64))
+    said = [int(given[0]) for given in gathered]
+    if FAILED in said:
+        raise OtherRankError(f"rank {said.index(FAILED)} could not build its part of a batch; its log says why")
+    if CLOSED in said:
+        raise ClosedError
+    return built, [counts for given in gathered for counts in read_counts(given[1:].tolist())]

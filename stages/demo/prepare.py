@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from stages.demo import images, scenes, text
-from stages.demo.prose import PACKAGES, Document, documents
+from stages.demo.text import PACKAGES, Document, documents
 from stages.errors import DataError
 from stages.files import write_json
 

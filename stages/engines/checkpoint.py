@@ -13,7 +13,7 @@ from stages.job_file import JobFile
 from stages.models.vlm import VLM
 from stages.training.finetune import fixed_state as finetuned_state
 from stages.training.setup import load_tokenizer
-from stages.trajectory import fixed_state as pretrained_state
+from stages.training.start import fixed_state as pretrained_state
 from stages.vision.encoders import build_encoder_module
 
 

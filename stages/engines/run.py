@@ -2,17 +2,33 @@
 
 import json
 import time
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
-from stages.engines.engine import FOLDER, EngineRun, wanted_engine
-from stages.engines.process import run_program
-from stages.engines.registry import load_engine
+from stages.engines.engine import FOLDER, EngineRun, OpenRun, run_program, wanted_engine
 from stages.errors import ConfigError
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.result import write_result
 from stages.stop import StopFlag
 from stages.training.metrics import MetricsLog
+
+# The engines by kind. A new one is a module with `open_run`, and its kind in `stages.config.Engine` and here.
+
+MODULES: Mapping[str, str] = {
+    "command": "stages.engines.command.run",
+    "open_lm": "stages.engines.open_lm.run",
+    "prismatic": "stages.engines.prismatic.run",
+    "vla_foundry": "stages.engines.vla_foundry.run",
+}
+
+
+def load_engine(kind: str) -> OpenRun:
+    """The function that opens a job for an engine of that kind."""
+    found: OpenRun = import_module(MODULES[kind]).open_run
+    return found
+
 
 LOOK_SECONDS = 1.0
 

@@ -14,12 +14,11 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import Peers
+from stages.distributed import Peers, gathered
 from stages.errors import DataError
 from stages.evaluation.subject import Subject
 from stages.models.generation import Ended, greedy
 from stages.models.likelihood import log_likelihoods
-from stages.sharing import gathered
 
 
 class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types

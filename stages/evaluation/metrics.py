@@ -1,12 +1,239 @@
 """The rules by their names in a task file. A rule takes the model's answer and the references and gives 0 to 1."""
 
+import ast
+import json
+import re
+import string
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
-from stages.evaluation.answers import exact_match, gqa_accuracy, vqa_accuracy
-from stages.evaluation.boxes import box_accuracy_25, box_accuracy_50
-from stages.evaluation.m4c_answers import textvqa_accuracy
-from stages.evaluation.vizwiz_answers import vizwiz_accuracy
-from stages.evaluation.yes_no import yes_no_accuracy
+# When an answer is right: the official rules of VQAv2 and GQA as vlm-evaluation applies them, and plain equality.
+#
+# A rule takes the model's answer and the reference answers and gives 0 to 1.
+
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+DIGITS = {word: str(number) for number, word in enumerate(NUMBERS)} | {"zero": "0"}
+ARTICLES = frozenset(("a", "an", "the"))
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+PERIOD = re.compile(r"\.(?!\d)")
+PERIODS_REMOVED = int(re.UNICODE)
+"""32: the official scripts give the flag where `sub` takes the most replacements."""
+NUMBER_WITH_COMMA = re.compile(r"\d,\d")
+
+SINGLE = """
+    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't
+    it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
+    somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's
+    they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's
+    where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
+"""
+DOUBLE = """
+    couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
+    there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've
+"""
+TRIPLE = "'ow's'at y'all'd've"
+
+
+def _without_one_apostrophe(form: str) -> list[str]:
+    return [form[:place] + form[place + 1 :] for place, letter in enumerate(form) if letter == "'"]
+
+
+CONTRACTIONS = {
+    spelt: form for form in f"{SINGLE} {DOUBLE} {TRIPLE}".split() for spelt in _without_one_apostrophe(form)
+} | {"somebody'd": "somebodyd"}
+"""Contractions with one apostrophe forgotten, to their right form; the last is an oddity of the official table."""
+
+
+def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
+    """VQAv2: mean over leaving out one reference of min(1, equal ones among the rest / 3).
+
+    As in the official script the answer is normalised wholly, the references (usually ten) in their punctuation only.
+    """
+    return vote(normalised(answer), [without_punctuation(reference) for reference in references])
+
+
+def vote(given: str, expected: Sequence[str]) -> float:
+    """Mean over leaving out one of `expected` of min(1, those of the rest that equal `given` / 3)."""
+    equal = expected.count(given)
+    scores = [min(1.0, (equal - (reference == given)) / 3) for reference in expected]
+    return sum(scores) / len(scores)
+
+
+def gqa_accuracy(answer: str, references: Sequence[str]) -> float:
+    """GQA: the answer in lower case without punctuation equals a reference; spaces that are left over count."""
+    return float(answer.translate(str.maketrans("", "", string.punctuation)).lower() in references)
+
+
+def exact_match(answer: str, references: Sequence[str]) -> float:
+    """The answer equals a reference, both normalised as VQAv2 does it."""
+    return float(normalised(answer) in {normalised(reference) for reference in references})
+
+
+def normalised(answer: str) -> str:
+    """VQAv2's normal form: punctuation gone, lower case, number words as digits, no articles, contractions mended."""
+    return plain_words(without_punctuation(flat(answer)))
+
+
+def flat(text: str) -> str:
+    """One line, without space around it."""
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def plain_words(text: str, contractions: Mapping[str, str] = CONTRACTIONS) -> str:
+    """Lower case, number words as digits, no articles, contractions mended, one space between words."""
+    plain = [DIGITS.get(word, word) for word in text.lower().split() if word not in ARTICLES]
+    return " ".join(contractions.get(word, word) for word in plain)
+
+
+def without_punctuation(text: str) -> str:
+    """A mark that touches a space somewhere in `text` vanishes, any other becomes a space; periods vanish."""
+    vanish = NUMBER_WITH_COMMA.search(text) is not None
+    result = text
+    for mark in PUNCTUATION:
+        result = result.replace(mark, "" if vanish or f"{mark} " in text or f" {mark}" in text else " ")
+    return PERIOD.sub("", result, count=PERIODS_REMOVED)
+
+
+# Boxes as text: [x0, y0, x1, y1] as fractions of the image's width and height, as vlm-evaluation asks for them.
+
+Box = Sequence[float]
+"""x0, y0, x1, y1 with x0 < x1 and y0 < y1."""
+
+
+def parsed_box(answer: str) -> list[float] | None:
+    """The box that an answer gives; None for anything but a list of four numbers in 0..1 with the corners in order.
+
+    vlm-evaluation's rule: the whole answer is one Python literal, so `[0.1, 0.2, 0.3, 0.4]` with any spacing, but no
+    tuple, no words around it, no percentages and no pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on answers such as '\d', which Python's parser warns about
+            value = ast.literal_eval(answer)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(part, int | float) for part in value):
+        return None
+    ordered = value[0] < value[2] and value[1] < value[3]
+    return value if ordered and all(0 <= part <= 1 for part in value) else None
+
+
+def intersection_over_union(one: Box, other: Box) -> float:
+    """0 to 1, for boxes of which at least one has an area."""
+    width = max(0, min(one[2], other[2]) - max(one[0], other[0]))
+    height = max(0, min(one[3], other[3]) - max(one[1], other[1]))
+    shared = width * height
+    return shared / (area(one) + area(other) - shared)
+
+
+def area(box: Box) -> float:
+    """In the square of the coordinates' unit."""
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def box_text(box_pixels: Box, width: float, height: float) -> str:
+    """A box x0, y0, x1, y1 in pixels as a reference: fractions of the image, rounded to two places as vlm-evaluation
+    does it. ValueError for a box that has no area or leaves the image."""
+    x0, y0, x1, y1 = box_pixels
+    if not (x0 < x1 <= width and y0 < y1 <= height):
+        raise ValueError(f"box {list(box_pixels)} has no area or leaves the image of {width} x {height} pixels")
+    return json.dumps([round(part, 2) for part in (x0 / width, y0 / height, x1 / width, y1 / height)])
+
+
+def box_accuracy(answer: str, references: Sequence[str], least: float) -> float:
+    """1 if the answer is a box that overlaps the first reference by `least` (intersection over union) or more."""
+    box = parsed_box(answer)
+    if box is None:
+        return 0.0
+    return float(intersection_over_union(box, json.loads(references[0])) >= least)
+
+
+def box_accuracy_50(answer: str, references: Sequence[str]) -> float:
+    """RefCOCO's rule: an overlap of at least 0.5."""
+    return box_accuracy(answer, references, 0.5)
+
+
+def box_accuracy_25(answer: str, references: Sequence[str]) -> float:
+    """OCID-Ref's rule: an overlap of at least 0.25."""
+    return box_accuracy(answer, references, 0.25)
+
+
+# TextVQA's accuracy by M4C's processor (EvalAI's), which treats commas, question marks and 's otherwise than VQAv2.
+
+
+def m4c_normalised(answer: str) -> str:
+    """Lower case, no commas and question marks, 's a word of its own, and then as VQAv2; references likewise."""
+    word = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return plain_words(without_punctuation(word.replace("\n", " ").replace("\t", " ").strip()))
+
+
+def textvqa_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Mean over leaving out one reference of min(1, equal ones among the rest / 3), all in M4C's normal form."""
+    return vote(m4c_normalised(answer), [m4c_normalised(reference) for reference in references])
+
+
+# VizWiz's rule: VQAv2's, but its table of contractions has backticks, and the references are taken as they are.
+
+WITH_APOSTROPHE = frozenset(("aint", "arent", "cant", "couldve", "couldnt", "weve", "wheres", "whove"))
+KEPT_KEYS = frozenset(("couldn'tve", "hadn'tve"))
+
+VIZWIZ_CONTRACTIONS = {
+    spelt: form if spelt in WITH_APOSTROPHE else form.replace("'", "`")
+    for spelt, form in CONTRACTIONS.items()
+    if "'" not in spelt or spelt in KEPT_KEYS
+}
+"""An oddity of the official script: most mended contractions have a backtick, which no reference has. Its keys with a
+backtick are left out here: punctuation is gone before they are looked up."""
+
+
+def vizwiz_normalised(answer: str) -> str:
+    """VQAv2's normal form with VizWiz's contractions."""
+    return plain_words(without_punctuation(flat(answer)), VIZWIZ_CONTRACTIONS)
+
+
+def vizwiz_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Mean over leaving out one reference of min(1, equal ones among the rest / 3); the answer alone is normalised."""
+    return vote(vizwiz_normalised(answer), references)
+
+
+def says_unanswerable(answer: str) -> bool:
+    """Whether the answer is "unanswerable", in its normal form."""
+    return vizwiz_normalised(answer) == "unanswerable"
+
+
+# POPE's reading of an answer as yes or no, and what it reports of a set of them.
+
+
+def said_yes(answer: str) -> bool:
+    """The official rule: in the first sentence, without commas, none of the words `No`, `not`, `no`."""
+    words = answer.split(".", maxsplit=1)[0].replace(",", "").split(" ")
+    return not {"No", "not", "no"} & set(words)
+
+
+def yes_no_accuracy(answer: str, references: Sequence[str]) -> float:
+    """1 if yes or no is what the first reference says."""
+    return float(said_yes(answer) == (references[0] != "no"))
+
+
+def yes_no_metrics(answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """accuracy, precision, recall and F1 of `yes`, and the share of answers that say it; 0 where nothing is divided."""
+    said = [said_yes(answer) for answer in answers]
+    true = [label != "no" for label in labels]
+    hits = sum(given and wanted for given, wanted in zip(said, true, strict=True))
+    precision, recall = share(hits, sum(said)), share(hits, sum(true))
+    return {
+        "accuracy": share(sum(given == wanted for given, wanted in zip(said, true, strict=True)), len(said)),
+        "precision": precision,
+        "recall": recall,
+        "f1": share(2 * precision * recall, precision + recall),
+        "yes_ratio": share(sum(said), len(said)),
+    }
+
+
+def share(part: float, whole: float) -> float:
+    """`part` / `whole`; 0 of nothing."""
+    return part / whole if whole else 0.0
+
 
 Rule = Callable[[str, Sequence[str]], float]
 

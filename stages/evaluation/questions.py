@@ -1,12 +1,72 @@
 """Questions about images, and the task that asks them: what the files of every format are read into."""
 
+import json
+import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
+from pathlib import Path, PurePath
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.evaluation.task_files import inside
+from stages.errors import DataError
+from stages.job_file import one_line
+
+# Reading the files of tasks: errors name file and key, and paths stay where they belong.
+
+
+def read_text(path: Path) -> str:
+    """A file's text; DataError if it is missing, unreadable or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """`folder`/`name`; DataError if that leaves the folder or is no file."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise DataError(f"{where}: {name!r} leads out of {folder}; files of a task lie below its folder")
+    if not path.is_file():
+        raise DataError(f"{where}: there is no file {path}")
+    return path
+
+
+def below(folder: Path, name: str, where: str) -> Path:
+    """`folder`/`name`, a file or folder that the task file names; unlike `inside` a link may lead elsewhere.
+
+    Downloads of many gigabytes lie where there is room; the link is made by the owner of the tasks' folder, while
+    what `inside` guards against comes with the questions.
+    """
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{where}: {name!r} leads out of {folder}; name a path below it, which may be a link")
+    if not (folder / path).exists():
+        raise DataError(f"{where}: there is no {folder / path}")
+    return (folder / path).resolve()
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parsed(kind: type[Parsed], text: str, where: str) -> Parsed:
+    """JSON text as a `kind`; DataError names `where` and the first key that is wrong."""
+    try:
+        return kind.model_validate(json.loads(text))
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise DataError(f"{where}: {one_line(error)}") from error
+
+
+def read_json(kind: type[Parsed], path: Path) -> Parsed:
+    """A JSON file as a `kind`; DataError names the file and what is wrong."""
+    text = read_text(path)
+    try:
+        return kind.model_validate_json(text)  # without a Python object for every key of files of 200 MB
+    except (ValidationError, ValueError) as error:
+        raise DataError(f"{path}: {one_line(error)}") from error
 
 
 class Question(BaseModel):
@@ -58,3 +118,58 @@ class VisionTask:
     def image_path(self, question: Question) -> Path:
         """DataError if the image lies outside the images' folder or is not there."""
         return inside(self.folder, question.image, f"task {self.name!r}, question {question.id!r}")
+
+
+# Whether a benchmark's images are there, before hours are spent on the others.
+
+
+def check_images(where: Path, folder: Path, questions: Sequence[Question]) -> None:
+    """DataError with the number of images that are missing below `folder` and the first of them.
+
+    Each folder is listed once: asking for 40,504 files one by one takes minutes on a network file system.
+    """
+    listed: dict[PurePath, set[str]] = {}
+    missing: list[str] = []
+    names = dict.fromkeys(question.image for question in questions)
+    for name in names:
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{where}: image {name!r} leads out of {folder}")
+        if path.parent not in listed:
+            listed[path.parent] = content(folder / path.parent)
+        if path.name not in listed[path.parent]:
+            missing.append(name)
+    if missing:
+        raise DataError(
+            f"{where}: {len(missing)} of {len(names)} images are not in {folder}; the first is {missing[0]}"
+        )
+
+
+def content(folder: Path) -> set[str]:
+    """Names in a folder; nothing if it is not there."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {os.strerror(error.errno or 0)}") from error
+
+
+# A seeded part of a task's questions, chosen by seed and question id alone, whatever the order of the file.
+
+
+def subset(questions: Sequence[Question], size: int, seed: int, *, by_kind: bool = False) -> list[Question]:
+    """`size` of the questions, or of each kind, in their order; all of them where there are no more.
+
+    A larger size holds every question of a smaller one with the same seed.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for question in questions:
+        groups[question.kind if by_kind else ""].append(question.id)
+    chosen = {name for group in groups.values() for name in sorted(group, key=lambda name: rank(name, seed))[:size]}
+    return [question for question in questions if question.id in chosen]
+
+
+def rank(name: str, seed: int) -> bytes:
+    """A question's place in the seed's random order."""
+    return sha256(f"{seed}:{name}".encode()).digest()

@@ -13,20 +13,18 @@ from stages.config import EvaluateConfig
 from stages.data.images import open_pictures
 from stages.data.prompts import template_of
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import World, open_world
+from stages.distributed import World, asked_to_stop, gathered, open_world
 from stages.errors import ConfigError
 from stages.evaluation.score import Score
 from stages.evaluation.subject import Subject
-from stages.evaluation.text import score_text_task
+from stages.evaluation.text import score_text_task, score_trusted_task
 from stages.evaluation.text_task import read_text_task
-from stages.evaluation.trusted_task import score_trusted_task
 from stages.evaluation.vision import score_vision_task
 from stages.evaluation.vision_task import read_vision_task
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.models.linear import choose_matmul, pack_weights
 from stages.result import Result, write_result
-from stages.sharing import asked_to_stop, gathered
 from stages.stop import StopFlag
 from stages.vision.feature_extractor import load_eyes
 

@@ -8,8 +8,7 @@ import torch
 
 from stages.data.prompts import PLAIN, PromptTemplate
 from stages.data.tokenizer import TextTokenizer
-from stages.device import autocast
-from stages.distributed import ALONE, Peers
+from stages.distributed import ALONE, Peers, autocast
 from stages.models.vlm import VLM
 
 

@@ -1,22 +1,49 @@
 """Text tasks through lm-eval's Python API, offline: no bundled task is scanned and no data set is looked up.
 
-A task that the sweep file calls trusted is the exception (`stages.evaluation.trusted_task`).
+A task that the sweep file calls trusted is the exception (`stages.evaluation.text`).
 """
 
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.config import Task
 from stages.errors import DataError
-from stages.evaluation.sample_log import write_samples
 from stages.evaluation.score import Score, mean
 from stages.evaluation.subject import Subject
 from stages.evaluation.text_task import LOSSES, TextTask
+from stages.files import replacing
 from stages.job_file import one_line
+
+# The log of an evaluation's text documents: samples/TASK.jsonl beside result.json, a JSON object a line.
+#
+# Kept on request (`log_samples` of the job's settings). Keys: `doc_id` (number of the document, from 0), `doc` (its
+# row), `target`, `arguments` (of each request: context and continuation, or context and generation settings), `resps`
+# (of each request: log-probability in nats and whether it is the greedy continuation; a text's log-probability; or
+# the answer), `filter`, and each metric by its name.
+
+LEFT_OUT = ("doc_hash", "prompt_hash", "target_hash", "filtered_resps", "metrics")
+
+
+def write_samples(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
+    """Writes lm-eval's samples of one task, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as unfinished:
+        lines = (json.dumps(record(sample), ensure_ascii=False, default=str) for sample in samples)
+        unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def record(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the log: what lm-eval keeps, less its hashes and what says the same twice."""
+    kept = {name: value for name, value in sample.items() if name not in LEFT_OUT}
+    kept["resps"] = [answers[0] for answers in sample["resps"]]  # one answer to each request: nothing is repeated
+    return kept
+
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
@@ -41,7 +68,7 @@ def offline() -> Iterator[None]:
 def score_text_task(task: TextTask, subject: Subject, samples: Path | None = None) -> Score:
     """Zero-shot score of one task; DataError if its rows do not fit its settings.
 
-    `samples`: file for the log of its documents (`stages.evaluation.sample_log`); None: none is kept.
+    `samples`: file for the log of its documents (`stages.evaluation.text`); None: none is kept.
     """
     with offline():
         loaded = load_task(task)
@@ -127,3 +154,44 @@ def score_of(result: dict[str, Any], metric: str, count: int, chance: float | No
         n=count,
         metrics=metrics,
     )
+
+
+# A text task that lm-eval reads itself, code included: its own task of that name, or any lm-eval YAML of the user's.
+#
+# Nothing here is checked before lm-eval has run the task's code, and the score depends on what that does, on lm-
+# eval's release and, for hub data, on the network: for task files whose origin one knows.
+
+
+def score_trusted_task(folder: Path, task: Task, subject: Subject, samples: Path | None = None) -> Score:
+    """Zero-shot score of the folder's NAME.yaml, else of lm-eval's own task NAME; DataError if it cannot be loaded.
+
+    Paths in the file are relative to the folder. The score is the task's first metric.
+    """
+    local = (folder / f"{task.name}.yaml").is_file()
+    # a task file's data paths are relative to the working directory, in lm-eval
+    with chdir(folder):
+        loaded = load_trusted(folder if local else None, task.name)
+        made = loaded["tasks"][task.name]
+        result = evaluated(loaded, task.name, subject, samples, limit=task.limit)
+    metric = next(iter(made.aggregation()))
+    return score_of(result, metric, int(result["sample_len"]), chance_by_guessing(made))
+
+
+def load_trusted(folder: Path | None, name: str) -> Any:
+    """lm-eval's own object of a task of the folder, or of its bundled ones, without few-shot examples."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    if name not in manager.all_subtasks:
+        raise DataError(f"text task {name!r}: neither a file {name}.yaml of the tasks nor a task of lm-eval's")
+    try:
+        loaded = manager.load([name])
+        loaded["tasks"][name].set_config(key="num_fewshot", value=0)
+    except ConnectionError as error:  # before OSError, of which it is one
+        raise DataError(
+            f"text task {name!r}: its data are not on this machine, and there is no way to the hub: {one_line(error)}; "
+            f"run it once where there is a network and the same HF_HOME, or bring a file {name}.yaml with its rows"
+        ) from error
+    except (ValueError, KeyError, TypeError, OSError, SyntaxError, ImportError) as error:
+        raise DataError(f"text task {name!r}: {type(error).__name__}: {one_line(error)}") from error
+    return loaded

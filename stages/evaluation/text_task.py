@@ -1,26 +1,122 @@
 """Reading a text task: an lm-eval task file NAME.yaml with its data beside it, and nothing in it that could run code.
 
 Of lm-eval's task language this takes what a plain benchmark needs: local JSON lines, templates that put fields together
-(`stages.evaluation.templates`), and the metrics and filters named below. Keys about training data and few-shot examples
+(`stages.evaluation.text_task`), and the metrics and filters named below. Keys about training data and few-shot examples
 are read and left out: tasks are zero-shot. Everything else is refused, because a task file is data and lm-eval would
 execute parts of it.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jinja2 import Environment, TemplateSyntaxError, nodes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stages.config import Name, Share, Task
 from stages.errors import DataError
-from stages.evaluation.row_preparation import PREPARATIONS
-from stages.evaluation.task_files import inside, read_text
-from stages.evaluation.templates import check_template
+from stages.evaluation.questions import inside, read_text
 from stages.job_file import one_line
+
+# What two benchmarks do to their published rows before a template sees them: code of ours, which a task file names.
+#
+# The rules are lm-eval's, so that its numbers come out; their regular expressions are beyond templates.
+
+Prepare = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def hellaswag(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of Rowan/hellaswag: `query`, `choices` and `gold`, without the marks in brackets that WikiHow left."""
+    context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+    return {
+        "query": without_marks(context),
+        "choices": [without_marks(ending) for ending in row["endings"]],
+        "gold": int(row["label"]),
+    }
+
+
+def without_marks(text: str) -> str:
+    """A title's mark ends a sentence; other marks go, and each pair of spaces becomes one."""
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+
+
+CHOICE = re.compile(r"[a-d] \) (?P<choice>.*?), |e \) (?P<last>.*?)$")
+"""One of the five in `a ) 38 , b ) 27 , c ) 30 , d ) 31 , e ) none of these`; all but the last end at a comma."""
+
+
+def mathqa(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of regisss/math_qa: `choices` from the one text `options`."""
+    found = CHOICE.finditer(row["options"])
+    return {**row, "choices": [(match["choice"] or match["last"] or "").rstrip(" ,") for match in found]}
+
+
+PREPARATIONS: dict[str, Prepare] = {"hellaswag": hellaswag, "mathqa": mathqa}
+"""By the name that `metadata.prepare` of a task file gives."""
+
+
+# Which Jinja templates a task file may hold: fields of a row, compared, cut, joined. lm-eval renders them
+# unsandboxed.
+#
+# Nothing that could reach Python's objects is allowed (names that begin with an underscore, calls but for METHODS),
+# and nothing that could take long or fill the memory (loops, products, powers, replacements).
+
+PLAIN = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Concat, nodes.Add),
+    *(nodes.List, nodes.Compare, nodes.Operand, nodes.CondExpr, nodes.And, nodes.Or, nodes.Not),
+)
+FILTERS = frozenset(("trim", "lower", "upper", "capitalize", "join", "length", "first", "last"))
+METHODS = frozenset(
+    ("index", "strip", "lstrip", "rstrip", "lower", "upper", "capitalize", "split", "startswith", "endswith")
+)
+"""Of texts and lists: each gives back no more than it was given."""
+
+
+def check_template(text: str) -> None:
+    """ValueError for a template that does more than put fields together."""
+    try:
+        tree = Environment().parse(text)  # noqa: S701  # parsed, never rendered
+    except TemplateSyntaxError as error:
+        raise ValueError(f"template {text[:60]!r}: {error.message}") from error
+    for node in (tree, *tree.find_all(nodes.Node)):
+        if not _is_plain(node):
+            raise ValueError(f"template {text[:60]!r}: {type(node).__name__} is not allowed: fields, +, ~, trim are")
+
+
+def _is_plain(node: nodes.Node) -> bool:
+    check = RULES.get(type(node))
+    return check(node) if check is not None else isinstance(node, PLAIN)
+
+
+def _is_known_call(node: Any) -> bool:
+    plain = isinstance(node.node, nodes.Getattr) and node.node.attr in METHODS
+    return plain and not (node.kwargs or node.dyn_args or node.dyn_kwargs)
+
+
+def _is_field(node: Any) -> bool:
+    name = isinstance(node.arg, nodes.Const) and not str(node.arg.value).startswith("_")
+    return name or _is_number(node.arg) or isinstance(node.arg, nodes.Slice)
+
+
+def _is_number(node: nodes.Node | None) -> bool:
+    node = node.node if isinstance(node, nodes.Neg) else node
+    return isinstance(node, nodes.Const) and isinstance(node.value, int)
+
+
+RULES: dict[type[nodes.Node], Callable[[Any], bool]] = {
+    nodes.Filter: lambda node: node.name in FILTERS,
+    nodes.Getattr: lambda node: not node.attr.startswith("_"),
+    nodes.Getitem: _is_field,
+    nodes.Slice: lambda node: all(part is None or _is_number(part) for part in (node.start, node.stop, node.step)),
+    nodes.Neg: _is_number,
+    nodes.Call: _is_known_call,
+}
+"""What is allowed of the nodes that are not PLAIN."""
+
 
 Metric = Literal[
     "acc", "acc_norm", "acc_bytes", "exact_match", "bits_per_byte", "byte_perplexity", "word_perplexity", "perplexity"

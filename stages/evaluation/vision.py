@@ -1,23 +1,141 @@
 """Questions about images: greedy answers in batches, kept as they come, and then scored."""
 
-from collections.abc import Iterator, Sequence
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stages.data.images import PictureReader
 from stages.data.sample import BadSampleError
-from stages.distributed import World
+from stages.distributed import World, asked_to_stop, gathered
 from stages.errors import ConfigError, DataError
-from stages.evaluation.answer_log import AnswerLog
+from stages.evaluation.metrics import RULES
 from stages.evaluation.questions import Question, VisionTask
-from stages.evaluation.score import Score
+from stages.evaluation.score import Score, standard_error
 from stages.evaluation.subject import Subject
-from stages.evaluation.vision_score import score_answers
+from stages.files import check_fence, storage_errors
 from stages.models.generation import greedy
-from stages.sharing import asked_to_stop, gathered
 from stages.stop import StopFlag
 from stages.vision.feature_extractor import Eyes
+
+# Answers on disk as they come, so that a long evaluation that was stopped or killed goes on where it was.
+#
+# `answers-NAME.RANK.jsonl`: a line that says what was asked, then {"id": ..., "answer": ...} a line. What a kill tore
+# is dropped. All ranks' files are read, so that an evaluation may go on with another number of processes. Ranks that
+# work together tell each other what is in them (`stages.distributed`): on a network disk another node's file may show
+# late.
+
+FORMAT = 1
+
+
+class AnswerLog:
+    """The answers to one task's questions so far."""
+
+    def __init__(self, folder: Path, task: VisionTask, rank: int = 0) -> None:
+        """Reads what is there; a file about other questions counts for nothing. `rank`: whose file to write."""
+        self._pattern = f"answers-{task.name}.*.jsonl"
+        self._path = folder / f"answers-{task.name}.{rank}.jsonl"
+        self._head = json.dumps({"format": FORMAT, "task": task.name, "asked": asked(task)})
+        self._size = 0
+        """Bytes of whole lines in this rank's own file."""
+        self.answers: dict[str, str] = {}
+        for path in sorted(self._path.parent.glob(self._pattern)):
+            found, size = whole_answers(path.read_bytes(), self._head)
+            self.answers |= found
+            self._size = size if path == self._path else self._size
+
+    def add(self, answers: Mapping[str, str]) -> None:
+        """Appends answers by question id; on disk when this returns. StorageError, FencedError."""
+        lines = [] if self._size else [self._head]
+        lines += [json.dumps({"id": name, "answer": answer}) for name, answer in answers.items()]
+        content = "".join(f"{line}\n" for line in lines).encode()
+        check_fence()
+        with storage_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.truncate(self._size)  # what a kill tore, or what was about other questions
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        self._size += len(content)
+        self.answers |= answers
+
+
+def asked(task: VisionTask) -> str:
+    """A digest of all that an answer depends on and that the task's files hold."""
+    digest = sha256()
+    for question in task.questions:
+        digest.update(json.dumps([question.id, question.image, task.prompt_of(question)]).encode())
+    return digest.hexdigest()
+
+
+def whole_answers(content: bytes, head: str) -> tuple[dict[str, str], int]:
+    """A file's answers up to the first line that is torn, and how many bytes they are; none under another head."""
+    answers: dict[str, str] = {}
+    if not content.startswith(f"{head}\n".encode()):
+        return answers, 0
+    size = len(head.encode()) + 1
+    for line in content[size:].splitlines(keepends=True):
+        found = answer_of(line)
+        if found is None:
+            break
+        answers[found[0]] = found[1]
+        size += len(line)
+    return answers, size
+
+
+def answer_of(line: bytes) -> tuple[str, str] | None:
+    """Question id and answer of a whole line."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry: Any = json.loads(line)
+        return str(entry["id"]), str(entry["answer"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+# From the answers to a vision task's questions to its score.
+
+
+def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
+    """The task's score of answers given in the order of its questions: over all, per kind, and what it adds."""
+    rule = RULES[task.metric]
+    values = [rule(given, question.answers) for given, question in zip(answers, task.questions, strict=True)]
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for question, value in zip(task.questions, values, strict=True):
+        by_kind[question.kind].append(value)
+    accuracy = mean([mean(kind) for kind in by_kind.values()]) if task.mean_of_kinds else mean(values)
+    metrics = {"accuracy": accuracy}
+    metrics |= {f"accuracy/{kind}": mean(by_kind[kind]) for kind in sorted(by_kind) if kind}
+    metrics |= {f"chance/{kind}": level for kind, level in sorted(task.chance_by_kind.items())}
+    return Score(
+        kind="vision",
+        score=accuracy,
+        stderr=kinds_error(by_kind) if task.mean_of_kinds else standard_error(values),
+        chance=task.chance,
+        n=len(values),
+        metrics=metrics | task.more(task.questions, answers),
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Added up one after the other, as the official scorers do: a better sum would differ from theirs at the end."""
+    return sum(values) / len(values)
+
+
+def kinds_error(by_kind: Mapping[str, Sequence[float]]) -> float | None:
+    """Standard error of the mean of the kinds' means, which are taken to be independent."""
+    errors = [standard_error(values) for values in by_kind.values()]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(errors) if len(known) == len(errors) else None
+
 
 QUESTIONS_AT_ONCE = 256
 """Bounds the memory that images' features take."""

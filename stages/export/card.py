@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from stages.config import LanguageModel, Vision
-from stages.export.architecture import architecture_name
 from stages.export.request import Facts
 from stages.export.tokenizer_files import Words
+from stages.export.weights import architecture_name
 from stages.vision.specs import encoder_spec
 
 FRONT = """---

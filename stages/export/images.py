@@ -17,14 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.config import LanguageModel, Vision
-from stages.encoder_spec import EncoderSpec
 from stages.errors import DamagedInputError, DataError
 from stages.export.weights import centred, save_tensors
 from stages.files import write_json
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, build_projector
 from stages.vision.encoders import build_encoder_module, load_encoder_module, transformer_parts
 from stages.vision.feature_store import DTYPES
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import EncoderSpec, encoder_spec
 from stages.vision.transforms import ImageTransform
 
 FOLDER, CONFIG, PREPROCESSOR = "vision", "config.json", "preprocessor_config.json"

@@ -1,6 +1,7 @@
 """Writes the language model's weights: safetensors, in several files with an index where one would be too large."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,8 +12,149 @@ from torch import Tensor
 
 from stages.config import LanguageModel
 from stages.errors import DamagedInputError
-from stages.export.architecture import Exported, exported_tensors
 from stages.files import flush_to_disk, write_json
+from stages.models.openlm import NORM_EPS, ROTARY_BASE
+
+# Which of transformers' own architectures computes what OpenLM computes, and what becomes of each weight.
+#
+# Without qk-norm OpenLM is `stablelm`, weight for weight: LayerNorm (its bias zero), rotary positions on the whole
+# head, SwiGLU, untied output.
+#
+# With qk-norm it is `olmoe` with a single expert, whose router gives it all: pre-norm, and query and key normed over
+# the full width before the heads are split. Its norms are RMSNorms; LayerNorm(x) = RMSNorm(x - mean(x)), and all that
+# a LayerNorm of OpenLM reads is linear in some weights, from which the mean can be taken beforehand: rows of the
+# embedding, columns of the layers that write to the residual stream or make query and key (as SliceGPT does it, arXiv
+# 2401.15024). This is exact but for rounding.
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One tensor of the export."""
+
+    name: str
+    shape: tuple[int, ...]
+    source: str = ""
+    """Its name in our checkpoint; empty for zeros."""
+    first_row: int = 0
+    """Where it begins in the source, which holds several side by side."""
+    centred: int | None = None
+    """Dimension along which the mean is taken away."""
+
+
+def architecture_name(model: LanguageModel) -> str:
+    """transformers' `model_type`."""
+    return "olmoe" if model.qk_norm else "stablelm"
+
+
+def transformers_config(model: LanguageModel, *, context: int, end_of_text: int | None, dtype: str) -> dict[str, Any]:
+    """config.json. `context`: positions that the model was trained on; `end_of_text`: that token's id."""
+    common = {
+        "model_type": architecture_name(model),
+        "vocab_size": model.vocabulary,
+        "hidden_size": model.d_model,
+        "intermediate_size": model.feed_forward_width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": context,
+        "rope_theta": float(ROTARY_BASE),
+        "rope_parameters": rope_parameters(model),
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": end_of_text,
+        "pad_token_id": end_of_text,
+        "dtype": dtype,
+    }
+    native: dict[str, Any]
+    if not model.qk_norm:
+        native = {
+            "layer_norm_eps": NORM_EPS,
+            "partial_rotary_factor": 1.0,
+            "use_qkv_bias": False,
+            "qk_layernorm": False,
+        }
+        return {"architectures": ["StableLmForCausalLM"], **common, **native, "use_parallel_residual": False}
+    experts = {"num_experts": 1, "num_experts_per_tok": 1, "norm_topk_prob": False, "output_router_logits": False}
+    native = {"rms_norm_eps": NORM_EPS, "attention_bias": False, "clip_qkv": None, **experts}
+    return {"architectures": ["OlmoeForCausalLM"], **common, **native}
+
+
+def rope_parameters(model: LanguageModel) -> dict[str, Any]:
+    """The rotary frequencies. open_lm's bfloat16 ones are the usual ones, each by a factor of its own (`longrope`)."""
+    plain = {"rope_theta": float(ROTARY_BASE), "partial_rotary_factor": 1.0}
+    if model.rotary_table == "float32":
+        return {"rope_type": "default", **plain}
+    factors = rounding_factors(model.d_model // model.heads)
+    return {
+        "rope_type": "longrope",
+        **plain,
+        "short_factor": factors,
+        "long_factor": factors,
+        "attention_factor": 1.0,
+        "factor": 1.0,
+    }
+
+
+def rounding_factors(head_width: int) -> list[float]:
+    """Each frequency of a head by what it is after rounding to bfloat16."""
+    frequencies = 1.0 / (ROTARY_BASE ** (torch.arange(0, head_width, 2).float() / head_width))
+    factors: list[float] = (frequencies.double() / frequencies.bfloat16().double()).tolist()
+    return factors
+
+
+def exported_tensors(model: LanguageModel) -> Iterator[Exported]:
+    """All tensors of the export, in the order in which they are written."""
+    width, vocabulary = model.d_model, model.vocabulary
+    stream = 0 if model.qk_norm else None
+    yield Exported(
+        "model.embed_tokens.weight",
+        (vocabulary, width),
+        "tok_embeddings.weight",
+        centred=1 if model.qk_norm else None,
+    )
+    for layer in range(model.layers):
+        ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
+        yield from norm(model, theirs + "input_layernorm", ours + "attention_norm.weight")
+        for place, part in enumerate(("q_proj", "k_proj", "v_proj")):
+            yield Exported(
+                f"{theirs}self_attn.{part}.weight",
+                (width, width),
+                ours + "attention.in_proj.weight",
+                first_row=place * width,
+                centred=None if part == "v_proj" else stream,
+            )
+        if model.qk_norm:
+            for part in ("q_norm", "k_norm"):
+                yield Exported(f"{theirs}self_attn.{part}.weight", (width,), f"{ours}attention.{part}.weight")
+        yield Exported(
+            theirs + "self_attn.o_proj.weight", (width, width), ours + "attention.out_proj.weight", centred=stream
+        )
+        yield from norm(model, theirs + "post_attention_layernorm", ours + "ffn_norm.weight")
+        yield from feed_forward(model, theirs + "mlp.", ours + "feed_forward.")
+    yield from norm(model, "model.norm", "norm.weight")
+    yield Exported("lm_head.weight", (vocabulary, width), "output.weight")
+
+
+def norm(model: LanguageModel, theirs: str, ours: str) -> Iterator[Exported]:
+    """A gain; of a LayerNorm also its bias, which is zero."""
+    yield Exported(theirs + ".weight", (model.d_model,), ours)
+    if not model.qk_norm:
+        yield Exported(theirs + ".bias", (model.d_model,))
+
+
+def feed_forward(model: LanguageModel, theirs: str, ours: str) -> Iterator[Exported]:
+    """SwiGLU, the only expert where the architecture wants one; its router's weights do not matter."""
+    width, hidden = model.d_model, model.feed_forward_width
+    if model.qk_norm:
+        yield Exported(theirs + "gate.weight", (1, width))
+        theirs += "experts.0."
+    yield Exported(theirs + "gate_proj.weight", (hidden, width), ours + "w12.weight")
+    yield Exported(theirs + "up_proj.weight", (hidden, width), ours + "w12.weight", first_row=hidden)
+    yield Exported(
+        theirs + "down_proj.weight", (width, hidden), ours + "w3.weight", centred=0 if model.qk_norm else None
+    )
+
 
 SHARD_BYTES = 5_000_000_000
 """Largest file of weights, unless a single tensor is larger; no more than that is in memory at once."""

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
-
-from stages.cpu_attention import fits, one_position_attention, whole_attention
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -16,6 +15,71 @@ if TYPE_CHECKING:
     Mask = Tensor | BlockMask
 else:
     Mask = Tensor  # flex attention takes a second to import, and few runs use it
+
+# Attention on a CPU by whole matrices, where torch's fused kernel for a CPU, which multiplies small blocks, is slow.
+#
+# In bfloat16, for training on short sequences, it has a fifth of the speed that products reach there. For one
+# position behind a cache, in float32, it takes a fifth to a half longer.
+
+LONGEST = 512
+"""Positions up to which this is used: the probabilities are kept for the backward pass, and nothing is skipped."""
+
+
+class WholeAttention(torch.autograd.Function):
+    """softmax(queries x keys^T / sqrt(head width) + bias) x values, of (B, heads, T, head width) in bfloat16.
+
+    `bias` is float32, (T, T) or (B * heads, T, T). As in the fused kernel the scores and their softmax are float32 and
+    the probabilities that weigh the values are bfloat16; so are the gradients of the probabilities.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (x.flatten(0, 1) for x in (queries, keys, values))
+        ctx.scale = queries.shape[-1] ** -0.5
+        scores = torch.baddbmm(bias, q.float(), k.float().mT, alpha=ctx.scale)
+        probabilities = scores.softmax(dim=-1).bfloat16()
+        ctx.save_for_backward(q, k, v, probabilities)
+        return torch.bmm(probabilities, v).view_as(queries)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, probabilities = ctx.saved_tensors
+        flat = gradient.flatten(0, 1)
+        of_values = torch.bmm(probabilities.mT, flat)
+        of_probabilities = torch.bmm(flat, v.mT).float()
+        of_scores = torch._softmax_backward_data(of_probabilities, probabilities.float(), -1, torch.float32)
+        of_scores = of_scores.mul_(ctx.scale).bfloat16()
+        of_queries, of_keys = torch.bmm(of_scores, k), torch.bmm(of_scores.mT, q)
+        return of_queries.view_as(gradient), of_keys.view_as(gradient), of_values.view_as(gradient), None
+
+
+def whole_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of (B, heads, T, head width) in bfloat16, causal or by booleans (B or 1, 1, T, T)."""
+    batch, heads, length, _ = queries.shape
+    visible = torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask
+    bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
+    if mask is not None:
+        bias = bias.expand(batch, heads, length, length).flatten(0, 1)
+    attended: Tensor = WholeAttention.apply(queries, keys, values, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return attended
+
+
+def fits(queries: Tensor, keys: Tensor) -> bool:
+    """Whether this is the faster way: in training, each position with its own key."""
+    length = queries.shape[2]
+    return torch.is_grad_enabled() and queries.requires_grad and 1 < length <= LONGEST and length == keys.shape[2]
+
+
+def one_position_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of one new position (B, heads, 1, head width) over (B, heads, S, head width), without gradients.
+
+    `mask`: booleans (B or 1, 1, 1, S), true where it may look; None: everywhere.
+    """
+    scores = torch.matmul(keys, (queries * queries.shape[-1] ** -0.5).mT).mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return torch.matmul(scores.softmax(dim=-1), values)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> Tensor:
@@ -70,3 +134,68 @@ def attention_mask(documents: Tensor, kind: Literal["sdpa", "flex"]) -> Mask:
 
     batch, length = documents.shape
     return create_block_mask(visible, batch, None, length, length, device=documents.device.type)
+
+
+# Keys and values of the positions that a model has seen, so that the next one costs one position.
+
+
+class KeyValueCache:
+    """A pair of (B, heads, capacity, head width) for each layer, filled from the left.
+
+    `capacity`: positions to make room for at once; a cache that is outgrown doubles.
+    """
+
+    def __init__(self, capacity: int = 0) -> None:
+        self.capacity = capacity
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self._filled: list[int] = []
+
+    @property
+    def length(self) -> int:
+        """Positions that every layer holds."""
+        return self._filled[-1] if self._filled else 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends a layer's new positions (B, heads, T, head width) and returns all of them, as views."""
+        if layer == len(self._keys):
+            self._keys.append(roomy(keys[:, :, :0], max(self.capacity, keys.shape[2])))
+            self._values.append(roomy(values[:, :, :0], max(self.capacity, values.shape[2])))
+            self._filled.append(0)
+        start = self._filled[layer]
+        end = start + keys.shape[2]
+        if end > (capacity := self._keys[layer].shape[2]):
+            capacity = max(end, 2 * capacity)
+            self._keys[layer] = roomy(self._keys[layer][:, :, :start], capacity)
+            self._values[layer] = roomy(self._values[layer][:, :, :start], capacity)
+        self._keys[layer][:, :, start:end] = keys
+        self._values[layer][:, :, start:end] = values
+        self._filled[layer] = end
+        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some rows of the batch only; `rows`: their numbers (N,), on the cache's device."""
+        for layer, end in enumerate(self._filled):
+            capacity = self._keys[layer].shape[2]
+            self._keys[layer] = roomy(self._keys[layer][:, :, :end], capacity, rows)
+            self._values[layer] = roomy(self._values[layer][:, :, :end], capacity, rows)
+
+
+def roomy(held: Tensor, capacity: int, rows: Tensor | None = None) -> Tensor:
+    """A tensor (B, heads, capacity, head width) that begins with what `held` (B, heads, T, head width) holds."""
+    held = held if rows is None else held.index_select(0, rows)
+    batch, heads, length, width = held.shape
+    room = held.new_empty(batch, heads, capacity, width)
+    room[:, :, :length] = held
+    return room
+
+
+def padding_mask(visible: Tensor) -> Tensor:
+    """Booleans (B, 1, T, T) for rows of which `visible` (B, T) says what is not padding: causal, no padding looked at.
+
+    A padding position sees itself alone: a row with nothing to see would be NaN.
+    """
+    length = visible.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=visible.device)
+    return ((causal & visible[:, None, :]) | itself)[:, None]

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.distributed import ALONE, Peers
-from stages.key_values import KeyValueCache, padding_mask
+from stages.distributed import ALONE, Peers, shared
+from stages.models.attention import KeyValueCache, padding_mask
 from stages.models.vlm import VLM
-from stages.sharing import shared
 
 Ended = Callable[[Sequence[int]], bool]
 """Whether an answer, given all of its tokens so far, is complete."""

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stages.distributed import ALONE, Peers
+from stages.distributed import ALONE, Peers, shared
 from stages.models.vlm import VLM
-from stages.sharing import shared
 
 Request = tuple[Sequence[int], Sequence[int]]
 """Context and continuation, as token ids."""

@@ -11,11 +11,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel
-from stages.key_values import KeyValueCache
-from stages.models.attention import Mask, attend
+from stages.models.attention import KeyValueCache, Mask, attend
 from stages.models.linear import Linear
 from stages.models.loss import ChunkLoss, chunk_loss, output_loss, token_loss
-from stages.rotary import rotary_table, rotate
+
+# Rotary positions (RoFormer, arXiv 2104.09864), in the form of GPT-NeoX: a head's two halves are rotated.
+
+ROTARY_BASE = 10_000
+
+
+@torch.inference_mode(mode=False)
+def rotary_table(
+    length: int, head_width: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (length, head width): base 10,000, halves split as in GPT-NeoX.
+
+    `dtype` is that of frequencies and table; the angles are float32. bfloat16 is what open_lm computes with under
+    autocast: there a frequency has 8 binary digits, so that far positions turn by quite another angle. Made outside
+    inference mode, as training may reuse it.
+    """
+    frequencies = 1.0 / (ROTARY_BASE ** (torch.arange(0, head_width, 2, device=device).float() / head_width))
+    positions = torch.arange(length, device=device, dtype=torch.float32)
+    angles = positions[:, None] * frequencies.to(dtype).float()
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns (B, T, heads, head width) by its positions' angles, (T, 1, head width) or (B, T, 1, head width)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
 
 NORM_EPS = 1e-5
 
@@ -166,7 +192,8 @@ class OpenLM(nn.Module):
     def loss(
         self, hidden: Tensor, targets: Tensor, *, count: int, z_loss: float, chunk_tokens: int
     ) -> tuple[Tensor, Tensor]:
-        """The loss of hidden states (N, D) and the cross entropy of each (N,), as `stages.models.loss.token_loss` has it.
+        """The loss of hidden states (N, D) and the cross entropy of each (N,), as `stages.models.loss.token_loss` has
+        it.
 
         `chunk_tokens`: positions whose logits are in memory at once; 0: all.
         """

@@ -35,8 +35,8 @@ def build_projector(kind: str, feature_width: int, d_model: int) -> nn.Sequentia
 class VLM(nn.Module):
     """An OpenLM and, where it sees images, a projector.
 
-    A frozen encoder stays outside (`stages.vision.encoders`). One that is trained is given as `encoder` ((N, 3, S, S) uint8 to
-    features (N, I, F)) and is a part of the model.
+    A frozen encoder stays outside (`stages.vision.encoders`). One that is trained is given as `encoder` ((N, 3, S, S)
+    uint8 to features (N, I, F)) and is a part of the model.
     """
 
     attention: Literal["sdpa", "flex"] = "sdpa"

@@ -68,9 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def text(options: argparse.Namespace) -> int:
     """Makes a set of token shards."""
+    from stages.prepare.inputs import tokenizer_file, vocabulary_of
     from stages.prepare.recipe import Recipe, file_digest
     from stages.prepare.tokenize import prepare_text
-    from stages.prepare.tokenizer_file import tokenizer_file, vocabulary_of
 
     started = time.monotonic()
     file = tokenizer_file(options.tokenizer)
@@ -97,7 +97,7 @@ def check(options: argparse.Namespace) -> int:
     import json
 
     from stages.prepare.check import check_data_sets
-    from stages.prepare.check_request import read_requests
+    from stages.prepare.findings import read_requests
 
     requests = read_requests(sys.stdin.read())
     reports = check_data_sets(

@@ -5,17 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.data.manifest import MANIFEST, read_manifest
+from stages.data.shards import MANIFEST, read_manifest
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
-from stages.prepare.check_conversations import ConversationPart, check_part, conversation_parts
-from stages.prepare.check_request import CheckRequest, Shard, guessed_kind
-from stages.prepare.check_samples import check_shard
-from stages.prepare.findings import Action, Findings, as_json
-from stages.prepare.pool import results
-from stages.prepare.progress import watching
-from stages.prepare.tar_files import write_manifest
-from stages.prepare.tokenizer_file import LARGEST_ID, tokenizer_file
+from stages.prepare.check_samples import ConversationPart, check_part, check_shard, conversation_parts
+from stages.prepare.findings import Action, CheckRequest, Findings, Shard, as_json, guessed_kind
+from stages.prepare.inputs import LARGEST_ID, tokenizer_file
+from stages.prepare.pool import results, watching
+from stages.prepare.shards import write_manifest
 
 Part = Shard | ConversationPart
 

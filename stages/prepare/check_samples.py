@@ -1,18 +1,88 @@
 """Checks one tar of token sequences or of captioned images, with the functions by which the stages read it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, cast
 
 from stages.data.captions import captions, image_reader
+from stages.data.conversations import (
+    Conversation,
+    ConversationReader,
+    ImageFiles,
+    check_record,
+    conversation_file,
+    read_records,
+)
 from stages.data.sample import BadSampleError
 from stages.data.shards import OpenShard, TarSample
 from stages.data.text import check_ids, check_length, token_ids
-from stages.errors import DataError
-from stages.prepare.check_request import Shard
-from stages.prepare.encoding import load_tokenizer
-from stages.prepare.findings import Action, Findings
-from stages.prepare.image_probe import BrokenImageError, ImageProbe
-from stages.prepare.member_names import odd_members
-from stages.prepare.tokenizer_file import LARGEST_ID
+from stages.errors import ConfigError, DataError
+from stages.prepare.findings import Action, CheckRequest, Findings, Shard
+from stages.prepare.inputs import LARGEST_ID
+from stages.prepare.pieces import load_tokenizer
+from stages.prepare.shards import odd_members
+from stages.vision.image_input import Picture
+from stages.vision.specs import UnknownEncoderError, encoder_spec
+
+# Looks whether images can be used, without keeping anything of them.
+
+SAMPLED = 16
+"""With `--decode sample`: one image in this many is decoded, the first of each shard among them."""
+DEFAULT_ENCODER = "siglip-so400m-14-384"
+"""Whose image size is taken where the check is told of no encoder."""
+
+
+@dataclass(slots=True)
+class ImageProbe:
+    """In the place of a stage's picture reader: the same transform, and a picture without content."""
+
+    request: CheckRequest
+    decode: str
+    findings: Findings
+    _transform: Callable[[bytes], object] | None = field(default=None, init=False)
+    image_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """ConfigError if there is no such encoder."""
+        try:
+            self.image_tokens = encoder_spec(self.request.encoder or DEFAULT_ENCODER).image_tokens
+        except UnknownEncoderError as error:
+            raise ConfigError(str(error)) from error
+
+    def read(self, where: str, content: Callable[[], bytes]) -> Picture:
+        """MissingImageError, or, where the image is decoded, BrokenImageError."""
+        try:
+            data = content()
+        except BadSampleError as error:
+            raise MissingImageError(str(error)) from error
+        number = self.findings.images
+        self.findings.images += 1
+        if self.decode == "all" or (self.decode == "sample" and number % SAMPLED == 0):
+            self.findings.decoded += 1
+            self._check(where, data)
+        return Picture("")
+
+    def _check(self, where: str, data: bytes) -> None:
+        from stages.vision.transforms import BadImageError, ImageTransform, TransformKind
+
+        if self._transform is None:
+            spec = encoder_spec(self.request.encoder or DEFAULT_ENCODER)
+            self._transform = ImageTransform.of(spec, cast("TransformKind", self.request.transform))
+        try:
+            self._transform(data)
+        except BadImageError as error:
+            raise BrokenImageError(f"{where}: {error}") from error
+
+
+class MissingImageError(BadSampleError):
+    """An image that cannot be read."""
+
+
+class BrokenImageError(BadSampleError):
+    """An image that cannot be decoded, or is too large."""
+
 
 ANY_ID = (1 << 63) - 1
 """A vocabulary to which every id belongs."""
@@ -126,3 +196,80 @@ def caption_problem(sample: TarSample, fields: list[str]) -> str:
         return "empty caption" if "txt" in sample.extensions else "missing txt"
     has_json = any(name == "json" or name.endswith(".json") for name in sample.extensions)
     return "empty or missing caption" if has_json else "missing json"
+
+
+# Checks a part of a set of conversations, with the functions by which the stages read it.
+
+PART_RECORDS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPart:
+    """Records start..stop of a set of conversations."""
+
+    request: CheckRequest
+    start: int
+    stop: int
+    decode: str
+
+
+@lru_cache(maxsize=1)
+def records_of(path: str) -> list[Any]:
+    """The list of a conversation file, read once a process."""
+    return read_records(Path(path))
+
+
+def conversation_parts(request: CheckRequest, decode: str) -> list[ConversationPart]:
+    """The parts that cover all records; DataError if the file cannot be read or is empty."""
+    file = conversation_file(Path(request.path))
+    count = len(records_of(str(file)))
+    if not count:
+        raise DataError(f"{file}: no usable conversation")
+    return [
+        ConversationPart(request, start, min(start + PART_RECORDS, count), decode)
+        for start in range(0, count, PART_RECORDS)
+    ]
+
+
+def check_part(part: ConversationPart) -> Findings:
+    """What a stage would make of the records. The file counts as one shard, with its first part."""
+    file = conversation_file(Path(part.request.path))
+    findings = Findings(shards=0 if part.start else 1)
+    check = image_check(part, findings, file)
+    for number, record in enumerate(records_of(str(file))[part.start : part.stop], start=part.start):
+        findings.samples += 1
+        try:
+            conversation = check_record(f"{file.name}: record {number}", record)
+        except BadSampleError as error:
+            findings.note("no conversation", Action.SKIP, str(error))
+            continue
+        try:
+            check(conversation)
+        except BrokenImageError as error:
+            findings.note("broken or oversized image", Action.SKIP, str(error))
+        except MissingImageError as error:
+            findings.note("missing image", Action.SKIP, str(error))
+        except BadSampleError as error:
+            findings.note("no answer within the context", Action.SKIP, str(error))
+    return findings
+
+
+def image_check(part: ConversationPart, findings: Findings, file: Path) -> Callable[[Conversation], None]:
+    """The check of a well-formed record: its image, and with a tokenizer whether an answer fits the context."""
+    request, probe = part.request, ImageProbe(part.request, part.decode, findings)
+    if not (request.tokenizer and request.context):
+        images = ImageFiles(file.parent)
+
+        def check_image(conversation: Conversation) -> None:
+            if conversation.image:
+                probe.read(conversation.where, partial(images.read, conversation.where, conversation.image))
+
+        return check_image
+    tokenizer = load_tokenizer(request.tokenizer, request.vocabulary or LARGEST_ID, "")
+    reader = ConversationReader(file.parent, tokenizer=tokenizer, images=probe, max_length=request.context)
+
+    def check_document(conversation: Conversation) -> None:
+        document = reader.document(conversation)
+        findings.tokens += len(document.tokens) if document is not None else 0
+
+    return check_document

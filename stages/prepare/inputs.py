@@ -5,11 +5,65 @@ the inputs and the settings, so any number of workers gives the same bytes, and 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from stages.errors import DataError
+from tokenizers import Tokenizer
+
+from stages.data.tokenizer import TextTokenizer
+from stages.errors import ConfigError, DataError
+
+# Texts of parquet files, a row group at a time. pyarrow comes with the extra `report`.
+
+ROWS = 256
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """A pyarrow ParquetFile; DataError for a file that is none, ConfigError where pyarrow is missing."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError(f"{path}: parquet needs pyarrow; install the project with its extra `report`") from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield file
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:300]}") from error
+
+
+def row_group_sizes(path: str) -> list[int]:
+    """Bytes of each row group, as the file's footer gives them."""
+    with _opened(path) as file:
+        return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
+
+
+def rows(path: str, group: int, column: str) -> Iterator[tuple[int, object]]:
+    """(row of the file, from 1; value) of one row group's column; bytes where a string is no UTF-8."""
+    with _opened(path) as file:
+        names = file.schema_arrow.names
+        if column not in names:
+            raise DataError(f"{path}: no column {column!r}; it has {', '.join(names)[:200]}; name one with --field")
+        number = sum(file.metadata.row_group(before).num_rows for before in range(group))
+        for batch in file.iter_batches(ROWS, row_groups=[group], columns=[column], use_threads=False):
+            for value in _values(batch.column(0)):
+                number += 1
+                yield number, value
+
+
+def _values(values: Any) -> list[object]:
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pyarrow.types.is_string(values.type) or pyarrow.types.is_large_string(values.type):
+        binary = pyarrow.binary() if pyarrow.types.is_string(values.type) else pyarrow.large_binary()
+        values = values.cast(binary)  # pyarrow does not look whether a file's strings are UTF-8; `checked_text` does
+    return list(values.to_pylist())
+
 
 Kind = Literal["jsonl", "txt", "parquet"]
 TextRule = Literal["file", "blank-line", "line"]
@@ -112,8 +166,6 @@ def divide(inputs: Iterable[Input], rule: TextRule, piece_bytes: int = PIECE_BYT
 
 def _spans(given: Input, rule: TextRule, piece_bytes: int) -> Iterator[Span]:
     if given.kind == "parquet":
-        from stages.prepare.parquet import row_group_sizes
-
         for number, size in enumerate(row_group_sizes(given.path)):
             yield Span(given, number, number + 1, size)
     elif given.compression or (given.kind == "txt" and rule == "file"):
@@ -122,3 +174,27 @@ def _spans(given: Input, rule: TextRule, piece_bytes: int) -> Iterator[Span]:
         for start in range(0, given.size, piece_bytes):
             stop = min(start + piece_bytes, given.size)
             yield Span(given, start, stop, stop - start)
+
+
+# A `tokenizers` file by itself: where it lies and how many ids it needs.
+
+LARGEST_ID = (1 << 32) - 1
+"""Token files hold 32 bits an id."""
+
+
+def tokenizer_file(path: Path) -> Path:
+    """The tokenizer.json that a path or its folder means; DataError if there is none."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such tokenizer file")
+    return file.resolve()
+
+
+def vocabulary_of(file: Path, given: int, end_of_text: str) -> int:
+    """The vocabulary given, or the smallest that holds all ids of the tokenizer.
+
+    DataError if the file is no tokenizer, has no end-of-text token, or knows ids beyond the vocabulary given.
+    """
+    TextTokenizer(file, given or LARGEST_ID, end_of_text)
+    ids = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True).values()
+    return given or max(ids) + 1

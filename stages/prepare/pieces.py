@@ -2,19 +2,86 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import re
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.files import replacing, write_json
-from stages.prepare.bad_lines import BadLines
-from stages.prepare.documents import DocumentReader
-from stages.prepare.encoding import encode_documents, load_tokenizer
+from stages.prepare.documents import BadLines, DocumentReader
 from stages.prepare.inputs import Piece
 from stages.prepare.recipe import Recipe, WorkFolder
+
+# Text to token ids, many documents at once and none so long that its encoding fills the memory.
+
+PART_CHARACTERS = 1 << 18
+"""A longer document is encoded in parts, as `tokenizers` needs some hundred bytes a token while it works."""
+BATCH_CHARACTERS = 1 << 18
+BATCH_DOCUMENTS = 256
+
+NEWLINE_BEFORE_TEXT = re.compile(r"\n(?=\S)")
+SPACE_BEFORE_TEXT = re.compile(r"\s(?=\S)")
+
+
+@lru_cache(maxsize=1)
+def load_tokenizer(path: str, vocabulary: int, end_of_text: str) -> TextTokenizer:
+    """The tokenizer of a process, read once; it works on one core, as there is a process for each."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return TextTokenizer(Path(path), vocabulary, end_of_text)
+
+
+def encode_documents(tokenizer: TextTokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Token ids of the documents one after the other, each with the end-of-text token behind its last part."""
+    for batch in _batches(texts):
+        parts, is_last = zip(*batch, strict=True)
+        for ids, ends in zip(tokenizer.encode_batch(parts), is_last, strict=True):
+            yield [*ids, tokenizer.end_of_text] if ends else ids
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
+    """Parts of documents, each with whether it is its document's last."""
+    batch: list[tuple[str, bool]] = []
+    size = 0
+    for text in texts:
+        for part, is_last in parts_of(text):
+            batch.append((part, is_last))
+            size += len(part)
+            if size >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def parts_of(text: str, longest: int = PART_CHARACTERS) -> Iterator[tuple[str, bool]]:
+    """A document in parts of at most `longest` characters, each with whether it is the last.
+
+    A part ends after the last line break before a word, where the usual pre-tokenizers split in any case; without one
+    in its second half before the last space, which the next part then begins with; without that, anywhere.
+    """
+    start = 0
+    while len(text) - start > longest:
+        stop = _cut(text, start + longest // 2, start + longest)
+        yield text[start:stop], False
+        start = stop
+    yield text[start:], True
+
+
+def _cut(text: str, first: int, last: int) -> int:
+    for pattern, behind in ((NEWLINE_BEFORE_TEXT, 1), (SPACE_BEFORE_TEXT, 0)):
+        places = [found.start() + behind for found in pattern.finditer(text, first, last)]
+        if places:
+            return places[-1]
+    return last
 
 
 @dataclass(slots=True)
@@ -97,3 +164,69 @@ def read_piece_record(folder: WorkFolder, number: int, recipe: Recipe) -> PieceR
     except (OSError, ValueError, TypeError):
         return None
     return record if size == record.tokens * np.dtype(recipe.token_type).itemsize else None
+
+
+# Between the passes: the files of token ids as one numbered row of sequences.
+#
+# Each piece's tokens are cut into sequences from its beginning. What is left at the ends of the pieces is joined, in
+# the pieces' order, and cut again: of the whole input less than one sequence is dropped.
+
+OPEN_FILES = 256
+
+Tokens = np.ndarray[tuple[int], np.dtype[np.unsignedinteger]]
+
+
+def join_ends(recipe: Recipe, folder: WorkFolder, records: Sequence[PieceRecord]) -> tuple[list[int], int]:
+    """(sequences of each file, tokens dropped); the joined ends are one more file, numbered after the pieces.
+
+    Writes `folder.sequences` last.
+    """
+    length = recipe.sequence_tokens
+    token_bytes = np.dtype(recipe.token_type).itemsize
+    counts = [record.tokens // length for record in records]
+    left = 0
+    with replacing(folder.tokens(len(records))) as unfinished, unfinished.open("wb") as joined:
+        for number, (record, count) in enumerate(zip(records, counts, strict=True)):
+            with folder.tokens(number).open("rb") as file:
+                file.seek(count * length * token_bytes)
+                joined.write(file.read())
+            left += record.tokens - count * length
+    counts.append(left // length)
+    write_json(folder.sequences, counts)
+    return counts, left % length
+
+
+class TokenFiles:
+    """All sequences, numbered in the order of the pieces and read one at a time."""
+
+    def __init__(self, recipe: Recipe, folder: WorkFolder) -> None:
+        self._recipe, self._folder = recipe, folder
+        self._ends = list(accumulate(json.loads(folder.sequences.read_bytes())))
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self.size: int = self._ends[-1]
+
+    def read(self, index: int) -> Tokens:
+        """Sequence `index`, (context + 1,)."""
+        number = bisect_right(self._ends, index)
+        first = self._ends[number - 1] if number else 0
+        size = self._recipe.sequence_tokens * np.dtype(self._recipe.token_type).itemsize
+        content = os.pread(self._descriptor(number), size, (index - first) * size)
+        return np.frombuffer(content, dtype=self._recipe.token_type)
+
+    def _descriptor(self, number: int) -> int:
+        if number not in self._open:
+            self._open[number] = os.open(self._folder.tokens(number), os.O_RDONLY)
+            if len(self._open) > OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+@lru_cache(maxsize=1)
+def open_token_files(recipe: Recipe, root: Path) -> TokenFiles:
+    """One for all the shards that a process writes."""
+    return TokenFiles(recipe, WorkFolder(root))

@@ -6,15 +6,40 @@ written by any process at any time, and costs one small read a sequence.
 
 import gzip
 import hashlib
+import io
 import json
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 
 from stages.data.order import permuted
+from stages.data.shards import MANIFEST
 from stages.files import replacing, write_json
+from stages.prepare.pieces import open_token_files
 from stages.prepare.recipe import Recipe, WorkFolder
-from stages.prepare.tar_files import write_tar
-from stages.prepare.token_files import open_token_files
+
+# Writing webdataset tars and their manifest, with nothing of this machine or moment in them.
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """A plain tar of (name, content)."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def write_manifest(folder: Path, shards: Iterable[tuple[str, int]]) -> None:
+    """open_lm's manifest.jsonl, whole or absent: each shard's name without `.tar`, and its number of samples.
+
+    It ends in a newline; open_lm passes over a last line that does not.
+    """
+    lines = (f"{json.dumps({'shard': name, 'num_sequences': count})}\n" for name, count in shards)
+    with replacing(folder / MANIFEST) as unfinished:
+        unfinished.write_text("".join(lines))
+
 
 GZIP_LEVEL = 6
 
@@ -74,3 +99,48 @@ def read_shard_record(folder: WorkFolder, number: int) -> ShardRecord | None:
     except (OSError, ValueError, TypeError):
         return None
     return record if size == record.bytes else None
+
+
+# Members of a tar that look like an attack or a mistake. They are harmless here: no name is ever a path, nothing is
+# unpacked, and no member is run.
+
+CODE = {
+    ".pkl",
+    ".pickle",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".npy",
+    ".joblib",
+    ".pyd",
+    ".so",
+    ".dll",
+    ".py",
+    ".pyc",
+    ".exe",
+    ".sh",
+}
+"""What other programs would run, or unpickle."""
+
+
+def odd_members(path: Path) -> Iterator[tuple[str, str]]:
+    """(kind, name) of the odd members of a whole tar; nothing of one that tarfile cannot read."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for entry in tar:
+                if kind := odd_kind(entry):
+                    yield kind, entry.name
+    except (tarfile.TarError, OSError, ValueError):
+        return
+
+
+def odd_kind(entry: tarfile.TarInfo) -> str:
+    """Why a member is odd; empty if it is not."""
+    name = PurePosixPath(entry.name)
+    if entry.issym() or entry.islnk():
+        return "link"
+    if not (entry.isfile() or entry.isdir()):
+        return "device or pipe"
+    if name.is_absolute() or ".." in name.parts:
+        return "name that climbs out"
+    return "pickle or program" if entry.isfile() and name.suffix.lower() in CODE else ""

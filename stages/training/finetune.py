@@ -9,23 +9,20 @@ from torch import nn
 
 from stages.checkpoint.files import build_model, result_checkpoint
 from stages.config import FinetuneConfig, LanguageModel
+from stages.data.batches import ExampleBatches
 from stages.data.conversations import Conversations
-from stages.data.examples import ExampleBatches
 from stages.data.images import open_pictures
 from stages.data.prompts import TEMPLATES
-from stages.data.tokenizer import TextTokenizer
-from stages.data.tokenizer_checks import check_tokenizer
+from stages.data.tokenizer import TextTokenizer, check_tokenizer
 from stages.data.workers import worker_count
-from stages.device import micro_batch_tokens
-from stages.distributed import World, open_world
+from stages.distributed import World, micro_batch_tokens, open_world
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.meter import Meter
 from stages.models.vlm import VLM
 from stages.schedule import Schedule
-from stages.spikes import LossSpikes
 from stages.stop import StopFlag
 from stages.training.loop import Training
+from stages.training.metrics import LossSpikes, Meter
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
 from stages.training.setup import build_training, load_tokenizer, run_training

@@ -1,12 +1,92 @@
 """metrics.jsonl: one JSON object a line, append-only; a torn last line is ignored."""
 
 import json
+import math
+import resource
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Protocol
 
+import torch
+
+from stages.errors import ConfigError
 from stages.files import check_fence, replacing, storage_errors
-from stages.trackers import Tracker
+
+# Metrics to TensorBoard and Weights & Biases, for those who ask for it; both packages are loaded here alone.
+
+BOOKKEEPING = {"step", "first_step", "total_steps", "time"}
+"""Figures of a log line that make no curve."""
+
+
+class Tracker(Protocol):
+    """A place that shows curves."""
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """The figures of a log line, at its step."""
+        ...
+
+    def close(self) -> None:
+        """Hands on what was held back."""
+        ...
+
+
+def open_trackers(
+    names: Sequence[str], run: Path, key: str, configuration: Mapping[str, Any], step: int
+) -> list[Tracker]:
+    """The trackers of that name, for a job that goes on after `step`; their files lie below `run`.
+
+    ConfigError where a package is missing.
+    """
+    found: list[Tracker] = []
+    for name in names:
+        try:
+            found.append(TensorBoard(run, step) if name == "tensorboard" else WandB(run, key, configuration))
+        except ImportError as error:
+            raise ConfigError(
+                f"settings.trackers has {name}, whose package is missing ({error}); pip install 'sweep-vlm[track]'"
+            ) from error
+    return found
+
+
+class TensorBoard:
+    """Event files in `run`/tensorboard: one an attempt. What an attempt does again replaces what was there."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(log_dir=str(run / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            if name not in BOOKKEEPING:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """A run that is known by the job's key, so that attempts continue it.
+
+    Project, key, mode (offline) and the like come from W&B's own environment variables. W&B keeps the first figures
+    that it is given for a step: an attempt that does steps again, with equal results, adds nothing to them.
+    """
+
+    def __init__(self, run: Path, key: str, configuration: Mapping[str, Any]) -> None:
+        import wandb
+
+        run.mkdir(parents=True, exist_ok=True)
+        # below it W&B makes its own folder, `wandb`
+        self._run = wandb.init(dir=str(run), id=key, name=key, resume="allow", config=dict(configuration))
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        self._run.log({name: value for name, value in figures.items() if name not in BOOKKEEPING}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
 
 
 class MetricsLog:
@@ -79,3 +159,155 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float):
             found[prefix + name] = value
     return found
+
+
+# What a training run averages between two log lines.
+
+
+class LossWindow:
+    """Means over the steps since the last log line. Part of a checkpoint, so that an interrupted run logs the same."""
+
+    def __init__(self, source_names: Sequence[str]) -> None:
+        self._names = source_names
+        self._norm, self._rate = 0.0, 0.0
+        self._losses: list[float] = []
+        self._sums = [0.0] * len(source_names)
+        self._counts = [0] * len(source_names)
+        self._spikes = 0
+
+    def add(self, loss: float, norm: float, rate: float, *, spike: bool = False) -> None:
+        """One step: its loss, gradient norm and learning rate, and whether the loss is a spike."""
+        self._losses.append(loss)
+        self._norm, self._rate = norm, rate
+        self._spikes += spike
+
+    def add_entropies(self, sums: Sequence[float], counts: Sequence[int]) -> None:
+        """Of each source: the sum of a step's cross entropies, and how many they are."""
+        self._sums = [old + new for old, new in zip(self._sums, sums, strict=True)]
+        self._counts = [old + new for old, new in zip(self._counts, counts, strict=True)]
+
+    def flush(self) -> dict[str, Any]:
+        """Means, and the window is empty again. `losses` has cross entropies by source, without z-loss; `grad_norm` and
+        `lr` are the last step's."""
+        losses = {
+            name: total / count
+            for name, total, count in zip(self._names, self._sums, self._counts, strict=True)
+            if count
+        }
+        mean = math.fsum(self._losses) / len(self._losses)
+        averages = {
+            "loss": mean, "lr": self._rate, "grad_norm": self._norm, "losses": losses, "spikes": self._spikes,
+        }  # fmt: skip
+        self.restore(LossWindow(self._names).state())
+        return averages
+
+    def state(self) -> dict[str, Any]:
+        """As JSON; a copy, which a writer may keep."""
+        return {
+            "losses": list(self._losses),
+            "sums": list(self._sums),
+            "counts": list(self._counts),
+            "spikes": self._spikes,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        self._losses, self._sums, self._counts = list(state["losses"]), list(state["sums"]), list(state["counts"])
+        self._spikes = state.get("spikes", 0)
+
+
+# How fast a training runs, and what it takes: the figures of a log line that depend on the machine.
+
+GIB = 1 << 30
+
+
+@dataclass
+class Meter:
+    """Work and time of this process since the last log line."""
+
+    device: torch.device
+    devices: int = 1
+    """Processes of the job: each a GPU, or a CPU's share."""
+    peak_tflops: float = 0.0
+    """Of one device; 0 where that is not known, and then no utilisation is given."""
+    flops: Callable[[int, int], float] | None = None
+    """FLOPs of so many positions with so many images."""
+    tokens: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, tokens: int, images: int, seconds: float, waited: float) -> None:
+        """One step of all processes: positions, images, seconds, and how many of them this process waited for data."""
+        self.tokens += tokens
+        self.images += images
+        self.seconds += seconds
+        self.waited += waited
+
+    def flush(self) -> dict[str, float]:
+        """`tokens_per_second`, `mfu` where the device's peak is known, `data_wait` (a share of the time), and
+        `peak_memory_gib` (of this process, from its start on); the meter starts anew."""
+        seconds = max(self.seconds, 1e-9)
+        found = {"tokens_per_second": self.tokens / seconds}
+        if self.peak_tflops and self.flops is not None:
+            found["mfu"] = self.flops(self.tokens, self.images) / (seconds * self.devices * self.peak_tflops * 1e12)
+        found["data_wait"] = self.waited / seconds
+        found["peak_memory_gib"] = peak_memory_gib(self.device)
+        self.tokens, self.images, self.seconds, self.waited = 0, 0, 0.0, 0.0
+        return found
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory that was in use at once: tensors on a GPU; all of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB  # Linux counts KiB
+
+
+# Loss spikes: steps whose loss lies far above what the steps before it had.
+
+WINDOW = 128
+"""Steps that a loss is compared with."""
+FEWEST = 32
+"""Steps before the first comparison: fewer say little about the scatter."""
+NORMAL = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+SMALLEST = 1e-3
+"""Least deviation, as a share of the mean: where losses hardly scatter, a small step is no spike."""
+
+
+class LossSpikes:
+    """Looks at each loss once. Part of a checkpoint, so that an interrupted run finds the same spikes.
+
+    Mean and deviation are the median and the scaled median absolute deviation, which the spikes themselves hardly move;
+    they enter the window all the same, so that a loss that stays high becomes the normal one after half a window.
+    """
+
+    def __init__(self, sigmas: float) -> None:
+        """`sigmas`: deviations above the mean that make a spike; 0: none is looked for."""
+        self.sigmas = sigmas
+        self.in_a_row = 0
+        """Spikes up to and with the last loss, without another loss between them."""
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+
+    def add(self, loss: float) -> bool:
+        """Whether this loss is a spike; it is then part of the window of the following ones."""
+        spike = self.sigmas > 0 and len(self._losses) >= FEWEST and loss > self.threshold()
+        self.in_a_row = self.in_a_row + 1 if spike else 0
+        self._losses.append(loss)
+        return spike
+
+    def threshold(self) -> float:
+        """The highest loss that is no spike."""
+        middle = median(self._losses)
+        deviation = NORMAL * median(abs(loss - middle) for loss in self._losses)
+        return middle + self.sigmas * max(deviation, SMALLEST * abs(middle))
+
+    def state(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"losses": list(self._losses), "in_a_row": self.in_a_row}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave."""
+        self._losses = deque(state["losses"], maxlen=WINDOW)
+        self.in_a_row = state["in_a_row"]

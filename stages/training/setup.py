@@ -8,17 +8,14 @@ from typing import Any
 from stages.checkpoint.files import checkpoint_name
 from stages.config import Optimizer, Tokenizer
 from stages.data.tokenizer import TextTokenizer
-from stages.device import loss_chunk_tokens
-from stages.distributed import World
+from stages.distributed import World, loss_chunk_tokens
 from stages.job_file import JobFile
 from stages.memory import keep_freed_memory
-from stages.meter import Meter
 from stages.result import Result, relative_to_run, write_result
 from stages.schedule import Schedule
 from stages.stop import StopFlag
-from stages.trackers import open_trackers
 from stages.training.loop import Training
-from stages.training.metrics import Log, MetricsLog
+from stages.training.metrics import Log, Meter, MetricsLog, open_trackers
 from stages.training.state import TrainState
 from stages.vision.feature_extractor import Eyes
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.checkpoint.files import Checkpoint, checkpoint_of_step, newest_checkpoint, result_checkpoint
 from stages.config import PretrainConfig
@@ -10,7 +11,28 @@ from stages.errors import ConfigError
 from stages.job_file import JobFile
 from stages.models.vlm import VLM
 from stages.training.state import TrainState
-from stages.trajectory import fixed_state, trajectory
+
+# What a pre-training checkpoint says of its run besides the weights and the position.
+
+
+def fixed_state(config: PretrainConfig) -> dict[str, Any]:
+    """What a reader of the checkpoint needs to know, whatever the step."""
+    return {
+        "format": 1,
+        "stage": "pretrain",
+        "model": config.model.model_dump(mode="json"),
+        "vision": config.vision.model_dump(mode="json") if config.vision else None,
+        "tokenizer": config.tokenizer.model_dump(mode="json") if config.tokenizer else None,
+        "trajectory": trajectory(config),
+    }
+
+
+def trajectory(config: PretrainConfig) -> dict[str, Any]:
+    """All that decides a run's numbers but where it stops: equal for all segments of a trunk."""
+    content = config.model_copy(update={"stop_step": None}).model_dump(mode="json")
+    if config.engine is None:
+        del content["engine"]  # checkpoints from before there were engines do not name it
+    return content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,7 @@ import torch
 from stages.checkpoint.files import Checkpoint
 from stages.data.collate import Batch
 from stages.data.progress import Progress
-from stages.loss_window import LossWindow
-from stages.spikes import LossSpikes
+from stages.training.metrics import LossSpikes, LossWindow
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
 
@@ -90,7 +89,7 @@ class TrainState:
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on exactly where the checkpoint was written. Its weights are the model's already: see `stages.training.start`."""
+        """Goes on exactly where the checkpoint was written; the model has its weights already (see start.py)."""
         state = checkpoint.state
         self.optimizer.restore(self.model.shard_moments(checkpoint.moments()))
         self.step, self.first_step, self.tokens = state["step"], state["first_step"], state["tokens"]

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from stages.config import Vision
-from stages.encoder_spec import EncoderSpec
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.vision.specs import UnknownEncoderError, encoder_spec
+from stages.vision.specs import EncoderSpec, UnknownEncoderError, encoder_spec
 
 
 class Patches(nn.Module):
@@ -109,10 +108,10 @@ def encoder_without_folder(spec: EncoderSpec) -> nn.Module:
 def load_transformer(spec: EncoderSpec, folder: Path) -> nn.Module:
     """One transformer from its folder."""
     if spec.architecture == "siglip":
-        from stages.siglip import load_siglip
+        from stages.vision.transformers_encoders import load_siglip
 
         return load_siglip(spec, folder)
-    from stages.dinov2 import load_dinov2
+    from stages.vision.transformers_encoders import load_dinov2
 
     return load_dinov2(spec, folder)
 
@@ -120,10 +119,10 @@ def load_transformer(spec: EncoderSpec, folder: Path) -> nn.Module:
 def empty_transformer(spec: EncoderSpec) -> nn.Module:
     """One transformer with weights of any value."""
     if spec.architecture == "siglip":
-        from stages.siglip import empty_siglip
+        from stages.vision.transformers_encoders import empty_siglip
 
         return empty_siglip(spec)
-    from stages.dinov2 import empty_dinov2
+    from stages.vision.transformers_encoders import empty_dinov2
 
     return empty_dinov2(spec)
 

@@ -1,20 +1,27 @@
 """Features of images on disk, for all jobs with the same frozen encoder and transform, at once and later.
 
     FEATURE_STORE/ENCODER-HASH/about.json             which encoder, weights and transform
-    FEATURE_STORE/ENCODER-HASH/NAME.{index,features}  packs (`stages.feature_pack`)
+    FEATURE_STORE/ENCODER-HASH/NAME.{index,features}  packs (`stages.vision.feature_store`)
 
 An entry is found by the digest of its image file. Nothing is locked or removed, and a reader sees other writers' new
 entries within a minute. Each entry is checked when it is read: what does not hold is as if it had never been stored.
 A store is a help and no more: if it cannot be written, as on a full disk, the job goes on without.
 
-`python -m stages.vision.feature_store FEATURE_STORE` says what a store holds, and checks all of it. With `--merge` behind it,
-each encoder's packs become one (best when no job runs: what one adds meanwhile is lost, and encoded again).
+`python -m stages.vision.feature_store FEATURE_STORE` says what a store holds, and checks all of it. With `--merge`
+behind it, each encoder's packs become one (best when no job runs: what one adds meanwhile is lost, and encoded again).
 """
 
 import hashlib
 import json
+import os
+import re
+import secrets
+import socket
 import sys
 import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +30,130 @@ from torch import Tensor
 
 from stages.config import Vision
 from stages.errors import StorageError
-from stages.feature_pack import FEATURES, INDEX, DamagedEntryError, Entry, PackReader, PackWriter
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.vision.specs import encoder_spec
-from stages.weights_fingerprint import weights_fingerprint
+
+# Packs: what one process adds to a feature store. A data file, and an index with a line for each of its entries.
+#
+# NAME.features entries of equal size, one after the other: the raw numbers of an image's features NAME.index
+# {"image": SHA-256 of the image file, "offset": BYTES, "crc32": NUMBER}, one a line, in ASCII
+#
+# Both only grow, and have one writer. A line follows its data, so that a writer may be killed at any moment: a torn
+# last line is no line, and data without a line are no entry. A machine that lost power may have a line and not its
+# data; then the checksum does not hold.
+
+INDEX, FEATURES = ".index", ".features"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class DamagedEntryError(Exception):
+    """An entry's data are not those that were written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where an image's features lie in a pack."""
+
+    digest: str
+    offset: int
+    crc32: int
+
+
+class PackReader:
+    """A pack of any writer, perhaps still growing."""
+
+    def __init__(self, index: Path, entry_bytes: int) -> None:
+        self.index, self.entry_bytes = index, entry_bytes
+        self._read_to = 0
+        self._descriptor = -1
+
+    def new_entries(self) -> Iterator[Entry]:
+        """Those since the last call. OSError if the file cannot be read."""
+        with self.index.open("rb") as file:
+            file.seek(self._read_to)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read_to += len(whole)
+        for line in whole.splitlines():
+            if entry := parsed_entry(line):
+                yield entry
+
+    def read(self, entry: Entry) -> bytearray:
+        """An entry's data. DamagedEntryError if they are cut off or changed; OSError."""
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.index.with_suffix(FEATURES), os.O_RDONLY)
+        content = bytearray(self.entry_bytes)
+        count = os.preadv(self._descriptor, [content], entry.offset)
+        if count != self.entry_bytes or zlib.crc32(content) != entry.crc32:
+            raise DamagedEntryError(f"{self.index.with_suffix(FEATURES)}: damaged at byte {entry.offset}")
+        return content
+
+
+def parsed_entry(line: bytes) -> Entry | None:
+    """A line of an index; None if it is none."""
+    try:
+        record = json.loads(line)
+        digest, offset, crc32 = record["image"], record["offset"], record["crc32"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not (
+        isinstance(digest, str) and DIGEST.fullmatch(digest) and type(offset) is type(crc32) is int and offset >= 0
+    ):
+        return None
+    return Entry(digest, offset, crc32)
+
+
+class PackWriter:
+    """A new pack in a folder, under a name that no other process has. Each method raises OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
+        self.index = folder / f"{host}-{os.getpid()}-{secrets.token_hex(4)}{INDEX}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._features = os.open(self.index.with_suffix(FEATURES), flags, 0o666)
+        self._index = os.open(self.index, flags, 0o666)
+        self._size = 0
+
+    def add(self, digest: str, content: memoryview) -> None:
+        """Appends an entry. After an OSError the pack must not be written any more: its end may be torn."""
+        write_all(self._features, content)
+        record = {"image": digest, "offset": self._size, "crc32": zlib.crc32(content)}
+        self._size += len(content)
+        write_all(self._index, memoryview(json.dumps(record).encode() + b"\n"))
+
+    def close(self) -> None:
+        """Waits until all is on the disk."""
+        for descriptor in (self._features, self._index):
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+
+def write_all(descriptor: int, content: memoryview) -> None:
+    """os.write may take less than it is given, as it does when a disk fills up."""
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+# Telling one folder of encoder weights from another without reading gigabytes.
+
+SAMPLE_BYTES = 1 << 20
+"""Read of each end of a weights file."""
+
+
+def weights_fingerprint(folders: Sequence[Path]) -> str:
+    """Hexadecimal digits that change with the weights: of each safetensors file the size, the beginning and the end."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.glob("*.safetensors")):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(SAMPLE_BYTES))
+                file.seek(max(0, size - SAMPLE_BYTES))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
 
 ABOUT = "about.json"
 REFRESH_SECONDS = 60.0

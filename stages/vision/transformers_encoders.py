@@ -1,11 +1,29 @@
 """A pre-norm vision transformer made of transformers' blocks, cut off where its features are taken."""
 
-from collections.abc import Iterable
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
+from transformers import (
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+from transformers.utils import logging as transformers_logging
 
-from stages.encoder_spec import EncoderSpec
+from stages.errors import ConfigError, DataError
+from stages.job_file import one_line
+from stages.vision.specs import EncoderSpec
 
 
 class VisionTransformer(nn.Module):
@@ -44,3 +62,222 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, None)  # no mask
         return x[:, len(self.prefix) :] if self.prefix is not None else x
+
+
+# A folder with an encoder's weights in transformers' format: config.json and safetensors, and nothing that is run.
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def read_config(folder: Path, types: Sequence[str]) -> dict[str, Any]:
+    """config.json. DataError if it cannot be read, ConfigError if its model_type is none of `types`."""
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read: {one_line(error)}; a folder of transformers is expected") from error
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind not in types or not isinstance(content.get("vision_config", {}), dict):
+        raise ConfigError(f"{path}: model_type is {kind!r}; expected {' or '.join(types)}")
+    return dict(content)
+
+
+def check_config(
+    folder: Path, encoder: str, given: Mapping[str, Any], expected: Mapping[str, Any], defaults: PretrainedConfig
+) -> None:
+    """ConfigError names the first field in which a folder's configuration is not the encoder's.
+
+    Such a file may leave out what equals transformers' `defaults`.
+    """
+    for field, value in expected.items():
+        found = given.get(field, getattr(defaults, field))
+        if found != value:
+            raise ConfigError(f"{folder / 'config.json'}: {field} is {found!r}; encoder {encoder!r} has {value!r}")
+
+
+def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Model:
+    """transformers' model of `config` in float32 with the weights of `folder`, which may hold more than it takes.
+
+    Only safetensors are read, from the folder alone. DataError if weights are missing, damaged, or of other shapes.
+    """
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        others = f"; {', '.join(pickled)} would be unpickled, which can run code: save it as safetensors" * bool(
+            pickled
+        )
+        raise DataError(f"{folder}: no {WEIGHTS[0]}{others}")
+    loaded: Any
+    try:
+        with quiet_transformers():
+            loaded = kind.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: the weights cannot be loaded: {one_line(error)}") from error
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise DataError(f"{folder}: {len(missing)} weights are missing, {missing[0]} the first")
+    if not isinstance(model, kind):
+        raise TypeError(f"transformers gave a {type(model).__name__} for {kind.__name__}")
+    return model
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without its progress bar, and without its list of the weights that are in the folder and not taken."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it so
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+# DINOv2 with registers (Oquab et al. 2023; Darcet et al. 2023), as transformers has it.
+
+DINOV2_FIELDS = (
+    "hidden_size",
+    "mlp_ratio",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "patch_size",
+    "num_register_tokens",
+    "num_channels",
+    "hidden_act",
+    "layer_norm_eps",
+    "qkv_bias",
+    "use_swiglu_ffn",
+)
+"""Of the folder's configuration: those that decide what is computed."""
+
+
+def load_dinov2(spec: EncoderSpec, folder: Path) -> VisionTransformer:
+    """The network with the weights of a folder; its positions, learned at another image size, are resampled.
+
+    ConfigError if the folder holds an encoder of other sizes, DataError if it is not whole.
+    """
+    given = read_config(folder, ("dinov2_with_registers",))
+    learned_at = given.get("image_size", Dinov2WithRegistersConfig().image_size)
+    if not isinstance(learned_at, int) or learned_at < spec.patch_size:
+        raise ConfigError(f"{folder}: config.json: image_size {learned_at!r}; a number of pixels is expected")
+    config = dinov2_config(spec, learned_at)
+    # the folder has one block more than are run
+    expected = {**{field: getattr(config, field) for field in DINOV2_FIELDS}, "num_hidden_layers": spec.layers + 1}
+    check_config(folder, spec.name, given, expected, Dinov2WithRegistersConfig())
+    return wrap_dinov2(spec, load_model(Dinov2WithRegistersModel, config, folder))
+
+
+def empty_dinov2(spec: EncoderSpec) -> VisionTransformer:
+    """The network without weights: memory as it comes."""
+    with torch.device("meta"):
+        model = Dinov2WithRegistersModel(dinov2_config(spec, spec.image_size))
+    return wrap_dinov2(spec, model.to_empty(device="cpu"))
+
+
+def dinov2_config(spec: EncoderSpec, image_size: int) -> Dinov2WithRegistersConfig:
+    """For transformers: the part that is run, without the last block; `image_size` is that of the positions."""
+    settings: dict[str, Any] = {
+        "hidden_size": spec.feature_width,
+        "mlp_ratio": spec.mlp_width // spec.feature_width,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "image_size": image_size,
+        "patch_size": spec.patch_size,
+        "num_register_tokens": spec.prefix_tokens - 1,
+    }
+    return Dinov2WithRegistersConfig(**settings)
+
+
+def wrap_dinov2(spec: EncoderSpec, model: Dinov2WithRegistersModel) -> VisionTransformer:
+    """The parts of transformers' model that are run. Of the prefix, the class token alone has a position."""
+    embeddings = model.embeddings
+    positions = embeddings.position_embeddings[0]
+    class_token = embeddings.cls_token[0] + positions[:1]
+    prefix = torch.cat((class_token, embeddings.register_tokens[0]))
+    side = spec.image_size // spec.patch_size
+    return VisionTransformer(
+        spec, embeddings.patch_embeddings.projection, resampled(positions[1:], side), prefix, model.encoder.layer
+    )
+
+
+def resampled(positions: Tensor, side: int) -> Tensor:
+    """Positions (n x n, F) for side x side patches: bicubic and antialiased, as transformers and timm do it."""
+    learned = round(len(positions) ** 0.5)
+    if learned == side:
+        return positions
+    grid = positions.detach().float().view(1, learned, learned, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False, antialias=True)
+    return grid[0].permute(1, 2, 0).reshape(side * side, -1)
+
+
+# SigLIP's vision tower (Zhai et al. 2023), as transformers has it.
+
+SIGLIP_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "hidden_act",
+    "layer_norm_eps",
+)
+"""Of the folder's configuration: those that decide what is computed."""
+
+
+def load_siglip(spec: EncoderSpec, folder: Path) -> VisionTransformer:
+    """The tower with the weights of a folder that holds it, alone or beside the text tower.
+
+    ConfigError if the folder holds an encoder of other sizes, DataError if it is not whole.
+    """
+    config = siglip_config(spec)
+    given = read_config(folder, ("siglip_vision_model", "siglip"))
+    given = given.get("vision_config", given)
+    # the folder has one block more than are run
+    check_config(folder, spec.name, given, published(spec), SiglipVisionConfig())
+    return wrap_siglip(spec, load_model(SiglipVisionModel, config, folder))
+
+
+def empty_siglip(spec: EncoderSpec) -> VisionTransformer:
+    """The tower without weights: memory as it comes."""
+    with torch.device("meta"):
+        model = SiglipVisionModel(siglip_config(spec))
+    return wrap_siglip(spec, model.to_empty(device="cpu"))
+
+
+def siglip_config(spec: EncoderSpec) -> SiglipVisionConfig:
+    """For transformers: the part that is run, without the last block and the pooling head."""
+    return SiglipVisionConfig(
+        hidden_size=spec.feature_width,
+        intermediate_size=spec.mlp_width,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        image_size=spec.image_size,
+        patch_size=spec.patch_size,
+        vision_use_head=False,
+    )
+
+
+def published(spec: EncoderSpec) -> dict[str, Any]:
+    """What the folder's configuration must say."""
+    config = siglip_config(spec)
+    return {**{field: getattr(config, field) for field in SIGLIP_FIELDS}, "num_hidden_layers": spec.layers + 1}
+
+
+def wrap_siglip(spec: EncoderSpec, model: SiglipVisionModel) -> VisionTransformer:
+    """The parts of transformers' model that are run."""
+    embeddings = model.embeddings
+    positions = embeddings.position_embedding.weight
+    return VisionTransformer(spec, embeddings.patch_embedding, positions, None, model.encoder.layers)

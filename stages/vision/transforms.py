@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from stages.encoder_spec import EncoderSpec
+from stages.vision.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
         ended = stop_live(picture, undone, options.grace)
         if has_batches(stored.paths.ledger):
-            from sweep.slurm_commands import cancel_on_slurm
+            from sweep.submit.slurm import cancel_on_slurm
 
             ended += cancel_on_slurm(stored, {job.key for job in undone}, options.grace)
     print(

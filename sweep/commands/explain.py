@@ -17,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from jobs.store.paths import Store, UnsafeNameError
     from sweep.errors import UsageError
-    from sweep.find_cell import find
-    from sweep.report.explain import explain, explanation_json, explanation_text
+    from sweep.report.explain import explain, explanation_json, explanation_text, find
     from sweep.stored_sweep import StoredSweep, told_to_the_user
 
     store = Store(options.store)

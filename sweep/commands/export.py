@@ -68,7 +68,7 @@ def export(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """One model, in a process of its own."""
     from sweep.commands.data.process import check_installed, run_module
     from sweep.export.request import chosen_chain, export_request
-    from sweep.find_cell import find
+    from sweep.report.explain import find
     from sweep.results.evidence import gather
 
     check_installed("an export", NEEDED)

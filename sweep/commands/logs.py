@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobs.facts import Evidence
     from jobs.job import Job
     from jobs.reconcile.attempts import Outcome
-    from jobs.reconcile.snapshot import Picture
+    from jobs.reconcile.snapshot import Evidence, Picture
     from jobs.store.paths import SweepPaths
 
 HELP = "print the log of a job's newest attempt"

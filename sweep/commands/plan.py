@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sweep.garbage import collection_paused
+    from sweep.plan.manifest import collection_paused
 
     with collection_paused():
         return plan(options)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     from jobs.store.paths import Store
-    from sweep.finished import finished_keys
+    from jobs.store.results import finished_keys
     from sweep.plan.planning import make_plan, refuse_loss, store_plan
 
     store = Store(options.store)

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """Tables first, figures from them, then the report."""
-    from sweep.results.effects import effects
+    from sweep.results.comparisons import effects
     from sweep.results.summary import remarks
     from sweep.results.write import hours_of, summary_of, write_summary, write_tables
 

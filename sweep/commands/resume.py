@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.graph import with_ancestors
+    from jobs.job import with_ancestors
     from jobs.reconcile.state import State
     from jobs.store.ledger import Event, EventKind
     from sweep.stored_sweep import open_sweep, told_to_the_user

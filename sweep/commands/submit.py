@@ -40,7 +40,7 @@ def add_slurm_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.graph import with_ancestors
+    from jobs.job import with_ancestors
     from sweep.stored_sweep import open_sweep, told_to_the_user
 
     stored = open_sweep(options.store, options.name)
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     backend = options.backend or stored.manifest.backend
     with told_to_the_user():
         if backend == "slurm":
-            from sweep.slurm_commands import submit_to_slurm
+            from sweep.submit.slurm import submit_to_slurm
 
             return submit_to_slurm(options, stored, wanted)
         from sweep.submit.local import run_local

@@ -23,16 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.graph import with_ancestors
-    from sweep.slurm_commands import submit_to_slurm
+    from jobs.job import with_ancestors
     from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.submit.slurm import submit_to_slurm
 
     stored = open_sweep(options.store, options.name)
     wanted = with_ancestors(stored.manifest.jobs, {job.key for job in stored.jobs_named(options.only)})
     with told_to_the_user():
         code = submit_to_slurm(options, stored, wanted)
         if not options.no_results:
-            from sweep.refreshed_results import refresh_results
+            from sweep.results.write import refresh_results
 
             remark = refresh_results(stored)
             if remark:

@@ -1,7 +1,7 @@
 """What a job costs: FLOPs, GPU-hours, A100-hours, bytes of checkpoints, wall-clock. Pure arithmetic on plain arguments.
 
-Each convention and its source: docs/estimates.md. GPU-hours are FLOPs over the speed that `sweep.cost.speed` states for the
-model and the GPU type; A100-hours are GPU-hours times the type's factor.
+Each convention and its source: docs/estimates.md. GPU-hours are FLOPs over the speed that `sweep.cost.speed` states
+for the model and the GPU type; A100-hours are GPU-hours times the type's factor.
 """
 
 import math

@@ -1,6 +1,8 @@
 """What each job of a plan asks for and costs: the sweep file's and the catalog's figures, put to the estimator."""
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 from jobs.job import Estimate, Resources
@@ -16,13 +18,45 @@ from sweep.cost.estimate import (  # fmt: skip
     plan_resources,
     with_kept_features,
 )
-from sweep.cost.speed import Speed, speed_of
-from sweep.kept_features import KeptFeatures
-from sweep.measured import NOTHING_MEASURED, Measured
-from sweep.placement import gpu_type, placed
+from sweep.cost.speed import NOTHING_MEASURED, Measured, Speed, speed_of
 from sweep.spec.data import DataSet
 from sweep.spec.models import Model
-from sweep.spec.resources import ResourceFields
+from sweep.spec.resources import ResourceFields, gpu_type, placed
+
+# Which images' features a store will keep, as a plan adds job after job (`feature_cache`; docs/estimates.md).
+
+Place = tuple[str, Vision]
+"""Where the images lie, and what makes features of them."""
+
+
+@dataclass(slots=True)
+class KeptFeatures:
+    """Counts distinct images, each once for the whole plan.
+
+    Runs of one seed draw the same images in the same order, so the shorter one's are among the longer one's; runs of
+    different seeds are taken to draw different images, up to all that the data set has.
+    """
+
+    drawn: dict[Place, dict[int | None, float]] = field(default_factory=lambda: defaultdict(dict))
+
+    def add(self, path: str, vision: Vision, images: float, *, seed: int | None = None, examples: int = 0) -> float:
+        """How many of the `images` that a job draws no job before it has drawn.
+
+        `seed`: of its order; None for a job that goes through the whole data set. `examples`: images of the data set,
+        0 where that is not known.
+        """
+        # the projector is no part of what is kept
+        by_seed = self.drawn[path, vision.model_copy(update={"projector": "linear"})]
+        before = total(by_seed, examples)
+        by_seed[seed] = max(images, by_seed.get(seed, 0.0))
+        return total(by_seed, examples) - before
+
+
+def total(by_seed: dict[int | None, float], examples: int) -> float:
+    """Distinct images of all seeds."""
+    drawn = sum(by_seed.values())
+    return min(drawn, float(examples)) if examples else drawn
+
 
 Priced = tuple[Resources, Estimate]
 

@@ -24,7 +24,7 @@ FORMAT = 1
 MADE_BY = "sweep export --index"
 FILES = ("index.json", "index.parquet", "README.md")
 MARKER = "export.json"
-"""In an export's folder (`stages.export.folder`)."""
+"""In an export's folder (`stages.export.run`)."""
 CHECKPOINT = pa.field(
     "checkpoint",
     pa.string(),

@@ -13,11 +13,9 @@ from jobs.store.paths import Store
 from stages.config import CONFIGS
 from sweep.errors import SweepError, UsageError
 from sweep.plan.manifest import Cell, Chain, Manifest, job_index
-from sweep.results.cost import Cost
-from sweep.results.evidence import JobEvidence
+from sweep.results.evidence import Cost, JobEvidence, number
 from sweep.results.lineage import ancestry, model_chains, models_by_job
 from sweep.results.scores import SCORE_FIELDS, score_values, task_scores
-from sweep.results.values import number
 
 TOLD_ELSEWHERE = {"model", "vision", "sources", "conversations", "tokenizer", "tasks"}
 """Parts of a configuration that have a place of their own in the card."""

@@ -10,8 +10,8 @@ from jobs.store.paths import Store
 from stages.config import Vision
 from stages.flops import image_cost
 from sweep.catalog import Catalog
-from sweep.placement import processes
 from sweep.spec.models import Model
+from sweep.spec.resources import processes
 from sweep.spec.run_settings import TRAINING, device_settings, given_settings
 from sweep.spec.schema import Sweep
 

@@ -5,20 +5,20 @@ any cell of the sweep branches off it. A job's key holds its parents' keys, but 
 changes neither learning rate nor data order, so a segment's key tells the trunk and the step that it ends at.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-from jobs.job import Resources
-from stages.config import PretrainConfig
+from jobs.job import Estimate, Job, Resources
+from stages.config import FORMAT_VERSIONS, PretrainConfig, StageConfig
 from sweep.catalog import Catalog
 from sweep.cost.pricing import Priced, Pricer
+from sweep.cost.speed import NOTHING_MEASURED, Measured
 from sweep.errors import ConfigProblemError, SweepFileError
-from sweep.graph import Graph, Trunk, Work
-from sweep.keys import canonical_json, compact_json, job_key
-from sweep.measured import NOTHING_MEASURED, Measured
-from sweep.placement import processes
 from sweep.plan.grid import Grid, Point
 from sweep.plan.job_settings import JobSettings
 from sweep.plan.manifest import Cell, Chain, Manifest
@@ -34,8 +34,88 @@ from sweep.plan.stage_configs import (  # fmt: skip
 from sweep.spec.engines import StagesConfig, check_engine, check_engine_model, engine_settings, with_engine
 from sweep.spec.models import Model
 from sweep.spec.reader import shortened
+from sweep.spec.resources import processes
 from sweep.spec.schema import Sweep
 from sweep.spec.settings import BASE
+
+# The graph of a plan while it is built: work with its price, trunks and their cuts, jobs by key.
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A configuration with its price: what jobs with different parents have in common."""
+
+    stage: str
+    phase: str
+    config: dict[str, Any]
+    config_json: str
+    settings: dict[str, Any]
+    resources: Resources
+    estimate: Estimate
+
+
+@dataclass(slots=True)
+class Trunk:
+    """A whole trunk, the steps at which cells branch off, and the keys of the segments planned so far."""
+
+    model: Model
+    config: PretrainConfig
+    cuts: set[int] = field(default_factory=set)
+    segments: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Graph:
+    """Jobs by key in the order in which they were first needed, and the cells that each serves."""
+
+    works: dict[str, tuple[Work, tuple[str, ...]]] = field(default_factory=dict)
+    cells: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, key: str, work: Work, parents: tuple[str, ...]) -> str:
+        if key not in self.works:
+            self.works[key] = (work, parents)
+            self.cells[key] = []
+        return key
+
+    def jobs(self) -> Iterator[Job]:
+        for key, (work, parents) in self.works.items():
+            yield Job(
+                key=key,
+                stage=work.stage,
+                version=FORMAT_VERSIONS[work.stage],
+                phase=work.phase,
+                parents=parents,
+                config=work.config,
+                cells=tuple(self.cells[key]),
+                settings=work.settings,
+                resources=work.resources,
+                estimate=work.estimate,
+            )
+
+
+# Content addresses: same key, same work (docs/formats.md, Keys).
+
+KEY_DIGITS = 16
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical_json(config: StageConfig) -> str:
+    """The configuration as JSON that is the same for the same meaning: defaults left out, names sorted, no spaces."""
+    return compact_json(config.model_dump(mode="json", exclude_defaults=True))
+
+
+def compact_json(content: object) -> str:
+    """Sorted, without spaces; ValueError for NaN and Inf."""
+    return ENCODER.encode(content)
+
+
+def job_key(stage: str, config_json: str, parents: Sequence[str] = ()) -> str:
+    """Key of a job of `stage` with the configuration `config_json` (`canonical_json`) and its parents' keys."""
+    # stages and keys are plain words: what compact_json would write
+    quoted = ",".join([f'"{parent}"' for parent in parents])
+    content = f'["{stage}",{FORMAT_VERSIONS[stage]},{config_json},[{quoted}]]'
+    return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
+
 
 Fields = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 

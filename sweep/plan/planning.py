@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.store.paths import Store, SweepPaths, replacing
+from jobs.store.results import begun_keys, finished_keys
 from sweep.catalog import load_catalog
+from sweep.cost.speed import measured_speeds
 from sweep.errors import ManifestError, PlanConflictError, StoreError
-from sweep.finished import begun_keys, finished_keys
-from sweep.measured import measured_speeds
 from sweep.plan.diff import PlanDiff, by_phase, compare
 from sweep.plan.grid import expand
 from sweep.plan.manifest import Manifest, read_manifest, same_manifest, write_manifest

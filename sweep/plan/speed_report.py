@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweep.catalog import TERA, Catalog, GpuType
-from sweep.cost.speed import speed_of
-from sweep.measured import Measured, Measurement, shape_of
-from sweep.placement import gpu_type, placed
+from sweep.cost.speed import Measured, Measurement, shape_of, speed_of
 from sweep.plan.grid import base_layer
-from sweep.spec.resources import PhaseFields
+from sweep.spec.resources import PhaseFields, gpu_type, placed
 from sweep.spec.schema import Sweep
 from sweep.text_format import counted
 

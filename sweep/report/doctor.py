@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.checks import Check, Verdict, note, problem
 from jobs.job import Job, Resources
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import client_checks, has_slurm, plan_checks, site_checks
 from jobs.slurm.doctor.node_test import NodeTest
 from jobs.slurm.site import read_site
-from jobs.store.checks import store_checks
+from jobs.store.checks import Check, Verdict, note, problem, store_checks
+from jobs.store.results import finished_keys
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
-from sweep.finished import finished_keys
 from sweep.stored_sweep import StoredSweep
 from sweep.text_format import columns
 

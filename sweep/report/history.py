@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.cluster_word import idle_words
 from jobs.job import Job
 from jobs.reconcile.attempts import Outcome, finished_outcomes
 from jobs.reconcile.executions import Ending, distinct
+from jobs.reconcile.failures import idle_words
 from jobs.reconcile.retries import memory_for
 from jobs.reconcile.snapshot import Picture
 from jobs.reconcile.state import State

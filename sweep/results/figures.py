@@ -3,16 +3,17 @@
 score_by_AXIS.png for each axis with several values and overview.png; with several models a set each, `-MODEL` appended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jobs.store.paths import replacing
-from sweep.results.panels import GREY, TITLE_WORDS, draw_panel, held_words
 from sweep.results.slices import (
     BITS,
     HELD_OUT,
@@ -21,11 +22,180 @@ from sweep.results.slices import (
     TEXT,
     VISION,
     Measure,
+    Point,
     Row,
     Slice,
     take_slice,
     varying,
 )
+
+# Draws one panel: a measure against one axis, a line for each value of another, chance and spread shown.
+
+AXIS_LABELS = {
+    "branch": "branch point: text trained before images come in (%)",
+    "image_share": "image share of the training mix (%)",
+    "instruction_share": "instruction data in the image part (%)",
+    "epochs": "fine-tuning epochs",
+    "amount": "image-text training (Chinchilla budgets)",
+    "captions": "captions",
+    "encoder": "vision encoder",
+    "freeze_encoder": "vision encoder's weights",
+}
+TITLE_WORDS = {
+    "branch": "branch point",
+    "image_share": "image share",
+    "instruction_share": "instruction share",
+    "epochs": "fine-tuning epochs",
+    "amount": "amount of image-text training",
+    "encoder": "vision encoder",
+    "freeze_encoder": "frozen or trained encoder",
+}
+LEGEND_TITLES = {
+    "branch": "images\nstart at",
+    "image_share": "image\nshare",
+    "instruction_share": "instruction\nshare",
+    "epochs": "epochs",
+    "captions": "captions",
+}
+WORDS = {
+    "branch": "images from {} of the text",
+    "image_share": "{} images",
+    "instruction_share": "{} instructions",
+    "captions": "{} captions",
+    "encoder": "{}",
+    "freeze_encoder": "encoder {}",
+    "amount": "x{}",
+    "epochs": "fine-tuned for {}",
+    "overrides": "{}",
+}
+FRACTIONS = {"image_share", "instruction_share"}
+CATEGORIES = {"captions", "encoder", "freeze_encoder"}
+ORDERED_COLOURS = "viridis"
+"""Perceptually even and safe for colour-blind readers; its pale end is left out."""
+MARKERS = "osD^vP*Xph<>"
+GREY = "#5b5b5b"
+
+
+def value_label(axis: str, value: Any, *, unit: bool = True) -> str:
+    """An axis value as a reader sees it: 0.25 of an image share is `25 %`."""
+    sign = " %" if unit else ""
+    if axis in FRACTIONS:
+        return f"{100 * value:g}{sign}"
+    if axis == "branch":
+        return f"{value:g}{sign}"
+    if axis == "epochs":
+        return f"{value} epoch{'s' if value != 1 else ''}" if unit else str(value)
+    if axis == "overrides":
+        return ", ".join(f"{name} {setting}" for name, setting in value)
+    if isinstance(value, bool):
+        return "frozen" if value else "trained"  # `freeze_encoder`, the one axis that is a yes or no
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def held_words(held: Mapping[str, Any], varied: set[str]) -> str:
+    """What a slice holds constant, for a title: only axes that the sweep varies."""
+    words = [
+        WORDS.get(axis, axis + " {}").format(value_label(axis, value))
+        for axis, value in held.items()
+        if axis in varied and value not in {None, ()}
+    ]
+    return ", ".join(words)
+
+
+def draw_panel(axes: Axes, view: Slice, measure: Measure, x: str, series: str) -> None:
+    """Fills `axes`: lines with error bars, the chance level as a dashed line at 0 with the accuracy on the right."""
+    places = x_places(x, view.x_values)
+    for index, (value, points) in enumerate(view.lines.items()):
+        shift = dodge(index, len(view.lines), places) * (8 if x in CATEGORIES else 1)
+        draw_line(axes, [(places[point.x] + shift, point) for point in points], index, len(view.lines), x)
+        axes.lines[-1].set_label(value_label(series, value))
+    axes.set_xticks(list(places.values()), [value_label(x, value, unit=False) for value in places])
+    axes.set_xlabel(AXIS_LABELS.get(x, x))
+    axes.margins(x=0.3 if x in CATEGORIES else 0.08, y=0.12)
+    axes.grid(axis="y", color="#e3e3e3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    label_score(axes, view, measure)
+    right = 1.16 if measure.chance and view.chance is not None else 1.01  # beyond the accuracy axis where there is one
+    title = LEGEND_TITLES.get(series, series)
+    axes.legend(title=title, loc="upper left", bbox_to_anchor=(right, 1.02), frameon=False, alignment="left")
+
+
+def draw_line(axes: Axes, points: Sequence[tuple[float, Point]], index: int, lines: int, x: str) -> None:
+    """One series: bars first, then markers and, where places are quantities, the line between them."""
+    across = [place for place, _ in points]
+    up = [point.y for _, point in points]
+    shade = colour(index, lines)
+    errors = [point.error or 0.0 for _, point in points]
+    axes.errorbar(across, up, yerr=errors, fmt="none", ecolor=shade, elinewidth=1.2, capsize=2.5)
+    axes.plot(
+        across,
+        up,
+        color=shade,
+        marker=MARKERS[index % len(MARKERS)],
+        linestyle="none" if x in CATEGORIES or len(points) == 1 else "-",
+        linewidth=1.8,
+        markersize=6.5,
+    )
+
+
+def label_score(axes: Axes, view: Slice, measure: Measure) -> None:
+    """The y axis; for accuracies the stable score on the left, the accuracy itself on the right, chance dashed."""
+    if not measure.chance:
+        axes.set_ylabel("bits per byte (lower is better)")
+        return
+    axes.set_ylabel("stable score (accuracy - chance)")
+    axes.axhline(0.0, color=GREY, linestyle=(0, (5, 3)), linewidth=1.3, zorder=1)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -0.11 * high), high)  # room for the words below the line
+    axes.annotate(
+        "chance" if view.chance is None else f"chance: accuracy {view.chance:.3g}",
+        (0.01, 0.0),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(0, -3),
+        textcoords="offset points",
+        va="top",
+        color=GREY,
+        fontsize="small",
+    )
+    if view.chance is not None:
+        add_accuracy_axis(axes, view.chance)
+
+
+def add_accuracy_axis(axes: Axes, chance: float) -> None:
+    """The right axis: the same points, read as accuracy."""
+
+    def from_score(score: Any) -> Any:
+        return score + chance
+
+    def to_score(value: Any) -> Any:
+        return value - chance
+
+    accuracy = axes.secondary_yaxis("right", functions=(from_score, to_score))
+    accuracy.set_ylabel("accuracy", color=GREY)
+    accuracy.tick_params(colors=GREY)
+    accuracy.spines["right"].set_color(GREY)
+
+
+def x_places(axis: str, values: Sequence[Any]) -> dict[Any, float]:
+    """Where each value stands: to scale, or evenly where that would crowd them (1, 5, 10, 100 %) or they are words."""
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    gaps = [right - left for left, right in pairwise(numbers)]
+    if axis in CATEGORIES or len(numbers) < len(values) or not gaps or min(gaps) < 0.08 * sum(gaps):
+        return {value: float(index) for index, value in enumerate(values)}
+    return {value: float(value) for value in values}
+
+
+def dodge(index: int, lines: int, places: dict[Any, float]) -> float:
+    """A small sideways shift, so that error bars of several lines do not cover each other."""
+    span = max(places.values()) - min(places.values())
+    return 0.008 * (span or 1.0) * (index - (lines - 1) / 2)
+
+
+def colour(index: int, lines: int) -> Any:
+    """The colour of line `index` of `lines`."""
+    return colormaps[ORDERED_COLOURS](0.84 * index / max(lines - 1, 1))
+
 
 STYLE: dict[Any, Any] = {
     "font.size": 11,

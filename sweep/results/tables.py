@@ -1,23 +1,129 @@
 """Rows of results.parquet: every fine-tuned model with its axes, scores, tokens and cost."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pydantic import ValidationError
 
+from jobs.job import Job
+from jobs.reconcile.attempts import Outcome
 from stages.config import PretrainConfig
-from sweep.results.columns import AXES
-from sweep.results.cost import Cost
-from sweep.results.evidence import JobEvidence
-from sweep.results.jobs_table import milliseconds
-from sweep.results.lineage import ModelChain, models_by_job
-from sweep.results.schemas import RESULTS
-from sweep.results.scores import score_values, task_scores
-from sweep.results.values import number, pairs, whole
-from sweep.results.z_scores import z_metrics, z_scores
+from sweep.results.evidence import Cost, JobEvidence, number, pairs, whole
+from sweep.results.lineage import ModelChain, cells_by_job, model_names, models_by_job
+from sweep.results.schemas import AXES, CELL_AXES, CELLS, JOBS, METRICS, RESULTS
+from sweep.results.scores import score_values, task_scores, z_metrics, z_scores
+from sweep.results.slices import SUMMARISED, TEXT, VISION, Measure, Row
+
+# Rows of jobs.parquet: every job of the sweep once, with its whole cost.
+
+NUMBERS = {"seconds": "run_seconds", "tokens_per_second": "tokens_per_second", "loss": "loss"}
+"""Fields of result.json that are numbers -> columns."""
+COUNTS = ("steps", "tokens", "image_tokens", "images", "bad_samples")
+
+
+def jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
+    """In the manifest's order."""
+    cells, models, names = cells_by_job(chains), models_by_job(chains), model_names(chains)
+    rows = [
+        {
+            "sweep": sweep,
+            "cells": cells.get(key, []),
+            "models": models[key],
+            "model": names.get(key),
+            **job_values(found),
+        }
+        for key, found in evidence.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=JOBS)
+
+
+def job_values(found: JobEvidence) -> dict[str, Any]:
+    """All columns that one job's own evidence decides."""
+    job = found.job
+    return {
+        "key": job.key,
+        "stage": job.stage,
+        "phase": job.phase,
+        "state": found.state,
+        "parents": list(job.parents),
+        **planned(job),
+        **job_cost_values(found),
+        **attempt_values(found.outcomes, done=found.done),
+        **result_values(found.result),
+        "started_at": milliseconds(found.outcomes[0].start.started_at) if found.outcomes else None,
+        "finished_at": milliseconds(found.finished_at),
+        "code_revision": found.code_revision,
+    }
+
+
+def planned(job: Job) -> dict[str, Any]:
+    """The plan's estimate; cores beside a GPU count for as long as the GPU."""
+    estimate, resources = job.estimate, job.resources
+    beside = estimate.gpu_hours * resources.nodes * resources.cpus / resources.gpus if resources.gpus else 0.0
+    return {
+        "planned_a100_hours": estimate.a100_hours,
+        "planned_gpu_hours": estimate.gpu_hours,
+        "planned_cpu_hours": estimate.cpu_hours + beside,
+    }
+
+
+def job_cost_values(found: JobEvidence) -> dict[str, Any]:
+    """What it took so far."""
+    used, wasted = found.costs.used, found.costs.wasted
+    return {
+        "used_a100_hours": used.a100_hours,
+        "used_gpu_hours": used.gpu_hours,
+        "used_cpu_hours": used.cpu_hours,
+        "wasted_a100_hours": wasted.a100_hours,
+        "wasted_gpu_hours": wasted.gpu_hours,
+        "wasted_cpu_hours": wasted.cpu_hours,
+        "hours_source": found.costs.source,
+        "overstated_seconds": found.costs.overstated_seconds if found.costs.source else None,
+    }
+
+
+def attempt_values(outcomes: Sequence[Outcome], *, done: bool) -> dict[str, Any]:
+    """Number of attempts, and the last one's place and failure; of a finished job the one that finished it."""
+    if not outcomes:
+        return {"attempts": 0}
+    last = outcomes[-1]
+    if done:
+        last = next((each for each in reversed(outcomes) if each.end and each.failure is None), last)
+    return {
+        "attempts": len(outcomes),
+        "node": last.node,
+        "backend": last.start.backend,
+        "gpu_type": last.start.gpu_type or None,
+        "gpus": last.start.gpus,
+        "cpus": last.start.cpus,
+        "failure": str(last.failure) if last.failure else None,
+        "failure_message": last.end.message if last.end and last.failure else None,
+    }
+
+
+def result_values(result: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a valid result.json tells; nothing without one."""
+    if result is None:
+        return {}
+    sizes = [whole(size) or 0 for size in result["files"].values()]
+    return {
+        **{column: number(result.get(field)) for field, column in NUMBERS.items()},
+        **{name: whole(result.get(name)) for name in COUNTS},
+        "checkpoint_bytes": sum(sizes),
+        "versions": pairs(result.get("versions")),
+    }
+
+
+def milliseconds(seconds: float | None) -> int | None:
+    """A Unix time as the tables' timestamps want it; None where it is absent or no time."""
+    return round(1000 * seconds) if seconds and math.isfinite(seconds) and abs(seconds) < 1e11 else None
+
 
 AXIS_TYPES = {field.name: field.type for field in AXES if field.name not in {"parameters", "epochs", "overrides"}}
 """The axes of a cell's record that have a column of their own."""
@@ -166,3 +272,134 @@ def planned_values(hours: Iterable[tuple[float, int]]) -> dict[str, float]:
         "planned_a100_hours_own": sum(each for each, models in found if models == 1),
         "planned_a100_hours_shared": sum(each / models for each, models in found if models > 1),
     }
+
+
+# Rows of cells.parquet: every cell with the best of its fine-tuned models, by each score.
+
+KEPT = ("sweep", "cell", "block", *(field.name for field in CELL_AXES))
+"""Columns that the models of a cell have in common."""
+WITH_ERROR = (VISION, TEXT)
+
+
+def cells_table(rows: Sequence[Row]) -> pa.Table:
+    """In the manifest's order, from the rows of results.parquet."""
+    cells: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        cells[row["cell"]].append(row)
+    return pa.Table.from_pylist([cell_values(models) for models in cells.values()], schema=CELLS)
+
+
+def cell_values(models: Sequence[Row]) -> dict[str, Any]:
+    """One cell's row."""
+    finished = [row for row in models if row["state"] == "done"]
+    values: dict[str, Any] = {name: models[0][name] for name in KEPT}
+    values |= {"models": len(models), "finished": len(finished)}
+    for measure in SUMMARISED:
+        best = best_by(measure, finished)
+        if best is None:
+            continue
+        values |= {f"{measure.name}_best_epochs": best["epochs"], f"{measure.name}_best": best[measure.column]}
+        if measure in WITH_ERROR:
+            values[f"{measure.name}_best_stderr"] = best[measure.stderr]
+        if measure is VISION:
+            values["text_at_vision_best"] = best[TEXT.column]
+    return values | {unit: total(models, unit) for unit in ("a100_hours", "cpu_hours")}
+
+
+def best_by(measure: Measure, rows: Iterable[Row]) -> Row | None:
+    """The row with the best score of one kind, of equals the one with the fewest epochs; None without a score."""
+    scored = [row for row in rows if row[measure.column] is not None]
+    sign = -1 if measure.higher_is_better else 1
+    return min(scored, key=lambda row: (sign * row[measure.column], row["epochs"]), default=None)
+
+
+def total(rows: Iterable[Row], unit: str) -> float | None:
+    """Own and shared hours together; None where a part is not known."""
+    parts = [row[f"{unit}_{part}"] for row in rows for part in ("own", "shared")]
+    return None if None in parts else sum(parts)
+
+
+# Rows of metrics.parquet: what the stages logged and what the evaluations found, one value a row.
+
+BATCH_ROWS = 500_000
+"""Rows of a batch: some 40 MB in memory, whatever the length of the runs."""
+NOT_METRICS = {"step", "tokens"}
+
+
+class Columns:
+    """The columns of a batch that grows."""
+
+    def __init__(self) -> None:
+        self.key: list[str] = []
+        self.step: list[int | None] = []
+        self.tokens: list[int | None] = []
+        self.name: list[str] = []
+        self.value: list[float] = []
+
+    def add(self, key: str, step: int | None, tokens: int | None, values: Mapping[str, float]) -> None:
+        count = len(values)
+        self.key += [key] * count
+        self.step += [step] * count
+        self.tokens += [tokens] * count
+        self.name += values.keys()
+        self.value += values.values()
+
+    def batch(self) -> pa.RecordBatch:
+        columns = [getattr(self, field.name) for field in METRICS]
+        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, METRICS, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=METRICS)
+
+
+def metric_batches(logs: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> Iterator[pa.RecordBatch]:
+    """`logs` are (key, metrics.jsonl, result or {}): the log's lines, then the scores of an evaluation's result."""
+    columns = Columns()
+    for key, path, result in logs:
+        for entry in log_entries(path):
+            columns.add(key, whole(entry.get("step")), whole(entry.get("tokens")), numbers(entry))
+            if len(columns.key) >= BATCH_ROWS:
+                yield columns.batch()
+                columns = Columns()
+        columns.add(key, None, None, score_metrics(result))
+    if columns.key:
+        yield columns.batch()
+
+
+def log_entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a log, line by line; a torn or damaged line is passed over."""
+    try:
+        with path.open("rb") as log:
+            for line in log:
+                try:
+                    entry = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(entry, dict):
+                    yield entry
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def numbers(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numeric values of a log line; those of a nested object under `outer.inner`."""
+    found: dict[str, float] = {}
+    for name, value in entry.items():
+        if isinstance(value, dict):
+            found |= numbers(value, f"{prefix}{name}.")
+        elif prefix or name not in NOT_METRICS:
+            real = number(value)
+            if real is not None:
+                found[prefix + name] = real
+    return found
+
+
+def score_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """Every metric of an evaluation as TASK/METRIC, and its score, stderr and chance level as TASK/score..."""
+    scores = result.get("scores")
+    found: dict[str, float] = {}
+    for task, entry in sorted(scores.items()) if isinstance(scores, dict) else []:
+        if isinstance(entry, dict):
+            metrics = entry.get("metrics")
+            summary = {name: entry.get(name) for name in ("score", "stderr", "chance", "n")}
+            values = {**(metrics if isinstance(metrics, dict) else {}), **summary}
+            found |= {f"{task}/{name}": value for name, value in sorted(numbers(values).items())}
+    return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,19 @@ import pyarrow.parquet as pq
 
 from jobs.reconcile.executions import Ending
 from jobs.store.paths import Store, replacing
-from sweep.results.best_epochs import best_epochs
-from sweep.results.cells_table import cells_table
-from sweep.results.comparisons import Difference, differences, differences_table
-from sweep.results.effects import effects_table
+from sweep.results.comparisons import (
+    Difference,
+    best_epochs,
+    differences,
+    differences_table,
+    effects_table,
+    points_table,
+)
 from sweep.results.evidence import JobEvidence, gather
-from sweep.results.hours_table import COLUMNS, hours_table
-from sweep.results.jobs_table import jobs_table
 from sweep.results.lineage import model_chains
-from sweep.results.metrics_table import metric_batches
-from sweep.results.points_table import points_table
 from sweep.results.schemas import METRICS
-from sweep.results.summary import joined, summary_table
-from sweep.results.tables import results_table
+from sweep.results.summary import COLUMNS, hours_table, joined, summary_table
+from sweep.results.tables import cells_table, jobs_table, metric_batches, results_table
 from sweep.stored_sweep import StoredSweep
 
 COMPRESSION = "zstd"
@@ -104,3 +105,36 @@ def write_summary(folder: Path, text: str) -> Path:
     with replacing(path) as unfinished:
         unfinished.write_text(text or "no model has scores yet\n", encoding="utf-8")
     return path
+
+
+# Brings the tables of a sweep up to date where something has finished since they were written.
+
+
+def refresh_results(stored: StoredSweep) -> str:
+    """Writes tables and summary if any result is newer than they are. Returns a remark for the user, or nothing."""
+    written = table_time(stored)
+    newest = max((result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
+    if newest <= written:
+        return ""
+    if find_spec("pyarrow") is None:
+        return "tables are not refreshed here: the extra `report` is not installed (pip install 'sweep-vlm[report]')"
+
+    tables = write_tables(stored)
+    write_summary(stored.paths.results, summary_of(tables))
+    return f"tables refreshed in {stored.paths.results}"
+
+
+def table_time(stored: StoredSweep) -> float:
+    """When the tables were written, in Unix seconds; 0 if never."""
+    try:
+        return (stored.paths.results / "results.parquet").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def result_time(stored: StoredSweep, stage: str, key: str) -> float:
+    """When a job's result appeared; 0 if it has none."""
+    try:
+        return stored.store.run(stage, key).result.stat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return 0.0

@@ -1,11 +1,14 @@
 """What the jobs of a sweep file ask of a cluster: `resources`, by phase and by model. None of it enters a key."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from jobs.job import Resources
 from jobs.slurm.sbatch_options import launcher_problems, option_problem, setup_problems
+from sweep.catalog import Catalog, Placement
 from sweep.spec.fields import Count, Fields, Multiplier, Name, Whole
 from sweep.spec.yaml_source import Path_
 
@@ -163,3 +166,23 @@ def contradiction(given: dict[str, tuple[float, Path_]]) -> Iterator[tuple[Path_
     if memory and again and again <= memory:
         message = f"retry_memory_gib {again:g} is not above memory_gib {memory:g}, so a retry would run out of it again"
         yield max(at_memory, at_again, key=len), message
+
+
+# Where the jobs of a model and phase run, and on how many processes.
+
+
+def placed(catalog: Catalog, resources: ResourceFields, name: str, catalog_name: str, phase: str) -> Placement:
+    """The catalog's placement of the model, with the sweep file's words over it."""
+    entry = catalog.models.get(catalog_name)
+    usual = entry.resources[phase] if entry is not None else Placement()
+    return replace(usual, **request(resources, name, phase))
+
+
+def gpu_type(placement: Placement) -> str:
+    """A job without GPUs is priced by CPU cores."""
+    return placement.gpu_type if placement.gpus_per_node else "cpu"
+
+
+def processes(resources: Resources, backend: str) -> int:
+    """Processes that a cluster starts for the job: one for each GPU, or one on each node; on one machine one."""
+    return resources.nodes * max(1, resources.gpus_per_node) if backend == "slurm" else 1

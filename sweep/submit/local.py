@@ -1,21 +1,80 @@
 """`sweep submit` on this machine: runs to the end with progress on stderr."""
 
 import argparse
+import os
 import sys
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jobs.cluster import ClusterState
-from jobs.local.runner import RunnerEnd, StopRequest
-from jobs.local_run import LocalRun
+from jobs.local.cluster import machine_slots
+from jobs.local.runner import LocalRun, Progress, RunnerEnd, StopRequest
 from jobs.reconcile.decide import Action
-from jobs.slots import machine_slots
-from jobs.store.ledger import has_batches
+from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.state import State
+from jobs.store.ledger import EventKind, has_batches
 from sweep.errors import SweepError
-from sweep.progress import watching
-from sweep.stage_program import stage_program
 from sweep.stored_sweep import StoredSweep
-from sweep.submit.report import action_rows, print_report, state_counts
+from sweep.submit.report import action_rows, print_report, stage_program, state_counts
+
+# What `sweep submit` shows while it runs: a bar on a terminal, and one line for each job that ends.
+
+
+@contextmanager
+def watching(picture: Picture, wanted: Collection[str]) -> Iterator[Callable[[Progress], None]]:
+    """Gives the listener for a runner. Everything goes to stderr."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bar(picture, wanted) as listener:
+            yield listener
+        return
+
+    def tell(progress: Progress) -> None:
+        line = line_of(progress, wanted)
+        if line:
+            print(line, file=sys.stderr, flush=True)
+
+    yield tell
+
+
+def line_of(progress: Progress, wanted: Collection[str]) -> str:
+    """`12:03:10 [5/40] done finetune m5-b60-i10 3f... (71 s)`; empty for an attempt that starts."""
+    if progress.event is not EventKind.ENDED:
+        return ""
+    job = progress.job
+    name = job.cells[0] if job.cells else job.phase
+    parts = [
+        time.strftime("%H:%M:%S"),
+        f"[{done_of(progress.picture, wanted)}/{len(wanted)}]",
+        f"{progress.status.state:<11} {job.phase:<8} {name} {job.key}",
+    ]
+    return "  ".join([*parts, progress.message] if progress.message else parts)
+
+
+def done_of(picture: Picture, wanted: Collection[str]) -> int:
+    """How many of the wanted jobs are done."""
+    return sum(picture.statuses[key].state is State.DONE for key in wanted)
+
+
+@contextmanager
+def _bar(picture: Picture, wanted: Collection[str]) -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("jobs", total=len(wanted))
+
+        def tell(progress: Progress) -> None:
+            line = line_of(progress, wanted)
+            if line:
+                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            running = sum(status.state is State.RUNNING for status in picture.statuses.values())
+            bar.update(task, completed=done_of(picture, wanted), description=f"{running} running")
+
+        yield tell
 
 
 def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:

@@ -1,10 +1,12 @@
 """What `sweep submit` and `sweep tick` print at their end, and `--dry-run` instead (docs/json.md, section `submit`)."""
 
 import json
+import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jobs.graph import by_key
+from jobs.job import by_key
+from jobs.local import cluster
 from jobs.reconcile.decide import Action
 from jobs.reconcile.snapshot import Picture
 from jobs.reconcile.state import State
@@ -50,3 +52,14 @@ def action_rows(actions: Sequence[Action], stored: StoredSweep, *, as_json: bool
     for row in rows:
         print(f"{row['action']:<10} {row['phase']:<9} {row['key']}  {', '.join(jobs[row['key']].cells[:3])}".rstrip())
     return len(rows)
+
+
+# What runs in a job: the stages' own entry, or what the environment puts in its place.
+
+PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
+"""For trying the machinery without training: words that run in a stage's place, separated by spaces."""
+
+
+def stage_program() -> Sequence[str]:
+    """Words to which the path of job.json is added."""
+    return os.environ.get(PROGRAM_VARIABLE, "").split() or cluster.STAGE_PROGRAM

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobsError
-from jobs.local.cluster import LocalCluster
-from jobs.local.runner import Runner, StopRequest
-from jobs.local_run import LocalRun
-from jobs.slots import Slots
+from jobs.local.cluster import LocalCluster, Slots
+from jobs.local.runner import LocalRun, Runner, StopRequest
 from jobs.store.ledger import Ledger
 from jobs.store.paths import Store
 from sweep.plan.manifest import read_manifest

@@ -3,9 +3,8 @@
 import pytest
 
 from jobs.cluster import ClusterState, Observation
-from jobs.facts import Gatherer, facts_of
 from jobs.job import Job, Resources
-from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.snapshot import Gatherer, Picture, facts_of
 from jobs.reconcile.state import State, job_state
 from jobs.store.ledger import Event, EventKind, Ledger, Wishes
 from jobs.store.paths import RunPaths, Store

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.ending_match import match
+from jobs.reconcile.attempts import match
 from jobs.reconcile.executions import LOST, Ending, distinct
 from jobs.store.records import AttemptStart
 from tests.jobs.executions import BATCH, JOB, ending, pending_ending

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
-from jobs.cluster_word import (
+from jobs.reconcile.attempts import Outcome, read_outcomes
+from jobs.reconcile.executions import LOST, Ending
+from jobs.reconcile.failures import (
+    EXIT_SAVED,
     LESS_TELLING,
     NOTHING_DONE,
     SUPERVISOR_CODES,
@@ -19,9 +22,6 @@ from jobs.cluster_word import (
     withdrawn,
     word,
 )
-from jobs.reconcile.attempts import Outcome, read_outcomes
-from jobs.reconcile.executions import LOST, Ending
-from jobs.reconcile.failures import EXIT_SAVED
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import AttemptExit
 from jobs.store.records import FailureClass as F

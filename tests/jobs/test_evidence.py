@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from jobs.checkpoints import Checkpoint, newest_checkpoint
-from jobs.facts import Gatherer, facts_of
 from jobs.processes import boot_id
 from jobs.reconcile.attempts import read_outcomes, read_tail
+from jobs.reconcile.snapshot import Gatherer, facts_of
 from jobs.reconcile.state import State, job_state
 from jobs.reconcile.usage import used, wasted
 from jobs.store.job_file import code_revision
 from jobs.store.ledger import Wishes
 from jobs.store.paths import RunPaths, Store, write_json
-from jobs.store.records import AttemptExit, AttemptStart, FailureClass
+from jobs.store.records import AttemptExit, AttemptStart, Checkpoint, FailureClass, newest_checkpoint
 from jobs.store.results import check_result
 from tests.jobs import toy
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.node_list import node_names
 from jobs.reconcile.attempts import Outcome
-from jobs.reconcile.node_exclusion import HOURS, excluded_nodes, exclusion_limit
+from jobs.reconcile.node_exclusion import HOURS, excluded_nodes, exclusion_limit, node_names
 from jobs.store.records import FailureClass as F
 from tests.jobs.executions import ending, outcome
 

@@ -7,11 +7,11 @@ import pytest
 
 from jobs.errors import NeverFitsError, RunnerBusyError
 from jobs.job import Resources
+from jobs.local.cluster import Slots
 from jobs.local.runner import Progress, StopRequest
 from jobs.local.runner_lock import holding_runner_lock
 from jobs.reconcile.decide import Submit
 from jobs.reconcile.state import State
-from jobs.slots import Slots
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass

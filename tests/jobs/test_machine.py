@@ -11,6 +11,7 @@ import pytest
 
 from jobs.errors import NeverFitsError
 from jobs.job import Resources
+from jobs.local.cluster import Lease, Slots, machine_slots, visible_gpus
 from jobs.local.runner_lock import current_holder, holding_runner_lock, observe_runner
 from jobs.processes import (
     ATTEMPT_MARK,
@@ -21,7 +22,6 @@ from jobs.processes import (
     signal_attempt,
     supervisor_alive,
 )
-from jobs.slots import Lease, Slots, machine_slots, visible_gpus
 from jobs.store.flock import acquire, is_held
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store

@@ -1,5 +1,5 @@
 from jobs.job import Job
-from jobs.order import depth_first
+from jobs.reconcile.decide import depth_first
 from jobs.reconcile.state import JobStatus, State
 from tests.jobs.toy import small_graph, toy_job
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.requeue import requeue, wants_requeue
+from jobs.attempt.finish import requeue, wants_requeue
 from jobs.store.paths import RunPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.attempt.options import build_parser
 from jobs.attempt.stage_process import signal_as_negative, stage_command, stage_environment
-from jobs.ownership import Ownership
+from jobs.claims.takeover import Ownership
 from jobs.store.flock import acquire
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptStart, FailureClass

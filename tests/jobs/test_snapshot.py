@@ -88,9 +88,9 @@ def test_a_job_runs_the_code_of_its_submission(store: Store, checkout: Path) -> 
 
 def test_modules_come_compiled_out_of_the_archive_wherever_python_starts(store: Store, checkout: Path) -> None:
     pinned = snapshot(store, checkout)
-    code = "import jobs.attempt.__main__, stages.files; print(jobs.attempt.__main__.__file__); print(stages.files.__file__)"
+    code = "import jobs.attempt as a, stages.files as b; print(a.__file__); print(b.__file__)"
     done = run_with(pinned.path, "-c", code, cwd=toy.ROOT)
-    assert done.stdout.splitlines() == [f"{pinned.path}/jobs/attempt.pyc", f"{pinned.path}/stages/files.pyc"]
+    assert done.stdout.splitlines() == [f"{pinned.path}/jobs/attempt/__init__.pyc", f"{pinned.path}/stages/files.pyc"]
 
 
 def test_a_traceback_shows_the_source_that_ran(store: Store, checkout: Path) -> None:

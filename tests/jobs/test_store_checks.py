@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.checks import Check, Verdict
 from jobs.store import checks
+from jobs.store.checks import Check, Verdict
 
 
 def found(root: Path, *, needed: int = 0, shared: bool = False) -> dict[str, Check]:

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.cluster import ClusterState, Observation
-from jobs.graph import ranks, with_ancestors
+from jobs.job import ranks, with_ancestors
 from jobs.reconcile.decide import Action, Invalidate, Room, Submit, Withdraw, decide
 from jobs.reconcile.state import JobStatus, State
 from tests.jobs.toy import small_graph, toy_job

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from jobs.local.runner import Progress, RunnerEnd, StopRequest
+from jobs.local.cluster import Slots
+from jobs.local.runner import LocalRun, Progress, RunnerEnd, StopRequest
 from jobs.local.runner_lock import observe_runner
-from jobs.local_run import LocalRun
 from jobs.reconcile.snapshot import Picture
 from jobs.reconcile.state import State
-from jobs.slots import Slots
 from jobs.store.ledger import Ledger
 from jobs.store.paths import RunPaths, Store
 from sweep.plan.manifest import Cell, Chain, Manifest, write_manifest

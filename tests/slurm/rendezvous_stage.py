@@ -1,6 +1,7 @@
 """A stage of several ranks: each says who it is and waits for a stop; the first saves nothing and writes the result.
 
-Run as `python -S rendezvous_stage.py JOB_JSON` by jobs.attempt.rank. With `seconds` in its config it waits so long for a stop.
+Run as `python -S rendezvous_stage.py JOB_JSON` by jobs.attempt.rank. With `seconds` in its config it waits so long for
+a stop.
 """
 
 import json

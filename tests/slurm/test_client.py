@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster import ClusterState
-from jobs.slurm.batch import KnownBatch, new_name
+from jobs.slurm.batches import KnownBatch, new_name
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient
 from jobs.slurm.observe import Seen, observe
-from jobs.slurm.rows import AccountRow
+from jobs.slurm.parsing import AccountRow
 from jobs.slurm.timeouts import Patience
 from tests.slurm.lab import Lab
 from tests.slurm.lab.processes import wait_for

@@ -13,8 +13,7 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.slurm.client import Refusal, Sent, SlurmClient
-from jobs.slurm.fit import misfit
-from jobs.slurm.limits import lane_names, measure_room
+from jobs.slurm.limits import lane_names, measure_room, misfit
 from jobs.slurm.sbatch_options import sbatch_options
 from jobs.slurm.site import Site, read_site
 from sweep.cli import main

@@ -15,7 +15,7 @@ from jobs.claims.claims import Holder, claim, newest
 from jobs.job import Job, Resources
 from jobs.processes import attempt_members
 from jobs.reconcile.attempts import Outcome, read_outcomes
-from jobs.slurm.batch import Batch, new_name
+from jobs.slurm.batches import Batch, new_name
 from jobs.slurm.code_snapshot import snapshot
 from jobs.slurm.script import Launch, batch_script, log_pattern, sbatch_arguments
 from jobs.store.paths import RunPaths, Store

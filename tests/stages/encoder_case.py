@@ -14,7 +14,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from stages.encoder_folder import quiet_transformers
+from stages.vision.transformers_encoders import quiet_transformers
 
 SIGLIP, DINOV2, FUSED = "siglip-tiny-32", "dinov2-tiny-reg-32", "siglip+dinov2-tiny-32"
 

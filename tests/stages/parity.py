@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from stages.openlm_files import read_weights
+from stages.checkpoint.openlm import read_weights
 from tests.stages.golden.make import CASES
 from tests.stages.openlm_checkout import Case, logged_losses, options, run_open_lm, write_shard
 from tests.stages.openlm_reference import initial_model, train

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.checkpoint.files import save_checkpoint
 from stages.config import FinetuneConfig, LanguageModel, Vision
-from stages.engines.prismatic_checks import TRIGGERS
+from stages.engines.prismatic.options import TRIGGERS
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.models.vlm import VLM

@@ -19,7 +19,7 @@ from pathlib import Path
 from stages.config import Task
 from stages.evaluation.benchmarks.registry import FAMILIES
 from stages.evaluation.metrics import RULES
-from stages.evaluation.vision_score import score_answers
+from stages.evaluation.vision import score_answers
 from stages.evaluation.vision_task import read_vision_task
 from tests.stages.published_files import Item, write_family
 from tests.stages.random_answers import random_case

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from stages.data.builder import Built, Place
 from stages.data.order import mix
 from stages.data.progress import SequenceCounts
 from stages.data.sample import BadSampleError, Document
+from stages.data.workers import Built, Place
 from stages.vision.image_input import Picture
 
 CONTEXT = 64

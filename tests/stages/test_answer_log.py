@@ -11,11 +11,9 @@ import torch
 from stages.config import Task
 from stages.distributed import World
 from stages.evaluation import vision
-from stages.evaluation.answer_log import AnswerLog
 from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.score import Score
-from stages.evaluation.vision import score_vision_task
-from stages.evaluation.vision_score import score_answers
+from stages.evaluation.vision import AnswerLog, score_answers, score_vision_task
 from stages.evaluation.vision_task import read_vision_task
 from stages.stop import StopFlag
 from tests.stages.published_files import Item, write_family

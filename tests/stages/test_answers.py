@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.evaluation.answers import (
+from stages.evaluation.metrics import (
     CONTRACTIONS,
     exact_match,
     gqa_accuracy,

@@ -6,10 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel
-from stages.cpu_attention import whole_attention
-from stages.models.attention import attend, attention_mask
-from stages.models.openlm import Block, OpenLM
-from stages.rotary import rotary_table
+from stages.models.attention import attend, attention_mask, whole_attention
+from stages.models.openlm import Block, OpenLM, rotary_table
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, -1], [0] * 10, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
 

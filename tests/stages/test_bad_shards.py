@@ -18,7 +18,7 @@ from stages.data.captions import Captions
 from stages.data.images import PictureReader
 from stages.data.mixture import Mixture
 from stages.data.sample import BadSampleError
-from stages.data.tar_index import index_tar
+from stages.data.shards import index_tar
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.checkpoint.files import newest_checkpoint, read_checkpoint, remove_old_checkpoints, save_checkpoint
-from stages.checkpoint_writer import CheckpointWriter
+from stages.checkpoint.files import (
+    CheckpointWriter,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
 from stages.errors import StorageError
 from stages.training.parallel import host_copy
 

@@ -17,11 +17,10 @@ import pytest
 import torch
 
 from stages.data.batches import MixtureBatches
-from stages.data.builder import Place
 from stages.data.collate import Batch
 from stages.data.mixture import Mixture
 from stages.data.sample import Document, Source
-from stages.data.workers import Workers, worker_count
+from stages.data.workers import Place, Workers, worker_count
 from stages.distributed import ALONE, Numbers, Peers
 from stages.errors import DataError
 from stages.vision.image_input import Picture

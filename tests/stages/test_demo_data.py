@@ -20,8 +20,8 @@ from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.demo import text as demo_text
 from stages.demo.prepare import prepare
-from stages.demo.prose import Document, documents
 from stages.demo.scenes import HELD_OUT
+from stages.demo.text import Document, documents
 from stages.errors import DataError
 from stages.evaluation.text_task import read_text_task
 from stages.evaluation.vision_task import read_vision_task

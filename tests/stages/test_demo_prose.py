@@ -1,6 +1,6 @@
 """What of a docstring becomes training text."""
 
-from stages.demo.prose import clean_paragraphs
+from stages.demo.text import clean_paragraphs
 
 DOCSTRING = """Return the *common* elements of ``first`` and :class:`~pkg.Second`, in their own order.
 

@@ -5,9 +5,22 @@ from collections import Counter
 
 import pytest
 
-from stages.demo.draw import BACKGROUND_COLOURS, SHAPE_COLOURS, SIZE, draw_scene, png_bytes
-from stages.demo.language import KINDS, dense_caption, question, raw_caption
-from stages.demo.scenes import BACKGROUNDS, COLOURS, HELD_OUT, NUMBERS, SHAPES, Group, Scene, Split, random_scene
+from stages.demo.images import BACKGROUND_COLOURS, SHAPE_COLOURS, SIZE, draw_scene, png_bytes
+from stages.demo.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    HELD_OUT,
+    KINDS,
+    NUMBERS,
+    SHAPES,
+    Group,
+    Scene,
+    Split,
+    dense_caption,
+    question,
+    random_scene,
+    raw_caption,
+)
 
 SCENES = 4_000
 

@@ -8,7 +8,7 @@ import torch
 from stages.data.collate import MicroBatch, collate
 from stages.data.packing import join
 from stages.data.sample import Document
-from stages.device import micro_batch_tokens
+from stages.distributed import micro_batch_tokens
 from stages.vision.image_input import Picture
 
 META = torch.device("meta")

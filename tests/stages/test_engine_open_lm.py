@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
 from stages.engines.limits import engine_problem
 from stages.engines.open_lm.data import open_shards, pieces, shuffled, write_data
-from stages.engines.open_lm.options import model_file, options
-from stages.engines.open_lm_checks import LOOK, MODULES, check_installation
+from stages.engines.open_lm.options import LOOK, MODULES, check_installation, model_file, options
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
 from stages.models.openlm import OpenLM
-from stages.openlm_files import read_pickle
 from stages.registry import stage_of
 from stages.stop import StopFlag
 from tests.stages.training_case import (

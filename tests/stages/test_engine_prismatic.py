@@ -15,7 +15,7 @@ import torch
 from stages.checkpoint.files import load_model
 from stages.data.prompts import TEMPLATES
 from stages.engines.prismatic import start_program
-from stages.engines.prismatic_checks import LOOK, MODULES, check_installation
+from stages.engines.prismatic.options import LOOK, MODULES, check_installation
 from stages.errors import ConfigError, StageError
 from stages.job_file import EngineSettings, JobFile
 from stages.registry import stage_of

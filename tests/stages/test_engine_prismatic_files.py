@@ -17,9 +17,8 @@ from stages.data.tokenizer import TextTokenizer
 from stages.engines.limits import engine_problem, model_problem
 from stages.engines.prismatic import start_program
 from stages.engines.prismatic.data import write_conversations
-from stages.engines.prismatic.options import config_file, start_file
+from stages.engines.prismatic.options import check_words, config_file, start_file
 from stages.engines.prismatic.weights import read_made, reordered, write_parent
-from stages.engines.prismatic_checks import check_words
 from stages.errors import ConfigError, DataError
 from stages.models.openlm import OpenLM
 from stages.models.vlm import VLM

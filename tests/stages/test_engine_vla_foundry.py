@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.checkpoint.openlm import read_pickle
+from stages.engines.vla_foundry.options import MODULES, check_installation
 from stages.engines.vla_foundry.weights import Names
-from stages.engines.vla_foundry_checks import MODULES, check_installation
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.openlm_files import read_pickle
 from stages.registry import stage_of
 from stages.stop import StopFlag
 from tests.stages import vla_foundry_case as case

@@ -19,19 +19,21 @@ from stages.data.images import PictureReader
 from stages.data.packing import join
 from stages.data.tokenizer import TextTokenizer
 from stages.engines.limits import engine_problem
-from stages.engines.vla_foundry.data import check_text, open_folder, windows_of, write_windows
-from stages.engines.vla_foundry.options import options
-from stages.engines.vla_foundry.weights import Names
-from stages.engines.vla_foundry_encoder import from_timm, timm_config, to_timm
-from stages.engines.vla_foundry_processor import (
+from stages.engines.vla_foundry.data import (
     IMAGE,
     PADDING,
     chat_template,
+    check_text,
     image_config,
+    open_folder,
     processor_config,
     tokenizer_config,
+    windows_of,
     write_processor,
+    write_windows,
 )
+from stages.engines.vla_foundry.options import options
+from stages.engines.vla_foundry.weights import Names, from_timm, timm_config, to_timm
 from stages.errors import ConfigError, DataError
 from stages.vision.specs import encoder_spec
 from stages.vision.transforms import ImageTransform

@@ -17,8 +17,7 @@ from stages.errors import ConfigError, DamagedInputError, DataError
 from stages.evaluation.questions import VisionTask
 from stages.evaluation.run import run
 from stages.evaluation.subject import Subject
-from stages.evaluation.vision import answer
-from stages.evaluation.vision_score import score_answers
+from stages.evaluation.vision import answer, score_answers
 from stages.evaluation.vision_task import read_vision_task
 from stages.job_file import read_job
 from stages.stop import StopFlag

@@ -9,8 +9,7 @@ import yaml
 
 from stages.config import Task
 from stages.errors import DataError
-from stages.evaluation.templates import check_template
-from stages.evaluation.text_task import read_text_task
+from stages.evaluation.text_task import check_template, read_text_task
 from stages.evaluation.vision_task import read_vision_task
 
 QUESTION = {"id": "1", "image": "images/1.png", "question": "What is it?", "answers": ["a star"], "kind": "shape"}

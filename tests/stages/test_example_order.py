@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.data.example_order import ExampleOrder
+from stages.data.order import ExampleOrder
 
 MARKS = st.lists(st.booleans(), min_size=1, max_size=60)
 

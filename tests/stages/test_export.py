@@ -14,10 +14,9 @@ from torch import Tensor
 
 from stages.checkpoint.files import MODEL
 from stages.config import Vision
-from stages.export.architecture import exported_tensors, transformers_config
 from stages.export.images import ImagePrefix
 from stages.export.run import export
-from stages.export.weights import in_shards, write_weights
+from stages.export.weights import exported_tensors, in_shards, transformers_config, write_weights
 from stages.models.generation import greedy
 from stages.models.openlm import OpenLM
 from stages.models.vlm import VLM

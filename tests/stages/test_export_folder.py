@@ -13,8 +13,8 @@ import pytest
 from stages.checkpoint.files import MODEL
 from stages.data.prompts import PLAIN, TEMPLATES
 from stages.errors import ConfigError, DamagedInputError, StageError
-from stages.export.chat import chat_template
 from stages.export.run import export
+from stages.export.tokenizer_files import chat_template
 from tests.stages.export_case import NORMED, PATCHES, make_run, picture, request_for, write_tokenizer
 
 

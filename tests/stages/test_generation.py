@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stages.config import LanguageModel, Vision
 from stages.distributed import World
-from stages.key_values import KeyValueCache
+from stages.models.attention import KeyValueCache
 from stages.models.generation import greedy
 from stages.models.likelihood import log_likelihoods
 from stages.models.linear import choose_matmul, onednn_is_there, pack_weights

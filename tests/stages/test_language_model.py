@@ -196,7 +196,7 @@ def test_a_trusted_task_may_bring_code_and_scores_as_the_plain_one(
     (tmp_path / "own_code.py").write_text("def text(doc):\n    return doc['context']\n")
     (tmp_path / "cloze.jsonl").write_bytes((small_demo / "tasks" / "cloze.jsonl").read_bytes())
     with offline():
-        from stages.evaluation.trusted_task import score_trusted_task
+        from stages.evaluation.text import score_trusted_task
 
         score = score_trusted_task(tmp_path, Task(name="cloze", limit=6, trusted=True), subject)
         with pytest.raises(DataError, match=r"'gone': neither a file gone.yaml"):

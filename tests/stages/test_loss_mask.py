@@ -14,8 +14,7 @@ from stages.data.conversations import Conversations
 from stages.data.packing import join
 from stages.data.prompts import TEMPLATES
 from stages.data.sample import NO_LOSS, BadSampleError
-from stages.data.tokenizer import TextTokenizer
-from stages.data.tokenizer_checks import check_tokenizer
+from stages.data.tokenizer import TextTokenizer, check_tokenizer
 from stages.errors import DataError
 from stages.vision.image_input import Picture
 from tests.stages.tokenizer_kinds import KINDS

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.data.manifest import read_manifest
 from stages.data.mixture import Mixture
-from stages.data.shards import TarShards
+from stages.data.shards import TarShards, read_manifest
 from stages.data.text import TokenShards
 from stages.errors import DataError
 from tests.stages.training_case import CONTEXT, write_tar, write_text

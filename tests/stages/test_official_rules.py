@@ -2,17 +2,26 @@
 
 import pytest
 
-from stages.evaluation.answers import gqa_accuracy, normalised, vqa_accuracy, without_punctuation
-from stages.evaluation.boxes import (
+from stages.evaluation.metrics import (
+    VIZWIZ_CONTRACTIONS,
     box_accuracy_25,
     box_accuracy_50,
     box_text,
+    gqa_accuracy,
     intersection_over_union,
+    m4c_normalised,
+    normalised,
     parsed_box,
+    said_yes,
+    says_unanswerable,
+    textvqa_accuracy,
+    vizwiz_accuracy,
+    vizwiz_normalised,
+    vqa_accuracy,
+    without_punctuation,
+    yes_no_accuracy,
+    yes_no_metrics,
 )
-from stages.evaluation.m4c_answers import m4c_normalised, textvqa_accuracy
-from stages.evaluation.vizwiz_answers import VIZWIZ_CONTRACTIONS, says_unanswerable, vizwiz_accuracy, vizwiz_normalised
-from stages.evaluation.yes_no import said_yes, yes_no_accuracy, yes_no_metrics
 
 
 def test_at_most_32_periods_vanish() -> None:

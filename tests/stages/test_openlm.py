@@ -5,10 +5,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel, Optimizer
-from stages.key_values import KeyValueCache
+from stages.models.attention import KeyValueCache
 from stages.models.loss import token_loss
-from stages.models.openlm import OpenLM
-from stages.rotary import rotary_table, rotate
+from stages.models.openlm import OpenLM, rotary_table, rotate
 from stages.training.optimizer import AdamW
 
 SMALL = LanguageModel(d_model=48, layers=3, heads=4, vocabulary=100)

@@ -13,11 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.checkpoint.files import load_model, result_checkpoint
-from stages.checkpoint.openlm import export_run, import_run, main
+from stages.checkpoint.openlm import export_run, import_run, main, read_pickle, read_weights
 from stages.config import LanguageModel
 from stages.errors import ConfigError
 from stages.models.openlm import OpenLM
-from stages.openlm_files import read_pickle, read_weights
 
 MODEL = LanguageModel(d_model=32, layers=2, heads=4, vocabulary=60)
 

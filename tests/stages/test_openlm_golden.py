@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from stages.config import LanguageModel
-from stages.models.openlm import OpenLM
-from stages.rotary import rotary_table
+from stages.models.openlm import OpenLM, rotary_table
 from tests.stages.openlm_checkout import Case
 from tests.stages.openlm_reference import initial_model, machine, sha256, train
 

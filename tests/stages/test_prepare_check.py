@@ -21,8 +21,7 @@ from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.check import check_data_sets
-from stages.prepare.check_request import CheckRequest, read_requests
-from stages.prepare.findings import Action, Findings
+from stages.prepare.findings import Action, CheckRequest, Findings, read_requests
 from stages.vision.specs import encoder_spec
 from stages.vision.transforms import ImageTransform
 from tests.stages.training_case import CONTEXT, conversation, make_world, png, write_tar, write_text

@@ -10,9 +10,8 @@ import zstandard
 from pyarrow import parquet
 
 from stages.errors import DataError
-from stages.prepare import lines
-from stages.prepare.bad_lines import BadLines
-from stages.prepare.documents import DocumentReader
+from stages.prepare import documents as document_files
+from stages.prepare.documents import BadLines, DocumentReader
 from stages.prepare.inputs import TextRule, divide, find_inputs
 from tests.stages.text_inputs import DOCUMENTS, lines_of, write_inputs, write_lines
 
@@ -94,12 +93,12 @@ def test_bad_rows_of_a_parquet_file_are_named(tmp_path: Path) -> None:
 def test_one_bad_line_more_than_the_limit_is_an_error_that_shows_it(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"{\n" * 3)
     assert len(read_with_bad(tmp_path, limit=3)[1]) == 3
-    with pytest.raises(DataError, match=r"a\.jsonl:3: not JSON.*3 bad lines, the limit is 2.*--bad-limit"):
+    with pytest.raises(DataError, match=r"a\.jsonl:3: not JSON.*3 bad documents, the limit is 2.*--bad-limit"):
         read(tmp_path, limit=2)
 
 
 def test_a_line_beyond_the_limit_of_memory_is_a_bad_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(document_files, "MAX_LINE_BYTES", 100)
     write_lines(tmp_path / "a.jsonl", ["short", "long " * 40, "short again"])
     documents, bad = read_with_bad(tmp_path)
     assert documents == ["short", "short again"]

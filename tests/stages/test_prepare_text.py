@@ -10,7 +10,7 @@ import pytest
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
-from stages.prepare.encoding import encode_documents, parts_of
+from stages.prepare.pieces import encode_documents, parts_of
 from tests.stages.text_inputs import (
     DOCUMENTS,
     contents,

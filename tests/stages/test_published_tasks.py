@@ -11,9 +11,8 @@ import pytest
 from stages.config import Task
 from stages.errors import DataError
 from stages.evaluation.benchmarks.registry import FAMILIES
-from stages.evaluation.questions import Question
-from stages.evaluation.subset import subset
-from stages.evaluation.vision_score import score_answers
+from stages.evaluation.questions import Question, subset
+from stages.evaluation.vision import score_answers
 from stages.evaluation.vision_task import read_vision_task
 from tests.stages.published_files import WRITERS, Item, write_family
 from tests.stages.random_answers import KINDS

@@ -18,8 +18,7 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 
 from stages.data import remote as remote_shards
-from stages.data.remote import RemoteFolder, cache_folder
-from stages.data.remote_store import check_address
+from stages.data.remote import RemoteFolder, cache_folder, check_address
 from stages.data.shards import TarShards
 from stages.data.text import TokenShards
 from stages.errors import DataError

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from stages.spikes import FEWEST, WINDOW, LossSpikes
+from stages.training.metrics import FEWEST, WINDOW, LossSpikes
 
 
 def noisy(count: int, seed: int = 1) -> list[float]:

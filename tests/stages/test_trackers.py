@@ -8,8 +8,7 @@ import pytest
 
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.trackers import open_trackers
-from stages.training.metrics import flat
+from stages.training.metrics import flat, open_trackers
 from tests.stages.test_pretrain import StopAfter
 from tests.stages.training_case import World, make_world, run_here, start, text_config
 

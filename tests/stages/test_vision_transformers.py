@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Dinov2WithRegistersModel, SiglipVisionModel
 
-from stages import dinov2, siglip
 from stages.config import LanguageModel, Vision
-from stages.encoder_spec import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec
 from stages.errors import ConfigError, DataError
 from stages.models.vlm import VLM
+from stages.vision import transformers_encoders
 from stages.vision.encoders import build_encoder_module, load_encoder_module
 from stages.vision.feature_extractor import Eyes
 from stages.vision.image_input import Picture
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, encoder_spec
 from tests.stages.encoder_case import DINOV2, FUSED, SIGLIP, dinov2_model, save, siglip_model, siglip_with_text
 
 CPU = torch.device("cpu")
@@ -81,11 +80,13 @@ def test_fused_features_stand_side_by_side(siglip_folder: Path, dinov2_folder: P
 
 
 def true_siglip(spec: EncoderSpec) -> nn.Module:
-    return siglip.wrap_siglip(spec, SiglipVisionModel(siglip.siglip_config(spec)))
+    return transformers_encoders.wrap_siglip(spec, SiglipVisionModel(transformers_encoders.siglip_config(spec)))
 
 
 def true_dinov2(spec: EncoderSpec) -> nn.Module:
-    return dinov2.wrap_dinov2(spec, Dinov2WithRegistersModel(dinov2.dinov2_config(spec, 518)))
+    return transformers_encoders.wrap_dinov2(
+        spec, Dinov2WithRegistersModel(transformers_encoders.dinov2_config(spec, 518))
+    )
 
 
 @pytest.mark.parametrize(("name", "build"), [("siglip-so400m-14-384", true_siglip), ("dinov2-l-14-reg", true_dinov2)])

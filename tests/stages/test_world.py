@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from stages.__main__ import peer_is_gone
-from stages.device import compute_device
-from stages.distributed import ALONE, World, open_world, world_size
+from stages.distributed import ALONE, World, compute_device, open_world, world_size
 from stages.errors import ConfigError, OtherRankError
 from stages.files import FencedError, create_json
 from stages.job_file import Settings

@@ -11,10 +11,9 @@ import zstandard
 from pyarrow import parquet
 
 from stages.data.text import gunzip
-from stages.prepare.inputs import find_inputs
+from stages.prepare.inputs import find_inputs, vocabulary_of
 from stages.prepare.recipe import Recipe, file_digest
 from stages.prepare.tokenize import prepare_text
-from stages.prepare.tokenizer_file import vocabulary_of
 from tests.stages.training_case import write_tokenizer
 
 DOCUMENTS = [f"Document {n}: {'a red square, ' * (n % 7)}ünïcode\nand a second line {n * 17}." for n in range(60)]

@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stages.config import PretrainConfig
-from stages.encoder_spec import EncoderSpec
 from stages.engines.vla_foundry.weights import PROJECTION, PROJECTOR_WEIGHT, Names
 from stages.models.vlm import VLM
 from stages.vision.encoders import Patches, empty_transformer
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import EncoderSpec, encoder_spec
 from tests.stages.training_case import MODEL, TEXT, text_config
 
 STEPS = 8

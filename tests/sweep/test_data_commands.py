@@ -8,8 +8,7 @@ import pytest
 
 from sweep.cli import main
 from sweep.commands.data import PARTS
-from sweep.data_report import found, report_table, verdict
-from sweep.report.data_check import sweep_requests
+from sweep.report.data_check import found, report_table, sweep_requests, verdict
 from tests.stages.text_inputs import lines_of
 from tests.stages.training_case import write_captions, write_conversations, write_text, write_tokenizer
 from tests.sweep.small_sweep import edited, written

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.checks import Check, Verdict
+from jobs.store.checks import Check, Verdict
 from sweep.cli import main
 from sweep.report.doctor import report_text, saved_bytes
 from tests.sweep.small_sweep import SMALL, edited, planned, written

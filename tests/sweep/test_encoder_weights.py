@@ -8,9 +8,9 @@ import pytest
 from jobs.store.job_file import job_content, read_planned_job
 from stages.config import PretrainConfig, Vision
 from sweep.cli import main
-from sweep.encoder_weights import content_revision, weights_of
 from sweep.errors import SweepFileError
 from sweep.plan.manifest import Manifest, write_manifest
+from sweep.spec.data import content_revision, weights_of
 from tests.sweep.small_sweep import SMALL, edited, keys, planned, shipped, written
 
 SIGLIP = "  siglip: {kind: encoder, encoder: siglip-so400m-14-384, path: encoders/siglip}\n"

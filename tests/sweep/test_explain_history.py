@@ -16,9 +16,8 @@ from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
 from sweep.cli import main
-from sweep.find_cell import Found
 from sweep.plan.manifest import Manifest
-from sweep.report.explain import Explanation, explain, explanation_json, explanation_text
+from sweep.report.explain import Explanation, Found, explain, explanation_json, explanation_text
 from sweep.report.history import history_lines, history_of, moment
 from tests.jobs.executions import begin, end, ending, pending_ending
 from tests.jobs.toy import toy_job

@@ -10,7 +10,7 @@ from jobs.store.paths import Store
 from stages.config import Vision
 from stages.vision.specs import encoder_spec
 from sweep.cli import main
-from sweep.kept_features import KeptFeatures
+from sweep.cost.pricing import KeptFeatures
 from sweep.plan.job_settings import FEATURES
 from sweep.plan.manifest import Manifest
 from tests.sweep.small_sweep import edited, keys, planned, written

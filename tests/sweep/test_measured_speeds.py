@@ -12,7 +12,7 @@ from stages.config import LanguageModel, Vision
 from stages.flops import step_flops, training_flops
 from sweep.catalog import load_catalog
 from sweep.cli import main
-from sweep.measured import Measured, measured_speeds, median, shape_of
+from sweep.cost.speed import Measured, measured_speeds, median, shape_of
 from tests.sweep.small_sweep import SMALL, edited, keys, planned, written
 from tests.sweep.synthetic_store import Grid, finish, plan
 
@@ -108,7 +108,7 @@ GPUS = """\
 settings: {compile: true}
 resources: {gpu_type: h100, gpus_per_node: 1}
 """
-SYNTHETIC = edited(("tiny:\n    {d_model: 64, layers: 2, heads: 2, vocabulary: 512}", "2m:\n    {d_model: 192, layers: 4, heads: 6, vocabulary: 2048}"), ("model: tiny", "model: 2m"))  # fmt: skip
+SYNTHETIC = edited(("tiny:\n    {d_model: 64, layers: 2, heads: 2, vocabulary: 512}", "2m:\n    {d_model: 192, layers: 4, heads: 6, vocabulary: 2048}"), ("model: tiny", "model: 2m"))  # fmt: skip # noqa: E501
 
 
 def test_a_plan_says_what_it_has_measured_and_from_how_many_jobs(

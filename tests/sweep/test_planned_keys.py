@@ -7,8 +7,8 @@ import pytest
 
 from jobs.job import Job
 from stages.config import PretrainConfig
-from sweep.keys import canonical_json, job_key
 from sweep.plan.manifest import Manifest
+from sweep.plan.planner import canonical_json, job_key
 from tests.sweep.small_sweep import MANIFESTS, SMALL, edited, keys, planned, shipped
 
 

@@ -10,8 +10,8 @@ from jobs.job import Resources
 from jobs.reconcile.executions import Ending
 from jobs.store.paths import Store
 from jobs.store.records import AttemptStart, FailureClass
-from sweep.results.cost import Source, costs_of, source_of
-from sweep.results.hours_table import COLUMNS, hours_table
+from sweep.results.evidence import Source, costs_of, source_of
+from sweep.results.summary import COLUMNS, hours_table
 from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
 from tests.jobs.executions import BATCH, outcome

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from sweep.results.comparisons import differences
-from sweep.results.effects import LEGEND, effects, effects_table
+from sweep.results.comparisons import LEGEND, differences, effects, effects_table
 
 
 def row(branch: float, share: float, score: float | None, **changes: Any) -> dict[str, Any]:

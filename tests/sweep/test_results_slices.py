@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweep.results.figures import View, figure_panels, left_out, model_figures
-from sweep.results.panels import held_words, value_label, x_places
+from sweep.results.figures import View, figure_panels, held_words, left_out, model_figures, value_label, x_places
 from sweep.results.slices import BITS, TEXT, VISION, Row, best_row, take_slice
 
 

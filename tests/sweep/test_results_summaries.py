@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from jobs.store.paths import Store, write_json
-from sweep.results.best_epochs import best_epochs
+from sweep.results.comparisons import best_epochs
 from sweep.results.slices import MEASURES
 from tests.sweep.results_run import written_tables
 from tests.sweep.synthetic_store import Grid, Written, finish, plan, toy

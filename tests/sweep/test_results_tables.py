@@ -218,7 +218,7 @@ def test_metrics_are_the_logs_and_the_scores_in_long_form(done: Written) -> None
 def test_long_logs_are_written_batch_by_batch(done: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pd.read_parquet(parquet(done, "metrics"))
     with monkeypatch.context() as patched:
-        patched.setattr("sweep.results.metrics_table.BATCH_ROWS", 50)
+        patched.setattr("sweep.results.tables.BATCH_ROWS", 50)
         written_tables(done)
     assert pq.ParquetFile(parquet(done, "metrics")).num_row_groups > 5
     pd.testing.assert_frame_equal(pd.read_parquet(parquet(done, "metrics")), whole)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sweep.catalog.chance import load_chances
-from sweep.results.z_scores import z_metrics, z_scores
+from sweep.results.scores import z_metrics, z_scores
 
 NAMES = (
     "vqa-v2", "gqa", "VizWiz-Overall", "TextVQA-OCR", "TextVQA-Pure", "RefCOCO", "RefCOCOg", "OCIDRef-All",

@@ -3,8 +3,7 @@ import pytest
 from stages.config import LanguageModel
 from stages.flops import training_flops
 from sweep.catalog import load_catalog
-from sweep.cost.speed import reference_utilisation, speed_of
-from sweep.measured import Measurement, shape_of
+from sweep.cost.speed import Measurement, reference_utilisation, shape_of, speed_of
 
 CATALOG = load_catalog()
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from jobs.job import Estimate, Job, Resources
+from jobs.local.runner import LocalRun
 from jobs.local.runner_lock import holding_runner_lock
-from jobs.local_run import LocalRun
 from jobs.processes import boot_id
 from jobs.store.flock import acquire
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store, write_json
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from sweep.cli import main
-from sweep.eta import estimate_rest
+from sweep.report.status import estimate_rest
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 

@@ -22,7 +22,10 @@ from jobs.store.paths import Store
 from sweep.cli import main
 from tests.jobs import toy
 
-IN_A_PROCESS = f"import sys, jobs.local.cluster, sweep.cli;jobs.local.cluster.STAGE_PROGRAM = {toy.COUNTING_STAGE!r};sys.exit(sweep.cli.main())"
+IN_A_PROCESS = (
+    "import sys, jobs.local.cluster as local, sweep.cli;"
+    f"local.STAGE_PROGRAM = {toy.COUNTING_STAGE!r};sys.exit(sweep.cli.main())"
+)
 PATIENCE_SECONDS = 60
 
 

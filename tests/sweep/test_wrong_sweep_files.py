@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table is read best with a case a line
 """Wrong sweep files end in clear lines with file and line, exit code 1, and nothing written."""
 
 from pathlib import Path

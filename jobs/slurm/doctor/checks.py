@@ -6,13 +6,11 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from jobs.checks import Check, note, ok, problem
 from jobs.job import Job
 from jobs.slurm.commands import ignored_variables
-from jobs.slurm.fit import misfit
-from jobs.slurm.limits import CLUSTER, lane_names, measure_room, partitions_of_job
-from jobs.slurm.site import NO_ACCOUNTING, Client, Site
-from jobs.slurm.site_parts import NodeShape
+from jobs.slurm.limits import CLUSTER, lane_names, measure_room, misfit, partitions_of_job
+from jobs.slurm.site import NO_ACCOUNTING, Client, NodeShape, Site
+from jobs.store.checks import Check, note, ok, problem
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 ACCOUNTING_PROGRAMS = ("sacct", "sacctmgr")

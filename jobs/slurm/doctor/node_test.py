@@ -13,13 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs.checks import Check, note, ok, problem
 from jobs.errors import storage_problem
 from jobs.job import Resources
 from jobs.slurm.client import NoAnswer, Refusal, SlurmClient
 from jobs.slurm.doctor import node_probe
 from jobs.slurm.sbatch_options import OWN_FIELDS, sbatch_options
-from jobs.store.checks import LARGE_SKEW_SECONDS, SMALL_SKEW_SECONDS, clock_skew
+from jobs.store.checks import LARGE_SKEW_SECONDS, SMALL_SKEW_SECONDS, Check, clock_skew, note, ok, problem
 
 NODE = "node"
 LOOK_SECONDS = 1.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.data.manifest import MANIFEST, read_manifest
+from stages.data.shards import MANIFEST, read_manifest
 from stages.errors import ConfigError, DataError
 from stages.files import replacing
 

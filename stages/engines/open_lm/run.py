@@ -6,6 +6,7 @@ its schedule's end, it is stopped once the segment's last checkpoint is whole.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +15,68 @@ from typing import Any
 import torch
 
 from stages.checkpoint.files import result_checkpoint
-from stages.checkpoint.openlm import export_run, read_moments
+from stages.checkpoint.openlm import export_run, read_moments, read_pickle, read_weights
 from stages.config import PretrainConfig
 from stages.engines.checkpoint import save_made
 from stages.engines.engine import FOLDER, Command, died, wanted_engine
 from stages.engines.limits import engine_problem, epoch_steps
 from stages.engines.open_lm.data import open_shards, pieces, write_data
 from stages.engines.open_lm.log import OutLog
-from stages.engines.open_lm.options import NAME, model_file, options
-from stages.engines.open_lm_checks import check_installation
-from stages.engines.open_lm_files import drop_torn, numbers, part, remove, stats_of
+from stages.engines.open_lm.options import NAME, check_installation, model_file, options
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.models.openlm import OpenLM
-from stages.openlm_files import read_weights
 from stages.result import Result, relative_to_run
-from stages.trajectory import trajectory
+from stages.training.start import trajectory
+
+# The checkpoints of an open_lm run, by the order in which it writes them: epoch_N.pt, optimizer_N.pt, stats_N.pt.
+
+PARTS = ("epoch", "optimizer", "stats")
+
+
+def part(folder: Path, name: str, number: int) -> Path:
+    """One of the files of checkpoint `number`."""
+    return folder / f"{name}_{number}.pt"
+
+
+def stats_of(folder: Path, number: int) -> dict[str, Any] | None:
+    """What checkpoint `number` says of itself; None unless all of its files are there and the last one is whole."""
+    if not all(part(folder, name, number).is_file() for name in PARTS):
+        return None
+    try:
+        return read_pickle(part(folder, "stats", number))
+    except ConfigError:
+        return None
+
+
+def numbers(folder: Path) -> list[int]:
+    """Of all checkpoints of which there is a file, whole or not, ascending."""
+    found = {
+        int(match[1])
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := re.fullmatch(r"(?:epoch|optimizer|stats)_(\d+)\.pt", path.name))
+    }
+    return sorted(found)
+
+
+def drop_torn(folder: Path) -> int:
+    """Removes checkpoints that were not written to their end, which `--resume latest` would take; the newest's number
+    that is left, 0 for none."""
+    newest = 0
+    for number in numbers(folder):
+        if stats_of(folder, number) is None:
+            remove(folder, number)
+        else:
+            newest = number
+    return newest
+
+
+def remove(folder: Path, number: int) -> None:
+    """A checkpoint's files: the one that says that they are whole goes first."""
+    for name in reversed(PARTS):
+        part(folder, name, number).unlink(missing_ok=True)
+
 
 POSITION = ("next_shard_per_source", "samples_seen")
 

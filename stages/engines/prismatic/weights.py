@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stages.checkpoint.openlm import bare_name, read_pickle
 from stages.config import Vision
 from stages.errors import ConfigError
 from stages.models.vlm import PROJECTOR_PREFIX
-from stages.openlm_files import bare_name, read_pickle
 from stages.vision.specs import encoder_spec
 
 LATEST = "latest-checkpoint.pt"

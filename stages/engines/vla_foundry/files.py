@@ -1,13 +1,18 @@
 """The checkpoints of a vla_foundry run, by the order in which it writes them: checkpoint_N.pt, then optimizer_N.pt."""
 
+import math
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stages.errors import ConfigError
-from stages.openlm_files import read_pickle
+from stages.checkpoint.openlm import read_pickle
+from stages.config import PretrainConfig
+from stages.engines.vla_foundry.limits import used_source, window_steps
+from stages.errors import ConfigError, DivergedError
 
 PARTS = ("checkpoint", "optimizer")
 
@@ -67,3 +72,65 @@ def remove(folder: Path, number: int) -> None:
     """A checkpoint's files, the one that ends it first."""
     for name in reversed(PARTS):
         part(folder, name, number).unlink(missing_ok=True)
+
+
+# vla_foundry's out.log: its lines of progress as lines of metrics.jsonl.
+
+PROGRESS = re.compile(
+    r"Train Checkpoint: (?P<window>\d+) \[ *(?P<samples>\d+)/\d+ \(\d+%\)\] Loss: (?P<loss>-?[\d.]+|nan|-?inf)"
+    r".*?, (?P<speed>[\d.e+-]+)/s,.* LR: *(?P<lr>[\d.e+-]+)"
+)
+WRITTEN_AT = re.compile(r"\d{4}-\d\d-\d\d,\d\d:\d\d:\d\d")
+
+
+class OutLog:
+    """The log from its beginning: a run that went on has lines of all attempts, steps that were done twice included."""
+
+    def __init__(self, path: Path, config: PretrainConfig, *, first_step: int) -> None:
+        self._path, self._config, self._first_step = path, config, first_step
+        self._read = 0
+        self._of_before = path.stat().st_size if path.exists() else 0
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Metrics of the lines that have been ended since the last call.
+
+        DivergedError at a loss that is not a number, in a line since this log was opened: vla_foundry itself would
+        train on with it, save, and end as if nothing were wrong.
+        """
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as log:
+            log.seek(self._read)
+            content = log.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        for line in whole.splitlines(keepends=True):
+            self._read += len(line)
+            text = line.decode(errors="replace")
+            if not (found := PROGRESS.search(text)):
+                continue
+            record = self._record(found, self._written_at(text))
+            if math.isfinite(record["loss"]):
+                yield record
+            elif self._read > self._of_before:
+                raise DivergedError(f"vla_foundry's loss is {record['loss']} before step {record['step']}")
+
+    def _written_at(self, line: str) -> float:
+        """Unix seconds: the line's own, in this machine's time zone; without any the file's."""
+        found = WRITTEN_AT.match(line)
+        return time.mktime(time.strptime(found[0], "%Y-%m-%d,%H:%M:%S")) if found else self._path.stat().st_mtime
+
+    def _record(self, found: re.Match[str], written_at: float) -> dict[str, Any]:
+        """`tokens_per_second` is that of the last step alone; vla_foundry gives samples."""
+        config, loss = self._config, float(found["loss"])
+        step = int(found["window"]) * window_steps(config) + int(found["samples"]) // config.batch_sequences
+        return {
+            "step": step,
+            "tokens": (step - self._first_step) * config.step_tokens,
+            "loss": loss,
+            "losses": {used_source(config).name: loss},
+            "lr": float(found["lr"]),
+            "tokens_per_second": float(found["speed"]) * config.context,
+            "time": written_at,
+            "total_steps": config.last_step,
+            "first_step": self._first_step,
+        }

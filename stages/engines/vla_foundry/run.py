@@ -13,14 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
 from stages.engines.checkpoint import save_made
 from stages.engines.engine import FOLDER, Command, died, wanted_engine
 from stages.engines.limits import engine_problem
-from stages.engines.vla_foundry.data import check_text, open_folder, windows_of, write_windows
-from stages.engines.vla_foundry.files import drop_unusable, not_a_number, numbers, part, remove, state_of, weights_of
+from stages.engines.vla_foundry.data import check_text, open_folder, windows_of, write_processor, write_windows
+from stages.engines.vla_foundry.files import (
+    OutLog,
+    drop_unusable,
+    not_a_number,
+    numbers,
+    part,
+    remove,
+    state_of,
+    weights_of,
+)
 from stages.engines.vla_foundry.limits import used_source, window_steps, with_images
-from stages.engines.vla_foundry.options import DATA, ENCODER, NAME, PROCESSOR, options
+from stages.engines.vla_foundry.options import DATA, ENCODER, NAME, PROCESSOR, check_installation, options
 from stages.engines.vla_foundry.start_program import (
     POSITION,
     new_position,
@@ -28,15 +38,10 @@ from stages.engines.vla_foundry.start_program import (
     saved_position,
     write_start,
 )
-from stages.engines.vla_foundry.weights import Names
-from stages.engines.vla_foundry_checks import check_installation
-from stages.engines.vla_foundry_encoder import write_encoder
-from stages.engines.vla_foundry_log import OutLog
-from stages.engines.vla_foundry_processor import write_processor
+from stages.engines.vla_foundry.weights import Names, write_encoder
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.openlm_files import read_pickle
 from stages.result import Result, relative_to_run
 from stages.training.setup import load_tokenizer
 from stages.vision.encoders import encoder_paths, load_encoder_module

@@ -12,7 +12,7 @@ from stages.engines.vla_foundry.files import part
 from stages.engines.vla_foundry.weights import Names
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.trajectory import trajectory
+from stages.training.start import trajectory
 
 POSITION = ("curr_shard_idx_per_dataset", "samples_seen", "shard_shuffle_seed_per_dataset")
 

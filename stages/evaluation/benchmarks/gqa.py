@@ -6,8 +6,7 @@ from pathlib import Path
 from pydantic import RootModel
 
 from stages.evaluation.benchmarks.family import Family, Published, Text
-from stages.evaluation.questions import Question
-from stages.evaluation.task_files import read_json
+from stages.evaluation.questions import Question, read_json
 
 
 class Types(Published):

@@ -9,9 +9,8 @@ from pydantic import Field, Json, RootModel
 
 from stages.errors import DataError
 from stages.evaluation.benchmarks.family import FIND_BOX, Family, Published, Text
-from stages.evaluation.boxes import box_text
-from stages.evaluation.questions import Question
-from stages.evaluation.task_files import read_json
+from stages.evaluation.metrics import box_text
+from stages.evaluation.questions import Question, read_json
 
 WIDTH, HEIGHT = 640, 480
 LAST_TAKES = (9, 16, 20)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from stages.evaluation.benchmarks.family import Family, Published, Text
-from stages.evaluation.questions import Question
+from stages.evaluation.metrics import yes_no_metrics
+from stages.evaluation.questions import Question, parsed, read_text
 from stages.evaluation.score import mean
-from stages.evaluation.task_files import parsed, read_text
-from stages.evaluation.yes_no import yes_no_metrics
 
 SPLITS = ("adversarial", "popular", "random")
 

@@ -12,9 +12,8 @@ from pydantic import Field, RootModel
 
 from stages.errors import DataError
 from stages.evaluation.benchmarks.family import FIND_BOX, Family, Published
-from stages.evaluation.boxes import box_text
-from stages.evaluation.questions import Question
-from stages.evaluation.task_files import inside, read_json
+from stages.evaluation.metrics import box_text
+from stages.evaluation.questions import Question, inside, read_json
 
 SPLIT_BY = {"RefCOCO": "unc", "RefCOCO+": "unc", "RefCOCOg": "umd"}
 """The three sets, as vlm-evaluation splits them."""

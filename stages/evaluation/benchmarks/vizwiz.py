@@ -7,10 +7,8 @@ from typing import Literal
 from pydantic import Field, RootModel
 
 from stages.evaluation.benchmarks.family import Family, Published, Text
-from stages.evaluation.questions import Question
-from stages.evaluation.task_files import read_json
-from stages.evaluation.vizwiz_answers import says_unanswerable
-from stages.evaluation.yes_no import share
+from stages.evaluation.metrics import says_unanswerable, share
+from stages.evaluation.questions import Question, read_json
 
 UNANSWERABLE = "unanswerable"
 PROMPT = (

@@ -8,8 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from stages.errors import DataError
 from stages.evaluation.benchmarks.family import Family, Published
-from stages.evaluation.questions import Question
-from stages.evaluation.task_files import read_json
+from stages.evaluation.questions import Question, read_json
 
 
 class Asked(Published):

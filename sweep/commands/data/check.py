@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace, reports: list[dict[str, object]]) -> None:
     """The reports on stdout, a summary on stderr."""
-    from sweep.data_report import report_table, verdict
+    from sweep.report.data_check import report_table, verdict
 
     if options.json:
         print(json.dumps({"format": 1, "data": reports}, indent=1))

@@ -1,7 +1,6 @@
 import pytest
 
-from jobs.slurm.parsing import REQUIRED, allocated_gpus, fields_for, read_accounting, tasks_of
-from jobs.slurm.rows import AccountRow
+from jobs.slurm.parsing import REQUIRED, AccountRow, allocated_gpus, fields_for, read_accounting, tasks_of
 
 FIELDS = fields_for(["Reason", "JobID"])
 TRES = "billing=1,cpu=1,gres/gpu:a100=4,gres/gpu=4,mem=1G,node=1"

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.answers_cache import fresh, keep
-from jobs.slurm.rows import AccountRow, Answer, Answers, QueueRow
+from jobs.slurm.parsing import AccountRow, Answer, Answers, QueueRow
+from jobs.slurm.query import fresh, keep
 from jobs.slurm.timeouts import Patience
 
 PATIENCE = Patience(cache=60, look_again=10)

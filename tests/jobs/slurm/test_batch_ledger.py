@@ -4,8 +4,8 @@ import pytest
 
 from jobs.job import Resources
 from jobs.reconcile.executions import LOST, Ending
-from jobs.slurm.batch import Batch
 from jobs.slurm.batch_ledger import BatchLedger, read_notes
+from jobs.slurm.batches import Batch
 from jobs.store.ledger import Event, EventKind, Ledger, has_batches, read_events
 from jobs.store.records import FailureClass
 

@@ -5,11 +5,9 @@ from dataclasses import replace
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.order import depth_first
-from jobs.reconcile.decide import Submit, decide
+from jobs.reconcile.decide import Submit, decide, depth_first
 from jobs.reconcile.state import JobStatus, State
-from jobs.slurm.batch import NAME, Batch, new_name, sweep_of
-from jobs.slurm.batches import Former, Place
+from jobs.slurm.batches import NAME, Batch, Former, Place, new_name, sweep_of
 from tests.jobs.toy import toy_job
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient, joined, together
 from jobs.slurm.commands import Output, asking_environment, ignored_variables, run_program, sending_environment
+from jobs.slurm.parsing import read_config, read_records, read_table
 from jobs.slurm.sbatch_errors import judge
-from jobs.slurm.setting_text import read_config, read_records, read_table
 from jobs.slurm.timeouts import Patience
 
 QUICK = Patience(call=1.0, submit=1.0)

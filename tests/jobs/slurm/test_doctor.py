@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from jobs.checks import Check, Verdict
 from jobs.job import Resources
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
 from jobs.slurm.commands import Output
@@ -18,6 +17,7 @@ from jobs.slurm.doctor import checks, node_probe, node_test
 from jobs.slurm.doctor.checks import client_checks, plan_checks, site_checks
 from jobs.slurm.doctor.node_test import NodeTest, report_checks
 from jobs.slurm.site import Site, read_site
+from jobs.store.checks import Check, Verdict
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
 

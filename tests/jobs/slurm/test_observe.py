@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.cluster import ClusterState
-from jobs.slurm.batch import KnownBatch
+from jobs.slurm.batches import KnownBatch
 from jobs.slurm.observe import GONE, Seen, observe
-from jobs.slurm.rows import AccountRow, Answer, QueueRow
+from jobs.slurm.parsing import AccountRow, Answer, QueueRow
 from jobs.slurm.timeouts import Patience
 from jobs.store.records import FailureClass
 

@@ -1,5 +1,4 @@
-from jobs.slurm.queue_text import FIELDS, FORMAT, read_queue
-from jobs.slurm.rows import QueueRow
+from jobs.slurm.parsing import FIELDS, FORMAT, QueueRow, read_queue
 
 RECORDED = (
     "1_2\x1fPENDING\x1fJobArrayTaskLimit\x1f(null)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1fN/A\x1f\x1f1"

@@ -1,6 +1,6 @@
 import pytest
 
-from jobs.slurm.reasons import hopeless, in_words
+from jobs.slurm.states import hopeless, in_words
 
 NAMES = """
 None Prolog Priority Dependency Resources PartitionNodeLimit PartitionTimeLimit PartitionDown PartitionInactive

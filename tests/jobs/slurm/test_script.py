@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jobs.attempt.options import build_parser
 from jobs.job import Resources
-from jobs.slurm.batch import Batch
+from jobs.slurm.batches import Batch
 from jobs.slurm.script import (
     Launch,
     batch_script,

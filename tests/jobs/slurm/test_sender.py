@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.slurm.batch import Batch
 from jobs.slurm.batch_ledger import BatchLedger, read_notes
+from jobs.slurm.batches import Batch
 from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
 from jobs.slurm.script import Launch, tasks_in_script
 from jobs.slurm.sender import Sender

@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.slurm.fit import gpu_type_for, misfit
-from jobs.slurm.limits import lane_names, measure_room
-from jobs.slurm.rows import QueueRow
-from jobs.slurm.site import Site, read_site
-from jobs.slurm.site_parts import Association, NodeShape, Qos, gpus_of, minutes_of, number_of, tres_of
+from jobs.slurm.limits import gpu_type_for, lane_names, measure_room, misfit
+from jobs.slurm.parsing import QueueRow
+from jobs.slurm.site import Association, NodeShape, Qos, Site, gpus_of, minutes_of, number_of, read_site, tres_of
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
 

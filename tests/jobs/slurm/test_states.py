@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.cluster import ClusterState
-from jobs.slurm.rows import QueueRow
+from jobs.slurm.parsing import QueueRow
 from jobs.slurm.states import live_state
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from jobs.reconcile.snapshot import Picture
 from jobs.reconcile.usage import executions
-from jobs.slurm.batch import sweep_of
+from jobs.slurm.batches import sweep_of
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.query import Look, ask, judged, notes_of
 from jobs.slurm.timeouts import Patience

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from jobs.claims.takeover import TAKEOVER_VARIABLE
 from jobs.processes import supervisor_alive
-from jobs.slurm.batch import sweep_of
 from jobs.slurm.batch_ledger import read_notes
+from jobs.slurm.batches import sweep_of
 from jobs.slurm.timeouts import VARIABLE
 from jobs.store.paths import Store
 from jobs.store.records import AttemptStart
-from sweep.stage_program import PROGRAM_VARIABLE
+from sweep.submit.report import PROGRAM_VARIABLE
 from tests.jobs.toy import COUNTING_STAGE, ROOT, plan, run_of
 from tests.slurm.chaos import sbatch_program
 from tests.slurm.chaos.graph import season_graph

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from stages.data.tokenizer import TextTokenizer
+from stages.engines.vla_foundry.data import write_processor
 from stages.engines.vla_foundry.options import ENCODER, PROCESSOR, options
-from stages.engines.vla_foundry_encoder import write_encoder
-from stages.engines.vla_foundry_processor import write_processor
+from stages.engines.vla_foundry.weights import write_encoder
 from stages.vision.specs import encoder_spec
 from tests.stages import vla_foundry_case as case
 from tests.stages.training_case import write_tokenizer
