@@ -59,7 +59,7 @@ types: setup
 
 # the keys of the shipped sweeps, after a change that is meant to move them
 golden: setup
-	$(BIN)/python -m tests.sweep.golden_keys
+	$(BIN)/python -m tests.sweep.plan.golden_keys
 
 tests: setup slurm-packages
 	$(BIN)/coverage erase
@@ -67,17 +67,17 @@ tests: setup slurm-packages
 
 # nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
 slurm-packages: setup
-	$(BIN)/python -m tests.slurm.lab install
+	$(BIN)/python -m tests.slurm_lab install
 
 cluster: setup slurm-packages
-	$(BIN)/python -m tests.slurm.lab up --nodes $(NODES) --cpus $(CPUS)
+	$(BIN)/python -m tests.slurm_lab up --nodes $(NODES) --cpus $(CPUS)
 
 cluster-down: setup
-	$(BIN)/python -m tests.slurm.lab down
+	$(BIN)/python -m tests.slurm_lab down
 
 # faults of every kind on a real Slurm cluster of its own: docs/slurm-cluster.md
 chaos: setup slurm-packages
-	$(BIN)/python -m tests.slurm.chaos --faults $(or $(FAULTS),300) --seed $(or $(SEED),1)
+	$(BIN)/python -m tests.slurm_lab.chaos --faults $(or $(FAULTS),300) --seed $(or $(SEED),1)
 
 clean:
 	rm -rf .venv $(STORE)

@@ -92,7 +92,7 @@ class Sides:
         from stages.evaluation.subject import Subject
         from stages.models.linear import choose_matmul, pack_weights
         from stages.models.vlm import VLM
-        from tests.stages.transformers_model import fast_tokenizer, stablelm
+        from tests.stages.evaluation.transformers_model import fast_tokenizer, stablelm
 
         width, layers, heads, vocabulary = SHAPES[shape]
         torch.manual_seed(0)
@@ -196,7 +196,7 @@ sys.exit(program.main([sys.argv[1]]))
 def start(repeat: int) -> None:
     """A job with one text task: from the start of its process to its first request."""
     from stages.demo.text import VOCABULARY
-    from tests.stages.small_model import make_small_run, write_job
+    from tests.stages.evaluation.small_model import make_small_run, write_job
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

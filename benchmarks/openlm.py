@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.stages.openlm_checkout import Case, options, run_open_lm, write_shard  # noqa: E402 - found from the root
+from tests.stages.models.openlm_checkout import Case, options, run_open_lm, write_shard  # noqa: E402 - found from the root
 
 SHORT = 2
 """Steps of the short run."""

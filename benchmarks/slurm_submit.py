@@ -35,8 +35,8 @@ from jobs.job import Job  # noqa: E402 - the tests' package is found from the ro
 from jobs.store.paths import Store  # noqa: E402
 from sweep.plan.manifest import Manifest, read_manifest, write_manifest  # noqa: E402
 from tests.jobs.toy import COUNTING_STAGE  # noqa: E402
-from tests.slurm.lab import Lab, Options  # noqa: E402
-from tests.slurm.slurm_toy import drain, files_below, plan_paper_graph, resume  # noqa: E402
+from tests.slurm_lab import Lab, Options  # noqa: E402
+from tests.slurm_lab.slurm_toy import drain, files_below, plan_paper_graph, resume  # noqa: E402
 from tests.sweep.synthetic_store import Written, finish  # noqa: E402
 
 FAILED_CELLS = 17

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.campaign import campaign, differences, undisturbed
-from tests.stages.small_demo import make_small_demo
+from tests.stages.demo.small_demo import make_small_demo
 
 SMALL = Path(__file__).parent / "small.yaml"
 

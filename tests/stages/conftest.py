@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.small_demo import make_small_demo
+from tests.stages.demo.small_demo import make_small_demo
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.cluster import ClusterState
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.states import live_state
+from jobs.slurm.states import hopeless, in_words, live_state
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,87 @@ def test_what_slurm_holds_after_a_failed_start_is_sent_anew_and_what_a_person_ho
 ) -> None:
     row = QueueRow(id="51_0", name="sw-3c74f6484065-evaluate-s1", user="me", state="PENDING", reason=reason)
     assert live_state(row) is state
+
+
+NAMES = """
+None Prolog Priority Dependency Resources PartitionNodeLimit PartitionTimeLimit PartitionDown PartitionInactive
+JobHeldAdmin JobHeldUser BeginTime Licenses AssociationJobLimit AssociationResourceLimit AssociationTimeLimit
+Reservation ReqNodeNotAvail FrontEndDown SchedDefer NodeDown BadConstraints SystemFailure JobLaunchFailure
+NonZeroExitCode RaisedSignal TimeLimit InactiveLimit InvalidAccount InvalidQOS QOSUsageThreshold QOSJobLimit
+QOSResourceLimit QOSTimeLimit Cleaning QOSNotAllowed AccountNotAllowed DependencyNeverSatisfied JobHoldMaxRequeue
+JobArrayTaskLimit BurstBufferResources BurstBufferStageIn BurstBufferOperation PowerNotAvail PowerReserved DeadLine
+PartitionConfig AccountingPolicy FedJobLock OutOfMemory MaxMemPerLimit ReservationDeleted ReservationInvalid
+Constraints MaxBBPerAccount MaxCpuPerAccount MaxEnergyPerAccount MaxGRESPerAccount MaxNodePerAccount
+MaxLicensePerAccount MaxMemoryPerAccount MaxUnknownPerAccount MaxJobsPerAccount MaxSubmitJobsPerAccount
+MaxBillingPerAccount QOSMaxSubmitJobPerUserLimit QOSMaxJobsPerUserLimit QOSMinCpuNotSatisfied AssocMaxJobsLimit
+AssocMaxSubmitJobLimit QOSMaxWallDurationPerJobLimit AssocMaxWallDurationPerJobLimit QOSGrpMemLimit AssocGrpMemLimit
+QOSMaxNodePerJobLimit AssocMaxNodePerJobLimit QOSMaxNodePerUserLimit QOSMaxCpuMinutesPerJobLimit QOSGrpCPUMinutesLimit
+AssocMaxCpuMinutesPerJobLimit AssocGrpCPURunMinutesLimit
+"""
+FAMILIES = [
+    f"{owner}{scope}"
+    for owner in ("QOS", "Assoc")
+    for scope in (
+        *("GrpBB", "GrpBillingMinutes", "GrpEnergyRunMinutes", "GrpGRES", "GrpJobsLimit", "GrpLicense", "GrpCpuLimit"),
+        *("GrpNodeLimit", "GrpSubmitJobsLimit", "GrpWallLimit", "GrpUnknownMinutes", "GrpGRESRunMinutes"),
+        *("MaxBBPerJob", "MaxBillingPerNode", "MaxCpuPerJobLimit", "MaxGRESMinutesPerJob", "MaxUnknownPerJob"),
+        *("MaxGRESPerUser", "MaxMemoryPerUser", "MinGRES", "MinNode"),
+    )
+]
+
+
+@pytest.mark.parametrize("reason", [*NAMES.split(), *FAMILIES])
+def test_every_reason_of_slurm_has_words(reason: str) -> None:
+    words = in_words(reason)
+    assert " " in words
+    assert reason not in words
+    assert words.startswith("never") == hopeless(reason)
+
+
+@pytest.mark.parametrize(
+    ("reason", "dependency", "words"),
+    [
+        ("Resources", "", "waits for GPUs or nodes"),
+        ("Priority", "", "behind jobs of higher priority"),
+        ("QOSMaxGRESPerUser", "", "QOS limit on GPUs of one user"),
+        ("QOSMaxJobsPerUserLimit", "", "QOS limit on running jobs of one user"),
+        ("AssocGrpGRESMinutes", "", "account's limit on GPU-minutes for all its jobs together"),
+        ("QOSMaxWallDurationPerJobLimit", "", "never: QOS limit on wall-clock time of one job"),
+        ("QOSMinGRES", "", "never: less than the QOS minimum of GPUs"),
+        ("PartitionTimeLimit", "", "never: time limit above the partition's"),
+        ("Dependency", "afterok:12_*(unfulfilled),afterok:13_4(unfulfilled)", "waits for the job before it (12, 13_4)"),
+        ("Dependency", "afterok:1,afterok:2,afterok:3,afterok:4", "waits for the job before it (1, 2, 3 and 1 more)"),
+        ("Dependency", "singleton", "waits for the job before it (singleton)"),
+        ("DependencyNeverSatisfied", "afterok:6328(failed)", "never: the job before it did not end well (6328)"),
+        (
+            "ReqNodeNotAvail,_UnavailableNodes:n[1-2]",
+            "",
+            "a node that it needs is down or reserved (UnavailableNodes:n[1-2])",
+        ),
+        (
+            "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved_for_jobs_in_higher_priority_partitions",
+            "",
+            "nodes that it needs are down, drained or reserved for jobs of higher priority",
+        ),
+        ("", "", "waits for the scheduler to look at it"),
+    ],
+)
+def test_reasons_in_words(reason: str, dependency: str, words: str) -> None:
+    assert in_words(reason, dependency) == words
+
+
+def test_an_unknown_reason_is_shown_as_it_is() -> None:
+    assert in_words("QOSMaxQubitsPerJob") == "QOSMaxQubitsPerJob"
+    assert not hopeless("QOSMaxQubitsPerJob")
+
+
+def test_a_job_that_slurm_holds_after_a_failure_waits_for_ever() -> None:
+    assert hopeless("launch_failed_requeued_held")
+    assert hopeless("user_env_retrieval_failed_requeued_held")
+    assert "user env retrieval failed" in in_words("user_env_retrieval_failed_requeued_held")
+
+
+def test_a_limit_on_all_jobs_together_passes_and_one_on_a_single_job_does_not() -> None:
+    assert not hopeless("QOSGrpGRES")
+    assert not hopeless("QOSMaxSubmitJobPerUserLimit")
+    assert hopeless("QOSMaxGRESPerJob")

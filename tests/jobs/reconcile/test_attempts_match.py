@@ -1,0 +1,119 @@
+"""Which row of the cluster's accounting belongs to which attempt."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.reconcile.attempts import match
+from jobs.reconcile.executions import LOST, Ending, distinct
+from jobs.store.records import AttemptStart
+from tests.jobs.reconcile.executions import BATCH, JOB, ending, pending_ending
+
+
+def test_where_a_row_is_missing_the_times_decide() -> None:
+    starts = [start_of(0, 102.0), start_of(1, 302.0), start_of(2, 502.0)]
+    rows = [ending("REQUEUED", 100.0, 60), ending("FAILED", 500.0, 60)]
+    found = match(starts, rows)
+    assert {name: row.state for name, row in found.of.items()} == {"r0": "REQUEUED", "r2": "FAILED"}
+    assert found.rest == ()
+
+
+def test_a_row_that_lost_its_start_belongs_to_the_attempt_that_was_requeued_at_once() -> None:
+    """As Slurm 22.05 wrote it: Start None, 0 s, but with a node."""
+    starts = [start_of(0, 91.5), start_of(1, 99.9), start_of(2, 107.6)]
+    rows = [
+        ending("REQUEUED", 0.0, 0, submitted_at=90.0, ended_at=92.0),
+        ending("PREEMPTED", 99.0, 2, submitted_at=93.0),
+        ending("COMPLETED", 107.0, 12, submitted_at=101.0),
+    ]
+    found = match(starts, rows)
+    assert {name: row.state for name, row in found.of.items()} == {
+        "r0": "REQUEUED",
+        "r1": "PREEMPTED",
+        "r2": "COMPLETED",
+    }
+
+
+def test_a_missing_row_does_not_shift_the_others_onto_earlier_attempts() -> None:
+    starts = [start_of(0, 91.5), start_of(1, 99.9), start_of(2, 107.6)]
+    rows = [ending("PREEMPTED", 99.0, 2), ending("COMPLETED", 107.0, 12)]
+    found = match(starts, rows)
+    assert {name: row.state for name, row in found.of.items()} == {"r1": "PREEMPTED", "r2": "COMPLETED"}
+
+
+def test_an_id_that_was_given_again_is_told_apart_by_the_batch() -> None:
+    found = match([start_of(0, 102.0)], [ending(batch="sw-ffffffffffff-pretrain-toy")])
+    assert not found.of
+    assert len(found.rest) == 1
+
+
+def test_a_row_of_another_time_is_no_row_of_the_attempt() -> None:
+    assert not match([start_of(0, 5_000.0)], [ending()]).of
+    assert match([start_of(0, 5_000.0)], [ending(ended_at=0.0)]).of  # it has not been told when it ended
+
+
+def test_what_the_cluster_lost_closes_the_newest_attempt_of_that_id() -> None:
+    lost = Ending(id=JOB, batch=BATCH, key="k", state=LOST, submitted_at=90.0)
+    found = match([start_of(0, 102.0), start_of(1, 302.0)], [lost])
+    assert list(found.of) == ["r1"]
+    assert found.rest == ()
+
+
+def start_of(restart: int, started_at: float) -> AttemptStart:
+    return AttemptStart(
+        attempt=f"r{restart}",
+        key="k",
+        stage="pretrain",
+        backend="slurm",
+        host="h",
+        pid=1,
+        pid_started=0.0,
+        boot_id="",
+        started_at=started_at,
+        job_id=JOB,
+        batch=BATCH,
+        restart=restart,
+    )
+
+
+def test_the_last_word_on_an_execution_counts() -> None:
+    noted, fresh = ending("FAILED", exit_code=1), ending("REQUEUED", exit_code=1)
+    other = ending("FAILED", 50.0)
+    assert distinct([noted, other, fresh]) == [other, fresh]
+
+
+def test_a_job_that_left_the_queue_did_not_run() -> None:
+    assert not pending_ending().ran
+    assert ending(seconds=0).ran  # shorter than a second
+    assert ending(nodes="").ran
+    assert ending().gpu_seconds == 240
+
+
+@st.composite
+def campaigns(draw: st.DrawFn) -> tuple[list[AttemptStart], list[Ending]]:
+    """Executions of one job, one after another; of some there is no row, of some no attempt, some rows come twice."""
+    starts, rows, clock = [], [], 1_000.0
+    for restart in range(draw(st.integers(0, 6))):
+        seconds = draw(st.integers(0, 500))
+        state = draw(st.sampled_from(["FAILED", "REQUEUED", "PREEMPTED", "NODE_FAIL", "COMPLETED", "CANCELLED"]))
+        if draw(st.booleans()):
+            rows += [ending(state, clock, seconds)] * draw(st.integers(1, 2))
+        if draw(st.booleans()):
+            starts.append(start_of(restart, clock + min(seconds, draw(st.integers(0, 3)))))
+        clock += seconds + draw(st.integers(1, 300))
+    return starts, draw(st.permutations(rows))
+
+
+@given(campaigns())
+def test_every_row_has_one_place_and_fits_its_attempt(campaign: tuple[list[AttemptStart], list[Ending]]) -> None:
+    starts, rows = campaign
+    found = match(starts, rows)
+    assert sorted([*found.of.values(), *found.rest], key=lambda row: row.started_at) == distinct(rows)
+    by_name = {start.attempt: start for start in starts}
+    for name, row in found.of.items():
+        assert row.started_at - 60 <= by_name[name].started_at <= row.ended_at + 60
+
+
+@given(campaigns())
+def test_the_order_of_the_rows_does_not_matter(campaign: tuple[list[AttemptStart], list[Ending]]) -> None:
+    starts, rows = campaign
+    assert match(starts, rows) == match(starts, list(reversed(rows)))

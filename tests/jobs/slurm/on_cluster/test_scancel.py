@@ -1,0 +1,81 @@
+"""A person's `scancel` is obeyed: the job stays out, with the reason, until it is resumed."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from jobs.reconcile.state import State
+from jobs.slurm.timeouts import Patience
+from tests.jobs import toy
+from tests.slurm_lab import Lab
+from tests.slurm_lab.late_accounting import late_accounting
+from tests.slurm_lab.processes import wait_for
+from tests.slurm_lab.slurm_toy import ToySweep
+
+
+def trouble(toys: ToySweep) -> Mapping[str, str]:
+    """What `sweep status` says of the jobs that have ended without a result."""
+    rows = toys.sweep("status", "--fresh", "--json").json["trouble"]
+    return {row["key"]: row["message"] for row in rows}
+
+
+def assert_left_alone(toys: ToySweep) -> None:
+    """Two more rounds send nothing."""
+    assert [toys.tick()["sent"] for _ in range(2)] == [0, 0]
+    assert toys.queue() == {}
+
+
+def test_a_running_job_that_a_person_cancelled_stays_out_until_it_is_resumed(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = ToySweep(slurm, tmp_path, [toy.toy_job("k", gate_at=2)], monkeypatch)
+    toys.sent()
+    wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
+    slurm.output("scancel", toys.ids()["k"][0])
+    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    assert_left_alone(toys)
+    assert trouble(toys)["k"].startswith("cancelled with scancel by uid ")
+    toys.open_gate("k")
+    assert toys.sweep("resume").code == 0
+    toys.finish()
+    toys.assert_as_undisturbed()
+
+
+def test_a_person_who_cancels_is_obeyed_though_the_accounting_is_late(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only sacct tells who cancelled a job; the job's own record says that it was stopped, as at a preemption."""
+    toys = ToySweep(slurm, tmp_path, [toy.toy_job("k", gate_at=2)], monkeypatch)
+    toys.sent()
+    wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
+    with late_accounting(slurm.layout):
+        slurm.output("scancel", toys.ids()["k"][0])
+        wait_for("the queue to be empty", lambda: toys.queue() == {})
+        late_enough = time.monotonic() + 3 * Patience.from_environment().absent
+        while time.monotonic() < late_enough:
+            assert toys.tick()["sent"] == 0
+        assert "sacct does not tell of it yet" in toys.sweep("status", "--fresh").out
+    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    assert_left_alone(toys)
+    assert trouble(toys)["k"].startswith("cancelled with scancel by uid ")
+
+
+def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = [toy.toy_job(cell, "trunk", cells=[cell]) for cell in ("a", "b")]
+    trunk = toy.toy_job("trunk", phase="trunk", gate_at=2)
+    toys = ToySweep(slurm, tmp_path, [trunk, *children], monkeypatch)
+    toys.sent()
+    slurm.output("scancel", toys.ids()["a"][0].partition("_")[0])
+    wait_for("the trunk to be at work", lambda: toys.began("trunk"))
+    toys.open_gate("trunk")
+    toys.ticks_until(lambda report: (report["states"]["done"], report["states"]["failed"]) == (1, 2))
+    assert_left_alone(toys)
+    assert {message[:27] for message in trouble(toys).values()} == {"cancelled with scancel by u"}
+    assert toys.states() == {"trunk": State.DONE, "a": State.FAILED, "b": State.FAILED}
+    assert toys.sweep("resume").code == 0
+    toys.finish()
+    toys.assert_as_undisturbed()

@@ -1,1 +1,0 @@
-"""Tests on a real Slurm cluster, which `tests.slurm.lab` starts on this machine."""

@@ -1,0 +1,251 @@
+"""Damaged and hostile shards: refused by name, or their bad samples counted; nothing runs or is written."""
+
+import gzip
+import io
+import json
+import pickle
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stages.data.captions import Captions
+from stages.data.images import PictureReader
+from stages.data.mixture import Mixture
+from stages.data.sample import BadSampleError
+from stages.data.shards import index_tar
+from stages.data.text import TokenShards
+from stages.data.tokenizer import TextTokenizer
+from stages.errors import DataError
+from stages.vision.specs import encoder_spec
+from stages.vision.transforms import ImageTransform
+from tests.stages.training.training_case import CONTEXT, png, write_captions, write_tar, write_text, write_tokenizer
+
+GOOD = json.dumps(list(range(CONTEXT + 1))).encode()
+
+
+def text(folder: Path) -> TokenShards:
+    return TokenShards("text", folder, context=CONTEXT, vocabulary=300, seed=0)
+
+
+def captions(folder: Path, field: str = "") -> Captions:
+    write_tokenizer(folder.parent / "tokenizer.json")
+    spec = encoder_spec("patches-16-32")
+    return Captions(
+        "captions", folder, field=field, tokenizer=TextTokenizer(folder.parent / "tokenizer.json", 300),
+        images=PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None),
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 40_959))
+def test_a_tar_cut_anywhere_is_refused(tmp_path: Path, at: int) -> None:
+    write_text(tmp_path, shards=1, sequences=30)
+    shard = tmp_path / "shard-0.tar"
+    content = shard.read_bytes()
+    assert len(content) == 40_960
+    shard.write_bytes(content[:at])
+    # 30 samples take 1,024 bytes each; one zero block behind them is enough
+    if at < 30 * 1024 + 512:
+        with pytest.raises(DataError, match=r"shard-0\.tar: (cut off|not a whole tar).*copy it again"):
+            index_tar(shard)
+    else:
+        assert len(index_tar(shard)) == 30
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 40_959), byte=st.integers(1, 255))
+def test_a_changed_byte_gives_an_error_or_a_bad_sample_and_nothing_else(tmp_path: Path, at: int, byte: int) -> None:
+    write_text(tmp_path, shards=1, sequences=30)
+    shard = tmp_path / "shard-0.tar"
+    content = bytearray(shard.read_bytes())
+    content[at] ^= byte
+    shard.write_bytes(content)
+    try:
+        source = text(tmp_path)
+        for index in range(source.size):
+            source.document(index, 0)
+    except (DataError, BadSampleError):
+        return
+    assert source.size == 30
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_usual_form_of_tar_is_read_as_tarfile_reads_it(tmp_path: Path, form: int) -> None:
+    names = ["a.json", "sub/b.tar.json", f"{'long/' * 18}c.jpg", "d" * 90 + ".txt"]
+    names += [] if form == tarfile.USTAR_FORMAT else ["e" * 200 + ".json", "é" * 80 + ".txt"]
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        folder = tarfile.TarInfo("sub")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for number, name in enumerate(names):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime = 500 * number, 1.5 if form == tarfile.PAX_FORMAT else 1
+            tar.addfile(entry, io.BytesIO(bytes(500 * number)))
+    index = index_tar(path)
+    with tarfile.open(path) as tar:
+        expected = [(entry.name, entry.offset_data, entry.size) for entry in tar if entry.isfile()]
+    found = [
+        (f"{key}.{extension}", *index.member(number, extension))
+        for number, key in enumerate(index.keys)
+        for extension in index.extensions(number)
+    ]
+    assert found == expected
+
+
+def test_links_devices_and_climbing_names_are_no_files(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    with tarfile.open(data / "shard.tar", "w") as tar:
+        for kind, name in [
+            (tarfile.SYMTYPE, "a.txt"), (tarfile.LNKTYPE, "b.txt"), (tarfile.CHRTYPE, "c.txt"),
+            (tarfile.FIFOTYPE, "d.txt"),
+        ]:  # fmt: skip
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "../secret.txt"
+            tar.addfile(entry)
+        for name in ("../../e.json", "/etc/f.json"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(GOOD)
+            tar.addfile(entry, io.BytesIO(GOOD))
+    source = text(data)
+    assert source.size == 2
+    assert all(source.document(index, 0) for index in range(2))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "secret.txt", "shard.tar"]
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_code_and_pickles_among_the_members_are_never_looked_at(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    members = {
+        "a.pyd": pickle.dumps(Trap(trap)), "a.pkl": pickle.dumps(Trap(trap)), "a.npz": b"PK", "a.pt": b"PK",
+        "a.png": png("red"), "a.txt": b"a red square", "b.pickle": pickle.dumps(Trap(trap)),
+    }  # fmt: skip
+    write_tar(tmp_path / "data" / "shard.tar", members)
+    source = captions(tmp_path / "data")
+    assert source.document(0, 0) is not None
+    with pytest.raises(BadSampleError, match="b: no image"):
+        source.document(1, 0)
+    assert not trap.exists()
+
+
+def test_a_key_that_is_there_twice_is_a_bad_sample_each_time(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for name in ("a.json", "b.json", "a.json"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(GOOD)
+            tar.addfile(entry, io.BytesIO(GOOD))
+    source = text(tmp_path)
+    assert source.size == 3
+    assert source.document(1, 0) is not None
+    for index in (0, 2):
+        with pytest.raises(BadSampleError, match=r"shard\.tar: a: the key is there twice"):
+            source.document(index, 0)
+
+
+BAD_IDS = {
+    "nested": b"[[1, 2]]", "strings": b'["1"]', "bools": b"[1, true]", "floats": b"[1, 2.0]", "exponents": b"[1e3]",
+    "null": b"[null]", "a number": b"7", "huge": b"[" + b"9" * 30 + b"]", "very huge": b"[" + b"9" * 5000 + b"]",
+    "deep": b"[" * 100_000, "nan": b"[NaN]", "not text": b"\xff\xfe\x00", "empty": b"", "empty list": b"[]",
+    "negative": GOOD.replace(b"[0", b"[-1"), "too large": GOOD.replace(b"[0", b"[300"), "one short": GOOD[:-5] + b"]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BAD_IDS.values(), ids=BAD_IDS.keys())
+@pytest.mark.parametrize("compressed", [False, True])
+def test_wrong_token_ids_are_bad_samples(tmp_path: Path, content: bytes, compressed: bool) -> None:
+    name = "a.json.gz" if compressed else "a.json"
+    write_tar(tmp_path / "shard.tar", {name: gzip.compress(content) if compressed else content})
+    with pytest.raises(BadSampleError, match=r"^shard\.tar: a: "):
+        text(tmp_path).document(0, 0)
+
+
+def test_gzip_files_may_be_several_and_padded_but_not_damaged(tmp_path: Path) -> None:
+    whole = gzip.compress(GOOD[:40]) + gzip.compress(GOOD[40:]) + bytes(100)
+    wrong_sum = bytearray(gzip.compress(GOOD))
+    wrong_sum[-6] ^= 1
+    members = {"a.json.gz": whole, "b.json.gz": bytes(wrong_sum), "c.json.gz": whole[:-140], "d.json.gz": whole + b"x"}
+    write_tar(tmp_path / "shard.tar", members)
+    source = text(tmp_path)
+    assert source.document(0, 0) is not None
+    for index in (1, 2, 3):
+        with pytest.raises(BadSampleError, match="unreadable"):
+            source.document(index, 0)
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    """A small file whose header claims any size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(3_000_000), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_bad_captioned_images_are_counted_once_and_the_others_are_used(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_captions(data, 40)
+    with tarfile.open(data / "shard-0.tar", "a") as tar:
+        for name, content in {
+            "bomb.png": bomb_png(50_000, 50_000), "bomb.txt": b"a bomb", "torn.jpg": png("red")[:60],
+            "torn.txt": b"torn", "mute.png": png("red"), "blind.txt": b"no image",
+            "script.png": b"#!/bin/sh\ntouch /tmp/x", "script.txt": b"x",
+        }.items():  # fmt: skip
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    mixture = Mixture([captions(data)], [1.0], by="samples", context=CONTEXT, lanes=4, seed=0, bad_samples_limit=5)
+    for _ in range(30):
+        mixture.next_batch()
+    assert sorted(mixture.progress[0].bad) == [40, 41, 42, 43, 44]
+    assert mixture.progress[0].samples >= 80
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("", {"raw"}),
+        ("caption", {"regenerated"}),
+        ("caption, txt", {"regenerated", "raw"}),
+        ("syn_text", {"one", "two"}),
+        ("syn_text,orig_text", {"one", "two", "original"}),
+        ("nothing,txt", {"raw"}),  # what a sample lacks is not chosen
+    ],
+)
+def test_a_caption_is_chosen_by_seed_and_position_among_what_there_is(
+    tmp_path: Path, field: str, expected: set[str]
+) -> None:
+    members = {
+        "a.jpg.txt": b"never", "a.png": png("red"), "a.txt": b" raw\n",
+        "a.json": json.dumps({"caption": "regenerated", "orig_text": "original"}).encode(),
+        "a.syn.json": json.dumps({"syn_text": ["one", "two", " ", 3]}).encode(),
+    }  # fmt: skip
+    write_tar(tmp_path / "data" / "shard.tar", members)
+    source = captions(tmp_path / "data", field)
+    tokenizer = TextTokenizer(tmp_path / "tokenizer.json", 300)
+
+    def text_at(position: int) -> str:
+        document = source.document(0, position)
+        assert document is not None
+        return tokenizer.decode(list(document.tokens))
+
+    assert {text_at(position) for position in range(60)} == expected
+    assert [text_at(position) for position in range(20)] == [text_at(position) for position in range(20)]

@@ -1,0 +1,62 @@
+"""`sweep doctor` as a user meets it, without Slurm; tests/jobs/slurm/on_cluster/test_doctor.py is on a real cluster."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.store.checks import Check, Verdict
+from sweep.cli import main
+from sweep.report.doctor import report_text, saved_bytes
+from tests.sweep.small_sweep import SMALL, edited, planned, written
+
+NAMES = ["clients", "store", "renaming", "exclusive creation", "locking", "clock", "space"]
+
+
+@pytest.fixture(autouse=True)
+def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.report.doctor.has_slurm", lambda: False)
+
+
+def test_a_machine_without_slurm_is_told_so_in_a_line_and_the_store_is_examined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--store", str(tmp_path / "store"), "--node-test"]) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["note", *["ok"] * 6]
+    assert "no Slurm on this machine" in lines[0]
+    assert printed.err == "7 findings, 0 of them problems\n"
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("backend", "code"), [("local", 0), ("slurm", 1)])
+def test_only_a_sweep_that_needs_slurm_is_stopped_by_its_absence(
+    backend: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, store = written(tmp_path, edited(("backend: local", f"backend: {backend}"))), str(tmp_path / "store")
+    assert main(["plan", str(path), "--store", store]) == 0
+    capsys.readouterr()
+    assert main(["doctor", "small", "--store", store, "--json"]) == code
+    report = json.loads(capsys.readouterr().out)
+    assert (report["format"], report["sweep"], report["store"], report["problems"]) == (1, "small", store, code)
+    assert [each["check"] for each in report["checks"]] == NAMES
+    assert report["checks"][0].keys() == {"check", "verdict", "text", "advice"}
+    assert "the plan still keeps" in report["checks"][-1]["text"]
+
+
+def test_a_sweep_that_was_not_planned_is_a_user_level_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "small", "--store", str(tmp_path)]) == 1
+    assert "has no planned sweep 'small'" in capsys.readouterr().err
+
+
+def test_a_line_of_the_report_stays_one_line_whatever_a_node_said() -> None:
+    check = Check(name="node", verdict=Verdict.PROBLEM, text="it said a\nb\x1b[31m", advice="look")
+    assert report_text([check]) == "problem  node  it said a b [31m; look"
+
+
+def test_a_checkpoint_while_training_holds_the_optimizer(tmp_path: Path) -> None:
+    jobs = {job.phase: job for job in planned(tmp_path, SMALL).jobs}
+    assert saved_bytes(jobs["trunk"]) == jobs["trunk"].estimate.checkpoint_bytes
+    assert saved_bytes(jobs["finetune"]) == 3 * jobs["finetune"].estimate.checkpoint_bytes
+    assert saved_bytes(jobs["evaluate"]) == 0

@@ -1,0 +1,174 @@
+import json
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from sweep.plan.manifest import Manifest
+from sweep.plan.speed_report import SpeedLine
+from sweep.plan.totals import PHASES
+from sweep.report.plan import summarise, summary
+from tests.sweep.report.small_plans import cpu_plan, paper_plan
+
+PAPER_REPORT = """\
+paper: 300 cells, 2,710 jobs (10 trunk segments, 300 image-text runs, 1,200 fine-tunes, 1,200 evaluations)
+
+model  phase      jobs  tokens  A100-hours  LM only  encoder  LM only, each    storage
+--------------------------------------------------------------------------------------
+1.4b   trunk         5    4.3T     106,005  106,005        -         21,201   80.5 GiB
+       pretrain     78    2.2T      56,051   55,173      878      707 - 709  420.3 GiB
+       finetune    312  499.2B      12,558   11,862      696    15.2 - 60.8    1.6 TiB
+       evaluate    312   69.9B       2,715    2,198      517           7.04          -
+79m    trunk         5  236.7B       1,200    1,200        -            240    4.4 GiB
+       pretrain    222  804.9B       4,428    4,091      337    8.00 - 32.3   66.0 GiB
+       finetune    888    1.4T       8,762    6,780    1,982    3.05 - 12.2  263.9 GiB
+       evaluate    888  199.0B       2,720    1,248    1,472           1.41          -
+--------------------------------------------------------------------------------------
+total            2,710    9.8T     194,439  188,556    5,883                   2.5 TiB
+
+shared  2,710 jobs do the work of 3,450; with nothing shared: 4,354,616 A100-hours, 22.4 times as much
+done    5 of 2,710 jobs, 1,200 of 194,439 A100-hours
+time    at least 31.9 days on 256 GPUs (19.1 days for the longest chain, of 8 jobs); without waits in the queue"""
+
+CPU_REPORT = """\
+tiny: 2 cells, 7 jobs (1 trunk segment, 2 image-text runs, 2 fine-tunes, 2 evaluations)
+
+model  phase     jobs  tokens  core-hours         each   storage
+----------------------------------------------------------------
+tiny   trunk        1   28.8M        1.00         1.00  29.3 MiB
+       pretrain     2   28.8M        1.02  0.50 - 0.52  20.2 MiB
+       finetune     2    7.2M        0.26         0.13  20.2 MiB
+       evaluate     2   89.6k       0.005        0.002         -
+----------------------------------------------------------------
+total               7   64.9M        2.28               69.7 MiB
+
+shared  7 jobs do the work of 8; with nothing shared: 3.28 core-hours, 1.4 times as much
+done    0 of 7 jobs
+time    at least 100 min for the longest chain, of 4 jobs; without waits in the queue"""
+
+
+@pytest.fixture(scope="module")
+def paper() -> Manifest:
+    return paper_plan()
+
+
+def small_trunk_keys(paper: Manifest) -> frozenset[str]:
+    return frozenset(job.key for job in paper.jobs if job.phase == "trunk" and job.key.startswith("79m"))
+
+
+def test_the_report_as_a_reader_sees_it(paper: Manifest) -> None:
+    assert summarise(paper, small_trunk_keys(paper), gpus=256) == PAPER_REPORT
+
+
+def test_the_report_of_a_sweep_on_cpu_cores_speaks_of_core_hours() -> None:
+    assert summarise(cpu_plan(), frozenset()) == CPU_REPORT
+
+
+def test_cells_and_jobs_are_counted_by_phase(paper: Manifest) -> None:
+    report = summary(paper, frozenset())
+    assert report["cells"] == 300
+    assert report["jobs"] == {"total": 2_710, "trunk": 10, "pretrain": 300, "finetune": 1_200, "evaluate": 1_200}
+
+
+def test_a_trunk_segment_is_charged_once_to_its_own_model(paper: Manifest) -> None:
+    models = summary(paper, frozenset())["models"]
+    assert models["1.4b"]["trunk"]["a100_hours"] == pytest.approx(106_000, rel=0.05)
+    assert models["79m"]["trunk"]["a100_hours"] == pytest.approx(1_200, rel=0.05)
+
+
+def test_phases_and_models_add_up_to_the_total(paper: Manifest) -> None:
+    report = summary(paper, frozenset())
+    for name, whole in report["total"].items():
+        parts = [phase[name] for by_phase in report["models"].values() for phase in by_phase.values()]
+        assert sum(parts) == pytest.approx(whole)
+
+
+def test_with_nothing_shared_every_mix_pays_for_three_trunks(paper: Manifest) -> None:
+    report = summary(paper, frozenset())
+    trunks = {name: phases["trunk"]["a100_hours"] for name, phases in report["models"].items()}
+    # 0+20+40+60+80+100 %; 13 mixes at 1.4B, 12 x 3 + 1 at 79M
+    prefixes = 3.0 * (13 * trunks["1.4b"] + 37 * trunks["79m"])
+    apart = report["unshared"]["a100_hours"] - (report["total"]["a100_hours"] - sum(trunks.values()))
+    assert apart == pytest.approx(prefixes)
+    # 0+1+2+3+4+5 segments
+    assert report["unshared"]["jobs"] == 2_700 + 15 * (13 + 37)
+
+
+def test_what_is_done_is_told_and_shortens_what_is_left(paper: Manifest) -> None:
+    done = frozenset(job.key for job in paper.jobs if job.phase == "trunk")
+    before, after = summary(paper, frozenset(), gpus=256), summary(paper, done, gpus=256)
+    assert after["done"]["jobs"] == 10
+    assert after["done"]["a100_hours"] == pytest.approx(107_200, rel=0.01)
+    assert after["time"]["at_least_hours"] < before["time"]["at_least_hours"]
+    assert [key.rsplit("-", 1)[1] for key in after["time"]["critical_path"]] == ["p", "f4", "e4"]
+
+
+def test_a_finished_sweep_takes_no_time(paper: Manifest) -> None:
+    everything = frozenset(job.key for job in paper.jobs)
+    report = summary(paper, everything)
+    assert report["time"]["critical_path"] == []
+    assert report["time"]["at_least_hours"] == 0
+    assert "\ntime" not in summarise(paper, everything)
+    assert "done    2,710 of 2,710 jobs" in summarise(paper, everything)
+
+
+def test_the_critical_path_is_the_whole_trunk_and_one_chain(paper: Manifest) -> None:
+    path = summary(paper, frozenset())["time"]["critical_path"]
+    assert path[:5] == [f"1.4b-trunk{stop}" for stop in (20, 40, 60, 80, 100)]
+    assert [key.split("-")[-1] for key in path[5:]] == ["p", "f4", "e4"]
+
+
+def test_few_gpus_bound_the_time_by_the_work(paper: Manifest) -> None:
+    report = summary(paper, frozenset(), gpus=256)
+    assert report["time"]["at_least_hours"] >= report["total"]["gpu_hours"] / 256
+    assert report["time"]["at_least_hours"] == pytest.approx(report["total"]["gpu_hours"] / 256, rel=0.02)
+
+
+def test_jobs_too_wide_for_the_gpus_are_said(paper: Manifest) -> None:
+    assert "83 jobs ask for more than 16 GPUs at once and could not start" in summarise(paper, frozenset(), gpus=16)
+    assert summary(paper, frozenset(), gpus=256)["time"]["too_wide"] == 0
+
+
+def test_a_sweep_that_shares_nothing_says_so() -> None:
+    assert "shared  nothing: no two cells have a job in common" in summarise(paper_plan(branches=(0,)), frozenset())
+
+
+def test_hours_of_other_gpus_stand_beside_a100_hours(paper: Manifest) -> None:
+    jobs = tuple(replace(job, resources=replace(job.resources, gpu_type="h100")) for job in paper.jobs)
+    text = summarise(replace(paper, jobs=jobs), frozenset())
+    assert "GPU-hours  194,439 on h100" in text
+
+
+def test_core_hours_beside_gpus_are_not_lost(paper: Manifest) -> None:
+    cpu = cpu_plan()
+    both = replace(paper, cells=paper.cells + cpu.cells, jobs=paper.jobs + cpu.jobs)
+    assert "core-hours  2.28 in jobs without GPUs" in summarise(both, frozenset())
+
+
+def test_the_summary_is_json(paper: Manifest) -> None:
+    report = summary(paper, frozenset(), gpus=8, cpus=4)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert set(report["models"]["1.4b"]) == set(PHASES)
+    assert (report["time"]["gpus"], report["time"]["cpus"]) == (8, 4)
+
+
+def documented_fields(after: str) -> list[str]:
+    """First column of the first table of docs/json.md that follows `after`."""
+    text = (Path(__file__).parents[3] / "docs" / "json.md").read_text()
+    table = text.split(after, 1)[1].lstrip().split("|---|---|---|", 1)[1].split("\n\n", 1)[0]
+    return re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+
+
+def test_every_field_of_the_summary_is_documented(paper: Manifest) -> None:
+    report = summary(paper, frozenset())
+    assert documented_fields("## plan") == list(report)
+    assert documented_fields("A cost:") == list(report["models"]["1.4b"]["trunk"])
+    assert set(documented_fields("`time`:")) == set(report["time"])
+    assert documented_fields("An entry of `speeds`:") == [each.name for each in fields(SpeedLine)]
+
+
+def test_an_empty_plan_has_a_report() -> None:
+    empty = Manifest(sweep="none", backend="local", data={}, cells=(), jobs=())
+    assert summarise(empty, frozenset()).startswith("none: 0 cells, 0 jobs")
+    assert summary(empty, frozenset())["total"]["jobs"] == 0
