@@ -1,20 +1,21 @@
 """Does a store's file system do what the framework relies on? Tried in a folder of its own, which goes away again."""
 
-from dataclasses import dataclass
-from enum import StrEnum
 import contextlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+
 from jobs.errors import storage_problem
 from jobs.store.flock import acquire
 from jobs.store.paths import replacing
 
-
 # What an examination of a machine or a cluster finds: one line each, with what to do about it.
+
 
 class Verdict(StrEnum):
     """How much a finding matters."""

@@ -1,15 +1,13 @@
 """What an attempt leaves on disk about itself: `start.json` when it begins, `exit.json` when it ends."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
-from jobs.store.paths import write_json
-import re
-from dataclasses import dataclass
-from pathlib import Path
-from jobs.store.paths import RunPaths
+
+from jobs.store.paths import RunPaths, write_json
 
 
 class FailureClass(StrEnum):

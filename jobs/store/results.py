@@ -2,18 +2,14 @@
 
 import json
 import os
-from dataclasses import dataclass
-from typing import Any
-from jobs.store.paths import RunPaths
-import os
-from jobs.store.flock import acquire
-from jobs.store.paths import RunPaths
-import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from jobs.job import Job
-from jobs.store.paths import Store
+from typing import Any
 
+from jobs.job import Job
+from jobs.store.flock import acquire
+from jobs.store.paths import RunPaths, Store
 
 RESULT_FORMAT = 1
 
@@ -68,6 +64,7 @@ def _files_problem(run: RunPaths, files: dict[str, Any]) -> str:
 
 # Takes back a result whose checkpoint a child found damaged.
 
+
 def set_result_aside(run: RunPaths) -> bool:
     """Moves result.json aside under the run's lock, so that no live attempt loses a result; False if one lives."""
     lock = acquire(run.lock, patience_seconds=1.0)
@@ -81,6 +78,7 @@ def set_result_aside(run: RunPaths) -> bool:
 
 
 # Which of a plan's jobs are done, and which have begun, by what is in the store.
+
 
 def begun_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:
     """Keys of the jobs that have a folder: an attempt has begun. One listing for each stage, however many jobs."""
