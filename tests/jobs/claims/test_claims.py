@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from jobs.claims.claims import Claim, Holder, age_seconds, claim, claims, newest, read_claim, tidy
-from jobs.claims.heartbeat import FencedError, Guard
 from jobs.processes import boot_id
 
 
@@ -123,58 +121,3 @@ def test_a_process_of_this_machine_that_ended_is_known_to_be_gone() -> None:
     ended.wait()
     assert Holder(boot_id=boot_id(), pid=ended.pid, pid_started=1.0).process_is_gone
     assert not Holder(boot_id="another machine", pid=ended.pid, pid_started=1.0).process_is_gone
-
-
-def guard_of(one: Claim, takeover_seconds: float = 3.0) -> Guard:
-    guard = Guard(one, takeover_seconds / 15, takeover_seconds)
-    guard.start()
-    return guard
-
-
-def test_a_guard_beats_until_a_newer_claim_comes_and_never_after(tmp_path: Path) -> None:
-    first = claimed(tmp_path)
-    os.utime(first.path, (1.0, 1.0))
-    called: list[str] = []
-    guard = guard_of(first)
-    guard.on_loss(lambda: called.append("lost"))
-    wait_until(lambda: first.path.stat().st_mtime > 1.0)
-    assert not guard.lost
-    guard.check()
-    claimed(tmp_path, after=first)
-    wait_until(lambda: guard.lost)
-    os.utime(first.path, (1.0, 1.0))
-    time.sleep(0.5)
-    assert first.path.stat().st_mtime == 1.0
-    assert called == ["lost"]
-    with pytest.raises(FencedError):
-        guard.check()
-
-
-def test_who_asks_after_the_loss_is_told_at_once(tmp_path: Path) -> None:
-    first = claimed(tmp_path)
-    guard = guard_of(first, takeover_seconds=600)
-    claimed(tmp_path, after=first)
-    with pytest.raises(FencedError):
-        guard.check()
-    called: list[str] = []
-    guard.on_loss(lambda: called.append("lost"))
-    assert called == ["lost"]
-    guard.let_go()
-
-
-def test_a_node_that_is_cut_off_stops_before_others_take_over(tmp_path: Path) -> None:
-    first = claimed(tmp_path / "claims")
-    guard = guard_of(first, takeover_seconds=1.5)
-    began = time.monotonic()
-    (tmp_path / "claims").rename(tmp_path / "away")
-    (tmp_path / "claims").write_text("as a mount point whose server does not answer")
-    wait_until(lambda: guard.lost)
-    assert 0.5 < time.monotonic() - began < 1.5
-
-
-def wait_until(condition: object, seconds: float = 20.0) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -1,10 +1,7 @@
-"""Locks, processes and slots of this machine."""
+"""Slots of this machine."""
 
 import os
-import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,91 +9,6 @@ import pytest
 from jobs.errors import NeverFitsError
 from jobs.job import Resources
 from jobs.local.cluster import Lease, Slots, machine_slots, visible_gpus
-from jobs.local.runner_lock import current_holder, holding_runner_lock, observe_runner
-from jobs.processes import (
-    ATTEMPT_MARK,
-    attempt_members,
-    boot_id,
-    own_start,
-    process_stat,
-    signal_attempt,
-    supervisor_alive,
-)
-from jobs.store.flock import acquire, is_held
-from jobs.store.ledger import Event, EventKind, Ledger
-from jobs.store.paths import Store
-from jobs.store.records import AttemptStart
-
-
-def test_a_lock_has_one_holder_and_probing_does_not_take_it(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "lock"
-    assert not is_held(path)
-    lock = acquire(path)
-    assert lock is not None
-    assert is_held(path)
-    assert acquire(path) is None
-    os.close(lock)
-    assert not is_held(path)
-    again = acquire(path, patience_seconds=0.05)
-    assert again is not None
-    os.close(again)
-
-
-def test_an_inherited_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    lock = acquire(path)
-    assert lock is not None
-    child = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
-    os.close(lock)
-    assert is_held(path)
-    child.kill()
-    child.wait()
-    assert not is_held(path)
-
-
-def start_of(pid: int, started: float, boot: str) -> AttemptStart:
-    return AttemptStart(
-        attempt="a",
-        key="k",
-        stage="s",
-        backend="local",
-        host="h",
-        pid=pid,
-        pid_started=started,
-        boot_id=boot,
-        started_at=0.0,
-    )
-
-
-def test_a_recycled_pid_is_not_the_attempts_own() -> None:
-    assert supervisor_alive(start_of(os.getpid(), own_start(), boot_id()))
-    assert not supervisor_alive(start_of(os.getpid(), own_start() - 1, boot_id()))
-    assert not supervisor_alive(start_of(os.getpid(), own_start(), "before"))
-    assert not supervisor_alive(start_of(2**22 + 1, 0.0, boot_id()))
-
-
-def test_a_zombie_is_not_alive() -> None:
-    child = subprocess.Popen([sys.executable, "-S", "-c", "pass"])
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    found = process_stat(child.pid)
-    assert found is not None
-    assert not found.alive
-    child.wait()
-    assert process_stat(child.pid) is None
-
-
-def test_processes_of_an_attempt_are_found_by_their_mark(tmp_path: Path) -> None:
-    child = subprocess.Popen(["sleep", "60"], env={ATTEMPT_MARK: str(tmp_path)})
-    other = subprocess.Popen(["sleep", "60"], env={ATTEMPT_MARK: str(tmp_path / "other")})
-    try:
-        assert attempt_members(tmp_path) == [child.pid]
-        signal_attempt(start_of(child.pid, 0.0, boot_id()), tmp_path, signal.SIGTERM)  # no supervisor any more
-        assert child.wait(10) == -signal.SIGTERM
-        assert other.poll() is None
-    finally:
-        for process in (child, other):
-            process.kill()
-            process.wait()
 
 
 def test_slots_are_given_and_taken_back() -> None:
@@ -149,17 +61,3 @@ def test_without_a_list_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch, tmp
     tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho 'GPU 1: A (UUID: y)'\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     assert visible_gpus() == ["0", "1"]
-
-
-def test_others_see_who_runs_and_what_is_queued(store: Store) -> None:
-    ledger = Ledger(store.sweep("toy").ledger)
-    assert current_holder(store) is None
-    with holding_runner_lock(store, sweep="toy", writer=ledger.writer):
-        ledger.append(Event(event=EventKind.INTENT, key=key) for key in ("a", "b"))
-        ledger.append([Event(event=EventKind.STARTED, key="a")])
-        holder = current_holder(store)
-        assert holder is not None
-        assert holder.pid == os.getpid()
-        assert set(observe_runner(store, "toy")) == {"b"}
-        assert observe_runner(store, "other") == {}
-    assert observe_runner(store, "toy") == {}

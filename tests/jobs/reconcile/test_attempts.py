@@ -13,14 +13,10 @@ from jobs.reconcile.attempts import read_outcomes, read_tail
 from jobs.reconcile.snapshot import Gatherer, facts_of
 from jobs.reconcile.state import State, job_state
 from jobs.reconcile.usage import used, wasted
-from jobs.store.job_file import code_revision
 from jobs.store.ledger import Wishes
-from jobs.store.paths import RunPaths, Store, write_json
+from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, Checkpoint, FailureClass, newest_checkpoint
-from jobs.store.results import check_result
 from tests.jobs import toy
-
-GOOD = {"format": 1, "key": "k", "stage": "pretrain", "files": {"checkpoints/m": 3}}
 
 
 @pytest.fixture
@@ -62,48 +58,6 @@ def end(run: RunPaths, number: int, failure: FailureClass | None, **changes: Any
     content = {"ended_at": 100.0 * number + 60, "message": "why", **changes}
     exit_record = AttemptExit(attempt=f"local-{number:04d}", key="k", returncode=1, failure=failure, **content)
     exit_record.write(run.attempt(f"local-{number:04d}").exit)
-
-
-def test_a_whole_result_is_valid(run: RunPaths) -> None:
-    write_json(run.result, GOOD)
-    check = check_result(run, "k")
-    assert check.valid
-    assert check.content == GOOD
-
-
-def test_no_result_is_no_problem(store: Store) -> None:
-    assert check_result(store.run("pretrain", "other"), "k").problem == ""
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("", "not JSON"),
-        ('{"format": 1,', "not JSON"),
-        ("[1]", "not a JSON object"),
-        (json.dumps(GOOD | {"format": 2}), "format 2; this version reads 1"),
-        (json.dumps(GOOD | {"key": "other"}), "key 'other' is not this run's k"),
-        (json.dumps({"format": 1, "key": "k"}), "`files` is missing"),
-        (json.dumps(GOOD | {"files": {"checkpoints/m": 4}}), "has 3 bytes, not 4"),
-        (json.dumps(GOOD | {"files": {"gone": 4}}), "gone is missing"),
-        (json.dumps(GOOD | {"files": {"../../k/result.json": 4}}), "outside the run's folder"),
-        (json.dumps(GOOD | {"files": {"/etc/passwd": 4}}), "outside the run's folder"),
-    ],
-)
-def test_a_result_that_does_not_hold_is_told(run: RunPaths, content: str, words: str) -> None:
-    run.result.write_text(content)
-    check = check_result(run, "k")
-    assert not check.valid
-    assert words in check.problem
-    assert str(run.result) in check.problem
-
-
-def test_a_result_cut_anywhere_is_not_valid(run: RunPaths) -> None:
-    write_json(run.result, GOOD)
-    whole = run.result.read_bytes()
-    for cut in range(2, len(whole) + 1):  # without its last newline it is still whole
-        run.result.write_bytes(whole[:-cut])
-        assert not check_result(run, "k").valid
 
 
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(run: RunPaths) -> None:
@@ -205,17 +159,3 @@ def test_a_tail_is_the_last_bytes(tmp_path: Path) -> None:
     assert read_tail(path) == ""
     path.write_text("abcdef")
     assert read_tail(path, 3) == "def"
-
-
-def test_the_revision_is_read_from_a_checkout(tmp_path: Path) -> None:
-    git = tmp_path / ".git"
-    (git / "refs" / "heads").mkdir(parents=True)
-    (git / "HEAD").write_text("ref: refs/heads/main\n")
-    assert code_revision(tmp_path) == ""
-    (git / "packed-refs").write_text("# pack\n1234 refs/heads/main\n")
-    assert code_revision(tmp_path) == "1234"
-    (git / "refs" / "heads" / "main").write_text("5678\n")
-    assert code_revision(tmp_path) == "5678"
-    (git / "HEAD").write_text("9abc\n")
-    assert code_revision(tmp_path) == "9abc"
-    assert code_revision(tmp_path / "nowhere") == "0.1.0"

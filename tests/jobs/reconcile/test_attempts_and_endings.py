@@ -7,23 +7,10 @@ from typing import Any
 
 import pytest
 
-from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
 from jobs.reconcile.attempts import Outcome, read_outcomes
 from jobs.reconcile.executions import LOST, Ending
-from jobs.reconcile.failures import (
-    EXIT_SAVED,
-    LESS_TELLING,
-    NOTHING_DONE,
-    SUPERVISOR_CODES,
-    idle_words,
-    refined,
-    returncode,
-    verdict_without_attempt,
-    withdrawn,
-    word,
-)
+from jobs.reconcile.failures import idle_words, verdict_without_attempt
 from jobs.store.paths import RunPaths, Store, write_json
-from jobs.store.records import AttemptExit
 from jobs.store.records import FailureClass as F
 from tests.jobs.reconcile.executions import JOB, begin, end, ending, pending_ending
 
@@ -81,11 +68,6 @@ def test_an_execution_without_an_attempt_counts_if_something_went_wrong(
     assert not any(outcome.began or outcome.recorded or outcome.advanced for outcome in outcomes)
 
 
-def test_the_supervisors_exit_codes_are_those_of_the_attempt() -> None:
-    assert EXIT_TAKEN in NOTHING_DONE
-    assert set(SUPERVISOR_CODES) == {EXIT_STORAGE, EXIT_SAVED, EXIT_NOT_SET_UP}
-
-
 def test_an_outcome_without_attempt_tells_where_and_when(run: RunPaths) -> None:
     (found,) = read(run, ending("NODE_FAIL", failure=F.NODE_FAULT, nodes="n[2-3]"))
     assert (found.start.started_at, found.end.ended_at if found.end else 0) == (100.0, 160.0)
@@ -135,16 +117,6 @@ def test_the_cluster_refines_a_record_that_names_no_cause(
     assert found.end.ended_at == record.ended_at
     changed = failure is not own
     assert (found.end.message != record.message and not found.end.traceback_digest) if changed else found.end == record
-
-
-def test_success_and_named_causes_stand_whatever_the_cluster_says() -> None:
-    words = [None, *F]
-    for own, said, state in itertools.product([None, *F], words, ["FAILED", "REQUEUED", "CANCELLED", "NODE_FAIL"]):
-        record = AttemptExit(attempt="a", key="k", ended_at=1.0, returncode=1, failure=own, message="own")
-        found = refined(record, ending(state, failure=said))
-        if own not in {*LESS_TELLING, F.WALL_CLOCK}:
-            assert found == record
-        assert (found.failure is None) == (own is None)
 
 
 WITHOUT_RECORD = [
@@ -215,21 +187,6 @@ def test_an_attempt_that_lives_has_not_ended_whatever_the_cluster_says(run: RunP
     begin(run)
     (found,) = read(run, ending("NODE_FAIL", failure=F.NODE_FAULT), live=True)  # slurmd is gone, the processes are not
     assert found.end is None
-
-
-def test_the_words_of_the_cluster_become_evidence() -> None:
-    assert word(ending("COMPLETED")) is None
-    assert word(ending("FAILED", exit_code=3)) is None
-    assert withdrawn(ending("CANCELLED"))
-    assert not withdrawn(ending("FAILED"))
-    rows = [ending("FAILED", exit_code=3), ending("FAILED", signal=9), ending("FAILED"), ending("TIMEOUT")]
-    assert [returncode(row) for row in rows] == [3, -9, None, None]
-
-
-def test_a_message_of_the_cluster_is_one_line() -> None:
-    said = word(ending("NODE_FAIL", failure=F.NODE_FAULT, message="a\nb\x1b[31m"))
-    assert said is not None
-    assert said.message == "a b [31m"
 
 
 def test_an_execution_with_both_is_never_counted_twice(tmp_path: Path) -> None:

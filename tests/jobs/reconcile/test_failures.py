@@ -1,9 +1,27 @@
+import itertools
 import signal
 
 import pytest
 
-from jobs.reconcile.failures import Evidence, Failure, classify, one_line, traceback_digest
+from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
+from jobs.reconcile.failures import (
+    EXIT_SAVED,
+    LESS_TELLING,
+    NOTHING_DONE,
+    SUPERVISOR_CODES,
+    Evidence,
+    Failure,
+    classify,
+    one_line,
+    refined,
+    returncode,
+    traceback_digest,
+    withdrawn,
+    word,
+)
+from jobs.store.records import AttemptExit
 from jobs.store.records import FailureClass as F
+from tests.jobs.reconcile.executions import ending
 
 TRACEBACK = """step 3
 Traceback (most recent call last):
@@ -100,3 +118,33 @@ def test_the_cluster_is_heard_after_the_stage_and_before_the_log() -> None:
     assert classify(Evidence(returncode=1, log_tail=tail, cluster=said)) == said
     named = classify(Evidence(returncode=1, error={"class": "diverged", "message": "NaN"}, cluster=said))
     assert (named.failure, named.message) == (F.DIVERGED, "NaN")
+
+
+def test_the_supervisors_exit_codes_are_those_of_the_attempt() -> None:
+    assert EXIT_TAKEN in NOTHING_DONE
+    assert set(SUPERVISOR_CODES) == {EXIT_STORAGE, EXIT_SAVED, EXIT_NOT_SET_UP}
+
+
+def test_success_and_named_causes_stand_whatever_the_cluster_says() -> None:
+    words = [None, *F]
+    for own, said, state in itertools.product([None, *F], words, ["FAILED", "REQUEUED", "CANCELLED", "NODE_FAIL"]):
+        record = AttemptExit(attempt="a", key="k", ended_at=1.0, returncode=1, failure=own, message="own")
+        found = refined(record, ending(state, failure=said))
+        if own not in {*LESS_TELLING, F.WALL_CLOCK}:
+            assert found == record
+        assert (found.failure is None) == (own is None)
+
+
+def test_the_words_of_the_cluster_become_evidence() -> None:
+    assert word(ending("COMPLETED")) is None
+    assert word(ending("FAILED", exit_code=3)) is None
+    assert withdrawn(ending("CANCELLED"))
+    assert not withdrawn(ending("FAILED"))
+    rows = [ending("FAILED", exit_code=3), ending("FAILED", signal=9), ending("FAILED"), ending("TIMEOUT")]
+    assert [returncode(row) for row in rows] == [3, -9, None, None]
+
+
+def test_a_message_of_the_cluster_is_one_line() -> None:
+    said = word(ending("NODE_FAIL", failure=F.NODE_FAULT, message="a\nb\x1b[31m"))
+    assert said is not None
+    assert said.message == "a b [31m"

@@ -1,14 +1,13 @@
-"""What a cluster's own words mean: limits, lanes and room, and jobs that could never run there."""
+"""What a cluster's own words mean."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.slurm.limits import gpu_type_for, lane_names, measure_room, misfit
+from jobs.slurm.limits import lane_names, measure_room, misfit
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.site import Association, NodeShape, Qos, Site, gpus_of, minutes_of, number_of, read_site, tres_of
+from jobs.slurm.site import NodeShape, Qos, Site, gpus_of, minutes_of, number_of, read_site, tres_of
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
 
@@ -126,156 +125,3 @@ def test_gres_and_tres_and_numbers() -> None:
     assert gpus_of("gpu:a100:no_consume:2,gpu:a100:1(S:0),shard:16") == {"a100": 3}
     assert tres_of("cpu=64,mem=1000M,gres/gpu:a100=8,bad,x=y") == {"cpu": 64, "mem": 1000, "gres/gpu:a100": 8}
     assert (number_of("300 sec"), number_of("UNLIMITED")) == (300, None)
-
-
-def test_the_partitions_qos_comes_before_the_jobs_unless_that_has_the_flag() -> None:
-    assert lane_names(a_job("short", "capped"), OLD, "ann") == ("cluster", "qos:part3", "account:phys")
-    assert lane_names(a_job("short", "over"), OLD, "ann") == ("cluster", "qos:over", "account:phys")
-    assert lane_names(a_job("main", "capped"), OLD, "ann") == ("cluster", "qos:capped", "account:phys")
-    assert lane_names(a_job("main"), OLD, "ann") == ("cluster", "user:sub", "account:phys")
-
-
-def test_room_counts_each_array_task_and_only_what_the_limit_is_about() -> None:
-    queue = [*rows(3, qos="capped"), *rows(2, user="bob", account="phys"), *rows(1, partition="short,main")]
-    left = measure_room(OLD, queue, "ann")
-    assert left["qos:capped"] == 2
-    assert left["qos:part3"] == 2
-    assert left["user:sub"] == 16
-    assert left["account:phys"] == 44
-    assert left["cluster"] == 59_993
-    assert measure_room(OLD, rows(9, qos="capped"), "ann")["qos:capped"] == 0
-
-
-def test_every_lane_of_a_job_has_a_number() -> None:
-    for site, jobs in (
-        (OLD, [a_job(), a_job("short", "over"), a_job(account="solo"), a_job(qos="capped")]),
-        (NEW, [a_job("gpu"), a_job("cpu", "long"), a_job("gpu,cpu")]),
-    ):
-        left = measure_room(site, (), "ann")
-        for job in jobs:
-            assert set(lane_names(job, site, "ann")) <= left.keys()
-
-
-def test_group_and_account_limits_of_a_qos_hold_beside_each_other() -> None:
-    # the QOS limits everybody, so that the accounts' own limits of the kind do not count
-    assert lane_names(a_job("cpu"), NEW, "ann") == (
-        "cluster",
-        "qos:normal",
-        "qos:normal/account:phys",
-        "qos:normal/everybody",
-    )
-    assert lane_names(a_job("cpu", "long"), NEW, "ann") == ("cluster", "user:phys/all", "account:root")
-    queue = rows(5, account="phys", qos="normal", partition="cpu", user="bob")
-    left = measure_room(NEW, queue, "ann")
-    assert (left["qos:normal"], left["qos:normal/account:phys"], left["qos:normal/everybody"]) == (1024, 1995, 3995)
-    assert (left["user:phys/all"], left["account:root"]) == (10, 8995)
-
-
-def test_an_association_of_a_partition_goes_before_the_general_one() -> None:
-    site = replace(
-        OLD,
-        associations=(
-            Association(account="sub", user="ann", max_submit=20),
-            Association(account="sub", user="ann", partition="short", max_submit=2),
-        ),
-        qos={},
-    )
-    assert lane_names(a_job("short"), site, "ann") == ("cluster", "user:sub/short")
-    assert lane_names(a_job("main"), site, "ann") == ("cluster", "user:sub")
-    assert measure_room(site, rows(1, partition="short"), "ann") == {
-        "cluster": 59_998,
-        "user:sub": 19,
-        "user:sub/short": 1,
-    }
-
-
-MISFITS: list[tuple[str, Job, str]] = [
-    ("no such partition", a_job("gpux"), "partition gpux does not exist; there are main, short"),
-    (
-        "time",
-        a_job("short", time_minutes=5),
-        "partition short allows a job 1 min, and it asks for 5; lower time_minutes",
-    ),
-    ("time of the QOS", a_job(qos="deny", time_minutes=2), "QOS deny allows a job 1 min"),
-    ("nodes of the cluster", a_job(nodes=5), "partition main has 4 nodes, and a job asks for 5"),
-    ("nodes of a job", a_job("short", nodes=3, time_minutes=1), "gives a job 2 nodes, not 3"),
-    ("GPU type", a_job(gpus_per_node=1, gpu_type="h100"), "has a100:8 a node, and a job asks for h100:1"),
-    ("GPUs", a_job(gpus_per_node=9, gpu_type="a100"), "has a100:8 a node, and a job asks for a100:9"),
-    ("CPUs", a_job(cpus=65), "up to 64 CPUs, not 65"),
-    ("memory", a_job(memory_gib=501), "up to 500 GiB, and memory_gib is 501"),
-    ("memory of a retry", a_job(retry_memory_gib=501), "retry_memory_gib is 501"),
-    ("QOS", a_job(qos="nope"), "QOS nope does not exist; there are normal, high"),
-    ("QOS of others", a_job(qos="part3"), "QOS part3 is not open to account sub"),
-    ("account", a_job(account="chem"), "account chem is not one of user ann: solo, sub"),
-    ("account elsewhere", a_job("main", account="solo"), "account solo may not use partition main"),
-    ("GPUs of the QOS", a_job(qos="gpucap", nodes=2, gpus_per_node=8, gpu_type="a100"), "at most gres/gpu=8"),
-    ("all of several", a_job("gpux,short", time_minutes=5), "partition gpux does not exist"),
-]
-
-
-@pytest.mark.parametrize(("job", "part"), [case[1:] for case in MISFITS], ids=[case[0] for case in MISFITS])
-def test_what_could_never_run_is_told_in_one_line(job: Job, part: str) -> None:
-    reason = misfit(job, OLD)
-    assert reason is not None
-    assert part in reason
-    assert "\n" not in reason
-
-
-def test_a_newer_clusters_doors() -> None:
-    assert "is down" in str(misfit(a_job(), NEW))
-    assert misfit(a_job("gpu"), NEW) is None
-    assert "closed to QOS long" in str(misfit(a_job("cpu", "long"), replace(NEW, partitions=up(NEW))))
-    assert "closed to account guest" in str(misfit(a_job("cpu", account="guest"), guest(NEW)))
-    assert "closed to account guest; it is open to phys, chem" in str(misfit(a_job("gpu", account="guest"), guest(NEW)))
-    assert misfit(a_job("gpu", "long", time_minutes=5_000), NEW) is None  # PartitionTimeLimit
-    assert "QOS long allows a job 10080 min" in str(misfit(a_job("gpu", "long", time_minutes=10_081), NEW))
-    assert "partition gpu allows a job 2880 min" in str(misfit(a_job("gpu", time_minutes=3_000), NEW))
-    assert "2 nodes with 100 CPUs" in str(misfit(a_job("gpu", nodes=3, cpus=100), NEW))
-    assert "gres/gpu=16" in str(misfit(a_job("gpu", nodes=5, gpus_per_node=4, gpu_type="a100"), NEW))
-
-
-def up(site: Site) -> tuple[Any, ...]:
-    return tuple(replace(each, state="UP") for each in site.partitions or ())
-
-
-def guest(site: Site) -> Site:
-    own = Association(account="guest", user="ann", qos=("normal",))
-    return replace(site, partitions=up(site), associations=(*(site.associations or ()), own))
-
-
-def test_a_user_without_an_account_is_told_so_only_where_accounts_are_enforced() -> None:
-    stranger = replace(OLD, user="bob")
-    assert misfit(a_job(), stranger) == "user bob has no account at this cluster; ask its administrators"
-    assert misfit(a_job(), replace(stranger, enforced=frozenset(), qos=None)) is None
-
-
-def test_one_of_several_partitions_is_enough() -> None:
-    assert misfit(a_job("short,main", time_minutes=5), OLD) is None
-    assert misfit(a_job("gpux,main", time_minutes=5), OLD) is None
-
-
-def test_without_a_default_partition_one_has_to_be_named() -> None:
-    site = replace(NEW, partitions=tuple(replace(each, is_default=False) for each in NEW.partitions or ()))
-    assert "no partition is the default; name one: partition, of gpu, cpu" in str(misfit(a_job(), site))
-
-
-def test_gpus_go_by_the_clusters_own_names() -> None:
-    eight = a_job("gpu", gpus_per_node=4, gpu_type="a100")
-    assert misfit(eight, NEW) is None
-    assert gpu_type_for(eight, NEW) == "nvidia_a100-sxm4-80gb"
-    assert gpu_type_for(a_job("gpu", gpus_per_node=8, gpu_type="H100"), NEW) == "h100"
-    assert gpu_type_for(a_job("gpu", gpus_per_node=8, gpu_type="v100"), NEW) == "v100"
-    assert gpu_type_for(a_job("gpu", gpus_per_node=4, gpu_type="a10"), NEW) == "a10"  # not a part of a100
-    shapes = (NodeShape(nodes=4, cpus=64, memory_mib=512_000, gpus={"": 8}),)
-    bare = replace(OLD, partitions=tuple(replace(each, shapes=shapes) for each in OLD.partitions or ()))
-    assert gpu_type_for(a_job(gpus_per_node=8, gpu_type="a100"), bare) == ""
-    assert misfit(a_job(gpus_per_node=8, gpu_type="a100"), bare) is None
-    none = replace(
-        OLD, partitions=tuple(replace(p, shapes=(replace(shapes[0], gpus={}),)) for p in OLD.partitions or ())
-    )
-    assert "has no GPUs" in str(misfit(a_job(gpus_per_node=8, gpu_type="a100"), none))
-
-
-def test_gpus_that_the_user_asks_for_by_other_words_are_not_judged() -> None:
-    asked = a_job(gpus_per_node=1, gpu_type="h100", options={"gpus-per-node": "h100:1"})
-    assert misfit(asked, OLD) is None

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from stages.data.collate import MicroBatch, collate
+from stages.data.collate import MicroBatch, collate, document_mask
 from stages.data.packing import join
 from stages.data.sample import Document
 from stages.distributed import micro_batch_tokens
@@ -36,3 +36,17 @@ def test_a_batch_stays_where_it_is_on_a_cpu() -> None:
 def test_a_gpu_gets_larger_micro_batches_unless_the_job_says(device: str, tokens: int) -> None:
     assert micro_batch_tokens(0, torch.device(device)) == tokens
     assert micro_batch_tokens(512, torch.device(device)) == 512
+
+
+def test_a_position_sees_its_own_document_alone() -> None:
+    sequence = join([Document(list(range(length)), [True] * length) for length in (3, 4)], source=0)
+    batch = collate([sequence], length=7)
+    assert batch.tokens.tolist() == [[0, 1, 0, 1, 2, 0, 0]]
+    assert batch.targets.tolist() == [1, 2, 1, 2, 3]
+    assert batch.target_positions is not None
+    assert batch.target_positions.tolist() == [0, 1, 2, 3, 4]
+    assert batch.documents is not None
+    mask = document_mask(batch.documents)[0, 0]
+    expected = torch.zeros(7, 7, dtype=torch.bool)
+    expected[:2, :2] = expected[2:5, 2:5] = expected[5:, 5:] = True  # padding sees padding, so that no row is empty
+    assert torch.equal(mask, expected.tril())

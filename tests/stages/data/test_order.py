@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.data.order import ShardOrder, mix
+from stages.data.order import ShardOrder, mix, shuffled
 
 SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any)
 
@@ -83,3 +85,18 @@ def test_text_is_read_without_torch() -> None:
 def test_mixing_goes_on_from_what_was_mixed() -> None:
     assert mix(1, 2, 3) == mix(2, 3, state=mix(1)) == mix(3, state=mix(1, 2))
     assert mix(1, 2, 3) == 0xD0734750FDE362B3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1000, 4097])
+def test_every_pass_of_the_order_holds_each_sample_once(size: int) -> None:
+    passes = [[shuffled(epoch * size + i, size, seed=7) for i in range(size)] for epoch in range(3)]
+    for order in passes:
+        assert sorted(order) == list(range(size))
+    if size >= 64:
+        assert passes[0] != passes[1] != list(range(size))
+        assert passes[0] != [shuffled(i, size, seed=8) for i in range(size)]
+
+
+def test_the_order_reaches_every_place_about_equally_often() -> None:
+    counts = Counter(shuffled(0, 10, seed) for seed in range(5000))
+    assert all(400 < counts[place] < 600 for place in range(10))

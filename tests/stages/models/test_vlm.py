@@ -1,5 +1,6 @@
-"""VLM.forward: what the training loop calls, alone or within DDP and FSDP."""
+"""VLM.forward: what the training loop calls, alone or within DDP and FSDP; and what becomes of images."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -105,3 +106,25 @@ def test_a_checkpoint_without_images_leaves_projector_and_encoder_as_they_are() 
     assert torch.equal(after["projector.0.weight"], before["projector.0.weight"])
     assert torch.equal(after["encoder.weight"], before["encoder.weight"])
     assert torch.equal(after["output.weight"], text.weights()["output.weight"])
+
+
+SMALL = Vision(encoder="patches-16-32")
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("linear", 1), ("gelu-mlp", 2), ("fused-gelu-mlp", 3)])
+def test_projectors_bring_features_to_the_models_width(kind: str, layers: int) -> None:
+    vision = Vision.model_validate({"encoder": "patches-16-32", "projector": kind})
+    vlm = VLM(LanguageModel(d_model=48, layers=1, heads=2, vocabulary=20), vision)
+    assert sum("weight" in name for name in vlm.weights() if name.startswith("projector.")) == layers
+    assert vlm.project(torch.zeros(2, 4, 768)).shape == (2, 4, 48)
+    assert vlm.image_tokens == 4
+
+
+def test_images_take_their_places_among_the_tokens() -> None:
+    vlm = VLM(LanguageModel(d_model=48, layers=1, heads=2, vocabulary=20), SMALL)
+    tokens = torch.arange(12).view(2, 6)
+    features = torch.randn(1, 4, 768)
+    embeddings = vlm.embed(tokens, features, torch.arange(7, 11)[None])
+    torch.testing.assert_close(embeddings[1, 1:5], vlm.project(features)[0])
+    torch.testing.assert_close(embeddings[0], vlm.lm.embed(tokens)[0])
+    torch.testing.assert_close(embeddings[1, [0, 5]], vlm.lm.embed(tokens)[1, [0, 5]])

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store.checks import Check, Verdict
 from sweep.cli import main
-from sweep.report.doctor import report_text, saved_bytes
-from tests.sweep.small_sweep import SMALL, edited, planned, written
+from tests.sweep.small_sweep import edited, written
 
 NAMES = ["clients", "store", "renaming", "exclusive creation", "locking", "clock", "space"]
 
@@ -48,15 +46,3 @@ def test_only_a_sweep_that_needs_slurm_is_stopped_by_its_absence(
 def test_a_sweep_that_was_not_planned_is_a_user_level_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "small", "--store", str(tmp_path)]) == 1
     assert "has no planned sweep 'small'" in capsys.readouterr().err
-
-
-def test_a_line_of_the_report_stays_one_line_whatever_a_node_said() -> None:
-    check = Check(name="node", verdict=Verdict.PROBLEM, text="it said a\nb\x1b[31m", advice="look")
-    assert report_text([check]) == "problem  node  it said a b [31m; look"
-
-
-def test_a_checkpoint_while_training_holds_the_optimizer(tmp_path: Path) -> None:
-    jobs = {job.phase: job for job in planned(tmp_path, SMALL).jobs}
-    assert saved_bytes(jobs["trunk"]) == jobs["trunk"].estimate.checkpoint_bytes
-    assert saved_bytes(jobs["finetune"]) == 3 * jobs["finetune"].estimate.checkpoint_bytes
-    assert saved_bytes(jobs["evaluate"]) == 0

@@ -1,6 +1,6 @@
 """Small models and a captioned image, on which real vla_foundry and our own code are compared.
 
-`make_golden.py` asks vla_foundry, and saves what it says; test_run.py and test_input_files.py ask ours.
+`make_golden.py` asks vla_foundry, and saves what it says; the tests beside it ask ours.
 """
 
 import io

@@ -1,64 +1,14 @@
-"""`sweep data text` and `sweep data check`: what a user gives, and what is shown."""
+"""`sweep data check`: what a user gives, and what is shown."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sweep.cli import main
-from sweep.commands.data import PARTS
-from sweep.report.data_check import found, report_table, sweep_requests, verdict
-from tests.stages.prepare.text_inputs import lines_of
+from sweep.report.data_check import sweep_requests
 from tests.stages.training.training_case import write_captions, write_conversations, write_text, write_tokenizer
-from tests.sweep.small_sweep import edited, written
-
-DOCS = Path(__file__).parents[4] / "docs" / "data.md"
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_every_part_has_help_with_an_example_and_stands_in_the_docs(
-    part: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["data", part, "--help"])
-    assert stop.value.code == 0
-    assert "example" in capsys.readouterr().out
-    assert f"sweep data {part}" in DOCS.read_text()
-
-
-def test_text_becomes_shards_that_the_check_likes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    write_tokenizer(tmp_path / "tokenizer.json")
-    (tmp_path / "-a.jsonl").write_bytes(lines_of([f"Document {n} is a red square." for n in range(50)]))
-    command = ["data", "text", f"{tmp_path}/-a.jsonl", "--tokenizer", f"{tmp_path}/tokenizer.json"]
-    command += ["--out", f"{tmp_path}/out", "--context", "31", "--workers", "1"]
-    assert main(command) == 0
-    assert capfd.readouterr().out == f"{tmp_path}/out\n"
-    assert main(["data", "check", f"{tmp_path}/out", "--context", "31", "--vocabulary", "300", "--workers", "1"]) == 0
-    printed = capfd.readouterr()
-    header, _, row = printed.out.splitlines()
-    assert header.split() == ["data", "kind", "shards", "samples", "tokens", "images", "decoded", "found"]
-    assert row.split()[:3] == ["out", "text", "1"]
-    assert row.split()[-1] == "nothing"
-    assert printed.err == "1 data set: nothing would be skipped or refused\n"
-
-
-def test_an_error_of_the_preparation_is_one_line_and_exit_code_1(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    command = [
-        "data",
-        "text",
-        f"{tmp_path}/none.jsonl",
-        "--tokenizer",
-        f"{tmp_path}/t.json",
-        "--out",
-        f"{tmp_path}/out",
-    ]
-    assert main(command) == 1
-    printed = capfd.readouterr()
-    assert printed.out == ""
-    assert printed.err == f"error: {tmp_path}/t.json: there is no such tokenizer file\n"
+from tests.sweep.small_sweep import written
 
 
 def test_what_would_be_skipped_is_shown_and_is_exit_code_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -97,13 +47,6 @@ def test_a_sweep_files_data_are_checked_by_what_its_jobs_ask_of_them(sweep_file:
     assert requests["talks"]["tokenizer"] == str(sweep_file.parent / "data" / "tokenizer.json")
 
 
-def test_the_shortest_and_the_longest_context_of_the_jobs_decide(tmp_path: Path) -> None:
-    text = edited(("trunk: {context: 64,", "trunk: {context: 128,"))
-    requests = {request["name"]: request for request in sweep_requests(written(tmp_path, text), tmp_path / "store")}
-    assert requests["words"]["context"] == 128
-    assert requests["pictures"]["context"] == 64
-
-
 def test_a_sweep_file_is_checked_whole(sweep_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [
         "data",
@@ -138,20 +81,3 @@ def test_a_check_that_ends_without_a_report_is_an_error(tmp_path: Path, capfd: p
     printed = capfd.readouterr().err
     assert "not a tokenizer file" in printed
     assert "sweep data: the check ended without a report" in printed
-
-
-def test_the_report_names_each_problem_with_what_a_job_does() -> None:
-    problem: dict[str, Any] = {"kind": "torn tar", "action": "refuse", "count": 1_200, "examples": ["a.tar: cut off"]}
-    counts = dict.fromkeys(("shards", "samples", "tokens", "images", "decoded"), 0)
-    report = {"name": "dclm", "kind": "text", **counts, "shards": 2_000, "clean": False, "problems": [problem]}
-    assert report_table([report]) == [
-        "data  kind  shards  samples  tokens  images  decoded         found",
-        "------------------------------------------------------------------",
-        "dclm  text   2,000        -       -       -        -  1,200 refuse",
-        "",
-        "dclm: 1,200 x torn tar (refuse: a job ends with an error)",
-        "  a.tar: cut off",
-        "  and 1,199 more",
-    ]
-    assert found({**report, "problems": []}) == "nothing"
-    assert verdict([report]) == "1 data set: something would be skipped or refused in dclm"

@@ -1,0 +1,104 @@
+"""What sbatch's words mean: an id, a sure refusal, or doubt."""
+
+import pytest
+
+from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
+from jobs.slurm.commands import Output
+from jobs.slurm.sbatch_errors import judge
+
+# --- sbatch
+
+
+def said(errors: str = "", text: str = "", returncode: int | None = 1) -> Output:
+    return Output(text=text, errors=errors, problem="" if returncode == 0 else "x", returncode=returncode, started=True)
+
+
+def failed(reason: str, first: str = "") -> Output:
+    before = f"sbatch: error: {first}\n" if first else ""
+    return said(f"{before}sbatch: error: Batch job submission failed: {reason}\n")
+
+
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
+@pytest.mark.parametrize("text", ["123\n", "123;alpha\n", "Welcome!\n---\n123\n"])
+def test_the_id_is_read_with_and_without_a_cluster(text: str) -> None:
+    assert judge(said(text=text, returncode=0)) == Sent("123")
+
+
+def test_an_id_counts_even_if_sbatch_was_ended_after_it() -> None:
+    assert judge(said(text="123\n", returncode=124)) == Sent("123")
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        (failed(POLICY, "QOSMaxSubmitJobPerUserLimit"), RefusalKind.LIMIT),
+        (failed(POLICY, "AssocGrpSubmitJobsLimit"), RefusalKind.LIMIT),
+        (failed(POLICY), RefusalKind.LIMIT),
+        (failed(POLICY, "QOSMaxWallDurationPerJobLimit"), RefusalKind.INVALID),
+        (failed(POLICY, "QOSMaxGRESPerJob"), RefusalKind.INVALID),
+        (
+            failed("Resource temporarily unavailable", "Slurm temporarily unable to accept job, sleeping and retrying"),
+            RefusalKind.FULL,
+        ),
+        (failed("Unable to create job record, try again"), RefusalKind.FULL),
+        (failed("System submissions disabled"), RefusalKind.FULL),
+        (said("sbatch: fatal: Unable to process configuration file\n"), RefusalKind.FULL),
+        (failed("Invalid partition name specified", "invalid partition specified: nope"), RefusalKind.INVALID),
+        (failed("Invalid qos specification"), RefusalKind.INVALID),
+        (failed("Invalid account or account/partition combination specified"), RefusalKind.INVALID),
+        (failed("Requested node configuration is not available"), RefusalKind.INVALID),
+        (failed("Requested time limit is invalid (missing or exceeds some limit)"), RefusalKind.INVALID),
+        (failed("Invalid job array specification"), RefusalKind.INVALID),
+        (failed("Job dependency problem"), RefusalKind.INVALID),
+        (failed("Unspecified error", "You must give an account"), RefusalKind.INVALID),
+        (said("sbatch: error: Invalid --time specification\n", returncode=255), RefusalKind.INVALID),
+        (said("sbatch: unrecognized option '--bogus'\nTry \"sbatch --help\"\n", returncode=255), RefusalKind.INVALID),
+        (said("timeout: failed to run command 'sbatch': No such file\n", returncode=127), RefusalKind.INVALID),
+        (Output(problem="timeout cannot be run: No such file or directory"), RefusalKind.INVALID),
+    ],
+)
+def test_a_known_text_is_a_sure_refusal(output: Output, kind: RefusalKind) -> None:
+    """sisyphus#241: a full queue is no failure of a job."""
+    answer = judge(output)
+    assert isinstance(answer, Refusal)
+    assert answer.kind is kind
+    assert "\n" not in answer.reason
+    assert answer.reason
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        failed("Unable to contact slurm controller (connect failure)"),
+        failed("Socket timed out on send/recv operation"),
+        failed("Zero Bytes were transmitted or received"),
+        failed("Invalid authentication credential"),
+        failed("Slurm internal error, contact system administrator"),
+        failed("Something new"),
+        said("sbatch: error: something else\n"),
+        said(returncode=124),
+        said("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n", returncode=124),
+        said(returncode=137),
+        said(returncode=None),
+        said(returncode=-9),
+        said(returncode=0),
+        said(text="Submitted\n", returncode=0),
+        said(text="12\n13\n", returncode=0),
+        said(text="12", returncode=0),
+        said(failed(POLICY).errors, text="12;"),
+    ],
+)
+def test_everything_else_is_doubt(output: Output) -> None:
+    """aiida-core#3404, nextflow#970: it may have gone through."""
+    answer = judge(output)
+    assert isinstance(answer, NoAnswer)
+    assert answer.reason
+    assert "\n" not in answer.reason
+
+
+def test_the_reason_names_the_limit_in_one_line() -> None:
+    answer = judge(failed(POLICY, "QOSMaxSubmitJobPerUserLimit"))
+    assert isinstance(answer, Refusal)
+    assert answer.reason == f"{POLICY}; QOSMaxSubmitJobPerUserLimit"
