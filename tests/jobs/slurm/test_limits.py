@@ -7,12 +7,8 @@ import pytest
 
 from jobs.job import Job
 from jobs.slurm.limits import gpu_type_for, lane_names, measure_room, misfit
-from jobs.slurm.site import Association, NodeShape, Site, read_site
-from tests.jobs.slurm.site_texts import V22, V24, Told
-from tests.jobs.slurm.test_site import a_job, rows
-
-OLD = read_site(Told(V22), "ann")
-NEW = read_site(Told(V24), "ann")
+from jobs.slurm.site import Association, NodeShape, Site
+from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 
 
 def test_the_partitions_qos_comes_before_the_jobs_unless_that_has_the_flag() -> None:

@@ -1,29 +1,11 @@
 """What a cluster's own words mean."""
 
-from typing import Any
-
 import pytest
 
-from jobs.job import Job, Resources
 from jobs.slurm.limits import lane_names, measure_room, misfit
-from jobs.slurm.parsing import QueueRow
 from jobs.slurm.site import NodeShape, Qos, Site, gpus_of, minutes_of, number_of, read_site, tres_of
-from tests.jobs.slurm.site_texts import V22, V24, Told
-from tests.jobs.toy import toy_job
-
-OLD = read_site(Told(V22), "ann")
-NEW = read_site(Told(V24), "ann")
-
-
-def a_job(partition: str = "", qos: str = "", account: str = "", **resources: Any) -> Job:
-    given = {"partition": partition, "qos": qos, "account": account}
-    options = {name: value for name, value in given.items() if value}
-    return toy_job("a", resources=Resources(**{"options": options, **resources}))
-
-
-def rows(number: int, **fields: str) -> list[QueueRow]:
-    given = {"name": "x", "user": "ann", "state": "PENDING", "qos": "normal", "account": "sub", "partition": "main"}
-    return [QueueRow(id=f"7_{index}", **{**given, **fields}) for index in range(number)]  # type: ignore[arg-type]
+from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
+from tests.jobs.slurm.site_texts import V22, Told
 
 
 def test_an_old_clusters_words_are_understood() -> None:

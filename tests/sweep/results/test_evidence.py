@@ -9,18 +9,21 @@ import pytest
 from jobs.job import Resources
 from jobs.reconcile.executions import Ending
 from jobs.store.paths import Store
-from jobs.store.records import AttemptStart, FailureClass
+from jobs.store.records import FailureClass
 from sweep.results.evidence import Source, costs_of, source_of
-from sweep.results.summary import COLUMNS, hours_table
 from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
-from tests.jobs.reconcile.executions import BATCH, outcome
-from tests.jobs.reconcile.executions import ending as any_ending
+from tests.jobs.reconcile.executions import outcome
 from tests.jobs.toy import toy_job
-from tests.sweep.synthetic_store import SECONDS, START, Grid, Written, finish, plan, toy, write_attempt
+from tests.sweep.results.accounted import known_to_slurm, row_of
+from tests.sweep.synthetic_store import SECONDS, START, Grid, Written, plan, toy, write_attempt
 
 SMALL = Grid(branches=(0, 50), shares=(0.5,), epochs=(1, 2))
+
+
 H100 = 2.9
+
+
 Endings = Mapping[str, Sequence[Ending]]
 
 
@@ -32,19 +35,6 @@ def tables(written: Written, endings: Endings) -> tuple[list[dict[str, Any]], li
 
 def job_row(written: Written, key: str, *endings: Ending) -> dict[str, Any]:
     return next(row for row in tables(written, {key: endings})[1] if row["key"] == key)
-
-
-def row_of(key: str, state: str, started_at: float, seconds: int, **changes: Any) -> Ending:
-    return any_ending(state, started_at, seconds, **{"key": key, "id": f"7_{key[:4]}", **changes})
-
-
-def known_to_slurm(written: Written, key: str, attempt: str, restart: int = 0) -> None:
-    """Makes an attempt on disk one of that Slurm job."""
-    path = written.run(key).attempt(attempt).start
-    start = AttemptStart.read(path)
-    assert start is not None
-    changed = {name: getattr(start, name) for name in AttemptStart.__slots__}
-    AttemptStart(**{**changed, "job_id": f"7_{key[:4]}", "batch": BATCH, "restart": restart}).write(path)
 
 
 def test_requeues_failures_and_preemptions_count_to_the_second(tmp_path: Path) -> None:
@@ -148,42 +138,3 @@ def test_the_source_is_one_word() -> None:
 def test_the_code_revision_reaches_both_tables(tmp_path: Path) -> None:
     models, jobs = tables(toy(tmp_path, SMALL), {})
     assert {row["code_revision"] for row in [*models, *jobs]} == {"abc123"}
-
-
-def test_planned_used_and_wasted_hours_stand_by_model_and_stage(tmp_path: Path) -> None:
-    written = plan(Store(tmp_path), Grid(models=("9m", "2m"), branches=(0, 50), shares=(0.5,), epochs=(1,)))
-    finish(written, written.phase("trunk"))
-    trunk = written.phase("trunk")[0]
-    late = row_of(trunk, "COMPLETED", START, int(SECONDS["trunk"]) + 100)
-    known_to_slurm(written, trunk, "a1")
-    lost = row_of(trunk, "NODE_FAIL", START - 9_000, 3_600, failure=FailureClass.NODE_FAULT)
-    found = write_tables(open_sweep(written.store.root, "toy"), {trunk: [lost, late]})
-    lines = hours_table(found.jobs.select(list(COLUMNS)).to_pylist()).splitlines()
-    assert lines[-1] == "The cluster's accounting goes on for 100 s after the own ends of 1 job's attempts."
-    assert [line.split() for line in lines[:-2] if not line.startswith("-")] == [
-        ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"],
-        ["9m", "trunk", "1/1", "1.00", "1.00", "2.64", "11.6"],
-        ["9m", "pretrain", "0/2", "2.00", "-", "-", "-"],
-        ["9m", "finetune", "0/2", "2.00", "-", "-", "-"],
-        ["9m", "evaluate", "0/2", "2.00", "-", "-", "-"],
-        ["2m", "trunk", "1/1", "1.00", "1.00", "2.32", "-"],
-        ["2m", "pretrain", "0/2", "2.00", "-", "-", "-"],
-        ["2m", "finetune", "0/2", "2.00", "-", "-", "-"],
-        ["2m", "evaluate", "0/2", "2.00", "-", "-", "-"],
-        ["all", "2/14", "14.0", "2.00", "4.96", "11.6"],
-    ]
-
-
-def test_hours_without_a_factor_are_shown_as_unknown(tmp_path: Path) -> None:
-    written = plan(Store(tmp_path), SMALL)
-    trunk = written.phase("trunk")[0]
-    write_attempt(
-        written, trunk, "a1", START, 60, gpu_type="tpu", failure=FailureClass.KILLED, checkpoint_at=START + 30
-    )
-    found = write_tables(open_sweep(written.store.root, "toy"))
-    assert hours_table(found.jobs.select(list(COLUMNS)).to_pylist()).splitlines()[-1].split()[-2:] == ["?", "?"]
-
-
-def test_nothing_that_ran_is_no_table(tmp_path: Path) -> None:
-    found = write_tables(open_sweep(tmp_path, plan(Store(tmp_path), SMALL).sweep))
-    assert hours_table(found.jobs.select(list(COLUMNS)).to_pylist()) == ""
