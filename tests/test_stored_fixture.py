@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.oracle.compare import differences
 from tests.oracle.program import Program
 from tests.oracle.stored import EXPECTED, record_stored, unpack
@@ -10,6 +12,7 @@ from tests.oracle.world import make_world
 
 ROOT = Path(__file__).parent.parent
 ANEW = "if that is meant, write the record anew: python -m tests.oracle expect"
+pytestmark = pytest.mark.timeout(900)
 NEXT = "e27469d1423bc492"
 """A pre-training that is still to be done, on the stored trunk."""
 

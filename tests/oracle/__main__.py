@@ -67,7 +67,8 @@ def expect(program: Program, scratch: Path) -> None:
     shutil.rmtree(stored.EXPECTED, ignore_errors=True)
     stored.record_stored(program, scratch / "stored", stored.EXPECTED)
     shutil.rmtree(submissions.EXPECTED, ignore_errors=True)
-    submissions.record_options(program, scratch / "sent", submissions.EXPECTED)
+    with submissions.watched_cluster(scratch / "sent") as watch:
+        submissions.record_options(program, watch, scratch / "sent", submissions.EXPECTED, questions=False)
 
 
 if __name__ == "__main__":

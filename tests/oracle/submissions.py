@@ -21,8 +21,15 @@ from tests.slurm.lab import Lab, Options
 
 WATCHED = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr")
 PATIENCE = "call=60 submit=60 pace=0 look_again=1 absent=4"
-PERSONAL = {"SBATCH_PARTITION": "short", "SQUEUE_FORMAT": "%A", "SACCT_FORMAT": "JobID", "SLURM_JOB_ID": "7"}
-"""Variables that must not reach Slurm's programs."""
+PERSONAL = {
+    "SBATCH_PARTITION": "short",
+    "SQUEUE_FORMAT": "%A",
+    "SACCT_FORMAT": "JobID",
+    "SLURM_JOB_ID": "7",
+    "LC_ALL": "C",
+    "TZ": "Asia/Tokyo",
+}
+"""Variables that must not reach Slurm's programs as they are."""
 NODES = Options(nodes=32, cpus=96, memory_mb=1_024_000)
 """The largest job of the shipped sweeps takes 32 nodes of eight GPUs."""
 
@@ -94,36 +101,34 @@ EXPECTED = Path(__file__).parent / "expected"
 
 def record_submissions(program: Program, manifests: Path, scratch: Path, out: Path) -> None:
     """What would be sent for the paper's sweep and for one with every option."""
-    record_options(program, scratch, out / "options", also=manifests / "paper.yaml", into=out / "paper")
+    with watched_cluster(scratch) as watch:
+        record_options(program, watch, scratch, out / "options")
+        record_submission(program, watch, manifests / "paper.yaml", scratch / "paper-store", out / "paper")
 
 
-def record_options(
-    program: Program, scratch: Path, out: Path, *, also: Path | None = None, into: Path | None = None
-) -> None:
-    """The sweep with every option, on a cluster of its own; then another sweep on the same one."""
-    scratch.mkdir(parents=True)
+def record_options(program: Program, watch: "Watch", scratch: Path, out: Path, *, questions: bool = True) -> None:
+    """What would be sent for the sweep with every option."""
     file = scratch / "options.yaml"
     file.write_text(OPTIONS_SWEEP)
-    with tempfile.TemporaryDirectory(prefix="sw-") as root, drained_cluster(Path(root) / "lab") as lab:
-        watch = Watch(scratch / "watch", lab.env)
-        record_submission(program, watch, file, scratch / "options-store", out)
-        if also and into:
-            record_submission(program, watch, also, scratch / f"{also.stem}-store", into)
+    record_submission(program, watch, file, scratch / "options-store", out, questions=questions)
 
 
 @contextmanager
-def drained_cluster(root: Path) -> Iterator[Lab]:
+def watched_cluster(scratch: Path) -> Iterator["Watch"]:
     """A cluster for jobs of every shipped sweep; it starts none."""
-    lab = Lab(root, NODES)
-    try:
-        lab.up()
-        drain(lab)
-        yield lab
-    finally:
-        lab.down()
+    scratch.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="sw-") as root:
+        lab = Lab(Path(root) / "lab", NODES)
+        try:
+            lab.up()
+            drain(lab)
+            yield Watch(scratch / "watch", lab.env)
+        finally:
+            lab.down()
 
 
 def drain(lab: Lab) -> None:
+    """No node takes a job."""
     names = ",".join(lab.options.node_names)
     lab.output("scontrol", "update", f"nodename={names}", "state=drain", "reason=record")
 
@@ -183,8 +188,11 @@ class Cleaner:
 
     def asked(self, calls: Sequence[Mapping[str, Any]]) -> list[str]:
         """Questions, each once: how often and in which order they are put is a matter of time."""
-        found = {json.dumps([call["program"], *map(self.question, call["arguments"])]) for call in calls}
-        return sorted(found)
+        return sorted({self.asked_once(call) for call in calls})
+
+    def asked_once(self, call: Mapping[str, Any]) -> str:
+        words = [call["program"], *map(self.question, call["arguments"])]
+        return json.dumps({"words": words, **self.environment(call["environment"])})
 
     def argument(self, word: str) -> str:
         if word.startswith("--dependency="):
@@ -194,9 +202,9 @@ class Cleaner:
     def question(self, word: str) -> str:
         if word.startswith(("--jobs=", "--job=", "--name=")):
             return word.partition("=")[0] + "=SOME"
-        if re.fullmatch(r"[\d_,\[\]-]+", word):
-            return "SOME"
-        word = re.sub(r"^(--user=|user=|users=|where=|Users=)\S+", r"\1USER", word)
+        if re.fullmatch(r"[\d_,\[\]-]+", word):  # scancel's
+            return re.sub(r"^\d+", lambda found: self.ids.get(found[0], "UNKNOWN"), word)
+        word = re.sub(r"^(--user=|user=|name=)\S+", r"\1USER", word)
         return re.sub(r"^(--starttime=|--endtime=)\S+", r"\1TIME", self.text(word))
 
     def environment(self, found: Mapping[str, str]) -> dict[str, Any]:
@@ -212,24 +220,31 @@ class Cleaner:
         return re.sub(r"--revision=[0-9a-z.+]+", "--revision=REVISION", text)
 
 
-def record_submission(program: Program, watch: Watch, file: Path, store: Path, out: Path) -> None:
-    """Plans a sweep, sends all of it, sends again, takes all of it out."""
+def record_submission(
+    program: Program, watch: Watch, file: Path, store: Path, out: Path, *, questions: bool = True
+) -> None:
+    """Plans a sweep, sends all of it, sends again, takes all of it out.
+
+    `questions`: with what Slurm's other programs are asked, and with commands that do nothing but ask.
+    """
     watched = watch.program(program)
     cleaner = Cleaner(watched, store, {}, {})
     planned = watched.run("plan", file, store=store)
     assert planned.code == 0, planned.text
     watch.calls()
-    for step, words in (
+    steps = (
         ("dry", ("submit", file.stem, "--dry-run", "--json")),
         ("submit", ("submit", file.stem, "--json")),
         ("again", ("submit", file.stem, "--json")),
         ("status", ("status", file.stem, "--json", "--fresh")),
         ("cancel", ("cancel", file.stem)),
-    ):
+    )
+    for step, words in steps if questions else steps[1:3]:
         write(out / f"{step}.txt", watched.run(*words, store=store).text)
         calls = watch.calls()
         sent = [cleaner.sbatch(call) for call in calls if call["program"] == "sbatch"]
         asked = cleaner.asked([call for call in calls if call["program"] != "sbatch"])
         if sent:
             write(out / f"{step}.sbatch.json", json.dumps(sent, indent=1))
-        write(out / f"{step}.asked.txt", "\n".join(asked))
+        if questions:
+            write(out / f"{step}.asked.txt", "\n".join(asked))
