@@ -1,0 +1,45 @@
+"""Two records side by side."""
+
+import difflib
+import re
+from pathlib import Path
+
+SHOWN = 12
+"""Lines of difference of one file."""
+WIDE = 200
+"""Characters of a line that is compared whole."""
+LONG = re.compile(r"(?<=,) ?|(?<=;) ?")
+
+
+def differences(old: Path, new: Path, *, only_new_parts: bool = False) -> list[str]:
+    """A text for each file that is missing, new or other, with the first lines that differ.
+
+    `only_new_parts`: folders at the top that the new record lacks are passed over.
+    """
+    before, after = files_of(old), files_of(new)
+    if only_new_parts:
+        before = {name: content for name, content in before.items() if (new / name.partition("/")[0]).exists()}
+    found = [f"only in {old.name}: {name}" for name in sorted(before.keys() - after.keys())]
+    found += [f"only in {new.name}: {name}" for name in sorted(after.keys() - before.keys())]
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            found.append(difference(name, before[name], after[name]))
+    return found
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def difference(name: str, old: bytes, new: bytes) -> str:
+    """The lines that differ, without their surroundings."""
+    shown = list(difflib.unified_diff(pieces(old), pieces(new), f"old/{name}", f"new/{name}", n=0, lineterm=""))
+    rest = [f"... {len(shown) - SHOWN} more lines"] if len(shown) > SHOWN else []
+    return "\n".join([*shown[:SHOWN], *rest])
+
+
+def pieces(content: bytes) -> list[str]:
+    """Lines; long ones, such as a manifest's, in parts."""
+    lines = content.decode(errors="replace").splitlines()
+    return [part for line in lines for part in (LONG.split(line) if len(line) > WIDE else [line])]
