@@ -48,7 +48,7 @@ def main() -> None:
 def planned(folder: Path) -> Written:
     """The stored plan as the synthetic store knows one."""
     store = Store(folder)
-    records = [json.loads(line) for line in store.sweep("paper").manifest.read_text().splitlines()]
+    records = [json.loads(line) for line in store.locate_sweep("paper").manifest.read_text().splitlines()]
     jobs = {record["key"]: record for record in records if record["record"] == "job"}
     return Written(store, "paper", cells=[record for record in records if record["record"] == "cell"], jobs=jobs)
 

@@ -89,8 +89,8 @@ class Sides:
 
         from stages.config import LanguageModel
         from stages.data.tokenizer import TextTokenizer
-        from stages.evaluation.subject import Subject
-        from stages.models.linear import choose_matmul, pack_weights
+        from stages.evaluation.evaluated_model import EvaluatedModel
+        from stages.models.linear import pack_weights, set_matmul_backend
         from stages.models.vlm import VLM
         from tests.stages.evaluation.transformers_model import fast_tokenizer, stablelm
 
@@ -102,11 +102,11 @@ class Sides:
         self.theirs = stablelm(self.vlm.lm, CONTEXT)
         if precision == "bf16":
             self.theirs = self.theirs.bfloat16()
-        choose_matmul(self.vlm, "onednn")
+        set_matmul_backend(self.vlm, "onednn")
         if precision == "fp32":
             pack_weights(self.vlm)
         self.tokenizer = fast_tokenizer(folder / "tokenizer.json", END)
-        self.subject = Subject(
+        self.subject = EvaluatedModel(
             vlm=self.vlm,
             tokenizer=TextTokenizer(folder / "tokenizer.json", vocabulary),
             device=torch.device("cpu"),
@@ -118,14 +118,14 @@ class Sides:
 
 def choices(sides: Sides, rows: list[dict[str, Any]], repeat: int) -> None:
     """The table of 100 four-choice documents."""
-    from stages.evaluation.text import offline
+    from stages.evaluation.text import block_network
 
-    with offline():
+    with block_network():
         from lm_eval.models.huggingface import HFLM
 
-        from stages.evaluation.language_model import LanguageModel
+        from stages.evaluation.language_model import LMEvalModel
 
-        ours = LanguageModel(sides.subject)
+        ours = LMEvalModel(sides.subject)
         contenders: dict[str, Callable[[], Any]] = {"ours": partial(score, ours, rows)}
         for size in BATCHES:
             hflm = HFLM(pretrained=sides.theirs, tokenizer=sides.tokenizer, batch_size=size, max_length=CONTEXT)
@@ -157,13 +157,13 @@ def generation(sides: Sides, repeat: int, prompts: int = 32, prompt: int = 64, n
     """The table of greedy tokens."""
     import torch
 
-    from stages.models.generation import greedy
+    from stages.models.generation import generate_greedy
 
     tokens = torch.randint(1, 1_000, (prompts, prompt), generator=torch.Generator().manual_seed(0))
 
     def ours() -> list[list[int]]:
-        with sides.subject.computing():
-            return greedy(sides.vlm, tokens.tolist(), max_new_tokens=new, stop_token=-1, batch_size=prompts)
+        with sides.subject.enter_inference():
+            return generate_greedy(sides.vlm, tokens.tolist(), max_new_tokens=new, stop_token=-1, batch_size=prompts)
 
     def theirs() -> list[list[int]]:
         with torch.inference_mode():

@@ -21,13 +21,13 @@ import torch
 from PIL import Image, ImageFilter
 
 from stages.config import Vision
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.vision.encoders import build_encoder_module, load_encoder_module
 from stages.vision.feature_store import FeatureStore
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform, TransformKind
 
-SIGLIP = encoder_spec("siglip-so400m-14-384")
+SIGLIP = resolve_encoder_spec("siglip-so400m-14-384")
 CPU = torch.device("cpu")
 TRANSFORMS: tuple[TransformKind, ...] = ("resize-naive", "letterbox")
 
@@ -45,7 +45,7 @@ def main() -> int:
         size = sum(map(len, images)) / len(images) / 1_000
         print(f"{len(images)} images ({kind}), {size:.0f} kB in the mean")
         for transform in TRANSFORMS:
-            reader = PictureReader(SIGLIP, ImageTransform.of(SIGLIP, transform), None)
+            reader = EncoderImageReader(SIGLIP, ImageTransform.from_spec(SIGLIP, transform), None)
             show(f"decode and {transform}", len(images), reading(reader, images))
     with tempfile.TemporaryDirectory() as folder:
         kept(images, Path(folder))
@@ -55,7 +55,7 @@ def main() -> int:
     return 0
 
 
-def reading(reader: PictureReader, images: Sequence[bytes]) -> Callable[[], None]:
+def reading(reader: EncoderImageReader, images: Sequence[bytes]) -> Callable[[], None]:
     """Reads all images, as a source does."""
 
     def read() -> None:
@@ -68,7 +68,7 @@ def reading(reader: PictureReader, images: Sequence[bytes]) -> Callable[[], None
 def kept(images: Sequence[bytes], folder: Path) -> None:
     """Features that are at hand: in the store, in memory."""
     transform, digests = (
-        ImageTransform.of(SIGLIP, "resize-naive"),
+        ImageTransform.from_spec(SIGLIP, "resize-naive"),
         [hashlib.sha256(image).hexdigest() for image in images],
     )
     shape = (SIGLIP.image_tokens, SIGLIP.feature_width)
@@ -80,13 +80,13 @@ def kept(images: Sequence[bytes], folder: Path) -> None:
             store.add(digest, features)
 
     show("into the store", len(images), fill, repetitions=1)  # again, it would find them there
-    show("from the store", len(images), reading(PictureReader(SIGLIP, transform, store), images))
-    show("known in memory", len(images), reading(PictureReader(SIGLIP, transform, None, set(digests)), images))
+    show("from the store", len(images), reading(EncoderImageReader(SIGLIP, transform, store), images))
+    show("known in memory", len(images), reading(EncoderImageReader(SIGLIP, transform, None, set(digests)), images))
 
 
 def encode(name: str, encoder: torch.nn.Module, count: int) -> None:
     """The network, one image at a time, as on every CPU."""
-    size = encoder_spec(name).image_size
+    size = resolve_encoder_spec(name).image_size
     pixels = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
 
     def run() -> None:

@@ -25,12 +25,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from stages.data.batches import MixtureBatches
 from stages.data.captions import Captions
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.data.mixture import Mixture
-from stages.data.sample import Source
+from stages.data.sample import SampleSource
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 
 VOCABULARY = 50_432
@@ -57,28 +57,28 @@ def main() -> int:
     return 0
 
 
-def rate(source: Source, context: int, lanes: int, workers: int, seconds: float) -> tuple[float, float]:
+def rate(source: SampleSource, context: int, lanes: int, workers: int, seconds: float) -> tuple[float, float]:
     """Positions and samples a second, after the first two batches."""
     mixture = Mixture([source], [1.0], by="tokens", context=context, lanes=lanes, seed=0, bad_samples_limit=0)
     with MixtureBatches(mixture, 16_384, workers=workers) as batches:
         for _ in range(2):
-            batches.next_batch()
+            batches.take_batch()
         before, started = batches.progress[0], time.perf_counter()
         while (taken := time.perf_counter() - started) < seconds:
-            batches.next_batch()
+            batches.take_batch()
         after = batches.progress[0]
     return (after.tokens - before.tokens) / taken, (after.samples - before.samples) / taken
 
 
-def text_source(folder: Path) -> Source:
+def text_source(folder: Path) -> SampleSource:
     """Token shards."""
     return TokenShards("text", folder, context=2_048, vocabulary=VOCABULARY, seed=0)
 
 
-def caption_source(folder: Path) -> Source:
+def caption_source(folder: Path) -> SampleSource:
     """Captioned images for SigLIP at 384 pixels."""
-    spec = encoder_spec(ENCODER)
-    images = PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None)
+    spec = resolve_encoder_spec(ENCODER)
+    images = EncoderImageReader(spec, ImageTransform.from_spec(spec, "resize-naive"), None)
     tokenizer = TextTokenizer(folder / "tokenizer.json", VOCABULARY)
     return Captions("captions", folder, field="", tokenizer=tokenizer, images=images)
 

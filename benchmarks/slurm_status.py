@@ -20,22 +20,22 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jobs.slurm.batches import KnownBatch  # noqa: E402
-from jobs.slurm.observe import observe  # noqa: E402
+from jobs.slurm.observe import reconcile_answers  # noqa: E402
 from jobs.slurm.parsing import (  # noqa: E402 - found from the root
     OPTIONAL,
     SEPARATOR,
-    Answers,
-    fields_for,
-    read_accounting,
-    read_queue,
+    SlurmAnswers,
+    parse_accounting,
+    parse_queue,
+    select_fields,
 )
-from jobs.slurm.query import fresh, keep  # noqa: E402
-from jobs.slurm.timeouts import Patience  # noqa: E402
+from jobs.slurm.query import read_fresh_answers, save_answers  # noqa: E402
+from jobs.slurm.timeouts import SlurmTimeouts  # noqa: E402
 
 Result = TypeVar("Result")
 START = 1_790_000_000
 TASKS = 500
-FIELDS = fields_for(OPTIONAL)
+FIELDS = select_fields(OPTIONAL)
 TRES = "billing=8,cpu=8,gres/gpu:a100=4,gres/gpu=4,mem=64G,node=1"
 
 
@@ -55,15 +55,17 @@ def row(jobs: int, repeat: int) -> str:
     batches, queue_text, accounting_text = recorded(jobs)
     now = START + 90_000.0
     parsed, (queue, accounting) = least(
-        repeat, lambda: (read_queue(queue_text), read_accounting(accounting_text, FIELDS))
+        repeat, lambda: (parse_queue(queue_text), parse_accounting(accounting_text, FIELDS))
     )
-    observed, seen = least(repeat, lambda: observe(batches, queue, accounting, now=now, patience=Patience()))
+    observed, seen = least(
+        repeat, lambda: reconcile_answers(batches, queue, accounting, now=now, patience=SlurmTimeouts())
+    )
     assert len(seen.observations) == jobs
     together, _ = least(repeat, lambda: both(batches, queue_text, accounting_text, now))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slurm-answers.json"
-        written, _ = least(repeat, lambda: keep(path, Answers(queue, accounting, now)))
-        back, answers = least(repeat, lambda: fresh(path, now, Patience()))
+        written, _ = least(repeat, lambda: save_answers(path, SlurmAnswers(queue, accounting, now)))
+        back, answers = least(repeat, lambda: read_fresh_answers(path, now, SlurmTimeouts()))
     assert answers is not None
     assert answers.queue == queue
     rows = len(queue.rows) + len(accounting.rows)
@@ -72,8 +74,8 @@ def row(jobs: int, repeat: int) -> str:
 
 def both(batches: list[KnownBatch], queue_text: str, accounting_text: str, now: float) -> object:
     """All that a status costs beside Slurm's own programs and the store."""
-    queue, accounting = read_queue(queue_text), read_accounting(accounting_text, FIELDS)
-    return observe(batches, queue, accounting, now=now, patience=Patience())
+    queue, accounting = parse_queue(queue_text), parse_accounting(accounting_text, FIELDS)
+    return reconcile_answers(batches, queue, accounting, now=now, patience=SlurmTimeouts())
 
 
 def least(repeat: int, work: Callable[[], Result]) -> tuple[float, Result]:

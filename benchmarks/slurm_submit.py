@@ -117,7 +117,7 @@ def ours(store: Store, folder: Path) -> list[Job]:
 def resumed(store: Store, folder: Path, lab: Lab) -> None:
     """All cells are done (simulated) but a few, whose pre-training diverges on the cluster; then `sweep resume`."""
     plan_paper_graph(store)
-    path = store.sweep("paper").manifest
+    path = store.locate_sweep("paper").manifest
     manifest = read_manifest(path)
     chosen = manifest.cells[:: len(manifest.cells) // FAILED_CELLS][:FAILED_CELLS]
     diverging = {cell.pretrain for cell in chosen}
@@ -140,7 +140,7 @@ def resumed(store: Store, folder: Path, lab: Lab) -> None:
 
 def finish_all_but(cells: set[str], store: Store, manifest: Manifest) -> None:
     """Results for all jobs that the named cells do not have for themselves."""
-    records = [json.loads(line) for line in store.sweep("paper").manifest.read_text().splitlines()]
+    records = [json.loads(line) for line in store.locate_sweep("paper").manifest.read_text().splitlines()]
     jobs = {record["key"]: record for record in records if record["record"] == "job"}
     written = Written(store, "paper", cells=[each for each in records if each["record"] == "cell"], jobs=jobs)
     finish(written, [job.key for job in manifest.jobs if not job.cells or not cells.issuperset(job.cells)])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from stages.demo.text import PACKAGES, documents
+from stages.demo.text import PACKAGES, collect_documents
 
 VOCABULARY = 8_000
 TRAINED_ON_BYTES = 4_000_000
@@ -45,7 +45,9 @@ def main() -> int:
 def write_text(path: Path, size: int) -> list[str]:
     """Documents of 1 to 30 paragraphs, `size` bytes of them."""
     rng = random.Random(0)
-    paragraphs = [part for document in documents(PACKAGES) for part in document.text.split("\n\n") if part.strip()]
+    paragraphs = [
+        part for document in collect_documents(PACKAGES) for part in document.text.split("\n\n") if part.strip()
+    ]
     texts: list[str] = []
     written = 0
     with path.open("w") as file:

@@ -30,14 +30,14 @@ class Observation:
     """The cluster's name for the attempt."""
     returncode: int | None = None
     """With ENDED, where the cluster knows it: the exit code of the attempt's supervisor."""
-    behind: bool = False
+    waits_for_parents: bool = False
     """With QUEUED: the cluster holds it back until other jobs end."""
     message: str = ""
     """With QUEUED: what it waits for; with ENDED: what the supervisor said on stderr."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class AttemptRequest:
     """One attempt to be run."""
 
     job: Job
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class AcceptedRequest:
     """The cluster took the request."""
 
     key: str
@@ -57,7 +57,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class RefusedRequest:
     """The cluster did not take it, with nothing lost: a limit, usually. To be asked again later."""
 
     key: str
@@ -81,7 +81,7 @@ class Cluster(Protocol):
         """Whether it can hold jobs back until their parents end, and so takes jobs whose parents are not finished."""
         ...
 
-    def misfit(self, job: Job) -> str | None:
+    def find_infeasible_reason(self, job: Job) -> str | None:
         """Why the job could never run here; None if it could."""
         ...
 
@@ -90,7 +90,7 @@ class Cluster(Protocol):
         Nothing to do for a cluster with a memory of its own."""
         ...
 
-    def submit(self, requests: Sequence[Request]) -> Sequence[Placed | Refused]:
+    def submit(self, requests: Sequence[AttemptRequest]) -> Sequence[AcceptedRequest | RefusedRequest]:
         """Hands the requests over, many in one call so that they may become arrays. One answer for each, in order."""
         ...
 

@@ -36,14 +36,14 @@ class NoSchedulerError(JobsError):
     """Slurm is not there, or does not answer."""
 
 
-class NeverFitsError(JobsError):
+class InfeasibleJobError(JobsError):
     """A job asks for more than the cluster will ever have."""
 
 
-class BrokenAttemptError(JobsError):
+class AttemptSetupError(JobsError):
     """An attempt cannot be set up: the manifest or the installation is at fault."""
 
 
-def storage_problem(error: OSError) -> str:
+def describe_storage_error(error: OSError) -> str:
     """One line for a store that refuses: the file and the reason."""
     return f"{error.filename or 'the store'}: {STORAGE_ERRORS.get(error.errno or 0, error.strerror or str(error))}"

@@ -80,7 +80,7 @@ class Job:
 TRUNK_PHASE = "trunk"
 
 
-def heights(jobs: Sequence[Job]) -> dict[str, int]:
+def compute_heights(jobs: Sequence[Job]) -> dict[str, int]:
     """Longest way down to a leaf; `jobs` with parents before children."""
     found = {job.key: 0 for job in jobs}
     for job in reversed(jobs):
@@ -89,13 +89,13 @@ def heights(jobs: Sequence[Job]) -> dict[str, int]:
     return found
 
 
-def ranks(jobs: Sequence[Job], *, trunks_first: bool) -> dict[str, int]:
+def rank_jobs(jobs: Sequence[Job], *, trunks_first: bool) -> dict[str, int]:
     """Each job's place in the order of starting: 0 first.
 
     Depth first, so that whole chains finish early; among equals the manifest's order. `trunks_first` lets the shared
     trunk go ahead where more than one job runs at a time, since all later branches wait for it.
     """
-    height = heights(jobs)
+    height = compute_heights(jobs)
 
     def urgency(place: int) -> tuple[int, int]:
         job = jobs[place]
@@ -104,7 +104,7 @@ def ranks(jobs: Sequence[Job], *, trunks_first: bool) -> dict[str, int]:
     return {jobs[place].key: rank for rank, place in enumerate(sorted(range(len(jobs)), key=urgency))}
 
 
-def with_ancestors(jobs: Sequence[Job], keys: Collection[str]) -> set[str]:
+def add_ancestors(jobs: Sequence[Job], keys: Collection[str]) -> set[str]:
     """`keys` and everything that they need."""
     wanted = set(keys)
     for job in reversed(jobs):
@@ -113,6 +113,6 @@ def with_ancestors(jobs: Sequence[Job], keys: Collection[str]) -> set[str]:
     return wanted
 
 
-def by_key(jobs: Sequence[Job]) -> Mapping[str, Job]:
+def index_by_key(jobs: Sequence[Job]) -> Mapping[str, Job]:
     """Jobs by key."""
     return {job.key: job for job in jobs}

@@ -28,7 +28,7 @@ class ProcessStat:
         return self.state not in "ZX"  # a zombie waits for its parent to read its exit code: it does nothing any more
 
 
-def process_stat(pid: int) -> ProcessStat | None:
+def read_process_stat(pid: int) -> ProcessStat | None:
     """None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -38,26 +38,26 @@ def process_stat(pid: int) -> ProcessStat | None:
     return ProcessStat(pid=pid, state=fields[0], session=int(fields[3]), started=float(fields[19]))
 
 
-def boot_id() -> str:
+def read_boot_id() -> str:
     """Differs after every boot; the same in all containers of one machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def own_start() -> float:
+def read_own_start() -> float:
     """Clock ticks after boot at which this process began."""
-    stat = process_stat(os.getpid())
+    stat = read_process_stat(os.getpid())
     return stat.started if stat else 0.0
 
 
-def supervisor_alive(start: AttemptStart) -> bool:
+def is_supervisor_alive(start: AttemptStart) -> bool:
     """Whether the very process that wrote `start` runs on this machine (a recycled pid does not count)."""
-    if start.boot_id != boot_id():
+    if start.boot_id != read_boot_id():
         return False
-    stat = process_stat(start.pid)
+    stat = read_process_stat(start.pid)
     return stat is not None and stat.alive and stat.started == start.pid_started
 
 
-def attempt_members(attempt_root: Path) -> list[int]:
+def list_attempt_pids(attempt_root: Path) -> list[int]:
     """Pids of the live processes below an attempt's supervisor: all that carry its mark in their environment."""
     mark = f"{ATTEMPT_MARK}={attempt_root}".encode()
     return [pid for pid in _pids() if _is_marked(pid, mark)]
@@ -65,16 +65,16 @@ def attempt_members(attempt_root: Path) -> list[int]:
 
 def signal_attempt(start: AttemptStart, attempt_root: Path, number: signal.Signals) -> None:
     """Sends a signal to the supervisor, which passes it on; to the stage's processes where the supervisor is gone."""
-    if supervisor_alive(start):
+    if is_supervisor_alive(start):
         _send(start.pid, number)
         return
-    for pid in attempt_members(attempt_root):
+    for pid in list_attempt_pids(attempt_root):
         _send(pid, number)
 
 
-def kill_members(attempt_root: Path) -> None:
+def kill_attempt_processes(attempt_root: Path) -> None:
     """SIGKILL to the stage's processes; the supervisor lives on to record the end."""
-    for pid in attempt_members(attempt_root):
+    for pid in list_attempt_pids(attempt_root):
         _send(pid, signal.SIGKILL)
 
 
@@ -89,7 +89,7 @@ def _is_marked(pid: int, mark: bytes) -> bool:
         return False
     if mark not in environment.split(b"\0") or pid == os.getpid():
         return False
-    stat = process_stat(pid)
+    stat = read_process_stat(pid)
     return stat is not None and stat.alive
 
 

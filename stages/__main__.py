@@ -5,11 +5,11 @@ import sys
 import traceback
 from pathlib import Path
 
-from stages.errors import ConfigError, OtherRankError, StageError, storage_errno
+from stages.errors import ConfigError, OtherRankError, StageError, find_storage_errno
 from stages.files import create_json, write_json
-from stages.job_file import JobFile, engine_of, one_line, read_job
+from stages.job_file import JobFile, find_job_engine, read_job, summarize_error
 from stages.memory import prepare_memory
-from stages.registry import stage_of
+from stages.registry import load_job_runner
 from stages.stop import STOPPED, StopFlag
 
 
@@ -30,12 +30,12 @@ def main(arguments: list[str]) -> int:
     prepare_memory()
     code = run(job, stop)
     stop.ignore()
-    if code == 1 and several_processes():
-        leave(code)
+    if code == 1 and has_several_processes():
+        exit_at_once(code)
     return code
 
 
-def leave(code: int) -> None:
+def exit_at_once(code: int) -> None:
     """Ends the process at once. After a failure among several, Python's own way out would wait for a GPU or a thread
     that waits for a process which is gone."""
     sys.stdout.flush()
@@ -46,31 +46,31 @@ def leave(code: int) -> None:
 def run(job: JobFile, stop: StopFlag) -> int:
     """Runs the job; a failure is printed to stderr and recorded in the attempt's error.json."""
     try:
-        refuse_several_processes(job)
-        return 0 if stage_of(job)(job, stop) else STOPPED
+        check_single_process(job)
+        return 0 if load_job_runner(job)(job, stop) else STOPPED
     except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes the attempt's record
         text = traceback.format_exc()
         print(text if not isinstance(error, StageError) else f"stages: {error}", file=sys.stderr)
-        if not peer_is_gone(error):
+        if not is_lost_peer_error(error):
             record_failure(job, error, text)
         return 1
 
 
-def several_processes() -> bool:
+def has_several_processes() -> bool:
     """Whether a launcher started more than one."""
     return os.environ.get("WORLD_SIZE", "") not in {"", "1"}
 
 
-def refuse_several_processes(job: JobFile) -> None:
+def check_single_process(job: JobFile) -> None:
     """ConfigError for a stage that would write the same folder from each."""
-    what = "an engine" if engine_of(job) else job.stage
-    if several_processes() and what not in {"pretrain", "finetune", "evaluate"}:
+    what = "an engine" if find_job_engine(job) else job.stage
+    if has_several_processes() and what not in {"pretrain", "finetune", "evaluate"}:
         raise ConfigError(
             f"{what} runs in one process, not in {os.environ['WORLD_SIZE']}: ask for one node with at most one GPU"
         )
 
 
-def peer_is_gone(error: BaseException | None) -> bool:
+def is_lost_peer_error(error: BaseException | None) -> bool:
     """Whether an error only says that another process of the job does not answer: that one knows what happened.
 
     torch raises its DistError, and for gloo plain RuntimeErrors that name gloo's transport. Asked without torch, and of
@@ -83,7 +83,7 @@ def peer_is_gone(error: BaseException | None) -> bool:
             or "DistError" in names
             or (isinstance(error, RuntimeError) and "gloo" in str(error))
         ):
-            return several_processes()
+            return has_several_processes()
         error = error.__cause__
     return False
 
@@ -94,13 +94,15 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
     Of several processes the first to fail writes it; those that fail of its end, later, do not.
     """
     content = {
-        "class": failure_class(error),
-        "message": one_line(error) if isinstance(error, StageError) else f"{type(error).__name__}: {one_line(error)}",
+        "class": classify_failure(error),
+        "message": summarize_error(error)
+        if isinstance(error, StageError)
+        else f"{type(error).__name__}: {summarize_error(error)}",
         "traceback": text,
         "damaged_key": error.damaged_key if isinstance(error, StageError) else "",
     }
     try:
-        if several_processes():
+        if has_several_processes():
             create_json(job.error, content)
         else:
             write_json(job.error, content)
@@ -110,11 +112,11 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
         print(f"stages: {job.error}: not written: {second}", file=sys.stderr)
 
 
-def failure_class(error: Exception) -> str:
+def classify_failure(error: Exception) -> str:
     """The class of docs/formats.md that an error belongs to."""
     if isinstance(error, StageError):
         return error.failure_class
-    if storage_errno(error) is not None:
+    if find_storage_errno(error) is not None:
         return "storage"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return "out_of_memory"

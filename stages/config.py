@@ -37,7 +37,7 @@ class LanguageModel(StageConfig):
     """bfloat16: the positions' angles as open_lm builds them under bf16 autocast, to go on with a checkpoint of it."""
 
     @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> "LanguageModel":
+    def _check_head_width(self) -> "LanguageModel":
         if self.d_model % self.heads or (self.d_model // self.heads) % 2:
             raise ValueError(
                 f"d_model {self.d_model} must be heads ({self.heads}) times an even number, for rotary positions"
@@ -155,7 +155,7 @@ class PretrainConfig(StageConfig):
     """Who trains in our stead."""
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "PretrainConfig":
+    def _check_consistency(self) -> "PretrainConfig":
         total = sum(source.share for source in self.sources)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the shares of the sources add up to {total:g}; they must add up to 1")

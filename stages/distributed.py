@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Where a stage computes, and in what precision.
 
 
-def compute_device(asked: str = "auto", local_rank: int = 0) -> torch.device:
+def select_device(asked: str = "auto", local_rank: int = 0) -> torch.device:
     """Where this process computes: "cpu", "cuda", or "auto", which is the GPU where there is one.
 
     Several processes of a node take a GPU each, by their number on the node. Threads follow OMP_NUM_THREADS (torch's
@@ -44,14 +44,14 @@ def compute_device(asked: str = "auto", local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+def open_autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """bf16: matrix products in bfloat16 on float32 weights; fp32: nothing is changed."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
-def micro_batch_tokens(given: int, device: torch.device) -> int:
+def resolve_micro_batch_tokens(given: int, device: torch.device) -> int:
     """Positions that go through the model at once, where a job does not say (`given` is 0).
 
     On a CPU a small part stays in the cache; a GPU needs a large one to be busy.
@@ -59,7 +59,7 @@ def micro_batch_tokens(given: int, device: torch.device) -> int:
     return given or (2_048 if device.type == "cpu" else 16_384)
 
 
-def loss_chunk_tokens(given: int, device: torch.device) -> int:
+def resolve_loss_chunk_tokens(given: int, device: torch.device) -> int:
     """Positions whose logits are in memory at once, where a job does not say (`given` is -1); 0: all.
 
     With 50,000 tokens, 512 positions' logits are 100 MB: on a CPU that is half as fast again as all of 2,048 positions.
@@ -71,8 +71,8 @@ Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """int64, one dimension."""
 
 
-class Peers:
-    """One process alone. What data sources need to know of the others; see `GlooPeers` for several."""
+class Communicator:
+    """One process alone. What data sources need to know of the others; see `GlooCommunicator` for several."""
 
     rank: int = 0
     size: int = 1
@@ -82,11 +82,11 @@ class Peers:
         return [numbers]
 
 
-ALONE = Peers()
+SINGLE_PROCESS = Communicator()
 """A job of one process."""
 
 
-class GlooPeers(Peers):
+class GlooCommunicator(Communicator):
     """Several processes, over a gloo group that nothing else uses, so that a thread of its own may call `gather`."""
 
     def __init__(self, group: "ProcessGroup") -> None:
@@ -112,12 +112,12 @@ class GlooPeers(Peers):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class DistributedContext:
     """This process among those of the job."""
 
     device: "torch.device"
     """What this process computes on."""
-    peers: Peers = ALONE
+    peers: Communicator = SINGLE_PROCESS
     """For the data; a group of its own."""
     host: "ProcessGroup | None" = None
     """gloo group for the numbers that ranks agree on each step; None for one process."""
@@ -131,11 +131,11 @@ class World:
         return self.peers.size
 
     @property
-    def first(self) -> bool:
+    def is_first_rank(self) -> bool:
         """Whether this is the rank that writes checkpoints, metrics and the result."""
         return self.peers.rank == 0
 
-    def sum(self, numbers: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
         """Sums over all ranks, in float64, equal on each; a NaN or Inf of one rank reaches all. Waits for all ranks."""
         if self.host is None:
             return list(numbers)
@@ -149,10 +149,10 @@ class World:
 
     def wait(self) -> None:
         """Until every rank is here."""
-        self.sum([0.0])
+        self.all_reduce_sum([0.0])
 
 
-def world_size(environment: Mapping[str, str]) -> int:
+def read_world_size(environment: Mapping[str, str]) -> int:
     """Processes of the job, as the launcher says. ConfigError if that is no number."""
     given = environment.get("WORLD_SIZE", "")
     if given and not (given.isdecimal() and int(given) > 0):
@@ -161,29 +161,29 @@ def world_size(environment: Mapping[str, str]) -> int:
 
 
 @contextmanager
-def open_world(settings: "Settings") -> Iterator[World]:
+def open_distributed_context(settings: "Settings") -> Iterator[DistributedContext]:
     """This process's place in the job, connected to the others; the connection ends with the block.
 
     After an error in the block nobody is waited for: the others notice that this process is gone.
     ConfigError if the launcher's variables are incomplete or there is no GPU where one was asked for.
     """
 
-    if world_size(os.environ) == 1:
-        yield World(compute_device(settings.device))
+    if read_world_size(os.environ) == 1:
+        yield DistributedContext(select_device(settings.device))
         return
     from torch import distributed
 
-    device = compute_device(settings.device, local_rank())
+    device = select_device(settings.device, read_local_rank())
     timeout = timedelta(minutes=settings.peer_timeout_minutes)
     connect(device, timeout)
     peers, host = (distributed.new_group(backend="gloo", timeout=timeout) for _ in range(2))
-    world = World(device, GlooPeers(peers), host)
+    world = DistributedContext(device, GlooCommunicator(peers), host)
     yield world
     world.wait()  # the first rank holds the address book of all: it must not leave before the others
     distributed.destroy_process_group()
 
 
-def local_rank() -> int:
+def read_local_rank() -> int:
     """This process's number on its node; ConfigError where the launcher did not say."""
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
@@ -208,14 +208,14 @@ def connect(device: "torch.device", timeout: timedelta) -> None:
 
 # Evaluation on several processes: what each computes of a whole, and how all come to know all of it.
 
-Batch = TypeVar("Batch")
+BatchT = TypeVar("BatchT")
 
-BYTES = 8
+BYTES_PER_NUMBER = 8
 """Of one of the numbers that peers exchange."""
 
 
-def shared(
-    batches: Sequence[Batch], compute: Callable[[Batch], Mapping[int, Sequence[int]]], peers: Peers
+def map_batches(
+    batches: Sequence[BatchT], compute: Callable[[BatchT], Mapping[int, Sequence[int]]], peers: Communicator
 ) -> dict[int, Sequence[int]]:
     """What `compute` gives for all batches: whole numbers, any count, under an item's number.
 
@@ -238,15 +238,15 @@ def shared(
     return answers
 
 
-def gathered(value: Any, peers: Peers) -> list[Any]:
+def all_gather_objects(value: Any, peers: Communicator) -> list[Any]:
     """Every rank's value, which JSON can hold, in the order of ranks. All ranks call it equally often."""
     if peers.size == 1:
         return [value]
     content = json.dumps(value).encode()
-    padded = content + b" " * (-len(content) % BYTES)
+    padded = content + b" " * (-len(content) % BYTES_PER_NUMBER)
     return [json.loads(part.tobytes()) for part in peers.gather(np.frombuffer(padded, dtype=np.int64))]
 
 
-def asked_to_stop(stop: StopFlag, world: World) -> bool:
+def is_stop_requested(stop: StopFlag, world: DistributedContext) -> bool:
     """Whether any rank was asked to stop, so that all stop at the same place. Waits for all ranks."""
-    return world.sum([float(stop.requested)])[0] > 0
+    return world.all_reduce_sum([float(stop.requested)])[0] > 0

@@ -49,7 +49,7 @@ class StorageError(StageError):
     failure_class = "storage"
 
 
-def storage_errno(error: Exception) -> int | None:
+def find_storage_errno(error: Exception) -> int | None:
     """The errno by which the file system refused a write; None if `error` is about something else.
 
     safetensors reports I/O errors as text ("... (os error 28)") and not as OSError.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from stages.errors import StageError, StorageError, storage_errno
+from stages.errors import StageError, StorageError, find_storage_errno
 
 FENCE_VARIABLE = "SWEEP_FENCE"
 """Path of the numbered claim that a process runs under (docs/formats.md); unset where there is but one machine."""
@@ -37,24 +37,24 @@ def check_fence() -> None:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def convert_storage_errors(path: Path) -> Iterator[None]:
     """Turns a full disk, an exhausted quota or a read-only file system into StorageError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if (number := storage_errno(error)) is not None:
+        if (number := find_storage_errno(error)) is not None:
             raise StorageError(f"{path}: cannot write: {os.strerror(number)}") from error
         raise
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to; at the end of the block it is flushed to disk and takes `path`'s place.
 
     If the block raises, `path` is as before and the unfinished file is gone. FencedError: see `check_fence`.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storage_errors(path):
+    with convert_storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: object) -> None:
     """Whole or absent: `content` as JSON at `path`; NaN and Inf are refused (ValueError), as they are not JSON."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    with replacing(path) as unfinished:
+    with replace_atomically(path) as unfinished:
         unfinished.write_text(text)
 
 
@@ -76,7 +76,7 @@ def create_json(path: Path, content: object) -> None:
     """Like `write_json`, for a file that one of several processes creates: FileExistsError if it is there already."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storage_errors(path):
+    with convert_storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished.write_text(text)

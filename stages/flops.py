@@ -18,28 +18,28 @@ from dataclasses import dataclass
 from functools import cache
 
 from stages.config import LanguageModel, Vision
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 
 
 @cache
-def matrix_weights(model: LanguageModel) -> int:
+def count_matrix_weights(model: LanguageModel) -> int:
     """Weights that multiply every token: blocks and output layer."""
     block = 4 * model.d_model**2 + 3 * model.d_model * model.feed_forward_width
     return model.layers * block + model.vocabulary * model.d_model
 
 
 @cache
-def forward_flops(model: LanguageModel, context: int) -> float:
+def count_forward_flops(model: LanguageModel, context: int) -> float:
     """One token's share of a forward of `context` tokens."""
-    return 2.0 * matrix_weights(model) + 2.0 * model.layers * model.d_model * context
+    return 2.0 * count_matrix_weights(model) + 2.0 * model.layers * model.d_model * context
 
 
-def training_flops(model: LanguageModel, context: int) -> float:
+def count_training_flops(model: LanguageModel, context: int) -> float:
     """One token's share of a forward and backward of `context` tokens."""
-    return 3 * forward_flops(model, context)
+    return 3 * count_forward_flops(model, context)
 
 
-def step_flops(
+def count_step_flops(
     model: LanguageModel,
     context: int,
     tokens: float,
@@ -55,10 +55,10 @@ def step_flops(
     Raises:
         stages.vision.specs.UnknownEncoderError: no such encoder.
     """
-    flops = tokens * training_flops(model, context)
+    flops = tokens * count_training_flops(model, context)
     if vision is None or not images:
         return flops
-    image = image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
+    image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
     return flops + images * image.projector_flops + (images if encoded is None else encoded) * image.encoder_flops
 
 
@@ -77,25 +77,27 @@ class ImageCost:
 
 
 @cache
-def image_cost(encoder: str, projector: str, frozen: bool, d_model: int) -> ImageCost:
+def compute_image_cost(encoder: str, projector: str, frozen: bool, d_model: int) -> ImageCost:
     """Encoder forward only while it is frozen, three times that where it is trained; projector always trained.
 
     Raises:
         stages.vision.specs.UnknownEncoderError: no such encoder.
     """
-    spec = encoder_spec(encoder)
-    weights = projector_weights(projector, spec.feature_width, d_model)
+    spec = resolve_encoder_spec(encoder)
+    weights = count_projector_weights(projector, spec.feature_width, d_model)
     return ImageCost(
         tokens=spec.image_tokens,
         encoder_flops=spec.flops * (1 if frozen else 3),
         projector_flops=6.0 * weights * spec.image_tokens,
-        weights=weights + projector_biases(projector, spec.feature_width, d_model) + (0 if frozen else spec.parameters),
+        weights=weights
+        + count_projector_biases(projector, spec.feature_width, d_model)
+        + (0 if frozen else spec.parameters),
         feature_bytes=spec.feature_bytes if frozen and spec.flops else 0,
     )
 
 
 @cache
-def projector_weights(projector: str, feature_width: int, d_model: int) -> int:
+def count_projector_weights(projector: str, feature_width: int, d_model: int) -> int:
     """Matrix weights of a projector kind of `stages.config.Vision`, from encoder features to the model's width.
 
     `fused-gelu-mlp` is Prismatic's three linears, the first four times as wide as its input.
@@ -110,6 +112,6 @@ def projector_weights(projector: str, feature_width: int, d_model: int) -> int:
 
 
 @cache
-def projector_biases(projector: str, feature_width: int, d_model: int) -> int:
+def count_projector_biases(projector: str, feature_width: int, d_model: int) -> int:
     """Weights of a projector that are in no matrix: a checkpoint holds them, no FLOP counts them."""
     return {"linear": d_model, "gelu-mlp": 2 * d_model, "fused-gelu-mlp": 4 * feature_width + 2 * d_model}[projector]

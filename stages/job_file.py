@@ -127,12 +127,12 @@ class JobFile:
     result: Path
     error: Path
 
-    def data_location(self, name: str) -> Path | str:
+    def resolve_data_location(self, name: str) -> Path | str:
         """Where the named data set lies: a local path, or the address of a store; DataError as `data_path`."""
         location = self.data.get(name, "")
-        return location if "://" in location and not location.startswith("pipe:") else self.data_path(name)
+        return location if "://" in location and not location.startswith("pipe:") else self.resolve_data_path(name)
 
-    def data_path(self, name: str) -> Path:
+    def resolve_data_path(self, name: str) -> Path:
         """Where the named data set lies; DataError if that is unknown, not local, or nothing is there."""
         if name not in self.data:
             raise DataError(f"data set {name!r} is not in the job's data; it has {', '.join(self.data) or 'none'}")
@@ -170,7 +170,7 @@ def read_job(path: Path) -> JobFile:
         record = _JobRecord.model_validate(json.loads(path.read_bytes()))
         settings = Settings.read(record.settings, os.environ)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from error
+        raise ConfigError(f"{path}: {summarize_error(error)}") from error
     run = path.parent
     missing = {"checkpoints", "metrics", "result", "error"} - record.paths.keys()
     if missing:
@@ -197,16 +197,16 @@ def read_config(path: Path, stage: str, content: Mapping[str, Any]) -> StageConf
     try:
         return CONFIGS[stage].model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: config: {one_line(error)}") from error
+        raise ConfigError(f"{path}: config: {summarize_error(error)}") from error
 
 
-def engine_of(job: JobFile) -> Engine | None:
+def find_job_engine(job: JobFile) -> Engine | None:
     """The program that is to carry the job out in our stead; None: its stage does."""
     found = getattr(job.config, "engine", None)
     return found if isinstance(found, Engine) else None
 
 
-def one_line(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """An error's message, shortened to one line; of a validation the first wrong field and how many there are."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]

@@ -10,7 +10,7 @@ MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD = -3, -1, -2
 def prepare_memory() -> None:
     """Sets up how the process keeps memory; before torch is imported."""
     keep_freed_memory()
-    bound_kernel_caches()
+    limit_kernel_caches()
 
 
 def keep_freed_memory() -> None:
@@ -28,7 +28,7 @@ def keep_freed_memory() -> None:
     mallopt(TOP_PAD, 64 << 20)
 
 
-def bound_kernel_caches() -> None:
+def limit_kernel_caches() -> None:
     """Limits how many compiled kernels oneDNN and torch's layer around it keep: by default 1,024 each.
 
     There is one for each shape. Where lengths vary from batch to batch they grow to some 700 MiB; a model of fixed

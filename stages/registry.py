@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from stages.errors import ConfigError
-from stages.job_file import JobFile, engine_of
+from stages.job_file import JobFile, find_job_engine
 from stages.stop import StopFlag
 
 StageFunction = Callable[[JobFile, StopFlag], bool]
@@ -38,6 +38,6 @@ def load_stage(name: str) -> StageFunction:
     return STAGES[name].load()
 
 
-def stage_of(job: JobFile) -> StageFunction:
+def load_job_runner(job: JobFile) -> StageFunction:
     """What runs the job: the stage of its name, or another program in its stead."""
-    return Stage("stages.engines.run").load() if engine_of(job) else load_stage(job.stage)
+    return Stage("stages.engines.run").load() if find_job_engine(job) else load_stage(job.stage)

@@ -47,19 +47,19 @@ def write_result(job: JobFile, result: Result) -> None:
         "stage": job.stage,
         "finished_at": time.time(),
         "files": files,
-        "versions": versions(),
+        "versions": list_versions(),
         **asdict(result),
     }
     write_json(job.result, content)
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Python and the libraries that decide the numbers."""
     import torch
 
     return {"python": python_version(), "torch": str(torch.__version__)}
 
 
-def relative_to_run(job: JobFile, path: Path) -> str:
+def render_relative_path(job: JobFile, path: Path) -> str:
     """`path` as result.json names it."""
     return path.relative_to(job.run).as_posix()

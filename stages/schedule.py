@@ -19,7 +19,7 @@ class Schedule(BaseModel):
     total_steps: int = Field(gt=0)
 
     @model_validator(mode="after")
-    def _warmup_is_shorter_than_the_run(self) -> "Schedule":
+    def _check_warmup(self) -> "Schedule":
         if self.warmup_steps >= self.total_steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} must be less than total_steps {self.total_steps}; "
@@ -27,7 +27,7 @@ class Schedule(BaseModel):
             )
         return self
 
-    def lr(self, step: int) -> float:
+    def compute_lr(self, step: int) -> float:
         """Learning rate of the update that follows `step` finished updates; `final_lr` from `total_steps` on."""
         if step < self.warmup_steps:
             return self.peak_lr * (step + 1) / self.warmup_steps

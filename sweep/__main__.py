@@ -2,6 +2,6 @@
 
 import sys
 
-from sweep.cli import command
+from sweep.cli import run_command_line
 
-sys.exit(command())
+sys.exit(run_command_line())

@@ -3,22 +3,22 @@
 import argparse
 
 
-def positive(text: str) -> int:
+def parse_positive_int(text: str) -> int:
     """A whole number of at least 1, or argparse's error."""
-    number = count(text)
+    number = parse_count(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
 
 
-def count(text: str) -> int:
+def parse_count(text: str) -> int:
     """A whole number, 0 included, or argparse's error."""
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
-def amount(text: str) -> float:
+def parse_amount(text: str) -> float:
     """A number of at least 0, or argparse's error."""
     try:
         number = float(text)

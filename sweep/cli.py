@@ -37,7 +37,7 @@ def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name in names:
-        module = command_module(name)
+        module = import_command(name)
         command = commands.add_parser(
             name,
             help=module.HELP,
@@ -55,7 +55,7 @@ def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     return parser
 
 
-def command_module(name: str) -> ModuleType:
+def import_command(name: str) -> ModuleType:
     """The module of one command, imported when it is asked for."""
     return import_module(f"sweep.commands.{name}")
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     try:
-        return int(command_module(options.command).run(options))
+        return int(import_command(options.command).run(options))
     except SweepError as error:
         print(f"sweep {options.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def command() -> int:
+def run_command_line() -> int:
     """`main` as the whole of a process, which then ends at once."""
     code = main()
     gc.freeze()  # the interpreter's last collections would walk all that is alive: 80 ms after a plan

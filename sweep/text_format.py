@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 DAY_HOURS = 24
 
 
-def hours(value: float) -> str:
+def format_hours(value: float) -> str:
     """Hours as a number: three figures or decimals below 100, whole numbers from there on; `-` for nothing."""
     if value == 0:
         return "-"
@@ -14,7 +14,7 @@ def hours(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def span(value_hours: float) -> str:
+def format_duration(value_hours: float) -> str:
     """A duration: `40 s`, `35 min`, `7.5 h`, `12.0 days`."""
     if value_hours < 2 / 60:
         return f"{3_600 * value_hours:.0f} s"
@@ -23,22 +23,22 @@ def span(value_hours: float) -> str:
     return f"{value_hours:.1f} h" if value_hours >= 2 else f"{60 * value_hours:.0f} min"
 
 
-def count(value: float) -> str:
+def format_large_number(value: float) -> str:
     """A large number: `999`, `1.6B`."""
-    return scaled(value, 1_000, ("", "k", "M", "B", "T"))
+    return format_scaled(value, 1_000, ("", "k", "M", "B", "T"))
 
 
-def counted(number: int, word: str) -> str:
+def format_counted(number: int, word: str) -> str:
     """`1 job`, `2,710 jobs`."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
-def size(value_bytes: float) -> str:
+def format_bytes(value_bytes: float) -> str:
     """Bytes: `5.8 GiB`; `-` for nothing."""
-    return scaled(value_bytes, 1_024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB")) if value_bytes else "-"
+    return format_scaled(value_bytes, 1_024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB")) if value_bytes else "-"
 
 
-def scaled(value: float, base: int, units: Sequence[str]) -> str:
+def format_scaled(value: float, base: int, units: Sequence[str]) -> str:
     """`value` in the largest of `units`, each `base` of the one before, that leaves at least 1."""
     power = 0
     while value >= base and power < len(units) - 1:
@@ -46,7 +46,7 @@ def scaled(value: float, base: int, units: Sequence[str]) -> str:
     return f"{value:.0f}{units[0]}" if power == 0 else f"{value:.1f}{units[power]}"
 
 
-def columns(rows: Sequence[Sequence[str]], *, left: int = 1, rules: Iterable[int] = ()) -> list[str]:
+def format_columns(rows: Sequence[Sequence[str]], *, left: int = 1, rules: Iterable[int] = ()) -> list[str]:
     """Lines of aligned columns, the first `left` of them to the left; a rule before each row number of `rules`."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -61,7 +61,7 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 1, rules: Iterable[int
     return lines
 
 
-def labelled(lines: Sequence[tuple[str, str]]) -> list[str]:
+def format_labelled_lines(lines: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of a label and a text, the texts aligned."""
     width = max((len(label) for label, _ in lines), default=0)
     return [f"{label.ljust(width)}  {text}" for label, text in lines]

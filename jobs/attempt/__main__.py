@@ -20,19 +20,19 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jobs.attempt.finish import Ended, requeue, wants_requeue, write_end, write_fenced_end
+from jobs.attempt.finish import StageExit, needs_requeue, requeue_job, write_attempt_exit, write_fenced_exit
 from jobs.attempt.options import SLURM, build_parser
 from jobs.attempt.stage_process import run_stage
-from jobs.claims.claims import Holder, ask_anew
-from jobs.claims.heartbeat import FencedError
-from jobs.claims.takeover import Ownership, own_on_a_cluster, own_on_this_machine
-from jobs.errors import STORAGE_ERRORS, BrokenAttemptError, storage_problem
-from jobs.processes import boot_id, own_start
+from jobs.claims.claims import ClaimOwner, refresh_folder
+from jobs.claims.heartbeat import ClaimLostError
+from jobs.claims.takeover import Ownership, acquire_cluster_ownership, acquire_local_ownership
+from jobs.errors import STORAGE_ERRORS, AttemptSetupError, describe_storage_error
+from jobs.processes import read_boot_id, read_own_start
 from jobs.reconcile.failures import EXIT_SAVED
 from jobs.signals import StopForwarder
-from jobs.store.job_file import PlannedJob, job_content, read_planned_job
+from jobs.store.job_file import PlannedJob, build_job_content, read_planned_job
 from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
-from jobs.store.records import AttemptExit, AttemptStart, newest_checkpoint
+from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint
 from jobs.store.results import check_result
 
 EXIT_FAILED = 1
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return run_attempt(options)
-    except (BrokenAttemptError, UnsafeNameError) as error:
+    except (AttemptSetupError, UnsafeNameError) as error:
         print(f"attempt {options.attempt} of {options.key}: {error}", file=sys.stderr)
         return EXIT_NOT_SET_UP
     except OSError as error:
-        print(storage_problem(error), file=sys.stderr)
+        print(describe_storage_error(error), file=sys.stderr)
         return EXIT_STORAGE if error.errno in STORAGE_ERRORS else EXIT_NOT_SET_UP
 
 
@@ -63,28 +63,30 @@ def run_attempt(options: argparse.Namespace) -> int:
     stop = StopForwarder()
     stop.install()
     store = Store(options.store.resolve())
-    planned = read_planned_job(store.sweep(options.sweep).manifest, options.key)
-    run = store.run(str(planned.record["stage"]), options.key)
+    planned = read_planned_job(store.locate_sweep(options.sweep).manifest, options.key)
+    run = store.locate_run(str(planned.record["stage"]), options.key)
     if options.backend == SLURM:
         if _is_done(run, options.key):
             return 0
         if (parent := _unfinished_parent(store, planned)) is not None:
             print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
             return EXIT_NO_PARENT
-    own = _own(options, run, stop)
+    own = _acquire_ownership(options, run, stop)
     if own is None:
         return EXIT_SAVED if stop.received else EXIT_TAKEN
     try:
         return _run_owned(options, planned, run, own, stop)
     finally:
-        own.let_go()
+        own.release()
 
 
-def _own(options: argparse.Namespace, run: RunPaths, stop: StopForwarder) -> Ownership | None:
+def _acquire_ownership(options: argparse.Namespace, run: RunPaths, stop: StopForwarder) -> Ownership | None:
     if options.backend != SLURM:
-        return own_on_this_machine(run)
-    holder = Holder.here(attempt=options.attempt, job_id=options.job_id, batch=options.batch, restart=options.restart)
-    return own_on_a_cluster(run, holder, stop)
+        return acquire_local_ownership(run)
+    holder = ClaimOwner.from_this_process(
+        attempt=options.attempt, job_id=options.job_id, batch=options.batch, restart=options.restart
+    )
+    return acquire_cluster_ownership(run, holder, stop)
 
 
 def _run_owned(
@@ -92,7 +94,7 @@ def _run_owned(
 ) -> int:
     if _is_done(run, options.key):
         return 0
-    attempt = run.attempt(options.attempt)
+    attempt = run.locate_attempt(options.attempt)
     attempt.root.parent.mkdir(exist_ok=True)
     try:
         attempt.root.mkdir()
@@ -103,16 +105,16 @@ def _run_owned(
     returncode, fenced = NEVER_RAN, False
     try:
         own.check()
-        write_json(run.job, job_content(planned, options.attempt, revision=options.revision))
+        write_json(run.job, build_job_content(planned, options.attempt, revision=options.revision))
         returncode = run_stage(options, run, attempt, own, stop)
         own.check()
-    except FencedError:
+    except ClaimLostError:
         fenced = True
-    ended = Ended(run=run, attempt=attempt, start=start, returncode=returncode, stop=stop.first)
+    ended = StageExit(run=run, attempt=attempt, start=start, returncode=returncode, stop=stop.first)
     if fenced:
-        write_fenced_end(ended)
+        write_fenced_exit(ended)
         return EXIT_TAKEN
-    return _exit_code(options, planned, run, own, write_end(ended))
+    return _exit_code(options, planned, run, own, write_attempt_exit(ended))
 
 
 def _exit_code(
@@ -121,9 +123,9 @@ def _exit_code(
     if end.failure is None:
         return 0
     restarts = int(planned.record.get("resources", {}).get("restarts", 0))
-    if options.backend == SLURM and options.job_id and wants_requeue(run, end, restarts=restarts):
-        own.let_go()  # Slurm may end this process at any moment from here on
-        requeue(options.job_id)
+    if options.backend == SLURM and options.job_id and needs_requeue(run, end, restarts=restarts):
+        own.release()  # Slurm may end this process at any moment from here on
+        requeue_job(options.job_id)
     return EXIT_SAVED if end.returncode == EXIT_SAVED else EXIT_FAILED
 
 
@@ -131,13 +133,13 @@ def _is_done(run: RunPaths, key: str) -> bool:
     """Also if another node wrote the result a moment ago."""
     if check_result(run, key).valid:
         return True
-    ask_anew(run.root)
+    refresh_folder(run.root)
     return check_result(run, key).valid
 
 
 def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
     parents = planned.parents.items()
-    return next((key for key, stage in parents if not _is_done(store.run(stage, key), key)), None)
+    return next((key for key, stage in parents if not _is_done(store.locate_run(stage, key), key)), None)
 
 
 def _start_record(options: argparse.Namespace, stage: str, run: RunPaths) -> AttemptStart:
@@ -148,15 +150,15 @@ def _start_record(options: argparse.Namespace, stage: str, run: RunPaths) -> Att
         backend=options.backend,
         host=os.uname().nodename,
         pid=os.getpid(),
-        pid_started=own_start(),
-        boot_id=boot_id(),
+        pid_started=read_own_start(),
+        boot_id=read_boot_id(),
         started_at=time.time(),
         cpus=options.cpus,
         gpus=options.gpus,
         gpu_type=options.gpu_type,
         nodes=options.nodes,
         devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-        checkpoint_step=newest_checkpoint(run).step,
+        checkpoint_step=find_newest_checkpoint(run).step,
         job_id=options.job_id,
         batch=options.batch,
         restart=options.restart,

@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass, replace
 
 from jobs.attempt.options import SLURM
-from jobs.reconcile.attempts import read_outcomes, read_tail
-from jobs.reconcile.failures import EXIT_SAVED, Evidence, Failure, classify
-from jobs.reconcile.retries import Verdict, verdict
-from jobs.slurm.timeouts import Patience
+from jobs.reconcile.attempts import read_attempts, read_tail
+from jobs.reconcile.failures import EXIT_SAVED, Failure, FailureEvidence, classify_failure
+from jobs.reconcile.retries import RetryDecision, decide_retry
+from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import AttemptPaths, RunPaths
-from jobs.store.records import AttemptExit, AttemptStart, FailureClass, newest_checkpoint, read_record
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass, find_newest_checkpoint, read_record
 from jobs.store.results import check_result
 
 FENCED = Failure(failure=FailureClass.KILLED, message="fenced: a newer incarnation took over")
@@ -24,7 +24,7 @@ SLURM_STOPS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class StageExit:
     """A stage that ran, and who asked it to stop."""
 
     run: RunPaths
@@ -36,25 +36,25 @@ class Ended:
     """The first that was received."""
 
 
-def write_end(ended: Ended) -> AttemptExit:
+def write_attempt_exit(ended: StageExit) -> AttemptExit:
     """Judges what the stage left behind and writes exit.json."""
     check = check_result(ended.run, ended.start.key)
     if check.valid:
         return _write(ended, None)
-    evidence = Evidence(
+    evidence = FailureEvidence(
         returncode=ended.returncode,
         stop_requested=ended.stop is not None,
         error=read_record(ended.attempt.error) or {},
         log_tail=read_tail(ended.attempt.log),
         result_problem=check.problem,
     )
-    failure = classify(evidence)
+    failure = classify_failure(evidence)
     if ended.start.backend == SLURM and failure.failure is FailureClass.INTERRUPTED and ended.stop in SLURM_STOPS:
         failure = _by_slurm(failure, ended.stop, saved=ended.returncode == EXIT_SAVED)
     return _write(ended, failure)
 
 
-def write_fenced_end(ended: Ended) -> AttemptExit:
+def write_fenced_exit(ended: StageExit) -> AttemptExit:
     """The one thing that a fenced attempt may still write: its own exit.json."""
     return _write(ended, FENCED)
 
@@ -64,8 +64,8 @@ def _by_slurm(failure: Failure, stop: signal.Signals, *, saved: bool) -> Failure
     return replace(failure, failure=kind, message=message if saved else f"{failure.message} ({stop.name})")
 
 
-def _write(ended: Ended, failure: Failure | None) -> AttemptExit:
-    newest = newest_checkpoint(ended.run)
+def _write(ended: StageExit, failure: Failure | None) -> AttemptExit:
+    newest = find_newest_checkpoint(ended.run)
     end = AttemptExit(
         attempt=ended.start.attempt,
         key=ended.start.key,
@@ -88,19 +88,19 @@ def _write(ended: Ended, failure: Failure | None) -> AttemptExit:
 SCONTROL_SECONDS = 60.0
 
 
-def wants_requeue(run: RunPaths, end: AttemptExit, *, restarts: int) -> bool:
+def needs_requeue(run: RunPaths, end: AttemptExit, *, restarts: int) -> bool:
     """Whether the time limit alone ended it, and the budget allows another attempt. `restarts`: planned ones."""
     if end.failure is not FailureClass.WALL_CLOCK or end.returncode != EXIT_SAVED:
         return False
-    return verdict(read_outcomes(run, live=False), restarts=restarts) is Verdict.GO_ON
+    return decide_retry(read_attempts(run, live=False), restarts=restarts) is RetryDecision.GO_ON
 
 
-def requeue(job_id: str) -> bool:
+def requeue_job(job_id: str) -> bool:
     """`scontrol requeue`; what follows in this process may not run any more. False, with a line on stderr, where Slurm
     refuses or does not answer: `sweep tick` sends the job anew."""
     from jobs.slurm.client import SlurmClient  # for these attempts alone: it is a quarter of their start-up time
 
-    problem = SlurmClient(Patience(call=SCONTROL_SECONDS)).requeue(job_id)
+    problem = SlurmClient(SlurmTimeouts(call_s=SCONTROL_SECONDS)).requeue(job_id)
     if problem:
         print(f"scontrol requeue {job_id}: {problem}", file=sys.stderr)
     return not problem

@@ -40,10 +40,12 @@ def set_rendezvous() -> None:
     from submitit.helpers import TorchDistributedEnvironment
 
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    os.environ["MASTER_ADDR"] = reachable(os.environ["MASTER_ADDR"], os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))
+    os.environ["MASTER_ADDR"] = resolve_master_address(
+        os.environ["MASTER_ADDR"], os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
+    )
 
 
-def reachable(name: str, address: str) -> str:
+def resolve_master_address(name: str, address: str) -> str:
     """`name`, the first node's, if it can be looked up here; else `address`, of the node that srun was called on.
 
     Slurm's name of a node need not be known to DNS (NodeAddr, slurm.conf(5)); our srun runs on the first node.

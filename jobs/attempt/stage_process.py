@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from jobs.attempt.options import SLURM
 from jobs.claims.takeover import Ownership
-from jobs.errors import BrokenAttemptError
-from jobs.processes import ATTEMPT_MARK, attempt_members, kill_members
+from jobs.errors import AttemptSetupError
+from jobs.processes import ATTEMPT_MARK, kill_attempt_processes, list_attempt_pids
 from jobs.signals import StopForwarder
 from jobs.store.paths import AttemptPaths, RunPaths
 
@@ -28,7 +28,7 @@ def run_stage(
 ) -> int:
     """Runs the stage to its end and returns its exit code, negative for a signal. It inherits the lock, which so
     outlives a kill of this process. A stage whose claim is lost is killed."""
-    command = stage_command(options, run)
+    command = build_stage_command(options, run)
     with attempt.log.open("ab") as log:
         try:
             child = subprocess.Popen(
@@ -37,35 +37,35 @@ def run_stage(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=() if own.lock is None else (own.lock,),
-                env=stage_environment(options, attempt, own, os.environ),
+                env=build_stage_environment(options, attempt, own, os.environ),
             )
         except (FileNotFoundError, PermissionError) as error:
-            raise BrokenAttemptError(f"cannot run {command[0]}: {error.strerror}") from None
+            raise AttemptSetupError(f"cannot run {command[0]}: {error.strerror}") from None
     through_srun = command[0] == SRUN
     stop.attach(child, through_srun=through_srun)
-    if own.guard is not None:
-        own.guard.on_loss(lambda: _kill(child, attempt, through_srun=through_srun))
+    if own.heartbeat is not None:
+        own.heartbeat.register_loss_callback(lambda: _kill(child, attempt, through_srun=through_srun))
     returncode = child.wait()
-    kill_members(attempt.root)  # what the stage left behind must not keep the lock, a core or a GPU
-    return signal_as_negative(returncode) if through_srun else returncode
+    kill_attempt_processes(attempt.root)  # what the stage left behind must not keep the lock, a core or a GPU
+    return convert_srun_exit(returncode) if through_srun else returncode
 
 
-def signal_as_negative(returncode: int) -> int:
+def convert_srun_exit(returncode: int) -> int:
     """srun ends with 128 + N if signal N killed a rank (srun(1)); a process of our own would have ended with -N."""
     return SRUN_SIGNALED - returncode if returncode > SRUN_SIGNALED else returncode
 
 
-def stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]:
+def build_stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]:
     """The command that runs a job. All that it needs to know stands in job.json."""
     program = [*options.program, str(run.job)]
-    tasks = tasks_per_node(options)
+    tasks = count_tasks_per_node(options)
     if options.backend != SLURM or options.nodes * tasks == 1:
         return program
     return [
         # everything is said again: srun takes what is left out from the batch job's environment, which has one task
         # a node; since Slurm 22.05 it does not take --cpus-per-task (srun(1))
         *(SRUN, "--export=ALL", f"--nodes={options.nodes}", f"--ntasks={options.nodes * tasks}"),
-        *(f"--ntasks-per-node={tasks}", f"--cpus-per-task={cpus_per_task(options)}", "--cpu-bind=none"),
+        *(f"--ntasks-per-node={tasks}", f"--cpus-per-task={count_cpus_per_task(options)}", "--cpu-bind=none"),
         *(["--overcommit"] if options.cpus < options.nodes * tasks else []),
         # --kill-on-bad-exit would kill the first rank while it saves, as soon as another ends with 75
         *("--kill-on-bad-exit=0", f"--wait={STRAGGLERS_SECONDS}"),
@@ -73,23 +73,23 @@ def stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]:
     ]
 
 
-def tasks_per_node(options: argparse.Namespace) -> int:
+def count_tasks_per_node(options: argparse.Namespace) -> int:
     """One process for each GPU; one on a node without."""
     return max(1, int(options.gpus) // int(options.nodes))
 
 
-def cpus_per_task(options: argparse.Namespace) -> int:
+def count_cpus_per_task(options: argparse.Namespace) -> int:
     """Cores of one process."""
-    return max(1, int(options.cpus) // (int(options.nodes) * tasks_per_node(options)))
+    return max(1, int(options.cpus) // (int(options.nodes) * count_tasks_per_node(options)))
 
 
-def stage_environment(
+def build_stage_environment(
     options: argparse.Namespace, attempt: AttemptPaths, own: Ownership, inherited: Mapping[str, str]
 ) -> dict[str, str]:
     """What the stage finds beside job.json. The local runner sets threads and devices itself."""
-    environment = {**inherited, ATTEMPT_MARK: str(attempt.root), "PYTHONUNBUFFERED": "1", **own.environment()}
+    environment = {**inherited, ATTEMPT_MARK: str(attempt.root), "PYTHONUNBUFFERED": "1", **own.build_environment()}
     if options.backend == SLURM:
-        environment.setdefault("OMP_NUM_THREADS", str(cpus_per_task(options)))
+        environment.setdefault("OMP_NUM_THREADS", str(count_cpus_per_task(options)))
         if not options.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""  # Slurm hides no GPU where devices are not constrained
     return environment
@@ -97,7 +97,7 @@ def stage_environment(
 
 def _kill(child: subprocess.Popen[bytes], attempt: AttemptPaths, *, through_srun: bool) -> None:
     """SIGKILL to the stage. srun kills the ranks of other nodes when it is told to end, and so goes last."""
-    for pid in attempt_members(attempt.root):
+    for pid in list_attempt_pids(attempt.root):
         if pid != child.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

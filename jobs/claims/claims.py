@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from jobs.processes import boot_id, own_start, process_stat
+from jobs.processes import read_boot_id, read_own_start, read_process_stat
 from jobs.store.paths import SAFE_NAME
 
 CLAIM_FILE = re.compile(r"(\d{6,})\.json")
@@ -30,7 +30,7 @@ CONTENT_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class ClaimOwner:
     """Who made a claim."""
 
     host: str = ""
@@ -45,13 +45,13 @@ class Holder:
     restart: int = 0
 
     @classmethod
-    def here(cls, *, attempt: str = "", job_id: str = "", batch: str = "", restart: int = 0) -> Self:
+    def from_this_process(cls, *, attempt: str = "", job_id: str = "", batch: str = "", restart: int = 0) -> Self:
         """This process."""
         return cls(
             host=os.uname().nodename,
-            boot_id=boot_id(),
+            boot_id=read_boot_id(),
             pid=os.getpid(),
-            pid_started=own_start(),
+            pid_started=read_own_start(),
             attempt=attempt,
             job_id=job_id,
             batch=batch,
@@ -60,12 +60,12 @@ class Holder:
 
     @property
     def on_this_machine(self) -> bool:
-        return bool(self.boot_id) and self.boot_id == boot_id()
+        return bool(self.boot_id) and self.boot_id == read_boot_id()
 
     @property
     def process_is_gone(self) -> bool:
         """Whether it is known that the process has ended: only a process of this machine can be known."""
-        stat = process_stat(self.pid) if self.on_this_machine and self.pid else None
+        stat = read_process_stat(self.pid) if self.on_this_machine and self.pid else None
         return self.on_this_machine and not (stat and stat.alive and stat.started == self.pid_started)
 
 
@@ -75,10 +75,10 @@ class Claim:
 
     path: Path
     number: int
-    holder: Holder = Holder()
+    owner: ClaimOwner = ClaimOwner()
     """Nobody where the file was read before its content was there: a holder of whom nothing is known."""
     released: bool = False
-    beaten_at: float = 0.0
+    heartbeat_at: float = 0.0
     """Modification time by the server's clock; to be compared with other such times alone."""
 
     def is_newest(self) -> bool:
@@ -88,7 +88,7 @@ class Claim:
             return self.number in numbers and max(numbers) == self.number
         return False
 
-    def beat(self) -> bool:
+    def send_heartbeat(self) -> bool:
         """Shows that the holder lives; false if the claim was removed, so that newer ones exist."""
         try:
             os.utime(self.path)
@@ -98,7 +98,7 @@ class Claim:
 
     def release(self) -> None:
         """Says that the holder is done. A claim that was removed stays so."""
-        content = _content(self.holder, released=True)
+        content = _content(self.owner, released=True)
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -108,18 +108,18 @@ class Claim:
                 os.close(descriptor)
 
 
-def claims(folder: Path) -> list[Claim]:
+def list_claims(folder: Path) -> list[Claim]:
     """All that are there, oldest first."""
     found = (read_claim(_path(folder, number)) for number in _numbers_if_any(folder))
     return [claim for claim in found if claim is not None]
 
 
-def newest(folder: Path) -> Claim | None:
+def find_newest_claim(folder: Path) -> Claim | None:
     """The claim that counts; None if there never was one."""
-    return next(reversed(claims(folder)), None)
+    return next(reversed(list_claims(folder)), None)
 
 
-def claim(folder: Path, holder: Holder, *, after: Claim | None) -> Claim | None:
+def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Claim | None:
     """Makes the generation that follows `after`, the newest as the caller knows it.
 
     None if somebody else was quicker: what the caller has decided on is out of date then.
@@ -137,14 +137,14 @@ def claim(folder: Path, holder: Holder, *, after: Claim | None) -> Claim | None:
         beaten_at = os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
-    made = Claim(path=path, number=number, holder=holder, beaten_at=beaten_at)
+    made = Claim(path=path, number=number, owner=holder, heartbeat_at=beaten_at)
     if made.is_newest():
         return made
     path.unlink(missing_ok=True)  # the number had been used and tidied away since the caller looked
     return None
 
 
-def tidy(folder: Path, newest_claim: Claim) -> None:
+def remove_old_claims(folder: Path, newest_claim: Claim) -> None:
     """Removes generations that nobody needs any more. To be called by a holder whose forerunners have all let go."""
     for number in _numbers_if_any(folder):
         if number <= newest_claim.number - KEPT:
@@ -162,11 +162,11 @@ def read_claim(path: Path) -> Claim | None:
         beaten_at = os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
-    holder, released = _parsed(content)
-    return Claim(path=path, number=int(path.stem), holder=holder, released=released, beaten_at=beaten_at)
+    holder, released = _parse_claim(content)
+    return Claim(path=path, number=int(path.stem), owner=holder, released=released, heartbeat_at=beaten_at)
 
 
-def age_seconds(claim: Claim) -> float:
+def measure_claim_age(claim: Claim) -> float:
     """Since the claim was last beaten, as it was read, by the clock that stamps the folder's files.
 
     That is the server's for NFS; a file system whose clients stamp (Lustre) adds the difference of two nodes' clocks.
@@ -174,13 +174,13 @@ def age_seconds(claim: Claim) -> float:
     probe = claim.path.parent / f".now-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        return os.fstat(descriptor).st_mtime - claim.beaten_at
+        return os.fstat(descriptor).st_mtime - claim.heartbeat_at
     finally:
         os.close(descriptor)
         probe.unlink(missing_ok=True)
 
 
-def ask_anew(folder: Path) -> None:
+def refresh_folder(folder: Path) -> None:
     """Makes look-ups in `folder` see what other nodes did in it. Does nothing where it is absent."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -201,24 +201,24 @@ def _numbers(folder: Path) -> set[int]:
     """Asked of the server: the folder is opened, and listed by that descriptor."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return set(_listed(os.listdir(descriptor)))  # noqa: PTH208 - pathlib lists no open folders
+        return set(_parse_claim_numbers(os.listdir(descriptor)))  # noqa: PTH208 - pathlib lists no open folders
     finally:
         os.close(descriptor)
 
 
-def _listed(names: list[str]) -> Iterator[int]:
+def _parse_claim_numbers(names: list[str]) -> Iterator[int]:
     return (int(match[1]) for name in names if (match := CLAIM_FILE.fullmatch(name)))
 
 
-def _content(holder: Holder, *, released: bool) -> bytes:
+def _content(holder: ClaimOwner, *, released: bool) -> bytes:
     return json.dumps({"format": 1, "released": released, **asdict(holder)}).ljust(CONTENT_BYTES - 1).encode() + b"\n"
 
 
-def _parsed(content: bytes) -> tuple[Holder, bool]:
+def _parse_claim(content: bytes) -> tuple[ClaimOwner, bool]:
     """Holder and released flag; nobody for what is no claim."""
     try:
         record: Any = json.loads(content)
-        holder = Holder(
+        holder = ClaimOwner(
             host=str(record["host"]),
             boot_id=str(record["boot_id"]),
             pid=int(record["pid"]),
@@ -229,7 +229,7 @@ def _parsed(content: bytes) -> tuple[Holder, bool]:
             restart=int(record["restart"]),
         )
     except (ValueError, TypeError, KeyError):
-        return Holder(), False
+        return ClaimOwner(), False
     if holder.attempt and not SAFE_NAME.fullmatch(holder.attempt):
-        return Holder(), False
+        return ClaimOwner(), False
     return holder, record.get("released") is True

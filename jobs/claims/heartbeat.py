@@ -7,11 +7,11 @@ from collections.abc import Callable
 from jobs.claims.claims import Claim
 
 
-class FencedError(Exception):
+class ClaimLostError(Exception):
     """A newer incarnation took over: nothing may be written any more."""
 
 
-class Guard:
+class Heartbeat:
     """Beats a claim in a thread of its own. After `start`, `lost` tells whether the claim is still good.
 
     It counts as lost when a newer one is there, and also when the store could not be asked for so long that another may
@@ -36,7 +36,7 @@ class Guard:
     def start(self) -> None:
         self._thread.start()
 
-    def on_loss(self, act: Callable[[], None]) -> None:
+    def register_loss_callback(self, act: Callable[[], None]) -> None:
         """`act` is called once, from the guard's thread, when the claim is lost; at once if it is lost already."""
         with self._mutex:
             self._on_loss = act
@@ -45,12 +45,12 @@ class Guard:
             act()
 
     def check(self) -> None:
-        """Looks now. Raises FencedError if a newer claim is there, OSError where the store cannot be asked."""
+        """Looks now. Raises ClaimLostError if a newer claim is there, OSError where the store cannot be asked."""
         if self.lost or not self.claim.is_newest():
             self._lose()
-            raise FencedError
+            raise ClaimLostError
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Ends the watch and says on disk that the holder is done. Raises OSError where the store refuses."""
         self._ended.set()
         self._thread.join(timeout=self._beat_seconds)
@@ -58,14 +58,14 @@ class Guard:
 
     def _watch(self) -> None:
         while not self._ended.wait(self._beat_seconds):
-            if not self._look():
+            if not self._renew_claim():
                 self._lose()
                 return
 
-    def _look(self) -> bool:
+    def _renew_claim(self) -> bool:
         """Never beats a claim that is not the newest: its successor waits for its silence."""
         try:
-            good = self.claim.is_newest() and self.claim.beat()
+            good = self.claim.is_newest() and self.claim.send_heartbeat()
         except OSError:
             return _clock() - self._good_at < self._patience_seconds
         if good:

@@ -14,10 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from jobs.cluster import ClusterState, Observation, Placed, Refused, Request
-from jobs.errors import NeverFitsError
+from jobs.cluster import AcceptedRequest, AttemptRequest, ClusterState, Observation, RefusedRequest
+from jobs.errors import InfeasibleJobError
 from jobs.job import Job, Resources
-from jobs.processes import kill_members, signal_attempt
+from jobs.processes import kill_attempt_processes, signal_attempt
 from jobs.store.flock import is_held
 from jobs.store.paths import AttemptPaths, RunPaths, Store
 from jobs.store.records import AttemptStart
@@ -26,7 +26,7 @@ from jobs.store.records import AttemptStart
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class Allocation:
     """What one attempt holds."""
 
     cpus: int
@@ -51,7 +51,7 @@ class Slots:
     def free_devices(self) -> list[str]:
         return [device for device in self.devices if device not in self._taken]
 
-    def misfit(self, resources: Resources) -> str | None:
+    def find_infeasible_reason(self, resources: Resources) -> str | None:
         """Why these resources can never be had here."""
         cpus = resources.cpus * resources.nodes
         if cpus > self.cpus:
@@ -60,7 +60,7 @@ class Slots:
             return f"it needs {resources.gpus} GPUs and this runner has {len(self.devices)} (--gpus)"
         return None
 
-    def lacking(self, resources: Resources) -> set[str]:
+    def find_shortages(self, resources: Resources) -> set[str]:
         """What is short at this moment: a set out of `cpus`, `gpus`."""
         short = set()
         if resources.cpus * resources.nodes > self._free_cpus:
@@ -69,33 +69,33 @@ class Slots:
             short.add("gpus")
         return short
 
-    def take(self, resources: Resources) -> Lease:
+    def allocate(self, resources: Resources) -> Allocation:
         """Only when nothing is lacking."""
-        lease = Lease(resources.cpus * resources.nodes, tuple(self.free_devices[: resources.gpus]))
-        self.hold(lease)
+        lease = Allocation(resources.cpus * resources.nodes, tuple(self.free_devices[: resources.gpus]))
+        self.add_allocation(lease)
         return lease
 
-    def hold(self, lease: Lease) -> None:
+    def add_allocation(self, lease: Allocation) -> None:
         """Counts what an adopted attempt has already."""
         self._free_cpus -= lease.cpus
         self._taken.extend(lease.devices)
 
-    def give_back(self, lease: Lease) -> None:
+    def release(self, lease: Allocation) -> None:
         self._free_cpus += lease.cpus
         for device in lease.devices:
             self._taken.remove(device)
 
 
-def machine_slots(cpus: int | None = None, gpus: int | None = None) -> Slots:
-    """This machine's slots, or the part that was asked for. Raises NeverFitsError for GPUs that are not here."""
-    devices = visible_gpus() if gpus is None or gpus > 0 else []
+def detect_machine_slots(cpus: int | None = None, gpus: int | None = None) -> Slots:
+    """This machine's slots, or the part that was asked for. Raises InfeasibleJobError for GPUs that are not here."""
+    devices = query_visible_gpus() if gpus is None or gpus > 0 else []
     if gpus is not None and gpus > len(devices):
-        raise NeverFitsError(f"--gpus {gpus}: this machine shows {len(devices)} GPUs; ask for that many at most")
+        raise InfeasibleJobError(f"--gpus {gpus}: this machine shows {len(devices)} GPUs; ask for that many at most")
     wanted = devices if gpus is None else devices[:gpus]
     return Slots(len(os.sched_getaffinity(0)) if cpus is None else cpus, wanted)
 
 
-def visible_gpus() -> list[str]:
+def query_visible_gpus() -> list[str]:
     """GPU ids: CUDA_VISIBLE_DEVICES where it is set, else what nvidia-smi lists."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -113,12 +113,12 @@ STDERR_LIMIT = 4_096
 
 
 @dataclass(slots=True)
-class Running:
+class RunningAttempt:
     """An attempt that this process started, or (with no `process`) one that it found alive."""
 
     job: Job
     run: RunPaths
-    lease: Lease
+    allocation: Allocation
     id: str
     process: subprocess.Popen[bytes] | None = None
     stderr: IO[bytes] | None = None
@@ -129,7 +129,7 @@ class Running:
         supervised = self.process is not None and self.process.poll() is None
         return supervised or is_held(self.run.lock)
 
-    def said(self) -> str:
+    def read_stderr(self) -> str:
         """What the supervisor wrote on stderr; its last words if it failed before it had a log."""
         if self.stderr is None:
             return ""
@@ -148,11 +148,11 @@ class LocalCluster:
         self.sweep = sweep
         self.slots = slots
         self.program = tuple(program)
-        self._queue: list[Request] = []
-        self._running: dict[str, Running] = {}
+        self._queue: list[AttemptRequest] = []
+        self._running: dict[str, RunningAttempt] = {}
 
-    def misfit(self, job: Job) -> str | None:
-        return self.slots.misfit(job.resources)
+    def find_infeasible_reason(self, job: Job) -> str | None:
+        return self.slots.find_infeasible_reason(job.resources)
 
     def adopt(self, jobs: Sequence[Job]) -> None:
         """Counts the slots that they hold, and waits for the end of their lock."""
@@ -160,13 +160,17 @@ class LocalCluster:
             run = self._run(job)
             start = _newest_start(run)
             devices = tuple(name for name in start.devices.split(",") if name) if start else ()
-            lease = Lease(start.cpus if start else 1, devices if start and start.gpus else ())
-            self.slots.hold(lease)
-            self._running[job.key] = Running(job=job, run=run, lease=lease, id=start.attempt if start else "")
+            lease = Allocation(start.cpus if start else 1, devices if start and start.gpus else ())
+            self.slots.add_allocation(lease)
+            self._running[job.key] = RunningAttempt(
+                job=job, run=run, allocation=lease, id=start.attempt if start else ""
+            )
 
-    def submit(self, requests: Sequence[Request]) -> Sequence[Placed | Refused]:
+    def submit(self, requests: Sequence[AttemptRequest]) -> Sequence[AcceptedRequest | RefusedRequest]:
         self._queue = sorted([*self._queue, *requests], key=lambda request: request.rank)
-        return [Placed(key=request.job.key, id=next_attempt(self._run(request.job))) for request in requests]
+        return [
+            AcceptedRequest(key=request.job.key, id=choose_attempt_name(self._run(request.job))) for request in requests
+        ]
 
     def observe(self) -> Mapping[str, Observation]:
         seen = {request.job.key: Observation(state=ClusterState.QUEUED) for request in self._queue}
@@ -186,7 +190,7 @@ class LocalCluster:
         for running in self._live(keys):
             found = _newest_attempt(running.run)
             if found is not None:
-                kill_members(found[0].root)
+                kill_attempt_processes(found[0].root)
 
     def wait(self, seconds: float) -> None:
         """Starts what fits, then waits for the first attempt to end."""
@@ -200,7 +204,7 @@ class LocalCluster:
         short: set[str] = set()
         for request in list(self._queue):
             resources = request.job.resources
-            short |= self.slots.lacking(resources)
+            short |= self.slots.find_shortages(resources)
             if "cpus" in short:
                 return
             if resources.gpus and "gpus" in short:
@@ -208,11 +212,11 @@ class LocalCluster:
             self._queue.remove(request)
             self._start(request)
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: AttemptRequest) -> None:
         job = request.job
         run = self._run(job)
-        lease = self.slots.take(job.resources)
-        attempt = next_attempt(run)
+        lease = self.slots.allocate(job.resources)
+        attempt = choose_attempt_name(run)
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would break with this runner
         process = subprocess.Popen(
             self._command(job, attempt),
@@ -222,7 +226,9 @@ class LocalCluster:
             start_new_session=True,  # neither Ctrl-C nor the end of this terminal reaches it
             env=_environment(lease),
         )
-        self._running[job.key] = Running(job=job, run=run, lease=lease, id=attempt, process=process, stderr=stderr)
+        self._running[job.key] = RunningAttempt(
+            job=job, run=run, allocation=lease, id=attempt, process=process, stderr=stderr
+        )
 
     def _command(self, job: Job, attempt: str) -> list[str]:
         resources = job.resources
@@ -234,16 +240,16 @@ class LocalCluster:
             *("--gpu-type", resources.gpu_type, "--", *self.program),
         ]
 
-    def _reap(self, key: str, running: Running) -> Observation:
+    def _reap(self, key: str, running: RunningAttempt) -> Observation:
         del self._running[key]
-        self.slots.give_back(running.lease)
+        self.slots.release(running.allocation)
         returncode = running.process.poll() if running.process else None
-        message = running.said()
+        message = running.read_stderr()
         if running.stderr is not None:
             running.stderr.close()
         return Observation(state=ClusterState.ENDED, id=running.id, returncode=returncode, message=message)
 
-    def _signal(self, running: Running, number: signal.Signals) -> None:
+    def _signal(self, running: RunningAttempt, number: signal.Signals) -> None:
         if running.process is not None and running.process.poll() is None:
             running.process.send_signal(number)
             return
@@ -251,14 +257,14 @@ class LocalCluster:
         if found is not None:
             signal_attempt(found[1], found[0].root, number)
 
-    def _live(self, keys: Collection[str]) -> list[Running]:
+    def _live(self, keys: Collection[str]) -> list[RunningAttempt]:
         return [running for key, running in self._running.items() if key in keys]
 
     def _run(self, job: Job) -> RunPaths:
-        return self.store.run(job.stage, job.key)
+        return self.store.locate_run(job.stage, job.key)
 
 
-def next_attempt(run: RunPaths) -> str:
+def choose_attempt_name(run: RunPaths) -> str:
     """The name of the run's next attempt. Whoever makes its folder first has it: two deciders start one attempt."""
     try:
         numbers = [
@@ -269,7 +275,7 @@ def next_attempt(run: RunPaths) -> str:
     return f"local-{max(numbers, default=0) + 1:04d}"
 
 
-def _environment(lease: Lease) -> dict[str, str]:
+def _environment(lease: Allocation) -> dict[str, str]:
     """Threads and devices of one attempt; no GPU is visible to one that asked for none."""
     threads = str(lease.cpus)
     return os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(lease.devices), "OMP_NUM_THREADS": threads}
@@ -296,7 +302,7 @@ def stop_attempt(run: RunPaths, *, at_once: bool = False) -> bool:
         return False
     paths, start = found
     if at_once:
-        kill_members(paths.root)
+        kill_attempt_processes(paths.root)
     else:
         signal_attempt(start, paths.root, signal.SIGTERM)
     return True

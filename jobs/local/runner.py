@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
-from jobs.cluster import Cluster, ClusterState, Observation, Placed, Request
-from jobs.errors import NeverFitsError, StoreRefusedError, storage_problem
-from jobs.job import Job, ranks
+from jobs.cluster import AcceptedRequest, AttemptRequest, Cluster, ClusterState, Observation
+from jobs.errors import InfeasibleJobError, StoreRefusedError, describe_storage_error
+from jobs.job import Job, rank_jobs
 from jobs.local.cluster import STAGE_PROGRAM, LocalCluster, Slots
-from jobs.local.runner_lock import holding_runner_lock
+from jobs.local.runner_lock import hold_runner_lock
 from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
-from jobs.reconcile.snapshot import Picture
-from jobs.reconcile.state import JobStatus, State
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import JobState, JobStatus
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
@@ -27,18 +27,18 @@ UNRECORDED_ENDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class RunnerEvent:
     """Something that a watcher may want to hear: an attempt started or ended."""
 
     job: Job
     event: EventKind
     status: JobStatus
     message: str
-    picture: Picture
+    snapshot: SweepSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerEnd:
+class RunnerResult:
     """Where the runner left the sweep."""
 
     problem: str = ""
@@ -54,7 +54,7 @@ class StopRequest:
     received: list[int] = field(default_factory=list)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listen_for_signals(self) -> Iterator[None]:
         """SIGINT and SIGTERM count while the block runs."""
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -73,31 +73,31 @@ class Runner:
     def __init__(
         self,
         *,
-        picture: Picture,
+        picture: SweepSnapshot,
         wanted: Collection[str],
         cluster: Cluster,
         ledger: Ledger,
         trunks_first: bool,
-        report: Callable[[Progress], None],
+        report: Callable[[RunnerEvent], None],
     ) -> None:
-        self.picture = picture
+        self.snapshot = picture
         self.wanted = wanted
         self.cluster = cluster
         self.ledger = ledger
         self.report = report
-        self.rank = ranks(picture.jobs, trunks_first=trunks_first)
+        self.rank = rank_jobs(picture.jobs, trunks_first=trunks_first)
         self.urgent_first = sorted(picture.jobs, key=lambda job: self.rank[job.key])
         self.problem = ""
         self._observed: Mapping[str, Observation] = {}
         self._unrecorded: Counter[str] = Counter()
 
-    def run(self, stop: StopRequest) -> RunnerEnd:
+    def run(self, stop: StopRequest) -> RunnerResult:
         """Until every wanted job is done or stopped, a problem of the store or the installation, or a stop request."""
-        self.look_at_everything()
+        self.reload()
         asked = 0
         while True:
             actions: list[Action] = []
-            self._look()
+            self._refresh()
             if len(stop.received) > asked:
                 asked = len(stop.received)
                 self._stop_all(at_once=asked > 1)
@@ -107,56 +107,56 @@ class Runner:
             if self.problem:
                 self._empty_the_queue()
             if not self._observed and (not actions or self.problem):
-                return RunnerEnd(problem=self.problem, stopped_by=stop.received[0] if stop.received else 0)
+                return RunnerResult(problem=self.problem, stopped_by=stop.received[0] if stop.received else 0)
             self.cluster.wait(ROUND_SECONDS)
 
-    def look_at_everything(self) -> None:
+    def reload(self) -> None:
         """Reads all facts and takes charge of what lives."""
-        self.picture.look_at_everything({})
-        self.cluster.adopt(self.picture.live)
+        self.snapshot.reload({})
+        self.cluster.adopt(self.snapshot.live)
         self._observed = self.cluster.observe()
 
     def decide(self) -> list[Action]:
         """What would be done now."""
         return decide(
             self.urgent_first,
-            self.picture.statuses,
+            self.snapshot.statuses,
             wanted=self.wanted,
             observed=self._observed,
-            damaged=self.picture.damaged_parents(),
+            damaged=self.snapshot.find_damaged_parents(),
             chained=self.cluster.chained,
         )
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """Asks the cluster, and the store about what has ended."""
         before = self._observed
         seen = self.cluster.observe()
         ended = {key: observation for key, observation in seen.items() if observation.state is ClusterState.ENDED}
         self._observed = {key: observation for key, observation in seen.items() if key not in ended}
         changed = {key for key in {*before, *seen} if before.get(key) != self._observed.get(key)}
-        self.picture.look_at(changed & ended.keys())
-        if self.picture.read_wishes(but_not_of=self.ledger.writer):
-            changed = set(self.picture.by_key)
+        self.snapshot.reload_runs(changed & ended.keys())
+        if self.snapshot.reload_user_requests(but_not_of=self.ledger.writer):
+            changed = set(self.snapshot.by_key)
         if not changed:
             return
-        self.picture.judge(changed, self._observed)
-        self.cluster.adopt([job for job in self.picture.live if job.key in ended])
-        self._tell_changes(before, ended)
+        self.snapshot.update(changed, self._observed)
+        self.cluster.adopt([job for job in self.snapshot.live if job.key in ended])
+        self._report_changes(before, ended)
 
-    def _tell_changes(self, before: Mapping[str, Observation], ended: Mapping[str, Observation]) -> None:
+    def _report_changes(self, before: Mapping[str, Observation], ended: Mapping[str, Observation]) -> None:
         for key, seen in self._observed.items():
             if seen.state is ClusterState.RUNNING and (key not in before or before[key].state is not seen.state):
-                self._tell(key, EventKind.STARTED, seen)
+                self._report_event(key, EventKind.STARTED, seen)
         for key, seen in ended.items():
-            self._weigh_end(key, seen)
-            self._tell(key, EventKind.ENDED, seen)
+            self._check_end(key, seen)
+            self._report_event(key, EventKind.ENDED, seen)
 
-    def _weigh_end(self, key: str, seen: Observation) -> None:
+    def _check_end(self, key: str, seen: Observation) -> None:
         """A problem that is not the job's own ends the run of the whole sweep."""
-        evidence = self.picture.evidence[key]
+        evidence = self.snapshot.runs[key]
         if evidence.result is not None:
             return
-        name = f"{self.picture.by_key[key].stage} {key}"
+        name = f"{self.snapshot.by_key[key].stage} {key}"
         last = evidence.last
         if seen.returncode in {EXIT_STORAGE, EXIT_NOT_SET_UP}:
             self.problem = seen.message or f"an attempt of {name} could not be set up"
@@ -175,30 +175,30 @@ class Runner:
             self.cluster.cancel([action.key for action in actions if isinstance(action, Withdraw)])
             self._submit([action for action in actions if isinstance(action, Submit)])
         except OSError as error:
-            self.problem = storage_problem(error)
+            self.problem = describe_storage_error(error)
 
     def _submit(self, submits: Sequence[Submit]) -> None:
         """The intent is on disk before the cluster hears of it."""
         self.ledger.append(Event(event=EventKind.INTENT, key=submit.key) for submit in submits)
         answers = self.cluster.submit(
             [
-                Request(job=self.picture.by_key[submit.key], rank=self.rank[submit.key], after=submit.after)
+                AttemptRequest(job=self.snapshot.by_key[submit.key], rank=self.rank[submit.key], after=submit.after)
                 for submit in submits
             ]
         )
         placed = {
             answer.key: Observation(state=ClusterState.QUEUED, id=answer.id)
             for answer in answers
-            if isinstance(answer, Placed)
+            if isinstance(answer, AcceptedRequest)
         }
         self._observed = {**self._observed, **placed}
         if placed:
-            self.picture.judge(placed, self._observed)
+            self.snapshot.update(placed, self._observed)
 
     def _invalidate(self, action: Invalidate) -> None:
-        if set_result_aside(self.picture.evidence[action.key].run):
-            self.picture.look_at([action.key])
-            self.picture.judge([action.key], self._observed)
+        if set_result_aside(self.snapshot.runs[action.key].run):
+            self.snapshot.reload_runs([action.key])
+            self.snapshot.update([action.key], self._observed)
 
     def _stop_all(self, *, at_once: bool) -> None:
         self.cluster.cancel(self._observed)
@@ -211,20 +211,20 @@ class Runner:
         self.cluster.cancel(queued)
         self._observed = {key: seen for key, seen in self._observed.items() if key not in queued}
 
-    def _tell(self, key: str, kind: EventKind, seen: Observation) -> None:
-        evidence = self.picture.evidence[key]
+    def _report_event(self, key: str, kind: EventKind, seen: Observation) -> None:
+        evidence = self.snapshot.runs[key]
         failed = evidence.last.failure if evidence.last and kind is EventKind.ENDED and not evidence.result else None
         try:
             self.ledger.append([Event(event=kind, key=key, attempt=seen.id, failure=failed)])
         except OSError as error:
-            self.problem = self.problem or storage_problem(error)
+            self.problem = self.problem or describe_storage_error(error)
         self.report(
-            Progress(
-                job=self.picture.by_key[key],
+            RunnerEvent(
+                job=self.snapshot.by_key[key],
                 event=kind,
-                status=self.picture.statuses[key],
+                status=self.snapshot.statuses[key],
                 message=evidence.message if failed else "",
-                picture=self.picture,
+                snapshot=self.snapshot,
             )
         )
 
@@ -244,16 +244,16 @@ class LocalRun:
         slots: Slots,
         wanted: Collection[str] | None = None,
         program: Sequence[str] = STAGE_PROGRAM,
-        report: Callable[[Progress], None] = lambda _progress: None,
+        report: Callable[[RunnerEvent], None] = lambda _progress: None,
     ) -> None:
         self.store = store
         self.sweep = sweep
         self.cluster = LocalCluster(store, sweep, slots, program=program)
-        self.ledger = Ledger(store.sweep(sweep).ledger)
-        self.picture = Picture(jobs, store, self.ledger.folder)
+        self.ledger = Ledger(store.locate_sweep(sweep).ledger)
+        self.snapshot = SweepSnapshot(jobs, store, self.ledger.folder)
         self.wanted = {job.key for job in jobs} if wanted is None else set(wanted)
         self.runner = Runner(
-            picture=self.picture,
+            picture=self.snapshot,
             wanted=self.wanted,
             cluster=self.cluster,
             ledger=self.ledger,
@@ -263,29 +263,29 @@ class LocalRun:
 
     def preview(self) -> list[Action]:
         """What `run` would do first. Changes nothing."""
-        self.runner.look_at_everything()
-        self._refuse_misfits()
+        self.runner.reload()
+        self._check_feasible()
         return self.runner.decide()
 
-    def run(self, stop: StopRequest) -> RunnerEnd:
-        """Until nothing is left to do. RunnerBusyError, NeverFitsError or StoreRefusedError come before any start."""
+    def run(self, stop: StopRequest) -> RunnerResult:
+        """Until nothing is left to do. RunnerBusyError, InfeasibleJobError, StoreRefusedError come before any start."""
         try:
-            with holding_runner_lock(self.store, sweep=self.sweep, writer=self.ledger.writer):
-                self.picture.look_at_everything({})
-                self._refuse_misfits()
+            with hold_runner_lock(self.store, sweep=self.sweep, writer=self.ledger.writer):
+                self.snapshot.reload({})
+                self._check_feasible()
                 return self.runner.run(stop)
         except OSError as error:
-            raise StoreRefusedError(storage_problem(error)) from error
+            raise StoreRefusedError(describe_storage_error(error)) from error
 
-    def _refuse_misfits(self) -> None:
-        jobs = [job for job in self.picture.jobs if job.key in self.wanted]
-        undone = [job for job in jobs if self.picture.statuses[job.key].state is not State.DONE]
-        refuse_misfits(undone, self.cluster)
+    def _check_feasible(self) -> None:
+        jobs = [job for job in self.snapshot.jobs if job.key in self.wanted]
+        undone = [job for job in jobs if self.snapshot.statuses[job.key].state is not JobState.DONE]
+        check_feasible(undone, self.cluster)
 
 
-def refuse_misfits(jobs: Iterable[Job], cluster: LocalCluster) -> None:
-    """Raises NeverFitsError, naming the first of the jobs that could never run here."""
-    misfits = [(job, reason) for job in jobs if (reason := cluster.misfit(job)) is not None]
+def check_feasible(jobs: Iterable[Job], cluster: LocalCluster) -> None:
+    """Raises InfeasibleJobError, naming the first of the jobs that could never run here."""
+    misfits = [(job, reason) for job in jobs if (reason := cluster.find_infeasible_reason(job)) is not None]
     if misfits:
         job, reason = misfits[0]
-        raise NeverFitsError(f"{len(misfits)} jobs can never run here; the first, {job.phase} {job.key}: {reason}")
+        raise InfeasibleJobError(f"{len(misfits)} jobs can never run here; the first, {job.phase} {job.key}: {reason}")

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 
 from jobs.cluster import ClusterState, Observation
 from jobs.errors import RunnerBusyError
-from jobs.store.flock import acquire, is_held
+from jobs.store.flock import acquire_lock, is_held
 from jobs.store.ledger import EventKind, read_events
 from jobs.store.paths import Store
 from jobs.store.records import read_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class RunnerOwner:
     """The runner that holds the lock."""
 
     sweep: str
@@ -33,16 +33,16 @@ class Holder:
 
 
 @contextmanager
-def holding_runner_lock(store: Store, *, sweep: str, writer: str) -> Iterator[None]:
+def hold_runner_lock(store: Store, *, sweep: str, writer: str) -> Iterator[None]:
     """Nobody else runs jobs of this store here while the block lasts. Raises RunnerBusyError."""
-    lock = acquire(store.runner_lock, patience_seconds=0.2)
+    lock = acquire_lock(store.runner_lock, patience_seconds=0.2)
     if lock is None:
         raise RunnerBusyError(
-            f"{store.root} has a runner already ({current_holder(store) or 'just started'}); "
+            f"{store.root} has a runner already ({find_runner_owner(store) or 'just started'}); "
             "watch it with `sweep status`, or stop it with Ctrl-C there"
         )
     try:
-        holder = Holder(sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=time.time())
+        holder = RunnerOwner(sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=time.time())
         os.truncate(lock, 0)
         os.write(lock, json.dumps(asdict(holder)).encode())
         yield
@@ -50,18 +50,18 @@ def holding_runner_lock(store: Store, *, sweep: str, writer: str) -> Iterator[No
         os.close(lock)
 
 
-def current_holder(store: Store) -> Holder | None:
+def find_runner_owner(store: Store) -> RunnerOwner | None:
     """The live runner of the store; None if there is none, or it has not yet said who it is."""
     if not is_held(store.runner_lock):
         return None
     record = read_record(store.runner_lock)
-    return Holder(**record) if record else None
+    return RunnerOwner(**record) if record else None
 
 
-def observe_runner(store: Store, sweep: str) -> Mapping[str, Observation]:
+def read_runner_queue(store: Store, sweep: str) -> Mapping[str, Observation]:
     """What the live local runner of this sweep has queued, from its part of the ledger; empty without one."""
-    holder = current_holder(store)
+    holder = find_runner_owner(store)
     if holder is None or holder.sweep != sweep:
         return {}
-    last = {event.key: event.event for event in read_events(store.sweep(sweep).ledger, holder.writer)}
+    last = {event.key: event.event for event in read_events(store.locate_sweep(sweep).ledger, holder.writer)}
     return {key: Observation(state=ClusterState.QUEUED) for key, kind in last.items() if kind is EventKind.INTENT}

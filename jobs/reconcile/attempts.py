@@ -6,10 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.reconcile.executions import LOST, Ending, distinct
-from jobs.reconcile.failures import Evidence, classify, refined, returncode, verdict_without_attempt, word
+from jobs.reconcile.accounting import LOST, AccountingRecord, deduplicate_records
+from jobs.reconcile.failures import (
+    FailureEvidence,
+    classify_failure,
+    classify_slurm_failure,
+    classify_without_attempt,
+    find_supervisor_returncode,
+    merge_failures,
+)
 from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
-from jobs.store.records import AttemptExit, AttemptStart, FailureClass, newest_checkpoint, read_record
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass, find_newest_checkpoint, read_record
 
 # Which row of the cluster's accounting belongs to which attempt on disk. Pure.
 
@@ -20,14 +27,14 @@ WHOLE_SECOND = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class MatchedRecords:
     """`of`: attempt's name to its row. `rest`: rows of executions that left no attempt folder, oldest first."""
 
-    of: dict[str, Ending]
-    rest: tuple[Ending, ...]
+    by_attempt: dict[str, AccountingRecord]
+    rest: tuple[AccountingRecord, ...]
 
 
-def match(starts: Sequence[AttemptStart], endings: Sequence[Ending]) -> Matched:
+def match_records(starts: Sequence[AttemptStart], endings: Sequence[AccountingRecord]) -> MatchedRecords:
     """Each row goes to one attempt at most.
 
     Job id and batch name must agree, and the attempt must have begun while the row lasted, by clocks that may differ.
@@ -36,10 +43,10 @@ def match(starts: Sequence[AttemptStart], endings: Sequence[Ending]) -> Matched:
     row to slurmdbd.
     """
     if not endings:
-        return Matched({}, ())
-    rows = distinct(endings)
-    runs: dict[tuple[str, str], list[Ending]] = defaultdict(list)
-    lost: dict[tuple[str, str], Ending] = {}
+        return MatchedRecords({}, ())
+    rows = deduplicate_records(endings)
+    runs: dict[tuple[str, str], list[AccountingRecord]] = defaultdict(list)
+    lost: dict[tuple[str, str], AccountingRecord] = {}
     for row in rows:
         if row.ran:
             runs[row.id, row.batch].append(row)
@@ -50,18 +57,20 @@ def match(starts: Sequence[AttemptStart], endings: Sequence[Ending]) -> Matched:
         if (start.job_id, start.batch) in lost:
             found.setdefault(start.attempt, lost.pop((start.job_id, start.batch)))
     taken = {id(row) for row in found.values()}
-    return Matched(found, tuple(row for row in rows if id(row) not in taken))
+    return MatchedRecords(found, tuple(row for row in rows if id(row) not in taken))
 
 
-def _best_pairs(starts: Sequence[AttemptStart], runs: Mapping[tuple[str, str], Sequence[Ending]]) -> dict[str, Ending]:
+def _best_pairs(
+    starts: Sequence[AttemptStart], runs: Mapping[tuple[str, str], Sequence[AccountingRecord]]
+) -> dict[str, AccountingRecord]:
     """`runs`: rows by id and batch, in the order of their submission."""
     pairs = [
         (apart, abs(place - start.restart), abs(row.began_at - start.started_at), start.attempt, place, row)
         for start in starts
         for place, row in enumerate(runs.get((start.job_id, start.batch), ()))
-        if (apart := _apart(row, start.started_at)) <= SLACK_SECONDS
+        if (apart := _distance_seconds(row, start.started_at)) <= SLACK_SECONDS
     ]
-    found: dict[str, Ending] = {}
+    found: dict[str, AccountingRecord] = {}
     taken: set[int] = set()
     for _, _, _, attempt, _, row in sorted(pairs, key=lambda pair: pair[:-1]):
         if attempt not in found and id(row) not in taken:
@@ -70,7 +79,7 @@ def _best_pairs(starts: Sequence[AttemptStart], runs: Mapping[tuple[str, str], S
     return found
 
 
-def _apart(row: Ending, moment: float) -> float:
+def _distance_seconds(row: AccountingRecord, moment: float) -> float:
     """Seconds from the moment to the time that the row lasted; 0 within it, and within a second of it."""
     early = row.began_at - moment
     late = moment - row.ended_at if row.ended_at > 0 else 0.0
@@ -81,7 +90,7 @@ LOG_TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class AttemptRecord:
     """One attempt, or one execution that ended before its attempt began."""
 
     paths: AttemptPaths
@@ -96,7 +105,7 @@ class Outcome:
     """Left a newer checkpoint than it found."""
     began: bool = True
     """start.json is there. False: known by `ending` alone."""
-    ending: Ending | None = None
+    accounting_record: AccountingRecord | None = None
     """The cluster's own account of it, where there is one."""
 
     @property
@@ -109,44 +118,46 @@ class Outcome:
         return self.start.node or self.start.host
 
 
-def read_outcomes(run: RunPaths, *, live: bool, endings: Sequence[Ending] = ()) -> list[Outcome]:
+def read_attempts(run: RunPaths, *, live: bool, endings: Sequence[AccountingRecord] = ()) -> list[AttemptRecord]:
     """All attempts that began, and executions that failed before, oldest first.
 
     Unless `live`, an attempt without exit.json is judged by `endings` (of this job) and from its log. An execution that
     is known by its ending alone counts if it failed or a person cancelled it; one that found nothing to do does not.
     """
     starts = _starts(run)
-    matched = match([start for _, start in starts], endings)
-    outcomes = [_outcome(run, starts, number, matched, live=live) for number in range(len(starts))]
+    matched = match_records([start for _, start in starts], endings)
+    outcomes = [_build_attempt_record(run, starts, number, matched, live=live) for number in range(len(starts))]
     without = [found for row in matched.rest if (found := _without_attempt(run, row)) is not None]
     if not without:
         return outcomes
     return sorted([*outcomes, *without], key=lambda outcome: (outcome.start.started_at, outcome.start.attempt))
 
 
-def _outcome(
+def _build_attempt_record(
     run: RunPaths,
     starts: Sequence[tuple[AttemptPaths, AttemptStart]],
     number: int,
-    matched: Matched,
+    matched: MatchedRecords,
     *,
     live: bool,
-) -> Outcome:
+) -> AttemptRecord:
     paths, start = starts[number]
     last = number == len(starts) - 1
-    ending = matched.of.get(start.attempt)
+    ending = matched.by_attempt.get(start.attempt)
     recorded = AttemptExit.read(paths.exit)
     end = recorded
     if end is None and not (last and live):
         end = _reconstructed(run, paths, start, None if last else starts[number + 1][1], ending)
     elif end is not None and ending is not None:
-        end = refined(end, ending)
+        end = merge_failures(end, ending)
     advanced = end is not None and end.checkpoint_step > start.checkpoint_step
-    return Outcome(paths=paths, start=start, end=end, recorded=recorded is not None, advanced=advanced, ending=ending)
+    return AttemptRecord(
+        paths=paths, start=start, end=end, recorded=recorded is not None, advanced=advanced, accounting_record=ending
+    )
 
 
-def _without_attempt(run: RunPaths, ending: Ending) -> Outcome | None:
-    verdict = verdict_without_attempt(ending)
+def _without_attempt(run: RunPaths, ending: AccountingRecord) -> AttemptRecord | None:
+    verdict = classify_without_attempt(ending)
     if verdict is None:
         return None
     began = ending.began_at if ending.ran else ending.ended_at or ending.submitted_at
@@ -175,12 +186,12 @@ def _without_attempt(run: RunPaths, ending: Ending) -> Outcome | None:
         message=verdict.message,
     )
     paths = AttemptPaths(run.attempts / ending.id)
-    return Outcome(paths=paths, start=start, end=end, recorded=False, began=False, ending=ending)
+    return AttemptRecord(paths=paths, start=start, end=end, recorded=False, began=False, accounting_record=ending)
 
 
-def log_path(outcome: Outcome, sweep: SweepPaths) -> Path:
+def find_log_path(outcome: AttemptRecord, sweep: SweepPaths) -> Path:
     """The attempt's own log; what Slurm said where the attempt did not come so far."""
-    return outcome.paths.log if outcome.began else sweep.slurm_log(outcome.start.job_id)
+    return outcome.paths.log if outcome.began else sweep.locate_slurm_log(outcome.start.job_id)
 
 
 def read_tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:
@@ -210,16 +221,16 @@ def _reconstructed(
     paths: AttemptPaths,
     start: AttemptStart,
     following: AttemptStart | None,
-    ending: Ending | None,
+    ending: AccountingRecord | None,
 ) -> AttemptExit:
-    evidence = Evidence(
-        returncode=returncode(ending) if ending else None,
+    evidence = FailureEvidence(
+        returncode=find_supervisor_returncode(ending) if ending else None,
         error=read_record(paths.error) or {},
         log_tail=read_tail(paths.log),
-        cluster=word(ending) if ending else None,
+        cluster=classify_slurm_failure(ending) if ending else None,
     )
-    verdict = classify(evidence)
-    newest = newest_checkpoint(run)
+    verdict = classify_failure(evidence)
+    newest = find_newest_checkpoint(run)
     step = following.checkpoint_step if following else newest.step
     kept = not following and newest.step > start.checkpoint_step
     seen = _last_sign_of_life(paths, start, newest.saved_at if kept else 0.0)
@@ -243,12 +254,14 @@ def _last_sign_of_life(paths: AttemptPaths, start: AttemptStart, saved_at: float
     return max(start.started_at, saved_at, *written)
 
 
-def finished_outcomes(run: RunPaths, result: Mapping[str, Any], endings: Sequence[Ending] = ()) -> Sequence[Outcome]:
+def read_finished_attempts(
+    run: RunPaths, result: Mapping[str, Any], endings: Sequence[AccountingRecord] = ()
+) -> Sequence[AttemptRecord]:
     """The attempts of a job that has a result.
 
     The last one finished it even where its exit record is lost (its supervisor was killed); the result says when.
     """
-    outcomes = read_outcomes(run, live=False, endings=endings)
+    outcomes = read_attempts(run, live=False, endings=endings)
     finished_at = result.get("finished_at")
     place = max((place for place, outcome in enumerate(outcomes) if outcome.began), default=None)
     if place is None or isinstance(finished_at, bool) or not isinstance(finished_at, int | float):

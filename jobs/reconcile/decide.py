@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.cluster import ClusterState, Observation
-from jobs.job import TRUNK_PHASE, Job, heights
-from jobs.reconcile.state import STOPPED, JobStatus, State
+from jobs.job import TRUNK_PHASE, Job, compute_heights
+from jobs.reconcile.state import STOPPED, JobState, JobStatus
 
-STARTABLE = {State.READY, State.INTERRUPTED}
-ON_THE_WAY = {State.QUEUED, State.RUNNING}
+STARTABLE = {JobState.READY, JobState.INTERRUPTED}
+QUEUED_OR_RUNNING = {JobState.QUEUED, JobState.RUNNING}
 IN_THE_CLUSTER = {ClusterState.QUEUED, ClusterState.RUNNING}
 """Only behind these can a job be queued: the disk may show one to live that the cluster cannot show at the moment."""
 PARENT_LEFT = "its parent ended without success; it is sent again behind the parent's next attempt"
@@ -42,18 +42,18 @@ Action = Submit | Withdraw | Invalidate
 
 
 @dataclass(slots=True)
-class Room:
+class QueueCapacity:
     """How many jobs the cluster's queue still takes, by limit ("lane"). A lane without a number has no limit."""
 
     left: dict[str, int] = field(default_factory=dict)
-    lanes: Callable[[Job], Sequence[str]] = lambda _job: ()
+    limit_names: Callable[[Job], Sequence[str]] = lambda _job: ()
     """The limits under which a job counts."""
     full: set[str] = field(default_factory=set)
     """Lanes that had no room for some job: what the user is told."""
 
-    def take(self, job: Job) -> bool:
+    def reserve(self, job: Job) -> bool:
         """Counts the job in if every one of its lanes has room."""
-        lanes = [lane for lane in self.lanes(job) if lane in self.left]
+        lanes = [lane for lane in self.limit_names(job) if lane in self.left]
         short = {lane for lane in lanes if self.left[lane] < 1}
         self.full |= short
         if short:
@@ -71,7 +71,7 @@ def decide(
     observed: Mapping[str, Observation],
     damaged: Mapping[str, str],
     chained: bool,
-    room: Room | None = None,
+    room: QueueCapacity | None = None,
 ) -> list[Action]:
     """Actions in the order in which they are to be done.
 
@@ -79,17 +79,21 @@ def decide(
     whose checkpoint a child could not read, with that child. `chained`: the cluster holds children back itself, so jobs
     go out with their parents. `room`: what the cluster's queue still takes; None is no limit.
     """
-    room = room or Room()
+    room = room or QueueCapacity()
     actions: list[Action] = [Invalidate(parent, child) for parent, child in damaged.items()]
     withdrawn = _withdrawals(jobs, statuses, observed)
     actions += withdrawn.values()
-    held = {key for key, seen in observed.items() if seen.state in IN_THE_CLUSTER and statuses[key].state in ON_THE_WAY}
+    held = {
+        key
+        for key, seen in observed.items()
+        if seen.state in IN_THE_CLUSTER and statuses[key].state in QUEUED_OR_RUNNING
+    }
     held -= withdrawn.keys()
     for job in jobs:
         if job.key not in wanted or job.key in observed or set(job.parents) & damaged.keys():
             continue
         submit = _submission(job, statuses, held, chained=chained)
-        if submit is not None and room.take(job):
+        if submit is not None and room.reserve(job):
             actions.append(submit)
             held.add(job.key)
     return actions
@@ -100,9 +104,9 @@ def _submission(job: Job, statuses: Mapping[str, JobStatus], held: set[str], *, 
     state = statuses[job.key].state
     if state in STARTABLE:
         return Submit(job.key)
-    if not chained or state is not State.WAITING:
+    if not chained or state is not JobState.WAITING:
         return None
-    unfinished = tuple(parent for parent in job.parents if statuses[parent].state is not State.DONE)
+    unfinished = tuple(parent for parent in job.parents if statuses[parent].state is not JobState.DONE)
     return Submit(job.key, unfinished) if held.issuperset(unfinished) else None
 
 
@@ -114,7 +118,7 @@ def _withdrawals(
     for job in jobs:
         withdrawal = _withdrawal(statuses[job.key], observed.get(job.key), job)
         queued = job.key in observed and observed[job.key].state is ClusterState.QUEUED
-        left = [parent for parent in job.parents if parent in found and statuses[parent].state is not State.DONE]
+        left = [parent for parent in job.parents if parent in found and statuses[parent].state is not JobState.DONE]
         if withdrawal is None and queued and left:
             withdrawal = Withdraw(job.key, PARENT_LEFT)
         if withdrawal is not None:
@@ -127,7 +131,7 @@ def _withdrawal(status: JobStatus, observation: Observation | None, job: Job) ->
         return None
     if status.state in STOPPED:
         return Withdraw(job.key, status.state.value)
-    if status.state is State.DONE:
+    if status.state is JobState.DONE:
         return Withdraw(job.key, "done already")
     if observation.state is ClusterState.STUCK:
         return Withdraw(job.key, observation.message or PARENT_LEFT)
@@ -140,14 +144,14 @@ EAGER_TRUNK_DEPTH = 1
 """Trunk segments with at most so many unfinished ancestors go ahead of everything: one runs, the next is behind it."""
 
 
-def depth_first(jobs: Sequence[Job], statuses: Mapping[str, JobStatus]) -> list[Job]:
+def sort_depth_first(jobs: Sequence[Job], statuses: Mapping[str, JobStatus]) -> list[Job]:
     """Unfinished jobs, parents before children, so that whole chains finish early.
 
     First the trunk's next segments, since all later branches wait for them; then chain by chain, the one that can start
     soonest and has the least left ahead. `jobs`: parents before children.
     """
-    unfinished = {job.key: job for job in jobs if statuses[job.key].state is not State.DONE}
-    height = heights(jobs)
+    unfinished = {job.key: job for job in jobs if statuses[job.key].state is not JobState.DONE}
+    height = compute_heights(jobs)
     depth: dict[str, int] = {}
     children: dict[str, list[Job]] = {}
     for job in unfinished.values():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.reconcile.executions import LOST, Ending
+from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.store.records import AttemptExit, FailureClass
 
 EXIT_SAVED = 75
@@ -48,7 +48,7 @@ FRAME = re.compile(r'^\s*File "(?P<file>[^"]*)", line \d+, in (?P<function>\S+)'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class FailureEvidence:
     """What is known of an ended attempt that left no valid result."""
 
     returncode: int | None
@@ -75,7 +75,7 @@ class Failure:
     damaged_key: str = ""
 
 
-def classify(evidence: Evidence) -> Failure:
+def classify_failure(evidence: FailureEvidence) -> Failure:
     """The class, message and digest of a failure: the stage's own word, the cluster's, how it ended, its log."""
     named = _named_by_the_stage(evidence) or evidence.cluster
     if named is not None:
@@ -94,7 +94,7 @@ def classify(evidence: Evidence) -> Failure:
     return _from_log(evidence, FailureClass.UNKNOWN, f"ended with code {evidence.returncode}")
 
 
-def traceback_digest(text: str) -> str:
+def hash_traceback(text: str) -> str:
     """The same for two failures at the same place with the same exception; line numbers and values do not enter."""
     start = LAST_TRACEBACK.search(text)
     if start is None:
@@ -104,7 +104,7 @@ def traceback_digest(text: str) -> str:
     return hashlib.sha256("\n".join([*frames, _exception_type(body)]).encode()).hexdigest()[:16]
 
 
-def _named_by_the_stage(evidence: Evidence) -> Failure | None:
+def _named_by_the_stage(evidence: FailureEvidence) -> Failure | None:
     try:
         failure = FailureClass(str(evidence.error.get("class")))
     except ValueError:
@@ -112,19 +112,19 @@ def _named_by_the_stage(evidence: Evidence) -> Failure | None:
     traceback = str(evidence.error.get("traceback", ""))
     return Failure(
         failure=failure,
-        message=one_line(str(evidence.error.get("message") or failure)),
-        traceback_digest=traceback_digest(traceback),
+        message=format_one_line(str(evidence.error.get("message") or failure)),
+        traceback_digest=hash_traceback(traceback),
         damaged_key=str(evidence.error.get("damaged_key", "")),
     )
 
 
-def _stopped(evidence: Evidence) -> Failure:
+def _stopped(evidence: FailureEvidence) -> Failure:
     # without a request of ours somebody else sent the signal: a scheduler that takes the machine back
     failure = FailureClass.INTERRUPTED if evidence.stop_requested else FailureClass.PREEMPTED
     return Failure(failure=failure, message="stopped on request; goes on from its checkpoint")
 
 
-def _killed(evidence: Evidence, number: int) -> Failure:
+def _killed(evidence: FailureEvidence, number: int) -> Failure:
     name = signal.Signals(number).name if number in {*signal.Signals} else f"signal {number}"
     if number == signal.SIGKILL and evidence.stop_requested:
         return Failure(failure=FailureClass.INTERRUPTED, message="killed after it had been asked to stop")
@@ -138,19 +138,19 @@ def _killed(evidence: Evidence, number: int) -> Failure:
     return _from_log(evidence, FailureClass.KILLED, f"killed by {name}")
 
 
-def _from_log(evidence: Evidence, otherwise: FailureClass, message: str) -> Failure:
+def _from_log(evidence: FailureEvidence, otherwise: FailureClass, message: str) -> Failure:
     """What the log says, by its known signs or the exception of its last traceback."""
-    digest = traceback_digest(evidence.log_tail)
+    digest = hash_traceback(evidence.log_tail)
     last = _last_line(evidence.log_tail)
     for failure, sign in LOG_SIGNS:
         line = next((line for line in reversed(evidence.log_tail.splitlines()) if sign.search(line)), None)
         if line is not None:
-            return Failure(failure=failure, message=one_line(line), traceback_digest=digest)
+            return Failure(failure=failure, message=format_one_line(line), traceback_digest=digest)
     if digest and otherwise is FailureClass.UNKNOWN:
         of_the_code = last.partition(":")[0] in PROGRAM_ERRORS
         failure = FailureClass.CODE if of_the_code else FailureClass.UNKNOWN
-        return Failure(failure=failure, message=one_line(last), traceback_digest=digest)
-    return Failure(failure=otherwise, message=one_line(f"{message}; last line: {last}" if last else message))
+        return Failure(failure=failure, message=format_one_line(last), traceback_digest=digest)
+    return Failure(failure=otherwise, message=format_one_line(f"{message}; last line: {last}" if last else message))
 
 
 def _exception_type(traceback_body: str) -> str:
@@ -162,7 +162,7 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def one_line(text: str, limit: int = 300) -> str:
+def format_one_line(text: str, limit: int = 300) -> str:
     """`text` on one line without control characters, cut to `limit` characters."""
     flat = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
@@ -181,10 +181,10 @@ SUPERVISOR_CODES = {
 NO_OUTPUT_FILE = 53
 """The `signal` that Slurm reports where it cannot open the job's output file (ExitCode 0:53)."""
 
-LESS_TELLING = {FailureClass.KILLED, FailureClass.PREEMPTED, FailureClass.INTERRUPTED, FailureClass.UNKNOWN}
+REPLACEABLE_CLASSES = {FailureClass.KILLED, FailureClass.PREEMPTED, FailureClass.INTERRUPTED, FailureClass.UNKNOWN}
 """Classes of an attempt's own record that the cluster's word may put more exactly. All others name a cause."""
 
-DEFAULT_WORDS = {
+DEFAULT_MESSAGES = {
     FailureClass.OUT_OF_MEMORY: "out of memory",
     FailureClass.WALL_CLOCK: "ran into its time limit",
     FailureClass.NODE_FAULT: "its node failed",
@@ -192,12 +192,12 @@ DEFAULT_WORDS = {
 }
 
 
-def word(ending: Ending) -> Failure | None:
+def classify_slurm_failure(ending: AccountingRecord) -> Failure | None:
     """The class that the cluster names, with a message; None where its word tells no cause (COMPLETED, FAILED).
 
     INTERRUPTED is what we took out ourselves; CANCELLED is a person's `scancel`.
     """
-    if withdrawn(ending):
+    if is_withdrawn(ending):
         return Failure(failure=FailureClass.INTERRUPTED, message="taken out of the cluster's queue")
     failure = ending.failure
     if failure is None and ending.state == "REQUEUED":
@@ -205,30 +205,30 @@ def word(ending: Ending) -> Failure | None:
     if failure is None:
         return None
     if failure is FailureClass.CANCELLED:
-        return Failure(failure=failure, message=_cancelled_words(ending))
-    return Failure(failure=failure, message=one_line(ending.message or _default_words(failure, ending)))
+        return Failure(failure=failure, message=_describe_cancellation(ending))
+    return Failure(failure=failure, message=format_one_line(ending.message or _default_message(failure, ending)))
 
 
-def withdrawn(ending: Ending) -> bool:
+def is_withdrawn(ending: AccountingRecord) -> bool:
     """Whether it was cancelled without being a person's wish: by us, or for a dependency that can never be met."""
     if ending.state != "CANCELLED":
         return False
     return ending.failure is None or not (ending.ran or _uid(ending))
 
 
-def verdict_without_attempt(ending: Ending) -> Failure | None:
+def classify_without_attempt(ending: AccountingRecord) -> Failure | None:
     """On an execution that left no attempt folder; None where nothing went wrong or nothing was tried."""
-    if ending.state == "COMPLETED" or ending.exit_code in NOTHING_DONE or withdrawn(ending):
+    if ending.state == "COMPLETED" or ending.exit_code in NOTHING_DONE or is_withdrawn(ending):
         return None
-    said = word(ending)
+    said = classify_slurm_failure(ending)
     if said is None and ending.state == LOST:
         return None  # nobody knows that anything was tried
     return said or _by_exit_code(ending)
 
 
-def idle_words(ending: Ending) -> str:
-    """What to say of an execution that left no attempt and counts for nothing (`verdict_without_attempt` is None)."""
-    if withdrawn(ending):
+def explain_idle_record(ending: AccountingRecord) -> str:
+    """What to say of an execution that left no attempt and counts for nothing (`classify_without_attempt` is None)."""
+    if is_withdrawn(ending):
         return "taken out of the queue"
     if ending.state == LOST:
         return "never started, or forgotten by the cluster"
@@ -236,13 +236,13 @@ def idle_words(ending: Ending) -> str:
     return words.get(ending.exit_code, "nothing to do: the job was done")
 
 
-def refined(end: AttemptExit, ending: Ending) -> AttemptExit:
+def merge_failures(end: AttemptExit, ending: AccountingRecord) -> AttemptExit:
     """The attempt's own record, with the cluster's class where that says more.
 
     What the stage or its log has named (diverged, data, code, out of memory...) stands, and so does success. A person's
     wish that the job ends outweighs its time limit.
     """
-    said = word(ending) if ending.state != LOST else None
+    said = classify_slurm_failure(ending) if ending.state != LOST else None
     if said is None or said.failure is end.failure or not _outweighs(said.failure, end.failure):
         return end
     return replace(end, failure=said.failure, message=said.message, traceback_digest="")
@@ -253,17 +253,17 @@ def _outweighs(said: FailureClass, own: FailureClass | None) -> bool:
         return own is FailureClass.KILLED
     if said is FailureClass.CANCELLED and own is FailureClass.WALL_CLOCK:
         return True  # while it saved ahead of its limit
-    return own in LESS_TELLING
+    return own in REPLACEABLE_CLASSES
 
 
-def returncode(ending: Ending) -> int | None:
+def find_supervisor_returncode(ending: AccountingRecord) -> int | None:
     """How the supervisor of an attempt ended, by the cluster's account; None where that tells nothing."""
     if ending.state != "FAILED" or ending.signal == NO_OUTPUT_FILE:
         return None
     return -ending.signal if ending.signal else ending.exit_code or None
 
 
-def _by_exit_code(ending: Ending) -> Failure:
+def _by_exit_code(ending: AccountingRecord) -> Failure:
     known = SUPERVISOR_CODES.get(ending.exit_code)
     if known is not None:
         return known
@@ -276,18 +276,18 @@ def _by_exit_code(ending: Ending) -> Failure:
         words = f"ended with code {ending.exit_code} before the attempt began"
     killed = ending.signal in {signal.SIGKILL, signal.SIGTERM}
     failure = FailureClass.KILLED if killed else FailureClass.UNKNOWN
-    return Failure(failure=failure, message=one_line(words + why))
+    return Failure(failure=failure, message=format_one_line(words + why))
 
 
-def _cancelled_words(ending: Ending) -> str:
+def _describe_cancellation(ending: AccountingRecord) -> str:
     uid = _uid(ending)
     return f"cancelled with scancel by uid {uid}" if uid else "cancelled with scancel"
 
 
-def _uid(ending: Ending) -> str:
+def _uid(ending: AccountingRecord) -> str:
     found = re.search(r"\buid (\d+)\b", ending.message)
     return found[1] if found else ""
 
 
-def _default_words(failure: FailureClass, ending: Ending) -> str:
-    return f"{DEFAULT_WORDS.get(failure, failure.value)} (the cluster says {ending.state})"
+def _default_message(failure: FailureClass, ending: AccountingRecord) -> str:
+    return f"{DEFAULT_MESSAGES.get(failure, failure.value)} (the cluster says {ending.state})"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from jobs.reconcile.attempts import Outcome
-from jobs.reconcile.executions import Ending
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.attempts import AttemptRecord
 from jobs.store.records import FailureClass
 
 # Node lists as clusters write them: `n1`, `n[1-3,7]`, `gpu[01-04],login2`.
@@ -19,7 +19,7 @@ GROUP = re.compile(r"\[([^\]]*)\]")
 RANGE = re.compile(r"(\d+)-(\d+)")
 
 
-def node_names(text: str) -> tuple[str, ...]:
+def parse_node_list(text: str) -> tuple[str, ...]:
     """The names, in order. What is not understood stays as it is written, and a list that is too long is cut."""
     names: list[str] = []
     for part in PART.findall(text):
@@ -45,7 +45,7 @@ def _numbers(piece: str) -> list[str]:
     return [str(number).zfill(len(bounds[1])) for number in range(first, min(last, first + MOST_NODES) + 1)]
 
 
-HOURS = 24.0
+EXCLUSION_HOURS = 24.0
 """How long a node is kept away from after the last sign against it."""
 SUSPICIOUS = {FailureClass.KILLED, FailureClass.UNKNOWN}
 """Of one job it may be the job; of two different jobs on one node it is the node."""
@@ -54,7 +54,7 @@ FINE = {None, FailureClass.PREEMPTED, FailureClass.WALL_CLOCK, FailureClass.INTE
 
 
 @dataclass(frozen=True, slots=True)
-class Exclusion:
+class NodeExclusion:
     """One node to keep away from. `until`: Unix seconds."""
 
     node: str
@@ -63,7 +63,7 @@ class Exclusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class NodeSuspicion:
     """Something that speaks against a node."""
 
     key: str
@@ -75,14 +75,19 @@ class Sign:
     message: str
 
 
-def exclusion_limit(nodes: int) -> int:
+def compute_exclusion_limit(nodes: int) -> int:
     """How many of a cluster's nodes may be excluded at once: a fault of ours must not exclude the cluster."""
     return max(1, nodes // 4)
 
 
-def excluded_nodes(
-    outcomes: Iterable[Outcome], now: float, *, endings: Iterable[Ending] = (), hours: float = HOURS, limit: int = 1
-) -> list[Exclusion]:
+def select_excluded_nodes(
+    outcomes: Iterable[AttemptRecord],
+    now: float,
+    *,
+    endings: Iterable[AccountingRecord] = (),
+    hours: float = EXCLUSION_HOURS,
+    limit: int = 1,
+) -> list[NodeExclusion]:
     """At most `limit` nodes, those with the surest and newest signs first.
 
     Excluded are nodes that met a node fault (of an attempt on several nodes: the one that the cluster blames), and
@@ -90,59 +95,64 @@ def excluded_nodes(
     unless some attempt went well there since. `outcomes` are those of all jobs; those of finished ones may be missing
     if `endings` tell of success.
     """
-    known = [outcome for outcome in outcomes if outcome.end is not None and (outcome.start.node or outcome.ending)]
-    good = last_success(known, endings)
-    everywhere = traceback_nodes(known)
-    signs: dict[str, list[Sign]] = defaultdict(list)
+    known = [
+        outcome for outcome in outcomes if outcome.end is not None and (outcome.start.node or outcome.accounting_record)
+    ]
+    good = find_last_success(known, endings)
+    everywhere = find_shared_tracebacks(known)
+    signs: dict[str, list[NodeSuspicion]] = defaultdict(list)
     for outcome in known:
-        nodes = blamed_nodes(outcome)
+        nodes = find_blamed_nodes(outcome)
         for node in nodes:
-            sign = sign_of(outcome, alone=len(nodes) == 1, traceback_elsewhere=everywhere)
+            sign = find_suspicion(outcome, alone=len(nodes) == 1, traceback_elsewhere=everywhere)
             if sign is not None and sign.at + hours * 3600 > now and (sign.sure or sign.at > good.get(node, 0.0)):
                 signs[node].append(sign)
     bad = {node: found for node, found in signs.items() if is_enough(found)}
-    order = sorted(bad, key=lambda node: (not any(sign.sure for sign in bad[node]), -newest(bad[node]).at, node))
-    return [Exclusion(node, newest(bad[node]).at + hours * 3600, reason(bad[node])) for node in order[:limit]]
+    order = sorted(bad, key=lambda node: (not any(sign.sure for sign in bad[node]), -select_newest(bad[node]).at, node))
+    return [
+        NodeExclusion(node, select_newest(bad[node]).at + hours * 3600, explain_exclusion(bad[node]))
+        for node in order[:limit]
+    ]
 
 
-def blamed_nodes(outcome: Outcome) -> tuple[str, ...]:
+def find_blamed_nodes(outcome: AttemptRecord) -> tuple[str, ...]:
     """The node that the cluster blames, else all nodes of the attempt."""
-    failed = node_names(outcome.ending.failed_node) if outcome.ending is not None else ()
-    return failed or nodes_of(outcome)
+    failed = parse_node_list(outcome.accounting_record.failed_node) if outcome.accounting_record is not None else ()
+    return failed or list_attempt_nodes(outcome)
 
 
-def nodes_of(outcome: Outcome) -> tuple[str, ...]:
+def list_attempt_nodes(outcome: AttemptRecord) -> tuple[str, ...]:
     """All nodes of an attempt, as far as they are known."""
-    if outcome.ending is not None and outcome.ending.nodes:
-        return node_names(outcome.ending.nodes)
-    return node_names(outcome.start.node)
+    if outcome.accounting_record is not None and outcome.accounting_record.nodes:
+        return parse_node_list(outcome.accounting_record.nodes)
+    return parse_node_list(outcome.start.node)
 
 
-def last_success(outcomes: Iterable[Outcome], endings: Iterable[Ending]) -> dict[str, float]:
+def find_last_success(outcomes: Iterable[AttemptRecord], endings: Iterable[AccountingRecord]) -> dict[str, float]:
     """Unix seconds of the last attempt that went well, by node."""
     found: dict[str, float] = {}
     pairs = [
-        (nodes_of(outcome), outcome.end.ended_at)
+        (list_attempt_nodes(outcome), outcome.end.ended_at)
         for outcome in outcomes
         if outcome.end is not None and (outcome.failure is None or (outcome.advanced and outcome.failure in FINE))
     ]
-    pairs += [(node_names(ending.nodes), ending.ended_at) for ending in endings if ending.state == "COMPLETED"]
+    pairs += [(parse_node_list(ending.nodes), ending.ended_at) for ending in endings if ending.state == "COMPLETED"]
     for nodes, moment in pairs:
         for node in nodes:
             found[node] = max(found.get(node, 0.0), moment)
     return found
 
 
-def traceback_nodes(outcomes: Iterable[Outcome]) -> set[str]:
+def find_shared_tracebacks(outcomes: Iterable[AttemptRecord]) -> set[str]:
     """Digests of tracebacks that were seen on several nodes: these speak against the code."""
     nodes: dict[str, set[str]] = defaultdict(set)
     for outcome in outcomes:
         if outcome.end is not None and outcome.end.traceback_digest:
-            nodes[outcome.end.traceback_digest].update(nodes_of(outcome))
+            nodes[outcome.end.traceback_digest].update(list_attempt_nodes(outcome))
     return {digest for digest, where in nodes.items() if len(where) > 1}
 
 
-def sign_of(outcome: Outcome, *, alone: bool, traceback_elsewhere: set[str]) -> Sign | None:
+def find_suspicion(outcome: AttemptRecord, *, alone: bool, traceback_elsewhere: set[str]) -> NodeSuspicion | None:
     """What an attempt's end says against (each of) its nodes. Of several nodes nobody knows which one was to blame."""
     end = outcome.end
     if end is None:
@@ -152,22 +162,22 @@ def sign_of(outcome: Outcome, *, alone: bool, traceback_elsewhere: set[str]) -> 
     suspicious = end.failure in SUSPICIOUS or end.failure is FailureClass.NODE_FAULT or unlaunched
     if not suspicious or (not sure and end.traceback_digest in traceback_elsewhere):
         return None
-    return Sign(outcome.start.key, end.ended_at, sure, end.message)
+    return NodeSuspicion(outcome.start.key, end.ended_at, sure, end.message)
 
 
-def is_enough(signs: Sequence[Sign]) -> bool:
+def is_enough(signs: Sequence[NodeSuspicion]) -> bool:
     """One sure sign, or two different jobs."""
     return any(sign.sure for sign in signs) or len({sign.key for sign in signs}) > 1
 
 
-def newest(signs: Sequence[Sign]) -> Sign:
+def select_newest(signs: Sequence[NodeSuspicion]) -> NodeSuspicion:
     """The last one, of the sure ones if there are any."""
     return max(signs, key=lambda sign: (sign.sure, sign.at))
 
 
-def reason(signs: Sequence[Sign]) -> str:
+def explain_exclusion(signs: Sequence[NodeSuspicion]) -> str:
     """One line."""
-    last = newest(signs)
+    last = select_newest(signs)
     if last.sure:
         return f"node fault: {last.message}"
     return f"{len({sign.key for sign in signs})} jobs failed there, the last: {last.message}"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jobs.job import Job
-from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.attempts import AttemptRecord
 from jobs.store.records import FailureClass
 
 
-class Verdict(StrEnum):
+class RetryDecision(StrEnum):
     """`GO_ON`: the next attempt starts from the checkpoint."""
 
     NEW = "new"
@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RetryBudget:
     """How many attempts may end this way before the job counts as failed."""
 
     attempts: int
@@ -27,13 +27,13 @@ class Budget:
 
 
 BUDGETS = {
-    FailureClass.KILLED: Budget(4, renewed_by_progress=True),
-    FailureClass.NODE_FAULT: Budget(4, renewed_by_progress=True),
-    FailureClass.PREEMPTED: Budget(20, renewed_by_progress=True),
-    FailureClass.WALL_CLOCK: Budget(3, renewed_by_progress=True),
-    FailureClass.OUT_OF_MEMORY: Budget(2),
-    FailureClass.DAMAGED_INPUT: Budget(2),
-    FailureClass.UNKNOWN: Budget(3),
+    FailureClass.KILLED: RetryBudget(4, renewed_by_progress=True),
+    FailureClass.NODE_FAULT: RetryBudget(4, renewed_by_progress=True),
+    FailureClass.PREEMPTED: RetryBudget(20, renewed_by_progress=True),
+    FailureClass.WALL_CLOCK: RetryBudget(3, renewed_by_progress=True),
+    FailureClass.OUT_OF_MEMORY: RetryBudget(2),
+    FailureClass.DAMAGED_INPUT: RetryBudget(2),
+    FailureClass.UNKNOWN: RetryBudget(3),
 }
 """Attempts allowed, the first included: a killed job is retried three times, one out of memory once.
 
@@ -45,24 +45,24 @@ UNCOUNTED = {FailureClass.INTERRUPTED, FailureClass.STORAGE}
 """Asked to stop by us, or the store's fault, not the job's: it goes on at the next submission."""
 
 
-def verdict(outcomes: Sequence[Outcome], *, counted_from: float = 0.0, restarts: int = 0) -> Verdict:
+def decide_retry(outcomes: Sequence[AttemptRecord], *, counted_from: float = 0.0, restarts: int = 0) -> RetryDecision:
     """`outcomes` oldest first; those begun before `counted_from` (Unix seconds, from `sweep resume`) do not count.
 
     `restarts`: the plan counts on so many time limits, which come on top of the budget for them.
     """
     if not outcomes:
-        return Verdict.NEW
+        return RetryDecision.NEW
     counted = [outcome for outcome in outcomes if outcome.start.started_at > counted_from]
     if not counted or counted[-1].failure is None or counted[-1].failure in UNCOUNTED:
-        return Verdict.GO_ON
+        return RetryDecision.GO_ON
     budget = BUDGETS.get(counted[-1].failure)
     if budget is None or _is_deterministic(counted):  # another try would end the same way, or nobody wants it
-        return Verdict.STOP
+        return RetryDecision.STOP
     allowed = budget.attempts + (restarts if counted[-1].failure is FailureClass.WALL_CLOCK else 0)
-    return Verdict.GO_ON if _spent(counted, budget) < allowed else Verdict.STOP
+    return RetryDecision.GO_ON if _spent(counted, budget) < allowed else RetryDecision.STOP
 
 
-def memory_for(job: Job, outcomes: Sequence[Outcome]) -> float:
+def choose_memory_gib(job: Job, outcomes: Sequence[AttemptRecord]) -> float:
     """GiB a node for the next attempt: raised once to `retry_memory_gib`, where that is allowed, after any attempt ran
     out of memory. A new budget does not lower it again."""
     resources = job.resources
@@ -70,7 +70,7 @@ def memory_for(job: Job, outcomes: Sequence[Outcome]) -> float:
     return max(resources.memory_gib, resources.retry_memory_gib) if ran_out else resources.memory_gib
 
 
-def _is_deterministic(counted: Sequence[Outcome]) -> bool:
+def _is_deterministic(counted: Sequence[AttemptRecord]) -> bool:
     last = counted[-1].end
     if last is None or not last.traceback_digest or last.failure is FailureClass.NODE_FAULT:
         return False  # a broken link or device shows the same traceback on every node that it hits
@@ -80,7 +80,7 @@ def _is_deterministic(counted: Sequence[Outcome]) -> bool:
     )
 
 
-def _spent(counted: Sequence[Outcome], budget: Budget) -> int:
+def _spent(counted: Sequence[AttemptRecord], budget: RetryBudget) -> int:
     """Attempts of the last one's class, back to the last progress where that renews the budget."""
     spent = 0
     for outcome in reversed(counted):

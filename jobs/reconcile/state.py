@@ -6,10 +6,10 @@ from enum import StrEnum
 
 from jobs.cluster import ClusterState
 from jobs.job import Job
-from jobs.reconcile.retries import Verdict
+from jobs.reconcile.retries import RetryDecision
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """In the order in which `sweep status` lists them."""
 
     DONE = "done"
@@ -30,12 +30,12 @@ class State(StrEnum):
     """It cannot be told whether it lives: not started again until that is known."""
 
 
-STOPPED = {State.FAILED, State.BLOCKED, State.CANCELLED}
+STOPPED = {JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED}
 """A job in one of these blocks its children, and stays so until a person acts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class JobFacts:
     """All that decides a job's state, apart from its parents."""
 
     has_result: bool = False
@@ -44,49 +44,49 @@ class Facts:
     """A process of the run holds its lock."""
     cluster: ClusterState | None = None
     """The cluster's word; None: it knows nothing of the job."""
-    unseen: bool = False
+    may_run_elsewhere: bool = False
     """An attempt of another machine left no exit record, or the run's files cannot be read."""
     cancelled: bool = False
-    verdict: Verdict = Verdict.NEW
+    retry_decision: RetryDecision = RetryDecision.NEW
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """A job's state; `cause` is the key of the ancestor that blocks it."""
 
-    state: State
+    state: JobState
     cause: str = ""
 
 
-def job_state(facts: Facts, parents: Collection[State] = ()) -> State:  # noqa: PLR0911 - a table, read downwards
+def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> JobState:  # noqa: PLR0911 - a table, read downwards
     """The one place where a state is decided."""
     if facts.has_result:
-        return State.DONE  # a finished file outlives everybody's memory of the job
+        return JobState.DONE  # a finished file outlives everybody's memory of the job
     if facts.live or facts.cluster is ClusterState.RUNNING:
-        return State.RUNNING
-    if facts.unseen or facts.cluster is ClusterState.UNKNOWN:
-        return State.UNKNOWN
+        return JobState.RUNNING
+    if facts.may_run_elsewhere or facts.cluster is ClusterState.UNKNOWN:
+        return JobState.UNKNOWN
     if facts.cancelled:
-        return State.CANCELLED
-    if facts.verdict is Verdict.STOP:
-        return State.FAILED
+        return JobState.CANCELLED
+    if facts.retry_decision is RetryDecision.STOP:
+        return JobState.FAILED
     if any(parent in STOPPED for parent in parents):
-        return State.BLOCKED  # also when it is queued: it would wait for ever
+        return JobState.BLOCKED  # also when it is queued: it would wait for ever
     if facts.cluster is ClusterState.QUEUED:
-        return State.QUEUED
-    if any(parent is not State.DONE for parent in parents):
-        return State.WAITING
-    return State.INTERRUPTED if facts.verdict is Verdict.GO_ON else State.READY
+        return JobState.QUEUED
+    if any(parent is not JobState.DONE for parent in parents):
+        return JobState.WAITING
+    return JobState.INTERRUPTED if facts.retry_decision is RetryDecision.GO_ON else JobState.READY
 
 
-def graph_status(jobs: Iterable[Job], facts: Mapping[str, Facts]) -> dict[str, JobStatus]:
+def compute_job_statuses(jobs: Iterable[Job], facts: Mapping[str, JobFacts]) -> dict[str, JobStatus]:
     """The status of every job; `jobs` with parents before children."""
     statuses: dict[str, JobStatus] = {}
     for job in jobs:
         parents = [(parent, statuses[parent]) for parent in job.parents]
-        state = job_state(facts[job.key], [status.state for _, status in parents])
+        state = compute_job_state(facts[job.key], [status.state for _, status in parents])
         cause = ""
-        if state is State.BLOCKED:
+        if state is JobState.BLOCKED:
             blocker, status = next(pair for pair in parents if pair[1].state in STOPPED)
             cause = status.cause or blocker
         statuses[job.key] = JobStatus(state, cause)

@@ -7,8 +7,8 @@ Where it has none the attempts' own records serve.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.reconcile.attempts import Outcome, match
-from jobs.reconcile.executions import Ending
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.attempts import AttemptRecord, match_records
 
 OVERSTATED_SECONDS = 60.0
 """A row that ends so long after the attempt's own record does not tell of the attempt: the controller was away."""
@@ -39,8 +39,8 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """One allocation that has ended. `used` and `wasted` together are all of it."""
+class ExecutionUsage:
+    """One allocation that has ended. `compute_used` and `compute_wasted` together are all of it."""
 
     used: Usage
     wasted: Usage
@@ -56,19 +56,21 @@ class Execution:
         return self.used + self.wasted
 
 
-def executions(outcomes: Sequence[Outcome], endings: Sequence[Ending] = (), *, gpus: int = 0) -> list[Execution]:
+def compute_execution_usage(
+    outcomes: Sequence[AttemptRecord], endings: Sequence[AccountingRecord] = (), *, gpus: int = 0
+) -> list[ExecutionUsage]:
     """All of one job's executions that have ended, those without an attempt included. `outcomes`: oldest first.
 
     `endings`: all rows of the job; those that the outcomes carry, if none are given.
     `gpus`: what the job asks for; taken where a cluster does not account for GPUs and no attempt tells them.
     """
     began = [outcome for outcome in outcomes if outcome.began]
-    rows = endings or [outcome.ending for outcome in outcomes if outcome.ending is not None]
-    matched = match([outcome.start for outcome in began], rows)
+    rows = endings or [outcome.accounting_record for outcome in outcomes if outcome.accounting_record is not None]
+    matched = match_records([outcome.start for outcome in began], rows)
     found = []
     for number, outcome in enumerate(began):
         following = began[number + 1] if number + 1 < len(began) else None
-        row = matched.of.get(outcome.start.attempt)
+        row = matched.by_attempt.get(outcome.start.attempt)
         if row is not None and row.ran:
             found.append(_by_row(row, outcome, following))
         elif outcome.end is not None:
@@ -76,18 +78,18 @@ def executions(outcomes: Sequence[Outcome], endings: Sequence[Ending] = (), *, g
     return [*found, *(_without_attempt(row, gpus) for row in matched.rest if row.ran)]
 
 
-def used(outcome: Outcome) -> Usage:
+def compute_used(outcome: AttemptRecord) -> Usage:
     """By its own record: up to the attempt's last checkpoint, or all of it where it finished the job; nothing while it
     lives."""
     return _by_record(outcome, None).used
 
 
-def wasted(outcome: Outcome) -> Usage:
+def compute_wasted(outcome: AttemptRecord) -> Usage:
     """By its own record: from the attempt's last checkpoint to its end."""
     return _by_record(outcome, None).wasted
 
 
-def kept_until(outcome: Outcome, following: Outcome | None) -> float | None:
+def find_kept_until(outcome: AttemptRecord, following: AttemptRecord | None) -> float | None:
     """Unix seconds up to which a later checkpoint or the result kept the attempt's work; None if nothing was kept.
 
     Infinite for the attempt that finished the job. The time before its first step counts to the work that needed it.
@@ -100,20 +102,20 @@ def kept_until(outcome: Outcome, following: Outcome | None) -> float | None:
     return end.checkpoint_at if end.checkpoint_at > outcome.start.started_at else None
 
 
-def _lost_again(outcome: Outcome, following: Outcome | None) -> bool:
+def _lost_again(outcome: AttemptRecord, following: AttemptRecord | None) -> bool:
     """Whether the next attempt found nothing of what this one had added: its checkpoints were damaged or removed."""
     return (
         following is not None and outcome.advanced and following.start.checkpoint_step <= outcome.start.checkpoint_step
     )
 
 
-def _by_row(row: Ending, outcome: Outcome, following: Outcome | None) -> Execution:
-    until = kept_until(outcome, following)
+def _by_row(row: AccountingRecord, outcome: AttemptRecord, following: AttemptRecord | None) -> ExecutionUsage:
+    until = find_kept_until(outcome, following)
     seconds = row.elapsed_seconds
     kept = 0 if until is None else round(max(0.0, min(until - row.began_at, float(seconds))))
     cpus, gpus = row.cpus or outcome.start.cpus, row.gpus or outcome.start.gpus
     late = row.ended_at - outcome.end.ended_at if outcome.end is not None and outcome.recorded else 0.0
-    return Execution(
+    return ExecutionUsage(
         used=_usage(kept, cpus, gpus),
         wasted=_usage(seconds - kept, cpus, gpus),
         gpu_type=outcome.start.gpu_type,
@@ -122,22 +124,22 @@ def _by_row(row: Ending, outcome: Outcome, following: Outcome | None) -> Executi
     )
 
 
-def _by_record(outcome: Outcome, following: Outcome | None) -> Execution:
+def _by_record(outcome: AttemptRecord, following: AttemptRecord | None) -> ExecutionUsage:
     start, end = outcome.start, outcome.end
     if end is None:
-        return Execution(used=Usage(), wasted=Usage(), gpu_type=start.gpu_type)
+        return ExecutionUsage(used=Usage(), wasted=Usage(), gpu_type=start.gpu_type)
     seconds = max(0.0, end.ended_at - start.started_at)
-    until = kept_until(outcome, following)
+    until = find_kept_until(outcome, following)
     kept = 0.0 if until is None else max(0.0, min(until - start.started_at, seconds))
-    return Execution(
+    return ExecutionUsage(
         used=_usage(kept, start.cpus, start.gpus),
         wasted=_usage(seconds - kept, start.cpus, start.gpus),
         gpu_type=start.gpu_type,
     )
 
 
-def _without_attempt(row: Ending, gpus: int) -> Execution:
-    return Execution(used=Usage(), wasted=_usage(row.elapsed_seconds, row.cpus, row.gpus or gpus), by_cluster=True)
+def _without_attempt(row: AccountingRecord, gpus: int) -> ExecutionUsage:
+    return ExecutionUsage(used=Usage(), wasted=_usage(row.elapsed_seconds, row.cpus, row.gpus or gpus), by_cluster=True)
 
 
 def _usage(seconds: float, cpus: int, gpus: int) -> Usage:

@@ -10,24 +10,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.claims.claims import ask_anew
-from jobs.reconcile.executions import Ending
-from jobs.slurm.batches import Batch, KnownBatch
+from jobs.claims.claims import refresh_folder
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.states import SURELY_OVER
-from jobs.store.ledger import Ledger, lines_of_kind
+from jobs.store.ledger import Ledger, read_lines_of_kind
 from jobs.store.records import FailureClass
 
 
 @dataclass(slots=True)
-class Notes:
+class BatchHistory:
     """All that the ledgers of one sweep say of Slurm."""
 
     batches: dict[str, KnownBatch] = field(default_factory=dict)
     """By name."""
-    endings: dict[str, list[Ending]] = field(default_factory=dict)
+    endings: dict[str, list[AccountingRecord]] = field(default_factory=dict)
     """By key, oldest first; those that were final when they were noted."""
 
-    def open_batches(self) -> list[KnownBatch]:
+    def list_open_batches(self) -> list[KnownBatch]:
         """Batches of which some task has no noted row with which it is surely over: sacct must be asked about them.
 
         Rows come late, after an outage of the accounting very late: a job that was given up as lost may still get its
@@ -38,7 +38,7 @@ class Notes:
         return [
             batch
             for batch in self.batches.values()
-            if not batch.void_at and any((batch.name, key) not in ended for key in batch.tasks.values())
+            if not batch.not_submitted_at and any((batch.name, key) not in ended for key in batch.tasks.values())
         ]
 
 
@@ -48,25 +48,25 @@ class BatchLedger:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
 
-    def intent(self, batch: Batch, user: str) -> None:
+    def write_intent(self, batch: SlurmBatch, user: str) -> None:
         """Before sbatch is called."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
         self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=user)
 
-    def adopted_intent(self, batch: KnownBatch) -> None:
+    def write_adopted_intent(self, batch: KnownBatch) -> None:
         """A batch that was found in the queue and in no ledger, with its tasks from its own script."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
         self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=batch.user)
 
-    def sent(self, name: str, job_id: str) -> None:
+    def write_sent(self, name: str, job_id: str) -> None:
         """Slurm took it, or a look-up found that it had."""
         self._write(name, "sent", id=job_id)
 
-    def void(self, name: str, reason: str) -> None:
+    def write_not_submitted(self, name: str, reason: str) -> None:
         """Slurm refused it, or it never reached Slurm."""
         self._write(name, "void", reason=reason)
 
-    def withdrawn(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
+    def write_withdrawn(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
         """Before scancel is called."""
         moment = time.time()
         self.ledger.write(
@@ -74,7 +74,7 @@ class BatchLedger:
             for name, keys in keys_by_batch.items()
         )
 
-    def ended(self, endings: Iterable[Ending]) -> None:
+    def write_ended(self, endings: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
         self.ledger.write({"ending": asdict(ending)} for ending in endings)
 
@@ -82,42 +82,42 @@ class BatchLedger:
         self.ledger.write([{"batch": name, "what": what, "time": time.time(), **content}])
 
 
-def read_shared_notes(folder: Path, others: Iterable[Path], keys: Collection[str]) -> Notes:
+def read_shared_history(folder: Path, others: Iterable[Path], keys: Collection[str]) -> BatchHistory:
     """A sweep's notes, and what the store's other sweeps noted of jobs (`keys`) that they share with it."""
-    notes = read_notes(folder)
+    notes = read_batch_history(folder)
     for other in others:
-        theirs = read_notes(other)
+        theirs = read_batch_history(other)
         for name, batch in theirs.batches.items():
             batch.tasks = {index: key for index, key in batch.tasks.items() if key in keys}
             if batch.tasks:
                 notes.batches.setdefault(name, batch)
         for key in theirs.endings.keys() & set(keys):
-            notes.endings[key] = in_order([*notes.endings.get(key, ()), *theirs.endings[key]])
+            notes.endings[key] = sort_records([*notes.endings.get(key, ()), *theirs.endings[key]])
     return notes
 
 
-def in_order(endings: Iterable[Ending]) -> list[Ending]:
+def sort_records(endings: Iterable[AccountingRecord]) -> list[AccountingRecord]:
     """Oldest first, each execution once however many writers noted it."""
     once = {(ending.id, ending.batch, ending.submitted_at): ending for ending in endings}
     return sorted(once.values(), key=lambda ending: (ending.submitted_at, ending.started_at))
 
 
-def read_notes(folder: Path) -> Notes:
+def read_batch_history(folder: Path) -> BatchHistory:
     """All writers' lines. Torn or foreign ones are passed over."""
-    notes = Notes()
-    ask_anew(folder)  # another login node may have written a moment ago
+    notes = BatchHistory()
+    refresh_folder(folder)  # another login node may have written a moment ago
     files = sorted(folder.glob("*.jsonl"))
-    lines = [line for path in files for line in _parsed(lines_of_kind(path, "batch"))]
+    lines = [line for path in files for line in _parsed(read_lines_of_kind(path, "batch"))]
     timed = [line for line in lines if _is_number(line.get("time"))]
     for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
         _take(notes, line)
-    noted = [_ending(line) for path in files for line in _parsed(lines_of_kind(path, "ending"))]
-    for ending in in_order(ending for ending in noted if ending is not None):
+    noted = [_ending(line) for path in files for line in _parsed(read_lines_of_kind(path, "ending"))]
+    for ending in sort_records(ending for ending in noted if ending is not None):
         notes.endings.setdefault(ending.key, []).append(ending)
     return notes
 
 
-def _take(notes: Notes, line: Mapping[str, Any]) -> None:
+def _take(notes: BatchHistory, line: Mapping[str, Any]) -> None:
     name, what, moment = str(line["batch"]), line.get("what"), float(line["time"])
     if what == "intent" and isinstance(line.get("tasks"), dict) and name not in notes.batches:
         tasks = {int(index): str(key) for index, key in line["tasks"].items() if index.isdigit()}
@@ -128,18 +128,18 @@ def _take(notes: Notes, line: Mapping[str, Any]) -> None:
     if batch is None:
         return
     if what == "sent":
-        batch.id, batch.sent_at, batch.void_at = str(line.get("id", "")), moment, 0.0
+        batch.id, batch.sent_at, batch.not_submitted_at = str(line.get("id", "")), moment, 0.0
     elif what == "void" and not batch.id:
-        batch.void_at, batch.void_reason = moment, str(line.get("reason", ""))
+        batch.not_submitted_at, batch.void_reason = moment, str(line.get("reason", ""))
     elif what == "withdrawn" and isinstance(line.get("keys"), list):
         batch.withdrawn |= dict.fromkeys(map(str, line["keys"]), moment)
 
 
-def _ending(line: Mapping[str, Any]) -> Ending | None:
+def _ending(line: Mapping[str, Any]) -> AccountingRecord | None:
     try:
         content = dict(line["ending"])
         content["failure"] = FailureClass(content["failure"]) if content.get("failure") else None
-        return Ending(**content)
+        return AccountingRecord(**content)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -20,19 +20,19 @@ NAME = re.compile(r"sw-(?P<identity>[0-9a-f]{12})-(?P<phase>[a-z_]{1,20})-(?P<sw
 """Job names of ours. The identity comes first, as squeue cuts names off at the end."""
 
 
-def new_name(sweep: str, phase: str) -> str:
+def build_batch_name(sweep: str, phase: str) -> str:
     """A job name that no other batch has."""
     return f"sw-{secrets.token_hex(6)}-{phase}-{sweep}"
 
 
-def sweep_of(name: str) -> str:
+def parse_sweep_name(name: str) -> str:
     """The sweep that a job name of ours belongs to; empty for a foreign name."""
     match = NAME.fullmatch(name)
     return match["sweep"] if match else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class SlurmBatch:
     """One sbatch call that is to be made. `tasks`: array index to key; indices may have holes."""
 
     name: str
@@ -68,23 +68,23 @@ class KnownBatch:
     id: str = ""
     """The array's job id, once sbatch answered or a look-up found it."""
     sent_at: float = 0.0
-    void_at: float = 0.0
+    not_submitted_at: float = 0.0
     """Slurm refused it, or it was looked for long enough and is not there: none of its tasks exists."""
     void_reason: str = ""
     withdrawn: dict[str, float] = field(default_factory=dict)
     """Keys that were taken out of the queue by us, and when (Unix seconds)."""
 
     @property
-    def in_doubt(self) -> bool:
+    def submit_unknown(self) -> bool:
         """sbatch was called, or was about to be, and nobody noted an answer."""
-        return not self.id and not self.void_at
+        return not self.id and not self.not_submitted_at
 
 
 Shape = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ArrayTask:
     """Where a live or just formed job is: the name of its batch, its index, and the array's id once it has one."""
 
     batch: str
@@ -93,12 +93,12 @@ class Place:
 
 
 @dataclass(slots=True)
-class Former:
+class BatchPlanner:
     """Forms batches from one round's submissions. `live`: places of the jobs in the queue, by key."""
 
     sweep: str
     jobs: Mapping[str, Job]
-    live: Mapping[str, Place]
+    live: Mapping[str, ArrayTask]
     array_limit: int
     """One more than the highest index that the cluster allows (MaxArraySize)."""
     memory_gib: Mapping[str, float] = field(default_factory=dict)
@@ -106,23 +106,23 @@ class Former:
     exclude: tuple[str, ...] = ()
     gpu_type: Callable[[Job], str | None] = lambda _job: None
     """The cluster's own name of the GPUs that a job asks for."""
-    formed: dict[str, Place] = field(default_factory=dict)
+    formed: dict[str, ArrayTask] = field(default_factory=dict)
 
-    def batches(self, submits: Sequence[Submit]) -> list[Batch]:
+    def plan_batches(self, submits: Sequence[Submit]) -> list[SlurmBatch]:
         """In the order in which they are to be sent: parents' batches first. `submits`: parents before children."""
-        found: list[Batch] = []
-        for generation in generations(submits):
+        found: list[SlurmBatch] = []
+        for generation in group_generations(submits):
             for group in self._groups(generation):
                 found += self._split(*group)
         return found
 
-    def _groups(self, submits: Sequence[Submit]) -> Iterable[tuple[Place | None, list[Submit]]]:
+    def _groups(self, submits: Sequence[Submit]) -> Iterable[tuple[ArrayTask | None, list[Submit]]]:
         """Submissions that may share an array; with the place of any parent where they are aligned to its array."""
         aligned: dict[Shape, list[Submit]] = defaultdict(list)
         others: dict[Shape, list[Submit]] = defaultdict(list)
         by_array: dict[Shape, list[Submit]] = defaultdict(list)
         for submit in submits:
-            parent = self._place(submit.after[0]) if len(submit.after) == 1 else None
+            parent = self._find_array_task(submit.after[0]) if len(submit.after) == 1 else None
             if parent is None:
                 others[*self._shape(submit), tuple(sorted(submit.after))].append(submit)
             else:
@@ -133,14 +133,14 @@ class Former:
                 for submit in family:
                     others[*self._shape(submit), submit.after].append(submit)
             else:  # one array for the parents' first children, one for their second ones...
-                for rank, submit in ranked(family):
-                    aligned[*self._shape(submit), rank, self._place(submit.after[0]).batch].append(submit)
+                for rank, submit in number_siblings(family):
+                    aligned[*self._shape(submit), rank, self._find_array_task(submit.after[0]).batch].append(submit)
         yield from ((None, group) for group in others.values())
-        yield from ((self._place(group[0].after[0]), group) for group in aligned.values())
+        yield from ((self._find_array_task(group[0].after[0]), group) for group in aligned.values())
 
-    def _split(self, parent: Place | None, submits: Sequence[Submit]) -> list[Batch]:
+    def _split(self, parent: ArrayTask | None, submits: Sequence[Submit]) -> list[SlurmBatch]:
         if parent is not None:
-            tasks = {self._place(submit.after[0]).index: submit.key for submit in submits}
+            tasks = {self._find_array_task(submit.after[0]).index: submit.key for submit in submits}
             return [self._batch(tasks, parent, ())]
         size = self.array_limit
         return [
@@ -148,12 +148,12 @@ class Former:
             for part in (submits[start : start + size] for start in range(0, len(submits), size))
         ]
 
-    def _batch(self, tasks: Mapping[int, str], parent: Place | None, after: Sequence[str]) -> Batch:
+    def _batch(self, tasks: Mapping[int, str], parent: ArrayTask | None, after: Sequence[str]) -> SlurmBatch:
         jobs = [self.jobs[key] for key in tasks.values()]
-        name = new_name(self.sweep, jobs[0].phase)
-        self.formed |= {key: Place(name, index) for index, key in tasks.items()}
-        places = [self._place(key) for key in after]
-        return Batch(
+        name = build_batch_name(self.sweep, jobs[0].phase)
+        self.formed |= {key: ArrayTask(name, index) for index, key in tasks.items()}
+        places = [self._find_array_task(key) for key in after]
+        return SlurmBatch(
             name=name,
             phase=jobs[0].phase,
             tasks=dict(sorted(tasks.items())),
@@ -166,7 +166,7 @@ class Former:
             gpu_type=self.gpu_type(jobs[0]),
         )
 
-    def _place(self, key: str) -> Place:
+    def _find_array_task(self, key: str) -> ArrayTask:
         return self.formed[key] if key in self.formed else self.live[key]
 
     def _resources(self, jobs: Sequence[Job]) -> Resources:
@@ -184,7 +184,7 @@ class Former:
         return (job.phase, *request, tuple(sorted(asked.options.items())), tuple(asked.setup), tuple(asked.launcher))
 
 
-def generations(submits: Sequence[Submit]) -> list[list[Submit]]:
+def group_generations(submits: Sequence[Submit]) -> list[list[Submit]]:
     """By how many of this round's submissions stand above: parents first."""
     depth: dict[str, int] = {}
     found: list[list[Submit]] = []
@@ -196,7 +196,7 @@ def generations(submits: Sequence[Submit]) -> list[list[Submit]]:
     return found
 
 
-def ranked(family: Sequence[Submit]) -> Iterable[tuple[int, Submit]]:
+def number_siblings(family: Sequence[Submit]) -> Iterable[tuple[int, Submit]]:
     """Each submission with its number among those of the same parent."""
     met: Counter[str] = Counter()
     for submit in family:

@@ -4,24 +4,30 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from jobs.slurm.commands import Output, asking_environment, complaint, run_program, sending_environment
+from jobs.slurm.commands import (
+    ProgramOutput,
+    build_query_environment,
+    build_submit_environment,
+    find_error_line,
+    run_program,
+)
 from jobs.slurm.parsing import (
     FORMAT,
     SEPARATOR,
     AccountRow,
-    Answer,
     QueueRow,
-    fields_for,
-    read_accounting,
-    read_config,
-    read_queue,
-    read_records,
-    read_table,
+    SlurmAnswer,
+    parse_accounting,
+    parse_config,
+    parse_queue,
+    parse_records,
+    parse_table,
+    select_fields,
 )
-from jobs.slurm.sbatch_errors import NoAnswer, Refusal, RefusalKind, Sent, judge
-from jobs.slurm.timeouts import Patience
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer
+from jobs.slurm.timeouts import SlurmTimeouts
 
-__all__ = ["NoAnswer", "Output", "Refusal", "RefusalKind", "Sent", "SlurmClient"]
+__all__ = ["UnknownSubmit", "ProgramOutput", "SubmitRefusal", "RefusalKind", "SubmittedJob", "SlurmClient"]
 
 LONGEST_WORD = 100_000
 """Characters of one argument; Linux takes 131,071 (execve(2))."""
@@ -41,67 +47,71 @@ NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported acco
 class SlurmClient:
     """One cluster: the one that the environment (SLURM_CONF) or /etc/slurm names. May be used by several threads."""
 
-    def __init__(self, patience: Patience | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, patience: SlurmTimeouts | None = None, environment: Mapping[str, str] | None = None) -> None:
         """`environment`: os.environ at the time of each call, unless given."""
-        self.patience = patience or Patience()
+        self.timeouts = patience or SlurmTimeouts()
         self._environment = environment
         self._account_fields: tuple[str, ...] = ()
 
-    def run(self, program: str, *arguments: str, limit: float | None = None) -> Output:
+    def run(self, program: str, *arguments: str, limit: float | None = None) -> ProgramOutput:
         """Asks any of Slurm's programs: no shell, at most `limit` seconds (patience.call), plain English and times."""
-        environment = asking_environment(self._now())
+        environment = build_query_environment(self._now())
         return run_program(
-            [program, *arguments], environment=environment, limit=self.patience.call if limit is None else limit
+            [program, *arguments], environment=environment, limit=self.timeouts.call_s if limit is None else limit
         )
 
-    def queue(self, users: Collection[str]) -> Answer[QueueRow]:
+    def query_queue(self, users: Collection[str]) -> SlurmAnswer[QueueRow]:
         """All unfinished jobs of these users, array tasks one by one, in one squeue."""
         users_word = ",".join(sorted(users))
         output = self.run("squeue", "--array", "--noheader", "--all", f"--user={users_word}", f"--format={FORMAT}")
         doubt = next((line for line in output.errors.splitlines() if any(sign in line for sign in NOT_THE_WHOLE)), "")
         if output.problem or doubt:
-            return Answer(problem=output.problem or doubt.strip())
-        return read_queue(output.text)
+            return SlurmAnswer(problem=output.problem or doubt.strip())
+        return parse_queue(output.text)
 
-    def remembered(self, ids: Collection[str]) -> Answer[QueueRow]:
+    def query_recent_jobs(self, ids: Collection[str]) -> SlurmAnswer[QueueRow]:
         """What the controller still knows (for MinJobAge seconds after its end) of these array tasks, ended or not."""
         rows: list[QueueRow] = []
-        for word in joined({each.partition("_")[0] for each in ids}):
+        for word in pack_words({each.partition("_")[0] for each in ids}):
             what = (f"--jobs={word}", "--states=all", f"--format={FORMAT}")
             output = self.run("squeue", "--array", "--noheader", "--all", *what)
             if NOT_THERE_ANY_MORE[0] in output.errors:
                 continue
-            answer: Answer[QueueRow] = Answer(problem=output.problem) if output.problem else read_queue(output.text)
+            answer: SlurmAnswer[QueueRow] = (
+                SlurmAnswer(problem=output.problem) if output.problem else parse_queue(output.text)
+            )
             if not answer.ok:
                 return answer
             rows += (row for row in answer.rows if row.id in ids)
-        return Answer(rows=tuple(rows))
+        return SlurmAnswer(rows=tuple(rows))
 
-    def accounting(self, ids: Collection[str], since: float) -> Answer[AccountRow]:
+    def query_accounting(self, ids: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
         """All executions of these jobs (123, 123_4; of an array's id all its tasks) since then (Unix seconds)."""
         return self._accounting("--jobs", ids, since)
 
-    def accounting_by_name(self, names: Collection[str], since: float) -> Answer[AccountRow]:
+    def query_accounting_by_name(self, names: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
         """All executions of jobs with these names. Jobs that never got past a dependency are not shown (sacct(1))."""
         return self._accounting("--name", names, since)
 
-    def ask(
+    def query_queue_and_accounting(
         self, users: Collection[str], ids: Collection[str], since: float
-    ) -> tuple[Answer[QueueRow], Answer[AccountRow]]:
+    ) -> tuple[SlurmAnswer[QueueRow], SlurmAnswer[AccountRow]]:
         """`queue` and `accounting` at the same time: with both services down it costs one time limit, not two."""
-        answers: list[Answer[AccountRow]] = []
-        asking = threading.Thread(target=lambda: answers.append(self.accounting(ids, since)), daemon=True)
+        answers: list[SlurmAnswer[AccountRow]] = []
+        asking = threading.Thread(target=lambda: answers.append(self.query_accounting(ids, since)), daemon=True)
         asking.start()
-        queue = self.queue(users)
+        queue = self.query_queue(users)
         asking.join()
-        return queue, answers[0] if answers else Answer(problem="sacct could not be asked")
+        return queue, answers[0] if answers else SlurmAnswer(problem="sacct could not be asked")
 
-    def submit(self, arguments: Sequence[str], script: str) -> Sent | Refusal | NoAnswer:
+    def submit(self, arguments: Sequence[str], script: str) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
         """sbatch with `script` on standard input. `timeout` ends it even if this process is killed meanwhile."""
-        limit = self.patience.submit
+        limit = self.timeouts.submit_s
         argv = ["timeout", f"--kill-after={TERM_TO_KILL_S}", f"{limit:g}", "sbatch", "--parsable", *arguments]
-        environment = sending_environment(self._now())
-        return judge(run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script))
+        environment = build_submit_environment(self._now())
+        return parse_submit_answer(
+            run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
+        )
 
     def cancel(
         self, ids: Collection[str], *, signal: str = "", state: str = "", batch: bool = False, full: bool = False
@@ -121,13 +131,13 @@ class SlurmClient:
             *(["--batch"] if batch else []),
             *(["--full"] if full else []),
         ]
-        problems = [_not_cancelled(self.run("scancel", *options, *words)) for words in _calls(together(ids))]
+        problems = [_not_cancelled(self.run("scancel", *options, *words)) for words in _calls(render_array_ids(ids))]
         return next((problem for problem in problems if problem), "")
 
     def _in_state(self, ids: Collection[str], state: str) -> tuple[Collection[str], str]:
         """Those of the jobs and array tasks that are in a state now, or a problem."""
         found: set[str] = set()
-        for word in joined({each.partition("_")[0] for each in ids}):
+        for word in pack_words({each.partition("_")[0] for each in ids}):
             what = (f"--jobs={word}", f"--states={state}", "--format=%i")
             output = self.run("squeue", "--array", "--noheader", "--all", *what)
             if output.problem and NOT_THERE_ANY_MORE[0] not in output.errors:
@@ -145,57 +155,57 @@ class SlurmClient:
         """`scontrol requeue`. Returns a problem or ""."""
         return self.run("scontrol", "requeue", job_id).problem
 
-    def batch_script(self, job_id: str) -> str | None:
+    def query_batch_script(self, job_id: str) -> str | None:
         """The script of a job that the controller remembers; None if it does not, or may not show it."""
         output = self.run("scontrol", "write", "batch_script", job_id.partition("_")[0], "-")
         return None if output.problem or not output.text else output.text
 
-    def config(self) -> Answer[Mapping[str, str]]:
+    def query_config(self) -> SlurmAnswer[Mapping[str, str]]:
         """`scontrol show config` as one row."""
-        return self._table(read_config, "scontrol", "show", "config")
+        return self._table(parse_config, "scontrol", "show", "config")
 
-    def partitions(self) -> Answer[Mapping[str, str]]:
+    def query_partitions(self) -> SlurmAnswer[Mapping[str, str]]:
         """`scontrol show partition`, one row a partition."""
-        return self._table(read_records, "scontrol", "--oneliner", "--all", "show", "partition")
+        return self._table(parse_records, "scontrol", "--oneliner", "--all", "show", "partition")
 
-    def associations(self, user: str, fields: Sequence[str]) -> Answer[Mapping[str, str]]:
+    def query_associations(self, user: str, fields: Sequence[str]) -> SlurmAnswer[Mapping[str, str]]:
         """`sacctmgr show associations` of a user, with the given fields by the given names."""
         return self._sacctmgr(fields, "associations", "where", f"user={user}")
 
-    def qos(self, fields: Sequence[str]) -> Answer[Mapping[str, str]]:
+    def query_qos(self, fields: Sequence[str]) -> SlurmAnswer[Mapping[str, str]]:
         """`sacctmgr show qos`, with the given fields by the given names."""
         return self._sacctmgr(fields, "qos")
 
-    def _sacctmgr(self, fields: Sequence[str], *what: str) -> Answer[Mapping[str, str]]:
+    def _sacctmgr(self, fields: Sequence[str], *what: str) -> SlurmAnswer[Mapping[str, str]]:
         command = ("--noheader", "--parsable2", "--readonly", "show", *what, f"format={','.join(fields)}")
-        return self._table(lambda text: read_table(text, fields), "sacctmgr", *command)
+        return self._table(lambda text: parse_table(text, fields), "sacctmgr", *command)
 
     def _table(
         self, read: Callable[[str], tuple[Mapping[str, str], ...]], program: str, *arguments: str
-    ) -> Answer[Mapping[str, str]]:
+    ) -> SlurmAnswer[Mapping[str, str]]:
         output = self.run(program, *arguments)
         if output.problem:
-            return Answer(problem=output.problem, absent=_is_absent(output))
-        return Answer(rows=read(output.text))
+            return SlurmAnswer(problem=output.problem, absent=_is_absent(output))
+        return SlurmAnswer(rows=read(output.text))
 
-    def _accounting(self, option: str, values: Collection[str], since: float) -> Answer[AccountRow]:
+    def _accounting(self, option: str, values: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
         begin = f"--starttime=uts{max(1, int(since) - CLOCKS_DIFFER_S)}"
         rows: list[AccountRow] = []
-        for words in _calls(f"{option}={word}" for word in joined(values)):
+        for words in _calls(f"{option}={word}" for word in pack_words(values)):
             fields, problem = self._fields()
             if problem:
-                return Answer(problem=problem)
+                return SlurmAnswer(problem=problem)
             output = self.run(
                 *("sacct", "--noheader", "--parsable2", "--duplicates", "--allocations", "--allusers"),
                 *(f"--delimiter={SEPARATOR}", begin, f"--format={','.join(fields)}", *words),
             )
             if output.problem:
-                return Answer(problem=output.problem, absent=_is_absent(output))
-            answer = read_accounting(output.text, fields)
+                return SlurmAnswer(problem=output.problem, absent=_is_absent(output))
+            answer = parse_accounting(output.text, fields)
             if not answer.ok:
                 return answer
             rows += answer.rows
-        return Answer(rows=tuple(rows))
+        return SlurmAnswer(rows=tuple(rows))
 
     def _fields(self) -> tuple[tuple[str, ...], str]:
         """sacct's fields that this version knows. `sacct --helpformat` costs milliseconds, but it too waits for a
@@ -204,15 +214,15 @@ class SlurmClient:
             output = self.run("sacct", "--helpformat")
             if output.problem:
                 hangs = output.started and output.returncode is None
-                return fields_for(()), output.problem if hangs else ""
-            self._account_fields = fields_for(output.text.split())
+                return select_fields(()), output.problem if hangs else ""
+            self._account_fields = select_fields(output.text.split())
         return self._account_fields, ""
 
     def _now(self) -> Mapping[str, str]:
         return os.environ if self._environment is None else self._environment
 
 
-def joined(values: Collection[str], longest: int = LONGEST_WORD) -> Iterator[str]:
+def pack_words(values: Collection[str], longest: int = LONGEST_WORD) -> Iterator[str]:
     """The values with commas between them, in as few words of at most `longest` characters as it takes."""
     word = ""
     for each in sorted(set(values)):
@@ -225,7 +235,7 @@ def joined(values: Collection[str], longest: int = LONGEST_WORD) -> Iterator[str
         yield word
 
 
-def together(ids: Collection[str]) -> Iterator[str]:
+def render_array_ids(ids: Collection[str]) -> Iterator[str]:
     """Ids as scancel takes them: 7_0, 7_2, 8 as `7_[0,2]`, `8`."""
     tasks: dict[str, list[str]] = {}
     for each in sorted(set(ids)):
@@ -235,7 +245,7 @@ def together(ids: Collection[str]) -> Iterator[str]:
         else:
             yield each
     for array, indices in tasks.items():
-        yield from (f"{array}_[{word}]" for word in joined(indices, LONGEST_WORD))
+        yield from (f"{array}_[{word}]" for word in pack_words(indices, LONGEST_WORD))
 
 
 def _calls(words: Iterator[str]) -> Iterator[list[str]]:
@@ -250,14 +260,14 @@ def _calls(words: Iterator[str]) -> Iterator[list[str]]:
         yield call
 
 
-def _not_cancelled(output: Output) -> str:
+def _not_cancelled(output: ProgramOutput) -> str:
     """scancel's complaint about a job that is still there, or about Slurm itself."""
     lines = [line for line in output.errors.splitlines() if line.strip()]
     left = [line for line in lines if not any(sign in line for sign in NOT_THERE_ANY_MORE)]
     if output.returncode and lines:
-        return complaint("scancel", "\n".join(left), output.returncode) if left else ""
+        return find_error_line("scancel", "\n".join(left), output.returncode) if left else ""
     return output.problem
 
 
-def _is_absent(output: Output) -> bool:
+def _is_absent(output: ProgramOutput) -> bool:
     return any(sign in output.errors or sign in output.text for sign in NO_ACCOUNTING)

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.store.job_file import PACKAGE_FOLDER, code_revision
-from jobs.store.paths import Store, replacing
+from jobs.store.job_file import PACKAGE_FOLDER, read_code_revision
+from jobs.store.paths import Store, open_replacement
 
 PACKAGES = ("jobs", "stages")
 """What runs inside a job."""
@@ -30,7 +30,7 @@ GIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class CodeSnapshot:
     """Code that jobs import."""
 
     path: Path
@@ -41,16 +41,16 @@ class Snapshot:
     package its version."""
 
 
-def snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> Snapshot:
+def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:
     """The archive of the packages in `folder`, made if the store has none of that content. Raises OSError where the
     store refuses."""
     sources = read_sources(folder)
-    digest = content_digest(sources)
-    path = store.code_archive(digest).absolute()
+    digest = compute_content_digest(sources)
+    path = store.locate_code_archive(digest).absolute()
     if not path.exists():
-        with replacing(path) as unfinished:
+        with open_replacement(path) as unfinished:
             _write_archive(unfinished, path, sources)
-    return Snapshot(path=path, digest=digest, revision=revision(folder))
+    return CodeSnapshot(path=path, digest=digest, revision=query_revision(folder))
 
 
 def read_sources(folder: Path) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def read_sources(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(_files(folder))}
 
 
-def content_digest(sources: dict[str, bytes]) -> str:
+def compute_content_digest(sources: dict[str, bytes]) -> str:
     """Differs as soon as a path, a byte or the Python version that compiles them does."""
     whole = hashlib.sha256(importlib.util.MAGIC_NUMBER)
     for name, content in sources.items():
@@ -67,9 +67,9 @@ def content_digest(sources: dict[str, bytes]) -> str:
     return whole.hexdigest()[:24]
 
 
-def revision(folder: Path) -> str:
-    """What `Snapshot.revision` says."""
-    commit = code_revision(folder)
+def query_revision(folder: Path) -> str:
+    """What `CodeSnapshot.revision` says."""
+    commit = read_code_revision(folder)
     if not (folder / ".git").exists():
         return commit
     return commit + {True: "+dirty", False: "", None: "+unchecked"}[is_dirty(folder)]
@@ -98,10 +98,10 @@ def _write_archive(unfinished: Path, final: Path, sources: dict[str, bytes]) -> 
         for name, content in sources.items():
             _add(archive, name, content)
             if name.endswith(".py"):
-                _add(archive, f"{name}c", compiled(content, f"{final}/{name}"))
+                _add(archive, f"{name}c", compile_source(content, f"{final}/{name}"))
 
 
-def compiled(source: bytes, shown_path: str) -> bytes:
+def compile_source(source: bytes, shown_path: str) -> bytes:
     """A .pyc's bytes; `shown_path` stands in tracebacks."""
     code = compile(source, shown_path, "exec", dont_inherit=True)
     flags = UNCHECKED_HASH.to_bytes(4, "little")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from jobs.reconcile.failures import one_line
+from jobs.reconcile.failures import format_one_line
 
 PERSONAL = ("SBATCH_", "SQUEUE_", "SACCT_", "SACCTMGR_", "SCANCEL_", "SCONTROL_", "SINFO_", "SALLOC_", "SLURM_")
 """Variables with which a person changes what the programs ask or print, or which a job's environment leaves behind."""
@@ -25,7 +25,7 @@ ERROR_LINE = re.compile(r"^(?:\w+: )?(?:error|fatal): ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class ProgramOutput:
     """What a program said."""
 
     text: str = ""
@@ -40,49 +40,53 @@ class Output:
     """Whether there was a process at all."""
 
 
-def asking_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def build_query_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """For questions: plain English, plain times, nobody's personal defaults."""
     return _cleaned(environment) | ASKING
 
 
-def sending_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def build_submit_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """For sbatch, whose environment a job may inherit: its times stay as they are."""
     return _cleaned(environment)
 
 
-def ignored_variables(environment: Mapping[str, str]) -> list[str]:
+def list_ignored_variables(environment: Mapping[str, str]) -> list[str]:
     """Names in `environment` that would change what Slurm's programs do and are kept from them."""
     return sorted(name for name in environment if name.startswith(PERSONAL) and name not in KEPT)
 
 
-def run_program(argv: Sequence[str], *, environment: Mapping[str, str], limit: float, script: str = "") -> Output:
+def run_program(
+    argv: Sequence[str], *, environment: Mapping[str, str], limit: float, script: str = ""
+) -> ProgramOutput:
     """Runs `argv`, with `script` as its standard input, for `limit` seconds at most. Never raises for what it does."""
     with _whole_file(script) if script else contextlib.nullcontext(subprocess.DEVNULL) as given:
         try:
             process = _started(argv, environment, given)
         except OSError as error:
-            return Output(problem=f"{argv[0]} cannot be run: {error.strerror or error}")
+            return ProgramOutput(problem=f"{argv[0]} cannot be run: {error.strerror or error}")
     try:
         text, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        return Output(problem=f"{argv[0]} gave no answer within {limit:g} s", errors=_killed(process), started=True)
+        return ProgramOutput(
+            problem=f"{argv[0]} gave no answer within {limit:g} s", errors=_killed(process), started=True
+        )
     except KeyboardInterrupt:
         _killed(process)  # leave nothing behind
         raise
-    problem = "" if process.returncode == 0 else complaint(argv[0], errors, process.returncode)
-    return Output(text=text, errors=errors, problem=problem, returncode=process.returncode, started=True)
+    problem = "" if process.returncode == 0 else find_error_line(argv[0], errors, process.returncode)
+    return ProgramOutput(text=text, errors=errors, problem=problem, returncode=process.returncode, started=True)
 
 
-def complaint(program: str, errors: str, returncode: int) -> str:
+def find_error_line(program: str, errors: str, returncode: int) -> str:
     """The most telling line of standard error: the last that calls itself an error, else the last."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     if not lines:
         return f"{program} ended with code {returncode} and said nothing"
     marked = [line for line in lines if ERROR_LINE.match(line)]
-    return one_line(without_prefix((marked or lines)[-1]))
+    return format_one_line(strip_error_prefix((marked or lines)[-1]))
 
 
-def without_prefix(line: str) -> str:
+def strip_error_prefix(line: str) -> str:
     """`sbatch: error: text` as `text`."""
     return re.sub(r"^(?:(?:\w+: )?(?:error|fatal): |\w+: )", "", line)
 
@@ -121,6 +125,6 @@ def _killed(process: subprocess.Popen[str]) -> str:
 
 
 def _cleaned(environment: Mapping[str, str]) -> dict[str, str]:
-    ignored = set(ignored_variables(environment))
+    ignored = set(list_ignored_variables(environment))
     kept = {name: value for name, value in environment.items() if name not in ignored}
     return kept | {"LC_ALL": "C.UTF-8"}  # English; C alone would make jobs that inherit it print ASCII

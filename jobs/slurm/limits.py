@@ -13,14 +13,14 @@ from itertools import chain
 
 from jobs.job import Job, Resources
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.sbatch_options import asks_for_gpus
+from jobs.slurm.sbatch_options import has_gpu_options
 from jobs.slurm.site import Association, NodeShape, Partition, Qos, Site
 
 CLUSTER = "cluster"
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class SubmitLimit:
     """At most `most` jobs of the queue that `counts` is true of."""
 
     name: str
@@ -28,7 +28,7 @@ class Limit:
     counts: Callable[[QueueRow], bool]
 
 
-def partition_names(job: Job, site: Site) -> tuple[str, ...]:
+def list_partition_names(job: Job, site: Site) -> tuple[str, ...]:
     """The partitions that the job may start in, the cluster's default where it names none."""
     given = job.resources.options.get("partition", "")
     if given:
@@ -36,16 +36,16 @@ def partition_names(job: Job, site: Site) -> tuple[str, ...]:
     return tuple(each.name for each in site.partitions or () if each.is_default)
 
 
-def partitions_of_job(job: Job, site: Site) -> tuple[Partition, ...]:
+def find_job_partitions(job: Job, site: Site) -> tuple[Partition, ...]:
     """Those of them that exist."""
     known = {each.name: each for each in site.partitions or ()}
-    return tuple(known[name] for name in partition_names(job, site) if name in known)
+    return tuple(known[name] for name in list_partition_names(job, site) if name in known)
 
 
-def association_of(job: Job, site: Site, user: str) -> Association | None:
+def find_association(job: Job, site: Site, user: str) -> Association | None:
     """The one that the job is charged to: of its partition, if there is such a one, before the general one."""
     account = job.resources.options.get("account", "") or site.default_account
-    names = partition_names(job, site)
+    names = list_partition_names(job, site)
     own = [
         each
         for each in site.associations or ()
@@ -54,7 +54,7 @@ def association_of(job: Job, site: Site, user: str) -> Association | None:
     return max(own, key=lambda each: bool(each.partition), default=None)
 
 
-def qos_name(job: Job, association: Association | None) -> str:
+def resolve_qos_name(job: Job, association: Association | None) -> str:
     """The QOS that the job gets: its own, the association's default, the only one allowed, else `normal`."""
     asked = job.resources.options.get("qos", "")
     if asked or association is None:
@@ -62,44 +62,44 @@ def qos_name(job: Job, association: Association | None) -> str:
     return association.default_qos or (association.qos[0] if len(association.qos) == 1 else "normal")
 
 
-def qos_in_order(job: Job, site: Site, user: str) -> tuple[Qos, ...]:
+def sort_job_qos(job: Job, site: Site, user: str) -> tuple[Qos, ...]:
     """The partition's QOS and the job's, the one whose limits come first ahead."""
     known = site.qos or {}
-    own = known.get(qos_name(job, association_of(job, site, user)))
-    first = next((known[each.qos] for each in partitions_of_job(job, site) if each.qos in known), None)
+    own = known.get(resolve_qos_name(job, find_association(job, site, user)))
+    first = next((known[each.qos] for each in find_job_partitions(job, site) if each.qos in known), None)
     found = (own, first) if own is not None and "OverPartQOS" in own.flags else (first, own)
     return tuple({each.name: each for each in found if each is not None}.values())
 
 
-def lane_names(job: Job, site: Site, user: str) -> tuple[str, ...]:
+def list_limit_names(job: Job, site: Site, user: str) -> tuple[str, ...]:
     """The limits on submitted jobs under which the job counts, by the names that `room` gives them."""
     options = job.resources.options
     kind = (user, *(options.get(name, "") for name in ("partition", "account", "qos")))
-    if kind not in site.known_lanes:
-        site.known_lanes[kind] = tuple(limit.name for limit in limits_of(job, site, user))
-    return site.known_lanes[kind]
+    if kind not in site.known_limit_names:
+        site.known_limit_names[kind] = tuple(limit.name for limit in iter_limits(job, site, user))
+    return site.known_limit_names[kind]
 
 
-def limits_of(job: Job, site: Site, user: str) -> Iterator[Limit]:
+def iter_limits(job: Job, site: Site, user: str) -> Iterator[SubmitLimit]:
     """All limits under which the job counts."""
-    yield cluster_limit(site)
+    yield build_cluster_limit(site)
     if "limits" not in site.enforced:
         return
-    association = association_of(job, site, user)
+    association = find_association(job, site, user)
     account = association.account if association else job.resources.options.get("account", "") or site.default_account
-    rules = qos_in_order(job, site, user)
+    rules = sort_job_qos(job, site, user)
     by_kind = [
-        [user_limit(rule, site, user) for rule in rules] + [own_limit(association, user)],
-        [account_limit(rule, site, account) for rule in rules],
-        [group_limit(rule, site) for rule in rules],
+        [build_user_limit(rule, site, user) for rule in rules] + [build_association_limit(association, user)],
+        [build_account_limit(rule, site, account) for rule in rules],
+        [build_group_limit(rule, site) for rule in rules],
     ]
     for found in by_kind:
         yield from [limit for limit in found if limit is not None][:1]
     if all(rule.max_submit_group is None for rule in rules):
-        yield from account_limits(association, site)
+        yield from iter_account_limits(association, site)
 
 
-def measure_room(site: Site, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
+def compute_queue_capacity(site: Site, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
     """How many more jobs of the user each limit lets in now; a pending array task counts one, as a job does.
 
     `queue` tells the present use: where it leaves out jobs of other users, limits that are shared with them have
@@ -107,55 +107,59 @@ def measure_room(site: Site, queue: Sequence[QueueRow], user: str) -> dict[str, 
     """
     accounts = {each.account for each in site.associations or () if each.user == user}
     limits = chain(
-        (cluster_limit(site),),
+        (build_cluster_limit(site),),
         *(
-            (user_limit(rule, site, user), group_limit(rule, site), *(account_limit(rule, site, a) for a in accounts))
+            (
+                build_user_limit(rule, site, user),
+                build_group_limit(rule, site),
+                *(build_account_limit(rule, site, a) for a in accounts),
+            )
             for rule in (site.qos or {}).values()
         ),
-        (own_limit(each, user) for each in site.associations or () if each.user == user),
-        *(account_limits(each, site) for each in site.associations or () if each.user == user),
+        (build_association_limit(each, user) for each in site.associations or () if each.user == user),
+        *(iter_account_limits(each, site) for each in site.associations or () if each.user == user),
     )
     return {limit.name: max(0, limit.most - sum(map(limit.counts, queue))) for limit in limits if limit is not None}
 
 
-def cluster_limit(site: Site) -> Limit:
+def build_cluster_limit(site: Site) -> SubmitLimit:
     """MaxJobCount; a job is refused when it would fill the last place."""
-    return Limit(CLUSTER, site.max_jobs - 1, lambda _row: True)
+    return SubmitLimit(CLUSTER, site.max_jobs - 1, lambda _row: True)
 
 
-def in_qos(rule: Qos, site: Site) -> Callable[[QueueRow], bool]:
+def build_qos_filter(rule: Qos, site: Site) -> Callable[[QueueRow], bool]:
     """Whether a row counts in the QOS: as its own, or as its partition's."""
     partitions = {each.name for each in site.partitions or () if each.qos == rule.name}
     return lambda row: row.qos == rule.name or not partitions.isdisjoint(row.partition.split(","))
 
 
-def user_limit(rule: Qos, site: Site, user: str) -> Limit | None:
+def build_user_limit(rule: Qos, site: Site, user: str) -> SubmitLimit | None:
     """MaxSubmitJobsPerUser."""
-    counts = in_qos(rule, site)
+    counts = build_qos_filter(rule, site)
     most = rule.max_submit_user
-    return None if most is None else Limit(f"qos:{rule.name}", most, lambda row: row.user == user and counts(row))
+    return None if most is None else SubmitLimit(f"qos:{rule.name}", most, lambda row: row.user == user and counts(row))
 
 
-def account_limit(rule: Qos, site: Site, account: str) -> Limit | None:
+def build_account_limit(rule: Qos, site: Site, account: str) -> SubmitLimit | None:
     """MaxSubmitJobsPerAccount."""
-    counts = in_qos(rule, site)
+    counts = build_qos_filter(rule, site)
     most = rule.max_submit_account
     name = f"qos:{rule.name}/account:{account}"
-    return None if most is None else Limit(name, most, lambda row: row.account == account and counts(row))
+    return None if most is None else SubmitLimit(name, most, lambda row: row.account == account and counts(row))
 
 
-def group_limit(rule: Qos, site: Site) -> Limit | None:
+def build_group_limit(rule: Qos, site: Site) -> SubmitLimit | None:
     """GrpSubmitJobs of a QOS."""
     most = rule.max_submit_group
-    return None if most is None else Limit(f"qos:{rule.name}/everybody", most, in_qos(rule, site))
+    return None if most is None else SubmitLimit(f"qos:{rule.name}/everybody", most, build_qos_filter(rule, site))
 
 
-def own_limit(association: Association | None, user: str) -> Limit | None:
+def build_association_limit(association: Association | None, user: str) -> SubmitLimit | None:
     """MaxSubmitJobs of the user's association."""
     if association is None or association.max_submit is None:
         return None
     own = association
-    return Limit(
+    return SubmitLimit(
         f"user:{own.account}{f'/{own.partition}' if own.partition else ''}",
         association.max_submit,
         lambda row: (
@@ -166,13 +170,13 @@ def own_limit(association: Association | None, user: str) -> Limit | None:
     )
 
 
-def account_limits(association: Association | None, site: Site) -> Iterator[Limit]:
+def iter_account_limits(association: Association | None, site: Site) -> Iterator[SubmitLimit]:
     """GrpSubmitJobs of the association, its account and the accounts above, each for all accounts below it."""
     if association is None:
         return
     if association.max_submit_group is not None:
         own = association
-        yield Limit(
+        yield SubmitLimit(
             f"user:{own.account}/all",
             association.max_submit_group,
             lambda row: row.user == own.user and row.account == own.account,
@@ -183,17 +187,17 @@ def account_limits(association: Association | None, site: Site) -> Iterator[Limi
         seen.add(name)
         most = accounts[name].max_submit_group
         if most is not None:
-            below = accounts_below(name, accounts)
-            yield Limit(f"account:{name}", most, in_accounts(below))
+            below = list_accounts_below(name, accounts)
+            yield SubmitLimit(f"account:{name}", most, build_account_filter(below))
         name = accounts[name].parent
 
 
-def in_accounts(names: frozenset[str]) -> Callable[[QueueRow], bool]:
+def build_account_filter(names: frozenset[str]) -> Callable[[QueueRow], bool]:
     """Whether a row is charged to one of the accounts."""
     return lambda row: row.account in names
 
 
-def accounts_below(name: str, accounts: dict[str, Association]) -> frozenset[str]:
+def list_accounts_below(name: str, accounts: dict[str, Association]) -> frozenset[str]:
     """The account and all accounts under it."""
     found = {name}
     while more := {each.account for each in accounts.values() if each.parent in found} - found:
@@ -208,24 +212,24 @@ def accounts_below(name: str, accounts: dict[str, Association]) -> frozenset[str
 # known.
 
 
-def misfit(job: Job, site: Site) -> str | None:
+def find_infeasible_reason(job: Job, site: Site) -> str | None:
     """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows."""
     kind = id(job.resources)
-    if kind not in site.known_misfits:
-        site.known_misfits[kind] = (job.resources, next(reasons(job, site), None))
-    return site.known_misfits[kind][1]
+    if kind not in site.known_infeasible_reasons:
+        site.known_infeasible_reasons[kind] = (job.resources, next(iter_infeasible_reasons(job, site), None))
+    return site.known_infeasible_reasons[kind][1]
 
 
-def reasons(job: Job, site: Site) -> Iterator[str]:
+def iter_infeasible_reasons(job: Job, site: Site) -> Iterator[str]:
     """All reasons, the plainest first."""
-    yield from account_reasons(job, site)
-    association = association_of(job, site, site.user)
-    rules = qos_in_order(job, site, site.user)
-    yield from qos_reasons(job, site, association)
+    yield from iter_account_reasons(job, site)
+    association = find_association(job, site, site.user)
+    rules = sort_job_qos(job, site, site.user)
+    yield from iter_qos_reasons(job, site, association)
     if site.partitions is None:
         return
     known = {each.name: each for each in site.partitions}
-    names = partition_names(job, site)
+    names = list_partition_names(job, site)
     if not names and known:
         yield f"no partition is the default; name one: partition, of {', '.join(known)}"
     complaints = []
@@ -233,16 +237,16 @@ def reasons(job: Job, site: Site) -> Iterator[str]:
         if name not in known:
             complaints.append(f"partition {name} does not exist; there are {', '.join(known)}")
             continue
-        found = next(partition_reasons(job, known[name], rules, association, site), None)
+        found = next(iter_partition_reasons(job, known[name], rules, association, site), None)
         if found is None:
             complaints.clear()  # one of several partitions will do
             break
         complaints.append(found)
     yield from complaints
-    yield from tres_reasons(job.resources, rules)
+    yield from iter_tres_reasons(job.resources, rules)
 
 
-def account_reasons(job: Job, site: Site) -> Iterator[str]:
+def iter_account_reasons(job: Job, site: Site) -> Iterator[str]:
     """The account is not the user's."""
     own = sorted({each.account for each in site.associations or () if each.user == site.user})
     if site.associations is None or "associations" not in site.enforced:
@@ -252,12 +256,12 @@ def account_reasons(job: Job, site: Site) -> Iterator[str]:
         yield f"user {site.user} has no account at this cluster; ask its administrators"
     elif asked and asked not in own:
         yield f"account {asked} is not one of user {site.user}: {', '.join(own)}"
-    elif association_of(job, site, site.user) is None:
-        where = ", ".join(partition_names(job, site))
+    elif find_association(job, site, site.user) is None:
+        where = ", ".join(list_partition_names(job, site))
         yield f"account {asked or site.default_account} may not use partition {where}; account, of {', '.join(own)}"
 
 
-def qos_reasons(job: Job, site: Site, association: Association | None) -> Iterator[str]:
+def iter_qos_reasons(job: Job, site: Site, association: Association | None) -> Iterator[str]:
     """The QOS does not exist, or is not the user's."""
     asked = job.resources.options.get("qos", "")
     if not asked or site.qos is None:
@@ -268,30 +272,30 @@ def qos_reasons(job: Job, site: Site, association: Association | None) -> Iterat
         yield f"QOS {asked} is not open to account {association.account}, which has {', '.join(association.qos)}"
 
 
-def partition_reasons(
+def iter_partition_reasons(
     job: Job, partition: Partition, rules: tuple[Qos, ...], association: Association | None, site: Site
 ) -> Iterator[str]:
     """What speaks against one partition."""
     asked = job.resources
     if partition.state not in {"UP", ""}:
         yield f"partition {partition.name} is {partition.state.lower()}; take another, or wait until it is up"
-    yield from access_reasons(job, partition, association, site)
-    yield from time_reasons(asked.time_minutes, partition, rules, association)
+    yield from iter_access_reasons(job, partition, association, site)
+    yield from iter_time_reasons(asked.time_minutes, partition, rules, association)
     free = any("PartitionMaxNodes" in rule.flags for rule in rules)
     if partition.max_nodes is not None and asked.nodes > partition.max_nodes and not free:
         yield f"partition {partition.name} gives a job {partition.max_nodes} nodes, not {asked.nodes}; lower nodes"
     elif partition.nodes and asked.nodes > partition.nodes:
         yield f"partition {partition.name} has {partition.nodes} nodes, and a job asks for {asked.nodes}; lower nodes"
     if partition.shapes:
-        yield from node_reasons(asked, partition)
+        yield from iter_node_reasons(asked, partition)
 
 
-def access_reasons(job: Job, partition: Partition, association: Association | None, site: Site) -> Iterator[str]:
+def iter_access_reasons(job: Job, partition: Partition, association: Association | None, site: Site) -> Iterator[str]:
     """The partition is closed to the account or the QOS."""
     account = association.account if association else job.resources.options.get("account", "") or site.default_account
     for what, name, allowed, denied in (
         ("account", account, partition.allowed_accounts, partition.denied_accounts),
-        ("QOS", qos_name(job, association), partition.allowed_qos, partition.denied_qos),
+        ("QOS", resolve_qos_name(job, association), partition.allowed_qos, partition.denied_qos),
     ):
         if what == "QOS" and site.qos is None:
             continue
@@ -300,7 +304,7 @@ def access_reasons(job: Job, partition: Partition, association: Association | No
             yield f"partition {partition.name} is closed to {what} {name}{open_to}"
 
 
-def time_reasons(
+def iter_time_reasons(
     minutes: int, partition: Partition, rules: tuple[Qos, ...], association: Association | None
 ) -> Iterator[str]:
     """Longer than the partition, the QOS or the association allow."""
@@ -317,7 +321,7 @@ def time_reasons(
             )
 
 
-def node_reasons(asked: Resources, partition: Partition) -> Iterator[str]:
+def iter_node_reasons(asked: Resources, partition: Partition) -> Iterator[str]:
     """No node, or too few of them, hold what the job wants of each."""
     shapes = partition.shapes
     memory = max(asked.memory_gib, asked.retry_memory_gib) * 1024
@@ -332,15 +336,15 @@ def node_reasons(asked: Resources, partition: Partition) -> Iterator[str]:
         )
         most = math.floor(most_memory / 102.4) / 10
         yield f"nodes of partition {partition.name} have up to {most:g} GiB, and {field} is {memory / 1024:g}"
-    own = asks_for_gpus(asked.options)
-    if asked.gpus_per_node and not own and all(gpu_type_at(asked, shape) is None for shape in shapes):
-        yield gpu_reason(asked, partition)
+    own = has_gpu_options(asked.options)
+    if asked.gpus_per_node and not own and all(match_gpu_type(asked, shape) is None for shape in shapes):
+        yield explain_missing_gpus(asked, partition)
     fitting = [
         shape
         for shape in shapes
         if shape.cpus >= asked.cpus
         and shape.memory_mib >= memory
-        and (own or not asked.gpus_per_node or gpu_type_at(asked, shape) is not None)
+        and (own or not asked.gpus_per_node or match_gpu_type(asked, shape) is not None)
     ]
     if sum(shape.nodes for shape in fitting) < asked.nodes:
         yield (
@@ -349,14 +353,14 @@ def node_reasons(asked: Resources, partition: Partition) -> Iterator[str]:
         )
 
 
-def gpu_reason(asked: Resources, partition: Partition) -> str:
+def explain_missing_gpus(asked: Resources, partition: Partition) -> str:
     """The GPUs that are there instead."""
     there = sorted({f"{kind or 'gpu'}:{count}" for shape in partition.shapes for kind, count in shape.gpus.items()})
     has = f"has {', '.join(there)} a node" if there else "has no GPUs"
     return f"partition {partition.name} {has}, and a job asks for {asked.gpu_type or 'gpu'}:{asked.gpus_per_node}"
 
 
-def gpu_type_at(asked: Resources, shape: NodeShape) -> str | None:
+def match_gpu_type(asked: Resources, shape: NodeShape) -> str | None:
     """What these nodes call the GPU type of the job, where they have enough of it; None where they have not.
 
     Their type may be our name, our name in other letters, or longer (`nvidia_a100-sxm4-80gb`); nodes may have GPUs
@@ -369,7 +373,7 @@ def gpu_type_at(asked: Resources, shape: NodeShape) -> str | None:
     return next((kind for kind in ranked if not kind or not wanted or named.fullmatch(kind.lower())), None)
 
 
-def tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]:
+def iter_tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]:
     """More than a QOS gives one job, or one user or account in all."""
     wants: dict[str, float] = {
         "node": asked.nodes,
@@ -385,12 +389,12 @@ def tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]:
                     yield f"QOS {rule.name} gives at most {name}={most:g}, and a job asks for {wants[name]:g}"
 
 
-def gpu_type_for(job: Job, site: Site) -> str:
+def resolve_gpu_type(job: Job, site: Site) -> str:
     """The cluster's own name of the job's GPU type, to ask sbatch with; ours where the cluster did not tell."""
     known = {each.name: each for each in site.partitions or ()}
-    for name in partition_names(job, site):
+    for name in list_partition_names(job, site):
         for shape in known[name].shapes if name in known else ():
-            found = gpu_type_at(job.resources, shape)
+            found = match_gpu_type(job.resources, shape)
             if found is not None:
                 return found
     return job.resources.gpu_type

@@ -12,29 +12,29 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from jobs.cluster import ClusterState, Observation
-from jobs.reconcile.executions import Ending
-from jobs.slurm.batches import KnownBatch, sweep_of
-from jobs.slurm.parsing import AccountRow, Answer, QueueRow
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.slurm.batches import KnownBatch, parse_sweep_name
+from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
 from jobs.slurm.states import (
     MAY_RUN_AGAIN,
     STATE_WORDS,
     SURELY_OVER,
-    ending_of,
-    hopeless,
-    in_words,
+    build_accounting_record,
+    classify_queue_row,
+    describe_end,
+    explain_reason,
+    is_hopeless,
     is_over,
-    live_state,
-    message_of,
 )
-from jobs.slurm.timeouts import Patience
+from jobs.slurm.timeouts import SlurmTimeouts
 
 # When one job is in the queue more than once: which copy counts.
 
-ORDER = (ClusterState.RUNNING, ClusterState.UNKNOWN, ClusterState.QUEUED, ClusterState.STUCK)
+MOST_ALIVE_FIRST = (ClusterState.RUNNING, ClusterState.UNKNOWN, ClusterState.QUEUED, ClusterState.STUCK)
 """The most alive first; what is in an unknown state may be running."""
 
 
-class Copy(NamedTuple):
+class LiveRow(NamedTuple):
     """A live row of squeue."""
 
     row: QueueRow
@@ -43,12 +43,14 @@ class Copy(NamedTuple):
     """Unix seconds: when its batch was about to be sent."""
 
 
-def choose(copies: Sequence[Copy]) -> tuple[Copy, Sequence[Copy]]:
+def pick_live_row(copies: Sequence[LiveRow]) -> tuple[LiveRow, Sequence[LiveRow]]:
     """The copy that counts, and the others: the most alive; then the newest batch, whose dependencies are the right
     ones; then the lowest id."""
     if len(copies) == 1:
         return copies[0], ()
-    first, *others = sorted(copies, key=lambda copy: (ORDER.index(copy.state), -copy.intended_at, _number(copy.row.id)))
+    first, *others = sorted(
+        copies, key=lambda copy: (MOST_ALIVE_FIRST.index(copy.state), -copy.intended_at, _number(copy.row.id))
+    )
     return first, others
 
 
@@ -60,76 +62,76 @@ GONE = "Slurm no longer knows it"
 
 
 @dataclass(slots=True, kw_only=True)
-class Seen:
+class ReconcileResult:
     """What one look says."""
 
     observations: dict[str, Observation] = field(default_factory=dict)
     """By key; nothing for keys that are not in Slurm's hands (never sent, refused, noted as ended before)."""
-    endings: dict[str, list[Ending]] = field(default_factory=dict)
+    endings: dict[str, list[AccountingRecord]] = field(default_factory=dict)
     """By key: every execution that sacct has as ended, in sacct's order, also of jobs that run again."""
     adopted: dict[str, str] = field(default_factory=dict)
     """Batch name to id: batches in doubt, or taken for never sent, that were found by name."""
-    void: list[str] = field(default_factory=list)
+    not_submitted: list[str] = field(default_factory=list)
     """Names of batches in doubt that surely never reached Slurm."""
-    strays: dict[str, str] = field(default_factory=dict)
+    unknown_batches: dict[str, str] = field(default_factory=dict)
     """Job name of this sweep to an id: in the queue, and known to no ledger."""
     duplicates: list[str] = field(default_factory=list)
     """Ids of pending copies of jobs that are live elsewhere."""
-    absent: dict[str, float] = field(default_factory=dict)
+    missing_since: dict[str, float] = field(default_factory=dict)
     """Keys whose absence must be looked at again, and when they were first missed: `seen_absent` of the next look."""
-    hopeless: dict[str, str] = field(default_factory=dict)
+    stuck_reasons: dict[str, str] = field(default_factory=dict)
     """Keys that are queued and would wait for ever as things are, and why."""
     remarks: list[str] = field(default_factory=list)
     """For people, one line each."""
 
 
-def observe(
+def reconcile_answers(
     batches: Sequence[KnownBatch],
-    queue: Answer[QueueRow],
-    accounting: Answer[AccountRow],
+    queue: SlurmAnswer[QueueRow],
+    accounting: SlurmAnswer[AccountRow],
     *,
     now: float,
-    patience: Patience,
+    patience: SlurmTimeouts,
     sweep: str = "",
     seen_absent: Mapping[str, float] | None = None,
     ended: Collection[tuple[str, str]] = frozenset(),
-) -> Seen:
+) -> ReconcileResult:
     """What the answers say of every job of the batches (any order).
 
     `queue` is of all users who have sent batches; `accounting` of all batches that are not settled, by id, and of those
     in doubt, by name. `seen_absent`: the last look's `absent`. `ended`: (batch name, key) of jobs whose end was noted
     before; `accounting` need not tell of them.
     """
-    look = _Look(
+    look = _Reconciler(
         batches=sorted(batches, key=lambda batch: batch.intended_at),
         by_name={batch.name: batch for batch in batches},
         queue=queue,
         accounting=accounting,
         now=now,
-        patience=patience,
+        timeouts=patience,
         seen_absent=seen_absent or {},
         ended=frozenset(ended),
     )
-    look.sort_queue(sweep or next((sweep_of(batch.name) for batch in batches), ""))
+    look.sort_queue(sweep or next((parse_sweep_name(batch.name) for batch in batches), ""))
     look.sort_accounting()
     look.find_batches()
-    look.judge_live()
-    look.judge_others()
-    return look.seen
+    look.reconcile_live()
+    look.reconcile_missing()
+    return look.reconciled
 
 
 @dataclass(slots=True, kw_only=True)
-class _Look:
+class _Reconciler:
     batches: Sequence[KnownBatch]
     """Oldest first."""
-    queue: Answer[QueueRow]
-    accounting: Answer[AccountRow]
+    queue: SlurmAnswer[QueueRow]
+    accounting: SlurmAnswer[AccountRow]
     now: float
-    patience: Patience
+    timeouts: SlurmTimeouts
     seen_absent: Mapping[str, float]
     ended: Collection[tuple[str, str]]
     by_name: Mapping[str, KnownBatch]
-    copies: dict[str, list[Copy]] = field(default_factory=dict)
+    copies: dict[str, list[LiveRow]] = field(default_factory=dict)
     """Live rows by key."""
     last: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
     """Newest row of sacct by (batch name, key)."""
@@ -139,7 +141,7 @@ class _Look:
     """squeue's row by (batch name, key) of jobs that have ended and that the controller has not forgotten yet."""
     ids: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Batch name to the array ids under which it was seen."""
-    seen: Seen = field(default_factory=Seen)
+    reconciled: ReconcileResult = field(default_factory=ReconcileResult)
 
     def sort_queue(self, sweep: str) -> None:
         """Live rows by key; jobs of this sweep that nobody knows."""
@@ -147,16 +149,16 @@ class _Look:
             batch = self.by_name.get(row.name)
             array, _, index = row.id.partition("_")
             if batch is None:
-                if sweep and sweep_of(row.name) == sweep:
-                    self.seen.strays.setdefault(row.name, array)
+                if sweep and parse_sweep_name(row.name) == sweep:
+                    self.reconciled.unknown_batches.setdefault(row.name, array)
                 continue
             self.ids[row.name].add(array)
             key = batch.tasks.get(int(index)) if index.isdecimal() else None
-            state = live_state(row)
+            state = classify_queue_row(row)
             if key is not None and state is None:
                 self.left[row.name, key] = row
             elif key is not None and state is not None:
-                self.copies.setdefault(key, []).append(Copy(row, state, batch.intended_at))
+                self.copies.setdefault(key, []).append(LiveRow(row, state, batch.intended_at))
 
     def sort_accounting(self) -> None:
         """Newest row by job; every execution that is over, as an ending."""
@@ -183,7 +185,9 @@ class _Look:
                 self._note_end(batch, key, row)
 
     def _note_end(self, batch: KnownBatch, key: str, row: AccountRow) -> None:
-        self.seen.endings.setdefault(key, []).append(ending_of(row, key, withdrawn=key in batch.withdrawn))
+        self.reconciled.endings.setdefault(key, []).append(
+            build_accounting_record(row, key, withdrawn=key in batch.withdrawn)
+        )
 
     def find_batches(self) -> None:
         """Adopts what was found by name; gives up what was looked for long enough."""
@@ -192,42 +196,42 @@ class _Look:
             found = sorted(self.ids.get(batch.name, ()))
             if len(found) > 1 or (found and batch.id and batch.id not in found):
                 known = f" (sbatch said {batch.id})" if batch.id else ""
-                self.seen.remarks.append(f"{batch.name} is in Slurm as {' and '.join(found)}{known}")
+                self.reconciled.remarks.append(f"{batch.name} is in Slurm as {' and '.join(found)}{known}")
             if batch.id:
                 continue
             if found:
-                self.seen.adopted[batch.name] = found[0]
-            elif batch.in_doubt and answered and self.now - batch.intended_at > self.patience.doubt:
-                self.seen.void.append(batch.name)
+                self.reconciled.adopted[batch.name] = found[0]
+            elif batch.submit_unknown and answered and self.now - batch.intended_at > self.timeouts.unknown_submit_s:
+                self.reconciled.not_submitted.append(batch.name)
 
-    def judge_live(self) -> None:
+    def reconcile_live(self) -> None:
         """Jobs that squeue shows."""
         for key, copies in self.copies.items():
-            kept, others = choose(copies)
-            self.seen.observations[key] = _live(kept)
-            if kept.state is ClusterState.QUEUED and hopeless(kept.row.reason):
-                self.seen.hopeless[key] = in_words(kept.row.reason)
+            kept, others = pick_live_row(copies)
+            self.reconciled.observations[key] = _live(kept)
+            if kept.state is ClusterState.QUEUED and is_hopeless(kept.row.reason):
+                self.reconciled.stuck_reasons[key] = explain_reason(kept.row.reason)
             for other in others:
                 if other.state in {ClusterState.QUEUED, ClusterState.STUCK}:
-                    self.seen.duplicates.append(other.row.id)
+                    self.reconciled.duplicates.append(other.row.id)
                 else:
-                    self.seen.remarks.append(f"{key} is live twice: {kept.row.id} and {other.row.id}")
+                    self.reconciled.remarks.append(f"{key} is live twice: {kept.row.id} and {other.row.id}")
 
-    def judge_others(self) -> None:
+    def reconcile_missing(self) -> None:
         """Jobs that squeue does not show, by the newest batch that may have them; one in doubt counts above all."""
         doubtful: dict[str, KnownBatch] = {}
         newest: dict[str, KnownBatch] = {}
         for batch in self.batches:
-            if batch.id or batch.name in self.seen.adopted:
+            if batch.id or batch.name in self.reconciled.adopted:
                 newest.update(dict.fromkeys(batch.tasks.values(), batch))
-            elif batch.in_doubt and batch.name not in self.seen.void:
+            elif batch.submit_unknown and batch.name not in self.reconciled.not_submitted:
                 doubtful.update(dict.fromkeys(batch.tasks.values(), batch))
         for key, batch in (newest | doubtful).items():
             if key in self.copies:
                 continue
             observation = self._doubted(batch) if key in doubtful else self._absent(batch, key)
             if observation is not None:
-                self.seen.observations[key] = observation
+                self.reconciled.observations[key] = observation
 
     def _doubted(self, batch: KnownBatch) -> Observation:
         moment = datetime.fromtimestamp(batch.intended_at, UTC)
@@ -245,20 +249,20 @@ class _Look:
         if self.queue.ok:
             return self._not_queued(batch, key, row)
         if key in self.seen_absent:
-            self.seen.absent[key] = self.seen_absent[key]  # this was no look: the last one still stands
+            self.reconciled.missing_since[key] = self.seen_absent[key]  # this was no look: the last one still stands
         return _unknown(f"squeue: {self.queue.problem}")
 
     def _not_queued(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
         if row is not None and row.state in MAY_RUN_AGAIN and is_over(row):
-            if self.now - row.ended_at >= self.patience.look_again:
+            if self.now - row.ended_at >= self.timeouts.recheck_s:
                 return _ended(row)
-            return _unknown(f"{message_of(row)}; may be in the queue again in a moment")
+            return _unknown(f"{describe_end(row)}; may be in the queue again in a moment")
         shared = self.shared.get((batch.name, key))
         if (
             row is None
             and shared is not None
             and is_over(shared)
-            and self.now - shared.ended_at >= self.patience.look_again
+            and self.now - shared.ended_at >= self.timeouts.recheck_s
         ):
             self._note_end(batch, key, shared)
             return _ended(shared)
@@ -273,34 +277,34 @@ class _Look:
         cancelled a job, and the attempt's own record of a stop on request reads as if it were to go on.
         """
         left = self.left.get((batch.name, key))
-        if left is not None and self.accounting.ok and self.now - left.ends_at < self.patience.late:
+        if left is not None and self.accounting.ok and self.now - left.ends_at < self.timeouts.accounting_lag_s:
             return _unknown(f"ended ({left.state}); sacct does not tell of it yet")
         since = max(batch.sent_at, batch.intended_at)
         first = self.seen_absent.get(key, self.now)
         if first < since:
             first = self.now  # missed before it was sent once more
-        if self.now - since >= self.patience.absent and self.now - first >= self.patience.look_again:
+        if self.now - since >= self.timeouts.missing_job_s and self.now - first >= self.timeouts.recheck_s:
             return Observation(state=ClusterState.ENDED, id=row.id if row else "", message=GONE)
-        self.seen.absent[key] = first
+        self.reconciled.missing_since[key] = first
         return _unknown("not in Slurm's queue, and no word of its end yet")
 
 
-def _live(copy: Copy) -> Observation:
+def _live(copy: LiveRow) -> Observation:
     row = copy.row
     if copy.state is ClusterState.UNKNOWN:
         message = f"in a state unknown here: {row.state}"
     elif row.state == "PENDING":
-        message = in_words(row.reason, row.dependency)
+        message = explain_reason(row.reason, row.dependency)
     else:
         message = STATE_WORDS.get(row.state, "")
     behind = row.state == "PENDING" and row.reason == "Dependency"
-    return Observation(state=copy.state, id=row.id, behind=behind, message=message)
+    return Observation(state=copy.state, id=row.id, waits_for_parents=behind, message=message)
 
 
 def _ended(row: AccountRow) -> Observation:
     knows = row.state in {"COMPLETED", "FAILED"} and not row.signal
     return Observation(
-        state=ClusterState.ENDED, id=row.id, returncode=row.exit_code if knows else None, message=message_of(row)
+        state=ClusterState.ENDED, id=row.id, returncode=row.exit_code if knows else None, message=describe_end(row)
     )
 
 

@@ -31,7 +31,7 @@ def is_whole(text: str) -> bool:
     return not text or text.endswith("\n")
 
 
-def seconds(text: str) -> float:
+def parse_time(text: str) -> float:
     """Unix seconds of a time as printed with SLURM_TIME_FORMAT=%s, else of `2026-01-31T12:00:00` in UTC; 0 for none."""
     if text.isdecimal():
         return float(text)
@@ -43,12 +43,12 @@ def seconds(text: str) -> float:
         return 0.0
 
 
-def value(text: str) -> str:
+def parse_value(text: str) -> str:
     """The field itself, or nothing where the program says in some word that there is nothing."""
     return "" if text in NOTHING else text
 
 
-def number(text: str) -> int:
+def parse_number(text: str) -> int:
     """A whole number; 0 where there is none."""
     return int(text) if text.isdecimal() else 0
 
@@ -117,7 +117,7 @@ class AccountRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer(Generic[Row]):
+class SlurmAnswer(Generic[Row]):
     """What a client said, or why it said nothing."""
 
     rows: tuple[Row, ...] = ()
@@ -131,11 +131,11 @@ class Answer(Generic[Row]):
         return not self.problem
 
 
-class Answers(NamedTuple):
+class SlurmAnswers(NamedTuple):
     """What squeue and sacct said at one moment."""
 
-    queue: Answer[QueueRow]
-    accounting: Answer[AccountRow]
+    queue: SlurmAnswer[QueueRow]
+    accounting: SlurmAnswer[AccountRow]
     taken_at: float
     """Unix seconds, before the questions."""
 
@@ -149,26 +149,26 @@ ARRAY_ID = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[^\]]*)\]?")
 MEMORY_OF_PARSED = 4096
 
 
-def fields_for(known: Collection[str]) -> tuple[str, ...]:
+def select_fields(known: Collection[str]) -> tuple[str, ...]:
     """The fields to ask a version for which knows `known`."""
     names = {name.casefold() for name in known}
     return (*REQUIRED, *(name for name in OPTIONAL if name.casefold() in names), "JobName")
 
 
-def read_accounting(text: str, fields: Sequence[str]) -> Answer[AccountRow]:
+def parse_accounting(text: str, fields: Sequence[str]) -> SlurmAnswer[AccountRow]:
     """The rows of `sacct --noheader --parsable2 --delimiter=SEPARATOR --format FIELDS`, in sacct's order."""
     if not is_whole(text):
-        return Answer(problem="sacct's answer breaks off")
+        return SlurmAnswer(problem="sacct's answer breaks off")
     extra = fields[len(REQUIRED) : -1]
-    return Answer(rows=tuple(_rows(text, len(fields), extra)))
+    return SlurmAnswer(rows=tuple(_rows(text, len(fields), extra)))
 
 
 def _rows(text: str, count: int, extra: Sequence[str]) -> Iterator[AccountRow]:
     times = _Times()
     for line in split_rows(text, count):
         job, word, submitted, started, ended, elapsed, tres, cpus, nodes, code, *more, name = line
-        state, by_uid = bare_state(word)
-        exit_code, number_of_signal = exit_status(code)
+        state, by_uid = parse_state(word)
+        exit_code, number_of_signal = parse_exit_status(code)
         others: Mapping[str, str] = dict(zip(extra, more, strict=True)) if extra else {}
         row = AccountRow(
             job,
@@ -178,53 +178,53 @@ def _rows(text: str, count: int, extra: Sequence[str]) -> Iterator[AccountRow]:
             times[submitted],
             times[started],
             times[ended],
-            number(elapsed),
-            allocated_gpus(tres),
-            number(cpus),
-            value(nodes),
+            parse_number(elapsed),
+            parse_allocated_gpus(tres),
+            parse_number(cpus),
+            parse_value(nodes),
             exit_code,
             number_of_signal,
-            value(others.get("Reason", "")),
-            value(others.get("FailedNode", "")),
+            parse_value(others.get("Reason", "")),
+            parse_value(others.get("FailedNode", "")),
         )
         if "[" not in job:
             yield row
         elif state != "PENDING":
-            yield from (row._replace(id=task, shared=True) for task in tasks_of(job))
+            yield from (row._replace(id=task, shared=True) for task in parse_array_tasks(job))
 
 
 class _Times(dict[str, float]):
     """Times that were read before: thousands of rows share a second."""
 
     def __missing__(self, text: str) -> float:
-        self[text] = result = seconds(text)
+        self[text] = result = parse_time(text)
         return result
 
 
 @lru_cache(MEMORY_OF_PARSED)
-def bare_state(word: str) -> tuple[str, str]:
+def parse_state(word: str) -> tuple[str, str]:
     """`CANCELLED by 1000` as (`CANCELLED`, `1000`)."""
     state, _, uid = word.partition(" by ")
     return state.strip().rstrip("+"), uid.strip()
 
 
 @lru_cache(MEMORY_OF_PARSED)
-def exit_status(text: str) -> tuple[int, int]:
+def parse_exit_status(text: str) -> tuple[int, int]:
     """`3:0` as (exit code, signal)."""
     code, _, number_of_signal = text.partition(":")
-    return number(code), number(number_of_signal)
+    return parse_number(code), parse_number(number_of_signal)
 
 
 @lru_cache(MEMORY_OF_PARSED)
-def allocated_gpus(tres: str) -> int:
+def parse_allocated_gpus(tres: str) -> int:
     """GPUs over all nodes. `gres/gpu:TYPE` counts the same devices again; it serves where a site tracks no other."""
     amounts = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
     if "gres/gpu" in amounts:
-        return number(amounts["gres/gpu"])
-    return sum(number(amount) for name, amount in amounts.items() if name.startswith("gres/gpu:"))
+        return parse_number(amounts["gres/gpu"])
+    return sum(parse_number(amount) for name, amount in amounts.items() if name.startswith("gres/gpu:"))
 
 
-def tasks_of(job: str) -> Iterator[str]:
+def parse_array_tasks(job: str) -> Iterator[str]:
     """`36_[0,2-3%4]` as 36_0, 36_2, 36_3. Of an expression that was cut off (`...`) only what is whole."""
     match = ARRAY_ID.fullmatch(job)
     if match is None:
@@ -244,10 +244,10 @@ FIELDS = ("%i", "%T", "%r", "%E", "%u", "%q", "%a", "%P", "%V", "%S", "%N", "%Q"
 FORMAT = SEPARATOR.join(FIELDS)
 
 
-def read_queue(text: str) -> Answer[QueueRow]:
+def parse_queue(text: str) -> SlurmAnswer[QueueRow]:
     """The rows of `squeue --array --noheader --format FORMAT`, in squeue's order. Text that breaks off is a problem."""
     if not is_whole(text):
-        return Answer(problem="squeue's answer breaks off")
+        return SlurmAnswer(problem="squeue's answer breaks off")
     times: dict[str, float] = {}
     rows = []
     for line in split_rows(text, len(FIELDS)):
@@ -255,14 +255,14 @@ def read_queue(text: str) -> Answer[QueueRow]:
         nodes, priority, ends, name = rest
         for moment in (submitted, started, ends):
             if moment not in times:
-                times[moment] = seconds(moment)
+                times[moment] = parse_time(moment)
         rows.append(
             QueueRow(
                 job,
                 name,
                 user,
                 state,
-                value(reason),
+                parse_value(reason),
                 "" if dependency in NOTHING else dependency,
                 qos,
                 account,
@@ -270,17 +270,17 @@ def read_queue(text: str) -> Answer[QueueRow]:
                 times[submitted],
                 times[started],
                 nodes,
-                number(priority),
+                parse_number(priority),
                 times[ends],
             )
         )
-    return Answer(rows=tuple(rows))
+    return SlurmAnswer(rows=tuple(rows))
 
 
 # Reads what scontrol and sacctmgr show of a cluster's settings.
 
 
-def read_config(text: str) -> tuple[Mapping[str, str], ...]:
+def parse_config(text: str) -> tuple[Mapping[str, str], ...]:
     """`scontrol show config`: one mapping of the lines `Key = value`."""
     found: dict[str, str] = {}
     for line in text.splitlines():
@@ -290,12 +290,12 @@ def read_config(text: str) -> tuple[Mapping[str, str], ...]:
     return (found,)
 
 
-def read_records(text: str) -> tuple[Mapping[str, str], ...]:
+def parse_records(text: str) -> tuple[Mapping[str, str], ...]:
     """`scontrol --oneliner show ...`: one mapping a line of `Key=value Key=value`; a value may hold `=` and spaces."""
     return tuple(_record(line) for line in text.splitlines() if line.strip())
 
 
-def read_table(text: str, fields: Sequence[str]) -> tuple[Mapping[str, str], ...]:
+def parse_table(text: str, fields: Sequence[str]) -> tuple[Mapping[str, str], ...]:
     """`sacctmgr --parsable2 --noheader`: one mapping a line, by the names of the fields that were asked for."""
     lines = (line.split("|") for line in text.splitlines() if line)
     return tuple(dict(zip(fields, parts, strict=True)) for parts in lines if len(parts) == len(fields))

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jobs.reconcile.failures import one_line
-from jobs.slurm.commands import Output, without_prefix
+from jobs.reconcile.failures import format_one_line
+from jobs.slurm.commands import ProgramOutput, strip_error_prefix
 
 
 class RefusalKind(StrEnum):
@@ -20,14 +20,14 @@ class RefusalKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SubmittedJob:
     """Slurm has the job."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class SubmitRefusal:
     """Slurm surely does not have the job."""
 
     kind: RefusalKind
@@ -36,7 +36,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class NoAnswer:
+class UnknownSubmit:
     """It is not known whether Slurm has the job: to be looked up by name."""
 
     reason: str
@@ -116,28 +116,28 @@ PER_JOB = re.compile(r"PerJob|PerNode|^QOSMin|^QOSMaxWall|^AssocMaxWall")
 """Limits on the size of one job: no waiting helps."""
 
 
-def judge(output: Output) -> Sent | Refusal | NoAnswer:
+def parse_submit_answer(output: ProgramOutput) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
     """What an ended (or killed) `sbatch --parsable` says. Only known texts count as a refusal."""
     ids = [match for line in output.text.splitlines() if (match := ID_LINE.fullmatch(line.strip()))]
     if len(ids) == 1 and output.text.endswith("\n"):
-        return Sent(ids[0]["id"])
+        return SubmittedJob(ids[0]["id"])
     if not output.started:
-        return Refusal(RefusalKind.INVALID, output.problem)
+        return SubmitRefusal(RefusalKind.INVALID, output.problem)
     if output.returncode in {126, 127}:  # of timeout(1): sbatch cannot be run, or is not there
-        return Refusal(RefusalKind.INVALID, f"sbatch cannot be run: {output.problem}")
+        return SubmitRefusal(RefusalKind.INVALID, f"sbatch cannot be run: {output.problem}")
     if output.returncode in {None, 124, 137} or output.returncode == 0 or output.text.strip():
-        return NoAnswer(_why_unknown(output))
-    return _refusal(output) or NoAnswer(output.problem)
+        return UnknownSubmit(_why_unknown(output))
+    return _refusal(output) or UnknownSubmit(output.problem)
 
 
-def _refusal(output: Output) -> Refusal | None:
-    lines = [without_prefix(line.strip()) for line in output.errors.splitlines() if line.strip()]
+def _refusal(output: ProgramOutput) -> SubmitRefusal | None:
+    lines = [strip_error_prefix(line.strip()) for line in output.errors.splitlines() if line.strip()]
     failed = next((line.removeprefix(FAILED) for line in reversed(lines) if line.startswith(FAILED)), "")
     others = [line for line in lines if not line.startswith(FAILED) and "sleeping and retrying" not in line]
     kind = _kind(failed, others) if failed else _kind_before_sending(output.errors)
     if kind is None:
         return None
-    return Refusal(kind, one_line("; ".join([*([failed] if failed else []), *others])))
+    return SubmitRefusal(kind, format_one_line("; ".join([*([failed] if failed else []), *others])))
 
 
 def _kind(failed: str, others: list[str]) -> RefusalKind | None:
@@ -158,11 +158,11 @@ def _kind_before_sending(errors: str) -> RefusalKind | None:
     return None
 
 
-def _why_unknown(output: Output) -> str:
+def _why_unknown(output: ProgramOutput) -> str:
     last = next((line for line in reversed(output.errors.splitlines()) if line.strip()), "")
-    said = f": {without_prefix(last)}" if last else ""
+    said = f": {strip_error_prefix(last)}" if last else ""
     if output.returncode in {None, 124, 137}:
-        return one_line(f"sbatch was ended for want of an answer{said}")
+        return format_one_line(f"sbatch was ended for want of an answer{said}")
     if output.returncode == 0:
-        return one_line(f"sbatch gave no job id but {output.text.strip()!r}{said}")
-    return one_line(f"{output.problem}; on standard output {output.text.strip()!r}")
+        return format_one_line(f"sbatch gave no job id but {output.text.strip()!r}{said}")
+    return format_one_line(f"{output.problem}; on standard output {output.text.strip()!r}")

@@ -95,7 +95,7 @@ WRITTEN_OUT = (*GPU_REQUESTS, "exclude")
 """Allowed, and looked for by their full names."""
 
 
-def option_problem(name: str, value: str) -> str:
+def check_option(name: str, value: str) -> str:
     """Why `--name=value` may not be given to sbatch, as the end of a sentence; empty if it may."""
     if not NAME.fullmatch(name):
         return "is not a long option of sbatch, such as mail-type (small letters and - , without the leading --)"
@@ -106,65 +106,65 @@ def option_problem(name: str, value: str) -> str:
         whole = next((each for each in (*REFUSED, *WRITTEN_OUT) if each.startswith(name)), "")
         if whole:
             return f"would be taken for --{whole}; write sbatch's options out"
-    return text_problem(value, LONGEST_VALUE)
+    return check_text(value, LONGEST_VALUE)
 
 
-def setup_problem(line: str) -> str:
+def check_setup_line(line: str) -> str:
     """Why a line may not stand in a batch script; empty if it may."""
     begin = line.lstrip().upper()
     if begin.startswith(("#SBATCH", "#PBS", "#BSUB")):
         return "is an option of the scheduler; options go into `options` or a field of their own"
     if (len(line) - len(line.rstrip("\\"))) % 2:
         return "ends in a backslash, which would swallow the line after it"
-    return text_problem(line, LONGEST_LINE)
+    return check_text(line, LONGEST_LINE)
 
 
-def launcher_problem(word: str) -> str:
+def check_launcher_word(word: str) -> str:
     """Why a word may not stand before the program; empty if it may."""
-    return "is an empty word" if not word else text_problem(word, LONGEST_VALUE)
+    return "is an empty word" if not word else check_text(word, LONGEST_VALUE)
 
 
-def text_problem(text: str, longest: int) -> str:
+def check_text(text: str, longest: int) -> str:
     """Why a text is not one printable line of bounded length; empty if it is."""
     if len(text) > longest:
         return f"is longer than {longest} characters"
     return "" if text.isprintable() else "holds a control character or a line break; one printable line is wanted"
 
 
-def launcher_problems(words: Sequence[str]) -> str:
+def check_launcher(words: Sequence[str]) -> str:
     """What is wrong with a whole launcher; empty if nothing."""
     if len(words) > MOST_WORDS:
         return f"has more than {MOST_WORDS} words"
     if words and words[0].startswith("-"):
         return f"begins with the option {words[0]!r}; a program is wanted first"
-    return next((f"{word!r} {problem}" for word in words if (problem := launcher_problem(word))), "")
+    return next((f"{word!r} {problem}" for word in words if (problem := check_launcher_word(word))), "")
 
 
-def setup_problems(lines: Sequence[str]) -> str:
+def check_setup(lines: Sequence[str]) -> str:
     """What is wrong with all the set-up lines together; empty if nothing."""
     if len(lines) > MOST_LINES:
         return f"has more than {MOST_LINES} lines; put them into a file and source it"
-    return next((f"{line!r} {problem}" for line in lines if (problem := setup_problem(line))), "")
+    return next((f"{line!r} {problem}" for line in lines if (problem := check_setup_line(line))), "")
 
 
-def check_words(resources: Resources) -> None:
+def check_resources(resources: Resources) -> None:
     """Raises UnsafeNameError for resources of a manifest that no sweep file could have made."""
     for name, value in resources.options.items():
-        problem = text_problem(value, LONGEST_VALUE) if name in OWN_FIELDS else option_problem(name, value)
+        problem = check_text(value, LONGEST_VALUE) if name in OWN_FIELDS else check_option(name, value)
         if problem:
             raise UnsafeNameError(f"option {name!r} of a job {problem}")
         if name in OWN_FIELDS and not value:
             raise UnsafeNameError(f"option {name!r} of a job is empty")
     for what, problem in (
-        ("setup", setup_problems(resources.setup)),
-        ("launcher", launcher_problems(resources.launcher)),
+        ("setup", check_setup(resources.setup)),
+        ("launcher", check_launcher(resources.launcher)),
         ("gpu_type", "" if re.fullmatch(r"[A-Za-z0-9._+-]{0,60}", resources.gpu_type) else "is not a plain word"),
     ):
         if problem:
             raise UnsafeNameError(f"{what} of a job: {problem}")
 
 
-def sbatch_options(
+def build_sbatch_options(
     resources: Resources,
     *,
     memory_gib: float | None = None,
@@ -179,7 +179,7 @@ def sbatch_options(
     Raises:
         UnsafeNameError: words that must not reach Slurm.
     """
-    check_words(resources)
+    check_resources(resources)
     given = dict(resources.options)
     kept_away = [*exclude, *([given.pop("exclude")] if given.get("exclude") else [])]
     if any(not HOST_LIST.fullmatch(node) for node in kept_away):
@@ -190,7 +190,7 @@ def sbatch_options(
         "cpus-per-task": str(resources.cpus),
         "mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M",
         "time": str(resources.time_minutes),
-        **gpu_request(resources, given, gpu_type),
+        **build_gpu_request(resources, given, gpu_type),
         **{name: given.pop(name) for name in OWN_FIELDS if name in given},
         **({"exclude": ",".join(kept_away)} if kept_away else {}),
         **dict(sorted(given.items())),
@@ -198,21 +198,21 @@ def sbatch_options(
     return [f"--{name}={value}" if value else f"--{name}" for name, value in options.items()]
 
 
-def gpu_request(resources: Resources, given: dict[str, str], gpu_type: str | None) -> Mapping[str, str]:
+def build_gpu_request(resources: Resources, given: dict[str, str], gpu_type: str | None) -> Mapping[str, str]:
     """`gres` for the job's GPUs, joined with other gres of the user; takes `gres` out of `given`.
 
     `--gres` and not `--gpus-per-node`: srun inherits the latter through the environment and then contends with any
     other request, and it needs select/cons_tres. Both show as gres/gpu in AllocTRES.
     """
     gres = given.pop("gres", "")
-    if not resources.gpus_per_node or asks_for_gpus(resources.options):
+    if not resources.gpus_per_node or has_gpu_options(resources.options):
         return {"gres": gres} if gres else {}
     kind = resources.gpu_type if gpu_type is None else gpu_type
     own = ":".join(filter(None, ("gpu", kind, str(resources.gpus_per_node))))
     return {"gres": f"{own},{gres}" if gres else own}
 
 
-def asks_for_gpus(options: Mapping[str, str]) -> bool:
+def has_gpu_options(options: Mapping[str, str]) -> bool:
     """Whether the user's own options ask for GPUs."""
     if any(name in options for name in GPU_REQUESTS if name.startswith("gpus")):
         return True

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.job import Resources
-from jobs.slurm.batches import NAME, Batch
-from jobs.slurm.sbatch_options import sbatch_options
+from jobs.slurm.batches import NAME, SlurmBatch
+from jobs.slurm.sbatch_options import build_sbatch_options
 from jobs.store.paths import Store
 
 TASKS_LINE = "# tasks: "
@@ -25,7 +25,7 @@ GRACE_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class LaunchSettings:
     """What all scripts of a submission have in common."""
 
     store: Store
@@ -38,7 +38,7 @@ class Launch:
     python: str = sys.executable
 
 
-def batch_script(batch: Batch, launch: Launch) -> str:
+def render_batch_script(batch: SlurmBatch, launch: LaunchSettings) -> str:
     """The whole script, safe for any content of the batch but its set-up lines, which are shell by their nature."""
     keys = " ".join(f"[{index}]={shlex.quote(key)}" for index, key in batch.tasks.items())
     lines = [
@@ -48,45 +48,45 @@ def batch_script(batch: Batch, launch: Launch) -> str:
         "trap '' USR2",  # until the supervisor listens, the signal before the time limit must not end it
         f"keys=({keys})",
         f"export PYTHONPATH={shlex.quote(str(launch.code))}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1",
-        f"exec {attempt_command(batch, launch)}",
+        f"exec {render_attempt_command(batch, launch)}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def attempt_command(batch: Batch, launch: Launch) -> str:
+def render_attempt_command(batch: SlurmBatch, launch: LaunchSettings) -> str:
     """The supervisor's command line; words with `$` are filled in by the shell from Slurm's numbers alone."""
     asked = batch.resources
     task = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
     identity = NAME.fullmatch(batch.name)
     words = [
-        *quoted([launch.python, "-m", "jobs.attempt"]),
-        *quoted(["--store", str(launch.store.root.resolve()), "--sweep", launch.sweep, "--backend", "slurm"]),
+        *quote_words([launch.python, "-m", "jobs.attempt"]),
+        *quote_words(["--store", str(launch.store.root.resolve()), "--sweep", launch.sweep, "--backend", "slurm"]),
         *("--key", '"${keys[$SLURM_ARRAY_TASK_ID]}"'),
         *("--attempt", f'"slurm-{task}-r${{SLURM_RESTART_COUNT:-0}}-{identity["identity"][:6] if identity else "x"}"'),
         *("--job-id", f'"{task}"', "--restart", '"${SLURM_RESTART_COUNT:-0}"'),
-        *quoted([f"--batch={batch.name}", f"--revision={launch.revision}"]),
-        *quoted([f"--cpus={asked.cpus * asked.nodes}", f"--gpus={asked.gpus}", f"--nodes={asked.nodes}"]),
-        *quoted([f"--gpu-type={asked.gpu_type}", "--", *asked.launcher, *launch.program]),
+        *quote_words([f"--batch={batch.name}", f"--revision={launch.revision}"]),
+        *quote_words([f"--cpus={asked.cpus * asked.nodes}", f"--gpus={asked.gpus}", f"--nodes={asked.nodes}"]),
+        *quote_words([f"--gpu-type={asked.gpu_type}", "--", *asked.launcher, *launch.program]),
     ]
     return " ".join(words)
 
 
-def sbatch_arguments(batch: Batch, launch: Launch, batch_ids: Mapping[str, str]) -> list[str]:
+def build_sbatch_arguments(batch: SlurmBatch, launch: LaunchSettings, batch_ids: Mapping[str, str]) -> list[str]:
     """sbatch(1)'s options. `batch_ids`: ids of this round's batches that were sent already, by name."""
-    indices = compressed(list(batch.tasks))
-    dependency = dependency_of(batch, batch_ids)
+    indices = render_indices(list(batch.tasks))
+    dependency = render_dependency(batch, batch_ids)
     return [
         *("--parsable", f"--job-name={batch.name}", f"--comment={batch.name}", f"--array={indices}"),
         *("--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes", "--input=/dev/null"),
-        f"--output={log_pattern(launch.store, launch.sweep)}",
+        f"--output={build_log_pattern(launch.store, launch.sweep)}",
         f"--chdir={launch.store.root.resolve()}",
-        f"--signal=B:USR2@{grace_seconds(batch.resources)}",
+        f"--signal=B:USR2@{compute_grace_seconds(batch.resources)}",
         *([f"--dependency={dependency}"] if dependency else []),
-        *sbatch_options(batch.resources, gpu_type=batch.gpu_type, exclude=batch.exclude),
+        *build_sbatch_options(batch.resources, gpu_type=batch.gpu_type, exclude=batch.exclude),
     ]
 
 
-def dependency_of(batch: Batch, batch_ids: Mapping[str, str]) -> str:
+def render_dependency(batch: SlurmBatch, batch_ids: Mapping[str, str]) -> str:
     """`aftercorr:ID` or `afterok:ID:ID`; empty if it waits for nobody. Raises KeyError for a batch that has no id."""
     if batch.corresponds_id or batch.corresponds_batch:
         return f"aftercorr:{batch.corresponds_id or batch_ids[batch.corresponds_batch]}"
@@ -94,17 +94,17 @@ def dependency_of(batch: Batch, batch_ids: Mapping[str, str]) -> str:
     return ":".join(["afterok", *ids]) if ids else ""
 
 
-def log_pattern(store: Store, sweep: str) -> str:
+def build_log_pattern(store: Store, sweep: str) -> str:
     """Where the batch script and slurmstepd write: one file for each task, all of its runs after one another."""
-    return str(store.sweep(sweep).slurm_logs.resolve()).replace("%", "%%") + "/%A_%a.log"
+    return str(store.locate_sweep(sweep).slurm_logs.resolve()).replace("%", "%%") + "/%A_%a.log"
 
 
-def grace_seconds(resources: Resources) -> int:
+def compute_grace_seconds(resources: Resources) -> int:
     """How long before the time limit the attempt is told to save. Slurm may tell it up to 60 s earlier (sbatch(1))."""
     return max(1, min(LONGEST_GRACE_SECONDS, resources.time_minutes * 60 // GRACE_SHARE))
 
 
-def compressed(indices: Sequence[int]) -> str:
+def render_indices(indices: Sequence[int]) -> str:
     """`0-3,7` for 0, 1, 2, 3, 7: sbatch's notation."""
     runs: list[list[int]] = []
     for index in sorted(indices):
@@ -115,7 +115,7 @@ def compressed(indices: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def tasks_in_script(script: str) -> dict[int, str]:
+def parse_script_tasks(script: str) -> dict[int, str]:
     """The tasks that a script of ours names; empty for any other script."""
     line = next((line for line in script.splitlines() if line.startswith(TASKS_LINE)), "")
     try:
@@ -127,6 +127,6 @@ def tasks_in_script(script: str) -> dict[int, str]:
     return {int(index): str(key) for index, key in content.items() if index.isdigit()}
 
 
-def quoted(words: Sequence[str]) -> list[str]:
+def quote_words(words: Sequence[str]) -> list[str]:
     """Each as one word for the shell."""
     return [shlex.quote(word) for word in words]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jobs.job import Resources
-from jobs.slurm.commands import Output
-from jobs.slurm.parsing import read_config, read_records
+from jobs.slurm.commands import ProgramOutput
+from jobs.slurm.parsing import parse_config, parse_records
 
 # Partitions, QOS and associations of a cluster, and how Slurm's clients print them. Pure.
 #
@@ -89,18 +89,18 @@ class Association:
     max_minutes: int | None = None
 
 
-def words_of(text: str) -> tuple[str, ...]:
+def parse_words(text: str) -> tuple[str, ...]:
     """A list with commas; empty for any of Slurm's words for nothing, and for ALL."""
     return () if text in NOTHING or text == "ALL" else tuple(filter(None, (word.strip() for word in text.split(","))))
 
 
-def number_of(text: str) -> int | None:
+def parse_optional_number(text: str) -> int | None:
     """`300`, `300 sec`; None where there is no number."""
     match = re.match(r"\d+", text)
     return int(match[0]) if match else None
 
 
-def minutes_of(text: str) -> int | None:
+def parse_minutes(text: str) -> int | None:
     """Whole minutes of `1-12:00:00`, `12:00:00`, `30:00`, `90` and `2-00`; None for no limit."""
     if text in NOTHING or not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
         return None
@@ -114,7 +114,7 @@ def minutes_of(text: str) -> int | None:
     return parts[0]  # minutes, or minutes:seconds
 
 
-def tres_of(text: str) -> dict[str, float]:
+def parse_tres(text: str) -> dict[str, float]:
     """`cpu=64,mem=1.50T,gres/gpu=8`; memory in MiB."""
     found = {}
     for name, _, value in (word.partition("=") for word in text.split(",") if "=" in word):
@@ -124,7 +124,7 @@ def tres_of(text: str) -> dict[str, float]:
     return found
 
 
-def gpus_of(gres: str) -> dict[str, int]:
+def parse_gpus(gres: str) -> dict[str, int]:
     """GPUs of sinfo's `gpu:a100:8(S:0-1),gpu:v100:2,nvme:1`, by type."""
     found: dict[str, int] = {}
     for word in re.sub(r"\([^)]*\)", "", gres).split(","):
@@ -134,66 +134,70 @@ def gpus_of(gres: str) -> dict[str, int]:
     return found
 
 
-def shapes_of(text: str) -> dict[str, tuple[NodeShape, ...]]:
+def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
     """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G`."""
     found: dict[str, list[NodeShape]] = {}
     for line in text.splitlines():
         parts = line.split("|")
         if len(parts) != 5:
             continue
-        nodes, cpus, memory = (number_of(part) or 0 for part in parts[1:4])
-        shape = NodeShape(nodes=nodes, cpus=cpus, memory_mib=memory, gpus=gpus_of(parts[4]))
+        nodes, cpus, memory = (parse_optional_number(part) or 0 for part in parts[1:4])
+        shape = NodeShape(nodes=nodes, cpus=cpus, memory_mib=memory, gpus=parse_gpus(parts[4]))
         found.setdefault(parts[0], []).append(shape)
     return {name: tuple(shapes) for name, shapes in found.items()}
 
 
-def partitions_of(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> tuple[Partition, ...]:
+def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> tuple[Partition, ...]:
     """From `scontrol --oneliner show partition`."""
     return tuple(
         Partition(
             name=each["PartitionName"],
             state=each.get("State", "UP").partition("+")[0],
             is_default=each.get("Default") == "YES",
-            max_minutes=minutes_of(each.get("MaxTime", "")),
-            max_nodes=number_of(each.get("MaxNodes", "")),
-            nodes=number_of(each.get("TotalNodes", "")) or 0,
-            qos="".join(words_of(each.get("QoS", ""))),
-            allowed_qos=words_of(each.get("AllowQos", "")),
-            denied_qos=words_of(each.get("DenyQos", "")),
-            allowed_accounts=words_of(each.get("AllowAccounts", "")),
-            denied_accounts=words_of(each.get("DenyAccounts", "")),
+            max_minutes=parse_minutes(each.get("MaxTime", "")),
+            max_nodes=parse_optional_number(each.get("MaxNodes", "")),
+            nodes=parse_optional_number(each.get("TotalNodes", "")) or 0,
+            qos="".join(parse_words(each.get("QoS", ""))),
+            allowed_qos=parse_words(each.get("AllowQos", "")),
+            denied_qos=parse_words(each.get("DenyQos", "")),
+            allowed_accounts=parse_words(each.get("AllowAccounts", "")),
+            denied_accounts=parse_words(each.get("DenyAccounts", "")),
             shapes=shapes.get(each["PartitionName"], ()),
         )
-        for each in read_records(text)
+        for each in parse_records(text)
         if "PartitionName" in each
     )
 
 
-def table(text: str) -> list[dict[str, str]]:
+def parse_headed_table(text: str) -> list[dict[str, str]]:
     """Rows of `sacctmgr --parsable2`, by the names in its head."""
     lines = [line.split("|") for line in text.splitlines() if "|" in line]
     return [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
 
 
-def first_of(row: Mapping[str, str], names: Iterable[str]) -> str:
+def find_first(row: Mapping[str, str], names: Iterable[str]) -> str:
     """The value of the first column that is there, under any of its names."""
     return next((row[name] for name in names if name in row), "")
 
 
-def qos_of(text: str) -> dict[str, Qos]:
+def parse_qos(text: str) -> dict[str, Qos]:
     """From `sacctmgr --parsable2 show qos`, whole: naming columns fails where a release knows one of them not."""
     tres = ("MaxTRES", "MaxTRESPU", "MaxTRESPA", "GrpTRES")
     return {
         row["Name"]: Qos(
             name=row["Name"],
-            flags=frozenset(words_of(row.get("Flags", ""))),
-            max_submit_user=number_of(first_of(row, ("MaxSubmitPU", "MaxSubmitJobsPU", "MaxSubmitJobsPerUser"))),
-            max_submit_account=number_of(first_of(row, ("MaxSubmitPA", "MaxSubmitJobsPA", "MaxSubmitJobsPerAccount"))),
-            max_submit_group=number_of(first_of(row, ("GrpSubmit", "GrpSubmitJobs"))),
-            max_minutes=minutes_of(row.get("MaxWall", "")),
-            max_tres=tuple(limits for name in tres if (limits := tres_of(row.get(name, "")))),
+            flags=frozenset(parse_words(row.get("Flags", ""))),
+            max_submit_user=parse_optional_number(
+                find_first(row, ("MaxSubmitPU", "MaxSubmitJobsPU", "MaxSubmitJobsPerUser"))
+            ),
+            max_submit_account=parse_optional_number(
+                find_first(row, ("MaxSubmitPA", "MaxSubmitJobsPA", "MaxSubmitJobsPerAccount"))
+            ),
+            max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
+            max_minutes=parse_minutes(row.get("MaxWall", "")),
+            max_tres=tuple(limits for name in tres if (limits := parse_tres(row.get(name, "")))),
         )
-        for row in table(text)
+        for row in parse_headed_table(text)
         if row.get("Name")
     }
 
@@ -203,21 +207,21 @@ ASSOCIATION_COLUMNS = (
 )  # fmt: skip
 
 
-def associations_of(text: str) -> tuple[Association, ...]:
+def parse_associations(text: str) -> tuple[Association, ...]:
     """From `sacctmgr --parsable2 show associations format=` the columns above, which it heads with shorter names."""
     return tuple(
         Association(
             account=row.get("Account", ""),
             user=row.get("User", ""),
             partition=row.get("Partition", ""),
-            parent=first_of(row, ("ParentName", "Par Name")),
-            qos=tuple(name.lstrip("+-") for name in words_of(row.get("QOS", ""))),
-            default_qos=first_of(row, ("Def QOS", "DefaultQOS", "DefQOS")),
-            max_submit=number_of(first_of(row, ("MaxSubmit", "MaxSubmitJobs"))),
-            max_submit_group=number_of(first_of(row, ("GrpSubmit", "GrpSubmitJobs"))),
-            max_minutes=minutes_of(row.get("MaxWall", "")),
+            parent=find_first(row, ("ParentName", "Par Name")),
+            qos=tuple(name.lstrip("+-") for name in parse_words(row.get("QOS", ""))),
+            default_qos=find_first(row, ("Def QOS", "DefaultQOS", "DefQOS")),
+            max_submit=parse_optional_number(find_first(row, ("MaxSubmit", "MaxSubmitJobs"))),
+            max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
+            max_minutes=parse_minutes(row.get("MaxWall", "")),
         )
-        for row in table(text)
+        for row in parse_headed_table(text)
     )
 
 
@@ -263,11 +267,11 @@ class Site:
     """The user's own, and those of all accounts."""
     default_account: str = ""
     remarks: tuple[str, ...] = ()
-    known_lanes: dict[tuple[str, ...], tuple[str, ...]] = field(
+    known_limit_names: dict[tuple[str, ...], tuple[str, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     """Answers of `lanes` so far: thousands of jobs have few kinds of resources."""
-    known_misfits: dict[int, tuple[Resources, str | None]] = field(
+    known_infeasible_reasons: dict[int, tuple[Resources, str | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     """Answers of `misfit` so far, by the identity of the resources, which this keeps alive."""
@@ -282,22 +286,22 @@ class Site:
         return bool(self.accounting_answers) and "gres/gpu" in self.accounted
 
 
-class Client(Protocol):
+class ProgramRunner(Protocol):
     """What is needed of `jobs.slurm.client.SlurmClient`."""
 
-    def run(self, program: str, *arguments: str) -> Output:
+    def run(self, program: str, *arguments: str) -> ProgramOutput:
         """Runs one of Slurm's programs for a bounded time."""
         ...
 
 
 @dataclass(slots=True)
-class Questions:
+class SiteReader:
     """Asks a cluster's clients, and keeps what they could not tell."""
 
-    client: Client
+    client: ProgramRunner
     remarks: list[str] = field(default_factory=list)
 
-    def ask(self, what: str, program: str, *arguments: str) -> str | None:
+    def query(self, what: str, program: str, *arguments: str) -> str | None:
         """The client's text; None, with a remark, where it has none."""
         output = self.client.run(program, *arguments)
         if output.problem:
@@ -306,66 +310,69 @@ class Questions:
         return output.text
 
 
-def read_site(client: Client, user: str) -> Site:
+def query_site(client: ProgramRunner, user: str) -> Site:
     """Six short calls (three without accounting), each bounded by the client's patience; never an error."""
-    questions = Questions(client)
-    text = questions.ask("configuration", "scontrol", "show", "config")
+    questions = SiteReader(client)
+    text = questions.query("configuration", "scontrol", "show", "config")
     if text is None:
         return Site(user=user, problem=questions.remarks[0], remarks=tuple(questions.remarks))
-    config = read_config(text)[0]
-    partitions = read_partitions(questions)
-    accounting = read_accounting(questions, config, user)
+    config = parse_config(text)[0]
+    partitions = query_partitions(questions)
+    accounting = query_accounting_settings(questions, config, user)
     return Site(
         user=user,
-        **config_fields(config),
+        **build_config_fields(config),
         **accounting,
         partitions=partitions,
         remarks=tuple(questions.remarks),
     )
 
 
-def read_partitions(questions: Questions) -> tuple[Partition, ...] | None:
+def query_partitions(questions: SiteReader) -> tuple[Partition, ...] | None:
     """Hidden partitions too; None where they could not be read."""
-    text = questions.ask("partitions", "scontrol", "--all", "--oneliner", "show", "partition")
+    text = questions.query("partitions", "scontrol", "--all", "--oneliner", "show", "partition")
     if text is None:
         return None
     form = "--format=%R|%D|%c|%m|%G"
-    nodes = questions.ask("nodes", "sinfo", "--all", "--noheader", "--exact", "--noconvert", form)
-    return partitions_of(text, shapes_of(nodes or ""))
+    nodes = questions.query("nodes", "sinfo", "--all", "--noheader", "--exact", "--noconvert", form)
+    return parse_partitions(text, parse_node_shapes(nodes or ""))
 
 
-def read_accounting(questions: Questions, config: Mapping[str, str], user: str) -> dict[str, Any]:
+def query_accounting_settings(questions: SiteReader, config: Mapping[str, str], user: str) -> dict[str, Any]:
     """The fields of `Site` that come from slurmdbd; asks no further once it does not answer."""
     if config.get("AccountingStorageType", NO_ACCOUNTING) == NO_ACCOUNTING:
         return {}
     sacctmgr = ("sacctmgr", "--readonly", "--parsable2", "show")
-    rules = questions.ask("QOS", *sacctmgr, "qos")
+    rules = questions.query("QOS", *sacctmgr, "qos")
     if rules is None:
         return {"accounting_answers": False}
     columns = f"format={','.join(ASSOCIATION_COLUMNS)}"
     where = ("associations", "where", f"cluster={config.get('ClusterName', '')}")
-    own = questions.ask("associations", *sacctmgr, *where, f"user={user}", columns)
-    accounts = questions.ask("accounts", *sacctmgr, *where, "user=", columns)
-    default = questions.ask("user", *sacctmgr, "user", "where", f"name={user}", "format=User,DefaultAccount")
-    known = [associations_of(text) for text in (own, accounts) if text is not None]
+    own = questions.query("associations", *sacctmgr, *where, f"user={user}", columns)
+    accounts = questions.query("accounts", *sacctmgr, *where, "user=", columns)
+    default = questions.query("user", *sacctmgr, "user", "where", f"name={user}", "format=User,DefaultAccount")
+    known = [parse_associations(text) for text in (own, accounts) if text is not None]
     return {
         "accounting_answers": True,
-        "qos": qos_of(rules),
+        "qos": parse_qos(rules),
         "associations": tuple(each for found in known for each in found) if own is not None else None,
-        "default_account": next((row.get("Def Acct", "") for row in table(default or "")), ""),
+        "default_account": next((row.get("Def Acct", "") for row in parse_headed_table(default or "")), ""),
     }
 
 
-def config_fields(config: Mapping[str, str]) -> dict[str, Any]:
+def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
     """The fields of `Site` that stand in `scontrol show config`; what it lacks is left to Slurm's defaults."""
     numbers = {
-        "max_jobs": number_of(config.get("MaxJobCount", "")),
-        "min_job_age_seconds": number_of(config.get("MinJobAge", "")),
-        "kill_wait_seconds": number_of(config.get("KillWait", "")),
-        "message_timeout_seconds": number_of(config.get("MessageTimeout", "")),
+        "max_jobs": parse_optional_number(config.get("MaxJobCount", "")),
+        "min_job_age_seconds": parse_optional_number(config.get("MinJobAge", "")),
+        "kill_wait_seconds": parse_optional_number(config.get("KillWait", "")),
+        "message_timeout_seconds": parse_optional_number(config.get("MessageTimeout", "")),
     }
-    enforced = frozenset(word.lower() for word in words_of(config.get("AccountingStorageEnforce", "")))
-    array = [number_of(config.get("MaxArraySize", "")), max_array_tasks(config.get("SchedulerParameters", ""))]
+    enforced = frozenset(word.lower() for word in parse_words(config.get("AccountingStorageEnforce", "")))
+    array = [
+        parse_optional_number(config.get("MaxArraySize", "")),
+        parse_max_array_tasks(config.get("SchedulerParameters", "")),
+    ]
     given = [number for number in array if number is not None]
     return {
         **{name: number for name, number in numbers.items() if number is not None},
@@ -376,12 +383,12 @@ def config_fields(config: Mapping[str, str]) -> dict[str, Any]:
         "requeues": config.get("JobRequeue", "1") != "0",
         "preempt_type": config.get("PreemptType", ""),
         "preempt_mode": config.get("PreemptMode", ""),
-        "sends_user_signal": "preempt_send_user_signal" in words_of(config.get("SlurmctldParameters", "")),
+        "sends_user_signal": "preempt_send_user_signal" in parse_words(config.get("SlurmctldParameters", "")),
         "default_memory": next(
             (f"{key} {config[key]} MiB" for key in ("DefMemPerNode", "DefMemPerCPU") if key in config), ""
         ),
         "accounting_type": config.get("AccountingStorageType", NO_ACCOUNTING),
-        "accounted": words_of(config.get("AccountingStorageTRES", "")),
+        "accounted": parse_words(config.get("AccountingStorageTRES", "")),
         # `safe` brings limits with it, `limits` and `qos` bring associations (slurm.conf(5))
         "enforced": enforced | {word for word, by in IMPLIED.items() if enforced & by},
     }
@@ -390,10 +397,10 @@ def config_fields(config: Mapping[str, str]) -> dict[str, Any]:
 IMPLIED = {"associations": {"limits", "qos", "safe", "wckeys", "all"}, "limits": {"safe", "all"}, "qos": {"all"}}
 
 
-def max_array_tasks(parameters: str) -> int | None:
+def parse_max_array_tasks(parameters: str) -> int | None:
     """`max_array_tasks` of SchedulerParameters: the most tasks of one array, which MaxArraySize alone does not tell."""
-    for word in words_of(parameters):
+    for word in parse_words(parameters):
         name, _, value = word.partition("=")
         if name == "max_array_tasks":
-            return number_of(value)
+            return parse_optional_number(value)
     return None

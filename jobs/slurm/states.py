@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 from jobs.cluster import ClusterState
-from jobs.reconcile.executions import Ending
+from jobs.reconcile.accounting import AccountingRecord
 from jobs.slurm.parsing import AccountRow, QueueRow
 from jobs.store.records import FailureClass
 
@@ -56,18 +56,18 @@ MESSAGES = {
 STUCK_REASON = "DependencyNeverSatisfied"
 
 
-def live_state(row: QueueRow) -> ClusterState | None:
+def classify_queue_row(row: QueueRow) -> ClusterState | None:
     """What squeue's row says of the job; None: it is over, and only not forgotten yet."""
     if row.state in QUEUED:
         stuck = row.reason == STUCK_REASON or ("(failed)" in row.dependency and "?" not in row.dependency)
-        stuck = stuck or held_by_slurm(row.reason)
+        stuck = stuck or is_held_by_slurm(row.reason)
         return ClusterState.STUCK if stuck else ClusterState.QUEUED
     if row.state in RUNNING:
         return ClusterState.RUNNING
     return None if row.state in OVER else ClusterState.UNKNOWN
 
 
-def held_by_slurm(reason: str) -> bool:
+def is_held_by_slurm(reason: str) -> bool:
     """Whether Slurm itself holds the job, after it could not start it; what a person holds is theirs."""
     plain = reason.strip("() ").replace("_", " ")
     return plain.endswith(" requeued held") or plain.startswith("JobHoldMaxRequeue")
@@ -78,10 +78,10 @@ def is_over(row: AccountRow) -> bool:
     return row.ended_at > 0 and row.state in SURELY_OVER | MAY_RUN_AGAIN
 
 
-def ending_of(row: AccountRow, key: str, *, withdrawn: bool = False) -> Ending:
+def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = False) -> AccountingRecord:
     """A finished row as an ending. `withdrawn`: we took the job out ourselves, so a cancellation is nobody's wish."""
     ran = bool(row.nodes)  # sacct gives a cancelled job that never ran its end as its start
-    return Ending(
+    return AccountingRecord(
         id=row.id,
         batch=row.name,
         key=key,
@@ -97,11 +97,11 @@ def ending_of(row: AccountRow, key: str, *, withdrawn: bool = False) -> Ending:
         failed_node=row.failed_node,
         exit_code=row.exit_code,
         signal=row.signal,
-        message=message_of(row),
+        message=describe_end(row),
     )
 
 
-def message_of(row: AccountRow) -> str:
+def describe_end(row: AccountRow) -> str:
     """One line for people on how an execution ended."""
     if row.state == "CANCELLED":
         if row.by_uid:
@@ -214,37 +214,37 @@ SCOPES = {"Job": " of one job", "Node": " on one node", "User": " of one user", 
 
 
 @lru_cache(4096)
-def in_words(reason: str, dependency: str = "") -> str:
+def explain_reason(reason: str, dependency: str = "") -> str:
     """Why it waits. An unknown reason is shown as it is; details that Slurm adds to one are kept."""
-    head, rest = _parted(reason)
-    words = _known(head) or reason.replace("_", " ")
+    head, rest = _split_reason(reason)
+    words = _describe_known_reason(head) or reason.replace("_", " ")
     if head in {"Dependency", "DependencyNeverSatisfied"} and dependency:
         return f"{words} ({_jobs_of(dependency)})"
     return f"{words} ({rest})" if rest and head == "ReqNodeNotAvail" else words
 
 
 @lru_cache(1024)
-def hopeless(reason: str) -> bool:
+def is_hopeless(reason: str) -> bool:
     """Whether it would wait for ever unless a person changes the job, a limit or the partition."""
-    head, _ = _parted(reason)
-    return _known(head).startswith("never")
+    head, _ = _split_reason(reason)
+    return _describe_known_reason(head).startswith("never")
 
 
-def _parted(reason: str) -> tuple[str, str]:
+def _split_reason(reason: str) -> tuple[str, str]:
     """`ReqNodeNotAvail, UnavailableNodes:n1` as its name and the rest. Slurm writes sentences with underscores."""
     plain = "" if reason == "None" else reason.strip("()").replace("_", " ")
     head, _, rest = plain.partition(",")
     return head.strip(), rest.strip()
 
 
-def _known(head: str) -> str:
+def _describe_known_reason(head: str) -> str:
     """The words of a known reason; empty for another."""
     if head not in REASON_WORDS and head.endswith(" requeued held"):  # as JobHoldMaxRequeue, for some other failure
         return f"never: {head.removesuffix(' requeued held')}, and held (scontrol release lets it go on)"
-    return REASON_WORDS.get(head) or _limit_in_words(head)
+    return REASON_WORDS.get(head) or _describe_limit(head)
 
 
-def _limit_in_words(reason: str) -> str:
+def _describe_limit(reason: str) -> str:
     match = LIMIT.fullmatch(reason)
     if match is None or match["what"] not in RESOURCES:
         return ""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from jobs.errors import storage_problem
-from jobs.store.flock import acquire
-from jobs.store.paths import replacing
+from jobs.errors import describe_storage_error
+from jobs.store.flock import acquire_lock
+from jobs.store.paths import open_replacement
 
 # What an examination of a machine or a cluster finds: one line each, with what to do about it.
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """How much a finding matters."""
 
     OK = "ok"
@@ -32,25 +32,25 @@ class Check:
     """One finding."""
 
     name: str
-    verdict: Verdict
+    severity: Severity
     text: str
     advice: str = ""
     """What to do; empty where nothing needs doing."""
 
 
-def ok(name: str, text: str) -> Check:
+def report_ok(name: str, text: str) -> Check:
     """All is well."""
-    return Check(name=name, verdict=Verdict.OK, text=text)
+    return Check(name=name, severity=Severity.OK, text=text)
 
 
-def note(name: str, text: str, advice: str = "") -> Check:
+def report_note(name: str, text: str, advice: str = "") -> Check:
     """Worth knowing."""
-    return Check(name=name, verdict=Verdict.NOTE, text=text, advice=advice)
+    return Check(name=name, severity=Severity.NOTE, text=text, advice=advice)
 
 
-def problem(name: str, text: str, advice: str) -> Check:
+def report_problem(name: str, text: str, advice: str) -> Check:
     """Has to be put right."""
-    return Check(name=name, verdict=Verdict.PROBLEM, text=text, advice=advice)
+    return Check(name=name, severity=Severity.PROBLEM, text=text, advice=advice)
 
 
 OWN_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "overlay", "zfs", "vfat"}
@@ -60,90 +60,100 @@ SMALL_SKEW_SECONDS = 2.0
 LARGE_SKEW_SECONDS = 60.0
 
 
-def store_checks(root: Path, *, needed_bytes: int = 0, shared: bool = False) -> list[Check]:
+def check_store(root: Path, *, needed_bytes: int = 0, shared: bool = False) -> list[Check]:
     """`needed_bytes`: what the plan still writes and keeps. `shared`: nodes of a cluster have to see the store."""
-    folder = nearest_folder(root)
+    folder = find_nearest_folder(root)
     where = f"store {root}" if folder == root else f"store {root} (not there yet: tried in {folder})"
     try:
         trial = Path(tempfile.mkdtemp(prefix=".doctor-", dir=folder))
     except OSError as error:
-        return [problem("store", f"{where} cannot be written: {storage_problem(error)}", "choose another with --store")]
+        return [
+            report_problem(
+                "store", f"{where} cannot be written: {describe_storage_error(error)}", "choose another with --store"
+            )
+        ]
     try:
-        tried = [tried_out(check, trial) for check in (renaming, exclusive_creation, locking, clock)]
+        tried = [
+            run_check(check, trial) for check in (check_renaming, check_exclusive_creation, check_locking, check_clock)
+        ]
     finally:
         shutil.rmtree(trial, ignore_errors=True)
-    found = [ok("store", f"{where} can be written"), *tried, space(folder, needed_bytes)]
-    return [*found, *(file_system(folder) if shared else ())]
+    found = [report_ok("store", f"{where} can be written"), *tried, check_space(folder, needed_bytes)]
+    return [*found, *(check_file_system(folder) if shared else ())]
 
 
-def nearest_folder(path: Path) -> Path:
+def find_nearest_folder(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     path = path.absolute()
     return next(each for each in (path, *path.parents) if each.is_dir())
 
 
-def tried_out(check: Callable[[Path], Check], folder: Path) -> Check:
+def run_check(check: Callable[[Path], Check], folder: Path) -> Check:
     """The check's finding, or the operating system's refusal as one."""
     try:
         return check(folder)
     except OSError as error:
-        name = check.__name__.replace("_", " ")
-        return problem(name, f"fails: {storage_problem(error)}", "keep the store on a file system that can do it")
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        return report_problem(
+            name, f"fails: {describe_storage_error(error)}", "keep the store on a file system that can do it"
+        )
 
 
-def renaming(folder: Path) -> Check:
+def check_renaming(folder: Path) -> Check:
     """A file takes another's place at once, and a reader of the old one is left in peace."""
     path = folder / "file"
     path.write_text("old")
     with path.open() as reader:
-        with replacing(path) as unfinished:
+        with open_replacement(path) as unfinished:
             unfinished.write_text("new")
         if path.read_text() == "new" and reader.read() == "old":
-            return ok("renaming", "a file replaces another whole")
+            return report_ok("renaming", "a file replaces another whole")
     advice = "keep the store on a file system with POSIX renames (NFS, Lustre, GPFS, BeeGFS, a local disk)"
-    return problem("renaming", "a replaced file is not whole", advice)
+    return report_problem("renaming", "a replaced file is not whole", advice)
 
 
-def exclusive_creation(folder: Path) -> Check:
+def check_exclusive_creation(folder: Path) -> Check:
     """Of two who make the same file or folder, one is told that it is there."""
-    for make in (exclusive_file, Path.mkdir):
+    for make in (create_exclusive_file, Path.mkdir):
         path = folder / make.__name__
         make(path)
         try:
             make(path)
         except FileExistsError:
             continue
-        return problem("exclusive creation", "the same name can be made twice", "keep the store on another file system")
-    return ok("exclusive creation", "only one of two makes a name (O_EXCL, mkdir)")
+        return report_problem(
+            "exclusive creation", "the same name can be made twice", "keep the store on another file system"
+        )
+    return report_ok("exclusive creation", "only one of two makes a name (O_EXCL, mkdir)")
 
 
-def exclusive_file(path: Path) -> None:
+def create_exclusive_file(path: Path) -> None:
     """FileExistsError if it is there already."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
 
-def locking(folder: Path) -> Check:
+def check_locking(folder: Path) -> Check:
     """A lock that is held is not given again."""
-    first = acquire(folder / "lock")
-    second = acquire(folder / "lock")
+    first = acquire_lock(folder / "lock")
+    second = acquire_lock(folder / "lock")
     for descriptor in (first, second):
         with contextlib.suppress(TypeError):
             os.close(descriptor)  # type: ignore[arg-type]  # None is the answer that is hoped for
     if first is not None and second is None:
-        return ok("locking", "locks hold (flock)")
-    return problem("locking", "a lock can be had twice", "mount the store with locks (NFS: without `nolock`)")
+        return report_ok("locking", "locks hold (flock)")
+    return report_problem("locking", "a lock can be had twice", "mount the store with locks (NFS: without `nolock`)")
 
 
-def clock(folder: Path) -> Check:
+def check_clock(folder: Path) -> Check:
     """This machine's clock against the file server's."""
-    skew = clock_skew(folder)
+    skew = measure_clock_skew(folder)
     text = f"this machine's clock and the file server's differ by {abs(skew):.1f} s"
     if abs(skew) > LARGE_SKEW_SECONDS:
-        return problem("clock", text, "have both set by NTP: ages of files decide what is alive")
-    return note("clock", text) if abs(skew) > SMALL_SKEW_SECONDS else ok("clock", text)
+        return report_problem("clock", text, "have both set by NTP: ages of files decide what is alive")
+    return report_note("clock", text) if abs(skew) > SMALL_SKEW_SECONDS else report_ok("clock", text)
 
 
-def clock_skew(folder: Path) -> float:
+def measure_clock_skew(folder: Path) -> float:
     """Seconds by which this machine is ahead of the file server."""
     path = folder / "clock"
     before = time.time()
@@ -153,29 +163,29 @@ def clock_skew(folder: Path) -> float:
     return 0.0 if before - 0.1 <= stamp <= after + 0.1 else (before + after) / 2 - stamp
 
 
-def space(folder: Path, needed_bytes: int) -> Check:
+def check_space(folder: Path, needed_bytes: int) -> Check:
     """Room on the disk; a quota does not show here."""
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:,.1f} GiB are free; a quota does not show here"
     if not needed_bytes:
-        return ok("space", text)
+        return report_ok("space", text)
     text = f"{text}; the plan still keeps {needed_bytes / 2**30:,.1f} GiB of checkpoints"
     if needed_bytes > free:
-        return problem("space", text, "make room, or take a store on a larger disk")
-    return ok("space", text)
+        return report_problem("space", text, "make room, or take a store on a larger disk")
+    return report_ok("space", text)
 
 
-def file_system(folder: Path) -> Iterator[Check]:
+def check_file_system(folder: Path) -> Iterator[Check]:
     """A remark on a store that only this machine may see."""
-    kind = file_system_type(folder)
+    kind = read_file_system_type(folder)
     if kind in OWN_DISKS:
         advice = "keep the store on a shared file system; --node-test tries it from a node"
-        yield note("file system", f"the store lies on {kind}, which looks like this machine's own", advice)
+        yield report_note("file system", f"the store lies on {kind}, which looks like this machine's own", advice)
     elif kind:
-        yield ok("file system", f"the store lies on {kind}")
+        yield report_ok("file system", f"the store lies on {kind}")
 
 
-def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+def read_file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     """Type of the file system that holds the folder; empty where the system does not tell."""
     try:
         lines = [line.split() for line in mounts.read_text(errors="replace").splitlines()]

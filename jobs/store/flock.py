@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 
-def acquire(path: Path, *, patience_seconds: float = 0.0) -> int | None:
+def acquire_lock(path: Path, *, patience_seconds: float = 0.0) -> int | None:
     """The descriptor that holds the exclusive lock of `path`, or None if another process has it.
 
     `patience_seconds` outlasts `is_held` probes, which take the shared lock for microseconds.

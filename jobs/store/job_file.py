@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import BrokenAttemptError
+from jobs.errors import AttemptSetupError
 from jobs.store.paths import RunPaths
 
 JOB_FORMAT = 1
@@ -27,13 +27,13 @@ class PlannedJob:
 
 
 def read_planned_job(manifest: Path, key: str) -> PlannedJob:
-    """Finds one job in a manifest without building the others. Raises BrokenAttemptError if it is not there."""
+    """Finds one job in a manifest without building the others. Raises AttemptSetupError if it is not there."""
     try:
         header = next(_records(manifest))
         record = next(record for record in _records(manifest, key) if record.get("key") == key)
     except (OSError, StopIteration, ValueError) as error:
         reason = error if isinstance(error, OSError | ValueError) else "it holds no such job"
-        raise BrokenAttemptError(f"{manifest}: cannot read job {key}: {reason}") from None
+        raise AttemptSetupError(f"{manifest}: cannot read job {key}: {reason}") from None
     wanted = set(record["parents"])
     parents = {
         other["key"]: other["stage"]
@@ -42,11 +42,11 @@ def read_planned_job(manifest: Path, key: str) -> PlannedJob:
         if other.get("key") in wanted
     }
     if set(parents) != wanted:
-        raise BrokenAttemptError(f"{manifest}: job {key} has parents that are not in the manifest")
+        raise AttemptSetupError(f"{manifest}: job {key} has parents that are not in the manifest")
     return PlannedJob(record=record, parents=parents, data=header.get("data", {}))
 
 
-def job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dict[str, object]:
+def build_job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dict[str, object]:
     """The content of job.json for one attempt; relative paths are relative to the run's folder.
 
     `revision` of the code that runs; empty: that of the folder which this file is in.
@@ -65,17 +65,17 @@ def job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dic
         "data": dict(planned.data),
         "settings": record.get("settings", {}),
         "resources": record.get("resources", {}),
-        "code": {"revision": revision or code_revision(PACKAGE_FOLDER), "versions": package_versions()},
+        "code": {"revision": revision or read_code_revision(PACKAGE_FOLDER), "versions": read_package_versions()},
         "paths": {
             "checkpoints": RunPaths(Path()).checkpoints.name,
             "metrics": RunPaths(Path()).metrics.name,
             "result": RunPaths(Path()).result.name,
-            "error": str(RunPaths(Path()).attempt(attempt).error),
+            "error": str(RunPaths(Path()).locate_attempt(attempt).error),
         },
     }
 
 
-def package_versions() -> dict[str, str]:
+def read_package_versions() -> dict[str, str]:
     """Installed versions of the packages whose version may change numbers."""
     found = {}
     for name in REPORTED_PACKAGES:
@@ -86,16 +86,16 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def code_revision(folder: Path) -> str:
+def read_code_revision(folder: Path) -> str:
     """The commit that is checked out in `folder`, or the installed version where it is no checkout."""
     try:
         git = _git_folder(folder)
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head
-        return _referenced(git, head.removeprefix("ref: "))
+        return _read_reference(git, head.removeprefix("ref: "))
     except OSError:
-        return package_versions().get("sweep-vlm", "")
+        return read_package_versions().get("sweep-vlm", "")
 
 
 def _git_folder(folder: Path) -> Path:
@@ -104,7 +104,7 @@ def _git_folder(folder: Path) -> Path:
     return folder / git.read_text().strip().removeprefix("gitdir: ") if git.is_file() else git
 
 
-def _referenced(git: Path, reference: str) -> str:
+def _read_reference(git: Path, reference: str) -> str:
     """The commit of a branch; the branches of all work trees lie together."""
     if (git / "commondir").exists():
         git = git / (git / "commondir").read_text().strip()

@@ -48,7 +48,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.writer = writer_name()
+        self.writer = build_writer_name()
         self._torn = False
 
     def append(self, events: Iterable[Event]) -> None:
@@ -69,7 +69,7 @@ class Ledger:
         self._torn = False
 
 
-def writer_name() -> str:
+def build_writer_name() -> str:
     """Unique to this process and moment: host, pid, milliseconds."""
     host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "host"
     return f"w-{host[:60]}-{os.getpid()}-{int(time.time() * 1000)}"
@@ -87,18 +87,18 @@ def _content(event: Event) -> dict[str, object]:
 
 
 def _file_events(path: Path) -> Iterable[Event]:
-    for line in lines_of_kind(path, "event"):
-        event = _parsed(line)
+    for line in read_lines_of_kind(path, "event"):
+        event = _parse_event(line)
         if event is not None:
             yield event
 
 
 def has_batches(folder: Path) -> bool:
     """Whether anybody has ever handed jobs of this sweep to a scheduler (`jobs.slurm.batch_ledger`)."""
-    return any(lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
+    return any(read_lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
 
 
-def lines_of_kind(path: Path, kind: str) -> list[bytes]:
+def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
     """Lines of one writer's file that begin with the field `kind`; a torn last line may be among them."""
     beginning = f'{{"{kind}":'.encode()
     try:
@@ -107,7 +107,7 @@ def lines_of_kind(path: Path, kind: str) -> list[bytes]:
         return []
 
 
-def _parsed(line: bytes) -> Event | None:
+def _parse_event(line: bytes) -> Event | None:
     try:
         content = json.loads(line)
         return Event(
@@ -123,7 +123,7 @@ def _parsed(line: bytes) -> Event | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class UserRequests:
     """What people asked for, read from the ledger."""
 
     cancelled: frozenset[str] = frozenset()
@@ -131,7 +131,7 @@ class Wishes:
     """Key to Unix seconds: attempts that began earlier no longer count against the job's budgets."""
 
 
-def wishes(events: Iterable[Event]) -> Wishes:
+def collect_user_requests(events: Iterable[Event]) -> UserRequests:
     """The last word on each key counts; `events` oldest first."""
     cancelled: set[str] = set()
     resumed_at: dict[str, float] = {}
@@ -141,4 +141,4 @@ def wishes(events: Iterable[Event]) -> Wishes:
         elif event.event is EventKind.RESUMED:
             cancelled.discard(event.key)
             resumed_at[event.key] = event.time
-    return Wishes(frozenset(cancelled), resumed_at)
+    return UserRequests(frozenset(cancelled), resumed_at)

@@ -21,7 +21,7 @@ class UnsafeNameError(ValueError):
     """A name that must not become part of a path, a job name or a command line."""
 
 
-def safe_name(name: str) -> str:
+def check_safe_name(name: str) -> str:
     """`name` itself if it is one plain path component, with no shell or path meaning; else UnsafeNameError."""
     if not SAFE_NAME.fullmatch(name):
         raise UnsafeNameError(
@@ -31,7 +31,7 @@ def safe_name(name: str) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def open_replacement(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to; at the end of the block it is flushed to disk and takes `path`'s place.
 
     If the block raises, `path` is as before and the unfinished file is gone.
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: object) -> None:
     """Whole or absent: `content` as JSON at `path`."""
-    with replacing(path) as unfinished:
+    with open_replacement(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
@@ -118,8 +118,8 @@ class RunPaths:
     def attempts(self) -> Path:
         return self.root / "attempts"
 
-    def attempt(self, attempt_id: str) -> AttemptPaths:
-        return AttemptPaths(self.attempts / safe_name(attempt_id))
+    def locate_attempt(self, attempt_id: str) -> AttemptPaths:
+        return AttemptPaths(self.attempts / check_safe_name(attempt_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,9 @@ class SweepPaths:
         """What batch scripts and slurmstepd say: one file for each array task."""
         return self.root / "slurm"
 
-    def slurm_log(self, job_id: str) -> Path:
+    def locate_slurm_log(self, job_id: str) -> Path:
         """Of one task, such as 123_4."""
-        return self.slurm_logs / f"{safe_name(job_id)}.log"
+        return self.slurm_logs / f"{check_safe_name(job_id)}.log"
 
     @property
     def slurm_answers(self) -> Path:
@@ -184,8 +184,8 @@ class Store:
         """The code of submissions, one archive for each content."""
         return self.root / "code"
 
-    def code_archive(self, digest: str) -> Path:
-        return self.code / f"{safe_name(digest)}.zip"
+    def locate_code_archive(self, digest: str) -> Path:
+        return self.code / f"{check_safe_name(digest)}.zip"
 
     @property
     def features(self) -> Path:
@@ -202,8 +202,8 @@ class Store:
         """Held by the one local runner that may start jobs of this store on this machine."""
         return self.root / "local-runner.lock"
 
-    def sweep(self, name: str) -> SweepPaths:
-        return SweepPaths(self.sweeps / safe_name(name))
+    def locate_sweep(self, name: str) -> SweepPaths:
+        return SweepPaths(self.sweeps / check_safe_name(name))
 
-    def run(self, stage: str, key: str) -> RunPaths:
-        return RunPaths(self.runs / safe_name(stage) / safe_name(key))
+    def locate_run(self, stage: str, key: str) -> RunPaths:
+        return RunPaths(self.runs / check_safe_name(stage) / check_safe_name(key))

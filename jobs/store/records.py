@@ -129,7 +129,7 @@ STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class NewestCheckpoint:
     """The newest whole checkpoint. `step` -1: there is none."""
 
     step: int = -1
@@ -137,16 +137,16 @@ class Checkpoint:
     """Unix seconds."""
 
 
-def newest_checkpoint(run: RunPaths) -> Checkpoint:
+def find_newest_checkpoint(run: RunPaths) -> NewestCheckpoint:
     """The newest checkpoint whose files have their recorded sizes (the stage itself also compares checksums)."""
     try:
         folders = [path for path in run.checkpoints.iterdir() if STEP_FOLDER.fullmatch(path.name)]
     except (FileNotFoundError, NotADirectoryError):
-        return Checkpoint()
+        return NewestCheckpoint()
     for folder in sorted(folders, key=_step, reverse=True):
         if _is_whole(folder):
-            return Checkpoint(_step(folder), (folder / "record.json").stat().st_mtime)
-    return Checkpoint()
+            return NewestCheckpoint(_step(folder), (folder / "record.json").stat().st_mtime)
+    return NewestCheckpoint()
 
 
 def _step(folder: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import Job
-from jobs.store.flock import acquire
+from jobs.store.flock import acquire_lock
 from jobs.store.paths import RunPaths, Store
 
 RESULT_FORMAT = 1
@@ -67,7 +67,7 @@ def _files_problem(run: RunPaths, files: dict[str, Any]) -> str:
 
 def set_result_aside(run: RunPaths) -> bool:
     """Moves result.json aside under the run's lock, so that no live attempt loses a result; False if one lives."""
-    lock = acquire(run.lock, patience_seconds=1.0)
+    lock = acquire_lock(run.lock, patience_seconds=1.0)
     if lock is None:
         return False
     try:
@@ -80,28 +80,30 @@ def set_result_aside(run: RunPaths) -> bool:
 # Which of a plan's jobs are done, and which have begun, by what is in the store.
 
 
-def begun_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:
+def list_begun_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:
     """Keys of the jobs that have a folder: an attempt has begun. One listing for each stage, however many jobs."""
     folders: dict[str, frozenset[str]] = {}
     begun = []
     for job in jobs:
         if job.stage not in folders:
-            folders[job.stage] = names_in(store.runs / job.stage)
+            folders[job.stage] = list_names(store.runs / job.stage)
         if job.key in folders[job.stage]:
             begun.append(job.key)
     return frozenset(begun)
 
 
-def finished_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:
+def list_finished_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:
     """Keys of the jobs that have a valid result."""
     jobs = tuple(jobs)
-    begun = begun_keys(store, jobs)
+    begun = list_begun_keys(store, jobs)
     return frozenset(
-        job.key for job in jobs if job.key in begun and check_result(store.run(job.stage, job.key), job.key).valid
+        job.key
+        for job in jobs
+        if job.key in begun and check_result(store.locate_run(job.stage, job.key), job.key).valid
     )
 
 
-def names_in(folder: Path) -> frozenset[str]:
+def list_names(folder: Path) -> frozenset[str]:
     """Names of a folder's entries; none where there is no folder."""
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 - names, not 100,000 Path objects

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.config import LanguageModel, Tokenizer, Vision
 from stages.errors import DamagedInputError
-from stages.files import check_fence, flush_to_disk, storage_errors, write_json
+from stages.files import check_fence, convert_storage_errors, flush_to_disk, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ MODEL, OPTIMIZER, STATE, RECORD = "model.safetensors", "optimizer.safetensors", 
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 
-def checkpoint_name(step: int) -> str:
+def render_checkpoint_name(step: int) -> str:
     """The folder of a step's checkpoint."""
     return f"step-{step:08d}"
 
@@ -45,7 +45,7 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.state["step"])
 
-    def weights(self) -> "dict[str, Tensor]":
+    def read_weights(self) -> "dict[str, Tensor]":
         from safetensors.torch import load_file
 
         return load_file(self.path / MODEL)
@@ -54,7 +54,7 @@ class Checkpoint:
     def has_moments(self) -> bool:
         return (self.path / OPTIMIZER).exists()
 
-    def moments(self) -> "dict[str, Tensor]":
+    def read_moments(self) -> "dict[str, Tensor]":
         """The optimizer's tensors; empty for a checkpoint without them."""
         from safetensors.torch import load_file
 
@@ -69,16 +69,16 @@ def save_checkpoint(
     StorageError if it does not fit; FencedError if another incarnation of the job has taken over.
     The checkpoint appears whole: written under a hidden name, flushed, renamed. A torn one of that step is replaced.
     """
-    final = folder / checkpoint_name(state["step"])
+    final = folder / render_checkpoint_name(state["step"])
     unfinished = folder / f".{final.name}.{os.getpid()}.tmp"
-    with storage_errors(final):
+    with convert_storage_errors(final):
         try:
             unfinished.mkdir(parents=True)
             write_tensors(unfinished / MODEL, weights)
             if moments is not None:
                 write_tensors(unfinished / OPTIMIZER, moments)
             write_json(unfinished / STATE, state)
-            write_json(unfinished / RECORD, {"files": describe_files(unfinished)})
+            write_json(unfinished / RECORD, {"files": compute_file_digests(unfinished)})
             flush_to_disk(unfinished)
             check_fence()
             remove_checkpoint(final)
@@ -97,16 +97,16 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
     flush_to_disk(path)
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+def compute_file_digests(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each file of a folder."""
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": compute_sha256(path)}
         for path in sorted(folder.iterdir())
         if path.name != RECORD
     }
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Of a file's content, in hexadecimal."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
@@ -120,14 +120,14 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             return None
         for name, expected in record.items():
             file = path / Path(name).name
-            if file.stat().st_size != expected["bytes"] or sha256_of(file) != expected["sha256"]:
+            if file.stat().st_size != expected["bytes"] or compute_sha256(file) != expected["sha256"]:
                 return None
         return Checkpoint(path, json.loads((path / STATE).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def step_folders(folder: Path) -> list[Path]:
+def list_step_folders(folder: Path) -> list[Path]:
     """Folders named as checkpoints, the newest first, valid or not."""
     if not folder.is_dir():
         return []
@@ -135,7 +135,7 @@ def step_folders(folder: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name[5:]), reverse=True)
 
 
-def unverified_checkpoint(path: Path) -> Checkpoint | None:
+def read_unverified_checkpoint(path: Path) -> Checkpoint | None:
     """A checkpoint whose record another process looks at; None if not even its state can be read."""
     try:
         return Checkpoint(path, json.loads((path / STATE).read_bytes()))
@@ -143,17 +143,17 @@ def unverified_checkpoint(path: Path) -> Checkpoint | None:
         return None
 
 
-def checkpoint_of_step(folder: Path, step: int) -> Checkpoint:
+def read_step_checkpoint(folder: Path, step: int) -> Checkpoint:
     """The checkpoint of a step that another process found whole; DamagedInputError if this one cannot read it."""
-    path = folder / checkpoint_name(step)
-    if (found := unverified_checkpoint(path)) is None:
+    path = folder / render_checkpoint_name(step)
+    if (found := read_unverified_checkpoint(path)) is None:
         raise DamagedInputError(f"{path}: one process found this checkpoint, another cannot read its {STATE}")
     return found
 
 
-def newest_checkpoint(folder: Path) -> Checkpoint | None:
+def find_newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose record holds; torn ones are passed over."""
-    return next((found for path in step_folders(folder) if (found := read_checkpoint(path))), None)
+    return next((found for path in list_step_folders(folder) if (found := read_checkpoint(path))), None)
 
 
 def remove_old_checkpoints(folder: Path, *, keep: int, always: Collection[int] = ()) -> None:
@@ -161,7 +161,7 @@ def remove_old_checkpoints(folder: Path, *, keep: int, always: Collection[int] =
 
     The others are removed, with leftovers of writers that were killed.
     """
-    for path in step_folders(folder)[keep:]:
+    for path in list_step_folders(folder)[keep:]:
         if int(path.name[5:]) not in always:
             remove_checkpoint(path)
     for leftover in folder.glob(".step-*.tmp"):
@@ -176,7 +176,7 @@ def remove_checkpoint(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> Checkpoint:
+def read_result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> Checkpoint:
     """The checkpoint that a finished run's result.json names; DamagedInputError (with `key`) if it does not hold.
 
     Without `verify` its record is not looked at: for a process beside one that does.
@@ -188,7 +188,7 @@ def result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> Check
     path = (run / str(name)).resolve()
     found = None
     if path.is_relative_to(run.resolve()):
-        found = read_checkpoint(path) if verify else unverified_checkpoint(path)
+        found = read_checkpoint(path) if verify else read_unverified_checkpoint(path)
     if found is None:
         raise DamagedInputError(f"{path}: the checkpoint does not match its own record", damaged_key=key)
     return found
@@ -207,7 +207,7 @@ class LoadedModel:
 
 def load_model(run: Path, key: str = "") -> LoadedModel:
     """The model of a finished run's folder. DamagedInputError (with `key`) if its checkpoint does not hold."""
-    return build_model(result_checkpoint(run, key), key)
+    return build_model(read_result_checkpoint(run, key), key)
 
 
 def build_model(checkpoint: Checkpoint, key: str = "") -> LoadedModel:
@@ -221,7 +221,7 @@ def build_model(checkpoint: Checkpoint, key: str = "") -> LoadedModel:
         tokenizer = Tokenizer.model_validate(state["tokenizer"]) if state.get("tokenizer") else None
         encoder = build_encoder_module(vision) if vision else None
         vlm = VLM(LanguageModel.model_validate(state["model"]), vision, encoder)
-        vlm.load_weights(checkpoint.weights())
+        vlm.load_weights(checkpoint.read_weights())
     except (KeyError, ValueError) as error:
         message = f"{checkpoint.path}: not a model of this version: {' '.join(str(error).split())}"
         raise DamagedInputError(message, damaged_key=key) from error

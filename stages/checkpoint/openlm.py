@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.checkpoint.files import result_checkpoint, save_checkpoint
+from stages.checkpoint.files import read_result_checkpoint, save_checkpoint
 from stages.config import LanguageModel
 from stages.errors import ConfigError, StageError
 from stages.files import write_json
@@ -39,9 +39,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Under open_lm's bare names. ConfigError if the file holds code, or no weights of an OpenLM.
     """
     weights: dict[str, Tensor] = {}
-    for file in weight_files(path):
-        for name, tensor in read_file(file).items():
-            bare = bare_name(name)
+    for file in list_weight_files(path):
+        for name, tensor in read_state_dict(file).items():
+            bare = strip_wrapper_prefixes(name)
             if isinstance(tensor, Tensor) and not bare.endswith(ROTARY_BUFFER):
                 weights[bare] = tensor
     if "tok_embeddings.weight" not in weights:
@@ -49,7 +49,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def weight_files(path: Path) -> list[Path]:
+def list_weight_files(path: Path) -> list[Path]:
     """The file itself; of a folder its safetensors or, without any, its `pytorch_model*.bin`."""
     if not path.is_dir():
         return [path]
@@ -59,7 +59,7 @@ def weight_files(path: Path) -> list[Path]:
     return found
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_state_dict(path: Path) -> dict[str, Any]:
     """The state dictionary of one file."""
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -81,7 +81,7 @@ def read_pickle(path: Path, *, mmap: bool = False) -> dict[str, Any]:
 
     `mmap`: its tensors are read from the file when they are used, and not before.
     """
-    with torch.serialization.safe_globals(numpy_numbers()):
+    with torch.serialization.safe_globals(list_numpy_globals()):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -92,7 +92,7 @@ def read_pickle(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     return content
 
 
-def numpy_numbers() -> list[Any]:
+def list_numpy_globals() -> list[Any]:
     """What a numpy float64 in a pickle names: open_lm's cosine schedule leaves learning rates of that type."""
     import numpy as np
 
@@ -101,7 +101,7 @@ def numpy_numbers() -> list[Any]:
     return [np.dtype, type(np.dtype(np.float64)), *((scalar, name) for name in names)]
 
 
-def bare_name(name: str) -> str:
+def strip_wrapper_prefixes(name: str) -> str:
     """A weight's name without what wrappers put before it."""
     name = name.replace("_orig_mod.", "")
     while (prefix := next((p for p in PREFIXES if name.startswith(p)), None)) is not None:
@@ -109,7 +109,7 @@ def bare_name(name: str) -> str:
     return name
 
 
-def shape_of(weights: Mapping[str, Tensor], heads: int, rotary_table: str) -> LanguageModel:
+def infer_model_shape(weights: Mapping[str, Tensor], heads: int, rotary_table: str) -> LanguageModel:
     """The model's shape, from its weights' shapes. ConfigError for a kind of model that is not ours."""
     vocabulary, width = weights["tok_embeddings.weight"].shape
     layers = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("layers.")), default=-1)
@@ -151,7 +151,7 @@ def import_run(path: Path, out: Path, *, heads: int | None = None, rotary_table:
     if (out / "result.json").exists():
         raise ConfigError(f"{out}: there is a run already; give a new folder")
     weights = read_weights(path)
-    model = shape_of(weights, heads or heads_of(path), rotary_table)
+    model = infer_model_shape(weights, heads or read_head_count(path), rotary_table)
     with torch.device("meta"):
         names = [name for name, _ in OpenLM(model).named_parameters()]
     beside = path.with_name(path.name.replace("epoch_", "optimizer_"))
@@ -167,7 +167,7 @@ def import_run(path: Path, out: Path, *, heads: int | None = None, rotary_table:
     return out
 
 
-def heads_of(path: Path) -> int:
+def read_head_count(path: Path) -> int:
     """The number of heads that a Hugging Face style folder's config.json states; ConfigError where none does."""
     try:
         content = json.loads(((path if path.is_dir() else path.parent) / "config.json").read_bytes())
@@ -185,14 +185,14 @@ def export_run(
     `position`: where its data stand (`next_shard_per_source`, `samples_seen`), without which it begins them anew.
     The optimizer's file is written if the checkpoint has moments. A projector is left out: open_lm has no images.
     """
-    checkpoint = result_checkpoint(run)
+    checkpoint = read_result_checkpoint(run)
     try:
         model = LanguageModel.model_validate(checkpoint.state["model"])
     except (KeyError, ValueError) as error:
         raise ConfigError(f"{checkpoint.path}: no model of this version") from error
     with torch.device("meta"):
         names = [name for name, _ in OpenLM(model).named_parameters()]
-    weights, moments = checkpoint.weights(), checkpoint.moments()
+    weights, moments = checkpoint.read_weights(), checkpoint.read_moments()
     head: dict[str, Any] = {"epoch": number, "name": run.name, "evaluation_metrics": [], "step": checkpoint.step}
     head |= position or {}
     if seed is not None:
@@ -201,13 +201,14 @@ def export_run(
     torch.save({**head, "state_dict": {name: weights[name] for name in names}}, out / f"epoch_{number}.pt")
     if moments:
         torch.save(
-            {**head, "optimizer": optimizer_state(names, moments, checkpoint.state)}, out / f"optimizer_{number}.pt"
+            {**head, "optimizer": build_optimizer_state(names, moments, checkpoint.state)},
+            out / f"optimizer_{number}.pt",
         )
     torch.save({**head, "is_final_checkpoint": True, "percentage_of_data_seen": 1.0}, out / f"stats_{number}.pt")
     return out / f"epoch_{number}.pt"
 
 
-def optimizer_state(names: list[str], moments: Mapping[str, Tensor], state: Mapping[str, Any]) -> dict[str, Any]:
+def build_optimizer_state(names: list[str], moments: Mapping[str, Tensor], state: Mapping[str, Any]) -> dict[str, Any]:
     """torch.optim.AdamW's state dictionary, with open_lm's two groups: none without decay, all with it."""
     given = (state.get("trajectory") or {}).get("optimizer") or {}
     group = {

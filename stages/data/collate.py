@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stages.data.packing import PackedSequence
 from stages.data.sample import NO_LOSS, Integers
-from stages.vision.image_input import Picture
+from stages.vision.image_input import ImageInput
 
 PADDING = -1
 """Document number of padding positions."""
@@ -34,7 +34,7 @@ class MicroBatch:
     documents: Tensor | None
     """(B, T), PADDING behind the last document; None where each sequence is a single document (then padding needs no
     mask: it comes last, and nothing looks ahead)."""
-    pictures: tuple[Picture, ...] = ()
+    image_inputs: tuple[ImageInput, ...] = ()
     """N of them, in the order of their positions."""
     images: Tensor | None = None
     """What the model takes for the pictures: (N, I, F) features, or (N, 3, S, S) pixels; None until they were seen."""
@@ -45,11 +45,11 @@ class MicroBatch:
         """The same with its tensors on another device; pictures stay where they are."""
         return self if device.type == "cpu" else self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pinned(self) -> "MicroBatch":
+    def pin_memory(self) -> "MicroBatch":
         """The same in page-locked memory, from where a copy to a GPU waits for nothing."""
         return self._mapped(lambda tensor: tensor.pin_memory())
 
-    def with_images(self, images: Tensor) -> "MicroBatch":
+    def attach_images(self, images: Tensor) -> "MicroBatch":
         """The same with what the model takes for its pictures."""
         return replace(self, images=images)
 
@@ -63,7 +63,7 @@ class MicroBatch:
             target_positions=changed(self.target_positions),
             sources=change(self.sources),
             documents=changed(self.documents),
-            pictures=self.pictures,
+            image_inputs=self.image_inputs,
             images=changed(self.images),
             image_positions=changed(self.image_positions),
         )
@@ -85,22 +85,22 @@ class Batch:
 
 def collate(sequences: Sequence[PackedSequence], length: int) -> MicroBatch:
     """Sequences, padded on the right to `length`, as tensors."""
-    targets = padded([sequence.targets for sequence in sequences], length, NO_LOSS)
+    targets = pad_rows([sequence.targets for sequence in sequences], length, NO_LOSS)
     learned = targets != NO_LOSS
     sources = torch.tensor([sequence.source for sequence in sequences])[:, None].expand_as(targets)
     packed = any(sequence.samples > 1 for sequence in sequences)
     return MicroBatch(
-        tokens=padded([sequence.tokens for sequence in sequences], length, 0),
+        tokens=pad_rows([sequence.tokens for sequence in sequences], length, 0),
         targets=targets[learned],
         target_positions=None if learned.all() else learned.flatten().nonzero()[:, 0],
         sources=sources[learned],
-        documents=padded([sequence.documents for sequence in sequences], length, PADDING) if packed else None,
-        pictures=tuple(picture for sequence in sequences for picture in sequence.pictures),
-        image_positions=image_positions(sequences, length),
+        documents=pad_rows([sequence.documents for sequence in sequences], length, PADDING) if packed else None,
+        image_inputs=tuple(picture for sequence in sequences for picture in sequence.image_inputs),
+        image_positions=compute_image_positions(sequences, length),
     )
 
 
-def padded(rows: Sequence[Integers], length: int, filler: int) -> Tensor:
+def pad_rows(rows: Sequence[Integers], length: int, filler: int) -> Tensor:
     """(B, T): each row, and the filler behind it up to `length`."""
     table = np.full((len(rows), length), filler, dtype=np.int64)
     for number, row in enumerate(rows):
@@ -108,7 +108,7 @@ def padded(rows: Sequence[Integers], length: int, filler: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def image_positions(sequences: Sequence[PackedSequence], length: int) -> Tensor | None:
+def compute_image_positions(sequences: Sequence[PackedSequence], length: int) -> Tensor | None:
     """(N, I): places of all images in the flattened (B*T); None where there is none."""
     starts = [row * length + start for row, sequence in enumerate(sequences) for start in sequence.image_starts]
     if not starts:
@@ -117,7 +117,7 @@ def image_positions(sequences: Sequence[PackedSequence], length: int) -> Tensor 
     return torch.tensor(starts)[:, None] + torch.arange(tokens)
 
 
-def document_mask(documents: Tensor) -> Tensor:
+def build_document_mask(documents: Tensor) -> Tensor:
     """(B, 1, T, T), true where a position may look: backwards, within its own document."""
     same = documents[:, :, None] == documents[:, None, :]
     return same.tril()[:, None]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.data.prompts import IMAGE_PLACEHOLDER, PLAIN, PromptTemplate
-from stages.data.sample import BadSampleError, Document, Pictures
+from stages.data.sample import BadSampleError, Document, ImageReader
 from stages.data.shards import OpenShard
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
@@ -46,14 +46,14 @@ class Conversations:
         path: Path,
         *,
         tokenizer: TextTokenizer,
-        images: Pictures | None,
+        images: ImageReader | None,
         max_length: int,
         template: PromptTemplate = PLAIN,
         start: Sequence[int] = (),
     ) -> None:
         """`start`: token ids before the image (`TextTokenizer.start_of_text`)."""
         self.name = name
-        file = conversation_file(path)
+        file = find_conversation_file(path)
         self._reader = ConversationReader(
             file.parent, tokenizer=tokenizer, images=images, max_length=max_length, template=template, start=start
         )
@@ -61,7 +61,7 @@ class Conversations:
         self.malformed: list[str] = []
         for number, record in enumerate(read_records(file)):
             try:
-                self.records.append(check_record(f"{file.name}: record {number}", record))
+                self.records.append(parse_record(f"{file.name}: record {number}", record))
             except BadSampleError as error:
                 self.malformed.append(str(error))
         self.size = len(self.records)
@@ -83,18 +83,18 @@ class Conversations:
     def shard_sizes(self) -> Sequence[int]:
         return [self.size]
 
-    def document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a conversation is used whole
-        return self._reader.document(self.records[index], room)
+    def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a conversation is used whole
+        return self._reader.read_document(self.records[index], room)
 
     def has_image(self, index: int) -> bool:
         """Whether conversation `index` has an image."""
         return bool(self.records[index].image)
 
-    def words(self, index: int) -> int:
+    def count_words(self, index: int) -> int:
         """About how long conversation `index` is, its image left out."""
         return self.records[index].words
 
-    def expect(self, shards: Sequence[int]) -> None:
+    def prefetch(self, shards: Sequence[int]) -> None:
         """Conversations are in memory."""
 
 
@@ -106,7 +106,7 @@ class ConversationReader:
         folder: Path,
         *,
         tokenizer: TextTokenizer,
-        images: Pictures | None,
+        images: ImageReader | None,
         max_length: int,
         template: PromptTemplate = PLAIN,
         start: Sequence[int] = (),
@@ -116,7 +116,7 @@ class ConversationReader:
         self._tokenizer, self._images = tokenizer, images
         self._image_files = ImageFiles(folder)
 
-    def document(self, record: Conversation, room: int | None = None) -> Document | None:
+    def read_document(self, record: Conversation, room: int | None = None) -> Document | None:
         """See `Source.document`; a conversation is cut after `max_length` positions."""
         if record.image and self._images is None:
             raise DataError(f"{record.where}: it has an image, and the model sees none; set vision in pre-training")
@@ -172,21 +172,21 @@ class ImageFiles:
         if found:
             return path.read_bytes()
         if self._members is None:
-            self._members = dict(self._tar_members())
+            self._members = dict(self._list_tar_members())
         if name not in self._members:
             raise BadSampleError(f"{where}: there is no image {name!r}")
         return self._members[name]()
 
-    def _tar_members(self) -> list[tuple[str, Callable[[], bytes]]]:
+    def _list_tar_members(self) -> list[tuple[str, Callable[[], bytes]]]:
         return [
             (f"{key}.{extension}", partial(shard.read_member, number, extension))
             for shard in map(OpenShard, sorted(self._folder.glob("*.tar")))
             for number, key in enumerate(shard.index.keys)
-            for extension in shard.index.extensions(number)
+            for extension in shard.index.list_extensions(number)
         ]
 
 
-def conversation_file(path: Path) -> Path:
+def find_conversation_file(path: Path) -> Path:
     """The JSON file that a data path means; DataError if a folder does not hold exactly one."""
     if not path.is_dir():
         return path
@@ -207,7 +207,7 @@ def read_records(file: Path) -> list[Any]:
     return content
 
 
-def check_record(where: str, record: object) -> Conversation:
+def parse_record(where: str, record: object) -> Conversation:
     """A record as a typed conversation; BadSampleError says what is wrong with it."""
     if not isinstance(record, dict):
         raise BadSampleError(f"{where}: an object is expected")
@@ -216,14 +216,14 @@ def check_record(where: str, record: object) -> Conversation:
         raise BadSampleError(f"{where}: image must be a path")
     if not isinstance(turns, list) or len(turns) < 2:
         raise BadSampleError(f"{where}: conversations must be a list of a question and an answer at least")
-    texts = [check_turn(where, number, turn) for number, turn in enumerate(turns)]
+    texts = [parse_turn(where, number, turn) for number, turn in enumerate(turns)]
     pairs = tuple(zip(texts[::2], texts[1::2], strict=False))  # a last question without an answer is left out
     if not image and any(IMAGE_PLACEHOLDER in question for question, _ in pairs):
         raise BadSampleError(f"{where}: {IMAGE_PLACEHOLDER} in the text, and no image")
     return Conversation(where, image, pairs)
 
 
-def check_turn(where: str, number: int, turn: object) -> str:
+def parse_turn(where: str, number: int, turn: object) -> str:
     """The text of a turn: even ones are asked, odd ones answered."""
     expected = ANSWERERS if number % 2 else ASKERS
     if not isinstance(turn, dict) or turn.get("from") not in expected:

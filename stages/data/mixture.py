@@ -15,9 +15,9 @@ from typing import Any
 
 from stages.data.order import ShardOrder
 from stages.data.packing import PackedSequence
-from stages.data.progress import Progress, SequenceCounts, check_bad_samples
-from stages.data.sample import Source
-from stages.data.workers import Built, Place, SequenceBuilder
+from stages.data.progress import SequenceCounts, SourceProgress, check_bad_samples
+from stages.data.sample import SampleSource
+from stages.data.workers import BuiltSequence, SequenceBuilder, SequenceStart
 
 SHUFFLE_SHARDS = 16
 
@@ -27,7 +27,7 @@ class Mixture:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[SampleSource],
         shares: Sequence[float],
         *,
         by: str,
@@ -44,7 +44,7 @@ class Mixture:
         ("padded"). `shuffle_shards`: see `ShardOrder`.
         """
         self.sources, self.shares, self.by = sources, shares, by
-        self.context, self.lanes, self.bad_samples_limit = context, lanes, bad_samples_limit
+        self.context, self.stripes, self.bad_samples_limit = context, lanes, bad_samples_limit
         self.builder = SequenceBuilder(
             sources,
             [
@@ -52,52 +52,54 @@ class Mixture:
                 for number, source in enumerate(sources)
             ],
             context=context,
-            lanes=lanes,
+            stripes=lanes,
             most_documents=1 if packing == "padded" else None,
             bad_samples_limit=bad_samples_limit,
         )
-        self.progress = [Progress(cursors=[0] * lanes) for _ in sources]
+        self.progress = [SourceProgress(cursors=[0] * lanes) for _ in sources]
 
-    def next_batch(self) -> list[PackedSequence]:
+    def take_batch(self) -> list[PackedSequence]:
         """The next `lanes` sequences, built here. DataError if more samples are bad than the limit allows."""
         places = self.plan_batch()
         built = [self.builder.build(place) for place in places]
-        self.note_batch(places, [each.counts for each in built], self.new_bad_samples(places, built))
+        self.record_batch(places, [each.counts for each in built], self.report_new_bad_samples(places, built))
         return [each.sequence for each in built if each.sequence is not None]
 
-    def plan_batch(self) -> list[Place]:
+    def plan_batch(self) -> list[SequenceStart]:
         """Where each sequence of the next batch begins; no two of a batch begin in the same stripe of a source.
 
         The plan knows what was taken before the batch and expects of a sequence what the source's gave on average.
         """
-        amounts = [float(self.amount(progress)) for progress in self.progress]
-        expected = [self.expected_amount(progress) for progress in self.progress]
+        amounts = [float(self.count_amount(progress)) for progress in self.progress]
+        expected = [self.estimate_next_amount(progress) for progress in self.progress]
         sequences = [progress.sequences for progress in self.progress]
         plan = []
-        for _ in range(self.lanes):
+        for _ in range(self.stripes):
             total = sum(amounts)
             behind = [
                 share * (total + more) - amount if share else float("-inf")
                 for share, amount, more in zip(self.shares, amounts, expected, strict=True)
             ]
             number = behind.index(max(behind))
-            lane = sequences[number] % self.lanes
-            plan.append(Place(number, lane, self.progress[number].cursors[lane]))
+            lane = sequences[number] % self.stripes
+            plan.append(SequenceStart(number, lane, self.progress[number].cursors[lane]))
             amounts[number] += expected[number]
             sequences[number] += 1
         return plan
 
-    def amount(self, progress: Progress) -> int:
+    def count_amount(self, progress: SourceProgress) -> int:
         """What the shares count."""
         return progress.tokens if self.by == "tokens" else progress.samples
 
-    def expected_amount(self, progress: Progress) -> float:
+    def estimate_next_amount(self, progress: SourceProgress) -> float:
         """Of the source's next sequence."""
         if progress.sequences:
-            return self.amount(progress) / progress.sequences
+            return self.count_amount(progress) / progress.sequences
         return float(self.context) if self.by == "tokens" else 1.0
 
-    def new_bad_samples(self, places: Iterable[Place], built: Iterable[Built]) -> dict[tuple[int, int], str]:
+    def report_new_bad_samples(
+        self, places: Iterable[SequenceStart], built: Iterable[BuiltSequence]
+    ) -> dict[tuple[int, int], str]:
         """Why samples that were not met before are bad, by (source, number); a line on stderr tells of each."""
         new = {
             (place.source, index): reason
@@ -109,8 +111,8 @@ class Mixture:
             print(f"data set {self.sources[source].name!r}: skipped: {reason}", file=sys.stderr)
         return new
 
-    def note_batch(
-        self, places: Iterable[Place], counts: Iterable[SequenceCounts], reasons: Mapping[tuple[int, int], str]
+    def record_batch(
+        self, places: Iterable[SequenceStart], counts: Iterable[SequenceCounts], reasons: Mapping[tuple[int, int], str]
     ) -> None:
         """Takes account of the planned batch: after that the next one can be planned.
 
@@ -120,16 +122,16 @@ class Mixture:
         for place, taken in zip(places, counts, strict=True):
             progress, source = self.progress[place.source], self.sources[place.source]
             for index in taken.bad:
-                if progress.note_bad(index):
+                if progress.record_bad(index):
                     reason = reasons.get((place.source, index), f"sample {index}; the log of another rank says why")
                     check_bad_samples(source, progress, self.bad_samples_limit, reason)
-            progress.cursors[place.lane] = taken.next_cursor
-            progress.count(taken)
+            progress.cursors[place.stripe] = taken.next_cursor
+            progress.add_counts(taken)
 
-    def state(self) -> list[dict[str, Any]]:
+    def dump_state(self) -> list[dict[str, Any]]:
         """All that a later run needs to go on from here, as JSON."""
-        return [progress.state() for progress in self.progress]
+        return [progress.dump_state() for progress in self.progress]
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Takes up what `state` gave, for the same sources and the same batch size."""
-        self.progress = [Progress.of(entry) for entry in state]
+        self.progress = [SourceProgress.from_state(entry) for entry in state]

@@ -14,7 +14,7 @@ EPOCHS_KEPT = 3
 """Epochs whose order of shards is in memory: stripes of one source are at most a little apart."""
 
 
-def mix(*numbers: int, state: int = 0) -> int:
+def hash_numbers(*numbers: int, state: int = 0) -> int:
     """A well-mixed 64-bit number of several (splitmix64's finaliser, chained).
 
     `state`: what the numbers before these gave; mix(1, 2, 3) is mix(2, 3, state=mix(1)).
@@ -27,7 +27,7 @@ def mix(*numbers: int, state: int = 0) -> int:
     return state
 
 
-def permuted(place: int, size: int, *key: int) -> int:
+def permute_index(place: int, size: int, *key: int) -> int:
     """Where a random permutation of 0..size-1, one for each key, puts `place`.
 
     A Feistel network of a power of four at least `size`, walked until it lands below `size`: constant memory for any
@@ -35,21 +35,21 @@ def permuted(place: int, size: int, *key: int) -> int:
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     low = (1 << half) - 1
-    state = mix(*key)
+    state = hash_numbers(*key)
     x = place
     while True:
         left, right = x >> half, x & low
         for step in range(ROUNDS):
-            left, right = right, left ^ (mix(step, right, state=state) & low)
+            left, right = right, left ^ (hash_numbers(step, right, state=state) & low)
         x = left << half | right
         if x < size:
             return x
 
 
-def shuffled(position: int, size: int, seed: int) -> int:
+def shuffle_index(position: int, size: int, seed: int) -> int:
     """The index at `position` of an endless stream that passes through 0..size-1 in a new random order each time."""
     epoch, place = divmod(position, size)
-    return permuted(place, size, seed, epoch)
+    return permute_index(place, size, seed, epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +76,23 @@ class ShardOrder:
         self._firsts = [0, *accumulate(sizes)]
         self._epochs: OrderedDict[int, EpochOrder] = OrderedDict()
 
-    def index(self, position: int) -> int:
+    def compute_sample(self, position: int) -> int:
         """The number of the sample at `position`."""
         epoch, place = divmod(position, self.size)
         order = self._epoch(epoch)
         number = bisect_right(order.window_ends, place)
         first = order.window_ends[number - 1] if number else 0
-        place = first + permuted(place - first, order.window_ends[number] - first, self._seed, epoch, number)
+        place = first + permute_index(place - first, order.window_ends[number] - first, self._seed, epoch, number)
         slot = bisect_right(order.ends, place)
         return self._firsts[order.shards[slot]] + place - (order.ends[slot - 1] if slot else 0)
 
-    def window(self, position: int) -> int:
+    def compute_window(self, position: int) -> int:
         """The number of the window at `position`, counted through all passes."""
         epoch, place = divmod(position, self.size)
         order = self._epoch(epoch)
         return epoch * len(order.window_ends) + bisect_right(order.window_ends, place)
 
-    def window_shards(self, number: int) -> Sequence[int]:
+    def list_window_shards(self, number: int) -> Sequence[int]:
         """The shards of a window of that number."""
         epoch, number = divmod(number, -(-len(self._sizes) // self._window))
         return self._epoch(epoch).shards[number * self._window : (number + 1) * self._window]
@@ -106,7 +106,9 @@ class ShardOrder:
 
     def _new_epoch(self, epoch: int) -> EpochOrder:
         # a sort by hash, as the shuffles of numpy and Python may change from one version to the next
-        hashes = np.array([mix(self._seed, epoch, shard) for shard in range(len(self._sizes))], dtype=np.uint64)
+        hashes = np.array(
+            [hash_numbers(self._seed, epoch, shard) for shard in range(len(self._sizes))], dtype=np.uint64
+        )
         shards = np.argsort(hashes, kind="stable").tolist()
         ends = list(accumulate(self._sizes[shard] for shard in shards))
         return EpochOrder(shards, ends, [*ends[self._window - 1 : -1 : self._window], ends[-1]])
@@ -134,16 +136,16 @@ class ExampleOrder:
         self._seed = seed
 
     @property
-    def batches_of_an_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """Optimizer steps of a pass over all examples."""
         return sum(self._batches)
 
-    def batch(self, number: int) -> list[int]:
+    def select_examples(self, number: int) -> list[int]:
         """The examples of batch `number`, counted through all epochs; all with an image, or none."""
-        epoch, place = divmod(number, self.batches_of_an_epoch)
-        place = permuted(place, self.batches_of_an_epoch, self._seed, epoch, BATCHES)
+        epoch, place = divmod(number, self.batches_per_epoch)
+        place = permute_index(place, self.batches_per_epoch, self._seed, epoch, BATCHES)
         kind = int(place >= self._batches[0])
         place -= kind * self._batches[0]
         examples, batches = self._kinds[kind], self._batches[kind]
         first, end = (len(examples) * bound // batches for bound in (place, place + 1))
-        return [int(examples[permuted(at, len(examples), self._seed, epoch, kind)]) for at in range(first, end)]
+        return [int(examples[permute_index(at, len(examples), self._seed, epoch, kind)]) for at in range(first, end)]

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from stages.data.sample import NO_LOSS, Document, Integers
-from stages.vision.image_input import Picture
+from stages.vision.image_input import ImageInput
 
 
 class DocumentStream(Protocol):
@@ -15,7 +15,7 @@ class DocumentStream(Protocol):
 
     cursor: int
 
-    def next(self, room: int | None) -> Document | None:
+    def read_next(self, room: int | None) -> Document | None:
         """The next document; None, and `cursor` behind it all the same, if it needs more than `room` positions."""
         ...
 
@@ -31,7 +31,7 @@ class PackedSequence:
     """(L,): the token that each position is to predict, or NO_LOSS."""
     documents: Integers
     """(L,): which document each position belongs to: 0, 1, 2..."""
-    pictures: tuple[Picture, ...] = ()
+    image_inputs: tuple[ImageInput, ...] = ()
     image_starts: tuple[int, ...] = ()
     """First position of each picture."""
     image_tokens: int = 0
@@ -50,20 +50,20 @@ class PackedSequence:
         return int(np.count_nonzero(self.targets != NO_LOSS))
 
 
-def join(documents: Sequence[Document], source: int, next_cursor: int = 0) -> PackedSequence:
+def join_documents(documents: Sequence[Document], source: int, next_cursor: int = 0) -> PackedSequence:
     """Whole documents as one sequence."""
     starts = np.cumsum([0] + [document.length for document in documents])
     pictured = [
         (int(start) + len(each.start), each)
         for start, each in zip(starts, documents, strict=False)
-        if each.picture is not None
+        if each.image_input is not None
     ]
     return PackedSequence(
         source=source,
-        tokens=np.concatenate([inputs(document) for document in documents]),
-        targets=np.concatenate([targets(document) for document in documents]),
+        tokens=np.concatenate([build_inputs(document) for document in documents]),
+        targets=np.concatenate([build_targets(document) for document in documents]),
         documents=np.repeat(np.arange(len(documents)), np.diff(starts)),
-        pictures=tuple(each.picture for _, each in pictured if each.picture is not None),
+        image_inputs=tuple(each.image_input for _, each in pictured if each.image_input is not None),
         image_starts=tuple(start for start, _ in pictured),
         image_tokens=sum(document.image_tokens for document in documents),
         samples=len(documents),
@@ -71,7 +71,7 @@ def join(documents: Sequence[Document], source: int, next_cursor: int = 0) -> Pa
     )
 
 
-def inputs(document: Document) -> Integers:
+def build_inputs(document: Document) -> Integers:
     """The token at each position: 0 at the image's."""
     tokens = np.asarray(document.tokens, dtype=np.int64)[:-1]
     if not document.image_tokens and not document.start:
@@ -80,7 +80,7 @@ def inputs(document: Document) -> Integers:
     return np.concatenate([start, np.zeros(document.image_tokens, np.int64), tokens])
 
 
-def targets(document: Document) -> Integers:
+def build_targets(document: Document) -> Integers:
     """The token that each position predicts, or NO_LOSS.
 
     The last position of an image, or of the start, predicts the first token; with neither, that is no target.
@@ -95,7 +95,7 @@ def targets(document: Document) -> Integers:
     return np.concatenate([np.full(before - 1, NO_LOSS), found])
 
 
-def pack(stream: DocumentStream, length: int, source: int, *, most: int | None = None) -> PackedSequence:
+def pack_sequence(stream: DocumentStream, length: int, source: int, *, most: int | None = None) -> PackedSequence:
     """Fills a sequence with whole documents as long as they fit; the one that does not is left for the next sequence.
 
     A document that is longer than a sequence is cut to it, at its end. `most`: documents of a sequence at most.
@@ -103,16 +103,16 @@ def pack(stream: DocumentStream, length: int, source: int, *, most: int | None =
     documents: list[Document] = []
     filled, next_cursor = 0, stream.cursor
     while filled < length and (most is None or len(documents) < most):
-        document = stream.next(length - filled if documents else None)
+        document = stream.read_next(length - filled if documents else None)
         if document is None:
             break
-        documents.append(cut(document, length))
+        documents.append(truncate_document(document, length))
         filled += documents[-1].length
         next_cursor = stream.cursor
-    return join(documents, source, next_cursor)
+    return join_documents(documents, source, next_cursor)
 
 
-def cut(document: Document, length: int) -> Document:
+def truncate_document(document: Document, length: int) -> Document:
     """The beginning of a document, `length` positions at most."""
     if document.length <= length:
         return document

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from stages.data.packing import PackedSequence
-from stages.data.sample import Source
+from stages.data.sample import SampleSource
 from stages.errors import DataError
 
 
@@ -22,23 +22,23 @@ class SequenceCounts(NamedTuple):
     """Numbers of the bad samples met on the way."""
 
     @classmethod
-    def of(cls, sequence: PackedSequence, bad: Sequence[int] = ()) -> "SequenceCounts":
+    def from_sequence(cls, sequence: PackedSequence, bad: Sequence[int] = ()) -> "SequenceCounts":
         return cls(
             samples=sequence.samples,
             tokens=sequence.length,
             image_tokens=sequence.image_tokens,
-            images=len(sequence.pictures),
+            images=len(sequence.image_inputs),
             targets=sequence.target_count,
             next_cursor=sequence.next_cursor,
             bad=tuple(bad),
         )
 
-    def numbers(self) -> list[int]:
-        """For `read_counts`, to send to other processes."""
+    def encode_numbers(self) -> list[int]:
+        """For `decode_counts`, to send to other processes."""
         return [*self[:6], len(self.bad), *self.bad]
 
 
-def read_counts(numbers: Sequence[int]) -> Iterator[SequenceCounts]:
+def decode_counts(numbers: Sequence[int]) -> Iterator[SequenceCounts]:
     """The counts whose `numbers` were put one behind the other."""
     start = 0
     while start < len(numbers):
@@ -50,7 +50,7 @@ def read_counts(numbers: Sequence[int]) -> Iterator[SequenceCounts]:
 
 
 @dataclass
-class Progress:
+class SourceProgress:
     """What a run has taken from one source so far."""
 
     sequences: int = 0
@@ -64,28 +64,28 @@ class Progress:
     bad: list[int] = field(default_factory=list)
     """Numbers of the bad samples met; no more than the limit allows and one."""
 
-    def state(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> "Progress":
+    def from_state(cls, state: Mapping[str, Any]) -> "SourceProgress":
         """What `state` gave."""
         return cls(**{**state, "cursors": list(state["cursors"]), "bad": list(state["bad"])})
 
-    def totals(self) -> dict[str, int]:
+    def count_totals(self) -> dict[str, int]:
         """The counts that a result shows."""
         names = ("sequences", "samples", "tokens", "image_tokens", "images")
         return {name: getattr(self, name) for name in names}
 
-    def note_bad(self, index: int) -> bool:
+    def record_bad(self, index: int) -> bool:
         """Whether the bad sample is a new one."""
         if index in self.bad:
             return False
         self.bad.append(index)
         return True
 
-    def count(self, counts: SequenceCounts) -> None:
+    def add_counts(self, counts: SequenceCounts) -> None:
         """Adds a sequence's counts; cursors and bad samples are the caller's."""
         self.sequences += 1
         self.samples += counts.samples
@@ -94,7 +94,7 @@ class Progress:
         self.images += counts.images
 
 
-def check_bad_samples(source: Source, progress: Progress, limit: int, reason: str) -> None:
+def check_bad_samples(source: SampleSource, progress: SourceProgress, limit: int, reason: str) -> None:
     """DataError if the source now has more than `limit` bad samples, or has no other."""
     count = len(progress.bad)
     if count >= source.size:

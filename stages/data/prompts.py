@@ -26,8 +26,8 @@ class PromptTemplate:
         """An answer as it follows `format_question`; a generated answer is compared after `str.strip`."""
         return self.answer.replace("{text}", text.strip())
 
-    def state(self) -> dict[str, str]:
-        """For `template_of`, as JSON."""
+    def dump_state(self) -> dict[str, str]:
+        """For `restore_template`, as JSON."""
         return asdict(self)
 
 
@@ -54,7 +54,7 @@ TEMPLATES: Mapping[str, PromptTemplate] = {
 """By their names in a configuration (`FinetuneConfig.prompt`)."""
 
 
-def template_of(state: Mapping[str, Any]) -> PromptTemplate:
+def restore_template(state: Mapping[str, Any]) -> PromptTemplate:
     """The template that a checkpoint's model was fine-tuned with, by the checkpoint's state.
 
     PLAIN where the state names none: a model that was not fine-tuned, or was before there was another.

@@ -36,7 +36,7 @@ from urllib.request import (
 
 from stages.data.shards import MANIFEST, index_tar, is_plain_name, read_manifest
 from stages.errors import DataError, StageError
-from stages.files import flush_to_disk, storage_errors
+from stages.files import convert_storage_errors, flush_to_disk
 
 # Files of an object store or a web server: their size and version, and their content. No shell, no chained addresses.
 #
@@ -51,7 +51,7 @@ VERSION_NAMES = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mt
 """Where back ends say which version of a file it is; the first that is there counts."""
 
 
-class Version(NamedTuple):
+class FileVersion(NamedTuple):
     """Which content a file has."""
 
     size: int
@@ -62,7 +62,7 @@ class Version(NamedTuple):
 class RemoteStore(Protocol):
     """A folder of files. FileNotFoundError and PermissionError are final; other errors may pass."""
 
-    def version(self, name: str) -> Version: ...
+    def query_version(self, name: str) -> FileVersion: ...
 
     def download(self, name: str, path: Path) -> None:
         """Writes the file's content, or as much of it as came, to `path`."""
@@ -102,10 +102,10 @@ class FsspecStore:
     address: str
     files: Any
 
-    def version(self, name: str) -> Version:
+    def query_version(self, name: str) -> FileVersion:
         info = self.files.info(f"{self.address}/{name}")
         tag = next((str(info[key]) for key in VERSION_NAMES if info.get(key)), "")
-        return Version(int(info["size"]), tag)
+        return FileVersion(int(info["size"]), tag)
 
     def download(self, name: str, path: Path) -> None:
         self.files.get_file(f"{self.address}/{name}", str(path))
@@ -123,12 +123,12 @@ class WebStore:
         ):  # fmt: skip
             self._opener.add_handler(handler)
 
-    def version(self, name: str) -> Version:
+    def query_version(self, name: str) -> FileVersion:
         with self._request("HEAD", name) as response:
             headers = response.headers
         if not headers.get("Content-Length", "").isdecimal():
             raise DataError(f"{self.address}/{name}: the server does not tell its length")
-        return Version(int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or "")
+        return FileVersion(int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or "")
 
     def download(self, name: str, path: Path) -> None:
         with self._request("GET", name) as response, path.open("wb") as file:
@@ -150,7 +150,7 @@ class WebStore:
 
 
 T = TypeVar("T")
-WAITS = (1.0, 4.0, 15.0, 60.0)
+RETRY_DELAYS = (1.0, 4.0, 15.0, 60.0)
 """Seconds between the tries of something that the network may have broken."""
 SHARDS_KEPT = 64
 """Of each data set, in the node's folder; more if more are wanted at once."""
@@ -162,7 +162,7 @@ STALE_SECONDS = 86_400.0
 class RemoteFolder:
     """A folder of shards with a manifest at an address, or one tar there. Can be pickled."""
 
-    def __init__(self, address: str, cache: Path, waits: Sequence[float] = WAITS) -> None:
+    def __init__(self, address: str, cache: Path, waits: Sequence[float] = RETRY_DELAYS) -> None:
         """`cache`: folder for the copies. DataError if the address is none that can be read."""
         self.address = check_address(address)
         parent, _, name = self.address.rpartition("/")
@@ -172,8 +172,8 @@ class RemoteFolder:
         self._waits = waits
         self.copies = cache / hashlib.sha256(self._parent.encode()).hexdigest()[:16]
         self._kept = SHARDS_KEPT
-        self._versions: dict[str, Version] = {}
-        self._ahead: FetchAhead | None = None
+        self._versions: dict[str, FileVersion] = {}
+        self._ahead: ShardPrefetcher | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process opens connections and a thread of its own."""
@@ -186,48 +186,48 @@ class RemoteFolder:
     def __str__(self) -> str:
         return self.address
 
-    def manifest(self) -> tuple[list[str], list[int]]:
+    def load_manifest(self) -> tuple[list[str], list[int]]:
         """What the manifest says; of a single tar, which is fetched, its headers."""
         if self._single:
-            return [self._single], [len(index_tar(self.local(self._single)))]
-        return read_manifest(f"{self.address}/{MANIFEST}", self.local(MANIFEST).read_bytes())
+            return [self._single], [len(index_tar(self.fetch_local(self._single)))]
+        return read_manifest(f"{self.address}/{MANIFEST}", self.fetch_local(MANIFEST).read_bytes())
 
-    def local(self, name: str, *, wait: bool = True) -> Path:
+    def fetch_local(self, name: str, *, wait: bool = True) -> Path:
         """The copy of a shard, fetched if it is not there; DataError if it cannot be had, or is not what it was.
 
         Without `wait` a BlockingIOError tells that another process or thread of the node is about it.
         """
-        version = self._tried(name, lambda: self._store.version(name))
+        version = self._retry(name, lambda: self._store.query_version(name))
         if self._versions.setdefault(name, version) != version:
             raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job anew")
-        path = self.copies / copy_name(name, version)
+        path = self.copies / render_copy_name(name, version)
         if not path.exists():
-            with storage_errors(self.copies):
+            with convert_storage_errors(self.copies):
                 self.copies.mkdir(parents=True, exist_ok=True)
-            with locked(self.copies, name, wait=wait):
+            with hold_lock(self.copies, name, wait=wait):
                 if not path.exists():
-                    self._tried(name, lambda: self._fetch(name, version, path))
+                    self._retry(name, lambda: self._fetch(name, version, path))
                     self._remove_oldest()
         with suppress(FileNotFoundError):
             os.utime(path)
         return path
 
-    def expect(self, names: Sequence[str]) -> None:
+    def prefetch(self, names: Sequence[str]) -> None:
         """Fetches these shards in a thread, one after the other but for those that others of the node fetch."""
         self._kept = max(SHARDS_KEPT, 2 * len(names))
         if self._ahead is None:
-            self._ahead = FetchAhead(partial(self.local, wait=False))
-        self._ahead.want(names)
+            self._ahead = ShardPrefetcher(partial(self.fetch_local, wait=False))
+        self._ahead.set_wanted(names)
 
-    def _fetch(self, name: str, version: Version, path: Path) -> None:
+    def _fetch(self, name: str, version: FileVersion, path: Path) -> None:
         """One try to fetch a shard to `path`."""
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-        with storage_errors(path):
+        with convert_storage_errors(path):
             try:
                 self._store.download(name, unfinished)
                 if (size := unfinished.stat().st_size) != version.size:
                     raise OSError(f"{size} bytes of {version.size} came")
-                if (now := self._store.version(name)) != version:
+                if (now := self._store.query_version(name)) != version:
                     raise DataError(f"{self._parent}/{name}: it changed while it was fetched, from {version} to {now}")
                 flush_to_disk(unfinished)
                 unfinished.replace(path)
@@ -236,32 +236,32 @@ class RemoteFolder:
 
     def _remove_oldest(self) -> None:
         """Keeps the number of copies bounded."""
-        found = sorted((age(path), path) for path in self.copies.glob("*.tar"))
+        found = sorted((compute_age(path), path) for path in self.copies.glob("*.tar"))
         for _, path in found[self._kept :]:
             path.unlink(missing_ok=True)
         for path in self.copies.glob(".*.part"):
-            if age(path) > STALE_SECONDS:
+            if compute_age(path) > STALE_SECONDS:
                 path.unlink(missing_ok=True)
 
-    def _tried(self, name: str, action: Callable[[], T]) -> T:
+    def _retry(self, name: str, action: Callable[[], T]) -> T:
         """Does something over the network, again after a while if it fails; DataError with the last reason."""
         for wait in (*self._waits, None):
             try:
                 return action()
             except (FileNotFoundError, PermissionError) as error:
                 hint = f"; shards of an object store need a {MANIFEST}" if name == MANIFEST else ""
-                raise DataError(f"{self._parent}/{name}: {reason(error)}{hint}") from error
+                raise DataError(f"{self._parent}/{name}: {format_reason(error)}{hint}") from error
             except StageError:
                 raise
             except Exception as error:  # each back end has errors of its own kind
                 if wait is None:
                     tries = len(self._waits) + 1
-                    raise DataError(f"{self._parent}/{name}: {tries} tries: {reason(error)}") from error
+                    raise DataError(f"{self._parent}/{name}: {tries} tries: {format_reason(error)}") from error
                 time.sleep(wait)
         raise AssertionError  # the last wait is None
 
 
-class FetchAhead:
+class ShardPrefetcher:
     """A thread that fetches what was asked for last."""
 
     def __init__(self, fetch: Callable[[str], Path]) -> None:
@@ -271,7 +271,7 @@ class FetchAhead:
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="shards ahead", daemon=True).start()
 
-    def want(self, names: Sequence[str]) -> None:
+    def set_wanted(self, names: Sequence[str]) -> None:
         """In place of what was wanted before, and has not been begun."""
         with self._changed:
             self._wanted = list(names)
@@ -289,7 +289,7 @@ class FetchAhead:
                 print(f"fetching ahead: {error}", file=sys.stderr)
 
 
-def copy_name(name: str, version: Version) -> str:
+def render_copy_name(name: str, version: FileVersion) -> str:
     """Name of the copy of a shard: another version has another one."""
     stem, dot, extension = name.rpartition(".")
     digest = hashlib.sha256(f"{version.size} {version.tag}".encode()).hexdigest()[:16]
@@ -297,7 +297,7 @@ def copy_name(name: str, version: Version) -> str:
 
 
 @contextmanager
-def locked(folder: Path, name: str, *, wait: bool) -> Iterator[None]:
+def hold_lock(folder: Path, name: str, *, wait: bool) -> Iterator[None]:
     """One process of the node, and one thread of it, at a time for each name; BlockingIOError rather than `wait`."""
     path = folder / f".lock-{zlib.crc32(name.encode()) % LOCKS}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -308,7 +308,7 @@ def locked(folder: Path, name: str, *, wait: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def age(path: Path) -> float:
+def compute_age(path: Path) -> float:
     """Seconds since a copy was last opened; of one that another process has just removed, none."""
     try:
         return time.time() - path.stat().st_mtime
@@ -316,12 +316,12 @@ def age(path: Path) -> float:
         return 0.0
 
 
-def reason(error: Exception) -> str:
+def format_reason(error: Exception) -> str:
     """An error of a back end on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def cache_folder(given: str, run: Path) -> Path:
+def resolve_cache_folder(given: str, run: Path) -> Path:
     """`settings.local_cache`, relative to the job's folder; else a folder of this user's own in the temporary one.
 
     DataError if somebody else has made that: the shards in it would be theirs.
@@ -329,7 +329,7 @@ def cache_folder(given: str, run: Path) -> Path:
     if given:
         return (run / given).resolve()
     folder = Path(tempfile.gettempdir()) / f"sweep-shards-{os.getuid()}"
-    with storage_errors(folder):
+    with convert_storage_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o022:

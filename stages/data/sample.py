@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.vision.image_input import Picture
+from stages.vision.image_input import ImageInput
 
 NO_LOSS = -100
 """Target of a position without loss (torch's own ignore_index)."""
@@ -25,15 +25,15 @@ class AbsentSampleError(ValueError):
     """One sample that a manifest promises and its shard, which is whole, has not: it is passed over, and no bad one."""
 
 
-class Pictures(Protocol):
-    """How sources get at pictures (`stages.data.images.PictureReader`)."""
+class ImageReader(Protocol):
+    """How sources get at pictures (`stages.data.image_reader.EncoderImageReader`)."""
 
     @property
     def image_tokens(self) -> int:
         """Positions that an image takes in the model."""
         ...
 
-    def read(self, where: str, content: Callable[[], bytes]) -> Picture:
+    def read(self, where: str, content: Callable[[], bytes]) -> ImageInput:
         """The picture of an image file's bytes; BadSampleError, naming `where`, if they are no usable image."""
         ...
 
@@ -48,7 +48,7 @@ class Document:
     tokens: Sequence[int] | Integers
     learned: Sequence[bool] | Flags
     """For each token: whether it is a target of the loss."""
-    picture: Picture | None = None
+    image_input: ImageInput | None = None
     image_tokens: int = 0
     """Positions of the picture; 0 where there is none."""
     start: Sequence[int] = ()
@@ -60,7 +60,7 @@ class Document:
         return len(self.start) + self.image_tokens + len(self.tokens) - 1
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """A data set with samples 0..size-1, each a document, in one or more shards that are read together."""
 
     name: str
@@ -71,13 +71,13 @@ class Source(Protocol):
         """Samples of each shard, in the order of their numbers; their sum is `size`."""
         ...
 
-    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
+    def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:
         """Sample `index`, met at `position` of the order. BadSampleError if it cannot be used; AbsentSampleError.
 
         None if it needs more than `room` positions; then no image of it is decoded, so that it may still turn out bad.
         """
         ...
 
-    def expect(self, shards: Sequence[int]) -> None:
+    def prefetch(self, shards: Sequence[int]) -> None:
         """Says that samples of these shards are wanted soon; a source of remote shards fetches them ahead."""
         ...

@@ -62,13 +62,13 @@ BLOCK = 512
 REGULAR = b"\0" + b"07"
 WITHOUT_CONTENT = b"123456"
 """Types of links, devices, folders and pipes."""
-EXTENDED, LONG_NAME, FORERUNNERS, SPARSE = b"x", b"L", b"xLKg", b"S"
+EXTENDED, LONG_NAME, PREFIX_HEADERS, SPARSE = b"x", b"L", b"xLKg", b"S"
 """What stands before a header and adds to it: pax records, GNU's long names, and what is passed over; sparse files."""
 MAX_HEADER_BYTES = 1 << 20
 """Of pax records and long names, what lies beyond it is not read."""
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """Where a member's content lies in the tar, in bytes."""
 
     offset: int
@@ -94,16 +94,16 @@ class TarIndex:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def extensions(self, number: int) -> tuple[str, ...]:
+    def list_extensions(self, number: int) -> tuple[str, ...]:
         """Those of sample `number`, in small letters (`jpg`, `json.gz`)."""
         return self._extensions[number]
 
-    def member(self, number: int, extension: str) -> Member:
+    def find_member(self, number: int, extension: str) -> TarMember:
         """A member of sample `number`; ValueError if it has none of that extension."""
         place = self._firsts[number] + self._extensions[number].index(extension)
-        return Member(self._offsets[place], self._sizes[place])
+        return TarMember(self._offsets[place], self._sizes[place])
 
-    def add(self, key: str, members: dict[str, Member], shared: dict[tuple[str, ...], tuple[str, ...]]) -> None:
+    def add(self, key: str, members: dict[str, TarMember], shared: dict[tuple[str, ...], tuple[str, ...]]) -> None:
         """Another sample; `shared` holds the sets of extensions met so far, which most samples have in common."""
         extensions = tuple(members)
         self.keys.append(key)
@@ -132,10 +132,10 @@ def open_tar(path: Path) -> int:
 
 def read_index(path: Path, descriptor: int) -> TarIndex:
     """The index of an open tar; `path` is for messages."""
-    samples: list[tuple[str, dict[str, Member]]] = []
+    samples: list[tuple[str, dict[str, TarMember]]] = []
     latest: dict[str, int] = {}
     index = TarIndex()
-    for name, member in read_members(path, descriptor):
+    for name, member in iter_members(path, descriptor):
         key, extension = split_member_name(name)
         number = latest.get(key)
         if number is not None and extension in samples[number][1]:
@@ -158,7 +158,7 @@ def split_member_name(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, extension.lower()
 
 
-def read_members(path: Path, descriptor: int) -> Iterator[tuple[str, Member]]:
+def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember]]:
     """(name, where its content lies) of a tar's regular files; DataError once it turns out not to be whole."""
     end, offset = os.fstat(descriptor).st_size, 0
     given: dict[str, str] = {}  # what a header's forerunners say of it
@@ -169,20 +169,20 @@ def read_members(path: Path, descriptor: int) -> Iterator[tuple[str, Member]]:
         if start + size > end:
             raise DataError(f"{path}: cut off: it ends in {given.get('path', header.name)!r}; copy it again")
         offset = start + -(-size // BLOCK) * BLOCK
-        if header.kind in FORERUNNERS:
-            given |= added_header(header.kind, os.pread(descriptor, min(size, MAX_HEADER_BYTES), start))
+        if header.kind in PREFIX_HEADERS:
+            given |= parse_prefix_header(header.kind, os.pread(descriptor, min(size, MAX_HEADER_BYTES), start))
             continue
         if header.kind == SPARSE or "GNU.sparse.major" in given:
             raise DataError(f"{path}: {header.name!r} is a sparse file; write the tar without --sparse")
         name = given.get("path", header.name)
         if header.kind in REGULAR and not name.endswith("/"):
-            yield name, Member(start, size)
+            yield name, TarMember(start, size)
         given = {}
     if len(block) < BLOCK:
         raise DataError(f"{path}: cut off: the mark of the tar's end is missing; copy it again")
 
 
-class Header(NamedTuple):
+class TarHeader(NamedTuple):
     """What is used of a member's header."""
 
     name: str
@@ -190,38 +190,38 @@ class Header(NamedTuple):
     kind: bytes
 
 
-def parse_header(path: Path, block: bytes, offset: int) -> Header:
+def parse_header(path: Path, block: bytes, offset: int) -> TarHeader:
     """A header block (POSIX ustar, pax or GNU); DataError if its checksum does not hold."""
     try:
-        if len(block) < BLOCK or sum(block) - sum(block[148:156]) + 8 * ord(" ") != octal(block[148:156]):
+        if len(block) < BLOCK or sum(block) - sum(block[148:156]) + 8 * ord(" ") != parse_octal(block[148:156]):
             raise ValueError("checksum")
-        name, size, kind = text(block[:100]), octal(block[124:136]), block[156:157]
+        name, size, kind = parse_name(block[:100]), parse_octal(block[124:136]), block[156:157]
     except ValueError as error:
         raise DataError(f"{path}: not a whole tar: no header at byte {offset}; copy it again") from error
-    prefix = text(block[345:500]) if block[257:263] == b"ustar\0" else ""
-    return Header(f"{prefix}/{name}" if prefix else name, size, kind)
+    prefix = parse_name(block[345:500]) if block[257:263] == b"ustar\0" else ""
+    return TarHeader(f"{prefix}/{name}" if prefix else name, size, kind)
 
 
-def octal(digits: bytes) -> int:
+def parse_octal(digits: bytes) -> int:
     """A number of a header: octal digits, or behind a set first bit (GNU, beyond 8 GiB) plain bytes."""
     if digits[0] == 0x80:
         return int.from_bytes(digits[1:])
     return int(digits.rstrip(b" \0") or b"0", 8)
 
 
-def text(content: bytes) -> str:
+def parse_name(content: bytes) -> str:
     """A name, which ends at the first zero byte."""
     return content.partition(b"\0")[0].decode("utf-8", "replace")
 
 
-def added_header(kind: bytes, content: bytes) -> dict[str, str]:
+def parse_prefix_header(kind: bytes, content: bytes) -> dict[str, str]:
     """What a forerunner says of the header after it: `path`, `size` and others."""
     if kind == LONG_NAME:
-        return {"path": text(content)}
-    return pax_records(content) if kind == EXTENDED else {}
+        return {"path": parse_name(content)}
+    return parse_pax_records(content) if kind == EXTENDED else {}
 
 
-def pax_records(content: bytes) -> dict[str, str]:
+def parse_pax_records(content: bytes) -> dict[str, str]:
     """Records `LENGTH KEY=VALUE\\n` of an extended header, up to the first that is malformed."""
     records: dict[str, str] = {}
     while (length := content.partition(b" ")[0]).isdigit() and int(length):
@@ -262,18 +262,18 @@ class OpenShard:
         self.close = weakref.finalize(self, os.close, self._descriptor)
         self.index = read_index(path, self._descriptor)
 
-    def sample(self, number: int) -> TarSample:
+    def find_sample(self, number: int) -> TarSample:
         """Sample `number`. AbsentSampleError if there are fewer; BadSampleError if its key is not its own."""
         if number >= len(self.index):
             raise AbsentSampleError(f"{self.path.name}: sample {number} of {len(self.index)}")
         where = f"{self.path.name}: {self.index.keys[number]}"
         if number in self.index.repeated:
             raise BadSampleError(f"{where}: the key is there twice")
-        return TarSample(where, self.index.extensions(number), self, number)
+        return TarSample(where, self.index.list_extensions(number), self, number)
 
     def read_member(self, number: int, extension: str) -> bytes:
         """The content of one member of sample `number`. DataError if the file ends before it does."""
-        member, key = self.index.member(number, extension), self.index.keys[number]
+        member, key = self.index.find_member(number, extension), self.index.keys[number]
         if member.size > MAX_MEMBER_BYTES:
             raise BadSampleError(f"{self.path.name}: {key}: {extension} has more than {MAX_MEMBER_BYTES} bytes")
         content = os.pread(self._descriptor, member.size, member.offset)
@@ -285,15 +285,15 @@ class OpenShard:
 class ShardFolder(Protocol):
     """Where shards come from."""
 
-    def manifest(self) -> tuple[list[str], list[int]]:
+    def load_manifest(self) -> tuple[list[str], list[int]]:
         """Names of the shards, and the samples that each is said to have."""
         ...
 
-    def local(self, name: str) -> Path:
+    def fetch_local(self, name: str) -> Path:
         """The shard as a local file, which may go again once it is open; DataError if it cannot be had."""
         ...
 
-    def expect(self, names: Sequence[str]) -> None:
+    def prefetch(self, names: Sequence[str]) -> None:
         """Says that these shards are wanted soon, in this order."""
         ...
 
@@ -304,7 +304,7 @@ class LocalFolder:
 
     path: Path
 
-    def manifest(self) -> tuple[list[str], list[int]]:
+    def load_manifest(self) -> tuple[list[str], list[int]]:
         """What the manifest says; without one, every tar's headers are read."""
         file = self.path / MANIFEST
         if file.exists():
@@ -312,10 +312,10 @@ class LocalFolder:
         tars = sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]
         return [tar.name for tar in tars], [len(index_tar(tar)) for tar in tars]
 
-    def local(self, name: str) -> Path:
+    def fetch_local(self, name: str) -> Path:
         return self.path / name if self.path.is_dir() else self.path
 
-    def expect(self, names: Sequence[str]) -> None:
+    def prefetch(self, names: Sequence[str]) -> None:
         """There is nothing to do."""
 
 
@@ -333,7 +333,7 @@ class TarShards:
         self._most_open = OPEN_SHARDS
         self._told: set[str] = set()
         self._expected: tuple[int, ...] = ()
-        self._names, self.sizes = self._folder.manifest()
+        self._names, self.sizes = self._folder.load_manifest()
         self._ends = list(accumulate(self.sizes))
         self.size = self._ends[-1] if self._ends else 0
         if not self.size:
@@ -343,23 +343,23 @@ class TarShards:
         """Another process opens files of its own."""
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def sample(self, index: int) -> TarSample:
+    def find_sample(self, index: int) -> TarSample:
         """Sample `index` of all. DataError if its shard is not whole, or empty; else as `OpenShard.sample`."""
         number = bisect_right(self._ends, index)
-        return self._shard(number).sample(index - (self._ends[number] - self.sizes[number]))
+        return self._shard(number).find_sample(index - (self._ends[number] - self.sizes[number]))
 
-    def expect(self, shards: Sequence[int]) -> None:
+    def prefetch(self, shards: Sequence[int]) -> None:
         """Says that samples of these shards are wanted soon: they are fetched where they have to be."""
         if tuple(shards) != self._expected:
             self._expected = tuple(shards)
             self._most_open = max(OPEN_SHARDS, 2 * len(shards))
-            self._folder.expect([self._names[number] for number in shards])
+            self._folder.prefetch([self._names[number] for number in shards])
 
     def _shard(self, number: int) -> OpenShard:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        shard = OpenShard(self._folder.local(self._names[number]))
+        shard = OpenShard(self._folder.fetch_local(self._names[number]))
         self._check_size(shard, self.sizes[number])
         self._open[number] = shard
         if len(self._open) > self._most_open:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.order import mix
+from stages.data.order import hash_numbers
 from stages.data.sample import BadSampleError, Document, Integers
 from stages.data.shards import ShardFolder, TarSample, TarShards
 
@@ -30,20 +30,20 @@ class TokenShards:
     def shard_sizes(self) -> Sequence[int]:
         return self._shards.sizes
 
-    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
+    def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:
         if room is not None and room < self.context:
             return None
-        sample = self._shards.sample(index)
-        tokens = token_ids(sample)
+        sample = self._shards.find_sample(index)
+        tokens = read_token_ids(sample)
         check_length(sample.where, tokens, self.context)
         wanted = self.context + 1
-        start = mix(self.seed, position) % (len(tokens) - wanted + 1)
+        start = hash_numbers(self.seed, position) % (len(tokens) - wanted + 1)
         tokens = tokens[start : start + wanted]
         check_ids(sample.where, tokens, self.vocabulary)
         return Document(tokens, self._learned)
 
-    def expect(self, shards: Sequence[int]) -> None:
-        self._shards.expect(shards)
+    def prefetch(self, shards: Sequence[int]) -> None:
+        self._shards.prefetch(shards)
 
 
 def check_length(where: str, tokens: Integers, context: int) -> None:
@@ -58,11 +58,11 @@ def check_ids(where: str, tokens: Integers, vocabulary: int) -> None:
         raise BadSampleError(f"{where}: a token id is outside 0..{vocabulary - 1}")
 
 
-def token_ids(sample: TarSample) -> Integers:
+def read_token_ids(sample: TarSample) -> Integers:
     """The ids of a sample's `json.gz`, `json` or `txt` member, any integers of 64 bits."""
     for extension in ("json.gz", "json", "txt"):
         if extension in sample.extensions:
-            ids = load_json(sample.where, sample.read(extension), compressed=extension.endswith(".gz"))
+            ids = parse_json(sample.where, sample.read(extension), compressed=extension.endswith(".gz"))
             # numpy would take true for 1 and round 1.0
             if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
                 raise BadSampleError(f"{sample.where}: {extension} is no list of token ids")
@@ -73,7 +73,7 @@ def token_ids(sample: TarSample) -> Integers:
     raise BadSampleError(f"{sample.where}: no json.gz, json or txt member")
 
 
-def load_json(where: str, content: bytes, *, compressed: bool) -> Any:
+def parse_json(where: str, content: bytes, *, compressed: bool) -> Any:
     """JSON of a member, of at most MAX_JSON_BYTES; BadSampleError if there is more, or it cannot be read."""
     try:
         plain = gunzip(content, MAX_JSON_BYTES + 1) if compressed else content

@@ -91,7 +91,7 @@ def check_tokenizer(tokenizer: TextTokenizer, template: PromptTemplate) -> None:
     text = template.format_question(question) + template.format_answer(answer)
     tokens = tokenizer.encode(text)
     back = tokenizer.decode(tokens)
-    if squeezed(back) != squeezed(text):
+    if normalize_text(back) != normalize_text(text):
         raise DataError(
             f"{tokenizer.file}: text does not come back from tokens: {text!r} becomes {back!r}; "
             "take a tokenizer that was trained on such text, or the model's own"
@@ -103,6 +103,6 @@ def check_tokenizer(tokenizer: TextTokenizer, template: PromptTemplate) -> None:
         )
 
 
-def squeezed(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Without blanks and letter case."""
     return "".join(text.split()).casefold()

@@ -21,27 +21,27 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from stages.data.order import ShardOrder
-from stages.data.packing import PackedSequence, pack
-from stages.data.progress import SequenceCounts, read_counts
-from stages.data.sample import AbsentSampleError, BadSampleError, Document, Source
-from stages.distributed import Peers
+from stages.data.packing import PackedSequence, pack_sequence
+from stages.data.progress import SequenceCounts, decode_counts
+from stages.data.sample import AbsentSampleError, BadSampleError, Document, SampleSource
+from stages.distributed import Communicator
 from stages.errors import DataError, OtherRankError
 from stages.stop import STOP_SIGNALS
 
 # One sequence of a run, built from where it begins alone: in this process or in any other, with the same outcome.
 
 
-class Place(NamedTuple):
+class SequenceStart(NamedTuple):
     """Where a sequence begins."""
 
     source: int
-    lane: int
+    stripe: int
     """Which stripe of the source's order."""
     cursor: int
     """Samples of the stripe before it."""
 
 
-class Built(NamedTuple):
+class BuiltSequence(NamedTuple):
     """A sequence, and what was met on the way."""
 
     sequence: PackedSequence | None
@@ -54,7 +54,7 @@ class Built(NamedTuple):
 class Builder(Protocol):
     """Builds sequences. It has no state that the outcome depends on, and can be pickled."""
 
-    def build(self, place: Place) -> Built:
+    def build(self, place: SequenceStart) -> BuiltSequence:
         """The sequence that begins at `place`."""
         ...
 
@@ -66,48 +66,48 @@ class SequenceBuilder:
     The order of each source is that of `ShardOrder`; stripe l of n holds its positions l, l + n, l + 2n...
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[SampleSource]
     orders: Sequence[ShardOrder]
     context: int
-    lanes: int
+    stripes: int
     most_documents: int | None
     """Documents of a sequence at most; None: as many as fit."""
     bad_samples_limit: int
 
-    def build(self, place: Place) -> Built:
+    def build(self, place: SequenceStart) -> BuiltSequence:
         """The sequence that begins at `place`."""
-        lane = Lane(self, place)
+        lane = StripeReader(self, place)
         try:
-            sequence = pack(lane, self.context, place.source, most=self.most_documents)
+            sequence = pack_sequence(lane, self.context, place.source, most=self.most_documents)
         except TooManyBadSamplesError:
             counts = SequenceCounts(0, 0, 0, 0, 0, lane.cursor, tuple(lane.bad))
-            return Built(None, counts, lane.bad)
-        return Built(sequence, SequenceCounts.of(sequence, tuple(lane.bad)), lane.bad)
+            return BuiltSequence(None, counts, lane.bad)
+        return BuiltSequence(sequence, SequenceCounts.from_sequence(sequence, tuple(lane.bad)), lane.bad)
 
 
 class TooManyBadSamplesError(Exception):
     """More bad samples than the run may have, within a single sequence."""
 
 
-class Lane:
+class StripeReader:
     """Documents of one stripe of a source, from a place on; iterating moves `cursor`."""
 
-    def __init__(self, builder: SequenceBuilder, place: Place) -> None:
+    def __init__(self, builder: SequenceBuilder, place: SequenceStart) -> None:
         self.cursor = place.cursor
         self.bad: dict[int, str] = {}
         self._source, self._order = builder.sources[place.source], builder.orders[place.source]
-        self._lane, self._lanes = place.lane, builder.lanes
+        self._lane, self._lanes = place.stripe, builder.stripes
         self._limit = min(builder.bad_samples_limit + 1, self._source.size)
         self._expect_shards()
 
-    def next(self, room: int | None) -> Document | None:
+    def read_next(self, room: int | None) -> Document | None:
         """The next good document; bad ones are noted and passed over. None: see `DocumentStream`."""
         while True:
             position = self._lane + self.cursor * self._lanes
-            index = self._order.index(position)
+            index = self._order.compute_sample(position)
             self.cursor += 1
             try:
-                return self._source.document(index, position, room)
+                return self._source.read_document(index, position, room)
             except AbsentSampleError:
                 continue
             except BadSampleError as error:
@@ -117,20 +117,20 @@ class Lane:
 
     def _expect_shards(self) -> None:
         """Tells the source which shards are next: those of the window that we are in, and of the one after it."""
-        window = self._order.window(self._lane + self.cursor * self._lanes)
-        self._source.expect([*self._order.window_shards(window), *self._order.window_shards(window + 1)])
+        window = self._order.compute_window(self._lane + self.cursor * self._lanes)
+        self._source.prefetch([*self._order.list_window_shards(window), *self._order.list_window_shards(window + 1)])
 
 
-MOST_BY_DEFAULT = 4
+DEFAULT_MAX_WORKERS = 4
 CHUNKS_PER_WORKER = 4
 """Parts of a batch for each worker: with fewer, one slow part holds up all; with more, the sending costs more."""
 
 
-class ClosedError(Exception):
+class BatchesClosedError(Exception):
     """The batches are not wanted any more."""
 
 
-def worker_count(given: int, environment: Mapping[str, str], *, on_gpu: bool) -> int:
+def resolve_worker_count(given: int, environment: Mapping[str, str], *, on_gpu: bool) -> int:
     """`settings.data_workers` as a number: -1 means none beside a CPU's training, and up to four for a GPU's.
 
     The cores that this process may run on are shared with the LOCAL_WORLD_SIZE processes that a launcher started here.
@@ -139,45 +139,45 @@ def worker_count(given: int, environment: Mapping[str, str], *, on_gpu: bool) ->
         return given
     processes = environment.get("LOCAL_WORLD_SIZE", "")
     cores = len(os.sched_getaffinity(0)) // (int(processes) if processes.isdecimal() and int(processes) else 1)
-    return max(0, min(MOST_BY_DEFAULT, cores - 1)) if on_gpu else 0
+    return max(0, min(DEFAULT_MAX_WORKERS, cores - 1)) if on_gpu else 0
 
 
-class Workers:
+class WorkerPool:
     """`count` processes that build sequences with a builder, which is copied to each. `close` ends them."""
 
     def __init__(self, builder: Builder, count: int) -> None:
         self._count = count
         self._lock = threading.Lock()
         self._closed = False
-        self._submitted: list[Future[list[Built]]] = []
+        self._submitted: list[Future[list[BuiltSequence]]] = []
         self._executor = ProcessPoolExecutor(
             count, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker, initargs=(builder,)
         )
 
-    def build(self, places: Sequence[Place]) -> list[Built]:
+    def build(self, places: Sequence[SequenceStart]) -> list[BuiltSequence]:
         """The sequences that begin at `places`, in that order.
 
-        DataError if a worker has died, or what `Builder.build` raised in it; ClosedError after `close`.
+        DataError if a worker has died, or what `Builder.build` raised in it; BatchesClosedError after `close`.
         """
         try:
-            return [built for chunk in self._submit(places) for built in result_of(chunk)]
+            return [built for chunk in self._submit(places) for built in unwrap_result(chunk)]
         except BrokenProcessPool as error:
             raise DataError(
                 "a data worker died; killed from outside, or out of memory: "
                 "with data_workers: 0 sequences are built in the job's own process"
             ) from error
 
-    def _submit(self, places: Sequence[Place]) -> "list[Future[list[Built]]]":
+    def _submit(self, places: Sequence[SequenceStart]) -> "list[Future[list[BuiltSequence]]]":
         size = max(1, len(places) // (CHUNKS_PER_WORKER * self._count))
         parts = [places[start : start + size] for start in range(0, len(places), size)]
-        with self._lock, stop_signals_blocked():
+        with self._lock, block_stop_signals():
             if self._closed:
-                raise ClosedError
+                raise BatchesClosedError
             self._submitted = [self._executor.submit(build_chunk, part) for part in parts]
         return self._submitted
 
     def cancel(self) -> None:
-        """Makes a `build` in another thread end soon, by ClosedError or with its last parts."""
+        """Makes a `build` in another thread end soon, by BatchesClosedError or with its last parts."""
         with self._lock:
             self._closed = True
             for chunk in self._submitted:
@@ -191,16 +191,16 @@ class Workers:
         self._executor.shutdown(cancel_futures=True)
 
 
-def result_of(chunk: "Future[list[Built]]") -> list[Built]:
+def unwrap_result(chunk: "Future[list[BuiltSequence]]") -> list[BuiltSequence]:
     """What a worker has built."""
     try:
         return chunk.result()
     except CancelledError as error:
-        raise ClosedError from error
+        raise BatchesClosedError from error
 
 
 @contextmanager
-def stop_signals_blocked() -> Iterator[None]:
+def block_stop_signals() -> Iterator[None]:
     """Processes started in the block are deaf to the signals that ask a job to save and stop: those are its alone.
 
     A launcher sends them to all its processes; a worker that obeyed would take the job's last batches with it.
@@ -221,7 +221,7 @@ def prepare_worker(builder: Builder) -> None:
     """The beginning of a worker: keeps the builder, and sees to it that the worker ends with its parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - this runs in worker processes alone
-    threading.Thread(target=end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=(parent.sentinel,), daemon=True).start()
     if "torch" in sys.modules:
         import torch
 
@@ -229,13 +229,13 @@ def prepare_worker(builder: Builder) -> None:
     _builders.append(builder)
 
 
-def end_with(sentinel: int) -> None:
+def exit_with_parent(sentinel: int) -> None:
     """Ends this process at once when the sentinel's process is gone: a parent that was killed tells nobody."""
     connection.wait([sentinel])
     os._exit(1)
 
 
-def build_chunk(places: Sequence[Place]) -> list[Built]:
+def build_chunk(places: Sequence[SequenceStart]) -> list[BuiltSequence]:
     """In a worker: the sequences that begin at `places`."""
     return [_builders[0].build(place) for place in places]
 
@@ -247,7 +247,7 @@ CLOSE_SECONDS = 20.0
 """Longest wait for the thread: it may be waiting for a rank that is gone."""
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Calls `produce` again and again in a thread of its own, so that `ahead` results are ready.
 
     After n results were taken, exactly n + `ahead` calls have been made or will be, also when it is closed, unless one
@@ -291,35 +291,35 @@ class Ahead(Generic[T]):
 BUILT, CLOSED, FAILED = 0, 1, 2
 
 
-def own_part(places: Sequence[Place], peers: Peers) -> Sequence[Place]:
+def select_own_part(places: Sequence[SequenceStart], peers: Communicator) -> Sequence[SequenceStart]:
     """The places of the sequences that this rank builds: of n those from rank * n / size on."""
     bounds = [len(places) * rank // peers.size for rank in (peers.rank, peers.rank + 1)]
     return places[bounds[0] : bounds[1]]
 
 
 def build_together(
-    own: Sequence[Place], build: Callable[[Sequence[Place]], list[Built]], peers: Peers
-) -> tuple[list[Built], list[SequenceCounts]]:
+    own: Sequence[SequenceStart], build: Callable[[Sequence[SequenceStart]], list[BuiltSequence]], peers: Communicator
+) -> tuple[list[BuiltSequence], list[SequenceCounts]]:
     """This rank's `own` sequences of a batch, and the counts of all ranks' in the batch's order.
 
-    What `build` raises here is raised, after the other ranks were told; there it is an OtherRankError. ClosedError if a
-    rank has closed its batches.
+    What `build` raises here is raised, after the other ranks were told; there it is an OtherRankError.
+    BatchesClosedError if a rank has closed its batches.
     """
     status = FAILED
     try:
         built = build(own)
         status = BUILT
-    except ClosedError:
+    except BatchesClosedError:
         status = CLOSED
         raise
     finally:
         if status != BUILT:
             peers.gather(np.array([status], dtype=np.int64))
-    numbers = [BUILT, *(number for each in built for number in each.counts.numbers())]
+    numbers = [BUILT, *(number for each in built for number in each.counts.encode_numbers())]
     gathered = peers.gather(np.array(numbers, dtype=np.int64))
     said = [int(given[0]) for given in gathered]
     if FAILED in said:
         raise OtherRankError(f"rank {said.index(FAILED)} could not build its part of a batch; its log says why")
     if CLOSED in said:
-        raise ClosedError
-    return built, [counts for given in gathered for counts in read_counts(given[1:].tolist())]
+        raise BatchesClosedError
+    return built, [counts for given in gathered for counts in decode_counts(given[1:].tolist())]

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from stages.demo.prepare import prepare
+from stages.demo.prepare import prepare_demo
 from stages.errors import DataError
 
 
@@ -17,7 +17,9 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     try:
-        made = prepare(options.out, options.seed, lambda line: print(f"demo data: {line}", file=sys.stderr, flush=True))
+        made = prepare_demo(
+            options.out, options.seed, lambda line: print(f"demo data: {line}", file=sys.stderr, flush=True)
+        )
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,11 +16,11 @@ from stages.demo.scenes import (
     KINDS,
     Scene,
     Split,
-    dense_caption,
-    kinds_of_questions,
-    question,
-    random_scene,
-    raw_caption,
+    build_question,
+    format_dense_caption,
+    format_raw_caption,
+    sample_question_kinds,
+    sample_scene,
 )
 from stages.prepare.shards import write_manifest, write_tar
 
@@ -35,7 +35,7 @@ TILE = QUARTER * 5 // 4
 """Room for one shape of any size and turn."""
 
 Colour = tuple[int, int, int]
-Point = tuple[float, float]
+Coordinates = tuple[float, float]
 
 SHAPE_COLOURS: dict[str, Colour] = {
     "red": (220, 38, 47),
@@ -68,7 +68,7 @@ def draw_scene(scene: Scene, rng: random.Random) -> Image.Image:
     return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
-def png_bytes(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     """The image as PNG: lossless, and the same bytes for the same Pillow."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
@@ -88,12 +88,12 @@ def _place(canvas: Image.Image, shape: str, colour: Colour, cell: tuple[int, int
     slack = QUARTER / 2 - radius
     tile = _mask(shape, radius, rng.uniform(-0.25, 0.25))
     left, top = (round((index + 0.5) * QUARTER + rng.uniform(-slack, slack) - TILE / 2) for index in cell)
-    shadow = tile.filter(ImageFilter.BoxBlur(OVERSAMPLING)).point(_a_third)
+    shadow = tile.filter(ImageFilter.BoxBlur(OVERSAMPLING)).point(_fade_shadow)
     canvas.paste((0, 0, 0), (left + OVERSAMPLING, top + int(1.5 * OVERSAMPLING)), shadow)
     canvas.paste(_scaled(colour, rng.uniform(0.94, 1.06)), (left, top), tile)
 
 
-def _a_third(value: float) -> float:
+def _fade_shadow(value: float) -> float:
     return value * 0.35
 
 
@@ -110,12 +110,12 @@ def _mask(shape: str, radius: float, angle: float) -> Image.Image:
     return mask
 
 
-def _disc(centre: Point, radius: float) -> tuple[float, float, float, float]:
+def _disc(centre: Coordinates, radius: float) -> tuple[float, float, float, float]:
     x, y = centre[0] + TILE / 2, centre[1] + TILE / 2
     return x - radius, y - radius, x + radius, y + radius
 
 
-def _turned(point: Point, radius: float, angle: float) -> Point:
+def _turned(point: Coordinates, radius: float, angle: float) -> Coordinates:
     x, y = point
     sine, cosine = math.sin(angle), math.cos(angle)
     return TILE / 2 + radius * (x * cosine - y * sine), TILE / 2 + radius * (x * sine + y * cosine)
@@ -126,21 +126,21 @@ def _scaled(colour: Colour, factor: float) -> Colour:
     return red, green, blue
 
 
-def _regular(corners: int, *, inner: float = 1.0) -> list[Point]:
+def _regular(corners: int, *, inner: float = 1.0) -> list[Coordinates]:
     """Corners of a regular polygon that points up; with `inner`, every second corner lies at that radius: a star."""
     radii = [inner if index % 2 else 1.0 for index in range(corners)]
     turns = [2 * math.pi * index / corners for index in range(corners)]
     return [(radius * math.sin(turn), -radius * math.cos(turn)) for radius, turn in zip(radii, turns, strict=True)]
 
 
-def _heart() -> list[Point]:
+def _heart() -> list[Coordinates]:
     """The curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, brought to radius 1."""
     turns = [2 * math.pi * index / 48 for index in range(48)]
     heights = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
     return [(math.sin(t) ** 3, -height / 16) for t, height in zip(turns, heights, strict=True)]
 
 
-OUTLINES: dict[str, list[Point]] = {
+OUTLINES: dict[str, list[Coordinates]] = {
     "circle": _regular(48),
     "square": [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)],
     "triangle": _regular(3),
@@ -163,7 +163,7 @@ class Sample:
     png: bytes
 
 
-class Asked(NamedTuple):
+class AskedQuestion(NamedTuple):
     """A question of the conversations."""
 
     kind: str
@@ -171,11 +171,11 @@ class Asked(NamedTuple):
     answer: str
 
 
-def samples(rng: random.Random, split: Split, count: int) -> Iterator[Sample]:
+def draw_samples(rng: random.Random, split: Split, count: int) -> Iterator[Sample]:
     """`count` random scenes of `split`, drawn."""
     for _ in range(count):
-        scene = random_scene(rng, split)
-        yield Sample(scene, png_bytes(draw_scene(scene, rng)))
+        scene = sample_scene(rng, split)
+        yield Sample(scene, encode_png(draw_scene(scene, rng)))
 
 
 def write_captions(folder: Path, count: int, rng: random.Random) -> list[str]:
@@ -196,8 +196,8 @@ def write_captions(folder: Path, count: int, rng: random.Random) -> list[str]:
 
 
 def _caption_members(start: int, size: int, rng: random.Random, said: list[str]) -> Iterator[tuple[str, bytes]]:
-    for index, sample in enumerate(samples(rng, "train", size), start=start):
-        dense, raw = dense_caption(sample.scene, rng), raw_caption(sample.scene, rng)
+    for index, sample in enumerate(draw_samples(rng, "train", size), start=start):
+        dense, raw = format_dense_caption(sample.scene, rng), format_raw_caption(sample.scene, rng)
         said += (dense, raw)
         key = f"{index:08d}"
         yield f"{key}.png", sample.png
@@ -205,18 +205,18 @@ def _caption_members(start: int, size: int, rng: random.Random, said: list[str])
         yield f"{key}.json", json.dumps({"key": key, "caption": dense, "orig_text": raw}).encode()
 
 
-def write_conversations(folder: Path, count: int, rng: random.Random) -> list[Asked]:
+def write_conversations(folder: Path, count: int, rng: random.Random) -> list[AskedQuestion]:
     """LLaVA's conversations.json with its images; returns all questions and answers."""
     examples: list[Row] = []
-    asked: list[Asked] = []
+    asked: list[AskedQuestion] = []
     images = _image_folder(folder)
-    for index, sample in enumerate(samples(rng, "train", count)):
+    for index, sample in enumerate(draw_samples(rng, "train", count)):
         image = images / f"{index:06d}.png"
         image.write_bytes(sample.png)
         turns: list[Row] = []
-        for kind in kinds_of_questions(rng):
-            text, answer = question(sample.scene, kind)
-            asked.append(Asked(kind, text, answer))
+        for kind in sample_question_kinds(rng):
+            text, answer = build_question(sample.scene, kind)
+            asked.append(AskedQuestion(kind, text, answer))
             turns += [{"from": "human", "value": text}, {"from": "gpt", "value": answer}]
         turns[0]["value"] = f"<image>\n{turns[0]['value']}"
         examples.append({"id": image.stem, "image": f"images/{image.name}", "conversations": turns})
@@ -229,11 +229,11 @@ def write_questions(folder: Path, name: str, split: Split, count: int, rng: rand
     rows: list[Row] = []
     images = _image_folder(folder) / name
     images.mkdir()
-    for index, sample in enumerate(samples(rng, split, count)):
+    for index, sample in enumerate(draw_samples(rng, split, count)):
         image = images / f"{index:06d}.png"
         image.write_bytes(sample.png)
-        for turn, kind in enumerate(kinds_of_questions(rng)):
-            text, answer = question(sample.scene, kind)
+        for turn, kind in enumerate(sample_question_kinds(rng)):
+            text, answer = build_question(sample.scene, kind)
             path = image.relative_to(folder).as_posix()
             row: Row = {"id": f"{name}-{index:06d}-{turn}", "image": path, "question": text, "answers": [answer]}
             rows.append({**row, "kind": kind})
@@ -241,7 +241,7 @@ def write_questions(folder: Path, name: str, split: Split, count: int, rng: rand
     return rows
 
 
-def chance_levels(rows: Sequence[Row], trained: Sequence[Asked]) -> dict[str, float]:
+def compute_chance_levels(rows: Sequence[Row], trained: Sequence[AskedQuestion]) -> dict[str, float]:
     """Accuracy on `rows` of always giving each kind's commonest trained answer; `all` is over all rows."""
     counts = Counter((asked.kind, asked.answer) for asked in trained)
     commonest = {kind: max(_answers(counts, kind), key=lambda answer: counts[kind, answer]) for kind in KINDS}

@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from stages.demo import images, scenes, text
-from stages.demo.text import PACKAGES, Document, documents
+from stages.demo.text import PACKAGES, DemoDocument, collect_documents
 from stages.errors import DataError
 from stages.files import write_json
 
@@ -24,11 +24,11 @@ REVISION = "1"
 """Raised when the same seed gives other data."""
 TASKS: dict[str, scenes.Split] = {"shapes_val": "val", "shapes_heldout": "heldout"}
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class DemoSize:
     """How much of everything; a smaller size is for tests."""
 
     captioned_images: int = 3_000
@@ -43,20 +43,20 @@ class Size:
         return self.captioned_images + self.conversation_images + len(TASKS) * self.question_images
 
 
-def prepare(folder: Path, seed: int, report: Report, size: Size | None = None) -> bool:
+def prepare_demo(folder: Path, seed: int, report: ReportLine, size: DemoSize | None = None) -> bool:
     """Makes the data set in `folder`; False if it is there already. DataError if something else is there.
 
     Two at once do the work once. What a killed preparation left behind is made anew.
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder.with_name(f".{folder.name}.lock")):
+    with _hold_lock(folder.with_name(f".{folder.name}.lock")):
         if _is_complete(folder, seed):
             return False
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        _make(unfinished, seed, report, size or Size())
+        _make(unfinished, seed, report, size or DemoSize())
         if folder.exists():
             shutil.rmtree(folder)
         unfinished.rename(folder)
@@ -80,22 +80,22 @@ def _is_complete(folder: Path, seed: int) -> bool:
     return all((folder / path).is_file() and (folder / path).stat().st_size == size for path, size in files.items())
 
 
-def _make(folder: Path, seed: int, report: Report, size: Size) -> None:
+def _make(folder: Path, seed: int, report: ReportLine, size: DemoSize) -> None:
     report("reading Python's documentation and docstrings")
-    found = documents(size.packages)
-    train = [document for document in found if not text.held_out(document)]
-    held_out = [document for document in found if text.held_out(document)]
+    found = collect_documents(size.packages)
+    train = [document for document in found if not text.is_held_out(document)]
+    held_out = [document for document in found if text.is_held_out(document)]
     report(f"drawing {size.images} images")
-    facts, said = _pictures(folder, seed, size)
+    facts, said = _make_images(folder, seed, size)
     report(f"training a tokenizer, encoding {len(train)} documents")
-    facts |= _text(folder, seed, train, held_out, said)
+    facts |= _make_text(folder, seed, train, held_out, said)
     files = dict(_digests(folder))
     whole = hashlib.sha256("".join(f"{name} {file['sha256']}\n" for name, file in files.items()).encode())
     about = {"format": FORMAT, "name": "demo", "revision": REVISION, "seed": seed, "digest": whole.hexdigest()}
     write_json(folder / "dataset.json", {**about, **facts, "made_with": _versions(), "files": files})
 
 
-def _pictures(folder: Path, seed: int, size: Size) -> tuple[dict[str, object], list[str]]:
+def _make_images(folder: Path, seed: int, size: DemoSize) -> tuple[dict[str, object], list[str]]:
     """Facts for the record, and everything that is said about images."""
     said = images.write_captions(folder / "captions", size.captioned_images, _rng(seed, "captions"))
     trained = images.write_conversations(
@@ -105,7 +105,7 @@ def _pictures(folder: Path, seed: int, size: Size) -> tuple[dict[str, object], l
     chance = {}
     for name, split in TASKS.items():
         rows = images.write_questions(folder / "tasks", name, split, size.question_images, _rng(seed, name))
-        levels = images.chance_levels(rows, trained)
+        levels = images.compute_chance_levels(rows, trained)
         task = {"format": 1, "questions": f"{name}.jsonl", "metric": "exact_match", "prompt": "{question}"}
         overall = levels.pop("all")
         write_json(folder / "tasks" / f"{name}.json", {**task, "chance": overall, "chance_by_kind": levels})
@@ -114,14 +114,14 @@ def _pictures(folder: Path, seed: int, size: Size) -> tuple[dict[str, object], l
     return {"counts": counts, "chance": chance}, said
 
 
-def _text(
-    folder: Path, seed: int, train: list[Document], held_out: list[Document], said: list[str]
+def _make_text(
+    folder: Path, seed: int, train: list[DemoDocument], held_out: list[DemoDocument], said: list[str]
 ) -> dict[str, object]:
     tokenizer = text.train_tokenizer([document.text for document in train], said)
     tokenizer.save(str(folder / "tokenizer.json"))
     lines = text.write_token_shards(folder / "text", train, tokenizer, _rng(seed, "text"))
-    cloze = text.cloze_rows(held_out, _rng(seed, "cloze"))
-    loss = text.loss_rows(held_out, _rng(seed, "loss"))
+    cloze = text.build_cloze_rows(held_out, _rng(seed, "cloze"))
+    loss = text.build_loss_rows(held_out, _rng(seed, "loss"))
     text.write_text_task(folder / "tasks", "cloze", cloze, text.CLOZE_TASK)
     text.write_text_task(folder / "tasks", "text_loss", loss, text.LOSS_TASK)
     counts = {"train_documents": len(train), "held_out_documents": len(held_out)}
@@ -129,7 +129,7 @@ def _text(
     return {"text": {**counts, **tokens, "bytes_per_token": _bytes_per_token(tokenizer, held_out)}}
 
 
-def _bytes_per_token(tokenizer: Tokenizer, held_out: list[Document]) -> float:
+def _bytes_per_token(tokenizer: Tokenizer, held_out: list[DemoDocument]) -> float:
     texts = [document.text for document in held_out]
     tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
     return round(sum(map(len, texts)) / max(1, tokens), 3)
@@ -160,7 +160,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def _hold_lock(lock: Path) -> Iterator[None]:
     with lock.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

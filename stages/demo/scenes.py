@@ -45,7 +45,7 @@ class Scene:
         return sum(group.count for group in self.groups)
 
 
-def random_scene(rng: random.Random, split: Split) -> Scene:
+def sample_scene(rng: random.Random, split: Split) -> Scene:
     """A scene of `split`: its first group is a held-out pair in `heldout`, and no group is one elsewhere."""
     background = rng.choice(BACKGROUNDS)
     total = rng.randint(1, len(NUMBERS))
@@ -72,7 +72,7 @@ Question = tuple[str, str]
 """A question and its answer of one word."""
 
 
-def dense_caption(scene: Scene, rng: random.Random) -> str:
+def format_dense_caption(scene: Scene, rng: random.Random) -> str:
     """Everything that the image shows, as a captioning model would write it."""
     things = " and ".join(_things(group) for group in scene.groups)
     verb = "is" if scene.groups[0].count == 1 else "are"
@@ -85,7 +85,7 @@ def dense_caption(scene: Scene, rng: random.Random) -> str:
     return caption[0].upper() + caption[1:]
 
 
-def raw_caption(scene: Scene, rng: random.Random) -> str:
+def format_raw_caption(scene: Scene, rng: random.Random) -> str:
     """Short and noisy, like the alt text of web images: one detail at best, a wrong one at worst."""
     group = rng.choice(scene.groups)
     forms = (
@@ -101,13 +101,13 @@ def raw_caption(scene: Scene, rng: random.Random) -> str:
     return rng.choice(forms)
 
 
-def kinds_of_questions(rng: random.Random) -> list[str]:
+def sample_question_kinds(rng: random.Random) -> list[str]:
     """Two kinds for the questions about one image, in random order; neither answer stands in the other question."""
     kinds = [rng.choice(("count", "background")), rng.choice(("colour", "shape"))]
     return rng.sample(kinds, len(kinds))
 
 
-def question(scene: Scene, kind: str) -> Question:
+def build_question(scene: Scene, kind: str) -> Question:
     """The question of `kind` about `scene`; those about one shape ask for the first group's."""
     return QUESTIONS[kind](scene)
 

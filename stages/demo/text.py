@@ -44,7 +44,7 @@ PROSE = re.compile(r"[A-Z][^<>{}\\=_@#]*[.!?:]")
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class DemoDocument:
     """`name` is stable between machines: a topic or a module's path below its package."""
 
     name: str
@@ -55,7 +55,7 @@ class Document:
         return "\n".join(self.paragraphs)
 
 
-def documents(packages: Sequence[str] = PACKAGES) -> list[Document]:
+def collect_documents(packages: Sequence[str] = PACKAGES) -> list[DemoDocument]:
     """All documents in a fixed order, Python's own first; a repeated paragraph stays only where it came first."""
     seen: set[str] = set()
     found = []
@@ -64,7 +64,7 @@ def documents(packages: Sequence[str] = PACKAGES) -> list[Document]:
         fresh = tuple(dict.fromkeys(text for text in paragraphs if text not in seen))
         seen.update(fresh)
         if fresh:
-            found.append(Document(name, fresh))
+            found.append(DemoDocument(name, fresh))
     return found
 
 
@@ -146,7 +146,7 @@ CHOICES = 4
 LOSS_DOCUMENTS, LOSS_BYTES = 120, 400
 
 
-def held_out(document: Document) -> bool:
+def is_held_out(document: DemoDocument) -> bool:
     """By the digest of the document's name: the same on every machine, whatever other documents there are."""
     return int.from_bytes(hashlib.sha256(document.name.encode()).digest()[:4]) % HELD_OUT_EVERY == 0
 
@@ -170,7 +170,9 @@ def train_tokenizer(texts: list[str], said: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def write_token_shards(folder: Path, documents: Sequence[Document], tokenizer: Tokenizer, rng: random.Random) -> int:
+def write_token_shards(
+    folder: Path, documents: Sequence[DemoDocument], tokenizer: Tokenizer, rng: random.Random
+) -> int:
     """Shuffled documents as one stream of tokens, cut into lines of CONTEXT + 1; returns the number of lines.
 
     Lines share no token: the stream advances by CONTEXT + 1. Its end that fills no line is dropped.
@@ -188,7 +190,7 @@ def write_token_shards(folder: Path, documents: Sequence[Document], tokenizer: T
     return sum(shards.values())
 
 
-def cloze_rows(documents: Sequence[Document], rng: random.Random) -> list[dict[str, object]]:
+def build_cloze_rows(documents: Sequence[DemoDocument], rng: random.Random) -> list[dict[str, object]]:
     """Four-way questions: which ending follows this beginning? In the wrong ones two neighbouring words are exchanged.
 
     So all endings have the same words, and only a model of the language can tell them apart.
@@ -206,7 +208,7 @@ def cloze_rows(documents: Sequence[Document], rng: random.Random) -> list[dict[s
     return rows
 
 
-def loss_rows(documents: Sequence[Document], rng: random.Random) -> list[dict[str, object]]:
+def build_loss_rows(documents: Sequence[DemoDocument], rng: random.Random) -> list[dict[str, object]]:
     """Beginnings of held-out documents, whole paragraphs up to about LOSS_BYTES bytes each."""
     long = [document for document in documents if len(document.text) >= LOSS_BYTES // 2]
     chosen = rng.sample(long, min(LOSS_DOCUMENTS, len(long)))
@@ -243,7 +245,7 @@ LOSS_TASK: dict[str, object] = {
 }
 
 
-def _token_stream(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[int]:
+def _token_stream(documents: Iterable[DemoDocument], tokenizer: Tokenizer) -> Iterator[int]:
     for encoding in tokenizer.encode_batch([document.text + END_OF_TEXT for document in documents]):
         yield from encoding.ids
 
@@ -257,7 +259,7 @@ def _gzipped(line: list[int]) -> bytes:
     return gzip.compress(json.dumps(line).encode(), compresslevel=1, mtime=0)
 
 
-def _passages(document: Document) -> Iterator[list[str]]:
+def _passages(document: DemoDocument) -> Iterator[list[str]]:
     for paragraph in document.paragraphs:
         words = paragraph.split()
         if len(words) >= CLOZE_CONTEXT + CLOZE_ENDING and len(_exchangeable(_ending(words))) >= CHOICES - 1:

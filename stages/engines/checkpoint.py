@@ -11,13 +11,13 @@ from stages.config import FinetuneConfig, PretrainConfig
 from stages.errors import ConfigError
 from stages.job_file import JobFile
 from stages.models.vlm import VLM
-from stages.training.finetune import fixed_state as finetuned_state
+from stages.training.finetune import build_checkpoint_metadata as finetuned_state
 from stages.training.setup import load_tokenizer
-from stages.training.start import fixed_state as pretrained_state
+from stages.training.start import build_checkpoint_metadata as pretrained_state
 from stages.vision.encoders import build_encoder_module
 
 
-def job_model(job: JobFile) -> tuple[VLM, dict[str, Any]]:
+def build_job_model(job: JobFile) -> tuple[VLM, dict[str, Any]]:
     """A model of the form that a training job is to give, and what its checkpoint says of it.
 
     ConfigError for a stage that trains nothing.
@@ -34,7 +34,7 @@ def job_model(job: JobFile) -> tuple[VLM, dict[str, Any]]:
     raise ConfigError(f"{job.stage} makes no checkpoint")
 
 
-def save_made(
+def save_engine_checkpoint(
     job: JobFile,
     weights: Mapping[str, Tensor],
     moments: Mapping[str, Tensor] | None,
@@ -47,7 +47,7 @@ def save_made(
 
     `position`: what the engine needs to go on from here, kept as `engine` in state.json.
     """
-    vlm, fixed = job_model(job)
+    vlm, fixed = build_job_model(job)
     floats = {name: tensor.float() for name, tensor in weights.items()}
     try:
         vlm.load_weights(floats)

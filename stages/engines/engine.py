@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from stages.config import Engine
 from stages.errors import ConfigError, StageError
-from stages.job_file import EngineSettings, JobFile, engine_of
+from stages.job_file import EngineSettings, JobFile, find_job_engine
 from stages.result import Result
 from stages.stop import StopFlag
 
@@ -21,10 +21,10 @@ FOLDER = "engine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class EngineCommand:
     """A program to start."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     """Absolute program, and its arguments."""
     folder: Path
     """Where it works."""
@@ -35,37 +35,37 @@ class Command:
 class EngineRun(Protocol):
     """One job in the hands of an engine. Its files alone say how it stands, so any process can go on with it."""
 
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether the program's files hold, whole, all that the job is to give. Its exit code says nothing."""
 
-    def prepare(self) -> Command:
+    def prepare(self) -> EngineCommand:
         """Writes the program's own files, from its last checkpoint on where there is one.
 
         ConfigError or DataError for what is known to go wrong.
         """
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
         """Lines of metrics.jsonl that are new since the last call; at the first one those of all attempts."""
 
-    def failure(self, code: int) -> StageError:
+    def explain_failure(self, code: int) -> StageError:
         """Why the program, which has ended with `code` (negative: by a signal), has not finished."""
 
-    def take(self, seconds: float) -> Result:
+    def collect_result(self, seconds: float) -> Result:
         """Turns what the program made into a checkpoint of ours. `seconds` is the time of all attempts.
 
         ConfigError if its weights are no model of ours.
         """
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Removes what is not needed once result.json is written."""
 
 
 OpenRun = Callable[[JobFile], EngineRun]
 
 
-def wanted_engine(job: JobFile) -> tuple[Engine, EngineSettings]:
+def resolve_engine(job: JobFile) -> tuple[Engine, EngineSettings]:
     """The job's engine and where it lies; ConfigError if that is not said or not there."""
-    engine, settings = engine_of(job), job.settings.engine
+    engine, settings = find_job_engine(job), job.settings.engine
     if engine is None or settings is None:
         raise ConfigError("the job names an engine, and its settings do not say where that lies (settings.engine)")
     if not Path(settings.python).is_file():
@@ -77,7 +77,7 @@ def wanted_engine(job: JobFile) -> tuple[Engine, EngineSettings]:
     return engine, settings
 
 
-def died(engine: str, code: int, clue: str = "") -> StageError:
+def build_exit_error(engine: str, code: int, clue: str = "") -> StageError:
     """The failure of a program that ended without its output files."""
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return EngineError(f"{engine} {how} and left no finished run{f': {clue}' if clue else ''}; see log.txt", code)
@@ -95,21 +95,27 @@ class EngineError(StageError):
 # A foreign program as a child of the stage's process: its environment, its stop, its end.
 
 POLL_SECONDS = 0.25
-STOP_PATIENCE_SECONDS = 20.0
+STOP_TIMEOUT_SECONDS = 20.0
 """How long a program that was asked to stop may save."""
-OURS = frozenset({"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"})
+OWN_PYTHON_VARIABLES = frozenset(
+    {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
+)
 """What points Python at our own pinned code and environment: another program must not find it."""
 
 
-def environment_of(settings: EngineSettings, own: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+def build_environment(settings: EngineSettings, own: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
     """What the program finds: this process's environment without ours, the engine's and the user's words over it."""
-    kept = {name: value for name, value in inherited.items() if name not in OURS and not name.startswith("STAGE_")}
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name not in OWN_PYTHON_VARIABLES and not name.startswith("STAGE_")
+    }
     path = {"PYTHONPATH": settings.checkout} if settings.checkout else {}
     return {**kept, "PYTHONUNBUFFERED": "1", **path, **own, **settings.environment}
 
 
 def run_program(
-    command: Command,
+    command: EngineCommand,
     settings: EngineSettings,
     stop: StopFlag,
     *,
@@ -120,10 +126,10 @@ def run_program(
     `look` is called now and then; once it says that all is there, or `stop` asks, the program is asked to stop, and
     killed if it does not.
     """
-    environment = environment_of(settings, command.environment, os.environ)
+    environment = build_environment(settings, command.environment, os.environ)
     try:
         child = subprocess.Popen(
-            command.words,
+            command.argv,
             cwd=command.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -131,21 +137,21 @@ def run_program(
             close_fds=False,  # it holds the run's lock too: no other attempt begins while it lives
         )
     except OSError as error:
-        raise ConfigError(f"cannot run {command.words[0]}: {error.strerror}") from None
+        raise ConfigError(f"cannot run {command.argv[0]}: {error.strerror}") from None
     try:
         while child.poll() is None and not stop.requested and not look():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(POLL_SECONDS)
-        return child.returncode if child.poll() is not None else end(child)
+        return child.returncode if child.poll() is not None else stop_program(child)
     finally:
         signal_group(child, signal.SIGKILL)
         child.wait()
 
 
-def end(child: "subprocess.Popen[bytes]") -> int:
+def stop_program(child: "subprocess.Popen[bytes]") -> int:
     """Asks the program to stop and waits; kills it if it takes too long."""
     signal_group(child, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_PATIENCE_SECONDS
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS / 5)
     signal_group(child, signal.SIGKILL)

@@ -11,8 +11,8 @@ from stages.config import (
     StageConfig,
     Vision,
 )
-from stages.engines.prismatic.limits import prismatic_model_problem, prismatic_problem
-from stages.engines.vla_foundry.limits import vla_foundry_problem
+from stages.engines.prismatic.limits import find_prismatic_model_problem, find_prismatic_problem
+from stages.engines.vla_foundry.limits import find_vla_foundry_problem
 
 PHASES: Mapping[str, tuple[str, ...]] = {
     "command": ("trunk", "pretrain", "finetune", "evaluate"),
@@ -22,7 +22,7 @@ PHASES: Mapping[str, tuple[str, ...]] = {
 }
 """The phases that each kind of engine can carry out: open_lm has no images, prismatic no other stage."""
 
-OPEN_LM_OWN = frozenset({
+OPEN_LM_RESERVED = frozenset({
     "model", "name", "logs", "resume", "pretrained", "config", "dataset_manifest", "train_data", "data_key",
     "train_num_samples", "global_batch_size", "workers", "precision", "qk_norm", "model_norm", "ffn_type",
     "positional_embedding_type", "lr", "wd", "beta1", "beta2", "eps", "warmup", "lr_scheduler", "lr_cooldown_end",
@@ -33,7 +33,7 @@ OPEN_LM_OWN = frozenset({
 """Options of open_lm that follow from the job, or would leave it with files of another form."""
 
 
-def engine_problem(config: StageConfig, phase: str) -> str:
+def find_engine_problem(config: StageConfig, phase: str) -> str:
     """Why the engine of a job cannot carry it out, and what would do; empty if nothing is known against it."""
     if not isinstance(config, PretrainConfig | FinetuneConfig | EvaluateConfig) or config.engine is None:
         return ""
@@ -43,34 +43,34 @@ def engine_problem(config: StageConfig, phase: str) -> str:
     if engine.kind == "command":
         return "" if engine.command else "an engine of kind command needs command: the words behind the interpreter"
     if isinstance(config, FinetuneConfig):
-        return prismatic_problem(config, engine)
+        return find_prismatic_problem(config, engine)
     if isinstance(config, PretrainConfig) and engine.kind == "vla_foundry":
-        return vla_foundry_problem(config, engine, phase)
-    return open_lm_problem(config, engine) if isinstance(config, PretrainConfig) else ""
+        return find_vla_foundry_problem(config, engine, phase)
+    return find_open_lm_problem(config, engine) if isinstance(config, PretrainConfig) else ""
 
 
-def model_problem(config: FinetuneConfig, model: LanguageModel, vision: Vision | None) -> str:
+def find_model_problem(config: FinetuneConfig, model: LanguageModel, vision: Vision | None) -> str:
     """The same of a fine-tune's engine and the model that it is to start from (`vision`: None if it sees no images)."""
     if config.engine is None or config.engine.kind != "prismatic":
         return ""
-    return prismatic_model_problem(config, model, vision)
+    return find_prismatic_model_problem(config, model, vision)
 
 
-def open_lm_problem(config: PretrainConfig, engine: Engine) -> str:
+def find_open_lm_problem(config: PretrainConfig, engine: Engine) -> str:
     """The same of open_lm (traps of its argument handling and of its checkpoint intervals)."""
     if engine.command:
         return "command is for engines of kind command; open_lm's program is known"
-    if taken := sorted(name for name in engine.arguments if name.replace("-", "_") in OPEN_LM_OWN):
+    if taken := sorted(name for name in engine.arguments if name.replace("-", "_") in OPEN_LM_RESERVED):
         return f"arguments: {', '.join(taken)} follows from the job; take it out, and set what it stands for"
     if len(config.sources) != 1 or config.sources[0].kind != "text":
         return "open_lm takes one text data set; name one as text"
     if config.precision == "bf16" and config.model.rotary_table != "bfloat16":
         # its rotary table is built under autocast: weights trained with it mean something else under another one
         return "open_lm in bf16 builds its positions' angles in bfloat16; give the model rotary_table: bfloat16"
-    return epochs_problem(config, engine)
+    return find_epochs_problem(config, engine)
 
 
-def epochs_problem(config: PretrainConfig, engine: Engine) -> str:
+def find_epochs_problem(config: PretrainConfig, engine: Engine) -> str:
     """open_lm saves at the end of its epochs only, which are all of one length: a segment must end at one."""
     epochs, total = engine.arguments.get("epochs", 1), config.schedule.total_steps
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
@@ -88,7 +88,7 @@ def epochs_problem(config: PretrainConfig, engine: Engine) -> str:
     return ""
 
 
-def epoch_steps(config: PretrainConfig) -> int:
-    """Optimizer steps between two checkpoints of open_lm; `engine_problem` has found nothing."""
+def compute_epoch_steps(config: PretrainConfig) -> int:
+    """Optimizer steps between two checkpoints of open_lm; `find_engine_problem` has found nothing."""
     epochs = config.engine.arguments.get("epochs", 1) if config.engine else 1
     return config.schedule.total_steps // int(epochs)

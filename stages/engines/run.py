@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from stages.engines.engine import FOLDER, EngineRun, OpenRun, run_program, wanted_engine
+from stages.engines.engine import FOLDER, EngineRun, OpenRun, resolve_engine, run_program
 from stages.errors import ConfigError
 from stages.files import write_json
 from stages.job_file import JobFile
@@ -30,7 +30,7 @@ def load_engine(kind: str) -> OpenRun:
     return found
 
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 def run(job: JobFile, stop: StopFlag) -> bool:
@@ -39,61 +39,61 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     False if it was asked to stop: what the program had saved by itself stays, and the next attempt goes on from it.
     A run that finds everything there starts nothing.
     """
-    engine, settings = wanted_engine(job)
+    engine, settings = resolve_engine(job)
     current = load_engine(engine.kind)(job)
-    clock = Clock(job.run / FOLDER / "seconds.json")
+    clock = EngineTimer(job.run / FOLDER / "seconds.json")
     if not is_done(current):
         command = current.prepare()
         metrics = MetricsLog(job.metrics)
         metrics.drop_after(-1)  # the program's own log has the lines of all attempts
-        watch = Watch(current, metrics, clock)
-        code = run_program(command, settings, stop, look=watch.look)
-        watch.log()
+        watch = EngineMonitor(current, metrics, clock)
+        code = run_program(command, settings, stop, look=watch.poll)
+        watch.copy_metrics()
         clock.save()
-        if not current.finished():
+        if not current.is_finished():
             if stop.requested:
                 return False
-            raise current.failure(code)
-    write_result(job, current.take(clock.seconds))
-    current.tidy()
+            raise current.explain_failure(code)
+    write_result(job, current.collect_result(clock.seconds))
+    current.clean_up()
     return True
 
 
 def is_done(run: EngineRun) -> bool:
     """Whether an attempt before has left everything; what it left wrong is begun anew."""
     try:
-        return run.finished()
+        return run.is_finished()
     except ConfigError:
         return False
 
 
-class Watch:
+class EngineMonitor:
     """Looks at a program's files while it runs."""
 
-    def __init__(self, run: EngineRun, metrics: MetricsLog, clock: "Clock") -> None:
+    def __init__(self, run: EngineRun, metrics: MetricsLog, clock: "EngineTimer") -> None:
         self._run, self._metrics, self._clock = run, metrics, clock
         self._next = 0.0
         self._step = -1
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Hands on new metrics; whether the program has made all that is wanted of it."""
         if time.monotonic() < self._next:
             return False
-        self._next = time.monotonic() + LOOK_SECONDS
-        self.log()
+        self._next = time.monotonic() + POLL_SECONDS
+        self.copy_metrics()
         self._clock.save()
-        return self._run.finished()
+        return self._run.is_finished()
 
-    def log(self) -> None:
+    def copy_metrics(self) -> None:
         """New lines of metrics."""
-        for record in self._run.metrics():
+        for record in self._run.read_metrics():
             if record["step"] <= self._step:
                 self._metrics.drop_after(record["step"] - 1)  # the program went back to a checkpoint
             self._step = record["step"]
             self._metrics.write(record)
 
 
-class Clock:
+class EngineTimer:
     """The time that the program has run, in all attempts together."""
 
     def __init__(self, path: Path) -> None:

@@ -14,21 +14,21 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import Peers, gathered
+from stages.distributed import Communicator, all_gather_objects
 from stages.errors import DataError
-from stages.evaluation.subject import Subject
-from stages.models.generation import Ended, greedy
-from stages.models.likelihood import log_likelihoods
+from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.models.generation import StopCondition, generate_greedy
+from stages.models.likelihood import compute_log_likelihoods
 
 
-class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
+class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     """A text without context is predicted from the end-of-text token, which begins every training document too.
 
     A model that was fine-tuned with a start-of-text token finds it before every text, as HFLM does it too. Of several
-    processes each is one model to lm-eval and asked everything; they share the batches (`Subject.peers`).
+    processes each is one model to lm-eval and asked everything; they share the batches (`EvaluatedModel.peers`).
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: EvaluatedModel) -> None:
         super().__init__()
         self.subject = subject
 
@@ -52,10 +52,10 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self, requests: Sequence[tuple[object, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether it is the greedy one; old context is cut off."""
-        asked = [self._shortened(context, continuation) for _, context, continuation in requests]
-        check_same(asked, self.subject.peers)
-        with self.subject.computing():
-            found = log_likelihoods(self.subject.vlm, asked, peers=self.subject.peers)
+        asked = [self._shorten(context, continuation) for _, context, continuation in requests]
+        check_same_requests(asked, self.subject.peers)
+        with self.subject.enter_inference():
+            found = compute_log_likelihoods(self.subject.vlm, asked, peers=self.subject.peers)
         return [(likelihood.log_probability, likelihood.is_greedy) for likelihood in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
@@ -80,56 +80,56 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """The greedy answer to each text, up to the first of its stop texts; requests of equal settings in batches."""
         answers = [""] * len(requests)
-        parts: dict[Ending, list[int]] = defaultdict(list)
+        parts: dict[StopRule, list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
-            parts[Ending.of(request.args[1], self.subject.max_new_tokens)].append(number)
+            parts[StopRule.from_generation_kwargs(request.args[1], self.subject.max_new_tokens)].append(number)
         for ending, numbers in parts.items():
             texts = [requests[number].args[0] for number in numbers]
             for number, text in zip(numbers, self._answers(texts, ending), strict=True):
                 answers[number] = text
         return answers
 
-    def _answers(self, texts: Sequence[str], ending: "Ending") -> list[str]:
+    def _answers(self, texts: Sequence[str], ending: "StopRule") -> list[str]:
         room = self.subject.context - ending.max_new_tokens
         if room < 1:
             raise DataError(f"{ending.max_new_tokens} new tokens leave no room in a context of {self.subject.context}")
         tokenizer = self.subject.tokenizer
         prompts = [(self.tok_encode(text) or [self.eot_token_id])[-room:] for text in texts]
-        check_same(prompts, self.subject.peers)
-        with self.subject.computing():
-            found = greedy(
+        check_same_requests(prompts, self.subject.peers)
+        with self.subject.enter_inference():
+            found = generate_greedy(
                 self.subject.vlm,
                 prompts,
                 max_new_tokens=ending.max_new_tokens,
                 stop_token=self.eot_token_id,
-                ended=ending.rule(tokenizer) if ending.until else None,
+                ended=ending.build_predicate(tokenizer) if ending.until else None,
                 peers=self.subject.peers,
             )
         return [ending.cut(tokenizer.decode(answer)) for answer in found]
 
-    def _shortened(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
+    def _shorten(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
         """The last token is predicted only, so that context + continuation may be one longer than the model's."""
         continuation = continuation[-self.subject.context :]
         room = self.subject.context + 1 - len(continuation)
         return context[-room:], continuation
 
 
-def check_same(asked: Sequence[object], peers: Peers) -> None:
+def check_same_requests(asked: Sequence[object], peers: Communicator) -> None:
     """DataError if the ranks were not asked the same: a task's own code may choose its documents by chance."""
-    found = gathered(crc32(repr(asked).encode()), peers) if peers.size > 1 else [0]
+    found = all_gather_objects(crc32(repr(asked).encode()), peers) if peers.size > 1 else [0]
     if len(set(found)) > 1:
         raise DataError("the processes of this job were given different requests; give the evaluation one GPU")
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class StopRule:
     """When an answer is complete."""
 
     until: tuple[str, ...]
     max_new_tokens: int
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], max_new_tokens: int) -> "Ending":
+    def from_generation_kwargs(cls, settings: Mapping[str, Any], max_new_tokens: int) -> "StopRule":
         """From a task's generation_kwargs; DataError for sampling, as answers here are greedy.
 
         `max_new_tokens`: where the task does not say.
@@ -140,7 +140,7 @@ class Ending:
         until = (until,) if isinstance(until, str) else tuple(until)
         return cls(tuple(text for text in until if text), int(settings.get("max_gen_toks") or max_new_tokens))
 
-    def rule(self, tokenizer: TextTokenizer) -> Ended:
+    def build_predicate(self, tokenizer: TextTokenizer) -> StopCondition:
         """Whether an answer's end holds a stop text; only as many tokens as that may take are looked at."""
         reach = max(len(text.encode()) for text in self.until) + 8  # a token holds a byte at least, but for a few
         return lambda answer: any(text in tokenizer.decode(answer[-reach:]) for text in self.until)

@@ -34,58 +34,58 @@ DOUBLE = """
 TRIPLE = "'ow's'at y'all'd've"
 
 
-def _without_one_apostrophe(form: str) -> list[str]:
+def _remove_one_apostrophe(form: str) -> list[str]:
     return [form[:place] + form[place + 1 :] for place, letter in enumerate(form) if letter == "'"]
 
 
 CONTRACTIONS = {
-    spelt: form for form in f"{SINGLE} {DOUBLE} {TRIPLE}".split() for spelt in _without_one_apostrophe(form)
+    spelt: form for form in f"{SINGLE} {DOUBLE} {TRIPLE}".split() for spelt in _remove_one_apostrophe(form)
 } | {"somebody'd": "somebodyd"}
 """Contractions with one apostrophe forgotten, to their right form; the last is an oddity of the official table."""
 
 
-def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
+def compute_vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """VQAv2: mean over leaving out one reference of min(1, equal ones among the rest / 3).
 
     As in the official script the answer is normalised wholly, the references (usually ten) in their punctuation only.
     """
-    return vote(normalised(answer), [without_punctuation(reference) for reference in references])
+    return compute_leave_one_out(normalise_answer(answer), [remove_punctuation(reference) for reference in references])
 
 
-def vote(given: str, expected: Sequence[str]) -> float:
+def compute_leave_one_out(given: str, expected: Sequence[str]) -> float:
     """Mean over leaving out one of `expected` of min(1, those of the rest that equal `given` / 3)."""
     equal = expected.count(given)
     scores = [min(1.0, (equal - (reference == given)) / 3) for reference in expected]
     return sum(scores) / len(scores)
 
 
-def gqa_accuracy(answer: str, references: Sequence[str]) -> float:
+def compute_gqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """GQA: the answer in lower case without punctuation equals a reference; spaces that are left over count."""
     return float(answer.translate(str.maketrans("", "", string.punctuation)).lower() in references)
 
 
-def exact_match(answer: str, references: Sequence[str]) -> float:
+def compute_exact_match(answer: str, references: Sequence[str]) -> float:
     """The answer equals a reference, both normalised as VQAv2 does it."""
-    return float(normalised(answer) in {normalised(reference) for reference in references})
+    return float(normalise_answer(answer) in {normalise_answer(reference) for reference in references})
 
 
-def normalised(answer: str) -> str:
+def normalise_answer(answer: str) -> str:
     """VQAv2's normal form: punctuation gone, lower case, number words as digits, no articles, contractions mended."""
-    return plain_words(without_punctuation(flat(answer)))
+    return normalise_words(remove_punctuation(flatten_lines(answer)))
 
 
-def flat(text: str) -> str:
+def flatten_lines(text: str) -> str:
     """One line, without space around it."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def plain_words(text: str, contractions: Mapping[str, str] = CONTRACTIONS) -> str:
+def normalise_words(text: str, contractions: Mapping[str, str] = CONTRACTIONS) -> str:
     """Lower case, number words as digits, no articles, contractions mended, one space between words."""
     plain = [DIGITS.get(word, word) for word in text.lower().split() if word not in ARTICLES]
     return " ".join(contractions.get(word, word) for word in plain)
 
 
-def without_punctuation(text: str) -> str:
+def remove_punctuation(text: str) -> str:
     """A mark that touches a space somewhere in `text` vanishes, any other becomes a space; periods vanish."""
     vanish = NUMBER_WITH_COMMA.search(text) is not None
     result = text
@@ -100,7 +100,7 @@ Box = Sequence[float]
 """x0, y0, x1, y1 with x0 < x1 and y0 < y1."""
 
 
-def parsed_box(answer: str) -> list[float] | None:
+def parse_box(answer: str) -> list[float] | None:
     """The box that an answer gives; None for anything but a list of four numbers in 0..1 with the corners in order.
 
     vlm-evaluation's rule: the whole answer is one Python literal, so `[0.1, 0.2, 0.3, 0.4]` with any spacing, but no
@@ -118,20 +118,20 @@ def parsed_box(answer: str) -> list[float] | None:
     return value if ordered and all(0 <= part <= 1 for part in value) else None
 
 
-def intersection_over_union(one: Box, other: Box) -> float:
+def compute_iou(one: Box, other: Box) -> float:
     """0 to 1, for boxes of which at least one has an area."""
     width = max(0, min(one[2], other[2]) - max(one[0], other[0]))
     height = max(0, min(one[3], other[3]) - max(one[1], other[1]))
     shared = width * height
-    return shared / (area(one) + area(other) - shared)
+    return shared / (compute_area(one) + compute_area(other) - shared)
 
 
-def area(box: Box) -> float:
+def compute_area(box: Box) -> float:
     """In the square of the coordinates' unit."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def box_text(box_pixels: Box, width: float, height: float) -> str:
+def render_box(box_pixels: Box, width: float, height: float) -> str:
     """A box x0, y0, x1, y1 in pixels as a reference: fractions of the image, rounded to two places as vlm-evaluation
     does it. ValueError for a box that has no area or leaves the image."""
     x0, y0, x1, y1 = box_pixels
@@ -140,36 +140,36 @@ def box_text(box_pixels: Box, width: float, height: float) -> str:
     return json.dumps([round(part, 2) for part in (x0 / width, y0 / height, x1 / width, y1 / height)])
 
 
-def box_accuracy(answer: str, references: Sequence[str], least: float) -> float:
+def compute_box_accuracy(answer: str, references: Sequence[str], least: float) -> float:
     """1 if the answer is a box that overlaps the first reference by `least` (intersection over union) or more."""
-    box = parsed_box(answer)
+    box = parse_box(answer)
     if box is None:
         return 0.0
-    return float(intersection_over_union(box, json.loads(references[0])) >= least)
+    return float(compute_iou(box, json.loads(references[0])) >= least)
 
 
-def box_accuracy_50(answer: str, references: Sequence[str]) -> float:
+def compute_box_accuracy_50(answer: str, references: Sequence[str]) -> float:
     """RefCOCO's rule: an overlap of at least 0.5."""
-    return box_accuracy(answer, references, 0.5)
+    return compute_box_accuracy(answer, references, 0.5)
 
 
-def box_accuracy_25(answer: str, references: Sequence[str]) -> float:
+def compute_box_accuracy_25(answer: str, references: Sequence[str]) -> float:
     """OCID-Ref's rule: an overlap of at least 0.25."""
-    return box_accuracy(answer, references, 0.25)
+    return compute_box_accuracy(answer, references, 0.25)
 
 
 # TextVQA's accuracy by M4C's processor (EvalAI's), which treats commas, question marks and 's otherwise than VQAv2.
 
 
-def m4c_normalised(answer: str) -> str:
+def normalise_m4c(answer: str) -> str:
     """Lower case, no commas and question marks, 's a word of its own, and then as VQAv2; references likewise."""
     word = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    return plain_words(without_punctuation(word.replace("\n", " ").replace("\t", " ").strip()))
+    return normalise_words(remove_punctuation(word.replace("\n", " ").replace("\t", " ").strip()))
 
 
-def textvqa_accuracy(answer: str, references: Sequence[str]) -> float:
+def compute_textvqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """Mean over leaving out one reference of min(1, equal ones among the rest / 3), all in M4C's normal form."""
-    return vote(m4c_normalised(answer), [m4c_normalised(reference) for reference in references])
+    return compute_leave_one_out(normalise_m4c(answer), [normalise_m4c(reference) for reference in references])
 
 
 # VizWiz's rule: VQAv2's, but its table of contractions has backticks, and the references are taken as they are.
@@ -186,51 +186,51 @@ VIZWIZ_CONTRACTIONS = {
 backtick are left out here: punctuation is gone before they are looked up."""
 
 
-def vizwiz_normalised(answer: str) -> str:
+def normalise_vizwiz(answer: str) -> str:
     """VQAv2's normal form with VizWiz's contractions."""
-    return plain_words(without_punctuation(flat(answer)), VIZWIZ_CONTRACTIONS)
+    return normalise_words(remove_punctuation(flatten_lines(answer)), VIZWIZ_CONTRACTIONS)
 
 
-def vizwiz_accuracy(answer: str, references: Sequence[str]) -> float:
+def compute_vizwiz_accuracy(answer: str, references: Sequence[str]) -> float:
     """Mean over leaving out one reference of min(1, equal ones among the rest / 3); the answer alone is normalised."""
-    return vote(vizwiz_normalised(answer), references)
+    return compute_leave_one_out(normalise_vizwiz(answer), references)
 
 
-def says_unanswerable(answer: str) -> bool:
+def is_unanswerable(answer: str) -> bool:
     """Whether the answer is "unanswerable", in its normal form."""
-    return vizwiz_normalised(answer) == "unanswerable"
+    return normalise_vizwiz(answer) == "unanswerable"
 
 
 # POPE's reading of an answer as yes or no, and what it reports of a set of them.
 
 
-def said_yes(answer: str) -> bool:
+def is_yes(answer: str) -> bool:
     """The official rule: in the first sentence, without commas, none of the words `No`, `not`, `no`."""
     words = answer.split(".", maxsplit=1)[0].replace(",", "").split(" ")
     return not {"No", "not", "no"} & set(words)
 
 
-def yes_no_accuracy(answer: str, references: Sequence[str]) -> float:
+def compute_yes_no_accuracy(answer: str, references: Sequence[str]) -> float:
     """1 if yes or no is what the first reference says."""
-    return float(said_yes(answer) == (references[0] != "no"))
+    return float(is_yes(answer) == (references[0] != "no"))
 
 
-def yes_no_metrics(answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+def compute_yes_no_metrics(answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
     """accuracy, precision, recall and F1 of `yes`, and the share of answers that say it; 0 where nothing is divided."""
-    said = [said_yes(answer) for answer in answers]
+    said = [is_yes(answer) for answer in answers]
     true = [label != "no" for label in labels]
     hits = sum(given and wanted for given, wanted in zip(said, true, strict=True))
-    precision, recall = share(hits, sum(said)), share(hits, sum(true))
+    precision, recall = compute_ratio(hits, sum(said)), compute_ratio(hits, sum(true))
     return {
-        "accuracy": share(sum(given == wanted for given, wanted in zip(said, true, strict=True)), len(said)),
+        "accuracy": compute_ratio(sum(given == wanted for given, wanted in zip(said, true, strict=True)), len(said)),
         "precision": precision,
         "recall": recall,
-        "f1": share(2 * precision * recall, precision + recall),
-        "yes_ratio": share(sum(said), len(said)),
+        "f1": compute_ratio(2 * precision * recall, precision + recall),
+        "yes_ratio": compute_ratio(sum(said), len(said)),
     }
 
 
-def share(part: float, whole: float) -> float:
+def compute_ratio(part: float, whole: float) -> float:
     """`part` / `whole`; 0 of nothing."""
     return part / whole if whole else 0.0
 
@@ -238,12 +238,12 @@ def share(part: float, whole: float) -> float:
 Rule = Callable[[str, Sequence[str]], float]
 
 RULES: Mapping[str, Rule] = {
-    "vqa_accuracy": vqa_accuracy,
-    "gqa_accuracy": gqa_accuracy,
-    "vizwiz_accuracy": vizwiz_accuracy,
-    "textvqa_accuracy": textvqa_accuracy,
-    "box_accuracy_50": box_accuracy_50,
-    "box_accuracy_25": box_accuracy_25,
-    "yes_no_accuracy": yes_no_accuracy,
-    "exact_match": exact_match,
+    "vqa_accuracy": compute_vqa_accuracy,
+    "gqa_accuracy": compute_gqa_accuracy,
+    "vizwiz_accuracy": compute_vizwiz_accuracy,
+    "textvqa_accuracy": compute_textvqa_accuracy,
+    "box_accuracy_50": compute_box_accuracy_50,
+    "box_accuracy_25": compute_box_accuracy_25,
+    "yes_no_accuracy": compute_yes_no_accuracy,
+    "exact_match": compute_exact_match,
 }

@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.errors import DataError
-from stages.job_file import one_line
+from stages.job_file import summarize_error
 
 # Reading the files of tasks: errors name file and key, and paths stay where they belong.
 
@@ -22,10 +22,10 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
+        raise DataError(f"{path}: cannot be read: {summarize_error(error)}") from error
 
 
-def inside(folder: Path, name: str, where: str) -> Path:
+def resolve_task_file(folder: Path, name: str, where: str) -> Path:
     """`folder`/`name`; DataError if that leaves the folder or is no file."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
@@ -35,11 +35,11 @@ def inside(folder: Path, name: str, where: str) -> Path:
     return path
 
 
-def below(folder: Path, name: str, where: str) -> Path:
-    """`folder`/`name`, a file or folder that the task file names; unlike `inside` a link may lead elsewhere.
+def resolve_task_path(folder: Path, name: str, where: str) -> Path:
+    """`folder`/`name`, a file or folder that the task file names; unlike `resolve_task_file` a link may lead elsewhere.
 
     Downloads of many gigabytes lie where there is room; the link is made by the owner of the tasks' folder, while
-    what `inside` guards against comes with the questions.
+    what `resolve_task_file` guards against comes with the questions.
     """
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
@@ -52,12 +52,12 @@ def below(folder: Path, name: str, where: str) -> Path:
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-def parsed(kind: type[Parsed], text: str, where: str) -> Parsed:
+def parse_json(kind: type[Parsed], text: str, where: str) -> Parsed:
     """JSON text as a `kind`; DataError names `where` and the first key that is wrong."""
     try:
         return kind.model_validate(json.loads(text))
     except (ValidationError, ValueError, RecursionError) as error:
-        raise DataError(f"{where}: {one_line(error)}") from error
+        raise DataError(f"{where}: {summarize_error(error)}") from error
 
 
 def read_json(kind: type[Parsed], path: Path) -> Parsed:
@@ -66,7 +66,7 @@ def read_json(kind: type[Parsed], path: Path) -> Parsed:
     try:
         return kind.model_validate_json(text)  # without a Python object for every key of files of 200 MB
     except (ValidationError, ValueError) as error:
-        raise DataError(f"{path}: {one_line(error)}") from error
+        raise DataError(f"{path}: {summarize_error(error)}") from error
 
 
 class Question(BaseModel):
@@ -89,7 +89,7 @@ Metrics = Callable[[Sequence[Question], Sequence[str]], dict[str, float]]
 """What a task reports besides accuracies, from its questions and the answers to them, at least one."""
 
 
-def no_more_metrics(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:  # noqa: ARG001 - a form
+def compute_no_metrics(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:  # noqa: ARG001 - a form
     """For a task whose accuracies say it all."""
     return {}
 
@@ -110,14 +110,14 @@ class VisionTask:
     questions: tuple[Question, ...]
     mean_of_kinds: bool = False
     """The score is the mean of the kinds' accuracies, and not that of all questions."""
-    more: Metrics = no_more_metrics
+    extra_metrics: Metrics = compute_no_metrics
 
-    def prompt_of(self, question: Question) -> str:
+    def format_prompt(self, question: Question) -> str:
         return self.prompt.replace("{question}", question.question)
 
-    def image_path(self, question: Question) -> Path:
+    def resolve_image(self, question: Question) -> Path:
         """DataError if the image lies outside the images' folder or is not there."""
-        return inside(self.folder, question.image, f"task {self.name!r}, question {question.id!r}")
+        return resolve_task_file(self.folder, question.image, f"task {self.name!r}, question {question.id!r}")
 
 
 # Whether a benchmark's images are there, before hours are spent on the others.
@@ -136,7 +136,7 @@ def check_images(where: Path, folder: Path, questions: Sequence[Question]) -> No
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{where}: image {name!r} leads out of {folder}")
         if path.parent not in listed:
-            listed[path.parent] = content(folder / path.parent)
+            listed[path.parent] = list_names(folder / path.parent)
         if path.name not in listed[path.parent]:
             missing.append(name)
     if missing:
@@ -145,7 +145,7 @@ def check_images(where: Path, folder: Path, questions: Sequence[Question]) -> No
         )
 
 
-def content(folder: Path) -> set[str]:
+def list_names(folder: Path) -> set[str]:
     """Names in a folder; nothing if it is not there."""
     try:
         return {path.name for path in folder.iterdir()}
@@ -158,7 +158,7 @@ def content(folder: Path) -> set[str]:
 # A seeded part of a task's questions, chosen by seed and question id alone, whatever the order of the file.
 
 
-def subset(questions: Sequence[Question], size: int, seed: int, *, by_kind: bool = False) -> list[Question]:
+def select_subset(questions: Sequence[Question], size: int, seed: int, *, by_kind: bool = False) -> list[Question]:
     """`size` of the questions, or of each kind, in their order; all of them where there are no more.
 
     A larger size holds every question of a smaller one with the same seed.
@@ -166,10 +166,12 @@ def subset(questions: Sequence[Question], size: int, seed: int, *, by_kind: bool
     groups: dict[str, list[str]] = defaultdict(list)
     for question in questions:
         groups[question.kind if by_kind else ""].append(question.id)
-    chosen = {name for group in groups.values() for name in sorted(group, key=lambda name: rank(name, seed))[:size]}
+    chosen = {
+        name for group in groups.values() for name in sorted(group, key=lambda name: compute_rank(name, seed))[:size]
+    }
     return [question for question in questions if question.id in chosen]
 
 
-def rank(name: str, seed: int) -> bytes:
+def compute_rank(name: str, seed: int) -> bytes:
     """A question's place in the seed's random order."""
     return sha256(f"{seed}:{name}".encode()).digest()

@@ -8,25 +8,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint.files import LoadedModel, build_model, result_checkpoint
+from stages.checkpoint.files import LoadedModel, build_model, read_result_checkpoint
 from stages.config import EvaluateConfig
-from stages.data.images import open_pictures
-from stages.data.prompts import template_of
+from stages.data.image_reader import open_image_reader
+from stages.data.prompts import restore_template
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import World, asked_to_stop, gathered, open_world
+from stages.distributed import DistributedContext, all_gather_objects, is_stop_requested, open_distributed_context
 from stages.errors import ConfigError
+from stages.evaluation.evaluated_model import EvaluatedModel
 from stages.evaluation.score import Score
-from stages.evaluation.subject import Subject
 from stages.evaluation.text import score_text_task, score_trusted_task
 from stages.evaluation.text_task import read_text_task
 from stages.evaluation.vision import score_vision_task
 from stages.evaluation.vision_task import read_vision_task
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.models.linear import choose_matmul, pack_weights
+from stages.models.linear import pack_weights, set_matmul_backend
 from stages.result import Result, write_result
 from stages.stop import StopFlag
-from stages.vision.feature_extractor import load_eyes
+from stages.vision.feature_extractor import load_feature_extractor
 
 Scorer = Callable[[], Score | None]
 """None: stopped before the end; what it has so far is on disk."""
@@ -41,33 +41,33 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     config = job.config
     if not isinstance(config, EvaluateConfig) or len(job.parents) != 1:
         raise ConfigError(f"job {job.key}: an evaluation needs its configuration and exactly one parent")
-    with open_world(job.settings) as world:
+    with open_distributed_context(job.settings) as world:
         loaded = load_parent(job, world)
-        progress = Progress.read(job.checkpoints / "scores.json", world)
-        for name, scorer in scorers(job, config, loaded, stop, world):
-            if asked_to_stop(stop, world):
+        progress = EvaluationProgress.read(job.checkpoints / "scores.json", world)
+        for name, scorer in iter_scorers(job, config, loaded, stop, world):
+            if is_stop_requested(stop, world):
                 return False
             if name not in progress.scores and not progress.add(name, scorer):
                 return False
-        if world.first:
+        if world.is_first_rank:
             write_result(job, Result(seconds=progress.seconds, scores=progress.scores))
     return True
 
 
-def load_parent(job: JobFile, world: World) -> LoadedModel:
+def load_parent(job: JobFile, world: DistributedContext) -> LoadedModel:
     """The parent's model, on the CPU; the first rank looks whether its checkpoint holds."""
     parent = job.parents[0]
-    checkpoint = result_checkpoint(parent.run, parent.key, verify=world.first)
+    checkpoint = read_result_checkpoint(parent.run, parent.key, verify=world.is_first_rank)
     world.wait()  # until the first rank has found it whole
     return build_model(checkpoint, parent.key)
 
 
-def scorers(
-    job: JobFile, config: EvaluateConfig, loaded: LoadedModel, stop: StopFlag, world: World
+def iter_scorers(
+    job: JobFile, config: EvaluateConfig, loaded: LoadedModel, stop: StopFlag, world: DistributedContext
 ) -> Iterator[tuple[str, Scorer]]:
     """Each task's name and what scores it. All task files are read before the first is scored."""
-    folder = job.data_path(config.tasks)
-    subject = make_subject(job, config, loaded, world)
+    folder = job.resolve_data_path(config.tasks)
+    subject = build_evaluated_model(job, config, loaded, world)
     trusted = [task for task in config.text_tasks if task.trusted]
     text = [read_text_task(folder, task) for task in config.text_tasks if not task.trusted]
     vision = [read_vision_task(folder, task) for task in config.vision_tasks]
@@ -77,32 +77,39 @@ def scorers(
     if vision and loaded.vlm.vision is None:
         raise ConfigError(f"vision tasks {', '.join(task.name for task in vision)}: the model sees no images")
     for task in trusted:  # before the others, which take the network from lm-eval's libraries for good
-        yield task.name, partial(score_trusted_task, folder, task, subject, samples_of(job, task.name, world))
+        yield task.name, partial(score_trusted_task, folder, task, subject, resolve_samples_path(job, task.name, world))
     for text_task in text:
-        yield text_task.name, partial(score_text_task, text_task, subject, samples_of(job, text_task.name, world))
+        yield (
+            text_task.name,
+            partial(score_text_task, text_task, subject, resolve_samples_path(job, text_task.name, world)),
+        )
     if loaded.vlm.vision is not None and vision:
-        eyes = load_eyes(job, loaded.vlm.vision, subject.device)
-        images = open_pictures(job, loaded.vlm.vision, eyes.known)
+        eyes = load_feature_extractor(job, loaded.vlm.vision, subject.device)
+        images = open_image_reader(job, loaded.vlm.vision, eyes.cached_digests)
         for vision_task in vision:
             ask = partial(score_vision_task, vision_task, subject, images, eyes)
             yield vision_task.name, partial(ask, folder=job.checkpoints, stop=stop, world=world)
 
 
-def samples_of(job: JobFile, task: str, world: World) -> Path | None:
+def resolve_samples_path(job: JobFile, task: str, world: DistributedContext) -> Path | None:
     """Where the log of a text task's documents goes, if it is asked for; the first rank writes it."""
-    return job.run / "samples" / f"{task}.jsonl" if job.settings.log_samples and world.first else None
+    return job.run / "samples" / f"{task}.jsonl" if job.settings.log_samples and world.is_first_rank else None
 
 
-def make_subject(job: JobFile, config: EvaluateConfig, loaded: LoadedModel, world: World) -> Subject:
+def build_evaluated_model(
+    job: JobFile, config: EvaluateConfig, loaded: LoadedModel, world: DistributedContext
+) -> EvaluatedModel:
     """The parent's model on this process's device. Texts are read as in fine-tuning: no word is a special token."""
     if world.device.type == "cpu":
-        choose_matmul(loaded.vlm, job.settings.cpu_matmul)
+        set_matmul_backend(loaded.vlm, job.settings.cpu_matmul)
         if config.precision == "fp32":
             pack_weights(loaded.vlm)
-    return Subject(
+    return EvaluatedModel(
         vlm=loaded.vlm.to(world.device),
-        tokenizer=TextTokenizer(job.data_path(config.tokenizer.name), loaded.vlm.lm.config.vocabulary, literal=True),
-        template=template_of(loaded.checkpoint.state),
+        tokenizer=TextTokenizer(
+            job.resolve_data_path(config.tokenizer.name), loaded.vlm.lm.config.vocabulary, literal=True
+        ),
+        template=restore_template(loaded.checkpoint.state),
         start=tuple(loaded.checkpoint.state.get("start_of_text", ())),
         device=world.device,
         precision=config.precision,
@@ -112,21 +119,21 @@ def make_subject(job: JobFile, config: EvaluateConfig, loaded: LoadedModel, worl
     )
 
 
-class Progress:
+class EvaluationProgress:
     """The scores so far, on disk after every task, so that a stopped evaluation goes on where it was."""
 
-    def __init__(self, path: Path, world: World, scores: dict[str, Any], seconds: float) -> None:
+    def __init__(self, path: Path, world: DistributedContext, scores: dict[str, Any], seconds: float) -> None:
         self.path, self.world, self.scores, self.seconds = path, world, scores, seconds
 
     @classmethod
-    def read(cls, path: Path, world: World) -> "Progress":
+    def read(cls, path: Path, world: DistributedContext) -> "EvaluationProgress":
         """What the first rank finds, on all ranks."""
         try:
             content = json.loads(path.read_bytes())
             found = dict(content["scores"]), float(content["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             found = {}, 0.0
-        return cls(path, world, *gathered(found, world.peers)[0])
+        return cls(path, world, *all_gather_objects(found, world.peers)[0])
 
     def add(self, name: str, scorer: Scorer) -> bool:
         """Whether the task was scored to its end."""
@@ -134,8 +141,8 @@ class Progress:
         score = scorer()
         self.seconds += time.monotonic() - started
         if score is not None:
-            self.scores[name] = score.record()
-        if self.world.first:
+            self.scores[name] = score.build_record()
+        if self.world.is_first_rank:
             write_json(self.path, {"scores": self.scores, "seconds": self.seconds})
             if score is not None:
                 print(f"{name}: {score.score:.4f} ({score.kind}, n {score.n}, chance {score.chance})", file=sys.stderr)

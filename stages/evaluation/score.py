@@ -18,18 +18,18 @@ class Score:
     """What always giving the commonest answer, or guessing, would score."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
-    def record(self) -> dict[str, Any]:
+    def build_record(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def mean(values: Sequence[float]) -> float:
+def compute_mean(values: Sequence[float]) -> float:
     """Of at least one value."""
     return math.fsum(values) / len(values)
 
 
-def standard_error(values: Sequence[float]) -> float | None:
+def compute_standard_error(values: Sequence[float]) -> float | None:
     """Of the mean: sample standard deviation / sqrt(n), as lm-eval gives it; None for fewer than two values."""
     if len(values) < 2:
         return None
-    centre = mean(values)
+    centre = compute_mean(values)
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values))

@@ -14,11 +14,11 @@ from typing import Any
 
 from stages.config import Task
 from stages.errors import DataError
-from stages.evaluation.score import Score, mean
-from stages.evaluation.subject import Subject
+from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.evaluation.score import Score, compute_mean
 from stages.evaluation.text_task import LOSSES, TextTask
-from stages.files import replacing
-from stages.job_file import one_line
+from stages.files import replace_atomically
+from stages.job_file import summarize_error
 
 # The log of an evaluation's text documents: samples/TASK.jsonl beside result.json, a JSON object a line.
 #
@@ -33,12 +33,12 @@ LEFT_OUT = ("doc_hash", "prompt_hash", "target_hash", "filtered_resps", "metrics
 def write_samples(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     """Writes lm-eval's samples of one task, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as unfinished:
-        lines = (json.dumps(record(sample), ensure_ascii=False, default=str) for sample in samples)
+    with replace_atomically(path) as unfinished:
+        lines = (json.dumps(build_sample_record(sample), ensure_ascii=False, default=str) for sample in samples)
         unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def record(sample: Mapping[str, Any]) -> dict[str, Any]:
+def build_sample_record(sample: Mapping[str, Any]) -> dict[str, Any]:
     """A line of the log: what lm-eval keeps, less its hashes and what says the same twice."""
     kept = {name: value for name, value in sample.items() if name not in LEFT_OUT}
     kept["resps"] = [answers[0] for answers in sample["resps"]]  # one answer to each request: nothing is repeated
@@ -49,7 +49,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_DISAB
 
 
 @contextmanager
-def offline() -> Iterator[None]:
+def block_network() -> Iterator[None]:
     """Hugging Face's libraries without network, and with a scratch folder for all that they write.
 
     To be entered before lm-eval is imported for the first time: those libraries read the environment then.
@@ -65,27 +65,27 @@ def offline() -> Iterator[None]:
             os.environ.update(before)
 
 
-def score_text_task(task: TextTask, subject: Subject, samples: Path | None = None) -> Score:
+def score_text_task(task: TextTask, subject: EvaluatedModel, samples: Path | None = None) -> Score:
     """Zero-shot score of one task; DataError if its rows do not fit its settings.
 
     `samples`: file for the log of its documents (`stages.evaluation.text`); None: none is kept.
     """
-    with offline():
+    with block_network():
         loaded = load_task(task)
         made = loaded["tasks"][task.name]
-        chance = task.chance if task.chance is not None else chance_by_guessing(made)
-        result = evaluated(loaded, task.name, subject, samples)
-    return score_of(result, task.metric, len(task.rows), chance)
+        chance = task.chance if task.chance is not None else compute_guessing_chance(made)
+        result = run_lm_eval(loaded, task.name, subject, samples)
+    return build_score(result, task.metric, len(task.rows), chance)
 
 
-def evaluated(loaded: Any, name: str, subject: Subject, samples: Path | None, limit: int | None = None) -> Any:
+def run_lm_eval(loaded: Any, name: str, subject: EvaluatedModel, samples: Path | None, limit: int | None = None) -> Any:
     """lm-eval's own result of a loaded task; `limit`: its first documents only."""
     from lm_eval.evaluator import evaluate
 
-    from stages.evaluation.language_model import LanguageModel
+    from stages.evaluation.language_model import LMEvalModel
 
     # not simple_evaluate: it also describes the machine, which takes longer than a small task
-    found = evaluate(LanguageModel(subject), loaded, limit=limit, bootstrap_iters=0, log_samples=samples is not None)
+    found = evaluate(LMEvalModel(subject), loaded, limit=limit, bootstrap_iters=0, log_samples=samples is not None)
     if samples is not None:
         write_samples(samples, found["samples"][name])
     return found["results"][name]
@@ -96,13 +96,13 @@ def load_task(task: TextTask) -> Any:
     from lm_eval.tasks import TaskManager
 
     try:
-        loaded = TaskManager(include_defaults=False).load([lm_eval_config(task)])
+        loaded = TaskManager(include_defaults=False).load([build_lm_eval_config(task)])
         made = loaded["tasks"][task.name]
         made.set_config(key="num_fewshot", value=0)
         for number, doc in enumerate(made.eval_docs, start=1):
             check_document(made, doc, number)
     except (ValueError, KeyError, TypeError, IndexError, SyntaxError) as error:
-        raise DataError(f"text task {task.name!r}: {type(error).__name__}: {one_line(error)}") from error
+        raise DataError(f"text task {task.name!r}: {type(error).__name__}: {summarize_error(error)}") from error
     return loaded
 
 
@@ -122,7 +122,7 @@ def check_document(task: Any, doc: dict[str, Any], number: int) -> None:
         raise ValueError(f"row {number}: doc_to_target gives {target!r}, which is none of the {len(choices)} choices")
 
 
-def lm_eval_config(task: TextTask) -> dict[str, Any]:
+def build_lm_eval_config(task: TextTask) -> dict[str, Any]:
     """lm-eval's settings of the task; the rows are handed over in memory, so that no path or cache plays a part."""
     from datasets import Dataset
 
@@ -132,14 +132,14 @@ def lm_eval_config(task: TextTask) -> dict[str, Any]:
     return {**task.settings, "task": task.name, "custom_dataset": rows, "test_split": "test"}
 
 
-def chance_by_guessing(made: Any) -> float | None:
+def compute_guessing_chance(made: Any) -> float | None:
     """Mean of 1 / number of choices over a task's documents; None for a task without choices."""
     if made.OUTPUT_TYPE != "multiple_choice":
         return None
-    return mean([1 / len(made.doc_to_choice(doc)) for doc in made.eval_docs])
+    return compute_mean([1 / len(made.doc_to_choice(doc)) for doc in made.eval_docs])
 
 
-def score_of(result: dict[str, Any], metric: str, count: int, chance: float | None) -> Score:
+def build_score(result: dict[str, Any], metric: str, count: int, chance: float | None) -> Score:
     """lm-eval's result of one task of `count` documents, as a Score; its keys are METRIC,FILTER."""
     metrics = {name.split(",")[0]: float(value) for name, value in result.items() if isinstance(value, float)}
     value, is_loss = metrics[metric], metric in LOSSES
@@ -162,7 +162,7 @@ def score_of(result: dict[str, Any], metric: str, count: int, chance: float | No
 # eval's release and, for hub data, on the network: for task files whose origin one knows.
 
 
-def score_trusted_task(folder: Path, task: Task, subject: Subject, samples: Path | None = None) -> Score:
+def score_trusted_task(folder: Path, task: Task, subject: EvaluatedModel, samples: Path | None = None) -> Score:
     """Zero-shot score of the folder's NAME.yaml, else of lm-eval's own task NAME; DataError if it cannot be loaded.
 
     Paths in the file are relative to the folder. The score is the task's first metric.
@@ -170,14 +170,14 @@ def score_trusted_task(folder: Path, task: Task, subject: Subject, samples: Path
     local = (folder / f"{task.name}.yaml").is_file()
     # a task file's data paths are relative to the working directory, in lm-eval
     with chdir(folder):
-        loaded = load_trusted(folder if local else None, task.name)
+        loaded = load_trusted_task(folder if local else None, task.name)
         made = loaded["tasks"][task.name]
-        result = evaluated(loaded, task.name, subject, samples, limit=task.limit)
+        result = run_lm_eval(loaded, task.name, subject, samples, limit=task.limit)
     metric = next(iter(made.aggregation()))
-    return score_of(result, metric, int(result["sample_len"]), chance_by_guessing(made))
+    return build_score(result, metric, int(result["sample_len"]), compute_guessing_chance(made))
 
 
-def load_trusted(folder: Path | None, name: str) -> Any:
+def load_trusted_task(folder: Path | None, name: str) -> Any:
     """lm-eval's own object of a task of the folder, or of its bundled ones, without few-shot examples."""
     from lm_eval.tasks import TaskManager
 
@@ -189,9 +189,10 @@ def load_trusted(folder: Path | None, name: str) -> Any:
         loaded["tasks"][name].set_config(key="num_fewshot", value=0)
     except ConnectionError as error:  # before OSError, of which it is one
         raise DataError(
-            f"text task {name!r}: its data are not on this machine, and there is no way to the hub: {one_line(error)}; "
+            f"text task {name!r}: its data are not on this machine, and there is no way to the hub: "
+            f"{summarize_error(error)}; "
             f"run it once where there is a network and the same HF_HOME, or bring a file {name}.yaml with its rows"
         ) from error
     except (ValueError, KeyError, TypeError, OSError, SyntaxError, ImportError) as error:
-        raise DataError(f"text task {name!r}: {type(error).__name__}: {one_line(error)}") from error
+        raise DataError(f"text task {name!r}: {type(error).__name__}: {summarize_error(error)}") from error
     return loaded

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from stages.config import Name, Share, Task
 from stages.errors import DataError
-from stages.evaluation.questions import inside, read_text
-from stages.job_file import one_line
+from stages.evaluation.questions import read_text, resolve_task_file
+from stages.job_file import summarize_error
 
 # What two benchmarks do to their published rows before a template sees them: code of ours, which a task file names.
 #
@@ -29,17 +29,17 @@ from stages.job_file import one_line
 Prepare = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def hellaswag(row: Mapping[str, Any]) -> dict[str, Any]:
+def prepare_hellaswag(row: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of Rowan/hellaswag: `query`, `choices` and `gold`, without the marks in brackets that WikiHow left."""
     context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     return {
-        "query": without_marks(context),
-        "choices": [without_marks(ending) for ending in row["endings"]],
+        "query": remove_marks(context),
+        "choices": [remove_marks(ending) for ending in row["endings"]],
         "gold": int(row["label"]),
     }
 
 
-def without_marks(text: str) -> str:
+def remove_marks(text: str) -> str:
     """A title's mark ends a sentence; other marks go, and each pair of spaces becomes one."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
@@ -49,13 +49,13 @@ CHOICE = re.compile(r"[a-d] \) (?P<choice>.*?), |e \) (?P<last>.*?)$")
 """One of the five in `a ) 38 , b ) 27 , c ) 30 , d ) 31 , e ) none of these`; all but the last end at a comma."""
 
 
-def mathqa(row: Mapping[str, Any]) -> dict[str, Any]:
+def prepare_mathqa(row: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of regisss/math_qa: `choices` from the one text `options`."""
     found = CHOICE.finditer(row["options"])
     return {**row, "choices": [(match["choice"] or match["last"] or "").rstrip(" ,") for match in found]}
 
 
-PREPARATIONS: dict[str, Prepare] = {"hellaswag": hellaswag, "mathqa": mathqa}
+PREPARATIONS: dict[str, Prepare] = {"hellaswag": prepare_hellaswag, "mathqa": prepare_mathqa}
 """By the name that `metadata.prepare` of a task file gives."""
 
 
@@ -159,7 +159,7 @@ class _Filters(_Part):
 
     @field_validator("filter")
     @classmethod
-    def _gives_one_answer(cls, value: tuple[_Filter, ...]) -> tuple[_Filter, ...]:
+    def _check_one_answer(cls, value: tuple[_Filter, ...]) -> tuple[_Filter, ...]:
         if value[-1].function != "take_first":
             raise ValueError("the last filter must be take_first, which makes one answer of the list of answers")
         return value
@@ -175,7 +175,7 @@ class _Metadata(_Part):
     prepare: Literal["", "hellaswag", "mathqa"] = ""
 
 
-class _TaskFile(_Part):
+class _TextTaskFile(_Part):
     """The keys of an lm-eval task file that are taken; `metadata.chance` and `.prepare` (PREPARATIONS) are ours."""
 
     task: Name
@@ -198,7 +198,7 @@ class _TaskFile(_Part):
 
     @field_validator("doc_to_text", "doc_to_choice", "doc_to_target", "description")
     @classmethod
-    def _runs_no_code(cls, value: Any) -> Any:
+    def _check_no_code(cls, value: Any) -> Any:
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str):
                 check_template(text)
@@ -224,15 +224,15 @@ class TextTask:
 def read_text_task(folder: Path, task: Task) -> TextTask:
     """The task NAME.yaml of `folder`, its first `limit` rows; DataError names file, line and what is wrong."""
     path = folder / f"{task.name}.yaml"
-    about = _task_file(path)
+    about = _read_task_file(path)
     split = about.test_split or about.validation_split
     if not split:
         raise DataError(f"{path}: test_split or validation_split must name the split to score")
     files = about.dataset_kwargs.data_files
     if isinstance(files, dict) and split not in files:
         raise DataError(f"{path}: data_files has no {split!r}; it has {', '.join(files) or 'nothing'}")
-    source = inside(folder, files[split] if isinstance(files, dict) else files, str(path))
-    rows = tuple(_prepared(_rows(source), about.metadata.prepare, source))[: task.limit]
+    source = resolve_task_file(folder, files[split] if isinstance(files, dict) else files, str(path))
+    rows = tuple(_prepare_rows(_read_rows(source), about.metadata.prepare, source))[: task.limit]
     if not rows:
         raise DataError(f"{source}: no rows in it")
     settings = about.model_dump(
@@ -249,17 +249,17 @@ def read_text_task(folder: Path, task: Task) -> TextTask:
     )
 
 
-def _task_file(path: Path) -> _TaskFile:
+def _read_task_file(path: Path) -> _TextTaskFile:
     try:
         content = yaml.safe_load(read_text(path))
         if isinstance(content, dict):
             content = {name: value for name, value in content.items() if name not in LEFT_OUT and value is not None}
-        return _TaskFile.model_validate(content)
+        return _TextTaskFile.model_validate(content)
     except (yaml.YAMLError, ValidationError, RecursionError) as error:
-        raise DataError(f"{path}: {one_line(error)}") from error
+        raise DataError(f"{path}: {summarize_error(error)}") from error
 
 
-def _prepared(rows: Iterator[dict[str, Any]], name: str, source: Path) -> Iterator[dict[str, Any]]:
+def _prepare_rows(rows: Iterator[dict[str, Any]], name: str, source: Path) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         try:
             yield PREPARATIONS[name](row) if name else row
@@ -267,7 +267,7 @@ def _prepared(rows: Iterator[dict[str, Any]], name: str, source: Path) -> Iterat
             raise DataError(f"{source}, row {number}: not a row of {name}: {type(error).__name__}: {error}") from error
 
 
-def _rows(source: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(source: Path) -> Iterator[dict[str, Any]]:
     """JSON objects, all with the keys of the first: lm-eval holds them as a table."""
     keys: set[str] = set()
     for number, line in enumerate(read_text(source).split("\n"), start=1):
@@ -276,7 +276,7 @@ def _rows(source: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{source}, line {number}: {one_line(error)}") from error
+            raise DataError(f"{source}, line {number}: {summarize_error(error)}") from error
         keys = keys or (set(row) if isinstance(row, dict) else set())
         if not isinstance(row, dict) or set(row) != keys:
             wanted = ", ".join(sorted(keys)) or "at least one key"

@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.data.sample import BadSampleError
-from stages.distributed import World, asked_to_stop, gathered
+from stages.distributed import DistributedContext, all_gather_objects, is_stop_requested
 from stages.errors import ConfigError, DataError
+from stages.evaluation.evaluated_model import EvaluatedModel
 from stages.evaluation.metrics import RULES
 from stages.evaluation.questions import Question, VisionTask
-from stages.evaluation.score import Score, standard_error
-from stages.evaluation.subject import Subject
-from stages.files import check_fence, storage_errors
-from stages.models.generation import greedy
+from stages.evaluation.score import Score, compute_standard_error
+from stages.files import check_fence, convert_storage_errors
+from stages.models.generation import generate_greedy
 from stages.stop import StopFlag
-from stages.vision.feature_extractor import Eyes
+from stages.vision.feature_extractor import FeatureExtractor
 
 # Answers on disk as they come, so that a long evaluation that was stopped or killed goes on where it was.
 #
@@ -41,12 +41,12 @@ class AnswerLog:
         """Reads what is there; a file about other questions counts for nothing. `rank`: whose file to write."""
         self._pattern = f"answers-{task.name}.*.jsonl"
         self._path = folder / f"answers-{task.name}.{rank}.jsonl"
-        self._head = json.dumps({"format": FORMAT, "task": task.name, "asked": asked(task)})
+        self._head = json.dumps({"format": FORMAT, "task": task.name, "asked": compute_task_digest(task)})
         self._size = 0
         """Bytes of whole lines in this rank's own file."""
         self.answers: dict[str, str] = {}
         for path in sorted(self._path.parent.glob(self._pattern)):
-            found, size = whole_answers(path.read_bytes(), self._head)
+            found, size = parse_answers(path.read_bytes(), self._head)
             self.answers |= found
             self._size = size if path == self._path else self._size
 
@@ -56,7 +56,7 @@ class AnswerLog:
         lines += [json.dumps({"id": name, "answer": answer}) for name, answer in answers.items()]
         content = "".join(f"{line}\n" for line in lines).encode()
         check_fence()
-        with storage_errors(self._path):
+        with convert_storage_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
                 file.truncate(self._size)  # what a kill tore, or what was about other questions
@@ -67,22 +67,22 @@ class AnswerLog:
         self.answers |= answers
 
 
-def asked(task: VisionTask) -> str:
+def compute_task_digest(task: VisionTask) -> str:
     """A digest of all that an answer depends on and that the task's files hold."""
     digest = sha256()
     for question in task.questions:
-        digest.update(json.dumps([question.id, question.image, task.prompt_of(question)]).encode())
+        digest.update(json.dumps([question.id, question.image, task.format_prompt(question)]).encode())
     return digest.hexdigest()
 
 
-def whole_answers(content: bytes, head: str) -> tuple[dict[str, str], int]:
+def parse_answers(content: bytes, head: str) -> tuple[dict[str, str], int]:
     """A file's answers up to the first line that is torn, and how many bytes they are; none under another head."""
     answers: dict[str, str] = {}
     if not content.startswith(f"{head}\n".encode()):
         return answers, 0
     size = len(head.encode()) + 1
     for line in content[size:].splitlines(keepends=True):
-        found = answer_of(line)
+        found = parse_answer(line)
         if found is None:
             break
         answers[found[0]] = found[1]
@@ -90,7 +90,7 @@ def whole_answers(content: bytes, head: str) -> tuple[dict[str, str], int]:
     return answers, size
 
 
-def answer_of(line: bytes) -> tuple[str, str] | None:
+def parse_answer(line: bytes) -> tuple[str, str] | None:
     """Question id and answer of a whole line."""
     if not line.endswith(b"\n"):
         return None
@@ -111,28 +111,32 @@ def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
     by_kind: dict[str, list[float]] = defaultdict(list)
     for question, value in zip(task.questions, values, strict=True):
         by_kind[question.kind].append(value)
-    accuracy = mean([mean(kind) for kind in by_kind.values()]) if task.mean_of_kinds else mean(values)
+    accuracy = (
+        compute_sequential_mean([compute_sequential_mean(kind) for kind in by_kind.values()])
+        if task.mean_of_kinds
+        else compute_sequential_mean(values)
+    )
     metrics = {"accuracy": accuracy}
-    metrics |= {f"accuracy/{kind}": mean(by_kind[kind]) for kind in sorted(by_kind) if kind}
+    metrics |= {f"accuracy/{kind}": compute_sequential_mean(by_kind[kind]) for kind in sorted(by_kind) if kind}
     metrics |= {f"chance/{kind}": level for kind, level in sorted(task.chance_by_kind.items())}
     return Score(
         kind="vision",
         score=accuracy,
-        stderr=kinds_error(by_kind) if task.mean_of_kinds else standard_error(values),
+        stderr=compute_kinds_error(by_kind) if task.mean_of_kinds else compute_standard_error(values),
         chance=task.chance,
         n=len(values),
-        metrics=metrics | task.more(task.questions, answers),
+        metrics=metrics | task.extra_metrics(task.questions, answers),
     )
 
 
-def mean(values: Sequence[float]) -> float:
+def compute_sequential_mean(values: Sequence[float]) -> float:
     """Added up one after the other, as the official scorers do: a better sum would differ from theirs at the end."""
     return sum(values) / len(values)
 
 
-def kinds_error(by_kind: Mapping[str, Sequence[float]]) -> float | None:
+def compute_kinds_error(by_kind: Mapping[str, Sequence[float]]) -> float | None:
     """Standard error of the mean of the kinds' means, which are taken to be independent."""
-    errors = [standard_error(values) for values in by_kind.values()]
+    errors = [compute_standard_error(values) for values in by_kind.values()]
     known = [error for error in errors if error is not None]
     return math.hypot(*known) / len(errors) if len(known) == len(errors) else None
 
@@ -144,13 +148,13 @@ IMAGES_AT_ONCE = 32
 
 def score_vision_task(
     task: VisionTask,
-    subject: Subject,
-    images: PictureReader,
-    eyes: Eyes,
+    subject: EvaluatedModel,
+    images: EncoderImageReader,
+    eyes: FeatureExtractor,
     *,
     folder: Path,
     stop: StopFlag,
-    world: World,
+    world: DistributedContext,
 ) -> Score | None:
     """Asks what is not answered yet, and scores all of it; None if it was stopped before the end.
 
@@ -159,22 +163,22 @@ def score_vision_task(
     """
     log = AnswerLog(folder, task, world.rank)
     # the first rank's word: what another node's disk shows of an earlier attempt may be less
-    answers: dict[str, str] = gathered(log.answers if world.first else {}, world.peers)[0]
+    answers: dict[str, str] = all_gather_objects(log.answers if world.is_first_rank else {}, world.peers)[0]
     left = [question for question in task.questions if question.id not in answers]
-    for parts in rounds(left, world.size):
-        if asked_to_stop(stop, world):
+    for parts in split_rounds(left, world.size):
+        if is_stop_requested(stop, world):
             return None
         part = parts[world.rank]
-        given = answer(task, part, subject, images, eyes) if part else []
+        given = generate_answers(task, part, subject, images, eyes) if part else []
         new = {question.id: text for question, text in zip(part, given, strict=True)}
         if new:
             log.add(new)
-        for found in gathered(new, world.peers):
+        for found in all_gather_objects(new, world.peers):
             answers |= found
     return score_answers(task, [answers[question.id] for question in task.questions])
 
 
-def rounds(questions: Sequence[Question], size: int) -> Iterator[list[Sequence[Question]]]:
+def split_rounds(questions: Sequence[Question], size: int) -> Iterator[list[Sequence[Question]]]:
     """The questions in rounds, each with a part for every rank; neighbours, which share images, stay together."""
     count = min(QUESTIONS_AT_ONCE, -(-len(questions) // size))
     for first in range(0, len(questions), max(1, size * count)):
@@ -182,12 +186,16 @@ def rounds(questions: Sequence[Question], size: int) -> Iterator[list[Sequence[Q
         yield [questions[start : start + count] for start in starts]
 
 
-def answer(
-    task: VisionTask, questions: Sequence[Question], subject: Subject, images: PictureReader, eyes: Eyes
+def generate_answers(
+    task: VisionTask,
+    questions: Sequence[Question],
+    subject: EvaluatedModel,
+    images: EncoderImageReader,
+    eyes: FeatureExtractor,
 ) -> list[str]:
     """The model's answers; each image is encoded once, however many questions there are about it."""
-    paths = {question.image: task.image_path(question) for question in questions}
-    seen = looked_at(paths, task.name, images, eyes)
+    paths = {question.image: task.resolve_image(question) for question in questions}
+    seen = encode_images(paths, task.name, images, eyes)
     room = subject.context - len(subject.start) - images.image_tokens - subject.max_new_tokens
     if room < 1:
         raise ConfigError(
@@ -195,10 +203,11 @@ def answer(
             f"{subject.max_new_tokens} new tokens; raise context or lower max_new_tokens"
         )
     prompts = [
-        subject.tokenizer.encode(subject.template.format_question(task.prompt_of(question))) for question in questions
+        subject.tokenizer.encode(subject.template.format_question(task.format_prompt(question)))
+        for question in questions
     ]
-    with subject.computing():
-        generated = greedy(
+    with subject.enter_inference():
+        generated = generate_greedy(
             subject.vlm,
             [prompt[-room:] for prompt in prompts],
             max_new_tokens=subject.max_new_tokens,
@@ -209,7 +218,9 @@ def answer(
     return [subject.tokenizer.decode(tokens).strip() for tokens in generated]
 
 
-def looked_at(paths: dict[str, Path], task: str, images: PictureReader, eyes: Eyes) -> dict[str, torch.Tensor]:
+def encode_images(
+    paths: dict[str, Path], task: str, images: EncoderImageReader, eyes: FeatureExtractor
+) -> dict[str, torch.Tensor]:
     """What the model takes of each image, by its name; DataError names one that cannot be used."""
     seen: dict[str, torch.Tensor] = {}
     names = list(paths)
@@ -219,5 +230,5 @@ def looked_at(paths: dict[str, Path], task: str, images: PictureReader, eyes: Ey
             pictures = [images.read(f"task {task!r}, image {name!r}", paths[name].read_bytes) for name in part]
         except BadSampleError as error:
             raise DataError(str(error)) from error
-        seen |= zip(part, eyes.look(pictures), strict=True)
+        seen |= zip(part, eyes.extract_features(pictures), strict=True)
     return seen

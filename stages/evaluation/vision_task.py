@@ -20,8 +20,17 @@ from stages.errors import DataError
 from stages.evaluation.benchmarks.family import SHORT_ANSWER, Family
 from stages.evaluation.benchmarks.registry import FAMILIES
 from stages.evaluation.metrics import RULES
-from stages.evaluation.questions import Question, VisionTask, below, check_images, inside, parsed, read_text, subset
-from stages.job_file import one_line
+from stages.evaluation.questions import (
+    Question,
+    VisionTask,
+    check_images,
+    parse_json,
+    read_text,
+    resolve_task_file,
+    resolve_task_path,
+    select_subset,
+)
+from stages.job_file import summarize_error
 
 # Reading the task file of a published benchmark.
 #
@@ -58,15 +67,15 @@ def read_family_task(folder: Path, path: Path, content: Mapping[str, Any], task:
     try:
         about = FamilyFile.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{path}: {one_line(error)}") from error
+        raise DataError(f"{path}: {summarize_error(error)}") from error
     family = FAMILIES.get(about.family)
     if family is None:
         raise DataError(f"{path}: family {about.family!r} is unknown; families are {', '.join(FAMILIES)}")
-    images = below(folder, about.images, f"{path}: images")
-    questions = list(family.read(published_files(folder, path, about, family)))
+    images = resolve_task_path(folder, about.images, f"{path}: images")
+    questions = list(family.read(resolve_published_files(folder, path, about, family)))
     check_ids(path, questions)
     if about.slim is not None:
-        questions = subset(questions, about.slim, about.seed, by_kind=family.by_kind)
+        questions = select_subset(questions, about.slim, about.seed, by_kind=family.by_kind)
     questions = questions[: task.limit]
     if not questions:
         raise DataError(f"{path}: no questions in the files of family {about.family}")
@@ -80,11 +89,11 @@ def read_family_task(folder: Path, path: Path, content: Mapping[str, Any], task:
         chance_by_kind=about.chance_by_kind,
         questions=tuple(questions),
         mean_of_kinds=family.mean_of_kinds,
-        more=family.more,
+        extra_metrics=family.extra_metrics,
     )
 
 
-def published_files(folder: Path, path: Path, about: FamilyFile, family: Family) -> dict[str, Path]:
+def resolve_published_files(folder: Path, path: Path, about: FamilyFile, family: Family) -> dict[str, Path]:
     """The published files by key, in the family's order; they may be links. DataError for a missing or unknown key."""
     given = about.__pydantic_extra__
     known = (*family.files, *family.any_of)
@@ -94,7 +103,7 @@ def published_files(folder: Path, path: Path, about: FamilyFile, family: Family)
         raise DataError(f"{path}: {missing[0]}: missing; the files of family {family.name} are {', '.join(known)}")
     if not given:
         raise DataError(f"{path}: family {family.name} needs at least one of {', '.join(family.any_of)}")
-    return {key: below(folder, given[key], f"{path}: {key}") for key in known if key in given}
+    return {key: resolve_task_path(folder, given[key], f"{path}: {key}") for key in known if key in given}
 
 
 def check_ids(path: Path, questions: Sequence[Question]) -> None:
@@ -104,7 +113,7 @@ def check_ids(path: Path, questions: Sequence[Question]) -> None:
         raise DataError(f"{path}: question id {name!r} is there {count} times")
 
 
-class _TaskFile(BaseModel):
+class _VisionTaskFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1]
@@ -116,13 +125,13 @@ class _TaskFile(BaseModel):
 
     @field_validator("metric")
     @classmethod
-    def known(cls, metric: str) -> str:
+    def check_metric(cls, metric: str) -> str:
         if metric not in RULES:
             raise ValueError(f"unknown; metrics are {', '.join(RULES)}")
         return metric
 
 
-class _Line(Question):
+class _QuestionLine(Question):
     """A line of our own question files."""
 
     question: str = Field(min_length=1)
@@ -135,17 +144,19 @@ def read_vision_task(folder: Path, task: Task) -> VisionTask:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: {one_line(error)}") from error
+        raise DataError(f"{path}: {summarize_error(error)}") from error
     if isinstance(content, dict) and "family" in content:
         return read_family_task(folder, path, content, task)
-    return read_own_task(folder, path, parsed(_TaskFile, text, str(path)), task)
+    return read_own_task(folder, path, parse_json(_VisionTaskFile, text, str(path)), task)
 
 
-def read_own_task(folder: Path, path: Path, about: _TaskFile, task: Task) -> VisionTask:
+def read_own_task(folder: Path, path: Path, about: _VisionTaskFile, task: Task) -> VisionTask:
     """The task of a file in our own format."""
-    source = inside(folder, about.questions, str(path))
+    source = resolve_task_file(folder, about.questions, str(path))
     lines = [line for line in read_text(source).split("\n") if line.strip()][: task.limit]
-    questions = tuple(parsed(_Line, line, f"{source}, line {number}") for number, line in enumerate(lines, start=1))
+    questions = tuple(
+        parse_json(_QuestionLine, line, f"{source}, line {number}") for number, line in enumerate(lines, start=1)
+    )
     if not questions:
         raise DataError(f"{source}: no questions in it")
     check_ids(source, questions)

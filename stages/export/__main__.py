@@ -10,30 +10,30 @@ import sys
 from pydantic import ValidationError
 
 from stages.errors import StageError
-from stages.export.request import Request
-from stages.job_file import one_line
+from stages.export.request import ExportRequest
+from stages.job_file import summarize_error
 
 
 def main() -> int:
     """Runs one export."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stopped)
+        signal.signal(number, raise_on_signal)
     try:
-        request = Request.model_validate_json(sys.stdin.read())
+        request = ExportRequest.model_validate_json(sys.stdin.read())
     except ValidationError as error:
-        print(f"error: the request is malformed: {one_line(error)}", file=sys.stderr)
+        print(f"error: the request is malformed: {summarize_error(error)}", file=sys.stderr)
         return 1
-    from stages.export.run import export  # torch comes with it
+    from stages.export.run import export_model  # torch comes with it
 
     try:
-        print(export(request))
+        print(export_model(request))
     except (StageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def stopped(number: int, _frame: object) -> None:
+def raise_on_signal(number: int, _frame: object) -> None:
     """Ends by an exception, so that what is unfinished is taken away."""
     sys.exit(128 + number)
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from stages.config import LanguageModel, Vision
-from stages.export.request import Facts
-from stages.export.tokenizer_files import Words
-from stages.export.weights import architecture_name
-from stages.vision.specs import encoder_spec
+from stages.export.request import ModelFacts
+from stages.export.tokenizer_files import TextSettings
+from stages.export.weights import select_architecture
+from stages.vision.specs import resolve_encoder_spec
 
 FRONT = """---
 library_name: transformers
@@ -52,38 +52,40 @@ print(tokenizer.decode(model.generate(inputs_embeds=inputs, max_new_tokens=32)[0
 """
 
 
-def model_card(facts: Facts, model: LanguageModel, vision: Vision | None, words: Words) -> str:
+def format_model_card(facts: ModelFacts, model: LanguageModel, vision: Vision | None, words: TextSettings) -> str:
     """The card's text."""
-    title = f"{facts.sweep} / {facts.cell}" + epochs_text(facts.epochs)
+    title = f"{facts.sweep} / {facts.cell}" + format_epochs(facts.epochs)
     parts = [
         FRONT.format(tags=", image-text" if vision else ""),
-        f"# {plain(title)}\n",
-        f"{kind(facts, vision)} Key `{plain(facts.key)}`.\n",
-        "## How to load\n\n" + loading(model, vision, words),
-        "## Model\n\n" + table(("", ""), model_rows(model, vision)),
-        "## Data\n\n" + table(("stage", "data set", "kind", "revision", "share"), data_rows(facts)),
-        "## Recipe\n\n" + "\n".join(recipe_parts(facts)),
-        "## Scores\n\n" + scores(facts),
-        "## Cost\n\n" + table(("hours", ""), [(name, number(hours)) for name, hours in facts.cost.items()]),
-        "## Code\n\n" + table(("", ""), [("revision", facts.code_revision or "unknown"), *facts.versions.items()]),
+        f"# {escape_markdown(title)}\n",
+        f"{describe_kind(facts, vision)} Key `{escape_markdown(facts.key)}`.\n",
+        "## How to load\n\n" + format_loading(model, vision, words),
+        "## Model\n\n" + format_table(("", ""), iter_model_rows(model, vision)),
+        "## Data\n\n" + format_table(("stage", "data set", "kind", "revision", "share"), iter_data_rows(facts)),
+        "## Recipe\n\n" + "\n".join(iter_recipe_parts(facts)),
+        "## Scores\n\n" + format_scores(facts),
+        "## Cost\n\n"
+        + format_table(("hours", ""), [(name, format_number(hours)) for name, hours in facts.cost.items()]),
+        "## Code\n\n"
+        + format_table(("", ""), [("revision", facts.code_revision or "unknown"), *facts.versions.items()]),
         LICENCE,
     ]
     return "\n".join(parts)
 
 
-def epochs_text(epochs: int | None) -> str:
+def format_epochs(epochs: int | None) -> str:
     """As the end of a title; nothing for a model that was not fine-tuned."""
     return "" if epochs is None else f", {epochs} epoch{'s' * (epochs != 1)}"
 
 
-def kind(facts: Facts, vision: Vision | None) -> str:
+def describe_kind(facts: ModelFacts, vision: Vision | None) -> str:
     """One sentence of what it is."""
     what = "language model with image input" if vision else "language model"
     tuned = "fine-tuned on conversations" if facts.stage == "finetune" else "pre-trained, not fine-tuned"
     return f"A decoder-only {what} of the OpenLM architecture, {tuned}."
 
 
-def loading(model: LanguageModel, vision: Vision | None, words: Words) -> str:
+def format_loading(model: LanguageModel, vision: Vision | None, words: TextSettings) -> str:
     """Code that uses it, and what is exact."""
     exact = (
         "Its norms are LayerNorms in training; their means are taken out of the weights here, which is the same but "
@@ -91,7 +93,9 @@ def loading(model: LanguageModel, vision: Vision | None, words: Words) -> str:
         if model.qk_norm
         else "Its weights are those of the checkpoint, under other names."
     )
-    lines = [f"transformers' own `{architecture_name(model)}` computes it: no remote code, no other package. {exact}\n"]
+    lines = [
+        f"transformers' own `{select_architecture(model)}` computes it: no remote code, no other package. {exact}\n"
+    ]
     if model.rotary_table == "bfloat16":
         lines.append(
             "Its rotary frequencies are rounded to bfloat16, as in training; here the angles' sines are not.\n"
@@ -101,18 +105,18 @@ def loading(model: LanguageModel, vision: Vision | None, words: Words) -> str:
     if words.tokenizer is None:
         lines.append("No tokenizer is in this folder: the training named none. Take the one of the data.\n")
     if vision:
-        encoders = ", ".join(f'Path("{plain(name)}")' for name in vision.weights if vision.frozen)
+        encoders = ", ".join(f'Path("{escape_markdown(name)}")' for name in vision.weights if vision.frozen)
         lines.append(SEE.format(encoders=encoders, prompt=asked, start=", ".join(map(str, words.start))))
     return "\n".join(lines)
 
 
-def model_rows(model: LanguageModel, vision: Vision | None) -> Iterator[tuple[object, ...]]:
+def iter_model_rows(model: LanguageModel, vision: Vision | None) -> Iterator[tuple[object, ...]]:
     """Sizes, and how images come in."""
     yield "parameters", f"{model.weights:,}"
     yield from model.model_dump(mode="json").items()
     if vision is None:
         return
-    spec = encoder_spec(vision.encoder)
+    spec = resolve_encoder_spec(vision.encoder)
     yield "vision encoder", f"{vision.encoder}, {'frozen' if vision.frozen else 'trained: its weights are in vision/'}"
     if vision.weights:
         yield "its weights", f"{', '.join(vision.weights)} (revision {vision.revision or 'not named'})"
@@ -120,60 +124,60 @@ def model_rows(model: LanguageModel, vision: Vision | None) -> Iterator[tuple[ob
     yield "projector", vision.projector
 
 
-def data_rows(facts: Facts) -> Iterator[tuple[object, ...]]:
+def iter_data_rows(facts: ModelFacts) -> Iterator[tuple[object, ...]]:
     """A row for each data set and stage."""
     for each in facts.data:
         share = "" if each.share is None else f"{100 * each.share:g} %"
         yield each.stage, each.name, each.kind, each.revision or "not named", share
 
 
-def recipe_parts(facts: Facts) -> Iterator[str]:
+def iter_recipe_parts(facts: ModelFacts) -> Iterator[str]:
     """The place in the grid, then what each job was set to."""
     if facts.axes:
-        yield table(("axis", "value"), facts.axes.items())
+        yield format_table(("axis", "value"), facts.axes.items())
     for title, settings in facts.recipe:
-        yield f"### {plain(title)}\n\n" + table(("", ""), settings.items())
+        yield f"### {escape_markdown(title)}\n\n" + format_table(("", ""), settings.items())
 
 
-def scores(facts: Facts) -> str:
+def format_scores(facts: ModelFacts) -> str:
     """Tasks, then the stable scores."""
     if not facts.scores:
         return "Not evaluated yet.\n"
     columns = ("task", "kind", "score", "stderr", "chance", "n")
     head = ("task", "kind", "score", "standard error", "chance", "examples")
-    text = table(head, ([each.get(name) for name in columns] for each in facts.scores))
-    stable = [(name, number(value)) for name, value in facts.stable_scores.items() if value is not None]
-    return text + ("\n" + table(("over several tasks", ""), stable) if stable else "")
+    text = format_table(head, ([each.get(name) for name in columns] for each in facts.scores))
+    stable = [(name, format_number(value)) for name, value in facts.stable_scores.items() if value is not None]
+    return text + ("\n" + format_table(("over several tasks", ""), stable) if stable else "")
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+def format_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; `none` where there is no row."""
-    lines = [row_text(row) for row in rows]
+    lines = [format_row(row) for row in rows]
     if not lines:
         return "none\n"
-    return "\n".join([row_text(head), "|" + "---|" * len(head), *lines]) + "\n"
+    return "\n".join([format_row(head), "|" + "---|" * len(head), *lines]) + "\n"
 
 
-def row_text(row: Sequence[object]) -> str:
+def format_row(row: Sequence[object]) -> str:
     """One line of a table."""
-    return "| " + " | ".join(plain(shown(value)) for value in row) + " |"
+    return "| " + " | ".join(escape_markdown(format_value(value)) for value in row) + " |"
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as text: numbers short, lists and objects as JSON."""
     if value is None:
         return ""
     if isinstance(value, float):
-        return number(value)
+        return format_number(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Up to four digits."""
     return "unknown" if value is None else f"{value:.4g}"
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """On one line, and with no meaning in Markdown or HTML."""
     line = " ".join(text.split())
     for mark in "\\`*<>|[]":

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from stages.config import LanguageModel, Vision
 from stages.errors import DamagedInputError, DataError
-from stages.export.weights import centred, save_tensors
+from stages.export.weights import save_tensors, subtract_mean
 from stages.files import write_json
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, build_projector
-from stages.vision.encoders import build_encoder_module, load_encoder_module, transformer_parts
+from stages.vision.encoders import build_encoder_module, load_encoder_module, select_transformer_parts
 from stages.vision.feature_store import DTYPES
-from stages.vision.specs import EncoderSpec, encoder_spec
+from stages.vision.specs import EncoderSpec, resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 
 FOLDER, CONFIG, PREPROCESSOR = "vision", "config.json", "preprocessor_config.json"
@@ -39,31 +39,33 @@ def write_images(
     ids that stand before the image."""
     place = folder / FOLDER
     place.mkdir()
-    spec = encoder_spec(vision.encoder)
-    write_json(place / CONFIG, {**vision_config(model, vision, spec), "tokens_before_image": list(start)})
-    write_json(place / PREPROCESSOR, preprocessor_config(vision, spec))
-    projector = without_prefix(weights, PROJECTOR_PREFIX)
+    spec = resolve_encoder_spec(vision.encoder)
+    write_json(place / CONFIG, {**build_vision_config(model, vision, spec), "tokens_before_image": list(start)})
+    write_json(place / PREPROCESSOR, build_preprocessor_config(vision, spec))
+    projector = select_by_prefix(weights, PROJECTOR_PREFIX)
     if not projector:
         raise DamagedInputError("the checkpoint lacks the projector's weights")
     if model.qk_norm:
-        projector = with_centred_output(projector)
+        projector = centre_output(projector)
     save_tensors(place / PROJECTOR, projector)
-    if encoder := without_prefix(weights, ENCODER_PREFIX):
+    if encoder := select_by_prefix(weights, ENCODER_PREFIX):
         save_tensors(place / ENCODER, encoder)
 
 
-def without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def select_by_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The weights whose names begin so, without that beginning."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
-def with_centred_output(projector: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def centre_output(projector: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The last layer's outputs without their mean, as all that enters the language model (`architecture`)."""
     last = max(int(name.partition(".")[0]) for name in projector)
-    return {name: centred(tensor, 0) if name.startswith(f"{last}.") else tensor for name, tensor in projector.items()}
+    return {
+        name: subtract_mean(tensor, 0) if name.startswith(f"{last}.") else tensor for name, tensor in projector.items()
+    }
 
 
-def vision_config(model: LanguageModel, vision: Vision, spec: EncoderSpec) -> dict[str, Any]:
+def build_vision_config(model: LanguageModel, vision: Vision, spec: EncoderSpec) -> dict[str, Any]:
     """vision/config.json: which encoder, what of it is used, and the projector's shape."""
     parts = [
         {
@@ -87,7 +89,7 @@ def vision_config(model: LanguageModel, vision: Vision, spec: EncoderSpec) -> di
     }
 
 
-def preprocessor_config(vision: Vision, spec: EncoderSpec) -> dict[str, Any]:
+def build_preprocessor_config(vision: Vision, spec: EncoderSpec) -> dict[str, Any]:
     """What happens to an image before the first encoder, in the words of transformers' image processors."""
     return {
         "do_convert_rgb": True,
@@ -103,7 +105,7 @@ def preprocessor_config(vision: Vision, spec: EncoderSpec) -> dict[str, Any]:
     }
 
 
-def fill(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def fill_parameters(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Takes over all parameters of a trained encoder; DataError if one is missing or too many."""
     wrong = {name for name, _ in encoder.named_parameters()} ^ weights.keys()
     if wrong:
@@ -116,8 +118,8 @@ class ImagePrefix(nn.Module):
 
     def __init__(self, vision: Vision, encoder: nn.Module, projector: nn.Sequential) -> None:
         super().__init__()
-        spec = encoder_spec(vision.encoder)
-        self.transform = ImageTransform.of(spec, vision.transform)
+        spec = resolve_encoder_spec(vision.encoder)
+        self.transform = ImageTransform.from_spec(spec, vision.transform)
         self.encoder, self.projector = encoder, projector
         # as in training, where features of a frozen encoder may have been kept
         self.feature_dtype = DTYPES[spec.feature_dtype] if vision.frozen else torch.float32
@@ -138,9 +140,9 @@ class ImagePrefix(nn.Module):
         encoder = build_encoder_module(vision)
         if encoder is None:
             encoder = load_encoder_module(vision, encoders, torch.device("cpu"))
-        elif transformer_parts(encoder_spec(vision.encoder)):
-            fill(encoder, load_file(place / ENCODER))
-        projector = build_projector(vision.projector, encoder_spec(vision.encoder).feature_width, width)
+        elif select_transformer_parts(resolve_encoder_spec(vision.encoder)):
+            fill_parameters(encoder, load_file(place / ENCODER))
+        projector = build_projector(vision.projector, resolve_encoder_spec(vision.encoder).feature_width, width)
         projector.load_state_dict(load_file(place / PROJECTOR))
         return cls(vision, encoder, projector).eval()
 

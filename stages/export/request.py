@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 
-class DataSet(BaseModel):
+class ExportedDataSet(BaseModel):
     """One data set that the model has seen, as its configuration names it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -17,7 +17,7 @@ class DataSet(BaseModel):
     share: float | None = None
 
 
-class Facts(BaseModel):
+class ModelFacts(BaseModel):
     """What the model card says and the checkpoint does not know."""
 
     model_config = ConfigDict(extra="forbid")
@@ -29,7 +29,7 @@ class Facts(BaseModel):
     """Of the job whose model it is."""
     epochs: int | None = None
     axes: dict[str, JsonValue] = {}
-    data: list[DataSet] = []
+    data: list[ExportedDataSet] = []
     recipe: list[tuple[str, dict[str, JsonValue]]] = []
     """Jobs in their order: a title, and what was set."""
     scores: list[dict[str, JsonValue]] = []
@@ -40,7 +40,7 @@ class Facts(BaseModel):
     code_revision: str = ""
     versions: dict[str, str] = {}
 
-    def identity(self) -> dict[str, str | int | None]:
+    def build_identity(self) -> dict[str, str | int | None]:
         """Which model it is, for export.json."""
         return {
             "sweep": self.sweep,
@@ -51,7 +51,7 @@ class Facts(BaseModel):
         }
 
 
-class Request(BaseModel):
+class ExportRequest(BaseModel):
     """One export. Paths are absolute."""
 
     model_config = ConfigDict(extra="forbid")
@@ -64,4 +64,4 @@ class Request(BaseModel):
     """Positions that it was trained on."""
     tokenizer: str = ""
     """A tokenizer.json or its folder; empty where the sweep names none."""
-    facts: Facts
+    facts: ModelFacts

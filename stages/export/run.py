@@ -12,17 +12,17 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
-from stages.checkpoint.files import MODEL, Checkpoint, result_checkpoint
+from stages.checkpoint.files import MODEL, Checkpoint, read_result_checkpoint
 from stages.config import LanguageModel, Vision
-from stages.data.prompts import template_of
+from stages.data.prompts import restore_template
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError, DamagedInputError
-from stages.export.card import model_card
+from stages.export.card import format_model_card
 from stages.export.images import write_images
-from stages.export.request import Request
-from stages.export.tokenizer_files import Words, write_text_files
-from stages.export.weights import DTYPES, transformers_config, write_weights
-from stages.files import flush_to_disk, storage_errors, write_json
+from stages.export.request import ExportRequest
+from stages.export.tokenizer_files import TextSettings, write_text_files
+from stages.export.weights import DTYPES, build_transformers_config, write_weights
+from stages.files import convert_storage_errors, flush_to_disk, write_json
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX
 
 # A folder that appears whole or not at all, and takes no other's place than that of an earlier one of its kind.
@@ -44,7 +44,7 @@ def read_marker(folder: Path) -> Mapping[str, Any] | None:
     return content if known else None
 
 
-def check_place(folder: Path) -> None:
+def check_target_folder(folder: Path) -> None:
     """ConfigError if `folder` is there and is not an export, or has got files that the export did not write."""
     if folder.is_symlink():
         raise ConfigError(f"{folder}: is a link; give the folder that is meant")
@@ -63,29 +63,30 @@ def check_place(folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, about: Mapping[str, Any]) -> Iterator[Path]:
+def open_new_folder(folder: Path, about: Mapping[str, Any]) -> Iterator[Path]:
     """Gives a hidden folder beside `folder` to fill; at the end of the block it gets export.json and that name.
 
-    `about` goes into export.json. ConfigError as `check_place`; StorageError if the disk is full. If the block raises,
+    `about` goes into export.json. ConfigError as `check_target_folder`; StorageError if the disk is full.
+    If the block raises,
     everything is as before.
     """
-    check_place(folder)
+    check_target_folder(folder)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with storage_errors(folder):
+    with convert_storage_errors(folder):
         try:
             unfinished.mkdir(parents=True)
             yield unfinished
             files = sorted(path.relative_to(unfinished).as_posix() for path in unfinished.rglob("*") if path.is_file())
             write_json(unfinished / MARKER, {"format": FORMAT, **about, "files": files})
             flush_to_disk(unfinished)
-            take_place(unfinished, folder)
+            rename_into_place(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def take_place(unfinished: Path, folder: Path) -> None:
+def rename_into_place(unfinished: Path, folder: Path) -> None:
     """Renames a finished folder into place; an earlier export goes only once the new one can be seen."""
-    check_place(folder)  # again: an export takes minutes
+    check_target_folder(folder)  # again: an export takes minutes
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
     if folder.exists():
         folder.rename(old)
@@ -94,30 +95,32 @@ def take_place(unfinished: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def export(request: Request) -> Path:
+def export_model(request: ExportRequest) -> Path:
     """Writes the folder and returns it.
 
     DamagedInputError for a checkpoint that does not hold, DataError for a tokenizer that does not fit, ConfigError for
     a folder that is another's, StorageError for a full disk; then everything is as before.
     """
     out = Path(request.out)
-    check_place(out)  # before gigabytes are read
-    checkpoint = result_checkpoint(Path(request.run), request.facts.key)
-    model, vision = shapes_of(checkpoint, request.facts.key)
-    words = words_of(request, checkpoint, model)
-    with new_folder(out, {**request.facts.identity(), "dtype": request.dtype}) as folder:
+    check_target_folder(out)  # before gigabytes are read
+    checkpoint = read_result_checkpoint(Path(request.run), request.facts.key)
+    model, vision = read_model_shapes(checkpoint, request.facts.key)
+    words = load_text_settings(request, checkpoint, model)
+    with open_new_folder(out, {**request.facts.build_identity(), "dtype": request.dtype}) as folder:
         with safe_open(checkpoint.path / MODEL, framework="pt") as source:
             write_weights(source, model, folder, DTYPES[request.dtype])
-        config = transformers_config(model, context=request.context, end_of_text=words.end_of_text, dtype=request.dtype)
+        config = build_transformers_config(
+            model, context=request.context, end_of_text=words.end_of_text, dtype=request.dtype
+        )
         write_json(folder / "config.json", config)
         write_text_files(words, folder, context=request.context)
         if vision is not None:
-            write_images(folder, model, vision, image_weights(checkpoint), words.start)
-        (folder / "README.md").write_text(model_card(request.facts, model, vision, words), encoding="utf-8")
+            write_images(folder, model, vision, read_image_weights(checkpoint), words.start)
+        (folder / "README.md").write_text(format_model_card(request.facts, model, vision, words), encoding="utf-8")
     return out
 
 
-def shapes_of(checkpoint: Checkpoint, key: str) -> tuple[LanguageModel, Vision | None]:
+def read_model_shapes(checkpoint: Checkpoint, key: str) -> tuple[LanguageModel, Vision | None]:
     """What the checkpoint holds; DamagedInputError if it does not say it as this version does."""
     state = checkpoint.state
     try:
@@ -128,14 +131,14 @@ def shapes_of(checkpoint: Checkpoint, key: str) -> tuple[LanguageModel, Vision |
         raise DamagedInputError(message, damaged_key=key) from error
 
 
-def words_of(request: Request, checkpoint: Checkpoint, model: LanguageModel) -> Words:
+def load_text_settings(request: ExportRequest, checkpoint: Checkpoint, model: LanguageModel) -> TextSettings:
     """Its tokenizer, and the prompt of a fine-tuned model."""
     tokenizer = TextTokenizer(Path(request.tokenizer), model.vocabulary) if request.tokenizer else None
     tuned = request.facts.stage == "finetune"
-    return Words(tokenizer, template_of(checkpoint.state).state() if tuned else None)
+    return TextSettings(tokenizer, restore_template(checkpoint.state).dump_state() if tuned else None)
 
 
-def image_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def read_image_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Projector and trained encoder, of all weights of the checkpoint."""
     with safe_open(checkpoint.path / MODEL, framework="pt") as source:
         names = [name for name in source.keys() if name.startswith((PROJECTOR_PREFIX, ENCODER_PREFIX))]  # noqa: SIM118

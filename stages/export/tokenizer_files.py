@@ -16,7 +16,7 @@ from stages.files import write_json
 TEXT = "{text}"
 
 
-def chat_template(prompt: Mapping[str, str], start: str) -> str:
+def build_chat_template(prompt: Mapping[str, str], start: str) -> str:
     """Jinja for `apply_chat_template`: the same text as in the fine-tune, up to where the answer begins.
 
     `prompt`: a template's strings (`stages.data.prompts.PromptTemplate`), `start`: what begins every text.
@@ -24,16 +24,16 @@ def chat_template(prompt: Mapping[str, str], start: str) -> str:
     before, _, after = prompt["question"].partition(TEXT)
     begin, _, end = prompt["answer"].partition(TEXT)
     return (
-        f"{{{{ {literal(start + prompt.get('system', ''))} }}}}"
+        f"{{{{ {render_literal(start + prompt.get('system', ''))} }}}}"
         "{% for message in messages %}{% if message['role'] == 'user' %}"
-        f"{{{{ {literal(before)} + message['content'] | trim + {literal(after)} }}}}"
+        f"{{{{ {render_literal(before)} + message['content'] | trim + {render_literal(after)} }}}}"
         "{% elif message['role'] == 'assistant' %}"
-        f"{{{{ {literal(begin)} + message['content'] | trim + {literal(end)} + eos_token }}}}"
+        f"{{{{ {render_literal(begin)} + message['content'] | trim + {render_literal(end)} + eos_token }}}}"
         "{% else %}{{ raise_exception('roles are user and assistant') }}{% endif %}{% endfor %}"
     )
 
 
-def literal(text: str) -> str:
+def render_literal(text: str) -> str:
     """A string in Jinja."""
     return json.dumps(text)
 
@@ -43,7 +43,7 @@ WORDS = "Once upon a time"
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class TextSettings:
     """How a model is spoken to."""
 
     tokenizer: TextTokenizer | None
@@ -67,7 +67,7 @@ class Words:
         return self.prompt.get("system", "") + self.prompt["question"].format(text=QUESTION)
 
 
-def write_text_files(words: Words, folder: Path, *, context: int) -> None:
+def write_text_files(words: TextSettings, folder: Path, *, context: int) -> None:
     """tokenizer.json as it is, tokenizer_config.json with the chat template of a fine-tuned model; nothing without a
     tokenizer. generation_config.json in any case: greedy, as our evaluation decodes."""
     ids = {} if words.end_of_text is None else {"eos_token_id": words.end_of_text, "pad_token_id": words.end_of_text}
@@ -85,11 +85,11 @@ def write_text_files(words: Words, folder: Path, *, context: int) -> None:
         "clean_up_tokenization_spaces": False,
     }
     if words.prompt is not None:
-        config["chat_template"] = chat_template(words.prompt, names(words.tokenizer, words.start))
+        config["chat_template"] = build_chat_template(words.prompt, render_token_names(words.tokenizer, words.start))
     write_json(folder / "tokenizer_config.json", config)
 
 
-def names(tokenizer: TextTokenizer, ids: tuple[int, ...]) -> str:
+def render_token_names(tokenizer: TextTokenizer, ids: tuple[int, ...]) -> str:
     """Special tokens as their file writes them."""
     known = Tokenizer.from_file(str(tokenizer.file))
     return "".join(known.id_to_token(token) or "" for token in ids)

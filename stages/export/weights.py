@@ -28,7 +28,7 @@ from stages.models.openlm import NORM_EPS, ROTARY_BASE
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportedTensor:
     """One tensor of the export."""
 
     name: str
@@ -41,15 +41,17 @@ class Exported:
     """Dimension along which the mean is taken away."""
 
 
-def architecture_name(model: LanguageModel) -> str:
+def select_architecture(model: LanguageModel) -> str:
     """transformers' `model_type`."""
     return "olmoe" if model.qk_norm else "stablelm"
 
 
-def transformers_config(model: LanguageModel, *, context: int, end_of_text: int | None, dtype: str) -> dict[str, Any]:
+def build_transformers_config(
+    model: LanguageModel, *, context: int, end_of_text: int | None, dtype: str
+) -> dict[str, Any]:
     """config.json. `context`: positions that the model was trained on; `end_of_text`: that token's id."""
     common = {
-        "model_type": architecture_name(model),
+        "model_type": select_architecture(model),
         "vocab_size": model.vocabulary,
         "hidden_size": model.d_model,
         "intermediate_size": model.feed_forward_width,
@@ -59,7 +61,7 @@ def transformers_config(model: LanguageModel, *, context: int, end_of_text: int 
         "hidden_act": "silu",
         "max_position_embeddings": context,
         "rope_theta": float(ROTARY_BASE),
-        "rope_parameters": rope_parameters(model),
+        "rope_parameters": build_rope_parameters(model),
         "tie_word_embeddings": False,
         "bos_token_id": None,
         "eos_token_id": end_of_text,
@@ -80,12 +82,12 @@ def transformers_config(model: LanguageModel, *, context: int, end_of_text: int 
     return {"architectures": ["OlmoeForCausalLM"], **common, **native}
 
 
-def rope_parameters(model: LanguageModel) -> dict[str, Any]:
+def build_rope_parameters(model: LanguageModel) -> dict[str, Any]:
     """The rotary frequencies. open_lm's bfloat16 ones are the usual ones, each by a factor of its own (`longrope`)."""
     plain = {"rope_theta": float(ROTARY_BASE), "partial_rotary_factor": 1.0}
     if model.rotary_table == "float32":
         return {"rope_type": "default", **plain}
-    factors = rounding_factors(model.d_model // model.heads)
+    factors = compute_rounding_factors(model.d_model // model.heads)
     return {
         "rope_type": "longrope",
         **plain,
@@ -96,18 +98,18 @@ def rope_parameters(model: LanguageModel) -> dict[str, Any]:
     }
 
 
-def rounding_factors(head_width: int) -> list[float]:
+def compute_rounding_factors(head_width: int) -> list[float]:
     """Each frequency of a head by what it is after rounding to bfloat16."""
     frequencies = 1.0 / (ROTARY_BASE ** (torch.arange(0, head_width, 2).float() / head_width))
     factors: list[float] = (frequencies.double() / frequencies.bfloat16().double()).tolist()
     return factors
 
 
-def exported_tensors(model: LanguageModel) -> Iterator[Exported]:
+def iter_exported_tensors(model: LanguageModel) -> Iterator[ExportedTensor]:
     """All tensors of the export, in the order in which they are written."""
     width, vocabulary = model.d_model, model.vocabulary
     stream = 0 if model.qk_norm else None
-    yield Exported(
+    yield ExportedTensor(
         "model.embed_tokens.weight",
         (vocabulary, width),
         "tok_embeddings.weight",
@@ -115,9 +117,9 @@ def exported_tensors(model: LanguageModel) -> Iterator[Exported]:
     )
     for layer in range(model.layers):
         ours, theirs = f"layers.{layer}.", f"model.layers.{layer}."
-        yield from norm(model, theirs + "input_layernorm", ours + "attention_norm.weight")
+        yield from iter_norm_tensors(model, theirs + "input_layernorm", ours + "attention_norm.weight")
         for place, part in enumerate(("q_proj", "k_proj", "v_proj")):
-            yield Exported(
+            yield ExportedTensor(
                 f"{theirs}self_attn.{part}.weight",
                 (width, width),
                 ours + "attention.in_proj.weight",
@@ -126,32 +128,32 @@ def exported_tensors(model: LanguageModel) -> Iterator[Exported]:
             )
         if model.qk_norm:
             for part in ("q_norm", "k_norm"):
-                yield Exported(f"{theirs}self_attn.{part}.weight", (width,), f"{ours}attention.{part}.weight")
-        yield Exported(
+                yield ExportedTensor(f"{theirs}self_attn.{part}.weight", (width,), f"{ours}attention.{part}.weight")
+        yield ExportedTensor(
             theirs + "self_attn.o_proj.weight", (width, width), ours + "attention.out_proj.weight", centred=stream
         )
-        yield from norm(model, theirs + "post_attention_layernorm", ours + "ffn_norm.weight")
-        yield from feed_forward(model, theirs + "mlp.", ours + "feed_forward.")
-    yield from norm(model, "model.norm", "norm.weight")
-    yield Exported("lm_head.weight", (vocabulary, width), "output.weight")
+        yield from iter_norm_tensors(model, theirs + "post_attention_layernorm", ours + "ffn_norm.weight")
+        yield from iter_feed_forward_tensors(model, theirs + "mlp.", ours + "feed_forward.")
+    yield from iter_norm_tensors(model, "model.norm", "norm.weight")
+    yield ExportedTensor("lm_head.weight", (vocabulary, width), "output.weight")
 
 
-def norm(model: LanguageModel, theirs: str, ours: str) -> Iterator[Exported]:
+def iter_norm_tensors(model: LanguageModel, theirs: str, ours: str) -> Iterator[ExportedTensor]:
     """A gain; of a LayerNorm also its bias, which is zero."""
-    yield Exported(theirs + ".weight", (model.d_model,), ours)
+    yield ExportedTensor(theirs + ".weight", (model.d_model,), ours)
     if not model.qk_norm:
-        yield Exported(theirs + ".bias", (model.d_model,))
+        yield ExportedTensor(theirs + ".bias", (model.d_model,))
 
 
-def feed_forward(model: LanguageModel, theirs: str, ours: str) -> Iterator[Exported]:
+def iter_feed_forward_tensors(model: LanguageModel, theirs: str, ours: str) -> Iterator[ExportedTensor]:
     """SwiGLU, the only expert where the architecture wants one; its router's weights do not matter."""
     width, hidden = model.d_model, model.feed_forward_width
     if model.qk_norm:
-        yield Exported(theirs + "gate.weight", (1, width))
+        yield ExportedTensor(theirs + "gate.weight", (1, width))
         theirs += "experts.0."
-    yield Exported(theirs + "gate_proj.weight", (hidden, width), ours + "w12.weight")
-    yield Exported(theirs + "up_proj.weight", (hidden, width), ours + "w12.weight", first_row=hidden)
-    yield Exported(
+    yield ExportedTensor(theirs + "gate_proj.weight", (hidden, width), ours + "w12.weight")
+    yield ExportedTensor(theirs + "up_proj.weight", (hidden, width), ours + "w12.weight", first_row=hidden)
+    yield ExportedTensor(
         theirs + "down_proj.weight", (width, hidden), ours + "w3.weight", centred=0 if model.qk_norm else None
     )
 
@@ -161,7 +163,7 @@ SHARD_BYTES = 5_000_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Tensors(Protocol):
+class TensorFile(Protocol):
     """An open safetensors file (`safetensors.safe_open`), of which single tensors are read."""
 
     def keys(self) -> list[str]: ...
@@ -170,23 +172,23 @@ class Tensors(Protocol):
 
 
 def write_weights(
-    source: Tensors, model: LanguageModel, folder: Path, dtype: torch.dtype, *, shard_bytes: int = SHARD_BYTES
+    source: TensorFile, model: LanguageModel, folder: Path, dtype: torch.dtype, *, shard_bytes: int = SHARD_BYTES
 ) -> int:
     """Writes model.safetensors, or its numbered parts and model.safetensors.index.json; gives the bytes of all tensors.
 
     `source`: a checkpoint's weights. DamagedInputError if a weight is not there or has
     another shape than the model's.
     """
-    tensors = list(exported_tensors(model))
-    shards = in_shards(tensors, dtype.itemsize, shard_bytes)
+    tensors = list(iter_exported_tensors(model))
+    shards = split_shards(tensors, dtype.itemsize, shard_bytes)
     names = [f"model-{place:05d}-of-{len(shards):05d}.safetensors" for place in range(1, len(shards) + 1)]
     if len(shards) == 1:
         names = ["model.safetensors"]
     for name, shard in zip(names, shards, strict=True):
-        save_tensors(folder / name, {each.name: exported(source, each, dtype) for each in shard})
+        save_tensors(folder / name, {each.name: read_tensor(source, each, dtype) for each in shard})
     total = sum(prod(each.shape) for each in tensors) * dtype.itemsize
     if len(shards) > 1:
-        write_json(folder / "model.safetensors.index.json", shard_index(names, shards, total))
+        write_json(folder / "model.safetensors.index.json", build_shard_index(names, shards, total))
     return total
 
 
@@ -200,9 +202,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     flush_to_disk(path)
 
 
-def in_shards(tensors: Iterable[Exported], item_bytes: int, shard_bytes: int) -> list[list[Exported]]:
+def split_shards(tensors: Iterable[ExportedTensor], item_bytes: int, shard_bytes: int) -> list[list[ExportedTensor]]:
     """Tensors in their order, cut where the next would make a file too large."""
-    shards: list[list[Exported]] = [[]]
+    shards: list[list[ExportedTensor]] = [[]]
     size = 0
     for each in tensors:
         needed = prod(each.shape) * item_bytes
@@ -214,13 +216,15 @@ def in_shards(tensors: Iterable[Exported], item_bytes: int, shard_bytes: int) ->
     return shards
 
 
-def shard_index(names: Sequence[str], shards: Sequence[Sequence[Exported]], total: int) -> Mapping[str, Any]:
+def build_shard_index(
+    names: Sequence[str], shards: Sequence[Sequence[ExportedTensor]], total: int
+) -> Mapping[str, Any]:
     """model.safetensors.index.json: which file holds which tensor."""
     places = {each.name: name for name, shard in zip(names, shards, strict=True) for each in shard}
     return {"metadata": {"total_size": total}, "weight_map": places}
 
 
-def exported(source: Tensors, tensor: Exported, dtype: torch.dtype) -> Tensor:
+def read_tensor(source: TensorFile, tensor: ExportedTensor, dtype: torch.dtype) -> Tensor:
     """One tensor as transformers takes it."""
     if not tensor.source:
         return torch.zeros(tensor.shape, dtype=dtype)
@@ -231,11 +235,11 @@ def exported(source: Tensors, tensor: Exported, dtype: torch.dtype) -> Tensor:
     if tuple(part.shape) != tensor.shape:
         raise DamagedInputError(f"{tensor.source} has shape {tuple(whole.shape)}, which is not the model's")
     if tensor.centred is not None:
-        part = centred(part, tensor.centred)
+        part = subtract_mean(part, tensor.centred)
     return part.to(dtype)
 
 
-def centred(tensor: Tensor, dimension: int) -> Tensor:
+def subtract_mean(tensor: Tensor, dimension: int) -> Tensor:
     """Without its mean along a dimension, which is taken in float64."""
     exact = tensor.double()
     return (exact - exact.mean(dim=dimension, keepdim=True)).to(tensor.dtype)

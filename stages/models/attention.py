@@ -21,11 +21,11 @@ else:
 # In bfloat16, for training on short sequences, it has a fifth of the speed that products reach there. For one
 # position behind a cache, in float32, it takes a fifth to a half longer.
 
-LONGEST = 512
+MAX_UNFUSED_LENGTH = 512
 """Positions up to which this is used: the probabilities are kept for the backward pass, and nothing is skipped."""
 
 
-class WholeAttention(torch.autograd.Function):
+class UnfusedAttention(torch.autograd.Function):
     """softmax(queries x keys^T / sqrt(head width) + bias) x values, of (B, heads, T, head width) in bfloat16.
 
     `bias` is float32, (T, T) or (B * heads, T, T). As in the fused kernel the scores and their softmax are float32 and
@@ -54,24 +54,29 @@ class WholeAttention(torch.autograd.Function):
         return of_queries.view_as(gradient), of_keys.view_as(gradient), of_values.view_as(gradient), None
 
 
-def whole_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def compute_unfused_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of (B, heads, T, head width) in bfloat16, causal or by booleans (B or 1, 1, T, T)."""
     batch, heads, length, _ = queries.shape
     visible = torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask
     bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
     if mask is not None:
         bias = bias.expand(batch, heads, length, length).flatten(0, 1)
-    attended: Tensor = WholeAttention.apply(queries, keys, values, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    attended: Tensor = UnfusedAttention.apply(queries, keys, values, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return attended
 
 
-def fits(queries: Tensor, keys: Tensor) -> bool:
+def is_unfused_faster(queries: Tensor, keys: Tensor) -> bool:
     """Whether this is the faster way: in training, each position with its own key."""
     length = queries.shape[2]
-    return torch.is_grad_enabled() and queries.requires_grad and 1 < length <= LONGEST and length == keys.shape[2]
+    return (
+        torch.is_grad_enabled()
+        and queries.requires_grad
+        and 1 < length <= MAX_UNFUSED_LENGTH
+        and length == keys.shape[2]
+    )
 
 
-def one_position_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def compute_single_query_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of one new position (B, heads, 1, head width) over (B, heads, S, head width), without gradients.
 
     `mask`: booleans (B or 1, 1, 1, S), true where it may look; None: everywhere.
@@ -85,34 +90,34 @@ def one_position_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> Tensor:
     """Attention of (B, heads, T, head width) over (B, heads, S, head width); without a mask causal, or one query.
 
-    `mask` is what `attention_mask` gives, or booleans (B or 1, 1, T, S), true where a position may look.
+    `mask` is what `build_attention_mask` gives, or booleans (B or 1, 1, T, S), true where a position may look.
     """
     if mask is not None and not isinstance(mask, Tensor):
-        attended: Tensor = flex_kernel(queries.device.type)(queries, keys, values, block_mask=mask)
+        attended: Tensor = select_flex_kernel(queries.device.type)(queries, keys, values, block_mask=mask)
         return attended
     causal = mask is None and queries.shape[2] > 1
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
-            if fits(queries, keys):
-                return whole_attention(queries, keys, values, mask)
+            if is_unfused_faster(queries, keys):
+                return compute_unfused_attention(queries, keys, values, mask)
             # at 128 to 256 positions the CPU's bfloat16 kernels take twice the time of the float32 ones
             queries, keys, values = queries.float(), keys.float(), values.float()
             return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal).bfloat16()
     if queries.shape[2] == 1 and queries.device.type == "cpu" and not torch.is_grad_enabled():
-        return one_position_attention(queries, keys, values, mask)
+        return compute_single_query_attention(queries, keys, values, mask)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
 
 
-def flex_kernel(device: str) -> Callable[..., Any]:
+def select_flex_kernel(device: str) -> Callable[..., Any]:
     """flex_attention as it is fused: by the compilation of the block that calls it, else by its own; eager on a CPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
     plain: Callable[..., Any] = flex_attention
-    return plain if device == "cpu" or torch.compiler.is_compiling() else compiled_flex()
+    return plain if device == "cpu" or torch.compiler.is_compiling() else compile_flex_attention()
 
 
 @cache
-def compiled_flex() -> Callable[..., Any]:
+def compile_flex_attention() -> Callable[..., Any]:
     """One compiled function for all layers."""
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -120,7 +125,7 @@ def compiled_flex() -> Callable[..., Any]:
     return compiled
 
 
-def attention_mask(documents: Tensor, kind: Literal["sdpa", "flex"]) -> Mask:
+def build_attention_mask(documents: Tensor, kind: Literal["sdpa", "flex"]) -> Mask:
     """What `attend` takes for `documents` (B, T): a position looks backwards, within its own document.
 
     sdpa: booleans (B, 1, T, T). flex: a BlockMask, with which blocks of positions that see nothing cost nothing.
@@ -159,15 +164,15 @@ class KeyValueCache:
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Appends a layer's new positions (B, heads, T, head width) and returns all of them, as views."""
         if layer == len(self._keys):
-            self._keys.append(roomy(keys[:, :, :0], max(self.capacity, keys.shape[2])))
-            self._values.append(roomy(values[:, :, :0], max(self.capacity, values.shape[2])))
+            self._keys.append(copy_with_capacity(keys[:, :, :0], max(self.capacity, keys.shape[2])))
+            self._values.append(copy_with_capacity(values[:, :, :0], max(self.capacity, values.shape[2])))
             self._filled.append(0)
         start = self._filled[layer]
         end = start + keys.shape[2]
         if end > (capacity := self._keys[layer].shape[2]):
             capacity = max(end, 2 * capacity)
-            self._keys[layer] = roomy(self._keys[layer][:, :, :start], capacity)
-            self._values[layer] = roomy(self._values[layer][:, :, :start], capacity)
+            self._keys[layer] = copy_with_capacity(self._keys[layer][:, :, :start], capacity)
+            self._values[layer] = copy_with_capacity(self._values[layer][:, :, :start], capacity)
         self._keys[layer][:, :, start:end] = keys
         self._values[layer][:, :, start:end] = values
         self._filled[layer] = end
@@ -177,11 +182,11 @@ class KeyValueCache:
         """Goes on with some rows of the batch only; `rows`: their numbers (N,), on the cache's device."""
         for layer, end in enumerate(self._filled):
             capacity = self._keys[layer].shape[2]
-            self._keys[layer] = roomy(self._keys[layer][:, :, :end], capacity, rows)
-            self._values[layer] = roomy(self._values[layer][:, :, :end], capacity, rows)
+            self._keys[layer] = copy_with_capacity(self._keys[layer][:, :, :end], capacity, rows)
+            self._values[layer] = copy_with_capacity(self._values[layer][:, :, :end], capacity, rows)
 
 
-def roomy(held: Tensor, capacity: int, rows: Tensor | None = None) -> Tensor:
+def copy_with_capacity(held: Tensor, capacity: int, rows: Tensor | None = None) -> Tensor:
     """A tensor (B, heads, capacity, head width) that begins with what `held` (B, heads, T, head width) holds."""
     held = held if rows is None else held.index_select(0, rows)
     batch, heads, length, width = held.shape
@@ -190,7 +195,7 @@ def roomy(held: Tensor, capacity: int, rows: Tensor | None = None) -> Tensor:
     return room
 
 
-def padding_mask(visible: Tensor) -> Tensor:
+def build_padding_mask(visible: Tensor) -> Tensor:
     """Booleans (B, 1, T, T) for rows of which `visible` (B, T) says what is not padding: causal, no padding looked at.
 
     A padding position sees itself alone: a row with nothing to see would be NaN.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.distributed import ALONE, Peers, shared
-from stages.models.attention import KeyValueCache, padding_mask
+from stages.distributed import SINGLE_PROCESS, Communicator, map_batches
+from stages.models.attention import KeyValueCache, build_padding_mask
 from stages.models.vlm import VLM
 
-Ended = Callable[[Sequence[int]], bool]
+StopCondition = Callable[[Sequence[int]], bool]
 """Whether an answer, given all of its tokens so far, is complete."""
 
 COMPACT_BELOW = 0.75
@@ -18,7 +18,7 @@ COMPACT_BELOW = 0.75
 
 
 @torch.inference_mode()
-def greedy(
+def generate_greedy(
     vlm: VLM,
     prompts: Sequence[Sequence[int]],
     *,
@@ -27,8 +27,8 @@ def greedy(
     start: Sequence[int] = (),
     features: Tensor | None = None,
     batch_size: int = 32,
-    ended: Ended | None = None,
-    peers: Peers = ALONE,
+    ended: StopCondition | None = None,
+    peers: Communicator = SINGLE_PROCESS,
 ) -> list[list[int]]:
     """The most likely tokens after each prompt, without `stop_token`, at most `max_new_tokens` of them.
 
@@ -42,17 +42,17 @@ def greedy(
 
     def answered(chosen: list[int]) -> dict[int, list[int]]:
         images = features[chosen] if features is not None else None
-        batch = Prompts([prompts[i] for i in chosen], tuple(start), images)
-        found = greedy_batch(vlm, batch, max_new_tokens=max_new_tokens, stop_token=stop_token, ended=ended)
+        batch = PromptBatch([prompts[i] for i in chosen], tuple(start), images)
+        found = generate_batch(vlm, batch, max_new_tokens=max_new_tokens, stop_token=stop_token, ended=ended)
         return dict(zip(chosen, found, strict=True))
 
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    answers = shared(batches, answered, peers)
+    answers = map_batches(batches, answered, peers)
     return [list(answers[i]) for i in range(len(prompts))]
 
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
+class PromptBatch:
     """What a batch begins with: in each row `start`, its image, its text."""
 
     texts: Sequence[Sequence[int]]
@@ -60,7 +60,7 @@ class Prompts:
     features: Tensor | None = None
     """(B, I, F), or None for rows without images."""
 
-    def embedded(self, vlm: VLM) -> tuple[Tensor, Tensor]:
+    def embed(self, vlm: VLM) -> tuple[Tensor, Tensor]:
         """Embeddings (B, T, D) that end together, padded on the left, and which positions are no padding (B, T)."""
         device = vlm.lm.output.weight.device
         before, images = len(self.start), vlm.image_tokens if self.features is not None else 0
@@ -81,15 +81,15 @@ class Prompts:
         return vlm.embed(tokens.to(device), self.features.to(device), places.to(device)), visible.to(device)
 
 
-def greedy_batch(
-    vlm: VLM, prompts: Prompts, *, max_new_tokens: int, stop_token: int, ended: Ended | None
+def generate_batch(
+    vlm: VLM, prompts: PromptBatch, *, max_new_tokens: int, stop_token: int, ended: StopCondition | None
 ) -> list[list[int]]:
-    """One batch of `greedy`; rows whose answer has ended leave it."""
-    batch, hidden = begun(vlm, prompts, max_new_tokens)
+    """One batch of `generate_greedy`; rows whose answer has ended leave it."""
+    batch, hidden = prefill_prompts(vlm, prompts, max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts.texts]
     open_rows = set(range(len(prompts.texts)))
     for step in range(max_new_tokens):
-        tokens = vlm.lm.logits(hidden[:, -1]).argmax(dim=-1)
+        tokens = vlm.lm.compute_logits(hidden[:, -1]).argmax(dim=-1)
         for row, token in zip(batch.rows, tokens.tolist(), strict=True):
             if token == stop_token:
                 open_rows.discard(row)
@@ -101,12 +101,12 @@ def greedy_batch(
             break
         if len(open_rows) < COMPACT_BELOW * len(batch.rows):
             tokens = batch.compact(open_rows, tokens)
-        hidden = batch.next(vlm, tokens)
+        hidden = batch.decode_next(vlm, tokens)
     return answers
 
 
 @dataclass(slots=True, kw_only=True)
-class Decoding:
+class DecodingState:
     """A batch between two positions."""
 
     rows: list[int]
@@ -117,11 +117,11 @@ class Decoding:
     lengths: Tensor
     """Positions of each row (B,), padding left out."""
 
-    def next(self, vlm: VLM, tokens: Tensor) -> Tensor:
+    def decode_next(self, vlm: VLM, tokens: Tensor) -> Tensor:
         """Hidden states (B, 1, D) of the next tokens (B,)."""
         seen = self.visible[:, None, None, : self.cache.length + 1] if self.visible is not None else None
         embeddings = vlm.lm.embed(tokens[:, None])
-        hidden = vlm.lm.hidden(embeddings, mask=seen, cache=self.cache, positions=self.lengths[:, None])
+        hidden = vlm.lm.compute_hidden(embeddings, mask=seen, cache=self.cache, positions=self.lengths[:, None])
         self.lengths = self.lengths + 1
         return hidden
 
@@ -136,15 +136,15 @@ class Decoding:
         return tokens[kept]
 
 
-def begun(vlm: VLM, prompts: Prompts, max_new_tokens: int) -> tuple[Decoding, Tensor]:
+def prefill_prompts(vlm: VLM, prompts: PromptBatch, max_new_tokens: int) -> tuple[DecodingState, Tensor]:
     """A batch after its prompts, and their hidden states (B, T, D)."""
-    embeddings, visible = prompts.embedded(vlm)
+    embeddings, visible = prompts.embed(vlm)
     rows, lengths = list(range(len(embeddings))), visible.sum(dim=1)
     cache = KeyValueCache(capacity=embeddings.shape[1] + max_new_tokens - 1)
     if bool(visible.all()):
-        hidden = vlm.lm.hidden(embeddings, cache=cache)
-        return Decoding(rows=rows, cache=cache, visible=None, lengths=lengths), hidden
+        hidden = vlm.lm.compute_hidden(embeddings, cache=cache)
+        return DecodingState(rows=rows, cache=cache, visible=None, lengths=lengths), hidden
     positions = (visible.long().cumsum(dim=1) - 1).clamp(min=0)
-    hidden = vlm.lm.hidden(embeddings, mask=padding_mask(visible), cache=cache, positions=positions)
+    hidden = vlm.lm.compute_hidden(embeddings, mask=build_padding_mask(visible), cache=cache, positions=positions)
     visible = torch.cat((visible, visible.new_ones(len(rows), max_new_tokens)), dim=1)
-    return Decoding(rows=rows, cache=cache, visible=visible, lengths=lengths), hidden
+    return DecodingState(rows=rows, cache=cache, visible=visible, lengths=lengths), hidden

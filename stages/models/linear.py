@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 Matmul = Literal["onednn", "torch"]
 
-PACKED_FOR = 32
+PACKED_ROWS = 32
 """Rows of the products that packed weights are meant for; at 1 to 1,024 this order was never slower than another."""
 
 
@@ -28,13 +28,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is not None and is_plain_float32(x) and not torch.is_grad_enabled():
-            return product(x, self.packed)
-        return linear(x, self.weight, self.matmul)
+            return multiply_onednn(x, self.packed)
+        return apply_linear(x, self.weight, self.matmul)
 
 
-def choose_matmul(module: nn.Module, matmul: Matmul) -> None:
+def set_matmul_backend(module: nn.Module, matmul: Matmul) -> None:
     """Sets whose products all `Linear` layers of a module take; without oneDNN's operator torch's remain."""
-    chosen: Matmul = matmul if onednn_is_there() else "torch"
+    chosen: Matmul = matmul if is_onednn_available() else "torch"
     for part in module.modules():
         if isinstance(part, Linear):
             part.matmul = chosen
@@ -49,10 +49,10 @@ def pack_weights(module: nn.Module) -> None:
     """
     for part in module.modules():
         if isinstance(part, Linear) and part.matmul == "onednn" and is_plain_float32(part.weight):
-            part.packed = torch.ops.mkldnn._reorder_linear_weight(part.weight, PACKED_FOR)
+            part.packed = torch.ops.mkldnn._reorder_linear_weight(part.weight, PACKED_ROWS)
 
 
-def onednn_is_there() -> bool:
+def is_onednn_available() -> bool:
     """Whether this build of torch brings oneDNN and the operator that is used here."""
     return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -60,11 +60,11 @@ def onednn_is_there() -> bool:
 def multiply(a: Tensor, b: Tensor, matmul: Matmul) -> Tensor:
     """a (N, K) by b (M, K) to (N, M), outside of automatic differentiation."""
     if matmul == "onednn" and is_plain_float32(a) and is_plain_float32(b):
-        return product(a, b)
+        return multiply_onednn(a, b)
     return F.linear(a, b)
 
 
-def linear(x: Tensor, weight: Tensor, matmul: Matmul) -> Tensor:
+def apply_linear(x: Tensor, weight: Tensor, matmul: Matmul) -> Tensor:
     """x (..., K) by weight (M, K) to (..., M)."""
     if matmul == "onednn" and is_plain_float32(x) and is_plain_float32(weight):
         product: Tensor = OneDNNLinear.apply(x, weight)  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -77,7 +77,7 @@ def is_plain_float32(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+def multiply_onednn(a: Tensor, b: Tensor) -> Tensor:
     """a (..., K) by b (M, K) to (..., M), by oneDNN. `b` may be a transposed view; of `a` a contiguous copy is made."""
     if not a.numel():  # a pass without targets; oneDNN has no kernel for nothing
         return a @ b.t()
@@ -91,20 +91,22 @@ class OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight)
+        return multiply_onednn(x, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        of_x = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
-        of_weight = weight_gradient(gradient.flatten(0, -2), x.flatten(0, -2)) if ctx.needs_input_grad[1] else None
+        of_x = multiply_onednn(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        of_weight = (
+            compute_weight_gradient(gradient.flatten(0, -2), x.flatten(0, -2)) if ctx.needs_input_grad[1] else None
+        )
         return of_x, of_weight
 
 
-def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+def compute_weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """gradient (N, M) and x (N, K) to (M, K), contiguous."""
     if gradient.shape[1] <= x.shape[1]:
-        return product(gradient.t(), x.t())
+        return multiply_onednn(gradient.t(), x.t())
     # the first operand is copied in its transposed form: the narrower one costs less
-    return product(x.t(), gradient.t()).t().contiguous()
+    return multiply_onednn(x.t(), gradient.t()).t().contiguous()

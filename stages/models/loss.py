@@ -12,10 +12,10 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 from stages.models.linear import Matmul, multiply
 
 ChunkLoss = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]
-"""As `chunk_loss`."""
+"""As `compute_chunk_loss`."""
 
 
-def token_loss(logits: Tensor, targets: Tensor, *, count: int, z_loss: float) -> tuple[Tensor, Tensor]:
+def compute_token_loss(logits: Tensor, targets: Tensor, *, count: int, z_loss: float) -> tuple[Tensor, Tensor]:
     """The loss to differentiate (a scalar) and the cross entropy of each token (N,), in nats, without gradient.
 
     Logits (N, V) in float32, targets (N,) without masked ones. `count`: tokens of the whole batch, of which these may
@@ -29,7 +29,7 @@ def token_loss(logits: Tensor, targets: Tensor, *, count: int, z_loss: float) ->
     return loss, entropies.detach()
 
 
-def chunk_loss(logits: Tensor, targets: Tensor, count: int, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+def compute_chunk_loss(logits: Tensor, targets: Tensor, count: int, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
     """Of float32 logits (N, V): their part of the loss, the cross entropies (N,), and the loss's gradient (N, V).
 
     d loss / d logit_v = (p_v (1 + 2 z logsumexp) - [v is the target]) / count, with p the softmax.
@@ -45,7 +45,7 @@ def chunk_loss(logits: Tensor, targets: Tensor, count: int, z_loss: float) -> tu
     return loss, entropies, gradient
 
 
-def output_loss(
+def compute_output_loss(
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
@@ -54,9 +54,9 @@ def output_loss(
     z_loss: float,
     chunk_tokens: int,
     matmul: Matmul = "torch",
-    of_chunk: ChunkLoss = chunk_loss,
+    of_chunk: ChunkLoss = compute_chunk_loss,
 ) -> tuple[Tensor, Tensor]:
-    """`token_loss` of the logits that hidden states (N, D) and the output layer's weight (V, D) give.
+    """`compute_token_loss` of the logits that hidden states (N, D) and the output layer's weight (V, D) give.
 
     Logits of `chunk_tokens` positions at a time are in memory, with their gradient, which is computed at once: the
     same function as all at once, with the last bits of another order of sums. Under autocast the products are in its
@@ -72,7 +72,7 @@ def output_loss(
 
 @dataclass(frozen=True, slots=True)
 class ChunkOptions:
-    """How `OutputLoss` goes about it; see `output_loss`."""
+    """How `OutputLoss` goes about it; see `compute_output_loss`."""
 
     count: int
     z_loss: float
@@ -103,7 +103,7 @@ class OutputLoss(torch.autograd.Function):
             if needed:
                 gradient = gradient.to(options.dtype)
                 of_hidden[chunk] = multiply(gradient, low.t(), options.matmul)
-                of_weight = added(of_weight, multiply(some.t(), gradient.t(), options.matmul))
+                of_weight = accumulate_float32(of_weight, multiply(some.t(), gradient.t(), options.matmul))
         if needed:
             if of_weight is None:
                 of_weight = weight.new_zeros(weight.shape[::-1])
@@ -120,6 +120,6 @@ class OutputLoss(torch.autograd.Function):
         return of_hidden.mul_(scale), of_weight.mul_(scale).t().contiguous(), None, None
 
 
-def added(total: Tensor | None, part: Tensor) -> Tensor:
+def accumulate_float32(total: Tensor | None, part: Tensor) -> Tensor:
     """The sum in float32; the first part becomes the total."""
     return total.add_(part) if total is not None else part.float()

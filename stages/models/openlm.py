@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 from stages.config import LanguageModel
 from stages.models.attention import KeyValueCache, Mask, attend
 from stages.models.linear import Linear
-from stages.models.loss import ChunkLoss, chunk_loss, output_loss, token_loss
+from stages.models.loss import ChunkLoss, compute_chunk_loss, compute_output_loss, compute_token_loss
 
 # Rotary positions (RoFormer, arXiv 2104.09864), in the form of GPT-NeoX: a head's two halves are rotated.
 
@@ -21,7 +21,7 @@ ROTARY_BASE = 10_000
 
 
 @torch.inference_mode(mode=False)
-def rotary_table(
+def build_rotary_table(
     length: int, head_width: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (length, head width): base 10,000, halves split as in GPT-NeoX.
@@ -75,8 +75,8 @@ class Attention(nn.Module):
         self.q_norm = GainNorm(width) if config.qk_norm else nn.Identity()
         self.k_norm = GainNorm(width) if config.qk_norm else nn.Identity()
         std = 1.0 / math.sqrt(width)
-        truncated_normal(self.in_proj.weight, std)
-        truncated_normal(self.out_proj.weight, std / math.sqrt(2 * (layer + 1)))
+        init_truncated_normal(self.in_proj.weight, std)
+        init_truncated_normal(self.out_proj.weight, std / math.sqrt(2 * (layer + 1)))
 
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Mask | None, cache: KeyValueCache | None
@@ -104,8 +104,8 @@ class SwiGLU(nn.Module):
         self.layer = layer
 
     def reset_parameters(self) -> None:
-        truncated_normal(self.w12.weight, 1.0 / math.sqrt(self.w12.in_features))
-        truncated_normal(self.w3.weight, 1.0 / math.sqrt(self.w3.in_features) / math.sqrt(2 * (self.layer + 1)))
+        init_truncated_normal(self.w12.weight, 1.0 / math.sqrt(self.w12.in_features))
+        init_truncated_normal(self.w3.weight, 1.0 / math.sqrt(self.w3.in_features) / math.sqrt(2 * (self.layer + 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         gate, x = self.w12(x).chunk(2, dim=-1)
@@ -113,7 +113,7 @@ class SwiGLU(nn.Module):
         return y
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, config: LanguageModel, layer: int) -> None:
@@ -143,13 +143,13 @@ class OpenLM(nn.Module):
         super().__init__()
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocabulary, config.d_model)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.layers = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.layers))
         self.norm = GainNorm(config.d_model)
         self.output = Linear(config.d_model, config.vocabulary)
         std = 1.0 / math.sqrt(config.d_model)
-        truncated_normal(self.output.weight, std)
-        truncated_normal(self.tok_embeddings.weight, std)
-        self.chunk_loss: ChunkLoss = chunk_loss
+        init_truncated_normal(self.output.weight, std)
+        init_truncated_normal(self.tok_embeddings.weight, std)
+        self.chunk_loss: ChunkLoss = compute_chunk_loss
         self._rotary: tuple[Tensor, Tensor] | None = None  # no buffer: it is not part of a checkpoint
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class OpenLM(nn.Module):
         embeddings: Tensor = self.tok_embeddings(tokens)
         return embeddings
 
-    def hidden(
+    def compute_hidden(
         self,
         inputs_embeds: Tensor,
         *,
@@ -184,22 +184,21 @@ class OpenLM(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to float32 logits (..., V)."""
         logits: Tensor = self.output(hidden)
         return logits.float()
 
-    def loss(
+    def compute_loss(
         self, hidden: Tensor, targets: Tensor, *, count: int, z_loss: float, chunk_tokens: int
     ) -> tuple[Tensor, Tensor]:
-        """The loss of hidden states (N, D) and the cross entropy of each (N,), as `stages.models.loss.token_loss` has
-        it.
+        """The loss of hidden states (N, D), and the entropy of each (N,); see `stages.models.loss`.
 
         `chunk_tokens`: positions whose logits are in memory at once; 0: all.
         """
         if not chunk_tokens:
-            return token_loss(self.logits(hidden), targets, count=count, z_loss=z_loss)
-        return output_loss(
+            return compute_token_loss(self.compute_logits(hidden), targets, count=count, z_loss=z_loss)
+        return compute_output_loss(
             hidden,
             self.output.weight,
             targets,
@@ -223,7 +222,7 @@ class OpenLM(nn.Module):
         if tokens is not None:
             inputs_embeds = self.embed(tokens)
         assert inputs_embeds is not None  # noqa: S101 - for the type checker; one of the two is given
-        return self.logits(self.hidden(inputs_embeds, mask=mask, cache=cache))
+        return self.compute_logits(self.compute_hidden(inputs_embeds, mask=mask, cache=cache))
 
     def _rotary_rows(self, places: slice | Tensor, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """The table's rows of these places below `end`, (T, 1, head width) or (B, T, 1, head width), in the type that
@@ -233,12 +232,12 @@ class OpenLM(nn.Module):
         if self._rotary is None or self._rotary[0].shape[0] < end or self._rotary[0].device != device:
             rows = 1 << (end - 1).bit_length()
             table = torch.bfloat16 if self.config.rotary_table == "bfloat16" else torch.float32
-            self._rotary = rotary_table(rows, self.config.d_model // self.config.heads, device, table)
+            self._rotary = build_rotary_table(rows, self.config.d_model // self.config.heads, device, table)
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
         cos, sin = (table[places].unsqueeze(-2).to(dtype) for table in self._rotary)
         return cos, sin
 
 
-def truncated_normal(weight: Tensor, std: float) -> None:
+def init_truncated_normal(weight: Tensor, std: float) -> None:
     """Fills with a normal distribution, cut at three standard deviations."""
     nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from stages.config import LanguageModel, Vision
-from stages.models.attention import attention_mask
+from stages.models.attention import build_attention_mask
 from stages.models.openlm import OpenLM
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 
 if TYPE_CHECKING:
     from stages.data.collate import MicroBatch
@@ -48,14 +48,14 @@ class VLM(nn.Module):
         self.lm = OpenLM(model)
         self.projector: nn.Sequential | None = None
         if vision is not None:
-            width = encoder_spec(vision.encoder).feature_width
+            width = resolve_encoder_spec(vision.encoder).feature_width
             self.projector = build_projector(vision.projector, width, model.d_model)
         self.encoder = encoder
 
     @property
     def image_tokens(self) -> int:
         """Positions that one image takes; 0 for a model that sees none."""
-        return encoder_spec(self.vision.encoder).image_tokens if self.vision is not None else 0
+        return resolve_encoder_spec(self.vision.encoder).image_tokens if self.vision is not None else 0
 
     def forward(self, batch: "MicroBatch", *, count: int, z_loss: float, chunk_tokens: int) -> tuple[Tensor, Tensor]:
         """Loss of a part of a batch (a scalar), and the cross entropy of its M targets (M,), float32, without gradient.
@@ -64,12 +64,14 @@ class VLM(nn.Module):
         losses, and their gradients, add up. `chunk_tokens`: positions whose logits are in memory at once, 0: all.
         """
         embeddings = self.embed(batch.tokens, batch.images, batch.image_positions)
-        mask = attention_mask(batch.documents, self.attention) if batch.documents is not None else None
-        hidden = self.lm.hidden(embeddings, mask=mask).flatten(0, 1)
+        mask = build_attention_mask(batch.documents, self.attention) if batch.documents is not None else None
+        hidden = self.lm.compute_hidden(embeddings, mask=mask).flatten(0, 1)
         if batch.target_positions is not None:
             # the output layer is a good part of a small model: positions without a target are left out
             hidden = hidden.index_select(0, batch.target_positions)
-        loss, entropies = self.lm.loss(hidden, batch.targets, count=count, z_loss=z_loss, chunk_tokens=chunk_tokens)
+        loss, entropies = self.lm.compute_loss(
+            hidden, batch.targets, count=count, z_loss=z_loss, chunk_tokens=chunk_tokens
+        )
         if batch.images is None and self.projector is not None:
             loss = loss + self.touch_projector()
         return loss, entropies
@@ -109,11 +111,11 @@ class VLM(nn.Module):
         flat = embeddings.reshape(batch * length, width)
         return flat.index_copy(0, image_positions.reshape(-1), projected.reshape(-1, width)).view(batch, length, width)
 
-    def weights(self) -> dict[str, Tensor]:
+    def collect_weights(self) -> dict[str, Tensor]:
         """All weights under a checkpoint's names: open_lm's, behind `projector.` and `encoder.` the others."""
-        return {name: parameter.detach() for name, parameter in self.named_weights()}
+        return {name: parameter.detach() for name, parameter in self.iter_named_weights()}
 
-    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def iter_named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The trained parameters under their names in a checkpoint, always in the same order."""
         yield from self.lm.named_parameters()
         if self.projector is not None:
@@ -129,7 +131,7 @@ class VLM(nn.Module):
 
         `new_projector` allows a checkpoint of a model that saw no images: what they go through stays as it is.
         """
-        own = dict(self.named_weights())
+        own = dict(self.iter_named_weights())
         if new_projector:
             own = {name: own[name] for name in own if not name.startswith((PROJECTOR_PREFIX, ENCODER_PREFIX))}
         if own.keys() != weights.keys():

@@ -15,18 +15,18 @@ from typing import get_args
 
 from stages.errors import StageError, StorageError
 from stages.prepare.inputs import TextRule, find_inputs
-from stages.prepare.pool import available_cores, end_with
+from stages.prepare.pool import count_cores, exit_with_parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one of the two; a StageError becomes one line on stderr."""
     options = build_parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupted)
+        signal.signal(number, exit_on_signal)
     if options.parent:
-        end_with(options.parent)
+        exit_with_parent(options.parent)
     try:
-        return text(options) if options.command == "text" else check(options)
+        return run_text(options) if options.command == "text" else run_check(options)
     except StorageError as error:
         print(f"error: {error}; make room, and the same command goes on where it stopped", file=sys.stderr)
     except (StageError, OSError) as error:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def interrupted(number: int, _frame: object) -> None:
+def exit_on_signal(number: int, _frame: object) -> None:
     """Ends at once: what is finished is on the disk, and the next start goes on from there."""
     if sys.stderr.isatty():
         print("\x1b[?25h", end="", file=sys.stderr, flush=True)  # the bar hides the cursor
@@ -66,33 +66,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def text(options: argparse.Namespace) -> int:
+def run_text(options: argparse.Namespace) -> int:
     """Makes a set of token shards."""
-    from stages.prepare.inputs import tokenizer_file, vocabulary_of
-    from stages.prepare.recipe import Recipe, file_digest
+    from stages.prepare.inputs import resolve_tokenizer_file, resolve_vocabulary
+    from stages.prepare.recipe import Recipe, compute_file_digest
     from stages.prepare.tokenize import prepare_text
 
     started = time.monotonic()
-    file = tokenizer_file(options.tokenizer)
+    file = resolve_tokenizer_file(options.tokenizer)
     recipe = Recipe(
         tokenizer=str(file),
-        tokenizer_digest=file_digest(file),
+        tokenizer_digest=compute_file_digest(file),
         end_of_text=options.end_of_text,
-        vocabulary=vocabulary_of(file, options.vocabulary, options.end_of_text),
+        vocabulary=resolve_vocabulary(file, options.vocabulary, options.end_of_text),
         field=options.field,
         txt=options.txt,
         context=options.context,
         seed=options.seed,
         shard_sequences=options.shard_sequences,
     )
-    workers = options.workers or available_cores()
+    workers = options.workers or count_cores()
     made = prepare_text(options.out, recipe, find_inputs(options.inputs), workers=workers, bad_limit=options.bad_limit)
     done = f"made in {time.monotonic() - started:.1f} s" if made else "is there already"
     print(f"{options.out}: {done}", file=sys.stderr)
     return 0
 
 
-def check(options: argparse.Namespace) -> int:
+def run_check(options: argparse.Namespace) -> int:
     """Prints the report as JSON; 1 if a stage would skip or refuse anything."""
     import json
 
@@ -102,11 +102,11 @@ def check(options: argparse.Namespace) -> int:
     requests = read_requests(sys.stdin.read())
     reports = check_data_sets(
         requests,
-        workers=options.workers or available_cores(),
+        workers=options.workers or count_cores(),
         decode=options.decode,
         write_manifests=options.write_manifest,
     )
-    print(json.dumps([report.as_json() for report in reports]))
+    print(json.dumps([report.render_json() for report in reports]))
     return 0 if all(report.findings.is_clean for report in reports) else 1
 
 

@@ -8,43 +8,43 @@ from typing import Any
 from stages.data.shards import MANIFEST, read_manifest
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
-from stages.prepare.check_samples import ConversationPart, check_part, check_shard, conversation_parts
-from stages.prepare.findings import Action, CheckRequest, Findings, Shard, as_json, guessed_kind
-from stages.prepare.inputs import LARGEST_ID, tokenizer_file
-from stages.prepare.pool import results, watching
+from stages.prepare.check_samples import ConversationPart, check_conversations, check_shard, split_conversations
+from stages.prepare.findings import Action, CheckRequest, Findings, Shard, guess_kind, render_report
+from stages.prepare.inputs import LARGEST_ID, resolve_tokenizer_file
+from stages.prepare.pool import iter_results, show_progress
 from stages.prepare.shards import write_manifest
 
 Part = Shard | ConversationPart
 
 
 @dataclass(slots=True)
-class Report:
+class DataSetReport:
     """One data set's."""
 
     request: CheckRequest
     findings: Findings = field(default_factory=Findings)
 
-    def as_json(self) -> dict[str, Any]:
-        return as_json(self.request.name, self.request.kind, self.request.path, self.findings)
+    def render_json(self) -> dict[str, Any]:
+        return render_report(self.request.name, self.request.kind, self.request.path, self.findings)
 
 
 def check_data_sets(
     requests: Sequence[CheckRequest], *, workers: int, decode: str = "sample", write_manifests: bool = False
-) -> list[Report]:
+) -> list[DataSetReport]:
     """The reports, in the order of the requests. `decode`: which images, `all`, `sample` or `none`.
 
     `write_manifests`: for a folder of tars that lacks one, if all of its tars are whole.
     """
-    reports: list[Report] = []
+    reports: list[DataSetReport] = []
     work: list[tuple[int, Part]] = []
     for number, request in enumerate(requests):
-        report, parts = begin(request, decode)
+        report, parts = inspect_data_set(request, decode)
         reports.append(report)
         work += [(number, part) for part in parts]
     found: dict[int, Findings] = {}
     tasks = list(enumerate(part for _, part in work))
-    with watching("checking", len(tasks)) as listener:
-        for (place, _), findings in results(check_numbered, tasks, workers):
+    with show_progress("checking", len(tasks)) as listener:
+        for (place, _), findings in iter_results(check_numbered_part, tasks, workers):
             found[place] = findings
             listener.advance(1, findings.tokens)
     for place, (number, _) in enumerate(work):  # in their order, so that the same examples are shown each time
@@ -55,15 +55,15 @@ def check_data_sets(
     return reports
 
 
-def check_numbered(task: tuple[int, Part]) -> Findings:
+def check_numbered_part(task: tuple[int, Part]) -> Findings:
     """The findings of one part."""
     part = task[1]
-    return check_shard(part) if isinstance(part, Shard) else check_part(part)
+    return check_shard(part) if isinstance(part, Shard) else check_conversations(part)
 
 
-def begin(request: CheckRequest, decode: str) -> tuple[Report, list[Part]]:
+def inspect_data_set(request: CheckRequest, decode: str) -> tuple[DataSetReport, list[Part]]:
     """What the files as a whole say, and the parts that are to be looked at one by one."""
-    report = Report(request)
+    report = DataSetReport(request)
     path = Path(request.path)
     if request.is_remote:
         report.findings.note("not looked at", Action.NOTE, f"{request.path}: not a local path; copy it and check that")
@@ -71,31 +71,31 @@ def begin(request: CheckRequest, decode: str) -> tuple[Report, list[Part]]:
     try:
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder")
-        report.request = request.model_copy(update={"kind": request.kind or guessed_kind(path)})
-        return report, list(parts_of(report, decode))
+        report.request = request.model_copy(update={"kind": request.kind or guess_kind(path)})
+        return report, list(list_parts(report, decode))
     except DataError as error:
         report.findings.note("not readable", Action.REFUSE, str(error))
         return report, []
 
 
-def parts_of(report: Report, decode: str) -> Sequence[Part]:
+def list_parts(report: DataSetReport, decode: str) -> Sequence[Part]:
     """The parts of a data set; none of a kind that is not looked into."""
     match report.request.kind:
         case "text" | "captions":
-            return shards_of(report, decode)
+            return list_shards(report, decode)
         case "conversations":
-            return conversation_parts(report.request, decode)
+            return split_conversations(report.request, decode)
         case "tokenizer":
-            look_at_tokenizer(report.request)
+            check_tokenizer(report.request)
     return []
 
 
-def look_at_tokenizer(request: CheckRequest) -> None:
+def check_tokenizer(request: CheckRequest) -> None:
     """DataError if the tokenizer cannot be read or does not fit the vocabulary."""
-    TextTokenizer(tokenizer_file(Path(request.path)), request.vocabulary or LARGEST_ID)
+    TextTokenizer(resolve_tokenizer_file(Path(request.path)), request.vocabulary or LARGEST_ID)
 
 
-def shards_of(report: Report, decode: str) -> Sequence[Part]:
+def list_shards(report: DataSetReport, decode: str) -> Sequence[Part]:
     """The tars that the manifest names, or all; DataError for a manifest that is none, or if there are none."""
     request, folder = report.request, Path(report.request.path)
     tars = sorted(folder.glob("*.tar")) if folder.is_dir() else [folder]
@@ -117,7 +117,7 @@ def shards_of(report: Report, decode: str) -> Sequence[Part]:
     return shards
 
 
-def write_missing_manifest(report: Report, parts: Sequence[tuple[Part, Findings]]) -> None:
+def write_missing_manifest(report: DataSetReport, parts: Sequence[tuple[Part, Findings]]) -> None:
     """Writes a manifest for a folder of whole tars without one; a note says so, or why not."""
     folder = Path(report.request.path)
     shards = [(part.path, findings) for part, findings in parts if isinstance(part, Shard)]

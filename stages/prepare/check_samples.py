@@ -6,25 +6,25 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
-from stages.data.captions import captions, image_reader
+from stages.data.captions import open_image_member, read_captions
 from stages.data.conversations import (
     Conversation,
     ConversationReader,
     ImageFiles,
-    check_record,
-    conversation_file,
+    find_conversation_file,
+    parse_record,
     read_records,
 )
 from stages.data.sample import BadSampleError
 from stages.data.shards import OpenShard, TarSample
-from stages.data.text import check_ids, check_length, token_ids
+from stages.data.text import check_ids, check_length, read_token_ids
 from stages.errors import ConfigError, DataError
 from stages.prepare.findings import Action, CheckRequest, Findings, Shard
 from stages.prepare.inputs import LARGEST_ID
 from stages.prepare.pieces import load_tokenizer
-from stages.prepare.shards import odd_members
-from stages.vision.image_input import Picture
-from stages.vision.specs import UnknownEncoderError, encoder_spec
+from stages.prepare.shards import iter_odd_members
+from stages.vision.image_input import ImageInput
+from stages.vision.specs import UnknownEncoderError, resolve_encoder_spec
 
 # Looks whether images can be used, without keeping anything of them.
 
@@ -47,11 +47,11 @@ class ImageProbe:
     def __post_init__(self) -> None:
         """ConfigError if there is no such encoder."""
         try:
-            self.image_tokens = encoder_spec(self.request.encoder or DEFAULT_ENCODER).image_tokens
+            self.image_tokens = resolve_encoder_spec(self.request.encoder or DEFAULT_ENCODER).image_tokens
         except UnknownEncoderError as error:
             raise ConfigError(str(error)) from error
 
-    def read(self, where: str, content: Callable[[], bytes]) -> Picture:
+    def read(self, where: str, content: Callable[[], bytes]) -> ImageInput:
         """MissingImageError, or, where the image is decoded, BrokenImageError."""
         try:
             data = content()
@@ -62,14 +62,14 @@ class ImageProbe:
         if self.decode == "all" or (self.decode == "sample" and number % SAMPLED == 0):
             self.findings.decoded += 1
             self._check(where, data)
-        return Picture("")
+        return ImageInput("")
 
     def _check(self, where: str, data: bytes) -> None:
         from stages.vision.transforms import BadImageError, ImageTransform, TransformKind
 
         if self._transform is None:
-            spec = encoder_spec(self.request.encoder or DEFAULT_ENCODER)
-            self._transform = ImageTransform.of(spec, cast("TransformKind", self.request.transform))
+            spec = resolve_encoder_spec(self.request.encoder or DEFAULT_ENCODER)
+            self._transform = ImageTransform.from_spec(spec, cast("TransformKind", self.request.transform))
         try:
             self._transform(data)
         except BadImageError as error:
@@ -101,7 +101,7 @@ def check_shard(shard: Shard) -> Findings:
         return findings
     try:
         check_count(findings, shard, len(opened.index))
-        for kind, name in odd_members(shard.path):
+        for kind, name in iter_odd_members(shard.path):
             findings.note(kind, Action.NOTE, f"{shard.path.name}: {name}: is not followed, unpacked or run")
         check_samples(findings, shard, opened)
     finally:
@@ -120,14 +120,14 @@ def check_count(findings: Findings, shard: Shard, count: int) -> None:
 
 def check_samples(findings: Findings, shard: Shard, opened: OpenShard) -> None:
     """Every sample of a whole tar."""
-    check = text_check(findings, shard) if shard.request.kind == "text" else captions_check(findings, shard)
+    check = build_text_check(findings, shard) if shard.request.kind == "text" else build_captions_check(findings, shard)
     for number in range(len(opened.index)):
         findings.samples += 1
         try:
             if number in opened.index.repeated:
                 findings.note("duplicate key", Action.SKIP, f"{shard.path.name}: {opened.index.keys[number]}")
             else:
-                check(opened.sample(number))
+                check(opened.find_sample(number))
         except BadSampleError as error:
             findings.note("unreadable member", Action.SKIP, str(error))
         except DataError as error:
@@ -137,13 +137,13 @@ def check_samples(findings: Findings, shard: Shard, opened: OpenShard) -> None:
 Check = Callable[[TarSample], None]
 
 
-def text_check(findings: Findings, shard: Shard) -> Check:
+def build_text_check(findings: Findings, shard: Shard) -> Check:
     """The check of a sample of token ids. All ids of a longer one count, as any window of it may be taken."""
     context, vocabulary = shard.request.context or 1, shard.request.vocabulary or ANY_ID
 
     def check(sample: TarSample) -> None:
         try:
-            tokens = token_ids(sample)
+            tokens = read_token_ids(sample)
         except BadSampleError as error:
             findings.note("no list of token ids", Action.SKIP, str(error))
             return
@@ -162,7 +162,7 @@ def text_check(findings: Findings, shard: Shard) -> Check:
     return check
 
 
-def captions_check(findings: Findings, shard: Shard) -> Check:
+def build_captions_check(findings: Findings, shard: Shard) -> Check:
     """The check of a captioned image."""
     request = shard.request
     fields = [part.strip() for part in request.field.split(",") if part.strip()] or ["txt"]
@@ -171,14 +171,14 @@ def captions_check(findings: Findings, shard: Shard) -> Check:
 
     def check(sample: TarSample) -> None:
         try:
-            read_image = image_reader(sample)
+            read_image = open_image_member(sample)
         except BadSampleError as error:
             findings.note("missing image", Action.SKIP, str(error))
             return
         try:
-            found = captions(sample, fields)
+            found = read_captions(sample, fields)
         except BadSampleError as error:
-            findings.note(caption_problem(sample, fields), Action.SKIP, str(error))
+            findings.note(find_caption_problem(sample, fields), Action.SKIP, str(error))
             return
         if tokenizer is not None:
             findings.tokens += len(tokenizer.encode(found[0][0])) + 1
@@ -190,7 +190,7 @@ def captions_check(findings: Findings, shard: Shard) -> Check:
     return check
 
 
-def caption_problem(sample: TarSample, fields: list[str]) -> str:
+def find_caption_problem(sample: TarSample, fields: list[str]) -> str:
     """Why there is no caption: the file that would hold it is missing, or it holds none."""
     if fields == ["txt"]:
         return "empty caption" if "txt" in sample.extensions else "missing txt"
@@ -214,15 +214,15 @@ class ConversationPart:
 
 
 @lru_cache(maxsize=1)
-def records_of(path: str) -> list[Any]:
+def load_records(path: str) -> list[Any]:
     """The list of a conversation file, read once a process."""
     return read_records(Path(path))
 
 
-def conversation_parts(request: CheckRequest, decode: str) -> list[ConversationPart]:
+def split_conversations(request: CheckRequest, decode: str) -> list[ConversationPart]:
     """The parts that cover all records; DataError if the file cannot be read or is empty."""
-    file = conversation_file(Path(request.path))
-    count = len(records_of(str(file)))
+    file = find_conversation_file(Path(request.path))
+    count = len(load_records(str(file)))
     if not count:
         raise DataError(f"{file}: no usable conversation")
     return [
@@ -231,15 +231,15 @@ def conversation_parts(request: CheckRequest, decode: str) -> list[ConversationP
     ]
 
 
-def check_part(part: ConversationPart) -> Findings:
+def check_conversations(part: ConversationPart) -> Findings:
     """What a stage would make of the records. The file counts as one shard, with its first part."""
-    file = conversation_file(Path(part.request.path))
+    file = find_conversation_file(Path(part.request.path))
     findings = Findings(shards=0 if part.start else 1)
-    check = image_check(part, findings, file)
-    for number, record in enumerate(records_of(str(file))[part.start : part.stop], start=part.start):
+    check = build_image_check(part, findings, file)
+    for number, record in enumerate(load_records(str(file))[part.start : part.stop], start=part.start):
         findings.samples += 1
         try:
-            conversation = check_record(f"{file.name}: record {number}", record)
+            conversation = parse_record(f"{file.name}: record {number}", record)
         except BadSampleError as error:
             findings.note("no conversation", Action.SKIP, str(error))
             continue
@@ -254,7 +254,7 @@ def check_part(part: ConversationPart) -> Findings:
     return findings
 
 
-def image_check(part: ConversationPart, findings: Findings, file: Path) -> Callable[[Conversation], None]:
+def build_image_check(part: ConversationPart, findings: Findings, file: Path) -> Callable[[Conversation], None]:
     """The check of a well-formed record: its image, and with a tokenizer whether an answer fits the context."""
     request, probe = part.request, ImageProbe(part.request, part.decode, findings)
     if not (request.tokenizer and request.context):
@@ -269,7 +269,7 @@ def image_check(part: ConversationPart, findings: Findings, file: Path) -> Calla
     reader = ConversationReader(file.parent, tokenizer=tokenizer, images=probe, max_length=request.context)
 
     def check_document(conversation: Conversation) -> None:
-        document = reader.document(conversation)
+        document = reader.read_document(conversation)
         findings.tokens += len(document.tokens) if document is not None else 0
 
     return check_document

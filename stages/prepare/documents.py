@@ -98,7 +98,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @contextmanager
-def opened(given: Input) -> Iterator[BinaryIO]:
+def open_input(given: Input) -> Iterator[BinaryIO]:
     """An input, decompressed, from its beginning. DataError if its compressed stream is damaged or cut off."""
     damages: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
     if given.compression == "zst":
@@ -120,7 +120,7 @@ def _decompressed(file: BinaryIO, compression: str) -> BinaryIO:
     return file
 
 
-def span_lines(file: BinaryIO, span: Span) -> Iterator[tuple[int, bytes | None]]:
+def iter_span_lines(file: BinaryIO, span: Span) -> Iterator[tuple[int, bytes | None]]:
     """(first byte, line without its end) of the lines that begin within a span and of those behind it.
 
     The reader stops where it wants to. None stands for a line of more than MAX_LINE_BYTES.
@@ -150,7 +150,7 @@ def _skip_line(file: BinaryIO) -> int:
     return skipped
 
 
-def line_number(given: Input, at: int) -> int:
+def find_line_number(given: Input, at: int) -> int:
     """The number, from 1, of the line that begins at byte `at` of a plain file."""
     count = 1
     with open(given.path, "rb") as file:  # noqa: PTH123 - as above
@@ -166,7 +166,7 @@ Raw = tuple[int, int, bytes | None]
 """Number of its first line, from 0 at the span's first; that line's first byte in the file; content, None: too long."""
 
 
-def raw_documents(span: Span, rule: TextRule) -> Iterator[Raw]:
+def iter_raw_documents(span: Span, rule: TextRule) -> Iterator[Raw]:
     """The documents that begin within a span of a .jsonl or .txt file; a line without content is none."""
     if span.input.kind == "jsonl" or rule == "line":
         return _lines(span)
@@ -179,8 +179,8 @@ def _is_within(at: int, span: Span) -> bool:
 
 
 def _lines(span: Span) -> Iterator[Raw]:
-    with opened(span.input) as file:
-        for number, (at, line) in enumerate(span_lines(file, span)):
+    with open_input(span.input) as file:
+        for number, (at, line) in enumerate(iter_span_lines(file, span)):
             if not _is_within(at, span):
                 return
             if line is None or line.strip():
@@ -188,7 +188,7 @@ def _lines(span: Span) -> Iterator[Raw]:
 
 
 def _whole(span: Span) -> Iterator[Raw]:
-    with opened(span.input) as file:
+    with open_input(span.input) as file:
         content = file.read(MAX_LINE_BYTES + 1)
     if content:
         yield 0, 0, content.removeprefix(BYTE_ORDER_MARK) if len(content) <= MAX_LINE_BYTES else None
@@ -196,9 +196,9 @@ def _whole(span: Span) -> Iterator[Raw]:
 
 def _paragraphs(span: Span) -> Iterator[Raw]:
     """One that begins in the span before is that span's; the last one is read beyond the end of its span."""
-    with opened(span.input) as file:
+    with open_input(span.input) as file:
         is_mine, begin, parts, size = True, (0, 0), list[bytes](), 0
-        for number, (at, line) in enumerate(span_lines(file, span)):
+        for number, (at, line) in enumerate(iter_span_lines(file, span)):
             if number == 0 and span.start:
                 is_mine = _follows_an_empty_line(span, at)
             if line == b"" and parts:
@@ -242,28 +242,28 @@ class DocumentReader:
             yield from self._rows(span) if span.input.kind == "parquet" else self._texts(span)
 
     def _rows(self, span: Span) -> Iterator[str]:
-        from stages.prepare.inputs import rows
+        from stages.prepare.inputs import iter_rows
 
-        for number, value in rows(span.input.path, span.start, self.field):
+        for number, value in iter_rows(span.input.path, span.start, self.field):
             try:
-                yield checked_text(value)
+                yield check_text(value)
             except BadLineError as error:
                 self.bad.note(f"{span.input.path}:{number}", str(error))
 
     def _texts(self, span: Span) -> Iterator[str]:
         lines_before: int | None = None
-        for number, at, content in raw_documents(span, self.rule):
+        for number, at, content in iter_raw_documents(span, self.rule):
             try:
-                yield json_text(content, self.field) if span.input.kind == "jsonl" else decoded(content)
+                yield parse_json_text(content, self.field) if span.input.kind == "jsonl" else decode_text(content)
             except BadLineError as error:
                 if lines_before is None:  # counted once, and only where it is needed
-                    lines_before = line_number(span.input, at) - number if span.start else 1
+                    lines_before = find_line_number(span.input, at) - number if span.start else 1
                 self.bad.note(f"{span.input.path}:{lines_before + number}", str(error))
 
 
-def json_text(line: bytes | None, field: str) -> str:
+def parse_json_text(line: bytes | None, field: str) -> str:
     """The text of a line of JSON; BadLineError if it has none."""
-    text = decoded(line)
+    text = decode_text(line)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -272,13 +272,13 @@ def json_text(line: bytes | None, field: str) -> str:
         raise BadLineError(f"an object a line is expected, not {type(record).__name__}")
     if field not in record:
         raise BadLineError(f"no field {field!r}; it has {', '.join(record)[:120] or 'none'}")
-    return checked_text(record[field])
+    return check_text(record[field])
 
 
-def checked_text(value: object) -> str:
+def check_text(value: object) -> str:
     """A text that can be encoded; BadLineError for other values and for half a surrogate pair."""
     if isinstance(value, bytes):
-        return decoded(value)
+        return decode_text(value)
     if not isinstance(value, str):
         raise BadLineError(f"the text is no string but {type(value).__name__}")
     try:
@@ -288,7 +288,7 @@ def checked_text(value: object) -> str:
     return value
 
 
-def decoded(content: bytes | None) -> str:
+def decode_text(content: bytes | None) -> str:
     """Bytes as UTF-8; BadLineError if they are not, or for the None of what is too long."""
     if content is None:
         raise BadLineError(f"longer than {MAX_LINE_BYTES >> 20} MiB; cut it (--txt blank-line or line for a text file)")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.data.conversations import conversation_file
+from stages.data.conversations import find_conversation_file
 from stages.data.shards import index_tar
 from stages.errors import ConfigError, DataError
 
@@ -76,7 +76,7 @@ class Findings:
         return all(problem.action is Action.NOTE for problem in self.problems.values())
 
 
-def as_json(name: str, kind: str, path: str, findings: Findings) -> dict[str, Any]:
+def render_report(name: str, kind: str, path: str, findings: Findings) -> dict[str, Any]:
     """The report on one data set (docs/data.md)."""
     problems: list[Mapping[str, Any]] = [
         {"kind": kind, "action": str(problem.action), "count": problem.count, "examples": problem.examples}
@@ -131,7 +131,7 @@ class Shard:
     """Of its images: `all`, `sample`, `none`."""
 
 
-def guessed_kind(path: Path) -> str:
+def guess_kind(path: Path) -> str:
     """The kind of a data set by its files; DataError if it could be anything."""
     tars = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
     for tar in tars:
@@ -140,10 +140,10 @@ def guessed_kind(path: Path) -> str:
         except DataError:
             continue  # a torn one tells nothing; the check itself will name it
         if len(index):
-            extensions = index.extensions(0)
+            extensions = index.list_extensions(0)
             is_text = any(name in {"json.gz", "json", "txt"} for name in extensions) and len(extensions) == 1
             return "text" if is_text else "captions"
     if not tars:
-        conversation_file(path)  # DataError unless there is just one JSON file
+        find_conversation_file(path)  # DataError unless there is just one JSON file
         return "conversations"
     raise DataError(f"{path}: no whole tar tells what it holds; say it with --kind")

@@ -35,13 +35,13 @@ def _opened(path: str) -> Iterator[Any]:
         raise DataError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:300]}") from error
 
 
-def row_group_sizes(path: str) -> list[int]:
+def read_row_group_sizes(path: str) -> list[int]:
     """Bytes of each row group, as the file's footer gives them."""
     with _opened(path) as file:
         return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
 
 
-def rows(path: str, group: int, column: str) -> Iterator[tuple[int, object]]:
+def iter_rows(path: str, group: int, column: str) -> Iterator[tuple[int, object]]:
     """(row of the file, from 1; value) of one row group's column; bytes where a string is no UTF-8."""
     with _opened(path) as file:
         names = file.schema_arrow.names
@@ -113,7 +113,7 @@ def find_inputs(paths: Sequence[Path]) -> list[Input]:
     found: dict[str, Input] = {}
     for path in paths:
         for file in _files(path):
-            kind, compression = file_kind(file)
+            kind, compression = parse_file_kind(file)
             if not kind:
                 raise DataError(f"{file}: not a kind of text file that is read here; {KNOWN} are")
             facts = file.stat()
@@ -127,7 +127,9 @@ def find_inputs(paths: Sequence[Path]) -> list[Input]:
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         files = [
-            each for each in path.rglob("*") if each.is_file() and file_kind(each)[0] and not _is_hidden(each, path)
+            each
+            for each in path.rglob("*")
+            if each.is_file() and parse_file_kind(each)[0] and not _is_hidden(each, path)
         ]
         if not files:
             raise DataError(f"{path}: no text files in this folder; {KNOWN} are read")
@@ -141,7 +143,7 @@ def _is_hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def file_kind(path: Path) -> tuple[Kind | None, str]:
+def parse_file_kind(path: Path) -> tuple[Kind | None, str]:
     """What a file holds and how it is compressed, by its name; None for a name of no known kind."""
     suffix, stem = path.suffix.lower(), path.stem
     compression = COMPRESSIONS.get(suffix, "")
@@ -151,7 +153,7 @@ def file_kind(path: Path) -> tuple[Kind | None, str]:
     return (None, "") if kind is None or (kind == "parquet" and compression) else (kind, compression)
 
 
-def divide(inputs: Iterable[Input], rule: TextRule, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
+def divide_inputs(inputs: Iterable[Input], rule: TextRule, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
     """Pieces of about `piece_bytes`, in the order of the inputs: large plain files cut, small files together."""
     pieces: list[Piece] = []
     together: list[Span] = []
@@ -166,7 +168,7 @@ def divide(inputs: Iterable[Input], rule: TextRule, piece_bytes: int = PIECE_BYT
 
 def _spans(given: Input, rule: TextRule, piece_bytes: int) -> Iterator[Span]:
     if given.kind == "parquet":
-        for number, size in enumerate(row_group_sizes(given.path)):
+        for number, size in enumerate(read_row_group_sizes(given.path)):
             yield Span(given, number, number + 1, size)
     elif given.compression or (given.kind == "txt" and rule == "file"):
         yield Span(given, 0, given.size, given.size)
@@ -182,7 +184,7 @@ LARGEST_ID = (1 << 32) - 1
 """Token files hold 32 bits an id."""
 
 
-def tokenizer_file(path: Path) -> Path:
+def resolve_tokenizer_file(path: Path) -> Path:
     """The tokenizer.json that a path or its folder means; DataError if there is none."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
@@ -190,7 +192,7 @@ def tokenizer_file(path: Path) -> Path:
     return file.resolve()
 
 
-def vocabulary_of(file: Path, given: int, end_of_text: str) -> int:
+def resolve_vocabulary(file: Path, given: int, end_of_text: str) -> int:
     """The vocabulary given, or the smallest that holds all ids of the tokenizer.
 
     DataError if the file is no tokenizer, has no end-of-text token, or knows ids beyond the vocabulary given.

@@ -16,7 +16,7 @@ import numpy as np
 
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
-from stages.files import replacing, write_json
+from stages.files import replace_atomically, write_json
 from stages.prepare.documents import BadLines, DocumentReader
 from stages.prepare.inputs import Piece
 from stages.prepare.recipe import Recipe, WorkFolder
@@ -52,7 +52,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
     batch: list[tuple[str, bool]] = []
     size = 0
     for text in texts:
-        for part, is_last in parts_of(text):
+        for part, is_last in split_parts(text):
             batch.append((part, is_last))
             size += len(part)
             if size >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
@@ -62,7 +62,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
         yield batch
 
 
-def parts_of(text: str, longest: int = PART_CHARACTERS) -> Iterator[tuple[str, bool]]:
+def split_parts(text: str, longest: int = PART_CHARACTERS) -> Iterator[tuple[str, bool]]:
     """A document in parts of at most `longest` characters, each with whether it is the last.
 
     A part ends after the last line break before a word, where the usual pre-tokenizers split in any case; without one
@@ -119,7 +119,7 @@ def make_piece(task: PieceTask) -> PieceRecord:
     recipe = task.recipe
     reader = DocumentReader(recipe.field, recipe.txt, bad)
     tokenizer = load_tokenizer(recipe.tokenizer, recipe.vocabulary, recipe.end_of_text)
-    with replacing(task.folder.tokens(task.number)) as unfinished, unfinished.open("wb") as file:
+    with replace_atomically(task.folder.build_tokens_path(task.number)) as unfinished, unfinished.open("wb") as file:
         for ids in encode_documents(tokenizer, _counted(reader.read(task.piece), record)):
             largest = max(ids, default=-1)
             if largest >= recipe.vocabulary:
@@ -128,7 +128,7 @@ def make_piece(task: PieceTask) -> PieceRecord:
             file.write(np.array(ids, dtype=recipe.token_type).tobytes())
     check_unchanged(task.piece)
     record.bad, record.bad_examples = bad.count, bad.examples
-    write_json(task.folder.piece_record(task.number), asdict(record))
+    write_json(task.folder.build_piece_record_path(task.number), asdict(record))
     return record
 
 
@@ -159,8 +159,8 @@ def check_unchanged(piece: Piece) -> None:
 def read_piece_record(folder: WorkFolder, number: int, recipe: Recipe) -> PieceRecord | None:
     """The record of a finished piece, if its tokens are whole."""
     try:
-        record = PieceRecord(**json.loads(folder.piece_record(number).read_bytes()))
-        size = folder.tokens(number).stat().st_size
+        record = PieceRecord(**json.loads(folder.build_piece_record_path(number).read_bytes()))
+        size = folder.build_tokens_path(number).stat().st_size
     except (OSError, ValueError, TypeError):
         return None
     return record if size == record.tokens * np.dtype(recipe.token_type).itemsize else None
@@ -185,9 +185,9 @@ def join_ends(recipe: Recipe, folder: WorkFolder, records: Sequence[PieceRecord]
     token_bytes = np.dtype(recipe.token_type).itemsize
     counts = [record.tokens // length for record in records]
     left = 0
-    with replacing(folder.tokens(len(records))) as unfinished, unfinished.open("wb") as joined:
+    with replace_atomically(folder.build_tokens_path(len(records))) as unfinished, unfinished.open("wb") as joined:
         for number, (record, count) in enumerate(zip(records, counts, strict=True)):
-            with folder.tokens(number).open("rb") as file:
+            with folder.build_tokens_path(number).open("rb") as file:
                 file.seek(count * length * token_bytes)
                 joined.write(file.read())
             left += record.tokens - count * length
@@ -215,7 +215,7 @@ class TokenFiles:
 
     def _descriptor(self, number: int) -> int:
         if number not in self._open:
-            self._open[number] = os.open(self._folder.tokens(number), os.O_RDONLY)
+            self._open[number] = os.open(self._folder.build_tokens_path(number), os.O_RDONLY)
             if len(self._open) > OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
         self._open.move_to_end(number)

@@ -18,15 +18,17 @@ from stages.errors import StageError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
-def available_cores() -> int:
+def count_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def results(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Result]]:
+def iter_results(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[Task, Result]]:
     """Each task with what `function` made of it, as they are done; with one worker in order, and in this process.
 
     The first error ends it; what was begun is finished, what was not is not begun.
@@ -35,7 +37,7 @@ def results(function: Callable[[Task], Result], tasks: Sequence[Task], workers: 
         yield from ((task, function(task)) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # a forked copy would take locks of other threads with it
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=begin_worker, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=start_worker, initargs=(os.getpid(),))
     try:
         running = {pool.submit(function, task): task for task in tasks}
         for done in as_completed(running):
@@ -49,18 +51,18 @@ def results(function: Callable[[Task], Result], tasks: Sequence[Task], workers: 
         pool.shutdown(cancel_futures=True)
 
 
-def begin_worker(parent: int) -> None:
+def start_worker(parent: int) -> None:
     """What each worker does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the others
-    end_with(parent)
+    exit_with_parent(parent)
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Ends this process soon after `parent` has, however that ended; its unfinished files stay unfinished."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -71,7 +73,7 @@ def end_with(parent: int) -> None:
 LINE_SECONDS = 10.0
 
 
-class Listener(Protocol):
+class ProgressListener(Protocol):
     """Hears of finished work."""
 
     def advance(self, amount: int, tokens: int = 0) -> None:
@@ -80,17 +82,17 @@ class Listener(Protocol):
 
 
 @contextmanager
-def watching(what: str, total: int, *, done: int = 0) -> Iterator[Listener]:
+def show_progress(what: str, total: int, *, done: int = 0) -> Iterator[ProgressListener]:
     """A listener for work of `total` (bytes, shards), of which `done` were done before."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _bar(what, total, done) as listener:
             yield listener
     else:
-        yield Lines(what, total, done)
+        yield ProgressLines(what, total, done)
 
 
 @dataclass(slots=True)
-class Lines:
+class ProgressLines:
     """`tokenizing: 40 %, 512,000 tokens/s` every ten seconds."""
 
     what: str
@@ -98,29 +100,31 @@ class Lines:
     done: int
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
+    reported: float = field(default_factory=time.monotonic)
 
     def advance(self, amount: int, tokens: int = 0) -> None:
         self.done, self.tokens = self.done + amount, self.tokens + tokens
         now = time.monotonic()
-        if now - self.told >= LINE_SECONDS:
-            self.told = now
+        if now - self.reported >= LINE_SECONDS:
+            self.reported = now
             share = 100 * self.done / max(1, self.total)
-            print(f"{self.what}: {share:.0f} %{rate(self.tokens, now - self.started)}", file=sys.stderr, flush=True)
+            print(
+                f"{self.what}: {share:.0f} %{format_rate(self.tokens, now - self.started)}", file=sys.stderr, flush=True
+            )
 
 
-def rate(tokens: int, seconds: float) -> str:
+def format_rate(tokens: int, seconds: float) -> str:
     """`, 512,000 tokens/s`; empty where no tokens are counted."""
     return f", {tokens / max(seconds, 1e-9):,.0f} tokens/s" if tokens else ""
 
 
 @contextmanager
-def _bar(what: str, total: int, done: int) -> Iterator[Listener]:
+def _bar(what: str, total: int, done: int) -> Iterator[ProgressListener]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    counts = Lines(what, total, done)
+    counts = ProgressLines(what, total, done)
     with Progress(*columns, TextColumn("{task.fields[rate]}"), console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, completed=done, rate="")
 
@@ -129,7 +133,7 @@ def _bar(what: str, total: int, done: int) -> Iterator[Listener]:
 
             def advance(self, amount: int, tokens: int = 0) -> None:
                 counts.tokens += tokens
-                speed = rate(counts.tokens, time.monotonic() - counts.started).removeprefix(", ")
+                speed = format_rate(counts.tokens, time.monotonic() - counts.started).removeprefix(", ")
                 bar.update(task, advance=amount, rate=speed)
 
         yield Bar()

@@ -41,31 +41,31 @@ class Recipe:
         """numpy's name of the type of the token files."""
         return "<u2" if self.vocabulary <= 1 << 16 else "<u4"
 
-    def settings(self, inputs: Sequence[Input]) -> dict[str, Any]:
+    def build_settings(self, inputs: Sequence[Input]) -> dict[str, Any]:
         """As JSON; two runs with the same make the same bytes. Where the tokenizer lies does not matter."""
         own = {name: value for name, value in asdict(self).items() if name != "tokenizer"}
         return {"format": FORMAT, "kind": "text", **own, "inputs": [asdict(each) for each in inputs]}
 
 
-def file_digest(path: Path) -> str:
+def compute_file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def describe_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The first setting in which two recipes differ, for a message; empty if they are equal."""
     for name in dict.fromkeys([*one, *other]):
         first, second = one.get(name), other.get(name)
         if first == second:
             continue
         if name == "inputs" and isinstance(first, list) and isinstance(second, list):
-            return input_difference(first, second)
+            return describe_input_difference(first, second)
         return f"{name} was {first!r} and is {second!r}"
     return ""
 
 
-def input_difference(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str:
+def describe_input_difference(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str:
     """What differs between two lists of inputs."""
     if [each["path"] for each in before] != [each["path"] for each in now]:
         return f"the inputs were {len(before)} files and are {len(now)}, or lie elsewhere"
@@ -94,17 +94,17 @@ class WorkFolder:
         """The folder that becomes the result."""
         return self.root / "result"
 
-    def tokens(self, piece: int) -> Path:
+    def build_tokens_path(self, piece: int) -> Path:
         """A piece's token ids, one after the other."""
         return self.root / "pieces" / f"{piece:06d}.tokens"
 
-    def piece_record(self, piece: int) -> Path:
+    def build_piece_record_path(self, piece: int) -> Path:
         """Written when the piece is done."""
         return self.root / "pieces" / f"{piece:06d}.json"
 
-    def shard(self, number: int) -> Path:
+    def build_shard_path(self, number: int) -> Path:
         return self.result / f"shard-{number:06d}.tar"
 
-    def shard_record(self, number: int) -> Path:
+    def build_shard_record_path(self, number: int) -> Path:
         """Written when the shard is done."""
         return self.root / "shards" / f"{number:06d}.json"

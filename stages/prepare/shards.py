@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from stages.data.order import permuted
+from stages.data.order import permute_index
 from stages.data.shards import MANIFEST
-from stages.files import replacing, write_json
+from stages.files import replace_atomically, write_json
 from stages.prepare.pieces import open_token_files
 from stages.prepare.recipe import Recipe, WorkFolder
 
@@ -37,7 +37,7 @@ def write_manifest(folder: Path, shards: Iterable[tuple[str, int]]) -> None:
     It ends in a newline; open_lm passes over a last line that does not.
     """
     lines = (f"{json.dumps({'shard': name, 'num_sequences': count})}\n" for name, count in shards)
-    with replacing(folder / MANIFEST) as unfinished:
+    with replace_atomically(folder / MANIFEST) as unfinished:
         unfinished.write_text("".join(lines))
 
 
@@ -72,21 +72,21 @@ class ShardRecord:
 
 def make_shard(task: ShardTask) -> ShardRecord:
     """Writes a shard and then its record."""
-    path = task.folder.shard(task.number)
-    with replacing(path) as unfinished:
+    path = task.folder.build_shard_path(task.number)
+    with replace_atomically(path) as unfinished:
         write_tar(unfinished, _members(task))
         with unfinished.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = unfinished.stat().st_size
     record = ShardRecord(len(task.places), size, digest)
-    write_json(task.folder.shard_record(task.number), asdict(record))
+    write_json(task.folder.build_shard_record_path(task.number), asdict(record))
     return record
 
 
 def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
     files = open_token_files(task.recipe, task.folder.root)
     for place in task.places:
-        tokens = files.read(permuted(place, task.sequences, task.recipe.seed)).tolist()
+        tokens = files.read(permute_index(place, task.sequences, task.recipe.seed)).tolist()
         text = json.dumps(tokens, separators=(",", ":"))
         yield f"{place:09d}.json.gz", gzip.compress(text.encode(), GZIP_LEVEL, mtime=0)
 
@@ -94,8 +94,8 @@ def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
 def read_shard_record(folder: WorkFolder, number: int) -> ShardRecord | None:
     """The record of a finished shard, if it is whole."""
     try:
-        record = ShardRecord(**json.loads(folder.shard_record(number).read_bytes()))
-        size = folder.shard(number).stat().st_size
+        record = ShardRecord(**json.loads(folder.build_shard_record_path(number).read_bytes()))
+        size = folder.build_shard_path(number).stat().st_size
     except (OSError, ValueError, TypeError):
         return None
     return record if size == record.bytes else None
@@ -104,7 +104,7 @@ def read_shard_record(folder: WorkFolder, number: int) -> ShardRecord | None:
 # Members of a tar that look like an attack or a mistake. They are harmless here: no name is ever a path, nothing is
 # unpacked, and no member is run.
 
-CODE = {
+PROGRAM_SUFFIXES = {
     ".pkl",
     ".pickle",
     ".pt",
@@ -123,18 +123,18 @@ CODE = {
 """What other programs would run, or unpickle."""
 
 
-def odd_members(path: Path) -> Iterator[tuple[str, str]]:
+def iter_odd_members(path: Path) -> Iterator[tuple[str, str]]:
     """(kind, name) of the odd members of a whole tar; nothing of one that tarfile cannot read."""
     try:
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
-                if kind := odd_kind(entry):
+                if kind := find_odd_kind(entry):
                     yield kind, entry.name
     except (tarfile.TarError, OSError, ValueError):
         return
 
 
-def odd_kind(entry: tarfile.TarInfo) -> str:
+def find_odd_kind(entry: tarfile.TarInfo) -> str:
     """Why a member is odd; empty if it is not."""
     name = PurePosixPath(entry.name)
     if entry.issym() or entry.islnk():
@@ -143,4 +143,4 @@ def odd_kind(entry: tarfile.TarInfo) -> str:
         return "device or pipe"
     if name.is_absolute() or ".." in name.parts:
         return "name that climbs out"
-    return "pickle or program" if entry.isfile() and name.suffix.lower() in CODE else ""
+    return "pickle or program" if entry.isfile() and name.suffix.lower() in PROGRAM_SUFFIXES else ""

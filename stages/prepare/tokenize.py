@@ -20,10 +20,10 @@ from typing import Any
 from stages.errors import DataError
 from stages.files import flush_to_disk, write_json
 from stages.prepare.documents import EXAMPLES, check_bad_lines
-from stages.prepare.inputs import Input, divide
+from stages.prepare.inputs import Input, divide_inputs
 from stages.prepare.pieces import PieceRecord, PieceTask, join_ends, make_piece, read_piece_record
-from stages.prepare.pool import results, watching
-from stages.prepare.recipe import Recipe, WorkFolder, difference
+from stages.prepare.pool import iter_results, show_progress
+from stages.prepare.recipe import Recipe, WorkFolder, describe_difference
 from stages.prepare.shards import ShardRecord, ShardTask, make_shard, read_shard_record, write_manifest
 
 # dataset.json: how a set of token shards was made, beside its manifest.
@@ -31,7 +31,7 @@ from stages.prepare.shards import ShardRecord, ShardTask, make_shard, read_shard
 DATASET = "dataset.json"
 
 
-def dataset_record(
+def build_dataset_record(
     settings: Mapping[str, Any], pieces: Sequence[PieceRecord], shards: Sequence[ShardRecord], dropped: int
 ) -> dict[str, Any]:
     """The record's content: settings, counts, digests, versions."""
@@ -55,11 +55,11 @@ def dataset_record(
         "texts_sha256": texts,
         "digest": whole,
         "files": {f"shard-{number:06d}.tar": asdict(shard) for number, shard in enumerate(shards)},
-        "made_with": versions(),
+        "made_with": collect_versions(),
     }
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """What decides tokens and compressed bytes besides the settings."""
     return {
         "python": sys.version.split()[0],
@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def matches(folder: Path, settings: Mapping[str, Any]) -> bool:
+def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder holds the whole result of these settings; False if it is absent or empty.
 
     DataError if something else is there.
@@ -80,7 +80,7 @@ def matches(folder: Path, settings: Mapping[str, Any]) -> bool:
         before, files = dict(record["settings"]), {name: int(f["bytes"]) for name, f in record["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not empty and no data set of `sweep data text`; give another --out") from error
-    if changed := difference(before, settings):
+    if changed := describe_difference(before, settings):
         raise DataError(f"{folder}: made with other settings: {changed}; remove it, or give another --out")
     for name, size in files.items():
         if not (folder / name).is_file() or (folder / name).stat().st_size != size:
@@ -95,21 +95,21 @@ def prepare_text(out: Path, recipe: Recipe, inputs: Sequence[Input], *, workers:
     too many bad lines, or all of it is less than one sequence. StorageError: the disk is full.
     """
     out = out.resolve()
-    settings = recipe.settings(inputs)
+    settings = recipe.build_settings(inputs)
     folder = WorkFolder(out.with_name(f".{out.name}.unfinished"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(out):
-        if matches(out, settings):
+    with _hold_lock(out):
+        if is_complete(out, settings):
             shutil.rmtree(folder.root, ignore_errors=True)
             return False
-        _begin(folder, {**settings, "made_with": versions()})
+        _prepare_folder(folder, {**settings, "made_with": collect_versions()})
         records = _first_pass(recipe, folder, inputs, workers, bad_limit)
         counts, dropped = join_ends(recipe, folder, records)
         if not sum(counts):
             raise DataError(f"the whole input is {dropped} tokens; one sequence is {recipe.sequence_tokens}")
         shards = _second_pass(recipe, folder, sum(counts), workers)
         write_manifest(folder.result, ((f"shard-{number:06d}", shard.sequences) for number, shard in enumerate(shards)))
-        write_json(folder.result / DATASET, dataset_record(settings, records, shards, dropped))
+        write_json(folder.result / DATASET, build_dataset_record(settings, records, shards, dropped))
         flush_to_disk(folder.result)
         folder.result.rename(out)
         flush_to_disk(out.parent)
@@ -118,7 +118,7 @@ def prepare_text(out: Path, recipe: Recipe, inputs: Sequence[Input], *, workers:
 
 
 @contextmanager
-def _only_one(out: Path) -> Iterator[None]:
+def _hold_lock(out: Path) -> Iterator[None]:
     lock = out.with_name(f".{out.name}.lock")
     with lock.open("w") as handle:
         try:
@@ -129,11 +129,11 @@ def _only_one(out: Path) -> Iterator[None]:
         lock.unlink()
 
 
-def _begin(folder: WorkFolder, settings: dict[str, object]) -> None:
+def _prepare_folder(folder: WorkFolder, settings: dict[str, object]) -> None:
     """A folder to work in: what an interrupted run with the same settings left, or a new one."""
     if folder.plan.exists():
         before = json.loads(folder.plan.read_bytes())
-        if changed := difference(before, settings):
+        if changed := describe_difference(before, settings):
             raise DataError(f"{folder.root}: begun with other settings: {changed}; remove it, or give another --out")
     for name in ("pieces", "shards", "result"):
         (folder.root / name).mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _first_pass(
     recipe: Recipe, folder: WorkFolder, inputs: Sequence[Input], workers: int, bad_limit: int
 ) -> list[PieceRecord]:
     """Tokens of all pieces; tells of bad lines."""
-    pieces = divide(inputs, recipe.txt, recipe.piece_bytes)
+    pieces = divide_inputs(inputs, recipe.txt, recipe.piece_bytes)
     records: dict[int, PieceRecord] = {}
     for number in range(len(pieces)):
         if record := read_piece_record(folder, number, recipe):
@@ -158,13 +158,13 @@ def _first_pass(
         for number, piece in enumerate(pieces)
         if number not in records
     ]
-    with watching("tokenizing", sum(sizes), done=sum(sizes[number] for number in records)) as listener:
-        for task, record in results(make_piece, tasks, workers):
+    with show_progress("tokenizing", sum(sizes), done=sum(sizes[number] for number in records)) as listener:
+        for task, record in iter_results(make_piece, tasks, workers):
             records[task.number] = record
             listener.advance(sizes[task.number], record.tokens)
             _check_bad_lines(records, bad_limit)
     ordered = [records[number] for number in range(len(pieces))]
-    _tell_bad_lines(ordered)
+    _print_bad_lines(ordered)
     return ordered
 
 
@@ -173,7 +173,7 @@ def _check_bad_lines(records: dict[int, PieceRecord], limit: int) -> None:
     check_bad_lines(sum(record.bad for record in records.values()), limit, examples)
 
 
-def _tell_bad_lines(records: Sequence[PieceRecord]) -> None:
+def _print_bad_lines(records: Sequence[PieceRecord]) -> None:
     examples = [example for record in records for example in record.bad_examples][:EXAMPLES]
     for example in examples:
         print(f"left out: {example}", file=sys.stderr)
@@ -189,8 +189,8 @@ def _second_pass(recipe: Recipe, folder: WorkFolder, sequences: int, workers: in
         if record := read_shard_record(folder, number):
             records[number] = record
     tasks = [ShardTask(recipe, folder, number, sequences) for number in range(count) if number not in records]
-    with watching("writing shards", count, done=len(records)) as listener:
-        for task, record in results(make_shard, tasks, workers):
+    with show_progress("writing shards", count, done=len(records)) as listener:
+        for task, record in iter_results(make_shard, tasks, workers):
             records[task.number] = record
             listener.advance(1)
     return [records[number] for number in range(count)]

@@ -7,28 +7,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.checkpoint.files import build_model, result_checkpoint
+from stages.checkpoint.files import build_model, read_result_checkpoint
 from stages.config import FinetuneConfig, LanguageModel
 from stages.data.batches import ExampleBatches
 from stages.data.conversations import Conversations
-from stages.data.images import open_pictures
+from stages.data.image_reader import open_image_reader
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer, check_tokenizer
-from stages.data.workers import worker_count
-from stages.distributed import World, micro_batch_tokens, open_world
+from stages.data.workers import resolve_worker_count
+from stages.distributed import DistributedContext, open_distributed_context, resolve_micro_batch_tokens
 from stages.errors import ConfigError
 from stages.job_file import JobFile
 from stages.models.vlm import VLM
 from stages.schedule import Schedule
 from stages.stop import StopFlag
 from stages.training.loop import Training
-from stages.training.metrics import LossSpikes, Meter
+from stages.training.metrics import LossSpikeDetector, Meter
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
 from stages.training.setup import build_training, load_tokenizer, run_training
-from stages.training.start import Start, own_start
+from stages.training.start import TrainingStart, find_own_start
 from stages.training.state import TrainState
-from stages.vision.feature_extractor import Eyes, load_eyes
+from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
 
 
 def run(job: JobFile, stop: StopFlag) -> bool:
@@ -40,25 +40,25 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     assert isinstance(config, FinetuneConfig)  # noqa: S101 - read_job gives each stage its own configuration
     if len(job.parents) != 1:
         raise ConfigError(f"finetune takes one parent; {len(job.parents)} are given")
-    with open_world(job.settings) as world:
+    with open_distributed_context(job.settings) as world:
         torch.manual_seed(config.seed)
-        start = own_start(job.checkpoints, world) or Start()
-        vlm = begun_model(job, start, world)
+        start = find_own_start(job.checkpoints, world) or TrainingStart()
+        vlm = load_initial_model(job, start, world)
         tokenizer = load_tokenizer(job, config.tokenizer, vlm.lm.config.vocabulary, literal=True)
         model = ParallelModel(vlm, world, job.settings, config.precision)
-        eyes = load_eyes(job, vlm.vision, world.device) if vlm.vision else None
+        eyes = load_feature_extractor(job, vlm.vision, world.device) if vlm.vision else None
         conversations = open_conversations(job, config, vlm, eyes, tokenizer)
         batches = build_batches(job, config, conversations, world)
-        spikes = LossSpikes(job.settings.loss_spike_sigmas)
-        state = TrainState(model, AdamW(trained_weights(vlm), config.optimizer), batches, spikes)
+        spikes = LossSpikeDetector(job.settings.loss_spike_sigmas)
+        state = TrainState(model, AdamW(iter_trained_weights(vlm), config.optimizer), batches, spikes)
         start.restore(state)
-        schedule = epochs_schedule(config, batches.order.batches_of_an_epoch)
-        fixed = fixed_state(config, vlm, tokenizer)
-        training = finetuning(job, world, schedule=schedule, fixed_state=fixed, eyes=eyes, start=start)
+        schedule = build_schedule(config, batches.order.batches_per_epoch)
+        fixed = build_checkpoint_metadata(config, vlm, tokenizer)
+        training = build_finetuning(job, world, schedule=schedule, checkpoint_metadata=fixed, eyes=eyes, start=start)
         return run_training(job, training, state, stop, malformed=len(conversations.malformed))
 
 
-def begun_model(job: JobFile, start: Start, world: World) -> VLM:
+def load_initial_model(job: JobFile, start: TrainingStart, world: DistributedContext) -> VLM:
     """The model of the job's own newest checkpoint, else the parent's, on the CPU. Its encoder rests.
 
     DamagedInputError if the parent's checkpoint does not hold.
@@ -67,7 +67,7 @@ def begun_model(job: JobFile, start: Start, world: World) -> VLM:
         vlm = build_model(checkpoint).vlm
     else:
         parent = job.parents[0]
-        checkpoint = result_checkpoint(parent.run, parent.key, verify=world.first)
+        checkpoint = read_result_checkpoint(parent.run, parent.key, verify=world.is_first_rank)
         world.wait()  # until the first rank has found it whole
         vlm = build_model(checkpoint, parent.key).vlm
     if vlm.encoder is not None:
@@ -76,29 +76,31 @@ def begun_model(job: JobFile, start: Start, world: World) -> VLM:
     return vlm
 
 
-def trained_weights(vlm: VLM) -> Iterator[tuple[str, nn.Parameter]]:
+def iter_trained_weights(vlm: VLM) -> Iterator[tuple[str, nn.Parameter]]:
     """Projector and language model, under their names in a checkpoint."""
-    return ((name, weight) for name, weight in vlm.named_weights() if weight.requires_grad)
+    return ((name, weight) for name, weight in vlm.iter_named_weights() if weight.requires_grad)
 
 
-def build_batches(job: JobFile, config: FinetuneConfig, conversations: Conversations, world: World) -> ExampleBatches:
+def build_batches(
+    job: JobFile, config: FinetuneConfig, conversations: Conversations, world: DistributedContext
+) -> ExampleBatches:
     """The conversations as batches of examples."""
     on_gpu = world.device.type == "cuda"
     return ExampleBatches(
         conversations,
         batch_size=config.batch_sequences,
         seed=config.seed,
-        micro_batch_tokens=micro_batch_tokens(job.settings.micro_batch_tokens, world.device),
+        micro_batch_tokens=resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device),
         bad_samples_limit=job.settings.bad_samples_limit,
         peers=world.peers,
-        workers=worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
+        workers=resolve_worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
         prefetch_batches=job.settings.prefetch_batches,
         pin=on_gpu,
     )
 
 
 def open_conversations(
-    job: JobFile, config: FinetuneConfig, vlm: VLM, eyes: Eyes | None, tokenizer: TextTokenizer
+    job: JobFile, config: FinetuneConfig, vlm: VLM, eyes: FeatureExtractor | None, tokenizer: TextTokenizer
 ) -> Conversations:
     """The conversations, with their images only if the parent's model sees any."""
     if vlm.image_tokens >= config.max_length:
@@ -106,9 +108,9 @@ def open_conversations(
     check_tokenizer(tokenizer, TEMPLATES[config.prompt])
     conversations = Conversations(
         config.conversations.name,
-        job.data_path(config.conversations.name),
+        job.resolve_data_path(config.conversations.name),
         tokenizer=tokenizer,
-        images=open_pictures(job, vlm.vision, eyes.known if eyes else ()) if vlm.vision else None,
+        images=open_image_reader(job, vlm.vision, eyes.cached_digests if eyes else ()) if vlm.vision else None,
         max_length=config.max_length,
         template=TEMPLATES[config.prompt],
         start=tokenizer.start_of_text,
@@ -117,8 +119,14 @@ def open_conversations(
     return conversations
 
 
-def finetuning(
-    job: JobFile, world: World, *, schedule: Schedule, fixed_state: dict[str, Any], eyes: Eyes | None, start: Start
+def build_finetuning(
+    job: JobFile,
+    world: DistributedContext,
+    *,
+    schedule: Schedule,
+    checkpoint_metadata: dict[str, Any],
+    eyes: FeatureExtractor | None,
+    start: TrainingStart,
 ) -> Training:
     """The loop of a fine-tuning job."""
     config = job.config
@@ -131,7 +139,7 @@ def finetuning(
         optimizer=config.optimizer,
         z_loss=0.0,
         precision=config.precision,
-        fixed_state=fixed_state,
+        checkpoint_metadata=checkpoint_metadata,
         keep_optimizer=False,  # nothing is trained on from a fine-tuned model
         eyes=eyes,
         saved_step=start.saved_step,
@@ -139,7 +147,7 @@ def finetuning(
     )
 
 
-def epochs_schedule(config: FinetuneConfig, batches_of_an_epoch: int) -> Schedule:
+def build_schedule(config: FinetuneConfig, batches_of_an_epoch: int) -> Schedule:
     """One schedule over all epochs: linear warmup, then a cosine to the final rate at the last epoch's end."""
     steps = config.epochs * batches_of_an_epoch
     return Schedule(
@@ -150,7 +158,7 @@ def epochs_schedule(config: FinetuneConfig, batches_of_an_epoch: int) -> Schedul
     )
 
 
-def fixed_state(config: FinetuneConfig, vlm: VLM, tokenizer: TextTokenizer) -> dict[str, Any]:
+def build_checkpoint_metadata(config: FinetuneConfig, vlm: VLM, tokenizer: TextTokenizer) -> dict[str, Any]:
     """What a reader of the checkpoint needs to know, whatever the step."""
     model: LanguageModel = vlm.lm.config
     return {
@@ -159,6 +167,6 @@ def fixed_state(config: FinetuneConfig, vlm: VLM, tokenizer: TextTokenizer) -> d
         "model": model.model_dump(mode="json"),
         "vision": vlm.vision.model_dump(mode="json") if vlm.vision else None,
         "tokenizer": config.tokenizer.model_dump(mode="json"),
-        "prompt": TEMPLATES[config.prompt].state(),
+        "prompt": TEMPLATES[config.prompt].dump_state(),
         "start_of_text": list(tokenizer.start_of_text),
     }

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from stages.checkpoint.files import CheckpointWriter
 from stages.data.collate import Batch, MicroBatch
-from stages.distributed import World, autocast
+from stages.distributed import DistributedContext, open_autocast
 from stages.errors import DivergedError
 from stages.job_file import Settings
 from stages.stop import StopFlag
-from stages.training.metrics import Log, Meter
-from stages.training.parallel import host_copy, local
+from stages.training.metrics import Meter, TrainingLog
+from stages.training.parallel import copy_to_host, select_local_shard
 from stages.training.state import TrainState
-from stages.vision.feature_extractor import Eyes
+from stages.vision.feature_extractor import FeatureExtractor
 
 # The numbers of one step, summed over its micro-batches on the device and over the ranks on the host.
 #
@@ -44,7 +44,7 @@ class StepOutcome:
     """Whether the first rank's clock asks for a checkpoint."""
 
     @property
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
@@ -64,12 +64,12 @@ class StepTotals:
         self._entropies += torch.where(ours, entropies.double(), 0.0).sum(dim=1)
         self._targets += ours.sum(dim=1)
 
-    def agree(self, norm: Tensor, world: World, *, stop: bool, checkpoint_due: bool) -> StepOutcome:
+    def all_reduce(self, norm: Tensor, world: DistributedContext, *, stop: bool, checkpoint_due: bool) -> StepOutcome:
         """The step's outcome over all ranks; waits for the device and for the other ranks. `norm` is equal on all."""
         parts = [self._loss[None], norm.detach().double()[None], self._entropies, self._targets]
         loss, own_norm, *sums = torch.cat(parts).tolist()
-        flags = [float(stop), float(checkpoint_due and world.first)]
-        loss, norm_sum, stops, due, *sums = world.sum([loss, own_norm, *flags, *sums])
+        flags = [float(stop), float(checkpoint_due and world.is_first_rank)]
+        loss, norm_sum, stops, due, *sums = world.all_reduce_sum([loss, own_norm, *flags, *sums])
         half = len(sums) // 2
         return StepOutcome(
             loss=loss,
@@ -85,7 +85,7 @@ class StepTotals:
 class Training:
     """One job's training: where it goes, at what rate, and what it leaves on disk."""
 
-    world: World
+    world: DistributedContext
     last_step: int
     rate: Callable[[int], float]
     """Learning rate of the update that follows so many finished ones."""
@@ -96,15 +96,15 @@ class Training:
     precision: str
     settings: Settings
     checkpoints: Path
-    log: Log
+    log: TrainingLog
     meter: Meter
-    fixed_state: Mapping[str, Any]
+    checkpoint_metadata: Mapping[str, Any]
     """What state.json holds besides TrainState: the configurations that a reader of the checkpoint needs."""
     keep_optimizer: bool
     """Whether the final checkpoint holds the optimizer's moments."""
     saved_step: int | None
     """Step of the checkpoint that was written last; at first of the job's own one that it begins with, if any."""
-    eyes: Eyes | None
+    feature_extractor: FeatureExtractor | None
     """What makes tensors of pictures; None where there are none."""
     saved_at: float = field(default_factory=time.monotonic)
     """When that was, or the attempt began (monotonic seconds)."""
@@ -119,7 +119,7 @@ class Training:
         self.log.begin(state.step)
         failed = True
         try:
-            self.loop(state, stop)
+            self.run_steps(state, stop)
             failed = False
         finally:
             self.writer.close()
@@ -129,33 +129,33 @@ class Training:
                 state.batches.close()
         return state.step == self.last_step
 
-    def loop(self, state: TrainState, stop: StopFlag) -> None:
+    def run_steps(self, state: TrainState, stop: StopFlag) -> None:
         """Steps, log lines and checkpoints, to the last step or until a rank was asked to stop."""
-        stopping = self.agreed(stop)
+        stopping = self.is_stop_requested(stop)
         while state.step < self.last_step and not stopping:
             outcome = self.train_step(state, stop)
             stopping = outcome.stop
             if state.step % self.settings.log_steps == 0 or state.step == self.last_step:
                 self.write_log(state)
-            if self.checkpoint_is_due(state.step, outcome):
+            if self.is_checkpoint_due(state.step, outcome):
                 self.save(state)
         if self.saved_step != state.step:
             self.save(state)
         self.writer.wait()
 
-    def agreed(self, stop: StopFlag) -> bool:
+    def is_stop_requested(self, stop: StopFlag) -> bool:
         """Whether any rank was asked to stop; all ranks get the same answer."""
-        return self.world.sum([float(stop.requested)])[0] > 0
+        return self.world.all_reduce_sum([float(stop.requested)])[0] > 0
 
     def train_step(self, state: TrainState, stop: StopFlag) -> StepOutcome:
         """One update of the weights; raises DivergedError, with the weights as before, where `refuse_bad` does."""
         started = time.perf_counter()
-        batch = state.batches.next_batch()
+        batch = state.batches.take_batch()
         waited = time.perf_counter() - started
         rate = self.rate(state.step)
-        outcome = self.gradients(state, batch, stop)
+        outcome = self.compute_gradients(state, batch, stop)
         spike = state.spikes.add(outcome.loss)
-        self.refuse_bad(state, outcome)
+        self.check_divergence(state, outcome)
         state.optimizer.step(rate)
         state.window.add(outcome.loss, outcome.norm, rate, spike=spike)
         state.window.add_entropies(outcome.entropies, outcome.targets)
@@ -167,48 +167,48 @@ class Training:
         self.meter.add(batch.positions, batch.images, seconds, waited)
         return outcome
 
-    def gradients(self, state: TrainState, batch: Batch, stop: StopFlag) -> StepOutcome:
+    def compute_gradients(self, state: TrainState, batch: Batch, stop: StopFlag) -> StepOutcome:
         """Leaves the batch's clipped gradient in the parameters. Waits once for the device, and for the other ranks."""
         model = state.model
         state.optimizer.zero_grad()
         totals = StepTotals(len(state.batches.source_names), self.world.device)
         for number, micro_batch in enumerate(batch.micro_batches, start=1):
-            with model.summing(last=number == len(batch.micro_batches)):
-                self.backward(state, micro_batch, batch.targets, totals)
+            with model.hold_gradient_sync(last=number == len(batch.micro_batches)):
+                self.accumulate_gradients(state, micro_batch, batch.targets, totals)
         if not batch.images:
-            model.forget_image_gradients()
+            model.clear_image_gradients()
         norm = model.clip(self.gradient_clip)
-        return totals.agree(norm, self.world, stop=stop.requested, checkpoint_due=self.minutes_are_over())
+        return totals.all_reduce(norm, self.world, stop=stop.requested, checkpoint_due=self.is_interval_over())
 
-    def backward(self, state: TrainState, batch: MicroBatch, count: int, totals: StepTotals) -> None:
+    def accumulate_gradients(self, state: TrainState, batch: MicroBatch, count: int, totals: StepTotals) -> None:
         """Adds a micro-batch's gradients, and its numbers to `totals`. `count`: targets of the whole batch."""
         device = self.world.device
         batch = batch.to(device)
-        if batch.pictures and self.eyes is not None:
-            batch = batch.with_images(self.eyes.look(batch.pictures))
-        with autocast(self.precision, device):
+        if batch.image_inputs and self.feature_extractor is not None:
+            batch = batch.attach_images(self.feature_extractor.extract_features(batch.image_inputs))
+        with open_autocast(self.precision, device):
             loss, entropies = state.model(
                 batch, count=max(1, count), z_loss=self.z_loss, chunk_tokens=self.chunk_tokens
             )
         (loss * state.model.scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         totals.add(loss, entropies, batch.sources)
 
-    def refuse_bad(self, state: TrainState, outcome: StepOutcome) -> None:
+    def check_divergence(self, state: TrainState, outcome: StepOutcome) -> None:
         """DivergedError if loss or gradient is not finite, or there were more spikes in a row than allowed."""
         step, limit = state.step + 1, self.settings.loss_spikes_limit
-        if not outcome.finite:
+        if not outcome.is_finite:
             raise DivergedError(f"step {step}: loss {outcome.loss:g}, gradient norm {outcome.norm:g}")
         if limit and state.spikes.in_a_row >= limit:
             raise DivergedError(
                 f"step {step}: loss {outcome.loss:g}, the {limit}. spike in a row (settings.loss_spikes_limit)"
             )
 
-    def minutes_are_over(self) -> bool:
+    def is_interval_over(self) -> bool:
         """Whether this process's clock asks for a checkpoint."""
         minutes = self.settings.checkpoint_minutes
         return minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
-    def checkpoint_is_due(self, step: int, outcome: StepOutcome) -> bool:
+    def is_checkpoint_due(self, step: int, outcome: StepOutcome) -> bool:
         """By number of steps, by minutes, or as a branch point; the final one is saved in any case."""
         if step == self.last_step:
             return False
@@ -221,25 +221,25 @@ class Training:
         Waits for the checkpoint before, and raises its error. DivergedError, and no checkpoint, if a weight is not
         finite. All ranks call it; the first writes.
         """
-        self.refuse_damaged(state)
+        self.check_weights_finite(state)
         self.writer.wait()
         final = state.step == self.last_step
-        weights = host_copy(state.model.vlm.weights(), wanted=self.world.first)
+        weights = copy_to_host(state.model.vlm.collect_weights(), wanted=self.world.is_first_rank)
         moments = None
         if self.keep_optimizer or not final:
-            moments = state.model.whole_moments(state.optimizer.state(), wanted=self.world.first)
-        if self.world.first:
-            position = {**self.fixed_state, **state.position()}
+            moments = state.model.gather_moments(state.optimizer.dump_state(), wanted=self.world.is_first_rank)
+        if self.world.is_first_rank:
+            position = {**self.checkpoint_metadata, **state.dump_state()}
             keep = 1 if final else self.settings.keep_checkpoints
             self.writer.begin(position, weights, moments, keep=keep)
         self.saved_step, self.saved_at = state.step, time.monotonic()
 
-    def refuse_damaged(self, state: TrainState) -> None:
+    def check_weights_finite(self, state: TrainState) -> None:
         """DivergedError on all ranks if a weight of any is not finite."""
-        weights = state.model.vlm.weights()
-        finite = torch.stack([local(weight).isfinite().all() for weight in weights.values()]).tolist()
+        weights = state.model.vlm.collect_weights()
+        finite = torch.stack([select_local_shard(weight).isfinite().all() for weight in weights.values()]).tolist()
         bad = [name for name, good in zip(weights, finite, strict=True) if not good]
-        if self.world.sum([float(len(bad))])[0]:
+        if self.world.all_reduce_sum([float(len(bad))])[0]:
             raise DivergedError(f"step {state.step}: {bad[0] if bad else 'a weight of another rank'} is not finite")
 
     def write_log(self, state: TrainState) -> None:

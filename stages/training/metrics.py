@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import torch
 
 from stages.errors import ConfigError
-from stages.files import check_fence, replacing, storage_errors
+from stages.files import check_fence, convert_storage_errors, replace_atomically
 
 # Metrics to TensorBoard and Weights & Biases, for those who ask for it; both packages are loaded here alone.
 
-BOOKKEEPING = {"step", "first_step", "total_steps", "time"}
+UNPLOTTED_FIELDS = {"step", "first_step", "total_steps", "time"}
 """Figures of a log line that make no curve."""
 
 
@@ -61,7 +61,7 @@ class TensorBoard:
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
-            if name not in BOOKKEEPING:
+            if name not in UNPLOTTED_FIELDS:
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class WandB:
         self._run = wandb.init(dir=str(run), id=key, name=key, resume="allow", config=dict(configuration))
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        self._run.log({name: value for name, value in figures.items() if name not in BOOKKEEPING}, step=step)
+        self._run.log({name: value for name, value in figures.items() if name not in UNPLOTTED_FIELDS}, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -99,20 +99,20 @@ class MetricsLog:
         """Removes the lines of steps that a restored run will do again, and a torn last line."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text().splitlines() if (found := line_step(line)) and found <= step]
-        with replacing(self.path) as unfinished:
+        kept = [line for line in self.path.read_text().splitlines() if (found := parse_step(line)) and found <= step]
+        with replace_atomically(self.path) as unfinished:
             unfinished.write_text("".join(f"{line}\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends a line. StorageError if the file system refuses it; an attempt that was taken over adds none."""
         check_fence()
-        with storage_errors(self.path):
+        with convert_storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as log:
                 log.write(json.dumps(record, allow_nan=False) + "\n")
 
 
-def line_step(line: str) -> int | None:
+def parse_step(line: str) -> int | None:
     """The step of a metrics line; None for a torn one."""
     try:
         return int(json.loads(line)["step"])
@@ -120,7 +120,7 @@ def line_step(line: str) -> int | None:
         return None
 
 
-class Log:
+class TrainingLog:
     """Where a training's figures go: metrics.jsonl, and the trackers that were asked for.
 
     Of several processes the first alone has one that writes.
@@ -142,7 +142,7 @@ class Log:
         if self._metrics is not None:
             self._metrics.write(record)
             for tracker in self._trackers:
-                tracker.write(record["step"], flat(record))
+                tracker.write(record["step"], flatten_record(record))
 
     def close(self) -> None:
         """Hands on what trackers hold back."""
@@ -150,12 +150,12 @@ class Log:
             tracker.close()
 
 
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def flatten_record(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers of a line; those of a nested object under `outer/inner`."""
     found: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}/")
+            found |= flatten_record(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
             found[prefix + name] = value
     return found
@@ -198,10 +198,10 @@ class LossWindow:
         averages = {
             "loss": mean, "lr": self._rate, "grad_norm": self._norm, "losses": losses, "spikes": self._spikes,
         }  # fmt: skip
-        self.restore(LossWindow(self._names).state())
+        self.restore(LossWindow(self._names).dump_state())
         return averages
 
-    def state(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON; a copy, which a writer may keep."""
         return {
             "losses": list(self._losses),
@@ -246,18 +246,18 @@ class Meter:
 
     def flush(self) -> dict[str, float]:
         """`tokens_per_second`, `mfu` where the device's peak is known, `data_wait` (a share of the time), and
-        `peak_memory_gib` (of this process, from its start on); the meter starts anew."""
+        `measure_peak_memory` (of this process, from its start on); the meter starts anew."""
         seconds = max(self.seconds, 1e-9)
         found = {"tokens_per_second": self.tokens / seconds}
         if self.peak_tflops and self.flops is not None:
             found["mfu"] = self.flops(self.tokens, self.images) / (seconds * self.devices * self.peak_tflops * 1e12)
         found["data_wait"] = self.waited / seconds
-        found["peak_memory_gib"] = peak_memory_gib(self.device)
+        found["peak_memory_gib"] = measure_peak_memory(self.device)
         self.tokens, self.images, self.seconds, self.waited = 0, 0, 0.0, 0.0
         return found
 
 
-def peak_memory_gib(device: torch.device) -> float:
+def measure_peak_memory(device: torch.device) -> float:
     """Most memory that was in use at once: tensors on a GPU; all of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
@@ -266,17 +266,17 @@ def peak_memory_gib(device: torch.device) -> float:
 
 # Loss spikes: steps whose loss lies far above what the steps before it had.
 
-WINDOW = 128
+SPIKE_WINDOW = 128
 """Steps that a loss is compared with."""
-FEWEST = 32
+MIN_LOSSES = 32
 """Steps before the first comparison: fewer say little about the scatter."""
-NORMAL = 1.4826
+SIGMA_PER_MAD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
-SMALLEST = 1e-3
+MIN_RELATIVE_DEVIATION = 1e-3
 """Least deviation, as a share of the mean: where losses hardly scatter, a small step is no spike."""
 
 
-class LossSpikes:
+class LossSpikeDetector:
     """Looks at each loss once. Part of a checkpoint, so that an interrupted run finds the same spikes.
 
     Mean and deviation are the median and the scaled median absolute deviation, which the spikes themselves hardly move;
@@ -288,26 +288,26 @@ class LossSpikes:
         self.sigmas = sigmas
         self.in_a_row = 0
         """Spikes up to and with the last loss, without another loss between them."""
-        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
 
     def add(self, loss: float) -> bool:
         """Whether this loss is a spike; it is then part of the window of the following ones."""
-        spike = self.sigmas > 0 and len(self._losses) >= FEWEST and loss > self.threshold()
+        spike = self.sigmas > 0 and len(self._losses) >= MIN_LOSSES and loss > self.compute_threshold()
         self.in_a_row = self.in_a_row + 1 if spike else 0
         self._losses.append(loss)
         return spike
 
-    def threshold(self) -> float:
+    def compute_threshold(self) -> float:
         """The highest loss that is no spike."""
         middle = median(self._losses)
-        deviation = NORMAL * median(abs(loss - middle) for loss in self._losses)
-        return middle + self.sigmas * max(deviation, SMALLEST * abs(middle))
+        deviation = SIGMA_PER_MAD * median(abs(loss - middle) for loss in self._losses)
+        return middle + self.sigmas * max(deviation, MIN_RELATIVE_DEVIATION * abs(middle))
 
-    def state(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """As JSON."""
         return {"losses": list(self._losses), "in_a_row": self.in_a_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state` gave."""
-        self._losses = deque(state["losses"], maxlen=WINDOW)
+        self._losses = deque(state["losses"], maxlen=SPIKE_WINDOW)
         self.in_a_row = state["in_a_row"]

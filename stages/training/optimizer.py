@@ -48,7 +48,7 @@ class AdamW:
         ready = [name for name, parameter in self._weights.items() if parameter.grad is not None]
         for name in ready:
             if name not in self._moments:
-                own = local(self._weights[name])
+                own = select_local_shard(self._weights[name])
                 self._moments[name] = Moments(torch.zeros_like(own), torch.zeros_like(own))
             self._moments[name].step += 1
         if ready and (self._weights[ready[0]].device.type == "cuda" if fused is None else fused):
@@ -60,7 +60,7 @@ class AdamW:
     def _step_one(self, name: str, rate: float) -> None:
         """The update of one parameter, with the bits of torch.optim's loop."""
         beta1, beta2 = self.config.beta1, self.config.beta2
-        parameter, gradient = local(self._weights[name]), local(self._weights[name].grad)
+        parameter, gradient = select_local_shard(self._weights[name]), select_local_shard(self._weights[name].grad)
         moments = self._moments[name]
         parameter.mul_(1 - rate * self.config.weight_decay)
         moments.mean.lerp_(gradient, 1 - beta1)
@@ -74,8 +74,8 @@ class AdamW:
         device = self._weights[names[0]].device
         steps = {step: torch.tensor(float(step), device=device) for step in {one.step for one in moments}}
         torch._fused_adamw_(
-            [local(self._weights[name]) for name in names],
-            [local(self._weights[name].grad) for name in names],
+            [select_local_shard(self._weights[name]) for name in names],
+            [select_local_shard(self._weights[name].grad) for name in names],
             [one.mean for one in moments],
             [one.square for one in moments],
             [],
@@ -89,7 +89,7 @@ class AdamW:
             maximize=False,
         )
 
-    def state(self) -> dict[str, Tensor]:
+    def dump_state(self) -> dict[str, Tensor]:
         """Its tensors as `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME`, torch.optim's words.
 
         Of a parameter that is distributed (a DTensor) the moments are this process's shard.
@@ -105,8 +105,8 @@ class AdamW:
         """Takes up what `state` gave; a parameter that it lacks (a new projector) starts anew."""
         self._moments = {
             name: Moments(
-                local(tensors[f"exp_avg.{name}"]).to(parameter.device),
-                local(tensors[f"exp_avg_sq.{name}"]).to(parameter.device),
+                select_local_shard(tensors[f"exp_avg.{name}"]).to(parameter.device),
+                select_local_shard(tensors[f"exp_avg_sq.{name}"]).to(parameter.device),
                 int(tensors[f"step.{name}"].item()),
             )
             for name, parameter in self._weights.items()
@@ -114,7 +114,7 @@ class AdamW:
         }
 
 
-def local(tensor: Tensor | None) -> Tensor:
+def select_local_shard(tensor: Tensor | None) -> Tensor:
     """This process's shard of a DTensor, without copying it; another tensor as it is."""
     assert tensor is not None  # noqa: S101 - for the type checker
     own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.distributed import World
+from stages.distributed import DistributedContext
 from stages.job_file import Settings
-from stages.models.linear import choose_matmul
+from stages.models.linear import set_matmul_backend
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, VLM
 
 
@@ -23,13 +23,13 @@ class ParallelModel:
     `vlm` names the parameters. With FSDP they are DTensors, and must be looked up after this object was made.
     """
 
-    def __init__(self, vlm: VLM, world: World, settings: Settings, precision: str) -> None:
+    def __init__(self, vlm: VLM, world: DistributedContext, settings: Settings, precision: str) -> None:
         """Moves the model to the world's device. Equal weights on all ranks are the caller's part."""
         self.vlm, self.world = vlm, world
         self.sharded = world.size > 1 and settings.parallel == "fsdp"
         self.scale = world.size
         """What a rank's loss is multiplied by, as gradients are averaged over ranks."""
-        choose_kernels(vlm, settings, world.device)
+        configure_kernels(vlm, settings, world.device)
         for block in vlm.lm.layers:
             prepare_block(block, recompute=settings.activation_checkpointing, compiled=settings.compile)
         if settings.compile:
@@ -48,7 +48,7 @@ class ParallelModel:
         return outcome
 
     @contextmanager
-    def summing(self, *, last: bool) -> Iterator[None]:
+    def hold_gradient_sync(self, *, last: bool) -> Iterator[None]:
         """Around forward and backward of a micro-batch: only the `last` of a step waits for the other ranks."""
         if self.sharded:
             self.module.set_requires_gradient_sync(last)  # type: ignore[operator]  # of FSDPModule
@@ -59,9 +59,9 @@ class ParallelModel:
         else:
             yield
 
-    def forget_image_gradients(self) -> None:
+    def clear_image_gradients(self) -> None:
         """Where a whole batch had no image: what images go through rests, without decay, instead of a zero gradient."""
-        for name, parameter in self.vlm.named_weights():
+        for name, parameter in self.vlm.iter_named_weights():
             if name.startswith((PROJECTOR_PREFIX, ENCODER_PREFIX)):
                 parameter.grad = None
 
@@ -72,11 +72,11 @@ class ParallelModel:
             for name, parameter in self._owners(moments)
         }
 
-    def whole_moments(self, moments: Mapping[str, Tensor], *, wanted: bool) -> dict[str, Tensor]:
-        """The reverse of `shard_moments`, in the CPU's memory; see `host_copy`."""
-        return host_copy(
+    def gather_moments(self, moments: Mapping[str, Tensor], *, wanted: bool) -> dict[str, Tensor]:
+        """The reverse of `shard_moments`, in the CPU's memory; see `copy_to_host`."""
+        return copy_to_host(
             {
-                name: distributed_like(parameter, moments[name]) if parameter is not None else moments[name]
+                name: wrap_local_shard(parameter, moments[name]) if parameter is not None else moments[name]
                 for name, parameter in self._owners(moments)
             },
             wanted=wanted,
@@ -84,7 +84,7 @@ class ParallelModel:
 
     def _owners(self, moments: Mapping[str, Tensor]) -> Iterator[tuple[str, nn.Parameter | None]]:
         """Each tensor's name and its parameter; None for the number of steps, which is the same on all ranks."""
-        parameters = dict(self.vlm.named_weights())
+        parameters = dict(self.vlm.iter_named_weights())
         for name in moments:
             kind, _, parameter = name.partition(".")
             yield name, parameters.get(parameter) if kind != "step" else None
@@ -93,14 +93,14 @@ class ParallelModel:
         """Scales all gradients down to a global norm of `limit`; returns the norm before that, on the device."""
         from torch.nn.utils import clip_grad_norm_
 
-        norm = clip_grad_norm_([parameter for _, parameter in self.vlm.named_weights()], limit)
-        return whole(norm)
+        norm = clip_grad_norm_([parameter for _, parameter in self.vlm.iter_named_weights()], limit)
+        return gather_full_tensor(norm)
 
 
-def choose_kernels(vlm: VLM, settings: Settings, device: torch.device) -> None:
+def configure_kernels(vlm: VLM, settings: Settings, device: torch.device) -> None:
     """Whose matrix products and which attention the model takes."""
     # compiled blocks take the compiler's kernels; it knows no gradient of oneDNN's operator
-    choose_matmul(vlm, "torch" if settings.compile else settings.cpu_matmul)
+    set_matmul_backend(vlm, "torch" if settings.compile else settings.cpu_matmul)
     if settings.attention == "auto":
         vlm.attention = "flex" if device.type == "cuda" and settings.compile else "sdpa"
     else:
@@ -114,14 +114,14 @@ def prepare_block(block: nn.Module, *, recompute: bool, compiled: bool) -> None:
     """
     forward = block.forward
     if recompute:
-        forward = recomputed(forward)
+        forward = checkpoint_activations(forward)
     if compiled:
         forward = torch.compile(forward)
     if recompute or compiled:
         block.forward = forward
 
 
-def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+def checkpoint_activations(forward: Callable[..., Any]) -> Callable[..., Any]:
     """The same function; what it keeps for the backward pass is its inputs, from which the rest is computed again."""
     from torch.utils.checkpoint import checkpoint
 
@@ -162,7 +162,7 @@ def shard(vlm: VLM, device: torch.device, precision: str) -> None:
     fully_shard(vlm, mesh=mesh, mp_policy=policy)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full_tensor(tensor: Tensor) -> Tensor:
     """A tensor without its distribution: all ranks call it, and each gets all of it. A plain tensor stays as it is."""
     if hasattr(tensor, "full_tensor"):
         full: Tensor = tensor.full_tensor()
@@ -170,7 +170,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def local(tensor: Tensor) -> Tensor:
+def select_local_shard(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor; of a plain tensor all."""
     if hasattr(tensor, "to_local"):
         part: Tensor = tensor.to_local()
@@ -193,7 +193,7 @@ def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def distributed_like(parameter: Tensor, part: Tensor) -> Tensor:
+def wrap_local_shard(parameter: Tensor, part: Tensor) -> Tensor:
     """This rank's part of a tensor of the parameter's shape, as the distributed tensor that it is a part of."""
     if not hasattr(parameter, "device_mesh") or hasattr(part, "device_mesh"):
         return part
@@ -204,14 +204,14 @@ def distributed_like(parameter: Tensor, part: Tensor) -> Tensor:
     return DTensor.from_local(part, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride())
 
 
-def host_copy(tensors: Mapping[str, Tensor], *, wanted: bool) -> dict[str, Tensor]:
+def copy_to_host(tensors: Mapping[str, Tensor], *, wanted: bool) -> dict[str, Tensor]:
     """Copies of whole tensors in the CPU's memory; nothing where they are not `wanted`.
 
     All ranks call it. A sharded tensor is gathered on every device, one at a time.
     """
     copies: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
+        full = gather_full_tensor(tensor.detach())
         if wanted:
             copies[name] = full.to("cpu", copy=True)
     return copies

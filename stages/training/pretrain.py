@@ -11,56 +11,56 @@ from stages.config import Source as SourceConfig
 from stages.data.batches import MixtureBatches
 from stages.data.captions import Captions
 from stages.data.conversations import Conversations
-from stages.data.images import PictureReader, open_pictures
+from stages.data.image_reader import EncoderImageReader, open_image_reader
 from stages.data.mixture import Mixture
-from stages.data.sample import Source
+from stages.data.sample import SampleSource
 from stages.data.shards import ShardFolder
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
-from stages.data.workers import worker_count
-from stages.distributed import World, micro_batch_tokens, open_world
+from stages.data.workers import resolve_worker_count
+from stages.distributed import DistributedContext, open_distributed_context, resolve_micro_batch_tokens
 from stages.errors import ConfigError
-from stages.flops import step_flops
+from stages.flops import count_step_flops
 from stages.job_file import JobFile
 from stages.models.vlm import VLM
 from stages.stop import StopFlag
 from stages.training.loop import Training
-from stages.training.metrics import LossSpikes, Meter
+from stages.training.metrics import LossSpikeDetector, Meter
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
 from stages.training.setup import build_training, load_tokenizer, run_training
-from stages.training.start import Start, fixed_state, pretrain_start
+from stages.training.start import TrainingStart, build_checkpoint_metadata, resolve_pretrain_start
 from stages.training.state import TrainState
-from stages.vision.feature_extractor import Eyes, load_eyes
-from stages.vision.specs import encoder_spec
+from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
+from stages.vision.specs import resolve_encoder_spec
 
 # Opens the data sets that a pre-training configuration names.
 
 
-def used_sources(config: PretrainConfig) -> list[SourceConfig]:
+def select_used_sources(config: PretrainConfig) -> list[SourceConfig]:
     """Those that have a share."""
     return [source for source in config.sources if source.share > 0]
 
 
 def has_images(config: PretrainConfig) -> bool:
     """Whether a source of images has a share."""
-    return any(source.kind != "text" for source in used_sources(config))
+    return any(source.kind != "text" for source in select_used_sources(config))
 
 
-def open_sources(job: JobFile, config: PretrainConfig, eyes: Eyes | None) -> list[Source]:
+def open_sources(job: JobFile, config: PretrainConfig, eyes: FeatureExtractor | None) -> list[SampleSource]:
     """Sources that have a share, in the order of the configuration; the tokenizer only where one needs it.
 
     `eyes`: what remembers images; None where no source has any.
     """
-    used = used_sources(config)
+    used = select_used_sources(config)
     if not has_images(config):
         return [open_text(job, config, source) for source in used]
     if config.vision is None or config.tokenizer is None:
         raise ConfigError("sources with images need both vision and tokenizer")
-    if config.context <= encoder_spec(config.vision.encoder).image_tokens:
+    if config.context <= resolve_encoder_spec(config.vision.encoder).image_tokens:
         raise ConfigError(f"context {config.context} has no room for an image and a caption")
     tokenizer = load_tokenizer(job, config.tokenizer, config.model.vocabulary)
-    images = open_pictures(job, config.vision, eyes.known if eyes is not None else ())
+    images = open_image_reader(job, config.vision, eyes.cached_digests if eyes is not None else ())
     return [
         open_text(job, config, source) if source.kind == "text" else open_pairs(job, config, source, tokenizer, images)
         for source in used
@@ -69,28 +69,28 @@ def open_sources(job: JobFile, config: PretrainConfig, eyes: Eyes | None) -> lis
 
 def open_text(job: JobFile, config: PretrainConfig, source: SourceConfig) -> TokenShards:
     """A source of token shards."""
-    folder, vocabulary = shard_folder(job, source.name), config.model.vocabulary
+    folder, vocabulary = open_shard_folder(job, source.name), config.model.vocabulary
     return TokenShards(source.name, folder, context=config.context, vocabulary=vocabulary, seed=config.seed)
 
 
-def shard_folder(job: JobFile, name: str) -> ShardFolder | Path:
+def open_shard_folder(job: JobFile, name: str) -> ShardFolder | Path:
     """Where the shards of a data set lie: a local path, or a folder of a store behind copies on the node."""
-    location = job.data_location(name)
+    location = job.resolve_data_location(name)
     if isinstance(location, Path):
         return location
-    from stages.data.remote import RemoteFolder, cache_folder
+    from stages.data.remote import RemoteFolder, resolve_cache_folder
 
-    return RemoteFolder(location, cache_folder(job.settings.local_cache, job.run))
+    return RemoteFolder(location, resolve_cache_folder(job.settings.local_cache, job.run))
 
 
 def open_pairs(
-    job: JobFile, config: PretrainConfig, source: SourceConfig, tokenizer: TextTokenizer, images: PictureReader
-) -> Source:
+    job: JobFile, config: PretrainConfig, source: SourceConfig, tokenizer: TextTokenizer, images: EncoderImageReader
+) -> SampleSource:
     """A source of captioned images or of conversations."""
     if source.kind == "captions":
-        folder = shard_folder(job, source.name)
+        folder = open_shard_folder(job, source.name)
         return Captions(source.name, folder, field=source.field, tokenizer=tokenizer, images=images, seed=config.seed)
-    path = job.data_path(source.name)
+    path = job.resolve_data_path(source.name)
     conversations = Conversations(source.name, path, tokenizer=tokenizer, images=images, max_length=config.context)
     conversations.check_malformed(job.settings.bad_samples_limit)
     return conversations
@@ -103,22 +103,24 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     """
     config = job.config
     assert isinstance(config, PretrainConfig)  # noqa: S101 - read_job gives each stage its own configuration
-    with open_world(job.settings) as world:
+    with open_distributed_context(job.settings) as world:
         check_ranks(config, world)
         torch.manual_seed(config.seed)
-        start = pretrain_start(job, config, world)
+        start = resolve_pretrain_start(job, config, world)
         vlm = build_vlm(job, config)
         start.load_weights(vlm)
         model = ParallelModel(vlm, world, job.settings, config.precision)
-        eyes = load_eyes(job, config.vision, world.device) if config.vision and has_images(config) else None
+        eyes = (
+            load_feature_extractor(job, config.vision, world.device) if config.vision and has_images(config) else None
+        )
         batches = build_batches(job, config, world, eyes)
-        spikes = LossSpikes(job.settings.loss_spike_sigmas)
-        state = TrainState(model, AdamW(vlm.named_weights(), config.optimizer), batches, spikes)
+        spikes = LossSpikeDetector(job.settings.loss_spike_sigmas)
+        state = TrainState(model, AdamW(vlm.iter_named_weights(), config.optimizer), batches, spikes)
         start.restore(state)
-        return run_training(job, pretraining(job, config, world, eyes, start), state, stop)
+        return run_training(job, build_pretraining(job, config, world, eyes, start), state, stop)
 
 
-def check_ranks(config: PretrainConfig, world: World) -> None:
+def check_ranks(config: PretrainConfig, world: DistributedContext) -> None:
     """ConfigError if the batch cannot be shared out equally."""
     if config.batch_sequences % world.size:
         raise ConfigError(
@@ -131,17 +133,19 @@ def build_vlm(job: JobFile, config: PretrainConfig) -> VLM:
     """The model with its initial weights, on the CPU; an encoder that is trained has those of its data sets."""
     vision, encoder = config.vision, None
     if vision is not None and not vision.frozen:
-        from stages.vision.encoders import encoder_paths, load_encoder_module
+        from stages.vision.encoders import load_encoder_module, resolve_encoder_paths
 
-        encoder = load_encoder_module(vision, encoder_paths(job, vision), torch.device("cpu"))
+        encoder = load_encoder_module(vision, resolve_encoder_paths(job, vision), torch.device("cpu"))
     return VLM(config.model, vision, encoder)
 
 
-def build_batches(job: JobFile, config: PretrainConfig, world: World, eyes: Eyes | None) -> MixtureBatches:
+def build_batches(
+    job: JobFile, config: PretrainConfig, world: DistributedContext, eyes: FeatureExtractor | None
+) -> MixtureBatches:
     """The mixture of the configured sources, opened where the job's data lie."""
     mixture = Mixture(
         open_sources(job, config, eyes),
-        [source.share for source in used_sources(config)],
+        [source.share for source in select_used_sources(config)],
         by=config.share_by,
         context=config.context,
         lanes=config.batch_sequences,
@@ -153,19 +157,21 @@ def build_batches(job: JobFile, config: PretrainConfig, world: World, eyes: Eyes
     on_gpu = world.device.type == "cuda"
     return MixtureBatches(
         mixture,
-        micro_batch_tokens(job.settings.micro_batch_tokens, world.device),
+        resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device),
         peers=world.peers,
-        workers=worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
+        workers=resolve_worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
         prefetch_batches=job.settings.prefetch_batches,
         pin=on_gpu,
     )
 
 
-def pretraining(job: JobFile, config: PretrainConfig, world: World, eyes: Eyes | None, start: Start) -> Training:
+def build_pretraining(
+    job: JobFile, config: PretrainConfig, world: DistributedContext, eyes: FeatureExtractor | None, start: TrainingStart
+) -> Training:
     """The loop of a pre-training job."""
     # a frozen encoder's work is left out: most of its features come from memory
     frozen = config.vision is not None and config.vision.frozen
-    flops = partial(step_flops, config.model, config.context, vision=config.vision, encoded=0 if frozen else None)
+    flops = partial(count_step_flops, config.model, config.context, vision=config.vision, encoded=0 if frozen else None)
     return build_training(
         job,
         world,
@@ -174,7 +180,7 @@ def pretraining(job: JobFile, config: PretrainConfig, world: World, eyes: Eyes |
         optimizer=config.optimizer,
         z_loss=config.z_loss,
         precision=config.precision,
-        fixed_state=fixed_state(config),
+        checkpoint_metadata=build_checkpoint_metadata(config),
         keep_optimizer=job.settings.keep_optimizer,
         eyes=eyes,
         saved_step=start.saved_step,

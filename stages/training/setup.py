@@ -5,33 +5,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint.files import checkpoint_name
+from stages.checkpoint.files import render_checkpoint_name
 from stages.config import Optimizer, Tokenizer
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import World, loss_chunk_tokens
+from stages.distributed import DistributedContext, resolve_loss_chunk_tokens
 from stages.job_file import JobFile
 from stages.memory import keep_freed_memory
-from stages.result import Result, relative_to_run, write_result
+from stages.result import Result, render_relative_path, write_result
 from stages.schedule import Schedule
 from stages.stop import StopFlag
 from stages.training.loop import Training
-from stages.training.metrics import Log, Meter, MetricsLog, open_trackers
+from stages.training.metrics import Meter, MetricsLog, TrainingLog, open_trackers
 from stages.training.state import TrainState
-from stages.vision.feature_extractor import Eyes
+from stages.vision.feature_extractor import FeatureExtractor
 
 
 def build_training(
     job: JobFile,
-    world: World,
+    world: DistributedContext,
     *,
     schedule: Schedule,
     last_step: int,
     optimizer: Optimizer,
     z_loss: float,
     precision: str,
-    fixed_state: Mapping[str, Any],
+    checkpoint_metadata: Mapping[str, Any],
     keep_optimizer: bool,
-    eyes: Eyes | None,
+    eyes: FeatureExtractor | None,
     meter: Meter,
     saved_step: int | None,
 ) -> Training:
@@ -39,23 +39,23 @@ def build_training(
     return Training(
         world=world,
         last_step=last_step,
-        rate=schedule.lr,
+        rate=schedule.compute_lr,
         z_loss=z_loss,
-        chunk_tokens=loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device),
+        chunk_tokens=resolve_loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device),
         gradient_clip=optimizer.gradient_clip,
         precision=precision,
         settings=job.settings,
         checkpoints=job.checkpoints,
-        log=job_log(job, world),
+        log=build_training_log(job, world),
         meter=meter,
-        fixed_state=fixed_state,
+        checkpoint_metadata=checkpoint_metadata,
         keep_optimizer=keep_optimizer,
-        eyes=eyes,
+        feature_extractor=eyes,
         saved_step=saved_step,
     )
 
 
-def job_log(job: JobFile, world: World) -> Log:
+def build_training_log(job: JobFile, world: DistributedContext) -> TrainingLog:
     """Where this process's figures go: those of all processes go out by the first."""
     trackers = partial(
         open_trackers,
@@ -64,7 +64,7 @@ def job_log(job: JobFile, world: World) -> Log:
         job.key,
         {"stage": job.stage, **job.config.model_dump(mode="json")},
     )
-    return Log(MetricsLog(job.metrics) if world.first else None, trackers)
+    return TrainingLog(MetricsLog(job.metrics) if world.is_first_rank else None, trackers)
 
 
 def run_training(job: JobFile, training: Training, state: TrainState, stop: StopFlag, *, malformed: int = 0) -> bool:
@@ -76,15 +76,15 @@ def run_training(job: JobFile, training: Training, state: TrainState, stop: Stop
         keep_freed_memory()
     if not training.run(state, stop):
         return False
-    if training.world.first:
-        path = job.checkpoints / checkpoint_name(state.step)
-        write_result(job, training_result(job, state, path, malformed))
+    if training.world.is_first_rank:
+        path = job.checkpoints / render_checkpoint_name(state.step)
+        write_result(job, build_training_result(job, state, path, malformed))
     return True
 
 
-def training_result(job: JobFile, state: TrainState, checkpoint: Path, malformed: int) -> Result:
+def build_training_result(job: JobFile, state: TrainState, checkpoint: Path, malformed: int) -> Result:
     """The result of a finished training job: what it did itself, without the steps of a parent that it continued."""
-    taken = state.taken()
+    taken = state.count_taken()
     return Result(
         steps=state.step - state.first_step,
         tokens=state.tokens,
@@ -95,11 +95,11 @@ def training_result(job: JobFile, state: TrainState, checkpoint: Path, malformed
         seconds=state.seconds,
         tokens_per_second=state.tokens / state.seconds if state.seconds else 0.0,
         loss=state.loss,
-        checkpoint=relative_to_run(job, checkpoint),
+        checkpoint=render_relative_path(job, checkpoint),
         bad_samples=malformed + sum(len(progress.bad) for progress in state.batches.progress),
     )
 
 
 def load_tokenizer(job: JobFile, tokenizer: Tokenizer, vocabulary: int, *, literal: bool = False) -> TextTokenizer:
     """The tokenizer of that name in the job's data. `literal`: see `TextTokenizer`."""
-    return TextTokenizer(job.data_path(tokenizer.name), vocabulary, literal=literal)
+    return TextTokenizer(job.resolve_data_path(tokenizer.name), vocabulary, literal=literal)

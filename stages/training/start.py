@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint.files import Checkpoint, checkpoint_of_step, newest_checkpoint, result_checkpoint
+from stages.checkpoint.files import Checkpoint, find_newest_checkpoint, read_result_checkpoint, read_step_checkpoint
 from stages.config import PretrainConfig
-from stages.distributed import World
+from stages.distributed import DistributedContext
 from stages.errors import ConfigError
 from stages.job_file import JobFile
 from stages.models.vlm import VLM
@@ -15,7 +15,7 @@ from stages.training.state import TrainState
 # What a pre-training checkpoint says of its run besides the weights and the position.
 
 
-def fixed_state(config: PretrainConfig) -> dict[str, Any]:
+def build_checkpoint_metadata(config: PretrainConfig) -> dict[str, Any]:
     """What a reader of the checkpoint needs to know, whatever the step."""
     return {
         "format": 1,
@@ -23,11 +23,11 @@ def fixed_state(config: PretrainConfig) -> dict[str, Any]:
         "model": config.model.model_dump(mode="json"),
         "vision": config.vision.model_dump(mode="json") if config.vision else None,
         "tokenizer": config.tokenizer.model_dump(mode="json") if config.tokenizer else None,
-        "trajectory": trajectory(config),
+        "trajectory": build_trajectory(config),
     }
 
 
-def trajectory(config: PretrainConfig) -> dict[str, Any]:
+def build_trajectory(config: PretrainConfig) -> dict[str, Any]:
     """All that decides a run's numbers but where it stops: equal for all segments of a trunk."""
     content = config.model_copy(update={"stop_step": None}).model_dump(mode="json")
     if config.engine is None:
@@ -36,7 +36,7 @@ def trajectory(config: PretrainConfig) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class TrainingStart:
     """What is taken over, from which checkpoint. In two parts: a model's weights are loaded before it is distributed,
     everything else after."""
 
@@ -59,7 +59,7 @@ class Start:
     def load_weights(self, vlm: VLM) -> None:
         """Into a model that is whole, on the CPU."""
         if self.checkpoint is not None:
-            vlm.load_weights(self.checkpoint.weights(), new_projector=self.new_projector)
+            vlm.load_weights(self.checkpoint.read_weights(), new_projector=self.new_projector)
 
     def restore(self, state: TrainState) -> None:
         """All but the weights."""
@@ -70,43 +70,45 @@ class Start:
             if self.new_job:
                 state.begin_here()
         elif self.moments:
-            state.optimizer.restore(state.model.shard_moments(self.checkpoint.moments()))
+            state.optimizer.restore(state.model.shard_moments(self.checkpoint.read_moments()))
 
 
-def own_start(folder: Path, world: World) -> Start | None:
+def find_own_start(folder: Path, world: DistributedContext) -> TrainingStart | None:
     """From the newest whole checkpoint that the job itself wrote; None if there is none.
 
     The first rank looks and checks; the others take the one that it found.
     """
-    found = newest_checkpoint(folder) if world.first else None
-    step = int(world.sum([found.step + 1.0 if found else 0.0])[0]) - 1
+    found = find_newest_checkpoint(folder) if world.is_first_rank else None
+    step = int(world.all_reduce_sum([found.step + 1.0 if found else 0.0])[0]) - 1
     if step < 0:
         return None
-    return Start(checkpoint=found or checkpoint_of_step(folder, step), moments=True, position=True, new_job=False)
+    return TrainingStart(
+        checkpoint=found or read_step_checkpoint(folder, step), moments=True, position=True, new_job=False
+    )
 
 
-def pretrain_start(job: JobFile, config: PretrainConfig, world: World) -> Start:
+def resolve_pretrain_start(job: JobFile, config: PretrainConfig, world: DistributedContext) -> TrainingStart:
     """Of a pre-training job. ConfigError if its parent does not fit; DamagedInputError if that is damaged.
 
     A parent of the same trajectory is continued: its step, data order, moments and random numbers go on. From any
     other parent come the weights and, with `optimizer_state: carried`, the moments; schedule and data begin anew.
     """
-    if own := own_start(job.checkpoints, world):
+    if own := find_own_start(job.checkpoints, world):
         return own
     if not job.parents:
-        return Start()
+        return TrainingStart()
     if len(job.parents) != 1:
         raise ConfigError(f"pretrain takes one parent; {len(job.parents)} are given")
     parent = job.parents[0]
-    checkpoint = result_checkpoint(parent.run, parent.key, verify=world.first)
+    checkpoint = read_result_checkpoint(parent.run, parent.key, verify=world.is_first_rank)
     world.wait()  # until the first rank has found it whole
     if checkpoint.state["model"] != config.model.model_dump(mode="json"):
         raise ConfigError(f"parent {parent.key} has another model: {checkpoint.state['model']}")
-    continued = checkpoint.state.get("trajectory") == trajectory(config)
+    continued = checkpoint.state.get("trajectory") == build_trajectory(config)
     carried = continued or config.optimizer_state == "carried"
     if carried and not checkpoint.has_moments:
         raise ConfigError(f"parent {parent.key} has no optimizer state to carry on; use optimizer_state: fresh")
     has_projector = checkpoint.state["vision"] is not None
-    if has_projector and checkpoint.state["vision"] != fixed_state(config)["vision"]:
+    if has_projector and checkpoint.state["vision"] != build_checkpoint_metadata(config)["vision"]:
         raise ConfigError(f"parent {parent.key} sees images in another way: {checkpoint.state['vision']}")
-    return Start(checkpoint=checkpoint, moments=carried, position=continued, new_projector=not has_projector)
+    return TrainingStart(checkpoint=checkpoint, moments=carried, position=continued, new_projector=not has_projector)

@@ -9,24 +9,24 @@ import torch
 
 from stages.checkpoint.files import Checkpoint
 from stages.data.collate import Batch
-from stages.data.progress import Progress
-from stages.training.metrics import LossSpikes, LossWindow
+from stages.data.progress import SourceProgress
+from stages.training.metrics import LossSpikeDetector, LossWindow
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """Where batches come from; `state` is all that is needed to go on with the one after the last."""
 
     @property
     def source_names(self) -> Sequence[str]: ...
 
     @property
-    def progress(self) -> Sequence[Progress]: ...
+    def progress(self) -> Sequence[SourceProgress]: ...
 
-    def next_batch(self) -> Batch: ...
+    def take_batch(self) -> Batch: ...
 
-    def state(self) -> Any: ...
+    def dump_state(self) -> Any: ...
 
     def restore(self, state: Any) -> None: ...
 
@@ -39,8 +39,8 @@ class TrainState:
 
     model: ParallelModel
     optimizer: AdamW
-    batches: Batches
-    spikes: LossSpikes
+    batches: BatchSource
+    spikes: LossSpikeDetector
     step: int = 0
     """Finished steps of the schedule."""
     first_step: int = 0
@@ -57,23 +57,23 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.window = LossWindow(self.batches.source_names)
-        self.taken_before = [progress.totals() for progress in self.batches.progress]
+        self.taken_before = [progress.count_totals() for progress in self.batches.progress]
 
     def begin_here(self) -> None:
         """Makes a restored parent's position this job's beginning: its tokens and seconds are not this job's."""
         self.first_step, self.tokens, self.seconds, self.loss = self.step, 0, 0.0, None
         self.__post_init__()
 
-    def taken(self) -> dict[str, dict[str, int]]:
+    def count_taken(self) -> dict[str, dict[str, int]]:
         """What this job has taken of each source: sequences, samples, tokens, image tokens, images."""
         return {
-            name: {unit: total - before[unit] for unit, total in progress.totals().items()}
+            name: {unit: total - before[unit] for unit, total in progress.count_totals().items()}
             for name, progress, before in zip(
                 self.batches.source_names, self.batches.progress, self.taken_before, strict=True
             )
         }
 
-    def position(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """The JSON side of a checkpoint: everything but weights and moments."""
         return {
             "step": self.step,
@@ -81,17 +81,17 @@ class TrainState:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "loss": self.loss,
-            "window": self.window.state(),
-            "spikes": self.spikes.state(),
+            "window": self.window.dump_state(),
+            "spikes": self.spikes.dump_state(),
             "taken_before": self.taken_before,
-            "data": self.batches.state(),
+            "data": self.batches.dump_state(),
             "rng": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on exactly where the checkpoint was written; the model has its weights already (see start.py)."""
         state = checkpoint.state
-        self.optimizer.restore(self.model.shard_moments(checkpoint.moments()))
+        self.optimizer.restore(self.model.shard_moments(checkpoint.read_moments()))
         self.step, self.first_step, self.tokens = state["step"], state["first_step"], state["tokens"]
         self.seconds, self.loss, self.taken_before = state["seconds"], state["loss"], state["taken_before"]
         self.window.restore(state["window"])

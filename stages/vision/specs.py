@@ -62,14 +62,14 @@ class EncoderSpec:
         return self.image_tokens * self.feature_width * (2 if self.feature_dtype == "bfloat16" else 4)
 
 
-__all__ = ["ENCODERS", "FAMILIES", "LITE0_STAGES", "EncoderSpec", "UnknownEncoderError", "encoder_spec"]
+__all__ = ["ENCODERS", "FAMILIES", "LITE0_STAGES", "EncoderSpec", "UnknownEncoderError", "resolve_encoder_spec"]
 
 
 class UnknownEncoderError(ValueError):
     """No encoder of that name, or one that cannot have that image size."""
 
 
-def vision_transformer(
+def build_vision_transformer(
     name: str,
     architecture: Architecture,
     *,
@@ -109,29 +109,29 @@ def vision_transformer(
     )
 
 
-def siglip(name: str, image_size: int) -> EncoderSpec:
+def build_siglip_spec(name: str, image_size: int) -> EncoderSpec:
     """SigLIP SO400M/14 (Zhai et al. 2023; Alabdulmohsin et al. 2023): 27 blocks, of which 26 are run.
 
     As Prismatic takes it: the patches after the second to last block, so neither the last block nor the pooling head.
     """
-    return vision_transformer(
+    return build_vision_transformer(
         name, "siglip", image_size=image_size, patch_size=14, width=1_152, layers=26, heads=16, mlp_width=4_304
     )
 
 
-def tiny_siglip(name: str, image_size: int) -> EncoderSpec:
+def build_tiny_siglip(name: str, image_size: int) -> EncoderSpec:
     """The same at a size for tests: 3 blocks, of which 2 are run."""
-    return vision_transformer(
+    return build_vision_transformer(
         name, "siglip", image_size=image_size, patch_size=8, width=32, layers=2, heads=2, mlp_width=80
     )
 
 
-def dinov2(name: str, image_size: int) -> EncoderSpec:
+def build_dinov2_spec(name: str, image_size: int) -> EncoderSpec:
     """DINOv2 ViT-L/14 with four registers (Oquab et al. 2023; Darcet et al. 2023): 24 blocks, of which 23 are run.
 
     At 384 px the outer 6 pixels fill no patch of 14, so that it gives 27 x 27 tokens as SigLIP does.
     """
-    return vision_transformer(
+    return build_vision_transformer(
         name,
         "dinov2",
         image_size=image_size,
@@ -147,25 +147,29 @@ def dinov2(name: str, image_size: int) -> EncoderSpec:
     )
 
 
-def tiny_dinov2(name: str, image_size: int) -> EncoderSpec:
+def build_tiny_dinov2(name: str, image_size: int) -> EncoderSpec:
     """The same at a size for tests: 3 blocks, of which 2 are run."""
     tiny = {"patch_size": 8, "width": 48, "layers": 2, "heads": 4, "mlp_width": 192, "prefix_tokens": 5}
-    return vision_transformer(
+    return build_vision_transformer(
         name, "dinov2", image_size=image_size, **tiny, layer_scale=True, mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
 
 
-def siglip_dinov2(name: str, image_size: int) -> EncoderSpec:
+def build_siglip_dinov2(name: str, image_size: int) -> EncoderSpec:
     """Both encoders on the same image, features concatenated (Prismatic's `dinosiglip`, which has DINOv2's first)."""
-    return fused(name, siglip("siglip-so400m-14", image_size), dinov2("dinov2-l-14-reg", image_size))
+    return fuse_specs(
+        name, build_siglip_spec("siglip-so400m-14", image_size), build_dinov2_spec("dinov2-l-14-reg", image_size)
+    )
 
 
-def tiny_siglip_dinov2(name: str, image_size: int) -> EncoderSpec:
+def build_tiny_siglip_dinov2(name: str, image_size: int) -> EncoderSpec:
     """The same at a size for tests."""
-    return fused(name, tiny_siglip("siglip-tiny", image_size), tiny_dinov2("dinov2-tiny-reg", image_size))
+    return fuse_specs(
+        name, build_tiny_siglip("siglip-tiny", image_size), build_tiny_dinov2("dinov2-tiny-reg", image_size)
+    )
 
 
-def fused(name: str, first: EncoderSpec, second: EncoderSpec) -> EncoderSpec:
+def fuse_specs(name: str, first: EncoderSpec, second: EncoderSpec) -> EncoderSpec:
     """Two encoders with the same patches as one. A letterbox, drawn once, has the first one's mean colour."""
     return replace(
         first,
@@ -178,7 +182,7 @@ def fused(name: str, first: EncoderSpec, second: EncoderSpec) -> EncoderSpec:
     )
 
 
-def patches(name: str, image_size: int, patch_size: int = 14) -> EncoderSpec:
+def build_patches_spec(name: str, image_size: int, patch_size: int = 14) -> EncoderSpec:
     """No encoder: the raw pixels of a patch, 3 x patch x patch numbers, go to the projector."""
     side = image_size // patch_size
     return EncoderSpec(
@@ -197,7 +201,7 @@ LITE0_STEM = 32
 LITE0_STRIDE = 16
 
 
-def efficientnet_lite0(name: str, image_size: int) -> EncoderSpec:
+def build_efficientnet_lite0(name: str, image_size: int) -> EncoderSpec:
     """EfficientNet-Lite0 (Tan and Le 2019; no squeeze-and-excitation) up to stride 16; a token is a 16 x 16 square.
 
     A token's features: the 112 channels of stride 16, then the 40 channels of the 2 x 2 places of stride 8: 272.
@@ -231,22 +235,22 @@ def efficientnet_lite0(name: str, image_size: int) -> EncoderSpec:
 
 
 FAMILIES: dict[str, Callable[[str, int], EncoderSpec]] = {
-    "siglip-so400m-14": siglip,
-    "dinov2-l-14-reg": dinov2,
-    "siglip+dinov2": siglip_dinov2,
-    "patches": patches,
-    "efficientnet-lite0": efficientnet_lite0,
-    "siglip-tiny": tiny_siglip,
-    "dinov2-tiny-reg": tiny_dinov2,
-    "siglip+dinov2-tiny": tiny_siglip_dinov2,
+    "siglip-so400m-14": build_siglip_spec,
+    "dinov2-l-14-reg": build_dinov2_spec,
+    "siglip+dinov2": build_siglip_dinov2,
+    "patches": build_patches_spec,
+    "efficientnet-lite0": build_efficientnet_lite0,
+    "siglip-tiny": build_tiny_siglip,
+    "dinov2-tiny-reg": build_tiny_dinov2,
+    "siglip+dinov2-tiny": build_tiny_siglip_dinov2,
 }
 
 ENCODERS: dict[str, EncoderSpec] = {
-    "siglip-so400m-14-384": siglip("siglip-so400m-14-384", 384),
-    "dinov2-l-14-reg": dinov2("dinov2-l-14-reg", 384),
-    "siglip+dinov2": siglip_dinov2("siglip+dinov2", 384),
-    "patches": patches("patches", 384),
-    "efficientnet-lite0": efficientnet_lite0("efficientnet-lite0", 64),
+    "siglip-so400m-14-384": build_siglip_spec("siglip-so400m-14-384", 384),
+    "dinov2-l-14-reg": build_dinov2_spec("dinov2-l-14-reg", 384),
+    "siglip+dinov2": build_siglip_dinov2("siglip+dinov2", 384),
+    "patches": build_patches_spec("patches", 384),
+    "efficientnet-lite0": build_efficientnet_lite0("efficientnet-lite0", 64),
 }
 """The encoders by their usual names: the paper's, and the demo's (`efficientnet-lite0`)."""
 
@@ -255,11 +259,11 @@ SIZED = re.compile(r"(.+)-([1-9][0-9]{1,3})")
 
 
 @cache
-def encoder_spec(name: str) -> EncoderSpec:
+def resolve_encoder_spec(name: str) -> EncoderSpec:
     """The encoder of that name, with or without a size (`patches-PATCH-SIZE`, `FAMILY-SIZE`); UnknownEncoderError."""
     if name in ENCODERS:
         return ENCODERS[name]
-    spec = sized_encoder(name)
+    spec = find_sized_encoder(name)
     if spec is None or spec.image_tokens == 0:
         raise UnknownEncoderError(
             f"encoder {name!r} is unknown; encoders are {', '.join(ENCODERS)}; "
@@ -272,10 +276,10 @@ def encoder_spec(name: str) -> EncoderSpec:
     return spec
 
 
-def sized_encoder(name: str) -> EncoderSpec | None:
+def find_sized_encoder(name: str) -> EncoderSpec | None:
     """An encoder whose name ends in its image size; None if no family has that name."""
     if found := SIZED_PATCHES.fullmatch(name):
-        return patches(name, image_size=int(found[2]), patch_size=int(found[1]))
+        return build_patches_spec(name, image_size=int(found[2]), patch_size=int(found[1]))
     found = SIZED.fullmatch(name)
     if found is None or found[1] not in FAMILIES or found[1] == "patches":
         return None

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from stages.errors import ConfigError, DataError
-from stages.job_file import one_line
+from stages.job_file import summarize_error
 from stages.vision.specs import EncoderSpec
 
 
@@ -77,7 +77,9 @@ def read_config(folder: Path, types: Sequence[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}; a folder of transformers is expected") from error
+        raise DataError(
+            f"{path}: cannot be read: {summarize_error(error)}; a folder of transformers is expected"
+        ) from error
     kind = content.get("model_type") if isinstance(content, dict) else None
     if kind not in types or not isinstance(content.get("vision_config", {}), dict):
         raise ConfigError(f"{path}: model_type is {kind!r}; expected {' or '.join(types)}")
@@ -110,7 +112,7 @@ def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Mod
         raise DataError(f"{folder}: no {WEIGHTS[0]}{others}")
     loaded: Any
     try:
-        with quiet_transformers():
+        with silence_transformers():
             loaded = kind.from_pretrained(
                 folder,
                 config=config,
@@ -121,7 +123,7 @@ def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Mod
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: the weights cannot be loaded: {one_line(error)}") from error
+        raise DataError(f"{folder}: the weights cannot be loaded: {summarize_error(error)}") from error
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise DataError(f"{folder}: {len(missing)} weights are missing, {missing[0]} the first")
@@ -131,7 +133,7 @@ def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Mod
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Without its progress bar, and without its list of the weights that are in the folder and not taken."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
@@ -171,21 +173,21 @@ def load_dinov2(spec: EncoderSpec, folder: Path) -> VisionTransformer:
     learned_at = given.get("image_size", Dinov2WithRegistersConfig().image_size)
     if not isinstance(learned_at, int) or learned_at < spec.patch_size:
         raise ConfigError(f"{folder}: config.json: image_size {learned_at!r}; a number of pixels is expected")
-    config = dinov2_config(spec, learned_at)
+    config = build_dinov2_config(spec, learned_at)
     # the folder has one block more than are run
     expected = {**{field: getattr(config, field) for field in DINOV2_FIELDS}, "num_hidden_layers": spec.layers + 1}
     check_config(folder, spec.name, given, expected, Dinov2WithRegistersConfig())
     return wrap_dinov2(spec, load_model(Dinov2WithRegistersModel, config, folder))
 
 
-def empty_dinov2(spec: EncoderSpec) -> VisionTransformer:
+def build_empty_dinov2(spec: EncoderSpec) -> VisionTransformer:
     """The network without weights: memory as it comes."""
     with torch.device("meta"):
-        model = Dinov2WithRegistersModel(dinov2_config(spec, spec.image_size))
+        model = Dinov2WithRegistersModel(build_dinov2_config(spec, spec.image_size))
     return wrap_dinov2(spec, model.to_empty(device="cpu"))
 
 
-def dinov2_config(spec: EncoderSpec, image_size: int) -> Dinov2WithRegistersConfig:
+def build_dinov2_config(spec: EncoderSpec, image_size: int) -> Dinov2WithRegistersConfig:
     """For transformers: the part that is run, without the last block; `image_size` is that of the positions."""
     settings: dict[str, Any] = {
         "hidden_size": spec.feature_width,
@@ -207,11 +209,15 @@ def wrap_dinov2(spec: EncoderSpec, model: Dinov2WithRegistersModel) -> VisionTra
     prefix = torch.cat((class_token, embeddings.register_tokens[0]))
     side = spec.image_size // spec.patch_size
     return VisionTransformer(
-        spec, embeddings.patch_embeddings.projection, resampled(positions[1:], side), prefix, model.encoder.layer
+        spec,
+        embeddings.patch_embeddings.projection,
+        resample_positions(positions[1:], side),
+        prefix,
+        model.encoder.layer,
     )
 
 
-def resampled(positions: Tensor, side: int) -> Tensor:
+def resample_positions(positions: Tensor, side: int) -> Tensor:
     """Positions (n x n, F) for side x side patches: bicubic and antialiased, as transformers and timm do it."""
     learned = round(len(positions) ** 0.5)
     if learned == side:
@@ -242,22 +248,22 @@ def load_siglip(spec: EncoderSpec, folder: Path) -> VisionTransformer:
 
     ConfigError if the folder holds an encoder of other sizes, DataError if it is not whole.
     """
-    config = siglip_config(spec)
+    config = build_siglip_config(spec)
     given = read_config(folder, ("siglip_vision_model", "siglip"))
     given = given.get("vision_config", given)
     # the folder has one block more than are run
-    check_config(folder, spec.name, given, published(spec), SiglipVisionConfig())
+    check_config(folder, spec.name, given, build_published_config(spec), SiglipVisionConfig())
     return wrap_siglip(spec, load_model(SiglipVisionModel, config, folder))
 
 
-def empty_siglip(spec: EncoderSpec) -> VisionTransformer:
+def build_empty_siglip(spec: EncoderSpec) -> VisionTransformer:
     """The tower without weights: memory as it comes."""
     with torch.device("meta"):
-        model = SiglipVisionModel(siglip_config(spec))
+        model = SiglipVisionModel(build_siglip_config(spec))
     return wrap_siglip(spec, model.to_empty(device="cpu"))
 
 
-def siglip_config(spec: EncoderSpec) -> SiglipVisionConfig:
+def build_siglip_config(spec: EncoderSpec) -> SiglipVisionConfig:
     """For transformers: the part that is run, without the last block and the pooling head."""
     return SiglipVisionConfig(
         hidden_size=spec.feature_width,
@@ -270,9 +276,9 @@ def siglip_config(spec: EncoderSpec) -> SiglipVisionConfig:
     )
 
 
-def published(spec: EncoderSpec) -> dict[str, Any]:
+def build_published_config(spec: EncoderSpec) -> dict[str, Any]:
     """What the folder's configuration must say."""
-    config = siglip_config(spec)
+    config = build_siglip_config(spec)
     return {**{field: getattr(config, field) for field in SIGLIP_FIELDS}, "num_hidden_layers": spec.layers + 1}
 
 

@@ -39,7 +39,7 @@ class ImageTransform:
     """Of a letterbox's borders, in 0..255."""
 
     @classmethod
-    def of(cls, spec: EncoderSpec, kind: TransformKind) -> "ImageTransform":
+    def from_spec(cls, spec: EncoderSpec, kind: TransformKind) -> "ImageTransform":
         """The transform before that encoder; the borders have its mean colour, cut to whole numbers."""
         red, green, blue = (int(255 * value) for value in spec.mean)
         return cls(spec.image_size, kind, (red, green, blue))
@@ -51,16 +51,20 @@ class ImageTransform:
         try:
             with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
                 check_size(image, self.kind)
-                return self.pixels(image)
+                return self.transform_image(image)
         except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
             raise BadImageError(f"not a usable image: {error}") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise BadImageError(f"too large an image: {error}") from error
 
-    def pixels(self, image: "Image") -> Tensor:
+    def transform_image(self, image: "Image") -> Tensor:
         """An opened image to pixels (3, size, size), uint8."""
-        rgb = as_rgb(image)
-        square = letterboxed(rgb, self.size, self.pad_colour) if self.kind == "letterbox" else resized(rgb, self.size)
+        rgb = convert_to_rgb(image)
+        square = (
+            letterbox_image(rgb, self.size, self.pad_colour)
+            if self.kind == "letterbox"
+            else resize_to_square(rgb, self.size)
+        )
         planes = b"".join(channel.tobytes() for channel in square.split())
         return torch.frombuffer(bytearray(planes), dtype=torch.uint8).view(3, self.size, self.size)
 
@@ -73,7 +77,7 @@ def check_size(image: "Image", kind: TransformKind) -> None:
         raise BadImageError(f"{image.width} x {image.height} pixels{padded}; the limit is {MAX_IMAGE_PIXELS}")
 
 
-def as_rgb(image: "Image") -> "Image":
+def convert_to_rgb(image: "Image") -> "Image":
     """Eight bits of red, green, blue. Grey of 16 bits is scaled to 8, which Pillow alone would clip to white."""
     if image.mode == "RGB":
         return image
@@ -83,14 +87,14 @@ def as_rgb(image: "Image") -> "Image":
     return image.convert("RGB")
 
 
-def resized(image: "Image", size: int) -> "Image":
+def resize_to_square(image: "Image", size: int) -> "Image":
     """Stretched to a square (resize-naive): bicubic, with Pillow's antialiasing, on 8-bit values."""
     from PIL.Image import Resampling
 
     return image if image.size == (size, size) else image.resize((size, size), Resampling.BICUBIC)
 
 
-def letterboxed(image: "Image", size: int, colour: tuple[int, int, int]) -> "Image":
+def letterbox_image(image: "Image", size: int, colour: tuple[int, int, int]) -> "Image":
     """Padded to a square, then resized.
 
     As Prismatic rounds: both borders are (longer - shorter) // 2 wide, so that an odd difference leaves one pixel to a

@@ -1,6 +1,6 @@
 """Data, each figure with its source: models, GPU types, data sets, tasks (the YAML files of this folder).
 
-`load_catalog()` reads and checks them; `sweep.catalog.entries` has the types.
+`load_catalog()` reads and checks them; `sweep.catalog.parse_entries` has the types.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ FOLDER = Path(__file__).parent
 PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster, where it was built in
 
-NUMBERS: Mapping[object, tuple[type, ...]] = {
+ACCEPTED_TYPES: Mapping[object, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
     float | None: (int, float),
@@ -59,67 +59,70 @@ def load_catalog(folder: Path = FOLDER) -> Catalog:
     Raises:
         SweepFileError: a file is missing, is no YAML, or has a field that is unknown, missing or of another type.
     """
-    gpus = read(folder / "gpus.yaml")
-    data = read(folder / "data.yaml")
+    gpus = read_mapping(folder / "gpus.yaml")
+    data = read_mapping(folder / "data.yaml")
     catalog = Catalog(
-        models=model_entries(folder / "models.yaml"),
-        gpus=entries(GpuType, gpus, "gpus", folder / "gpus.yaml"),
-        datasets=entries(DatasetEntry, data, "datasets", folder / "data.yaml"),
-        tasks=entries(TaskEntry, data, "tasks", folder / "data.yaml"),
-        encoder_utilisation=share(gpus, "encoder_utilisation", folder / "gpus.yaml"),
-        evaluate_efficiency=share(gpus, "evaluate_efficiency", folder / "gpus.yaml"),
+        models=read_model_entries(folder / "models.yaml"),
+        gpus=parse_entries(GpuType, gpus, "gpus", folder / "gpus.yaml"),
+        datasets=parse_entries(DatasetEntry, data, "datasets", folder / "data.yaml"),
+        tasks=parse_entries(TaskEntry, data, "tasks", folder / "data.yaml"),
+        encoder_utilisation=check_share(gpus, "encoder_utilisation", folder / "gpus.yaml"),
+        evaluate_efficiency=check_share(gpus, "evaluate_efficiency", folder / "gpus.yaml"),
     )
     check_references(catalog, folder)
     return catalog
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """A YAML file that holds one mapping."""
     try:
         content = yaml.load(path.read_bytes(), Loader=SafeLoader)  # noqa: S506 - a safe loader, by either name
     except (OSError, yaml.YAMLError) as error:
         raise SweepFileError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    return mapping(content, str(path))
+    return check_mapping(content, str(path))
 
 
-def model_entries(path: Path) -> dict[str, ModelEntry]:
+def read_model_entries(path: Path) -> dict[str, ModelEntry]:
     found = {}
-    for name, content in mapping(read(path).get("models"), f"{path}: models").items():
+    for name, content in check_mapping(read_mapping(path).get("models"), f"{path}: models").items():
         where = f"{path}: models.{name}"
-        values = dict(mapping(content, where))
-        values["shape"] = shape(values.get("shape"), where)
+        values = dict(check_mapping(content, where))
+        values["shape"] = parse_model_shape(values.get("shape"), where)
         values["utilisation"] = {
-            gpu: share(values["utilisation"], gpu, where) for gpu in mapping(values.get("utilisation"), where)
+            gpu: check_share(values["utilisation"], gpu, where)
+            for gpu in check_mapping(values.get("utilisation"), where)
         }
-        placements = mapping(values.get("resources"), f"{where}.resources")
+        placements = check_mapping(values.get("resources"), f"{where}.resources")
         if set(placements) != set(PHASES):
             raise SweepFileError(
                 f"{where}.resources: wants exactly {', '.join(PHASES)}; it has {', '.join(placements)}"
             )
         values["resources"] = {
-            phase: checked(Placement, mapping(placements[phase], where), f"{where}.resources.{phase}")
+            phase: build_checked_entry(Placement, check_mapping(placements[phase], where), f"{where}.resources.{phase}")
             for phase in PHASES
         }
-        found[name] = checked(ModelEntry, {"name": name, **values}, where)
+        found[name] = build_checked_entry(ModelEntry, {"name": name, **values}, where)
     return found
 
 
-def shape(content: object, where: str) -> LanguageModel:
+def parse_model_shape(content: object, where: str) -> LanguageModel:
     try:
-        return LanguageModel(**mapping(content, f"{where}.shape"))
+        return LanguageModel(**check_mapping(content, f"{where}.shape"))
     except ValueError as error:
         raise SweepFileError(f"{where}.shape: {' '.join(str(error).split())}") from error
 
 
-def entries(cls: type[Entry], content: Mapping[str, Any], section: str, path: Path) -> dict[str, Entry]:
-    found = mapping(content.get(section), f"{path}: {section}")
+def parse_entries(cls: type[Entry], content: Mapping[str, Any], section: str, path: Path) -> dict[str, Entry]:
+    found = check_mapping(content.get(section), f"{path}: {section}")
     return {
-        name: checked(cls, {"name": name, **mapping(values, f"{path}: {section}.{name}")}, f"{path}: {section}.{name}")
+        name: build_checked_entry(
+            cls, {"name": name, **check_mapping(values, f"{path}: {section}.{name}")}, f"{path}: {section}.{name}"
+        )
         for name, values in found.items()
     }
 
 
-def checked(cls: type[Entry], values: Mapping[str, Any], where: str) -> Entry:
+def build_checked_entry(cls: type[Entry], values: Mapping[str, Any], where: str) -> Entry:
     """`cls` of `values`, if they are its fields and of their types."""
     known = {item.name: item for item in fields(cls)}
     if unknown := [name for name in values if name not in known]:
@@ -129,7 +132,7 @@ def checked(cls: type[Entry], values: Mapping[str, Any], where: str) -> Entry:
             if item.default is MISSING and item.default_factory is MISSING:
                 raise SweepFileError(f"{where}: field {name!r} is missing")
             continue
-        wanted = NUMBERS.get(item.type)
+        wanted = ACCEPTED_TYPES.get(item.type)
         value = values[name]
         if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
             raise SweepFileError(f"{where}.{name}: {value!r} is not of type {wanted[-1].__name__}")
@@ -138,13 +141,13 @@ def checked(cls: type[Entry], values: Mapping[str, Any], where: str) -> Entry:
     return cls(**values)
 
 
-def mapping(content: object, where: str) -> dict[str, Any]:
+def check_mapping(content: object, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SweepFileError(f"{where}: wants a mapping, and has {content!r}")
     return content
 
 
-def share(content: Mapping[str, Any], name: str, where: object) -> float:
+def check_share(content: Mapping[str, Any], name: str, where: object) -> float:
     """A number above 0 and up to 1."""
     value = content.get(name)
     if not isinstance(value, int | float) or not 0 < value <= 1:

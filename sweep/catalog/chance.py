@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from sweep.catalog import FOLDER, entries, read
+from sweep.catalog import FOLDER, parse_entries, read_mapping
 from sweep.catalog.entries import TaskChance, ZMetric
 from sweep.errors import SweepFileError
 
@@ -19,12 +19,12 @@ class ChanceTable:
     tasks: Mapping[str, TaskChance]
     z_score: Mapping[str, ZMetric]
 
-    def of(self, task: str, kind: str) -> TaskChance | None:
+    def find_task(self, task: str, kind: str) -> TaskChance | None:
         """The entry of a task of that name and kind; None where the table knows none."""
         entry = self.tasks.get(task)
         return entry if entry is not None and entry.kind == kind else None
 
-    def counted(self, score: str) -> tuple[str, ...]:
+    def list_counted_tasks(self, score: str) -> tuple[str, ...]:
         """Names of the tasks that the stable score `vision` or `text` is the mean of."""
         return tuple(name for name, task in self.tasks.items() if task.counts_in == score)
 
@@ -37,12 +37,14 @@ def load_chances(path: Path = FOLDER / "chance.yaml") -> ChanceTable:
         SweepFileError: the file is missing or no YAML, a field is unknown, missing or of another type, or a task that
             counts has no chance level below 1.
     """
-    content = read(path)
-    tasks = {name: checked_task(task, path) for name, task in entries(TaskChance, content, "tasks", path).items()}
-    return ChanceTable(tasks, entries(ZMetric, content, "z_score", path))
+    content = read_mapping(path)
+    tasks = {
+        name: check_task_chance(task, path) for name, task in parse_entries(TaskChance, content, "tasks", path).items()
+    }
+    return ChanceTable(tasks, parse_entries(ZMetric, content, "z_score", path))
 
 
-def checked_task(task: TaskChance, path: Path) -> TaskChance:
+def check_task_chance(task: TaskChance, path: Path) -> TaskChance:
     """The entry, if its kind, its score and its chance level fit together."""
     where = f"{path}: tasks.{task.name}"
     if task.kind not in KINDS:

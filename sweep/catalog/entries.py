@@ -150,16 +150,16 @@ class Catalog:
         """Peak of the reference GPU."""
         return (self.gpus[REFERENCE].peak_tflops or 0.0) * TERA
 
-    def encoder_flops_per_second(self, gpu_type: str, core_rate: float) -> float:
+    def compute_encoder_rate(self, gpu_type: str, core_rate: float) -> float:
         """Of a frozen encoder's forward on one GPU of the type, or on one core, which is as fast as `core_rate`."""
         gpu = self.gpus[gpu_type]
         return self.encoder_utilisation * self.reference_flops_per_second * gpu.factor if gpu.is_gpu else core_rate
 
-    def dataset(self, name: str) -> DatasetEntry:
+    def find_dataset(self, name: str) -> DatasetEntry:
         """The entry of that name, or the stated default."""
         return self.datasets.get(name) or self.datasets["default"]
 
-    def task(self, name: str, *, with_image: bool, limit: int | None = None) -> TaskEntry:
+    def find_task(self, name: str, *, with_image: bool, limit: int | None = None) -> TaskEntry:
         """The entry of that name, or the kind's stated default, with at most `limit` documents."""
         entry = self.tasks.get(name) or self.tasks["default_vision" if with_image else "default_text"]
         return entry if limit is None else replace(entry, documents=min(limit, entry.documents))

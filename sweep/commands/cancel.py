@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.job import Job
-    from jobs.reconcile.snapshot import Picture
+    from jobs.reconcile.snapshot import SweepSnapshot
     from sweep.stored_sweep import StoredSweep
 
 HELP = "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`"
@@ -33,19 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.reconcile.state import State
+    from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind, has_batches
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    with told_to_the_user():
-        picture = stored.picture()
+    with print_user_errors():
+        picture = stored.load_snapshot()
         undone = [
-            job for job in chosen_jobs(stored, options.cells) if picture.statuses[job.key].state is not State.DONE
+            job for job in select_jobs(stored, options.cells) if picture.statuses[job.key].state is not JobState.DONE
         ]
         # the wish first: a runner that sees the attempt end must not start it again
         stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
-        ended = stop_live(picture, undone, options.grace)
+        ended = stop_live_attempts(picture, undone, options.grace)
         if has_batches(stored.paths.ledger):
             from sweep.submit.slurm import cancel_on_slurm
 
@@ -56,20 +56,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def chosen_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
+def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
     """Named jobs, and jobs that serve no cell but the named ones."""
-    named = stored.jobs_named(words)
+    named = stored.select_jobs(words)
     if not words:
         return named
     return [job for job in named if job.key in words or set(job.cells) <= set(words)]
 
 
-def stop_live(picture: "Picture", jobs: "Sequence[Job]", grace_seconds: float) -> int:
+def stop_live_attempts(picture: "SweepSnapshot", jobs: "Sequence[Job]", grace_seconds: float) -> int:
     """How many attempts were alive; all have ended when it returns."""
     from jobs.local.cluster import stop_attempt
     from jobs.store.flock import is_held
 
-    live = [picture.evidence[job.key].run for job in jobs]
+    live = [picture.runs[job.key].run for job in jobs]
     live = [run for run in live if stop_attempt(run)]
     deadline = time.monotonic() + grace_seconds
     left, asked = live, time.monotonic()

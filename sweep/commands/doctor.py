@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from sweep.arguments import positive
+from sweep.arguments import parse_positive_int
 
 HELP = "examine the cluster and the store: what they offer, what they lack, what to do about it"
 
@@ -17,7 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also run a job of a minute at most, which looks at the store from a node",
     )
     parser.add_argument(
-        "--wait", type=positive, default=120, metavar="SECONDS", help="how long to wait for that job (default: 120)"
+        "--wait",
+        type=parse_positive_int,
+        default=120,
+        metavar="SECONDS",
+        help="how long to wait for that job (default: 120)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON (docs/json.md)")
     parser.epilog = (
@@ -27,20 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sweep.report.doctor import Examination, problems, report_json, report_text
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.report.doctor import DoctorRun, build_doctor_json, count_problems, format_doctor_report
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
-    with told_to_the_user():
-        examination = Examination(
+    with print_user_errors():
+        examination = DoctorRun(
             store=options.store,
             planned=open_sweep(options.store, options.name) if options.name else None,
             node_test=options.node_test,
             wait_seconds=options.wait,
         )
-        checks = list(examination.checks())
+        checks = list(examination.iter_checks())
     if options.json:
-        print(json.dumps(report_json(examination, checks), indent=1))
+        print(json.dumps(build_doctor_json(examination, checks), indent=1))
     else:
-        print(report_text(checks))
-        print(f"{len(checks)} findings, {problems(checks)} of them problems", file=sys.stderr)
-    return 1 if problems(checks) else 0
+        print(format_doctor_report(checks))
+        print(f"{len(checks)} findings, {count_problems(checks)} of them problems", file=sys.stderr)
+    return 1 if count_problems(checks) else 0

@@ -17,19 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from jobs.store.paths import Store, UnsafeNameError
     from sweep.errors import UsageError
-    from sweep.report.explain import explain, explanation_json, explanation_text, find
-    from sweep.stored_sweep import StoredSweep, told_to_the_user
+    from sweep.report.explain import build_explanation_json, explain_cell, find_cell, format_explanation
+    from sweep.stored_sweep import StoredSweep, print_user_errors
 
     store = Store(options.store)
     try:
-        found = find(store, options.cell, options.sweep)
+        found = find_cell(store, options.cell, options.sweep)
     except UnsafeNameError as error:
         raise UsageError(str(error)) from None
-    with told_to_the_user():
-        picture = StoredSweep(store, found.manifest).picture(recent_answers=True)
-        explanation = explain(store, found, picture, time.time())
+    with print_user_errors():
+        picture = StoredSweep(store, found.manifest).load_snapshot(recent_answers=True)
+        explanation = explain_cell(store, found, picture, time.time())
     if options.json:
-        print(json.dumps(explanation_json(explanation), indent=1))
+        print(json.dumps(build_explanation_json(explanation), indent=1))
     else:
-        print(explanation_text(explanation))
+        print(format_explanation(explanation))
     return 0

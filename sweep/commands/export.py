@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.arguments import positive
+from sweep.arguments import parse_positive_int
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the sweep")
     parser.add_argument("cell", metavar="CELL", nargs="?", help="a cell's name, or the unique beginning of one")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="which fine-tune, where the cell has several")
+    parser.add_argument(
+        "--epochs", type=parse_positive_int, metavar="N", help="which fine-tune, where the cell has several"
+    )
     parser.add_argument(
         "--stage",
         choices=("finetune", "pretrain"),
@@ -44,15 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the folder once it is complete."""
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
-    check_usage(options)
+    check_options(options)
     stored = open_sweep(options.store, options.name)
-    with told_to_the_user():
-        return write_index(options, stored) if options.index else export(options, stored)
+    with print_user_errors():
+        return write_model_index(options, stored) if options.index else export_model(options, stored)
 
 
-def check_usage(options: argparse.Namespace) -> None:
+def check_options(options: argparse.Namespace) -> None:
     """UsageError for options that do not go together."""
     from sweep.errors import UsageError
 
@@ -64,19 +66,19 @@ def check_usage(options: argparse.Namespace) -> None:
         raise UsageError("--epochs chooses a fine-tune, and --stage pretrain asks for the model before them")
 
 
-def export(options: argparse.Namespace, stored: "StoredSweep") -> int:
+def export_model(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """One model, in a process of its own."""
     from sweep.commands.data.process import check_installed, run_module
-    from sweep.export.request import chosen_chain, export_request
-    from sweep.report.explain import find
-    from sweep.results.evidence import gather
+    from sweep.export.request import build_export_request, select_chain
+    from sweep.report.explain import find_cell
+    from sweep.results.evidence import load_job_evidence
 
     check_installed("an export", NEEDED)
-    cell = find(stored.store, options.cell, stored.manifest.sweep).cell
-    chain = chosen_chain(cell, options.epochs) if options.stage == "finetune" else None
-    evidence = gather(stored.picture(whole_account=True))
+    cell = find_cell(stored.store, options.cell, stored.manifest.sweep).cell
+    chain = select_chain(cell, options.epochs) if options.stage == "finetune" else None
+    evidence = load_job_evidence(stored.load_snapshot(whole_account=True))
     out = str(options.out.absolute())
-    request = export_request(stored.store, stored.manifest, cell, chain, evidence, out=out, dtype=options.dtype)
+    request = build_export_request(stored.store, stored.manifest, cell, chain, evidence, out=out, dtype=options.dtype)
     finished = run_module("stages.export", [], given=json.dumps(request))
     if finished.returncode:
         return 1
@@ -84,7 +86,7 @@ def export(options: argparse.Namespace, stored: "StoredSweep") -> int:
     return 0
 
 
-def write_index(options: argparse.Namespace, stored: "StoredSweep") -> int:
+def write_model_index(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """All models of the sweep, as far as they are."""
     from sweep.commands.data.process import check_installed
     from sweep.export.index import write_index as write

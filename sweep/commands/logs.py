@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.job import Job
-    from jobs.reconcile.attempts import Outcome
-    from jobs.reconcile.snapshot import Evidence, Picture
+    from jobs.reconcile.attempts import AttemptRecord
+    from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
     from jobs.store.paths import SweepPaths
 
 HELP = "print the log of a job's newest attempt"
@@ -29,49 +29,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from sweep.errors import NotPlannedError
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    with told_to_the_user():
-        jobs = stored.jobs_named([options.job] if options.job else [])
+    with print_user_errors():
+        jobs = stored.select_jobs([options.job] if options.job else [])
         jobs = [job for job in jobs if options.phase in {None, job.phase}]
-        found = newest_log(stored.picture(recent_answers=True), jobs, stored.paths)
+        found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
         if found is None:
             raise NotPlannedError(f"none of these {len(jobs)} jobs has been started; see `sweep status {options.name}`")
         print(f"{found.path}", file=sys.stdout if options.path else sys.stderr)
         if not options.path:
-            show_log(found, follow=options.follow)
+            print_log(found, follow=options.follow)
     return 0
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogFile:
     """`lives` tells, whenever it is asked, whether more may still come."""
 
     path: Path
-    lives: Callable[[], bool]
+    is_alive: Callable[[], bool]
 
 
-def newest_log(picture: "Picture", jobs: "list[Job]", sweep: "SweepPaths") -> Log | None:
+def find_newest_log(picture: "SweepSnapshot", jobs: "list[Job]", sweep: "SweepPaths") -> LogFile | None:
     """Of the attempts of these jobs: a live one, else one that failed, else the last one begun."""
-    from jobs.reconcile.attempts import log_path, read_outcomes
-    from jobs.reconcile.state import State
+    from jobs.reconcile.attempts import find_log_path, read_attempts
+    from jobs.reconcile.state import JobState
 
-    best: tuple[tuple[bool, bool, float], Log] | None = None
+    best: tuple[tuple[bool, bool, float], LogFile] | None = None
     for job in jobs:
-        evidence = picture.evidence[job.key]
-        outcomes = evidence.outcomes or tuple(read_outcomes(evidence.run, live=False))
+        evidence = picture.runs[job.key]
+        outcomes = evidence.outcomes or tuple(read_attempts(evidence.run, live=False))
         if not outcomes:
             continue
         last = outcomes[-1]
-        runs = picture.statuses[job.key].state is State.RUNNING
-        rank = (runs, unresolved(evidence), last.start.started_at)
+        runs = picture.statuses[job.key].state is JobState.RUNNING
+        rank = (runs, is_unresolved(evidence), last.start.started_at)
         if best is None or rank > best[0]:
-            best = (rank, Log(log_path(last, sweep), still_alive(evidence, last, runs=runs)))
+            best = (rank, LogFile(find_log_path(last, sweep), make_liveness_check(evidence, last, runs=runs)))
     return best[1] if best else None
 
 
-def still_alive(evidence: "Evidence", last: "Outcome", *, runs: bool) -> Callable[[], bool]:
+def make_liveness_check(evidence: "RunStatus", last: "AttemptRecord", *, runs: bool) -> Callable[[], bool]:
     """By the lock on this machine; an attempt on another, until its exit record is there."""
     from jobs.store.flock import is_held
 
@@ -80,16 +80,16 @@ def still_alive(evidence: "Evidence", last: "Outcome", *, runs: bool) -> Callabl
     return lambda: runs and not last.paths.exit.exists()
 
 
-def unresolved(evidence: "Evidence") -> bool:
+def is_unresolved(evidence: "RunStatus") -> bool:
     """Whether the newest attempt ended without a result."""
     return evidence.result is None and evidence.last is not None and evidence.last.failure is not None
 
 
-def show_log(log: Log, *, follow: bool) -> None:
+def print_log(log: LogFile, *, follow: bool) -> None:
     """The log as it is; with `follow` until its attempt ends."""
     position = 0
     while True:
-        live = follow and log.lives()  # asked before reading, so that the last words are not missed
+        live = follow and log.is_alive()  # asked before reading, so that the last words are not missed
         if log.path.exists():
             with log.path.open("rb") as file:
                 file.seek(position)

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import positive
+from sweep.arguments import parse_positive_int
 
 if TYPE_CHECKING:
-    from sweep.plan.planning import Planned
+    from sweep.plan.planning import NewPlan
 
 HELP = "check a sweep file, say what it runs and costs, and store the plan"
 
@@ -23,24 +23,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace the stored plan though work that has begun leaves it, or though it is of another experiment",
     )
     parser.add_argument(
-        "--gpus", type=positive, metavar="N", help="GPUs that may be used at once, for the time it takes"
+        "--gpus", type=parse_positive_int, metavar="N", help="GPUs that may be used at once, for the time it takes"
     )
-    parser.add_argument("--cpus", type=positive, metavar="N", help="CPU cores that may be used at once")
+    parser.add_argument("--cpus", type=parse_positive_int, metavar="N", help="CPU cores that may be used at once")
     parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep plan manifests/paper.yaml\n  sweep plan manifests/paper.yaml --diff"
 
 
 def run(options: argparse.Namespace) -> int:
-    from sweep.plan.manifest import collection_paused
+    from sweep.plan.manifest import pause_gc
 
-    with collection_paused():
-        return plan(options)
+    with pause_gc():
+        return plan_sweep(options)
 
 
-def plan(options: argparse.Namespace) -> int:
+def plan_sweep(options: argparse.Namespace) -> int:
     from jobs.store.paths import Store
-    from jobs.store.results import finished_keys
-    from sweep.plan.planning import make_plan, refuse_loss, store_plan
+    from jobs.store.results import list_finished_keys
+    from sweep.plan.planning import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
     planned = make_plan(options.file, store)
@@ -48,45 +48,49 @@ def plan(options: argparse.Namespace) -> int:
         print_diff(planned, as_json=options.json)
         return 0
     if not options.replace:
-        refuse_loss(planned, store)
+        check_nothing_lost(planned, store)
     store_plan(planned, store)
-    print_report(planned, finished_keys(store, planned.manifest.jobs), options)
-    for line in [*planned.remarks, changes_line(planned), f"plan: {store.sweep(planned.manifest.sweep).manifest}"]:
+    print_report(planned, list_finished_keys(store, planned.manifest.jobs), options)
+    for line in [
+        *planned.remarks,
+        format_changes_line(planned),
+        f"plan: {store.locate_sweep(planned.manifest.sweep).manifest}",
+    ]:
         print(line, file=sys.stderr)
     return 0
 
 
-def print_report(planned: "Planned", done: frozenset[str], options: argparse.Namespace) -> None:
-    from sweep.report.plan import summarise, summary
+def print_report(planned: "NewPlan", done: frozenset[str], options: argparse.Namespace) -> None:
+    from sweep.report.plan import build_plan_json, format_plan_report
 
     if options.json:
-        report = summary(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds)
-        print(json.dumps({**report, "changes": changes_json(planned)}, indent=1))
+        report = build_plan_json(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds)
+        print(json.dumps({**report, "changes": build_changes_json(planned)}, indent=1))
     else:
-        print(summarise(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds))
+        print(format_plan_report(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds))
 
 
-def print_diff(planned: "Planned", *, as_json: bool) -> None:
-    from sweep.plan.diff import diff_report
+def print_diff(planned: "NewPlan", *, as_json: bool) -> None:
+    from sweep.plan.diff import format_diff_report
 
     if as_json:
-        print(json.dumps({"format": 1, "sweep": planned.manifest.sweep, **changes_json(planned)}, indent=1))
+        print(json.dumps({"format": 1, "sweep": planned.manifest.sweep, **build_changes_json(planned)}, indent=1))
     elif planned.diff is None:
-        print(f"{planned.manifest.sweep}: {changes_line(planned)}")
+        print(f"{planned.manifest.sweep}: {format_changes_line(planned)}")
     else:
-        print(diff_report(planned.manifest.sweep, planned.diff))
+        print(format_diff_report(planned.manifest.sweep, planned.diff))
 
 
-def changes_json(planned: "Planned") -> dict[str, Any]:
-    from sweep.plan.diff import diff_json
+def build_changes_json(planned: "NewPlan") -> dict[str, Any]:
+    from sweep.plan.diff import build_diff_json
 
-    return diff_json(planned.diff) if planned.diff else {"stored": planned.is_stored}
+    return build_diff_json(planned.diff) if planned.diff else {"stored": planned.is_stored}
 
 
-def changes_line(planned: "Planned") -> str:
+def format_changes_line(planned: "NewPlan") -> str:
     """What the plan changes, in one line."""
-    from sweep.plan.diff import diff_line
+    from sweep.plan.diff import format_diff_line
 
     if planned.diff is not None:
-        return diff_line(planned.diff)
+        return format_diff_line(planned.diff)
     return "the same as the stored plan" if planned.is_stored else "no plan was stored before"

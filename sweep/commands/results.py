@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import positive
+from sweep.arguments import parse_positive_int
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", action="store_true", help="print all rows as JSON (docs/json.md)")
     output.add_argument("--csv", action="store_true", help="print the rows as CSV, without the nested columns")
     parser.add_argument(
-        "--top", type=positive, default=20, metavar="N", help="models in the summary (default: %(default)s)"
+        "--top", type=parse_positive_int, default=20, metavar="N", help="models in the summary (default: %(default)s)"
     )
     parser.add_argument("--no-figures", action="store_true", help="write the tables only")
     parser.epilog = "example:\n  sweep results demo\n  sweep results demo --csv > demo.csv"
@@ -30,45 +30,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from sweep.errors import SweepError
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
         raise SweepError(f"needs {' and '.join(missing)}: install the extra `report` (pip install 'sweep-vlm[report]')")
-    with told_to_the_user():
-        return write_and_show(options, stored)
+    with print_user_errors():
+        return write_and_print_results(options, stored)
 
 
-def write_and_show(options: argparse.Namespace, stored: "StoredSweep") -> int:
+def write_and_print_results(options: argparse.Namespace, stored: "StoredSweep") -> int:
     """Tables first, figures from them, then the report."""
-    from sweep.results.comparisons import effects
-    from sweep.results.summary import remarks
-    from sweep.results.write import hours_of, summary_of, write_summary, write_tables
+    from sweep.results.comparisons import format_effects
+    from sweep.results.summary import list_remarks
+    from sweep.results.write import format_hours_summary, format_results_summary, write_summary, write_tables
 
     tables = write_tables(stored)
     rows = tables.results.to_pylist() if options.json else [*tables.rows]
     folder = stored.paths.results
-    written = [*tables.paths, write_summary(folder, summary_of(tables))]
+    written = [*tables.paths, write_summary(folder, format_results_summary(tables))]
     left_out: list[str] = []
     if not options.no_figures:
         from sweep.results.figures import draw_figures
 
         drawn, left_out = draw_figures(rows, stored.manifest.sweep, folder)
         written += drawn
-    show(options, rows, written, hours_of(tables))
-    for remark in [*remarks(rows), *effects(tables.differences), *left_out, f"{len(written)} files in {folder}"]:
+    print_results(options, rows, written, format_hours_summary(tables))
+    for remark in [
+        *list_remarks(rows),
+        *format_effects(tables.differences),
+        *left_out,
+        f"{len(written)} files in {folder}",
+    ]:
         print(remark, file=sys.stderr)
     return 0
 
 
-def show(options: argparse.Namespace, rows: list[dict[str, Any]], written: list[Path], hours: str) -> None:
+def print_results(options: argparse.Namespace, rows: list[dict[str, Any]], written: list[Path], hours: str) -> None:
     """The report on stdout."""
-    from sweep.results.summary import csv_text, joined, json_report, summary_table
+    from sweep.results.summary import build_results_json, format_summary_table, join_tables, render_csv
 
     if options.json:
-        print(json.dumps(json_report(options.name, rows, [str(path) for path in written]), indent=1))
+        print(json.dumps(build_results_json(options.name, rows, [str(path) for path in written]), indent=1))
     elif options.csv:
-        print(csv_text(rows), end="")
+        print(render_csv(rows), end="")
     else:
-        print(joined(summary_table(rows, options.top), hours), end="")
+        print(join_tables(format_summary_table(rows, options.top), hours), end="")

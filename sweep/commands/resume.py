@@ -20,15 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.job import with_ancestors
-    from jobs.reconcile.state import State
+    from jobs.job import add_ancestors
+    from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    chosen = with_ancestors(stored.manifest.jobs, {job.key for job in stored.jobs_named(options.cells)})
-    with told_to_the_user():
-        stopped = stored.picture().in_state({State.FAILED, State.CANCELLED, State.UNKNOWN})
+    chosen = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.cells)})
+    with print_user_errors():
+        stopped = stored.load_snapshot().select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
         keys = [job.key for job in stopped if job.key in chosen]
         if options.dry_run:
             print("\n".join(keys))
@@ -36,17 +36,17 @@ def run(options: argparse.Namespace) -> int:
             return 0
         stored.ledger.append(Event(event=EventKind.RESUMED, key=key) for key in keys)
     print(f"{len(keys)} jobs have a new budget", file=sys.stderr)
-    if options.no_submit or taken_up(stored):
+    if options.no_submit or is_runner_live(stored):
         return 0
     options.only = options.only or options.cells
     return submit.run(options)
 
 
-def taken_up(stored: "StoredSweep") -> bool:
+def is_runner_live(stored: "StoredSweep") -> bool:
     """Whether a live runner of this sweep sees the new budgets by itself."""
-    from jobs.local.runner_lock import current_holder
+    from jobs.local.runner_lock import find_runner_owner
 
-    holder = current_holder(stored.store)
+    holder = find_runner_owner(stored.store)
     if holder is None or holder.sweep != stored.manifest.sweep:
         return False
     print(f"the runner that is at work takes them up ({holder})", file=sys.stderr)

@@ -19,18 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sweep.report.status import status_summary, status_text
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from sweep.report.status import build_status_json, format_status
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
-    with told_to_the_user(), collector_paused():
+    with print_user_errors(), pause_gc():
         stored = open_sweep(options.store, options.name)
-        report = status_summary(stored.manifest.sweep, stored.picture(recent_answers=not options.fresh), time.time())
-    print(json.dumps(report, indent=1) if options.json else status_text(report, show_all=options.all))
+        report = build_status_json(
+            stored.manifest.sweep, stored.load_snapshot(recent_answers=not options.fresh), time.time()
+        )
+    print(json.dumps(report, indent=1) if options.json else format_status(report, show_all=options.all))
     return 1 if report["states"]["failed"] else 0
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
+def pause_gc() -> Iterator[None]:
     """Thousands of records are read and all are kept: looking for garbage among them takes a third of the time."""
     gc.disable()
     try:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sweep.arguments import amount, count, positive
+from sweep.arguments import parse_amount, parse_count, parse_positive_int
 
 HELP = "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time"
 BACKENDS = ("local", "slurm")
@@ -15,8 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be done first, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     here = parser.add_argument_group("on this machine")
-    here.add_argument("--cpus", type=positive, metavar="N", help="CPU cores that jobs may use at once (default: all)")
-    here.add_argument("--gpus", type=count, metavar="N", help="GPUs that jobs may use at once (default: all)")
+    here.add_argument(
+        "--cpus", type=parse_positive_int, metavar="N", help="CPU cores that jobs may use at once (default: all)"
+    )
+    here.add_argument("--gpus", type=parse_count, metavar="N", help="GPUs that jobs may use at once (default: all)")
     slurm = parser.add_argument_group("on Slurm")
     add_slurm_arguments(slurm)
     parser.epilog = (
@@ -29,24 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_slurm_arguments(parser: argparse._ActionsContainer) -> None:
     """What `sweep submit` and `sweep tick` have in common."""
-    parser.add_argument("--max-queued", type=positive, metavar="N", help="jobs of this sweep in the queue at once")
+    parser.add_argument(
+        "--max-queued", type=parse_positive_int, metavar="N", help="jobs of this sweep in the queue at once"
+    )
     parser.add_argument(
         "--budget-a100-hours",
-        type=amount,
+        type=parse_amount,
         metavar="X",
         help="refuse to send anything if what is spent and what is left to do come to more",
     )
-    parser.add_argument("--pace", type=amount, metavar="SECONDS", help="between two sbatch calls (default: 1)")
+    parser.add_argument("--pace", type=parse_amount, metavar="SECONDS", help="between two sbatch calls (default: 1)")
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.job import with_ancestors
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from jobs.job import add_ancestors
+    from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    wanted = with_ancestors(stored.manifest.jobs, {job.key for job in stored.jobs_named(options.only)})
+    wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})
     backend = options.backend or stored.manifest.backend
-    with told_to_the_user():
+    with print_user_errors():
         if backend == "slurm":
             from sweep.submit.slurm import submit_to_slurm
 

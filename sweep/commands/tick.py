@@ -23,13 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from jobs.job import with_ancestors
-    from sweep.stored_sweep import open_sweep, told_to_the_user
+    from jobs.job import add_ancestors
+    from sweep.stored_sweep import open_sweep, print_user_errors
     from sweep.submit.slurm import submit_to_slurm
 
     stored = open_sweep(options.store, options.name)
-    wanted = with_ancestors(stored.manifest.jobs, {job.key for job in stored.jobs_named(options.only)})
-    with told_to_the_user():
+    wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})
+    with print_user_errors():
         code = submit_to_slurm(options, stored, wanted)
         if not options.no_results:
             from sweep.results.write import refresh_results

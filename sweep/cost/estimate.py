@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from jobs.job import Estimate, Resources
 from stages.config import LanguageModel, Vision
-from stages.flops import forward_flops, image_cost, training_flops
+from stages.flops import compute_image_cost, count_forward_flops, count_training_flops
 from sweep.catalog import GpuType, Placement, TaskEntry
 from sweep.cost.speed import Speed
 from sweep.errors import SweepError
 
 BYTES_OF_WEIGHT = 4  # fp32
 BYTES_OF_TRAINING_STATE = 12  # fp32 weight and AdamW's two moments
-LEAST_MINUTES = 10
+MIN_TIME_LIMIT_MINUTES = 10
 """Asked for at least: Slurm may tell a job a whole minute early that its time is up (sbatch(1), `--signal`)."""
 TIME_MARGIN = 1.25  # C: a job asks for a quarter more than its estimate
 SAVE_MINUTES = 10  # C: of each attempt, for saving before the limit and for work since the last checkpoint
@@ -33,7 +33,7 @@ class SourceUse:
     text_tokens: float = 0.0
 
 
-def images_by_source(
+def compute_images_by_source(
     tokens: float,
     sources: Iterable[SourceUse],
     *,
@@ -58,11 +58,11 @@ def images_by_source(
     return tuple(tokens / context * images / sequences_of_share for images in images_of_share)
 
 
-def images_in(
+def count_packed_images(
     tokens: float, sources: Iterable[SourceUse], *, image_tokens: int, context: int, share_by: str = "tokens"
 ) -> float:
-    """Images in a packed run (`images_by_source`), of all sources together."""
-    return sum(images_by_source(tokens, sources, image_tokens=image_tokens, context=context, share_by=share_by))
+    """Images in a packed run (`compute_images_by_source`), of all sources together."""
+    return sum(compute_images_by_source(tokens, sources, image_tokens=image_tokens, context=context, share_by=share_by))
 
 
 def estimate_pretrain(
@@ -77,18 +77,18 @@ def estimate_pretrain(
 ) -> Estimate:
     """A trunk segment (no `vision`) or an image-text run over `tokens` positions, image tokens and padding included.
 
-    `images` of them go through the encoder and the projector (`images_by_source`).
+    `images` of them go through the encoder and the projector (`compute_images_by_source`).
     `carries_optimizer`: a child goes on with AdamW's moments, so the last checkpoint keeps them.
     """
-    flops = tokens * training_flops(model, context)
+    flops = tokens * count_training_flops(model, context)
     encoder_flops, weights = 0.0, model.weights
     if vision is not None:
-        image = image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
+        image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
         flops += images * image.projector_flops
         encoder_flops = images * image.encoder_flops
         weights += image.weights
     kept = BYTES_OF_TRAINING_STATE if carries_optimizer else BYTES_OF_WEIGHT
-    return priced(tokens, flops, encoder_flops, speed, checkpoint_bytes=kept * weights)
+    return build_estimate(tokens, flops, encoder_flops, speed, checkpoint_bytes=kept * weights)
 
 
 def estimate_finetune(
@@ -102,11 +102,11 @@ def estimate_finetune(
     max_length: int = 2_048,
 ) -> Estimate:
     """`epochs` passes over `examples` conversations of one image and `text_tokens` tokens in the mean, unpadded."""
-    image = image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
+    image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
     length = min(max_length, round(image.tokens + text_tokens))
     passes = epochs * examples
-    flops = passes * (length * training_flops(model, length) + image.projector_flops)
-    return priced(
+    flops = passes * (length * count_training_flops(model, length) + image.projector_flops)
+    return build_estimate(
         passes * length,
         flops,
         passes * image.encoder_flops,
@@ -119,7 +119,7 @@ def estimate_evaluate(
     model: LanguageModel, *, tasks: tuple[TaskEntry, ...], vision: Vision | None, speed: Speed
 ) -> Estimate:
     """One forward over every request of every task; an image is encoded once a document. Nothing is kept."""
-    image = image_cost(vision.encoder, vision.projector, True, model.d_model) if vision is not None else None
+    image = compute_image_cost(vision.encoder, vision.projector, True, model.d_model) if vision is not None else None
     tokens, flops, encoder_flops = 0.0, 0.0, 0.0
     for task in tasks:
         length = round(task.text_tokens)
@@ -129,11 +129,11 @@ def estimate_evaluate(
             flops += task.documents * image.projector_flops / 3
         task_tokens = task.documents * task.requests * length
         tokens += task_tokens
-        flops += task_tokens * forward_flops(model, length)
-    return priced(round(tokens), flops, encoder_flops, speed.evaluating(), checkpoint_bytes=0)
+        flops += task_tokens * count_forward_flops(model, length)
+    return build_estimate(round(tokens), flops, encoder_flops, speed.scale_for_evaluation(), checkpoint_bytes=0)
 
 
-def priced(tokens: int, flops: float, encoder_flops: float, speed: Speed, *, checkpoint_bytes: int) -> Estimate:
+def build_estimate(tokens: int, flops: float, encoder_flops: float, speed: Speed, *, checkpoint_bytes: int) -> Estimate:
     """Hours of FLOPs at `speed`: GPU-hours, or core-hours where the type has no GPU."""
     encoder_hours = encoder_flops / speed.encoder_flops_per_second / 3_600
     hours = flops / speed.flops_per_second / 3_600 + encoder_hours
@@ -152,9 +152,11 @@ def priced(tokens: int, flops: float, encoder_flops: float, speed: Speed, *, che
     )
 
 
-def with_kept_features(estimate: Estimate, speed: Speed, *, encoder_flops: float, feature_bytes: int) -> Estimate:
+def discount_kept_features(estimate: Estimate, speed: Speed, *, encoder_flops: float, feature_bytes: int) -> Estimate:
     """The same job where only some of its images go through the frozen encoder, and the others' features are there."""
-    anew = priced(estimate.tokens, estimate.flops, encoder_flops, speed, checkpoint_bytes=estimate.checkpoint_bytes)
+    anew = build_estimate(
+        estimate.tokens, estimate.flops, encoder_flops, speed, checkpoint_bytes=estimate.checkpoint_bytes
+    )
     return replace(anew, feature_bytes=feature_bytes)
 
 
@@ -182,7 +184,7 @@ def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Re
         wall_minutes = 60 * estimate.gpu_hours / (placement.nodes * placement.gpus_per_node)
     else:
         wall_minutes = 60 * estimate.cpu_hours / (placement.nodes * max(1, placement.cpus))
-    minutes, restarts = attempt_minutes(wall_minutes, gpu.startup_minutes, placement)
+    minutes, restarts = split_into_attempts(wall_minutes, gpu.startup_minutes, placement)
     return Resources(
         nodes=placement.nodes,
         gpus_per_node=placement.gpus_per_node,
@@ -198,11 +200,11 @@ def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Re
     )
 
 
-def attempt_minutes(wall_minutes: float, startup_minutes: float, placement: Placement) -> tuple[int, int]:
+def split_into_attempts(wall_minutes: float, startup_minutes: float, placement: Placement) -> tuple[int, int]:
     """Time limit of one attempt in whole minutes, and the attempts beyond the first."""
     limit = placement.time_minutes or placement.limit_minutes
     wanted = wall_minutes * TIME_MARGIN
     if startup_minutes + wanted <= limit:
-        return placement.time_minutes or min(limit, max(LEAST_MINUTES, math.ceil(startup_minutes + wanted))), 0
+        return placement.time_minutes or min(limit, max(MIN_TIME_LIMIT_MINUTES, math.ceil(startup_minutes + wanted))), 0
     useful = max(1.0, limit - startup_minutes - SAVE_MINUTES - RESTORE_MINUTES)
     return limit, math.ceil(wanted / useful) - 1

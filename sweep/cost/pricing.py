@@ -7,58 +7,60 @@ from functools import cache
 
 from jobs.job import Estimate, Resources
 from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Source, Vision
-from stages.flops import image_cost
+from stages.flops import compute_image_cost
 from sweep.catalog import Catalog, Placement
 from sweep.cost.estimate import (  # fmt: skip
     SourceUse,
+    compute_images_by_source,
+    discount_kept_features,
     estimate_evaluate,
     estimate_finetune,
     estimate_pretrain,
-    images_by_source,
     plan_resources,
-    with_kept_features,
 )
-from sweep.cost.speed import NOTHING_MEASURED, Measured, Speed, speed_of
+from sweep.cost.speed import NOTHING_MEASURED, Measured, Speed, estimate_speed
 from sweep.spec.data import DataSet
 from sweep.spec.models import Model
-from sweep.spec.resources import ResourceFields, gpu_type, placed
+from sweep.spec.resources import ResourceFields, resolve_placement, select_gpu_type
 
 # Which images' features a store will keep, as a plan adds job after job (`feature_cache`; docs/estimates.md).
 
-Place = tuple[str, Vision]
+EncodedDataKey = tuple[str, Vision]
 """Where the images lie, and what makes features of them."""
 
 
 @dataclass(slots=True)
-class KeptFeatures:
+class FeatureReuse:
     """Counts distinct images, each once for the whole plan.
 
     Runs of one seed draw the same images in the same order, so the shorter one's are among the longer one's; runs of
     different seeds are taken to draw different images, up to all that the data set has.
     """
 
-    drawn: dict[Place, dict[int | None, float]] = field(default_factory=lambda: defaultdict(dict))
+    images_by_place: dict[EncodedDataKey, dict[int | None, float]] = field(default_factory=lambda: defaultdict(dict))
 
-    def add(self, path: str, vision: Vision, images: float, *, seed: int | None = None, examples: int = 0) -> float:
+    def add_images(
+        self, path: str, vision: Vision, images: float, *, seed: int | None = None, examples: int = 0
+    ) -> float:
         """How many of the `images` that a job draws no job before it has drawn.
 
         `seed`: of its order; None for a job that goes through the whole data set. `examples`: images of the data set,
         0 where that is not known.
         """
         # the projector is no part of what is kept
-        by_seed = self.drawn[path, vision.model_copy(update={"projector": "linear"})]
-        before = total(by_seed, examples)
+        by_seed = self.images_by_place[path, vision.model_copy(update={"projector": "linear"})]
+        before = sum_distinct_images(by_seed, examples)
         by_seed[seed] = max(images, by_seed.get(seed, 0.0))
-        return total(by_seed, examples) - before
+        return sum_distinct_images(by_seed, examples) - before
 
 
-def total(by_seed: dict[int | None, float], examples: int) -> float:
+def sum_distinct_images(by_seed: dict[int | None, float], examples: int) -> float:
     """Distinct images of all seeds."""
     drawn = sum(by_seed.values())
     return min(drawn, float(examples)) if examples else drawn
 
 
-Priced = tuple[Resources, Estimate]
+ResourcesAndEstimate = tuple[Resources, Estimate]
 
 
 class Pricer:
@@ -75,25 +77,27 @@ class Pricer:
         self.data = data
         self.resources = resources
         self.measured = measured
-        self.kept = KeptFeatures()
-        self.placement = cache(self.placement_of)
-        self.speed = cache(self.speed_for)
+        self.feature_reuse = FeatureReuse()
+        self.cached_placement = cache(self.resolve_placement)
+        self.cached_speed = cache(self.compute_speed)
 
-    def trunk(self, model: Model, config: PretrainConfig, steps: int) -> Priced:
+    def price_trunk(self, model: Model, config: PretrainConfig, steps: int) -> ResourcesAndEstimate:
         """`steps` of the trunk; its last checkpoint keeps the optimizer's state for what goes on from it."""
         estimate = estimate_pretrain(
             model.shape,
             tokens=steps * config.step_tokens,
             context=config.context,
-            speed=self.speed(model.name, model.shape, model.catalog_name, "trunk", config.context),
+            speed=self.cached_speed(model.name, model.shape, model.catalog_name, "trunk", config.context),
             carries_optimizer=True,
         )
-        return self.priced(model, "trunk", estimate)
+        return self.price_estimate(model, "trunk", estimate)
 
-    def pretrain(self, model: Model, config: PretrainConfig, *, keeps_features: bool = False) -> Priced:
+    def price_pretrain(
+        self, model: Model, config: PretrainConfig, *, keeps_features: bool = False
+    ) -> ResourcesAndEstimate:
         """With `keeps_features` the encoder sees each image once for the whole plan."""
-        speed = self.speed(model.name, model.shape, model.catalog_name, "pretrain", config.context)
-        images = self.images(model, config)
+        speed = self.cached_speed(model.name, model.shape, model.catalog_name, "pretrain", config.context)
+        images = self.compute_source_images(model, config)
         estimate = estimate_pretrain(
             model.shape,
             tokens=config.schedule.total_steps * config.step_tokens,
@@ -102,38 +106,42 @@ class Pricer:
             images=sum(images),
             vision=config.vision,
         )
-        resources, estimate = self.priced(model, "pretrain", estimate)
+        resources, estimate = self.price_estimate(model, "pretrain", estimate)
         if keeps_features and config.vision is not None:
             new = sum(
-                self.kept.add(
+                self.feature_reuse.add_images(
                     self.data[source.name].path, config.vision, drawn,
-                    seed=config.seed, examples=self.examples(source.name),
+                    seed=config.seed, examples=self.count_examples(source.name),
                 )
                 for source, drawn in zip(config.sources, images, strict=True) if drawn
             )  # fmt: skip
-            estimate = keeping(estimate, speed, model, config.vision, new)
+            estimate = apply_kept_features(estimate, speed, model, config.vision, new)
         return resources, estimate
 
-    def images(self, model: Model, config: PretrainConfig) -> tuple[float, ...]:
+    def compute_source_images(self, model: Model, config: PretrainConfig) -> tuple[float, ...]:
         """Images of each source in the whole run."""
         if config.vision is None:
             return (0.0,) * len(config.sources)
-        image = image_cost(config.vision.encoder, config.vision.projector, config.vision.frozen, model.shape.d_model)
-        return images_by_source(
+        image = compute_image_cost(
+            config.vision.encoder, config.vision.projector, config.vision.frozen, model.shape.d_model
+        )
+        return compute_images_by_source(
             config.schedule.total_steps * config.step_tokens,
-            [self.use(source) for source in config.sources],
+            [self.build_source_use(source) for source in config.sources],
             image_tokens=image.tokens,
             context=config.context,
             share_by=config.share_by,
             packing=config.packing,
         )
 
-    def finetune(self, model: Model, config: FinetuneConfig, vision: Vision, *, keeps_features: bool = False) -> Priced:
+    def price_finetune(
+        self, model: Model, config: FinetuneConfig, vision: Vision, *, keeps_features: bool = False
+    ) -> ResourcesAndEstimate:
         """With `keeps_features` the encoder sees each image once for the whole plan."""
         name = config.conversations.name
-        entry = self.catalog.dataset(name)
+        entry = self.catalog.find_dataset(name)
         examples = self.data[name].examples or entry.samples
-        speed = self.speed(model.name, model.shape, model.catalog_name, "finetune", config.max_length)
+        speed = self.cached_speed(model.name, model.shape, model.catalog_name, "finetune", config.max_length)
         estimate = estimate_finetune(
             model.shape,
             epochs=config.epochs,
@@ -143,58 +151,58 @@ class Pricer:
             speed=speed,
             max_length=config.max_length,
         )
-        resources, estimate = self.priced(model, "finetune", estimate)
+        resources, estimate = self.price_estimate(model, "finetune", estimate)
         if keeps_features:
-            new = self.kept.add(self.data[name].path, vision, examples, examples=examples)
-            estimate = keeping(estimate, speed, model, vision, new)
+            new = self.feature_reuse.add_images(self.data[name].path, vision, examples, examples=examples)
+            estimate = apply_kept_features(estimate, speed, model, vision, new)
         return resources, estimate
 
-    def evaluate(self, model: Model, config: EvaluateConfig, vision: Vision) -> Priced:
+    def price_evaluate(self, model: Model, config: EvaluateConfig, vision: Vision) -> ResourcesAndEstimate:
         tasks = [(task, False) for task in config.text_tasks] + [(task, True) for task in config.vision_tasks]
         estimate = estimate_evaluate(
             model.shape,
             tasks=tuple(
-                self.catalog.task(task.name, with_image=with_image, limit=task.limit) for task, with_image in tasks
+                self.catalog.find_task(task.name, with_image=with_image, limit=task.limit) for task, with_image in tasks
             ),
             vision=vision,
-            speed=self.speed(model.name, model.shape, model.catalog_name, "evaluate", 2_048),
+            speed=self.cached_speed(model.name, model.shape, model.catalog_name, "evaluate", 2_048),
         )
-        return self.priced(model, "evaluate", estimate)
+        return self.price_estimate(model, "evaluate", estimate)
 
-    def priced(self, model: Model, phase: str, estimate: Estimate) -> Priced:
-        placement = self.placement(model.name, model.catalog_name, phase)
-        return plan_resources(estimate, placement, self.catalog.gpus[gpu_type(placement)]), estimate
+    def price_estimate(self, model: Model, phase: str, estimate: Estimate) -> ResourcesAndEstimate:
+        placement = self.cached_placement(model.name, model.catalog_name, phase)
+        return plan_resources(estimate, placement, self.catalog.gpus[select_gpu_type(placement)]), estimate
 
-    def placement_of(self, name: str, catalog_name: str, phase: str) -> Placement:
+    def resolve_placement(self, name: str, catalog_name: str, phase: str) -> Placement:
         """The catalog's placement of the model, with the sweep file's words over it."""
-        return placed(self.catalog, self.resources, name, catalog_name, phase)
+        return resolve_placement(self.catalog, self.resources, name, catalog_name, phase)
 
-    def speed_for(self, name: str, shape: LanguageModel, catalog_name: str, phase: str, context: int) -> Speed:
+    def compute_speed(self, name: str, shape: LanguageModel, catalog_name: str, phase: str, context: int) -> Speed:
         given = self.resources.models.get(name)
-        return speed_of(
+        return estimate_speed(
             self.catalog,
             shape,
-            gpu_type(self.placement(name, catalog_name, phase)),
+            select_gpu_type(self.cached_placement(name, catalog_name, phase)),
             name=catalog_name,
             measured=self.measured,
             tokens_per_second=given.tokens_per_second if given else None,
             context=context,
         )
 
-    def examples(self, name: str) -> int:
+    def count_examples(self, name: str) -> int:
         """Samples of a data set, 0 where neither the sweep file nor the catalog knows."""
         entry = self.catalog.datasets.get(name)
         return self.data[name].examples or (entry.samples if entry is not None else 0)
 
-    def use(self, source: Source) -> SourceUse:
-        tokens = self.data[source.name].mean_text_tokens or self.catalog.dataset(source.name).text_tokens
+    def build_source_use(self, source: Source) -> SourceUse:
+        tokens = self.data[source.name].mean_text_tokens or self.catalog.find_dataset(source.name).text_tokens
         return SourceUse(source.share, with_images=source.kind != "text", text_tokens=tokens)
 
 
-def keeping(estimate: Estimate, speed: Speed, model: Model, vision: Vision, new_images: float) -> Estimate:
+def apply_kept_features(estimate: Estimate, speed: Speed, model: Model, vision: Vision, new_images: float) -> Estimate:
     """The estimate of a job that encodes `new_images` and finds the features of its other images."""
-    image = image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
-    return with_kept_features(
+    image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
+    return discount_kept_features(
         estimate,
         speed,
         encoder_flops=new_images * image.encoder_flops,

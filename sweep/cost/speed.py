@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.store.paths import Store
-from jobs.store.results import names_in
+from jobs.store.results import list_names
 from stages.config import LanguageModel, PretrainConfig, Vision
-from stages.flops import image_cost, step_flops, training_flops
+from stages.flops import compute_image_cost, count_step_flops, count_training_flops
 from sweep.catalog import REFERENCE, TERA, Catalog, GpuType, ModelEntry
-from sweep.text_format import counted
+from sweep.text_format import format_counted
 
 # How fast finished pre-training jobs of a store were: what an estimate believes before the catalog.
 #
@@ -23,9 +23,9 @@ from sweep.text_format import counted
 # on different devices, jobs in which the encoder took more time than the language model, and jobs whose images'
 # features were kept, as nobody knows how many of them the encoder saw.
 
-LEAST_SECONDS = 180.0
+MIN_MEASURED_SECONDS = 180.0
 """Of training: below, the first steps' compiling and reading show."""
-MOST_RUNS = 300
+MAX_MEASURED_RUNS = 300
 """Runs that are looked at. Keys are hashes, so the first of them in order are a fair sample of a larger store."""
 
 Shape = tuple[int, int, int, int]
@@ -46,25 +46,25 @@ Measured = Mapping[tuple[Shape, str], Measurement]
 NOTHING_MEASURED: Measured = {}
 
 
-def shape_of(model: LanguageModel) -> Shape:
+def extract_speed_shape(model: LanguageModel) -> Shape:
     """What a speed depends on; a catalog's model and one of the same shape have one speed."""
     return model.d_model, model.layers, model.heads, model.vocabulary
 
 
-def measured_speeds(store: Store, catalog: Catalog) -> Measured:
+def load_measured_speeds(store: Store, catalog: Catalog) -> Measured:
     """The speeds that the store shows; empty for a new one. What cannot be read or understood counts as not there."""
     rates: dict[tuple[Shape, str], list[float]] = defaultdict(list)
     runs = f"{store.runs}/pretrain"
-    for key in sorted(names_in(store.runs / "pretrain"))[:MOST_RUNS]:
-        result = record(f"{runs}/{key}/result.json")
-        if number(result, "seconds") < LEAST_SECONDS:
+    for key in sorted(list_names(store.runs / "pretrain"))[:MAX_MEASURED_RUNS]:
+        result = read_json_object(f"{runs}/{key}/result.json")
+        if parse_number(result, "seconds") < MIN_MEASURED_SECONDS:
             continue
-        devices = devices_of(f"{runs}/{key}/attempts")
+        devices = read_devices(f"{runs}/{key}/attempts")
         if devices is not None and devices.kind in catalog.gpus:
-            found = speed_shown(record(f"{runs}/{key}/job.json"), result, devices, catalog)
+            found = measure_speed(read_json_object(f"{runs}/{key}/job.json"), result, devices, catalog)
             if found is not None:
                 rates[found[0], devices.kind].append(found[1])
-    return {where: Measurement(median(found), len(found)) for where, found in rates.items()}
+    return {where: Measurement(compute_median(found), len(found)) for where, found in rates.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Devices:
     number: int
 
 
-def speed_shown(
+def measure_speed(
     job: Mapping[str, Any], result: Mapping[str, Any], devices: Devices, catalog: Catalog
 ) -> tuple[Shape, float] | None:
     """The model's shape and the FLOPs a second of one device that a finished job shows; None if it shows nothing."""
@@ -86,36 +86,36 @@ def speed_shown(
             return None  # another program's speed says nothing of ours
         model = LanguageModel.model_validate(config["model"])
         vision = Vision.model_validate(config["vision"]) if config.get("vision") else None
-        context = int(number(config, "context")) or PretrainConfig.model_fields["context"].default
-        images = number(result, "images")
-        image = image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model) if vision else None
+        context = int(parse_number(config, "context")) or PretrainConfig.model_fields["context"].default
+        images = parse_number(result, "images")
+        image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model) if vision else None
     except (KeyError, TypeError, ValueError, AttributeError):  # pydantic's and an unknown encoder's are ValueErrors
         return None
     encoder_flops = images * image.encoder_flops if image else 0.0
     if images and (job.get("settings") or {}).get("feature_store"):
         return None
-    flops = step_flops(model, context, number(result, "tokens"), vision, images, encoded=0)
-    seconds = number(result, "seconds") * devices.number
+    flops = count_step_flops(model, context, parse_number(result, "tokens"), vision, images, encoded=0)
+    seconds = parse_number(result, "seconds") * devices.number
     if not flops:
         return None
-    encoder_seconds = encoder_flops / catalog.encoder_flops_per_second(devices.kind, (flops + encoder_flops) / seconds)
+    encoder_seconds = encoder_flops / catalog.compute_encoder_rate(devices.kind, (flops + encoder_flops) / seconds)
     if encoder_seconds > seconds / 2:
         return None
-    return shape_of(model), flops / (seconds - encoder_seconds)
+    return extract_speed_shape(model), flops / (seconds - encoder_seconds)
 
 
-def devices_of(attempts: str) -> Devices | None:
+def read_devices(attempts: str) -> Devices | None:
     """What all attempts of a job ran on; None if they ran on different devices, or none is known."""
     found = set()
-    for name in names_in(Path(attempts)):
-        start = record(f"{attempts}/{name}/start.json")
-        gpus, cpus = int(number(start, "gpus")), int(number(start, "cpus"))
+    for name in list_names(Path(attempts)):
+        start = read_json_object(f"{attempts}/{name}/start.json")
+        gpus, cpus = int(parse_number(start, "gpus")), int(parse_number(start, "cpus"))
         found.add(Devices(str(start.get("gpu_type", "")), gpus) if gpus else Devices("cpu", cpus))
     only = found.pop() if len(found) == 1 else None
     return only if only is not None and only.number > 0 else None
 
 
-def record(path: str) -> Mapping[str, Any]:
+def read_json_object(path: str) -> Mapping[str, Any]:
     """A JSON object from disk; empty if it is absent, torn or no object."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a Path costs more than the call
@@ -125,7 +125,7 @@ def record(path: str) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def number(content: Mapping[str, Any], name: str) -> float:
+def parse_number(content: Mapping[str, Any], name: str) -> float:
     """A finite number that is not negative; 0 for all else."""
     value = content.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -133,7 +133,7 @@ def number(content: Mapping[str, Any], name: str) -> float:
     return float(value) if 0 <= value < 1e30 else 0.0
 
 
-def median(values: list[float]) -> float:
+def compute_median(values: list[float]) -> float:
     """The middle one, or the mean of the two in the middle."""
     ordered, middle = sorted(values), len(values) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
@@ -154,7 +154,7 @@ class Speed:
     basis: str = ""
     """Where the figure comes from, in words."""
 
-    def evaluating(self) -> "Speed":
+    def scale_for_evaluation(self) -> "Speed":
         return replace(
             self,
             flops_per_second=self.flops_per_second * self.evaluate_efficiency,
@@ -162,7 +162,7 @@ class Speed:
         )
 
 
-def speed_of(
+def estimate_speed(
     catalog: Catalog,
     model: LanguageModel,
     gpu_type: str,
@@ -182,16 +182,16 @@ def speed_of(
         KeyError: no such GPU type (the sweep file's reader checks it).
     """
     gpu = catalog.gpus[gpu_type]
-    found = measured.get((shape_of(model), gpu_type))
+    found = measured.get((extract_speed_shape(model), gpu_type))
     if tokens_per_second is not None:
-        rate, basis = tokens_per_second * training_flops(model, context), f"{tokens_per_second:g} tokens/s, given"
+        rate, basis = tokens_per_second * count_training_flops(model, context), f"{tokens_per_second:g} tokens/s, given"
     elif found is not None:
-        rate, basis = found.flops_per_second, f"measured from {counted(found.jobs, 'job')}"
+        rate, basis = found.flops_per_second, f"measured from {format_counted(found.jobs, 'job')}"
     else:
-        rate, basis = expected_rate(catalog, model, gpu, name)
+        rate, basis = estimate_catalog_rate(catalog, model, gpu, name)
     return Speed(
         flops_per_second=rate,
-        encoder_flops_per_second=catalog.encoder_flops_per_second(gpu_type, rate),
+        encoder_flops_per_second=catalog.compute_encoder_rate(gpu_type, rate),
         factor=gpu.factor,
         is_gpu=gpu.is_gpu,
         evaluate_efficiency=catalog.evaluate_efficiency,
@@ -199,7 +199,7 @@ def speed_of(
     )
 
 
-def expected_rate(catalog: Catalog, model: LanguageModel, gpu: GpuType, name: str) -> tuple[float, str]:
+def estimate_catalog_rate(catalog: Catalog, model: LanguageModel, gpu: GpuType, name: str) -> tuple[float, str]:
     """FLOPs a second of one GPU or core in training by the catalog, and where the figure comes from."""
     if gpu.peak_tflops is None:
         return gpu.core_gflops * 1e9, f"{gpu.core_gflops:g} GFLOP/s a core"
@@ -207,12 +207,14 @@ def expected_rate(catalog: Catalog, model: LanguageModel, gpu: GpuType, name: st
     entry = catalog.models.get(name)
     if entry is not None and gpu.name in entry.utilisation:
         return entry.utilisation[gpu.name] * peak, f"{name} on {gpu.name}, catalog"
-    utilisation, basis = reference_utilisation(catalog.models, model.parameters, name)
+    utilisation, basis = estimate_reference_utilisation(catalog.models, model.parameters, name)
     rate = utilisation * catalog.reference_flops_per_second
     return rate * gpu.factor, basis if gpu.name == REFERENCE else f"{basis}, times {gpu.name}'s factor {gpu.factor:g}"
 
 
-def reference_utilisation(models: Mapping[str, ModelEntry], parameters: int, name: str = "") -> tuple[float, str]:
+def estimate_reference_utilisation(
+    models: Mapping[str, ModelEntry], parameters: int, name: str = ""
+) -> tuple[float, str]:
     """Utilisation on an A100: the model's own, else interpolated in log(parameters)."""
     if name in models and REFERENCE in models[name].utilisation:
         return models[name].utilisation[REFERENCE], f"{name} on {REFERENCE}, catalog"

@@ -10,18 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.store.paths import Store, replacing, write_json
+from jobs.store.paths import Store, open_replacement, write_json
 from jobs.store.records import read_record
 from sweep.errors import StoreError
-from sweep.results.evidence import JobEvidence, gather
-from sweep.results.lineage import ModelChain, model_chains
-from sweep.results.summary import json_row
-from sweep.results.tables import results_table
+from sweep.results.evidence import JobEvidence, load_job_evidence
+from sweep.results.lineage import ModelChain, list_model_chains
+from sweep.results.summary import build_row_json
+from sweep.results.tables import build_results_table
 from sweep.results.write import write_parquet
 from sweep.stored_sweep import StoredSweep
 
 FORMAT = 1
-MADE_BY = "sweep export --index"
+GENERATOR = "sweep export --index"
 FILES = ("index.json", "index.parquet", "README.md")
 MARKER = "export.json"
 """In an export's folder (`stages.export.run`)."""
@@ -35,7 +35,17 @@ EXPORT = pa.field(
     pa.string(),
     metadata={"unit": "", "description": "folder of its export, relative to the index; null where there is none"},
 )
-SHOWN = ("cell", "epochs", "state", "vision_stable_score", "text_stable_score", "a100_hours", "tokens", "key", "where")
+SHOWN_COLUMNS = (
+    "cell",
+    "epochs",
+    "state",
+    "vision_stable_score",
+    "text_stable_score",
+    "a100_hours",
+    "tokens",
+    "key",
+    "where",
+)
 """Columns of README.md."""
 
 
@@ -44,28 +54,28 @@ def write_index(stored: StoredSweep, folder: Path) -> tuple[int, int, int]:
 
     StoreError if `folder` holds files of these names that no index wrote.
     """
-    check_place(folder, stored.manifest.sweep)
-    chains = model_chains(stored.manifest)
-    evidence = gather(stored.picture(whole_account=True))
-    table = results_table(stored.manifest.sweep, chains, evidence)
-    exports = exports_in(folder, stored.manifest.sweep)
-    checkpoints = [checkpoint_of(stored.store, chain, evidence) for chain in chains]
+    check_index_folder(folder, stored.manifest.sweep)
+    chains = list_model_chains(stored.manifest)
+    evidence = load_job_evidence(stored.load_snapshot(whole_account=True))
+    table = build_results_table(stored.manifest.sweep, chains, evidence)
+    exports = list_exports(folder, stored.manifest.sweep)
+    checkpoints = [find_checkpoint(stored.store, chain, evidence) for chain in chains]
     found = [exports.get(chain.finetune) for chain in chains]
     table = table.append_column(CHECKPOINT, pa.array(checkpoints, pa.string())).append_column(
         EXPORT, pa.array(found, pa.string())
     )
     rows = table.to_pylist()
     folder.mkdir(parents=True, exist_ok=True)
-    models = [{**json_row(row), "axes": dict(chain.cell.axes)} for row, chain in zip(rows, chains, strict=True)]
-    header = {"format": FORMAT, "made_by": MADE_BY, "sweep": stored.manifest.sweep}
+    models = [{**build_row_json(row), "axes": dict(chain.cell.axes)} for row, chain in zip(rows, chains, strict=True)]
+    header = {"format": FORMAT, "made_by": GENERATOR, "sweep": stored.manifest.sweep}
     write_json(folder / FILES[0], {**header, "models": models})
     write_parquet(folder / FILES[1], table.schema, table.to_batches())
-    with replacing(folder / FILES[2]) as unfinished:
-        unfinished.write_text(index_text(stored.manifest.sweep, rows), encoding="utf-8")
+    with open_replacement(folder / FILES[2]) as unfinished:
+        unfinished.write_text(format_index(stored.manifest.sweep, rows), encoding="utf-8")
     return len(rows), sum(each is not None for each in checkpoints), sum(each is not None for each in found)
 
 
-def check_place(folder: Path, sweep: str) -> None:
+def check_index_folder(folder: Path, sweep: str) -> None:
     """StoreError if another's files would be replaced: anything but an index of this sweep."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise StoreError(f"{folder}: is a link or a file; give a folder")
@@ -73,13 +83,13 @@ def check_place(folder: Path, sweep: str) -> None:
         raise StoreError(f"{folder}: is the export of a model; give the folder that it lies in")
     there = [name for name in FILES if (folder / name).is_symlink() or (folder / name).exists()]
     made = read_record(folder / FILES[0]) or {}
-    if there and made.get("made_by") != MADE_BY:
-        raise StoreError(f"{folder / there[0]}: is there and was not written by `{MADE_BY}`; give another folder")
+    if there and made.get("made_by") != GENERATOR:
+        raise StoreError(f"{folder / there[0]}: is there and was not written by `{GENERATOR}`; give another folder")
     if there and made.get("sweep") != sweep:
         raise StoreError(f"{folder}: holds the index of sweep {made.get('sweep')}; give another folder")
 
 
-def exports_in(folder: Path, sweep: str) -> dict[str, str]:
+def list_exports(folder: Path, sweep: str) -> dict[str, str]:
     """Exports of this sweep's models right below `folder`: key to the folder's name."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob(f"*/{MARKER}")) if folder.is_dir() else []:
@@ -89,49 +99,49 @@ def exports_in(folder: Path, sweep: str) -> dict[str, str]:
     return found
 
 
-def checkpoint_of(store: Store, chain: ModelChain, evidence: Mapping[str, JobEvidence]) -> str | None:
+def find_checkpoint(store: Store, chain: ModelChain, evidence: Mapping[str, JobEvidence]) -> str | None:
     """Where a finished fine-tune's checkpoint lies."""
     found = evidence[chain.finetune]
     if not found.done or found.result is None or not found.result.get("checkpoint"):
         return None
-    return str(store.run(found.job.stage, chain.finetune).root.absolute() / str(found.result["checkpoint"]))
+    return str(store.locate_run(found.job.stage, chain.finetune).root.absolute() / str(found.result["checkpoint"]))
 
 
-def index_text(sweep: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def format_index(sweep: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """README.md: a table of the models, in the manifest's order."""
     finished = sum(row["state"] == "done" for row in rows)
     head = [
-        f"# Models of the sweep {plain(sweep)}",
+        f"# Models of the sweep {escape_markdown(sweep)}",
         "",
         f"{len(rows)} models, {finished} finished and evaluated. All columns, with scores by task: index.parquet, "
         "index.json. Scores are stable scores: accuracy above chance. A100-hours: its own and its part of shared jobs.",
         "",
-        "| " + " | ".join(SHOWN) + " |",
-        "|" + "---|" * len(SHOWN),
+        "| " + " | ".join(SHOWN_COLUMNS) + " |",
+        "|" + "---|" * len(SHOWN_COLUMNS),
     ]
-    return "\n".join([*head, *("| " + " | ".join(cells(row)) + " |" for row in rows)]) + "\n"
+    return "\n".join([*head, *("| " + " | ".join(iter_row_cells(row)) + " |" for row in rows)]) + "\n"
 
 
-def cells(row: Mapping[str, Any]) -> Iterator[str]:
+def iter_row_cells(row: Mapping[str, Any]) -> Iterator[str]:
     """One model's line."""
     tokens = [row[name] for name in ("text_tokens", "image_tokens", "finetune_tokens")]
     hours = [row[name] for name in ("a100_hours_own", "a100_hours_shared")]
-    sums = {"tokens": total(tokens), "a100_hours": total(hours), "where": row["export"] or row["checkpoint"]}
-    for name in SHOWN:
+    sums = {"tokens": sum_known(tokens), "a100_hours": sum_known(hours), "where": row["export"] or row["checkpoint"]}
+    for name in SHOWN_COLUMNS:
         value = sums[name] if name in sums else row[name]
         if name.endswith("_stable_score"):
             error = row[name.replace("score", "stderr")]
             yield "" if value is None else f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")
         else:
-            yield "" if value is None else plain(f"{value:.4g}" if isinstance(value, float) else str(value))
+            yield "" if value is None else escape_markdown(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
-def total(values: Sequence[Any]) -> Any:
+def sum_known(values: Sequence[Any]) -> Any:
     """Their sum; None if one is not known."""
     return None if None in values else sum(values)
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """On one line, and with no meaning in a Markdown table."""
     line = " ".join(text.split())
     for mark in "\\`*<>|[]":

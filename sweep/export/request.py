@@ -12,20 +12,20 @@ from jobs.job import Job
 from jobs.store.paths import Store
 from stages.config import CONFIGS
 from sweep.errors import SweepError, UsageError
-from sweep.plan.manifest import Cell, Chain, Manifest, job_index
-from sweep.results.evidence import Cost, JobEvidence, number
-from sweep.results.lineage import ancestry, model_chains, models_by_job
-from sweep.results.scores import SCORE_FIELDS, score_values, task_scores
+from sweep.plan.manifest import Cell, FinetuneChain, Manifest, index_jobs
+from sweep.results.evidence import ExecutionHours, JobEvidence, parse_number
+from sweep.results.lineage import count_models_by_job, list_ancestors, list_model_chains
+from sweep.results.scores import SCORE_FIELDS, build_score_columns, parse_task_scores
 
-TOLD_ELSEWHERE = {"model", "vision", "sources", "conversations", "tokenizer", "tasks"}
+NOT_IN_RECIPE = {"model", "vision", "sources", "conversations", "tokenizer", "tasks"}
 """Parts of a configuration that have a place of their own in the card."""
 SOURCE_FIELDS = ("name", "kind", "revision", "share")
 """Of a data set of pre-training."""
-MEASURED = ("steps", "tokens", "image_tokens", "images", "seconds", "loss")
+MEASURED_FIELDS = ("steps", "tokens", "image_tokens", "images", "seconds", "loss")
 """What a result says of a training."""
 
 
-def chosen_chain(cell: Cell, epochs: int | None) -> Chain:
+def select_chain(cell: Cell, epochs: int | None) -> FinetuneChain:
     """The cell's fine-tune of so many epochs, or its only one; UsageError with those that it has."""
     fitting = [chain for chain in cell.chains if epochs in (None, chain.epochs)]
     if len(fitting) == 1:
@@ -35,11 +35,11 @@ def chosen_chain(cell: Cell, epochs: int | None) -> Chain:
     raise UsageError(f"cell {cell.name} has fine-tunes of {has} epochs: {given}")
 
 
-def export_request(
+def build_export_request(
     store: Store,
     manifest: Manifest,
     cell: Cell,
-    chain: Chain | None,
+    chain: FinetuneChain | None,
     evidence: Mapping[str, JobEvidence],
     *,
     out: str,
@@ -48,19 +48,19 @@ def export_request(
     """As JSON. `chain`: the fine-tune to export; None: the pre-trained model. SweepError if the job is not done."""
     key = chain.finetune if chain else cell.pretrain
     job = evidence[key].job
-    check_done(manifest.sweep, cell, evidence[key])
-    config = full_config(job)
+    check_job_done(manifest.sweep, cell, evidence[key])
+    config = load_full_config(job)
     return {
-        "run": str(store.run(job.stage, key).root.absolute()),
+        "run": str(store.locate_run(job.stage, key).root.absolute()),
         "out": out,
         "dtype": dtype,
         "context": config.get("max_length") or config["context"],
-        "tokenizer": tokenizer_path(manifest, cell, config, evidence),
-        "facts": facts(manifest, cell, chain, key, evidence),
+        "tokenizer": find_tokenizer_path(manifest, cell, config, evidence),
+        "facts": build_card_facts(manifest, cell, chain, key, evidence),
     }
 
 
-def check_done(sweep: str, cell: Cell, found: JobEvidence) -> None:
+def check_job_done(sweep: str, cell: Cell, found: JobEvidence) -> None:
     """SweepError for a job that has no model yet, or none of ours."""
     job = found.job
     if not found.done:
@@ -72,7 +72,7 @@ def check_done(sweep: str, cell: Cell, found: JobEvidence) -> None:
         raise SweepError(f"cell {cell.name}: job {job.key} is of stage {job.stage}, which leaves no model of ours")
 
 
-def full_config(job: Job) -> dict[str, Any]:
+def load_full_config(job: Job) -> dict[str, Any]:
     """A job's configuration with its defaults; SweepError where it is not one of ours."""
     try:
         return CONFIGS[job.stage].model_validate(dict(job.config)).model_dump(mode="json")
@@ -80,15 +80,15 @@ def full_config(job: Job) -> dict[str, Any]:
         raise SweepError(f"job {job.key}: its configuration is not of a stage that this version knows") from error
 
 
-def told_config(job: Job) -> dict[str, Any]:
+def load_known_config(job: Job) -> dict[str, Any]:
     """A job's configuration as far as it is known: of another kind of stage what the plan says."""
     try:
-        return full_config(job)
+        return load_full_config(job)
     except SweepError:
         return dict(job.config)
 
 
-def tokenizer_path(
+def find_tokenizer_path(
     manifest: Manifest, cell: Cell, config: Mapping[str, Any], evidence: Mapping[str, JobEvidence]
 ) -> str:
     """Of the model itself, else (text alone) of the fine-tunes of it; empty where none is named or it is no path."""
@@ -99,16 +99,16 @@ def tokenizer_path(
     return "" if "://" in location or location.startswith("pipe:") else location
 
 
-def facts(
-    manifest: Manifest, cell: Cell, chain: Chain | None, key: str, evidence: Mapping[str, JobEvidence]
+def build_card_facts(
+    manifest: Manifest, cell: Cell, chain: FinetuneChain | None, key: str, evidence: Mapping[str, JobEvidence]
 ) -> dict[str, Any]:
-    """What the card tells (`stages.export.request.Facts`)."""
-    keys = ancestry(job_index(manifest), key)
+    """What the card tells (`stages.export.request.ModelFacts`)."""
+    keys = list_ancestors(index_jobs(manifest), key)
     built = [evidence[each] for each in keys]
     evaluated = evidence[chain.evaluate] if chain else None
     done = [*built, evaluated] if evaluated else built
-    tasks = task_scores(evaluated.result) if evaluated and evaluated.result else []
-    stable = score_values(tasks)
+    tasks = parse_task_scores(evaluated.result) if evaluated and evaluated.result else []
+    stable = build_score_columns(tasks)
     finished = [found.result for found in built if found.result]
     versions = finished[-1].get("versions") if finished else None
     return {
@@ -118,17 +118,17 @@ def facts(
         "key": key,
         "epochs": chain.epochs if chain else None,
         "axes": dict(cell.axes),
-        "data": unique(data for found in done for data in data_of(found.job)),
-        "recipe": [recipe_of(found) for found in done],
+        "data": drop_duplicates(data for found in done for data in iter_data_sets(found.job)),
+        "recipe": [build_recipe(found) for found in done],
         "scores": [{name: getattr(task, name) for name in SCORE_FIELDS} for task in tasks],
-        "stable_scores": {name: value for name, value in stable.items() if number(value) is not None},
-        "cost": cost_of(manifest, [found.job.key for found in done], evidence, tuned=chain is not None),
+        "stable_scores": {name: value for name, value in stable.items() if parse_number(value) is not None},
+        "cost": compute_cost(manifest, [found.job.key for found in done], evidence, tuned=chain is not None),
         "code_revision": " ".join(dict.fromkeys(found.code_revision for found in built if found.code_revision)),
         "versions": {name: str(value) for name, value in versions.items()} if isinstance(versions, dict) else {},
     }
 
 
-def unique(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+def drop_duplicates(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each once, in their order: the segments of a trunk have the same data."""
     once: list[dict[str, Any]] = []
     for each in found:
@@ -137,56 +137,56 @@ def unique(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     return once
 
 
-def data_of(job: Job) -> Iterator[dict[str, Any]]:
+def iter_data_sets(job: Job) -> Iterator[dict[str, Any]]:
     """The data sets that a job's configuration names, with their revisions."""
-    config = told_config(job)
+    config = load_known_config(job)
     for source in config.get("sources", ()):
         yield {"stage": job.phase, **{name: source[name] for name in SOURCE_FIELDS if name in source}}
     for part in ("conversations", "tokenizer"):
         if config.get(part):
-            yield named(job, part, config[part]["name"], config[part])
+            yield describe_data_set(job, part, config[part]["name"], config[part])
     vision = config.get("vision") or {}
     for name in vision.get("weights", ()):
-        yield named(job, "encoder", name, vision)
+        yield describe_data_set(job, "encoder", name, vision)
     if config.get("tasks"):
-        yield named(job, "tasks", config["tasks"], config)
+        yield describe_data_set(job, "tasks", config["tasks"], config)
 
 
-def named(job: Job, kind: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def describe_data_set(job: Job, kind: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """One data set; `config` has its revision."""
     return {"stage": job.phase, "kind": kind, "name": name, "revision": config.get("revision", "")}
 
 
-def recipe_of(found: JobEvidence) -> tuple[str, dict[str, Any]]:
+def build_recipe(found: JobEvidence) -> tuple[str, dict[str, Any]]:
     """A title, and the job's settings with what its result measured."""
-    config = {name: value for name, value in told_config(found.job).items() if name not in TOLD_ELSEWHERE}
-    measured = {name: found.result.get(name) for name in MEASURED} if found.result else {}
+    config = {name: value for name, value in load_known_config(found.job).items() if name not in NOT_IN_RECIPE}
+    measured = {name: found.result.get(name) for name in MEASURED_FIELDS} if found.result else {}
     known = {f"result: {name}": value for name, value in measured.items() if value}
-    return f"{found.job.phase}, job {found.job.key}", {**dict(flat(config)), **known}
+    return f"{found.job.phase}, job {found.job.key}", {**dict(iter_flat_settings(config)), **known}
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def iter_flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings under dotted names; what is not set is left out."""
     for name, value in config.items():
         if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from iter_flat_settings(value, f"{prefix}{name}.")
         elif value not in (None, "", []):
             yield prefix + name, value
 
 
-def cost_of(
+def compute_cost(
     manifest: Manifest, keys: Sequence[str], evidence: Mapping[str, JobEvidence], *, tuned: bool
 ) -> dict[str, float | None]:
     """Hours of the jobs that a model comes from: of those that it alone needs, and of those that others need too."""
-    models = models_by_job(model_chains(manifest))
-    own, whole, part = Cost(), Cost(), Cost()
+    models = count_models_by_job(list_model_chains(manifest))
+    own, whole, part = ExecutionHours(), ExecutionHours(), ExecutionHours()
     for key in keys:
         cost = evidence[key].costs.total
         if models[key] <= 1:
             own += cost
         else:
             whole += cost
-            part += cost.divided(models[key])
+            part += cost.divide_by(models[key])
     groups = {"its own": own, "shared with other models": whole, "its equal part of the shared": part}
     if not tuned:  # the models that share its jobs are its own fine-tunes too
         groups = {"all jobs that it comes from": own + whole}

@@ -10,16 +10,16 @@ from pydantic_core import PydanticUndefined
 
 from jobs.job import Job
 from stages.config import CONFIGS
-from sweep.plan.manifest import Cell, Manifest, chain_keys, job_index
+from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys
 
 PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 ABSENT = "absent"
-LISTED = 10
+MAX_LISTED = 10
 """Names that a report lists of each kind."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Move:
+class FieldChange:
     """One field of one phase that is not as before; values as they stand in the configuration."""
 
     phase: str
@@ -36,63 +36,67 @@ class PlanDiff:
     """Names of cells and keys of jobs, each in its manifest's order."""
 
     new_cells: tuple[str, ...]
-    gone_cells: tuple[str, ...]
-    moved_cells: tuple[str, ...]
+    removed_cells: tuple[str, ...]
+    rekeyed_cells: tuple[str, ...]
     """Same name, other keys."""
     same_cells: int
     new_jobs: tuple[Job, ...]
-    gone_jobs: tuple[Job, ...]
+    removed_jobs: tuple[Job, ...]
     same_jobs: int
-    asked_anew: int
+    jobs_with_new_resources: int
     """Jobs with the key of before and other resources."""
-    moves: Mapping[Move, int]
+    field_changes: Mapping[FieldChange, int]
     """What moved the cells' keys, and how many cells each."""
 
     @property
     def is_other_experiment(self) -> bool:
         """No cell's name and no job in common."""
-        return not (self.same_cells or self.moved_cells or self.same_jobs)
+        return not (self.same_cells or self.rekeyed_cells or self.same_jobs)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.new_cells or self.gone_cells or self.moved_cells or self.new_jobs or self.gone_jobs)
+        return not (self.new_cells or self.removed_cells or self.rekeyed_cells or self.new_jobs or self.removed_jobs)
 
 
-def compare(before: Manifest, now: Manifest) -> PlanDiff:
+def compare_plans(before: Manifest, now: Manifest) -> PlanDiff:
     """The way from one plan to the other."""
-    old_jobs, new_jobs = job_index(before), job_index(now)
+    old_jobs, new_jobs = index_jobs(before), index_jobs(now)
     old_cells = {cell.name: cell for cell in before.cells}
     names = {cell.name for cell in now.cells}
     in_both = [(old_cells[cell.name], cell) for cell in now.cells if cell.name in old_cells]
-    moved = [(old, new) for old, new in in_both if tuple(chain_keys(old)) != tuple(chain_keys(new))]
+    moved = [(old, new) for old, new in in_both if tuple(iter_chain_keys(old)) != tuple(iter_chain_keys(new))]
     kept = old_jobs.keys() & new_jobs.keys()
     return PlanDiff(
         new_cells=tuple(cell.name for cell in now.cells if cell.name not in old_cells),
-        gone_cells=tuple(name for name in old_cells if name not in names),
-        moved_cells=tuple(new.name for _, new in moved),
+        removed_cells=tuple(name for name in old_cells if name not in names),
+        rekeyed_cells=tuple(new.name for _, new in moved),
         same_cells=len(in_both) - len(moved),
         new_jobs=tuple(job for job in now.jobs if job.key not in old_jobs),
-        gone_jobs=tuple(job for job in before.jobs if job.key not in new_jobs),
+        removed_jobs=tuple(job for job in before.jobs if job.key not in new_jobs),
         same_jobs=len(kept),
-        asked_anew=sum(old_jobs[key].resources != new_jobs[key].resources for key in kept),
-        moves=Counter(move for old, new in moved for move in set(cell_moves(old, old_jobs, new, new_jobs))),
+        jobs_with_new_resources=sum(old_jobs[key].resources != new_jobs[key].resources for key in kept),
+        field_changes=Counter(
+            move for old, new in moved for move in set(iter_cell_changes(old, old_jobs, new, new_jobs))
+        ),
     )
 
 
-def cell_moves(old: Cell, old_jobs: Mapping[str, Job], new: Cell, new_jobs: Mapping[str, Job]) -> Iterator[Move]:
+def iter_cell_changes(
+    old: Cell, old_jobs: Mapping[str, Job], new: Cell, new_jobs: Mapping[str, Job]
+) -> Iterator[FieldChange]:
     """The fields that moved the keys of a cell's chain."""
-    before, now = roles(old, old_jobs), roles(new, new_jobs)
+    before, now = map_roles_to_jobs(old, old_jobs), map_roles_to_jobs(new, new_jobs)
     for role, job in now.items():
         if role in before and before[role].key != job.key:
-            yield from job_moves(before[role], job)
+            yield from list_job_changes(before[role], job)
         elif role not in before:
-            yield Move(job.phase, role.removeprefix(job.phase).strip() or "job", "none", "new")
+            yield FieldChange(job.phase, role.removeprefix(job.phase).strip() or "job", "none", "new")
     for role, job in before.items():
         if role not in now:
-            yield Move(job.phase, role.removeprefix(job.phase).strip() or "job", "there", "gone")
+            yield FieldChange(job.phase, role.removeprefix(job.phase).strip() or "job", "there", "gone")
 
 
-def roles(cell: Cell, jobs: Mapping[str, Job]) -> dict[str, Job]:
+def map_roles_to_jobs(cell: Cell, jobs: Mapping[str, Job]) -> dict[str, Job]:
     """The jobs of a chain by what they are for: `trunk`, `pretrain`, `finetune 2`, `evaluate 2`."""
     found = {"pretrain": jobs[cell.pretrain]}
     for chain in cell.chains:
@@ -103,35 +107,38 @@ def roles(cell: Cell, jobs: Mapping[str, Job]) -> dict[str, Job]:
     return {"trunk": jobs[parents[0]], **found} if parents else found
 
 
-def job_moves(before: Job, now: Job) -> list[Move]:
+def list_job_changes(before: Job, now: Job) -> list[FieldChange]:
     """The fields in which two jobs of one role differ; none where only the parent moved."""
-    old, new = flattened(before.config), flattened(now.config)
+    old, new = flatten_config(before.config), flatten_config(now.config)
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-    moves = [Move(now.phase, name, value_of(before, old, name), value_of(now, new, name)) for name in names]
+    moves = [
+        FieldChange(now.phase, name, format_field_value(before, old, name), format_field_value(now, new, name))
+        for name in names
+    ]
     if before.version != now.version:
-        moves.append(Move(now.phase, "stage format", str(before.version), str(now.version)))
+        moves.append(FieldChange(now.phase, "stage format", str(before.version), str(now.version)))
     return moves
 
 
-def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"schedule": {"peak_lr": 1}}` as `{"schedule.peak_lr": 1}`; entries with a name go by it."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
-            flat |= flattened(value, f"{prefix}{name}.")
+            flat |= flatten_config(value, f"{prefix}{name}.")
         elif isinstance(value, list) and value and all(isinstance(part, dict) and "name" in part for part in value):
-            flat |= flattened({part["name"]: {**part, "name": part["name"]} for part in value}, f"{prefix}{name}.")
+            flat |= flatten_config({part["name"]: {**part, "name": part["name"]} for part in value}, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
-def value_of(job: Job, config: Mapping[str, Any], name: str) -> str:
+def format_field_value(job: Job, config: Mapping[str, Any], name: str) -> str:
     """The field's value, or the default that the configuration leaves out."""
-    return str(config[name] if name in config else default_of(job.stage, name))
+    return str(config[name] if name in config else find_stage_default(job.stage, name))
 
 
-def default_of(stage: str, name: str) -> Any:
+def find_stage_default(stage: str, name: str) -> Any:
     """The stage's default of a nested field; `absent` where there is none (an entry of a list, an older field)."""
     kind: Any = CONFIGS.get(stage)
     value: Any = ABSENT
@@ -146,56 +153,60 @@ def default_of(stage: str, name: str) -> Any:
     return ABSENT if value is PydanticUndefined else value
 
 
-def by_phase(jobs: tuple[Job, ...]) -> str:
+def format_phase_counts(jobs: tuple[Job, ...]) -> str:
     """`3 trunk, 48 pretrain`."""
     counts = Counter(job.phase for job in jobs)
     return ", ".join(f"{counts[phase]:,} {phase}" for phase in PHASES if counts[phase])
 
 
-def diff_line(diff: PlanDiff) -> str:
+def format_diff_line(diff: PlanDiff) -> str:
     """The difference in one line."""
     if diff.is_empty:
-        changed = f"resources of {diff.asked_anew:,} jobs" if diff.asked_anew else "paths, estimates or order"
+        changed = (
+            f"resources of {diff.jobs_with_new_resources:,} jobs"
+            if diff.jobs_with_new_resources
+            else "paths, estimates or order"
+        )
         return f"against the stored plan: the same cells and jobs; {changed} changed"
     return (
-        f"against the stored plan: cells {len(diff.new_cells):,} new, {len(diff.gone_cells):,} gone, "
-        f"{len(diff.moved_cells):,} changed, {diff.same_cells:,} as before; "
-        f"jobs {len(diff.new_jobs):,} new, {len(diff.gone_jobs):,} gone, {diff.same_jobs:,} as before"
+        f"against the stored plan: cells {len(diff.new_cells):,} new, {len(diff.removed_cells):,} gone, "
+        f"{len(diff.rekeyed_cells):,} changed, {diff.same_cells:,} as before; "
+        f"jobs {len(diff.new_jobs):,} new, {len(diff.removed_jobs):,} gone, {diff.same_jobs:,} as before"
     )
 
 
-def diff_report(sweep: str, diff: PlanDiff) -> str:
+def format_diff_report(sweep: str, diff: PlanDiff) -> str:
     """The difference for a reader: counts, then what moved keys, then names."""
-    lines = [f"{sweep}: {diff_line(diff)}"]
-    for title, jobs in (("new jobs", diff.new_jobs), ("gone jobs", diff.gone_jobs)):
-        lines += [f"  {title}: {by_phase(jobs)}"] if jobs else []
-    if diff.asked_anew and not diff.is_empty:
-        lines.append(f"  other resources for {diff.asked_anew:,} jobs, with the keys of before")
-    lines += [f"  {move} ({count:,} cells)" for move, count in sorted(diff.moves.items())[:LISTED]]
-    for sign, names in (("+", diff.new_cells), ("-", diff.gone_cells), ("~", diff.moved_cells)):
-        lines += [f"  {sign} {name}" for name in names[:LISTED]]
-        lines += [f"  {sign} ... and {len(names) - LISTED:,} more"] if len(names) > LISTED else []
+    lines = [f"{sweep}: {format_diff_line(diff)}"]
+    for title, jobs in (("new jobs", diff.new_jobs), ("gone jobs", diff.removed_jobs)):
+        lines += [f"  {title}: {format_phase_counts(jobs)}"] if jobs else []
+    if diff.jobs_with_new_resources and not diff.is_empty:
+        lines.append(f"  other resources for {diff.jobs_with_new_resources:,} jobs, with the keys of before")
+    lines += [f"  {move} ({count:,} cells)" for move, count in sorted(diff.field_changes.items())[:MAX_LISTED]]
+    for sign, names in (("+", diff.new_cells), ("-", diff.removed_cells), ("~", diff.rekeyed_cells)):
+        lines += [f"  {sign} {name}" for name in names[:MAX_LISTED]]
+        lines += [f"  {sign} ... and {len(names) - MAX_LISTED:,} more"] if len(names) > MAX_LISTED else []
     return "\n".join(lines)
 
 
-def diff_json(diff: PlanDiff) -> dict[str, Any]:
+def build_diff_json(diff: PlanDiff) -> dict[str, Any]:
     """The difference as JSON types (docs/json.md)."""
     return {
-        "stored": diff.is_empty and not diff.asked_anew,
+        "stored": diff.is_empty and not diff.jobs_with_new_resources,
         "cells": {
             "new": list(diff.new_cells),
-            "gone": list(diff.gone_cells),
-            "changed": list(diff.moved_cells),
+            "gone": list(diff.removed_cells),
+            "changed": list(diff.rekeyed_cells),
             "same": diff.same_cells,
         },
         "jobs": {
             "new": [job.key for job in diff.new_jobs],
-            "gone": [job.key for job in diff.gone_jobs],
+            "gone": [job.key for job in diff.removed_jobs],
             "same": diff.same_jobs,
-            "other_resources": diff.asked_anew,
+            "other_resources": diff.jobs_with_new_resources,
         },
         "moves": [
             {"phase": move.phase, "field": move.field, "before": move.before, "now": move.now, "cells": cells}
-            for move, cells in sorted(diff.moves.items())
+            for move, cells in sorted(diff.field_changes.items())
         ],
     }

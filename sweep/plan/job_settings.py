@@ -8,18 +8,18 @@ from typing import Any
 from jobs.job import Resources
 from jobs.store.paths import Store
 from stages.config import Vision
-from stages.flops import image_cost
+from stages.flops import compute_image_cost
 from sweep.catalog import Catalog
 from sweep.spec.models import Model
-from sweep.spec.resources import processes
-from sweep.spec.run_settings import TRAINING, device_settings, given_settings
+from sweep.spec.resources import count_processes
+from sweep.spec.run_settings import TRAINING_PHASES, build_device_settings, merge_run_settings
 from sweep.spec.schema import Sweep
 
-FEATURES = relpath(Store(Path("/")).features, Store(Path("/")).run("stage", "key").root)
+FEATURES = relpath(Store(Path("/")).features, Store(Path("/")).locate_run("stage", "key").root)
 """The folder of kept features, as a job's folder sees it."""
 
 
-class JobSettings:
+class JobSettingsBuilder:
     """Settings of one sweep's jobs. Equal questions get the same object."""
 
     def __init__(self, sweep: Sweep, catalog: Catalog) -> None:
@@ -27,19 +27,23 @@ class JobSettings:
         self.catalog = catalog
         self.known: dict[Hashable, dict[str, Any]] = {}
 
-    def keep_features(self, model: Model, phase: str, vision: Vision | None) -> bool:
+    def needs_feature_cache(self, model: Model, phase: str, vision: Vision | None) -> bool:
         """Whether the store keeps what the encoder makes of images: it is asked for, and the encoder is frozen."""
-        if vision is None or not self.given(model.name, phase).get("feature_cache"):
+        if vision is None or not self.read_file_settings(model.name, phase).get("feature_cache"):
             return False
-        image = image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
+        image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
         return image.feature_bytes > 0
 
-    def of(self, model: Model, phase: str, resources: Resources, *, keeps_features: bool) -> dict[str, Any]:
+    def build_settings(self, model: Model, phase: str, resources: Resources, *, keeps_features: bool) -> dict[str, Any]:
         """What a job is told."""
-        several = processes(resources, self.sweep.backend) > 1
+        several = count_processes(resources, self.sweep.backend) > 1
         where = (model.name, phase, resources.gpus > 0, resources.gpu_type, several, keeps_features)
         if where not in self.known:
-            given = {name: value for name, value in self.given(model.name, phase).items() if name != "feature_cache"}
+            given = {
+                name: value
+                for name, value in self.read_file_settings(model.name, phase).items()
+                if name != "feature_cache"
+            }
             if not several:
                 given.pop("parallel", None)  # one process shares its work with nobody
             self.known[where] = {
@@ -47,14 +51,14 @@ class JobSettings:
                 # nothing goes on from an image-text run's moments: its last checkpoint leaves them out
                 **({"keep_optimizer": False} if phase == "pretrain" else {}),
                 **({"feature_store": FEATURES} if keeps_features else {}),
-                **device_settings(resources, self.catalog, phase=phase),
+                **build_device_settings(resources, self.catalog, phase=phase),
             }
         return self.known[where]
 
-    def given(self, model: str, phase: str) -> dict[str, Any]:
+    def read_file_settings(self, model: str, phase: str) -> dict[str, Any]:
         """The sweep file's words: `checkpoints` is the widest entry."""
         where = ("given", model, phase)
         if where not in self.known:
-            checkpoints = self.sweep.checkpoints if phase in TRAINING else {}
-            self.known[where] = {**checkpoints, **given_settings(self.sweep.settings, model, phase)}
+            checkpoints = self.sweep.checkpoints if phase in TRAINING_PHASES else {}
+            self.known[where] = {**checkpoints, **merge_run_settings(self.sweep.settings, model, phase)}
         return self.known[where]

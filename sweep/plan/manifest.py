@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from jobs.store.paths import replacing
+from jobs.store.paths import open_replacement
 from sweep.errors import ManifestError
 
 # Cyclic garbage collection, paused while many objects are made at once that all stay.
 
 
 @contextmanager
-def collection_paused() -> Iterator[None]:
+def pause_gc() -> Iterator[None]:
     """No collection within the block: it would walk a growing heap again and again, half of a large plan's time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -32,7 +32,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class FinetuneChain:
     """One fine-tune of a cell and its evaluation, by key."""
 
     epochs: int
@@ -49,7 +49,7 @@ class Cell:
     """Every named axis, also those that the sweep does not vary, and the settings that a block names."""
     pretrain: str
     """Key of its image-text run."""
-    chains: tuple[Chain, ...]
+    chains: tuple[FinetuneChain, ...]
     block: str = ""
     """Label of the block that it comes from."""
 
@@ -66,7 +66,7 @@ class Manifest:
     jobs: tuple[Job, ...]
 
 
-def header_record(manifest: Manifest) -> dict[str, Any]:
+def build_header_record(manifest: Manifest) -> dict[str, Any]:
     """The first line."""
     return {
         "record": "header",
@@ -79,54 +79,54 @@ def header_record(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def manifest_lines(manifest: Manifest) -> Iterator[str]:
+def iter_manifest_lines(manifest: Manifest) -> Iterator[str]:
     """The file's lines, each with its newline; same manifest, same text."""
-    yield json.dumps(header_record(manifest), separators=(",", ":")) + "\n"
+    yield json.dumps(build_header_record(manifest), separators=(",", ":")) + "\n"
     for cell in manifest.cells:
-        yield cell_line(cell)
+        yield render_cell_line(cell)
     tails: dict[tuple[int, int, int, int], str] = {}
     for job in manifest.jobs:
         # jobs of one kind share these four, so that a large grid writes them out once
         shared = id(job.config), id(job.settings), id(job.resources), id(job.estimate)
         tail = tails.get(shared)
         if tail is None:
-            tail = tails[shared] = job_tail(job)
-        yield job_line(job, tail)
+            tail = tails[shared] = render_job_tail(job)
+        yield render_job_line(job, tail)
 
 
-def cell_line(cell: Cell) -> str:
+def render_cell_line(cell: Cell) -> str:
     """One cell's line."""
     chains = [{"epochs": each.epochs, "finetune": each.finetune, "evaluate": each.evaluate} for each in cell.chains]
     record = {"record": "cell", "name": cell.name, "block": cell.block, "axes": dict(cell.axes)}
     return json.dumps({**record, "pretrain": cell.pretrain, "chains": chains}, separators=(",", ":")) + "\n"
 
 
-def job_line(job: Job, tail: str) -> str:
-    """Keys, stages and names are plain words (`jobs.store.paths.safe_name`) and need no escapes."""
-    parents, cells = quoted(job.parents), quoted(job.cells)
+def render_job_line(job: Job, tail: str) -> str:
+    """Keys, stages and names are plain words (`jobs.store.paths.check_safe_name`) and need no escapes."""
+    parents, cells = render_json_names(job.parents), render_json_names(job.cells)
     return (
         f'{{"record":"job","key":"{job.key}","stage":"{job.stage}","version":{job.version},"phase":"{job.phase}",'
         f'"parents":[{parents}],"cells":[{cells}],{tail}\n'
     )
 
 
-def quoted(names: Iterable[str]) -> str:
+def render_json_names(names: Iterable[str]) -> str:
     """Plain words as the inside of a JSON list."""
     return ",".join([f'"{name}"' for name in names])
 
 
-def job_tail(job: Job) -> str:
+def render_job_tail(job: Job) -> str:
     """The end of a job's line: configuration, settings, resources, estimate."""
     parts = {
         "config": dict(job.config),
         "settings": dict(job.settings),
-        "resources": given(job.resources),
-        "estimate": given(job.estimate),
+        "resources": select_non_defaults(job.resources),
+        "estimate": select_non_defaults(job.estimate),
     }
     return json.dumps(parts, separators=(",", ":"))[1:-1] + "}"
 
 
-def given(part: Resources | Estimate) -> dict[str, Any]:
+def select_non_defaults(part: Resources | Estimate) -> dict[str, Any]:
     """The fields that differ from their defaults."""
     defaults = DEFAULTS[type(part)]
     values = {each.name: getattr(part, each.name) for each in fields(part)}
@@ -142,20 +142,20 @@ DEFAULTS: dict[type, dict[str, Any]] = {
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Whole or absent."""
-    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        file.writelines(manifest_lines(manifest))
+    with open_replacement(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(iter_manifest_lines(manifest))
 
 
-def same_manifest(path: Path, manifest: Manifest) -> bool:
+def is_same_manifest(path: Path, manifest: Manifest) -> bool:
     """Whether the file at `path` holds exactly this manifest."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return all(stored == wanted for stored, wanted in zip_all(file, manifest_lines(manifest)))
+            return all(stored == wanted for stored, wanted in iter_padded_pairs(file, iter_manifest_lines(manifest)))
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return False
 
 
-def zip_all(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[str, str]]:
+def iter_padded_pairs(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Pairs; the shorter one is filled up with empty lines, which no file line is."""
     from itertools import zip_longest
 
@@ -163,11 +163,11 @@ def zip_all(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[str, 
 
 
 SHARED_PART = b',"config":'
-"""Where the part of a job's line begins that many jobs have in common (`job_line`)."""
+"""Where the part of a job's line begins that many jobs have in common (`render_job_line`)."""
 
 
 @dataclass(slots=True)
-class Reader:
+class ManifestReader:
     """Builds the parts of one manifest; equal ends of lines become the same objects."""
 
     path: Path
@@ -175,21 +175,21 @@ class Reader:
     cells: list[Cell] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
-    shared: dict[bytes, dict[str, Any]] = field(default_factory=dict)
+    job_parts_by_tail: dict[bytes, dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, line: bytes) -> None:
+    def add_line(self, line: bytes) -> None:
         """KeyError, TypeError or ValueError where the line is not as written."""
         head, mark, tail = line.partition(SHARED_PART)
         if mark and line.startswith(b'{"record":"job",'):
-            if tail not in self.shared:
-                self.shared[tail] = job_parts(json.loads(b"{" + mark[1:] + tail))
-            return self.add_job(json.loads(head + b"}"), self.shared[tail])
+            if tail not in self.job_parts_by_tail:
+                self.job_parts_by_tail[tail] = parse_job_parts(json.loads(b"{" + mark[1:] + tail))
+            return self.add_job(json.loads(head + b"}"), self.job_parts_by_tail[tail])
         record = json.loads(line)
         kind = record["record"]
         if kind == "job":
-            self.add_job(record, job_parts(record))
+            self.add_job(record, parse_job_parts(record))
         elif kind == "cell":
-            self.cells.append(cell_of(record))
+            self.cells.append(parse_cell(record))
         elif kind == "header" and not self.header:
             if record["format"] != FORMAT:
                 raise ValueError(f"format {record['format']!r} is not read here; this version reads {FORMAT}")
@@ -216,17 +216,17 @@ class Reader:
         )
 
 
-def job_parts(record: dict[str, Any]) -> dict[str, Any]:
-    """What `job_tail` wrote."""
+def parse_job_parts(record: dict[str, Any]) -> dict[str, Any]:
+    """What `render_job_tail` wrote."""
     return {
         "config": record["config"],
         "settings": record.get("settings", {}),
-        "resources": resources_of(record.get("resources", {})),
+        "resources": parse_resources(record.get("resources", {})),
         "estimate": Estimate(**record.get("estimate", {})),
     }
 
 
-def resources_of(record: dict[str, Any]) -> Resources:
+def parse_resources(record: dict[str, Any]) -> Resources:
     """Lists of JSON as the tuples that they were."""
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
@@ -234,33 +234,35 @@ def resources_of(record: dict[str, Any]) -> Resources:
     return Resources(**values)
 
 
-def cell_of(record: dict[str, Any]) -> Cell:
-    """What `cell_line` wrote."""
+def parse_cell(record: dict[str, Any]) -> Cell:
+    """What `render_cell_line` wrote."""
     return Cell(
         name=record["name"],
         axes=record["axes"],
         pretrain=record["pretrain"],
-        chains=tuple(Chain(**each) for each in record["chains"]),
+        chains=tuple(FinetuneChain(**each) for each in record["chains"]),
         block=record.get("block", ""),
     )
 
 
 def read_manifest(path: Path) -> Manifest:
     """The stored plan; ManifestError names the file and the line that is damaged, or says that there is no file."""
-    reader = Reader(path)
+    reader = ManifestReader(path)
     number = 0
     try:
-        with path.open("rb") as file, collection_paused():
+        with path.open("rb") as file, pause_gc():
             for line in file:
                 number += 1
-                reader.add(line)
+                reader.add_line(line)
     except FileNotFoundError:
         raise ManifestError(f"{path}: there is no plan of that name here; make one with `sweep plan FILE`") from None
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ManifestError(f"{path}:{number}: is damaged: {complaint(error)}; plan the sweep again") from None
-    check_counts(reader, number)
+        raise ManifestError(
+            f"{path}:{number}: is damaged: {describe_record_error(error)}; plan the sweep again"
+        ) from None
+    check_line_counts(reader, number)
     header = reader.header
     return Manifest(
         sweep=header["sweep"],
@@ -271,14 +273,14 @@ def read_manifest(path: Path) -> Manifest:
     )
 
 
-def complaint(error: Exception) -> str:
+def describe_record_error(error: Exception) -> str:
     """What is wrong with a record."""
     if isinstance(error, KeyError):
         return f"{error.args[0]!r} is missing"
     return str(error)
 
 
-def check_counts(reader: Reader, lines: int) -> None:
+def check_line_counts(reader: ManifestReader, lines: int) -> None:
     """The header tells how long the file is; a file cut at a line's end shows here."""
     header = reader.header
     missing = {"sweep", "backend", "data", "cells", "jobs"} - header.keys()
@@ -293,11 +295,11 @@ def check_counts(reader: Reader, lines: int) -> None:
             )
 
 
-def job_index(manifest: Manifest) -> dict[str, Job]:
+def index_jobs(manifest: Manifest) -> dict[str, Job]:
     """Jobs by key."""
     return {job.key: job for job in manifest.jobs}
 
 
-def chain_keys(cell: Cell) -> Iterator[str]:
+def iter_chain_keys(cell: Cell) -> Iterator[str]:
     """Keys of the cell's own jobs, in the order of the chain."""
     return chain((cell.pretrain,), *((each.finetune, each.evaluate) for each in cell.chains))

@@ -16,25 +16,25 @@ from typing import Any
 from jobs.job import Estimate, Job, Resources
 from stages.config import FORMAT_VERSIONS, PretrainConfig, StageConfig
 from sweep.catalog import Catalog
-from sweep.cost.pricing import Priced, Pricer
+from sweep.cost.pricing import Pricer, ResourcesAndEstimate
 from sweep.cost.speed import NOTHING_MEASURED, Measured
 from sweep.errors import ConfigProblemError, SweepFileError
 from sweep.plan.grid import Grid, Point
-from sweep.plan.job_settings import JobSettings
-from sweep.plan.manifest import Cell, Chain, Manifest
+from sweep.plan.job_settings import JobSettingsBuilder
+from sweep.plan.manifest import Cell, FinetuneChain, Manifest
 from sweep.plan.stage_configs import (  # fmt: skip
-    branch_step,
-    evaluate_config,
-    finetune_config,
+    build_evaluate_config,
+    build_finetune_config,
+    build_pretrain_config,
+    build_trunk_config,
+    build_vision,
+    compute_branch_step,
     needs_trunk,
-    pretrain_config,
-    trunk_config,
-    vision,
 )
-from sweep.spec.engines import StagesConfig, check_engine, check_engine_model, engine_settings, with_engine
+from sweep.spec.engines import StagesConfig, add_engine, build_engine_settings, check_engine, check_engine_model
 from sweep.spec.models import Model
-from sweep.spec.reader import shortened
-from sweep.spec.resources import processes
+from sweep.spec.reader import truncate_problems
+from sweep.spec.resources import count_processes
 from sweep.spec.schema import Sweep
 from sweep.spec.settings import BASE
 
@@ -42,7 +42,7 @@ from sweep.spec.settings import BASE
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class JobTemplate:
     """A configuration with its price: what jobs with different parents have in common."""
 
     stage: str
@@ -55,7 +55,7 @@ class Work:
 
 
 @dataclass(slots=True)
-class Trunk:
+class PlannedTrunk:
     """A whole trunk, the steps at which cells branch off, and the keys of the segments planned so far."""
 
     model: Model
@@ -65,20 +65,20 @@ class Trunk:
 
 
 @dataclass(slots=True)
-class Graph:
+class JobGraph:
     """Jobs by key in the order in which they were first needed, and the cells that each serves."""
 
-    works: dict[str, tuple[Work, tuple[str, ...]]] = field(default_factory=dict)
+    templates: dict[str, tuple[JobTemplate, tuple[str, ...]]] = field(default_factory=dict)
     cells: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, key: str, work: Work, parents: tuple[str, ...]) -> str:
-        if key not in self.works:
-            self.works[key] = (work, parents)
+    def add_job(self, key: str, work: JobTemplate, parents: tuple[str, ...]) -> str:
+        if key not in self.templates:
+            self.templates[key] = (work, parents)
             self.cells[key] = []
         return key
 
-    def jobs(self) -> Iterator[Job]:
-        for key, (work, parents) in self.works.items():
+    def iter_jobs(self) -> Iterator[Job]:
+        for key, (work, parents) in self.templates.items():
             yield Job(
                 key=key,
                 stage=work.stage,
@@ -99,61 +99,61 @@ KEY_DIGITS = 16
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def canonical_json(config: StageConfig) -> str:
+def render_canonical_json(config: StageConfig) -> str:
     """The configuration as JSON that is the same for the same meaning: defaults left out, names sorted, no spaces."""
-    return compact_json(config.model_dump(mode="json", exclude_defaults=True))
+    return render_compact_json(config.model_dump(mode="json", exclude_defaults=True))
 
 
-def compact_json(content: object) -> str:
+def render_compact_json(content: object) -> str:
     """Sorted, without spaces; ValueError for NaN and Inf."""
     return ENCODER.encode(content)
 
 
-def job_key(stage: str, config_json: str, parents: Sequence[str] = ()) -> str:
-    """Key of a job of `stage` with the configuration `config_json` (`canonical_json`) and its parents' keys."""
+def compute_job_key(stage: str, config_json: str, parents: Sequence[str] = ()) -> str:
+    """Key of a job of `stage` with the configuration `config_json` (`render_canonical_json`) and its parents' keys."""
     # stages and keys are plain words: what compact_json would write
     quoted = ",".join([f'"{parent}"' for parent in parents])
     content = f'["{stage}",{FORMAT_VERSIONS[stage]},{config_json},[{quoted}]]'
     return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
 
 
-Fields = Callable[[Mapping[str, Any]], tuple[Any, ...]]
+FieldGetter = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
-def fields_of(*sections: str, also: tuple[str, ...] = ()) -> Fields:
+def make_field_getter(*sections: str, also: tuple[str, ...] = ()) -> FieldGetter:
     """Gets the values that decide a part of the chain, as one hashable tuple."""
     return itemgetter(*also, *(name for name in BASE if name.partition(".")[0] in sections))
 
 
-TRUNK = fields_of("trunk", also=("model", "text", "text_multiplier"))
+TRUNK_FIELDS = make_field_getter("trunk", also=("model", "text", "text_multiplier"))
 AFTER = ("finetune", "evaluate")
-PRETRAIN: Fields = itemgetter(*(name for name in BASE if name.partition(".")[0] not in AFTER))
+PRETRAIN_FIELDS: FieldGetter = itemgetter(*(name for name in BASE if name.partition(".")[0] not in AFTER))
 # the estimate of a fine-tune needs the model and the encoder beside its own settings
 VISION = (
     "model", "encoder", "freeze_encoder", "encoder_weights", "image_transform", "pretrain.projector",
     "pretrain.encoder_revision", "tokenizer",
 )  # fmt: skip
-FINETUNE = fields_of("finetune", also=VISION)
-EVALUATE = fields_of("evaluate", also=VISION)
+FINETUNE_FIELDS = make_field_getter("finetune", also=VISION)
+EVALUATE_FIELDS = make_field_getter("evaluate", also=VISION)
 
 
-def plan(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measured = NOTHING_MEASURED) -> Manifest:
+def build_manifest(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measured = NOTHING_MEASURED) -> Manifest:
     """The whole plan; SweepFileError lists points whose values make no configuration.
 
     `measured`: speeds of finished jobs, which estimates and so time limits go by; no key does.
     """
     planner = Planner(sweep, catalog, measured)
     for point in grid.points:
-        planner.note_branch(point)
-    cells = [planner.cell(point, grid.axes) for point in grid.points]
+        planner.record_branch(point)
+    cells = [planner.plan_cell(point, grid.axes) for point in grid.points]
     if planner.problems:
-        raise SweepFileError(shortened(list(planner.problems.values())))
+        raise SweepFileError(truncate_problems(list(planner.problems.values())))
     return Manifest(
         sweep=sweep.name,
         backend=sweep.backend,
         data={name: each.path for name, each in sweep.data.items()},
         cells=tuple(cell for cell in cells if cell is not None),
-        jobs=tuple(planner.graph.jobs()),
+        jobs=tuple(planner.graph.iter_jobs()),
     )
 
 
@@ -163,155 +163,169 @@ class Planner:
     def __init__(self, sweep: Sweep, catalog: Catalog, measured: Measured) -> None:
         self.sweep = sweep
         self.pricer = Pricer(catalog, sweep.data, sweep.resources, measured)
-        self.settings = JobSettings(sweep, catalog)
-        self.graph = Graph()
+        self.settings = JobSettingsBuilder(sweep, catalog)
+        self.graph = JobGraph()
         self.problems: dict[tuple[str, str], str] = {}
-        self.trunks: dict[tuple[Any, ...], Trunk] = {}
-        self.trunks_by_content: dict[str, Trunk] = {}
+        self.trunks: dict[tuple[Any, ...], PlannedTrunk] = {}
+        self.trunks_by_content: dict[str, PlannedTrunk] = {}
         self.pretrain_keys: dict[tuple[Any, ...], str] = {}
-        self.finetune_works: dict[tuple[Any, ...], list[Work]] = {}
-        self.evaluate_works: dict[tuple[Any, ...], Work] = {}
+        self.finetune_works: dict[tuple[Any, ...], list[JobTemplate]] = {}
+        self.evaluate_works: dict[tuple[Any, ...], JobTemplate] = {}
 
-    def note_branch(self, point: Point) -> None:
+    def record_branch(self, point: Point) -> None:
         """First pass: where the trunks are cut."""
         try:
             if point.values["branch"] > 0:
-                self.trunk(point).cuts.add(self.branch_step(point))
+                self.plan_trunk(point).cuts.add(self.compute_branch_step(point))
         except ConfigProblemError as problem:
-            self.note(point, problem)
+            self.record_problem(point, problem)
 
-    def cell(self, point: Point, axes: tuple[str, ...]) -> Cell | None:
+    def plan_cell(self, point: Point, axes: tuple[str, ...]) -> Cell | None:
         """Second pass: the jobs of one point."""
         try:
-            pretrain = self.pretrain(point)
-            finetunes, evaluate = self.finetunes(point), self.evaluate(point)
+            pretrain = self.plan_pretrain(point)
+            finetunes, evaluate = self.plan_finetunes(point), self.plan_evaluate(point)
         except ConfigProblemError as problem:
-            self.note(point, problem)
+            self.record_problem(point, problem)
             return None
         chains, cells = [], self.graph.cells
         cells[pretrain].append(point.name)
         for epochs, work in zip(self.sweep.epochs, finetunes, strict=True):
-            finetune = self.child(work, pretrain)
-            evaluation = self.child(evaluate, finetune)
+            finetune = self.add_child_job(work, pretrain)
+            evaluation = self.add_child_job(evaluate, finetune)
             cells[finetune].append(point.name)
             cells[evaluation].append(point.name)
-            chains.append(Chain(epochs=epochs, finetune=finetune, evaluate=evaluation))
+            chains.append(FinetuneChain(epochs=epochs, finetune=finetune, evaluate=evaluation))
         return Cell(
-            name=point.name, axes=point.axes(axes), pretrain=pretrain, chains=tuple(chains), block=point.block.label
+            name=point.name,
+            axes=point.build_axes_record(axes),
+            pretrain=pretrain,
+            chains=tuple(chains),
+            block=point.block.label,
         )
 
-    def child(self, work: Work, parent: str) -> str:
-        return self.graph.add(job_key(work.stage, work.config_json, (parent,)), work, (parent,))
+    def add_child_job(self, work: JobTemplate, parent: str) -> str:
+        return self.graph.add_job(compute_job_key(work.stage, work.config_json, (parent,)), work, (parent,))
 
-    def note(self, point: Point, problem: ConfigProblemError) -> None:
+    def record_problem(self, point: Point, problem: ConfigProblemError) -> None:
         where = ("blocks", point.block.position)
-        line = self.sweep.source.problem(where, f"cell {point.name}: {problem}")
+        line = self.sweep.source.format_problem(where, f"cell {point.name}: {problem}")
         self.problems.setdefault((point.block.label, str(problem)), line)
 
-    def model(self, point: Point) -> Model:
+    def find_model(self, point: Point) -> Model:
         return self.sweep.models[point.values["model"]]
 
-    def trunk(self, point: Point) -> Trunk:
-        fields = TRUNK(point.values)
+    def plan_trunk(self, point: Point) -> PlannedTrunk:
+        fields = TRUNK_FIELDS(point.values)
         if fields not in self.trunks:
-            model = self.model(point)
-            config = trunk_config(point.values, model.shape, self.sweep.data)
-            config = with_engine(config, point.values["trunk.engine"], self.sweep.engines)
-            self.trunks[fields] = self.trunks_by_content.setdefault(canonical_json(config), Trunk(model, config))
+            model = self.find_model(point)
+            config = build_trunk_config(point.values, model.shape, self.sweep.data)
+            config = add_engine(config, point.values["trunk.engine"], self.sweep.engines)
+            self.trunks[fields] = self.trunks_by_content.setdefault(
+                render_canonical_json(config), PlannedTrunk(model, config)
+            )
         return self.trunks[fields]
 
-    def branch_step(self, point: Point) -> int:
-        branch, total = point.values["branch"], self.trunk(point).config.schedule.total_steps
-        step = branch_step(branch, total)
+    def compute_branch_step(self, point: Point) -> int:
+        branch, total = point.values["branch"], self.plan_trunk(point).config.schedule.total_steps
+        step = compute_branch_step(branch, total)
         if step == 0:
             raise ConfigProblemError(
                 f"branch {branch} lies before the first of the trunk's {total} steps; take 0 or more"
             )
         return step
 
-    def segment(self, trunk: Trunk, stop: int) -> str:
+    def plan_segment(self, trunk: PlannedTrunk, stop: int) -> str:
         """Key of the trunk's segment that ends at step `stop`, with all segments before it."""
         previous: tuple[str, ...] = ()
         for begin, end in pairwise([0, *sorted(trunk.cuts)]):
             if end not in trunk.segments:
-                trunk.segments[end] = self.new_segment(trunk, begin, end, previous)
+                trunk.segments[end] = self.add_segment_job(trunk, begin, end, previous)
             previous = (trunk.segments[end],)
             if end == stop:
                 break
         return trunk.segments[stop]
 
-    def new_segment(self, trunk: Trunk, begin: int, end: int, previous: tuple[str, ...]) -> str:
+    def add_segment_job(self, trunk: PlannedTrunk, begin: int, end: int, previous: tuple[str, ...]) -> str:
         whole = end == trunk.config.schedule.total_steps
         config = trunk.config if whole else trunk.config.model_copy(update={"stop_step": end})
-        work = self.work("trunk", trunk.model, config, self.pricer.trunk(trunk.model, config, end - begin))
-        return self.graph.add(job_key(work.stage, work.config_json), work, previous)
+        work = self.build_template(
+            "trunk", trunk.model, config, self.pricer.price_trunk(trunk.model, config, end - begin)
+        )
+        return self.graph.add_job(compute_job_key(work.stage, work.config_json), work, previous)
 
-    def pretrain(self, point: Point) -> str:
+    def plan_pretrain(self, point: Point) -> str:
         """Key of the point's image-text run."""
-        fields = PRETRAIN(point.values)
+        fields = PRETRAIN_FIELDS(point.values)
         if fields not in self.pretrain_keys:
-            model = self.model(point)
-            trunk = self.trunk(point) if needs_trunk(point.values) else None
-            config = pretrain_config(point.values, model.shape, self.sweep.data, trunk.config if trunk else None)
-            config = with_engine(config, point.values["pretrain.engine"], self.sweep.engines)
+            model = self.find_model(point)
+            trunk = self.plan_trunk(point) if needs_trunk(point.values) else None
+            config = build_pretrain_config(point.values, model.shape, self.sweep.data, trunk.config if trunk else None)
+            config = add_engine(config, point.values["pretrain.engine"], self.sweep.engines)
             parents: tuple[str, ...] = ()
             if trunk is not None and point.values["branch"] > 0:
-                parents = (self.segment(trunk, self.branch_step(point)),)
-            keeps = config.tokenizer is not None and self.settings.keep_features(model, "pretrain", config.vision)
-            price = self.pricer.pretrain(model, config, keeps_features=keeps)
-            work = self.work("pretrain", model, config, price, keeps_features=keeps)
-            key = job_key(work.stage, work.config_json, parents)
-            self.pretrain_keys[fields] = self.graph.add(key, work, parents)
+                parents = (self.plan_segment(trunk, self.compute_branch_step(point)),)
+            keeps = config.tokenizer is not None and self.settings.needs_feature_cache(model, "pretrain", config.vision)
+            price = self.pricer.price_pretrain(model, config, keeps_features=keeps)
+            work = self.build_template("pretrain", model, config, price, keeps_features=keeps)
+            key = compute_job_key(work.stage, work.config_json, parents)
+            self.pretrain_keys[fields] = self.graph.add_job(key, work, parents)
         return self.pretrain_keys[fields]
 
-    def finetunes(self, point: Point) -> list[Work]:
+    def plan_finetunes(self, point: Point) -> list[JobTemplate]:
         """The fine-tunes, one for each number of epochs; cells that differ in their image-text run only share them."""
-        fields = FINETUNE(point.values)
+        fields = FINETUNE_FIELDS(point.values)
         if fields in self.finetune_works:
             return self.finetune_works[fields]
-        first = [self.finetune(point, epochs) for epochs in self.sweep.epochs]
+        first = [self.plan_finetune(point, epochs) for epochs in self.sweep.epochs]
         encodes = any(work.estimate.feature_bytes for work in first)
         # where the first cell's keep features, the fine-tunes of all others find them
-        rest = [self.finetune(point, epochs) for epochs in self.sweep.epochs] if encodes else first
+        rest = [self.plan_finetune(point, epochs) for epochs in self.sweep.epochs] if encodes else first
         self.finetune_works[fields] = rest
         return first
 
-    def finetune(self, point: Point, epochs: int) -> Work:
-        config, model = finetune_config(point.values, self.sweep.data, epochs), self.model(point)
-        config = with_engine(config, point.values["finetune.engine"], self.sweep.engines)
-        eyes = vision(point.values, self.sweep.data)
-        keeps = self.settings.keep_features(model, "finetune", eyes)
-        price = self.pricer.finetune(model, config, eyes, keeps_features=keeps)
-        work = self.work("finetune", model, config, price, keeps_features=keeps)
+    def plan_finetune(self, point: Point, epochs: int) -> JobTemplate:
+        config, model = build_finetune_config(point.values, self.sweep.data, epochs), self.find_model(point)
+        config = add_engine(config, point.values["finetune.engine"], self.sweep.engines)
+        eyes = build_vision(point.values, self.sweep.data)
+        keeps = self.settings.needs_feature_cache(model, "finetune", eyes)
+        price = self.pricer.price_finetune(model, config, eyes, keeps_features=keeps)
+        work = self.build_template("finetune", model, config, price, keeps_features=keeps)
         check_engine_model(config, model.shape, eyes)
         return work
 
-    def evaluate(self, point: Point) -> Work:
-        fields = EVALUATE(point.values)
+    def plan_evaluate(self, point: Point) -> JobTemplate:
+        fields = EVALUATE_FIELDS(point.values)
         if fields not in self.evaluate_works:
-            config = evaluate_config(point.values, self.sweep.data)
-            config = with_engine(config, point.values["evaluate.engine"], self.sweep.engines)
-            model = self.model(point)
-            price = self.pricer.evaluate(model, config, vision(point.values, self.sweep.data))
-            self.evaluate_works[fields] = self.work("evaluate", model, config, price)
+            config = build_evaluate_config(point.values, self.sweep.data)
+            config = add_engine(config, point.values["evaluate.engine"], self.sweep.engines)
+            model = self.find_model(point)
+            price = self.pricer.price_evaluate(model, config, build_vision(point.values, self.sweep.data))
+            self.evaluate_works[fields] = self.build_template("evaluate", model, config, price)
         return self.evaluate_works[fields]
 
-    def work(
-        self, phase: str, model: Model, config: StagesConfig, price: Priced, *, keeps_features: bool = False
-    ) -> Work:
+    def build_template(
+        self,
+        phase: str,
+        model: Model,
+        config: StagesConfig,
+        price: ResourcesAndEstimate,
+        *,
+        keeps_features: bool = False,
+    ) -> JobTemplate:
         if isinstance(config, PretrainConfig):
-            check_batch(phase, config, price[0], self.sweep.backend)
-        check_engine(config, phase, processes(price[0], self.sweep.backend))
+            check_batch_divides(phase, config, price[0], self.sweep.backend)
+        check_engine(config, phase, count_processes(price[0], self.sweep.backend))
         content = config.model_dump(mode="json", exclude_defaults=True)
         stage = "pretrain" if phase == "trunk" else phase
-        settings = self.settings.of(model, phase, price[0], keeps_features=keeps_features)
-        settings = {**settings, **engine_settings(config, self.sweep.engines)}
-        return Work(stage, phase, content, compact_json(content), settings, *price)
+        settings = self.settings.build_settings(model, phase, price[0], keeps_features=keeps_features)
+        settings = {**settings, **build_engine_settings(config, self.sweep.engines)}
+        return JobTemplate(stage, phase, content, render_compact_json(content), settings, *price)
 
 
-def check_batch(phase: str, config: PretrainConfig, resources: Resources, backend: str) -> None:
+def check_batch_divides(phase: str, config: PretrainConfig, resources: Resources, backend: str) -> None:
     """ConfigProblemError where a job's processes could not share its batches out evenly."""
-    number = processes(resources, backend)
+    number = count_processes(resources, backend)
     if config.batch_sequences % number:
         each = f"nodes {resources.nodes}" + (f" x gpus_per_node {resources.gpus_per_node}" if resources.gpus else "")
         raise ConfigProblemError(

@@ -9,21 +9,21 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.store.paths import Store, SweepPaths, replacing
-from jobs.store.results import begun_keys, finished_keys
+from jobs.store.paths import Store, SweepPaths, open_replacement
+from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.catalog import load_catalog
-from sweep.cost.speed import measured_speeds
+from sweep.cost.speed import load_measured_speeds
 from sweep.errors import ManifestError, PlanConflictError, StoreError
-from sweep.plan.diff import PlanDiff, by_phase, compare
-from sweep.plan.grid import expand
-from sweep.plan.manifest import Manifest, read_manifest, same_manifest, write_manifest
-from sweep.plan.planner import plan
-from sweep.plan.speed_report import SpeedLine, speed_lines
+from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
+from sweep.plan.grid import expand_grid
+from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write_manifest
+from sweep.plan.planner import build_manifest
+from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
 from sweep.spec.reader import load_sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class NewPlan:
     """A new plan and how it stands to the stored one."""
 
     manifest: Manifest
@@ -33,44 +33,44 @@ class Planned:
     """The stored plan is this one, byte for byte."""
     diff: PlanDiff | None
     """From the stored plan to this one; None where there is none or it is the same."""
-    speeds: tuple[SpeedLine, ...] = ()
+    speeds: tuple[SpeedComparison, ...] = ()
     """What finished jobs say of the plan's speeds."""
     damage: str = ""
     """Why the stored plan cannot be read."""
 
 
-def make_plan(path: Path, store: Store) -> Planned:
+def make_plan(path: Path, store: Store) -> NewPlan:
     """Reads the sweep file and plans it; writes nothing."""
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
-    grid = expand(sweep)
-    measured = measured_speeds(store, catalog)
-    manifest = plan(sweep, grid, catalog, measured)
-    is_stored, diff, damage = against_stored(manifest, store.sweep(sweep.name).manifest)
-    return Planned(
+    grid = expand_grid(sweep)
+    measured = load_measured_speeds(store, catalog)
+    manifest = build_manifest(sweep, grid, catalog, measured)
+    is_stored, diff, damage = compare_with_stored(manifest, store.locate_sweep(sweep.name).manifest)
+    return NewPlan(
         manifest=manifest,
         source_text=sweep.source.text,
-        remarks=(*grid.remarks, *repeated_work(manifest), *absent_data(manifest)),
-        speeds=speed_lines(sweep, catalog, measured),
+        remarks=(*grid.remarks, *find_repeated_work(manifest), *find_absent_data(manifest)),
+        speeds=list_speed_comparisons(sweep, catalog, measured),
         is_stored=is_stored,
         diff=diff,
         damage=damage,
     )
 
 
-def against_stored(manifest: Manifest, path: Path) -> tuple[bool, PlanDiff | None, str]:
+def compare_with_stored(manifest: Manifest, path: Path) -> tuple[bool, PlanDiff | None, str]:
     """Whether the plan is stored already; else how it differs; else why the stored one cannot be read."""
     try:
-        if same_manifest(path, manifest):
+        if is_same_manifest(path, manifest):
             return True, None, ""
-        return False, compare(read_manifest(path), manifest) if path.exists() else None, ""
+        return False, compare_plans(read_manifest(path), manifest) if path.exists() else None, ""
     except ManifestError as error:
         return False, None, str(error)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def repeated_work(manifest: Manifest) -> list[str]:
+def find_repeated_work(manifest: Manifest) -> list[str]:
     """Cells that differ in name only: an axis means nothing there (captions at image share 0)."""
     first: dict[tuple[str, ...], str] = {}
     repeats = []
@@ -83,13 +83,13 @@ def repeated_work(manifest: Manifest) -> list[str]:
     return [f"{len(repeats)} cells ask for the same work as another and share all of it, such as {repeats[0]}"]
 
 
-def absent_data(manifest: Manifest) -> list[str]:
+def find_absent_data(manifest: Manifest) -> list[str]:
     """A remark on data sets that are not on this machine."""
     absent = [name for name, path in manifest.data.items() if path.startswith("/") and not Path(path).exists()]
     return [f"not there yet: data {', '.join(absent)}"] if absent else []
 
 
-def refuse_loss(planned: Planned, store: Store) -> None:
+def check_nothing_lost(planned: NewPlan, store: Store) -> None:
     """PlanConflictError where storing the plan would drop begun work or another experiment's plan."""
     name = planned.manifest.sweep
     if planned.damage:
@@ -101,39 +101,39 @@ def refuse_loss(planned: Planned, store: Store) -> None:
             f"the stored sweep {name!r} has no cell and no job in common with this file; "
             "give this one another name, or take its place with --replace"
         )
-    begun = begun_keys(store, planned.diff.gone_jobs)
-    open_jobs = tuple(job for job in planned.diff.gone_jobs if job.key in begun)
-    open_jobs = tuple(job for job in open_jobs if job.key not in finished_keys(store, open_jobs))
+    begun = list_begun_keys(store, planned.diff.removed_jobs)
+    open_jobs = tuple(job for job in planned.diff.removed_jobs if job.key in begun)
+    open_jobs = tuple(job for job in open_jobs if job.key not in list_finished_keys(store, open_jobs))
     if open_jobs:
         raise PlanConflictError(
-            f"{len(open_jobs)} jobs that have begun would leave the plan ({by_phase(open_jobs)}), "
+            f"{len(open_jobs)} jobs that have begun would leave the plan ({format_phase_counts(open_jobs)}), "
             f"such as {open_jobs[0].stage}/{open_jobs[0].key}; look with --diff, then plan with --replace: "
             "checkpoints stay, and a job that runs now should be cancelled first (sweep cancel)"
         )
 
 
-def store_plan(planned: Planned, store: Store) -> None:
+def store_plan(planned: NewPlan, store: Store) -> None:
     """Writes manifest and sweep file, and keeps the plan before for `sweep explain`."""
-    paths = store.sweep(planned.manifest.sweep)
+    paths = store.locate_sweep(planned.manifest.sweep)
     try:
-        write_source(paths.source, planned.source_text)
+        write_sweep_file(paths.source, planned.source_text)
         if not planned.is_stored:
             if planned.diff is None or not planned.diff.is_empty:
-                keep_previous(paths)  # else only resources or estimates are other ones
+                copy_previous_plan(paths)  # else only resources or estimates are other ones
             write_manifest(paths.manifest, planned.manifest)
     except OSError as error:
         raise StoreError(f"{error.filename or paths.root}: cannot be written: {error.strerror}") from None
 
 
-def write_source(path: Path, text: str) -> None:
+def write_sweep_file(path: Path, text: str) -> None:
     """The sweep file as planned; an equal one is left as it is."""
     if not (path.exists() and path.read_bytes() == text.encode()):
-        with replacing(path) as unfinished:
+        with open_replacement(path) as unfinished:
             unfinished.write_bytes(text.encode())
 
 
-def keep_previous(paths: SweepPaths) -> None:
+def copy_previous_plan(paths: SweepPaths) -> None:
     """Copies the stored plan beside itself."""
     if paths.manifest.exists():
-        with replacing(paths.previous) as unfinished:
+        with open_replacement(paths.previous) as unfinished:
             shutil.copyfile(paths.manifest, unfinished)

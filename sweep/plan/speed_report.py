@@ -5,17 +5,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweep.catalog import TERA, Catalog, GpuType
-from sweep.cost.speed import Measured, Measurement, shape_of, speed_of
-from sweep.plan.grid import base_layer
-from sweep.spec.resources import PhaseFields, gpu_type, placed
+from sweep.cost.speed import Measured, Measurement, estimate_speed, extract_speed_shape
+from sweep.plan.grid import build_base_layer
+from sweep.spec.resources import PhaseFields, resolve_placement, select_gpu_type
 from sweep.spec.schema import Sweep
-from sweep.text_format import counted
+from sweep.text_format import format_counted
 
 PHASES = tuple(PhaseFields.model_fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpeedLine:
+class SpeedComparison:
     """A measured speed of one model on one type of device that the plan uses."""
 
     model: str
@@ -32,34 +32,40 @@ class SpeedLine:
     used: bool
     """False where the sweep file's `tokens_per_second` goes before it."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def convert_to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def speed_lines(sweep: Sweep, catalog: Catalog, measured: Measured) -> tuple[SpeedLine, ...]:
+def list_speed_comparisons(sweep: Sweep, catalog: Catalog, measured: Measured) -> tuple[SpeedComparison, ...]:
     """One for each model of the sweep and type of device that finished jobs have measured, in the file's order."""
-    return tuple(found_lines(sweep, catalog, measured)) if measured else ()
+    return tuple(iter_speed_comparisons(sweep, catalog, measured)) if measured else ()
 
 
-def found_lines(sweep: Sweep, catalog: Catalog, measured: Measured) -> Iterator[SpeedLine]:
+def iter_speed_comparisons(sweep: Sweep, catalog: Catalog, measured: Measured) -> Iterator[SpeedComparison]:
     """The lines."""
     for model in sweep.models.values():
-        places = [placed(catalog, sweep.resources, model.name, model.catalog_name, phase) for phase in PHASES]
-        for kind in dict.fromkeys(map(gpu_type, places)):
-            found = measured.get((shape_of(model.shape), kind))
+        places = [
+            resolve_placement(catalog, sweep.resources, model.name, model.catalog_name, phase) for phase in PHASES
+        ]
+        for kind in dict.fromkeys(map(select_gpu_type, places)):
+            found = measured.get((extract_speed_shape(model.shape), kind))
             if found is not None:
                 given = sweep.resources.models.get(model.name)
                 tokens = given.tokens_per_second if given else None
-                context = base_layer(sweep, model)["trunk.context"]
-                expected = speed_of(
+                context = build_base_layer(sweep, model)["trunk.context"]
+                expected = estimate_speed(
                     catalog, model.shape, kind, name=model.catalog_name, tokens_per_second=tokens, context=context
                 )
-                yield line(model.name, catalog.gpus[kind], found, expected.flops_per_second, used=tokens is None)
+                yield build_speed_comparison(
+                    model.name, catalog.gpus[kind], found, expected.flops_per_second, used=tokens is None
+                )
 
 
-def line(model: str, gpu: GpuType, found: Measurement, expected: float, *, used: bool) -> SpeedLine:
+def build_speed_comparison(
+    model: str, gpu: GpuType, found: Measurement, expected: float, *, used: bool
+) -> SpeedComparison:
     """One line."""
-    return SpeedLine(
+    return SpeedComparison(
         model=model,
         gpu_type=gpu.name,
         jobs=found.jobs,
@@ -70,7 +76,7 @@ def line(model: str, gpu: GpuType, found: Measurement, expected: float, *, used:
     )
 
 
-def told(found: SpeedLine) -> str:
+def format_speed_comparison(found: SpeedComparison) -> str:
     """`79m on a100: measured from 14 jobs: 21 % (catalog 6.5 %)`."""
     peak = found.flops_per_second / found.utilisation if found.utilisation else 0.0
 
@@ -79,6 +85,6 @@ def told(found: SpeedLine) -> str:
 
     source = "catalog" if found.used else "the sweep file's tokens_per_second, which goes before it,"
     return (
-        f"{found.model} on {found.gpu_type}: measured from {counted(found.jobs, 'job')}: "
+        f"{found.model} on {found.gpu_type}: measured from {format_counted(found.jobs, 'job')}: "
         f"{shown(found.flops_per_second)} ({source} {shown(found.expected_flops_per_second)})"
     )

@@ -18,46 +18,46 @@ from stages.config import (  # fmt: skip
     Vision,
 )
 from stages.schedule import Schedule
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from sweep.errors import ConfigProblemError
-from sweep.spec.data import ROLES, DataSet, EncoderWeightsError, content_revision, weights_of
+from sweep.spec.data import ROLES, DataSet, EncoderWeightsError, build_content_revision, resolve_encoder_weights
 
 # The data of a point's stages: text, captions, instructions and tokenizer, by their roles and shares. Pure.
 
 Values = Mapping[str, Any]
 
 
-def mixture(values: Values, data: Mapping[str, DataSet]) -> tuple[Source, ...]:
+def build_mixture(values: Values, data: Mapping[str, DataSet]) -> tuple[Source, ...]:
     """Text, captions and instruction data by their shares; what has no share is left out."""
     images, instructed = values["image_share"], values["instruction_share"]
     shares = [
-        ("captions", tidy(images * (1 - instructed))),
-        ("instructions", tidy(images * instructed)),
+        ("captions", round_share(images * (1 - instructed))),
+        ("instructions", round_share(images * instructed)),
     ]
     return (
-        *(text_sources(values, data, tidy(1 - images)) if images < 1 else ()),
-        *(source(values, data, role, share) for role, share in shares if share > 0),
+        *(build_text_sources(values, data, round_share(1 - images)) if images < 1 else ()),
+        *(build_source(values, data, role, share) for role, share in shares if share > 0),
     )
 
 
-def tidy(share: float) -> float:
+def round_share(share: float) -> float:
     """0.08 and not 0.08000000000000002: two ways to one share are one key."""
     return round(share, 12)
 
 
-def text_sources(values: Values, data: Mapping[str, DataSet], share: float = 1.0) -> tuple[Source, ...]:
+def build_text_sources(values: Values, data: Mapping[str, DataSet], share: float = 1.0) -> tuple[Source, ...]:
     """The text data sets, by name; together they have `share` of the mixture."""
     if not values["text"]:
-        data_set(values, data, "text")  # says what is missing
-    found = [(data[name], tidy(share * part)) for name, part in values["text"]]
+        find_data_set(values, data, "text")  # says what is missing
+    found = [(data[name], round_share(share * part)) for name, part in values["text"]]
     return tuple(
         Source(name=each.name, kind="text", revision=each.revision, share=part) for each, part in found if part > 0
     )
 
 
-def source(values: Values, data: Mapping[str, DataSet], role: str, share: float = 1.0) -> Source:
+def build_source(values: Values, data: Mapping[str, DataSet], role: str, share: float = 1.0) -> Source:
     """The data set of a role as a part of the mixture."""
-    found = data_set(values, data, role)
+    found = find_data_set(values, data, role)
     return Source(
         name=found.name,
         kind="captions" if role == "captions" else "conversations",
@@ -67,13 +67,13 @@ def source(values: Values, data: Mapping[str, DataSet], role: str, share: float 
     )
 
 
-def tokenizer(values: Values, data: Mapping[str, DataSet]) -> Tokenizer:
+def build_tokenizer(values: Values, data: Mapping[str, DataSet]) -> Tokenizer:
     """The data set of kind tokenizer."""
-    found = data_set(values, data, "tokenizer")
+    found = find_data_set(values, data, "tokenizer")
     return Tokenizer(name=found.name, revision=found.revision)
 
 
-def data_set(values: Values, data: Mapping[str, DataSet], role: str) -> DataSet:
+def find_data_set(values: Values, data: Mapping[str, DataSet], role: str) -> DataSet:
     """The data set that plays `role`; ConfigProblemError if the file names none."""
     name = values[role]
     if name is None:
@@ -85,51 +85,54 @@ def data_set(values: Values, data: Mapping[str, DataSet], role: str) -> DataSet:
     return data[name]
 
 
-CHINCHILLA = 20
+CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Tokens a parameter at multiplier 1 (paper, section 2)."""
 
 
-def trunk_config(values: Values, shape: LanguageModel, data: Mapping[str, DataSet]) -> PretrainConfig:
+def build_trunk_config(values: Values, shape: LanguageModel, data: Mapping[str, DataSet]) -> PretrainConfig:
     """The whole text trunk, from its first step to 100 %."""
     return PretrainConfig(
         model=shape,
-        sources=text_sources(values, data),
+        sources=build_text_sources(values, data),
         context=values["trunk.context"],
         shuffle_shards=values["trunk.shuffle_shards"],
         batch_sequences=values["trunk.batch_sequences"],
-        schedule=schedule(
+        schedule=build_schedule(
             values, "trunk", shape, values["text_multiplier"],
-            peak_lr=needed(values, "trunk.peak_lr"), warmup_steps=needed(values, "trunk.warmup_steps"),
+            peak_lr=require_setting(values, "trunk.peak_lr"),
+            warmup_steps=require_setting(values, "trunk.warmup_steps"),
         ),
-        optimizer=optimizer(values, "trunk"),
+        optimizer=build_optimizer(values, "trunk"),
         z_loss=values["trunk.z_loss"],
         seed=values["trunk.seed"],
         precision=values["trunk.precision"],
     )  # fmt: skip
 
 
-def pretrain_config(
+def build_pretrain_config(
     values: Values, shape: LanguageModel, data: Mapping[str, DataSet], trunk: PretrainConfig | None
 ) -> PretrainConfig:
     """The image-text run. `trunk` is the whole trunk that it starts from or takes its learning rate from."""
-    sources = mixture(values, data)
+    sources = build_mixture(values, data)
     with_images = any(source.kind != "text" for source in sources)
     if with_images:
-        check_room("pretrain.context", values)
-    peak_lr, warmup_steps = start(values, trunk)
+        check_context_length("pretrain.context", values)
+    peak_lr, warmup_steps = compute_restart(values, trunk)
     return PretrainConfig(
         model=shape,
         sources=sources,
         share_by=values["pretrain.share_by"],
-        vision=vision(values, data),
-        tokenizer=tokenizer(values, data) if with_images else None,
+        vision=build_vision(values, data),
+        tokenizer=build_tokenizer(values, data) if with_images else None,
         context=values["pretrain.context"],
         # where no sample has an image there is nothing to pack: one meaning, one key
         packing=values["pretrain.packing"] if with_images else "packed",
         shuffle_shards=values["pretrain.shuffle_shards"],
         batch_sequences=values["pretrain.batch_sequences"],
-        schedule=schedule(values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps),
-        optimizer=optimizer(values, "pretrain"),
+        schedule=build_schedule(
+            values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
+        ),
+        optimizer=build_optimizer(values, "pretrain"),
         z_loss=values["pretrain.z_loss"],
         # without a parent there is no state to carry: one meaning, one key
         optimizer_state=values["pretrain.optimizer_state"] if values["branch"] > 0 else "carried",
@@ -138,9 +141,9 @@ def pretrain_config(
     )
 
 
-def check_room(setting: str, values: Values) -> None:
+def check_context_length(setting: str, values: Values) -> None:
     """ConfigProblemError where an image alone fills a sequence: every sample would be a bad one."""
-    tokens = encoder_spec(values["encoder"]).image_tokens
+    tokens = resolve_encoder_spec(values["encoder"]).image_tokens
     if tokens >= values[setting]:
         raise ConfigProblemError(
             f"{setting} {values[setting]} has no room for an image and its text: {values['encoder']} makes {tokens} "
@@ -148,18 +151,18 @@ def check_room(setting: str, values: Values) -> None:
         )
 
 
-def finetune_config(values: Values, data: Mapping[str, DataSet], epochs: int) -> FinetuneConfig:
+def build_finetune_config(values: Values, data: Mapping[str, DataSet], epochs: int) -> FinetuneConfig:
     """One fine-tune of `epochs` epochs, with a schedule of its own."""
-    check_room("finetune.max_length", values)
+    check_context_length("finetune.max_length", values)
     return FinetuneConfig(
-        conversations=source(values, data, "finetune.conversations"),
-        tokenizer=tokenizer(values, data),
+        conversations=build_source(values, data, "finetune.conversations"),
+        tokenizer=build_tokenizer(values, data),
         epochs=epochs,
         batch_sequences=values["finetune.batch_sequences"],
         peak_lr=values["finetune.peak_lr"],
         warmup_ratio=values["finetune.warmup_ratio"],
         final_lr=values["finetune.final_lr"],
-        optimizer=optimizer(values, "finetune"),
+        optimizer=build_optimizer(values, "finetune"),
         max_length=values["finetune.max_length"],
         prompt=values["finetune.prompt"],
         seed=values["finetune.seed"],
@@ -167,27 +170,27 @@ def finetune_config(values: Values, data: Mapping[str, DataSet], epochs: int) ->
     )
 
 
-def evaluate_config(values: Values, data: Mapping[str, DataSet]) -> EvaluateConfig:
+def build_evaluate_config(values: Values, data: Mapping[str, DataSet]) -> EvaluateConfig:
     """The evaluation of one fine-tuned model."""
-    tasks = data_set(values, data, "evaluate.tasks")
+    tasks = find_data_set(values, data, "evaluate.tasks")
     return EvaluateConfig(
         tasks=tasks.name,
         revision=tasks.revision,
-        tokenizer=tokenizer(values, data),
-        text_tasks=task_list(values["evaluate.text_tasks"]),
-        vision_tasks=task_list(values["evaluate.vision_tasks"]),
+        tokenizer=build_tokenizer(values, data),
+        text_tasks=build_tasks(values["evaluate.text_tasks"]),
+        vision_tasks=build_tasks(values["evaluate.vision_tasks"]),
         max_new_tokens=values["evaluate.max_new_tokens"],
         context=values["evaluate.context"],
         precision=values["evaluate.precision"],
     )
 
 
-def branch_step(branch: float, total_steps: int) -> int:
+def compute_branch_step(branch: float, total_steps: int) -> int:
     """Optimizer steps of the trunk that are done at `branch` percent of its budget, rounded down."""
     return math.floor(total_steps * branch / 100 + 1e-9)
 
 
-def start(values: Values, trunk: PretrainConfig | None) -> tuple[float, int]:
+def compute_restart(values: Values, trunk: PretrainConfig | None) -> tuple[float, int]:
     """Peak learning rate and warmup steps of the image-text run (paper, section 4).
 
     auto: between 0 and 100 % it goes on at the trunk's rate, without warmup; at 0 and 100 % it warms up anew.
@@ -197,13 +200,13 @@ def start(values: Values, trunk: PretrainConfig | None) -> tuple[float, int]:
     branch, mode = values["branch"], values["lr_at_branch"]
     restart = mode == "restart" or (mode == "auto" and branch in {0, 100})
     if restart:
-        return needed(values, "pretrain.restart_lr"), needed(values, "pretrain.restart_warmup_steps")
+        return require_setting(values, "pretrain.restart_lr"), require_setting(values, "pretrain.restart_warmup_steps")
     if trunk is None:  # `needs_trunk`
         raise ConfigProblemError("lr_at_branch: continue has nothing to go on from at branch 0; take auto or restart")
     if mode == "matched":
-        warmup = 0 if branch > 0 else needed(values, "pretrain.restart_warmup_steps")
-        return trunk_lr(trunk, values["pretrain.matched_branch"]), warmup
-    return trunk_lr(trunk, branch), 0
+        warmup = 0 if branch > 0 else require_setting(values, "pretrain.restart_warmup_steps")
+        return compute_trunk_lr(trunk, values["pretrain.matched_branch"]), warmup
+    return compute_trunk_lr(trunk, branch), 0
 
 
 def needs_trunk(values: Values) -> bool:
@@ -211,9 +214,9 @@ def needs_trunk(values: Values) -> bool:
     return bool(values["branch"] > 0 or values["lr_at_branch"] == "matched")
 
 
-def trunk_lr(trunk: PretrainConfig, branch: float) -> float:
+def compute_trunk_lr(trunk: PretrainConfig, branch: float) -> float:
     """The trunk's learning rate at `branch` percent of its budget, the same on every machine."""
-    rate = trunk.schedule.lr(branch_step(branch, trunk.schedule.total_steps))
+    rate = trunk.schedule.compute_lr(compute_branch_step(branch, trunk.schedule.total_steps))
     # cos differs in its last digit between C libraries; a key must not
     rounded = float(f"{rate:.10g}")
     if rounded <= 0:
@@ -223,11 +226,11 @@ def trunk_lr(trunk: PretrainConfig, branch: float) -> float:
     return rounded
 
 
-def schedule(
+def build_schedule(
     values: Values, section: str, shape: LanguageModel, multiplier: float, *, peak_lr: float, warmup_steps: int
 ) -> Schedule:
     """Steps are whole batches of the token budget."""
-    unit = values[f"{section}.unit_tokens"] or CHINCHILLA * shape.parameters
+    unit = values[f"{section}.unit_tokens"] or CHINCHILLA_TOKENS_PER_PARAMETER * shape.parameters
     budget = math.floor(unit * multiplier + 1e-6)
     step_tokens = values[f"{section}.batch_sequences"] * values[f"{section}.context"]
     if budget < step_tokens:
@@ -243,44 +246,44 @@ def schedule(
             total_steps=budget // step_tokens,
         )
     except ValidationError as error:
-        raise ConfigProblemError(f"{section}: {first_message(error)}") from None
+        raise ConfigProblemError(f"{section}: {extract_first_message(error)}") from None
 
 
-def vision(values: Values, data: Mapping[str, DataSet]) -> Vision:
+def build_vision(values: Values, data: Mapping[str, DataSet]) -> Vision:
     """The paper's projectors: two layers; three fused ones where the features of two encoders are concatenated."""
-    usual = "fused-gelu-mlp" if encoder_spec(values["encoder"]).parts else "gelu-mlp"
+    usual = "fused-gelu-mlp" if resolve_encoder_spec(values["encoder"]).parts else "gelu-mlp"
     try:
-        weights = weights_of(values["encoder"], values["encoder_weights"], data)
+        weights = resolve_encoder_weights(values["encoder"], values["encoder_weights"], data)
     except EncoderWeightsError as error:
         raise ConfigProblemError(str(error)) from None
     return Vision(
         encoder=values["encoder"],
         weights=tuple(each.name for each in weights),
-        revision=content_revision(weights, values["pretrain.encoder_revision"]),
+        revision=build_content_revision(weights, values["pretrain.encoder_revision"]),
         transform=values["image_transform"],
         projector=values["pretrain.projector"] or usual,
         frozen=values["freeze_encoder"],
     )
 
 
-def optimizer(values: Values, section: str) -> Optimizer:
+def build_optimizer(values: Values, section: str) -> Optimizer:
     """AdamW of one phase."""
     return Optimizer(**{name: values[f"{section}.{name}"] for name in Optimizer.model_fields})
 
 
-def task_list(settings: tuple[Any, ...]) -> tuple[Task, ...]:
+def build_tasks(settings: tuple[Any, ...]) -> tuple[Task, ...]:
     """Tasks as the stage's configuration has them."""
     return tuple(Task.model_validate(each.model_dump()) for each in settings)
 
 
-def needed(values: Values, name: str) -> Any:
+def require_setting(values: Values, name: str) -> Any:
     """A setting that has no default; ConfigProblemError if nothing sets it."""
     if values[name] is None:
         raise ConfigProblemError(f"{name} is not set; set it under defaults or under models.{values['model']}")
     return values[name]
 
 
-def first_message(error: ValidationError) -> str:
+def extract_first_message(error: ValidationError) -> str:
     """The first thing that a configuration's own check says."""
     detail = error.errors(include_url=False)[0]
     where = ".".join(str(step) for step in detail["loc"])

@@ -28,7 +28,7 @@ class Cost:
     checkpoint_bytes: int = 0
     feature_bytes: int = 0
 
-    def add(self, job: Job, times: int = 1) -> None:
+    def add_job(self, job: Job, times: int = 1) -> None:
         estimate = job.estimate
         self.jobs += times
         self.tokens += times * estimate.tokens
@@ -41,7 +41,7 @@ class Cost:
         self.checkpoint_bytes += times * estimate.checkpoint_bytes
         self.feature_bytes += times * estimate.feature_bytes
 
-    def as_dict(self) -> dict[str, Any]:
+    def convert_to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -53,8 +53,8 @@ class PhaseCost(Cost):
     """Without the encoder: the cheapest job's A100-hours, or core-hours where it uses no GPU."""
     most_hours: float = 0.0
 
-    def add(self, job: Job, times: int = 1) -> None:
-        Cost.add(self, job, times)
+    def add_job(self, job: Job, times: int = 1) -> None:
+        Cost.add_job(self, job, times)
         estimate = job.estimate
         hours = estimate.a100_hours - estimate.encoder_a100_hours + estimate.cpu_hours
         self.least_hours = min(self.least_hours, hours)
@@ -75,7 +75,7 @@ class WallClock:
     too_wide: int = 0
     """Jobs that ask for more than there is at once."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def convert_to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"critical_path": list(self.critical_path)}
 
 
@@ -92,7 +92,7 @@ class PlanCosts:
     time: WallClock = field(default_factory=WallClock)
 
 
-def plan_costs(
+def compute_plan_costs(
     manifest: Manifest,
     done: frozenset[str],
     gpu_types: Mapping[str, GpuType],
@@ -102,7 +102,7 @@ def plan_costs(
 ) -> PlanCosts:
     """Sums over a manifest; `done` holds keys of finished jobs, `gpus` and `cpus` what may be used at once."""
     costs = PlanCosts()
-    models, needed = job_models(manifest), times_needed(manifest)
+    models, needed = map_jobs_to_models(manifest), count_unshared_runs(manifest)
     # equal jobs share one estimate object, so that a large grid is summed in few steps
     groups: dict[tuple[str, str, bool, int, int, int], list[Job]] = defaultdict(list)
     for job in manifest.jobs:
@@ -111,18 +111,20 @@ def plan_costs(
         groups[alike].append(job)
     for (model, phase, is_done, times, *_), jobs in groups.items():
         job, number = jobs[0], len(jobs)
-        costs.by_model.setdefault(model, {}).setdefault(phase, PhaseCost()).add(job, number)
-        costs.total.add(job, number)
-        costs.done.add(job, number * is_done)
-        costs.unshared.add(job, number * times)
+        costs.by_model.setdefault(model, {}).setdefault(phase, PhaseCost()).add_job(job, number)
+        costs.total.add_job(job, number)
+        costs.done.add_job(job, number * is_done)
+        costs.unshared.add_job(job, number * times)
         if job.resources.gpus:
             kind = job.resources.gpu_type
             costs.gpu_hours_by_type[kind] = costs.gpu_hours_by_type.get(kind, 0.0) + number * job.estimate.gpu_hours
-    costs.time = wall_clock([job for job in manifest.jobs if job.key not in done], gpu_types, gpus=gpus, cpus=cpus)
+    costs.time = compute_wall_clock(
+        [job for job in manifest.jobs if job.key not in done], gpu_types, gpus=gpus, cpus=cpus
+    )
     return costs
 
 
-def job_models(manifest: Manifest) -> dict[str, str]:
+def map_jobs_to_models(manifest: Manifest) -> dict[str, str]:
     """The model of each job, by key: its cells' axis; a trunk segment's is that of the jobs that follow from it."""
     axis = {cell.name: str(cell.axes.get("model", "")) for cell in manifest.cells}
     models: dict[str, str] = {}
@@ -135,7 +137,7 @@ def job_models(manifest: Manifest) -> dict[str, str]:
     return models
 
 
-def times_needed(manifest: Manifest) -> dict[str, int]:
+def count_unshared_runs(manifest: Manifest) -> dict[str, int]:
     """How often each job would run if no two cells shared anything, by key."""
     times = dict.fromkeys((job.key for job in manifest.jobs), 0)
     for cell in manifest.cells:
@@ -150,17 +152,17 @@ def times_needed(manifest: Manifest) -> dict[str, int]:
     return times
 
 
-def wall_hours(job: Job, gpu_types: Mapping[str, GpuType]) -> float:
+def compute_wall_hours(job: Job, gpu_types: Mapping[str, GpuType]) -> float:
     """Expected duration on the resources that the job asks for, without waits: work, and start-up of each attempt."""
     resources, estimate = job.resources, job.estimate
     kind = gpu_types.get(resources.gpu_type if resources.gpus else "cpu")
     startup = (kind.startup_minutes if kind else 0.0) / 60 * (1 + resources.restarts)
     if resources.gpus:
         return startup + estimate.gpu_hours / resources.gpus
-    return startup + estimate.cpu_hours / cores(job)
+    return startup + estimate.cpu_hours / count_cores(job)
 
 
-def wall_clock(
+def compute_wall_clock(
     jobs: Sequence[Job], gpu_types: Mapping[str, GpuType], *, gpus: int | None, cpus: int | None
 ) -> WallClock:
     """Bounds for `jobs`, parents before children; parents that are not among them are finished."""
@@ -170,13 +172,13 @@ def wall_clock(
     for job in jobs:
         alike = id(job.estimate), id(job.resources)
         if alike not in known:
-            known[alike] = wall_hours(job, gpu_types)
+            known[alike] = compute_wall_hours(job, gpu_types)
         hours[job.key] = known[alike]
         if job.resources.gpus:
             gpu_work += known[alike] * job.resources.gpus
         else:
-            cpu_work += known[alike] * cores(job)
-    path, path_hours = longest_chain(jobs, hours)
+            cpu_work += known[alike] * count_cores(job)
+    path, path_hours = find_critical_path(jobs, hours)
     on_gpus, on_cpus = gpu_work / gpus if gpus else 0.0, cpu_work / cpus if cpus else 0.0
     return WallClock(
         critical_path=path,
@@ -188,7 +190,7 @@ def wall_clock(
     )
 
 
-def cores(job: Job) -> int:
+def count_cores(job: Job) -> int:
     """CPU cores of all its nodes."""
     return job.resources.nodes * job.resources.cpus
 
@@ -197,10 +199,10 @@ def is_too_wide(job: Job, gpus: int | None, cpus: int | None) -> bool:
     """Whether it asks for more than there is; a job on GPUs has its cores beside them."""
     if job.resources.gpus:
         return gpus is not None and job.resources.gpus > gpus
-    return cpus is not None and cores(job) > cpus
+    return cpus is not None and count_cores(job) > cpus
 
 
-def longest_chain(jobs: Iterable[Job], hours: Mapping[str, float]) -> tuple[tuple[str, ...], float]:
+def find_critical_path(jobs: Iterable[Job], hours: Mapping[str, float]) -> tuple[tuple[str, ...], float]:
     """Keys of the chain of jobs that takes longest, first to last, and its hours; nothing for no jobs."""
     ends: dict[str, float] = {}
     before: dict[str, str] = {}

@@ -8,31 +8,31 @@ from typing import Any
 
 from jobs.store.paths import Store
 from stages.config import CONFIGS, FinetuneConfig, PretrainConfig
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import load_catalog
 from sweep.errors import UsageError
 from sweep.plan.manifest import Manifest
 from sweep.plan.planning import make_plan
 from sweep.spec.reader import load_sweep
-from sweep.text_format import columns, counted
+from sweep.text_format import format_columns, format_counted
 
-SWEEP_FILES = {".yaml", ".yml"}
+SWEEP_FILE_SUFFIXES = {".yaml", ".yml"}
 
 
-def requests_of(path: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def build_requests(path: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The requests that one argument of the command means, as `stages.prepare` takes them.
 
     UsageError if options that a sweep file answers by itself are given with one.
     """
-    if Path(path).suffix.lower() not in SWEEP_FILES:
-        return [request_of_options(path, options)]
+    if Path(path).suffix.lower() not in SWEEP_FILE_SUFFIXES:
+        return [build_path_request(path, options)]
     given = [name for name in ("kind", "field", "context", "vocabulary", "tokenizer") if getattr(options, name)]
     if given:
         raise UsageError(f"--{given[0]} is not for a sweep file: {path} says it for each of its data sets")
-    return sweep_requests(Path(path), options.store)
+    return build_sweep_requests(Path(path), options.store)
 
 
-def request_of_options(path: str, options: argparse.Namespace) -> dict[str, Any]:
+def build_path_request(path: str, options: argparse.Namespace) -> dict[str, Any]:
     """A path with the settings of the command line."""
     return {
         "name": Path(path).name,
@@ -46,7 +46,7 @@ def request_of_options(path: str, options: argparse.Namespace) -> dict[str, Any]
 
 
 @dataclass(slots=True)
-class Use:
+class DataRequirements:
     """The strictest of what a sweep's jobs ask of a data set; 0 and empty: no job asks."""
 
     longest_context: int = 0
@@ -58,56 +58,56 @@ class Use:
     encoder: str = ""
     transform: str = ""
 
-    def context(self, length: int) -> None:
+    def add_context(self, length: int) -> None:
         self.longest_context = max(self.longest_context, length)
         self.shortest_context = min(self.shortest_context or length, length)
 
-    def model(self, vocabulary: int) -> None:
+    def add_vocabulary(self, vocabulary: int) -> None:
         self.vocabulary = min(self.vocabulary or vocabulary, vocabulary)
 
 
 @dataclass(slots=True)
-class Uses:
+class SweepDataRequirements:
     """Of all data sets of a sweep."""
 
-    of: dict[str, Use] = field(default_factory=dict)
+    by_name: dict[str, DataRequirements] = field(default_factory=dict)
     most_image_tokens: int = 0
     encoder: str = ""
     """That with the most tokens."""
     transform: str = ""
     vocabulary: int = 0
 
-    def use(self, name: str) -> Use:
-        return self.of.setdefault(name, Use())
+    def find_or_add(self, name: str) -> DataRequirements:
+        return self.by_name.setdefault(name, DataRequirements())
 
-    def pretrain(self, config: PretrainConfig) -> None:
+    def add_pretrain(self, config: PretrainConfig) -> None:
         self.vocabulary = min(self.vocabulary or config.model.vocabulary, config.model.vocabulary)
         for source in config.sources:
-            self.use(source.name).context(config.context)
-            self.use(source.name).model(config.model.vocabulary)
+            self.find_or_add(source.name).add_context(config.context)
+            self.find_or_add(source.name).add_vocabulary(config.model.vocabulary)
             if source.kind != "text" and config.tokenizer is not None:
-                self.use(source.name).tokenizer = config.tokenizer.name
+                self.find_or_add(source.name).tokenizer = config.tokenizer.name
         if config.tokenizer is not None:
-            self.use(config.tokenizer.name).model(config.model.vocabulary)
+            self.find_or_add(config.tokenizer.name).add_vocabulary(config.model.vocabulary)
         if config.vision is not None:
-            tokens = encoder_spec(config.vision.encoder).image_tokens
+            tokens = resolve_encoder_spec(config.vision.encoder).image_tokens
             if tokens > self.most_image_tokens:
                 self.most_image_tokens, self.encoder = tokens, config.vision.encoder
             self.transform = self.transform or config.vision.transform
 
-    def finetune(self, config: FinetuneConfig) -> None:
-        use = self.use(config.conversations.name)
-        use.context(config.max_length)
+    def add_finetune(self, config: FinetuneConfig) -> None:
+        use = self.find_or_add(config.conversations.name)
+        use.add_context(config.max_length)
         use.tokenizer = config.tokenizer.name
 
 
-def sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
+def build_sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
     """A request for each data set of a sweep file. SweepFileError: see `load_sweep`."""
     sweep = load_sweep(path, store=Store(store).root, catalog=load_catalog())
-    uses = uses_of(make_plan(path, Store(store)).manifest)
+    uses = collect_requirements(make_plan(path, Store(store)).manifest)
     requests = []
     for name, data in sweep.data.items():
-        use = uses.use(name)
+        use = uses.find_or_add(name)
         is_text = data.kind == "text"
         request = {
             "name": name,
@@ -116,7 +116,7 @@ def sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
             "field": data.field,
             "context": use.longest_context if is_text else use.shortest_context,
             "vocabulary": use.vocabulary or uses.vocabulary,
-            "tokenizer": local_path(use.tokenizer, sweep.data),
+            "tokenizer": find_local_path(use.tokenizer, sweep.data),
         }
         if data.kind in {"captions", "conversations"} and uses.encoder:
             request |= {"encoder": uses.encoder, "transform": uses.transform}
@@ -124,72 +124,70 @@ def sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
     return requests
 
 
-def local_path(name: str, data: Mapping[str, Any]) -> str:
+def find_local_path(name: str, data: Mapping[str, Any]) -> str:
     """Where a tokenizer lies, if it is there; the tokenizer's own row says if it is not."""
     path = data[name].path if name in data else ""
     return path if path and Path(path).exists() else ""
 
 
-def uses_of(manifest: Manifest) -> Uses:
+def collect_requirements(manifest: Manifest) -> SweepDataRequirements:
     """What the jobs of a plan ask of their data."""
-    uses = Uses()
+    uses = SweepDataRequirements()
     for job in manifest.jobs:
         if job.stage not in {"pretrain", "finetune"}:
             continue
         config = CONFIGS[job.stage].model_validate(job.config)
         if isinstance(config, PretrainConfig):
-            uses.pretrain(config)
+            uses.add_pretrain(config)
         elif isinstance(config, FinetuneConfig):
-            uses.finetune(config)
+            uses.add_finetune(config)
     return uses
 
 
 # The report of `sweep data check` as text.
 
-DOES = {
+ACTION_MEANINGS = {
     "refuse": "a job ends with an error",
     "skip": "a job leaves it out, up to its bad_samples_limit",
     "note": "nothing is lost",
 }
 
 
-def report_table(reports: Sequence[dict[str, Any]]) -> list[str]:
+def format_report_table(reports: Sequence[dict[str, Any]]) -> list[str]:
     """A row for each data set, then its problems by kind, each with what a job does and some examples."""
     rows: list[tuple[str, ...]] = [("data", "kind", "shards", "samples", "tokens", "images", "decoded", "found")]
-    rows += [row_of(report) for report in reports]
-    lines = columns(rows, left=2, rules=[1])
+    rows += [build_report_row(report) for report in reports]
+    lines = format_columns(rows, left=2, rules=[1])
     for report in reports:
         for problem in report["problems"]:
             count = f"{problem['count']:,}"
-            lines += [
-                "",
-                f"{report['name']}: {count} x {problem['kind']} ({problem['action']}: {DOES[problem['action']]})",
-            ]
+            action = f"{problem['action']}: {ACTION_MEANINGS[problem['action']]}"
+            lines += ["", f"{report['name']}: {count} x {problem['kind']} ({action})"]
             lines += [f"  {example}" for example in problem["examples"]]
             more = problem["count"] - len(problem["examples"])
             lines += [f"  and {more:,} more"] if more else []
     return lines
 
 
-def row_of(report: dict[str, Any]) -> tuple[str, ...]:
+def build_report_row(report: dict[str, Any]) -> tuple[str, ...]:
     """Counts that a kind has not are left empty."""
     counts = [
         f"{report[name]:,}" if report[name] else "-" for name in ("shards", "samples", "tokens", "images", "decoded")
     ]
-    return (report["name"], report["kind"] or "?", *counts, found(report))
+    return (report["name"], report["kind"] or "?", *counts, format_problem_counts(report))
 
 
-def found(report: dict[str, Any]) -> str:
+def format_problem_counts(report: dict[str, Any]) -> str:
     """`nothing`, or how many problems of each sort."""
-    totals = dict.fromkeys(DOES, 0)
+    totals = dict.fromkeys(ACTION_MEANINGS, 0)
     for problem in report["problems"]:
         totals[problem["action"]] += problem["count"]
     return ", ".join(f"{count:,} {action}" for action, count in totals.items() if count) or "nothing"
 
 
-def verdict(reports: Sequence[dict[str, Any]]) -> str:
+def format_verdict(reports: Sequence[dict[str, Any]]) -> str:
     """One line."""
     bad = [report["name"] for report in reports if not report["clean"]]
     if not bad:
-        return f"{counted(len(reports), 'data set')}: nothing would be skipped or refused"
-    return f"{counted(len(reports), 'data set')}: something would be skipped or refused in {', '.join(bad)}"
+        return f"{format_counted(len(reports), 'data set')}: nothing would be skipped or refused"
+    return f"{format_counted(len(reports), 'data set')}: something would be skipped or refused in {', '.join(bad)}"

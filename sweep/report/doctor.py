@@ -9,21 +9,21 @@ from typing import Any
 
 from jobs.job import Job, Resources
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.doctor.checks import client_checks, has_slurm, plan_checks, site_checks
+from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
-from jobs.slurm.site import read_site
-from jobs.store.checks import Check, Verdict, note, problem, store_checks
-from jobs.store.results import finished_keys
+from jobs.slurm.site import query_site
+from jobs.store.checks import Check, Severity, check_store, report_note, report_problem
+from jobs.store.results import list_finished_keys
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import columns
+from sweep.text_format import format_columns
 
-SAVED_WITH_OPTIMIZER = {"trunk": 1.0, "pretrain": BYTES_OF_TRAINING_STATE / BYTES_OF_WEIGHT}
+CHECKPOINT_SIZE_FACTORS = {"trunk": 1.0, "pretrain": BYTES_OF_TRAINING_STATE / BYTES_OF_WEIGHT}
 """Bytes of a checkpoint while training, times those that are kept at the end; fine-tunes are as image-text runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examination:
+class DoctorRun:
     """What is looked at."""
 
     store: Path
@@ -36,75 +36,79 @@ class Examination:
     def sweep(self) -> str | None:
         return self.planned.manifest.sweep if self.planned else None
 
-    def checks(self) -> Iterator[Check]:
+    def iter_checks(self) -> Iterator[Check]:
         """Each finding as it is made."""
-        jobs = self.unfinished()
+        jobs = self.list_unfinished_jobs()
         slurm = has_slurm()
         if slurm:
-            yield from self.slurm_checks(jobs)
+            yield from self.iter_slurm_checks(jobs)
         elif self.planned is not None and self.planned.manifest.backend == "slurm":
-            yield problem("clients", "no Slurm on this machine", "go to a login node, or submit with --backend local")
+            yield report_problem(
+                "clients", "no Slurm on this machine", "go to a login node, or submit with --backend local"
+            )
         else:
-            yield note("clients", "no Slurm on this machine; sweeps run here with --backend local")
+            yield report_note("clients", "no Slurm on this machine; sweeps run here with --backend local")
         needed = sum(job.estimate.checkpoint_bytes for job in jobs)
-        yield from store_checks(self.store, needed_bytes=needed, shared=slurm)
+        yield from check_store(self.store, needed_bytes=needed, shared=slurm)
         if self.node_test and slurm:
-            yield from self.node_checks(jobs)
+            yield from self.iter_node_checks(jobs)
 
-    def unfinished(self) -> Sequence[Job]:
+    def list_unfinished_jobs(self) -> Sequence[Job]:
         """The plan's jobs that have no result yet."""
         if self.planned is None:
             return ()
-        done = finished_keys(self.planned.store, self.planned.manifest.jobs)
+        done = list_finished_keys(self.planned.store, self.planned.manifest.jobs)
         return [job for job in self.planned.manifest.jobs if job.key not in done]
 
-    def slurm_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
+    def iter_slurm_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
         client = SlurmClient()
-        found = list(client_checks(client, dict(os.environ)))
+        found = list(check_client(client, dict(os.environ)))
         yield from found
-        if any(check.verdict is Verdict.PROBLEM for check in found):
+        if any(check.severity is Severity.PROBLEM for check in found):
             return
-        site = read_site(client, getpass.getuser())
-        yield from site_checks(site)
+        site = query_site(client, getpass.getuser())
+        yield from check_site(site)
         if self.planned is not None:
-            yield from plan_checks(site, jobs, largest_save_bytes=max(map(saved_bytes, jobs), default=0))
+            yield from check_plan(site, jobs, largest_save_bytes=max(map(estimate_checkpoint_bytes, jobs), default=0))
 
-    def node_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
+    def iter_node_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
         resources = jobs[0].resources if jobs else Resources()
         yield from NodeTest(SlurmClient(), self.store, resources, self.wait_seconds).run()
 
 
-def saved_bytes(job: Job) -> int:
+def estimate_checkpoint_bytes(job: Job) -> int:
     """One checkpoint of the job while it trains."""
-    return round(job.estimate.checkpoint_bytes * SAVED_WITH_OPTIMIZER.get(job.phase, SAVED_WITH_OPTIMIZER["pretrain"]))
+    return round(
+        job.estimate.checkpoint_bytes * CHECKPOINT_SIZE_FACTORS.get(job.phase, CHECKPOINT_SIZE_FACTORS["pretrain"])
+    )
 
 
-def report_json(examination: Examination, checks: Sequence[Check]) -> dict[str, Any]:
+def build_doctor_json(examination: DoctorRun, checks: Sequence[Check]) -> dict[str, Any]:
     """The report as JSON types."""
     return {
         "format": 1,
         "sweep": examination.sweep,
         "store": str(examination.store),
-        "problems": problems(checks),
+        "problems": count_problems(checks),
         "checks": [
-            {"check": each.name, "verdict": each.verdict.value, "text": each.text, "advice": each.advice}
+            {"check": each.name, "verdict": each.severity.value, "text": each.text, "advice": each.advice}
             for each in checks
         ],
     }
 
 
-def problems(checks: Sequence[Check]) -> int:
+def count_problems(checks: Sequence[Check]) -> int:
     """How many findings would stop a sweep."""
-    return sum(check.verdict is Verdict.PROBLEM for check in checks)
+    return sum(check.severity is Severity.PROBLEM for check in checks)
 
 
-def report_text(checks: Sequence[Check]) -> str:
+def format_doctor_report(checks: Sequence[Check]) -> str:
     """A line each: verdict, what was looked at, what was found, what to do."""
-    rows = [[each.verdict.value, each.name, told(each)] for each in checks]
-    return "\n".join(columns(rows, left=3))
+    rows = [[each.severity.value, each.name, format_check(each)] for each in checks]
+    return "\n".join(format_columns(rows, left=3))
 
 
-def told(check: Check) -> str:
+def format_check(check: Check) -> str:
     """Finding and advice; a text of Slurm's or of a node's may hold anything, and stays one printable line."""
     text = f"{check.text}; {check.advice}" if check.advice else check.text
     return "".join(letter if letter.isprintable() else " " for letter in text)

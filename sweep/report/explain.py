@@ -7,14 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.job import Job
-from jobs.reconcile.node_exclusion import Exclusion, excluded_nodes, exclusion_limit, nodes_of
-from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.node_exclusion import (
+    NodeExclusion,
+    compute_exclusion_limit,
+    list_attempt_nodes,
+    select_excluded_nodes,
+)
+from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.store.paths import Store
-from jobs.store.results import begun_keys, finished_keys
+from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.errors import ManifestError, NotPlannedError, UsageError
-from sweep.plan.diff import flattened, job_moves, roles
-from sweep.plan.manifest import Cell, Manifest, chain_keys, job_index, read_manifest
-from sweep.report.history import History, history_json, history_lines, history_of, moment
+from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
+from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
+from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
 
 # Finds a cell in the stored plans by its name, the beginning of one, or the key of one of its jobs.
 
@@ -23,25 +28,25 @@ KEY_PREFIX = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CellMatch:
     """A cell in a stored plan."""
 
     manifest: Manifest
     cell: Cell
 
 
-def find(store: Store, wanted: str, sweep: str | None) -> Found:
+def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
     """The cell of that name, unique beginning of a name, or job key; NotPlannedError or UsageError."""
-    names = [sweep] if sweep else planned_sweeps(store)
-    plans = [read_manifest(store.sweep(name).manifest) for name in names]
+    names = [sweep] if sweep else list_planned_sweeps(store)
+    plans = [read_manifest(store.locate_sweep(name).manifest) for name in names]
     if not plans:
         raise NotPlannedError(f"{store.sweeps}: holds no plan; make one with `sweep plan FILE`")
-    for matches in (exact, by_beginning, by_key):
-        found = [Found(plan, cell) for plan in plans for cell in matches(plan, wanted)]
+    for matches in (find_by_name, find_by_prefix, find_by_job_key):
+        found = [CellMatch(plan, cell) for plan in plans for cell in matches(plan, wanted)]
         if len({each.manifest.sweep for each in found}) > 1:
             sweeps = ", ".join(sorted({each.manifest.sweep for each in found}))
             raise UsageError(f"{wanted!r} is in several sweeps: {sweeps}; choose one with --sweep")
-        if len(found) > 1 and matches is by_beginning:
+        if len(found) > 1 and matches is find_by_prefix:
             some = ", ".join(each.cell.name for each in found[:5])
             raise UsageError(
                 f"{wanted!r} begins the names of {len(found)} cells, such as {some}; give more of the name"
@@ -53,50 +58,50 @@ def find(store: Store, wanted: str, sweep: str | None) -> Found:
     raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}")
 
 
-def planned_sweeps(store: Store) -> list[str]:
+def list_planned_sweeps(store: Store) -> list[str]:
     """Names of the sweeps that have a plan in the store."""
     return sorted(path.parent.name for path in store.sweeps.glob("*/manifest.jsonl"))
 
 
-def exact(plan: Manifest, wanted: str) -> list[Cell]:
+def find_by_name(plan: Manifest, wanted: str) -> list[Cell]:
     """The cell of that name."""
     return [cell for cell in plan.cells if cell.name == wanted]
 
 
-def by_beginning(plan: Manifest, wanted: str) -> list[Cell]:
+def find_by_prefix(plan: Manifest, wanted: str) -> list[Cell]:
     """The cells whose names begin so."""
     return [cell for cell in plan.cells if cell.name.startswith(wanted)]
 
 
-def by_key(plan: Manifest, wanted: str) -> list[Cell]:
+def find_by_job_key(plan: Manifest, wanted: str) -> list[Cell]:
     """The cells that need the job whose key begins so, the first one standing for all."""
     if len(wanted) < KEY_PREFIX:
         return []
     keys = {job.key for job in plan.jobs if job.key.startswith(wanted)}
-    jobs = job_index(plan)
-    return [cell for cell in plan.cells if keys.intersection(lineage(cell, jobs))]
+    jobs = index_jobs(plan)
+    return [cell for cell in plan.cells if keys.intersection(list_cell_jobs(cell, jobs))]
 
 
-def lineage(cell: Cell, jobs: Mapping[str, Job]) -> list[str]:
+def list_cell_jobs(cell: Cell, jobs: Mapping[str, Job]) -> list[str]:
     """Keys of all jobs that a cell needs, parents before children."""
     keys: list[str] = []
     parents = jobs[cell.pretrain].parents
     while parents:
         keys.append(parents[0])
         parents = jobs[parents[0]].parents
-    return [*reversed(keys), *chain_keys(cell)]
+    return [*reversed(keys), *iter_chain_keys(cell)]
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainJob:
     """One job of the chain. `shared_by` counts the sweep's cells that need it."""
 
     job: Job
     state: str
     shared_by: int
     hours: float
-    history: History
-    moved: tuple[str, ...] = ()
+    history: JobHistory
+    changed_fields: tuple[str, ...] = ()
     """What moved its key since the plan before."""
 
 
@@ -106,36 +111,36 @@ class Explanation:
 
     sweep: str
     cell: Cell
-    varied: tuple[str, ...]
+    varied_axes: tuple[str, ...]
     """Axes in which the cells of its block differ."""
-    links: tuple[Link, ...]
+    chain_jobs: tuple[ChainJob, ...]
     unit: str
-    """Of `hours`."""
+    """Of `format_hours`."""
     has_previous: bool
-    excluded: tuple[Exclusion, ...] = ()
+    excluded: tuple[NodeExclusion, ...] = ()
     """Nodes that the sweep keeps away from now."""
 
 
-def explain(store: Store, found: Found, picture: Picture, now: float) -> Explanation:
+def explain_cell(store: Store, found: CellMatch, picture: SweepSnapshot, now: float) -> Explanation:
     """Looks up what is done, what is shared, what has moved and what happened.
 
     `picture`: the sweep's; `now`: Unix seconds.
     """
     plan, cell = found.manifest, found.cell
-    jobs = job_index(plan)
-    keys = lineage(cell, jobs)
+    jobs = index_jobs(plan)
+    keys = list_cell_jobs(cell, jobs)
     mine = [jobs[key] for key in keys]
-    done, begun = finished_keys(store, mine), begun_keys(store, mine)
-    shared = Counter(key for each in plan.cells for key in lineage(each, jobs))
-    moved, has_previous = moves_since(store, plan, cell, jobs)
+    done, begun = list_finished_keys(store, mine), list_begun_keys(store, mine)
+    shared = Counter(key for each in plan.cells for key in list_cell_jobs(each, jobs))
+    moved, has_previous = list_changes_since(store, plan, cell, jobs)
     on_gpus = any(job.estimate.gpu_hours for job in plan.jobs)
     links = [
-        Link(
+        ChainJob(
             job,
             "done" if job.key in done else "begun" if job.key in begun else "to do",
             shared[job.key],
             job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours,
-            history_of(job, picture),
+            build_history(job, picture),
             moved.get(job.key, ()),
         )
         for job in mine
@@ -143,54 +148,54 @@ def explain(store: Store, found: Found, picture: Picture, now: float) -> Explana
     return Explanation(
         sweep=plan.sweep,
         cell=cell,
-        varied=varied_axes(plan, cell),
-        links=tuple(links),
+        varied_axes=list_varied_axes(plan, cell),
+        chain_jobs=tuple(links),
         unit="A100-hours" if on_gpus else "core-hours",
         has_previous=has_previous,
-        excluded=excluded_now(picture, now),
+        excluded=list_excluded_nodes(picture, now),
     )
 
 
-def excluded_now(picture: Picture, now: float) -> tuple[Exclusion, ...]:
+def list_excluded_nodes(picture: SweepSnapshot, now: float) -> tuple[NodeExclusion, ...]:
     """The nodes that the next attempts of the sweep keep away from, as far as the store and the cluster tell."""
-    outcomes = [outcome for evidence in picture.evidence.values() for outcome in evidence.outcomes]
+    outcomes = [outcome for evidence in picture.runs.values() for outcome in evidence.outcomes]
     endings = [ending for found in picture.endings.values() for ending in found]
-    nodes = {node for outcome in outcomes for node in nodes_of(outcome)}
-    limit = exclusion_limit(len(nodes))
-    return tuple(excluded_nodes(outcomes, now, endings=endings, limit=limit))
+    nodes = {node for outcome in outcomes for node in list_attempt_nodes(outcome)}
+    limit = compute_exclusion_limit(len(nodes))
+    return tuple(select_excluded_nodes(outcomes, now, endings=endings, limit=limit))
 
 
-def varied_axes(plan: Manifest, cell: Cell) -> tuple[str, ...]:
+def list_varied_axes(plan: Manifest, cell: Cell) -> tuple[str, ...]:
     """Axes in which the cells of the same block differ."""
     block = [each for each in plan.cells if each.block == cell.block]
     return tuple(name for name, value in cell.axes.items() if any(each.axes.get(name) != value for each in block))
 
 
-def moves_since(
+def list_changes_since(
     store: Store, plan: Manifest, cell: Cell, jobs: Mapping[str, Job]
 ) -> tuple[dict[str, tuple[str, ...]], bool]:
     """What moved each key of the cell since the plan before; False where that plan or the cell in it is not there."""
     try:
-        before = read_manifest(store.sweep(plan.sweep).previous)
+        before = read_manifest(store.locate_sweep(plan.sweep).previous)
     except ManifestError:
         return {}, False
     old = next((each for each in before.cells if each.name == cell.name), None)
     if old is None:
         return {}, False
-    was, now = roles(old, job_index(before)), roles(cell, jobs)
+    was, now = map_roles_to_jobs(old, index_jobs(before)), map_roles_to_jobs(cell, jobs)
     moved = {
-        job.key: tuple(map(str, job_moves(was[role], job))) or ("its parent moved",)
+        job.key: tuple(map(str, list_job_changes(was[role], job))) or ("its parent moved",)
         for role, job in now.items()
         if role in was and was[role].key != job.key
     }
     return moved, True
 
 
-def explanation_text(explanation: Explanation) -> str:
+def format_explanation(explanation: Explanation) -> str:
     """The explanation for a reader."""
-    from sweep.text_format import columns, hours
+    from sweep.text_format import format_columns, format_hours
 
-    cell, varied = explanation.cell, set(explanation.varied)
+    cell, varied = explanation.cell, set(explanation.varied_axes)
     block = f", block {cell.block}" if cell.block else ""
     lines = [f"cell {cell.name} of sweep {explanation.sweep}{block}", ""]
     here = [f"{name} {value}" for name, value in cell.axes.items() if name in varied]
@@ -199,66 +204,72 @@ def explanation_text(explanation: Explanation) -> str:
     lines += [f"the same in its block: {', '.join(same)}", ""]
     rows = [["phase", "key", "what", "state", explanation.unit, "cells"]]
     rows += [
-        [link.job.phase, link.job.key, what(link.job), link.state, hours(link.hours), f"{link.shared_by:,}"]
-        for link in explanation.links
+        [
+            link.job.phase,
+            link.job.key,
+            describe_config(link.job),
+            link.state,
+            format_hours(link.hours),
+            f"{link.shared_by:,}",
+        ]
+        for link in explanation.chain_jobs
     ]
-    lines += [*columns(rows, left=4, rules=(1,)), "", cost_line(explanation)]
-    return "\n".join([*lines, *moved_lines(explanation), *story_lines(explanation)])
+    lines += [*format_columns(rows, left=4, rules=(1,)), "", format_cost_line(explanation)]
+    return "\n".join([*lines, *format_changed_lines(explanation), *format_history_section(explanation)])
 
 
-def story_lines(explanation: Explanation) -> list[str]:
+def format_history_section(explanation: Explanation) -> list[str]:
     """What happened to the jobs of the chain, and which nodes are kept away from."""
-    told = [line for link in explanation.links for line in history_lines(link.job, link.history)]
+    told = [line for link in explanation.chain_jobs for line in format_history(link.job, link.history)]
     lines = ["", "history:", *told] if told else []
     if explanation.excluded:
-        away = [f"  {each.node} until {moment(each.until)}: {each.reason}" for each in explanation.excluded]
+        away = [f"  {each.node} until {format_time(each.until)}: {each.reason}" for each in explanation.excluded]
         lines += ["", "nodes that this sweep keeps away from:", *away]
     return lines
 
 
-def cost_line(explanation: Explanation) -> str:
+def format_cost_line(explanation: Explanation) -> str:
     """What is its own, what is shared, what is left."""
-    from sweep.text_format import hours
+    from sweep.text_format import format_hours
 
-    own = sum(link.hours for link in explanation.links if link.shared_by == 1)
-    shared = sum(link.hours for link in explanation.links if link.shared_by > 1)
-    left = sum(link.hours for link in explanation.links if link.state != "done")
-    return (
-        f"{hours(own)} {explanation.unit} of its own, {hours(shared)} shared with other cells; {hours(left)} left to do"
-    )
+    own = sum(link.hours for link in explanation.chain_jobs if link.shared_by == 1)
+    shared = sum(link.hours for link in explanation.chain_jobs if link.shared_by > 1)
+    left = sum(link.hours for link in explanation.chain_jobs if link.state != "done")
+    parts = f"{format_hours(own)} {explanation.unit} of its own, {format_hours(shared)} shared with other cells"
+    return f"{parts}; {format_hours(left)} left to do"
 
 
-def moved_lines(explanation: Explanation) -> list[str]:
+def format_changed_lines(explanation: Explanation) -> list[str]:
     """What moved since the plan before, a line for each job."""
     if not explanation.has_previous:
         return []
-    moved = [link for link in explanation.links if link.moved]
+    moved = [link for link in explanation.chain_jobs if link.changed_fields]
     if not moved:
         return ["", "since the plan before: no key moved"]
-    return ["", "since the plan before:", *(f"  {link.job.key}  {'; '.join(link.moved)}" for link in moved)]
+    return ["", "since the plan before:", *(f"  {link.job.key}  {'; '.join(link.changed_fields)}" for link in moved)]
 
 
-def what(job: Job) -> str:
+def describe_config(job: Job) -> str:
     """A job's configuration in a few words."""
-    flat = flattened(job.config)
+    flat = flatten_config(job.config)
     if job.stage == "pretrain":
         sources = job.config.get("sources", ())
-        mix = " ".join(f"{each['name']} {100 * each.get('share', 1):g} %" for each in as_list(sources))
+        mix = " ".join(f"{each['name']} {100 * each.get('share', 1):g} %" for each in convert_to_list(sources))
         end = flat.get("stop_step", flat.get("schedule.total_steps"))
         return f"to step {end:,}, peak LR {flat.get('schedule.peak_lr'):g}, {mix}"
     if job.stage == "finetune":
         epochs = "1 epoch" if flat.get("epochs") == 1 else f"{flat.get('epochs')} epochs"
         return f"{epochs}, seed {flat['seed']}" if "seed" in flat else epochs
-    tasks = [*as_list(job.config.get("text_tasks")), *as_list(job.config.get("vision_tasks"))]
+    tasks = [*convert_to_list(job.config.get("text_tasks")), *convert_to_list(job.config.get("vision_tasks"))]
     return f"{len(tasks)} tasks"
 
 
-def as_list(value: Any) -> Sequence[Mapping[str, Any]]:
+def convert_to_list(value: Any) -> Sequence[Mapping[str, Any]]:
     """A list from JSON; empty for anything else."""
     return value if isinstance(value, list | tuple) else ()
 
 
-def explanation_json(explanation: Explanation) -> dict[str, Any]:
+def build_explanation_json(explanation: Explanation) -> dict[str, Any]:
     """The explanation as JSON types (docs/json.md)."""
     cell = explanation.cell
     return {
@@ -267,7 +278,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "cell": cell.name,
         "block": cell.block,
         "axes": dict(cell.axes),
-        "varied": list(explanation.varied),
+        "varied": list(explanation.varied_axes),
         "unit": explanation.unit,
         "jobs": [
             {
@@ -279,10 +290,10 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
                 "state": link.state,
                 "hours": link.hours,
                 "cells": link.shared_by,
-                "moved": list(link.moved),
-                **history_json(link.history),
+                "moved": list(link.changed_fields),
+                **build_history_json(link.history),
             }
-            for link in explanation.links
+            for link in explanation.chain_jobs
         ],
         "excluded_nodes": [asdict(each) for each in explanation.excluded],
     }

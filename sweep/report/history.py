@@ -6,31 +6,31 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.job import Job
-from jobs.reconcile.attempts import Outcome, finished_outcomes
-from jobs.reconcile.executions import Ending, distinct
-from jobs.reconcile.failures import idle_words
-from jobs.reconcile.retries import memory_for
-from jobs.reconcile.snapshot import Picture
-from jobs.reconcile.state import State
-from sweep.text_format import span
+from jobs.reconcile.accounting import AccountingRecord, deduplicate_records
+from jobs.reconcile.attempts import AttemptRecord, read_finished_attempts
+from jobs.reconcile.failures import explain_idle_record
+from jobs.reconcile.retries import choose_memory_gib
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import JobState
+from sweep.text_format import format_duration
 
 NOTHING = "nothing"
 """How an execution ended that found nothing to do, or never started by our own wish."""
 
-AFTER_LAST = {
-    State.QUEUED: "is in the queue again",
-    State.FAILED: "is not tried again; `sweep resume` gives it another budget",
-    State.CANCELLED: "stays out until resumed",
-    State.UNKNOWN: "it cannot be told whether it lives",
-    State.BLOCKED: "waits for an ancestor that failed",
-    State.WAITING: "waits for its parents",
-    State.INTERRUPTED: "goes on at the next submission",
-    State.READY: "starts at the next submission",
+AFTER_LAST_MEANINGS = {
+    JobState.QUEUED: "is in the queue again",
+    JobState.FAILED: "is not tried again; `sweep resume` gives it another budget",
+    JobState.CANCELLED: "stays out until resumed",
+    JobState.UNKNOWN: "it cannot be told whether it lives",
+    JobState.BLOCKED: "waits for an ancestor that failed",
+    JobState.WAITING: "waits for its parents",
+    JobState.INTERRUPTED: "goes on at the next submission",
+    JobState.READY: "starts at the next submission",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
+class HistoryEntry:
     """One execution. Times are Unix seconds."""
 
     attempt: str
@@ -57,12 +57,12 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class JobHistory:
     """One job's."""
 
     key: str
-    state: State
-    executions: tuple[Execution, ...]
+    state: JobState
+    executions: tuple[HistoryEntry, ...]
     memory_gib: float
     """A node, for its next attempt."""
     memory_raised: bool
@@ -70,38 +70,41 @@ class History:
     """When a person last gave it a new budget."""
 
 
-def history_of(job: Job, picture: Picture) -> History:
+def build_history(job: Job, picture: SweepSnapshot) -> JobHistory:
     """From what `picture` holds; a finished job's attempts are read now."""
-    evidence = picture.evidence[job.key]
+    evidence = picture.runs[job.key]
     endings = picture.endings.get(job.key, ())
-    outcomes: Sequence[Outcome] = evidence.outcomes
+    outcomes: Sequence[AttemptRecord] = evidence.outcomes
     if evidence.result is not None:
-        outcomes = finished_outcomes(evidence.run, evidence.result, endings)
+        outcomes = read_finished_attempts(evidence.run, evidence.result, endings)
     state = picture.statuses[job.key].state
-    memory = memory_for(job, outcomes)
-    rows = [execution(outcome, then(job, outcomes, place, state)) for place, outcome in enumerate(outcomes)]
-    rows += [idle(ending) for ending in without_outcome(endings, outcomes)]
-    return History(
+    memory = choose_memory_gib(job, outcomes)
+    rows = [
+        build_history_entry(outcome, describe_followup(job, outcomes, place, state))
+        for place, outcome in enumerate(outcomes)
+    ]
+    rows += [build_idle_entry(ending) for ending in select_unmatched_records(endings, outcomes)]
+    return JobHistory(
         key=job.key,
         state=state,
         executions=tuple(sorted(rows, key=lambda row: row.started_at)),
         memory_gib=memory,
         memory_raised=memory > job.resources.memory_gib,
-        resumed_at=picture.wishes.resumed_at.get(job.key),
+        resumed_at=picture.user_requests.resumed_at.get(job.key),
     )
 
 
-def execution(outcome: Outcome, following: str) -> Execution:
+def build_history_entry(outcome: AttemptRecord, following: str) -> HistoryEntry:
     """One attempt, or an execution that failed before it."""
     start, end = outcome.start, outcome.end
-    return Execution(
+    return HistoryEntry(
         attempt=start.attempt if outcome.began else "",
         id=start.job_id,
         node=outcome.node,
         started_at=start.started_at,
         seconds=max(0.0, end.ended_at - start.started_at) if end else None,
         ended="running" if end is None else str(end.failure or "done"),
-        word=outcome.ending.state if outcome.ending else "",
+        word=outcome.accounting_record.state if outcome.accounting_record else "",
         message=end.message if end else "",
         from_step=start.checkpoint_step,
         to_step=end.checkpoint_step if end else -1,
@@ -110,15 +113,17 @@ def execution(outcome: Outcome, following: str) -> Execution:
     )
 
 
-def without_outcome(endings: Sequence[Ending], outcomes: Sequence[Outcome]) -> list[Ending]:
+def select_unmatched_records(
+    endings: Sequence[AccountingRecord], outcomes: Sequence[AttemptRecord]
+) -> list[AccountingRecord]:
     """Rows of executions that neither failed nor belong to an attempt."""
-    known = {outcome.ending for outcome in outcomes}
-    return [ending for ending in distinct(endings) if ending not in known]
+    known = {outcome.accounting_record for outcome in outcomes}
+    return [ending for ending in deduplicate_records(endings) if ending not in known]
 
 
-def idle(ending: Ending) -> Execution:
+def build_idle_entry(ending: AccountingRecord) -> HistoryEntry:
     """An execution that did nothing."""
-    return Execution(
+    return HistoryEntry(
         attempt="",
         id=ending.id,
         node=ending.nodes,
@@ -126,7 +131,7 @@ def idle(ending: Ending) -> Execution:
         seconds=float(ending.elapsed_seconds),
         ended=NOTHING,
         word=ending.state,
-        message=idle_words(ending),
+        message=explain_idle_record(ending),
         from_step=-1,
         to_step=-1,
         then="",
@@ -134,42 +139,42 @@ def idle(ending: Ending) -> Execution:
     )
 
 
-def then(job: Job, outcomes: Sequence[Outcome], place: int, state: State) -> str:
+def describe_followup(job: Job, outcomes: Sequence[AttemptRecord], place: int, state: JobState) -> str:
     """What followed the execution at `place`; empty for one that runs or finished the job."""
     outcome = outcomes[place]
-    if outcome.end is None or (outcome.failure is None and state is State.DONE):
+    if outcome.end is None or (outcome.failure is None and state is JobState.DONE):
         return ""
     last = place == len(outcomes) - 1
     following = next((each for each in outcomes[place + 1 :] if each.began), None)
-    words = AFTER_LAST.get(state, "tried again") if last else "tried again"
+    words = AFTER_LAST_MEANINGS.get(state, "tried again") if last else "tried again"
     if following is not None:
         step = following.start.checkpoint_step
         words = f"went on from step {step:,}" if step >= 0 else "tried again from the start"
-    before, memory = memory_for(job, outcomes[:place]), memory_for(job, outcomes[: place + 1])
-    if memory == before or (last and state is State.FAILED):
+    before, memory = choose_memory_gib(job, outcomes[:place]), choose_memory_gib(job, outcomes[: place + 1])
+    if memory == before or (last and state is JobState.FAILED):
         return words
     return f"{words}, with {memory:g} GiB a node"
 
 
-def history_lines(job: Job, history: History) -> list[str]:
+def format_history(job: Job, history: JobHistory) -> list[str]:
     """The job's history for a reader; empty if nothing has happened yet."""
     if not history.executions:
         return []
     lines = [f"  {job.phase} {job.key}, {history.state}"]
     for row in history.executions:
-        took = f"for {span(row.seconds / 3600)}" if row.seconds is not None else "so far"
+        took = f"for {format_duration(row.seconds / 3600)}" if row.seconds is not None else "so far"
         ended = ": ".join(part for part in (row.ended if row.ended != NOTHING else "", row.message) if part)
         follows = f"; {row.then}" if row.then else ""
         where = " ".join(part for part in (f"on {row.node}" if row.node else "", row.attempt or row.id) if part)
-        lines.append(f"    {moment(row.started_at)}  {where}  {took}  {ended}{follows}")
+        lines.append(f"    {format_time(row.started_at)}  {where}  {took}  {ended}{follows}")
     if history.resumed_at is not None:
-        lines.append(f"    {moment(history.resumed_at)}  a person gave it a new budget")
+        lines.append(f"    {format_time(history.resumed_at)}  a person gave it a new budget")
     if history.memory_raised:
         lines.append(f"    memory raised from {job.resources.memory_gib:g} to {history.memory_gib:g} GiB a node")
     return lines
 
 
-def history_json(history: History) -> dict[str, Any]:
+def build_history_json(history: JobHistory) -> dict[str, Any]:
     """As JSON types: fields of a job in `sweep explain --json` (docs/json.md)."""
     return {
         "status": history.state.value,
@@ -180,6 +185,6 @@ def history_json(history: History) -> dict[str, Any]:
     }
 
 
-def moment(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """`2026-09-21 13:46:40Z`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -10,29 +10,29 @@ from typing import Any
 import pyarrow as pa
 
 from sweep.results.schemas import DIFFERENCES, SUMMARY
-from sweep.results.scores import deviation, mean, squares
+from sweep.results.scores import compute_deviation, compute_mean, sum_squared_deviations
 from sweep.results.slices import (
-    BITS,
+    BITS_PER_BYTE,
     HELD_OUT,
     MEASURES,
     SLICE_AXES,
-    SUMMARISED,
+    SUMMARISED_MEASURES,
     Measure,
     Row,
-    axis_value,
-    in_order,
-    seeds_of,
+    list_seeds,
+    normalise_axis_value,
+    sort_values,
 )
-from sweep.results.tables import best_by
-from sweep.text_format import columns
+from sweep.results.tables import find_best_by
+from sweep.text_format import format_columns
 
 AXES = ("branch", "image_share", "instruction_share", "captions", "encoder", "freeze_encoder", "amount", "epochs")
-Family = dict[Any, Row]
+RowsByAxisValue = dict[Any, Row]
 """Models that differ in one axis alone, by their value on it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ScoreDifference:
     """The score at `second` less that at `first`, of the models of one size."""
 
     model: str
@@ -51,73 +51,75 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Pairs:
+class PairedDifferences:
     """The pairs of models behind one difference."""
 
     by_cell: dict[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
     errors: list[float | None] = field(default_factory=list)
 
-    def add(self, cell: Any, difference: float, error: float | None) -> None:
+    def add_pair(self, cell: Any, difference: float, error: float | None) -> None:
         """One pair of models; `cell` is what all pairs of the same two cells share."""
         self.by_cell[cell].append(difference)
         self.errors.append(error)
 
-    def summed(self) -> tuple[float, float | None, float | None, int, int]:
+    def compute_statistics(self) -> tuple[float, float | None, float | None, int, int]:
         """Difference, its two standard errors, pairs of cells, pairs of models."""
-        means = [mean(same) for same in self.by_cell.values()]
+        means = [compute_mean(same) for same in self.by_cell.values()]
         known = [error for error in self.errors if error is not None]
-        spread = deviation(means)
+        spread = compute_deviation(means)
         stderr = None if spread is None else spread / math.sqrt(len(means))
-        test_stderr = mean(known) if len(known) == len(self.errors) else None
-        return mean(means), stderr, test_stderr, len(means), len(self.errors)
+        test_stderr = compute_mean(known) if len(known) == len(self.errors) else None
+        return compute_mean(means), stderr, test_stderr, len(means), len(self.errors)
 
 
-def differences(rows: Sequence[Row]) -> list[Difference]:
+def compute_differences(rows: Sequence[Row]) -> list[ScoreDifference]:
     """Of every axis that models vary, every two of its values and every score; by model in the order of the rows."""
-    scored = [row for row in rows if any(row.get(measure.column) is not None for measure in SUMMARISED)]
-    identities = [(row["model"], seeds_of(row), *(axis_value(row, name) for name in SLICE_AXES)) for row in scored]
-    found: list[Difference] = []
+    scored = [row for row in rows if any(row.get(measure.column) is not None for measure in SUMMARISED_MEASURES)]
+    identities = [
+        (row["model"], list_seeds(row), *(normalise_axis_value(row, name) for name in SLICE_AXES)) for row in scored
+    ]
+    found: list[ScoreDifference] = []
     for axis in AXES:
         place = 2 + SLICE_AXES.index(axis)
-        families: dict[tuple[Any, ...], Family] = defaultdict(dict)
+        families: dict[tuple[Any, ...], RowsByAxisValue] = defaultdict(dict)
         for row, identity in zip(scored, identities, strict=True):
             if identity[place] is not None:
                 families[(*identity[:place], *identity[place + 1 :])][identity[place]] = row
-        found += along(axis, families)
+        found += iter_axis_differences(axis, families)
     return found
 
 
-def along(axis: str, families: dict[tuple[Any, ...], Family]) -> Iterator[Difference]:
+def iter_axis_differences(axis: str, families: dict[tuple[Any, ...], RowsByAxisValue]) -> Iterator[ScoreDifference]:
     """The differences of one axis."""
     epochs = 2 + SLICE_AXES.index("epochs") - (SLICE_AXES.index(axis) < SLICE_AXES.index("epochs"))
-    found: dict[tuple[Any, ...], Pairs] = defaultdict(Pairs)
+    found: dict[tuple[Any, ...], PairedDifferences] = defaultdict(PairedDifferences)
     for identity, family in families.items():
         cell = identity if axis == "epochs" else (*identity[:epochs], *identity[epochs + 1 :])
-        for first, second in combinations(in_order(family), 2):
-            for measure, difference, error in compared(family[first], family[second]):
-                found[identity[0], first, second, measure].add(cell, difference, error)
+        for first, second in combinations(sort_values(family), 2):
+            for measure, difference, error in iter_score_differences(family[first], family[second]):
+                found[identity[0], first, second, measure].add_pair(cell, difference, error)
     for (model, first, second, measure), pairs in found.items():
-        yield Difference(model, axis, first, second, measure, *pairs.summed())
+        yield ScoreDifference(model, axis, first, second, measure, *pairs.compute_statistics())
 
 
-def compared(one: Row, other: Row) -> Iterator[tuple[Measure, float, float | None]]:
+def iter_score_differences(one: Row, other: Row) -> Iterator[tuple[Measure, float, float | None]]:
     """Each score that both have: the second less the first, and its standard error by the test sets."""
-    for measure in SUMMARISED:
+    for measure in SUMMARISED_MEASURES:
         low, high = one.get(measure.column), other.get(measure.column)
         if low is not None and high is not None:
             first, second = one.get(measure.stderr), other.get(measure.stderr)
             yield measure, high - low, None if first is None or second is None else math.hypot(first, second)
 
 
-def differences_table(sweep: str, found: Sequence[Difference]) -> pa.Table:
+def build_differences_table(sweep: str, found: Sequence[ScoreDifference]) -> pa.Table:
     """As the file holds them."""
     rows = [
         {
             "sweep": sweep,
             "model": each.model,
             "axis": each.axis,
-            "first": value_text(each.first),
-            "second": value_text(each.second),
+            "first": format_axis_value(each.first),
+            "second": format_axis_value(each.second),
             "score": each.measure.name,
             "pairs": each.pairs,
             "models": each.models,
@@ -130,7 +132,7 @@ def differences_table(sweep: str, found: Sequence[Difference]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=DIFFERENCES)
 
 
-def value_text(value: Any) -> str:
+def format_axis_value(value: Any) -> str:
     """An axis' value: `80`, `0.1`, `true`, `siglip`."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -140,7 +142,7 @@ def value_text(value: Any) -> str:
 # What each axis does to the scores, in words and as a table: differences between models that are equal in all else.
 
 PERCENTAGES = {"image_share", "instruction_share"}
-NAMES = {HELD_OUT: "held-out vision", BITS: "bits/byte"}
+MEASURE_NAMES = {HELD_OUT: "held-out vision", BITS_PER_BYTE: "bits/byte"}
 AGAINST_LAST = {"branch"}
 """Axes whose values are held against the last one, images after all of the text; others against the first."""
 
@@ -150,7 +152,7 @@ LEGEND = (
 )
 
 
-def effects(found: Sequence[Difference]) -> list[str]:
+def format_effects(found: Sequence[ScoreDifference]) -> list[str]:
     """A line for each axis that the scored models vary: the change of each score from its first value to its last.
 
     Models are compared in pairs that differ in this axis alone, so that a grid with holes misleads nobody.
@@ -162,33 +164,33 @@ def effects(found: Sequence[Difference]) -> list[str]:
         for axis in AXES:
             of_axis = [each for each in of_model if each.axis == axis]
             if of_axis:
-                lines.append((f"{model}: " if len(models) > 1 else "") + effect(axis, of_axis))
+                lines.append((f"{model}: " if len(models) > 1 else "") + format_axis_effect(axis, of_axis))
     return lines
 
 
-def effect(axis: str, found: Sequence[Difference]) -> str:
+def format_axis_effect(axis: str, found: Sequence[ScoreDifference]) -> str:
     """`branch 0 % -> 100 %: vision +0.120 ±0.010 (9 pairs)`."""
-    values = in_order({value for each in found for value in (each.first, each.second)})
+    values = sort_values({value for each in found for value in (each.first, each.second)})
     ends = {each.measure: each for each in found if (each.first, each.second) == (values[0], values[-1])}
-    changes = [change(ends[measure]) for measure in MEASURES if measure in ends]
-    names = f"{shown(axis, values[0])} -> {shown(axis, values[-1])}"
+    changes = [format_change(ends[measure]) for measure in MEASURES if measure in ends]
+    names = f"{format_shown_value(axis, values[0])} -> {format_shown_value(axis, values[-1])}"
     return f"{axis.replace('_', ' ')} {names}: {', '.join(changes) or 'no two models to compare'}"
 
 
-def change(each: Difference) -> str:
+def format_change(each: ScoreDifference) -> str:
     """`vision +0.120 ±0.010 (9 pairs)`."""
-    name = title(each.measure)
-    return f"{name} {signed(each)} ({each.pairs} pair{'s' if each.pairs > 1 else ''})"
+    name = format_measure_title(each.measure)
+    return f"{name} {format_signed_difference(each)} ({each.pairs} pair{'s' if each.pairs > 1 else ''})"
 
 
-def signed(each: Difference, sign: int = 1) -> str:
+def format_signed_difference(each: ScoreDifference, sign: int = 1) -> str:
     """`+0.120 ±0.010`: by the spread over the pairs, or with one pair by the test sets."""
     error = each.stderr if each.stderr is not None else each.test_stderr
     value = sign * each.difference + 0.0
     return f"{value:+.3f}" if error is None else f"{value:+.3f} ±{error:.3f}"
 
 
-def effects_table(found: Sequence[Difference]) -> str:
+def format_effects_table(found: Sequence[ScoreDifference]) -> str:
     """For each model and axis, every value of the axis held against one of them; empty where nothing compares."""
     models = list(dict.fromkeys(each.model for each in found))
     tables = []
@@ -196,48 +198,56 @@ def effects_table(found: Sequence[Difference]) -> str:
         for axis in AXES:
             of_axis = [each for each in found if each.model == model and each.axis == axis]
             if of_axis:
-                tables.append(axis_table(f"{model} by " if len(models) > 1 else "", axis, of_axis))
+                tables.append(format_axis_table(f"{model} by " if len(models) > 1 else "", axis, of_axis))
     return "\n".join([*tables, LEGEND]) if tables else ""
 
 
-def axis_table(prefix: str, axis: str, found: Sequence[Difference]) -> str:
+def format_axis_table(prefix: str, axis: str, found: Sequence[ScoreDifference]) -> str:
     """A line for each value but the one that they are held against."""
-    values = in_order({value for each in found for value in (each.first, each.second)})
+    values = sort_values({value for each in found for value in (each.first, each.second)})
     fixed = values[-1] if axis in AGAINST_LAST else values[0]
     sign = -1 if axis in AGAINST_LAST else 1
-    held = {(other(each, fixed), each.measure): each for each in found if fixed in (each.first, each.second)}
+    held = {
+        (select_other_value(each, fixed), each.measure): each for each in found if fixed in (each.first, each.second)
+    }
     measures = [measure for measure in MEASURES if any(key[1] == measure for key in held)]
-    table = [[f"{prefix}{axis.replace('_', ' ')}, against {shown(axis, fixed)}", "pairs", *map(title, measures)]]
+    table = [
+        [
+            f"{prefix}{axis.replace('_', ' ')}, against {format_shown_value(axis, fixed)}",
+            "pairs",
+            *map(format_measure_title, measures),
+        ]
+    ]
     for value in values:
         cells = [held.get((value, measure)) for measure in measures]
         known = [each for each in cells if each is not None]
         if known:
-            words = ["-" if each is None else signed(each, sign) for each in cells]
-            table.append([shown(axis, value), str(max(each.pairs for each in known)), *words])
-    return "\n".join(columns(table)) + "\n"
+            words = ["-" if each is None else format_signed_difference(each, sign) for each in cells]
+            table.append([format_shown_value(axis, value), str(max(each.pairs for each in known)), *words])
+    return "\n".join(format_columns(table)) + "\n"
 
 
-def other(each: Difference, fixed: Any) -> Any:
+def select_other_value(each: ScoreDifference, fixed: Any) -> Any:
     """The value that is held against `fixed`."""
     return each.second if each.first == fixed else each.first
 
 
-def title(measure: Measure) -> str:
+def format_measure_title(measure: Measure) -> str:
     """A score in words."""
-    return NAMES.get(measure, measure.title.lower())
+    return MEASURE_NAMES.get(measure, measure.title.lower())
 
 
-def shown(axis: str, value: Any) -> str:
+def format_shown_value(axis: str, value: Any) -> str:
     """An axis' value: shares in percent."""
     if axis in PERCENTAGES:
         return f"{100 * value:g} %"
-    return f"{value:g} %" if axis == "branch" else value_text(value)
+    return f"{value:g} %" if axis == "branch" else format_axis_value(value)
 
 
 # At how many epochs the cells of a sweep are best, as plain text.
 
 
-def best_epochs(rows: Sequence[Row]) -> str:
+def format_best_epochs(rows: Sequence[Row]) -> str:
     """How many cells have their best score at each number of epochs, by each score.
 
     Only of cells that are finished and were fine-tuned for several numbers; empty where there are none.
@@ -247,23 +257,23 @@ def best_epochs(rows: Sequence[Row]) -> str:
         cells[row["cell"]].append(row)
     whole = [models for models in cells.values() if len(models) > 1 and all(row["state"] == "done" for row in models)]
     counts = {
-        measure: Counter(best["epochs"] for models in whole if (best := best_by(measure, models)) is not None)
+        measure: Counter(best["epochs"] for models in whole if (best := find_best_by(measure, models)) is not None)
         for measure in MEASURES
     }
     found = {measure: counted for measure, counted in counts.items() if counted}
     if not found:
         return ""
-    head = ["epochs: cells that are best there", *map(title, found)]
+    head = ["epochs: cells that are best there", *map(format_measure_title, found)]
     numbers = sorted({row["epochs"] for models in whole for row in models})
     lines = [[str(epochs), *(str(counted[epochs]) for counted in found.values())] for epochs in numbers]
-    return "\n".join(columns([head, *lines])) + "\n"
+    return "\n".join(format_columns([head, *lines])) + "\n"
 
 
 # Rows of summary.parquet: mean scores by branch point, image share, instruction share and epochs, with spreads.
 
 STUDY_AXES = ("branch", "image_share", "instruction_share", "epochs")
 """What the study asks about; a row is a mean over those of them that it does not tell apart."""
-SETTINGS = tuple(axis for axis in SLICE_AXES if axis not in STUDY_AXES)
+SETTING_AXES = tuple(axis for axis in SLICE_AXES if axis not in STUDY_AXES)
 """What rows always tell apart, as the model: no mean over encoders or amounts of training."""
 GROUPINGS = (
     ("branch",),
@@ -278,41 +288,42 @@ COMPLETE = {"vision": "vision_complete", "text": "text_complete"}
 Key = tuple[Any, ...]
 
 
-def points_table(sweep: str, rows: Sequence[Row]) -> pa.Table:
+def build_points_table(sweep: str, rows: Sequence[Row]) -> pa.Table:
     """By grouping, in the order of results.parquet. Points without a score yet have no row.
 
     Points by all four axes are there where they have several seeds; with one they are results.parquet itself.
     """
-    settings = [(row["model"], *(axis_value(row, axis) for axis in SETTINGS)) for row in rows]
+    settings = [(row["model"], *(normalise_axis_value(row, axis) for axis in SETTING_AXES)) for row in rows]
     found = []
     for grouping in GROUPINGS:
         groups: dict[Key, list[Row]] = defaultdict(list)
         for row, setting in zip(rows, settings, strict=True):
-            if belongs(row, grouping):
+            if is_in_grouping(row, grouping):
                 groups[(*setting, *(row[axis] for axis in grouping))].append(row)
         for key, members in groups.items():
             if grouping != STUDY_AXES or len(members) > 1:
-                named = dict(zip(("model", *SETTINGS, *grouping), key, strict=True))
+                named = dict(zip(("model", *SETTING_AXES, *grouping), key, strict=True))
                 found += [
-                    {"sweep": sweep, "axes": " ".join(grouping), **named, **values} for values in scores_of(members)
+                    {"sweep": sweep, "axes": " ".join(grouping), **named, **values}
+                    for values in iter_score_columns(members)
                 ]
     return pa.Table.from_pylist(found, schema=SUMMARY)
 
 
-def belongs(row: Row, grouping: Sequence[str]) -> bool:
+def is_in_grouping(row: Row, grouping: Sequence[str]) -> bool:
     """Models without images have no instruction share; only beside their image share does it stand for them."""
     return "instruction_share" not in grouping or "image_share" in grouping or row.get("image_share") != 0
 
 
-def scores_of(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def iter_score_columns(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """The columns of each score that a point has."""
-    for measure in SUMMARISED:
+    for measure in SUMMARISED_MEASURES:
         scored = [row for row in rows if row[measure.column] is not None]
         if scored:
-            yield {"models": len(rows), **point_values(scored, measure)}
+            yield {"models": len(rows), **build_point_columns(scored, measure)}
 
 
-def point_values(rows: Sequence[Row], measure: Measure) -> dict[str, Any]:
+def build_point_columns(rows: Sequence[Row], measure: Measure) -> dict[str, Any]:
     """One score of the models at one point."""
     values = [row[measure.column] for row in rows]
     errors = [row[measure.stderr] for row in rows if measure.stderr and row[measure.stderr] is not None]
@@ -321,24 +332,28 @@ def point_values(rows: Sequence[Row], measure: Measure) -> dict[str, Any]:
         "score": measure.name,
         "n": len(values),
         "complete": all(row[complete] for row in rows) if complete else None,
-        "mean": mean(values),
-        "std": deviation(values),
+        "mean": compute_mean(values),
+        "std": compute_deviation(values),
         "lowest": min(values),
         "highest": max(values),
-        "test_stderr": mean(errors) if len(errors) == len(rows) else None,
-        "seeds": len({seeds_of(row) for row in rows}),
-        "seed_std": seed_deviation(rows, measure),
+        "test_stderr": compute_mean(errors) if len(errors) == len(rows) else None,
+        "seeds": len({list_seeds(row) for row in rows}),
+        "seed_std": compute_seed_deviation(rows, measure),
     }
 
 
-def seed_deviation(rows: Sequence[Row], measure: Measure) -> float | None:
+def compute_seed_deviation(rows: Sequence[Row], measure: Measure) -> float | None:
     """Standard deviation over the seeds of models that are equal in all else, pooled over such models.
 
     sqrt(sum of squared deviations / sum of (seeds - 1)); None where no model has a second seed.
     """
     same: dict[Key, dict[Key, float]] = defaultdict(dict)
-    if len({seeds_of(row) for row in rows}) > 1:
+    if len({list_seeds(row) for row in rows}) > 1:
         for row in rows:
-            same[tuple(axis_value(row, axis) for axis in SLICE_AXES)][seeds_of(row)] = row[measure.column]
+            same[tuple(normalise_axis_value(row, axis) for axis in SLICE_AXES)][list_seeds(row)] = row[measure.column]
     freedom = sum(len(by_seed) - 1 for by_seed in same.values())
-    return math.sqrt(math.fsum(squares(by_seed.values()) for by_seed in same.values()) / freedom) if freedom else None
+    return (
+        math.sqrt(math.fsum(sum_squared_deviations(by_seed.values()) for by_seed in same.values()) / freedom)
+        if freedom
+        else None
+    )

@@ -13,20 +13,20 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jobs.store.paths import replacing
+from jobs.store.paths import open_replacement
 from sweep.results.slices import (
-    BITS,
+    BITS_PER_BYTE,
     HELD_OUT,
     MEASURES,
     SLICE_AXES,
     TEXT,
     VISION,
+    GridSlice,
     Measure,
-    Point,
+    PlotPoint,
     Row,
-    Slice,
-    take_slice,
-    varying,
+    build_slice,
+    is_axis_varied,
 )
 
 # Draws one panel: a measure against one axis, a line for each value of another, chance and spread shown.
@@ -57,7 +57,7 @@ LEGEND_TITLES = {
     "epochs": "epochs",
     "captions": "captions",
 }
-WORDS = {
+HELD_AXIS_TEXTS = {
     "branch": "images from {} of the text",
     "image_share": "{} images",
     "instruction_share": "{} instructions",
@@ -76,7 +76,7 @@ MARKERS = "osD^vP*Xph<>"
 GREY = "#5b5b5b"
 
 
-def value_label(axis: str, value: Any, *, unit: bool = True) -> str:
+def format_axis_label(axis: str, value: Any, *, unit: bool = True) -> str:
     """An axis value as a reader sees it: 0.25 of an image share is `25 %`."""
     sign = " %" if unit else ""
     if axis in FRACTIONS:
@@ -92,24 +92,24 @@ def value_label(axis: str, value: Any, *, unit: bool = True) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def held_words(held: Mapping[str, Any], varied: set[str]) -> str:
+def format_held_axes(held: Mapping[str, Any], varied: set[str]) -> str:
     """What a slice holds constant, for a title: only axes that the sweep varies."""
     words = [
-        WORDS.get(axis, axis + " {}").format(value_label(axis, value))
+        HELD_AXIS_TEXTS.get(axis, axis + " {}").format(format_axis_label(axis, value))
         for axis, value in held.items()
         if axis in varied and value not in {None, ()}
     ]
     return ", ".join(words)
 
 
-def draw_panel(axes: Axes, view: Slice, measure: Measure, x: str, series: str) -> None:
+def draw_panel(axes: Axes, view: GridSlice, measure: Measure, x: str, series: str) -> None:
     """Fills `axes`: lines with error bars, the chance level as a dashed line at 0 with the accuracy on the right."""
-    places = x_places(x, view.x_values)
+    places = compute_x_positions(x, view.x_values)
     for index, (value, points) in enumerate(view.lines.items()):
-        shift = dodge(index, len(view.lines), places) * (8 if x in CATEGORIES else 1)
+        shift = compute_x_offset(index, len(view.lines), places) * (8 if x in CATEGORIES else 1)
         draw_line(axes, [(places[point.x] + shift, point) for point in points], index, len(view.lines), x)
-        axes.lines[-1].set_label(value_label(series, value))
-    axes.set_xticks(list(places.values()), [value_label(x, value, unit=False) for value in places])
+        axes.lines[-1].set_label(format_axis_label(series, value))
+    axes.set_xticks(list(places.values()), [format_axis_label(x, value, unit=False) for value in places])
     axes.set_xlabel(AXIS_LABELS.get(x, x))
     axes.margins(x=0.3 if x in CATEGORIES else 0.08, y=0.12)
     axes.grid(axis="y", color="#e3e3e3", linewidth=0.8)
@@ -121,11 +121,11 @@ def draw_panel(axes: Axes, view: Slice, measure: Measure, x: str, series: str) -
     axes.legend(title=title, loc="upper left", bbox_to_anchor=(right, 1.02), frameon=False, alignment="left")
 
 
-def draw_line(axes: Axes, points: Sequence[tuple[float, Point]], index: int, lines: int, x: str) -> None:
+def draw_line(axes: Axes, points: Sequence[tuple[float, PlotPoint]], index: int, lines: int, x: str) -> None:
     """One series: bars first, then markers and, where places are quantities, the line between them."""
     across = [place for place, _ in points]
     up = [point.y for _, point in points]
-    shade = colour(index, lines)
+    shade = select_colour(index, lines)
     errors = [point.error or 0.0 for _, point in points]
     axes.errorbar(across, up, yerr=errors, fmt="none", ecolor=shade, elinewidth=1.2, capsize=2.5)
     axes.plot(
@@ -139,7 +139,7 @@ def draw_line(axes: Axes, points: Sequence[tuple[float, Point]], index: int, lin
     )
 
 
-def label_score(axes: Axes, view: Slice, measure: Measure) -> None:
+def label_score(axes: Axes, view: GridSlice, measure: Measure) -> None:
     """The y axis; for accuracies the stable score on the left, the accuracy itself on the right, chance dashed."""
     if not measure.chance:
         axes.set_ylabel("bits per byte (lower is better)")
@@ -177,7 +177,7 @@ def add_accuracy_axis(axes: Axes, chance: float) -> None:
     accuracy.spines["right"].set_color(GREY)
 
 
-def x_places(axis: str, values: Sequence[Any]) -> dict[Any, float]:
+def compute_x_positions(axis: str, values: Sequence[Any]) -> dict[Any, float]:
     """Where each value stands: to scale, or evenly where that would crowd them (1, 5, 10, 100 %) or they are words."""
     numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     gaps = [right - left for left, right in pairwise(numbers)]
@@ -186,13 +186,13 @@ def x_places(axis: str, values: Sequence[Any]) -> dict[Any, float]:
     return {value: float(value) for value in values}
 
 
-def dodge(index: int, lines: int, places: dict[Any, float]) -> float:
+def compute_x_offset(index: int, lines: int, places: dict[Any, float]) -> float:
     """A small sideways shift, so that error bars of several lines do not cover each other."""
     span = max(places.values()) - min(places.values())
     return 0.008 * (span or 1.0) * (index - (lines - 1) / 2)
 
 
-def colour(index: int, lines: int) -> Any:
+def select_colour(index: int, lines: int) -> Any:
     """The colour of line `index` of `lines`."""
     return colormaps[ORDERED_COLOURS](0.84 * index / max(lines - 1, 1))
 
@@ -210,7 +210,7 @@ DPI = 100
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class FigureView:
     """A figure: scores against `x`, a line for each value of `series`."""
 
     x: str
@@ -218,33 +218,33 @@ class View:
 
 
 VIEWS = (
-    View("branch", "image_share"),
-    View("image_share", "branch"),
-    View("instruction_share", "image_share"),
-    View("epochs", "image_share"),
-    View("captions", "image_share"),
-    View("encoder", "image_share"),
-    View("freeze_encoder", "image_share"),
-    View("amount", "image_share"),
+    FigureView("branch", "image_share"),
+    FigureView("image_share", "branch"),
+    FigureView("instruction_share", "image_share"),
+    FigureView("epochs", "image_share"),
+    FigureView("captions", "image_share"),
+    FigureView("encoder", "image_share"),
+    FigureView("freeze_encoder", "image_share"),
+    FigureView("amount", "image_share"),
 )
 OVERVIEW = (
-    ((HELD_OUT, VISION), View("image_share", "branch")),
-    ((HELD_OUT, VISION), View("branch", "image_share")),
-    ((BITS, TEXT), View("branch", "image_share")),
-    ((HELD_OUT, VISION), View("epochs", "image_share")),
-    ((TEXT, BITS), View("epochs", "image_share")),
-    ((TEXT, BITS), View("image_share", "branch")),
+    ((HELD_OUT, VISION), FigureView("image_share", "branch")),
+    ((HELD_OUT, VISION), FigureView("branch", "image_share")),
+    ((BITS_PER_BYTE, TEXT), FigureView("branch", "image_share")),
+    ((HELD_OUT, VISION), FigureView("epochs", "image_share")),
+    ((TEXT, BITS_PER_BYTE), FigureView("epochs", "image_share")),
+    ((TEXT, BITS_PER_BYTE), FigureView("image_share", "branch")),
 )
 """Panels of the overview in order of preference; each shows the first of its measures that has points."""
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class FigurePanel:
     """One coordinate system of a figure."""
 
     measure: Measure
-    view: View
-    content: Slice
+    view: FigureView
+    content: GridSlice
 
 
 def draw_figures(rows: Sequence[Row], sweep: str, folder: Path) -> tuple[list[Path], list[str]]:
@@ -258,77 +258,79 @@ def draw_figures(rows: Sequence[Row], sweep: str, folder: Path) -> tuple[list[Pa
     for model in models:
         of_model = [row for row in rows if str(row["model"]) == model]
         suffix = f"-{model}" if len(models) > 1 else ""
-        for name, panels in model_figures(of_model).items():
+        for name, panels in build_model_figures(of_model).items():
             size = (14.0, 9.0) if name == "overview" else None
-            drawn.append(save(panels, f"Sweep {sweep}: model {model}", of_model, folder / f"{name}{suffix}.png", size))
-        remarks += left_out(of_model, model)
+            drawn.append(
+                save_figure(panels, f"Sweep {sweep}: model {model}", of_model, folder / f"{name}{suffix}.png", size)
+            )
+        remarks += list_omitted_figures(of_model, model)
     for stale in {*folder.glob("score_by_*.png"), *folder.glob("overview*.png")} - set(drawn):
         stale.unlink()
     return drawn, remarks
 
 
-def model_figures(rows: Sequence[Row]) -> dict[str, list[Panel]]:
+def build_model_figures(rows: Sequence[Row]) -> dict[str, list[FigurePanel]]:
     """File name, without its end, to panels; only figures that have any."""
-    figures = {f"score_by_{view.x}": figure_panels(rows, view) for view in VIEWS}
-    figures["overview"] = overview_panels(rows)
+    figures = {f"score_by_{view.x}": build_figure_panels(rows, view) for view in VIEWS}
+    figures["overview"] = build_overview_panels(rows)
     return {name: panels for name, panels in figures.items() if panels}
 
 
-def left_out(rows: Sequence[Row], model: str) -> list[str]:
+def list_omitted_figures(rows: Sequence[Row], model: str) -> list[str]:
     """Why some figures of a model are not there."""
-    missing = [view.x for view in VIEWS if not figure_panels(rows, view)]
-    single = [axis for axis in missing if not varying(rows, axis)]
+    missing = [view.x for view in VIEWS if not build_figure_panels(rows, view)]
+    single = [axis for axis in missing if not is_axis_varied(rows, axis)]
     waiting = [axis for axis in missing if axis not in single]
     reasons = ((single, "a single value in this sweep"), (waiting, "scores for fewer than two values so far"))
     return [f"{model}: no figure by {', '.join(axes)}: {reason}" for axes, reason in reasons if axes]
 
 
-def figure_panels(rows: Sequence[Row], view: View) -> list[Panel]:
+def build_figure_panels(rows: Sequence[Row], view: FigureView) -> list[FigurePanel]:
     """One panel for each measure that has at least two places on the x axis."""
-    panels = [Panel(measure, view, take_slice(rows, measure, view.x, view.series)) for measure in MEASURES]
+    panels = [FigurePanel(measure, view, build_slice(rows, measure, view.x, view.series)) for measure in MEASURES]
     return [panel for panel in panels if len(panel.content.x_values) > 1]
 
 
-def overview_panels(rows: Sequence[Row]) -> list[Panel]:
+def build_overview_panels(rows: Sequence[Row]) -> list[FigurePanel]:
     """Up to four panels, each (measure, view) once."""
-    panels: list[Panel] = []
+    panels: list[FigurePanel] = []
     for measures, view in OVERVIEW:
         shown = {(panel.measure, panel.view) for panel in panels}
-        choices = [panel for panel in figure_panels(rows, view) if panel.measure in measures]
+        choices = [panel for panel in build_figure_panels(rows, view) if panel.measure in measures]
         choices.sort(key=lambda panel: measures.index(panel.measure))
         panels += [panel for panel in choices if (panel.measure, panel.view) not in shown][:1]
     return panels[:4]
 
 
-def save(
-    panels: Sequence[Panel], title: str, rows: Sequence[Row], path: Path, size: tuple[float, float] | None
+def save_figure(
+    panels: Sequence[FigurePanel], title: str, rows: Sequence[Row], path: Path, size: tuple[float, float] | None
 ) -> Path:
     """Draws the panels in one or two columns and puts the PNG in its place."""
     columns = 1 if len(panels) == 1 else 2
     lines = (len(panels) + columns - 1) // columns
-    varied = {axis for axis in SLICE_AXES if varying(rows, axis)}
+    varied = {axis for axis in SLICE_AXES if is_axis_varied(rows, axis)}
     with rc_context(STYLE):
         figure = Figure(figsize=size or (7.0 * columns, 4.4 * lines + 0.4), dpi=DPI)
         for index, panel in enumerate(panels):
             axes = figure.add_subplot(lines, columns, index + 1)
             draw_panel(axes, panel.content, panel.measure, panel.view.x, panel.view.series)
-            axes.set_title(panel_title(panel), pad=22)
-            held = held_words(panel.content.held, varied)
+            axes.set_title(format_panel_title(panel), pad=22)
+            held = format_held_axes(panel.content.held, varied)
             axes.annotate(held, (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", color=GREY)
         figure.suptitle(title, fontsize=14, fontweight="bold")
-        figure.supxlabel(spread_note(panels), fontsize=9, color=GREY)
-        with replacing(path) as unfinished:
+        figure.supxlabel(format_spread_note(panels), fontsize=9, color=GREY)
+        with open_replacement(path) as unfinished:
             figure.savefig(unfinished, format="png", metadata={"Software": None})
     return path
 
 
-def panel_title(panel: Panel) -> str:
+def format_panel_title(panel: FigurePanel) -> str:
     """`Vision against image share`."""
     against = TITLE_WORDS.get(panel.view.x, panel.view.x)
     return f"{panel.measure.title} against {against}"
 
 
-def spread_note(panels: Sequence[Panel]) -> str:
+def format_spread_note(panels: Sequence[FigurePanel]) -> str:
     """What the points and their bars mean."""
     points = [point for panel in panels for line in panel.content.lines.values() for point in line]
     fewest, most = min(point.seeds for point in points), max(point.seeds for point in points)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.catalog.chance import load_chances
-from sweep.results.evidence import number, whole
+from sweep.results.evidence import parse_number, parse_whole_number
 
 
 @dataclass(frozen=True, slots=True)
-class TaskScore:
+class MeasuredTaskScore:
     """One evaluation task's outcome. `score`, `stderr` and `chance` are fractions, or bits per byte for kind loss."""
 
     task: str
@@ -47,28 +47,28 @@ class StableScore:
     """Whether each of them has all its parts."""
 
 
-def task_scores(result: Mapping[str, Any]) -> list[TaskScore]:
+def parse_task_scores(result: Mapping[str, Any]) -> list[MeasuredTaskScore]:
     """The readable entries of a result's `scores`, by name; entries without a numeric score are left out."""
     given = result.get("scores")
     entries = sorted(given.items()) if isinstance(given, dict) else []
-    found = [task_score(name, entry) for name, entry in entries if isinstance(entry, dict)]
+    found = [parse_task_score(name, entry) for name, entry in entries if isinstance(entry, dict)]
     return [task for task in found if task is not None]
 
 
-def task_score(name: str, entry: Mapping[str, Any]) -> TaskScore | None:
+def parse_task_score(name: str, entry: Mapping[str, Any]) -> MeasuredTaskScore | None:
     """One entry; None without a numeric score."""
-    score = number(entry.get("score"))
+    score = parse_number(entry.get("score"))
     if score is None:
         return None
     kind = str(entry.get("kind", ""))
-    known = load_chances().of(name, kind)
-    return TaskScore(
+    known = load_chances().find_task(name, kind)
+    return MeasuredTaskScore(
         task=name,
         kind=kind,
         score=score,
-        stderr=number(entry.get("stderr")),
-        chance=known.chance if known else number(entry.get("chance")),
-        n=whole(entry.get("n")),
+        stderr=parse_number(entry.get("stderr")),
+        chance=known.chance if known else parse_number(entry.get("chance")),
+        n=parse_whole_number(entry.get("n")),
         whole=has_parts(entry.get("metrics"), known.parts if known else ()),
     )
 
@@ -78,18 +78,18 @@ def has_parts(metrics: Any, parts: Iterable[str]) -> bool:
     return all(isinstance(metrics, dict) and f"accuracy/{part}" in metrics for part in parts)
 
 
-def entering(tasks: Sequence[TaskScore], score: str) -> list[TaskScore]:
+def select_entering_tasks(tasks: Sequence[MeasuredTaskScore], score: str) -> list[MeasuredTaskScore]:
     """Of a group, what the stable score `vision` or `text` is the mean of.
 
     The chance table's tasks where the group has any, so that a further task does not move the study's score; else all
     that state a chance level.
     """
-    counted = load_chances().counted(score)
+    counted = load_chances().list_counted_tasks(score)
     known = [task for task in tasks if task.task in counted]
     return known or [task for task in tasks if task.chance is not None]
 
 
-def stable_score(tasks: Iterable[TaskScore]) -> StableScore | None:
+def compute_stable_score(tasks: Iterable[MeasuredTaskScore]) -> StableScore | None:
     """The stable score of those tasks that have a chance level; None if none has.
 
     Its standard error takes the tasks as independent: sqrt(sum of squares) / number of tasks; None if a task has none.
@@ -110,24 +110,24 @@ def stable_score(tasks: Iterable[TaskScore]) -> StableScore | None:
     )
 
 
-def score_values(tasks: Sequence[TaskScore]) -> dict[str, Any]:
+def build_score_columns(tasks: Sequence[MeasuredTaskScore]) -> dict[str, Any]:
     """The score columns of results.parquet, but for those that compare models (`sweep.results.scores`)."""
     vision = [task for task in tasks if task.kind == "vision" and not task.held_out]
     groups = {
-        "vision": entering(vision, "vision"),
+        "vision": select_entering_tasks(vision, "vision"),
         "heldout_vision": [task for task in tasks if task.kind == "vision" and task.held_out],
-        "text": entering([task for task in tasks if task.kind == "text"], "text"),
+        "text": select_entering_tasks([task for task in tasks if task.kind == "text"], "text"),
     }
     values: dict[str, Any] = {"scores": [{name: getattr(task, name) for name in SCORE_FIELDS} for task in tasks]}
     for prefix, group in groups.items():
-        values |= stable_values(prefix, stable_score(group))
+        values |= build_stable_score_columns(prefix, compute_stable_score(group))
     losses = [task.score for task in tasks if task.kind == "loss"]
     if losses:
         values["bits_per_byte"] = sum(losses) / len(losses)
     return values
 
 
-def stable_values(prefix: str, stable: StableScore | None) -> dict[str, Any]:
+def build_stable_score_columns(prefix: str, stable: StableScore | None) -> dict[str, Any]:
     """The columns of one stable score; `complete`: all tasks of the chance table, each with its parts, and no other."""
     if stable is None:
         return {}
@@ -137,7 +137,7 @@ def stable_values(prefix: str, stable: StableScore | None) -> dict[str, Any]:
         f"{prefix}_accuracy": stable.accuracy,
         f"{prefix}_chance": stable.chance,
     }
-    if wanted := load_chances().counted(prefix):
+    if wanted := load_chances().list_counted_tasks(prefix):
         complete = stable.whole and set(stable.tasks) == set(wanted)
         values |= {f"{prefix}_tasks": list(stable.tasks), f"{prefix}_complete": complete}
     return values
@@ -146,20 +146,20 @@ def stable_values(prefix: str, stable: StableScore | None) -> dict[str, Any]:
 # Mean and spread of a few numbers; some ten times faster than `statistics`, which works in fractions.
 
 
-def mean(values: Collection[float]) -> float:
+def compute_mean(values: Collection[float]) -> float:
     """Of at least one value."""
     return math.fsum(values) / len(values)
 
 
-def squares(values: Collection[float]) -> float:
+def sum_squared_deviations(values: Collection[float]) -> float:
     """Sum of the squared distances to the mean."""
-    centre = mean(values)
+    centre = compute_mean(values)
     return math.fsum((value - centre) ** 2 for value in values)
 
 
-def deviation(values: Collection[float]) -> float | None:
+def compute_deviation(values: Collection[float]) -> float | None:
     """Standard deviation of a sample (divided by n - 1); None for fewer than two values."""
-    return math.sqrt(squares(values) / (len(values) - 1)) if len(values) > 1 else None
+    return math.sqrt(sum_squared_deviations(values) / (len(values) - 1)) if len(values) > 1 else None
 
 
 # The z-score of vlm-evaluation (scripts/compute_z_scores.py): how far a model is from the mean of all models.
@@ -173,7 +173,7 @@ def deviation(values: Collection[float]) -> float | None:
 Metrics = Mapping[str, float]
 
 
-def z_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+def extract_z_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """Those of the z-score's metrics that a result.json has, by the metric's name there; only finite numbers."""
     scores = result.get("scores")
     if not isinstance(scores, dict):
@@ -182,25 +182,25 @@ def z_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     for name, wanted in load_chances().z_score.items():
         entry = scores.get(wanted.task)
         values = entry if wanted.metric == "score" else entry.get("metrics") if isinstance(entry, dict) else None
-        value = number(values.get(wanted.metric)) if isinstance(values, dict) else None
+        value = parse_number(values.get(wanted.metric)) if isinstance(values, dict) else None
         if value is not None and math.isfinite(value):
             found[name] = value
     return found
 
 
-def z_scores(models: Mapping[str, Metrics]) -> dict[str, float]:
+def compute_z_scores(models: Mapping[str, Metrics]) -> dict[str, float]:
     """In standard deviations, by model; models that lack a metric that another one has are left out."""
     names = [name for name in load_chances().z_score if any(name in metrics for metrics in models.values())]
     whole = {model: metrics for model, metrics in models.items() if names and len(metrics) == len(names)}
-    moments = {name: moments_of([each[name] for each in models.values() if name in each]) for name in names}
+    moments = {name: compute_moments([each[name] for each in models.values() if name in each]) for name in names}
     return {
-        model: mean([(metrics[name] - centre) / width for name, (centre, width) in moments.items()])
+        model: compute_mean([(metrics[name] - centre) / width for name, (centre, width) in moments.items()])
         for model, metrics in whole.items()
     }
 
 
-def moments_of(values: Collection[float]) -> tuple[float, float]:
+def compute_moments(values: Collection[float]) -> tuple[float, float]:
     """Mean, and standard deviation of a population, 1 where no two values differ."""
-    centre, width = mean(values), math.sqrt(squares(values) / len(values))
+    centre, width = compute_mean(values), math.sqrt(sum_squared_deviations(values) / len(values))
     same = width <= 1e-12 * max(1.0, abs(centre))  # rounding alone: 0.1 three times has a deviation of 1e-17
     return centre, 1.0 if same else width

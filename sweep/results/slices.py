@@ -35,15 +35,15 @@ HELD_OUT = Measure(
     "heldout_vision_stable_score", "Held-out vision", "heldout_vision_stable_stderr", "heldout_vision_chance"
 )
 TEXT = Measure("text_stable_score", "Text", "text_stable_stderr", "text_chance")
-BITS = Measure("bits_per_byte", "Held-out text loss", higher_is_better=False)
-MEASURES = (VISION, HELD_OUT, TEXT, BITS)
+BITS_PER_BYTE = Measure("bits_per_byte", "Held-out text loss", higher_is_better=False)
+MEASURES = (VISION, HELD_OUT, TEXT, BITS_PER_BYTE)
 Z_SCORE = Measure("vision_z_score", "Vision z-score")
-SUMMARISED = (*MEASURES, Z_SCORE)
+SUMMARISED_MEASURES = (*MEASURES, Z_SCORE)
 """What the summaries have; a z-score depends on the other models, so no figure shows it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PlotPoint:
     """Mean over the seeds at one place. `error` is the seeds' standard deviation if there are several seeds, else the
     evaluation's standard error; None where neither is known."""
 
@@ -54,64 +54,64 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class GridSlice:
     """Lines of one panel: series value -> points in order of x, and the axes' values that were held."""
 
-    lines: Mapping[Any, Sequence[Point]]
+    lines: Mapping[Any, Sequence[PlotPoint]]
     held: Mapping[str, Any]
     chance: float | None
     """Mean chance level of the measure; None where it has none or the rows differ in it."""
 
     @property
     def x_values(self) -> list[Any]:
-        return in_order({point.x for points in self.lines.values() for point in points})
+        return sort_values({point.x for points in self.lines.values() for point in points})
 
 
-def take_slice(rows: Sequence[Row], measure: Measure, x: str, series: str) -> Slice:
+def build_slice(rows: Sequence[Row], measure: Measure, x: str, series: str) -> GridSlice:
     """The rows of one model that show `measure` against `x` with a line for each value of `series`.
 
     Every other axis is held at its most frequent value among the scored rows; ties go to the best row's value.
     """
     scored = [row for row in rows if row.get(measure.column) is not None and row.get(x) is not None]
-    held = reference(scored, [axis for axis in SLICE_AXES if axis not in {x, series}])
-    shown = [row for row in scored if in_slice(row, held)]
+    held = select_held_values(scored, [axis for axis in SLICE_AXES if axis not in {x, series}])
+    shown = [row for row in scored if is_in_slice(row, held)]
     groups: dict[tuple[Any, Any], list[Row]] = {}
     for row in shown:
         groups.setdefault((row[series], row[x]), []).append(row)
-    lines: dict[Any, list[Point]] = {value: [] for value in in_order({value for value, _ in groups})}
-    for value, place in sorted(groups, key=lambda group: order_of(group[1])):
-        lines[value].append(point(place, groups[value, place], measure))
-    return Slice(lines=lines, held=held, chance=common_chance(shown, measure))
+    lines: dict[Any, list[PlotPoint]] = {value: [] for value in sort_values({value for value, _ in groups})}
+    for value, place in sorted(groups, key=lambda group: make_sort_key(group[1])):
+        lines[value].append(build_plot_point(place, groups[value, place], measure))
+    return GridSlice(lines=lines, held=held, chance=find_common_chance(shown, measure))
 
 
-def point(x: Any, rows: Sequence[Row], measure: Measure) -> Point:
+def build_plot_point(x: Any, rows: Sequence[Row], measure: Measure) -> PlotPoint:
     """One place of one line: rows that differ in seed only."""
     by_seed: dict[Any, list[float]] = {}
     for row in rows:
-        by_seed.setdefault(seeds_of(row), []).append(row[measure.column])
+        by_seed.setdefault(list_seeds(row), []).append(row[measure.column])
     values = [statistics.fmean(same) for same in by_seed.values()]
     error = statistics.stdev(values) if len(values) > 1 else rows[0].get(measure.stderr)
-    return Point(x, statistics.fmean(values), error, len(values))
+    return PlotPoint(x, statistics.fmean(values), error, len(values))
 
 
-def reference(rows: Sequence[Row], axes: Iterable[str]) -> dict[str, Any]:
+def select_held_values(rows: Sequence[Row], axes: Iterable[str]) -> dict[str, Any]:
     """The value at which each axis is held."""
-    best = best_row(rows)
+    best = find_best_row(rows)
     held: dict[str, Any] = {}
     for axis in axes:
-        counts = Counter(axis_value(row, axis) for row in rows if has_meaning(row, axis))
+        counts = Counter(normalise_axis_value(row, axis) for row in rows if is_meaningful_axis(row, axis))
         if counts:
             most = max(counts.values())
             candidates = [value for value, count in counts.items() if count == most]
-            wanted = axis_value(best, axis) if best else None
+            wanted = normalise_axis_value(best, axis) if best else None
             held[axis] = wanted if wanted in candidates else candidates[0]
     return held
 
 
-def best_row(rows: Iterable[Row]) -> Row | None:
+def find_best_row(rows: Iterable[Row]) -> Row | None:
     """The row with the best score: vision first, else text, else the lowest loss; the first of equals."""
     rows = list(rows)
-    for measure in (VISION, HELD_OUT, TEXT, BITS):
+    for measure in (VISION, HELD_OUT, TEXT, BITS_PER_BYTE):
         scored = [row for row in rows if row.get(measure.column) is not None]
         if scored:
             sign = 1 if measure.higher_is_better else -1
@@ -119,17 +119,19 @@ def best_row(rows: Iterable[Row]) -> Row | None:
     return None
 
 
-def in_slice(row: Row, held: Mapping[str, Any]) -> bool:
+def is_in_slice(row: Row, held: Mapping[str, Any]) -> bool:
     """Whether a row has the held value on every axis that has a meaning for it."""
-    return all(axis_value(row, axis) == value for axis, value in held.items() if has_meaning(row, axis))
+    return all(
+        normalise_axis_value(row, axis) == value for axis, value in held.items() if is_meaningful_axis(row, axis)
+    )
 
 
-def has_meaning(row: Row, axis: str) -> bool:
+def is_meaningful_axis(row: Row, axis: str) -> bool:
     """Axes of images say nothing where there are none."""
     return axis not in IMAGE_AXES or row.get("image_share") != 0
 
 
-def axis_value(row: Row, axis: str) -> Any:
+def normalise_axis_value(row: Row, axis: str) -> Any:
     """Hashable. Seeds among the overrides (`finetune.seed`) are left out, as the axis `seed` is."""
     value = row.get(axis)
     if axis == "overrides":
@@ -137,7 +139,7 @@ def axis_value(row: Row, axis: str) -> Any:
     return value
 
 
-def seeds_of(row: Row) -> tuple[Any, ...]:
+def list_seeds(row: Row) -> tuple[Any, ...]:
     """What tells a repetition from its siblings."""
     return row.get("seed"), *(value for name, value in row.get("overrides") or () if is_seed(name))
 
@@ -147,22 +149,22 @@ def is_seed(name: str) -> bool:
     return name.rpartition(".")[2] == "seed"
 
 
-def common_chance(rows: Sequence[Row], measure: Measure) -> float | None:
+def find_common_chance(rows: Sequence[Row], measure: Measure) -> float | None:
     """The chance level that all rows share, if they do."""
     levels = {round(row[measure.chance], 9) for row in rows if measure.chance and row.get(measure.chance) is not None}
     return levels.pop() if len(levels) == 1 else None
 
 
-def varying(rows: Sequence[Row], axis: str) -> bool:
+def is_axis_varied(rows: Sequence[Row], axis: str) -> bool:
     """Whether the rows have several values of an axis."""
-    return len({axis_value(row, axis) for row in rows if row.get(axis) is not None}) > 1
+    return len({normalise_axis_value(row, axis) for row in rows if row.get(axis) is not None}) > 1
 
 
-def order_of(value: Any) -> tuple[bool, Any]:
+def make_sort_key(value: Any) -> tuple[bool, Any]:
     """Sort key: numbers by size, words by letters, absent ones last."""
     return value is None, value if isinstance(value, (int, float)) else str(value)
 
 
-def in_order(values: Iterable[Any]) -> list[Any]:
-    """By `order_of`."""
-    return sorted(values, key=order_of)
+def sort_values(values: Iterable[Any]) -> list[Any]:
+    """By `make_sort_key`."""
+    return sorted(values, key=make_sort_key)

@@ -9,49 +9,54 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.catalog.chance import load_chances
-from sweep.results.slices import BITS, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, best_row
-from sweep.text_format import columns, hours
+from sweep.results.slices import BITS_PER_BYTE, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, find_best_row
+from sweep.text_format import format_columns, format_hours
 
 NESTED = ("overrides", "scores", "versions", "vision_tasks", "text_tasks", "vision_z_metrics")
-TITLES = {VISION: "vision", HELD_OUT: "held-out", TEXT: "text", BITS: "bits/byte"}
+TITLES = {VISION: "vision", HELD_OUT: "held-out", TEXT: "text", BITS_PER_BYTE: "bits/byte"}
 
 
-def summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
+def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
     """Scored models, the best first, at most `limit`; then the chance levels. Empty without a scored model."""
-    scored = best_first(rows)[:limit]
+    scored = sort_best_first(rows)[:limit]
     if not scored:
         return ""
-    measures = [measure for measure in MEASURES if any(has(row, measure) for row in scored)]
+    measures = [measure for measure in MEASURES if any(has_score(row, measure) for row in scored)]
     on_gpu = any(row["a100_hours_own"] or row["a100_hours_shared"] for row in scored)
     unit, cost = ("A100-h", "a100_hours") if on_gpu else ("core-h", "cpu_hours")
     title = ["cell", "epochs", *(TITLES[measure] for measure in measures), f"{unit} own", "shared"]
     table = [title]
     for row in scored:
-        scores = [with_error(row[measure.column], row.get(measure.stderr)) for measure in measures]
+        scores = [format_with_error(row[measure.column], row.get(measure.stderr)) for measure in measures]
         table.append(
-            [row["cell"], str(row["epochs"]), *scores, *(cost_words(row[cost + part]) for part in ("_own", "_shared"))]
+            [
+                row["cell"],
+                str(row["epochs"]),
+                *scores,
+                *(format_hours_or_unknown(row[cost + part]) for part in ("_own", "_shared")),
+            ]
         )
-    return "\n".join([*columns(table), *chance_note(scored), *tasks_note(scored)]) + "\n"
+    return "\n".join([*format_columns(table), *format_chance_note(scored), *format_tasks_note(scored)]) + "\n"
 
 
-def joined(*parts: str) -> str:
+def join_tables(*parts: str) -> str:
     """Tables one below the other, with an empty line between; empty ones are left out."""
     return "\n".join(part for part in parts if part)
 
 
-def with_error(value: float | None, stderr: float | None) -> str:
+def format_with_error(value: float | None, stderr: float | None) -> str:
     """`0.412 ±0.016`; `-` for no value."""
     if value is None:
         return "-"
     return f"{value:.3f}" if stderr is None else f"{value:.3f} ±{stderr:.3f}"
 
 
-def cost_words(value: float | None) -> str:
+def format_hours_or_unknown(value: float | None) -> str:
     """Hours; `?` where they are not known."""
-    return "?" if value is None else hours(value)
+    return "?" if value is None else format_hours(value)
 
 
-def chance_note(rows: Sequence[Row]) -> list[str]:
+def format_chance_note(rows: Sequence[Row]) -> list[str]:
     """What the scores are relative to."""
     chances = []
     for measure in (VISION, HELD_OUT, TEXT):
@@ -63,17 +68,19 @@ def chance_note(rows: Sequence[Row]) -> list[str]:
     return ["", "Scores are accuracy above chance; chance: " + ", ".join(chances) + "."] if chances else []
 
 
-def tasks_note(rows: Sequence[Row]) -> list[str]:
+def format_tasks_note(rows: Sequence[Row]) -> list[str]:
     """A line for each score that is not the study's, with what it is the mean over."""
     lines = []
     for kind in ("vision", "text"):
         partial = [tuple(row[f"{kind}_tasks"]) for row in rows if row.get(f"{kind}_complete") is False]
-        words = [partial_words(tasks, load_chances().counted(kind)) for tasks in dict.fromkeys(partial)]
+        words = [
+            format_partial_tasks(tasks, load_chances().list_counted_tasks(kind)) for tasks in dict.fromkeys(partial)
+        ]
         lines += [f"Not the study's {kind} score: {each}." for each in words]
     return lines
 
 
-def partial_words(tasks: Sequence[str], wanted: Sequence[str]) -> str:
+def format_partial_tasks(tasks: Sequence[str], wanted: Sequence[str]) -> str:
     """`over 4 of its 6 tasks, without gqa, pope`, or `over tasks of its own: cloze`."""
     if not set(tasks) <= set(wanted):
         return f"over tasks of its own: {', '.join(tasks)}"
@@ -82,15 +89,15 @@ def partial_words(tasks: Sequence[str], wanted: Sequence[str]) -> str:
     return f"over {len(tasks)} of its {len(wanted)} tasks{without}"
 
 
-def remarks(rows: Sequence[Row]) -> list[str]:
+def list_remarks(rows: Sequence[Row]) -> list[str]:
     """The best model, and what is missing."""
     finished = [row for row in rows if row["state"] == "done"]
     lines = []
-    best = best_row(finished)
+    best = find_best_row(finished)
     if best is not None:
-        measure = next(measure for measure in (VISION, HELD_OUT, TEXT, BITS) if has(best, measure))
-        score = with_error(best[measure.column], best.get(measure.stderr))
-        lines.append(f"best {TITLES[measure]} score: {best['cell']}, {epochs_words(best['epochs'])}: {score}")
+        measure = next(measure for measure in (VISION, HELD_OUT, TEXT, BITS_PER_BYTE) if has_score(best, measure))
+        score = format_with_error(best[measure.column], best.get(measure.stderr))
+        lines.append(f"best {TITLES[measure]} score: {best['cell']}, {format_epochs(best['epochs'])}: {score}")
     if len(finished) < len(rows):
         states = Counter(row["state"] for row in rows if row["state"] != "done")
         waiting = ", ".join(f"{count} {state}" for state, count in states.most_common())
@@ -98,30 +105,30 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def epochs_words(epochs: int) -> str:
+def format_epochs(epochs: int) -> str:
     """`1 epoch`, `2 epochs`."""
     return f"{epochs} epoch" if epochs == 1 else f"{epochs} epochs"
 
 
-def best_first(rows: Sequence[Row]) -> list[Row]:
+def sort_best_first(rows: Sequence[Row]) -> list[Row]:
     """The scored rows, the best first: by the first measure that any row has; rows without it last."""
-    measure = next((measure for measure in MEASURES if any(has(row, measure) for row in rows)), None)
+    measure = next((measure for measure in MEASURES if any(has_score(row, measure) for row in rows)), None)
     if measure is None:
         return []
     sign = -1 if measure.higher_is_better else 1
-    scored = [row for row in rows if any(has(row, any_measure) for any_measure in MEASURES)]
-    return sorted(scored, key=lambda row: (not has(row, measure), sign * (row[measure.column] or 0.0)))
+    scored = [row for row in rows if any(has_score(row, any_measure) for any_measure in MEASURES)]
+    return sorted(scored, key=lambda row: (not has_score(row, measure), sign * (row[measure.column] or 0.0)))
 
 
-def has(row: Row, measure: Measure) -> bool:
+def has_score(row: Row, measure: Measure) -> bool:
     """Whether the model has that score."""
     return row.get(measure.column) is not None
 
 
-def json_report(sweep: str, rows: Sequence[Row], files: Sequence[str]) -> dict[str, Any]:
+def build_results_json(sweep: str, rows: Sequence[Row], files: Sequence[str]) -> dict[str, Any]:
     """What `sweep results --json` prints (docs/json.md)."""
     finished = [row for row in rows if row["state"] == "done"]
-    best = best_row(finished)
+    best = find_best_row(finished)
     return {
         "format": 1,
         "sweep": sweep,
@@ -130,29 +137,29 @@ def json_report(sweep: str, rows: Sequence[Row], files: Sequence[str]) -> dict[s
         "states": dict(sorted(Counter(row["state"] for row in rows).items())),
         "best": {"cell": best["cell"], "epochs": best["epochs"], "key": best["key"]} if best else None,
         "files": list(files),
-        "rows": [json_row(row) for row in rows],
+        "rows": [build_row_json(row) for row in rows],
     }
 
 
-def json_row(row: Row) -> dict[str, Any]:
+def build_row_json(row: Row) -> dict[str, Any]:
     """A row of results.parquet: times as ISO 8601, maps as objects, NaN (JSON has none) as null."""
-    values = {name: finite(value) for name, value in row.items()}
+    values = {name: replace_non_finite(value) for name, value in row.items()}
     for name in ("overrides", "versions"):
         values[name] = None if row[name] is None else dict(row[name])
     values["finished_at"] = row["finished_at"].isoformat() if row["finished_at"] else None
     return values
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """`value` with null for every number in it that JSON cannot hold."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [finite(entry) for entry in value]
-    return {name: finite(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+        return [replace_non_finite(entry) for entry in value]
+    return {name: replace_non_finite(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
-def csv_text(rows: Sequence[Row]) -> str:
+def render_csv(rows: Sequence[Row]) -> str:
     """The flat columns of results.parquet as CSV; maps and lists are left out."""
     names = [name for name in (rows[0] if rows else {}) if name not in NESTED]
     text = io.StringIO()
@@ -166,7 +173,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 KINDS = ("planned", "used", "wasted")
-COLUMNS = (
+JOB_COLUMNS = (
     *("model", "phase", "state", "overstated_seconds"),
     *(f"{kind}_{unit}_hours" for kind in KINDS for unit in ("a100", "cpu")),
 )
@@ -174,7 +181,7 @@ COLUMNS = (
 
 
 @dataclass(slots=True)
-class Hours:
+class HoursTotal:
     """A sum over jobs. `used` and `wasted` None: a GPU type has no factor."""
 
     jobs: int = 0
@@ -184,51 +191,51 @@ class Hours:
     used: float | None = 0.0
     wasted: float | None = 0.0
 
-    def add(self, row: Mapping[str, Any], unit: str) -> None:
+    def add_row(self, row: Mapping[str, Any], unit: str) -> None:
         """One job."""
         planned, done = row[f"planned_{unit}_hours"] or 0.0, row["state"] == "done"
         self.jobs += 1
         self.done += done
         self.planned += planned
         self.planned_of_done += planned * done
-        self.used = plus(self.used, row[f"used_{unit}_hours"])
-        self.wasted = plus(self.wasted, row[f"wasted_{unit}_hours"])
+        self.used = add_known(self.used, row[f"used_{unit}_hours"])
+        self.wasted = add_known(self.wasted, row[f"wasted_{unit}_hours"])
 
-    def words(self) -> list[str]:
+    def format_cells(self) -> list[str]:
         """The sums as cells of a table."""
-        known = ["?" if value is None else hours(value) for value in (self.used, self.wasted)]
-        return [f"{self.done:,}/{self.jobs:,}", hours(self.planned), hours(self.planned_of_done), *known]
+        known = ["?" if value is None else format_hours(value) for value in (self.used, self.wasted)]
+        return [f"{self.done:,}/{self.jobs:,}", format_hours(self.planned), format_hours(self.planned_of_done), *known]
 
 
-def plus(first: float | None, second: float | None) -> float | None:
+def add_known(first: float | None, second: float | None) -> float | None:
     """A sum of which a part may be unknown."""
     return None if first is None or second is None else first + second
 
 
-def hours_table(rows: Iterable[Mapping[str, Any]]) -> str:
+def format_hours_table(rows: Iterable[Mapping[str, Any]]) -> str:
     """A line for each stage of each model and one for all; shared jobs stand once. Empty before anything has run."""
     found = list(rows)
     unit = "a100" if any(row["planned_a100_hours"] or row["used_a100_hours"] != 0 for row in found) else "cpu"
     if not any(row[f"{kind}_{unit}_hours"] != 0 for row in found for kind in ("used", "wasted")):
         return ""
-    sums: dict[tuple[str, str], Hours] = defaultdict(Hours)
+    sums: dict[tuple[str, str], HoursTotal] = defaultdict(HoursTotal)
     for row in found:
-        sums[row["model"] or "", row["phase"]].add(row, unit)
-        sums["all", ""].add(row, unit)
+        sums[row["model"] or "", row["phase"]].add_row(row, unit)
+        sums["all", ""].add_row(row, unit)
     name = "A100-hours" if unit == "a100" else "core-hours"
     head = [name, "stage", "done", "planned", "of done", "used", "wasted"]
-    order = sorted((key for key in sums if key[1]), key=lambda key: place(key, found))
-    table = [head, *([*key, *sums[key].words()] for key in order), ["all", "", *sums["all", ""].words()]]
-    return "\n".join([*columns(table, left=2, rules=(1, len(table) - 1)), *overstated_note(found)]) + "\n"
+    order = sorted((key for key in sums if key[1]), key=lambda key: make_table_sort_key(key, found))
+    table = [head, *([*key, *sums[key].format_cells()] for key in order), ["all", "", *sums["all", ""].format_cells()]]
+    return "\n".join([*format_columns(table, left=2, rules=(1, len(table) - 1)), *format_overstated_note(found)]) + "\n"
 
 
-def place(key: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+def make_table_sort_key(key: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """Models as the plan has them, stages in the order of the chain."""
     models = list(dict.fromkeys(row["model"] or "" for row in rows))
     return models.index(key[0]), PHASES.index(key[1]) if key[1] in PHASES else len(PHASES)
 
 
-def overstated_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def format_overstated_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A remark where the cluster's accounting says more than the attempts know of."""
     seconds = sum(row["overstated_seconds"] or 0 for row in rows)
     jobs = sum(bool(row["overstated_seconds"]) for row in rows)

@@ -12,13 +12,13 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from jobs.job import Job
-from jobs.reconcile.attempts import Outcome
+from jobs.reconcile.attempts import AttemptRecord
 from stages.config import PretrainConfig
-from sweep.results.evidence import Cost, JobEvidence, number, pairs, whole
-from sweep.results.lineage import ModelChain, cells_by_job, model_names, models_by_job
+from sweep.results.evidence import ExecutionHours, JobEvidence, parse_number, parse_text_pairs, parse_whole_number
+from sweep.results.lineage import ModelChain, count_models_by_job, group_cells_by_job, map_jobs_to_model_names
 from sweep.results.schemas import AXES, CELL_AXES, CELLS, JOBS, METRICS, RESULTS
-from sweep.results.scores import score_values, task_scores, z_metrics, z_scores
-from sweep.results.slices import SUMMARISED, TEXT, VISION, Measure, Row
+from sweep.results.scores import build_score_columns, compute_z_scores, extract_z_metrics, parse_task_scores
+from sweep.results.slices import SUMMARISED_MEASURES, TEXT, VISION, Measure, Row
 
 # Rows of jobs.parquet: every job of the sweep once, with its whole cost.
 
@@ -27,23 +27,23 @@ NUMBERS = {"seconds": "run_seconds", "tokens_per_second": "tokens_per_second", "
 COUNTS = ("steps", "tokens", "image_tokens", "images", "bad_samples")
 
 
-def jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
+def build_jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
     """In the manifest's order."""
-    cells, models, names = cells_by_job(chains), models_by_job(chains), model_names(chains)
+    cells, models, names = group_cells_by_job(chains), count_models_by_job(chains), map_jobs_to_model_names(chains)
     rows = [
         {
             "sweep": sweep,
             "cells": cells.get(key, []),
             "models": models[key],
             "model": names.get(key),
-            **job_values(found),
+            **build_job_columns(found),
         }
         for key, found in evidence.items()
     ]
     return pa.Table.from_pylist(rows, schema=JOBS)
 
 
-def job_values(found: JobEvidence) -> dict[str, Any]:
+def build_job_columns(found: JobEvidence) -> dict[str, Any]:
     """All columns that one job's own evidence decides."""
     job = found.job
     return {
@@ -52,17 +52,17 @@ def job_values(found: JobEvidence) -> dict[str, Any]:
         "phase": job.phase,
         "state": found.state,
         "parents": list(job.parents),
-        **planned(job),
-        **job_cost_values(found),
-        **attempt_values(found.outcomes, done=found.done),
-        **result_values(found.result),
-        "started_at": milliseconds(found.outcomes[0].start.started_at) if found.outcomes else None,
-        "finished_at": milliseconds(found.finished_at),
+        **build_planned_columns(job),
+        **build_job_cost_columns(found),
+        **build_attempt_columns(found.outcomes, done=found.done),
+        **build_result_columns(found.result),
+        "started_at": convert_to_milliseconds(found.outcomes[0].start.started_at) if found.outcomes else None,
+        "finished_at": convert_to_milliseconds(found.finished_at),
         "code_revision": found.code_revision,
     }
 
 
-def planned(job: Job) -> dict[str, Any]:
+def build_planned_columns(job: Job) -> dict[str, Any]:
     """The plan's estimate; cores beside a GPU count for as long as the GPU."""
     estimate, resources = job.estimate, job.resources
     beside = estimate.gpu_hours * resources.nodes * resources.cpus / resources.gpus if resources.gpus else 0.0
@@ -73,7 +73,7 @@ def planned(job: Job) -> dict[str, Any]:
     }
 
 
-def job_cost_values(found: JobEvidence) -> dict[str, Any]:
+def build_job_cost_columns(found: JobEvidence) -> dict[str, Any]:
     """What it took so far."""
     used, wasted = found.costs.used, found.costs.wasted
     return {
@@ -88,7 +88,7 @@ def job_cost_values(found: JobEvidence) -> dict[str, Any]:
     }
 
 
-def attempt_values(outcomes: Sequence[Outcome], *, done: bool) -> dict[str, Any]:
+def build_attempt_columns(outcomes: Sequence[AttemptRecord], *, done: bool) -> dict[str, Any]:
     """Number of attempts, and the last one's place and failure; of a finished job the one that finished it."""
     if not outcomes:
         return {"attempts": 0}
@@ -107,20 +107,20 @@ def attempt_values(outcomes: Sequence[Outcome], *, done: bool) -> dict[str, Any]
     }
 
 
-def result_values(result: Mapping[str, Any] | None) -> dict[str, Any]:
+def build_result_columns(result: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a valid result.json tells; nothing without one."""
     if result is None:
         return {}
-    sizes = [whole(size) or 0 for size in result["files"].values()]
+    sizes = [parse_whole_number(size) or 0 for size in result["files"].values()]
     return {
-        **{column: number(result.get(field)) for field, column in NUMBERS.items()},
-        **{name: whole(result.get(name)) for name in COUNTS},
+        **{column: parse_number(result.get(field)) for field, column in NUMBERS.items()},
+        **{name: parse_whole_number(result.get(name)) for name in COUNTS},
         "checkpoint_bytes": sum(sizes),
-        "versions": pairs(result.get("versions")),
+        "versions": parse_text_pairs(result.get("versions")),
     }
 
 
-def milliseconds(seconds: float | None) -> int | None:
+def convert_to_milliseconds(seconds: float | None) -> int | None:
     """A Unix time as the tables' timestamps want it; None where it is absent or no time."""
     return round(1000 * seconds) if seconds and math.isfinite(seconds) and abs(seconds) < 1e11 else None
 
@@ -129,46 +129,46 @@ AXIS_TYPES = {field.name: field.type for field in AXES if field.name not in {"pa
 """The axes of a cell's record that have a column of their own."""
 
 
-def results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
+def build_results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
     """In the manifest's order. Rows of unfinished models have their state and what is known, and nulls."""
-    shares = models_by_job(chains)
-    configs = pretrain_configs(chains, evidence)
-    compared = z_values(chains, evidence)
+    shares = count_models_by_job(chains)
+    configs = load_pretrain_configs(chains, evidence)
+    compared = build_z_score_columns(chains, evidence)
     rows = [
         {
             "sweep": sweep,
-            "parameters": parameters_of(configs.get(chain.cell.pretrain)),
-            **axis_values(chain.cell.axes),
-            **pretraining_tokens(evidence[chain.cell.pretrain], configs),
-            **model_values(chain, [evidence[key] for key in chain.keys]),
+            "parameters": count_parameters(configs.get(chain.cell.pretrain)),
+            **build_axis_columns(chain.cell.axes),
+            **build_token_columns(evidence[chain.cell.pretrain], configs),
+            **build_model_columns(chain, [evidence[key] for key in chain.keys]),
             **compared.get(chain.evaluate, {}),
-            **cost_values([(evidence[key].costs.total, shares[key]) for key in chain.keys]),
-            **planned_values([(evidence[key].job.estimate.a100_hours, shares[key]) for key in chain.keys]),
+            **build_cost_columns([(evidence[key].costs.total, shares[key]) for key in chain.keys]),
+            **build_planned_cost_columns([(evidence[key].job.estimate.a100_hours, shares[key]) for key in chain.keys]),
         }
         for chain in chains
     ]
     return pa.Table.from_pylist(rows, schema=RESULTS)
 
 
-def axis_values(axes: Mapping[str, Any]) -> dict[str, Any]:
+def build_axis_columns(axes: Mapping[str, Any]) -> dict[str, Any]:
     """Named axes in their columns; all others, dotted overrides for one, in `overrides` as JSON."""
-    values = {name: typed(axes.get(name), kind) for name, kind in AXIS_TYPES.items()}
+    values = {name: convert_to_column_type(axes.get(name), kind) for name, kind in AXIS_TYPES.items()}
     others = sorted((name, json.dumps(value)) for name, value in axes.items() if name not in AXIS_TYPES)
     return {**values, "overrides": others}
 
 
-def typed(value: Any, kind: pa.DataType) -> Any:
+def convert_to_column_type(value: Any, kind: pa.DataType) -> Any:
     """`value` as its column wants it; None where it is of another type."""
     if pa.types.is_floating(kind):
-        return number(value)
+        return parse_number(value)
     if pa.types.is_integer(kind):
-        return whole(value)
+        return parse_whole_number(value)
     if pa.types.is_boolean(kind):
         return value if isinstance(value, bool) else None
     return None if value is None else str(value)
 
 
-def model_values(chain: ModelChain, jobs: Sequence[JobEvidence]) -> dict[str, Any]:
+def build_model_columns(chain: ModelChain, jobs: Sequence[JobEvidence]) -> dict[str, Any]:
     """Keys, state, scores and tokens of one model; `jobs` are its chain's."""
     by_key = {found.job.key: found for found in jobs}
     pretrain, finetune, evaluate = (by_key[key] for key in (chain.cell.pretrain, chain.finetune, chain.evaluate))
@@ -179,23 +179,25 @@ def model_values(chain: ModelChain, jobs: Sequence[JobEvidence]) -> dict[str, An
         "key": chain.finetune,
         "pretrain_key": chain.cell.pretrain,
         "evaluate_key": chain.evaluate,
-        "state": chain_state(chain.evaluate, by_key),
+        "state": compute_chain_state(chain.evaluate, by_key),
         "epochs": chain.epochs,
-        **(score_values(task_scores(evaluate.result)) if evaluate.result else {}),
-        "pretrain_loss": field(pretrain, "loss"),
-        "finetune_loss": field(finetune, "loss"),
-        "finetune_tokens": whole(field(finetune, "tokens")),
-        "finished_at": milliseconds(evaluate.finished_at) if evaluate.result else None,
+        **(build_score_columns(parse_task_scores(evaluate.result)) if evaluate.result else {}),
+        "pretrain_loss": find_result_number(pretrain, "loss"),
+        "finetune_loss": find_result_number(finetune, "loss"),
+        "finetune_tokens": parse_whole_number(find_result_number(finetune, "tokens")),
+        "finished_at": convert_to_milliseconds(evaluate.finished_at) if evaluate.result else None,
         "code_revision": " ".join(dict.fromkeys(found.code_revision for found in jobs if found.code_revision)) or None,
-        "versions": pairs(finished[-1].result.get("versions")) if finished and finished[-1].result else None,
+        "versions": parse_text_pairs(finished[-1].result.get("versions")) if finished and finished[-1].result else None,
     }
 
 
-def z_values(chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> dict[str, dict[str, Any]]:
+def build_z_score_columns(
+    chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]
+) -> dict[str, dict[str, Any]]:
     """The z-score columns by key of the evaluation; the models of this sweep are what each is compared with."""
     results = {chain.evaluate: evidence[chain.evaluate].result for chain in chains}
-    metrics = {key: z_metrics(result) for key, result in results.items() if result}
-    scores = z_scores(metrics)
+    metrics = {key: extract_z_metrics(result) for key, result in results.items() if result}
+    scores = compute_z_scores(metrics)
     return {
         key: {"vision_z_score": scores.get(key), "vision_z_metrics": list(found)}
         for key, found in metrics.items()
@@ -203,21 +205,21 @@ def z_values(chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) 
     }
 
 
-def field(found: JobEvidence, name: str) -> float | None:
+def find_result_number(found: JobEvidence, name: str) -> float | None:
     """A number of its result; None without one."""
-    return number(found.result.get(name)) if found.result else None
+    return parse_number(found.result.get(name)) if found.result else None
 
 
-def chain_state(key: str, jobs: Mapping[str, JobEvidence]) -> str:
+def compute_chain_state(key: str, jobs: Mapping[str, JobEvidence]) -> str:
     """`done`, or the state of the job that the evaluation `key` waits for: itself, if its parents are done."""
     found = jobs[key]
     if found.done:
         return found.state
     waits_for = next((parent for parent in found.job.parents if not jobs[parent].done), None)
-    return chain_state(waits_for, jobs) if waits_for else found.state
+    return compute_chain_state(waits_for, jobs) if waits_for else found.state
 
 
-def pretrain_configs(
+def load_pretrain_configs(
     chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]
 ) -> dict[str, PretrainConfig | None]:
     """By key. None for a job of another kind than ours: then the plan does not tell its model and tokens."""
@@ -229,17 +231,20 @@ def pretrain_configs(
     return configs
 
 
-def parameters_of(config: PretrainConfig | None) -> int | None:
+def count_parameters(config: PretrainConfig | None) -> int | None:
     """Of the language model, as the paper's tables count them."""
     return config.model.parameters if config else None
 
 
-def pretraining_tokens(pretrain: JobEvidence, configs: Mapping[str, PretrainConfig | None]) -> dict[str, Any]:
+def build_token_columns(pretrain: JobEvidence, configs: Mapping[str, PretrainConfig | None]) -> dict[str, Any]:
     """Text and image tokens of trunk and image-text run.
 
     The trunk's come from the plan: what one segment's result counts depends on where another sweep may have cut it.
     """
-    tokens, images = whole(field(pretrain, "tokens")), whole(field(pretrain, "image_tokens"))
+    tokens, images = (
+        parse_whole_number(find_result_number(pretrain, "tokens")),
+        parse_whole_number(find_result_number(pretrain, "image_tokens")),
+    )
     trunks = [configs.get(parent) for parent in pretrain.job.parents]
     if tokens is None or images is None or None in trunks:
         return {}
@@ -247,14 +252,14 @@ def pretraining_tokens(pretrain: JobEvidence, configs: Mapping[str, PretrainConf
     return {"text_tokens": before + tokens - images, "image_tokens": images}
 
 
-def cost_values(costs: Iterable[tuple[Cost, int]]) -> dict[str, Any]:
+def build_cost_columns(costs: Iterable[tuple[ExecutionHours, int]]) -> dict[str, Any]:
     """Own and shared hours of one model from its jobs' costs and the number of models that share each."""
-    own, shared = Cost(), Cost()
+    own, shared = ExecutionHours(), ExecutionHours()
     for cost, models in costs:
         if models == 1:
             own += cost
         else:
-            shared += cost.divided(models)
+            shared += cost.divide_by(models)
     return {
         "a100_hours_own": own.a100_hours,
         "a100_hours_shared": shared.a100_hours,
@@ -265,7 +270,7 @@ def cost_values(costs: Iterable[tuple[Cost, int]]) -> dict[str, Any]:
     }
 
 
-def planned_values(hours: Iterable[tuple[float, int]]) -> dict[str, float]:
+def build_planned_cost_columns(hours: Iterable[tuple[float, int]]) -> dict[str, float]:
     """The plan's A100-hours of one model, own and shared, from its jobs' estimates."""
     found = list(hours)
     return {
@@ -276,26 +281,26 @@ def planned_values(hours: Iterable[tuple[float, int]]) -> dict[str, float]:
 
 # Rows of cells.parquet: every cell with the best of its fine-tuned models, by each score.
 
-KEPT = ("sweep", "cell", "block", *(field.name for field in CELL_AXES))
+KEPT_COLUMNS = ("sweep", "cell", "block", *(field.name for field in CELL_AXES))
 """Columns that the models of a cell have in common."""
 WITH_ERROR = (VISION, TEXT)
 
 
-def cells_table(rows: Sequence[Row]) -> pa.Table:
+def build_cells_table(rows: Sequence[Row]) -> pa.Table:
     """In the manifest's order, from the rows of results.parquet."""
     cells: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         cells[row["cell"]].append(row)
-    return pa.Table.from_pylist([cell_values(models) for models in cells.values()], schema=CELLS)
+    return pa.Table.from_pylist([build_cell_row(models) for models in cells.values()], schema=CELLS)
 
 
-def cell_values(models: Sequence[Row]) -> dict[str, Any]:
+def build_cell_row(models: Sequence[Row]) -> dict[str, Any]:
     """One cell's row."""
     finished = [row for row in models if row["state"] == "done"]
-    values: dict[str, Any] = {name: models[0][name] for name in KEPT}
+    values: dict[str, Any] = {name: models[0][name] for name in KEPT_COLUMNS}
     values |= {"models": len(models), "finished": len(finished)}
-    for measure in SUMMARISED:
-        best = best_by(measure, finished)
+    for measure in SUMMARISED_MEASURES:
+        best = find_best_by(measure, finished)
         if best is None:
             continue
         values |= {f"{measure.name}_best_epochs": best["epochs"], f"{measure.name}_best": best[measure.column]}
@@ -303,17 +308,17 @@ def cell_values(models: Sequence[Row]) -> dict[str, Any]:
             values[f"{measure.name}_best_stderr"] = best[measure.stderr]
         if measure is VISION:
             values["text_at_vision_best"] = best[TEXT.column]
-    return values | {unit: total(models, unit) for unit in ("a100_hours", "cpu_hours")}
+    return values | {unit: sum_hours(models, unit) for unit in ("a100_hours", "cpu_hours")}
 
 
-def best_by(measure: Measure, rows: Iterable[Row]) -> Row | None:
+def find_best_by(measure: Measure, rows: Iterable[Row]) -> Row | None:
     """The row with the best score of one kind, of equals the one with the fewest epochs; None without a score."""
     scored = [row for row in rows if row[measure.column] is not None]
     sign = -1 if measure.higher_is_better else 1
     return min(scored, key=lambda row: (sign * row[measure.column], row["epochs"]), default=None)
 
 
-def total(rows: Iterable[Row], unit: str) -> float | None:
+def sum_hours(rows: Iterable[Row], unit: str) -> float | None:
     """Own and shared hours together; None where a part is not known."""
     parts = [row[f"{unit}_{part}"] for row in rows for part in ("own", "shared")]
     return None if None in parts else sum(parts)
@@ -326,7 +331,7 @@ BATCH_ROWS = 500_000
 NOT_METRICS = {"step", "tokens"}
 
 
-class Columns:
+class MetricColumns:
     """The columns of a batch that grows."""
 
     def __init__(self) -> None:
@@ -336,7 +341,7 @@ class Columns:
         self.name: list[str] = []
         self.value: list[float] = []
 
-    def add(self, key: str, step: int | None, tokens: int | None, values: Mapping[str, float]) -> None:
+    def add_row(self, key: str, step: int | None, tokens: int | None, values: Mapping[str, float]) -> None:
         count = len(values)
         self.key += [key] * count
         self.step += [step] * count
@@ -344,27 +349,32 @@ class Columns:
         self.name += values.keys()
         self.value += values.values()
 
-    def batch(self) -> pa.RecordBatch:
+    def build_batch(self) -> pa.RecordBatch:
         columns = [getattr(self, field.name) for field in METRICS]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, METRICS, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=METRICS)
 
 
-def metric_batches(logs: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> Iterator[pa.RecordBatch]:
+def iter_metric_batches(logs: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> Iterator[pa.RecordBatch]:
     """`logs` are (key, metrics.jsonl, result or {}): the log's lines, then the scores of an evaluation's result."""
-    columns = Columns()
+    columns = MetricColumns()
     for key, path, result in logs:
-        for entry in log_entries(path):
-            columns.add(key, whole(entry.get("step")), whole(entry.get("tokens")), numbers(entry))
+        for entry in iter_log_entries(path):
+            columns.add_row(
+                key,
+                parse_whole_number(entry.get("step")),
+                parse_whole_number(entry.get("tokens")),
+                flatten_numbers(entry),
+            )
             if len(columns.key) >= BATCH_ROWS:
-                yield columns.batch()
-                columns = Columns()
-        columns.add(key, None, None, score_metrics(result))
+                yield columns.build_batch()
+                columns = MetricColumns()
+        columns.add_row(key, None, None, flatten_score_metrics(result))
     if columns.key:
-        yield columns.batch()
+        yield columns.build_batch()
 
 
-def log_entries(path: Path) -> Iterator[dict[str, Any]]:
+def iter_log_entries(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a log, line by line; a torn or damaged line is passed over."""
     try:
         with path.open("rb") as log:
@@ -379,20 +389,20 @@ def log_entries(path: Path) -> Iterator[dict[str, Any]]:
         return
 
 
-def numbers(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def flatten_numbers(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """The numeric values of a log line; those of a nested object under `outer.inner`."""
     found: dict[str, float] = {}
     for name, value in entry.items():
         if isinstance(value, dict):
-            found |= numbers(value, f"{prefix}{name}.")
+            found |= flatten_numbers(value, f"{prefix}{name}.")
         elif prefix or name not in NOT_METRICS:
-            real = number(value)
+            real = parse_number(value)
             if real is not None:
                 found[prefix + name] = real
     return found
 
 
-def score_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+def flatten_score_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """Every metric of an evaluation as TASK/METRIC, and its score, stderr and chance level as TASK/score..."""
     scores = result.get("scores")
     found: dict[str, float] = {}
@@ -401,5 +411,5 @@ def score_metrics(result: Mapping[str, Any]) -> dict[str, float]:
             metrics = entry.get("metrics")
             summary = {name: entry.get(name) for name in ("score", "stderr", "chance", "n")}
             values = {**(metrics if isinstance(metrics, dict) else {}), **summary}
-            found |= {f"{task}/{name}": value for name, value in sorted(numbers(values).items())}
+            found |= {f"{task}/{name}": value for name, value in sorted(flatten_numbers(values).items())}
     return found

@@ -9,100 +9,104 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.reconcile.executions import Ending
-from jobs.store.paths import Store, replacing
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.store.paths import Store, open_replacement
 from sweep.results.comparisons import (
-    Difference,
-    best_epochs,
-    differences,
-    differences_table,
-    effects_table,
-    points_table,
+    ScoreDifference,
+    build_differences_table,
+    build_points_table,
+    compute_differences,
+    format_best_epochs,
+    format_effects_table,
 )
-from sweep.results.evidence import JobEvidence, gather
-from sweep.results.lineage import model_chains
+from sweep.results.evidence import JobEvidence, load_job_evidence
+from sweep.results.lineage import list_model_chains
 from sweep.results.schemas import METRICS
-from sweep.results.summary import COLUMNS, hours_table, joined, summary_table
-from sweep.results.tables import cells_table, jobs_table, metric_batches, results_table
+from sweep.results.summary import JOB_COLUMNS, format_hours_table, format_summary_table, join_tables
+from sweep.results.tables import build_cells_table, build_jobs_table, build_results_table, iter_metric_batches
 from sweep.stored_sweep import StoredSweep
 
 COMPRESSION = "zstd"
-ONLY_JSON = ("scores", "versions")
+JSON_ONLY_COLUMNS = ("scores", "versions")
 """Nested columns that only the JSON shows; they take half the time to read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class WrittenTables:
     """What was written; metrics stay on disk, they may be long."""
 
     results: pa.Table
     jobs: pa.Table
     rows: Sequence[dict[str, Any]]
-    """Of `results`, without the columns `ONLY_JSON`."""
-    differences: Sequence[Difference]
+    """Of `results`, without the columns `JSON_ONLY_COLUMNS`."""
+    differences: Sequence[ScoreDifference]
     paths: tuple[Path, ...]
     """Of the six files."""
 
 
-def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[Ending]] | None = None) -> Tables:
+def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> WrittenTables:
     """All tables of docs/results.md in the sweep's results folder.
 
     `endings`: what the cluster knows of ended executions, by key; by default what the sweep's picture has. The same
     evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
     """
-    picture = stored.picture(whole_account=True)
+    picture = stored.load_snapshot(whole_account=True)
     if endings is not None:
-        picture.judge(picture.by_key, dict(picture.observed), endings)
-    evidence = gather(picture)
-    chains = model_chains(stored.manifest)
+        picture.update(picture.by_key, dict(picture.observed), endings)
+    evidence = load_job_evidence(picture)
+    chains = list_model_chains(stored.manifest)
     sweep = stored.manifest.sweep
-    results = results_table(sweep, chains, evidence)
-    jobs = jobs_table(sweep, chains, evidence)
-    rows = results.drop_columns([*ONLY_JSON]).to_pylist()
-    found = differences(rows)
+    results = build_results_table(sweep, chains, evidence)
+    jobs = build_jobs_table(sweep, chains, evidence)
+    rows = results.drop_columns([*JSON_ONLY_COLUMNS]).to_pylist()
+    found = compute_differences(rows)
     tables = {
         "jobs": jobs,
-        "cells": cells_table(rows),
-        "summary": points_table(sweep, rows),
-        "differences": differences_table(sweep, found),
+        "cells": build_cells_table(rows),
+        "summary": build_points_table(sweep, rows),
+        "differences": build_differences_table(sweep, found),
         "results": results,  # the last: its time says when all of them were written
     }
     paths = {name: stored.paths.results / f"{name}.parquet" for name in ("metrics", *tables)}
-    write_parquet(paths["metrics"], METRICS, metric_batches(metric_logs(stored.store, evidence)))
+    write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, evidence)))
     for name, table in tables.items():
         write_parquet(paths[name], table.schema, table.to_batches())
-    return Tables(results, jobs, rows, found, tuple(paths.values()))
+    return WrittenTables(results, jobs, rows, found, tuple(paths.values()))
 
 
-def metric_logs(store: Store, evidence: Mapping[str, JobEvidence]) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
+def iter_metric_logs(
+    store: Store, evidence: Mapping[str, JobEvidence]
+) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
     """Logs of the jobs that have begun."""
     for key, found in evidence.items():
         if found.outcomes or found.result is not None:
-            yield key, store.run(found.job.stage, key).metrics, found.result or {}
+            yield key, store.locate_run(found.job.stage, key).metrics, found.result or {}
 
 
 def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Batch by batch, so that memory stays bounded."""
-    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer:
+    with open_replacement(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer:
         for batch in batches:
             writer.write_batch(batch)
 
 
-def summary_of(tables: Tables) -> str:
+def format_results_summary(tables: WrittenTables) -> str:
     """All scored models, the best first, what each axis does to the scores, where cells are best, and the hours."""
-    models = summary_table(tables.rows) or "no model has scores yet\n"
-    return joined(models, effects_table(tables.differences), best_epochs(tables.rows), hours_of(tables))
+    models = format_summary_table(tables.rows) or "no model has scores yet\n"
+    return join_tables(
+        models, format_effects_table(tables.differences), format_best_epochs(tables.rows), format_hours_summary(tables)
+    )
 
 
-def hours_of(tables: Tables) -> str:
+def format_hours_summary(tables: WrittenTables) -> str:
     """Planned, used and wasted hours by model and stage; empty before anything has run."""
-    return hours_table(tables.jobs.select(list(COLUMNS)).to_pylist())
+    return format_hours_table(tables.jobs.select(list(JOB_COLUMNS)).to_pylist())
 
 
 def write_summary(folder: Path, text: str) -> Path:
-    """summary.txt: what `summary_of` says."""
+    """summary.txt: what `format_results_summary` says."""
     path = folder / "summary.txt"
-    with replacing(path) as unfinished:
+    with open_replacement(path) as unfinished:
         unfinished.write_text(text or "no model has scores yet\n", encoding="utf-8")
     return path
 
@@ -112,19 +116,19 @@ def write_summary(folder: Path, text: str) -> Path:
 
 def refresh_results(stored: StoredSweep) -> str:
     """Writes tables and summary if any result is newer than they are. Returns a remark for the user, or nothing."""
-    written = table_time(stored)
-    newest = max((result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
+    written = read_table_time(stored)
+    newest = max((read_result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
     if newest <= written:
         return ""
     if find_spec("pyarrow") is None:
         return "tables are not refreshed here: the extra `report` is not installed (pip install 'sweep-vlm[report]')"
 
     tables = write_tables(stored)
-    write_summary(stored.paths.results, summary_of(tables))
+    write_summary(stored.paths.results, format_results_summary(tables))
     return f"tables refreshed in {stored.paths.results}"
 
 
-def table_time(stored: StoredSweep) -> float:
+def read_table_time(stored: StoredSweep) -> float:
     """When the tables were written, in Unix seconds; 0 if never."""
     try:
         return (stored.paths.results / "results.parquet").stat().st_mtime
@@ -132,9 +136,9 @@ def table_time(stored: StoredSweep) -> float:
         return 0.0
 
 
-def result_time(stored: StoredSweep, stage: str, key: str) -> float:
+def read_result_time(stored: StoredSweep, stage: str, key: str) -> float:
     """When a job's result appeared; 0 if it has none."""
     try:
-        return stored.store.run(stage, key).result.stat().st_mtime
+        return stored.store.locate_run(stage, key).result.stat().st_mtime
     except (FileNotFoundError, NotADirectoryError):
         return 0.0

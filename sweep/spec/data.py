@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.vision.specs import EncoderSpec, UnknownEncoderError, encoder_spec
+from stages.vision.specs import EncoderSpec, UnknownEncoderError, resolve_encoder_spec
 from sweep.spec.fields import Count, Fields, Multiplier, Name, Revision
 from sweep.spec.settings import Layer
 
@@ -65,7 +65,7 @@ class DataSet:
     examples: int | None = None
 
 
-def resolved_path(given: str, folder: Path, store: Path) -> str:
+def resolve_data_path(given: str, folder: Path, store: Path) -> str:
     """`given` as an absolute path or a URL; ValueError if it climbs out or is no plain address.
 
     `folder` is the sweep file's; a path that begins with $STORE/ lies below `store`.
@@ -87,7 +87,7 @@ def resolved_path(given: str, folder: Path, store: Path) -> str:
     return os.path.normpath(Path(root).absolute() / rest)
 
 
-def data_layer(data: Mapping[str, DataSet]) -> Layer:
+def build_data_layer(data: Mapping[str, DataSet]) -> Layer:
     """Where a kind has one data set only, every role of that kind means it."""
     layer: Layer = {}
     for role, kind in ROLES.items():
@@ -97,12 +97,12 @@ def data_layer(data: Mapping[str, DataSet]) -> Layer:
     return layer
 
 
-def role_problem(role: str, name: str, data: Mapping[str, DataSet]) -> str:
+def find_role_problem(role: str, name: str, data: Mapping[str, DataSet]) -> str:
     """What is wrong with `name` as a value of the setting `role`; empty if nothing is."""
-    return kind_problem(role, ROLES[role], name, data)
+    return find_kind_problem(role, ROLES[role], name, data)
 
 
-def kind_problem(role: str, kind: DataKind, name: str, data: Mapping[str, DataSet]) -> str:
+def find_kind_problem(role: str, kind: DataKind, name: str, data: Mapping[str, DataSet]) -> str:
     """What is wrong with `name` as a data set of `kind`; empty if nothing is."""
     fitting = sorted(each.name for each in data.values() if each.kind == kind)
     if name in fitting:
@@ -120,29 +120,31 @@ def kind_problem(role: str, kind: DataKind, name: str, data: Mapping[str, DataSe
 # the part's; where none says so, the only one of the kind, if the encoder has one part. An encoder that has no
 # weights, or brings its own, takes none, whatever is named: so one sweep can vary the encoder.
 
-KIND: DataKind = "encoder"
+ENCODER_KIND: DataKind = "encoder"
 
 
 class EncoderWeightsError(ValueError):
     """Weights that are missing or of another number; the message says what would do."""
 
 
-def weighted_parts(encoder: str) -> tuple[EncoderSpec, ...]:
+def list_weighted_parts(encoder: str) -> tuple[EncoderSpec, ...]:
     """The parts of an encoder that need weights from outside: its transformers."""
-    spec = encoder_spec(encoder)
+    spec = resolve_encoder_spec(encoder)
     return tuple(part for part in spec.parts or (spec,) if part.layers)
 
 
-def weights_of(encoder: str, named: tuple[str, ...] | None, data: Mapping[str, DataSet]) -> tuple[DataSet, ...]:
+def resolve_encoder_weights(
+    encoder: str, named: tuple[str, ...] | None, data: Mapping[str, DataSet]
+) -> tuple[DataSet, ...]:
     """The data sets with the weights of `encoder`, in the order of its parts. `named` is the setting `encoder_weights`.
 
     Raises:
         EncoderWeightsError: they are not named, or not as many as there are parts.
         stages.vision.specs.UnknownEncoderError: no such encoder.
     """
-    parts = weighted_parts(encoder)
+    parts = list_weighted_parts(encoder)
     if named is None or not parts:
-        return tuple(found_for(encoder, part, alone=len(parts) == 1, data=data) for part in parts)
+        return tuple(find_part_weights(encoder, part, alone=len(parts) == 1, data=data) for part in parts)
     if len(named) != len(parts):
         raise EncoderWeightsError(
             f"encoder_weights names {len(named)} data sets ({', '.join(named)}), and {encoder} has {len(parts)} parts "
@@ -151,9 +153,9 @@ def weights_of(encoder: str, named: tuple[str, ...] | None, data: Mapping[str, D
     return tuple(data[name] for name in named)
 
 
-def found_for(encoder: str, part: EncoderSpec, *, alone: bool, data: Mapping[str, DataSet]) -> DataSet:
+def find_part_weights(encoder: str, part: EncoderSpec, *, alone: bool, data: Mapping[str, DataSet]) -> DataSet:
     """The one data set that says it holds `part`, or the only one there is; EncoderWeightsError."""
-    all_of_kind = [each for each in data.values() if each.kind == KIND]
+    all_of_kind = [each for each in data.values() if each.kind == ENCODER_KIND]
     fitting = [each for each in all_of_kind if each.encoder and is_part(each.encoder, part)]
     if not fitting and alone and len(all_of_kind) == 1 and not all_of_kind[0].encoder:
         fitting = all_of_kind
@@ -164,34 +166,34 @@ def found_for(encoder: str, part: EncoderSpec, *, alone: bool, data: Mapping[str
             f"encoder_weights is not set, and {' and '.join(each.name for each in fitting)} all hold {part.name}; "
             f"name the one for {encoder}"
         )
-    known = f"; of kind {KIND} there are {', '.join(each.name for each in all_of_kind)}" if all_of_kind else ""
+    known = f"; of kind {ENCODER_KIND} there are {', '.join(each.name for each in all_of_kind)}" if all_of_kind else ""
     raise EncoderWeightsError(
         f"encoder {encoder} needs the weights of {part.name}, which no data set says to hold; add one under data "
-        f"(kind: {KIND}, encoder: {usual_name(part)}), or name one as encoder_weights{known}"
+        f"(kind: {ENCODER_KIND}, encoder: {find_part_name(part)}), or name one as encoder_weights{known}"
     )
 
 
 def is_part(encoder: str, part: EncoderSpec) -> bool:
     """Whether the encoder of that name is `part`; a part may go by a shorter name than it has alone."""
-    return replace(encoder_spec(encoder), name=part.name) == part
+    return replace(resolve_encoder_spec(encoder), name=part.name) == part
 
 
-def usual_name(part: EncoderSpec) -> str:
-    """The name of a part by which `encoder_spec` knows it."""
+def find_part_name(part: EncoderSpec) -> str:
+    """The name of a part by which `resolve_encoder_spec` knows it."""
     return part.name if part.name.endswith(f"-{part.image_size}") else f"{part.name}-{part.image_size}"
 
 
-def content_revision(weights: tuple[DataSet, ...], given: str) -> str:
+def build_content_revision(weights: tuple[DataSet, ...], given: str) -> str:
     """Names the weights' content: the data sets' revisions, and `given` (`pretrain.encoder_revision`) behind them."""
     revisions = [each.revision for each in weights] if any(each.revision for each in weights) else []
     return ",".join([*revisions, *([given] if given else [])])  # a revision holds no comma
 
 
-def encoder_problems(found: DataSet) -> Iterator[tuple[str, str]]:
+def iter_encoder_problems(found: DataSet) -> Iterator[tuple[str, str]]:
     """What is wrong with a data set as an encoder's weights: the key of its entry, and the complaint."""
-    if found.kind != KIND:
+    if found.kind != ENCODER_KIND:
         if found.encoder is not None:
-            yield "encoder", f"is for data sets of kind {KIND}; this one is of kind {found.kind}"
+            yield "encoder", f"is for data sets of kind {ENCODER_KIND}; this one is of kind {found.kind}"
         return
     if "://" in found.path:
         yield (
@@ -201,7 +203,7 @@ def encoder_problems(found: DataSet) -> Iterator[tuple[str, str]]:
     if found.encoder is None:
         return
     try:
-        parts = weighted_parts(found.encoder)
+        parts = list_weighted_parts(found.encoder)
     except UnknownEncoderError as error:
         yield "encoder", str(error)
         return

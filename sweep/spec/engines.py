@@ -6,17 +6,17 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from stages.config import Engine, EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Vision
-from stages.engines.limits import engine_problem, model_problem
+from stages.engines.limits import find_engine_problem, find_model_problem
 from sweep.errors import ConfigProblemError
 from sweep.spec.fields import Fields, Revision
 
-OWN = "own"
+OWN_ENGINE = "own"
 """In place of an engine's name: our stage itself."""
 
 AbsolutePath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_length=1_000)]
 ArgumentName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,79}$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
-Word = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+CommandWord = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 StagesConfig = PretrainConfig | FinetuneConfig | EvaluateConfig
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig, EvaluateConfig)
 
@@ -30,42 +30,42 @@ class EngineFields(Fields):
     python: AbsolutePath = Field(description="the absolute path of its interpreter, or for command of any program")
     checkout: AbsolutePath | None = Field(None, description="the absolute path of its checkout")
     revision: Revision = Field("", description="a word that names the checkout's content; changing it makes new keys")
-    command: list[Word] = Field(default_factory=list, max_length=100, description="the words behind the program")
-    environment: dict[VariableName, Word] = Field(default_factory=dict, description="variables, name to value")
+    command: list[CommandWord] = Field(default_factory=list, max_length=100, description="the words behind the program")
+    environment: dict[VariableName, CommandWord] = Field(default_factory=dict, description="variables, name to value")
     arguments: dict[ArgumentName, StrictBool | StrictInt | StrictFloat | StrictStr] = Field(
         default_factory=dict, description="settings of the engine's own, name to value"
     )
 
-    def as_config(self) -> Engine:
+    def build_config(self) -> Engine:
         """What a job's configuration says of it."""
         return Engine(
             kind=self.kind, revision=self.revision, command=tuple(self.command), arguments=dict(self.arguments)
         )
 
-    def as_settings(self) -> dict[str, object]:
+    def build_settings(self) -> dict[str, object]:
         """What job.json says of it besides (`stages.job_file.EngineSettings`)."""
         given: dict[str, object] = {"python": self.python, "checkout": self.checkout, "environment": self.environment}
         return {name: value for name, value in given.items() if value}
 
 
-def with_engine(config: Config, name: str, engines: Mapping[str, EngineFields]) -> Config:
+def add_engine(config: Config, name: str, engines: Mapping[str, EngineFields]) -> Config:
     """The configuration of a job that the named engine carries out."""
-    return config if name == OWN else config.model_copy(update={"engine": engines[name].as_config()})
+    return config if name == OWN_ENGINE else config.model_copy(update={"engine": engines[name].build_config()})
 
 
-def engine_settings(config: StagesConfig, engines: Mapping[str, EngineFields]) -> dict[str, object]:
+def build_engine_settings(config: StagesConfig, engines: Mapping[str, EngineFields]) -> dict[str, object]:
     """Where the job's engine lies, as an entry of its settings; of two that differ in that alone the first is taken."""
     if config.engine is None:
         return {}
-    found = next(each for each in engines.values() if each.as_config() == config.engine)
-    return {"engine": found.as_settings()}
+    found = next(each for each in engines.values() if each.build_config() == config.engine)
+    return {"engine": found.build_settings()}
 
 
 def check_engine(config: StagesConfig, phase: str, processes: int) -> None:
     """ConfigProblemError for a job that its engine cannot carry out, or that would start it in several `processes`."""
     if config.engine is None:
         return
-    if problem := engine_problem(config, phase):
+    if problem := find_engine_problem(config, phase):
         raise ConfigProblemError(f"{phase}.engine: {problem}")
     if processes > 1:
         raise ConfigProblemError(
@@ -76,13 +76,15 @@ def check_engine(config: StagesConfig, phase: str, processes: int) -> None:
 
 def check_engine_model(config: FinetuneConfig, model: LanguageModel, vision: Vision) -> None:
     """ConfigProblemError for a fine-tune of such a model that its engine cannot carry out."""
-    if problem := model_problem(config, model, vision):
+    if problem := find_model_problem(config, model, vision):
         raise ConfigProblemError(f"finetune.engine: {problem}")
 
 
-def engine_name_problem(setting: str, name: str, engines: Mapping[str, EngineFields]) -> str:
+def find_engine_name_problem(setting: str, name: str, engines: Mapping[str, EngineFields]) -> str:
     """What is wrong with `name` as the value of the setting `PHASE.engine`; empty if nothing is."""
-    if name == OWN or name in engines:
+    if name == OWN_ENGINE or name in engines:
         return ""
-    known = f"known are {', '.join(engines)} and {OWN}" if engines else f"add it under engines, or take {OWN}"
+    known = (
+        f"known are {', '.join(engines)} and {OWN_ENGINE}" if engines else f"add it under engines, or take {OWN_ENGINE}"
+    )
     return f"{name!r} is not an engine of this file; {setting} takes the name of one; {known}"

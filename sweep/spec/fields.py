@@ -9,28 +9,28 @@ SECTIONS = ("trunk", "pretrain", "finetune", "evaluate")
 """The phases of a chain; their settings have dotted names."""
 
 
-def whole(value: Any) -> Any:
+def convert_whole_float(value: Any) -> Any:
     """An integer that was written as 1e9 or 2.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def sole(value: Any) -> Any:
+def convert_name_to_shares(value: Any) -> Any:
     """One data set's name, where a mapping of names to shares is meant."""
     return {value: 1.0} if isinstance(value, str) else value
 
 
-def single(value: Any) -> Any:
+def convert_name_to_list(value: Any) -> Any:
     """A name where a list of names is meant."""
     return [value] if isinstance(value, str) else value
 
 
-def named(value: Any) -> Any:
+def convert_name_to_task(value: Any) -> Any:
     """A task given by its name alone."""
     return {"name": value} if isinstance(value, str) else value
 
 
-Whole = Annotated[int, BeforeValidator(whole), Field(ge=0, le=2**53)]
-Count = Annotated[int, BeforeValidator(whole), Field(gt=0, le=2**53)]
+Whole = Annotated[int, BeforeValidator(convert_whole_float), Field(ge=0, le=2**53)]
+Count = Annotated[int, BeforeValidator(convert_whole_float), Field(gt=0, le=2**53)]
 Rate = Annotated[float, Field(gt=0, le=100)]
 Size = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -133,8 +133,8 @@ class TextTaskSetting(TaskSetting):
     )
 
 
-TextTasks = list[Annotated[TextTaskSetting, BeforeValidator(named)]]
-VisionTasks = list[Annotated[TaskSetting, BeforeValidator(named)]]
+TextTasks = list[Annotated[TextTaskSetting, BeforeValidator(convert_name_to_task)]]
+VisionTasks = list[Annotated[TaskSetting, BeforeValidator(convert_name_to_task)]]
 
 
 class EvaluateSettings(PhaseSettings):
@@ -152,7 +152,7 @@ class EvaluateSettings(PhaseSettings):
     precision: Precision | None = Field(None, description="bf16 or fp32")
 
 
-def nested(given: Mapping[Any, Any]) -> dict[Any, Any]:
+def nest_dotted_names(given: Mapping[Any, Any]) -> dict[Any, Any]:
     """`{"trunk.seed": 1}` as `{"trunk": {"seed": 1}}`; ValueError if a setting is given both ways."""
     result: dict[Any, Any] = {}
     for name, value in given.items():
@@ -167,17 +167,17 @@ def nested(given: Mapping[Any, Any]) -> dict[Any, Any]:
     return result
 
 
-def adding_up(shares: dict[str, float]) -> dict[str, float]:
+def check_shares_sum(shares: dict[str, float]) -> dict[str, float]:
     """Shares of the text; ValueError if they are not the whole of it."""
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"the shares of text add up to {sum(shares.values()):g}; they must add up to 1")
     return shares
 
 
-TextShares = Annotated[dict[Name, Share], BeforeValidator(sole), AfterValidator(adding_up)]
+TextShares = Annotated[dict[Name, Share], BeforeValidator(convert_name_to_shares), AfterValidator(check_shares_sum)]
 
 
-WeightNames = Annotated[list[Name], BeforeValidator(single), Field(min_length=1, max_length=9)]
+WeightNames = Annotated[list[Name], BeforeValidator(convert_name_to_list), Field(min_length=1, max_length=9)]
 
 
 class LayerFields(Fields):
@@ -211,8 +211,8 @@ class LayerFields(Fields):
 
     @model_validator(mode="before")
     @classmethod
-    def _dots_nest(cls, given: Any) -> Any:
-        return nested(given) if isinstance(given, dict) else given
+    def _nest_dots(cls, given: Any) -> Any:
+        return nest_dotted_names(given) if isinstance(given, dict) else given
 
 
 class PointFields(LayerFields):
@@ -221,7 +221,7 @@ class PointFields(LayerFields):
     model: Name | None = Field(None, description="the name of a model of the catalog or of `models`")
 
 
-def each_a_point(given: Any) -> Any:
+def convert_axis_values(given: Any) -> Any:
     """`{branch: [0, 20]}` as `{branch: [{branch: 0}, {branch: 20}]}`: a value of an axis is checked as a setting."""
     if not isinstance(given, dict):
         return given

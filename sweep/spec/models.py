@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, ValidationError
 from stages.config import LanguageModel
 from sweep.catalog import Catalog
 from sweep.spec.fields import Count, LayerFields, Name
-from sweep.spec.settings import Layer, catalog_layer, flat
+from sweep.spec.settings import Layer, build_catalog_layer, flatten_settings
 
 SHAPE = ("d_model", "layers", "heads", "vocabulary", "qk_norm", "rotary_table")
 
@@ -48,7 +48,7 @@ class ModelProblemError(ValueError):
 
 def resolve_model(name: str, given: Mapping[str, ModelFields], catalog: Catalog) -> Model:
     """The model `name`, built up along its chain of `like`; ModelProblemError says what is wrong."""
-    chain, ancestor = like_chain(name, given, catalog)
+    chain, ancestor = resolve_like_chain(name, given, catalog)
     entry = catalog.models.get(ancestor)
     shape: dict[str, object] = {}
     if entry is not None:
@@ -57,23 +57,23 @@ def resolve_model(name: str, given: Mapping[str, ModelFields], catalog: Catalog)
     for link in reversed(chain):
         fields = given[link]
         shape |= {key: getattr(fields, key) for key in SHAPE if key in fields.model_fields_set}
-        settings |= flat(fields, LayerFields)
-    built = language_model(shape)
+        settings |= flatten_settings(fields, LayerFields)
+    built = build_language_model(shape)
     return Model(
         name=name,
         shape=built,
-        catalog_name=ancestor if entry is not None and is_as_fast(entry.shape, built) else "",
-        catalog_settings=catalog_layer(entry) if entry is not None else {},
+        catalog_name=ancestor if entry is not None and has_same_speed(entry.shape, built) else "",
+        catalog_settings=build_catalog_layer(entry) if entry is not None else {},
         settings=settings,
     )
 
 
-def is_as_fast(known: LanguageModel, built: LanguageModel) -> bool:
+def has_same_speed(known: LanguageModel, built: LanguageModel) -> bool:
     """Whether the two differ in nothing that a speed depends on."""
     return known == built.model_copy(update={"rotary_table": known.rotary_table})
 
 
-def like_chain(name: str, given: Mapping[str, ModelFields], catalog: Catalog) -> tuple[list[str], str]:
+def resolve_like_chain(name: str, given: Mapping[str, ModelFields], catalog: Catalog) -> tuple[list[str], str]:
     """The file's entries from `name` to the root of its `like`s, and the catalog's model that they end at, if any."""
     chain: list[str] = []
     link: str | None = name
@@ -93,7 +93,7 @@ def like_chain(name: str, given: Mapping[str, ModelFields], catalog: Catalog) ->
     return chain, link
 
 
-def language_model(shape: dict[str, object]) -> LanguageModel:
+def build_language_model(shape: dict[str, object]) -> LanguageModel:
     """The shape, checked; ModelProblemError."""
     missing = [key for key in ("d_model", "layers", "heads") if shape.get(key) is None]
     if missing:

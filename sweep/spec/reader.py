@@ -8,18 +8,26 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from stages.vision.specs import UnknownEncoderError, encoder_spec
+from stages.vision.specs import UnknownEncoderError, resolve_encoder_spec
 from sweep.catalog import Catalog
 from sweep.errors import SweepFileError
-from sweep.spec.data import KIND, ROLES, DataSet, encoder_problems, kind_problem, resolved_path, role_problem
-from sweep.spec.engines import engine_name_problem
+from sweep.spec.data import (
+    ENCODER_KIND,
+    ROLES,
+    DataSet,
+    find_kind_problem,
+    find_role_problem,
+    iter_encoder_problems,
+    resolve_data_path,
+)
+from sweep.spec.engines import find_engine_name_problem
 from sweep.spec.fields import PointFields
 from sweep.spec.models import Model, ModelFields, ModelProblemError, resolve_model
-from sweep.spec.resources import ResourceFields, contradictions
-from sweep.spec.run_settings import RunSettingFields, misplaced
-from sweep.spec.schema import Block, Sweep, SweepFields
-from sweep.spec.settings import Layer, axis_values, flat
-from sweep.spec.yaml_source import Path_, YamlSource, read_yaml, shown
+from sweep.spec.resources import ResourceFields, iter_contradictions
+from sweep.spec.run_settings import RunSettingFields, iter_misplaced_settings
+from sweep.spec.schema import GridBlock, Sweep, SweepFields
+from sweep.spec.settings import Layer, flatten_settings, freeze_axis_values
+from sweep.spec.yaml_source import SettingPath, YamlSource, format_given_value, read_yaml
 
 # pydantic's errors as lines that a user can act on: FILE:LINE: where: what was given, what would do.
 
@@ -41,7 +49,7 @@ COMPLAINTS = {
 
 OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
-MEANT = {
+SETTING_HINTS = {
     "pretrain.seed": "the image-text run's seed is the axis `seed`",
     "pretrain.encoder": "the encoder is the axis `encoder`",
     "pretrain.peak_lr": "it follows from lr_at_branch and pretrain.restart_lr",
@@ -50,37 +58,39 @@ MEANT = {
 """Keys that one may expect where they are not."""
 
 
-def problems_of(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> list[str]:
+def format_problems(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> list[str]:
     """One line for each thing that is wrong in the file, which was validated as `model`."""
-    lines = (problem_of(detail, source, model) for detail in error.errors(include_url=False))
+    lines = (format_problem(detail, source, model) for detail in error.errors(include_url=False))
     return list(dict.fromkeys(lines))  # an unknown axis is found at each of its values
 
 
-def problem_of(detail: Mapping[str, Any], source: YamlSource, model: type[BaseModel]) -> str:
+def format_problem(detail: Mapping[str, Any], source: YamlSource, model: type[BaseModel]) -> str:
     """One line."""
     where = tuple(step for step in detail["loc"] if step != "[key]")  # pydantic's mark for a mapping's key
     unknown = detail["type"] == "extra_forbidden"
-    return source.problem(place_in_file(where, source, unknown), message_of(detail, where, model))
+    return source.format_problem(find_place_in_file(where, source, unknown), format_message(detail, where, model))
 
 
-def message_of(detail: Mapping[str, Any], where: Path_, model: type[BaseModel]) -> str:
+def format_message(detail: Mapping[str, Any], where: SettingPath, model: type[BaseModel]) -> str:
     """What was given, what is wrong with it, what would do."""
-    name, parent, kind = str(where[-1]) if where else "", model_at(model, where[:-1]), detail["type"]
+    name, parent, kind = str(where[-1]) if where else "", find_model_class(model, where[:-1]), detail["type"]
     if kind == "extra_forbidden":
-        meant = MEANT.get(".".join(map(str, where[-2:])))
+        meant = SETTING_HINTS.get(".".join(map(str, where[-2:])))
         return (
-            f"is unknown; {meant}" if meant else f"is unknown{suggestion(name, parent.model_fields if parent else ())}"
+            f"is unknown; {meant}"
+            if meant
+            else f"is unknown{format_suggestion(name, parent.model_fields if parent else ())}"
         )
     if kind == "missing":
-        return "is missing" + described(parent, name)
+        return "is missing" + describe_field(parent, name)
     if kind == "value_error":
         return str(detail["ctx"]["error"])
     if detail["input"] is None:
-        return "is empty; give it a value or take the line out" + described(parent, name)
-    return f"{shown(detail['input'])} {complaint(detail)}{described(parent, name)}"
+        return "is empty; give it a value or take the line out" + describe_field(parent, name)
+    return f"{format_given_value(detail['input'])} {format_complaint(detail)}{describe_field(parent, name)}"
 
 
-def complaint(detail: Mapping[str, Any]) -> str:
+def format_complaint(detail: Mapping[str, Any]) -> str:
     """The end of a sentence that begins with the value."""
     kind, message = detail["type"], str(detail["msg"]).removeprefix("Input ")
     if kind == "string_type" and isinstance(detail["input"], int | float):
@@ -90,7 +100,7 @@ def complaint(detail: Mapping[str, Any]) -> str:
     return COMPLAINTS.get(kind, f"will not do: {message}")
 
 
-def place_in_file(where: Path_, source: YamlSource, unknown: bool) -> Path_:
+def find_place_in_file(where: SettingPath, source: YamlSource, unknown: bool) -> SettingPath:
     """Without the steps that only the schema has: a value of an axis is validated as a mapping in a list."""
     if where[:1] == ("blocks",) and where[2:3] == ("axes",):
         unknown_axis = unknown and where[5:] == where[3:4]
@@ -98,16 +108,16 @@ def place_in_file(where: Path_, source: YamlSource, unknown: bool) -> Path_:
     elif where[:1] == ("exclude",):
         where = where[:4]
     # a single value of `exclude` has become a list of one
-    return where[:-1] if where and isinstance(where[-1], int) and not source.has(where) else where
+    return where[:-1] if where and isinstance(where[-1], int) and not source.has_value(where) else where
 
 
-def described(model: type[BaseModel] | None, name: str) -> str:
+def describe_field(model: type[BaseModel] | None, name: str) -> str:
     """What would do, from the field's description."""
     field = model.model_fields.get(name) if model else None
     return f"; {name} is {field.description}" if field is not None and field.description else ""
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def format_suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?`, or the whole list where nothing comes near."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
@@ -116,24 +126,24 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; known are {', '.join(known)}" if known else ""
 
 
-def model_at(model: type[BaseModel], where: Sequence[str | int]) -> type[BaseModel] | None:
+def find_model_class(model: type[BaseModel], where: Sequence[str | int]) -> type[BaseModel] | None:
     """The model class that validates what lies at `where`; None where that is no model's business."""
     kind: Any = model
     for step in where:
-        kind = kind_at(kind, step)
-    return bare(kind) if is_model(bare(kind)) else None
+        kind = find_part_type(kind, step)
+    return strip_annotations(kind) if is_model_class(strip_annotations(kind)) else None
 
 
-def kind_at(kind: Any, step: str | int) -> Any:
+def find_part_type(kind: Any, step: str | int) -> Any:
     """The type of the part `step` of a value of type `kind`."""
-    kind = bare(kind)
-    if is_model(kind):
+    kind = strip_annotations(kind)
+    if is_model_class(kind):
         field = kind.model_fields.get(step)
         return field.annotation if field else None
     return get_args(kind)[-1] if get_args(kind) else None  # list[X] and dict[str, X]
 
 
-def bare(kind: Any) -> Any:
+def strip_annotations(kind: Any) -> Any:
     """`X` of `X | None` and of `Annotated[X, ...]`."""
     while hasattr(kind, "__metadata__") or isinstance(kind, UnionType) or get_origin(kind) is Union:
         parts = [part for part in get_args(kind) if part is not type(None)]
@@ -141,15 +151,15 @@ def bare(kind: Any) -> Any:
     return kind
 
 
-def is_model(kind: Any) -> bool:
+def is_model_class(kind: Any) -> bool:
     """Whether it is a pydantic class."""
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-PROBLEMS_SHOWN = 20
+MAX_PROBLEMS_SHOWN = 20
 
 Axes = Mapping[str, tuple[Any, ...]]
-Placed = tuple[str, Any, Path_]
+PlacedSetting = tuple[str, Any, SettingPath]
 """A setting's name, the value given, and where it stands in the file."""
 
 
@@ -157,43 +167,45 @@ def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
     """Reads and checks a sweep file; SweepFileError lists what is wrong, a line each."""
     source = read_yaml(path)
     if not isinstance(source.data, dict):
-        raise SweepFileError(source.problem((), "is not a mapping; a sweep file begins with `name: ...`"))
-    reader = Reader(source, store, catalog)
-    fields = reader.schema()
+        raise SweepFileError(source.format_problem((), "is not a mapping; a sweep file begins with `name: ...`"))
+    reader = SweepFileReader(source, store, catalog)
+    fields = reader.validate_schema()
     blocks = tuple(
-        Block(
+        GridBlock(
             label=block.name or f"blocks.{position}",
             position=position,
-            axes={name: axis_values(points) for name, points in block.axes.items()},
-            settings=flat(block.set),
+            axes={name: freeze_axis_values(points) for name, points in block.axes.items()},
+            settings=flatten_settings(block.set),
         )
         for position, block in enumerate(fields.blocks)
     )
-    exclude: list[Axes] = [{name: axis_values(points) for name, points in each.items()} for each in fields.exclude]
-    layers = placed_values(fields, blocks, exclude)
+    exclude: list[Axes] = [
+        {name: freeze_axis_values(points) for name, points in each.items()} for each in fields.exclude
+    ]
+    layers = list_placed_values(fields, blocks, exclude)
     named = [value for name, value, _ in layers if name == "model" and value is not None]
     sweep = Sweep(
         source=source,
         name=fields.name,
         description=fields.description,
         backend=fields.backend,
-        data=reader.data_sets(fields),
-        models=reader.models(fields.models, named),
+        data=reader.resolve_data_sets(fields),
+        models=reader.resolve_models(fields.models, named),
         engines=fields.engines,
-        defaults=flat(fields.defaults),
+        defaults=flatten_settings(fields.defaults),
         blocks=blocks,
         exclude=tuple(exclude),
         epochs=tuple(sorted(fields.epochs)),
-        checkpoints=fields.checkpoints.as_settings(),
+        checkpoints=fields.checkpoints.build_settings(),
         settings=fields.settings,
         resources=fields.resources,
     )
-    reader.check(sweep, layers, [*fields.models, *catalog.models])
-    reader.stop_at_problems()
+    reader.check_sweep(sweep, layers, [*fields.models, *catalog.models])
+    reader.raise_if_problems()
     return sweep
 
 
-class Reader:
+class SweepFileReader:
     """Collects what is wrong with one file, so that a user sees all of it at once."""
 
     def __init__(self, source: YamlSource, store: Path, catalog: Catalog) -> None:
@@ -202,41 +214,41 @@ class Reader:
         self.catalog = catalog
         self.problems: list[str] = []
 
-    def note(self, where: Path_, message: str) -> None:
-        self.problems.append(self.source.problem(where, message))
+    def record_problem(self, where: SettingPath, message: str) -> None:
+        self.problems.append(self.source.format_problem(where, message))
 
-    def stop_at_problems(self) -> None:
+    def raise_if_problems(self) -> None:
         if self.problems:
-            raise self.error()
+            raise self.build_error()
 
-    def error(self) -> SweepFileError:
-        return SweepFileError(shortened(sorted(self.problems, key=self.line_of)))
+    def build_error(self) -> SweepFileError:
+        return SweepFileError(truncate_problems(sorted(self.problems, key=self.extract_line)))
 
-    def line_of(self, problem: str) -> int:
+    def extract_line(self, problem: str) -> int:
         return int(problem.removeprefix(f"{self.source.path}:").partition(":")[0])
 
-    def schema(self) -> SweepFields:
+    def validate_schema(self) -> SweepFields:
         """The file's fields; SweepFileError lists all that is wrong with them."""
         try:
             return SweepFields.model_validate(self.source.data)
         except ValidationError as error:
-            self.problems += problems_of(error, self.source, SweepFields)
-            raise self.error() from None
+            self.problems += format_problems(error, self.source, SweepFields)
+            raise self.build_error() from None
 
-    def data_sets(self, fields: SweepFields) -> dict[str, DataSet]:
+    def resolve_data_sets(self, fields: SweepFields) -> dict[str, DataSet]:
         data: dict[str, DataSet] = {}
         for name, given in fields.data.items():
             try:
-                path = resolved_path(given.path, self.source.path.parent, self.store)
+                path = resolve_data_path(given.path, self.source.path.parent, self.store)
             except ValueError as error:
-                self.note(("data", name, "path"), str(error))
+                self.record_problem(("data", name, "path"), str(error))
                 path = given.path
             data[name] = DataSet(**{**dict(given), "name": name, "path": path})
-            for key, message in encoder_problems(data[name]):
-                self.note(("data", name, key), message)
+            for key, message in iter_encoder_problems(data[name]):
+                self.record_problem(("data", name, key), message)
         return data
 
-    def models(self, given: Mapping[str, ModelFields], named: list[str]) -> dict[str, Model]:
+    def resolve_models(self, given: Mapping[str, ModelFields], named: list[str]) -> dict[str, Model]:
         """The models that the file describes or names."""
         models: dict[str, Model] = {}
         for name in dict.fromkeys([*given, *named]):
@@ -245,84 +257,87 @@ class Reader:
             try:
                 models[name] = resolve_model(name, given, self.catalog)
             except ModelProblemError as error:
-                self.note(("models", name, *([error.key] if error.key else [])), str(error))
+                self.record_problem(("models", name, *([error.key] if error.key else [])), str(error))
         return models
 
-    def check(self, sweep: Sweep, layers: list[Placed], models: list[str]) -> None:
+    def check_sweep(self, sweep: Sweep, layers: list[PlacedSetting], models: list[str]) -> None:
         """What needs more than the value itself: names of models, data sets, encoders, blocks."""
         models = list(dict.fromkeys(models))
         for name, value, where in layers:
-            message = f"is empty; give it a value or take it out{described(PointFields, name)}"
+            message = f"is empty; give it a value or take it out{describe_field(PointFields, name)}"
             if value is not None:
-                message = self.reference_problem(name, value, sweep, models)
+                message = self.find_reference_problem(name, value, sweep, models)
             if message:
-                self.note(where, message)
+                self.record_problem(where, message)
         self.check_blocks(sweep)
         self.check_repeats(layers)
         self.check_resources(sweep.resources, models)
         self.check_settings(sweep.settings, models)
         if len(set(sweep.epochs)) < len(sweep.epochs):
-            self.note(("epochs",), "has a number twice; keep one")
+            self.record_problem(("epochs",), "has a number twice; keep one")
 
-    def reference_problem(self, name: str, value: Any, sweep: Sweep, models: list[str]) -> str:
+    def find_reference_problem(self, name: str, value: Any, sweep: Sweep, models: list[str]) -> str:
         if name == "model" and value not in models:
-            return f"{value!r} is not a model{suggestion(value, models)} ({len(models)} models: {', '.join(models)})"
+            known = f"{len(models)} models: {', '.join(models)}"
+            return f"{value!r} is not a model{format_suggestion(value, models)} ({known})"
         if name == "encoder":
             try:
-                encoder_spec(value)
+                resolve_encoder_spec(value)
             except UnknownEncoderError as error:
                 return str(error)
         if name.endswith(".engine"):
-            return engine_name_problem(name, value, sweep.engines)
+            return find_engine_name_problem(name, value, sweep.engines)
         if name == "encoder_weights":
-            return next(filter(None, (kind_problem(name, KIND, part, sweep.data) for part in value)), "")
+            return next(filter(None, (find_kind_problem(name, ENCODER_KIND, part, sweep.data) for part in value)), "")
         if name in ROLES:
             given = [part for part, _ in value] if name == "text" else [value]
-            return next(filter(None, (role_problem(name, part, sweep.data) for part in given)), "")
+            return next(filter(None, (find_role_problem(name, part, sweep.data) for part in given)), "")
         return ""
 
     def check_blocks(self, sweep: Sweep) -> None:
         first: dict[str, int] = {}
         for block in sweep.blocks:
-            where: Path_ = ("blocks", block.position)
+            where: SettingPath = ("blocks", block.position)
             if first.setdefault(block.label, block.position) != block.position:
-                self.note(
+                self.record_problem(
                     (*where, "name"), f"{block.label!r} also names blocks.{first[block.label]}; block names differ"
                 )
             for name in block.axes.keys() & block.settings.keys():
-                self.note((*where, "set"), f"{name} is also an axis of this block; keep one")
+                self.record_problem((*where, "set"), f"{name} is also an axis of this block; keep one")
 
-    def check_repeats(self, layers: list[Placed]) -> None:
+    def check_repeats(self, layers: list[PlacedSetting]) -> None:
         """A value twice in one axis would give a cell twice."""
-        seen: set[tuple[Path_, Any]] = set()
+        seen: set[tuple[SettingPath, Any]] = set()
         for _, value, where in layers:
             if where[-2:-1] and isinstance(where[-1], int):
                 if (where[:-1], value) in seen:
-                    self.note(where, f"{shown(value)} stands here twice; keep one")
+                    self.record_problem(where, f"{format_given_value(value)} stands here twice; keep one")
                 seen.add((where[:-1], value))
 
     def check_resources(self, resources: ResourceFields, models: list[str]) -> None:
         for name in resources.models:
             if name not in models:
-                self.note(("resources", "models", name), f"is not a model{suggestion(name, models)}")
-        for where, kind in gpu_types(self.source.data.get("resources"), ("resources",)):
+                self.record_problem(("resources", "models", name), f"is not a model{format_suggestion(name, models)}")
+        for where, kind in list_gpu_types(self.source.data.get("resources"), ("resources",)):
             if kind not in self.catalog.gpus:
-                self.note(where, f"{shown(kind)} is not a GPU type; types are {', '.join(self.catalog.gpus)}")
-        for where, message in dict(contradictions(resources, list(resources.models))).items():
-            self.note(where, message)
+                self.record_problem(
+                    where, f"{format_given_value(kind)} is not a GPU type; types are {', '.join(self.catalog.gpus)}"
+                )
+        for where, message in dict(iter_contradictions(resources, list(resources.models))).items():
+            self.record_problem(where, message)
 
     def check_settings(self, settings: RunSettingFields, models: list[str]) -> None:
         for name in settings.models:
             if name not in models:
-                self.note(("settings", "models", name), f"is not a model{suggestion(name, models)}")
-        for where, message in dict(misplaced(settings)).items():
-            self.note(where, message)
+                self.record_problem(("settings", "models", name), f"is not a model{format_suggestion(name, models)}")
+        for where, message in dict(iter_misplaced_settings(settings)).items():
+            self.record_problem(where, message)
 
 
-def placed_values(fields: SweepFields, blocks: tuple[Block, ...], exclude: list[Axes]) -> list[Placed]:
+def list_placed_values(fields: SweepFields, blocks: tuple[GridBlock, ...], exclude: list[Axes]) -> list[PlacedSetting]:
     """Every setting that the file gives, with its place."""
-    layers: list[tuple[Path_, Layer]] = [(("defaults",), flat(fields.defaults))]
-    layers += [(("models", name), flat(model, PointFields)) for name, model in fields.models.items()]
+    layers: list[tuple[SettingPath, Layer]] = [(("defaults",), flatten_settings(fields.defaults))]
+    layers += [(("models", name), flatten_settings(model, PointFields)) for name, model in fields.models.items()]
     layers += [(("blocks", block.position, "set"), block.settings) for block in blocks]
     found = [(name, value, (*where, *name.split("."))) for where, layer in layers for name, value in layer.items()]
     for block in blocks:
@@ -334,18 +349,18 @@ def placed_values(fields: SweepFields, blocks: tuple[Block, ...], exclude: list[
     return found
 
 
-def gpu_types(given: Any, where: Path_) -> list[tuple[Path_, Any]]:
+def list_gpu_types(given: Any, where: SettingPath) -> list[tuple[SettingPath, Any]]:
     """Every `gpu_type` below `where`."""
-    found: list[tuple[Path_, Any]] = []
+    found: list[tuple[SettingPath, Any]] = []
     for name, value in given.items() if isinstance(given, dict) else ():
         if name == "gpu_type":
             found.append(((*where, name), value))
-        found += gpu_types(value, (*where, name))
+        found += list_gpu_types(value, (*where, name))
     return found
 
 
-def shortened(problems: list[str]) -> list[str]:
+def truncate_problems(problems: list[str]) -> list[str]:
     """Each problem once, and not more than a screen of them."""
     distinct = list(dict.fromkeys(problems))
-    more = len(distinct) - PROBLEMS_SHOWN
-    return [*distinct[:PROBLEMS_SHOWN], f"... and {more} more"] if more > 0 else distinct
+    more = len(distinct) - MAX_PROBLEMS_SHOWN
+    return [*distinct[:MAX_PROBLEMS_SHOWN], f"... and {more} more"] if more > 0 else distinct

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from jobs.job import Resources
-from jobs.slurm.sbatch_options import launcher_problems, option_problem, setup_problems
+from jobs.slurm.sbatch_options import check_launcher, check_option, check_setup
 from sweep.catalog import Catalog, Placement
 from sweep.spec.fields import Count, Fields, Multiplier, Name, Whole
-from sweep.spec.yaml_source import Path_
+from sweep.spec.yaml_source import SettingPath
 
 
-def worded(value: Any) -> Any:
+def convert_option_value(value: Any) -> Any:
     """`true` is a flag, a whole number its digits. ValueError for `false`, which no option of sbatch means."""
     if value is False:
         raise ValueError("is false; give true for a flag, or take the line out")
@@ -22,31 +22,33 @@ def worded(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-def allowed_options(options: dict[str, str]) -> dict[str, str]:
+def check_sbatch_options(options: dict[str, str]) -> dict[str, str]:
     """ValueError for an option of sbatch that would break a sweep, or is none."""
     for name, value in options.items():
-        if problem := option_problem(name, value):
+        if problem := check_option(name, value):
             raise ValueError(f"{name if name.isprintable() else repr(name)} {problem}")
     return options
 
 
-def allowed_setup(lines: list[str]) -> list[str]:
+def check_setup_lines(lines: list[str]) -> list[str]:
     """ValueError for lines that may not stand in a batch script."""
-    if problem := setup_problems(lines):
+    if problem := check_setup(lines):
         raise ValueError(problem)
     return lines
 
 
-def allowed_launcher(words: list[str]) -> list[str]:
+def check_launcher_words(words: list[str]) -> list[str]:
     """ValueError for words that may not stand before a program."""
-    if problem := launcher_problems(words):
+    if problem := check_launcher(words):
         raise ValueError(problem)
     return words
 
 
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}$")]
+SchedulerWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}$")]
 Expression = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+:&|()\[\]*-]{0,119}$")]
-Options = Annotated[dict[str, Annotated[str, BeforeValidator(worded)]], AfterValidator(allowed_options)]
+Options = Annotated[
+    dict[str, Annotated[str, BeforeValidator(convert_option_value)]], AfterValidator(check_sbatch_options)
+]
 
 SCHEDULER_WORDS = ("partition", "account", "qos", "constraint", "reservation")
 """Fields that go to the scheduler as they are (`jobs.job.Resources.options`)."""
@@ -65,18 +67,18 @@ class RequestFields(Fields):
     )
     time_minutes: Count | None = Field(None, description="the wall-clock limit to ask for, default from the estimate")
     limit_minutes: Count | None = Field(None, description="the partition's own limit in minutes")
-    partition: Word | None = Field(None, description="a partition of the cluster")
-    account: Word | None = Field(None, description="an account of the cluster")
-    qos: Word | None = Field(None, description="a QOS of the cluster")
+    partition: SchedulerWord | None = Field(None, description="a partition of the cluster")
+    account: SchedulerWord | None = Field(None, description="an account of the cluster")
+    qos: SchedulerWord | None = Field(None, description="a QOS of the cluster")
     constraint: Expression | None = Field(None, description="a node feature, or features joined by & and |")
-    reservation: Word | None = Field(None, description="a reservation of the cluster")
+    reservation: SchedulerWord | None = Field(None, description="a reservation of the cluster")
     options: Options | None = Field(
         None, description="further options of sbatch, {name: value} without the leading --; true for a flag"
     )
-    setup: Annotated[list[str], AfterValidator(allowed_setup)] | None = Field(
+    setup: Annotated[list[str], AfterValidator(check_setup_lines)] | None = Field(
         None, description="a list of shell lines that run first in the job"
     )
-    launcher: Annotated[list[str], AfterValidator(allowed_launcher)] | None = Field(
+    launcher: Annotated[list[str], AfterValidator(check_launcher_words)] | None = Field(
         None, description="a list of words before the program, such as [apptainer, exec, image.sif]"
     )
 
@@ -106,11 +108,11 @@ class ResourceFields(RequestFields):
     models: dict[Name, ModelRequestFields] = Field(default_factory=dict, description="resources by model")
 
 
-def request(resources: ResourceFields, model: str, phase: str) -> dict[str, Any]:
+def merge_requests(resources: ResourceFields, model: str, phase: str) -> dict[str, Any]:
     """What the file says of the jobs of one model and phase, narrower entries over wider ones; `options` are joined."""
     merged: dict[str, Any] = {}
     options: dict[str, str] = {}
-    for entry in entries(resources, model, phase):
+    for entry in list_request_entries(resources, model, phase):
         given = {name: getattr(entry, name) for name in entry.model_fields_set & RequestFields.model_fields.keys()}
         options |= given.pop("options", {})
         given |= {name: tuple(given[name]) for name in ("setup", "launcher") if name in given}
@@ -119,45 +121,47 @@ def request(resources: ResourceFields, model: str, phase: str) -> dict[str, Any]
     return {**merged, "options": options} if options else merged
 
 
-def entries(resources: ResourceFields, model: str, phase: str) -> list[RequestFields]:
+def list_request_entries(resources: ResourceFields, model: str, phase: str) -> list[RequestFields]:
     """The entries that speak of the phase of the model, the widest first."""
-    return [entry for _, entry in placed_entries(resources, model, phase)]
+    return [entry for _, entry in iter_request_entries(resources, model, phase)]
 
 
-def placed_entries(resources: ResourceFields, model: str, phase: str) -> Iterator[tuple[Path_, RequestFields]]:
+def iter_request_entries(
+    resources: ResourceFields, model: str, phase: str
+) -> Iterator[tuple[SettingPath, RequestFields]]:
     """The same, each with its place in the file."""
     own = resources.models.get(model)
-    top: Path_ = ("resources",)
-    found: list[tuple[Path_, RequestFields | None]] = [
+    top: SettingPath = ("resources",)
+    found: list[tuple[SettingPath, RequestFields | None]] = [
         (top, resources),
-        ((*top, "phases", phase), phase_entry(resources.phases, phase)),
+        ((*top, "phases", phase), find_phase_entry(resources.phases, phase)),
         ((*top, "models", model), own),
-        ((*top, "models", model, "phases", phase), phase_entry(own.phases, phase) if own else None),
+        ((*top, "models", model, "phases", phase), find_phase_entry(own.phases, phase) if own else None),
     ]
     yield from ((place, entry) for place, entry in found if entry is not None)
 
 
-def phase_entry(phases: PhaseFields | None, phase: str) -> RequestFields | None:
+def find_phase_entry(phases: PhaseFields | None, phase: str) -> RequestFields | None:
     """What is said of one phase, if anything."""
     return getattr(phases, phase) if phases is not None else None
 
 
-def contradictions(resources: ResourceFields, models: list[str]) -> Iterator[tuple[Path_, str]]:
+def iter_contradictions(resources: ResourceFields, models: list[str]) -> Iterator[tuple[SettingPath, str]]:
     """Two fields of a job that cannot both hold: the place of the narrower one, and what is wrong."""
     for model in ["", *models]:
         for phase in PhaseFields.model_fields:
-            given: dict[str, tuple[float, Path_]] = {}
-            for place, entry in placed_entries(resources, model, phase):
-                for name in PAIRED & entry.model_fields_set:
+            given: dict[str, tuple[float, SettingPath]] = {}
+            for place, entry in iter_request_entries(resources, model, phase):
+                for name in PAIRED_FIELDS & entry.model_fields_set:
                     given[name] = (getattr(entry, name), (*place, name))
-            yield from contradiction(given)
+            yield from iter_pair_contradictions(given)
 
 
-PAIRED = frozenset({"time_minutes", "limit_minutes", "memory_gib", "retry_memory_gib"})
+PAIRED_FIELDS = frozenset({"time_minutes", "limit_minutes", "memory_gib", "retry_memory_gib"})
 
 
-def contradiction(given: dict[str, tuple[float, Path_]]) -> Iterator[tuple[Path_, str]]:
-    """What `contradictions` finds among the fields of one model and phase."""
+def iter_pair_contradictions(given: dict[str, tuple[float, SettingPath]]) -> Iterator[tuple[SettingPath, str]]:
+    """What `iter_contradictions` finds among the fields of one model and phase."""
     (time, at_time), (limit, at_limit) = (given.get(name, (0, ())) for name in ("time_minutes", "limit_minutes"))
     if time and limit and time > limit:
         message = f"time_minutes {time} is above limit_minutes {limit}: such a job would wait for ever; lower the one"
@@ -171,18 +175,20 @@ def contradiction(given: dict[str, tuple[float, Path_]]) -> Iterator[tuple[Path_
 # Where the jobs of a model and phase run, and on how many processes.
 
 
-def placed(catalog: Catalog, resources: ResourceFields, name: str, catalog_name: str, phase: str) -> Placement:
+def resolve_placement(
+    catalog: Catalog, resources: ResourceFields, name: str, catalog_name: str, phase: str
+) -> Placement:
     """The catalog's placement of the model, with the sweep file's words over it."""
     entry = catalog.models.get(catalog_name)
     usual = entry.resources[phase] if entry is not None else Placement()
-    return replace(usual, **request(resources, name, phase))
+    return replace(usual, **merge_requests(resources, name, phase))
 
 
-def gpu_type(placement: Placement) -> str:
+def select_gpu_type(placement: Placement) -> str:
     """A job without GPUs is priced by CPU cores."""
     return placement.gpu_type if placement.gpus_per_node else "cpu"
 
 
-def processes(resources: Resources, backend: str) -> int:
+def count_processes(resources: Resources, backend: str) -> int:
     """Processes that a cluster starts for the job: one for each GPU, or one on each node; on one machine one."""
     return resources.nodes * max(1, resources.gpus_per_node) if backend == "slurm" else 1

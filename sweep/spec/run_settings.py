@@ -1,7 +1,7 @@
 """How jobs are carried out: `settings` of a sweep file, by phase and by model. None of it enters a key.
 
 A field has the name that the stages give it (`stages.job_file.Settings`), but for `feature_cache`, which stands for
-their `feature_store`. What a job is told of the devices that it has is not the file's to say (`device_settings`).
+their `feature_store`. What a job is told of the devices that it has is not the file's to say (`build_device_settings`).
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from pydantic import Field, StrictBool
 from jobs.job import Resources
 from sweep.catalog import Catalog
 from sweep.spec.fields import Count, Fields, Name, Size, Whole
-from sweep.spec.yaml_source import Path_
+from sweep.spec.yaml_source import SettingPath
 
-AsLiked = Annotated[int, Field(ge=-1, le=2**53)]
+AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
 """A whole number; -1: as the device likes it."""
 
 
@@ -29,10 +29,10 @@ class RunFields(Fields):
     micro_batch_tokens: Whole | None = Field(
         None, description="the positions that go through the model at once, 0 as the device likes it"
     )
-    loss_chunk_tokens: AsLiked | None = Field(
+    loss_chunk_tokens: AutoCount | None = Field(
         None, description="the positions whose logits are in memory at once, 0 for all, -1 as the device likes it"
     )
-    data_workers: AsLiked | None = Field(
+    data_workers: AutoCount | None = Field(
         None, description="the processes that read ahead, 0 for none, -1 as the device likes it"
     )
     prefetch_batches: Count | None = Field(None, description="the batches that are ready, a whole number above 0")
@@ -92,38 +92,38 @@ class RunSettingFields(RunFields):
     models: dict[Name, ModelRunFields] = Field(default_factory=dict, description="settings by model")
 
 
-NAMES: dict[str, tuple[str, ...]] = {
+SETTINGS_BY_PHASE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("trunk", "pretrain", "finetune"), tuple(RunFields.model_fields)),
     "evaluate": tuple(EvaluateRunFields.model_fields),
 }
 """The settings of each phase, in the order of the class: a set's own order changes from run to run."""
-TRAINING = ("trunk", "pretrain", "finetune")
-OF_IMAGES = frozenset({"feature_cache", "feature_cache_gib"})
+TRAINING_PHASES = ("trunk", "pretrain", "finetune")
+IMAGE_SETTINGS = frozenset({"feature_cache", "feature_cache_gib"})
 """Settings that mean nothing to a trunk, which sees no image."""
 
 
-def given_settings(fields: RunSettingFields, model: str, phase: str) -> dict[str, Any]:
+def merge_run_settings(fields: RunSettingFields, model: str, phase: str) -> dict[str, Any]:
     """What the file says of one model's jobs of a phase, narrower entries over wider ones."""
     merged: dict[str, Any] = {}
-    for _, entry in placed_entries(fields, model, phase):
-        names = [name for name in NAMES[phase] if name in entry.model_fields_set]
-        merged |= {name: getattr(entry, name) for name in names if phase != "trunk" or name not in OF_IMAGES}
+    for _, entry in iter_run_entries(fields, model, phase):
+        names = [name for name in SETTINGS_BY_PHASE[phase] if name in entry.model_fields_set]
+        merged |= {name: getattr(entry, name) for name in names if phase != "trunk" or name not in IMAGE_SETTINGS}
     return merged
 
 
-def device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> dict[str, Any]:
+def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> dict[str, Any]:
     """What a job is told of its devices: to fail where its GPU is missing, and the peak by which it is held."""
     if not resources.gpus:
         return {}
     peak = catalog.gpus[resources.gpu_type].peak_tflops
-    return {"device": "cuda", **({"peak_tflops": peak} if peak and phase in TRAINING else {})}
+    return {"device": "cuda", **({"peak_tflops": peak} if peak and phase in TRAINING_PHASES else {})}
 
 
-def placed_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[Path_, Fields]]:
+def iter_run_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[SettingPath, Fields]]:
     """The entries that speak of the phase of the model, the widest first, each with its place in the file."""
     own, top = fields.models.get(model), ("settings",)
-    wide = phase in TRAINING
-    found: list[tuple[Path_, Fields | None]] = [
+    wide = phase in TRAINING_PHASES
+    found: list[tuple[SettingPath, Fields | None]] = [
         (top, fields if wide else None),
         ((*top, "phases", phase), getattr(fields.phases, phase, None)),
         ((*top, "models", model), own if wide else None),
@@ -132,16 +132,16 @@ def placed_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator
     yield from ((place, entry) for place, entry in found if entry is not None)
 
 
-def misplaced(fields: RunSettingFields) -> Iterator[tuple[Path_, str]]:
+def iter_misplaced_settings(fields: RunSettingFields) -> Iterator[tuple[SettingPath, str]]:
     """Settings that are given empty, or of a phase that they mean nothing to: the place, and what is wrong."""
     for model in ["", *fields.models]:
-        for phase, names in NAMES.items():
-            for place, entry in placed_entries(fields, model, phase):
+        for phase, names in SETTINGS_BY_PHASE.items():
+            for place, entry in iter_run_entries(fields, model, phase):
                 for name in (name for name in names if name in entry.model_fields_set):
                     if getattr(entry, name) is None:
                         wanted = type(entry).model_fields[name].description
                         yield (*place, name), f"is empty; give it a value or take the line out; {name} is {wanted}"
-                    elif place[-1] == "trunk" and name in OF_IMAGES:
+                    elif place[-1] == "trunk" and name in IMAGE_SETTINGS:
                         yield (
                             (*place, name),
                             "means nothing to a trunk, which sees no images; give it to pretrain or finetune",

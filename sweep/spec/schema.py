@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from sweep.spec.data import DataFields, DataSet
 from sweep.spec.engines import EngineFields
-from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, each_a_point
+from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, convert_axis_values
 from sweep.spec.models import Model, ModelFields
 from sweep.spec.resources import ResourceFields
 from sweep.spec.run_settings import RunSettingFields
@@ -16,20 +16,22 @@ from sweep.spec.settings import Layer
 from sweep.spec.yaml_source import YamlSource
 
 
-def each_excluded(given: Any) -> Any:
+def convert_exclusion_value(given: Any) -> Any:
     """A single value stands for a list of one."""
     if not isinstance(given, dict):
         return given
     if not given:
         raise ValueError("is empty and would exclude every cell; name an axis and its value")
-    return each_a_point({name: values if isinstance(values, list) else [values] for name, values in given.items()})
+    return convert_axis_values(
+        {name: values if isinstance(values, list) else [values] for name, values in given.items()}
+    )
 
 
 class BlockFields(Fields):
     """One block: the product of its axes, with settings that hold for all of it."""
 
     name: Name | None = Field(None, description="a word that names the block")
-    axes: Annotated[AxisValues, BeforeValidator(each_a_point)] = Field(
+    axes: Annotated[AxisValues, BeforeValidator(convert_axis_values)] = Field(
         description="a mapping from an axis to the list of its values"
     )
     set: PointFields = Field(default_factory=PointFields, description="settings of this block")
@@ -42,7 +44,7 @@ class CheckpointFields(Fields):
     steps: int | None = Field(None, ge=0, description="steps between checkpoints, 0 for none by step")
     keep: int | None = Field(None, ge=1, le=1_000, description="checkpoints kept while a job runs")
 
-    def as_settings(self) -> dict[str, Any]:
+    def build_settings(self) -> dict[str, Any]:
         """The stages' names of what is given."""
         names = {"minutes": "checkpoint_minutes", "steps": "checkpoint_steps", "keep": "keep_checkpoints"}
         return {names[name]: value for name, value in self if value is not None}
@@ -61,7 +63,7 @@ class SweepFields(Fields):
     )
     defaults: PointFields = Field(default_factory=PointFields, description="settings of the whole sweep")
     blocks: list[BlockFields] = Field(min_length=1, description="a list of blocks, each with axes")
-    exclude: list[Annotated[AxisValues, BeforeValidator(each_excluded)]] = Field(
+    exclude: list[Annotated[AxisValues, BeforeValidator(convert_exclusion_value)]] = Field(
         default_factory=list, description="a list of points, {axis: value} or {axis: [values]}"
     )
     epochs: list[Count] = Field(
@@ -75,7 +77,7 @@ class SweepFields(Fields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class GridBlock:
     """A product of axes; `position` in the file's list, `label` for people."""
 
     label: str
@@ -97,7 +99,7 @@ class Sweep:
     """The models that the file names."""
     engines: Mapping[str, EngineFields]
     defaults: Layer
-    blocks: tuple[Block, ...]
+    blocks: tuple[GridBlock, ...]
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...]
     epochs: tuple[int, ...]
     checkpoints: Mapping[str, Any]

@@ -41,55 +41,56 @@ BY_RECIPE = tuple(RECIPES["paper"])
 """Settings whose default is the recipe's."""
 
 
-def with_recipe(values: dict[str, Any]) -> dict[str, Any]:
+def apply_recipe(values: dict[str, Any]) -> dict[str, Any]:
     """The same settings, in the same order; those of BY_RECIPE that nothing has set have the recipe's value."""
     recipe = RECIPES[values["finetune.recipe"]]
     return {name: recipe[name] if value is None and name in recipe else value for name, value in values.items()}
 
 
-def same_recipe(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def replace_recipe(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A model's settings before any block as they were with the recipe of `values`, but for the recipe's own name.
 
     What a cell's name is made against: one that has another recipe is told by that alone.
     """
     name = "finetune.recipe"
-    return {**with_recipe({**base, name: values[name]}), name: base[name]}
+    return {**apply_recipe({**base, name: values[name]}), name: base[name]}
 
 
 Layer = dict[str, Any]
 """Name to value; lists and mappings have become tuples, so that a layer's values are hashable."""
 
 
-def axis_values(points: list[PointFields]) -> tuple[Any, ...]:
+def freeze_axis_values(points: list[PointFields]) -> tuple[Any, ...]:
     """The values of one axis."""
-    return tuple(next(iter(flat(point).values()), None) for point in points)
+    return tuple(next(iter(flatten_settings(point).values()), None) for point in points)
 
 
-def flat(given: BaseModel, only: type[BaseModel] = PointFields) -> Layer:
+def flatten_settings(given: BaseModel, only: type[BaseModel] = PointFields) -> Layer:
     """The settings that were given, under flat names, values made hashable."""
     layer: Layer = {}
-    for name in names_given(given, only):
+    for name in list_given_names(given, only):
         value = getattr(given, name)
         if name in SECTIONS and value is not None:
             layer |= {
-                f"{name}.{setting}": frozen(getattr(value, setting)) for setting in names_given(value, type(value))
+                f"{name}.{setting}": freeze_value(getattr(value, setting))
+                for setting in list_given_names(value, type(value))
             }
         else:
-            layer[name] = frozen(value)
+            layer[name] = freeze_value(value)
     return layer
 
 
-def names_given(given: BaseModel, only: type[BaseModel]) -> list[str]:
+def list_given_names(given: BaseModel, only: type[BaseModel]) -> list[str]:
     """In the order of the class: a set's own order changes from run to run."""
     return [name for name in only.model_fields if name in given.model_fields_set]
 
 
-def frozen(value: Any) -> Any:
+def freeze_value(value: Any) -> Any:
     """A value that is hashable, and equal for equal meanings."""
     if isinstance(value, dict):
-        return tuple(sorted((name, frozen(part)) for name, part in value.items()))
+        return tuple(sorted((name, freeze_value(part)) for name, part in value.items()))
     if isinstance(value, list):
-        return tuple(frozen(part) for part in value)
+        return tuple(freeze_value(part) for part in value)
     # 20 and 20.0 are one value and print as one
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -101,18 +102,18 @@ AXES = (
 """Axes that every cell's record shows."""
 
 
-def stage_defaults(section: str, config: type[StageConfig], *names: str) -> Layer:
+def build_stage_defaults(section: str, config: type[StageConfig], *names: str) -> Layer:
     """Defaults of a stage's fields, as settings of a phase."""
-    return {f"{section}.{name}": frozen(config.model_fields[name].default) for name in names}
+    return {f"{section}.{name}": freeze_value(config.model_fields[name].default) for name in names}
 
 
-def optimizer_defaults(section: str, optimizer: Optimizer) -> Layer:
+def build_optimizer_defaults(section: str, optimizer: Optimizer) -> Layer:
     """AdamW's numbers as settings of a phase."""
-    return {f"{section}.{name}": frozen(getattr(optimizer, name)) for name in Optimizer.model_fields}
+    return {f"{section}.{name}": freeze_value(getattr(optimizer, name)) for name in Optimizer.model_fields}
 
 
 PRETRAINING = ("context", "batch_sequences", "shuffle_shards", "z_loss", "precision")
-FINAL_LR = frozen(Schedule.model_fields["final_lr"].default)
+FINAL_LR = freeze_value(Schedule.model_fields["final_lr"].default)
 
 BASE: Layer = {
     **dict.fromkeys(AXES),
@@ -125,23 +126,23 @@ BASE: Layer = {
     "text_multiplier": 1,
     "lr_at_branch": "auto",
     "seed": PretrainConfig.model_fields["seed"].default,
-    **stage_defaults("trunk", PretrainConfig, *PRETRAINING, "seed"),
-    **optimizer_defaults("trunk", Optimizer()),
+    **build_stage_defaults("trunk", PretrainConfig, *PRETRAINING, "seed"),
+    **build_optimizer_defaults("trunk", Optimizer()),
     **dict.fromkeys(("trunk.unit_tokens", "trunk.peak_lr", "trunk.warmup_steps")),
     "trunk.final_lr": FINAL_LR,
-    **stage_defaults("pretrain", PretrainConfig, *PRETRAINING, "share_by", "packing", "optimizer_state"),
-    **optimizer_defaults("pretrain", Optimizer()),
+    **build_stage_defaults("pretrain", PretrainConfig, *PRETRAINING, "share_by", "packing", "optimizer_state"),
+    **build_optimizer_defaults("pretrain", Optimizer()),
     **dict.fromkeys(("pretrain.unit_tokens", "pretrain.restart_lr", "pretrain.restart_warmup_steps")),
     "pretrain.final_lr": FINAL_LR,
     "pretrain.matched_branch": 80,
     "pretrain.projector": None,
     "pretrain.encoder_revision": "",
     "finetune.recipe": "paper",
-    **stage_defaults("finetune", FinetuneConfig, "final_lr", "max_length", "prompt", "seed", "precision"),
-    **optimizer_defaults("finetune", FinetuneConfig.model_fields["optimizer"].default),
+    **build_stage_defaults("finetune", FinetuneConfig, "final_lr", "max_length", "prompt", "seed", "precision"),
+    **build_optimizer_defaults("finetune", FinetuneConfig.model_fields["optimizer"].default),
     **dict.fromkeys(BY_RECIPE),
     "finetune.conversations": None,
-    **stage_defaults(
+    **build_stage_defaults(
         "evaluate", EvaluateConfig, "text_tasks", "vision_tasks", "max_new_tokens", "context", "precision",
     ),
     "evaluate.tasks": None,
@@ -150,7 +151,7 @@ BASE: Layer = {
 """Every setting's default: the stage's own, else ours; None is for what a file, a model or the data must say."""
 
 
-def catalog_layer(entry: ModelEntry) -> Layer:
+def build_catalog_layer(entry: ModelEntry) -> Layer:
     """The paper's training numbers of a catalog model, as settings."""
     return {
         "trunk.context": entry.context,

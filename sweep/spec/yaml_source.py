@@ -31,17 +31,17 @@ FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.
 MAX_DIGITS = 300
 CORE = "tag:yaml.org,2002:"
 
-Path_ = tuple[str | int, ...]
+SettingPath = tuple[str | int, ...]
 """Keys and list positions that lead to a value."""
 
 
 @dataclass(slots=True)
-class Node:
+class YamlNode:
     """One value, where it stands, and the nodes of its parts by key or position."""
 
     value: Any
     line: int
-    parts: dict[str | int, "Node"] = field(default_factory=dict)
+    parts: dict[str | int, "YamlNode"] = field(default_factory=dict)
     size: int = 1
     """Values in it, itself included, aliases expanded."""
 
@@ -52,21 +52,21 @@ class YamlSource:
 
     path: Path
     text: str
-    root: Node
+    root: YamlNode
 
     @property
     def data(self) -> Any:
         return self.root.value
 
-    def line(self, where: Path_) -> int:
+    def find_line(self, where: SettingPath) -> int:
         """Line (from 1) of the value at `where`, or of its nearest parent that the file has."""
-        return self.walk(where)[0].line
+        return self.find_deepest_node(where)[0].line
 
-    def has(self, where: Path_) -> bool:
+    def has_value(self, where: SettingPath) -> bool:
         """Whether the file has a value there."""
-        return self.walk(where)[1] == len(where)
+        return self.find_deepest_node(where)[1] == len(where)
 
-    def walk(self, where: Path_) -> tuple[Node, int]:
+    def find_deepest_node(self, where: SettingPath) -> tuple[YamlNode, int]:
         """The deepest node on the way to `where`, and how many steps lead to it."""
         node, steps = self.root, 0
         while steps < len(where):
@@ -79,10 +79,10 @@ class YamlSource:
                 break
         return node, steps
 
-    def problem(self, where: Path_, message: str) -> str:
+    def format_problem(self, where: SettingPath, message: str) -> str:
         """One line of an error: `FILE:LINE: a.b.0: message`."""
         place = ".".join(str(step) if str(step).isprintable() else repr(step) for step in where)
-        return f"{self.path}:{self.line(where)}: {place}{': ' if place else ''}{message}"
+        return f"{self.path}:{self.find_line(where)}: {place}{': ' if place else ''}{message}"
 
 
 def read_yaml(path: Path) -> YamlSource:
@@ -107,15 +107,15 @@ def parse_yaml(text: str, path: Path) -> YamlSource:
     try:
         loader = Loader(text)
         try:
-            root = Parser(path, loader.get_event).document()
+            root = YamlParser(path, loader.get_event).parse_document()
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise SweepFileError(syntax_problem(path, error)) from None
+        raise SweepFileError(format_syntax_problem(path, error)) from None
     return YamlSource(path, text, root)
 
 
-def syntax_problem(path: Path, error: yaml.YAMLError) -> str:
+def format_syntax_problem(path: Path, error: yaml.YAMLError) -> str:
     """The parser's complaint as one line."""
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
@@ -124,86 +124,92 @@ def syntax_problem(path: Path, error: yaml.YAMLError) -> str:
     return f"{place}: is not YAML: {what}{f' ({context})' if context else ''}"
 
 
-class Parser:
+class YamlParser:
     """Builds nodes from the loader's events, and stops at the first thing that is not allowed."""
 
     def __init__(self, path: Path, next_event: Callable[[], Any]) -> None:
         self.path = path
         self.next_event = next_event
-        self.anchors: dict[str, Node] = {}
+        self.anchors: dict[str, YamlNode] = {}
         self.nodes = 0
 
-    def document(self) -> Node:
+    def parse_document(self) -> YamlNode:
         self.next_event()  # the stream's start
         first = self.next_event()
         if isinstance(first, yaml.StreamEndEvent):
             raise SweepFileError(f"{self.path}: is empty")
-        root = self.node(self.next_event(), 0)
+        root = self.parse_node(self.next_event(), 0)
         self.next_event()  # the document's end
         after = self.next_event()
         if not isinstance(after, yaml.StreamEndEvent):
-            raise self.error(after, "a second document begins here; a file holds one")
+            raise self.build_error(after, "a second document begins here; a file holds one")
         return root
 
-    def node(self, event: Any, depth: int) -> Node:
+    def parse_node(self, event: Any, depth: int) -> YamlNode:
         if depth > MAX_DEPTH:
-            raise self.error(event, f"is nested deeper than {MAX_DEPTH} levels")
+            raise self.build_error(event, f"is nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
-            return self.alias(event)
+            return self.parse_alias(event)
         self.check_tag(event)
         if isinstance(event, yaml.ScalarEvent):
-            node = Node(self.scalar(event), line_of(event))
+            node = YamlNode(self.parse_scalar(event), find_event_line(event))
         elif isinstance(event, yaml.SequenceStartEvent):
-            node = self.sequence(event, depth)
+            node = self.parse_sequence(event, depth)
         else:
-            node = self.mapping(event, depth)
+            node = self.parse_mapping(event, depth)
         if event.anchor:
             self.anchors[event.anchor] = node
-        self.count(event, 1)
+        self.count_nodes(event, 1)
         return node
 
-    def alias(self, event: Any) -> Node:
+    def parse_alias(self, event: Any) -> YamlNode:
         node = self.anchors.get(event.anchor)
         if node is None:
-            raise self.error(event, f"alias *{event.anchor} stands for itself or for nothing above it")
-        self.count(event, node.size)
+            raise self.build_error(event, f"alias *{event.anchor} stands for itself or for nothing above it")
+        self.count_nodes(event, node.size)
         # shown where the alias stands: the reader looks there first
-        return Node(node.value, line_of(event), node.parts, node.size)
+        return YamlNode(node.value, find_event_line(event), node.parts, node.size)
 
-    def count(self, event: Any, size: int) -> None:
+    def count_nodes(self, event: Any, size: int) -> None:
         self.nodes += size
         if self.nodes > MAX_NODES:
-            raise self.error(event, f"the file holds more than {MAX_NODES:,} values once its aliases are expanded")
+            raise self.build_error(
+                event, f"the file holds more than {MAX_NODES:,} values once its aliases are expanded"
+            )
 
-    def sequence(self, event: Any, depth: int) -> Node:
-        node = Node([], line_of(event))
+    def parse_sequence(self, event: Any, depth: int) -> YamlNode:
+        node = YamlNode([], find_event_line(event))
         while not isinstance(event := self.next_event(), yaml.SequenceEndEvent):
-            part = self.node(event, depth + 1)
+            part = self.parse_node(event, depth + 1)
             node.parts[len(node.value)] = part
             node.value.append(part.value)
             node.size += part.size
         return node
 
-    def mapping(self, event: Any, depth: int) -> Node:
-        node = Node({}, line_of(event))
+    def parse_mapping(self, event: Any, depth: int) -> YamlNode:
+        node = YamlNode({}, find_event_line(event))
         while not isinstance(event := self.next_event(), yaml.MappingEndEvent):
-            key = self.key(event)
+            key = self.parse_key(event)
             if key in node.value:
                 line = node.parts[key].line
-                raise self.error(event, f"key {shown(key)} stands here twice, first in line {line}; keep one")
-            part = self.node(self.next_event(), depth + 1)
+                raise self.build_error(
+                    event, f"key {format_given_value(key)} stands here twice, first in line {line}; keep one"
+                )
+            part = self.parse_node(self.next_event(), depth + 1)
             # an own copy, so that an anchored value used as another's keeps its line
-            node.parts[key] = Node(part.value, line_of(event), part.parts, part.size)
+            node.parts[key] = YamlNode(part.value, find_event_line(event), part.parts, part.size)
             node.value[key] = part.value
             node.size += part.size
         return node
 
-    def key(self, event: Any) -> str:
+    def parse_key(self, event: Any) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            raise self.error(event, "a key must be a plain word")
+            raise self.build_error(event, "a key must be a plain word")
         self.check_tag(event)
         if event.value == "<<" and event.implicit[0]:
-            raise self.error(event, "merging by '<<' is not supported; use `defaults`, `like` or an alias of a value")
+            raise self.build_error(
+                event, "merging by '<<' is not supported; use `defaults`, `like` or an alias of a value"
+            )
         return str(event.value)
 
     def check_tag(self, event: Any) -> None:
@@ -211,33 +217,35 @@ class Parser:
         if tag in (None, "!") or (tag.startswith(CORE) and tag.removeprefix(CORE) in CORE_TAGS[type(event)]):
             return
         tag = tag.replace(CORE, "!!")
-        raise self.error(event, f"tag {shown(tag)} is not allowed here; a sweep file holds plain values only")
+        raise self.build_error(
+            event, f"tag {format_given_value(tag)} is not allowed here; a sweep file holds plain values only"
+        )
 
-    def scalar(self, event: Any) -> Any:
+    def parse_scalar(self, event: Any) -> Any:
         tag, text = event.tag, event.value
         if tag in (CORE + "str", "!") or (tag is None and not event.implicit[0]):
             return text  # `implicit[0]`: unquoted
         try:
-            value = plain_scalar(text)
+            value = parse_plain_scalar(text)
         except ValueError as error:
-            raise self.error(event, str(error)) from None
+            raise self.build_error(event, str(error)) from None
         if tag is not None:
-            return self.tagged(event, value)
+            return self.apply_tag(event, value)
         return value
 
-    def tagged(self, event: Any, value: Any) -> Any:
+    def apply_tag(self, event: Any, value: Any) -> Any:
         wanted = CORE_TYPES[event.tag.removeprefix(CORE)]
         if wanted is float and type(value) is int:
             return float(value)
         if type(value) is not wanted:
-            raise self.error(event, f"{shown(event.value)} is not of the type that its tag names")
+            raise self.build_error(event, f"{format_given_value(event.value)} is not of the type that its tag names")
         return value
 
-    def error(self, event: Any, message: str) -> SweepFileError:
-        return SweepFileError(f"{self.path}:{line_of(event)}: {message}")
+    def build_error(self, event: Any, message: str) -> SweepFileError:
+        return SweepFileError(f"{self.path}:{find_event_line(event)}: {message}")
 
 
-def line_of(event: yaml.Event) -> int:
+def find_event_line(event: yaml.Event) -> int:
     """Line of the event's begin, from 1."""
     return event.start_mark.line + 1 if event.start_mark else 1
 
@@ -250,7 +258,7 @@ CORE_TAGS: dict[type, set[str]] = {
 }
 
 
-def plain_scalar(text: str) -> Any:
+def parse_plain_scalar(text: str) -> Any:
     """An unquoted scalar's value; ValueError if it is a number too long to be meant."""
     if NULL.fullmatch(text):
         return None
@@ -265,7 +273,7 @@ def plain_scalar(text: str) -> Any:
     return text
 
 
-def shown(value: Any, limit: int = 60) -> str:
+def format_given_value(value: Any, limit: int = 60) -> str:
     """A given value for a message: quoted, one line, cut to `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -9,36 +9,36 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.cluster import ClusterState
-from jobs.local.cluster import machine_slots
-from jobs.local.runner import LocalRun, Progress, RunnerEnd, StopRequest
+from jobs.local.cluster import detect_machine_slots
+from jobs.local.runner import LocalRun, RunnerEvent, RunnerResult, StopRequest
 from jobs.reconcile.decide import Action
-from jobs.reconcile.snapshot import Picture
-from jobs.reconcile.state import State
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import JobState
 from jobs.store.ledger import EventKind, has_batches
 from sweep.errors import SweepError
 from sweep.stored_sweep import StoredSweep
-from sweep.submit.report import action_rows, print_report, stage_program, state_counts
+from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 
 # What `sweep submit` shows while it runs: a bar on a terminal, and one line for each job that ends.
 
 
 @contextmanager
-def watching(picture: Picture, wanted: Collection[str]) -> Iterator[Callable[[Progress], None]]:
+def show_progress(picture: SweepSnapshot, wanted: Collection[str]) -> Iterator[Callable[[RunnerEvent], None]]:
     """Gives the listener for a runner. Everything goes to stderr."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        with _bar(picture, wanted) as listener:
+        with _show_progress_bar(picture, wanted) as listener:
             yield listener
         return
 
-    def tell(progress: Progress) -> None:
-        line = line_of(progress, wanted)
+    def tell(progress: RunnerEvent) -> None:
+        line = format_progress_line(progress, wanted)
         if line:
             print(line, file=sys.stderr, flush=True)
 
     yield tell
 
 
-def line_of(progress: Progress, wanted: Collection[str]) -> str:
+def format_progress_line(progress: RunnerEvent, wanted: Collection[str]) -> str:
     """`12:03:10 [5/40] done finetune m5-b60-i10 3f... (71 s)`; empty for an attempt that starts."""
     if progress.event is not EventKind.ENDED:
         return ""
@@ -46,19 +46,19 @@ def line_of(progress: Progress, wanted: Collection[str]) -> str:
     name = job.cells[0] if job.cells else job.phase
     parts = [
         time.strftime("%H:%M:%S"),
-        f"[{done_of(progress.picture, wanted)}/{len(wanted)}]",
+        f"[{count_done(progress.snapshot, wanted)}/{len(wanted)}]",
         f"{progress.status.state:<11} {job.phase:<8} {name} {job.key}",
     ]
     return "  ".join([*parts, progress.message] if progress.message else parts)
 
 
-def done_of(picture: Picture, wanted: Collection[str]) -> int:
+def count_done(picture: SweepSnapshot, wanted: Collection[str]) -> int:
     """How many of the wanted jobs are done."""
-    return sum(picture.statuses[key].state is State.DONE for key in wanted)
+    return sum(picture.statuses[key].state is JobState.DONE for key in wanted)
 
 
 @contextmanager
-def _bar(picture: Picture, wanted: Collection[str]) -> Iterator[Callable[[Progress], None]]:
+def _show_progress_bar(picture: SweepSnapshot, wanted: Collection[str]) -> Iterator[Callable[[RunnerEvent], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -67,34 +67,34 @@ def _bar(picture: Picture, wanted: Collection[str]) -> Iterator[Callable[[Progre
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("jobs", total=len(wanted))
 
-        def tell(progress: Progress) -> None:
-            line = line_of(progress, wanted)
+        def tell(progress: RunnerEvent) -> None:
+            line = format_progress_line(progress, wanted)
             if line:
                 bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            running = sum(status.state is State.RUNNING for status in picture.statuses.values())
-            bar.update(task, completed=done_of(picture, wanted), description=f"{running} running")
+            running = sum(status.state is JobState.RUNNING for status in picture.statuses.values())
+            bar.update(task, completed=count_done(picture, wanted), description=f"{running} running")
 
         yield tell
 
 
 def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
     """The exit code of `sweep submit` with the backend `local`."""
-    refuse_jobs_on_slurm(stored, wanted)
+    check_not_on_slurm(stored, wanted)
     local = LocalRun(
         stored.manifest.jobs,
         store=stored.store,
         sweep=stored.manifest.sweep,
-        slots=machine_slots(options.cpus, options.gpus),
+        slots=detect_machine_slots(options.cpus, options.gpus),
         wanted=wanted,
-        program=stage_program(),
+        program=read_stage_program(),
     )
     if options.dry_run:
-        return show_actions(local.preview(), stored, as_json=options.json)
+        return print_actions(local.preview(), stored, as_json=options.json)
     stop = StopRequest()
-    with watching(local.picture, local.wanted) as report, stop.listening():
+    with show_progress(local.snapshot, local.wanted) as report, stop.listen_for_signals():
         local.runner.report = report
         end = local.run(stop)
-    outcome = summary(local, end)
+    outcome = build_submit_json(local, end)
     print_report(outcome, as_json=options.json)
     if end.problem:
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
@@ -104,28 +104,28 @@ def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collecti
     return 0 if outcome["complete"] and not end.problem else 1
 
 
-def refuse_jobs_on_slurm(stored: StoredSweep, wanted: Collection[str]) -> None:
+def check_not_on_slurm(stored: StoredSweep, wanted: Collection[str]) -> None:
     """SweepError if Slurm has some of the jobs, or may have: one job in two places would fight over its folder."""
     if not has_batches(stored.paths.ledger):
         return
-    observed = stored.picture().observed
+    observed = stored.load_snapshot().observed
     there = [key for key in wanted if key in observed and observed[key].state is not ClusterState.ENDED]
     if there:
         name = stored.manifest.sweep
         raise SweepError(f"{len(there)} jobs are in Slurm's hands; `sweep cancel {name}` takes them out first")
 
 
-def summary(local: LocalRun, end: RunnerEnd) -> dict[str, Any]:
+def build_submit_json(local: LocalRun, end: RunnerResult) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
     return {
-        **state_counts(local.sweep, local.picture, local.wanted),
+        **count_states(local.sweep, local.snapshot, local.wanted),
         "problem": end.problem,
         "stopped_by_signal": end.stopped_by,
     }
 
 
-def show_actions(actions: list[Action], stored: StoredSweep, *, as_json: bool) -> int:
+def print_actions(actions: list[Action], stored: StoredSweep, *, as_json: bool) -> int:
     """One line an action; what waits for these follows when they are done."""
-    number = action_rows(actions, stored, as_json=as_json)
+    number = print_action_rows(actions, stored, as_json=as_json)
     print(f"{number} jobs would go first; those behind them follow as they end", file=sys.stderr)
     return 0

@@ -5,43 +5,43 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jobs.job import by_key
+from jobs.job import index_by_key
 from jobs.local import cluster
 from jobs.reconcile.decide import Action
-from jobs.reconcile.snapshot import Picture
-from jobs.reconcile.state import State
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import JobState
 from sweep.stored_sweep import StoredSweep
 
 
-def state_counts(sweep: str, picture: Picture, wanted: Collection[str]) -> dict[str, Any]:
+def count_states(sweep: str, picture: SweepSnapshot, wanted: Collection[str]) -> dict[str, Any]:
     """What both backends report: how many of the wanted jobs are in which state."""
-    states = {state.value: 0 for state in State}
+    states = {state.value: 0 for state in JobState}
     for key in wanted:
         states[picture.statuses[key].state] += 1
     return {
         "format": 1,
         "sweep": sweep,
         "jobs": len(wanted),
-        "complete": states[State.DONE] == len(wanted),
+        "complete": states[JobState.DONE] == len(wanted),
         "states": states,
     }
 
 
 def print_report(outcome: dict[str, Any], *, as_json: bool) -> None:
     """On stdout."""
-    print(json.dumps(outcome, indent=1) if as_json else outcome_line(outcome))
+    print(json.dumps(outcome, indent=1) if as_json else format_outcome_line(outcome))
 
 
-def outcome_line(outcome: dict[str, Any]) -> str:
+def format_outcome_line(outcome: dict[str, Any]) -> str:
     """`demo: 118 of 120 jobs done, 1 failed, 1 blocked; see sweep status demo`."""
     others = [f"{number} {state}" for state, number in outcome["states"].items() if number and state != "done"]
     line = ", ".join([f"{outcome['sweep']}: {outcome['states']['done']} of {outcome['jobs']} jobs done", *others])
     return line if outcome["complete"] else f"{line}; see `sweep status {outcome['sweep']}`"
 
 
-def action_rows(actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
+def print_action_rows(actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
     """Prints one line an action, and returns how many there are."""
-    jobs = by_key(stored.manifest.jobs)
+    jobs = index_by_key(stored.manifest.jobs)
     rows = [
         {"action": type(action).__name__.lower(), "key": action.key, "phase": jobs[action.key].phase}
         for action in actions
@@ -60,6 +60,6 @@ PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
 """For trying the machinery without training: words that run in a stage's place, separated by spaces."""
 
 
-def stage_program() -> Sequence[str]:
+def read_stage_program() -> Sequence[str]:
     """Words to which the path of job.json is added."""
     return os.environ.get(PROGRAM_VARIABLE, "").split() or cluster.STAGE_PROGRAM

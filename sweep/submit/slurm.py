@@ -9,66 +9,70 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from jobs.claims.submit_lease import submitting
+from jobs.claims.submit_lock import hold_submit_lock
 from jobs.cluster import ClusterState
-from jobs.errors import NeverFitsError, NoSchedulerError
+from jobs.errors import InfeasibleJobError, NoSchedulerError
 from jobs.reconcile.decide import Action, Submit
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.code_snapshot import snapshot
+from jobs.slurm.code_snapshot import save_code_snapshot
 from jobs.slurm.round import Round, RoundReport, SlurmCluster
-from jobs.slurm.script import Launch
-from jobs.slurm.site import read_site
-from jobs.slurm.timeouts import Patience
+from jobs.slurm.script import LaunchSettings
+from jobs.slurm.site import query_site
+from jobs.slurm.timeouts import SlurmTimeouts
 from sweep.errors import SweepError
-from sweep.results.evidence import gather
-from sweep.stored_sweep import StoredSweep, patience_from_environment
-from sweep.submit.report import action_rows, print_report, stage_program, state_counts
+from sweep.results.evidence import load_job_evidence
+from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
+from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 
-LEASE_PATIENCE_SECONDS = 300.0
+SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RoundRequest:
     """What the user asks of a round."""
 
     wanted: Collection[str]
     """Keys that may be sent."""
     max_queued: int | None = None
-    pace_seconds: float | None = None
+    submit_interval_s: float | None = None
     dry: bool = False
     """Look and decide, change nothing, neither here nor there."""
 
 
-def patience_of(request: Request) -> Patience:
+def resolve_slurm_timeouts(request: RoundRequest) -> SlurmTimeouts:
     """With the pace of the command line."""
-    patience = patience_from_environment()
-    return patience if request.pace_seconds is None else replace(patience, pace=request.pace_seconds)
+    patience = read_slurm_timeouts()
+    return (
+        patience
+        if request.submit_interval_s is None
+        else replace(patience, submit_interval_s=request.submit_interval_s)
+    )
 
 
 @contextmanager
-def slurm_round(stored: StoredSweep, request: Request) -> Iterator[Round]:
+def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Round]:
     """A round that has looked. Unless it is dry, nobody else submits jobs of this sweep while the block lasts."""
     if request.dry:
-        yield prepared(stored, request, lambda: True)
+        yield prepare_round(stored, request, lambda: True)
         return
-    with submitting(stored.store.submitters, patience_seconds=LEASE_PATIENCE_SECONDS) as still_mine:
-        yield prepared(stored, request, still_mine)
+    with hold_submit_lock(stored.store.submitters, patience_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS) as holds_submit_lock:
+        yield prepare_round(stored, request, holds_submit_lock)
 
 
-def prepared(stored: StoredSweep, request: Request, still_mine: Callable[[], bool]) -> Round:
+def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock: Callable[[], bool]) -> Round:
     """Reads the cluster's limits, pins the code, takes the first look."""
-    patience = patience_of(request)
+    patience = resolve_slurm_timeouts(request)
     client = SlurmClient(patience)
     user = getpass.getuser()
-    site = read_site(client, user)
+    site = query_site(client, user)
     if site.problem:
         raise NoSchedulerError(
             f"Slurm cannot be asked: {site.problem}; nothing was done: see `sweep doctor`, try again later, "
             "or run it on this machine with --backend local"
         )
-    launch = launch_of(stored, dry=request.dry)
-    picture = stored.empty_picture()
+    launch = build_launch(stored, dry=request.dry)
+    picture = stored.build_empty_snapshot()
     cluster = SlurmCluster(
         jobs=picture.by_key,
         launch=launch,
@@ -77,44 +81,44 @@ def prepared(stored: StoredSweep, request: Request, still_mine: Callable[[], boo
         user=user,
         ledger=stored.ledger,
         patience=patience,
-        still_mine=still_mine,
+        holds_submit_lock=holds_submit_lock,
         dry=request.dry,
     )
     made = Round(picture=picture, cluster=cluster, wanted=request.wanted, max_queued=request.max_queued)
-    made.look()
+    made.reload()
     return made
 
 
-def launch_of(stored: StoredSweep, *, dry: bool) -> Launch:
+def build_launch(stored: StoredSweep, *, dry: bool) -> LaunchSettings:
     """Pins the code in the store, unless nothing is to be sent."""
-    code = None if dry else snapshot(stored.store)
-    return Launch(
+    code = None if dry else save_code_snapshot(stored.store)
+    return LaunchSettings(
         store=stored.store,
         sweep=stored.manifest.sweep,
-        program=stage_program(),
+        program=read_stage_program(),
         code=code.path.resolve() if code else stored.store.code,
         revision=code.revision if code else "",
     )
 
 
-def refuse_misfits(made: Round, actions: Sequence[Action]) -> None:
-    """Raises NeverFitsError if this cluster could never run one of the jobs that are to be sent."""
-    jobs = [made.picture.by_key[action.key] for action in actions if isinstance(action, Submit)]
-    misfits = [(job, reason) for job in jobs if (reason := made.cluster.misfit(job)) is not None]
+def check_jobs_fit(made: Round, actions: Sequence[Action]) -> None:
+    """Raises InfeasibleJobError if this cluster could never run one of the jobs that are to be sent."""
+    jobs = [made.snapshot.by_key[action.key] for action in actions if isinstance(action, Submit)]
+    misfits = [(job, reason) for job in jobs if (reason := made.cluster.find_infeasible_reason(job)) is not None]
     if misfits:
         job, reason = misfits[0]
-        raise NeverFitsError(
+        raise InfeasibleJobError(
             f"{len(misfits)} jobs can never run here, and nothing was sent; the first, {job.phase} {job.key}: {reason}"
         )
 
 
-def planned_a100_hours(made: Round) -> float:
+def sum_planned_a100_hours(made: Round) -> float:
     """What the wanted jobs that are not done are estimated to take; a job half way counts whole."""
-    statuses = made.picture.statuses
+    statuses = made.snapshot.statuses
     return sum(
         job.estimate.a100_hours
-        for job in made.picture.jobs
-        if job.key in made.wanted and statuses[job.key].state is not State.DONE
+        for job in made.snapshot.jobs
+        if job.key in made.wanted and statuses[job.key].state is not JobState.DONE
     )
 
 
@@ -125,22 +129,24 @@ CANCEL_POLL_SECONDS = 2.0
 
 def submit_to_slurm(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
-    request = Request(wanted=wanted, max_queued=options.max_queued, pace_seconds=options.pace, dry=options.dry_run)
-    with slurm_round(stored, request) as made:
+    request = RoundRequest(
+        wanted=wanted, max_queued=options.max_queued, submit_interval_s=options.pace, dry=options.dry_run
+    )
+    with open_slurm_round(stored, request) as made:
         actions = made.decide()
-        refuse_misfits(made, actions)
+        check_jobs_fit(made, actions)
         if options.budget_a100_hours is not None:
-            refuse_over_budget(made, options.budget_a100_hours)
+            check_budget(made, options.budget_a100_hours)
         if options.dry_run:
-            return show_actions(made, actions, stored, as_json=options.json)
+            return print_actions(made, actions, stored, as_json=options.json)
         report = made.run(actions)
-    return tell(made, report, as_json=options.json)
+    return print_round_report(made, report, as_json=options.json)
 
 
-def refuse_over_budget(made: Round, budget: float) -> None:
+def check_budget(made: Round, budget: float) -> None:
     """SweepError if what was spent and what is left to do come to more A100-hours than `budget`."""
-    spent = sum(each.costs.total.a100_hours or 0.0 for each in gather(made.picture).values())
-    left = planned_a100_hours(made)
+    spent = sum(each.costs.total.a100_hours or 0.0 for each in load_job_evidence(made.snapshot).values())
+    left = sum_planned_a100_hours(made)
     if spent + left > budget:
         raise SweepError(
             f"nothing was sent: {spent:,.1f} A100-hours are spent and {left:,.1f} are left to do, "
@@ -148,9 +154,9 @@ def refuse_over_budget(made: Round, budget: float) -> None:
         )
 
 
-def tell(made: Round, report: RoundReport, *, as_json: bool) -> int:
+def print_round_report(made: Round, report: RoundReport, *, as_json: bool) -> int:
     """Report on stdout, remarks on stderr."""
-    outcome = outcome_of(made, report)
+    outcome = build_round_json(made, report)
     print_report(outcome, as_json=as_json)
     name = outcome["sweep"]
     if not as_json:
@@ -168,19 +174,19 @@ def tell(made: Round, report: RoundReport, *, as_json: bool) -> int:
     return 1 if report.problem or report.refused else 0
 
 
-def outcome_of(made: Round, report: RoundReport) -> dict[str, Any]:
+def build_round_json(made: Round, report: RoundReport) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
-    counts = state_counts(made.cluster.launch.sweep, made.picture, made.wanted)
+    counts = count_states(made.cluster.launch.sweep, made.snapshot, made.wanted)
     return {**counts, **asdict(report), "limits": list(report.limits), "refused": dict(report.refused)}
 
 
-def show_actions(made: Round, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
+def print_actions(made: Round, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
     """`--dry-run`."""
-    action_rows(actions, stored, as_json=as_json)
+    print_action_rows(actions, stored, as_json=as_json)
     jobs = sum(isinstance(action, Submit) for action in actions)
-    calls = len(made.cluster.batches_of([action for action in actions if isinstance(action, Submit)]))
+    calls = len(made.cluster.plan_batches([action for action in actions if isinstance(action, Submit)]))
     print(f"{jobs} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
-    for lane in sorted(made.room.full):
+    for lane in sorted(made.capacity.full):
         print(f"sweep: no room for more under {lane}", file=sys.stderr)
     if made.cluster.problem:
         print(f"sweep: {made.cluster.problem}", file=sys.stderr)
@@ -193,22 +199,22 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
 
     The wish is in the ledger already, so that nobody sends them again meanwhile.
     """
-    with slurm_round(stored, Request(wanted=())) as made:
-        running = live_of(made, keys, ClusterState.RUNNING)
+    with open_slurm_round(stored, RoundRequest(wanted=())) as made:
+        running = list_jobs_in_state(made, keys, ClusterState.RUNNING)
         made.cluster.cancel(keys)
         deadline = time.monotonic() + grace_seconds
         left = running
         while left and time.monotonic() < deadline:
             made.cluster.wait(min(CANCEL_POLL_SECONDS, grace_seconds))
-            made.look()
-            left = live_of(made, keys, ClusterState.RUNNING)
-            made.cluster.cancel(live_of(made, keys, ClusterState.QUEUED))  # requeued meanwhile
+            made.reload()
+            left = list_jobs_in_state(made, keys, ClusterState.RUNNING)
+            made.cluster.cancel(list_jobs_in_state(made, keys, ClusterState.QUEUED))  # requeued meanwhile
         made.cluster.kill(left)
         if made.cluster.problem:
             raise SweepError(f"{made.cluster.problem}; the jobs stay cancelled here, run it again to end them there")
     return len(running)
 
 
-def live_of(made: Round, keys: Collection[str], state: ClusterState) -> list[str]:
+def list_jobs_in_state(made: Round, keys: Collection[str], state: ClusterState) -> list[str]:
     """Those of the keys that are in this state."""
     return [key for key in keys if key in made.live and made.live[key].state is state]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from jobs.processes import attempt_members
+from jobs.processes import list_attempt_pids
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, read_record
 from sweep.plan.manifest import Manifest, read_manifest
@@ -43,7 +43,7 @@ def sweep(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def runs(store: Path, manifest: Manifest) -> Iterator[tuple[str, RunPaths]]:
     """Every job of the plan with its folder."""
-    return ((job.key, Store(store).run(job.stage, job.key)) for job in manifest.jobs)
+    return ((job.key, Store(store).locate_run(job.stage, job.key)) for job in manifest.jobs)
 
 
 def outcome(run: RunPaths) -> Outcome | None:
@@ -64,7 +64,7 @@ def outcomes(store: Path, manifest: Manifest) -> dict[str, Outcome | None]:
 
 def attempts(run: RunPaths) -> list[tuple[AttemptStart, AttemptExit | None]]:
     """Oldest first; those that began."""
-    folders = [run.attempt(path.name) for path in run.attempts.iterdir()] if run.attempts.exists() else []
+    folders = [run.locate_attempt(path.name) for path in run.attempts.iterdir()] if run.attempts.exists() else []
     found = [(start, AttemptExit.read(each.exit)) for each in folders if (start := AttemptStart.read(each.start))]
     return sorted(found, key=lambda pair: pair[0].started_at)
 
@@ -132,12 +132,12 @@ class Killer:
         return (start.pid for _, start in self._live() if Path(f"/proc/{start.pid}").exists())
 
     def _stages(self) -> Iterator[int]:
-        return (pid for folder, _ in self._live() for pid in attempt_members(folder))
+        return (pid for folder, _ in self._live() for pid in list_attempt_pids(folder))
 
 
 def differences(undisturbed: Path, disturbed: Path, name: str) -> list[str]:
     """Everything that the kills changed, in words; empty if nothing."""
-    manifest = read_manifest(Store(undisturbed).sweep(name).manifest)
+    manifest = read_manifest(Store(undisturbed).locate_sweep(name).manifest)
     expected, got = outcomes(undisturbed, manifest), outcomes(disturbed, manifest)
     missing = [f"{key} has no result in the undisturbed run" for key, what in expected.items() if what is None]
     changed = [f"{key}: {expected[key]} became {got[key]}" for key in expected if expected[key] != got[key]]

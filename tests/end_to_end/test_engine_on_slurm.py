@@ -70,9 +70,9 @@ def test_a_trunk_in_two_segments_by_another_program_is_the_same_through_slurm(
 def segments(store: Path) -> list[tuple[int, int]]:
     """First and last step of the trunk's jobs, by their whole checkpoints."""
     found = []
-    for job in read_manifest(Store(store).sweep("small").manifest).jobs:
+    for job in read_manifest(Store(store).locate_sweep("small").manifest).jobs:
         if job.phase == "trunk":
-            run = Store(store).run(job.stage, job.key)
+            run = Store(store).locate_run(job.stage, job.key)
             checkpoint = read_checkpoint(run.root / json.loads(run.result.read_text())["checkpoint"])
             assert checkpoint is not None
             found.append((int(checkpoint.state["first_step"]), checkpoint.step))

@@ -9,13 +9,13 @@ from typing import Any
 
 from jobs.job import Estimate, Job, Resources
 from jobs.local.cluster import Slots
-from jobs.local.runner import LocalRun, Progress, RunnerEnd, StopRequest
-from jobs.local.runner_lock import observe_runner
-from jobs.reconcile.snapshot import Picture
-from jobs.reconcile.state import State
+from jobs.local.runner import LocalRun, RunnerEvent, RunnerResult, StopRequest
+from jobs.local.runner_lock import read_runner_queue
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import JobState
 from jobs.store.ledger import Ledger
 from jobs.store.paths import RunPaths, Store
-from sweep.plan.manifest import Cell, Chain, Manifest, write_manifest
+from sweep.plan.manifest import Cell, FinetuneChain, Manifest, write_manifest
 
 COUNTING_STAGE = (sys.executable, "-S", str(Path(__file__).with_name("counting_stage.py")))
 SWEEP = "toy"
@@ -60,7 +60,7 @@ def plan(store: Store, jobs: Sequence[Job], *, sweep: str = SWEEP, backend: str 
     names = dict.fromkeys(cell for job in jobs for cell in job.cells)
     cells = tuple(_cell(name, jobs) for name in names)
     write_manifest(
-        store.sweep(sweep).manifest,
+        store.locate_sweep(sweep).manifest,
         Manifest(sweep=sweep, backend=backend, data={"words": "/data/words"}, cells=cells, jobs=tuple(jobs)),
     )
 
@@ -69,32 +69,34 @@ def _cell(name: str, jobs: Sequence[Job]) -> Cell:
     own = [job for job in jobs if name in job.cells]
     pretrain = next((job.key for job in own if job.phase == "pretrain"), own[0].key)
     evaluations = {job.parents[0]: job.key for job in own if job.phase == "evaluate"}
-    chains = [Chain(epochs=1, finetune=finetune, evaluate=evaluate) for finetune, evaluate in evaluations.items()]
+    chains = [
+        FinetuneChain(epochs=1, finetune=finetune, evaluate=evaluate) for finetune, evaluate in evaluations.items()
+    ]
     return Cell(name=name, axes={}, pretrain=pretrain, chains=tuple(chains))
 
 
 def local_run(
-    store: Store, jobs: Sequence[Job], *, cpus: int = 2, heard: list[Progress] | None = None, **options: Any
+    store: Store, jobs: Sequence[Job], *, cpus: int = 2, heard: list[RunnerEvent] | None = None, **options: Any
 ) -> LocalRun:
     report = (lambda _progress: None) if heard is None else heard.append
     settings = {"slots": Slots(cpus), "program": COUNTING_STAGE, **options}
     return LocalRun(jobs, store=store, sweep=SWEEP, report=report, **settings)
 
 
-def submit(store: Store, jobs: Sequence[Job], **options: Any) -> RunnerEnd:
+def submit(store: Store, jobs: Sequence[Job], **options: Any) -> RunnerResult:
     """Plans and runs to the end in this process."""
     plan(store, jobs)
     return local_run(store, jobs, **options).run(StopRequest())
 
 
-def picture(store: Store, jobs: Sequence[Job]) -> Picture:
+def picture(store: Store, jobs: Sequence[Job]) -> SweepSnapshot:
     """What another process sees."""
-    seen = Picture(jobs, store, Ledger(store.sweep(SWEEP).ledger).folder)
-    seen.look_at_everything(observe_runner(store, SWEEP))
+    seen = SweepSnapshot(jobs, store, Ledger(store.locate_sweep(SWEEP).ledger).folder)
+    seen.reload(read_runner_queue(store, SWEEP))
     return seen
 
 
-def states(store: Store, jobs: Sequence[Job]) -> dict[str, State]:
+def states(store: Store, jobs: Sequence[Job]) -> dict[str, JobState]:
     return {key: status.state for key, status in picture(store, jobs).statuses.items()}
 
 
@@ -109,7 +111,7 @@ def results(store: Store, jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def run_of(store: Store, job: Job) -> RunPaths:
-    return store.run(job.stage, job.key)
+    return store.locate_run(job.stage, job.key)
 
 
 def open_gate(store: Store, job: Job) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from jobs.processes import process_stat
+from jobs.processes import read_process_stat
 from tests.slurm_lab.errors import LabError
 from tests.slurm_lab.layout import Layout
 
@@ -31,7 +31,7 @@ def wait_for(what: str, happened: Callable[[], object], *, seconds: float = 30, 
 
 def alive(pid: int) -> bool:
     """A zombie is not: init may take its time to reap."""
-    stat = process_stat(pid)
+    stat = read_process_stat(pid)
     return stat is not None and stat.alive
 
 

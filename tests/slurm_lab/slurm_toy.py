@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.reconcile.state import State
-from jobs.slurm.batch_ledger import Notes, read_notes
+from jobs.reconcile.state import JobState
+from jobs.slurm.batch_ledger import BatchHistory, read_batch_history
 from jobs.store.paths import Store
 from sweep.cli import main
 from sweep.plan.manifest import read_manifest, write_manifest
-from sweep.results.evidence import gather
+from sweep.results.evidence import load_job_evidence
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm_lab import Lab, LabError
@@ -121,17 +121,17 @@ class ToySweep:
 
     def ends(self, key: str) -> list[tuple[str, str]]:
         """Node and failure of each attempt that began, oldest first; no failure where it finished the job."""
-        found = gather(open_sweep(self.store.root, toy.SWEEP).picture())[key]
+        found = load_job_evidence(open_sweep(self.store.root, toy.SWEEP).load_snapshot())[key]
         return [(each.node, str(each.failure or "")) for each in found.outcomes if each.began]
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, JobState]:
         """Every job's state, Slurm asked anew."""
-        picture = open_sweep(self.store.root, toy.SWEEP).picture()
+        picture = open_sweep(self.store.root, toy.SWEEP).load_snapshot()
         return {key: status.state for key, status in picture.statuses.items()}
 
-    def notes(self) -> Notes:
+    def notes(self) -> BatchHistory:
         """What the ledgers say."""
-        return read_notes(self.store.sweep(toy.SWEEP).ledger)
+        return read_batch_history(self.store.locate_sweep(toy.SWEEP).ledger)
 
     def queue(self) -> dict[str, tuple[str, str]]:
         """Task ids in the queue, with state and reason."""
@@ -147,7 +147,7 @@ class ToySweep:
                 found[key] += [f"{batch.id}_{index}"] if batch.id else []
         return found
 
-    def wait_state(self, key: str, state: State, seconds: float = 30) -> None:
+    def wait_state(self, key: str, state: JobState, seconds: float = 30) -> None:
         wait_for(f"{key} to be {state}", lambda: self.states()[key] is state, seconds=seconds, every=0.2)
 
     def executions(self, key: str) -> Counter[str]:
@@ -206,7 +206,7 @@ def plan_paper_graph(store: Store) -> list[Job]:
     """Plans the paper's sweep, with requests that the test cluster can hold: a CPU and little memory a job."""
     planned = sweep("plan", str(toy.ROOT / "manifests" / "paper.yaml"), "--store", str(store.root))
     assert planned.code == 0, planned.err
-    path = store.sweep("paper").manifest
+    path = store.locate_sweep("paper").manifest
     manifest = read_manifest(path)
     small = Resources(cpus=1, memory_gib=0.25, time_minutes=30)
     jobs = tuple(replace(job, resources=small) for job in manifest.jobs)

@@ -116,7 +116,7 @@ def note_what_is_taken(path: Path) -> None:
     """Writes a line for each finished step: its number, and the tokens of the rank's sequences."""
     from stages.training.loop import Training
 
-    gradients, train_step = Training.gradients, Training.train_step
+    gradients, train_step = Training.compute_gradients, Training.train_step
     rows: list[list[int]] = []
 
     def noted_gradients(self: Training, state: Any, batch: Any, stop: Any) -> Any:
@@ -129,7 +129,7 @@ def note_what_is_taken(path: Path) -> None:
             log.write(json.dumps({"step": state.step, "rows": rows}) + "\n")
         return outcome
 
-    Training.gradients = noted_gradients  # type: ignore[method-assign]
+    Training.compute_gradients = noted_gradients  # type: ignore[method-assign]
     Training.train_step = noted_step  # type: ignore[method-assign]
 
 

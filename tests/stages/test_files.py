@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stages.__main__ import main, run
-from stages.checkpoint.files import save_checkpoint, step_folders
+from stages.checkpoint.files import list_step_folders, save_checkpoint
 from stages.files import FencedError, write_json
 from stages.stop import StopFlag
 from tests.stages.training.training_case import make_world, text_config
@@ -47,7 +47,7 @@ def test_without_it_nothing_changes_and_nothing_is_left_over(tmp_path: Path, cla
         with pytest.raises(FencedError):
             save(tmp_path / "checkpoints", step)
     assert json.loads((tmp_path / "result.json").read_text()) == {"old": 1}
-    assert [path.name for path in step_folders(tmp_path / "checkpoints")] == ["step-00000006"]
+    assert [path.name for path in list_step_folders(tmp_path / "checkpoints")] == ["step-00000006"]
     assert sorted(path.name for path in tmp_path.iterdir() if path != claims) == ["checkpoints", "result.json"]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.checkpoint.files import newest_checkpoint
+from stages.checkpoint.files import find_newest_checkpoint
 from stages.job_file import JobFile
 from tests.stages.training.training_case import (
     World,
@@ -79,7 +79,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(world: World, un
     kills = 0
     for _ in range(4):
         process = start(job)
-        if newest_checkpoint(job.checkpoints) is None:
+        if find_newest_checkpoint(job.checkpoints) is None:
             wait_for_a_checkpoint(job, process)
         else:
             time.sleep(1.2)
@@ -105,7 +105,7 @@ def test_a_signal_saves_and_exits_75(world: World, undisturbed: JobFile, number:
     assert process.returncode == 75
     assert not job.result.exists()
     assert not job.error.exists()
-    saved = newest_checkpoint(job.checkpoints)
+    saved = find_newest_checkpoint(job.checkpoints)
     assert saved is not None
     assert 1 <= saved.step < LONG
     if number is signal.SIGTERM:

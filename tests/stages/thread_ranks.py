@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from stages.distributed import Numbers, Peers, World
+from stages.distributed import Communicator, DistributedContext, Numbers
 
 Result = TypeVar("Result")
 PATIENCE_S = 60
@@ -27,7 +27,7 @@ class Room:
         self.barrier = Barrier(self.size, timeout=PATIENCE_S)
 
 
-class ThreadPeers(Peers):
+class ThreadPeers(Communicator):
     """One rank of a room."""
 
     def __init__(self, room: Room, rank: int) -> None:
@@ -42,21 +42,21 @@ class ThreadPeers(Peers):
         return found
 
 
-class ThreadWorld(World):
+class ThreadWorld(DistributedContext):
     """Sums over its peers."""
 
-    def sum(self, numbers: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
         rows = self.peers.gather(np.array(numbers, dtype=np.float64).view(np.int64))
         total: list[float] = np.sum([row.view(np.float64) for row in rows], axis=0).tolist()
         return total
 
 
-def on_threads(size: int, work: Callable[[World], Result]) -> list[Result]:
+def on_threads(size: int, work: Callable[[DistributedContext], Result]) -> list[Result]:
     """What `work` gives on each rank; the first error of one that does not wait for another."""
     room = Room(size)
     worlds = [ThreadWorld(torch.device("cpu"), ThreadPeers(room, rank)) for rank in range(size)]
 
-    def kept(world: World) -> Result:
+    def kept(world: DistributedContext) -> Result:
         try:
             return work(world)
         except BaseException:

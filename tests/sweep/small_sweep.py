@@ -4,9 +4,9 @@ from pathlib import Path
 
 from jobs.store.paths import Store
 from sweep.catalog import load_catalog
-from sweep.plan.grid import expand
+from sweep.plan.grid import expand_grid
 from sweep.plan.manifest import Manifest
-from sweep.plan.planner import plan
+from sweep.plan.planner import build_manifest
 from sweep.spec.reader import load_sweep
 from sweep.spec.schema import Sweep
 
@@ -64,13 +64,13 @@ def loaded(folder: Path, text: str = SMALL) -> Sweep:
 def planned(folder: Path, text: str = SMALL) -> Manifest:
     """The text's plan."""
     sweep = loaded(folder, text)
-    return plan(sweep, expand(sweep), load_catalog())
+    return build_manifest(sweep, expand_grid(sweep), load_catalog())
 
 
 def shipped(name: str, store: Path = Path("/store")) -> Manifest:
     """The plan of a sweep file of the project."""
     sweep = load_sweep(MANIFESTS / f"{name}.yaml", store=Store(store).root, catalog=load_catalog())
-    return plan(sweep, expand(sweep), load_catalog())
+    return build_manifest(sweep, expand_grid(sweep), load_catalog())
 
 
 def keys(manifest: Manifest) -> set[str]:

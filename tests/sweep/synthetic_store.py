@@ -45,7 +45,7 @@ class Written:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(self, key: str) -> RunPaths:
-        return self.store.run(self.jobs[key]["stage"], key)
+        return self.store.locate_run(self.jobs[key]["stage"], key)
 
     def phase(self, phase: str) -> list[str]:
         return [key for key, job in self.jobs.items() if job["phase"] == phase]
@@ -134,7 +134,7 @@ def write_manifest(written: Written) -> None:
         "data": {},
     }
     lines = [json.dumps(record) for record in [header, *written.cells, *written.jobs.values()]]
-    path = written.store.sweep(written.sweep).manifest
+    path = written.store.locate_sweep(written.sweep).manifest
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
 
@@ -166,7 +166,7 @@ def write_attempt(
 ) -> None:
     """One attempt; `seconds` None leaves it without an exit record."""
     job = written.jobs[key]
-    paths = written.run(key).attempt(attempt)
+    paths = written.run(key).locate_attempt(attempt)
     AttemptStart(
         attempt=attempt,
         key=key,

@@ -7,10 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from jobs.job import Job
-from jobs.slurm.commands import ignored_variables
-from jobs.slurm.limits import CLUSTER, lane_names, measure_room, misfit, partitions_of_job
-from jobs.slurm.site import NO_ACCOUNTING, Client, NodeShape, Site
-from jobs.store.checks import Check, note, ok, problem
+from jobs.slurm.commands import list_ignored_variables
+from jobs.slurm.limits import (
+    CLUSTER,
+    compute_queue_capacity,
+    find_infeasible_reason,
+    find_job_partitions,
+    list_limit_names,
+)
+from jobs.slurm.site import NO_ACCOUNTING, NodeShape, ProgramRunner, Site
+from jobs.store.checks import Check, report_note, report_ok, report_problem
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 ACCOUNTING_PROGRAMS = ("sacct", "sacctmgr")
@@ -25,142 +31,154 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def client_checks(client: Client, environment: dict[str, str]) -> Iterator[Check]:
+def check_client(client: ProgramRunner, environment: dict[str, str]) -> Iterator[Check]:
     """The programs that are needed, their version, and variables that would have changed what they do."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
-        yield problem("clients", f"{', '.join(missing)} not found", "load Slurm's module, or go to a login node")
+        yield report_problem("clients", f"{', '.join(missing)} not found", "load Slurm's module, or go to a login node")
         return
     asked = client.run("sbatch", "--version")
     version = asked.text.strip()
     match = re.search(r"(\d+)\.(\d+)", version)
     if asked.problem or match is None:
-        yield problem("clients", f"sbatch does not start: {asked.problem or version}", "see slurm.conf(5), SLURM_CONF")
+        yield report_problem(
+            "clients", f"sbatch does not start: {asked.problem or version}", "see slurm.conf(5), SLURM_CONF"
+        )
     elif (int(match[1]), int(match[2])) < OLDEST:
-        yield problem("clients", f"{version} is older than 22.05", "use a cluster with Slurm 22.05 or newer")
+        yield report_problem("clients", f"{version} is older than 22.05", "use a cluster with Slurm 22.05 or newer")
     else:
         lacking = [name for name in ACCOUNTING_PROGRAMS if shutil.which(name) is None]
         without = f", without {', '.join(lacking)}" if lacking else ""
-        yield ok("clients", f"{version}{without}")
-    if names := ignored_variables(environment):
-        yield note("environment", f"{', '.join(names)} set here and kept from Slurm's programs; use the sweep file")
+        yield report_ok("clients", f"{version}{without}")
+    if names := list_ignored_variables(environment):
+        yield report_note(
+            "environment", f"{', '.join(names)} set here and kept from Slurm's programs; use the sweep file"
+        )
 
 
-def site_checks(site: Site) -> Iterator[Check]:
+def check_site(site: Site) -> Iterator[Check]:
     """What holds for any sweep."""
     if site.problem:
-        yield problem("controller", site.problem, "try again; if it stays so, ask the cluster's administrators")
+        yield report_problem("controller", site.problem, "try again; if it stays so, ask the cluster's administrators")
         return
-    yield ok("controller", f"cluster {site.cluster}, Slurm {site.version}")
+    yield report_ok("controller", f"cluster {site.cluster}, Slurm {site.version}")
     for remark in site.remarks:
-        yield note("not known", remark, "what it would have told is taken to be without limit")
-    yield partitions_check(site)
-    yield from limit_checks(site)
-    yield accounting_check(site)
-    yield from ending_checks(site)
+        yield report_note("not known", remark, "what it would have told is taken to be without limit")
+    yield check_partitions(site)
+    yield from check_limits(site)
+    yield check_accounting(site)
+    yield from check_job_ends(site)
 
 
-def partitions_check(site: Site) -> Check:
+def check_partitions(site: Site) -> Check:
     """One line for all of them."""
     if not site.partitions:
-        return note("partitions", "not known")
+        return report_note("partitions", "not known")
     words = [
         f"{each.name}{' (default)' if each.is_default else ''}: {each.nodes} nodes"
-        f"{', ' + kinds if (kinds := gpu_words(each.shapes)) else ''}"
+        f"{', ' + kinds if (kinds := format_gpus(each.shapes)) else ''}"
         f", {f'{each.max_minutes} min' if each.max_minutes is not None else 'no time limit'}"
         f"{'' if each.state == 'UP' else ', ' + each.state.lower()}"
         for each in site.partitions
     ]
-    return ok("partitions", "; ".join(words))
+    return report_ok("partitions", "; ".join(words))
 
 
-def gpu_words(shapes: Sequence[NodeShape]) -> str:
+def format_gpus(shapes: Sequence[NodeShape]) -> str:
     """`8 a100 or 4 h100`: a node's GPUs, for each kind of node."""
     return " or ".join(
         dict.fromkeys(f"{count} {kind or 'GPUs'}" for shape in shapes for kind, count in shape.gpus.items())
     )
 
 
-def limit_checks(site: Site) -> Iterator[Check]:
+def check_limits(site: Site) -> Iterator[Check]:
     """Arrays, and how many jobs may be in the queue."""
-    yield ok("arrays", f"up to {site.array_limit:,} tasks each; larger ones are split")
-    small = {lane: left for lane, left in measure_room(site, (), site.user).items() if lane != CLUSTER}
+    yield report_ok("arrays", f"up to {site.array_limit:,} tasks each; larger ones are split")
+    small = {lane: left for lane, left in compute_queue_capacity(site, (), site.user).items() if lane != CLUSTER}
     words = [f"{left:,} under {lane}" for lane, left in small.items()]
     whole = f"the cluster holds {site.max_jobs:,} jobs of everybody"
     if words:
-        yield ok("queue", f"at most {'; '.join(words)}; {whole}")
+        yield report_ok("queue", f"at most {'; '.join(words)}; {whole}")
     else:
-        yield ok("queue", f"no limit on your jobs; {whole}")
+        yield report_ok("queue", f"no limit on your jobs; {whole}")
     if not site.enforces_partition_limits:
         advice = "sweep submit refuses what would never start, so nothing needs doing"
-        yield note("partition limits", "jobs beyond a partition's limits wait for ever (EnforcePartLimits=NO)", advice)
+        yield report_note(
+            "partition limits", "jobs beyond a partition's limits wait for ever (EnforcePartLimits=NO)", advice
+        )
     if site.min_job_age_seconds < SHORT_JOB_AGE_SECONDS:
         text = f"Slurm forgets a job {site.min_job_age_seconds} s after its end (MinJobAge)"
-        yield note("memory of jobs", text, "chains go out more slowly: children wait until their parent's end is seen")
+        yield report_note(
+            "memory of jobs", text, "chains go out more slowly: children wait until their parent's end is seen"
+        )
     else:
-        yield ok("memory of jobs", f"ended jobs are known for {site.min_job_age_seconds} s (MinJobAge)")
+        yield report_ok("memory of jobs", f"ended jobs are known for {site.min_job_age_seconds} s (MinJobAge)")
 
 
-def accounting_check(site: Site) -> Check:
+def check_accounting(site: Site) -> Check:
     """Whether used A100-hours can be had from sacct."""
     instead = "hours are then summed from what attempts noted themselves, and marked so"
     if site.accounting_type == NO_ACCOUNTING:
-        return note("accounting", "there is none", instead)
+        return report_note("accounting", "there is none", instead)
     if not site.accounting_answers:
-        return note("accounting", f"{site.accounting_type} does not answer", f"{instead}, until it answers")
+        return report_note("accounting", f"{site.accounting_type} does not answer", f"{instead}, until it answers")
     if not site.accounts_gpus:
-        return note("accounting", "answers, without GPUs (AccountingStorageTRES lacks gres/gpu)", instead)
-    return ok("accounting", "answers, with GPUs")
+        return report_note("accounting", "answers, without GPUs (AccountingStorageTRES lacks gres/gpu)", instead)
+    return report_ok("accounting", "answers, with GPUs")
 
 
-def ending_checks(site: Site) -> Iterator[Check]:
+def check_job_ends(site: Site) -> Iterator[Check]:
     """Requeue, preemption, and the time between SIGTERM and SIGKILL."""
     if site.requeues:
-        yield ok("requeue", "jobs may be requeued")
+        yield report_ok("requeue", "jobs may be requeued")
     else:
-        yield note("requeue", "is off unless asked for (JobRequeue=0)", "jobs of a sweep ask for it")
+        yield report_note("requeue", "is off unless asked for (JobRequeue=0)", "jobs of a sweep ask for it")
     if not site.preempts:
-        yield ok("preemption", "there is none")
+        yield report_ok("preemption", "there is none")
     elif site.sends_user_signal:
-        yield ok("preemption", f"{site.preempt_type}, {site.preempt_mode}; jobs are told before, and save")
+        yield report_ok("preemption", f"{site.preempt_type}, {site.preempt_mode}; jobs are told before, and save")
     else:
         text = f"{site.preempt_type}, {site.preempt_mode}; jobs are not told before (no preempt_send_user_signal)"
-        yield note(
+        yield report_note(
             "preemption", text, f"what a job cannot save in {site.kill_wait_seconds} s is lost: checkpoints.minutes"
         )
 
 
-def plan_checks(site: Site, jobs: Sequence[Job], *, largest_save_bytes: int = 0) -> Iterator[Check]:
+def check_plan(site: Site, jobs: Sequence[Job], *, largest_save_bytes: int = 0) -> Iterator[Check]:
     """What holds for one plan. `largest_save_bytes`: its largest checkpoint while training."""
     if not site.problem:
-        yield from fit_checks(site, jobs)
-        yield from drain_checks(site, jobs)
-    yield from setup_checks(jobs)
+        yield from check_feasible(site, jobs)
+        yield from check_queue_limits(site, jobs)
+    yield from check_setup(jobs)
     if largest_save_bytes and not site.problem:
-        yield saving_check(site, largest_save_bytes)
+        yield check_save_time(site, largest_save_bytes)
 
 
-def fit_checks(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
+def check_feasible(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     """Jobs that could never run, by reason."""
-    found = Counter(reason for job in jobs if (reason := misfit(job, site)))
+    found = Counter(reason for job in jobs if (reason := find_infeasible_reason(job, site)))
     for reason, number in found.items():
-        yield problem("plan", f"{number:,} of {len(jobs):,} jobs could never run: {reason}", "change `resources`")
+        yield report_problem(
+            "plan", f"{number:,} of {len(jobs):,} jobs could never run: {reason}", "change `resources`"
+        )
     if jobs and not found:
-        names = sorted({each.name for job in jobs for each in partitions_of_job(job, site)})
-        yield ok("plan", f"all {len(jobs):,} jobs can run{f' in {chr(44).join(names)}' if names else ''}")
+        names = sorted({each.name for job in jobs for each in find_job_partitions(job, site)})
+        yield report_ok("plan", f"all {len(jobs):,} jobs can run{f' in {chr(44).join(names)}' if names else ''}")
 
 
-def drain_checks(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
+def check_queue_limits(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     """Limits that let the plan in only part by part."""
-    room = measure_room(site, (), site.user)
-    counted = Counter(lane for job in jobs for lane in lane_names(job, site, site.user))
+    room = compute_queue_capacity(site, (), site.user)
+    counted = Counter(lane for job in jobs for lane in list_limit_names(job, site, site.user))
     for lane, number in counted.items():
         if number > room.get(lane, number):
             text = f"{number:,} jobs, of which {room[lane]:,} may be in the queue at once ({lane})"
-            yield note("refill", text, "have `sweep tick` run by cron or scrontab: it sends more as the queue drains")
+            yield report_note(
+                "refill", text, "have `sweep tick` run by cron or scrontab: it sends more as the queue drains"
+            )
 
 
-def setup_checks(jobs: Sequence[Job]) -> Iterator[Check]:
+def check_setup(jobs: Sequence[Job]) -> Iterator[Check]:
     """Whether bash can read the set-up lines; nothing of them is run."""
     for lines in dict.fromkeys(job.resources.setup for job in jobs if job.resources.setup):
         text = "\n".join(lines) + "\n"
@@ -174,16 +192,18 @@ def setup_checks(jobs: Sequence[Job]) -> Iterator[Check]:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            yield note("setup", f"not looked at: {error}")
+            yield report_note("setup", f"not looked at: {error}")
             continue
         said = read.stderr.strip().splitlines()
         if read.returncode or said:
-            yield problem("setup", f"bash cannot read it: {said[0] if said else 'no reason given'}", "change `setup`")
+            yield report_problem(
+                "setup", f"bash cannot read it: {said[0] if said else 'no reason given'}", "change `setup`"
+            )
         else:
-            yield ok("setup", f"{len(lines)} lines, which bash can read")
+            yield report_ok("setup", f"{len(lines)} lines, which bash can read")
 
 
-def saving_check(site: Site, largest_save_bytes: int) -> Check:
+def check_save_time(site: Site, largest_save_bytes: int) -> Check:
     """Whether a checkpoint can be written between SIGTERM and SIGKILL."""
     wait = max(1, site.kill_wait_seconds)
     text = (
@@ -191,5 +211,7 @@ def saving_check(site: Site, largest_save_bytes: int) -> Check:
         f"GiB, needs {largest_save_bytes / wait / MEBIBYTE:,.0f} MiB/s for that"
     )
     if largest_save_bytes / wait > 1024 * MEBIBYTE:  # C: what one writer seldom gets of a shared file system
-        return note("time to save", text, "a preempted or cancelled job may lose up to checkpoints.minutes of work")
-    return ok("time to save", text)
+        return report_note(
+            "time to save", text, "a preempted or cancelled job may lose up to checkpoints.minutes of work"
+        )
+    return report_ok("time to save", text)

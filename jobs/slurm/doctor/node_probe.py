@@ -18,7 +18,7 @@ from typing import Any
 PATIENCE_SECONDS = 15
 
 
-def report(folder: Path, distributions: list[str]) -> dict[str, Any]:
+def collect_report(folder: Path, distributions: list[str]) -> dict[str, Any]:
     """What this node sees. Raises OSError where the store cannot be read or written."""
     stamp = folder / "node-clock"
     stamp.write_text("now")
@@ -30,12 +30,12 @@ def report(folder: Path, distributions: list[str]) -> dict[str, Any]:
         "executable": sys.executable,
         "mark": (folder / "mark").read_text(),
         "skew": skew,
-        "versions": {name: version(name) for name in distributions},
-        "scontrol": controller_problem(os.environ.get("SLURM_JOB_ID", "")),
+        "versions": {name: read_version(name) for name in distributions},
+        "scontrol": check_controller(os.environ.get("SLURM_JOB_ID", "")),
     }
 
 
-def version(distribution: str) -> str:
+def read_version(distribution: str) -> str:
     """Empty where it is not installed."""
     try:
         return metadata.version(distribution)
@@ -43,7 +43,7 @@ def version(distribution: str) -> str:
         return ""
 
 
-def controller_problem(job_id: str) -> str:
+def check_controller(job_id: str) -> str:
     """Why scontrol does not work here; empty if it does."""
     try:
         asked = subprocess.run(
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     """Writes the report."""
     folder = Path(arguments[0])
     unfinished = folder / "report.json.tmp"
-    unfinished.write_text(json.dumps(report(folder, arguments[1:])))
+    unfinished.write_text(json.dumps(collect_report(folder, arguments[1:])))
     unfinished.replace(folder / "report.json")
     return 0
 

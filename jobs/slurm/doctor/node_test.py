@@ -13,12 +13,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import storage_problem
+from jobs.errors import describe_storage_error
 from jobs.job import Resources
-from jobs.slurm.client import NoAnswer, Refusal, SlurmClient
+from jobs.slurm.client import SlurmClient, SubmitRefusal, UnknownSubmit
 from jobs.slurm.doctor import node_probe
-from jobs.slurm.sbatch_options import OWN_FIELDS, sbatch_options
-from jobs.store.checks import LARGE_SKEW_SECONDS, SMALL_SKEW_SECONDS, Check, clock_skew, note, ok, problem
+from jobs.slurm.sbatch_options import OWN_FIELDS, build_sbatch_options
+from jobs.store.checks import (
+    LARGE_SKEW_SECONDS,
+    SMALL_SKEW_SECONDS,
+    Check,
+    measure_clock_skew,
+    report_note,
+    report_ok,
+    report_problem,
+)
 
 NODE = "node"
 LOOK_SECONDS = 1.0
@@ -44,7 +52,9 @@ class NodeTest:
             self.store.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=".doctor-node-", dir=self.store.resolve()))
         except OSError as error:
-            return [problem(NODE, f"not tried: {storage_problem(error)}", "choose another store with --store")]
+            return [
+                report_problem(NODE, f"not tried: {describe_storage_error(error)}", "choose another store with --store")
+            ]
         name = f"sweep-doctor-{secrets.token_hex(6)}"
         try:
             return self._run_in(folder, name)
@@ -56,14 +66,14 @@ class NodeTest:
         mark = secrets.token_hex(16)
         (folder / "mark").write_text(mark)
         (folder / "probe.py").write_text(Path(node_probe.__file__).read_text())
-        asked = node_resources(self.resources)
-        answer = self.client.submit(sbatch_arguments(asked, folder, name), script(asked, folder))
-        if isinstance(answer, Refusal):
-            return [problem(NODE, f"Slurm refuses a test job: {answer.reason}", "put right what it names")]
-        if isinstance(answer, NoAnswer):
-            return [note(NODE, f"no test job: {answer.reason}", "try again")]
+        asked = build_node_resources(self.resources)
+        answer = self.client.submit(build_sbatch_arguments(asked, folder, name), render_script(asked, folder))
+        if isinstance(answer, SubmitRefusal):
+            return [report_problem(NODE, f"Slurm refuses a test job: {answer.reason}", "put right what it names")]
+        if isinstance(answer, UnknownSubmit):
+            return [report_note(NODE, f"no test job: {answer.reason}", "try again")]
         found = self._wait(folder, answer.id)
-        return [found] if isinstance(found, Check) else report_checks(found, mark, here=clock_skew(folder))
+        return [found] if isinstance(found, Check) else check_report(found, mark, here=measure_clock_skew(folder))
 
     def _wait(self, folder: Path, job_id: str) -> Mapping[str, Any] | Check:
         """The job's report, or why there is none."""
@@ -78,10 +88,10 @@ class NodeTest:
             if not state and ended_at is None:
                 ended_at = now
             if ended_at is not None and now > min(deadline, ended_at + VISIBLE_SECONDS):
-                return failed(folder, job_id)
+                return explain_missing_report(folder, job_id)
             if now > deadline:
                 text = f"the test job still waits after {self.wait_seconds:.0f} s ({state}), and was taken out"
-                return note(NODE, text, "try again when the cluster is less busy, or with a longer --wait")
+                return report_note(NODE, text, "try again when the cluster is less busy, or with a longer --wait")
             time.sleep(LOOK_SECONDS)
 
     def _state(self, job_id: str) -> str:
@@ -92,29 +102,29 @@ class NodeTest:
         return asked.text.strip()
 
 
-def node_resources(planned: Resources) -> Resources:
+def build_node_resources(planned: Resources) -> Resources:
     """One core for a minute, where the planned job would run."""
     options = {name: value for name, value in planned.options.items() if name in OWN_FIELDS}
     return replace(planned, nodes=1, gpus_per_node=0, cpus=1, memory_gib=1.0, time_minutes=1, options=options)
 
 
-def sbatch_arguments(asked: Resources, folder: Path, name: str) -> list[str]:
+def build_sbatch_arguments(asked: Resources, folder: Path, name: str) -> list[str]:
     """sbatch(1)'s options of the test job."""
     log = str(folder / "log.txt").replace("%", "%%")
     return [
         *(f"--job-name={name}", f"--output={log}", f"--chdir={folder}", "--no-requeue", "--input=/dev/null"),
-        *sbatch_options(asked),
+        *build_sbatch_options(asked),
     ]
 
 
-def script(asked: Resources, folder: Path) -> str:
+def render_script(asked: Resources, folder: Path) -> str:
     """The test job's batch script, built like those of real jobs."""
-    here = [name for name in DISTRIBUTIONS if installed(name)]
+    here = [name for name in DISTRIBUTIONS if read_installed_version(name)]
     words = [*asked.launcher, sys.executable, str(folder / "probe.py"), str(folder), *here]
     return "\n".join(["#!/bin/bash", *asked.setup, f"exec {shlex.join(words)}"]) + "\n"
 
 
-def installed(distribution: str) -> str:
+def read_installed_version(distribution: str) -> str:
     """Its version here; empty where it is not installed."""
     try:
         return metadata.version(distribution)
@@ -132,7 +142,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def failed(folder: Path, job_id: str) -> Check:
+def explain_missing_report(folder: Path, job_id: str) -> Check:
     """The job ended, and there is no report."""
     advice = "look at `setup`, `launcher` and the path of the store: nodes have to see it under the same name"
     try:
@@ -141,48 +151,50 @@ def failed(folder: Path, job_id: str) -> Check:
         lines = []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     said = f"it said {last!r}" if last else "no log of it can be seen here: the node may not see the store"
-    return problem(NODE, f"test job {job_id} ended without a report; {said}", advice)
+    return report_problem(NODE, f"test job {job_id} ended without a report; {said}", advice)
 
 
-def report_checks(report: Mapping[str, Any], mark: str, *, here: float) -> list[Check]:
+def check_report(report: Mapping[str, Any], mark: str, *, here: float) -> list[Check]:
     """The probe's report as findings. `here`: by how much this machine is ahead of the file server, in seconds."""
     node = str(report.get("node") or report.get("host", ""))
     if report.get("mark") != mark:
-        return [problem(NODE, f"{node} sees another folder under the store's name", "mount the same one everywhere")]
+        return [
+            report_problem(NODE, f"{node} sees another folder under the store's name", "mount the same one everywhere")
+        ]
     return [
-        ok(NODE, f"{node} reads and writes the store"),
-        python_check(report, node),
-        controller_check(str(report.get("scontrol", "")), node),
-        clock_check(float(report.get("skew", 0.0)) - here, node),
+        report_ok(NODE, f"{node} reads and writes the store"),
+        check_python(report, node),
+        check_controller(str(report.get("scontrol", "")), node),
+        check_clock(float(report.get("skew", 0.0)) - here, node),
     ]
 
 
-def python_check(report: Mapping[str, Any], node: str) -> Check:
+def check_python(report: Mapping[str, Any], node: str) -> Check:
     """The same Python with the same packages."""
     versions: Mapping[str, str] = report.get("versions", {})
     python = ".".join(map(str, sys.version_info[:3]))
-    wanted = {"Python": python, **{name: installed(name) for name in versions}}
+    wanted = {"Python": python, **{name: read_installed_version(name) for name in versions}}
     there = {"Python": str(report.get("python", "")), **versions}
     other = [
         f"{name} {there[name] or 'missing'} ({wanted[name]} here)" for name in wanted if there[name] != wanted[name]
     ]
     if other:
         advice = "install the same on the nodes, or load it in `setup` or `launcher`"
-        return problem("node's Python", f"{node} has {', '.join(other)}", advice)
-    return ok("node's Python", f"{node} has the same Python {python} and packages")
+        return report_problem("node's Python", f"{node} has {', '.join(other)}", advice)
+    return report_ok("node's Python", f"{node} has the same Python {python} and packages")
 
 
-def controller_check(complaint: str, node: str) -> Check:
+def check_controller(complaint: str, node: str) -> Check:
     """Jobs ask the controller to requeue them when their time is up."""
     if complaint:
         advice = "jobs end at their time limit instead of requeueing themselves; `sweep tick` sends them again"
-        return note("node's scontrol", f"does not work on {node}: {complaint.splitlines()[0]}", advice)
-    return ok("node's scontrol", f"works on {node}")
+        return report_note("node's scontrol", f"does not work on {node}: {complaint.splitlines()[0]}", advice)
+    return report_ok("node's scontrol", f"works on {node}")
 
 
-def clock_check(skew: float, node: str) -> Check:
+def check_clock(skew: float, node: str) -> Check:
     """The node's clock against this machine's, both against the file server's."""
     text = f"the clocks of {node} and of this machine differ by {abs(skew):.1f} s"
     if abs(skew) > LARGE_SKEW_SECONDS:
-        return problem("node's clock", text, "have both set by NTP: ages of files decide what is alive")
-    return note("node's clock", text) if abs(skew) > SMALL_SKEW_SECONDS else ok("node's clock", text)
+        return report_problem("node's clock", text, "have both set by NTP: ages of files decide what is alive")
+    return report_note("node's clock", text) if abs(skew) > SMALL_SKEW_SECONDS else report_ok("node's clock", text)

@@ -11,14 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stages.checkpoint.files import result_checkpoint
+from stages.checkpoint.files import read_result_checkpoint
 from stages.config import Engine, EvaluateConfig, PretrainConfig
-from stages.engines.checkpoint import save_made
-from stages.engines.engine import FOLDER, Command, died, wanted_engine
+from stages.engines.checkpoint import save_engine_checkpoint
+from stages.engines.engine import FOLDER, EngineCommand, build_exit_error, resolve_engine
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
-from stages.job_file import JobFile, one_line
-from stages.result import Result, relative_to_run
+from stages.job_file import JobFile, summarize_error
+from stages.result import Result, render_relative_path
 
 # The two files of the `command` engine: the request that a program is given, and the answer that it must write.
 
@@ -26,13 +26,13 @@ FORMAT = 1
 Amount = Field(default=0, ge=0)
 
 
-class Form(BaseModel):
+class StrictModel(BaseModel):
     """Unknown fields are refused: a misspelt one would be lost without a word."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class TaskScore(Form):
+class AnsweredScore(StrictModel):
     """The outcome of one evaluation task (docs/formats.md, result.json)."""
 
     kind: Literal["text", "vision", "loss"]
@@ -43,20 +43,20 @@ class TaskScore(Form):
     n: int = Field(gt=0)
 
 
-class Failure(Form):
+class AnsweredFailure(StrictModel):
     """Why the program gives up, where it knows."""
 
     kind: Literal["diverged", "data", "out_of_memory", "code"] = Field(alias="class")
     message: str
 
 
-class Answer(Form):
+class EngineAnswer(StrictModel):
     """What a program says of its work; the last file that it writes, and by a rename."""
 
     format: Literal[1]
     key: str
     """The request's."""
-    failure: Failure | None = None
+    failure: AnsweredFailure | None = None
     weights: str = ""
     """A safetensors file, relative to the request's folder, with the names of docs/formats.md."""
     moments: str = ""
@@ -71,25 +71,25 @@ class Answer(Form):
     sources: dict[str, dict[str, int]] = {}
     loss: float | None = None
     bad_samples: int = Amount
-    scores: dict[str, TaskScore] = {}
+    scores: dict[str, AnsweredScore] = {}
 
 
-def read_answer(path: Path, key: str) -> Answer | None:
+def read_answer(path: Path, key: str) -> EngineAnswer | None:
     """None without one, or while it is no JSON yet; ConfigError for one of another form, or of another job."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
     try:
-        answer = Answer.model_validate(content)
+        answer = EngineAnswer.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from error
+        raise ConfigError(f"{path}: {summarize_error(error)}") from error
     if answer.key != key:
         raise ConfigError(f"{path}: answers {answer.key!r}; the request is {key!r}")
     return answer
 
 
-def request(job: JobFile, engine: Engine, folder: Path) -> dict[str, Any]:
+def build_request(job: JobFile, engine: Engine, folder: Path) -> dict[str, Any]:
     """What the program is told: all paths absolute, defaults spelt out. DataError for data that are not here."""
     config = job.config.model_dump(mode="json")
     config.pop("engine", None)
@@ -99,9 +99,9 @@ def request(job: JobFile, engine: Engine, folder: Path) -> dict[str, Any]:
         "stage": job.stage,
         "config": config,
         "arguments": dict(engine.arguments),
-        "data": {name: str(job.data_location(name)) for name in sorted(job.data) if exists(job, name)},
+        "data": {name: str(job.resolve_data_location(name)) for name in sorted(job.data) if has_data(job, name)},
         "parents": [
-            {"key": each.key, "stage": each.stage, "checkpoint": str(result_checkpoint(each.run, each.key).path)}
+            {"key": each.key, "stage": each.stage, "checkpoint": str(read_result_checkpoint(each.run, each.key).path)}
             for each in job.parents
         ],
         "log_steps": job.settings.log_steps,
@@ -111,7 +111,7 @@ def request(job: JobFile, engine: Engine, folder: Path) -> dict[str, Any]:
     }
 
 
-def exists(job: JobFile, name: str) -> bool:
+def has_data(job: JobFile, name: str) -> bool:
     """Whether a data set is there: job.json names those of the whole sweep, of which the job may need a few."""
     location = job.data[name]
     return "://" in location or (job.run / location).exists()
@@ -131,7 +131,7 @@ class ProgramLog:
         self.has_nan = False
         """Whether the program has noted a loss that is not a number."""
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def read_records(self) -> Iterator[dict[str, Any]]:
         """Those of the lines that have been ended since the last call; a line that is none is passed over."""
         if not self._path.exists():
             return
@@ -141,7 +141,7 @@ class ProgramLog:
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            found = numbers_of(line)
+            found = parse_numbers(line)
             self.has_nan = self.has_nan or not math.isfinite(found.get("loss", 0.0))
             step = int(found.get("step", -1)) if math.isfinite(found.get("step", -1)) else -1
             if step >= 0:
@@ -149,7 +149,7 @@ class ProgramLog:
                 yield {**finite, "step": step, "time": self._path.stat().st_mtime}
 
 
-def numbers_of(line: bytes) -> dict[str, float]:
+def parse_numbers(line: bytes) -> dict[str, float]:
     """The known numbers of a line; empty if it is no JSON object."""
     try:
         content = json.loads(line)
@@ -177,11 +177,11 @@ class CommandRun:
         self.answer_file = self.folder / "answer.json"
         self.log = ProgramLog(self.folder / "metrics.jsonl")
 
-    def finished(self) -> bool:
-        answer = self.answer()
+    def is_finished(self) -> bool:
+        answer = self.load_answer()
         return answer is not None and answer.failure is None
 
-    def answer(self) -> Answer | None:
+    def load_answer(self) -> EngineAnswer | None:
         """The program's answer, once there is one. ConfigError if it does not hold."""
         answer = read_answer(self.answer_file, self.job.key)
         if answer is None or answer.failure is not None:
@@ -189,12 +189,12 @@ class CommandRun:
         if isinstance(self.job.config, EvaluateConfig):
             check_scores(answer, self.job.config, self.answer_file)
         else:
-            self.inside(answer.weights, "weights")
+            self.resolve_safetensors(answer.weights, "weights")
             if answer.moments:
-                self.inside(answer.moments, "moments")
+                self.resolve_safetensors(answer.moments, "moments")
         return answer
 
-    def inside(self, name: str, field: str) -> Path:
+    def resolve_safetensors(self, name: str, field: str) -> Path:
         """The safetensors file of that name; ConfigError if it is not whole, or not in the engine's folder."""
         path = (self.folder / name).resolve()
         if not name or not path.is_relative_to(self.folder.resolve()):
@@ -205,30 +205,30 @@ class CommandRun:
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"{self.answer_file}: {field}: {path} is no whole safetensors file: {error}") from error
 
-    def prepare(self) -> Command:
-        engine, settings = wanted_engine(self.job)
+    def prepare(self) -> EngineCommand:
+        engine, settings = resolve_engine(self.job)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.answer_file.unlink(missing_ok=True)  # of an attempt before that failed: its reason may be gone
         path = self.folder / "request.json"
-        write_json(path, request(self.job, engine, self.folder))
-        return Command(
-            words=(settings.python, *engine.command, str(path)),
+        write_json(path, build_request(self.job, engine, self.folder))
+        return EngineCommand(
+            argv=(settings.python, *engine.command, str(path)),
             folder=Path(settings.checkout) if settings.checkout else self.folder,
         )
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        return self.log.records()
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        return self.log.read_records()
 
-    def failure(self, code: int) -> StageError:
-        answer = self.answer()
+    def explain_failure(self, code: int) -> StageError:
+        answer = self.load_answer()
         if answer is not None and answer.failure is not None:
-            return AnsweredError(answer.failure)
+            return EngineReportedError(answer.failure)
         if self.log.has_nan:
             return DivergedError("the engine's loss is not a number, and it wrote no answer")
-        return died("the engine", code, f"no answer in {self.answer_file}")
+        return build_exit_error("the engine", code, f"no answer in {self.answer_file}")
 
-    def take(self, seconds: float) -> Result:
-        answer = self.answer()
+    def collect_result(self, seconds: float) -> Result:
+        answer = self.load_answer()
         if answer is None:
             raise ConfigError(f"{self.answer_file} is not there any more")
         checkpoint = "" if isinstance(self.job.config, EvaluateConfig) else self.save(answer)
@@ -247,27 +247,27 @@ class CommandRun:
             scores={name: score.model_dump(mode="json") for name, score in answer.scores.items()},
         )
 
-    def save(self, answer: Answer) -> str:
+    def save(self, answer: EngineAnswer) -> str:
         """The answer's weights as a checkpoint of ours; its path."""
         config = self.job.config
         step = config.last_step if isinstance(config, PretrainConfig) else answer.steps
         moments: dict[str, Tensor] | None = None
         if answer.moments and self.job.settings.keep_optimizer:
-            moments = load_file(self.inside(answer.moments, "moments"))
-        made = save_made(
-            self.job, load_file(self.inside(answer.weights, "weights")), moments,
+            moments = load_file(self.resolve_safetensors(answer.moments, "moments"))
+        made = save_engine_checkpoint(
+            self.job, load_file(self.resolve_safetensors(answer.weights, "weights")), moments,
             step=step, first_step=step - answer.steps, position={"kind": "command", **answer.position},
         )  # fmt: skip
-        return relative_to_run(self.job, made)
+        return render_relative_path(self.job, made)
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """The program's files are its own business; those that it answered with are in our checkpoint now."""
-        answer = self.answer()
+        answer = self.load_answer()
         for name in filter(None, (answer.weights, answer.moments) if answer else ()):
             (self.folder / name).unlink(missing_ok=True)
 
 
-def check_scores(answer: Answer, config: EvaluateConfig, path: Path) -> None:
+def check_scores(answer: EngineAnswer, config: EvaluateConfig, path: Path) -> None:
     """ConfigError unless the scores are those of the tasks that were asked for."""
     wanted = {task.name for task in (*config.text_tasks, *config.vision_tasks)}
     if wanted != answer.scores.keys():
@@ -275,9 +275,9 @@ def check_scores(answer: Answer, config: EvaluateConfig, path: Path) -> None:
         raise ConfigError(f"{path}: scores: {odd} is asked for and not given, or given and not asked for")
 
 
-class AnsweredError(StageError):
+class EngineReportedError(StageError):
     """A failure that the program itself has named."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: AnsweredFailure) -> None:
         super().__init__(" ".join(failure.message.split())[:500])
         self.failure_class = failure.kind

@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.data.shards import MANIFEST, read_manifest
 from stages.errors import ConfigError, DataError
-from stages.files import replacing
+from stages.files import replace_atomically
 
 DATA_KEYS = ("json.gz", "json", "txt")
 
@@ -45,7 +45,7 @@ class Shards:
         return found
 
 
-def open_shards(name: str, folder: Path) -> Shards:
+def read_shards(name: str, folder: Path) -> Shards:
     """The shards of a data set's manifest. DataError for a damaged one, ConfigError without any."""
     path = folder / MANIFEST
     try:
@@ -61,7 +61,7 @@ def open_shards(name: str, folder: Path) -> Shards:
     return Shards(folder, [each for each, _ in kept], [size for _, size in kept])
 
 
-def pieces(sizes: Sequence[int], *, epochs: int, sequences: int, seed: int) -> Iterator[tuple[int, int]]:
+def plan_shard_reads(sizes: Sequence[int], *, epochs: int, sequences: int, seed: int) -> Iterator[tuple[int, int]]:
     """(shard, sequences to read of it) for `epochs` times `sequences` sequences, in the order of training.
 
     Each pass over the shards has an order of its own, open_lm's for `seed` + the pass.
@@ -72,7 +72,7 @@ def pieces(sizes: Sequence[int], *, epochs: int, sequences: int, seed: int) -> I
         needed = sequences
         while needed:
             if not order:
-                order = shuffled(len(sizes), seed + passes)[::-1]
+                order = shuffle_indices(len(sizes), seed + passes)[::-1]
                 passes += 1
             shard = order.pop()
             taken = min(needed, sizes[shard])
@@ -80,7 +80,7 @@ def pieces(sizes: Sequence[int], *, epochs: int, sequences: int, seed: int) -> I
             yield shard, taken
 
 
-def shuffled(count: int, seed: int) -> list[int]:
+def shuffle_indices(count: int, seed: int) -> list[int]:
     """Numbers below `count` in the order into which open_lm shuffles a manifest of as many lines."""
     order = list(range(count))
     np.random.default_rng(seed).shuffle(order)
@@ -98,7 +98,7 @@ def write_data(shards: Shards, folder: Path, rows: Sequence[tuple[int, int]], *,
         link.unlink(missing_ok=True)
         link.symlink_to(shards.folder / name)
     lines = [""] * len(rows)
-    for (shard, taken), place in zip(rows, shuffled(len(rows), seed), strict=True):
+    for (shard, taken), place in zip(rows, shuffle_indices(len(rows), seed), strict=True):
         lines[place] = json.dumps({"shard": f"{shard:08d}", "num_sequences": taken})
-    with replacing(folder / MANIFEST) as unfinished:
+    with replace_atomically(folder / MANIFEST) as unfinished:
         unfinished.write_text("".join(f"{line}\n" for line in lines))  # open_lm drops a last line without an end

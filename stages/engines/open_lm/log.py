@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.config import PretrainConfig
-from stages.engines.limits import epoch_steps
+from stages.engines.limits import compute_epoch_steps
 
 PROGRESS = re.compile(
     r"Train Epoch: (?P<epoch>\d+) \[ *(?P<samples>\d+)/\d+ \(\d+%\)\] Loss: (?P<loss>[\d.]+|nan|inf)"
@@ -18,7 +18,7 @@ WRITTEN_AT = re.compile(r"\d{4}-\d\d-\d\d,\d\d:\d\d:\d\d")
 NOT_A_NUMBER = "Training exiting due to NaN value"
 
 
-class OutLog:
+class OpenLMLog:
     """The log from its beginning: a run that went on has lines of all attempts, steps that were done twice included."""
 
     def __init__(self, path: Path, config: PretrainConfig, *, first_step: int) -> None:
@@ -29,7 +29,7 @@ class OutLog:
         """Whether open_lm has stopped, since this log was opened, as its loss was not a number: it says so nowhere
         else."""
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def read_records(self) -> Iterator[dict[str, Any]]:
         """Metrics of the lines that have been ended since the last call."""
         if not self._path.exists():
             return
@@ -55,7 +55,7 @@ class OutLog:
     def _record(self, found: re.Match[str], loss: float, written_at: float) -> dict[str, Any]:
         """`tokens_per_second` is that of the last step alone; the logged step's loss counts twice in `loss`."""
         config = self._config
-        step = int(found["epoch"]) * epoch_steps(config) + int(found["samples"]) // config.batch_sequences
+        step = int(found["epoch"]) * compute_epoch_steps(config) + int(found["samples"]) // config.batch_sequences
         return {
             "step": step,
             "tokens": (step - self._first_step) * config.step_tokens,

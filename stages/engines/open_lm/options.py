@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.config import LanguageModel, PretrainConfig
-from stages.engines.engine import environment_of
-from stages.engines.limits import epoch_steps
+from stages.engines.engine import build_environment
+from stages.engines.limits import compute_epoch_steps
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
 
@@ -16,7 +16,7 @@ NAME = "run"
 PRECISIONS = {"bf16": "amp_bfloat16", "fp32": "fp32"}
 
 
-def model_file(model: LanguageModel, context: int) -> dict[str, Any]:
+def build_model_options(model: LanguageModel, context: int) -> dict[str, Any]:
     """The JSON that its `--model` takes."""
     return {
         "hidden_dim": model.d_model,
@@ -31,7 +31,7 @@ def model_file(model: LanguageModel, context: int) -> dict[str, Any]:
     }
 
 
-def options(config: PretrainConfig, *, data_key: str, log_steps: int) -> dict[str, Any]:
+def build_options(config: PretrainConfig, *, data_key: str, log_steps: int) -> dict[str, Any]:
     """The JSON that its `--config` takes, in the types that it insists on.
 
     `train_num_samples` counts tokens of an epoch, `epochs` those of the whole trunk: its schedule goes over their
@@ -51,7 +51,7 @@ def options(config: PretrainConfig, *, data_key: str, log_steps: int) -> dict[st
         "resume": "latest",
         "dataset_manifest": ["data/manifest.jsonl"],
         "data_key": data_key,
-        "train_num_samples": epoch_steps(config) * config.step_tokens,
+        "train_num_samples": compute_epoch_steps(config) * config.step_tokens,
         "global_batch_size": config.batch_sequences,
         "workers": 1,  # with 0 it divides by zero; with more it leaves out what they cannot share evenly
         "data_tolerate_error_p": 0.0,  # else an epoch may end steps too early, and still be saved
@@ -81,7 +81,7 @@ MODULES = ("torch", "numpy", "pandas", "webdataset", "braceexpand", "PIL", "fssp
 LAST_WEBDATASET = (0, 2, 86)
 """The last one with which open_lm's branch `main` reads past its first shard; later ones hand it an end-of-shard marker
 without a file name (KeyError: 'fname')."""
-LOOK = """
+PROBE_SCRIPT = """
 import importlib.metadata, importlib.util, json, sys
 try:
     webdataset = importlib.metadata.version("webdataset")
@@ -98,7 +98,7 @@ def check_installation(settings: EngineSettings) -> None:
     if not settings.checkout or not (package / "main.py").is_file():
         raise ConfigError(f"engine open_lm: {settings.checkout or 'no folder'} (checkout) has no open_lm/main.py")
     with_xformers = b"import xformers" in (package / "model.py").read_bytes()
-    found = ask_interpreter(settings, [*MODULES, *(["xformers"] if with_xformers else [])])
+    found = query_interpreter(settings, [*MODULES, *(["xformers"] if with_xformers else [])])
     if found["missing"]:
         raise ConfigError(
             f"engine open_lm: {settings.python} lacks {', '.join(found['missing'])}; install them there"
@@ -112,12 +112,12 @@ def check_installation(settings: EngineSettings) -> None:
         )
 
 
-def ask_interpreter(settings: EngineSettings, modules: list[str]) -> dict[str, Any]:
+def query_interpreter(settings: EngineSettings, modules: list[str]) -> dict[str, Any]:
     """What the interpreter has, without importing it; ConfigError if it cannot even say that."""
-    environment = environment_of(settings, {}, {})
+    environment = build_environment(settings, {}, {})
     try:
         done = subprocess.run(
-            [settings.python, "-c", LOOK, *modules],
+            [settings.python, "-c", PROBE_SCRIPT, *modules],
             env=environment, capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         answer: dict[str, Any] = json.loads(done.stdout)

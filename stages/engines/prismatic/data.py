@@ -9,43 +9,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.data.conversations import Conversation, check_record, conversation_file, read_records
+from stages.data.conversations import Conversation, find_conversation_file, parse_record, read_records
 from stages.data.sample import BadSampleError
 from stages.errors import ConfigError, DataError
-from stages.files import replacing
+from stages.files import replace_atomically
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenConversations:
     """What was written for prismatic."""
 
     images: Path
     """The folder that records name their images in."""
     with_image: int
-    without: int
+    without_image: int
     bad: int
     """Records that were left out."""
 
-    def steps(self, batch: int) -> int:
+    def count_steps(self, batch: int) -> int:
         """Optimizer steps of an epoch: batches are of one kind, and a last one is filled up with examples again."""
-        return -(-self.with_image // batch) - (-self.without // batch)
+        return -(-self.with_image // batch) - (-self.without_image // batch)
 
-    def images_of(self, batch: int) -> int:
+    def count_images(self, batch: int) -> int:
         """Images that go through the model in an epoch."""
         return -(-self.with_image // batch) * batch
 
 
-def write_conversations(path: Path, out: Path, *, limit: int) -> Written:
+def write_conversations(path: Path, out: Path, *, limit: int) -> WrittenConversations:
     """Writes `out` from the data set at `path`.
 
     DataError for more bad records than `limit`; ConfigError where none has an image: prismatic fails on that.
     """
-    file = conversation_file(path)
+    file = find_conversation_file(path)
     kept: list[dict[str, Any]] = []
     bad: list[str] = []
     for number, record in enumerate(read_records(file)):
         try:
-            kept.append(prismatic_record(number, check_record(f"{file.name}: record {number}", record), file.parent))
+            kept.append(convert_record(number, parse_record(f"{file.name}: record {number}", record), file.parent))
         except BadSampleError as error:
             bad.append(str(error))
     if len(bad) > limit:
@@ -53,12 +53,12 @@ def write_conversations(path: Path, out: Path, *, limit: int) -> Written:
     with_image = sum("image" in record for record in kept)
     if not with_image:
         raise ConfigError(f"{file}: no conversation has an image; prismatic needs one at least")
-    with replacing(out) as unfinished:
+    with replace_atomically(out) as unfinished:
         unfinished.write_text(json.dumps(kept))
-    return Written(file.parent, with_image, len(kept) - with_image, len(bad))
+    return WrittenConversations(file.parent, with_image, len(kept) - with_image, len(bad))
 
 
-def prismatic_record(number: int, record: Conversation, folder: Path) -> dict[str, Any]:
+def convert_record(number: int, record: Conversation, folder: Path) -> dict[str, Any]:
     """A record in LLaVA's form; BadSampleError for an image that is no file of the folder (prismatic reads no tars)."""
     if record.image:
         path = (folder / record.image).resolve()

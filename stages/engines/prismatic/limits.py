@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from stages.config import Engine, FinetuneConfig, LanguageModel, Vision
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 
 ADAMW = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 """torch's own, which prismatic leaves as they are and has no setting for."""
@@ -25,14 +25,14 @@ VISION_BACKBONES: Mapping[str, str] = {
 """Our encoders that prismatic has too: the same published weights, blocks and image size."""
 
 
-def prismatic_problem(config: FinetuneConfig, engine: Engine) -> str:
+def find_prismatic_problem(config: FinetuneConfig, engine: Engine) -> str:
     """Why prismatic cannot carry a fine-tune out, and what would do; empty if nothing is known against it."""
     if engine.command:
         return "command is for engines of kind command; prismatic's program is known"
-    return arguments_problem(engine) or recipe_problem(config)
+    return find_arguments_problem(engine) or find_recipe_problem(config)
 
 
-def arguments_problem(engine: Engine) -> str:
+def find_arguments_problem(engine: Engine) -> str:
     """The same of `arguments` alone."""
     for name, value in engine.arguments.items():
         wanted = OWN_ARGUMENTS.get(name)
@@ -43,7 +43,7 @@ def arguments_problem(engine: Engine) -> str:
     return ""
 
 
-def recipe_problem(config: FinetuneConfig) -> str:
+def find_recipe_problem(config: FinetuneConfig) -> str:
     """The same of the optimizer, the schedule and the batch."""
     for name, value in ADAMW.items():
         if (given := getattr(config.optimizer, name)) != value:
@@ -53,13 +53,13 @@ def recipe_problem(config: FinetuneConfig) -> str:
             )
     if config.final_lr:
         return f"prismatic's learning rate ends at 0; set finetune.final_lr to 0 (now {config.final_lr:g})"
-    micro = prismatic_batch(config)
+    micro = compute_micro_batch(config)
     if micro < 1 or config.batch_sequences % micro:
         return f"arguments.per_device_batch_size {micro} must divide the batch of {config.batch_sequences} examples"
     return ""
 
 
-def prismatic_batch(config: FinetuneConfig) -> int:
+def compute_micro_batch(config: FinetuneConfig) -> int:
     """Examples that go through the model at once: as asked for, else the most up to MICRO_BATCH that fit evenly."""
     given = config.engine.arguments.get("per_device_batch_size") if config.engine else None
     if given is not None:
@@ -67,23 +67,23 @@ def prismatic_batch(config: FinetuneConfig) -> int:
     return next(n for n in range(MICRO_BATCH, 0, -1) if config.batch_sequences % n == 0)
 
 
-def prismatic_model_problem(config: FinetuneConfig, model: LanguageModel, vision: Vision | None) -> str:
+def find_prismatic_model_problem(config: FinetuneConfig, model: LanguageModel, vision: Vision | None) -> str:
     """Why prismatic cannot fine-tune such a model, and what would do; empty if nothing is known against it."""
     if vision is None:
         return "the model sees no images, without which prismatic has none; give pre-training a vision"
     if config.precision == "bf16" and model.rotary_table != "bfloat16":
         # open_lm builds its table under autocast
         return "open_lm in bf16 builds its positions' angles in bfloat16; give the model rotary_table: bfloat16"
-    return encoder_problem(config, vision)
+    return find_encoder_problem(config, vision)
 
 
-def encoder_problem(config: FinetuneConfig, vision: Vision) -> str:
+def find_encoder_problem(config: FinetuneConfig, vision: Vision) -> str:
     """The same of the encoder."""
     if vision.encoder not in VISION_BACKBONES:
         return f"prismatic has no encoder {vision.encoder}; it has {', '.join(VISION_BACKBONES)}"
     if not vision.frozen:
         return "the model's encoder is trained, and prismatic takes the published weights; pre-train with it frozen"
-    spec = encoder_spec(vision.encoder)
+    spec = resolve_encoder_spec(vision.encoder)
     if spec.parts and vision.transform == "letterbox":
         return "prismatic pads an image for each of two encoders in its own colour; take transform: resize-naive"
     if spec.image_tokens >= config.max_length:

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 from stages.config import FinetuneConfig, LanguageModel, Vision
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer
-from stages.engines.engine import environment_of
-from stages.engines.prismatic.limits import VISION_BACKBONES, prismatic_batch
+from stages.engines.engine import build_environment
+from stages.engines.prismatic.limits import VISION_BACKBONES, compute_micro_batch
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 
 RUN = "run"
 """prismatic's run_id; its files lie in runs/RUN."""
@@ -28,14 +28,14 @@ TOKEN_VARIABLE = "PRISMATIC_NO_TOKEN"  # noqa: S105 - the name of a variable tha
 """prismatic reads a hub token, or fails, also where nothing needs one."""
 
 
-def config_file(config: FinetuneConfig, vision: Vision, *, start_tokens: int, images: Path) -> dict[str, Any]:
+def build_config(config: FinetuneConfig, vision: Vision, *, start_tokens: int, images: Path) -> dict[str, Any]:
     """What its scripts/pretrain.py takes by `--config_path`: draccus' PretrainConfig.
 
     `start_tokens`: of the tokenizer's own start of text. `images`: the folder that images are named in.
     """
     components = [CONVERSATIONS, str(images)]
     return {
-        "model": model_options(config, vision, start_tokens=start_tokens),
+        "model": build_model_options(config, vision, start_tokens=start_tokens),
         "dataset": {
             "type": "llava-v15",
             "dataset_id": config.conversations.name,
@@ -53,7 +53,7 @@ def config_file(config: FinetuneConfig, vision: Vision, *, start_tokens: int, im
     }
 
 
-def model_options(config: FinetuneConfig, vision: Vision, *, start_tokens: int) -> dict[str, Any]:
+def build_model_options(config: FinetuneConfig, vision: Vision, *, start_tokens: int) -> dict[str, Any]:
     """The model's part: draccus' ModelConfig. The align stage's fields keep their defaults: it does not run."""
     arguments = config.engine.arguments if config.engine else {}
     return {
@@ -63,11 +63,11 @@ def model_options(config: FinetuneConfig, vision: Vision, *, start_tokens: int) 
         "vision_backbone_id": VISION_BACKBONES[vision.encoder],
         "llm_backbone_id": BACKBONE,
         "image_resize_strategy": vision.transform,
-        "llm_max_length": text_length(config, vision, start_tokens=start_tokens),
+        "llm_max_length": compute_text_length(config, vision, start_tokens=start_tokens),
         "finetune_epochs": config.epochs,
         "finetune_max_steps": None,
         "finetune_global_batch_size": config.batch_sequences,
-        "finetune_per_device_batch_size": prismatic_batch(config),
+        "finetune_per_device_batch_size": compute_micro_batch(config),
         "finetune_learning_rate": config.peak_lr,
         "finetune_weight_decay": config.optimizer.weight_decay,
         "finetune_max_grad_norm": config.optimizer.gradient_clip,
@@ -80,16 +80,16 @@ def model_options(config: FinetuneConfig, vision: Vision, *, start_tokens: int) 
     }
 
 
-def text_length(config: FinetuneConfig, vision: Vision, *, start_tokens: int) -> int:
+def compute_text_length(config: FinetuneConfig, vision: Vision, *, start_tokens: int) -> int:
     """prismatic's limit of a conversation, which counts text alone, so that with its image it has `max_length`.
 
     One more for the last target, and one for the start that prismatic wants where the tokenizer has none.
     """
-    length = config.max_length - encoder_spec(vision.encoder).image_tokens + 1
+    length = config.max_length - resolve_encoder_spec(vision.encoder).image_tokens + 1
     return length if start_tokens else length + 1
 
 
-def start_file(
+def build_start_settings(
     config: FinetuneConfig, model: LanguageModel, *, tokenizer: Path, end_of_text: str, start_of_text: int | None
 ) -> dict[str, Any]:
     """What start.py needs beside prismatic's own configuration.
@@ -109,7 +109,7 @@ def start_file(
         "tokenizer": str(tokenizer),
         "end_of_text": end_of_text,
         "start_of_text": start_of_text,
-        "prompt": TEMPLATES[config.prompt].state(),
+        "prompt": TEMPLATES[config.prompt].dump_state(),
     }
 
 
@@ -118,9 +118,9 @@ def start_file(
 MODULES = ("torch", "torchvision", "timm", "transformers", "huggingface_hub", "accelerate", "draccus", "jsonlines",
            "rich", "PIL", "numpy", "tqdm", "requests", "wandb", "yaml", "open_lm")  # fmt: skip
 """What scripts/pretrain.py imports at its start, and open_lm for the language model."""
-TRIGGERS = ("True", "False", "Yes", "No", *(chr(ord("A") + i) for i in range(26)))
+TRIGGER_WORDS = ("True", "False", "Yes", "No", *(chr(ord("A") + i) for i in range(26)))
 """Words that prismatic's model looks up when it is built, and fails on where one is not a single token."""
-LOOK = """
+PROBE_SCRIPT = """
 import importlib.metadata, importlib.util, json, sys
 missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
 try:
@@ -140,7 +140,7 @@ def check_installation(settings: EngineSettings) -> None:
     checkout = Path(settings.checkout)
     if not settings.checkout or not (checkout / "scripts" / "pretrain.py").is_file():
         raise ConfigError(f"engine prismatic: {settings.checkout or 'no folder'} (checkout) has no scripts/pretrain.py")
-    found = ask_interpreter(settings)
+    found = query_interpreter(settings)
     if found["missing"]:
         raise ConfigError(
             f"engine prismatic: {settings.python} lacks {', '.join(found['missing'])}; install them there"
@@ -156,12 +156,12 @@ def check_installation(settings: EngineSettings) -> None:
         raise ConfigError("engine prismatic: it trains on a GPU with bfloat16 only, and this machine shows it none")
 
 
-def ask_interpreter(settings: EngineSettings) -> dict[str, Any]:
+def query_interpreter(settings: EngineSettings) -> dict[str, Any]:
     """What the interpreter has; ConfigError if it cannot even say that."""
     try:
         done = subprocess.run(
-            [settings.python, "-c", LOOK, *MODULES],
-            env=environment_of(settings, {TOKEN_VARIABLE: ""}, {}),
+            [settings.python, "-c", PROBE_SCRIPT, *MODULES],
+            env=build_environment(settings, {TOKEN_VARIABLE: ""}, {}),
             capture_output=True, text=True, timeout=300, check=True,
         )  # fmt: skip
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -170,9 +170,9 @@ def ask_interpreter(settings: EngineSettings) -> dict[str, Any]:
     return answer
 
 
-def check_words(tokenizer: TextTokenizer, vocabulary: int) -> None:
+def check_tokenizer(tokenizer: TextTokenizer, vocabulary: int) -> None:
     """ConfigError for a tokenizer that prismatic's model refuses, or that fills the model's vocabulary."""
-    if split := [word for word in TRIGGERS if len(tokenizer.encode(word)) != 1]:
+    if split := [word for word in TRIGGER_WORDS if len(tokenizer.encode(word)) != 1]:
         raise ConfigError(f"{tokenizer.file}: prismatic wants one token for each of {', '.join(split[:5])}")
     if len(tokenizer.start_of_text) > 1:
         raise ConfigError(f"{tokenizer.file}: texts start with several tokens; prismatic has room for one")

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint.files import Checkpoint, result_checkpoint
+from stages.checkpoint.files import Checkpoint, read_result_checkpoint
 from stages.config import FinetuneConfig, LanguageModel, Vision
 from stages.data.tokenizer import TextTokenizer
-from stages.engines.checkpoint import save_made
-from stages.engines.engine import FOLDER, Command, died, wanted_engine
-from stages.engines.limits import engine_problem, model_problem
-from stages.engines.prismatic.data import Written, write_conversations
+from stages.engines.checkpoint import save_engine_checkpoint
+from stages.engines.engine import FOLDER, EngineCommand, build_exit_error, resolve_engine
+from stages.engines.limits import find_engine_problem, find_model_problem
+from stages.engines.prismatic.data import WrittenConversations, write_conversations
 from stages.engines.prismatic.options import (
     CONFIG,
     CONVERSATIONS,
@@ -29,25 +29,25 @@ from stages.engines.prismatic.options import (
     START,
     STARTER,
     TOKEN_VARIABLE,
+    build_config,
+    build_start_settings,
     check_installation,
-    check_words,
-    config_file,
-    start_file,
+    check_tokenizer,
 )
-from stages.engines.prismatic.weights import LATEST, final_checkpoint, read_made, write_parent
+from stages.engines.prismatic.weights import LATEST, find_final_checkpoint, read_trained_weights, write_parent_weights
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.result import Result, relative_to_run
+from stages.result import Result, render_relative_path
 from stages.training.setup import load_tokenizer
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 
 # prismatic's RUN.jsonl, a line a step: its lines as lines of metrics.jsonl.
 
 RAW, RATE, STEP = "Finetune/Loss (Raw)", "Finetune/Learning Rate", "Finetune/Step"
 
 
-class StepLog:
+class PrismaticLog:
     """The log from its beginning; one of an attempt before is gone, as prismatic never goes on."""
 
     def __init__(self, path: Path, *, log_steps: int, source: str) -> None:
@@ -59,7 +59,7 @@ class StepLog:
         self.step, self.loss = 0, math.nan
         """The last step that was read, and the mean loss of the last line given."""
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def read_records(self) -> Iterator[dict[str, Any]]:
         """Of the lines that were ended since the last call: one record for each `log_steps` steps, and for the last.
 
         DivergedError for a loss that is not a number: prismatic itself would train on to the end.
@@ -101,7 +101,7 @@ def open_run(job: JobFile) -> "PrismaticRun":
     """The job in prismatic's hands; ConfigError for one that it cannot do."""
     if not isinstance(job.config, FinetuneConfig):
         raise ConfigError(f"prismatic carries out finetune jobs, not {job.stage}")
-    if problem := engine_problem(job.config, "finetune"):
+    if problem := find_engine_problem(job.config, "finetune"):
         raise ConfigError(problem)
     if len(job.parents) != 1:
         raise ConfigError(f"finetune takes one parent; {len(job.parents)} are given")
@@ -115,93 +115,93 @@ class PrismaticRun:
         self.job, self.config = job, config
         self.folder = job.run / FOLDER
         self.logs = self.folder / "runs" / RUN
-        self.parent = result_checkpoint(job.parents[0].run, job.parents[0].key)
-        model, vision = shapes(self.parent)
-        if problem := model_problem(config, model, vision):
+        self.parent = read_result_checkpoint(job.parents[0].run, job.parents[0].key)
+        model, vision = read_model_shapes(self.parent)
+        if problem := find_model_problem(config, model, vision):
             raise ConfigError(problem)
         assert vision is not None  # noqa: S101 - model_problem has just said so
         self.model, self.vision = model, vision
         log_steps, source = job.settings.log_steps, config.conversations.name
-        self.log = StepLog(self.logs / f"{RUN}.jsonl", log_steps=log_steps, source=source)
+        self.log = PrismaticLog(self.logs / f"{RUN}.jsonl", log_steps=log_steps, source=source)
 
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """The checkpoint of the last epoch is whole. One whose loss is not a number is no model."""
-        found = final_checkpoint(self.logs / "checkpoints", self.config.epochs)
+        found = find_final_checkpoint(self.logs / "checkpoints", self.config.epochs)
         return found is not None and found["loss"] not in {"nan", "inf", "-inf"}
 
-    def prepare(self) -> Command:
-        _, settings = wanted_engine(self.job)
+    def prepare(self) -> EngineCommand:
+        _, settings = resolve_engine(self.job)
         tokenizer = load_tokenizer(self.job, self.config.tokenizer, self.model.vocabulary, literal=True)
-        check_words(tokenizer, self.model.vocabulary)
+        check_tokenizer(tokenizer, self.model.vocabulary)
         check_installation(settings)
         shutil.rmtree(self.logs, ignore_errors=True)  # it appends to its log, and cannot go on
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self.write_data()
-        self.log.total_steps = self.config.epochs * data.steps(self.config.batch_sequences)
+        self.log.total_steps = self.config.epochs * data.count_steps(self.config.batch_sequences)
         self.write_files(tokenizer, data.images)
-        return Command(
-            words=(settings.python, *LAUNCHER, STARTER, "--config_path", CONFIG),
+        return EngineCommand(
+            argv=(settings.python, *LAUNCHER, STARTER, "--config_path", CONFIG),
             folder=self.folder,
             environment={TOKEN_VARIABLE: "", "TOKENIZERS_PARALLELISM": "false"},
         )
 
-    def write_data(self) -> Written:
+    def write_data(self) -> WrittenConversations:
         """The conversations as prismatic reads them."""
-        source = self.job.data_path(self.config.conversations.name)
+        source = self.job.resolve_data_path(self.config.conversations.name)
         return write_conversations(source, self.folder / CONVERSATIONS, limit=self.job.settings.bad_samples_limit)
 
     def write_files(self, tokenizer: TextTokenizer, images: Path) -> None:
         """Configuration, starter and the parent's weights."""
         start = tokenizer.start_of_text
-        own = config_file(self.config, self.vision, start_tokens=len(start), images=images)
+        own = build_config(self.config, self.vision, start_tokens=len(start), images=images)
         write_json(self.folder / CONFIG, own)
-        more = start_file(
+        more = build_start_settings(
             self.config, self.model,
             tokenizer=tokenizer.file, end_of_text=tokenizer.end_of_text_name, start_of_text=start[0] if start else None,
         )  # fmt: skip
         write_json(self.folder / START, more)
-        source = importlib.resources.files("stages.engines").joinpath("prismatic_start.py")
+        source = importlib.resources.files("stages.engines.prismatic").joinpath("start_program.py")
         (self.folder / STARTER).write_bytes(source.read_bytes())
-        write_parent(
-            self.parent.weights(), self.vision,
+        write_parent_weights(
+            self.parent.read_weights(), self.vision,
             projector=self.folder / PROJECTOR, language_model=self.folder / LANGUAGE_MODEL,
         )  # fmt: skip
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        return self.log.records()
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        return self.log.read_records()
 
-    def failure(self, code: int) -> StageError:
-        return died("prismatic", code, f"it had come to step {self.log.step}" if self.log.step else "")
+    def explain_failure(self, code: int) -> StageError:
+        return build_exit_error("prismatic", code, f"it had come to step {self.log.step}" if self.log.step else "")
 
-    def take(self, seconds: float) -> Result:
+    def collect_result(self, seconds: float) -> Result:
         """`tokens` stays 0: prismatic does not say how long its batches were."""
         checkpoints = self.logs / "checkpoints"
-        found = final_checkpoint(checkpoints, self.config.epochs)
+        found = find_final_checkpoint(checkpoints, self.config.epochs)
         if found is None:
             raise ConfigError(f"{checkpoints / LATEST} is not there any more")
         steps = int(found["step"])
-        weights = read_made(checkpoints / LATEST, self.vision)
-        made = save_made(self.job, weights, None, step=steps, first_step=0, position={"kind": "prismatic"})
+        weights = read_trained_weights(checkpoints / LATEST, self.vision)
+        made = save_engine_checkpoint(self.job, weights, None, step=steps, first_step=0, position={"kind": "prismatic"})
         data = self.write_data()
-        images = self.config.epochs * data.images_of(self.config.batch_sequences)
+        images = self.config.epochs * data.count_images(self.config.batch_sequences)
         return Result(
             steps=steps,
             images=images,
-            image_tokens=images * encoder_spec(self.vision.encoder).image_tokens,
+            image_tokens=images * resolve_encoder_spec(self.vision.encoder).image_tokens,
             seconds=seconds,
             loss=self.log.loss if self.log.step else float(found["loss"]),
-            checkpoint=relative_to_run(self.job, made),
+            checkpoint=render_relative_path(self.job, made),
             bad_samples=data.bad,
         )
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """The checkpoint of ours holds all that prismatic's did."""
         shutil.rmtree(self.logs / "checkpoints", ignore_errors=True)
         for name in (PROJECTOR, LANGUAGE_MODEL, CONVERSATIONS):
             (self.folder / name).unlink(missing_ok=True)
 
 
-def shapes(checkpoint: Checkpoint) -> tuple[LanguageModel, Vision | None]:
+def read_model_shapes(checkpoint: Checkpoint) -> tuple[LanguageModel, Vision | None]:
     """What a checkpoint says of its model; ConfigError if that is no model of this version."""
     state = checkpoint.state
     try:

@@ -18,7 +18,7 @@ SETTINGS = Path(__file__).with_name("start.json")
 PAD = "<PAD>"
 
 
-def tokenizer_class() -> Any:
+def build_tokenizer_class() -> Any:
     """A tokenizer of any tokenizer.json, of a class that prismatic's FinetuneDataset lets through."""
     transformers: Any = importlib.import_module("transformers")
 
@@ -52,7 +52,7 @@ def tokenizer_class() -> Any:
     return Words
 
 
-def prompt_class(settings: dict[str, Any]) -> Any:
+def build_prompt_class(settings: dict[str, Any]) -> Any:
     """The job's words around questions and answers, as a PromptBuilder of prismatic's."""
     prompting: Any = importlib.import_module("prismatic.models.backbones.llm.prompting")
     words = settings["prompt"]
@@ -80,7 +80,7 @@ def prompt_class(settings: dict[str, Any]) -> Any:
     return Prompt
 
 
-def language_model_class(settings: dict[str, Any]) -> Any:
+def build_language_model_class(settings: dict[str, Any]) -> Any:
     """open_lm's Transformer as prismatic's LLMBackbone wants it."""
     torch: Any = importlib.import_module("torch")
     open_lm: Any = importlib.import_module("open_lm.model")
@@ -118,12 +118,12 @@ def language_model_class(settings: dict[str, Any]) -> Any:
     return LanguageModel
 
 
-def backbone_class(settings: dict[str, Any]) -> Any:
+def build_backbone_class(settings: dict[str, Any]) -> Any:
     """The entry for prismatic's registry of language models."""
     torch: Any = importlib.import_module("torch")
     open_lm: Any = importlib.import_module("open_lm.model")
     base: Any = importlib.import_module("prismatic.models.backbones.llm.base_llm")
-    prompt = prompt_class(settings)
+    prompt = build_prompt_class(settings)
 
     class OpenLMBackbone(base.LLMBackbone):  # type: ignore[misc]
         prompt_builder_fn = prompt
@@ -133,8 +133,8 @@ def backbone_class(settings: dict[str, Any]) -> Any:
 
         def __init__(self, llm_backbone_id: str, llm_max_length: int, **_: Any) -> None:
             super().__init__(llm_backbone_id)
-            self.llm = language_model_class(settings)()
-            self.tokenizer = tokenizer_class()(settings, llm_max_length)
+            self.llm = build_language_model_class(settings)()
+            self.tokenizer = build_tokenizer_class()(settings, llm_max_length)
 
         def enable_gradient_checkpointing(self) -> None:
             self.llm.model.set_grad_checkpointing(True)
@@ -148,15 +148,15 @@ def backbone_class(settings: dict[str, Any]) -> Any:
     return OpenLMBackbone
 
 
-def register(settings: dict[str, Any], name: str = "open_lm") -> None:
+def register_backbone(settings: dict[str, Any], name: str = "open_lm") -> None:
     """Makes `name` a language model of prismatic's."""
     registry: Any = importlib.import_module("prismatic.models.materialize")
-    registry.LLM_BACKBONES[name] = {"cls": backbone_class(settings), "kwargs": {}}
+    registry.LLM_BACKBONES[name] = {"cls": build_backbone_class(settings), "kwargs": {}}
 
 
 def main() -> None:
     """prismatic's own script, with the words of this command line."""
-    register(json.loads(SETTINGS.read_text()))
+    register_backbone(json.loads(SETTINGS.read_text()))
     package: Any = importlib.import_module("prismatic")
     script = Path(package.__file__).resolve().parent.parent / "scripts" / "pretrain.py"
     sys.argv[0] = str(script)

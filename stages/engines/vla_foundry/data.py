@@ -14,51 +14,51 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from stages.data.shards import MANIFEST, LocalFolder, OpenShard, split_member_name
-from stages.data.text import token_ids
+from stages.data.text import read_token_ids
 from stages.data.tokenizer import TextTokenizer
-from stages.engines.open_lm.data import Shards, pieces, shuffled
+from stages.engines.open_lm.data import Shards, plan_shard_reads, shuffle_indices
 from stages.errors import ConfigError, DataError
-from stages.files import replacing, write_json
+from stages.files import replace_atomically, write_json
 from stages.vision.specs import EncoderSpec
 
 
-def open_folder(name: str, path: Path) -> Shards:
+def read_shard_folder(name: str, path: Path) -> Shards:
     """A data set's shards with samples, by its manifest or, without one, by the tars' headers. DataError for none."""
     folder = LocalFolder(path)
-    names, sizes = folder.manifest()
+    names, sizes = folder.load_manifest()
     kept = [(each, size) for each, size in zip(names, sizes, strict=True) if size]
     if not kept:
         raise DataError(f"data set {name!r}: {path} has no shard with samples")
-    if absent := [each for each, _ in kept if not folder.local(each).is_file()]:
+    if absent := [each for each, _ in kept if not folder.fetch_local(each).is_file()]:
         raise DataError(f"data set {name!r}: {absent[0]} is not in {path}")
     return Shards(path if path.is_dir() else path.parent, [each for each, _ in kept], [size for _, size in kept])
 
 
-def check_text(shards: Shards, context: int) -> None:
+def check_text_shards(shards: Shards, context: int) -> None:
     """ConfigError unless the first sample is a json.gz of `context` + 1 tokens.
 
     vla_foundry reads no other member. Of longer samples it takes windows by chance, which would depend on where a
     trunk is cut; batches of unequal samples it cannot make.
     """
-    first = OpenShard(shards.folder / shards.names[0]).sample(0)
+    first = OpenShard(shards.folder / shards.names[0]).find_sample(0)
     if "json.gz" not in first.extensions:
         raise ConfigError(
             f"{first.where}: it has {', '.join(first.extensions)}; vla_foundry reads json.gz members only"
         )
-    if (length := len(token_ids(first))) != context + 1:
+    if (length := len(read_token_ids(first))) != context + 1:
         raise ConfigError(
             f"{first.where}: {length} tokens; vla_foundry needs context + 1 = {context + 1} in each sample"
         )
 
 
-def windows_of(sizes: Sequence[int], *, windows: int, samples: int, seed: int) -> list[list[tuple[int, int]]]:
+def plan_windows(sizes: Sequence[int], *, windows: int, samples: int, seed: int) -> list[list[tuple[int, int]]]:
     """For each of `windows` windows of `samples` samples: (shard, samples to read of it), in the order of training."""
-    rows = pieces(sizes, epochs=windows, sequences=samples, seed=seed)
-    return [list(until(rows, samples)) for _ in range(windows)]
+    rows = plan_shard_reads(sizes, epochs=windows, sequences=samples, seed=seed)
+    return [list(limit_samples(rows, samples)) for _ in range(windows)]
 
 
-def until(rows: Iterator[tuple[int, int]], samples: int) -> Iterator[tuple[int, int]]:
-    """As many rows as make `samples`; `pieces` ends one there."""
+def limit_samples(rows: Iterator[tuple[int, int]], samples: int) -> Iterator[tuple[int, int]]:
+    """As many rows as make `samples`; `plan_shard_reads` ends one there."""
     while samples:
         shard, taken = next(rows)
         samples -= taken
@@ -74,38 +74,42 @@ def write_windows(
     folder.mkdir(parents=True, exist_ok=True)
     for number, window in enumerate(windows):
         for shard, taken in window if first <= number < last else ():
-            target = folder / f"{shard_name(shards, shard, taken)}.tar"
+            target = folder / f"{build_shard_name(shards, shard, taken)}.tar"
             if taken < shards.sizes[shard]:
-                write_beginning(shards.folder / shards.names[shard], target, taken)
+                write_first_samples(shards.folder / shards.names[shard], target, taken)
             else:
                 target.unlink(missing_ok=True)
                 target.symlink_to(shards.folder / shards.names[shard])
     rows = [row for window in windows for row in window]
     lines = [""] * len(rows)
-    for (shard, taken), place in zip(rows, shuffled(len(rows), seed), strict=True):
-        lines[place] = json.dumps({"shard": shard_name(shards, shard, taken), "num_sequences": taken})
-    with replacing(folder / MANIFEST) as unfinished:
+    for (shard, taken), place in zip(rows, shuffle_indices(len(rows), seed), strict=True):
+        lines[place] = json.dumps({"shard": build_shard_name(shards, shard, taken), "num_sequences": taken})
+    with replace_atomically(folder / MANIFEST) as unfinished:
         unfinished.write_text("".join(f"{line}\n" for line in lines))
 
 
-def shard_name(shards: Shards, shard: int, taken: int) -> str:
+def build_shard_name(shards: Shards, shard: int, taken: int) -> str:
     """Plain, as vla_foundry expands braces and commas in a shard's name."""
     return f"{shard:08d}" if taken == shards.sizes[shard] else f"{shard:08d}-{taken}"
 
 
-def write_beginning(source: Path, target: Path, samples: int) -> None:
+def write_first_samples(source: Path, target: Path, samples: int) -> None:
     """A tar with the first `samples` samples of another. DataError if it has fewer, or is no whole tar."""
     if target.is_file():
         return
     try:
-        with tarfile.open(source) as tar, replacing(target) as unfinished, tarfile.open(unfinished, "w") as out:
-            for entry in beginning(source, tar, samples):
+        with (
+            tarfile.open(source) as tar,
+            replace_atomically(target) as unfinished,
+            tarfile.open(unfinished, "w") as out,
+        ):
+            for entry in iter_first_samples(source, tar, samples):
                 out.addfile(entry, tar.extractfile(entry))
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{source}: not a whole tar: {error}") from error
 
 
-def beginning(source: Path, tar: tarfile.TarFile, samples: int) -> Iterator[tarfile.TarInfo]:
+def iter_first_samples(source: Path, tar: tarfile.TarFile, samples: int) -> Iterator[tarfile.TarInfo]:
     """The members of the first `samples` samples: neighbours whose names differ in the extension are one sample."""
     seen, last = 0, ""
     for entry in tar:
@@ -141,13 +145,13 @@ def write_processor(tokenizer: TextTokenizer, spec: EncoderSpec, vocabulary: int
     padding = add_tokens(extended, tokenizer, vocabulary)
     check_sequence(extended, tokenizer, vocabulary, padding)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "tokenizer.json") as unfinished:
+    with replace_atomically(folder / "tokenizer.json") as unfinished:
         extended.save(str(unfinished))
-    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer.end_of_text_name, padding))
-    write_json(folder / "processor_config.json", processor_config(spec))
-    write_json(folder / "preprocessor_config.json", image_config(spec))
-    with replacing(folder / "chat_template.jinja") as unfinished:
-        unfinished.write_text(chat_template(tokenizer.end_of_text_name))
+    write_json(folder / "tokenizer_config.json", build_tokenizer_config(tokenizer.end_of_text_name, padding))
+    write_json(folder / "processor_config.json", build_processor_config(spec))
+    write_json(folder / "preprocessor_config.json", build_image_config(spec))
+    with replace_atomically(folder / "chat_template.jinja") as unfinished:
+        unfinished.write_text(build_chat_template(tokenizer.end_of_text_name))
 
 
 def add_tokens(extended: Tokenizer, tokenizer: TextTokenizer, vocabulary: int) -> str:
@@ -155,14 +159,14 @@ def add_tokens(extended: Tokenizer, tokenizer: TextTokenizer, vocabulary: int) -
     leaves padding out of the loss by its id."""
     known = (name for name in KNOWN_PADDING if extended.token_to_id(name) not in {None, tokenizer.end_of_text})
     padding = next(known, PADDING)
-    extended.add_special_tokens([token(padding), token(IMAGE)])
+    extended.add_special_tokens([build_token(padding), build_token(IMAGE)])
     size = extended.get_vocab_size(with_added_tokens=True)
     if vocabulary == THEIR_VOCABULARY:
-        extended.add_special_tokens([token(f"<|vla foundry: {number}|>") for number in range(size, vocabulary)])
+        extended.add_special_tokens([build_token(f"<|vla foundry: {number}|>") for number in range(size, vocabulary)])
     return padding
 
 
-def token(name: str) -> AddedToken:
+def build_token(name: str) -> AddedToken:
     """One that stands for itself."""
     return AddedToken(name, special=True, normalized=False)
 
@@ -190,7 +194,7 @@ def check_sequence(extended: Tokenizer, tokenizer: TextTokenizer, vocabulary: in
         )
 
 
-def tokenizer_config(end_of_text: str, padding: str) -> dict[str, Any]:
+def build_tokenizer_config(end_of_text: str, padding: str) -> dict[str, Any]:
     """tokenizer_config.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -203,7 +207,7 @@ def tokenizer_config(end_of_text: str, padding: str) -> dict[str, Any]:
     }
 
 
-def processor_config(spec: EncoderSpec) -> dict[str, Any]:
+def build_processor_config(spec: EncoderSpec) -> dict[str, Any]:
     """processor_config.json: one token for each patch, none for a class."""
     return {
         "processor_class": "LlavaProcessor",
@@ -214,7 +218,7 @@ def processor_config(spec: EncoderSpec) -> dict[str, Any]:
     }
 
 
-def image_config(spec: EncoderSpec) -> dict[str, Any]:
+def build_image_config(spec: EncoderSpec) -> dict[str, Any]:
     """preprocessor_config.json: stretched to a square (bicubic), then the encoder's normalisation."""
     return {
         "image_processor_type": "SiglipImageProcessor",
@@ -231,7 +235,7 @@ def image_config(spec: EncoderSpec) -> dict[str, Any]:
     }
 
 
-def chat_template(end_of_text: str) -> str:
+def build_chat_template(end_of_text: str) -> str:
     """For Jinja: the image, the caption without blanks at its ends, the end-of-text token."""
     image, end = json.dumps(IMAGE), json.dumps(end_of_text)
     return (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from stages.config import Engine, PretrainConfig, Source, Vision
-from stages.vision.specs import UnknownEncoderError, encoder_spec
+from stages.vision.specs import UnknownEncoderError, resolve_encoder_spec
 
 CHECKPOINTS = "num_checkpoints"
 MICRO_BATCH = "hparams.per_gpu_batch_size"
@@ -13,35 +13,35 @@ ARGUMENTS: Mapping[str, type[int] | type[bool]] = {CHECKPOINTS: int, MICRO_BATCH
 not know, and over misspelt ones, without an error."""
 
 
-def vla_foundry_problem(config: PretrainConfig, engine: Engine, phase: str) -> str:
+def find_vla_foundry_problem(config: PretrainConfig, engine: Engine, phase: str) -> str:
     """Why vla_foundry cannot carry this out, and what would do; empty if nothing is known against it."""
     if engine.command:
         return "command is for engines of kind command; vla_foundry's program is known"
     return (
-        arguments_problem(config, engine)
-        or precision_problem(config)
-        or windows_problem(config, engine)
-        or (images_problem(config, engine) if with_images(config) else text_problem(config, phase))
+        find_arguments_problem(config, engine)
+        or find_precision_problem(config)
+        or find_windows_problem(config, engine)
+        or (find_images_problem(config, engine) if uses_images(config) else find_text_problem(config, phase))
     )
 
 
-def used_source(config: PretrainConfig) -> Source:
-    """The one data set; `vla_foundry_problem` has found nothing."""
+def select_source(config: PretrainConfig) -> Source:
+    """The one data set; `find_vla_foundry_problem` has found nothing."""
     return next(source for source in config.sources if source.share > 0)
 
 
-def with_images(config: PretrainConfig) -> bool:
+def uses_images(config: PretrainConfig) -> bool:
     """Whether it sees images."""
     return any(source.share > 0 and source.kind != "text" for source in config.sources)
 
 
-def window_steps(config: PretrainConfig) -> int:
-    """Optimizer steps between two of its checkpoints; `vla_foundry_problem` has found nothing."""
+def compute_window_steps(config: PretrainConfig) -> int:
+    """Optimizer steps between two of its checkpoints; `find_vla_foundry_problem` has found nothing."""
     checkpoints = config.engine.arguments.get(CHECKPOINTS, 1) if config.engine else 1
     return config.schedule.total_steps // int(checkpoints)
 
 
-def arguments_problem(config: PretrainConfig, engine: Engine) -> str:
+def find_arguments_problem(config: PretrainConfig, engine: Engine) -> str:
     """Settings of its own."""
     for name, value in engine.arguments.items():
         if name not in ARGUMENTS:
@@ -55,7 +55,7 @@ def arguments_problem(config: PretrainConfig, engine: Engine) -> str:
     return ""
 
 
-def precision_problem(config: PretrainConfig) -> str:
+def find_precision_problem(config: PretrainConfig) -> str:
     """What weights and angles are kept in, and the schedule's form."""
     if config.precision != "fp32":
         # its main.py moves a model that one process trains to bfloat16 as a whole: weights, moments and updates
@@ -69,7 +69,7 @@ def precision_problem(config: PretrainConfig) -> str:
     return ""
 
 
-def windows_problem(config: PretrainConfig, engine: Engine) -> str:
+def find_windows_problem(config: PretrainConfig, engine: Engine) -> str:
     """It saves at the end of its checkpoint windows only, which are all of one length: a segment must end at one."""
     windows, total = int(engine.arguments.get(CHECKPOINTS, 1)), config.schedule.total_steps
     if total % windows:
@@ -85,7 +85,7 @@ def windows_problem(config: PretrainConfig, engine: Engine) -> str:
     return ""
 
 
-def text_problem(config: PretrainConfig, phase: str) -> str:
+def find_text_problem(config: PretrainConfig, phase: str) -> str:
     """Of a run on token shards."""
     if sum(source.share > 0 for source in config.sources) != 1:
         return "vla_foundry takes one text data set; name one as text"
@@ -96,7 +96,7 @@ def text_problem(config: PretrainConfig, phase: str) -> str:
     return ""
 
 
-def images_problem(config: PretrainConfig, engine: Engine) -> str:
+def find_images_problem(config: PretrainConfig, engine: Engine) -> str:
     """Of a run on captioned images."""
     used = [source for source in config.sources if source.share > 0]
     if len(used) != 1 or used[0].kind != "captions":
@@ -107,13 +107,13 @@ def images_problem(config: PretrainConfig, engine: Engine) -> str:
         return "vla_foundry puts one captioned image into a sequence; set pretrain.packing: padded"
     if engine.arguments.get(RECOMPUTE):
         return f"arguments.{RECOMPUTE}: its timm encoders have none; take it out"
-    return vision_problem(config.vision, config.context) if config.vision else ""
+    return find_vision_problem(config.vision, config.context) if config.vision else ""
 
 
-def vision_problem(vision: Vision, context: int) -> str:
+def find_vision_problem(vision: Vision, context: int) -> str:
     """Encoders and projectors that its model does not have."""
     try:
-        spec = encoder_spec(vision.encoder)
+        spec = resolve_encoder_spec(vision.encoder)
     except UnknownEncoderError as error:
         return str(error)
     if spec.architecture not in {"siglip", "patches"}:

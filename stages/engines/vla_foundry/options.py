@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.config import LanguageModel, PretrainConfig
-from stages.engines.engine import environment_of
-from stages.engines.vla_foundry.limits import CHECKPOINTS, MICRO_BATCH, RECOMPUTE, with_images
+from stages.engines.engine import build_environment
+from stages.engines.vla_foundry.limits import CHECKPOINTS, MICRO_BATCH, RECOMPUTE, uses_images
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 
 NAME = "run"
 """vla_foundry's name of the run; its files lie in runs/NAME."""
@@ -18,14 +18,16 @@ DATA, ENCODER, PROCESSOR = "data", "encoder", "processor"
 """Folders that it is given: shards with their manifest, a timm encoder, a processor of transformers."""
 
 
-def options(config: PretrainConfig, *, log_steps: int, start: str | None, weights_only: bool) -> dict[str, Any]:
+def build_options(config: PretrainConfig, *, log_steps: int, start: str | None, weights_only: bool) -> dict[str, Any]:
     """The tree that its `--config_path` takes.
 
     `total_train_samples` are those of the whole trunk: its schedule goes over them, also where the job stops before.
     `start`: the checkpoint from which it goes on, `weights_only` as a new run.
     """
     arguments = config.engine.arguments if config.engine else {}
-    model = vlm(config) if with_images(config) else transformer(config.model, config.context)
+    model = (
+        build_vlm_options(config) if uses_images(config) else build_transformer_options(config.model, config.context)
+    )
     if start:
         model |= {"resume_from_checkpoint": start, "resume_weights_only": weights_only}
     return {
@@ -36,8 +38,8 @@ def options(config: PretrainConfig, *, log_steps: int, start: str | None, weight
         "log_every_n_steps": log_steps,
         "total_train_samples": config.schedule.total_steps * config.batch_sequences,
         "num_checkpoints": arguments.get(CHECKPOINTS, 1),
-        "data": data(config),
-        "hparams": hyper_parameters(config) | {
+        "data": build_data_options(config),
+        "hparams": build_hyper_parameters(config) | {
             "per_gpu_batch_size": arguments.get(MICRO_BATCH, config.batch_sequences),
             "grad_checkpointing": arguments.get(RECOMPUTE, False),
         },
@@ -45,7 +47,7 @@ def options(config: PretrainConfig, *, log_steps: int, start: str | None, weight
     }  # fmt: skip
 
 
-def hyper_parameters(config: PretrainConfig) -> dict[str, Any]:
+def build_hyper_parameters(config: PretrainConfig) -> dict[str, Any]:
     """`hparams`: rates and AdamW. It leaves norms and biases out of the weight decay."""
     optimizer, schedule = config.optimizer, config.schedule
     return {
@@ -67,8 +69,8 @@ def hyper_parameters(config: PretrainConfig) -> dict[str, Any]:
     }
 
 
-def transformer(model: LanguageModel, context: int) -> dict[str, Any]:
-    """Its `transformer`, with which our language model shares weights and function."""
+def build_transformer_options(model: LanguageModel, context: int) -> dict[str, Any]:
+    """Its `build_transformer_options`, with which our language model shares weights and function."""
     return {
         "type": "transformer",
         "norm_type": "gain_only_lp_layer_norm",
@@ -89,11 +91,11 @@ def transformer(model: LanguageModel, context: int) -> dict[str, Any]:
     }
 
 
-def vlm(config: PretrainConfig) -> dict[str, Any]:
-    """Its `vlm`: an encoder of timm, a linear projector without a bias, and the transformer."""
+def build_vlm_options(config: PretrainConfig) -> dict[str, Any]:
+    """Its `build_vlm_options`: an encoder of timm, a linear projector without a bias, and the transformer."""
     vision = config.vision
     assert vision is not None  # noqa: S101 - a configuration with images has one
-    spec = encoder_spec(vision.encoder)
+    spec = resolve_encoder_spec(vision.encoder)
     return {
         "type": "vlm",
         "vit": {
@@ -103,11 +105,11 @@ def vlm(config: PretrainConfig) -> dict[str, Any]:
             "projector_pixel_shuffle_factor": 1,
             "freeze": vision.frozen or spec.architecture == "patches",
         },
-        "transformer": transformer(config.model, config.context),
+        "transformer": build_transformer_options(config.model, config.context),
     }
 
 
-def data(config: PretrainConfig) -> dict[str, Any]:
+def build_data_options(config: PretrainConfig) -> dict[str, Any]:
     """Shards in the manifest's order, by one worker: more of them would leave out what they cannot share evenly."""
     shared = {
         "dataset_manifest": [f"{DATA}/manifest.jsonl"],
@@ -118,9 +120,9 @@ def data(config: PretrainConfig) -> dict[str, Any]:
         "shuffle": False,
         "dataloader_in_order": True,
     }
-    if not with_images(config) or config.vision is None:
+    if not uses_images(config) or config.vision is None:
         return {"type": "text", "dataset_modality": ["text"], **shared}
-    spec = encoder_spec(config.vision.encoder)
+    spec = resolve_encoder_spec(config.vision.encoder)
     return {
         "type": "image_caption",
         "dataset_modality": ["image_caption"],
@@ -141,7 +143,7 @@ MODULES = ("torch", "torchvision", "numpy", "PIL", "yaml", "fsspec", "tqdm", "we
 """What `vla_foundry.main` imports at its start, whatever it trains."""
 FIRST_TIMM = (1, 0, 16)
 """The first one that reads a network's shape from a folder (`local-dir:`); vla_foundry's own pin is older."""
-LOOK = """
+PROBE_SCRIPT = """
 import importlib.metadata, importlib.util, json, sys
 def version(name):
     try:
@@ -159,7 +161,7 @@ def check_installation(settings: EngineSettings, *, images: bool) -> None:
         raise ConfigError(
             f"engine vla_foundry: {settings.checkout or 'no folder'} (checkout) has no vla_foundry/main.py"
         )
-    found = ask_interpreter(settings)
+    found = query_interpreter(settings)
     if found["missing"]:
         raise ConfigError(
             f"engine vla_foundry: {settings.python} lacks {', '.join(found['missing'])}; install them there"
@@ -173,12 +175,12 @@ def check_installation(settings: EngineSettings, *, images: bool) -> None:
         )
 
 
-def ask_interpreter(settings: EngineSettings) -> dict[str, Any]:
+def query_interpreter(settings: EngineSettings) -> dict[str, Any]:
     """What the interpreter has, without importing it; ConfigError if it cannot even say that."""
-    environment = environment_of(settings, {}, {})
+    environment = build_environment(settings, {}, {})
     try:
         done = subprocess.run(
-            [settings.python, "-c", LOOK, *MODULES],
+            [settings.python, "-c", PROBE_SCRIPT, *MODULES],
             env=environment, capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         answer: dict[str, Any] = json.loads(done.stdout)

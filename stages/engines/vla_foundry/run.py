@@ -15,44 +15,50 @@ from torch import Tensor, nn
 
 from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
-from stages.engines.checkpoint import save_made
-from stages.engines.engine import FOLDER, Command, died, wanted_engine
-from stages.engines.limits import engine_problem
-from stages.engines.vla_foundry.data import check_text, open_folder, windows_of, write_processor, write_windows
-from stages.engines.vla_foundry.files import (
-    OutLog,
-    drop_unusable,
-    not_a_number,
-    numbers,
-    part,
-    remove,
-    state_of,
-    weights_of,
+from stages.engines.checkpoint import save_engine_checkpoint
+from stages.engines.engine import FOLDER, EngineCommand, build_exit_error, resolve_engine
+from stages.engines.limits import find_engine_problem
+from stages.engines.vla_foundry.checkpoint_files import (
+    FoundryLog,
+    build_part_path,
+    find_nan_weight,
+    list_checkpoint_numbers,
+    read_state,
+    read_weights,
+    remove_checkpoint,
+    remove_unusable_checkpoints,
 )
-from stages.engines.vla_foundry.limits import used_source, window_steps, with_images
-from stages.engines.vla_foundry.options import DATA, ENCODER, NAME, PROCESSOR, check_installation, options
-from stages.engines.vla_foundry.start_program import (
+from stages.engines.vla_foundry.data import (
+    check_text_shards,
+    plan_windows,
+    read_shard_folder,
+    write_processor,
+    write_windows,
+)
+from stages.engines.vla_foundry.limits import compute_window_steps, select_source, uses_images
+from stages.engines.vla_foundry.options import DATA, ENCODER, NAME, PROCESSOR, build_options, check_installation
+from stages.engines.vla_foundry.start_checkpoint import (
     POSITION,
-    new_position,
-    parent_checkpoint,
-    saved_position,
-    write_start,
+    build_new_position,
+    load_parent_checkpoint,
+    read_saved_position,
+    write_start_checkpoint,
 )
-from stages.engines.vla_foundry.weights import Names, write_encoder
+from stages.engines.vla_foundry.weights import FoundryWeightNames, write_encoder
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.result import Result, relative_to_run
+from stages.result import Result, render_relative_path
 from stages.training.setup import load_tokenizer
-from stages.vision.encoders import encoder_paths, load_encoder_module
-from stages.vision.specs import encoder_spec
+from stages.vision.encoders import load_encoder_module, resolve_encoder_paths
+from stages.vision.specs import resolve_encoder_spec
 
 
 def open_run(job: JobFile) -> "FoundryRun":
     """The job in vla_foundry's hands; ConfigError for one that it cannot do."""
     if not isinstance(job.config, PretrainConfig):
         raise ConfigError(f"vla_foundry carries out pretrain jobs, not {job.stage}")
-    if problem := engine_problem(job.config, "trunk" if job.config.vision is None else "pretrain"):
+    if problem := find_engine_problem(job.config, "trunk" if job.config.vision is None else "pretrain"):
         raise ConfigError(problem)
     return FoundryRun(job, job.config)
 
@@ -66,39 +72,39 @@ class FoundryRun:
         self.run = self.folder / "runs" / NAME
         self.checkpoints = self.run / "checkpoints"
         self.start = self.folder / "start"
-        self.last_number = config.last_step // window_steps(config)
-        self.parent, self.continued = parent_checkpoint(job, config)
+        self.last_number = config.last_step // compute_window_steps(config)
+        self.parent, self.continued = load_parent_checkpoint(job, config)
         self.first_step = self.parent.step if self.parent is not None and self.continued else 0
-        self.log = OutLog(self.run / "out.log", config, first_step=self.first_step)
+        self.log = FoundryLog(self.run / "out.log", config, first_step=self.first_step)
 
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """The last checkpoint is whole and stands at the job's last step."""
-        for number in (*numbers(self.checkpoints)[-1:], self.last_number):
+        for number in (*list_checkpoint_numbers(self.checkpoints)[-1:], self.last_number):
             self.check_window(number)
-        return state_of(self.checkpoints, self.last_number) is not None
+        return read_state(self.checkpoints, self.last_number) is not None
 
     def check_window(self, number: int) -> None:
         """ConfigError if a window, once it is saved, has ended too early or too late."""
-        state = state_of(self.checkpoints, number)
-        wanted = number * window_steps(self.config)
+        state = read_state(self.checkpoints, number)
+        wanted = number * compute_window_steps(self.config)
         if state is not None and state.get("global_step") != wanted:
             raise ConfigError(
                 f"vla_foundry ended its window {number} at step {state.get('global_step')} and not {wanted}: "
-                f"{used_source(self.config).name!r} has other samples than its manifest says, or some that cannot be "
+                f"{select_source(self.config).name!r} has other samples than its manifest says, or some that cannot be "
                 "read; run `sweep data check` on it"
             )
 
-    def prepare(self) -> Command:
-        _, settings = wanted_engine(self.job)
-        images = with_images(self.config)
+    def prepare(self) -> EngineCommand:
+        _, settings = resolve_engine(self.job)
+        images = uses_images(self.config)
         check_installation(settings, images=images)
         encoder = self.write_images() if images else None
         start, weights_only = self.restore(encoder)
         self.write_data()
-        tree = options(self.config, log_steps=self.job.settings.log_steps, start=start, weights_only=weights_only)
+        tree = build_options(self.config, log_steps=self.job.settings.log_steps, start=start, weights_only=weights_only)
         write_json(self.folder / "config.yaml", tree)  # JSON is YAML
-        return Command(
-            words=(settings.python, "-m", "vla_foundry.main", "--config_path", "config.yaml"),
+        return EngineCommand(
+            argv=(settings.python, "-m", "vla_foundry.main", "--config_path", "config.yaml"),
             folder=self.folder,
             # one process, whatever a scheduler says of its tasks; and nothing from a hub
             environment={
@@ -113,8 +119,8 @@ class FoundryRun:
         vision, tokenizer = self.config.vision, self.config.tokenizer
         if vision is None or tokenizer is None:
             raise ConfigError("sources with images need both vision and tokenizer")
-        spec = encoder_spec(vision.encoder)
-        encoder = load_encoder_module(vision, encoder_paths(self.job, vision), torch.device("cpu"))
+        spec = resolve_encoder_spec(vision.encoder)
+        encoder = load_encoder_module(vision, resolve_encoder_paths(self.job, vision), torch.device("cpu"))
         write_encoder(spec, encoder, self.folder / ENCODER)
         vocabulary = self.config.model.vocabulary
         write_processor(load_tokenizer(self.job, tokenizer, vocabulary), spec, vocabulary, self.folder / PROCESSOR)
@@ -122,12 +128,12 @@ class FoundryRun:
 
     def write_data(self) -> None:
         """The shards of this job's windows, and of one more: vla_foundry may open it before it is stopped."""
-        config, name = self.config, used_source(self.config).name
-        shards = open_folder(name, self.job.data_path(name))
-        if not with_images(config):
-            check_text(shards, config.context)
-        steps = window_steps(config)
-        windows = windows_of(
+        config, name = self.config, select_source(self.config).name
+        shards = read_shard_folder(name, self.job.resolve_data_path(name))
+        if not uses_images(config):
+            check_text_shards(shards, config.context)
+        steps = compute_window_steps(config)
+        windows = plan_windows(
             shards.sizes, windows=config.schedule.total_steps // steps, samples=steps * config.batch_sequences,
             seed=config.seed,
         )  # fmt: skip
@@ -141,17 +147,17 @@ class FoundryRun:
         to find the optimizer's file.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        newest = drop_unusable(self.checkpoints, window_steps(self.config))
-        for number in numbers(self.checkpoints):
+        newest = remove_unusable_checkpoints(self.checkpoints, compute_window_steps(self.config))
+        for number in list_checkpoint_numbers(self.checkpoints):
             if number < newest:
-                remove(self.checkpoints, number)
+                remove_checkpoint(self.checkpoints, number)
         if newest:
-            return part(self.checkpoints, "checkpoint", newest).relative_to(self.folder).as_posix(), False
+            return build_part_path(self.checkpoints, "checkpoint", newest).relative_to(self.folder).as_posix(), False
         if self.parent is None:
             return None, False
-        number = self.first_step // window_steps(self.config)
-        position = saved_position(self.parent) if self.continued else new_position(self.config)
-        write_start(
+        number = self.first_step // compute_window_steps(self.config)
+        position = read_saved_position(self.parent) if self.continued else build_new_position(self.config)
+        write_start_checkpoint(
             self.config,
             self.parent,
             self.start,
@@ -161,48 +167,50 @@ class FoundryRun:
             encoder=encoder,
         )
         fresh = not self.continued and self.config.optimizer_state == "fresh"
-        return part(self.start, "checkpoint", number).relative_to(self.folder).as_posix(), fresh
+        return build_part_path(self.start, "checkpoint", number).relative_to(self.folder).as_posix(), fresh
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        return (record for record in self.log.records() if record["step"] <= self.config.last_step)
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        return (record for record in self.log.read_records() if record["step"] <= self.config.last_step)
 
-    def failure(self, code: int) -> StageError:
-        return died("vla_foundry", code)
+    def explain_failure(self, code: int) -> StageError:
+        return build_exit_error("vla_foundry", code)
 
-    def take(self, seconds: float) -> Result:
-        names = Names(self.config)
-        theirs = weights_of(self.checkpoints, self.last_number)
-        if odd := not_a_number(theirs):
+    def collect_result(self, seconds: float) -> Result:
+        names = FoundryWeightNames(self.config)
+        theirs = read_weights(self.checkpoints, self.last_number)
+        if odd := find_nan_weight(theirs):
             raise DivergedError(f"vla_foundry trained on with a loss that was not a number: {odd} has NaN or Inf")
-        position = {name: value for name, value in self.state().items() if name in POSITION}
+        position = {name: value for name, value in self.read_last_state().items() if name in POSITION}
         try:
-            weights = names.from_theirs(theirs)
-            moments = self.moments(names) if self.job.settings.keep_optimizer else None
+            weights = names.convert_from_foundry(theirs)
+            moments = self.read_last_moments(names) if self.job.settings.keep_optimizer else None
         except KeyError as error:
             raise ConfigError(f"vla_foundry's checkpoint {self.last_number} is no such model: no {error}") from error
-        made = save_made(
+        made = save_engine_checkpoint(
             self.job, weights, moments,
             step=self.config.last_step, first_step=self.first_step, position={"kind": "vla_foundry", **position},
         )  # fmt: skip
-        return self.result(made, seconds)
+        return self.build_result(made, seconds)
 
-    def state(self) -> dict[str, Any]:
+    def read_last_state(self) -> dict[str, Any]:
         """The last checkpoint's, but for its weights."""
-        state = state_of(self.checkpoints, self.last_number) or {}
+        state = read_state(self.checkpoints, self.last_number) or {}
         return {name: value for name, value in state.items() if name != "state_dict"}
 
-    def moments(self, names: Names) -> dict[str, Tensor]:
+    def read_last_moments(self, names: FoundryWeightNames) -> dict[str, Tensor]:
         """AdamW's, of the last checkpoint."""
-        content = read_pickle(part(self.checkpoints, "optimizer", self.last_number))
-        return names.moments_from_theirs(content["optimizer"])
+        content = read_pickle(build_part_path(self.checkpoints, "optimizer", self.last_number))
+        return names.convert_moments_from_foundry(content["optimizer"])
 
-    def result(self, checkpoint: Path, seconds: float) -> Result:
+    def build_result(self, checkpoint: Path, seconds: float) -> Result:
         """What the job did; vla_foundry says nothing of padding, and of captions nothing but their number."""
         config = self.config
         steps = config.last_step - self.first_step
         tokens, sequences = steps * config.step_tokens, steps * config.batch_sequences
-        images = sequences if with_images(config) else 0
-        image_tokens = images * encoder_spec(config.vision.encoder).image_tokens if config.vision and images else 0
+        images = sequences if uses_images(config) else 0
+        image_tokens = (
+            images * resolve_encoder_spec(config.vision.encoder).image_tokens if config.vision and images else 0
+        )
         taken = {
             "sequences": sequences, "samples": sequences, "tokens": tokens, "image_tokens": image_tokens,
             "images": images,
@@ -212,20 +220,20 @@ class FoundryRun:
             tokens=tokens,
             image_tokens=image_tokens,
             images=images,
-            sources={used_source(config).name: taken},
+            sources={select_source(config).name: taken},
             seconds=seconds,
             tokens_per_second=tokens / seconds if seconds else 0.0,
-            loss=last_loss(self.job.metrics),
-            checkpoint=relative_to_run(self.job, checkpoint),
+            loss=read_last_loss(self.job.metrics),
+            checkpoint=render_relative_path(self.job, checkpoint),
         )
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """The checkpoint of ours holds all that vla_foundry's did."""
         for folder in (self.checkpoints, self.start, self.folder / DATA, self.folder / ENCODER):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def last_loss(metrics: Path) -> float | None:
+def read_last_loss(metrics: Path) -> float | None:
     """Of the last line of metrics.jsonl; None where there is none."""
     try:
         return float(json.loads(metrics.read_text().splitlines()[-1])["loss"])

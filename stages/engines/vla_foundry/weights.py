@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.config import PretrainConfig
-from stages.engines.vla_foundry.limits import with_images
-from stages.files import replacing
+from stages.engines.vla_foundry.limits import uses_images
+from stages.files import replace_atomically
 from stages.models.openlm import OpenLM
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX
-from stages.vision.specs import EncoderSpec, encoder_spec
+from stages.vision.specs import EncoderSpec, resolve_encoder_spec
 
 # Our encoders as encoders of timm, from which vla_foundry's `vit_hf` takes them: a folder, and the weights' names.
 #
@@ -43,7 +43,7 @@ BLOCK = {
 """timm's modules of a block, and those of transformers that they hold, one below the other."""
 
 
-def names_of(spec: EncoderSpec) -> dict[str, tuple[str, ...]]:
+def map_timm_names(spec: EncoderSpec) -> dict[str, tuple[str, ...]]:
     """timm's name of each weight, in timm's order, and our names of what it holds. Empty for `patches`."""
     if spec.architecture == "patches":
         return {}
@@ -59,24 +59,24 @@ def names_of(spec: EncoderSpec) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def to_timm(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_to_timm(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our encoder's weights under timm's names."""
     if spec.architecture == "patches":
-        return patches_weights(spec)
-    joined = {theirs: torch.cat([weights[name] for name in ours]) for theirs, ours in names_of(spec).items()}
+        return build_patches_weights(spec)
+    joined = {theirs: torch.cat([weights[name] for name in ours]) for theirs, ours in map_timm_names(spec).items()}
     return {**joined, "pos_embed": joined["pos_embed"][None]}
 
 
-def from_timm(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_from_timm(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of timm under our names; also moments, which have the weights' shapes."""
     ours: dict[str, Tensor] = {}
-    for theirs, names in names_of(spec).items():
+    for theirs, names in map_timm_names(spec).items():
         tensor = weights[theirs][0] if theirs == "pos_embed" else weights[theirs]
         ours |= {name: part.clone() for name, part in zip(names, tensor.chunk(len(names)), strict=True)}
     return ours
 
 
-def patches_weights(spec: EncoderSpec) -> dict[str, Tensor]:
+def build_patches_weights(spec: EncoderSpec) -> dict[str, Tensor]:
     """Of the convolution that gives each pixel of a patch a channel, and of the block that adds nothing."""
     width, patch = spec.feature_width, spec.patch_size
     size = {"w": width, "3w": 3 * width, "1": 1}
@@ -88,7 +88,7 @@ def patches_weights(spec: EncoderSpec) -> dict[str, Tensor]:
     return {"patch_embed.proj.weight": sorting, "patch_embed.proj.bias": torch.zeros(width), **zeros}
 
 
-def timm_config(spec: EncoderSpec) -> dict[str, Any]:
+def build_timm_config(spec: EncoderSpec) -> dict[str, Any]:
     """The config.json of timm's folder."""
     patches = spec.architecture == "patches"
     network = {
@@ -119,11 +119,11 @@ def write_encoder(spec: EncoderSpec, encoder: nn.Module, folder: Path) -> None:
     """timm's folder of an encoder of ours: config.json and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     own = {name: parameter.detach() for name, parameter in encoder.named_parameters()}
-    tensors = {name: tensor.float().contiguous() for name, tensor in to_timm(spec, own).items()}
-    with replacing(folder / "model.safetensors") as unfinished:
+    tensors = {name: tensor.float().contiguous() for name, tensor in convert_to_timm(spec, own).items()}
+    with replace_atomically(folder / "model.safetensors") as unfinished:
         save_file(tensors, unfinished)
-    with replacing(folder / "config.json") as unfinished:
-        unfinished.write_text(json.dumps(timm_config(spec), indent=1))
+    with replace_atomically(folder / "config.json") as unfinished:
+        unfinished.write_text(json.dumps(build_timm_config(spec), indent=1))
 
 
 EMBEDDINGS, THEIR_EMBEDDINGS = "tok_embeddings.weight", "embeddings.weight"
@@ -135,7 +135,7 @@ PROJECTOR_STD = 0.02
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-class Names:
+class FoundryWeightNames:
     """The weights of a job's model, in vla_foundry's order of parameters."""
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -147,23 +147,23 @@ class Names:
         self.trained_spec: EncoderSpec | None = None
         """The encoder where it is trained."""
         before = ""
-        if with_images(config) and config.vision is not None:
-            before, self.spec = TRANSFORMER, encoder_spec(config.vision.encoder)
+        if uses_images(config) and config.vision is not None:
+            before, self.spec = TRANSFORMER, resolve_encoder_spec(config.vision.encoder)
             self.trained_spec = None if config.vision.frozen or self.spec.architecture == "patches" else self.spec
         self.before = before
         self.transformer = {name: before + name.replace(EMBEDDINGS, THEIR_EMBEDDINGS) for name in ours}
 
-    def trained(self) -> list[str]:
+    def list_trained(self) -> list[str]:
         """Its parameters that take a gradient: encoder, transformer, projector."""
-        encoder = [VIT + name for name in names_of(self.trained_spec)] if self.trained_spec else []
+        encoder = [VIT + name for name in map_timm_names(self.trained_spec)] if self.trained_spec else []
         return [*encoder, *self.transformer.values(), *([PROJECTION] if self.spec else [])]
 
-    def numbered(self) -> tuple[list[str], list[str]]:
+    def group_by_decay(self) -> tuple[list[str], list[str]]:
         """The parameters in the order in which its optimizer counts them: without weight decay, then with it."""
-        without = [name for name in self.trained() if name.endswith(".bias") or "norm" in name.lower()]
-        return without, [name for name in self.trained() if name not in set(without)]
+        without = [name for name in self.list_trained() if name.endswith(".bias") or "norm" in name.lower()]
+        return without, [name for name in self.list_trained() if name not in set(without)]
 
-    def from_theirs(self, tensors: Mapping[str, Tensor], *, bias: Tensor | None = None) -> dict[str, Tensor]:
+    def convert_from_foundry(self, tensors: Mapping[str, Tensor], *, bias: Tensor | None = None) -> dict[str, Tensor]:
         """Their weights (or moments) under our names. KeyError names the first that is not there.
 
         `bias`: of the projector, which they do not have; zeros.
@@ -173,21 +173,25 @@ class Names:
             ours[PROJECTOR_WEIGHT] = tensors[PROJECTION]
             ours[PROJECTOR_BIAS] = bias if bias is not None else torch.zeros(len(tensors[PROJECTION]))
         if self.trained_spec is not None:
-            encoder = {name: tensors[VIT + name] for name in names_of(self.trained_spec)}
-            ours |= {ENCODER_PREFIX + name: part for name, part in from_timm(self.trained_spec, encoder).items()}
+            encoder = {name: tensors[VIT + name] for name in map_timm_names(self.trained_spec)}
+            ours |= {
+                ENCODER_PREFIX + name: part for name, part in convert_from_timm(self.trained_spec, encoder).items()
+            }
         return ours
 
-    def to_theirs(self, weights: Mapping[str, Tensor], encoder: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    def convert_to_foundry(
+        self, weights: Mapping[str, Tensor], encoder: Mapping[str, Tensor], seed: int
+    ) -> dict[str, Tensor]:
         """A whole state dictionary of theirs from a language model's weights and an encoder's, with a new projector."""
-        theirs = {name: weights[own] for own, name in self.transformer.items()} | self.buffers()
+        theirs = {name: weights[own] for own, name in self.transformer.items()} | self.build_buffers()
         if self.spec is not None:
             width = weights[EMBEDDINGS].shape[1]
             generator = torch.Generator().manual_seed(seed)
             theirs[PROJECTION] = torch.randn(width, self.spec.feature_width, generator=generator) * PROJECTOR_STD
-            theirs |= {VIT + name: tensor for name, tensor in to_timm(self.spec, encoder).items()}
+            theirs |= {VIT + name: tensor for name, tensor in convert_to_timm(self.spec, encoder).items()}
         return theirs
 
-    def buffers(self) -> dict[str, Tensor]:
+    def build_buffers(self) -> dict[str, Tensor]:
         """The frequencies of its rotary positions, which it saves with each layer."""
         places = torch.arange(0, self.heads_width, 2).float() / self.heads_width
         return {
@@ -195,29 +199,31 @@ class Names:
             for layer in range(self.layers)
         }
 
-    def moments_from_theirs(self, optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
+    def convert_moments_from_foundry(self, optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
         """AdamW's tensors under the names of a checkpoint of ours; KeyError if one is not there."""
         state = optimizer["state"]
-        names = [name for group in self.numbered() for name in group]
+        names = [name for group in self.group_by_decay() for name in group]
         found: dict[str, Tensor] = {}
         for kind in ("exp_avg", "exp_avg_sq"):
             theirs = {name: state[number][kind].float() for number, name in enumerate(names)}
-            found |= {f"{kind}.{name}": tensor for name, tensor in self.from_theirs(theirs).items()}
+            found |= {f"{kind}.{name}": tensor for name, tensor in self.convert_from_foundry(theirs).items()}
         steps = {name: torch.as_tensor(state[number]["step"], dtype=torch.float32) for number, name in enumerate(names)}
-        return found | {f"step.{name}": steps[theirs].clone() for name, theirs in self.holders().items()}
+        return found | {f"step.{name}": steps[theirs].clone() for name, theirs in self.map_parameters().items()}
 
-    def holders(self) -> dict[str, str]:
+    def map_parameters(self) -> dict[str, str]:
         """Our names and the parameters of theirs that hold them."""
         found = dict(self.transformer)
         if self.spec is not None:
             found |= {PROJECTOR_WEIGHT: PROJECTION, PROJECTOR_BIAS: PROJECTION}
-        for theirs, ours in names_of(self.trained_spec).items() if self.trained_spec else ():
+        for theirs, ours in map_timm_names(self.trained_spec).items() if self.trained_spec else ():
             found |= {ENCODER_PREFIX + name: VIT + theirs for name in ours}
         return found
 
-    def moments_to_theirs(self, moments: Mapping[str, Tensor], optimizer: Mapping[str, float]) -> dict[str, Any]:
+    def convert_moments_to_foundry(
+        self, moments: Mapping[str, Tensor], optimizer: Mapping[str, float]
+    ) -> dict[str, Any]:
         """torch.optim.AdamW's state dictionary; a parameter without moments begins with none."""
-        without, with_decay = self.numbered()
+        without, with_decay = self.group_by_decay()
         own = {theirs: name for name, theirs in self.transformer.items()}
         state = {
             number: {kind: moments[f"{kind}.{own[name]}"] for kind in MOMENTS}

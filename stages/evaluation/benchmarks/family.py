@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stages.evaluation.questions import Metrics, Question, no_more_metrics
+from stages.evaluation.questions import Metrics, Question, compute_no_metrics
 
 SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
 """vlm-evaluation's prompt of question tasks."""
@@ -18,7 +18,7 @@ FIND_BOX = 'Please provide the bounding box coordinate of the region this senten
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Published(BaseModel):
+class PublishedModel(BaseModel):
     """An entry of a published file: the keys that we read; others are left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -43,5 +43,5 @@ class Family:
     """A subset of n takes n of each kind, and not n in all."""
     mean_of_kinds: bool = False
     """The score is the mean of the kinds' accuracies, and not that of all questions."""
-    more: Metrics = no_more_metrics
+    extra_metrics: Metrics = compute_no_metrics
     """What is reported besides."""

@@ -5,33 +5,33 @@ from pathlib import Path
 
 from pydantic import RootModel
 
-from stages.evaluation.benchmarks.family import Family, Published, Text
+from stages.evaluation.benchmarks.family import Family, PublishedModel, Text
 from stages.evaluation.questions import Question, read_json
 
 
-class Types(Published):
+class GQATypes(PublishedModel):
     """Kinds of the question."""
 
     structural: str = ""
     """verify, query, choose, logical or compare."""
 
 
-class Entry(Published):
+class GQAEntry(PublishedModel):
     """A question with its answer."""
 
     imageId: Text  # noqa: N815 - the published name
     question: str
     answer: str
-    types: Types = Types()
+    types: GQATypes = GQATypes()
 
 
-class QuestionsFile(RootModel[dict[Text, Entry]]):
+class GQAFile(RootModel[dict[Text, GQAEntry]]):
     """By question id."""
 
 
-def read(files: Mapping[str, Path]) -> Iterator[Question]:
+def read_questions(files: Mapping[str, Path]) -> Iterator[Question]:
     """In the order of the file."""
-    for name, entry in read_json(QuestionsFile, files["questions"]).root.items():
+    for name, entry in read_json(GQAFile, files["questions"]).root.items():
         yield Question(
             id=name,
             image=f"{entry.imageId}.jpg",
@@ -41,4 +41,4 @@ def read(files: Mapping[str, Path]) -> Iterator[Question]:
         )
 
 
-FAMILY = Family(name="gqa", files=("questions",), read=read, metric="gqa_accuracy", chance=0.25)
+FAMILY = Family(name="gqa", files=("questions",), read=read_questions, metric="gqa_accuracy", chance=0.25)

@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import Field, Json, RootModel
 
 from stages.errors import DataError
-from stages.evaluation.benchmarks.family import FIND_BOX, Family, Published, Text
-from stages.evaluation.metrics import box_text
+from stages.evaluation.benchmarks.family import FIND_BOX, Family, PublishedModel, Text
+from stages.evaluation.metrics import render_box
 from stages.evaluation.questions import Question, read_json
 
 WIDTH, HEIGHT = 640, 480
@@ -18,7 +18,7 @@ LAST_TAKES = (9, 16, 20)
 CLUTTER = ("minimum", "medium", "maximum")
 
 
-class Entry(Published):
+class OCIDRefEntry(PublishedModel):
     """An expression and the box it is about."""
 
     scene_path: Text
@@ -29,15 +29,15 @@ class Entry(Published):
     take_id: int = Field(ge=0, le=LAST_TAKES[-1])
 
 
-class EntriesFile(RootModel[dict[Text, Entry]]):
+class OCIDRefFile(RootModel[dict[Text, OCIDRefEntry]]):
     """By the expression's number."""
 
 
-def read(files: Mapping[str, Path]) -> Iterator[Question]:
+def read_questions(files: Mapping[str, Path]) -> Iterator[Question]:
     """In the order of the file; a kind is how cluttered the table is."""
-    for name, entry in read_json(EntriesFile, files["questions"]).root.items():
+    for name, entry in read_json(OCIDRefFile, files["questions"]).root.items():
         try:
-            box = box_text(entry.bbox, WIDTH, HEIGHT)
+            box = render_box(entry.bbox, WIDTH, HEIGHT)
         except ValueError as error:
             raise DataError(f"{files['questions']}: {name}.bbox: {error}") from error
         yield Question(
@@ -52,7 +52,7 @@ def read(files: Mapping[str, Path]) -> Iterator[Question]:
 FAMILY = Family(
     name="ocid_ref",
     files=("questions",),
-    read=read,
+    read=read_questions,
     metric="box_accuracy_25",
     prompt=FIND_BOX,
     chance=0.0,

@@ -11,37 +11,37 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from stages.errors import DataError
-from stages.evaluation.benchmarks.family import FIND_BOX, Family, Published
-from stages.evaluation.metrics import box_text
-from stages.evaluation.questions import Question, inside, read_json
+from stages.evaluation.benchmarks.family import FIND_BOX, Family, PublishedModel
+from stages.evaluation.metrics import render_box
+from stages.evaluation.questions import Question, read_json, resolve_task_file
 
 SPLIT_BY = {"RefCOCO": "unc", "RefCOCO+": "unc", "RefCOCOg": "umd"}
 """The three sets, as vlm-evaluation splits them."""
 SPLIT = "val"
 
 
-class Sentence(Published):
+class RefCOCOSentence(PublishedModel):
     """One way to refer to an object."""
 
     sent_id: int
     sent: str
 
 
-class Ref(Published):
+class RefCOCORef(PublishedModel):
     """An object that is referred to."""
 
     ref_id: int
     ann_id: int
     image_id: int
     split: str
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[RefCOCOSentence, ...]
 
 
-class RefsFile(RootModel[tuple[Ref, ...]]):
+class RefCOCORefsFile(RootModel[tuple[RefCOCORef, ...]]):
     """The list that the published pickle holds."""
 
 
-class Image(Published):
+class COCOImage(PublishedModel):
     """Size in pixels."""
 
     id: int
@@ -49,7 +49,7 @@ class Image(Published):
     height: int
 
 
-class Annotation(Published):
+class COCOAnnotation(PublishedModel):
     """The box of an object."""
 
     id: int
@@ -57,27 +57,27 @@ class Annotation(Published):
     """x, y, width, height in pixels."""
 
 
-class InstancesFile(Published):
+class COCOInstancesFile(PublishedModel):
     """COCO's images and boxes."""
 
-    images: tuple[Image, ...]
-    annotations: tuple[Annotation, ...]
+    images: tuple[COCOImage, ...]
+    annotations: tuple[COCOAnnotation, ...]
 
 
-def read(files: Mapping[str, Path]) -> Iterator[Question]:
+def read_questions(files: Mapping[str, Path]) -> Iterator[Question]:
     """The validation split of each set that is given."""
     for name, folder in files.items():
-        yield from read_set(name, folder)
+        yield from read_refcoco_set(name, folder)
 
 
-def read_set(name: str, folder: Path) -> Iterator[Question]:
+def read_refcoco_set(name: str, folder: Path) -> Iterator[Question]:
     """One set: a question for each sentence of each ref."""
-    refs = inside(folder, f"refs({SPLIT_BY[name]}).json", f"{name} in {folder}")
-    instances = inside(folder, "instances.json", f"{name} in {folder}")
-    content = read_json(InstancesFile, instances)
+    refs = resolve_task_file(folder, f"refs({SPLIT_BY[name]}).json", f"{name} in {folder}")
+    instances = resolve_task_file(folder, "instances.json", f"{name} in {folder}")
+    content = read_json(COCOInstancesFile, instances)
     sizes = {image.id: image for image in content.images}
     boxes = {annotation.id: annotation.bbox for annotation in content.annotations}
-    for ref in read_json(RefsFile, refs).root:
+    for ref in read_json(RefCOCORefsFile, refs).root:
         if ref.split != SPLIT:
             continue
         if ref.ann_id not in boxes or ref.image_id not in sizes:
@@ -87,7 +87,7 @@ def read_set(name: str, folder: Path) -> Iterator[Question]:
         x, y, width, height = boxes[ref.ann_id]
         image = sizes[ref.image_id]
         try:
-            box = box_text((x, y, x + width, y + height), image.width, image.height)
+            box = render_box((x, y, x + width, y + height), image.width, image.height)
         except ValueError as error:
             raise DataError(f"{instances}: annotation {ref.ann_id}: {error}") from error
         for sentence in ref.sentences:
@@ -103,7 +103,7 @@ def read_set(name: str, folder: Path) -> Iterator[Question]:
 FAMILY = Family(
     name="refcoco",
     any_of=tuple(SPLIT_BY),
-    read=read,
+    read=read_questions,
     metric="box_accuracy_50",
     prompt=FIND_BOX,
     chance=0.0,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from stages.evaluation.benchmarks.family import Family, Published, Text
+from stages.evaluation.benchmarks.family import Family, PublishedModel, Text
 from stages.evaluation.questions import Question, read_json
 
 
-class Entry(Published):
+class TextVQAEntry(PublishedModel):
     """A question with its ten answers."""
 
     question_id: int
@@ -19,18 +19,18 @@ class Entry(Published):
     """M4C's accuracy is defined for ten."""
 
 
-class EntriesFile(Published):
+class TextVQAFile(PublishedModel):
     """The questions stand under `data`."""
 
-    data: tuple[Entry, ...]
+    data: tuple[TextVQAEntry, ...]
 
 
-def read(files: Mapping[str, Path]) -> Iterator[Question]:
+def read_questions(files: Mapping[str, Path]) -> Iterator[Question]:
     """In the order of the file."""
-    for entry in read_json(EntriesFile, files["questions"]).data:
+    for entry in read_json(TextVQAFile, files["questions"]).data:
         yield Question(
             id=str(entry.question_id), image=f"{entry.image_id}.jpg", question=entry.question, answers=entry.answers
         )
 
 
-FAMILY = Family(name="textvqa", files=("questions",), read=read, metric="textvqa_accuracy", chance=0.0)
+FAMILY = Family(name="textvqa", files=("questions",), read=read_questions, metric="textvqa_accuracy", chance=0.0)

@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from stages.errors import DataError
-from stages.evaluation.benchmarks.family import Family, Published
+from stages.evaluation.benchmarks.family import Family, PublishedModel
 from stages.evaluation.questions import Question, read_json
 
 
-class Asked(Published):
+class VQAv2Question(PublishedModel):
     """A question."""
 
     question_id: int
@@ -19,40 +19,42 @@ class Asked(Published):
     question: str
 
 
-class QuestionsFile(Published):
+class VQAv2QuestionsFile(PublishedModel):
     """`v2_OpenEnded_mscoco_val2014_questions.json`."""
 
     data_subtype: str = "val2014"
     """The part of COCO that the images are from; it stands in their names."""
-    questions: tuple[Asked, ...]
+    questions: tuple[VQAv2Question, ...]
 
 
-def text_of(answer: object) -> object:
+def extract_answer(answer: object) -> object:
     """Of one person's answer. Not a model of its own: there are two million, and models would take seconds more."""
     if not isinstance(answer, dict) or "answer" not in answer:
         raise ValueError("an object with answer is expected")
     return answer["answer"]
 
 
-class Annotation(Published):
+class VQAv2Annotation(PublishedModel):
     """The answers to a question, usually ten."""
 
     question_id: int
     answer_type: str = ""
     """yes/no, number or other."""
-    answers: tuple[Annotated[str, BeforeValidator(text_of)], ...] = Field(min_length=1)
+    answers: tuple[Annotated[str, BeforeValidator(extract_answer)], ...] = Field(min_length=1)
 
 
-class AnnotationsFile(Published):
+class VQAv2AnnotationsFile(PublishedModel):
     """`v2_mscoco_val2014_annotations.json`."""
 
-    annotations: tuple[Annotation, ...]
+    annotations: tuple[VQAv2Annotation, ...]
 
 
-def read(files: Mapping[str, Path]) -> Iterator[Question]:
+def read_questions(files: Mapping[str, Path]) -> Iterator[Question]:
     """In the order of the questions file; each question needs its annotation, and each annotation its question."""
-    asked = read_json(QuestionsFile, files["questions"])
-    annotations = {found.question_id: found for found in read_json(AnnotationsFile, files["annotations"]).annotations}
+    asked = read_json(VQAv2QuestionsFile, files["questions"])
+    annotations = {
+        found.question_id: found for found in read_json(VQAv2AnnotationsFile, files["annotations"]).annotations
+    }
     for question in asked.questions:
         annotation = annotations.pop(question.question_id, None)
         if annotation is None:
@@ -70,4 +72,6 @@ def read(files: Mapping[str, Path]) -> Iterator[Question]:
         )
 
 
-FAMILY = Family(name="vqav2", files=("questions", "annotations"), read=read, metric="vqa_accuracy", chance=0.25)
+FAMILY = Family(
+    name="vqav2", files=("questions", "annotations"), read=read_questions, metric="vqa_accuracy", chance=0.25
+)

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sweep.arguments import positive
+from sweep.arguments import parse_positive_int
 
 HELP = "look through training data for what a job would skip or refuse"
 NEEDED = {
@@ -28,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kind", choices=("text", "captions", "conversations"), help="(default: by the files)")
     parser.add_argument("--field", default="", metavar="NAME", help="where captions stand: txt, or a key of the JSON")
-    parser.add_argument("--context", type=positive, metavar="N", help="tokens of a sequence that a job will ask for")
-    parser.add_argument("--vocabulary", type=positive, metavar="N", help="of the model: ids lie below it")
+    parser.add_argument(
+        "--context", type=parse_positive_int, metavar="N", help="tokens of a sequence that a job will ask for"
+    )
+    parser.add_argument("--vocabulary", type=parse_positive_int, metavar="N", help="of the model: ids lie below it")
     parser.add_argument(
         "--tokenizer", type=Path, metavar="FILE", help="to count the tokens of captions and conversations"
     )
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="sample",
         help="which images are decoded; sample: one in 16 (default: sample)",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument(
+        "--workers", type=parse_positive_int, metavar="N", help="processes (default: one for each core)"
+    )
     parser.add_argument(
         "--write-manifest", action="store_true", help="write manifest.jsonl for a folder of whole tars that has none"
     )
@@ -48,30 +52,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sweep.commands.data.process import check_installed, prepare
+    from sweep.commands.data.process import check_installed, run_prepare
     from sweep.errors import SweepError
-    from sweep.report.data_check import requests_of
+    from sweep.report.data_check import build_requests
 
     check_installed("checking", NEEDED)
-    requests = [request for path in options.paths for request in requests_of(path, options)]
+    requests = [request for path in options.paths for request in build_requests(path, options)]
     words = ["check", f"--decode={options.decode}"]
     words += [f"--workers={options.workers}"] if options.workers else []
     words += ["--write-manifest"] if options.write_manifest else []
-    finished = prepare(words, given=json.dumps(requests))
+    finished = run_prepare(words, given=json.dumps(requests))
     try:
         reports = json.loads(finished.stdout)
     except ValueError:
         raise SweepError("the check ended without a report; what it said stands above") from None
-    show(options, reports)
+    print_reports(options, reports)
     return 1 if finished.returncode else 0
 
 
-def show(options: argparse.Namespace, reports: list[dict[str, object]]) -> None:
+def print_reports(options: argparse.Namespace, reports: list[dict[str, object]]) -> None:
     """The reports on stdout, a summary on stderr."""
-    from sweep.report.data_check import report_table, verdict
+    from sweep.report.data_check import format_report_table, format_verdict
 
     if options.json:
         print(json.dumps({"format": 1, "data": reports}, indent=1))
     else:
-        print("\n".join(report_table(reports)))
-    print(verdict(reports), file=sys.stderr)
+        print("\n".join(format_report_table(reports)))
+    print(format_verdict(reports), file=sys.stderr)

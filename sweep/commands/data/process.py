@@ -19,7 +19,7 @@ def run_module(
     )
 
 
-def prepare(arguments: Sequence[str], *, given: str | None = None) -> "subprocess.CompletedProcess[str]":
+def run_prepare(arguments: Sequence[str], *, given: str | None = None) -> "subprocess.CompletedProcess[str]":
     """`python -m stages.prepare`, which ends when this process does."""
     return run_module("stages.prepare", ["--parent", str(os.getpid()), *arguments], given=given)
 

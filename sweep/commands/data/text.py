@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sweep.arguments import count, positive
+from sweep.arguments import parse_count, parse_positive_int
 
 HELP = "tokenize text files into the token shards that pre-training reads"
 NEEDED = {"tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "zstandard": "zstandard"}
@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="FILE", help="a tokenizer.json, or its folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; kept if complete")
     parser.add_argument(
-        "--context", type=positive, default=2_048, metavar="N", help="tokens of a sequence (default: %(default)s)"
+        "--context",
+        type=parse_positive_int,
+        default=2_048,
+        metavar="N",
+        help="tokens of a sequence (default: %(default)s)",
     )
     parser.add_argument(
         "--field", default="text", metavar="NAME", help="JSON key or column with the text (default: text)"
@@ -36,24 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="file",
         help="what a document of a .txt file is: the file, lines up to a blank one, or a line (default: file)",
     )
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the sequences' order (default: 0)")
+    parser.add_argument("--seed", type=parse_count, default=0, metavar="N", help="of the sequences' order (default: 0)")
     parser.add_argument(
         "--shard-sequences",
-        type=positive,
+        type=parse_positive_int,
         default=2_048,
         metavar="N",
         help="sequences of a shard (default: %(default)s)",
     )
     parser.add_argument(
-        "--vocabulary", type=positive, metavar="N", help="of the model: refuse a tokenizer with ids from N on"
+        "--vocabulary", type=parse_positive_int, metavar="N", help="of the model: refuse a tokenizer with ids from N on"
     )
     parser.add_argument(
         "--end-of-text", default="", metavar="TOKEN", help="what ends a document (default: <|endoftext|>...)"
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument(
+        "--workers", type=parse_positive_int, metavar="N", help="processes (default: one for each core)"
+    )
     parser.add_argument(
         "--bad-limit",
-        type=count,
+        type=parse_count,
         default=100,
         metavar="N",
         help="lines without text to leave out (default: %(default)s)",
@@ -63,16 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the folder once it is complete."""
-    from sweep.commands.data.process import check_installed, prepare
+    from sweep.commands.data.process import check_installed, run_prepare
 
     check_installed("tokenizing", NEEDED)
-    finished = prepare(["text", *words(options), "--", *map(str, options.inputs)])
+    finished = run_prepare(["text", *build_prepare_arguments(options), "--", *map(str, options.inputs)])
     if finished.returncode == 0:
         print(options.out)
     return 1 if finished.returncode else 0
 
 
-def words(options: argparse.Namespace) -> list[str]:
+def build_prepare_arguments(options: argparse.Namespace) -> list[str]:
     """The options as `python -m stages.prepare text` takes them; what was not given keeps its default there."""
     names = (
         "tokenizer", "out", "context", "field", "txt", "seed", "shard_sequences", "vocabulary", "end_of_text",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.claims.claims import newest
+from jobs.claims.claims import find_newest_claim
 from jobs.store.paths import AttemptPaths, RunPaths, Store
 from jobs.store.records import AttemptExit
 from tests.jobs import toy
@@ -51,7 +51,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, st
 
 
 def paths_of(run: RunPaths, restart: int = 0, job_id: str = "7_0") -> AttemptPaths:
-    return run.attempt(name_of(job_id, restart))
+    return run.locate_attempt(name_of(job_id, restart))
 
 
 def end_of(run: RunPaths, restart: int = 0, job_id: str = "7_0") -> AttemptExit:
@@ -65,7 +65,7 @@ def saved_steps(run: RunPaths) -> int:
 
 
 def claim_number(run: RunPaths) -> int:
-    found = newest(run.claims)
+    found = find_newest_claim(run.claims)
     return found.number if found else 0
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.attempt.finish import requeue, wants_requeue
+from jobs.attempt.finish import needs_requeue, requeue_job
 from jobs.store.paths import RunPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 
@@ -15,7 +15,7 @@ def ended(
     """An attempt on disk that saved at `step`, where the one before had come to step 0."""
     name = f"slurm-7_0-r{number}-aaaaaa"
     common = {"attempt": name, "key": "only", "checkpoint_step": step}
-    attempt = run.attempt(name)
+    attempt = run.locate_attempt(name)
     AttemptStart(
         stage="pretrain",
         backend="slurm",
@@ -35,7 +35,7 @@ def ended(
 
 def test_a_saved_job_goes_back_into_the_queue(tmp_path: Path) -> None:
     run = RunPaths(tmp_path)
-    assert wants_requeue(run, ended(run, 0, step=10), restarts=0)
+    assert needs_requeue(run, ended(run, 0, step=10), restarts=0)
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def test_a_saved_job_goes_back_into_the_queue(tmp_path: Path) -> None:
 )
 def test_nothing_else_does(tmp_path: Path, failure: FailureClass, code: int) -> None:
     run = RunPaths(tmp_path)
-    assert not wants_requeue(run, ended(run, 0, failure, code=code, step=10), restarts=0)
+    assert not needs_requeue(run, ended(run, 0, failure, code=code, step=10), restarts=0)
 
 
 def test_without_headway_the_budget_ends_unless_the_plan_counts_on_restarts(tmp_path: Path) -> None:
     run = RunPaths(tmp_path)
-    answers = [wants_requeue(run, ended(run, number), restarts=0) for number in range(4)]
+    answers = [needs_requeue(run, ended(run, number), restarts=0) for number in range(4)]
     assert answers[0]
     assert not answers[3]
-    assert wants_requeue(run, ended(run, 4), restarts=5)
+    assert needs_requeue(run, ended(run, 4), restarts=5)
 
 
 def test_a_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert not requeue("7_0")
+    assert not requeue_job("7_0")
     said = capsys.readouterr().err
     assert said.startswith("scontrol requeue 7_0: ")
     assert said.count("\n") == 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN, main
-from jobs.store.flock import acquire, is_held
+from jobs.store.flock import acquire_lock, is_held
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, read_record
 from jobs.store.results import check_result
@@ -40,7 +40,7 @@ def test_an_attempt_leaves_its_records_its_log_and_the_result(store: Store) -> N
     run = only(store)
     before = time.time()
     assert attempt(store, "only") == 0
-    paths = run.attempt("local-0001")
+    paths = run.locate_attempt("local-0001")
     start, end = AttemptStart.read(paths.start), AttemptExit.read(paths.exit)
     assert start is not None
     assert end is not None
@@ -79,11 +79,11 @@ def test_a_finished_job_is_not_run_again(store: Store) -> None:
 
 def test_a_taken_lock_and_a_used_name_end_it_with_nothing_done(store: Store) -> None:
     run = only(store)
-    lock = acquire(run.lock)
+    lock = acquire_lock(run.lock)
     assert lock is not None
     assert attempt(store, "only") == EXIT_TAKEN
     os.close(lock)
-    run.attempt("local-0001").root.mkdir(parents=True)
+    run.locate_attempt("local-0001").root.mkdir(parents=True)
     assert attempt(store, "only") == EXIT_TAKEN
     assert not run.job.exists()
 
@@ -97,7 +97,7 @@ def test_a_stop_signal_reaches_the_stage_which_saves(store: Store, number: signa
         time.sleep(0.01)
     process.send_signal(number)
     assert process.wait(30) == 75
-    end = AttemptExit.read(run.attempt("local-0001").exit)
+    end = AttemptExit.read(run.locate_attempt("local-0001").exit)
     assert end is not None
     assert end.failure is FailureClass.INTERRUPTED
     assert end.checkpoint_step > 0
@@ -107,7 +107,7 @@ def test_a_stop_signal_reaches_the_stage_which_saves(store: Store, number: signa
 def test_a_signal_to_the_stage_alone_counts_as_preemption(store: Store) -> None:
     run = only(store, fail="exit75")
     assert attempt(store, "only") == 75
-    end = AttemptExit.read(run.attempt("local-0001").exit)
+    end = AttemptExit.read(run.locate_attempt("local-0001").exit)
     assert end is not None
     assert end.failure is FailureClass.PREEMPTED
 
@@ -115,7 +115,7 @@ def test_a_signal_to_the_stage_alone_counts_as_preemption(store: Store) -> None:
 def test_a_failure_is_recorded_with_its_class_message_and_digest(store: Store) -> None:
     run = only(store, fail="raise", fail_at=1)
     assert attempt(store, "only") == 1
-    end = AttemptExit.read(run.attempt("local-0001").exit)
+    end = AttemptExit.read(run.locate_attempt("local-0001").exit)
     assert end is not None
     assert end.failure is FailureClass.UNKNOWN
     assert end.message == "RuntimeError: unexpected after 1 tries"
@@ -126,7 +126,7 @@ def test_a_failure_is_recorded_with_its_class_message_and_digest(store: Store) -
 def test_code_0_without_a_result_is_a_failure(store: Store) -> None:
     run = only(store, fail="no_result")
     assert attempt(store, "only") == 1
-    end = AttemptExit.read(run.attempt("local-0001").exit)
+    end = AttemptExit.read(run.locate_attempt("local-0001").exit)
     assert end is not None
     assert end.failure is FailureClass.CODE
     assert "without a valid result" in end.message
@@ -146,7 +146,7 @@ def test_an_attempt_that_cannot_be_set_up_says_why(
     store: Store, capsys: pytest.CaptureFixture[str], given: tuple[str, str, str], words: str
 ) -> None:
     only(store)
-    manifest = store.sweep(toy.SWEEP).manifest
+    manifest = store.locate_sweep(toy.SWEEP).manifest
     if "parents" in words:
         manifest.write_text(manifest.read_text().replace('"parents":[]', '"parents":["gone"]'))
     sweep, key, program = given
@@ -162,7 +162,7 @@ def test_an_attempt_that_cannot_be_set_up_says_why(
 
 def test_a_damaged_manifest_is_no_traceback(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     only(store)
-    store.sweep(toy.SWEEP).manifest.write_text("{\n")
+    store.locate_sweep(toy.SWEEP).manifest.write_text("{\n")
     assert (
         main(["--store", str(store.root), "--sweep", "toy", "--key", "only", "--attempt", "x", "--", "true"])
         == EXIT_NOT_SET_UP
@@ -197,5 +197,5 @@ def test_a_program_may_be_anything_that_takes_the_path_of_job_json(store: Store)
     run = only(store)
     script = "import json, sys; print('runs', json.load(open(sys.argv[1]))['key'])"
     assert attempt(store, "only", "local-0001", sys.executable, "-S", "-c", script) == 1
-    assert run.attempt("local-0001").log.read_text() == "runs only\n"
+    assert run.locate_attempt("local-0001").log.read_text() == "runs only\n"
     assert read_record(run.job) is not None

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from jobs.store.flock import acquire
+from jobs.store.flock import acquire_lock
 from jobs.store.paths import Store
 from jobs.store.records import AttemptStart, FailureClass
 from tests.jobs import toy
@@ -55,7 +55,7 @@ def test_a_finished_job_is_left_as_it_is(store: Store) -> None:
 
 def test_a_local_attempt_that_lives_is_left_alone(store: Store) -> None:
     run = planned(store)
-    lock = acquire(run.lock)
+    lock = acquire_lock(run.lock)
     assert lock is not None
     try:
         assert finish(start(store))[0] == 76

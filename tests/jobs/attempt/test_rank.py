@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jobs.attempt.rank import main, reachable
+from jobs.attempt.rank import main, resolve_master_address
 from tests.jobs import toy
 
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
@@ -84,9 +84,9 @@ def test_outside_srun_and_without_such_a_program_it_says_so() -> None:
 
 
 def test_a_node_whose_name_cannot_be_looked_up_is_reached_by_its_address() -> None:
-    assert reachable("localhost", "192.0.2.7") == "localhost"
-    assert reachable("no-such-node.invalid", "192.0.2.7") == "192.0.2.7"
-    assert reachable("no-such-node.invalid", "") == "no-such-node.invalid"
+    assert resolve_master_address("localhost", "192.0.2.7") == "localhost"
+    assert resolve_master_address("no-such-node.invalid", "192.0.2.7") == "192.0.2.7"
+    assert resolve_master_address("no-such-node.invalid", "") == "no-such-node.invalid"
     seen = json.loads(
         rank(sys.executable, "-S", "-c", SHOW, **{**STEP, "SLURM_LAUNCH_NODE_IPADDR": "192.0.2.7"}).stdout
     )

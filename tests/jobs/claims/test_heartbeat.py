@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from jobs.claims.claims import Claim
-from jobs.claims.heartbeat import FencedError, Guard
+from jobs.claims.heartbeat import ClaimLostError, Heartbeat
 from tests.jobs.claims.test_claims import claimed
 
 
-def guard_of(one: Claim, takeover_seconds: float = 3.0) -> Guard:
-    guard = Guard(one, takeover_seconds / 15, takeover_seconds)
+def guard_of(one: Claim, takeover_seconds: float = 3.0) -> Heartbeat:
+    guard = Heartbeat(one, takeover_seconds / 15, takeover_seconds)
     guard.start()
     return guard
 
@@ -20,7 +20,7 @@ def test_a_guard_beats_until_a_newer_claim_comes_and_never_after(tmp_path: Path)
     os.utime(first.path, (1.0, 1.0))
     called: list[str] = []
     guard = guard_of(first)
-    guard.on_loss(lambda: called.append("lost"))
+    guard.register_loss_callback(lambda: called.append("lost"))
     wait_until(lambda: first.path.stat().st_mtime > 1.0)
     assert not guard.lost
     guard.check()
@@ -30,7 +30,7 @@ def test_a_guard_beats_until_a_newer_claim_comes_and_never_after(tmp_path: Path)
     time.sleep(0.5)
     assert first.path.stat().st_mtime == 1.0
     assert called == ["lost"]
-    with pytest.raises(FencedError):
+    with pytest.raises(ClaimLostError):
         guard.check()
 
 
@@ -38,12 +38,12 @@ def test_who_asks_after_the_loss_is_told_at_once(tmp_path: Path) -> None:
     first = claimed(tmp_path)
     guard = guard_of(first, takeover_seconds=600)
     claimed(tmp_path, after=first)
-    with pytest.raises(FencedError):
+    with pytest.raises(ClaimLostError):
         guard.check()
     called: list[str] = []
-    guard.on_loss(lambda: called.append("lost"))
+    guard.register_loss_callback(lambda: called.append("lost"))
     assert called == ["lost"]
-    guard.let_go()
+    guard.release()
 
 
 def test_a_node_that_is_cut_off_stops_before_others_take_over(tmp_path: Path) -> None:

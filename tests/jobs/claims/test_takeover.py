@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jobs.claims.claims import Holder, claim, newest
+from jobs.claims.claims import ClaimOwner, create_claim, find_newest_claim
 from jobs.store.paths import Store
 from jobs.store.records import AttemptStart, FailureClass
 from tests.jobs import toy
@@ -120,10 +120,10 @@ def test_a_holder_of_another_machine_is_given_its_time(
     store: Store, silent_seconds: float, takeover_seconds: float, least: float, most: float
 ) -> None:
     run = planned(store)
-    holder = Holder(host="far", boot_id="other", pid=1, attempt="slurm-6_0-r0-aaaaaa", job_id="6_0", batch="sw-x")
-    made = claim(run.claims, holder, after=None)
+    holder = ClaimOwner(host="far", boot_id="other", pid=1, attempt="slurm-6_0-r0-aaaaaa", job_id="6_0", batch="sw-x")
+    made = create_claim(run.claims, holder, after=None)
     assert made is not None
-    os.utime(made.path, (made.beaten_at - silent_seconds,) * 2)
+    os.utime(made.path, (made.heartbeat_at - silent_seconds,) * 2)
     began = time.monotonic()
     assert finish(start(store, SWEEP_TAKEOVER_SECONDS=str(takeover_seconds)))[0] == 0
     assert least < time.monotonic() - began < most
@@ -132,8 +132,10 @@ def test_a_holder_of_another_machine_is_given_its_time(
 
 def test_a_silent_holder_of_another_machine_with_the_same_job_is_waited_for_too(store: Store) -> None:
     run = planned(store)
-    holder = Holder(boot_id="other", attempt="slurm-7_0-r0-aaaaaa", job_id="7_0", batch="sw-aaaaaabbbbbb-pretrain-toy")
-    assert claim(run.claims, holder, after=None)
+    holder = ClaimOwner(
+        boot_id="other", attempt="slurm-7_0-r0-aaaaaa", job_id="7_0", batch="sw-aaaaaabbbbbb-pretrain-toy"
+    )
+    assert create_claim(run.claims, holder, after=None)
     began = time.time()
     process = start(store, restart=1)
     wait_until(lambda: claim_number(run) == 2)  # at once, so that the older learns of it
@@ -146,12 +148,12 @@ def test_a_silent_holder_of_another_machine_with_the_same_job_is_waited_for_too(
 
 def test_an_exit_record_or_a_release_ends_the_wait(store: Store) -> None:
     run = planned(store)
-    holder = Holder(boot_id="other", attempt="slurm-6_0-r0-aaaaaa", job_id="6_0", batch="sw-x")
-    first = claim(run.claims, holder, after=None)
-    exit_record = run.attempt(holder.attempt).exit
+    holder = ClaimOwner(boot_id="other", attempt="slurm-6_0-r0-aaaaaa", job_id="6_0", batch="sw-x")
+    first = create_claim(run.claims, holder, after=None)
+    exit_record = run.locate_attempt(holder.attempt).exit
     exit_record.parent.mkdir(parents=True)
     exit_record.write_text("{}")
-    second = claim(run.claims, Holder(boot_id="other"), after=first)
+    second = create_claim(run.claims, ClaimOwner(boot_id="other"), after=first)
     assert second is not None
     second.release()
     began = time.monotonic()
@@ -161,12 +163,14 @@ def test_an_exit_record_or_a_release_ends_the_wait(store: Store) -> None:
 
 def test_a_stop_ends_the_wait_with_the_claim_released(store: Store) -> None:
     run = planned(store)
-    assert claim(run.claims, Holder(boot_id="other", job_id="7_0", batch="sw-aaaaaabbbbbb-pretrain-toy"), after=None)
+    assert create_claim(
+        run.claims, ClaimOwner(boot_id="other", job_id="7_0", batch="sw-aaaaaabbbbbb-pretrain-toy"), after=None
+    )
     waiting = start(store, restart=1, SWEEP_TAKEOVER_SECONDS="600")
     wait_until(lambda: claim_number(run) == 2)
     waiting.terminate()
     assert finish(waiting)[0] == 75
-    found = newest(run.claims)
+    found = find_newest_claim(run.claims)
     assert found is not None
     assert found.released
     assert not run.attempts.exists()
@@ -175,8 +179,8 @@ def test_a_stop_ends_the_wait_with_the_claim_released(store: Store) -> None:
 def test_a_third_incarnation_waits_for_the_first_though_the_second_let_go(store: Store) -> None:
     run = planned(store)
     same = {"job_id": "7_0", "batch": "sw-aaaaaabbbbbb-pretrain-toy", "boot_id": "other"}
-    first = claim(run.claims, Holder(**same), after=None)  # type: ignore[arg-type]  # all of them are texts
-    second = claim(run.claims, Holder(**same, restart=1), after=first)  # type: ignore[arg-type]
+    first = create_claim(run.claims, ClaimOwner(**same), after=None)  # type: ignore[arg-type]  # all of them are texts
+    second = create_claim(run.claims, ClaimOwner(**same, restart=1), after=first)  # type: ignore[arg-type]
     assert second is not None
     second.release()
     third = start(store, restart=2)
@@ -190,7 +194,7 @@ def test_a_third_incarnation_waits_for_the_first_though_the_second_let_go(store:
 def test_claims_are_released_at_the_end(store: Store) -> None:
     run = planned(store, fail="raise")
     assert finish(start(store))[0] == 1
-    found = newest(run.claims)
+    found = find_newest_claim(run.claims)
     assert found is not None
     assert found.released
     assert json.loads(found.path.read_text())["job_id"] == "7_0"

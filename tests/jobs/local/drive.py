@@ -30,9 +30,9 @@ def main() -> int:
     if options.die_at:
         die_at_side_effect(options.die_at)
     store = Store(options.store)
-    jobs = read_manifest(store.sweep(SWEEP).manifest).jobs
+    jobs = read_manifest(store.locate_sweep(SWEEP).manifest).jobs
     stop = StopRequest()
-    with stop.listening():
+    with stop.listen_for_signals():
         try:
             run = LocalRun(jobs, store=store, sweep=SWEEP, slots=Slots(options.cpus), program=COUNTING_STAGE)
             end = run.run(stop)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import NeverFitsError, RunnerBusyError
+from jobs.errors import InfeasibleJobError, RunnerBusyError
 from jobs.job import Resources
 from jobs.local.cluster import Slots
-from jobs.local.runner import Progress, StopRequest
-from jobs.local.runner_lock import holding_runner_lock
+from jobs.local.runner import RunnerEvent, StopRequest
+from jobs.local.runner_lock import hold_runner_lock
 from jobs.reconcile.decide import Submit
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
@@ -19,7 +19,7 @@ from tests.jobs import toy
 
 
 def failures(store: Store, key: str, jobs: list[Any]) -> list[FailureClass | None]:
-    return [outcome.failure for outcome in toy.picture(store, jobs).evidence[key].outcomes]
+    return [outcome.failure for outcome in toy.picture(store, jobs).runs[key].outcomes]
 
 
 def begun(store: Store, jobs: list[Any]) -> list[str]:
@@ -32,9 +32,9 @@ def begun(store: Store, jobs: list[Any]) -> list[str]:
 
 def test_a_graph_runs_to_its_end_and_once(store: Store) -> None:
     jobs = toy.small_graph()
-    heard: list[Progress] = []
+    heard: list[RunnerEvent] = []
     assert toy.submit(store, jobs, heard=heard).problem == ""
-    assert set(toy.states(store, jobs).values()) == {State.DONE}
+    assert set(toy.states(store, jobs).values()) == {JobState.DONE}
     assert all(toy.count(store, job, "begin") == toy.count(store, job, "completed") == 1 for job in jobs)
     assert sorted(progress.job.key for progress in heard if progress.event is EventKind.ENDED) == sorted(
         job.key for job in jobs
@@ -81,21 +81,21 @@ def most_at_once(store: Store, jobs: list[Any]) -> int:
 def test_a_job_that_can_never_fit_is_refused_before_anything_starts(store: Store) -> None:
     jobs = [toy.toy_job("small"), toy.toy_job("large", resources=Resources(nodes=2, cpus=4, gpus_per_node=8))]
     with pytest.raises(
-        NeverFitsError, match=r"1 jobs can never run here; the first, pretrain large: it needs 8 CPU cores"
+        InfeasibleJobError, match=r"1 jobs can never run here; the first, pretrain large: it needs 8 CPU cores"
     ):
         toy.submit(store, jobs)
     assert not store.runs.exists()
-    with pytest.raises(NeverFitsError, match="16 GPUs and this runner has 0"):
+    with pytest.raises(InfeasibleJobError, match="16 GPUs and this runner has 0"):
         toy.submit(store, jobs, cpus=8)
     toy.submit(store, jobs, wanted={"small"})
-    assert toy.states(store, jobs)["small"] is State.DONE
+    assert toy.states(store, jobs)["small"] is JobState.DONE
 
 
 def test_a_second_runner_is_refused_and_names_the_first(store: Store) -> None:
     jobs = toy.small_graph()
     toy.plan(store, jobs)
     with (
-        holding_runner_lock(store, sweep="other", writer="w"),
+        hold_runner_lock(store, sweep="other", writer="w"),
         pytest.raises(RunnerBusyError, match="sweep other, since"),
     ):
         toy.submit(store, jobs)
@@ -124,19 +124,19 @@ def test_a_failing_job_gets_its_classes_number_of_attempts_and_blocks_its_childr
     ]
     toy.submit(store, jobs)
     seen = toy.picture(store, jobs)
-    assert len(seen.evidence["sick"].outcomes) == attempts
+    assert len(seen.runs["sick"].outcomes) == attempts
     assert failures(store, "sick", jobs)[-1] is last
-    assert seen.statuses["sick"].state is State.FAILED
+    assert seen.statuses["sick"].state is JobState.FAILED
     assert seen.statuses["grandchild"].cause == "sick"
-    assert seen.statuses["healthy"].state is State.DONE
+    assert seen.statuses["healthy"].state is JobState.DONE
     toy.submit(store, jobs)
-    assert len(toy.picture(store, jobs).evidence["sick"].outcomes) == attempts  # submitting again spends nothing
+    assert len(toy.picture(store, jobs).runs["sick"].outcomes) == attempts  # submitting again spends nothing
 
 
 def test_a_job_killed_twice_goes_on_from_its_checkpoint(store: Store) -> None:
     job = toy.toy_job("unlucky", fail="kill", fail_at=2, fail_times=2)
     toy.submit(store, [job])
-    assert toy.states(store, [job]) == {"unlucky": State.DONE}
+    assert toy.states(store, [job]) == {"unlucky": JobState.DONE}
     assert [line["step"] for line in toy.executions(store, job) if line["event"] == "begin"] == [0, 2, 2]
     assert toy.count(store, job, "step") == 3
 
@@ -145,7 +145,7 @@ def test_progress_keeps_a_job_alive_through_many_kills(store: Store) -> None:
     job = toy.toy_job("spot", steps=8, fail="exit75", fail_at=0)
     toy.submit(store, [job])
     assert len(failures(store, "spot", [job])) == 20  # never gets on: the budget ends
-    assert toy.states(store, [job]) == {"spot": State.FAILED}
+    assert toy.states(store, [job]) == {"spot": JobState.FAILED}
 
 
 def test_a_damaged_parent_is_run_again_once_and_then_its_child(store: Store) -> None:
@@ -155,7 +155,7 @@ def test_a_damaged_parent_is_run_again_once_and_then_its_child(store: Store) -> 
     model = toy.run_of(store, parent).checkpoints / "step-00000003" / "model.json"
     model.write_text("x" * model.stat().st_size)  # same size: only a reader sees it
     toy.submit(store, [parent, child])
-    assert toy.states(store, [parent, child]) == {"parent": State.DONE, "child": State.DONE}
+    assert toy.states(store, [parent, child]) == {"parent": JobState.DONE, "child": JobState.DONE}
     assert failures(store, "child", [parent, child]) == []
     assert toy.run_of(store, parent).damaged_result.exists()
     assert toy.results(store, [parent]) == expected
@@ -166,7 +166,7 @@ def test_input_that_stays_damaged_stops_after_one_repair(store: Store) -> None:
     parent = toy.toy_job("parent")
     child = toy.toy_job("child", "parent", fail="damaged_input")
     toy.submit(store, [parent, child])
-    assert toy.states(store, [parent, child]) == {"parent": State.DONE, "child": State.FAILED}
+    assert toy.states(store, [parent, child]) == {"parent": JobState.DONE, "child": JobState.FAILED}
     assert failures(store, "child", [parent, child]) == [FailureClass.DAMAGED_INPUT] * 2
     assert toy.count(store, parent, "begin") == 2
 
@@ -184,7 +184,7 @@ def test_a_lost_result_is_written_again_from_the_checkpoint(store: Store, damage
     else:
         model = run.checkpoints / "step-00000003" / "model.json"
         model.write_text(model.read_text()[:10])
-    assert toy.states(store, jobs) == {"a": State.INTERRUPTED, "b": State.DONE}
+    assert toy.states(store, jobs) == {"a": JobState.INTERRUPTED, "b": JobState.DONE}
     toy.submit(store, jobs)
     assert toy.results(store, jobs) == expected
     assert toy.count(store, jobs[0], "step") == (4 if damage == "shrink a file" else 3)
@@ -194,31 +194,31 @@ def test_a_lost_result_is_written_again_from_the_checkpoint(store: Store, damage
 def test_a_lost_exit_record_costs_nothing(store: Store) -> None:
     job = toy.toy_job("a", fail="diverged", fail_at=1)
     toy.submit(store, [job])
-    toy.run_of(store, job).attempt("local-0001").exit.unlink()
+    toy.run_of(store, job).locate_attempt("local-0001").exit.unlink()
     assert failures(store, "a", [job]) == [FailureClass.DIVERGED]  # error.json still tells
-    assert toy.states(store, [job]) == {"a": State.FAILED}
+    assert toy.states(store, [job]) == {"a": JobState.FAILED}
 
 
 def test_a_cancelled_job_stays_out_until_it_is_resumed(store: Store) -> None:
     jobs = [toy.toy_job("a"), toy.toy_job("b", "a")]
     toy.plan(store, jobs)
-    ledger = Ledger(store.sweep(toy.SWEEP).ledger)
+    ledger = Ledger(store.locate_sweep(toy.SWEEP).ledger)
     ledger.append([Event(event=EventKind.CANCELLED, key="a")])
     toy.submit(store, jobs)
-    assert toy.states(store, jobs) == {"a": State.CANCELLED, "b": State.BLOCKED}
+    assert toy.states(store, jobs) == {"a": JobState.CANCELLED, "b": JobState.BLOCKED}
     ledger.append([Event(event=EventKind.RESUMED, key="a")])
     toy.submit(store, jobs)
-    assert set(toy.states(store, jobs).values()) == {State.DONE}
+    assert set(toy.states(store, jobs).values()) == {JobState.DONE}
 
 
 def test_a_resumed_job_has_a_new_budget_and_its_checkpoint(store: Store) -> None:
     jobs = [toy.toy_job("a", fail="diverged", fail_at=2, fail_times=1), toy.toy_job("b", "a")]
     toy.submit(store, jobs)
-    assert toy.states(store, jobs) == {"a": State.FAILED, "b": State.BLOCKED}
-    Ledger(store.sweep(toy.SWEEP).ledger).append([Event(event=EventKind.RESUMED, key="a")])
-    assert toy.states(store, jobs) == {"a": State.INTERRUPTED, "b": State.WAITING}
+    assert toy.states(store, jobs) == {"a": JobState.FAILED, "b": JobState.BLOCKED}
+    Ledger(store.locate_sweep(toy.SWEEP).ledger).append([Event(event=EventKind.RESUMED, key="a")])
+    assert toy.states(store, jobs) == {"a": JobState.INTERRUPTED, "b": JobState.WAITING}
     toy.submit(store, jobs)
-    assert set(toy.states(store, jobs).values()) == {State.DONE}
+    assert set(toy.states(store, jobs).values()) == {JobState.DONE}
     assert [line["step"] for line in toy.executions(store, jobs[0]) if line["event"] == "begin"] == [0, 2]
 
 
@@ -242,7 +242,9 @@ def test_the_ledger_tells_what_was_meant_and_what_came_of_it(store: Store) -> No
     job = toy.toy_job("a", step_seconds=0.3, fail="diverged", fail_at=2)
     toy.submit(store, [job])
     lines = [
-        json.loads(line) for path in store.sweep(toy.SWEEP).ledger.iterdir() for line in path.read_text().splitlines()
+        json.loads(line)
+        for path in store.locate_sweep(toy.SWEEP).ledger.iterdir()
+        for line in path.read_text().splitlines()
     ]
     assert [line["event"] for line in lines] == ["intent", "started", "ended"]
     assert (lines[-1]["attempt"], lines[-1]["failure"]) == ("local-0001", "diverged")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Job
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from jobs.store.flock import is_held
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
@@ -97,7 +97,7 @@ def check_refusal(store: Store, jobs: Sequence[Job], refused: subprocess.Complet
     assert words in refused.stdout or "File too large" in refused.stdout, refused
     assert "Traceback" not in refused.stderr
     assert_nothing_corrupted(store, jobs)
-    assert toy.states(store, jobs) == {"small": State.DONE, "large": State.INTERRUPTED, "last": State.WAITING}
+    assert toy.states(store, jobs) == {"small": JobState.DONE, "large": JobState.INTERRUPTED, "last": JobState.WAITING}
 
 
 def check_recovery(store: Store, jobs: Sequence[Job], expected: dict[str, str]) -> None:
@@ -134,7 +134,7 @@ def test_a_read_only_store_is_told_in_one_line_and_can_still_be_looked_at(tmp_pa
         assert refused.stderr.startswith("StoreRefusedError: ")
         assert "read-only" in refused.stderr or "permission denied" in refused.stderr
         assert refused.stderr.count("\n") == 1
-        assert toy.states(store, jobs) == {"a": State.READY}
+        assert toy.states(store, jobs) == {"a": JobState.READY}
 
 
 def test_a_stage_that_finds_no_room_stops_the_run_and_costs_the_job_no_budget(store: Store) -> None:
@@ -143,12 +143,12 @@ def test_a_stage_that_finds_no_room_stops_the_run_and_costs_the_job_no_budget(st
         end = toy.submit(store, jobs, cpus=1)
         assert end.problem == "pretrain a: OSError: [Errno 28] No space left on device"
         seen = toy.picture(store, jobs)
-        assert seen.statuses["a"].state is State.INTERRUPTED
-        last = seen.evidence["a"].last
+        assert seen.statuses["a"].state is JobState.INTERRUPTED
+        last = seen.runs["a"].last
         assert last is not None
         assert last.failure is FailureClass.STORAGE
     assert toy.submit(store, jobs).problem == ""
-    assert set(toy.states(store, jobs).values()) == {State.DONE}
+    assert set(toy.states(store, jobs).values()) == {JobState.DONE}
 
 
 def test_an_unreadable_run_folder_is_unknown_and_not_started(store: Store) -> None:
@@ -159,6 +159,6 @@ def test_an_unreadable_run_folder_is_unknown_and_not_started(store: Store) -> No
     run.lock.symlink_to(run.lock)  # a loop: cannot be opened by anyone
     toy.submit(store, [job])
     seen = toy.picture(store, [job])
-    assert seen.statuses["a"].state is State.UNKNOWN
-    assert "cannot be read" in seen.evidence["a"].message
+    assert seen.statuses["a"].state is JobState.UNKNOWN
+    assert "cannot be read" in seen.runs["a"].message
     assert not run.attempts.exists()

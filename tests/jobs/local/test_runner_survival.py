@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from jobs.job import Job
-from jobs.processes import attempt_members, process_stat
-from jobs.reconcile.state import State
+from jobs.processes import list_attempt_pids, read_process_stat
+from jobs.reconcile.state import JobState
 from jobs.store.flock import is_held
 from jobs.store.paths import Store
 from jobs.store.records import AttemptStart, FailureClass
@@ -67,7 +67,7 @@ def newest_start(store: Store, job: Job) -> AttemptStart | None:
 
 def stage_pids(store: Store, job: Job) -> list[int]:
     start = newest_start(store, job)
-    return attempt_members(toy.run_of(store, job).attempt(start.attempt).root) if start else []
+    return list_attempt_pids(toy.run_of(store, job).locate_attempt(start.attempt).root) if start else []
 
 
 def live_pids(store: Store, jobs: Sequence[Job]) -> list[int]:
@@ -75,7 +75,7 @@ def live_pids(store: Store, jobs: Sequence[Job]) -> list[int]:
     found = [pid for job in jobs for pid in stage_pids(store, job)]
     starts = [start for job in jobs if (start := newest_start(store, job)) is not None]
     for start in starts:
-        stat = process_stat(start.pid)
+        stat = read_process_stat(start.pid)
         if stat is not None and stat.alive and stat.started == start.pid_started:
             found.append(start.pid)
     return found
@@ -105,7 +105,7 @@ def test_random_kills_of_runner_supervisor_and_stage_change_nothing(store: Store
             while process.poll() is None and kills < 12:
                 time.sleep(seeded.uniform(0.1, 0.4))
                 kills += kill_something(seeded, store, jobs, process.pid)
-        if set(toy.states(store, jobs).values()) == {State.DONE}:
+        if set(toy.states(store, jobs).values()) == {JobState.DONE}:
             break
     finish(store)
     assert kills >= 6
@@ -136,10 +136,10 @@ def test_attempts_outlive_their_runner_and_are_adopted_not_repeated(store: Store
         wait_for(lambda: toy.count(store, jobs[0], "step") >= 2)
         process.kill()
         process.wait()
-    assert toy.states(store, jobs) == {"long": State.RUNNING, "next": State.WAITING}
+    assert toy.states(store, jobs) == {"long": JobState.RUNNING, "next": JobState.WAITING}
     finish(store)
     assert toy.count(store, jobs[0], "begin") == 1
-    assert toy.states(store, jobs) == {"long": State.DONE, "next": State.DONE}
+    assert toy.states(store, jobs) == {"long": JobState.DONE, "next": JobState.DONE}
 
 
 def test_an_orphaned_stage_keeps_the_lock_and_is_waited_for(store: Store) -> None:
@@ -153,7 +153,7 @@ def test_an_orphaned_stage_keeps_the_lock_and_is_waited_for(store: Store) -> Non
         process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0
     assert toy.count(store, job, "begin") == 1
-    assert toy.states(store, [job]) == {"long": State.DONE}
+    assert toy.states(store, [job]) == {"long": JobState.DONE}
 
 
 def test_an_orphan_that_fails_without_a_witness_is_judged_by_its_own_words(store: Store) -> None:
@@ -166,8 +166,8 @@ def test_an_orphan_that_fails_without_a_witness_is_judged_by_its_own_words(store
         os.kill(start.pid, signal.SIGKILL)
         process.communicate(timeout=PATIENCE_SECONDS)
     seen = toy.picture(store, [job])
-    assert seen.statuses["long"].state is State.FAILED
-    assert seen.evidence["long"].message == "diverged at step 10 second line"
+    assert seen.statuses["long"].state is JobState.FAILED
+    assert seen.runs["long"].message == "diverged at step 10 second line"
 
 
 def test_two_runners_race_and_one_says_so(store: Store) -> None:
@@ -178,7 +178,7 @@ def test_two_runners_race_and_one_says_so(store: Store) -> None:
         codes = [first.returncode, second.returncode]
     assert sorted(codes) == [0, 1]
     assert "has a runner already (process" in said[codes.index(1)]
-    assert set(toy.states(store, jobs).values()) == {State.DONE}
+    assert set(toy.states(store, jobs).values()) == {JobState.DONE}
     assert all(toy.count(store, job, "begin") == 1 for job in jobs)
 
 
@@ -222,8 +222,12 @@ def test_a_stop_saves_and_leaves_nobody_behind(store: Store, number: signal.Sign
         assert process.returncode == 130
     assert json.loads(out)["stopped_by"] == number
     seen = toy.picture(store, jobs)
-    assert [seen.statuses[job.key].state for job in jobs] == [State.INTERRUPTED, State.INTERRUPTED, State.READY]
-    last = seen.evidence["a"].last
+    assert [seen.statuses[job.key].state for job in jobs] == [
+        JobState.INTERRUPTED,
+        JobState.INTERRUPTED,
+        JobState.READY,
+    ]
+    last = seen.runs["a"].last
     assert last is not None
     assert last.recorded
     assert last.failure is FailureClass.INTERRUPTED
@@ -234,9 +238,9 @@ def test_a_stop_saves_and_leaves_nobody_behind(store: Store, number: signal.Sign
 def test_what_a_stage_leaves_behind_ends_with_it(store: Store) -> None:
     job = toy.toy_job("leaves", leave_behind=True)
     toy.submit(store, [job])
-    assert toy.states(store, [job]) == {"leaves": State.DONE}
+    assert toy.states(store, [job]) == {"leaves": JobState.DONE}
     left = [line["child"] for line in toy.executions(store, job) if line["event"] == "left"]
-    stat = process_stat(left[0])
+    stat = read_process_stat(left[0])
     assert stat is None or not stat.alive
 
 
@@ -248,7 +252,7 @@ def test_deleting_the_whole_ledger_loses_and_doubles_nothing(store: Store) -> No
         wait_for(lambda: toy.count(store, jobs[2], "step") >= 1)
         process.kill()
         process.wait()
-    for path in store.sweep(toy.SWEEP).ledger.iterdir():
+    for path in store.locate_sweep(toy.SWEEP).ledger.iterdir():
         path.unlink()
     finish(store)
     toy.assert_nothing_lost_or_doubled(store, jobs, expected)

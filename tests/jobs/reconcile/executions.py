@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.reconcile.attempts import Outcome
-from jobs.reconcile.executions import Ending
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.attempts import AttemptRecord
 from jobs.store.paths import AttemptPaths, RunPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 
 JOB, BATCH = "12_3", "sw-0123456789ab-pretrain-toy"
 
 
-def ending(state: str = "COMPLETED", started_at: float = 100.0, seconds: int = 60, **changes: Any) -> Ending:
+def ending(state: str = "COMPLETED", started_at: float = 100.0, seconds: int = 60, **changes: Any) -> AccountingRecord:
     """One row, of GPUs 4 and CPUs 8 on node n1 unless told; it was submitted when it started."""
     content: dict[str, Any] = {
         "id": JOB,
@@ -26,10 +26,10 @@ def ending(state: str = "COMPLETED", started_at: float = 100.0, seconds: int = 6
         "cpus": 8,
         "nodes": "n1",
     }
-    return Ending(**{**content, **changes})
+    return AccountingRecord(**{**content, **changes})
 
 
-def pending_ending(state: str = "CANCELLED", at: float = 100.0, **changes: Any) -> Ending:
+def pending_ending(state: str = "CANCELLED", at: float = 100.0, **changes: Any) -> AccountingRecord:
     """A row of a job that was taken from the queue: start and end are that moment, and it had no node."""
     return ending(state, at, 0, nodes="", gpus=0, cpus=0, **changes)
 
@@ -55,7 +55,7 @@ def begin(run: RunPaths, restart: int = 0, started_at: float = 101.0, **changes:
         "node": "n1",
     }
     start = AttemptStart(**{**content, **changes})
-    start.write(run.attempt(start.attempt).start)
+    start.write(run.locate_attempt(start.attempt).start)
     return start
 
 
@@ -65,7 +65,7 @@ def end(
     """exit.json."""
     content: dict[str, Any] = {"returncode": 1 if failure else 0, "message": "own words" if failure else ""}
     record = AttemptExit(attempt=start.attempt, key="k", ended_at=ended_at, failure=failure, **{**content, **changes})
-    record.write(run.attempt(start.attempt).exit)
+    record.write(run.locate_attempt(start.attempt).exit)
     return record
 
 
@@ -77,7 +77,7 @@ def outcome(
     at: float = 100.0,
     seconds: float = 60.0,
     **changes: Any,
-) -> Outcome:
+) -> AttemptRecord:
     """An attempt in memory. `changes`: fields of Outcome, or of its end."""
     own = {name: changes.pop(name) for name in ("began", "advanced", "ending", "recorded") if name in changes}
     start = AttemptStart(
@@ -104,4 +104,4 @@ def outcome(
         failure=failure,
         **{"message": "why" if failure else "", **changes},
     )
-    return Outcome(paths=AttemptPaths(Path("/nowhere") / start.attempt), start=start, end=record, **own)
+    return AttemptRecord(paths=AttemptPaths(Path("/nowhere") / start.attempt), start=start, end=record, **own)

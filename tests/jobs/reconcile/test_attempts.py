@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from jobs.processes import boot_id
-from jobs.reconcile.attempts import read_outcomes, read_tail
-from jobs.reconcile.snapshot import Gatherer, facts_of
-from jobs.reconcile.state import State, job_state
-from jobs.reconcile.usage import used, wasted
-from jobs.store.ledger import Wishes
+from jobs.processes import read_boot_id
+from jobs.reconcile.attempts import read_attempts, read_tail
+from jobs.reconcile.snapshot import RunReader, collect_facts
+from jobs.reconcile.state import JobState, compute_job_state
+from jobs.reconcile.usage import compute_used, compute_wasted
+from jobs.store.ledger import UserRequests
 from jobs.store.paths import RunPaths, Store
-from jobs.store.records import AttemptExit, AttemptStart, Checkpoint, FailureClass, newest_checkpoint
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass, NewestCheckpoint, find_newest_checkpoint
 from tests.jobs import toy
 
 
 @pytest.fixture
 def run(store: Store) -> RunPaths:
-    paths = store.run("pretrain", "k")
+    paths = store.locate_run("pretrain", "k")
     paths.checkpoints.mkdir(parents=True)
     (paths.checkpoints / "m").write_text("abc")
     return paths
@@ -38,7 +38,7 @@ def checkpoint(run: RunPaths, step: int, *, saved_at: float = 50.0, size: int = 
 
 def begin(run: RunPaths, number: int, **changes: Any) -> AttemptStart:
     name = f"local-{number:04d}"
-    content = {"host": socket.gethostname(), "boot_id": boot_id(), "started_at": 100.0 * number, **changes}
+    content = {"host": socket.gethostname(), "boot_id": read_boot_id(), "started_at": 100.0 * number, **changes}
     start = AttemptStart(
         attempt=name,
         key="k",
@@ -50,25 +50,25 @@ def begin(run: RunPaths, number: int, **changes: Any) -> AttemptStart:
         gpus=1,
         **content,
     )
-    start.write(run.attempt(name).start)
+    start.write(run.locate_attempt(name).start)
     return start
 
 
 def end(run: RunPaths, number: int, failure: FailureClass | None, **changes: Any) -> None:
     content = {"ended_at": 100.0 * number + 60, "message": "why", **changes}
     exit_record = AttemptExit(attempt=f"local-{number:04d}", key="k", returncode=1, failure=failure, **content)
-    exit_record.write(run.attempt(f"local-{number:04d}").exit)
+    exit_record.write(run.locate_attempt(f"local-{number:04d}").exit)
 
 
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(run: RunPaths) -> None:
-    assert newest_checkpoint(run) == Checkpoint()
+    assert find_newest_checkpoint(run) == NewestCheckpoint()
     checkpoint(run, 10, saved_at=50.0)
     checkpoint(run, 20, size=4)
     (run.checkpoints / "step-00000030").mkdir()
     (run.checkpoints / ".step-00000040.1").mkdir()
     (run.checkpoints / "step-00000050").mkdir()
     (run.checkpoints / "step-00000050" / "record.json").write_text('{"files": {"model": 3}}')
-    assert newest_checkpoint(run) == Checkpoint(10, 50.0)
+    assert find_newest_checkpoint(run) == NewestCheckpoint(10, 50.0)
 
 
 def test_attempts_come_in_the_order_of_their_start(run: RunPaths) -> None:
@@ -77,7 +77,7 @@ def test_attempts_come_in_the_order_of_their_start(run: RunPaths) -> None:
     end(run, 1, FailureClass.KILLED, checkpoint_step=5)
     end(run, 2, None)
     (run.attempts / "local-0003").mkdir()  # never began
-    outcomes = read_outcomes(run, live=False)
+    outcomes = read_attempts(run, live=False)
     assert [outcome.start.attempt for outcome in outcomes] == ["local-0001", "local-0002"]
     assert [outcome.failure for outcome in outcomes] == [FailureClass.KILLED, None]
     assert [outcome.advanced for outcome in outcomes] == [True, False]
@@ -87,13 +87,13 @@ def test_attempts_come_in_the_order_of_their_start(run: RunPaths) -> None:
 def test_a_lost_or_torn_exit_record_is_made_up_from_the_rest(run: RunPaths, torn: str | None) -> None:
     begin(run, 1)
     begin(run, 2, checkpoint_step=10)
-    paths = run.attempt("local-0001")
+    paths = run.locate_attempt("local-0001")
     paths.log.write_text("Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\n")
     os.utime(paths.log, (170.0, 170.0))
     if torn is not None:
         paths.exit.write_text(torn)
     checkpoint(run, 30, saved_at=240.0)
-    first, second = read_outcomes(run, live=False)
+    first, second = read_attempts(run, live=False)
     assert (first.failure, first.recorded, first.advanced) == (FailureClass.STORAGE, False, True)
     assert first.end is not None
     assert (first.end.ended_at, first.end.checkpoint_step) == (170.0, 10)
@@ -104,10 +104,10 @@ def test_a_lost_or_torn_exit_record_is_made_up_from_the_rest(run: RunPaths, torn
 def test_the_last_attempt_of_a_live_run_has_not_ended(run: RunPaths) -> None:
     begin(run, 1)
     begin(run, 2)
-    first, second = read_outcomes(run, live=True)
+    first, second = read_attempts(run, live=True)
     assert first.failure is FailureClass.KILLED
     assert second.end is None
-    assert (used(second).seconds, wasted(second).seconds) == (0.0, 0.0)
+    assert (compute_used(second).seconds, compute_wasted(second).seconds) == (0.0, 0.0)
 
 
 def test_work_that_no_checkpoint_kept_is_wasted(run: RunPaths) -> None:
@@ -117,24 +117,24 @@ def test_work_that_no_checkpoint_kept_is_wasted(run: RunPaths) -> None:
     end(run, 2, FailureClass.CODE, checkpoint_at=136.0)  # an older attempt's checkpoint
     begin(run, 3)
     end(run, 3, None, checkpoint_at=310.0)
-    outcomes = read_outcomes(run, live=False)
-    assert [used(outcome).seconds for outcome in outcomes] == [36.0, 0.0, 60.0]
-    assert [wasted(outcome).seconds for outcome in outcomes] == [24.0, 60.0, 0.0]
-    total = used(outcomes[0]) + wasted(outcomes[0])
+    outcomes = read_attempts(run, live=False)
+    assert [compute_used(outcome).seconds for outcome in outcomes] == [36.0, 0.0, 60.0]
+    assert [compute_wasted(outcome).seconds for outcome in outcomes] == [24.0, 60.0, 0.0]
+    total = compute_used(outcomes[0]) + compute_wasted(outcomes[0])
     assert (total.seconds, total.gpu_hours, total.cpu_hours) == (60.0, 60 / 3600, 120 / 3600)
 
 
-def judged(store: Store, wishes: Wishes) -> State:
-    evidence = Gatherer(store).one(toy.toy_job("k"))
-    return job_state(facts_of("k", evidence, wishes))
+def judged(store: Store, wishes: UserRequests) -> JobState:
+    evidence = RunReader(store).read_one(toy.toy_job("k"))
+    return compute_job_state(collect_facts("k", evidence, wishes))
 
 
 def test_an_attempt_of_another_machine_without_an_exit_record_may_live(store: Store, run: RunPaths) -> None:
     begin(run, 1, host="elsewhere", boot_id="another")
-    assert judged(store, Wishes()) is State.UNKNOWN
-    assert judged(store, Wishes(resumed_at={"k": 150.0})) is State.INTERRUPTED  # a person says that it is gone
+    assert judged(store, UserRequests()) is JobState.UNKNOWN
+    assert judged(store, UserRequests(resumed_at={"k": 150.0})) is JobState.INTERRUPTED  # a person says that it is gone
     end(run, 1, FailureClass.INTERRUPTED)
-    assert judged(store, Wishes()) is State.INTERRUPTED
+    assert judged(store, UserRequests()) is JobState.INTERRUPTED
 
 
 @pytest.mark.parametrize("same", ["host", "boot_id"])
@@ -142,14 +142,14 @@ def test_an_attempt_of_this_machine_without_an_exit_record_is_gone(store: Store,
     begin(
         run,
         1,
-        **{"host": "elsewhere", "boot_id": "another", same: socket.gethostname() if same == "host" else boot_id()},
+        **{"host": "elsewhere", "boot_id": "another", same: socket.gethostname() if same == "host" else read_boot_id()},
     )
-    assert judged(store, Wishes()) is State.INTERRUPTED
+    assert judged(store, UserRequests()) is JobState.INTERRUPTED
 
 
 def test_jobs_without_a_folder_are_new(store: Store) -> None:
     jobs = toy.small_graph()
-    found = Gatherer(store).all(jobs)
+    found = RunReader(store).read_all(jobs)
     assert all(evidence.result is None and not evidence.outcomes for evidence in found.values())
     assert found["trunk1"].message == ""
 

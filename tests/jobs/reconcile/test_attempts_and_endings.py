@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jobs.reconcile.attempts import Outcome, read_outcomes
-from jobs.reconcile.executions import LOST, Ending
-from jobs.reconcile.failures import idle_words, verdict_without_attempt
+from jobs.reconcile.accounting import LOST, AccountingRecord
+from jobs.reconcile.attempts import AttemptRecord, read_attempts
+from jobs.reconcile.failures import classify_without_attempt, explain_idle_record
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
 from tests.jobs.reconcile.executions import JOB, begin, end, ending, pending_ending
@@ -19,11 +19,11 @@ BY_HAND: dict[str, Any] = {"failure": F.CANCELLED, "message": "cancelled by uid 
 
 @pytest.fixture
 def run(store: Store) -> RunPaths:
-    return store.run("pretrain", "k")
+    return store.locate_run("pretrain", "k")
 
 
-def read(run: RunPaths, *endings: Ending, live: bool = False) -> list[Outcome]:
-    return read_outcomes(run, live=live, endings=endings)
+def read(run: RunPaths, *endings: AccountingRecord, live: bool = False) -> list[AttemptRecord]:
+    return read_attempts(run, live=live, endings=endings)
 
 
 ALONE = [
@@ -58,11 +58,11 @@ ALONE = [
 
 @pytest.mark.parametrize(("row", "failure", "words"), ALONE)
 def test_an_execution_without_an_attempt_counts_if_something_went_wrong(
-    row: Ending, failure: F | None, words: str, run: RunPaths
+    row: AccountingRecord, failure: F | None, words: str, run: RunPaths
 ) -> None:
-    verdict = verdict_without_attempt(row)
+    verdict = classify_without_attempt(row)
     assert (verdict.failure if verdict else None) is failure
-    assert words in (verdict.message if verdict else idle_words(row))
+    assert words in (verdict.message if verdict else explain_idle_record(row))
     outcomes = read(run, row)
     assert [outcome.failure for outcome in outcomes] == ([failure] if failure else [])
     assert not any(outcome.began or outcome.recorded or outcome.advanced for outcome in outcomes)
@@ -108,12 +108,12 @@ WITH_RECORD = [
 
 @pytest.mark.parametrize(("own", "row", "failure"), WITH_RECORD)
 def test_the_cluster_refines_a_record_that_names_no_cause(
-    own: F | None, row: Ending, failure: F | None, run: RunPaths
+    own: F | None, row: AccountingRecord, failure: F | None, run: RunPaths
 ) -> None:
     record = end(run, begin(run), own, 159.0, traceback_digest="d")
     (found,) = read(run, row)
     assert found.end is not None
-    assert (found.failure, found.ending, found.recorded) == (failure, row, True)
+    assert (found.failure, found.accounting_record, found.recorded) == (failure, row, True)
     assert found.end.ended_at == record.ended_at
     changed = failure is not own
     assert (found.end.message != record.message and not found.end.traceback_digest) if changed else found.end == record
@@ -136,7 +136,7 @@ WITHOUT_RECORD = [
 
 
 @pytest.mark.parametrize(("row", "failure"), WITHOUT_RECORD)
-def test_an_attempt_without_record_is_judged_by_the_cluster(row: Ending, failure: F, run: RunPaths) -> None:
+def test_an_attempt_without_record_is_judged_by_the_cluster(row: AccountingRecord, failure: F, run: RunPaths) -> None:
     begin(run)
     (found,) = read(run, row)
     assert (found.failure, found.recorded, found.began) == (failure, False, True)
@@ -146,14 +146,14 @@ def test_an_attempt_without_record_is_judged_by_the_cluster(row: Ending, failure
 
 def test_what_the_stage_named_wins_over_the_cluster_also_without_a_record(run: RunPaths) -> None:
     start = begin(run)
-    write_json(run.attempt(start.attempt).error, {"class": "diverged", "message": "loss is NaN"})
+    write_json(run.locate_attempt(start.attempt).error, {"class": "diverged", "message": "loss is NaN"})
     (found,) = read(run, ending("NODE_FAIL", failure=F.NODE_FAULT))
     assert found.failure is F.DIVERGED
 
 
 def test_memory_that_ran_out_without_cgroups_shows_in_the_log(run: RunPaths) -> None:
     start = begin(run)
-    run.attempt(start.attempt).log.write_text("slurmstepd: error: Exceeded job memory limit\n")
+    run.locate_attempt(start.attempt).log.write_text("slurmstepd: error: Exceeded job memory limit\n")
     (found,) = read(run, ending("FAILED", signal=9))
     assert found.failure is F.OUT_OF_MEMORY
 
@@ -190,7 +190,7 @@ def test_an_attempt_that_lives_has_not_ended_whatever_the_cluster_says(run: RunP
 
 
 def test_an_execution_with_both_is_never_counted_twice(tmp_path: Path) -> None:
-    run = Store(tmp_path).run("pretrain", "k")
+    run = Store(tmp_path).locate_run("pretrain", "k")
     end(run, begin(run), F.KILLED, 160.0)
     row = ending("FAILED", signal=9)
     assert len(read(run, row)) == len(read(run, row, replace(row, state="REQUEUED"))) == 1

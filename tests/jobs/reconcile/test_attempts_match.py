@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.reconcile.attempts import match
-from jobs.reconcile.executions import LOST, Ending, distinct
+from jobs.reconcile.accounting import LOST, AccountingRecord, deduplicate_records
+from jobs.reconcile.attempts import match_records
 from jobs.store.records import AttemptStart
 from tests.jobs.reconcile.executions import BATCH, JOB, ending, pending_ending
 
@@ -12,8 +12,8 @@ from tests.jobs.reconcile.executions import BATCH, JOB, ending, pending_ending
 def test_where_a_row_is_missing_the_times_decide() -> None:
     starts = [start_of(0, 102.0), start_of(1, 302.0), start_of(2, 502.0)]
     rows = [ending("REQUEUED", 100.0, 60), ending("FAILED", 500.0, 60)]
-    found = match(starts, rows)
-    assert {name: row.state for name, row in found.of.items()} == {"r0": "REQUEUED", "r2": "FAILED"}
+    found = match_records(starts, rows)
+    assert {name: row.state for name, row in found.by_attempt.items()} == {"r0": "REQUEUED", "r2": "FAILED"}
     assert found.rest == ()
 
 
@@ -25,8 +25,8 @@ def test_a_row_that_lost_its_start_belongs_to_the_attempt_that_was_requeued_at_o
         ending("PREEMPTED", 99.0, 2, submitted_at=93.0),
         ending("COMPLETED", 107.0, 12, submitted_at=101.0),
     ]
-    found = match(starts, rows)
-    assert {name: row.state for name, row in found.of.items()} == {
+    found = match_records(starts, rows)
+    assert {name: row.state for name, row in found.by_attempt.items()} == {
         "r0": "REQUEUED",
         "r1": "PREEMPTED",
         "r2": "COMPLETED",
@@ -36,25 +36,27 @@ def test_a_row_that_lost_its_start_belongs_to_the_attempt_that_was_requeued_at_o
 def test_a_missing_row_does_not_shift_the_others_onto_earlier_attempts() -> None:
     starts = [start_of(0, 91.5), start_of(1, 99.9), start_of(2, 107.6)]
     rows = [ending("PREEMPTED", 99.0, 2), ending("COMPLETED", 107.0, 12)]
-    found = match(starts, rows)
-    assert {name: row.state for name, row in found.of.items()} == {"r1": "PREEMPTED", "r2": "COMPLETED"}
+    found = match_records(starts, rows)
+    assert {name: row.state for name, row in found.by_attempt.items()} == {"r1": "PREEMPTED", "r2": "COMPLETED"}
 
 
 def test_an_id_that_was_given_again_is_told_apart_by_the_batch() -> None:
-    found = match([start_of(0, 102.0)], [ending(batch="sw-ffffffffffff-pretrain-toy")])
-    assert not found.of
+    found = match_records([start_of(0, 102.0)], [ending(batch="sw-ffffffffffff-pretrain-toy")])
+    assert not found.by_attempt
     assert len(found.rest) == 1
 
 
 def test_a_row_of_another_time_is_no_row_of_the_attempt() -> None:
-    assert not match([start_of(0, 5_000.0)], [ending()]).of
-    assert match([start_of(0, 5_000.0)], [ending(ended_at=0.0)]).of  # it has not been told when it ended
+    assert not match_records([start_of(0, 5_000.0)], [ending()]).by_attempt
+    assert match_records(
+        [start_of(0, 5_000.0)], [ending(ended_at=0.0)]
+    ).by_attempt  # it has not been told when it ended
 
 
 def test_what_the_cluster_lost_closes_the_newest_attempt_of_that_id() -> None:
-    lost = Ending(id=JOB, batch=BATCH, key="k", state=LOST, submitted_at=90.0)
-    found = match([start_of(0, 102.0), start_of(1, 302.0)], [lost])
-    assert list(found.of) == ["r1"]
+    lost = AccountingRecord(id=JOB, batch=BATCH, key="k", state=LOST, submitted_at=90.0)
+    found = match_records([start_of(0, 102.0), start_of(1, 302.0)], [lost])
+    assert list(found.by_attempt) == ["r1"]
     assert found.rest == ()
 
 
@@ -78,7 +80,7 @@ def start_of(restart: int, started_at: float) -> AttemptStart:
 def test_the_last_word_on_an_execution_counts() -> None:
     noted, fresh = ending("FAILED", exit_code=1), ending("REQUEUED", exit_code=1)
     other = ending("FAILED", 50.0)
-    assert distinct([noted, other, fresh]) == [other, fresh]
+    assert deduplicate_records([noted, other, fresh]) == [other, fresh]
 
 
 def test_a_job_that_left_the_queue_did_not_run() -> None:
@@ -89,7 +91,7 @@ def test_a_job_that_left_the_queue_did_not_run() -> None:
 
 
 @st.composite
-def campaigns(draw: st.DrawFn) -> tuple[list[AttemptStart], list[Ending]]:
+def campaigns(draw: st.DrawFn) -> tuple[list[AttemptStart], list[AccountingRecord]]:
     """Executions of one job, one after another; of some there is no row, of some no attempt, some rows come twice."""
     starts, rows, clock = [], [], 1_000.0
     for restart in range(draw(st.integers(0, 6))):
@@ -104,16 +106,20 @@ def campaigns(draw: st.DrawFn) -> tuple[list[AttemptStart], list[Ending]]:
 
 
 @given(campaigns())
-def test_every_row_has_one_place_and_fits_its_attempt(campaign: tuple[list[AttemptStart], list[Ending]]) -> None:
+def test_every_row_has_one_place_and_fits_its_attempt(
+    campaign: tuple[list[AttemptStart], list[AccountingRecord]],
+) -> None:
     starts, rows = campaign
-    found = match(starts, rows)
-    assert sorted([*found.of.values(), *found.rest], key=lambda row: row.started_at) == distinct(rows)
+    found = match_records(starts, rows)
+    assert sorted([*found.by_attempt.values(), *found.rest], key=lambda row: row.started_at) == deduplicate_records(
+        rows
+    )
     by_name = {start.attempt: start for start in starts}
-    for name, row in found.of.items():
+    for name, row in found.by_attempt.items():
         assert row.started_at - 60 <= by_name[name].started_at <= row.ended_at + 60
 
 
 @given(campaigns())
-def test_the_order_of_the_rows_does_not_matter(campaign: tuple[list[AttemptStart], list[Ending]]) -> None:
+def test_the_order_of_the_rows_does_not_matter(campaign: tuple[list[AttemptStart], list[AccountingRecord]]) -> None:
     starts, rows = campaign
-    assert match(starts, rows) == match(starts, list(reversed(rows)))
+    assert match_records(starts, rows) == match_records(starts, list(reversed(rows)))

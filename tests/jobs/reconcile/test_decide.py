@@ -2,15 +2,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.cluster import ClusterState, Observation
-from jobs.job import ranks, with_ancestors
-from jobs.reconcile.decide import Action, Invalidate, Room, Submit, Withdraw, decide
-from jobs.reconcile.state import JobStatus, State
+from jobs.job import add_ancestors, rank_jobs
+from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide
+from jobs.reconcile.state import JobState, JobStatus
 from tests.jobs.toy import small_graph, toy_job
 
 CHAIN = [toy_job("a"), toy_job("b", "a"), toy_job("c", "b")]
 
 
-def decided(states: Mapping[str, State], **options: Any) -> list[Action]:
+def decided(states: Mapping[str, JobState], **options: Any) -> list[Action]:
     settings: dict[str, Any] = {"wanted": {"a", "b", "c"}, "observed": {}, "damaged": {}, "chained": False, **options}
     return decide(CHAIN, {key: JobStatus(state) for key, state in states.items()}, **settings)
 
@@ -20,48 +20,48 @@ def seen(state: ClusterState) -> Observation:
 
 
 def test_only_what_can_start_is_submitted() -> None:
-    assert decided({"a": State.READY, "b": State.WAITING, "c": State.WAITING}) == [Submit("a")]
-    assert decided({"a": State.DONE, "b": State.INTERRUPTED, "c": State.WAITING}) == [Submit("b")]
+    assert decided({"a": JobState.READY, "b": JobState.WAITING, "c": JobState.WAITING}) == [Submit("a")]
+    assert decided({"a": JobState.DONE, "b": JobState.INTERRUPTED, "c": JobState.WAITING}) == [Submit("b")]
 
 
 def test_a_chained_cluster_gets_children_behind_their_parents() -> None:
-    waiting = {"a": State.READY, "b": State.WAITING, "c": State.WAITING}
+    waiting = {"a": JobState.READY, "b": JobState.WAITING, "c": JobState.WAITING}
     assert decided(waiting, chained=True) == [Submit("a"), Submit("b", ("a",)), Submit("c", ("b",))]
 
 
 def test_a_finished_parent_is_never_a_dependency() -> None:
-    states = {"a": State.DONE, "b": State.RUNNING, "c": State.WAITING}
+    states = {"a": JobState.DONE, "b": JobState.RUNNING, "c": JobState.WAITING}
     assert decided(states, chained=True, observed={"b": seen(ClusterState.RUNNING)}) == [Submit("c", ("b",))]
 
 
 def test_no_child_goes_out_behind_a_parent_that_does_not() -> None:
-    states = {"a": State.UNKNOWN, "b": State.WAITING, "c": State.WAITING}
+    states = {"a": JobState.UNKNOWN, "b": JobState.WAITING, "c": JobState.WAITING}
     assert decided(states, chained=True) == []
-    assert decided({**states, "a": State.READY}, chained=True, wanted={"b", "c"}) == []
+    assert decided({**states, "a": JobState.READY}, chained=True, wanted={"b", "c"}) == []
 
 
 def test_what_the_cluster_knows_is_not_sent_again() -> None:
-    states = {"a": State.QUEUED, "b": State.RUNNING, "c": State.READY}
+    states = {"a": JobState.QUEUED, "b": JobState.RUNNING, "c": JobState.READY}
     observed = {"a": seen(ClusterState.QUEUED), "b": seen(ClusterState.RUNNING)}
     assert decided(states, observed=observed) == [Submit("c")]
 
 
 def test_the_room_in_the_queue_is_kept() -> None:
-    assert decided(dict.fromkeys("abc", State.READY), room=Room({"all": 2}, lambda _job: ["all"])) == [
+    assert decided(dict.fromkeys("abc", JobState.READY), room=QueueCapacity({"all": 2}, lambda _job: ["all"])) == [
         Submit("a"),
         Submit("b"),
     ]
-    assert decided(dict.fromkeys("abc", State.READY), room=Room({"all": 0}, lambda _job: ["all"])) == []
+    assert decided(dict.fromkeys("abc", JobState.READY), room=QueueCapacity({"all": 0}, lambda _job: ["all"])) == []
 
 
 def test_blocked_cancelled_and_finished_jobs_leave_the_queue() -> None:
     queued = dict.fromkeys("abc", seen(ClusterState.QUEUED))
-    actions = decided({"a": State.CANCELLED, "b": State.BLOCKED, "c": State.DONE}, observed=queued)
+    actions = decided({"a": JobState.CANCELLED, "b": JobState.BLOCKED, "c": JobState.DONE}, observed=queued)
     assert actions == [Withdraw("a", "cancelled"), Withdraw("b", "blocked"), Withdraw("c", "done already")]
 
 
 def test_a_job_stuck_behind_a_failed_attempt_is_withdrawn_to_be_sent_again() -> None:
-    states = {"a": State.INTERRUPTED, "b": State.WAITING, "c": State.WAITING}
+    states = {"a": JobState.INTERRUPTED, "b": JobState.WAITING, "c": JobState.WAITING}
     actions = decided(states, chained=True, observed={"b": seen(ClusterState.STUCK), "c": seen(ClusterState.QUEUED)})
     below = [action.key for action in actions if isinstance(action, Withdraw)]
     assert below == ["b", "c"]  # what is queued behind it would wait for ever too
@@ -69,32 +69,32 @@ def test_a_job_stuck_behind_a_failed_attempt_is_withdrawn_to_be_sent_again() -> 
 
 
 def test_a_damaged_parent_is_moved_aside_before_its_child_goes_on() -> None:
-    states = {"a": State.DONE, "b": State.INTERRUPTED, "c": State.WAITING}
+    states = {"a": JobState.DONE, "b": JobState.INTERRUPTED, "c": JobState.WAITING}
     assert decided(states, damaged={"a": "b"}) == [Invalidate("a", "b")]
 
 
 def test_whole_chains_come_before_new_ones_and_the_trunk_before_all_if_asked() -> None:
     jobs = small_graph()
-    alone = ranks(jobs, trunks_first=False)
+    alone = rank_jobs(jobs, trunks_first=False)
     order = sorted(alone, key=lambda key: alone[key])
     assert order[:4] == ["a-ev1", "a-ev2", "b-ev1", "b-ev2"]
     assert order[-2:] == ["trunk2", "trunk1"]
-    beside = ranks(jobs, trunks_first=True)
+    beside = rank_jobs(jobs, trunks_first=True)
     assert sorted(beside, key=lambda key: beside[key])[:3] == ["trunk1", "trunk2", "a-ev1"]
 
 
 def test_a_job_brings_its_ancestors() -> None:
-    assert with_ancestors(small_graph(), {"b-ft1"}) == {"b-ft1", "b-pre", "trunk2", "trunk1"}
+    assert add_ancestors(small_graph(), {"b-ft1"}) == {"b-ft1", "b-pre", "trunk2", "trunk1"}
 
 
 def test_a_job_behind_one_that_has_just_ended_well_stays_in_the_queue() -> None:
     """squeue was asked before the disk: the parent was queued then, and has its result now."""
-    states = {"a": State.DONE, "b": State.QUEUED, "c": State.QUEUED}
+    states = {"a": JobState.DONE, "b": JobState.QUEUED, "c": JobState.QUEUED}
     queued = dict.fromkeys("abc", seen(ClusterState.QUEUED))
     assert decided(states, chained=True, observed=queued) == [Withdraw("a", "done already")]
 
 
 def test_no_child_goes_out_behind_a_parent_that_lives_and_that_the_cluster_cannot_show() -> None:
-    states = {"a": State.RUNNING, "b": State.WAITING, "c": State.WAITING}
+    states = {"a": JobState.RUNNING, "b": JobState.WAITING, "c": JobState.WAITING}
     assert decided(states, chained=True, observed={"a": seen(ClusterState.UNKNOWN)}) == []
     assert decided(states, chained=True, observed={"a": seen(ClusterState.RUNNING)})[0] == Submit("b", ("a",))

@@ -1,12 +1,12 @@
 from jobs.job import Job
-from jobs.reconcile.decide import depth_first
-from jobs.reconcile.state import JobStatus, State
+from jobs.reconcile.decide import sort_depth_first
+from jobs.reconcile.state import JobState, JobStatus
 from tests.jobs.toy import small_graph, toy_job
 
 
-def order(jobs: list[Job], **states: State) -> list[str]:
-    statuses = {job.key: JobStatus(states.get(job.key.replace("-", "_"), State.WAITING)) for job in jobs}
-    return [job.key for job in depth_first(jobs, statuses)]
+def order(jobs: list[Job], **states: JobState) -> list[str]:
+    statuses = {job.key: JobStatus(states.get(job.key.replace("-", "_"), JobState.WAITING)) for job in jobs}
+    return [job.key for job in sort_depth_first(jobs, statuses)]
 
 
 def test_the_trunk_goes_ahead_and_then_chain_by_chain() -> None:
@@ -18,7 +18,7 @@ def test_the_trunk_goes_ahead_and_then_chain_by_chain() -> None:
 
 
 def test_a_chain_that_has_begun_ends_before_another_begins() -> None:
-    states = {"trunk1": State.DONE, "trunk2": State.DONE, "b_pre": State.DONE, "b_ft1": State.DONE}
+    states = {"trunk1": JobState.DONE, "trunk2": JobState.DONE, "b_pre": JobState.DONE, "b_ft1": JobState.DONE}
     assert order(small_graph(), **states) == ["b-ev1", "b-ft2", "b-ev2", "a-pre", "a-ft1", "a-ev1", "a-ft2", "a-ev2"]
 
 

@@ -6,21 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.reconcile.attempts import Outcome
-from jobs.reconcile.node_exclusion import HOURS, excluded_nodes, exclusion_limit, node_names
+from jobs.reconcile.attempts import AttemptRecord
+from jobs.reconcile.node_exclusion import (
+    EXCLUSION_HOURS,
+    compute_exclusion_limit,
+    parse_node_list,
+    select_excluded_nodes,
+)
 from jobs.store.records import FailureClass as F
 from tests.jobs.reconcile.executions import ending, outcome
 
 NOW = 1_000.0
-LONG_AGO = NOW - HOURS * 3600 - 200
+LONG_AGO = NOW - EXCLUSION_HOURS * 3600 - 200
 
 
-def names(*outcomes: Outcome, **options: Any) -> list[str]:
-    return [each.node for each in excluded_nodes(outcomes, NOW, **{"limit": 4, **options})]
+def names(*outcomes: AttemptRecord, **options: Any) -> list[str]:
+    return [each.node for each in select_excluded_nodes(outcomes, NOW, **{"limit": 4, **options})]
 
 
 def test_a_node_fault_excludes_its_node_for_a_while() -> None:
-    (found,) = excluded_nodes([outcome(F.NODE_FAULT, message="ECC error")], NOW)
+    (found,) = select_excluded_nodes([outcome(F.NODE_FAULT, message="ECC error")], NOW)
     assert (found.node, found.until, found.reason) == ("n1", 160.0 + 24 * 3600, "node fault: ECC error")
     assert names(outcome(F.NODE_FAULT, at=LONG_AGO)) == []
     assert names(outcome(F.NODE_FAULT, at=LONG_AGO), hours=48) == ["n1"]
@@ -86,7 +91,7 @@ def test_the_surest_and_newest_come_first_up_to_the_limit() -> None:
     ]
     assert names(*outcomes) == ["n3", "n2", "n1"]
     assert names(*outcomes, limit=1) == ["n3"]
-    assert [exclusion_limit(nodes) for nodes in (0, 1, 4, 7, 8, 1_000)] == [1, 1, 1, 1, 2, 250]
+    assert [compute_exclusion_limit(nodes) for nodes in (0, 1, 4, 7, 8, 1_000)] == [1, 1, 1, 1, 2, 250]
 
 
 @given(
@@ -103,8 +108,8 @@ def test_the_surest_and_newest_come_first_up_to_the_limit() -> None:
     ),
     st.integers(1, 3),
 )
-def test_a_fault_of_ours_never_excludes_more_than_the_limit(outcomes: list[Outcome], limit: int) -> None:
-    found = excluded_nodes(outcomes, NOW, limit=limit)
+def test_a_fault_of_ours_never_excludes_more_than_the_limit(outcomes: list[AttemptRecord], limit: int) -> None:
+    found = select_excluded_nodes(outcomes, NOW, limit=limit)
     assert len({each.node for each in found}) == len(found) <= limit
     assert all(each.until > NOW and each.node in {"n1", "n2", "n3"} for each in found)
 
@@ -122,14 +127,14 @@ def test_a_fault_of_ours_never_excludes_more_than_the_limit(outcomes: list[Outco
     ],
 )
 def test_node_lists_are_unfolded(text: str, expected: tuple[str, ...]) -> None:
-    assert node_names(text) == expected
+    assert parse_node_list(text) == expected
 
 
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_reader_of_node_lists(text: str) -> None:
-    assert len(node_names(text)) <= 4_096
+    assert len(parse_node_list(text)) <= 4_096
 
 
 def test_a_huge_range_is_cut() -> None:
-    assert len(node_names("n[0-999999999]")) == 4_096
-    assert len(node_names("a[0-4095]b[0-4095]")) == 4_096
+    assert len(parse_node_list("n[0-999999999]")) == 4_096
+    assert len(parse_node_list("a[0-4095]b[0-4095]")) == 4_096

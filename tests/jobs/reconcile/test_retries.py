@@ -3,15 +3,15 @@ import itertools
 import pytest
 
 from jobs.job import Resources
-from jobs.reconcile.attempts import Outcome
-from jobs.reconcile.retries import BUDGETS, UNCOUNTED, Verdict, memory_for, verdict
+from jobs.reconcile.attempts import AttemptRecord
+from jobs.reconcile.retries import BUDGETS, UNCOUNTED, RetryDecision, choose_memory_gib, decide_retry
 from jobs.store.paths import AttemptPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.records import FailureClass as F
 from tests.jobs.toy import toy_job
 
 
-def outcome(store: Store, number: int, failure: F | None, *, advanced: bool = False, digest: str = "") -> Outcome:
+def outcome(store: Store, number: int, failure: F | None, *, advanced: bool = False, digest: str = "") -> AttemptRecord:
     name = f"local-{number:04d}"
     start = AttemptStart(
         attempt=name,
@@ -27,20 +27,20 @@ def outcome(store: Store, number: int, failure: F | None, *, advanced: bool = Fa
     end = AttemptExit(
         attempt=name, key="k", ended_at=10.0 * number + 15, returncode=1, failure=failure, traceback_digest=digest
     )
-    return Outcome(paths=AttemptPaths(store.root / name), start=start, end=end, advanced=advanced)
+    return AttemptRecord(paths=AttemptPaths(store.root / name), start=start, end=end, advanced=advanced)
 
 
-def judged(store: Store, *failures: F | None, advanced: bool = False, digests: tuple[str, ...] = ()) -> Verdict:
+def judged(store: Store, *failures: F | None, advanced: bool = False, digests: tuple[str, ...] = ()) -> RetryDecision:
     marks = digests or ("",) * len(failures)
     pairs = enumerate(zip(failures, marks, strict=True))
-    return verdict(
+    return decide_retry(
         [outcome(store, number, failure, advanced=advanced, digest=mark) for number, (failure, mark) in pairs]
     )
 
 
 @pytest.mark.parametrize("failure", [F.DIVERGED, F.DATA, F.CODE, F.CANCELLED])
 def test_what_would_end_the_same_way_stops_at_once(store: Store, failure: F) -> None:
-    assert judged(store, failure) is Verdict.STOP
+    assert judged(store, failure) is RetryDecision.STOP
 
 
 @pytest.mark.parametrize(
@@ -56,43 +56,43 @@ def test_what_would_end_the_same_way_stops_at_once(store: Store, failure: F) -> 
     ],
 )
 def test_each_class_has_its_budget_of_retries(store: Store, failure: F, retries: int) -> None:
-    assert judged(store, *[failure] * retries) is Verdict.GO_ON
-    assert judged(store, *[failure] * (retries + 1)) is Verdict.STOP
+    assert judged(store, *[failure] * retries) is RetryDecision.GO_ON
+    assert judged(store, *[failure] * (retries + 1)) is RetryDecision.STOP
 
 
 def test_progress_renews_the_budget_of_faults_but_not_of_memory(store: Store) -> None:
-    assert judged(store, *[F.KILLED] * 30, advanced=True) is Verdict.GO_ON
-    assert judged(store, *[F.OUT_OF_MEMORY] * 2, advanced=True) is Verdict.STOP
+    assert judged(store, *[F.KILLED] * 30, advanced=True) is RetryDecision.GO_ON
+    assert judged(store, *[F.OUT_OF_MEMORY] * 2, advanced=True) is RetryDecision.STOP
 
 
 @pytest.mark.parametrize("failure", [F.INTERRUPTED, F.STORAGE])
 def test_a_stop_on_request_and_a_full_disk_cost_no_budget(store: Store, failure: F) -> None:
-    assert judged(store, *[failure] * 50) is Verdict.GO_ON
+    assert judged(store, *[failure] * 50) is RetryDecision.GO_ON
 
 
 def test_budgets_are_apart(store: Store) -> None:
-    assert judged(store, F.KILLED, F.OUT_OF_MEMORY, F.KILLED, F.UNKNOWN, F.KILLED) is Verdict.GO_ON
+    assert judged(store, F.KILLED, F.OUT_OF_MEMORY, F.KILLED, F.UNKNOWN, F.KILLED) is RetryDecision.GO_ON
 
 
 def test_the_same_traceback_twice_is_not_tried_a_third_time(store: Store) -> None:
-    assert judged(store, F.UNKNOWN, digests=("a",)) is Verdict.GO_ON
-    assert judged(store, F.UNKNOWN, F.UNKNOWN, digests=("a", "b")) is Verdict.GO_ON
-    assert judged(store, F.UNKNOWN, F.KILLED, F.UNKNOWN, digests=("a", "", "a")) is Verdict.STOP
+    assert judged(store, F.UNKNOWN, digests=("a",)) is RetryDecision.GO_ON
+    assert judged(store, F.UNKNOWN, F.UNKNOWN, digests=("a", "b")) is RetryDecision.GO_ON
+    assert judged(store, F.UNKNOWN, F.KILLED, F.UNKNOWN, digests=("a", "", "a")) is RetryDecision.STOP
 
 
 def test_a_broken_link_may_show_the_same_traceback_on_every_node(store: Store) -> None:
-    assert judged(store, F.NODE_FAULT, F.NODE_FAULT, digests=("a", "a")) is Verdict.GO_ON
+    assert judged(store, F.NODE_FAULT, F.NODE_FAULT, digests=("a", "a")) is RetryDecision.GO_ON
 
 
 def test_a_job_without_attempts_is_new_and_one_whose_result_was_lost_goes_on(store: Store) -> None:
-    assert verdict([]) is Verdict.NEW
-    assert judged(store, None) is Verdict.GO_ON
+    assert decide_retry([]) is RetryDecision.NEW
+    assert judged(store, None) is RetryDecision.GO_ON
 
 
 def test_attempts_before_a_resume_do_not_count(store: Store) -> None:
     failed = outcome(store, 1, F.CODE)
-    assert verdict([failed], counted_from=failed.start.started_at - 1) is Verdict.STOP
-    assert verdict([failed], counted_from=failed.start.started_at + 1) is Verdict.GO_ON
+    assert decide_retry([failed], counted_from=failed.start.started_at - 1) is RetryDecision.STOP
+    assert decide_retry([failed], counted_from=failed.start.started_at + 1) is RetryDecision.GO_ON
 
 
 def test_every_class_has_a_rule() -> None:
@@ -104,23 +104,23 @@ def test_every_class_has_a_rule() -> None:
 def test_preemptions_and_time_limits_take_nothing_from_the_tries_after_a_real_failure(store: Store) -> None:
     for failure, retries in ((F.KILLED, 3), (F.OUT_OF_MEMORY, 1), (F.UNKNOWN, 2)):
         between = [F.PREEMPTED, F.WALL_CLOCK, F.INTERRUPTED, failure]
-        assert judged(store, *between * retries) is Verdict.GO_ON
-        assert judged(store, *between * (retries + 1)) is Verdict.STOP
+        assert judged(store, *between * retries) is RetryDecision.GO_ON
+        assert judged(store, *between * (retries + 1)) is RetryDecision.STOP
 
 
 def test_restarts_that_the_plan_counts_on_are_allowed_on_top(store: Store) -> None:
     limits = [outcome(store, number, F.WALL_CLOCK) for number in range(12)]
-    assert verdict(limits[:2]) is Verdict.GO_ON
-    assert verdict(limits[:3]) is Verdict.STOP
-    assert verdict(limits[:11], restarts=9) is Verdict.GO_ON
-    assert verdict(limits, restarts=9) is Verdict.STOP
-    assert verdict([outcome(store, number, F.KILLED) for number in range(4)], restarts=9) is Verdict.STOP
+    assert decide_retry(limits[:2]) is RetryDecision.GO_ON
+    assert decide_retry(limits[:3]) is RetryDecision.STOP
+    assert decide_retry(limits[:11], restarts=9) is RetryDecision.GO_ON
+    assert decide_retry(limits, restarts=9) is RetryDecision.STOP
+    assert decide_retry([outcome(store, number, F.KILLED) for number in range(4)], restarts=9) is RetryDecision.STOP
 
 
 def test_an_attempt_that_a_person_cancelled_goes_on_after_a_resume(store: Store) -> None:
     cancelled = outcome(store, 3, F.CANCELLED)
-    assert verdict([cancelled]) is Verdict.STOP
-    assert verdict([cancelled], counted_from=cancelled.start.started_at + 1) is Verdict.GO_ON
+    assert decide_retry([cancelled]) is RetryDecision.STOP
+    assert decide_retry([cancelled], counted_from=cancelled.start.started_at + 1) is RetryDecision.GO_ON
 
 
 def test_memory_is_raised_once_after_it_ran_out_where_that_is_allowed(store: Store) -> None:
@@ -128,14 +128,14 @@ def test_memory_is_raised_once_after_it_ran_out_where_that_is_allowed(store: Sto
     allowed = toy_job("k", resources=Resources(memory_gib=32, retry_memory_gib=64))
     lower = toy_job("k", resources=Resources(memory_gib=32, retry_memory_gib=16))
     ran_out = [outcome(store, 0, F.OUT_OF_MEMORY), outcome(store, 1, F.PREEMPTED)]
-    assert [memory_for(job, ran_out) for job in (plain, allowed, lower)] == [32, 64, 32]
-    assert memory_for(allowed, []) == memory_for(allowed, [outcome(store, 0, F.KILLED)]) == 32
-    assert memory_for(allowed, [*ran_out, outcome(store, 2, F.OUT_OF_MEMORY)]) == 64
-    assert verdict([*ran_out, outcome(store, 2, F.OUT_OF_MEMORY)]) is Verdict.STOP
+    assert [choose_memory_gib(job, ran_out) for job in (plain, allowed, lower)] == [32, 64, 32]
+    assert choose_memory_gib(allowed, []) == choose_memory_gib(allowed, [outcome(store, 0, F.KILLED)]) == 32
+    assert choose_memory_gib(allowed, [*ran_out, outcome(store, 2, F.OUT_OF_MEMORY)]) == 64
+    assert decide_retry([*ran_out, outcome(store, 2, F.OUT_OF_MEMORY)]) is RetryDecision.STOP
 
 
 def test_no_mixture_of_failures_without_progress_goes_on_for_ever(store: Store) -> None:
     counted = sorted(BUDGETS)
     most = sum(budget.attempts for budget in BUDGETS.values())
     outcomes = [outcome(store, number, failure) for number, failure in zip(range(8 * most), itertools.cycle(counted))]
-    assert any(verdict(outcomes[:length]) is Verdict.STOP for length in range(1, most + 1))
+    assert any(decide_retry(outcomes[:length]) is RetryDecision.STOP for length in range(1, most + 1))

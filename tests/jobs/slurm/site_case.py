@@ -4,12 +4,12 @@ from typing import Any
 
 from jobs.job import Job, Resources
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.site import read_site
+from jobs.slurm.site import query_site
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
 
-OLD = read_site(Told(V22), "ann")
-NEW = read_site(Told(V24), "ann")
+OLD = query_site(Told(V22), "ann")
+NEW = query_site(Told(V24), "ann")
 
 
 def a_job(partition: str = "", qos: str = "", account: str = "", **resources: Any) -> Job:

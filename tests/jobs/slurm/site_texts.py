@@ -6,7 +6,7 @@
 
 from collections.abc import Mapping
 
-from jobs.slurm.commands import Output
+from jobs.slurm.commands import ProgramOutput
 
 V22: dict[str, str] = {
     "config": """Configuration data as of 2026-11-23T02:40:48
@@ -126,12 +126,12 @@ class Told:
         self.problems = problems or {}
         self.asked: list[str] = []
 
-    def run(self, program: str, *arguments: str) -> Output:
+    def run(self, program: str, *arguments: str) -> ProgramOutput:
         words = (program, *arguments)
         keys = {"config": "config", "partition": "partition", "qos": "qos", "name=ann": "user", "user=": "accounts"}
         keys |= {"user=ann": "own"}
         part = "sinfo" if program == "sinfo" else next(key for word, key in keys.items() if word in words)
         self.asked.append(part)
         if part in self.problems:
-            return Output(problem=self.problems[part], returncode=1, started=True)
-        return Output(text=self.texts[part], returncode=0, started=True)
+            return ProgramOutput(problem=self.problems[part], returncode=1, started=True)
+        return ProgramOutput(text=self.texts[part], returncode=0, started=True)

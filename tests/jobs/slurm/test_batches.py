@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.reconcile.decide import Submit, decide, depth_first
-from jobs.reconcile.state import JobStatus, State
-from jobs.slurm.batches import NAME, Batch, Former, Place, new_name, sweep_of
+from jobs.reconcile.decide import Submit, decide, sort_depth_first
+from jobs.reconcile.state import JobState, JobStatus
+from jobs.slurm.batches import NAME, ArrayTask, BatchPlanner, SlurmBatch, build_batch_name, parse_sweep_name
 from tests.jobs.toy import toy_job
 
 
@@ -26,28 +26,28 @@ def cells(number: int, *, epochs: int = 4, parents: Sequence[str] = ()) -> list[
 def formed(
     jobs: Sequence[Job],
     *,
-    live: Mapping[str, Place] | None = None,
+    live: Mapping[str, ArrayTask] | None = None,
     done: Sequence[str] = (),
     array_limit: int = 1001,
     memory_gib: Mapping[str, float] | None = None,
-) -> list[Batch]:
+) -> list[SlurmBatch]:
     """What a first submission of all jobs would send."""
-    statuses = {job.key: JobStatus(State.DONE if job.key in done else State.WAITING) for job in jobs}
+    statuses = {job.key: JobStatus(JobState.DONE if job.key in done else JobState.WAITING) for job in jobs}
     for job in jobs:
         if job.key not in done and all(parent in done for parent in job.parents):
-            statuses[job.key] = JobStatus(State.READY)
-    order = depth_first(jobs, statuses)
+            statuses[job.key] = JobStatus(JobState.READY)
+    order = sort_depth_first(jobs, statuses)
     wanted = {job.key for job in jobs} - set(live or ())
     actions = decide(order, statuses, wanted=wanted, observed={}, damaged={}, chained=True)
     submits = [action for action in actions if isinstance(action, Submit)]
-    former = Former(
+    former = BatchPlanner(
         sweep="toy",
         jobs={job.key: job for job in jobs},
         live=live or {},
         array_limit=array_limit,
         memory_gib=memory_gib or {},
     )
-    return former.batches(submits)
+    return former.plan_batches(submits)
 
 
 def test_a_stage_of_many_cells_is_one_array_for_each_kind_of_job() -> None:
@@ -98,20 +98,22 @@ def test_seventeen_cells_are_resumed_in_nine_calls_with_holes_where_children_are
 
 def test_children_of_live_tasks_are_aligned_with_the_array_that_is_there() -> None:
     jobs = cells(3, epochs=1)
-    live = {f"p{cell}": Place("700", 10 + cell, "700") for cell in range(3)}
-    statuses = {job.key: JobStatus(State.QUEUED if job.key in live else State.WAITING) for job in jobs}
+    live = {f"p{cell}": ArrayTask("700", 10 + cell, "700") for cell in range(3)}
+    statuses = {job.key: JobStatus(JobState.QUEUED if job.key in live else JobState.WAITING) for job in jobs}
     submits = [Submit(f"f{cell}.0", (f"p{cell}",)) for cell in (0, 2)]
     assert statuses
-    former = Former(sweep="toy", jobs={job.key: job for job in jobs}, live=live, array_limit=1001)
-    [batch] = former.batches(submits)
+    former = BatchPlanner(sweep="toy", jobs={job.key: job for job in jobs}, live=live, array_limit=1001)
+    [batch] = former.plan_batches(submits)
     assert batch.corresponds_id == "700"
     assert batch.tasks == {10: "f0.0", 12: "f2.0"}
 
 
 def test_a_live_parent_of_one_child_is_named_by_its_task() -> None:
     jobs = cells(1, epochs=2)
-    former = Former(sweep="toy", jobs={job.key: job for job in jobs}, live={"p0": Place("7", 4, "7")}, array_limit=9)
-    [batch] = former.batches([Submit("f0.0", ("p0",)), Submit("f0.1", ("p0",))])
+    former = BatchPlanner(
+        sweep="toy", jobs={job.key: job for job in jobs}, live={"p0": ArrayTask("7", 4, "7")}, array_limit=9
+    )
+    [batch] = former.plan_batches([Submit("f0.0", ("p0",)), Submit("f0.1", ("p0",))])
     assert batch.after_ids == ("7_4",)
     assert not batch.corresponds_id
 
@@ -157,7 +159,7 @@ def test_a_child_of_two_unfinished_parents_waits_for_both() -> None:
 
 
 def test_names_are_unique_and_tell_the_sweep() -> None:
-    names = {new_name("my-sweep.v2", "finetune") for _ in range(100)}
+    names = {build_batch_name("my-sweep.v2", "finetune") for _ in range(100)}
     assert len(names) == 100
-    assert all(NAME.fullmatch(name) and sweep_of(name) == "my-sweep.v2" for name in names)
-    assert sweep_of("somebody-elses-job") == ""
+    assert all(NAME.fullmatch(name) and parse_sweep_name(name) == "my-sweep.v2" for name in names)
+    assert parse_sweep_name("somebody-elses-job") == ""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.client import NoAnswer, Sent, SlurmClient, joined, together
-from jobs.slurm.parsing import read_config, read_records, read_table
-from jobs.slurm.timeouts import Patience
+from jobs.slurm.client import SlurmClient, SubmittedJob, UnknownSubmit, pack_words, render_array_ids
+from jobs.slurm.parsing import parse_config, parse_records, parse_table
+from jobs.slurm.timeouts import SlurmTimeouts
 
-QUICK = Patience(call=1.0, submit=1.0)
+QUICK = SlurmTimeouts(call_s=1.0, submit_s=1.0)
 RUNNING = (
     "7_0\x1fRUNNING\x1fNone\x1f(null)\x1fann\x1fnormal\x1fvision\x1fgpu\x1f100\x1f200\x1fn1\x1f1\x1f300\x1ftrain\n"
 )
@@ -44,7 +44,7 @@ class Programs:
     def arguments(self, name: str) -> list[str]:
         return (self.root / f"{name}.calls").read_text().splitlines()
 
-    def client(self, patience: Patience = QUICK, **variables: str) -> SlurmClient:
+    def client(self, patience: SlurmTimeouts = QUICK, **variables: str) -> SlurmClient:
         return SlurmClient(patience, self.environment | variables)
 
 
@@ -56,7 +56,7 @@ def programs(tmp_path: Path) -> Programs:
 def test_a_program_that_hangs_is_ended_with_its_children(programs: Programs) -> None:
     programs.add("squeue", f"echo half; sleep 60 & echo $! > {programs.root}/child; wait")
     started = time.monotonic()
-    answer = programs.client().queue(["ann"])
+    answer = programs.client().query_queue(["ann"])
     assert time.monotonic() - started < 4
     assert answer.problem == "squeue gave no answer within 1 s"
     assert answer.rows == ()
@@ -67,7 +67,7 @@ def test_a_program_that_hangs_is_ended_with_its_children(programs: Programs) -> 
 def test_a_script_is_given_whole_and_unchanged(programs: Programs) -> None:
     programs.add("sbatch", f"cat > {programs.root}/script; echo 7")
     script = "#!/bin/bash\n" + "echo 'ä $(x) `y`' # filler\n" * 20_000
-    assert programs.client().submit([], script) == Sent("7")
+    assert programs.client().submit([], script) == SubmittedJob("7")
     assert (programs.root / "script").read_text() == script
 
 
@@ -76,7 +76,7 @@ def test_a_script_is_given_whole_and_unchanged(programs: Programs) -> None:
 
 def test_one_squeue_asks_for_everybody(programs: Programs) -> None:
     programs.prints("squeue", RUNNING)
-    answer = programs.client().queue({"bob", "ann"})
+    answer = programs.client().query_queue({"bob", "ann"})
     assert answer.ok
     assert [row.id for row in answer.rows] == ["7_0"]
     assert {"--array", "--all", "--noheader", "--user=ann,bob"} <= set(programs.arguments("squeue"))
@@ -100,7 +100,7 @@ def test_one_squeue_asks_for_everybody(programs: Programs) -> None:
 )
 def test_an_answer_that_is_not_the_whole_truth_is_a_problem(programs: Programs, script: str, problem: str) -> None:
     programs.add("squeue", script)
-    answer = programs.client().queue(["ann"])
+    answer = programs.client().query_queue(["ann"])
     assert answer.problem == problem
     assert answer.rows == ()
 
@@ -113,10 +113,10 @@ def test_sacct_is_asked_for_the_fields_that_it_knows(programs: Programs) -> None
     (programs.root / "rows").write_text(f"{ROW}None\x1f{NAME}\n")
     programs.add("sacct", f"{KNOWS_REASON}; cat {programs.root}/rows")
     client = programs.client()
-    answer = client.accounting(["7", "8"], 100_000.0)
+    answer = client.query_accounting(["7", "8"], 100_000.0)
     assert answer.ok
     assert answer.rows[0].name == NAME
-    assert client.accounting(["9"], 100_000.0).ok
+    assert client.query_accounting(["9"], 100_000.0).ok
     arguments = programs.arguments("sacct")
     assert {"--duplicates", "--allocations", "--jobs=7,8", "--starttime=uts96400"} <= set(arguments)
     assert arguments.count("--helpformat") == 1
@@ -126,34 +126,34 @@ def test_sacct_is_asked_for_the_fields_that_it_knows(programs: Programs) -> None
 def test_without_a_list_of_fields_only_those_of_every_version_are_asked_for(programs: Programs) -> None:
     (programs.root / "rows").write_text(f"{ROW}{NAME}\n")
     programs.add("sacct", f'if [ "$1" = --helpformat ]; then exit 1; fi; cat {programs.root}/rows')
-    assert programs.client().accounting(["7"], 0.0).rows[0].state == "COMPLETED"
+    assert programs.client().query_accounting(["7"], 0.0).rows[0].state == "COMPLETED"
 
 
 def test_accounting_that_is_switched_off_is_absent_and_one_that_fails_is_not(programs: Programs) -> None:
     programs.add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert programs.client().accounting(["7"], 0.0).absent
+    assert programs.client().query_accounting(["7"], 0.0).absent
     programs.add("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
-    answer = programs.client().accounting(["7"], 0.0)
+    answer = programs.client().query_accounting(["7"], 0.0)
     assert answer.problem == "Problem talking to the database: Connection refused"
     assert not answer.absent
 
 
 def test_nothing_to_ask_is_not_asked(programs: Programs) -> None:
     programs.add("sacct", "exit 1")
-    assert programs.client().accounting([], 0.0).ok
+    assert programs.client().query_accounting([], 0.0).ok
     assert not (programs.root / "sacct.calls").exists()
 
 
 def test_a_batch_is_looked_up_by_its_name(programs: Programs) -> None:
     programs.add("sacct", "true")
-    assert programs.client().accounting_by_name([NAME], 0.0).ok
+    assert programs.client().query_accounting_by_name([NAME], 0.0).ok
     assert {f"--name={NAME}", "--allusers"} <= set(programs.arguments("sacct"))
 
 
 def test_ten_thousand_ids_are_one_call(programs: Programs) -> None:
     programs.add("sacct", "true")
     ids = [str(number) for number in range(1_000_000, 1_020_000)]
-    assert programs.client().accounting(ids, 0.0).ok
+    assert programs.client().query_accounting(ids, 0.0).ok
     lists = [word.removeprefix("--jobs=") for word in programs.arguments("sacct") if word.startswith("--jobs=")]
     assert len(lists) == 2
     assert ",".join(lists).split(",") == ids
@@ -166,7 +166,7 @@ def test_two_programs_that_hang_cost_one_time_limit(programs: Programs) -> None:
         programs.add(name, "exec sleep 60")
     programs.add("sacct", f"{KNOWS_REASON}; exec sleep 60")
     started = time.monotonic()
-    queue, accounting = programs.client().ask(["ann"], ["7"], 0.0)
+    queue, accounting = programs.client().query_queue_and_accounting(["ann"], ["7"], 0.0)
     assert time.monotonic() - started < 1.9
     assert queue.problem == "squeue gave no answer within 1 s"
     assert accounting.problem == "sacct gave no answer within 1 s"
@@ -176,29 +176,29 @@ def test_both_answers_of_a_healthy_cluster(programs: Programs) -> None:
     programs.prints("squeue", RUNNING)
     (programs.root / "rows").write_text(f"{ROW}None\x1f{NAME}\n")
     programs.add("sacct", f"{KNOWS_REASON}; cat {programs.root}/rows")
-    queue, accounting = programs.client().ask(["ann"], ["7"], 0.0)
+    queue, accounting = programs.client().query_queue_and_accounting(["ann"], ["7"], 0.0)
     assert (len(queue.rows), len(accounting.rows)) == (1, 1)
 
 
 def test_the_controller_is_asked_what_it_remembers(programs: Programs) -> None:
     programs.prints("squeue", RUNNING)
-    known = programs.client().queue(["ann"]).rows[0]
-    assert programs.client().remembered({known.id, "99_1"}).rows == (known,)
-    assert programs.client().remembered({"99_1"}).rows == ()
+    known = programs.client().query_queue(["ann"]).rows[0]
+    assert programs.client().query_recent_jobs({known.id, "99_1"}).rows == (known,)
+    assert programs.client().query_recent_jobs({"99_1"}).rows == ()
     assert {f"--jobs={known.id.partition('_')[0]},99", "--states=all"} <= set(programs.arguments("squeue"))
 
 
 def test_a_job_that_the_controller_has_forgotten_is_no_problem_and_a_dead_controller_is(programs: Programs) -> None:
     programs.add("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert programs.client().remembered({"99_1"}).ok
+    assert programs.client().query_recent_jobs({"99_1"}).ok
     programs.add("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    assert "Unable to contact" in programs.client().remembered({"99_1"}).problem
+    assert "Unable to contact" in programs.client().query_recent_jobs({"99_1"}).problem
 
 
 def test_an_sbatch_that_hangs_is_doubt_and_is_ended(programs: Programs) -> None:
     programs.add("sbatch", f"echo $$ > {programs.root}/pid; exec sleep 60")
     answer = programs.client().submit(["--array=0"], "#!/bin/bash\n")
-    assert isinstance(answer, NoAnswer)
+    assert isinstance(answer, UnknownSubmit)
     pid = int((programs.root / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists()
     assert programs.arguments("sbatch") == ["--parsable", "--array=0"]
@@ -246,7 +246,7 @@ def test_ctrl_c_leaves_no_program_behind(programs: Programs) -> None:
     try:
         threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
-            programs.client(Patience(call=30)).queue(["ann"])
+            programs.client(SlurmTimeouts(call_s=30)).query_queue(["ann"])
     finally:
         signal.signal(signal.SIGINT, before)
     assert not is_alive(int(pid.read_text()))
@@ -304,10 +304,10 @@ def test_nothing_to_cancel_calls_nothing(programs: Programs) -> None:
 
 
 def test_lists_are_split_where_an_argument_would_be_too_long() -> None:
-    assert list(joined(["c", "a", "b", "a"], longest=3)) == ["a,b", "c"]
-    assert list(joined([])) == []
-    assert list(together([])) == []
-    many = list(together([f"7_{index}" for index in range(30_000)]))
+    assert list(pack_words(["c", "a", "b", "a"], longest=3)) == ["a,b", "c"]
+    assert list(pack_words([])) == []
+    assert list(render_array_ids([])) == []
+    many = list(render_array_ids([f"7_{index}" for index in range(30_000)]))
     assert len(many) == 2
     assert max(map(len, many)) < 131_072
 
@@ -322,39 +322,39 @@ def test_jobs_are_changed_and_requeued(programs: Programs) -> None:
 
 def test_a_script_that_the_controller_forgot_is_none(programs: Programs) -> None:
     programs.add("scontrol", "echo '#!/bin/bash'")
-    assert programs.client().batch_script("7_0") == "#!/bin/bash\n"
+    assert programs.client().query_batch_script("7_0") == "#!/bin/bash\n"
     assert programs.arguments("scontrol") == ["write", "batch_script", "7", "-"]
     programs.add("scontrol", "echo 'job script retrieval failed: Invalid job id specified' >&2; exit 1")
-    assert programs.client().batch_script("7") is None
+    assert programs.client().query_batch_script("7") is None
 
 
 def test_settings_are_read_as_tables(programs: Programs) -> None:
     programs.prints("scontrol", "Configuration data as of now\nMaxJobCount             = 10000\nMaxArraySize = 1001\n")
-    assert programs.client().config().rows == ({"MaxJobCount": "10000", "MaxArraySize": "1001"},)
+    assert programs.client().query_config().rows == ({"MaxJobCount": "10000", "MaxArraySize": "1001"},)
     programs.prints("sacctmgr", "normal|\ncapped|5\n")
     client = programs.client()
-    assert client.qos(["Name", "MaxSubmitPU"]).rows[1] == {"Name": "capped", "MaxSubmitPU": "5"}
-    assert client.associations("ann", ["Account", "QOS"]).ok
+    assert client.query_qos(["Name", "MaxSubmitPU"]).rows[1] == {"Name": "capped", "MaxSubmitPU": "5"}
+    assert client.query_associations("ann", ["Account", "QOS"]).ok
     assert {"--readonly", "user=ann", "format=Account,QOS"} <= set(programs.arguments("sacctmgr"))
     programs.add("sacctmgr", "echo 'You are not running a supported accounting_storage plugin' >&2; exit 1")
-    assert client.qos(["Name"]).absent
+    assert client.query_qos(["Name"]).absent
 
 
 def test_partitions_are_read_one_a_line(programs: Programs) -> None:
     programs.prints("scontrol", "PartitionName=main MaxTime=UNLIMITED TRES=cpu=256,gres/gpu=32\nPartitionName=short\n")
-    assert programs.client().partitions().rows == (
+    assert programs.client().query_partitions().rows == (
         {"PartitionName": "main", "MaxTime": "UNLIMITED", "TRES": "cpu=256,gres/gpu=32"},
         {"PartitionName": "short"},
     )
 
 
 def test_values_keep_their_spaces_and_equal_signs() -> None:
-    assert read_records("NodeName=n1 Reason=disk is full [root@x] State=DOWN\n\n") == (
+    assert parse_records("NodeName=n1 Reason=disk is full [root@x] State=DOWN\n\n") == (
         {"NodeName": "n1", "Reason": "disk is full [root@x]", "State": "DOWN"},
     )
     text = "SchedulerParameters = bf_interval=5,defer\nBootTime = x\nBootTime = y\nSlurmctld(primary) at vm is UP\n"
-    assert read_config(text) == ({"SchedulerParameters": "bf_interval=5,defer", "BootTime": "x"},)
-    assert read_table("a|b\nodd\n", ["One", "Two"]) == ({"One": "a", "Two": "b"},)
+    assert parse_config(text) == ({"SchedulerParameters": "bf_interval=5,defer", "BootTime": "x"},)
+    assert parse_table("a|b\nodd\n", ["One", "Two"]) == ({"One": "a", "Two": "b"},)
 
 
 def test_the_environment_of_the_moment_is_used_unless_one_is_given(
@@ -363,6 +363,6 @@ def test_the_environment_of_the_moment_is_used_unless_one_is_given(
     programs.add("squeue", f"env > {programs.root}/seen")
     monkeypatch.setenv("PATH", programs.environment["PATH"])
     monkeypatch.setenv("SLURM_CONF", "/somewhere/slurm.conf")
-    assert SlurmClient().queue(["ann"]).ok
+    assert SlurmClient().query_queue(["ann"]).ok
     seen: Mapping[str, str] = dict(line.split("=", 1) for line in (programs.root / "seen").read_text().splitlines())
     assert seen["SLURM_CONF"] == "/somewhere/slurm.conf"

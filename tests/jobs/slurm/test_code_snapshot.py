@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.code_snapshot import Snapshot, is_dirty, snapshot
-from jobs.store.job_file import code_revision
+from jobs.slurm.code_snapshot import CodeSnapshot, is_dirty, save_code_snapshot
+from jobs.store.job_file import read_code_revision
 from jobs.store.paths import Store
 from tests.jobs import toy
 
@@ -43,13 +43,13 @@ def edit(file: Path, text: str) -> None:
 
 
 def test_the_same_content_is_stored_once_and_in_the_same_bytes(store: Store, checkout: Path) -> None:
-    first = snapshot(store, checkout)
+    first = save_code_snapshot(store, checkout)
     content, changed_at = first.path.read_bytes(), first.path.stat().st_mtime_ns
-    assert snapshot(store, checkout) == first
+    assert save_code_snapshot(store, checkout) == first
     assert first.path.stat().st_mtime_ns == changed_at
     first.path.unlink()
     os.utime(checkout / "jobs" / "job.py", (1e9, 1e9))
-    assert snapshot(store, checkout).path.read_bytes() == content
+    assert save_code_snapshot(store, checkout).path.read_bytes() == content
     assert [path.name for path in store.code.iterdir()] == [f"{first.digest}.zip"]
 
 
@@ -57,7 +57,7 @@ def test_it_holds_sources_with_their_compiled_form_and_nothing_else(store: Store
     (checkout / "jobs" / "__pycache__").mkdir()
     for junk in ("__pycache__/job.cpython-311.pyc", ".job.py.swp", "job.py.orig", "notes.md", ".#job.py"):
         (checkout / "jobs" / junk).write_text("junk")
-    names = zipfile.ZipFile(snapshot(store, checkout).path).namelist()
+    names = zipfile.ZipFile(save_code_snapshot(store, checkout).path).namelist()
     sources = {name for name in names if name.endswith(".py")}
     assert {"jobs/attempt/__main__.py", "jobs/slurm/client.py", "stages/__main__.py", "stages/data/text.py"} <= sources
     assert set(names) - sources == {f"{name}c" for name in sources}
@@ -65,16 +65,16 @@ def test_it_holds_sources_with_their_compiled_form_and_nothing_else(store: Store
 
 
 def test_any_edit_gives_another_archive(store: Store, checkout: Path) -> None:
-    first = snapshot(store, checkout)
+    first = save_code_snapshot(store, checkout)
     edit(checkout / "stages" / "stop.py", "# more\n")
-    second = snapshot(store, checkout)
+    second = save_code_snapshot(store, checkout)
     (checkout / "stages" / "more.py").write_text("")
-    third = snapshot(store, checkout)
+    third = save_code_snapshot(store, checkout)
     assert len({first.digest, second.digest, third.digest}) == 3
 
 
 def test_a_job_runs_the_code_of_its_submission(store: Store, checkout: Path) -> None:
-    pinned = snapshot(store, checkout)
+    pinned = save_code_snapshot(store, checkout)
     edit(checkout / "jobs" / "job_file.py", "\nraise RuntimeError('edited')\n")
     job = toy.toy_job("only")
     toy.plan(store, [job])
@@ -87,7 +87,7 @@ def test_a_job_runs_the_code_of_its_submission(store: Store, checkout: Path) -> 
 
 
 def test_modules_come_compiled_out_of_the_archive_wherever_python_starts(store: Store, checkout: Path) -> None:
-    pinned = snapshot(store, checkout)
+    pinned = save_code_snapshot(store, checkout)
     code = "import jobs.attempt as a, stages.files as b; print(a.__file__); print(b.__file__)"
     done = run_with(pinned.path, "-c", code, cwd=toy.ROOT)
     assert done.stdout.splitlines() == [f"{pinned.path}/jobs/attempt/__init__.pyc", f"{pinned.path}/stages/files.pyc"]
@@ -95,7 +95,7 @@ def test_modules_come_compiled_out_of_the_archive_wherever_python_starts(store: 
 
 def test_a_traceback_shows_the_source_that_ran(store: Store, checkout: Path) -> None:
     edit(checkout / "jobs" / "errors.py", "\ndef fail() -> None:\n    raise RuntimeError('as it was')  # old words\n")
-    pinned = snapshot(store, checkout)
+    pinned = save_code_snapshot(store, checkout)
     (checkout / "jobs" / "errors.py").write_text("")
     code = "import jobs.errors, traceback\ntry: jobs.errors.fail()\nexcept RuntimeError: traceback.print_exc()"
     done = run_with(pinned.path, "-c", code, cwd=checkout)
@@ -104,7 +104,7 @@ def test_a_traceback_shows_the_source_that_ran(store: Store, checkout: Path) -> 
 
 
 def test_a_stage_runs_from_the_archive(store: Store, checkout: Path, tmp_path: Path) -> None:
-    pinned = snapshot(store, checkout)
+    pinned = save_code_snapshot(store, checkout)
     (tmp_path / "job.json").write_text('{"key": "a", "stage": "pretrain", "config": {}, "paths": {}}')
     done = run_with(pinned.path, "-m", "stages", str(tmp_path / "job.json"), cwd=checkout)
     assert done.returncode == 1
@@ -119,19 +119,19 @@ def git(folder: Path, *words: str) -> None:
 def test_the_revision_says_whether_the_commit_is_what_ran(
     store: Store, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert snapshot(store, checkout).revision == "0.1.0"
+    assert save_code_snapshot(store, checkout).revision == "0.1.0"
     git(checkout, "init")
     git(checkout, "add", ".")
     git(checkout, "commit", "-m", "first")
-    commit = snapshot(store, checkout).revision
+    commit = save_code_snapshot(store, checkout).revision
     assert len(commit) == 40
     git(checkout, "worktree", "add", "-b", "other", str(checkout.parent / "other"))
-    assert code_revision(checkout.parent / "other") == commit
+    assert read_code_revision(checkout.parent / "other") == commit
     (checkout / "README.md").write_text("outside the packages")
-    assert snapshot(store, checkout).revision == commit
+    assert save_code_snapshot(store, checkout).revision == commit
     (checkout / "jobs" / "new.py").write_text("")
-    dirty: Snapshot = snapshot(store, checkout)
+    dirty: CodeSnapshot = save_code_snapshot(store, checkout)
     assert dirty.revision == f"{commit}+dirty"
     monkeypatch.setenv("PATH", "/nowhere")
     assert is_dirty(checkout) is None
-    assert snapshot(store, checkout).revision == f"{commit}+unchecked"
+    assert save_code_snapshot(store, checkout).revision == f"{commit}+unchecked"

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from jobs.slurm.commands import asking_environment, ignored_variables, run_program, sending_environment
+from jobs.slurm.commands import build_query_environment, build_submit_environment, list_ignored_variables, run_program
 
 # --- environment and time limits
 
@@ -13,17 +13,20 @@ def test_personal_settings_reach_no_program() -> None:
         "SLURM_JOB_ID": "3",
         "SLURM_CLUSTERS": "b",
     }
-    asked = asking_environment(personal | {"SLURM_CONF": "/c", "HOME": "/h"})
+    asked = build_query_environment(personal | {"SLURM_CONF": "/c", "HOME": "/h"})
     assert asked["SLURM_CONF"] == "/c"
     assert asked["HOME"] == "/h"
     assert not set(asked) & set(personal)
     assert (asked["SLURM_TIME_FORMAT"], asked["LC_ALL"], asked["TZ"]) == ("%s", "C.UTF-8", "UTC")
-    assert ignored_variables(personal | {"SLURM_CONF": "/c"}) == sorted(personal)
+    assert list_ignored_variables(personal | {"SLURM_CONF": "/c"}) == sorted(personal)
 
 
 def test_sbatch_gives_its_jobs_no_strange_clock() -> None:
-    assert "TZ" not in sending_environment({"SLURM_CONF": "/c"})
-    assert sending_environment({"TZ": "Asia/Tokyo", "SBATCH_QOS": "q"}) == {"TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}
+    assert "TZ" not in build_submit_environment({"SLURM_CONF": "/c"})
+    assert build_submit_environment({"TZ": "Asia/Tokyo", "SBATCH_QOS": "q"}) == {
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 def test_a_program_that_is_not_there_is_a_problem_in_words(tmp_path: Path) -> None:

@@ -6,27 +6,27 @@ from typing import Any
 import pytest
 
 from jobs.job import Job
-from jobs.slurm.limits import gpu_type_for, lane_names, measure_room, misfit
+from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names, resolve_gpu_type
 from jobs.slurm.site import Association, NodeShape, Site
 from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 
 
 def test_the_partitions_qos_comes_before_the_jobs_unless_that_has_the_flag() -> None:
-    assert lane_names(a_job("short", "capped"), OLD, "ann") == ("cluster", "qos:part3", "account:phys")
-    assert lane_names(a_job("short", "over"), OLD, "ann") == ("cluster", "qos:over", "account:phys")
-    assert lane_names(a_job("main", "capped"), OLD, "ann") == ("cluster", "qos:capped", "account:phys")
-    assert lane_names(a_job("main"), OLD, "ann") == ("cluster", "user:sub", "account:phys")
+    assert list_limit_names(a_job("short", "capped"), OLD, "ann") == ("cluster", "qos:part3", "account:phys")
+    assert list_limit_names(a_job("short", "over"), OLD, "ann") == ("cluster", "qos:over", "account:phys")
+    assert list_limit_names(a_job("main", "capped"), OLD, "ann") == ("cluster", "qos:capped", "account:phys")
+    assert list_limit_names(a_job("main"), OLD, "ann") == ("cluster", "user:sub", "account:phys")
 
 
 def test_room_counts_each_array_task_and_only_what_the_limit_is_about() -> None:
     queue = [*rows(3, qos="capped"), *rows(2, user="bob", account="phys"), *rows(1, partition="short,main")]
-    left = measure_room(OLD, queue, "ann")
+    left = compute_queue_capacity(OLD, queue, "ann")
     assert left["qos:capped"] == 2
     assert left["qos:part3"] == 2
     assert left["user:sub"] == 16
     assert left["account:phys"] == 44
     assert left["cluster"] == 59_993
-    assert measure_room(OLD, rows(9, qos="capped"), "ann")["qos:capped"] == 0
+    assert compute_queue_capacity(OLD, rows(9, qos="capped"), "ann")["qos:capped"] == 0
 
 
 def test_every_lane_of_a_job_has_a_number() -> None:
@@ -34,22 +34,22 @@ def test_every_lane_of_a_job_has_a_number() -> None:
         (OLD, [a_job(), a_job("short", "over"), a_job(account="solo"), a_job(qos="capped")]),
         (NEW, [a_job("gpu"), a_job("cpu", "long"), a_job("gpu,cpu")]),
     ):
-        left = measure_room(site, (), "ann")
+        left = compute_queue_capacity(site, (), "ann")
         for job in jobs:
-            assert set(lane_names(job, site, "ann")) <= left.keys()
+            assert set(list_limit_names(job, site, "ann")) <= left.keys()
 
 
 def test_group_and_account_limits_of_a_qos_hold_beside_each_other() -> None:
     # the QOS limits everybody, so that the accounts' own limits of the kind do not count
-    assert lane_names(a_job("cpu"), NEW, "ann") == (
+    assert list_limit_names(a_job("cpu"), NEW, "ann") == (
         "cluster",
         "qos:normal",
         "qos:normal/account:phys",
         "qos:normal/everybody",
     )
-    assert lane_names(a_job("cpu", "long"), NEW, "ann") == ("cluster", "user:phys/all", "account:root")
+    assert list_limit_names(a_job("cpu", "long"), NEW, "ann") == ("cluster", "user:phys/all", "account:root")
     queue = rows(5, account="phys", qos="normal", partition="cpu", user="bob")
-    left = measure_room(NEW, queue, "ann")
+    left = compute_queue_capacity(NEW, queue, "ann")
     assert (left["qos:normal"], left["qos:normal/account:phys"], left["qos:normal/everybody"]) == (1024, 1995, 3995)
     assert (left["user:phys/all"], left["account:root"]) == (10, 8995)
 
@@ -63,9 +63,9 @@ def test_an_association_of_a_partition_goes_before_the_general_one() -> None:
         ),
         qos={},
     )
-    assert lane_names(a_job("short"), site, "ann") == ("cluster", "user:sub/short")
-    assert lane_names(a_job("main"), site, "ann") == ("cluster", "user:sub")
-    assert measure_room(site, rows(1, partition="short"), "ann") == {
+    assert list_limit_names(a_job("short"), site, "ann") == ("cluster", "user:sub/short")
+    assert list_limit_names(a_job("main"), site, "ann") == ("cluster", "user:sub")
+    assert compute_queue_capacity(site, rows(1, partition="short"), "ann") == {
         "cluster": 59_998,
         "user:sub": 19,
         "user:sub/short": 1,
@@ -98,23 +98,27 @@ MISFITS: list[tuple[str, Job, str]] = [
 
 @pytest.mark.parametrize(("job", "part"), [case[1:] for case in MISFITS], ids=[case[0] for case in MISFITS])
 def test_what_could_never_run_is_told_in_one_line(job: Job, part: str) -> None:
-    reason = misfit(job, OLD)
+    reason = find_infeasible_reason(job, OLD)
     assert reason is not None
     assert part in reason
     assert "\n" not in reason
 
 
 def test_a_newer_clusters_doors() -> None:
-    assert "is down" in str(misfit(a_job(), NEW))
-    assert misfit(a_job("gpu"), NEW) is None
-    assert "closed to QOS long" in str(misfit(a_job("cpu", "long"), replace(NEW, partitions=up(NEW))))
-    assert "closed to account guest" in str(misfit(a_job("cpu", account="guest"), guest(NEW)))
-    assert "closed to account guest; it is open to phys, chem" in str(misfit(a_job("gpu", account="guest"), guest(NEW)))
-    assert misfit(a_job("gpu", "long", time_minutes=5_000), NEW) is None  # PartitionTimeLimit
-    assert "QOS long allows a job 10080 min" in str(misfit(a_job("gpu", "long", time_minutes=10_081), NEW))
-    assert "partition gpu allows a job 2880 min" in str(misfit(a_job("gpu", time_minutes=3_000), NEW))
-    assert "2 nodes with 100 CPUs" in str(misfit(a_job("gpu", nodes=3, cpus=100), NEW))
-    assert "gres/gpu=16" in str(misfit(a_job("gpu", nodes=5, gpus_per_node=4, gpu_type="a100"), NEW))
+    assert "is down" in str(find_infeasible_reason(a_job(), NEW))
+    assert find_infeasible_reason(a_job("gpu"), NEW) is None
+    assert "closed to QOS long" in str(find_infeasible_reason(a_job("cpu", "long"), replace(NEW, partitions=up(NEW))))
+    assert "closed to account guest" in str(find_infeasible_reason(a_job("cpu", account="guest"), guest(NEW)))
+    assert "closed to account guest; it is open to phys, chem" in str(
+        find_infeasible_reason(a_job("gpu", account="guest"), guest(NEW))
+    )
+    assert find_infeasible_reason(a_job("gpu", "long", time_minutes=5_000), NEW) is None  # PartitionTimeLimit
+    assert "QOS long allows a job 10080 min" in str(
+        find_infeasible_reason(a_job("gpu", "long", time_minutes=10_081), NEW)
+    )
+    assert "partition gpu allows a job 2880 min" in str(find_infeasible_reason(a_job("gpu", time_minutes=3_000), NEW))
+    assert "2 nodes with 100 CPUs" in str(find_infeasible_reason(a_job("gpu", nodes=3, cpus=100), NEW))
+    assert "gres/gpu=16" in str(find_infeasible_reason(a_job("gpu", nodes=5, gpus_per_node=4, gpu_type="a100"), NEW))
 
 
 def up(site: Site) -> tuple[Any, ...]:
@@ -128,37 +132,39 @@ def guest(site: Site) -> Site:
 
 def test_a_user_without_an_account_is_told_so_only_where_accounts_are_enforced() -> None:
     stranger = replace(OLD, user="bob")
-    assert misfit(a_job(), stranger) == "user bob has no account at this cluster; ask its administrators"
-    assert misfit(a_job(), replace(stranger, enforced=frozenset(), qos=None)) is None
+    assert (
+        find_infeasible_reason(a_job(), stranger) == "user bob has no account at this cluster; ask its administrators"
+    )
+    assert find_infeasible_reason(a_job(), replace(stranger, enforced=frozenset(), qos=None)) is None
 
 
 def test_one_of_several_partitions_is_enough() -> None:
-    assert misfit(a_job("short,main", time_minutes=5), OLD) is None
-    assert misfit(a_job("gpux,main", time_minutes=5), OLD) is None
+    assert find_infeasible_reason(a_job("short,main", time_minutes=5), OLD) is None
+    assert find_infeasible_reason(a_job("gpux,main", time_minutes=5), OLD) is None
 
 
 def test_without_a_default_partition_one_has_to_be_named() -> None:
     site = replace(NEW, partitions=tuple(replace(each, is_default=False) for each in NEW.partitions or ()))
-    assert "no partition is the default; name one: partition, of gpu, cpu" in str(misfit(a_job(), site))
+    assert "no partition is the default; name one: partition, of gpu, cpu" in str(find_infeasible_reason(a_job(), site))
 
 
 def test_gpus_go_by_the_clusters_own_names() -> None:
     eight = a_job("gpu", gpus_per_node=4, gpu_type="a100")
-    assert misfit(eight, NEW) is None
-    assert gpu_type_for(eight, NEW) == "nvidia_a100-sxm4-80gb"
-    assert gpu_type_for(a_job("gpu", gpus_per_node=8, gpu_type="H100"), NEW) == "h100"
-    assert gpu_type_for(a_job("gpu", gpus_per_node=8, gpu_type="v100"), NEW) == "v100"
-    assert gpu_type_for(a_job("gpu", gpus_per_node=4, gpu_type="a10"), NEW) == "a10"  # not a part of a100
+    assert find_infeasible_reason(eight, NEW) is None
+    assert resolve_gpu_type(eight, NEW) == "nvidia_a100-sxm4-80gb"
+    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="H100"), NEW) == "h100"
+    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="v100"), NEW) == "v100"
+    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a10"), NEW) == "a10"  # not a part of a100
     shapes = (NodeShape(nodes=4, cpus=64, memory_mib=512_000, gpus={"": 8}),)
     bare = replace(OLD, partitions=tuple(replace(each, shapes=shapes) for each in OLD.partitions or ()))
-    assert gpu_type_for(a_job(gpus_per_node=8, gpu_type="a100"), bare) == ""
-    assert misfit(a_job(gpus_per_node=8, gpu_type="a100"), bare) is None
+    assert resolve_gpu_type(a_job(gpus_per_node=8, gpu_type="a100"), bare) == ""
+    assert find_infeasible_reason(a_job(gpus_per_node=8, gpu_type="a100"), bare) is None
     none = replace(
         OLD, partitions=tuple(replace(p, shapes=(replace(shapes[0], gpus={}),)) for p in OLD.partitions or ())
     )
-    assert "has no GPUs" in str(misfit(a_job(gpus_per_node=8, gpu_type="a100"), none))
+    assert "has no GPUs" in str(find_infeasible_reason(a_job(gpus_per_node=8, gpu_type="a100"), none))
 
 
 def test_gpus_that_the_user_asks_for_by_other_words_are_not_judged() -> None:
     asked = a_job(gpus_per_node=1, gpu_type="h100", options={"gpus-per-node": "h100:1"})
-    assert misfit(asked, OLD) is None
+    assert find_infeasible_reason(asked, OLD) is None

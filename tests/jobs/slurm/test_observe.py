@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 
 from jobs.cluster import ClusterState
 from jobs.slurm.batches import KnownBatch
-from jobs.slurm.observe import GONE, Seen, observe
-from jobs.slurm.parsing import AccountRow, Answer, QueueRow
-from jobs.slurm.timeouts import Patience
+from jobs.slurm.observe import GONE, ReconcileResult, reconcile_answers
+from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
+from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.records import FailureClass
 
-PATIENCE = Patience(doubt=120, absent=60, look_again=10)
+PATIENCE = SlurmTimeouts(unknown_submit_s=120, missing_job_s=60, recheck_s=10)
 SENT = 1000.0
 NOW = 2000.0
 NAME = "sw-aaaaaaaaaaaa-finetune-demo"
 OTHER = "sw-bbbbbbbbbbbb-finetune-demo"
 KEY = "k0"
 
-DOWN: Answer[QueueRow] = Answer(problem="Unable to contact slurm controller (connect failure)")
-NO_SACCT: Answer[AccountRow] = Answer(problem="Problem talking to the database: Connection refused")
-SWITCHED_OFF: Answer[AccountRow] = Answer(problem="Slurm accounting storage is disabled", absent=True)
-NOTHING: Answer[AccountRow] = Answer()
+DOWN: SlurmAnswer[QueueRow] = SlurmAnswer(problem="Unable to contact slurm controller (connect failure)")
+NO_SACCT: SlurmAnswer[AccountRow] = SlurmAnswer(problem="Problem talking to the database: Connection refused")
+SWITCHED_OFF: SlurmAnswer[AccountRow] = SlurmAnswer(problem="Slurm accounting storage is disabled", absent=True)
+NOTHING: SlurmAnswer[AccountRow] = SlurmAnswer()
 
 QUEUED, RUNNING, STUCK, ENDED, UNKNOWN = (
     ClusterState.QUEUED,
@@ -69,22 +69,22 @@ def run(state: str, *, id: str = "7_0", name: str = NAME, ended_at: float = 1500
     return row._replace(**others)
 
 
-def queue(*rows: QueueRow) -> Answer[QueueRow]:
-    return Answer(rows=rows)
+def queue(*rows: QueueRow) -> SlurmAnswer[QueueRow]:
+    return SlurmAnswer(rows=rows)
 
 
-def sacct(*rows: AccountRow) -> Answer[AccountRow]:
-    return Answer(rows=rows)
+def sacct(*rows: AccountRow) -> SlurmAnswer[AccountRow]:
+    return SlurmAnswer(rows=rows)
 
 
 def look(
-    squeue: Answer[QueueRow],
-    accounting: Answer[AccountRow] = NOTHING,
+    squeue: SlurmAnswer[QueueRow],
+    accounting: SlurmAnswer[AccountRow] = NOTHING,
     *batches: KnownBatch,
     now: float = NOW,
     seen_absent: Mapping[str, float] | None = None,
-) -> Seen:
-    return observe(
+) -> ReconcileResult:
+    return reconcile_answers(
         batches or (batch(),), squeue, accounting, now=now, patience=PATIENCE, sweep="demo", seen_absent=seen_absent
     )
 
@@ -117,7 +117,7 @@ def look(
 )
 @pytest.mark.parametrize("accounting", [NOTHING, NO_SACCT, SWITCHED_OFF, sacct(run("FAILED"))])
 def test_a_live_row_outweighs_all_that_is_older(
-    row: QueueRow, state: ClusterState, message: str, accounting: Answer[AccountRow]
+    row: QueueRow, state: ClusterState, message: str, accounting: SlurmAnswer[AccountRow]
 ) -> None:
     seen = look(queue(row), accounting).observations[KEY]
     assert (seen.state, seen.message, seen.id) == (state, message, "7_0")
@@ -160,17 +160,17 @@ JUST_MISSED = {KEY: NOW - 9}
     ],
 )
 def test_a_job_that_is_not_in_the_queue(
-    squeue: Answer[QueueRow], accounting: Answer[AccountRow], missed: Mapping[str, float], state: ClusterState
+    squeue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow], missed: Mapping[str, float], state: ClusterState
 ) -> None:
     assert look(squeue, accounting, seen_absent=missed).observations[KEY].state is state
 
 
 def test_two_looks_that_agree_end_a_job_that_nobody_knows() -> None:
     first = look(queue())
-    assert first.absent == {KEY: NOW}
-    second = look(queue(), seen_absent=first.absent, now=NOW + 10)
+    assert first.missing_since == {KEY: NOW}
+    second = look(queue(), seen_absent=first.missing_since, now=NOW + 10)
     assert second.observations[KEY].message == GONE
-    assert not second.absent
+    assert not second.missing_since
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "FAILED", "COMPLETED", "NODE_FAIL"])
@@ -195,8 +195,8 @@ def test_sacct_is_waited_for_while_the_controller_remembers_the_end() -> None:
 
 def test_a_failed_look_is_no_look() -> None:
     first = look(queue())
-    failed = look(DOWN, seen_absent=first.absent, now=NOW + 10)
-    assert failed.absent == first.absent
+    failed = look(DOWN, seen_absent=first.missing_since, now=NOW + 10)
+    assert failed.missing_since == first.missing_since
     assert failed.observations[KEY].message == f"squeue: {DOWN.problem}"
 
 
@@ -209,7 +209,7 @@ def test_an_absence_before_it_was_sent_once_more_does_not_count() -> None:
     again = batch(OTHER, id="8", sent_at=NOW - 100)
     seen = look(queue(), NOTHING, batch(), again, seen_absent={KEY: NOW - 500})
     assert seen.observations[KEY].state is UNKNOWN
-    assert seen.absent == {KEY: NOW}
+    assert seen.missing_since == {KEY: NOW}
 
 
 def test_a_recycled_id_is_not_ours() -> None:
@@ -293,11 +293,11 @@ def test_a_row_that_tasks_share_is_weak_evidence() -> None:
 
 
 def test_jobs_whose_end_was_noted_are_not_missed() -> None:
-    seen = observe(
+    seen = reconcile_answers(
         [batch()], queue(), NOTHING, now=NOW, patience=PATIENCE, seen_absent=LONG_MISSED, ended={(NAME, KEY)}
     )
     assert not seen.observations
-    assert not seen.absent
+    assert not seen.missing_since
 
 
 DOUBTED = batch(id="", sent_at=NOW - 120)
@@ -313,17 +313,17 @@ DOUBTED = batch(id="", sent_at=NOW - 120)
     ],
 )
 def test_a_batch_whose_sbatch_gave_no_answer_is_found_by_name(
-    squeue: Answer[QueueRow], accounting: Answer[AccountRow]
+    squeue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
 ) -> None:
     seen = look(squeue, accounting, DOUBTED)
     assert seen.adopted == {NAME: "7"}
-    assert not seen.void
+    assert not seen.not_submitted
 
 
 @pytest.mark.parametrize("accounting", [NOTHING, SWITCHED_OFF])
-def test_a_batch_that_is_nowhere_for_long_enough_never_reached_slurm(accounting: Answer[AccountRow]) -> None:
+def test_a_batch_that_is_nowhere_for_long_enough_never_reached_slurm(accounting: SlurmAnswer[AccountRow]) -> None:
     seen = look(queue(), accounting, DOUBTED)
-    assert seen.void == [NAME]
+    assert seen.not_submitted == [NAME]
     assert not seen.observations
 
 
@@ -333,11 +333,11 @@ def test_a_batch_that_is_nowhere_for_long_enough_never_reached_slurm(accounting:
     ids=["squeue down", "sacct down", "too early"],
 )
 def test_doubt_stays_until_both_have_answered_late_enough(
-    squeue: Answer[QueueRow], accounting: Answer[AccountRow], now: float
+    squeue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow], now: float
 ) -> None:
     """aiida-core#3404, nextflow#970: a time-out of sbatch is no failure of it."""
     seen = look(squeue, accounting, DOUBTED, now=now)
-    assert not seen.void
+    assert not seen.not_submitted
     assert seen.observations[KEY].state is UNKNOWN
     assert "sbatch gave no answer" in seen.observations[KEY].message
 
@@ -348,16 +348,16 @@ def test_doubt_about_a_later_batch_outweighs_the_end_of_an_earlier_one() -> None
 
 
 def test_a_batch_that_was_given_up_and_turns_up_is_ours_again() -> None:
-    given_up = replace(batch(id=""), void_at=1200.0)
+    given_up = replace(batch(id=""), not_submitted_at=1200.0)
     seen = look(queue(live("RUNNING")), NOTHING, given_up)
     assert seen.adopted == {NAME: "7"}
     assert seen.observations[KEY].state is RUNNING
 
 
 def test_a_refused_batch_leaves_no_trace() -> None:
-    refused = replace(batch(id=""), void_at=1200.0)
+    refused = replace(batch(id=""), not_submitted_at=1200.0)
     seen = look(queue(), NOTHING, refused)
-    assert (seen.observations, seen.void, seen.adopted, seen.absent) == ({}, [], {}, {})
+    assert (seen.observations, seen.not_submitted, seen.adopted, seen.missing_since) == ({}, [], {}, {})
 
 
 def test_jobs_of_this_sweep_that_no_ledger_knows_are_strays() -> None:
@@ -367,7 +367,7 @@ def test_jobs_of_this_sweep_that_no_ledger_knows_are_strays() -> None:
         live("PENDING", id="11_0", name="sw-dddddddddddd-trunk-other"),
         live("RUNNING", id="12", name="train"),
     )
-    assert look(rows).strays == {"sw-cccccccccccc-trunk-demo": "9"}
+    assert look(rows).unknown_batches == {"sw-cccccccccccc-trunk-demo": "9"}
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_a_name_under_two_ids_is_remarked_on() -> None:
 def test_a_job_that_would_wait_for_ever_is_named() -> None:
     seen = look(queue(live("PENDING", "PartitionTimeLimit")))
     assert seen.observations[KEY].state is QUEUED
-    assert seen.hopeless == {KEY: "never: time limit above the partition's"}
+    assert seen.stuck_reasons == {KEY: "never: time limit above the partition's"}
 
 
 def test_tasks_are_told_apart_by_their_index() -> None:
@@ -443,14 +443,14 @@ BATCHES = st.lists(
 MISSED = st.sampled_from([{}, LONG_MISSED, {KEY: NOW - 10, "k1": NOW - 10}])
 
 
-def has_live_row(answer: Answer[QueueRow], batches: list[KnownBatch], key: str) -> bool:
+def has_live_row(answer: SlurmAnswer[QueueRow], batches: list[KnownBatch], key: str) -> bool:
     tasks = {(known.name, index): name for known in batches for index, name in known.tasks.items()}
     return any(tasks.get((row.name, int(row.id.partition("_")[2] or -1))) == key for row in answer.rows)
 
 
 @given(BATCHES, QUEUES, RUNS, MISSED)
 def test_a_job_with_a_live_row_has_never_ended(
-    batches: list[KnownBatch], squeue: Answer[QueueRow], runs: list[AccountRow], missed: dict[str, float]
+    batches: list[KnownBatch], squeue: SlurmAnswer[QueueRow], runs: list[AccountRow], missed: dict[str, float]
 ) -> None:
     seen = look(squeue, sacct(*runs), *batches, seen_absent=missed)
     for key in ("k0", "k1"):
@@ -460,7 +460,7 @@ def test_a_job_with_a_live_row_has_never_ended(
 
 @given(BATCHES, st.sampled_from([NO_SACCT, SWITCHED_OFF, None]), RUNS, MISSED)
 def test_without_squeue_only_a_final_row_ends_a_job(
-    batches: list[KnownBatch], failed: Answer[AccountRow] | None, runs: list[AccountRow], missed: dict[str, float]
+    batches: list[KnownBatch], failed: SlurmAnswer[AccountRow] | None, runs: list[AccountRow], missed: dict[str, float]
 ) -> None:
     seen = look(DOWN, failed or sacct(*runs), *batches, seen_absent=missed)
     final = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
@@ -468,4 +468,4 @@ def test_without_squeue_only_a_final_row_ends_a_job(
     for key, observation in seen.observations.items():
         if observation.state is ENDED:
             assert key.removeprefix("k") in proven
-    assert not seen.void
+    assert not seen.not_submitted

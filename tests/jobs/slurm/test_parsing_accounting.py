@@ -1,8 +1,15 @@
 import pytest
 
-from jobs.slurm.parsing import REQUIRED, AccountRow, allocated_gpus, fields_for, read_accounting, tasks_of
+from jobs.slurm.parsing import (
+    REQUIRED,
+    AccountRow,
+    parse_accounting,
+    parse_allocated_gpus,
+    parse_array_tasks,
+    select_fields,
+)
 
-FIELDS = fields_for(["Reason", "JobID"])
+FIELDS = select_fields(["Reason", "JobID"])
 TRES = "billing=1,cpu=1,gres/gpu:a100=4,gres/gpu=4,mem=1G,node=1"
 NAME = "sw-aaaaaaaaaaaa-trunk-test"
 
@@ -23,7 +30,7 @@ def line(*, job: str = "1_0", state: str = "COMPLETED", name: str = NAME, **othe
 
 
 def read(text: str) -> tuple[AccountRow, ...]:
-    answer = read_accounting(text, FIELDS)
+    answer = parse_accounting(text, FIELDS)
     assert answer.ok
     return answer.rows
 
@@ -85,7 +92,7 @@ def test_tasks_that_were_cancelled_before_they_began_are_told_one_by_one() -> No
     ],
 )
 def test_array_expressions(job: str, tasks: list[str]) -> None:
-    assert list(tasks_of(job)) == tasks
+    assert list(parse_array_tasks(job)) == tasks
 
 
 @pytest.mark.parametrize(
@@ -99,23 +106,23 @@ def test_array_expressions(job: str, tasks: list[str]) -> None:
     ],
 )
 def test_devices_are_counted_once(tres: str, gpus: int) -> None:
-    assert allocated_gpus(tres) == gpus
+    assert parse_allocated_gpus(tres) == gpus
 
 
 def test_fields_that_a_version_lacks_are_not_asked_for() -> None:
-    assert fields_for([]) == (*REQUIRED, "JobName")
-    assert fields_for(["jobid", "reason", "failednode"]) == (*REQUIRED, "Reason", "FailedNode", "JobName")
+    assert select_fields([]) == (*REQUIRED, "JobName")
+    assert select_fields(["jobid", "reason", "failednode"]) == (*REQUIRED, "Reason", "FailedNode", "JobName")
 
 
 def test_a_version_that_knows_the_failed_node_is_believed() -> None:
-    fields = fields_for(["Reason", "FailedNode"])
+    fields = select_fields(["Reason", "FailedNode"])
     text = line(state="NODE_FAIL", name=f"n2\x1f{NAME}")
-    row = read_accounting(text, fields).rows[0]
+    row = parse_accounting(text, fields).rows[0]
     assert (row.failed_node, row.name) == ("n2", NAME)
 
 
 def test_text_that_breaks_off_is_no_answer() -> None:
-    assert not read_accounting(line()[:-1], FIELDS).ok
+    assert not parse_accounting(line()[:-1], FIELDS).ok
 
 
 def test_a_foreign_name_with_a_line_break_harms_no_other_row() -> None:

@@ -1,4 +1,4 @@
-from jobs.slurm.parsing import FIELDS, FORMAT, QueueRow, read_queue
+from jobs.slurm.parsing import FIELDS, FORMAT, QueueRow, parse_queue
 
 RECORDED = (
     "1_2\x1fPENDING\x1fJobArrayTaskLimit\x1f(null)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1fN/A\x1f\x1f1"
@@ -12,7 +12,7 @@ RECORDED = (
 
 
 def test_recorded_text_of_slurm_is_read_in_full() -> None:
-    waiting, dependent, running = read_queue(RECORDED).rows
+    waiting, dependent, running = parse_queue(RECORDED).rows
     assert waiting == QueueRow(
         id="1_2",
         name="sw-aaaaaaaaaaaa-trunk-test",
@@ -32,20 +32,20 @@ def test_recorded_text_of_slurm_is_read_in_full() -> None:
 
 
 def test_an_empty_queue_is_a_good_answer() -> None:
-    answer = read_queue("")
+    answer = parse_queue("")
     assert answer.ok
     assert answer.rows == ()
 
 
 def test_text_that_breaks_off_is_no_answer() -> None:
-    answer = read_queue(RECORDED[:-3])
+    answer = parse_queue(RECORDED[:-3])
     assert not answer.ok
     assert answer.rows == ()
 
 
 def test_a_foreign_name_with_line_breaks_and_separators_harms_no_other_row() -> None:
     foreign = RECORDED.splitlines()[0].replace("sw-aaaaaaaaaaaa-trunk-test", "new\nline\x1fx|y")
-    rows = read_queue(f"{foreign}\n{RECORDED}").rows
+    rows = parse_queue(f"{foreign}\n{RECORDED}").rows
     assert len(rows) == 4
     assert [row.id for row in rows] == ["1_2", "1_2", "2_0", "1_0"]
     assert rows[1].name == "sw-aaaaaaaaaaaa-trunk-test"
@@ -53,15 +53,15 @@ def test_a_foreign_name_with_line_breaks_and_separators_harms_no_other_row() -> 
 
 def test_a_separator_in_a_name_stays_in_the_name() -> None:
     foreign = RECORDED.splitlines()[0].replace("sw-aaaaaaaaaaaa-trunk-test", "x\x1fy")
-    assert read_queue(foreign + "\n").rows[0].name == "x\x1fy"
+    assert parse_queue(foreign + "\n").rows[0].name == "x\x1fy"
 
 
 def test_a_banner_of_a_sites_wrapper_is_no_row() -> None:
-    assert len(read_queue("Welcome to the cluster\n" + RECORDED).rows) == 3
+    assert len(parse_queue("Welcome to the cluster\n" + RECORDED).rows) == 3
 
 
 def test_times_of_a_program_that_ignores_the_time_format_are_read_as_utc() -> None:
-    row = read_queue(RECORDED.replace("1795401650", "2026-11-23T02:40:50")).rows[2]
+    row = parse_queue(RECORDED.replace("1795401650", "2026-11-23T02:40:50")).rows[2]
     assert row.started_at == 1795401650.0
 
 

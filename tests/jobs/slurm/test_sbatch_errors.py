@@ -2,18 +2,20 @@
 
 import pytest
 
-from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
-from jobs.slurm.commands import Output
-from jobs.slurm.sbatch_errors import judge
+from jobs.slurm.client import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.commands import ProgramOutput
+from jobs.slurm.sbatch_errors import parse_submit_answer
 
 # --- sbatch
 
 
-def said(errors: str = "", text: str = "", returncode: int | None = 1) -> Output:
-    return Output(text=text, errors=errors, problem="" if returncode == 0 else "x", returncode=returncode, started=True)
+def said(errors: str = "", text: str = "", returncode: int | None = 1) -> ProgramOutput:
+    return ProgramOutput(
+        text=text, errors=errors, problem="" if returncode == 0 else "x", returncode=returncode, started=True
+    )
 
 
-def failed(reason: str, first: str = "") -> Output:
+def failed(reason: str, first: str = "") -> ProgramOutput:
     before = f"sbatch: error: {first}\n" if first else ""
     return said(f"{before}sbatch: error: Batch job submission failed: {reason}\n")
 
@@ -23,11 +25,11 @@ POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/
 
 @pytest.mark.parametrize("text", ["123\n", "123;alpha\n", "Welcome!\n---\n123\n"])
 def test_the_id_is_read_with_and_without_a_cluster(text: str) -> None:
-    assert judge(said(text=text, returncode=0)) == Sent("123")
+    assert parse_submit_answer(said(text=text, returncode=0)) == SubmittedJob("123")
 
 
 def test_an_id_counts_even_if_sbatch_was_ended_after_it() -> None:
-    assert judge(said(text="123\n", returncode=124)) == Sent("123")
+    assert parse_submit_answer(said(text="123\n", returncode=124)) == SubmittedJob("123")
 
 
 @pytest.mark.parametrize(
@@ -56,13 +58,13 @@ def test_an_id_counts_even_if_sbatch_was_ended_after_it() -> None:
         (said("sbatch: error: Invalid --time specification\n", returncode=255), RefusalKind.INVALID),
         (said("sbatch: unrecognized option '--bogus'\nTry \"sbatch --help\"\n", returncode=255), RefusalKind.INVALID),
         (said("timeout: failed to run command 'sbatch': No such file\n", returncode=127), RefusalKind.INVALID),
-        (Output(problem="timeout cannot be run: No such file or directory"), RefusalKind.INVALID),
+        (ProgramOutput(problem="timeout cannot be run: No such file or directory"), RefusalKind.INVALID),
     ],
 )
-def test_a_known_text_is_a_sure_refusal(output: Output, kind: RefusalKind) -> None:
+def test_a_known_text_is_a_sure_refusal(output: ProgramOutput, kind: RefusalKind) -> None:
     """sisyphus#241: a full queue is no failure of a job."""
-    answer = judge(output)
-    assert isinstance(answer, Refusal)
+    answer = parse_submit_answer(output)
+    assert isinstance(answer, SubmitRefusal)
     assert answer.kind is kind
     assert "\n" not in answer.reason
     assert answer.reason
@@ -90,15 +92,15 @@ def test_a_known_text_is_a_sure_refusal(output: Output, kind: RefusalKind) -> No
         said(failed(POLICY).errors, text="12;"),
     ],
 )
-def test_everything_else_is_doubt(output: Output) -> None:
+def test_everything_else_is_doubt(output: ProgramOutput) -> None:
     """aiida-core#3404, nextflow#970: it may have gone through."""
-    answer = judge(output)
-    assert isinstance(answer, NoAnswer)
+    answer = parse_submit_answer(output)
+    assert isinstance(answer, UnknownSubmit)
     assert answer.reason
     assert "\n" not in answer.reason
 
 
 def test_the_reason_names_the_limit_in_one_line() -> None:
-    answer = judge(failed(POLICY, "QOSMaxSubmitJobPerUserLimit"))
-    assert isinstance(answer, Refusal)
+    answer = parse_submit_answer(failed(POLICY, "QOSMaxSubmitJobPerUserLimit"))
+    assert isinstance(answer, SubmitRefusal)
     assert answer.reason == f"{POLICY}; QOSMaxSubmitJobPerUserLimit"

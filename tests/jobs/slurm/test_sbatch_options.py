@@ -15,11 +15,11 @@ from jobs.slurm.sbatch_options import (
     GPU_REQUESTS,
     OWN_FIELDS,
     REFUSED,
-    asks_for_gpus,
-    launcher_problems,
-    option_problem,
-    sbatch_options,
-    setup_problems,
+    build_sbatch_options,
+    check_launcher,
+    check_option,
+    check_setup,
+    has_gpu_options,
 )
 from jobs.store.paths import UnsafeNameError
 
@@ -36,11 +36,17 @@ NODE = Resources(
 
 def test_the_whole_list_of_a_small_job() -> None:
     asked = Resources(cpus=2, memory_gib=1.5, time_minutes=7)
-    assert sbatch_options(asked) == ["--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=1536M", "--time=7"]
+    assert build_sbatch_options(asked) == [
+        "--nodes=1",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=2",
+        "--mem=1536M",
+        "--time=7",
+    ]
 
 
 def test_the_whole_list_of_a_large_job() -> None:
-    assert sbatch_options(NODE) == [
+    assert build_sbatch_options(NODE) == [
         "--nodes=2",
         "--ntasks-per-node=1",
         "--cpus-per-task=96",
@@ -57,19 +63,19 @@ def test_the_whole_list_of_a_large_job() -> None:
 
 def test_further_options_follow_in_order_and_an_empty_value_is_a_flag() -> None:
     asked = Resources(options={"nice": "100", "exclusive": "", "mail-user": "me@uni.edu"})
-    assert sbatch_options(asked)[5:] == ["--exclusive", "--mail-user=me@uni.edu", "--nice=100"]
+    assert build_sbatch_options(asked)[5:] == ["--exclusive", "--mail-user=me@uni.edu", "--nice=100"]
 
 
 def test_a_retry_asks_for_its_own_memory_and_the_clusters_name_of_the_gpu() -> None:
-    options = sbatch_options(NODE, memory_gib=0.0001, gpu_type="nvidia_a100-sxm4-80gb")
+    options = build_sbatch_options(NODE, memory_gib=0.0001, gpu_type="nvidia_a100-sxm4-80gb")
     assert "--mem=1M" in options
     assert "--gres=gpu:nvidia_a100-sxm4-80gb:8" in options
-    assert "--gres=gpu:8" in sbatch_options(NODE, gpu_type="")
+    assert "--gres=gpu:8" in build_sbatch_options(NODE, gpu_type="")
 
 
 @pytest.mark.parametrize("name", [name for name in GPU_REQUESTS if name.startswith("gpus")])
 def test_the_users_own_request_for_gpus_takes_the_place_of_ours(name: str) -> None:
-    options = sbatch_options(replace(NODE, options={name: "h100:4"}))
+    options = build_sbatch_options(replace(NODE, options={name: "h100:4"}))
     assert f"--{name}=h100:4" in options
     assert not any(option.startswith("--gres=") for option in options)
 
@@ -79,27 +85,27 @@ def test_the_users_own_request_for_gpus_takes_the_place_of_ours(name: str) -> No
     ("nvme:1", False), ("gpumem:3", False),
 ])  # fmt: skip
 def test_other_gres_join_ours_and_gpus_of_the_user_replace_them(gres: str, is_gpu: bool) -> None:
-    assert asks_for_gpus({"gres": gres}) is is_gpu
+    assert has_gpu_options({"gres": gres}) is is_gpu
     wanted = f"--gres={gres}" if is_gpu else f"--gres=gpu:a100:8,{gres}"
-    assert wanted in sbatch_options(replace(NODE, options={"gres": gres}))
+    assert wanted in build_sbatch_options(replace(NODE, options={"gres": gres}))
 
 
 def test_a_job_without_gpus_keeps_the_users_gres() -> None:
-    assert "--gres=nvme:1" in sbatch_options(Resources(options={"gres": "nvme:1"}))
-    assert asks_for_gpus({"tres-per-task": "cpu=2,gres/gpu:a100=1"})
+    assert "--gres=nvme:1" in build_sbatch_options(Resources(options={"gres": "nvme:1"}))
+    assert has_gpu_options({"tres-per-task": "cpu=2,gres/gpu:a100=1"})
 
 
 def test_nodes_to_avoid_are_joined_with_the_users() -> None:
-    options = sbatch_options(Resources(options={"exclude": "n[5-7]"}), exclude=["n1", "n2"])
+    options = build_sbatch_options(Resources(options={"exclude": "n[5-7]"}), exclude=["n1", "n2"])
     assert [option for option in options if option.startswith("--exclude")] == ["--exclude=n1,n2,n[5-7]"]
     with pytest.raises(UnsafeNameError, match="not names of nodes"):
-        sbatch_options(Resources(), exclude=["n1;id"])
+        build_sbatch_options(Resources(), exclude=["n1;id"])
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_options_that_would_break_a_sweep_are_refused_with_what_serves_instead(name: str) -> None:
-    assert option_problem(name, "1") == f"is not for sweep files: {REFUSED[name]}"
-    assert option_problem(name, "")
+    assert check_option(name, "1") == f"is not for sweep files: {REFUSED[name]}"
+    assert check_option(name, "")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_options_that_would_break_a_sweep_are_refused_with_what_serves_instead(n
     [("arr", "array"), ("wra", "wrap"), ("tim", "time"), ("gpus-per-n", "gpus-per-node"), ("exclud", "exclude")],
 )
 def test_an_abbreviation_that_sbatch_would_complete_is_refused(name: str, whole: str) -> None:
-    assert f"--{whole}; write" in option_problem(name, "1")
+    assert f"--{whole}; write" in check_option(name, "1")
 
 
 @pytest.mark.parametrize("name", [
@@ -115,12 +121,12 @@ def test_an_abbreviation_that_sbatch_would_complete_is_refused(name: str, whole:
     "switches", "contiguous", "prefer", "tmp", "gpu-bind", "wait-all-nodes", "container",
 ])  # fmt: skip
 def test_what_sites_need_is_allowed(name: str) -> None:
-    assert option_problem(name, "") == ""
+    assert check_option(name, "") == ""
 
 
 @pytest.mark.parametrize("name", ["", "-p", "--nice", "a b", "nice=1", "Nice", "x\n", "é", "-", "n"])
 def test_what_is_no_long_option_is_refused(name: str) -> None:
-    assert "is not a long option" in option_problem(name, "")
+    assert "is not a long option" in check_option(name, "")
 
 
 LINES = {
@@ -139,19 +145,18 @@ LINES = {
 
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_lines_that_would_change_the_script_around_them_are_refused(line: str) -> None:
-    assert setup_problems([line])
+    assert check_setup([line])
 
 
 def test_ordinary_set_up_and_launchers_are_allowed() -> None:
     assert (
-        setup_problems(["module load cuda/12", "source ~/envs/a b/bin/activate", "export X='a;b' # é", "", "x \\\\"])
-        == ""
+        check_setup(["module load cuda/12", "source ~/envs/a b/bin/activate", "export X='a;b' # é", "", "x \\\\"]) == ""
     )
-    assert launcher_problems(["apptainer", "exec", "--nv", "/images/a b.sif"]) == ""
-    assert "a program is wanted first" in launcher_problems(["--nv"])
-    assert "an empty word" in launcher_problems(["apptainer", ""])
-    assert "more than 50 words" in launcher_problems(["x"] * 51)
-    assert "more than 100 lines" in setup_problems(["x"] * 101)
+    assert check_launcher(["apptainer", "exec", "--nv", "/images/a b.sif"]) == ""
+    assert "a program is wanted first" in check_launcher(["--nv"])
+    assert "an empty word" in check_launcher(["apptainer", ""])
+    assert "more than 50 words" in check_launcher(["x"] * 51)
+    assert "more than 100 lines" in check_setup(["x"] * 101)
 
 
 NASTY = st.text(
@@ -172,7 +177,7 @@ NAMES = st.one_of(
 def test_options_are_refused_or_arrive_as_one_word_each(options: dict[str, str], gpu_type: str, gpus: int) -> None:
     asked = Resources(options=options, gpu_type=gpu_type, gpus_per_node=gpus)
     try:
-        words = sbatch_options(asked)
+        words = build_sbatch_options(asked)
     except UnsafeNameError:
         return
     for word in words:
@@ -190,7 +195,7 @@ def test_options_are_refused_or_arrive_as_one_word_each(options: dict[str, str],
 @given(words=st.lists(NASTY, min_size=1, max_size=4))
 @example(words=["a b", "$(touch /tmp/x)", "';id;'", '"', "é|x", "*"])
 def test_a_launcher_is_refused_or_the_shell_gives_exactly_its_words(words: list[str]) -> None:
-    if launcher_problems(words):
+    if check_launcher(words):
         return
     line = f"printf '%s\\0' {shlex.join(words)}"
     printed = subprocess.run(["bash", "-c", line], check=True, capture_output=True)
@@ -200,7 +205,7 @@ def test_a_launcher_is_refused_or_the_shell_gives_exactly_its_words(words: list[
 @settings(max_examples=300, deadline=None)
 @given(lines=st.lists(NASTY, max_size=4))
 def test_set_up_is_refused_or_stays_one_line_each_and_no_option(lines: list[str]) -> None:
-    if setup_problems(lines):
+    if check_setup(lines):
         return
     text = "\n".join(lines)
     assert text.splitlines() == lines or not any(lines[-1:])
@@ -221,4 +226,6 @@ def test_set_up_is_refused_or_stays_one_line_each_and_no_option(lines: list[str]
 )
 def test_an_edited_manifest_gets_no_further_than_this(resources: dict[str, Any]) -> None:
     with pytest.raises(UnsafeNameError):
-        sbatch_options(Resources(gpus_per_node=1, **resources) if "gpu_type" in resources else Resources(**resources))
+        build_sbatch_options(
+            Resources(gpus_per_node=1, **resources) if "gpu_type" in resources else Resources(**resources)
+        )

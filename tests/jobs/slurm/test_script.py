@@ -7,30 +7,30 @@ from hypothesis import strategies as st
 
 from jobs.attempt.options import build_parser
 from jobs.job import Resources
-from jobs.slurm.batches import Batch
+from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.script import (
-    Launch,
-    batch_script,
-    compressed,
-    dependency_of,
-    grace_seconds,
-    log_pattern,
-    sbatch_arguments,
-    tasks_in_script,
+    LaunchSettings,
+    build_log_pattern,
+    build_sbatch_arguments,
+    compute_grace_seconds,
+    parse_script_tasks,
+    render_batch_script,
+    render_dependency,
+    render_indices,
 )
 from jobs.store.paths import Store
 
 NAME = "sw-0123456789ab-pretrain-toy"
 
 
-def batch(**content: object) -> Batch:
+def batch(**content: object) -> SlurmBatch:
     defaults: dict[str, object] = {"name": NAME, "phase": "pretrain", "tasks": {0: "aa", 4: "bb"}}
-    return Batch(**{**defaults, "resources": Resources(), **content})  # type: ignore[arg-type]
+    return SlurmBatch(**{**defaults, "resources": Resources(), **content})  # type: ignore[arg-type]
 
 
-def launch(store: Path = Path("/store"), **content: object) -> Launch:
+def launch(store: Path = Path("/store"), **content: object) -> LaunchSettings:
     defaults: dict[str, object] = {"program": ("/bin/stage",), "code": Path("/store/code/x.zip"), "revision": "abc"}
-    return Launch(store=Store(store), sweep="toy", **{**defaults, **content})  # type: ignore[arg-type]
+    return LaunchSettings(store=Store(store), sweep="toy", **{**defaults, **content})  # type: ignore[arg-type]
 
 
 def run_as_slurm_would(script: str, index: int) -> list[str]:
@@ -48,7 +48,7 @@ def run_as_slurm_would(script: str, index: int) -> list[str]:
 
 
 def test_the_script_starts_the_supervisor_of_its_own_task(tmp_path: Path) -> None:
-    words = run_as_slurm_would(batch_script(batch(), launch(tmp_path)), 4)
+    words = run_as_slurm_would(render_batch_script(batch(), launch(tmp_path)), 4)
     options = build_parser().parse_args(words[words.index("jobs.attempt") + 1 :])
     assert (options.key, options.attempt) == ("bb", "slurm-77_4-r2-012345")
     assert (options.job_id, options.restart, options.batch) == ("77_4", 2, NAME)
@@ -58,7 +58,7 @@ def test_the_script_starts_the_supervisor_of_its_own_task(tmp_path: Path) -> Non
 
 def test_resources_count_over_all_nodes(tmp_path: Path) -> None:
     resources = Resources(nodes=4, cpus=12, gpus_per_node=8, gpu_type="h100")
-    words = run_as_slurm_would(batch_script(batch(resources=resources), launch(tmp_path)), 0)
+    words = run_as_slurm_would(render_batch_script(batch(resources=resources), launch(tmp_path)), 0)
     options = build_parser().parse_args(words[words.index("jobs.attempt") + 1 :])
     assert (options.nodes, options.cpus, options.gpus, options.gpu_type) == (4, 48, 32, "h100")
 
@@ -68,20 +68,20 @@ def test_words_of_any_kind_arrive_whole(words: list[str]) -> None:
     """Quotes, line breaks, $(), ; and | in a program, a store's path or a revision stay what they are."""
     odd = "".join(words) or "x"
     made = launch(Path("/store"), program=("/bin/stage", *words), revision=odd, code=Path(f"/store/{odd}"))
-    found = run_as_slurm_would(batch_script(batch(), made), 0)
+    found = run_as_slurm_would(render_batch_script(batch(), made), 0)
     assert found[found.index("--") + 1 :] == ["/bin/stage", *words]
     assert next(word for word in found if word.startswith("--revision=")) == f"--revision={odd}"
 
 
 def test_a_script_tells_its_tasks() -> None:
-    assert tasks_in_script(batch_script(batch(), launch())) == {0: "aa", 4: "bb"}
-    assert tasks_in_script("#!/bin/bash\necho hello\n") == {}
-    assert tasks_in_script("# tasks: [1]\n") == {}
+    assert parse_script_tasks(render_batch_script(batch(), launch())) == {0: "aa", 4: "bb"}
+    assert parse_script_tasks("#!/bin/bash\necho hello\n") == {}
+    assert parse_script_tasks("# tasks: [1]\n") == {}
 
 
 def test_setup_lines_come_first_and_the_pinned_code_wins() -> None:
     resources = Resources(setup=("module load cuda", "export PYTHONPATH=/mine"))
-    lines = batch_script(batch(resources=resources), launch()).splitlines()
+    lines = render_batch_script(batch(resources=resources), launch()).splitlines()
     assert lines.index("module load cuda") < next(
         i for i, line in enumerate(lines) if line.startswith("export PYTHONPATH=/store")
     )
@@ -89,7 +89,7 @@ def test_setup_lines_come_first_and_the_pinned_code_wins() -> None:
 
 
 def test_all_options_of_sbatch(tmp_path: Path) -> None:
-    arguments = sbatch_arguments(batch(after_ids=("5_1",), exclude=("n7",)), launch(tmp_path), {})
+    arguments = build_sbatch_arguments(batch(after_ids=("5_1",), exclude=("n7",)), launch(tmp_path), {})
     assert arguments == [
         *("--parsable", f"--job-name={NAME}", f"--comment={NAME}", "--array=0,4"),
         *("--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes", "--input=/dev/null"),
@@ -102,24 +102,24 @@ def test_all_options_of_sbatch(tmp_path: Path) -> None:
 
 
 def test_dependencies_in_slurms_words() -> None:
-    assert dependency_of(batch(), {}) == ""
-    assert dependency_of(batch(after_ids=("5_1", "6_0")), {}) == "afterok:5_1:6_0"
-    assert dependency_of(batch(after_tasks=(("x", 3),)), {"x": "9"}) == "afterok:9_3"
-    assert dependency_of(batch(corresponds_id="5"), {}) == "aftercorr:5"
-    assert dependency_of(batch(corresponds_batch="x"), {"x": "9"}) == "aftercorr:9"
+    assert render_dependency(batch(), {}) == ""
+    assert render_dependency(batch(after_ids=("5_1", "6_0")), {}) == "afterok:5_1:6_0"
+    assert render_dependency(batch(after_tasks=(("x", 3),)), {"x": "9"}) == "afterok:9_3"
+    assert render_dependency(batch(corresponds_id="5"), {}) == "aftercorr:5"
+    assert render_dependency(batch(corresponds_batch="x"), {"x": "9"}) == "aftercorr:9"
     with pytest.raises(KeyError):
-        dependency_of(batch(corresponds_batch="unsent"), {})
+        render_dependency(batch(corresponds_batch="unsent"), {})
 
 
 def test_a_percent_sign_in_the_stores_path_is_no_pattern() -> None:
-    assert log_pattern(Store(Path("/a%j/b")), "toy").startswith("/a%%j/b/")
+    assert build_log_pattern(Store(Path("/a%j/b")), "toy").startswith("/a%%j/b/")
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(1, 15), (10, 150), (60, 300), (2880, 300)])
 def test_the_time_to_save_is_part_of_the_limit(minutes: int, seconds: int) -> None:
-    assert grace_seconds(Resources(time_minutes=minutes)) == seconds
+    assert compute_grace_seconds(Resources(time_minutes=minutes)) == seconds
 
 
 def test_indices_are_written_as_ranges() -> None:
-    assert compressed([7, 0, 1, 2]) == "0-2,7"
-    assert compressed([5]) == "5"
+    assert render_indices([7, 0, 1, 2]) == "0-2,7"
+    assert render_indices([5]) == "5"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.slurm.batch_ledger import BatchLedger, read_notes
-from jobs.slurm.batches import Batch
-from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
-from jobs.slurm.script import Launch, tasks_in_script
-from jobs.slurm.sender import Sender
-from jobs.slurm.timeouts import Patience
+from jobs.slurm.batch_ledger import BatchLedger, read_batch_history
+from jobs.slurm.batches import SlurmBatch
+from jobs.slurm.client import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.script import LaunchSettings, parse_script_tasks
+from jobs.slurm.sender import BatchSender
+from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.ledger import Ledger
 from jobs.store.paths import Store
 
@@ -28,38 +28,40 @@ class FakeClient:
 
     def submit(self, arguments: Sequence[str], script: str) -> Any:
         name = next(word.split("=")[1] for word in arguments if word.startswith("--job-name="))
-        assert read_notes(self.ledger).batches[name].in_doubt, "the intent was not on disk before sbatch"
+        assert read_batch_history(self.ledger).batches[name].submit_unknown, "the intent was not on disk before sbatch"
         self.calls.append(arguments)
-        tasks = tasks_in_script(script)
+        tasks = parse_script_tasks(script)
         self.sizes.append(len(tasks))
         if self.answers:
             return self.answers.pop(0)
         if len(tasks) > self.room:
-            return Refusal(RefusalKind.LIMIT, "QOSMaxSubmitJobPerUserLimit")
+            return SubmitRefusal(RefusalKind.LIMIT, "QOSMaxSubmitJobPerUserLimit")
         self.room -= len(tasks)
-        return Sent(str(100 + len(self.calls)))
+        return SubmittedJob(str(100 + len(self.calls)))
 
 
-def batch(name: str, number: int, **content: Any) -> Batch:
+def batch(name: str, number: int, **content: Any) -> SlurmBatch:
     tasks = {index: f"{name}{index}" for index in range(number)}
     identity = f"{ord(name):012x}"
     made = f"sw-{identity}-pretrain-toy"
-    return Batch(name=made, phase="pretrain", tasks=tasks, resources=Resources(), **content)
+    return SlurmBatch(name=made, phase="pretrain", tasks=tasks, resources=Resources(), **content)
 
 
-def sender(tmp_path: Path, client: FakeClient, **changes: Any) -> Sender:
+def sender(tmp_path: Path, client: FakeClient, **changes: Any) -> BatchSender:
     options: dict[str, Any] = {
         "client": client,
         "ledger": BatchLedger(Ledger(client.ledger)),
-        "launch": Launch(store=Store(tmp_path), sweep="toy", program=["x"], code=tmp_path / "c.zip", revision="r"),
+        "launch": LaunchSettings(
+            store=Store(tmp_path), sweep="toy", program=["x"], code=tmp_path / "c.zip", revision="r"
+        ),
         "user": "me",
-        "patience": Patience(pace=0.0),
+        "patience": SlurmTimeouts(submit_interval_s=0.0),
         "still_mine": lambda: True,
         "parents_known_until": float("inf"),
         "parents_known_for": float("inf"),
         **changes,
     }
-    return Sender(**options)
+    return BatchSender(**options)
 
 
 @pytest.fixture
@@ -86,20 +88,20 @@ def test_a_limit_that_nobody_knew_takes_what_fits_and_ends_the_round(tmp_path: P
     assert "QOSMaxSubmitJobPerUserLimit" in report.full
     assert set(report.refused) == {f"a{number}" for number in range(4, 16)}
     assert not report.problem
-    assert sum(known.in_doubt for known in read_notes(client.ledger).batches.values()) == 0
+    assert sum(known.submit_unknown for known in read_batch_history(client.ledger).batches.values()) == 0
 
 
 def test_no_answer_leaves_a_doubt_and_sends_nothing_more(tmp_path: Path, client: FakeClient) -> None:
-    client.answers = [NoAnswer("Socket timed out")]
+    client.answers = [UnknownSubmit("Socket timed out")]
     report = sender(tmp_path, client).send([batch("a", 2), batch("b", 2)])
     assert (report.calls, report.placed) == (1, {})
     assert "Socket timed out" in report.problem
-    [known] = read_notes(client.ledger).batches.values()
-    assert known.in_doubt
+    [known] = read_batch_history(client.ledger).batches.values()
+    assert known.submit_unknown
 
 
 def test_what_slurm_will_never_take_does_not_stop_the_others(tmp_path: Path, client: FakeClient) -> None:
-    client.answers = [Refusal(RefusalKind.INVALID, "Invalid qos specification")]
+    client.answers = [SubmitRefusal(RefusalKind.INVALID, "Invalid qos specification")]
     first = batch("a", 2)
     report = sender(tmp_path, client).send([first, batch("b", 2, corresponds_batch=first.name), batch("c", 2)])
     assert report.refused == dict.fromkeys(["a0", "a1"], "Invalid qos specification")
@@ -108,14 +110,14 @@ def test_what_slurm_will_never_take_does_not_stop_the_others(tmp_path: Path, cli
 
 
 def test_a_full_controller_is_not_asked_again_in_halves(tmp_path: Path, client: FakeClient) -> None:
-    client.answers = [Refusal(RefusalKind.FULL, "Resource temporarily unavailable")]
+    client.answers = [SubmitRefusal(RefusalKind.FULL, "Resource temporarily unavailable")]
     report = sender(tmp_path, client).send([batch("a", 8), batch("b", 2)])
     assert (report.calls, report.placed) == (1, {})
     assert report.full
 
 
 def test_nothing_is_sent_once_somebody_else_has_taken_over(tmp_path: Path, client: FakeClient) -> None:
-    report = sender(tmp_path, client, still_mine=lambda: False).send([batch("a", 2)])
+    report = sender(tmp_path, client, holds_submit_lock=lambda: False).send([batch("a", 2)])
     assert (report.calls, report.problem) == (0, "another submission from this store took over")
 
 
@@ -132,6 +134,8 @@ def test_an_id_that_may_be_forgotten_is_no_dependency(tmp_path: Path, client: Fa
 def test_calls_are_paced(tmp_path: Path, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("jobs.slurm.sender.time.sleep", slept.append)
-    sender(tmp_path, client, patience=Patience(pace=1.0)).send([batch("a", 1), batch("b", 1), batch("c", 1)])
+    sender(tmp_path, client, patience=SlurmTimeouts(submit_interval_s=1.0)).send(
+        [batch("a", 1), batch("b", 1), batch("c", 1)]
+    )
     assert len(slept) == 2
     assert all(0.5 < seconds <= 1.0 for seconds in slept)

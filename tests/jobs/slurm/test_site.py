@@ -2,8 +2,17 @@
 
 import pytest
 
-from jobs.slurm.limits import lane_names, measure_room, misfit
-from jobs.slurm.site import NodeShape, Qos, Site, gpus_of, minutes_of, number_of, read_site, tres_of
+from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names
+from jobs.slurm.site import (
+    NodeShape,
+    Qos,
+    Site,
+    parse_gpus,
+    parse_minutes,
+    parse_optional_number,
+    parse_tres,
+    query_site,
+)
 from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 from tests.jobs.slurm.site_texts import V22, Told
 
@@ -55,34 +64,34 @@ def test_a_cluster_without_accounting_is_asked_no_further_and_has_one_limit() ->
         .replace("associations,limits,qos", "none")
     )
     client = Told({**V22, "config": text})
-    site = read_site(client, "ann")
+    site = query_site(client, "ann")
     assert client.asked == ["config", "partition", "sinfo"]
     assert (site.accounting_answers, site.qos, site.associations, site.remarks) == (None, None, None, ())
-    assert lane_names(a_job(qos="capped"), site, "ann") == ("cluster",)
-    assert measure_room(site, rows(3), "ann") == {"cluster": 59_996}
-    assert misfit(a_job(qos="any", account="any"), site) is None
+    assert list_limit_names(a_job(qos="capped"), site, "ann") == ("cluster",)
+    assert compute_queue_capacity(site, rows(3), "ann") == {"cluster": 59_996}
+    assert find_infeasible_reason(a_job(qos="any", account="any"), site) is None
 
 
 def test_a_database_that_does_not_answer_is_a_remark_and_is_not_asked_again() -> None:
     client = Told(V22, {"qos": "Connection refused"})
-    site = read_site(client, "ann")
+    site = query_site(client, "ann")
     assert client.asked == ["config", "partition", "sinfo", "qos"]
     assert site.accounting_answers is False
     assert site.remarks == ("QOS: Connection refused",)
-    assert misfit(a_job(), site) is None
+    assert find_infeasible_reason(a_job(), site) is None
 
 
 @pytest.mark.parametrize("part", ["partition", "sinfo", "own", "accounts", "user"])
 def test_any_part_may_be_missing(part: str) -> None:
-    site = read_site(Told(V22, {part: "no answer"}), "ann")
+    site = query_site(Told(V22, {part: "no answer"}), "ann")
     assert len(site.remarks) == 1
     assert "no answer" in site.remarks[0]
-    assert misfit(a_job(account="sub"), site) is None
-    assert measure_room(site, (), "ann")["cluster"] == 59_999
+    assert find_infeasible_reason(a_job(account="sub"), site) is None
+    assert compute_queue_capacity(site, (), "ann")["cluster"] == 59_999
 
 
 def test_a_controller_that_does_not_answer_leaves_slurms_defaults_and_the_reason() -> None:
-    site = read_site(Told({}, {"config": "Unable to contact slurm controller"}), "ann")
+    site = query_site(Told({}, {"config": "Unable to contact slurm controller"}), "ann")
     assert site == Site(
         user="ann",
         problem="configuration: Unable to contact slurm controller",
@@ -98,12 +107,12 @@ def test_a_controller_that_does_not_answer_leaves_slurms_defaults_and_the_reason
     ],
 )  # fmt: skip
 def test_time_limits_in_all_of_slurms_forms(text: str, minutes: int | None) -> None:
-    assert minutes_of(text) == minutes
+    assert parse_minutes(text) == minutes
 
 
 def test_gres_and_tres_and_numbers() -> None:
-    assert gpus_of("(null)") == {}
-    assert gpus_of("gpu:8") == {"": 8}
-    assert gpus_of("gpu:a100:no_consume:2,gpu:a100:1(S:0),shard:16") == {"a100": 3}
-    assert tres_of("cpu=64,mem=1000M,gres/gpu:a100=8,bad,x=y") == {"cpu": 64, "mem": 1000, "gres/gpu:a100": 8}
-    assert (number_of("300 sec"), number_of("UNLIMITED")) == (300, None)
+    assert parse_gpus("(null)") == {}
+    assert parse_gpus("gpu:8") == {"": 8}
+    assert parse_gpus("gpu:a100:no_consume:2,gpu:a100:1(S:0),shard:16") == {"a100": 3}
+    assert parse_tres("cpu=64,mem=1000M,gres/gpu:a100=8,bad,x=y") == {"cpu": 64, "mem": 1000, "gres/gpu:a100": 8}
+    assert (parse_optional_number("300 sec"), parse_optional_number("UNLIMITED")) == (300, None)

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.cluster import ClusterState
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.states import hopeless, in_words, live_state
+from jobs.slurm.states import classify_queue_row, explain_reason, is_hopeless
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_what_slurm_holds_after_a_failed_start_is_sent_anew_and_what_a_person_ho
     reason: str, state: ClusterState
 ) -> None:
     row = QueueRow(id="51_0", name="sw-3c74f6484065-evaluate-s1", user="me", state="PENDING", reason=reason)
-    assert live_state(row) is state
+    assert classify_queue_row(row) is state
 
 
 NAMES = """
@@ -53,10 +53,10 @@ FAMILIES = [
 
 @pytest.mark.parametrize("reason", [*NAMES.split(), *FAMILIES])
 def test_every_reason_of_slurm_has_words(reason: str) -> None:
-    words = in_words(reason)
+    words = explain_reason(reason)
     assert " " in words
     assert reason not in words
-    assert words.startswith("never") == hopeless(reason)
+    assert words.startswith("never") == is_hopeless(reason)
 
 
 @pytest.mark.parametrize(
@@ -88,21 +88,21 @@ def test_every_reason_of_slurm_has_words(reason: str) -> None:
     ],
 )
 def test_reasons_in_words(reason: str, dependency: str, words: str) -> None:
-    assert in_words(reason, dependency) == words
+    assert explain_reason(reason, dependency) == words
 
 
 def test_an_unknown_reason_is_shown_as_it_is() -> None:
-    assert in_words("QOSMaxQubitsPerJob") == "QOSMaxQubitsPerJob"
-    assert not hopeless("QOSMaxQubitsPerJob")
+    assert explain_reason("QOSMaxQubitsPerJob") == "QOSMaxQubitsPerJob"
+    assert not is_hopeless("QOSMaxQubitsPerJob")
 
 
 def test_a_job_that_slurm_holds_after_a_failure_waits_for_ever() -> None:
-    assert hopeless("launch_failed_requeued_held")
-    assert hopeless("user_env_retrieval_failed_requeued_held")
-    assert "user env retrieval failed" in in_words("user_env_retrieval_failed_requeued_held")
+    assert is_hopeless("launch_failed_requeued_held")
+    assert is_hopeless("user_env_retrieval_failed_requeued_held")
+    assert "user env retrieval failed" in explain_reason("user_env_retrieval_failed_requeued_held")
 
 
 def test_a_limit_on_all_jobs_together_passes_and_one_on_a_single_job_does_not() -> None:
-    assert not hopeless("QOSGrpGRES")
-    assert not hopeless("QOSMaxSubmitJobPerUserLimit")
-    assert hopeless("QOSMaxGRESPerJob")
+    assert not is_hopeless("QOSGrpGRES")
+    assert not is_hopeless("QOSMaxSubmitJobPerUserLimit")
+    assert is_hopeless("QOSMaxGRESPerJob")

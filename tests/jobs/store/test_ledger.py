@@ -1,10 +1,10 @@
-from jobs.store.ledger import Event, EventKind, Ledger, read_events, wishes
+from jobs.store.ledger import Event, EventKind, Ledger, collect_user_requests, read_events
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
 
 
 def test_events_come_back_as_written_and_in_order_of_time(store: Store) -> None:
-    folder = store.sweep("toy").ledger
+    folder = store.locate_sweep("toy").ledger
     late = Event(event=EventKind.ENDED, key="a", time=2.0, attempt="local-0001", id="7", failure=FailureClass.KILLED)
     early = Event(event=EventKind.INTENT, key="a", time=1.0)
     Ledger(folder).append([late])
@@ -16,7 +16,7 @@ def test_events_come_back_as_written_and_in_order_of_time(store: Store) -> None:
 
 
 def test_a_torn_last_line_is_ignored(store: Store) -> None:
-    folder = store.sweep("toy").ledger
+    folder = store.locate_sweep("toy").ledger
     ledger = Ledger(folder)
     events = [Event(event=EventKind.CANCELLED, key=key, time=1.0) for key in ("a", "b")]
     ledger.append(events)
@@ -29,7 +29,7 @@ def test_a_torn_last_line_is_ignored(store: Store) -> None:
 
 
 def test_lines_of_another_version_are_passed_over(store: Store) -> None:
-    folder = store.sweep("toy").ledger
+    folder = store.locate_sweep("toy").ledger
     folder.mkdir(parents=True)
     (folder / "w.jsonl").write_text(
         '{"event":"sung","key":"a","time":1}\n[]\n7\n{"event":"resumed","key":"a","time":3}\n'
@@ -38,9 +38,9 @@ def test_lines_of_another_version_are_passed_over(store: Store) -> None:
 
 
 def test_no_event_makes_no_file(store: Store) -> None:
-    Ledger(store.sweep("toy").ledger).append([])
-    assert read_events(store.sweep("toy").ledger) == []
-    assert read_events(store.sweep("toy").ledger, "nobody") == []
+    Ledger(store.locate_sweep("toy").ledger).append([])
+    assert read_events(store.locate_sweep("toy").ledger) == []
+    assert read_events(store.locate_sweep("toy").ledger, "nobody") == []
     assert not store.root.exists()
 
 
@@ -48,7 +48,7 @@ def test_the_last_wish_counts() -> None:
     def event(kind: EventKind, key: str, time: float) -> Event:
         return Event(event=kind, key=key, time=time)
 
-    read = wishes(
+    read = collect_user_requests(
         [
             event(EventKind.CANCELLED, "a", 1),
             event(EventKind.CANCELLED, "b", 2),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.store.paths import Store, UnsafeNameError, replacing, safe_name, write_json
+from jobs.store.paths import Store, UnsafeNameError, check_safe_name, open_replacement, write_json
 from tests.jobs import toy
 
 KILLED_WHILE_WRITING = """
@@ -35,7 +35,7 @@ def test_a_file_is_as_before_if_its_writing_fails(tmp_path: Path) -> None:
     write_json(path, 1)
 
     def fail() -> None:
-        with replacing(path) as unfinished:
+        with open_replacement(path) as unfinished:
             unfinished.write_text("half")
             raise RuntimeError("no more")
 
@@ -62,15 +62,15 @@ def test_a_reader_never_sees_a_half_written_file(tmp_path: Path) -> None:
 )
 def test_a_name_with_a_path_or_shell_meaning_is_refused(name: str) -> None:
     with pytest.raises(UnsafeNameError, match="is not a safe name"):
-        safe_name(name)
+        check_safe_name(name)
     with pytest.raises(UnsafeNameError):
-        Store(Path("store")).sweep(name)
+        Store(Path("store")).locate_sweep(name)
     with pytest.raises(UnsafeNameError):
-        Store(Path("store")).run("pretrain", name)
+        Store(Path("store")).locate_run("pretrain", name)
     with pytest.raises(UnsafeNameError):
-        Store(Path("store")).run("pretrain", "key").attempt(name)
+        Store(Path("store")).locate_run("pretrain", "key").locate_attempt(name)
 
 
 @pytest.mark.parametrize("name", ["demo", "m1.4b-b20-i10", "a+b=c_d", "0", "a" * 120])
 def test_a_plain_name_is_accepted(name: str) -> None:
-    assert safe_name(name) == name
+    assert check_safe_name(name) == name

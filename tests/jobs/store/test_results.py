@@ -10,7 +10,7 @@ GOOD = {"format": 1, "key": "k", "stage": "pretrain", "files": {"checkpoints/m":
 
 @pytest.fixture
 def run(store: Store) -> RunPaths:
-    paths = store.run("pretrain", "k")
+    paths = store.locate_run("pretrain", "k")
     paths.checkpoints.mkdir(parents=True)
     (paths.checkpoints / "m").write_text("abc")
     return paths
@@ -24,7 +24,7 @@ def test_a_whole_result_is_valid(run: RunPaths) -> None:
 
 
 def test_no_result_is_no_problem(store: Store) -> None:
-    assert check_result(store.run("pretrain", "other"), "k").problem == ""
+    assert check_result(store.locate_run("pretrain", "other"), "k").problem == ""
 
 
 @pytest.mark.parametrize(

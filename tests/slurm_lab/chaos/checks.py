@@ -53,7 +53,7 @@ def writer_problems(notes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def crashes(world: World) -> list[str]:
     """Tracebacks of our own programs: commands and supervisors. Stages raise on purpose, into logs of their own."""
-    logs = [world.log, *sorted(world.store.sweep(world.sweep).slurm_logs.glob("*.log"))]
+    logs = [world.log, *sorted(world.store.locate_sweep(world.sweep).slurm_logs.glob("*.log"))]
     found = []
     for path in logs:
         text = path.read_text(errors="replace") if path.exists() else ""

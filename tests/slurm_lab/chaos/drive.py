@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from jobs.claims import submit_lease
+from jobs.claims import submit_lock
 from jobs.claims.claims import Claim
 from jobs.slurm import round as slurm_round
 from jobs.slurm.client import SlurmClient
@@ -21,7 +21,7 @@ from sweep.cli import main as sweep_main
 from sweep.submit import slurm
 
 SIDE_EFFECTS: tuple[tuple[Any, str], ...] = (
-    (submit_lease, "claim"),
+    (submit_lock, "claim"),
     (Claim, "release"),
     (slurm, "snapshot"),
     (Ledger, "write"),

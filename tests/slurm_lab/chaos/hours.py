@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jobs.reconcile.snapshot import Picture
-from jobs.reconcile.usage import executions
-from jobs.slurm.batches import sweep_of
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.usage import compute_execution_usage
+from jobs.slurm.batches import parse_sweep_name
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.query import Look, ask, judged, notes_of
-from jobs.slurm.timeouts import Patience
-from sweep.results.evidence import gather
+from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, load_batch_history, query_answers
+from jobs.slurm.timeouts import SlurmTimeouts
+from sweep.results.evidence import load_job_evidence
 from tests.slurm_lab.chaos.world import World
 
 FIELDS = ("JobID", "JobName", "Submit", "Start", "End", "State", "ElapsedRaw", "AllocTRES")
@@ -71,37 +71,39 @@ def compare(world: World, *, strict: bool) -> Hours:
     return found
 
 
-def _look(world: World) -> Look:
-    client = SlurmClient(Patience(), environment=world.environment)
-    notes = notes_of(world.store, world.sweep, [job.key for job in world.jobs])
-    return judged(world.sweep, notes, ask(client, notes, settled_too=True), Patience())
+def _look(world: World) -> SlurmSnapshot:
+    client = SlurmClient(SlurmTimeouts(), environment=world.environment)
+    notes = load_batch_history(world.store, world.sweep, [job.key for job in world.jobs])
+    return build_slurm_snapshot(world.sweep, notes, query_answers(client, notes, settled_too=True), SlurmTimeouts())
 
 
-def _add_ours(found: Hours, world: World, look: Look) -> None:
-    picture = Picture(world.jobs, world.store, world.ledger)
-    picture.look_at_everything(look.seen.observations, look.endings())
+def _add_ours(found: Hours, world: World, look: SlurmSnapshot) -> None:
+    picture = SweepSnapshot(world.jobs, world.store, world.ledger)
+    picture.reload(look.reconciled.observations, look.merge_records())
     priced = 0.0
-    for key, evidence in gather(picture).items():
-        for execution in executions(evidence.outcomes, look.endings().get(key, ()), gpus=evidence.job.resources.gpus):
+    for key, evidence in load_job_evidence(picture).items():
+        for execution in compute_execution_usage(
+            evidence.outcomes, look.merge_records().get(key, ()), gpus=evidence.job.resources.gpus
+        ):
             total = execution.total.gpu_seconds
             found.used += execution.used.gpu_seconds
             found.wasted += execution.wasted.gpu_seconds
             found.ours += total if execution.by_cluster else 0
             found.by_records += 0 if execution.by_cluster else total
         priced += evidence.costs.total.gpu_hours * 3600
-    found.filled = found.ours - sum(each.gpu_seconds for known in look.endings().values() for each in known)
+    found.filled = found.ours - sum(each.gpu_seconds for known in look.merge_records().values() for each in known)
     if abs(priced - found.used - found.wasted) > 1e-6:
         found.problems.append(f"{world.sweep}: the tables' costs come to {priced} GPU-seconds")
 
 
-def _add_sacct(found: Hours, world: World, look: Look) -> None:
-    ours = {(each.id, each.batch, each.submitted_at): each for known in look.endings().values() for each in known}
+def _add_sacct(found: Hours, world: World, look: SlurmSnapshot) -> None:
+    ours = {(each.id, each.batch, each.submitted_at): each for known in look.merge_records().values() for each in known}
     told = set()
     for row in _rows(world):
         seconds = _gpu_seconds(row)
         if not row["End"].isdigit():
             found.unclosed += 1
-        elif row["JobName"] not in look.notes.batches:
+        elif row["JobName"] not in look.batch_history.batches:
             found.forgotten += seconds
         else:
             found.states[row["State"].split()[0]] = found.states.get(row["State"].split()[0], 0) + 1
@@ -135,7 +137,7 @@ def _rows(world: World, *which: str) -> list[dict[str, str]]:
         *("-S", f"uts{int(world.began) - 5}", *which, "-o", ",".join(FIELDS)),
     )
     rows = [dict(zip(FIELDS, line.split("|"), strict=True)) for line in done.stdout.splitlines()]
-    return [row for row in rows if sweep_of(row["JobName"]) == world.sweep]
+    return [row for row in rows if parse_sweep_name(row["JobName"]) == world.sweep]
 
 
 def _gpu_seconds(row: Mapping[str, str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from jobs.processes import process_stat
+from jobs.processes import read_process_stat
 from tests.slurm_lab.chaos.world import COMMAND_SECONDS, World
 
 AT_A_SIDE_EFFECT = "kill -9 of submit or tick at a side effect"
@@ -93,7 +93,7 @@ def _newest_first(world: World) -> list[Path]:
 
 def _is_alive(ledger: Path) -> bool:
     """Whether its writer is, by the process id in the file's name."""
-    stat = process_stat(int(ledger.stem.split("-")[-2]))
+    stat = read_process_stat(int(ledger.stem.split("-")[-2]))
     return stat is not None and stat.alive
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from jobs.processes import attempt_members
+from jobs.processes import list_attempt_pids
 from tests.slurm_lab.chaos.world import Task, World
 
 
@@ -51,7 +51,7 @@ def out_of_time(world: World) -> str | None:
 def stage_killed(world: World) -> str | None:
     """SIGKILL to the stage."""
     stages = [
-        (pid, folder) for folder, start in world.attempts() for pid in attempt_members(folder) if pid != start.pid
+        (pid, folder) for folder, start in world.attempts() for pid in list_attempt_pids(folder) if pid != start.pid
     ]
     return _killed(world, stages)
 

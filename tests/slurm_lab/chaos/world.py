@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobs.claims.takeover import TAKEOVER_VARIABLE
-from jobs.processes import supervisor_alive
-from jobs.slurm.batch_ledger import read_notes
-from jobs.slurm.batches import sweep_of
-from jobs.slurm.timeouts import VARIABLE
+from jobs.processes import is_supervisor_alive
+from jobs.slurm.batch_ledger import read_batch_history
+from jobs.slurm.batches import parse_sweep_name
+from jobs.slurm.timeouts import TIMEOUTS_VARIABLE
 from jobs.store.paths import Store
 from jobs.store.records import AttemptStart
 from sweep.submit.report import PROGRAM_VARIABLE
@@ -95,7 +95,7 @@ class World:
             "PATH": f"{self._bin}:{os.environ['PATH']}",
             "CHAOS_ORDERS": str(self.orders),
             "CHAOS_SBATCH": find_program("sbatch"),
-            VARIABLE: PATIENCE,
+            TIMEOUTS_VARIABLE: PATIENCE,
             PROGRAM_VARIABLE: " ".join(COUNTING_STAGE),
             TAKEOVER_VARIABLE: TAKEOVER_SECONDS,
         }
@@ -107,7 +107,7 @@ class World:
 
     @property
     def ledger(self) -> Path:
-        return self.store.sweep(self.sweep).ledger
+        return self.store.locate_sweep(self.sweep).ledger
 
     def words(self, command: str, *more: str) -> list[str]:
         """A `sweep` command about the season's sweep."""
@@ -202,10 +202,10 @@ class World:
         """The season's jobs in this state, from squeue."""
         done = self.lab.run("squeue", "-h", "-r", "-a", "-t", state, "-o", "%i|%j|%T|%N|%q")
         rows = [line.split("|") for line in done.stdout.splitlines()]
-        batches = read_notes(self.ledger).batches
+        batches = read_batch_history(self.ledger).batches
         found = []
         for row in rows:
-            if len(row) == 5 and sweep_of(row[1]) == self.sweep:
+            if len(row) == 5 and parse_sweep_name(row[1]) == self.sweep:
                 batch, index = batches.get(row[1]), row[0].partition("_")[2]
                 key = batch.tasks.get(int(index), "") if batch and index.isdecimal() else ""
                 found.append(Task(row[0], row[1], row[2], row[3], row[4], key))
@@ -215,7 +215,7 @@ class World:
         """Live attempts with their folders."""
         for path in sorted(self.store.runs.glob("*/*/attempts/*/start.json")):
             start = AttemptStart.read(path)
-            if start is not None and not path.with_name("exit.json").exists() and supervisor_alive(start):
+            if start is not None and not path.with_name("exit.json").exists() and is_supervisor_alive(start):
                 yield path.parent, start
 
     def is_done(self) -> bool:

@@ -8,13 +8,13 @@ import torch
 
 from stages.checkpoint.files import (
     CheckpointWriter,
-    newest_checkpoint,
+    find_newest_checkpoint,
     read_checkpoint,
     remove_old_checkpoints,
     save_checkpoint,
 )
 from stages.errors import StorageError
-from stages.training.parallel import host_copy
+from stages.training.parallel import copy_to_host
 
 WEIGHTS = {"a": torch.arange(1000.0), "b": torch.ones(3, 4)}
 
@@ -26,12 +26,12 @@ def save(folder: Path, step: int) -> Path:
 def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
     path = save(tmp_path, 7)
     assert path.name == "step-00000007"
-    found = newest_checkpoint(tmp_path)
+    found = find_newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 7
     assert found.state["note"] == "x"
-    assert torch.equal(found.weights()["a"], WEIGHTS["a"])
-    assert found.moments().keys() == {"exp_avg.a"}
+    assert torch.equal(found.read_weights()["a"], WEIGHTS["a"])
+    assert found.read_moments().keys() == {"exp_avg.a"}
 
 
 def test_a_record_states_size_and_sha256_of_every_file(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, nam
         file.write_bytes(content)
     else:
         file.unlink()
-    found = newest_checkpoint(tmp_path)
+    found = find_newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 1 if not (name == "record.json" and damage == "flipped") else found.step in {1, 2}
 
@@ -103,14 +103,14 @@ def test_an_error_of_the_writer_comes_out_at_the_next_step(tmp_path: Path, how: 
 
 def test_a_host_copy_is_none_of_the_training_s_business(tmp_path: Path) -> None:
     weights = {"a": torch.ones(3)}
-    copies = host_copy(weights, wanted=True)
+    copies = copy_to_host(weights, wanted=True)
     weights["a"].zero_()
     assert torch.equal(copies["a"], torch.ones(3))
-    assert host_copy(weights, wanted=False) == {}
+    assert copy_to_host(weights, wanted=False) == {}
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path / "nothing") is None
+    assert find_newest_checkpoint(tmp_path / "nothing") is None
 
 
 FULL_DISK = """

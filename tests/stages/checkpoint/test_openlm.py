@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.checkpoint.files import load_model, result_checkpoint
+from stages.checkpoint.files import load_model, read_result_checkpoint
 from stages.checkpoint.openlm import export_run, import_run, main, read_pickle, read_weights
 from stages.config import LanguageModel
 from stages.errors import ConfigError
@@ -64,7 +64,7 @@ def test_an_imported_run_has_open_lms_weights_moments_and_step(tmp_path: Path) -
     assert loaded.checkpoint.step == 30
     tokens = torch.randint(0, 60, (1, 9))
     assert torch.equal(loaded.vlm.lm(tokens), model()(tokens))
-    moments = result_checkpoint(run).moments()
+    moments = read_result_checkpoint(run).read_moments()
     assert len(moments) == 3 * len(list(model().parameters()))
     assert moments["step.norm.weight"].item() == 1
     assert moments["exp_avg_sq.layers.1.feed_forward.w3.weight"].shape == (32, 256)
@@ -91,8 +91,8 @@ def test_export_and_import_give_the_same_bits(tmp_path: Path) -> None:
     run = import_run(write_open_lm(tmp_path), tmp_path / "run", heads=4, rotary_table="bfloat16")
     file = export_run(run, tmp_path / "out", number=7, seed=124)
     again = import_run(file, tmp_path / "again", heads=4, rotary_table="bfloat16")
-    one, two = result_checkpoint(run), result_checkpoint(again)
-    for first, second in ((one.weights(), two.weights()), (one.moments(), two.moments())):
+    one, two = read_result_checkpoint(run), read_result_checkpoint(again)
+    for first, second in ((one.read_weights(), two.read_weights()), (one.read_moments(), two.read_moments())):
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
     assert one.state["model"] == two.state["model"]
@@ -107,7 +107,7 @@ def test_torchs_adamw_takes_an_exported_optimizer(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(groups(lm), lr=1.0)
     optimizer.load_state_dict(read_pickle(tmp_path / "out" / "optimizer_1.pt")["optimizer"])
     state = optimizer.state[lm.output.weight]
-    assert torch.equal(state["exp_avg"], result_checkpoint(run).moments()["exp_avg.output.weight"])
+    assert torch.equal(state["exp_avg"], read_result_checkpoint(run).read_moments()["exp_avg.output.weight"])
     assert optimizer.param_groups[1]["weight_decay"] == 0.033
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.data.tokenizer import TextTokenizer
 from tests.stages.training.training_case import World, make_world, picture_reader
 
@@ -16,5 +16,5 @@ def tokenizer(world: World) -> TextTokenizer:
 
 
 @pytest.fixture
-def images() -> PictureReader:
+def images() -> EncoderImageReader:
     return picture_reader()

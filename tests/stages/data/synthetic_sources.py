@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from stages.data.order import mix
+from stages.data.order import hash_numbers
 from stages.data.progress import SequenceCounts
 from stages.data.sample import BadSampleError, Document
-from stages.data.workers import Built, Place
-from stages.vision.image_input import Picture
+from stages.data.workers import BuiltSequence, SequenceStart
+from stages.vision.image_input import ImageInput
 
 CONTEXT = 64
 IMAGE_TOKENS = 4
@@ -21,11 +21,11 @@ class Texts:
     def __init__(self, name: str = "text", size: int = 500, shards: int = 5) -> None:
         self.name, self.size, self.shard_sizes = name, size, cut(size, shards)
 
-    def document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a source's form
+    def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a source's form
         tokens = np.full(CONTEXT + 1, index, dtype=np.int64)
         return Document(tokens, np.ones(CONTEXT + 1, dtype=np.bool_)) if room is None or room >= CONTEXT else None
 
-    def expect(self, shards: Sequence[int]) -> None:
+    def prefetch(self, shards: Sequence[int]) -> None:
         pass
 
 
@@ -35,23 +35,23 @@ class Pairs:
     def __init__(self, name: str = "captions", size: int = 300, bad: tuple[int, ...] = (), shards: int = 7) -> None:
         self.name, self.size, self.bad, self.shard_sizes = name, size, bad, cut(size, shards)
 
-    def document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a source's form
+    def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a source's form
         if index in self.bad:
             raise BadSampleError(f"sample {index} is bad")
-        words = 3 + mix(index) % 20
+        words = 3 + hash_numbers(index) % 20
         if room is not None and room < IMAGE_TOKENS + words - 1:
             return None
-        return Document([index] * words, [True] * words, Picture(f"{index:064x}"), IMAGE_TOKENS)
+        return Document([index] * words, [True] * words, ImageInput(f"{index:064x}"), IMAGE_TOKENS)
 
-    def expect(self, shards: Sequence[int]) -> None:
+    def prefetch(self, shards: Sequence[int]) -> None:
         pass
 
 
 class Nothing:
     """A builder of no sequences."""
 
-    def build(self, place: Place) -> Built:  # noqa: ARG002 - a builder's form
-        return Built(None, SequenceCounts(0, 0, 0, 0, 0, next_cursor=0), {})
+    def build(self, place: SequenceStart) -> BuiltSequence:  # noqa: ARG002 - a builder's form
+        return BuiltSequence(None, SequenceCounts(0, 0, 0, 0, 0, next_cursor=0), {})
 
 
 def cut(size: int, shards: int) -> list[int]:

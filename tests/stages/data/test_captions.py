@@ -5,23 +5,23 @@ import pytest
 
 from stages.data.captions import Captions
 from stages.data.collate import collate
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.data.mixture import Mixture
-from stages.data.packing import join
+from stages.data.packing import join_documents
 from stages.data.sample import NO_LOSS, BadSampleError
 from stages.data.tokenizer import TextTokenizer
-from stages.vision.image_input import Picture
+from stages.vision.image_input import ImageInput
 from tests.stages.training.training_case import CONTEXT, World, document_of, picture_reader, png, write_tar
 
 
 def test_a_caption_follows_its_image_and_ends_with_end_of_text(
-    world: World, tokenizer: TextTokenizer, images: PictureReader
+    world: World, tokenizer: TextTokenizer, images: EncoderImageReader
 ) -> None:
     source = Captions("captions", world.data / "captions", field="", tokenizer=tokenizer, images=images)
     document = document_of(source, 1)
     assert tokenizer.decode(list(document.tokens[:-1])) == "a green square again"
     assert document.tokens[-1] == tokenizer.end_of_text
-    sequence = join([document], source=0)
+    sequence = join_documents([document], source=0)
     assert sequence.length == 4 + len(document.tokens) - 1
     assert sequence.targets.tolist() == [NO_LOSS] * 3 + list(
         document.tokens
@@ -50,7 +50,7 @@ def test_a_bad_captioned_image_says_why(
     images = picture_reader()
     source = Captions("captions", tmp_path, field=field, tokenizer=tokenizer, images=images)
     with pytest.raises(BadSampleError, match=reason):
-        source.document(0, 0)
+        source.read_document(0, 0)
 
 
 class CountedReads:
@@ -61,9 +61,9 @@ class CountedReads:
     def __init__(self) -> None:
         self.reads = 0
 
-    def read(self, where: str, content: Callable[[], bytes]) -> Picture:  # noqa: ARG002 - a reader's form
+    def read(self, where: str, content: Callable[[], bytes]) -> ImageInput:  # noqa: ARG002 - a reader's form
         self.reads += 1
-        return Picture(where)
+        return ImageInput(where)
 
 
 @pytest.mark.parametrize("packing", ["packed", "padded"])
@@ -73,7 +73,7 @@ def test_an_image_is_decoded_only_for_the_sequence_that_it_is_in(
     counted = CountedReads()
     source = Captions("captions", world.data / "captions", field="", tokenizer=tokenizer, images=counted)
     data = Mixture([source], [1.0], by="tokens", context=CONTEXT, lanes=4, seed=0, bad_samples_limit=0, packing=packing)
-    sequences = [sequence for _ in range(6) for sequence in data.next_batch()]
+    sequences = [sequence for _ in range(6) for sequence in data.take_batch()]
     assert counted.reads == sum(sequence.samples for sequence in sequences) == data.progress[0].images
     batch = collate(sequences, CONTEXT)
     assert batch.image_positions is not None

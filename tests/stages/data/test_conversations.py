@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.data.conversations import Conversations
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.data.sample import BadSampleError
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
@@ -35,16 +35,18 @@ def tokenizer(world: World) -> TextTokenizer:
 
 
 @pytest.fixture
-def images() -> PictureReader:
+def images() -> EncoderImageReader:
     return picture_reader()
 
 
-def open_conversations(path: Path, tokenizer: TextTokenizer, images: PictureReader, length: int = 64) -> Conversations:
+def open_conversations(
+    path: Path, tokenizer: TextTokenizer, images: EncoderImageReader, length: int = 64
+) -> Conversations:
     return Conversations("conversations", path, tokenizer=tokenizer, images=images, max_length=length)
 
 
 def test_the_loss_of_a_conversation_is_on_the_answers_alone(
-    world: World, tokenizer: TextTokenizer, images: PictureReader
+    world: World, tokenizer: TextTokenizer, images: EncoderImageReader
 ) -> None:
     document = document_of(open_conversations(world.data / "conversations", tokenizer, images), 2)
     learned = [token for token, is_learned in zip(document.tokens, document.learned, strict=True) if is_learned]
@@ -57,7 +59,7 @@ def test_the_loss_of_a_conversation_is_on_the_answers_alone(
 
 
 def test_images_may_lie_in_a_tar_beside_the_conversations(
-    tmp_path: Path, tokenizer: TextTokenizer, images: PictureReader
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader
 ) -> None:
     write_tar(tmp_path / "images.tar", {f"images/{colour}.png": png(colour) for colour in COLOURS})
     (tmp_path / "conversations.json").write_text(json.dumps([conversation(0)]))
@@ -88,7 +90,7 @@ def test_images_may_lie_in_a_tar_beside_the_conversations(
     ],
 )
 def test_malformed_conversations_are_left_out_and_told(
-    tmp_path: Path, tokenizer: TextTokenizer, images: PictureReader, change: dict[str, object], reason: str
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader, change: dict[str, object], reason: str
 ) -> None:
     write_conversations(tmp_path, 1)
     records = [{**conversation(0), **change}, conversation(1), "no object"]
@@ -117,7 +119,7 @@ def test_malformed_conversations_are_left_out_and_told(
     ],
 )
 def test_an_image_that_is_missing_or_climbs_out_is_a_bad_sample(
-    tmp_path: Path, tokenizer: TextTokenizer, images: PictureReader, image: str, reason: str
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader, image: str, reason: str
 ) -> None:
     (tmp_path / "secret.png").write_bytes(png("red"))
     write_conversations(tmp_path / "set", 1)
@@ -125,21 +127,21 @@ def test_an_image_that_is_missing_or_climbs_out_is_a_bad_sample(
     (tmp_path / "set" / "text.png").write_bytes(b"no image at all")
     (tmp_path / "set" / "conversations.json").write_text(json.dumps([{**conversation(0), "image": image}]))
     with pytest.raises(BadSampleError, match=reason):
-        open_conversations(tmp_path / "set", tokenizer, images).document(0, 0)
+        open_conversations(tmp_path / "set", tokenizer, images).read_document(0, 0)
 
 
 def test_a_conversation_too_long_to_answer_is_a_bad_sample(
-    world: World, tokenizer: TextTokenizer, images: PictureReader
+    world: World, tokenizer: TextTokenizer, images: EncoderImageReader
 ) -> None:
     path = world.data / "conversations"
     assert document_of(open_conversations(path, tokenizer, images, length=30), 0).length == 30
     with pytest.raises(BadSampleError, match="no answer within 6 tokens"):
-        open_conversations(path, tokenizer, images, length=6).document(0, 0)
+        open_conversations(path, tokenizer, images, length=6).read_document(0, 0)
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b"[1]", b"", b"\xff\xfe[", b"[" * 100_000, b"[{}, {}"])
 def test_a_file_without_conversations_is_an_error(
-    tmp_path: Path, tokenizer: TextTokenizer, images: PictureReader, content: bytes
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader, content: bytes
 ) -> None:
     (tmp_path / "conversations.json").write_bytes(content)
     with pytest.raises(DataError, match=r"conversations\.json"):

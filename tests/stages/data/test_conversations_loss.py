@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.data.conversations import Conversations
-from stages.data.packing import join
+from stages.data.packing import join_documents
 from stages.data.prompts import TEMPLATES
 from stages.data.sample import NO_LOSS, BadSampleError
 from stages.data.tokenizer import TextTokenizer, check_tokenizer
 from stages.errors import DataError
-from stages.vision.image_input import Picture
+from stages.vision.image_input import ImageInput
 from tests.stages.data.tokenizer_kinds import KINDS
 
 IMAGE_TOKENS = 4
@@ -28,8 +28,8 @@ class Blank:
 
     image_tokens = IMAGE_TOKENS
 
-    def read(self, where: str, content: Callable[[], bytes]) -> Picture:  # noqa: ARG002 - a reader's form
-        return Picture(where)
+    def read(self, where: str, content: Callable[[], bytes]) -> ImageInput:  # noqa: ARG002 - a reader's form
+        return ImageInput(where)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -70,9 +70,9 @@ def test_every_answer_token_and_no_other_carries_loss(
 ) -> None:
     template = TEMPLATES[prompt]
     source = opened(tmp_path_factory.mktemp("talk"), tokenizer, prompt, [record(turns, image=image)])
-    document = source.document(0, 0)
+    document = source.read_document(0, 0)
     assert document is not None
-    sequence = join([document], source=0)
+    sequence = join_documents([document], source=0)
     # each position's own token, written down without the code under test
     tokens: list[int] = [*tokenizer.start_of_text, *([-1] * IMAGE_TOKENS if image else [])]
     learned = [False] * len(tokens)
@@ -107,9 +107,9 @@ def test_names_of_special_tokens_in_a_text_stay_text(tokenizer: TextTokenizer, t
     if tokenizer.end_of_text in tokenizer.encode(f"is {name} it"):
         # a vocabulary that makes the token of its name all the same: the conversation is left out, and counted
         with pytest.raises(BadSampleError, match="holds a special token's name"):
-            source.document(0, 0)
+            source.read_document(0, 0)
     else:
-        document = source.document(0, 0)
+        document = source.read_document(0, 0)
         assert document is not None
         assert list(document.tokens).count(tokenizer.end_of_text) == 1
 

@@ -6,13 +6,13 @@ import pytest
 
 from stages.data.mixture import Mixture
 from stages.data.packing import PackedSequence
-from stages.data.sample import NO_LOSS, Source
+from stages.data.sample import NO_LOSS, SampleSource
 from stages.errors import DataError
 from tests.stages.data.synthetic_sources import CONTEXT, Pairs, Texts
 
 
 def mixture(  # noqa: PLR0917 - the tests' own shorthand
-    sources: list[Source],
+    sources: list[SampleSource],
     shares: list[float],
     by: str = "tokens",
     limit: int = 100,
@@ -26,7 +26,7 @@ def mixture(  # noqa: PLR0917 - the tests' own shorthand
 
 def take(data: Mixture, batches: int) -> None:
     for _ in range(batches):
-        data.next_batch()
+        data.take_batch()
 
 
 def content(batch: list[PackedSequence]) -> list[tuple[int, list[int], list[int]]]:
@@ -38,7 +38,7 @@ def test_the_tokens_of_ten_thousand_samples_follow_the_shares_exactly(share: flo
     data = mixture([Texts(), Pairs()], [1 - share, share])
     counted = [0, 0]
     while sum(progress.samples for progress in data.progress) < 10_000:
-        for sequence in data.next_batch():
+        for sequence in data.take_batch():
             counted[sequence.source] += len(sequence.tokens)
     assert counted == [progress.tokens for progress in data.progress]
     # behind by less than two sequences of 64 positions, whatever the length of the run
@@ -50,11 +50,15 @@ def test_the_tokens_of_ten_thousand_samples_follow_the_shares_exactly(share: flo
 @pytest.mark.parametrize(("by", "packing", "samples"), [("tokens", "packed", 100_000), ("samples", "padded", 30_000)])
 def test_a_hundred_thousand_samples_are_accounted_for_one_by_one(by: str, packing: str, samples: int) -> None:
     shares = [0.7, 0.2, 0.1]
-    sources: list[Source] = [Texts(size=9_000, shards=30), Pairs(size=5_000, bad=(5, 77), shards=40), Pairs("others")]
+    sources: list[SampleSource] = [
+        Texts(size=9_000, shards=30),
+        Pairs(size=5_000, bad=(5, 77), shards=40),
+        Pairs("others"),
+    ]
     data = mixture(sources, shares, by=by, lanes=16, packing=packing)
     totals = {unit: [0, 0, 0] for unit in ("samples", "tokens", "images", "image_tokens")}
     while sum(totals["samples"]) < samples:
-        for sequence in data.next_batch():
+        for sequence in data.take_batch():
             assert len(sequence.tokens) <= CONTEXT
             starts = [0, *(np.flatnonzero(np.diff(sequence.documents)) + 1).tolist()]
             totals["samples"][sequence.source] += len(starts)
@@ -82,23 +86,23 @@ def test_shares_may_count_samples() -> None:
 def test_every_prefix_of_the_run_follows_the_shares() -> None:
     data = mixture([Texts(), Pairs()], [0.75, 0.25])
     for _ in range(100):
-        data.next_batch()
+        data.take_batch()
         total = sum(progress.tokens for progress in data.progress)
         assert abs(data.progress[1].tokens - 0.25 * total) < 2 * CONTEXT
 
 
 def test_a_pass_over_a_source_meets_each_sample_once() -> None:
     data = mixture([Texts(size=80)], [1.0])
-    seen = [int(sequence.tokens[0]) for _ in range(10) for sequence in data.next_batch()]
+    seen = [int(sequence.tokens[0]) for _ in range(10) for sequence in data.take_batch()]
     assert sorted(seen) == list(range(80))
-    again = [int(sequence.tokens[0]) for _ in range(10) for sequence in data.next_batch()]
+    again = [int(sequence.tokens[0]) for _ in range(10) for sequence in data.take_batch()]
     assert sorted(again) == list(range(80))
     assert again != seen
 
 
 def test_whole_pairs_fill_a_sequence_and_none_is_lost() -> None:
     data = mixture([Pairs(size=64)], [1.0], lanes=1)
-    sequences = [sequence for _ in range(40) for sequence in data.next_batch()]
+    sequences = [sequence for _ in range(40) for sequence in data.take_batch()]
     assert all(len(sequence.tokens) <= CONTEXT for sequence in sequences)
     fill = sum(len(sequence.tokens) for sequence in sequences) / (CONTEXT * len(sequences))
     assert fill > 0.8
@@ -115,21 +119,21 @@ def document_ids(sequence: PackedSequence) -> list[tuple[int, int]]:
 def test_a_run_goes_on_from_its_state_as_if_never_stopped() -> None:
     bad = (3, 50, 51)
     whole = mixture([Texts(), Pairs(bad=bad)], [0.6, 0.4])
-    batches = [content(whole.next_batch()) for _ in range(20)]
+    batches = [content(whole.take_batch()) for _ in range(20)]
     for cut in (1, 7, 19):
         before = mixture([Texts(), Pairs(bad=bad)], [0.6, 0.4])
         for _ in range(cut):
-            before.next_batch()
+            before.take_batch()
         after = mixture([Texts(), Pairs(bad=bad)], [0.6, 0.4])
-        after.restore(json.loads(json.dumps(before.state())))
-        assert [content(after.next_batch()) for _ in range(20 - cut)] == batches[cut:]
-        assert after.state() == whole.state()
+        after.restore(json.loads(json.dumps(before.dump_state())))
+        assert [content(after.take_batch()) for _ in range(20 - cut)] == batches[cut:]
+        assert after.dump_state() == whole.dump_state()
 
 
 def test_bad_samples_are_counted_once_and_skipped_up_to_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
     data = mixture([Pairs(size=40, bad=(3, 7))], [1.0], limit=2)
     for _ in range(30):
-        assert not {3, 7} & {token for sequence in data.next_batch() for token in sequence.targets.tolist()}
+        assert not {3, 7} & {token for sequence in data.take_batch() for token in sequence.targets.tolist()}
     assert sorted(data.progress[0].bad) == [3, 7]
     assert capsys.readouterr().err.count("skipped: sample 7 is bad") == 1
     data = mixture([Pairs(size=40, bad=(3, 7))], [1.0], limit=1)
@@ -139,4 +143,4 @@ def test_bad_samples_are_counted_once_and_skipped_up_to_the_limit(capsys: pytest
 
 def test_a_source_of_bad_samples_alone_ends_in_an_error() -> None:
     with pytest.raises(DataError, match="every sample is bad"):
-        mixture([Pairs(size=5, bad=tuple(range(5)))], [1.0]).next_batch()
+        mixture([Pairs(size=5, bad=tuple(range(5)))], [1.0]).take_batch()

@@ -18,7 +18,7 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 
 from stages.data import remote as remote_shards
-from stages.data.remote import RemoteFolder, cache_folder, check_address
+from stages.data.remote import RemoteFolder, check_address, resolve_cache_folder
 from stages.data.shards import TarShards
 from stages.data.text import TokenShards
 from stages.errors import DataError
@@ -97,19 +97,19 @@ def test_shards_of_a_web_server_are_those_of_its_folder(address: str, tmp_path: 
     there = TokenShards("text", remote(address, tmp_path), context=CONTEXT, vocabulary=300, seed=0)
     assert there.shard_sizes == [10, 10, 10]
     for index in range(30):
-        one, other = here.document(index, 0), there.document(index, 0)
+        one, other = here.read_document(index, 0), there.read_document(index, 0)
         assert one is not None
         assert other is not None
         assert list(one.tokens) == list(other.tokens)
     assert sorted(Server.asked) == ["/text/manifest.jsonl", *(f"/text/shard-{n}.tar" for n in range(3))]
     again = TarShards(remote(address, tmp_path))
-    assert [again.sample(index).extensions for index in (0, 29)] == [("json.gz",)] * 2
+    assert [again.find_sample(index).extensions for index in (0, 29)] == [("json.gz",)] * 2
     assert len(Server.asked) == 4  # what is on the node is not fetched again
 
 
 def test_a_single_tar_needs_no_manifest(address: str, tmp_path: Path) -> None:
     shards = TarShards(remote(f"{address}/shard-1.tar", tmp_path))
-    assert (shards.size, shards.sample(0).extensions) == (10, ("json.gz",))
+    assert (shards.size, shards.find_sample(0).extensions) == (10, ("json.gz",))
 
 
 def test_a_store_behind_fsspec_is_read_too(tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_a_store_behind_fsspec_is_read_too(tmp_path: Path) -> None:
     files.put(str(tmp_path / "text"), "/bucket/text", recursive=True)
     try:
         shards = TarShards(remote("memory://bucket/text/", tmp_path))
-        assert [shards.sample(index).where for index in (0, 9)]
+        assert [shards.find_sample(index).where for index in (0, 9)]
         files.rm("/bucket/text/shard-1.tar")
         (found,) = (tmp_path / "cache").rglob("shard-1*")
         found.unlink()
         with pytest.raises(DataError, match=r"^memory://bucket/text/shard-1\.tar: FileNotFoundError"):
-            TarShards(remote("memory://bucket/text", tmp_path)).sample(9)
+            TarShards(remote("memory://bucket/text", tmp_path)).find_sample(9)
     finally:
         files.rm("/bucket", recursive=True)
 
@@ -131,14 +131,14 @@ def test_a_store_behind_fsspec_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("times", [2, -2])
 def test_a_broken_download_is_tried_again(address: str, tmp_path: Path, times: int) -> None:
     Server.broken["shard-0.tar"] = times
-    assert TarShards(remote(address, tmp_path)).sample(0).extensions == ("json.gz",)
+    assert TarShards(remote(address, tmp_path)).find_sample(0).extensions == ("json.gz",)
     assert Server.asked.count("/text/shard-0.tar") == 3
 
 
 def test_a_download_that_stays_broken_names_the_address_and_leaves_nothing(address: str, tmp_path: Path) -> None:
     Server.broken["shard-0.tar"] = 3
     with pytest.raises(DataError, match=r"/text/shard-0\.tar: 3 tries: OSError: \d+ bytes of \d+ came"):
-        TarShards(remote(address, tmp_path)).sample(0)
+        TarShards(remote(address, tmp_path)).find_sample(0)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in {".tar", ".part"}]
 
 
@@ -155,15 +155,15 @@ def test_a_folder_without_a_manifest_is_an_error(address: str, tmp_path: Path) -
 def test_a_shard_that_changes_under_a_job_is_refused(address: str, tmp_path: Path) -> None:
     folder = remote(address, tmp_path)
     shards = TarShards(folder)
-    shards.sample(0)
+    shards.find_sample(0)
     write_text(tmp_path / "other", shards=1, sequences=10, length=CONTEXT + 9)
     changed = (tmp_path / "other" / "shard-0.tar").read_bytes()
     (tmp_path / "remote" / "text" / "shard-0.tar").write_bytes(changed)
     os.utime(tmp_path / "remote" / "text" / "shard-0.tar", (2e9, 2e9))  # the server tells whole seconds
     with pytest.raises(DataError, match=r"shard-0\.tar: it has changed since this job read it"):
-        folder.local("shard-0.tar")
+        folder.fetch_local("shard-0.tar")
     # a new job takes the new one, not the copy of the old
-    assert remote(address, tmp_path).local("shard-0.tar").read_bytes() == changed
+    assert remote(address, tmp_path).fetch_local("shard-0.tar").read_bytes() == changed
 
 
 def test_copies_are_bounded_and_the_oldest_go(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,23 +171,23 @@ def test_copies_are_bounded_and_the_oldest_go(address: str, tmp_path: Path, monk
     folder = remote(address, tmp_path)
     open_shards = TarShards(folder)
     for number in range(3):
-        open_shards.sample(10 * number)
-        path = folder.local(f"shard-{number}.tar")
+        open_shards.find_sample(10 * number)
+        path = folder.fetch_local(f"shard-{number}.tar")
         os.utime(path, (number + 1e9, number + 1e9))
     assert [name.partition("-")[2][0] for name in sorted(path.name for path in folder.copies.glob("*.tar"))] == [
         "1",
         "2",
     ]
-    assert open_shards.sample(5).read("json.gz")  # it is open still
+    assert open_shards.find_sample(5).read("json.gz")  # it is open still
     (folder.copies / ".shard-9.tar.1.1.part").touch()
     os.utime(folder.copies / ".shard-9.tar.1.1.part", (1e9, 1e9))
-    folder.local("shard-0.tar")
+    folder.fetch_local("shard-0.tar")
     assert not list(folder.copies.glob(".*.part"))
 
 
 def test_shards_are_fetched_ahead_of_use(address: str, tmp_path: Path) -> None:
     shards = TarShards(remote(address, tmp_path))
-    shards.expect([2, 0])
+    shards.prefetch([2, 0])
     until = time.monotonic() + 120
     while len(copies(tmp_path)) < 2:
         assert time.monotonic() < until
@@ -198,7 +198,7 @@ def test_shards_are_fetched_ahead_of_use(address: str, tmp_path: Path) -> None:
 def fetch_all(address: str, folder: Path) -> int:
     """In a process of its own: every shard of the address."""
     shards = TarShards(RemoteFolder(address, folder))
-    return sum(len(shards.sample(index).read("json.gz")) for index in range(shards.size))
+    return sum(len(shards.find_sample(index).read("json.gz")) for index in range(shards.size))
 
 
 def test_processes_of_a_node_fetch_each_shard_once(address: str, tmp_path: Path) -> None:
@@ -212,9 +212,9 @@ def test_processes_of_a_node_fetch_each_shard_once(address: str, tmp_path: Path)
 
 def test_a_folder_can_go_to_another_process(address: str, tmp_path: Path) -> None:
     shards = TarShards(remote(address, tmp_path))
-    shards.sample(0)
-    shards.expect([1])
-    assert pickle.loads(pickle.dumps(shards)).sample(29).read("json.gz") == shards.sample(29).read("json.gz")  # noqa: S301
+    shards.find_sample(0)
+    shards.prefetch([1])
+    assert pickle.loads(pickle.dumps(shards)).sample(29).read("json.gz") == shards.find_sample(29).read("json.gz")  # noqa: S301
 
 
 @pytest.mark.parametrize(
@@ -240,12 +240,12 @@ def test_a_missing_back_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_node_s_folder_is_this_user_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    folder = cache_folder("", tmp_path)
+    folder = resolve_cache_folder("", tmp_path)
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
     with pytest.raises(DataError, match="set local_cache"):
-        cache_folder("", tmp_path)
-    assert cache_folder("shards", tmp_path / "run") == tmp_path / "run" / "shards"
+        resolve_cache_folder("", tmp_path)
+    assert resolve_cache_folder("shards", tmp_path / "run") == tmp_path / "run" / "shards"
 
 
 def test_a_job_trains_on_a_store_as_on_a_folder(address: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ def test_a_member_name_that_climbs_out_is_only_a_key(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_tar(data / "shard.tar", {"../../escaped.txt": b"[1]", "/tmp/escaped.json": b"[2]"})
     shards = TarShards(data)
-    samples = [shards.sample(i) for i in range(shards.size)]
+    samples = [shards.find_sample(i) for i in range(shards.size)]
     assert [sample.read(sample.extensions[0]) for sample in samples] == [b"[1]", b"[2]"]
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "shard.tar"]
 
@@ -23,7 +23,7 @@ def test_the_old_manifest_key_and_missing_shards_are_understood(tmp_path: Path) 
     assert TarShards(tmp_path).size == 6
     (tmp_path / "shard-1.tar").unlink()
     with pytest.raises(DataError, match=r"shard-1\.tar: not a readable tar"):
-        TarShards(tmp_path).sample(5)
+        TarShards(tmp_path).find_sample(5)
 
 
 def test_damaged_shards_and_manifests_end_in_an_error_that_names_them(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_damaged_shards_and_manifests_end_in_an_error_that_names_them(tmp_path: 
     shard = tmp_path / "shard-0.tar"
     shard.write_bytes(shard.read_bytes()[:20_000])
     with pytest.raises(DataError, match=r"shard-0\.tar"):
-        TarShards(tmp_path).sample(0)
+        TarShards(tmp_path).find_sample(0)
     (tmp_path / "manifest.jsonl").write_text('{"shard": "../other", "num_sequences": 3}\n')
     with pytest.raises(DataError, match=r"manifest\.jsonl:1: shard '\.\./other'"):
         TarShards(tmp_path)

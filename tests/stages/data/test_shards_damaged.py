@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.data.captions import Captions
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.data.mixture import Mixture
 from stages.data.sample import BadSampleError
 from stages.data.shards import index_tar
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 from tests.stages.training.training_case import CONTEXT, png, write_captions, write_tar, write_text, write_tokenizer
 
@@ -35,10 +35,10 @@ def text(folder: Path) -> TokenShards:
 
 def captions(folder: Path, field: str = "") -> Captions:
     write_tokenizer(folder.parent / "tokenizer.json")
-    spec = encoder_spec("patches-16-32")
+    spec = resolve_encoder_spec("patches-16-32")
     return Captions(
         "captions", folder, field=field, tokenizer=TextTokenizer(folder.parent / "tokenizer.json", 300),
-        images=PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None),
+        images=EncoderImageReader(spec, ImageTransform.from_spec(spec, "resize-naive"), None),
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_a_changed_byte_gives_an_error_or_a_bad_sample_and_nothing_else(tmp_path
     try:
         source = text(tmp_path)
         for index in range(source.size):
-            source.document(index, 0)
+            source.read_document(index, 0)
     except (DataError, BadSampleError):
         return
     assert source.size == 30
@@ -92,9 +92,9 @@ def test_every_usual_form_of_tar_is_read_as_tarfile_reads_it(tmp_path: Path, for
     with tarfile.open(path) as tar:
         expected = [(entry.name, entry.offset_data, entry.size) for entry in tar if entry.isfile()]
     found = [
-        (f"{key}.{extension}", *index.member(number, extension))
+        (f"{key}.{extension}", *index.find_member(number, extension))
         for number, key in enumerate(index.keys)
-        for extension in index.extensions(number)
+        for extension in index.list_extensions(number)
     ]
     assert found == expected
 
@@ -117,7 +117,7 @@ def test_links_devices_and_climbing_names_are_no_files(tmp_path: Path) -> None:
             tar.addfile(entry, io.BytesIO(GOOD))
     source = text(data)
     assert source.size == 2
-    assert all(source.document(index, 0) for index in range(2))
+    assert all(source.read_document(index, 0) for index in range(2))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "secret.txt", "shard.tar"]
 
 
@@ -139,9 +139,9 @@ def test_code_and_pickles_among_the_members_are_never_looked_at(tmp_path: Path) 
     }  # fmt: skip
     write_tar(tmp_path / "data" / "shard.tar", members)
     source = captions(tmp_path / "data")
-    assert source.document(0, 0) is not None
+    assert source.read_document(0, 0) is not None
     with pytest.raises(BadSampleError, match="b: no image"):
-        source.document(1, 0)
+        source.read_document(1, 0)
     assert not trap.exists()
 
 
@@ -153,10 +153,10 @@ def test_a_key_that_is_there_twice_is_a_bad_sample_each_time(tmp_path: Path) -> 
             tar.addfile(entry, io.BytesIO(GOOD))
     source = text(tmp_path)
     assert source.size == 3
-    assert source.document(1, 0) is not None
+    assert source.read_document(1, 0) is not None
     for index in (0, 2):
         with pytest.raises(BadSampleError, match=r"shard\.tar: a: the key is there twice"):
-            source.document(index, 0)
+            source.read_document(index, 0)
 
 
 BAD_IDS = {
@@ -173,7 +173,7 @@ def test_wrong_token_ids_are_bad_samples(tmp_path: Path, content: bytes, compres
     name = "a.json.gz" if compressed else "a.json"
     write_tar(tmp_path / "shard.tar", {name: gzip.compress(content) if compressed else content})
     with pytest.raises(BadSampleError, match=r"^shard\.tar: a: "):
-        text(tmp_path).document(0, 0)
+        text(tmp_path).read_document(0, 0)
 
 
 def test_gzip_files_may_be_several_and_padded_but_not_damaged(tmp_path: Path) -> None:
@@ -183,10 +183,10 @@ def test_gzip_files_may_be_several_and_padded_but_not_damaged(tmp_path: Path) ->
     members = {"a.json.gz": whole, "b.json.gz": bytes(wrong_sum), "c.json.gz": whole[:-140], "d.json.gz": whole + b"x"}
     write_tar(tmp_path / "shard.tar", members)
     source = text(tmp_path)
-    assert source.document(0, 0) is not None
+    assert source.read_document(0, 0) is not None
     for index in (1, 2, 3):
         with pytest.raises(BadSampleError, match="unreadable"):
-            source.document(index, 0)
+            source.read_document(index, 0)
 
 
 def bomb_png(width: int, height: int) -> bytes:
@@ -214,7 +214,7 @@ def test_bad_captioned_images_are_counted_once_and_the_others_are_used(tmp_path:
             tar.addfile(entry, io.BytesIO(content))
     mixture = Mixture([captions(data)], [1.0], by="samples", context=CONTEXT, lanes=4, seed=0, bad_samples_limit=5)
     for _ in range(30):
-        mixture.next_batch()
+        mixture.take_batch()
     assert sorted(mixture.progress[0].bad) == [40, 41, 42, 43, 44]
     assert mixture.progress[0].samples >= 80
 
@@ -243,7 +243,7 @@ def test_a_caption_is_chosen_by_seed_and_position_among_what_there_is(
     tokenizer = TextTokenizer(tmp_path / "tokenizer.json", 300)
 
     def text_at(position: int) -> str:
-        document = source.document(0, position)
+        document = source.read_document(0, position)
         assert document is not None
         return tokenizer.decode(list(document.tokens))
 

@@ -35,7 +35,7 @@ def test_a_manifest_that_cannot_be_right_is_refused(tmp_path: Path, content: str
     write_text(tmp_path, shards=1, sequences=10)
     (tmp_path / "manifest.jsonl").write_text(content)
     with pytest.raises(DataError, match=reason):
-        TarShards(tmp_path).sample(0)
+        TarShards(tmp_path).find_sample(0)
 
 
 @pytest.mark.parametrize(("promised", "used"), [(16, 10), (9, 9)])
@@ -46,7 +46,7 @@ def test_what_a_manifest_promises_too_much_is_passed_over(
     lines = [json.dumps({"shard": f"shard-{number}", "num_sequences": promised}) for number in range(2)]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     mixture = Mixture([text(tmp_path)], [1.0], by="tokens", context=CONTEXT, lanes=2, seed=0, bad_samples_limit=0)
-    first = [int(sequence.tokens[0]) for _ in range(used) for sequence in mixture.next_batch()]
+    first = [int(sequence.tokens[0]) for _ in range(used) for sequence in mixture.take_batch()]
     assert len(set(first)) >= 2 * used - 4  # two stripes: one may be a few samples ahead at the end of the pass
     assert set(first) <= {7 * number % 250 for number in range(20)}
     assert mixture.progress[0].bad == []
@@ -59,7 +59,7 @@ def test_an_empty_shard_that_was_promised_samples_is_refused(tmp_path: Path) -> 
     write_tar(tmp_path / "shard-0.tar", {})
     (tmp_path / "manifest.jsonl").write_text('{"shard": "shard-0", "num_sequences": 10}')
     with pytest.raises(DataError, match=r"shard-0\.tar: no samples; its manifest\.jsonl says 10"):
-        TarShards(tmp_path).sample(3)
+        TarShards(tmp_path).find_sample(3)
 
 
 def test_a_manifest_may_end_without_a_newline_and_have_empty_lines() -> None:

@@ -44,4 +44,4 @@ def test_a_bad_token_sample_says_why(tmp_path: Path, content: bytes, reason: str
     write_tar(tmp_path / "shard.tar", {"key.json.gz": content})
     source = TokenShards("text", tmp_path, context=CONTEXT, vocabulary=300, seed=0)
     with pytest.raises(BadSampleError, match=f"shard.tar: key: .*{reason}"):
-        source.document(0, 0)
+        source.read_document(0, 0)

@@ -19,11 +19,11 @@ import torch
 from stages.data.batches import MixtureBatches
 from stages.data.collate import Batch
 from stages.data.mixture import Mixture
-from stages.data.sample import Document, Source
-from stages.data.workers import Place, Workers, worker_count
-from stages.distributed import ALONE, Numbers, Peers
+from stages.data.sample import Document, SampleSource
+from stages.data.workers import SequenceStart, WorkerPool, resolve_worker_count
+from stages.distributed import SINGLE_PROCESS, Communicator, Numbers
 from stages.errors import DataError
-from stages.vision.image_input import Picture
+from stages.vision.image_input import ImageInput
 from tests.stages.data.synthetic_sources import CONTEXT, Nothing, Pairs, Texts
 from tests.stages.training.training_case import final_weights, image_config, make_world, result_of, same_bits
 
@@ -33,7 +33,7 @@ Content = list[tuple[list[list[int]], list[int], list[str]]]
 """Of each micro-batch: tokens, targets, digests of the pictures."""
 
 
-class Threads(Peers):
+class Threads(Communicator):
     """Ranks that are threads of one process."""
 
     def __init__(self, rank: int, size: int, board: list[Numbers], barrier: threading.Barrier) -> None:
@@ -53,9 +53,13 @@ def ranks(size: int) -> list[Threads]:
 
 
 def batches(
-    *, peers: Peers = ALONE, workers: int = 0, limit: int = 100, sources: Sequence[Source] | None = None
+    *,
+    peers: Communicator = SINGLE_PROCESS,
+    workers: int = 0,
+    limit: int = 100,
+    sources: Sequence[SampleSource] | None = None,
 ) -> MixtureBatches:
-    used: Sequence[Source] = sources or [Texts(), Pairs(bad=(3, 50, 51))]
+    used: Sequence[SampleSource] = sources or [Texts(), Pairs(bad=(3, 50, 51))]
     shares = [1 / len(used)] * len(used)
     mixture = Mixture(used, shares, by="tokens", context=CONTEXT, lanes=LANES, seed=1, bad_samples_limit=limit)
     return MixtureBatches(mixture, 2 * CONTEXT, peers=peers, workers=workers)
@@ -63,7 +67,7 @@ def batches(
 
 def content(batch: Batch) -> Content:
     return [
-        (part.tokens.tolist(), part.targets.tolist(), [picture.digest for picture in part.pictures])
+        (part.tokens.tolist(), part.targets.tolist(), [picture.digest for picture in part.image_inputs])
         for part in batch.micro_batches
     ]
 
@@ -71,8 +75,8 @@ def content(batch: Batch) -> Content:
 def run_of(data: MixtureBatches, count: int = BATCHES) -> tuple[list[Content], list[tuple[int, int, int]], object]:
     """What a rank met: its parts of the batches, the counts of whole batches, and the state at the end."""
     with data:
-        met = [data.next_batch() for _ in range(count)]
-        state = data.state()
+        met = [data.take_batch() for _ in range(count)]
+        state = data.dump_state()
     return [content(batch) for batch in met], [(each.targets, each.positions, each.images) for each in met], state
 
 
@@ -116,29 +120,29 @@ def test_the_state_is_that_after_the_last_batch_that_was_taken(
     reference, ahead = batches(), batches(workers=1)
     with ahead:
         for _ in range(7):
-            reference.next_batch()
-            ahead.next_batch()
+            reference.take_batch()
+            ahead.take_batch()
         time.sleep(0.3)  # the thread goes on
-        state = json.loads(json.dumps(ahead.state()))
-        assert state == reference.state()
+        state = json.loads(json.dumps(ahead.dump_state()))
+        assert state == reference.dump_state()
         assert ahead.progress == reference.progress
         ahead.restore(state)  # drops what was built ahead
-        assert content(ahead.next_batch()) == alone[0][7]
+        assert content(ahead.take_batch()) == alone[0][7]
     with batches(workers=1) as later:
         later.restore(state)
-        assert [content(later.next_batch()) for _ in range(3)] == alone[0][7:10]
+        assert [content(later.take_batch()) for _ in range(3)] == alone[0][7:10]
 
 
-class Impatient(Workers):
+class Impatient(WorkerPool):
     """Does not wait for what it asks for."""
 
-    def ask(self, places: Sequence[Place]) -> None:
+    def ask(self, places: Sequence[SequenceStart]) -> None:
         self._submit(places)
 
 
 def test_workers_that_are_closed_just_after_a_request_end() -> None:
     """As at a run's end, while the batch after its last is being asked for (cpython#94440)."""
-    places = [Place(0, lane, 0) for lane in range(2)]
+    places = [SequenceStart(0, lane, 0) for lane in range(2)]
     for _ in range(12):
         workers = Impatient(Nothing(), 1)
         workers.build(places)
@@ -149,12 +153,12 @@ def test_workers_that_are_closed_just_after_a_request_end() -> None:
 
 def test_a_killed_worker_ends_in_an_error_that_says_so() -> None:
     with batches(workers=2) as data:
-        data.next_batch()
+        data.take_batch()
         for child in multiprocessing.active_children():
             assert child.pid is not None
             os.kill(child.pid, signal.SIGKILL)
         with pytest.raises(DataError, match=r"a data worker died.*data_workers: 0"):
-            [data.next_batch() for _ in range(10)]
+            [data.take_batch() for _ in range(10)]
     assert multiprocessing.active_children() == []
 
 
@@ -162,12 +166,12 @@ def test_stop_signals_leave_the_workers_at_work(
     alone: tuple[list[Content], list[tuple[int, int, int]], object],
 ) -> None:
     with batches(workers=2) as data:
-        met = [content(data.next_batch())]
+        met = [content(data.take_batch())]
         for child in multiprocessing.active_children():
             assert child.pid is not None
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
                 os.kill(child.pid, number)
-        met += [content(data.next_batch()) for _ in range(10)]
+        met += [content(data.take_batch()) for _ in range(10)]
     assert met == alone[0][:11]
 
 
@@ -216,15 +220,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 class Torn(Texts):
     """A source whose shard turns out to be torn at sample 77."""
 
-    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
+    def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:
         if index == 77:
             raise DataError("shard-3.tar: cut off")
-        return super().document(index, position, room)
+        return super().read_document(index, position, room)
 
 
 def test_what_stops_a_worker_stops_the_loop() -> None:
     with batches(workers=1, sources=[Torn()]) as data, pytest.raises(DataError, match=r"shard-3\.tar: cut off"):
-        [data.next_batch() for _ in range(100)]
+        [data.take_batch() for _ in range(100)]
     assert multiprocessing.active_children() == []
 
 
@@ -244,7 +248,7 @@ def test_bad_samples_beyond_the_limit_stop_every_rank_at_the_same_batch() -> Non
     def steps(peers: Threads) -> tuple[int, str]:
         data = batches(peers=peers, limit=2)
         with pytest.raises(DataError) as caught:
-            [data.next_batch() for _ in range(100)]
+            [data.take_batch() for _ in range(100)]
         return sum(progress.sequences for progress in data.progress), str(caught.value)
 
     with ThreadPoolExecutor(2) as pool:
@@ -258,7 +262,7 @@ def test_ranks_that_close_at_different_moments_all_end() -> None:
     def take_and_close(peers: Threads) -> None:
         data = batches(peers=peers, workers=1)
         for _ in range(3):
-            data.next_batch()
+            data.take_batch()
         time.sleep(0.2 * peers.rank)
         data.close()
 
@@ -270,7 +274,7 @@ def test_ranks_that_close_at_different_moments_all_end() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 def test_a_picture_arrives_whole_from_another_process(dtype: torch.dtype) -> None:
     features = torch.arange(12).view(3, 4).to(dtype)
-    sent = Picture("a" * 64, features=features)
+    sent = ImageInput("a" * 64, features=features)
     load, arguments = sent.__reduce__()
     assert callable(load)
     received = load(*arguments)  # type: ignore[misc]
@@ -282,10 +286,10 @@ def test_a_picture_arrives_whole_from_another_process(dtype: torch.dtype) -> Non
 
 def test_workers_are_as_many_as_the_cores_of_a_rank_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    assert worker_count(-1, {}, on_gpu=False) == 0
-    assert worker_count(-1, {}, on_gpu=True) == 4
-    assert worker_count(-1, {"LOCAL_WORLD_SIZE": "8"}, on_gpu=True) == 1
-    assert worker_count(6, {"LOCAL_WORLD_SIZE": "8"}, on_gpu=False) == 6
+    assert resolve_worker_count(-1, {}, on_gpu=False) == 0
+    assert resolve_worker_count(-1, {}, on_gpu=True) == 4
+    assert resolve_worker_count(-1, {"LOCAL_WORLD_SIZE": "8"}, on_gpu=True) == 1
+    assert resolve_worker_count(6, {"LOCAL_WORLD_SIZE": "8"}, on_gpu=False) == 6
 
 
 def test_a_job_with_workers_has_the_weights_of_one_without(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from stages.demo.prepare import Size, prepare
+from stages.demo.prepare import DemoSize, prepare_demo
 
-SMALL = Size(captioned_images=120, conversation_images=60, question_images=30, packages=())
+SMALL = DemoSize(captioned_images=120, conversation_images=60, question_images=30, packages=())
 
 
 def make_small_demo(folder: Path, seed: int = 0) -> Path:
-    prepare(folder, seed, lambda _: None, SMALL)
+    prepare_demo(folder, seed, lambda _: None, SMALL)
     return folder

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from stages.demo.images import BACKGROUND_COLOURS, SHAPE_COLOURS, SIZE, draw_scene, png_bytes
+from stages.demo.images import BACKGROUND_COLOURS, SHAPE_COLOURS, SIZE, draw_scene, encode_png
 from stages.demo.scenes import SHAPES, Group, Scene
 
 
@@ -24,7 +24,7 @@ def test_the_image_shows_the_scene() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_is_drawn_and_differs_from_the_others(shape: str) -> None:
     def drawn(name: str) -> bytes:
-        return png_bytes(draw_scene(Scene((Group("red", name, 1),), "white"), random.Random(1)))
+        return encode_png(draw_scene(Scene((Group("red", name, 1),), "white"), random.Random(1)))
 
     assert drawn(shape) == drawn(shape)
     assert all(drawn(shape) != drawn(other) for other in SHAPES if other != shape)

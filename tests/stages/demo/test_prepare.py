@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from stages.config import Task
-from stages.data.captions import field_captions
+from stages.data.captions import read_field_captions
 from stages.data.conversations import Conversations
 from stages.data.prompts import PLAIN
 from stages.data.shards import TarShards
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.demo import text as demo_text
-from stages.demo.prepare import prepare
+from stages.demo.prepare import prepare_demo
 from stages.demo.scenes import HELD_OUT
-from stages.demo.text import Document, documents
+from stages.demo.text import DemoDocument, collect_documents
 from stages.errors import DataError
 from stages.evaluation.text_task import read_text_task
 from stages.evaluation.vision_task import read_vision_task
@@ -54,10 +54,10 @@ def test_the_record_names_every_file_with_its_digest(small_demo: Path) -> None:
 def test_a_complete_data_set_is_left_alone_and_a_damaged_one_made_again(small_demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     shutil.copytree(small_demo, folder)
-    assert not prepare(folder, 0, lambda _: None, SMALL)
+    assert not prepare_demo(folder, 0, lambda _: None, SMALL)
     (folder / "tokenizer.json").unlink()
     (tmp_path / ".data.unfinished").mkdir()  # what a killed preparation leaves
-    assert prepare(folder, 0, lambda _: None, SMALL)
+    assert prepare_demo(folder, 0, lambda _: None, SMALL)
     assert record(folder)["digest"] == record(small_demo)["digest"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".data.lock", "data"]
 
@@ -66,9 +66,9 @@ def test_other_data_is_never_overwritten(small_demo: Path, tmp_path: Path) -> No
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose this")
     with pytest.raises(DataError, match="not a demo data set and not empty"):
-        prepare(tmp_path / "mine", 0, lambda _: None, SMALL)
+        prepare_demo(tmp_path / "mine", 0, lambda _: None, SMALL)
     with pytest.raises(DataError, match="seed 0; wanted is 'demo', revision 1, seed 5"):
-        prepare(small_demo, 5, lambda _: None, SMALL)
+        prepare_demo(small_demo, 5, lambda _: None, SMALL)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
@@ -115,7 +115,7 @@ def asked_kind(text: str) -> str:
 def test_the_training_readers_read_it(small_demo: Path) -> None:
     tokenizer = TextTokenizer(small_demo / "tokenizer.json", demo_text.VOCABULARY)
     text = TokenShards("text", small_demo / "text", context=demo_text.CONTEXT, vocabulary=demo_text.VOCABULARY, seed=0)
-    document = text.document(0, 0)
+    document = text.read_document(0, 0)
     assert document is not None
     first: list[int] = list(document.tokens)
     assert text.size > 1_000
@@ -124,8 +124,8 @@ def test_the_training_readers_read_it(small_demo: Path) -> None:
     captions = TarShards(small_demo / "captions")
     assert captions.size == SMALL.captioned_images
     for index in range(captions.size):
-        sample = captions.sample(index)
-        regenerated, raw, plain = (field_captions(sample, name) for name in ("caption", "orig_text", "txt"))
+        sample = captions.find_sample(index)
+        regenerated, raw, plain = (read_field_captions(sample, name) for name in ("caption", "orig_text", "txt"))
         assert regenerated == plain != raw
         assert sample.read("png").startswith(b"\x89PNG")
     path = small_demo / "conversations"
@@ -142,12 +142,12 @@ def test_words_of_the_answers_are_single_tokens(small_demo: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Document]:
-    return documents(())
+def found() -> list[DemoDocument]:
+    return collect_documents(())
 
 
-def test_training_and_held_out_text_share_no_paragraph(found: list[Document]) -> None:
-    held_out = [document for document in found if demo_text.held_out(document)]
+def test_training_and_held_out_text_share_no_paragraph(found: list[DemoDocument]) -> None:
+    held_out = [document for document in found if demo_text.is_held_out(document)]
     assert 0.03 < len(held_out) / len(found) < 0.10
     paragraphs = Counter(text for document in found for text in document.paragraphs)
     assert max(paragraphs.values()) == 1
@@ -158,13 +158,13 @@ def test_the_evaluation_readers_read_its_tasks(small_demo: Path) -> None:
     for name in ("shapes_val", "shapes_heldout"):
         vision = read_vision_task(tasks, Task(name=name))
         assert len(vision.questions) == 2 * SMALL.question_images
-        assert all(vision.image_path(question).is_file() for question in vision.questions)
+        assert all(vision.resolve_image(question).is_file() for question in vision.questions)
     cloze, loss = read_text_task(tasks, Task(name="cloze")), read_text_task(tasks, Task(name="text_loss"))
     assert (cloze.metric, cloze.chance, loss.metric, loss.is_loss) == ("acc", 0.25, "bits_per_byte", True)
 
 
 def test_one_ending_of_a_cloze_question_follows_in_the_text_and_the_others_are_its_words(
-    small_demo: Path, found: list[Document]
+    small_demo: Path, found: list[DemoDocument]
 ) -> None:
     texts = " ".join(document.text.replace("\n", " ") for document in found)
     questions = rows(small_demo / "tasks" / "cloze.jsonl")

@@ -15,10 +15,10 @@ from stages.demo.scenes import (
     Group,
     Scene,
     Split,
-    dense_caption,
-    question,
-    random_scene,
-    raw_caption,
+    build_question,
+    format_dense_caption,
+    format_raw_caption,
+    sample_scene,
 )
 
 SCENES = 4_000
@@ -26,7 +26,7 @@ SCENES = 4_000
 
 def scenes(split: Split) -> list[Scene]:
     rng = random.Random(3)
-    return [random_scene(rng, split) for _ in range(SCENES)]
+    return [sample_scene(rng, split) for _ in range(SCENES)]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -53,7 +53,7 @@ def test_the_groups_of_a_scene_differ_in_colour_and_shape() -> None:
 
 
 def test_answers_of_a_kind_are_about_equally_frequent() -> None:
-    answers = {kind: Counter(question(scene, kind)[1] for scene in scenes("train")) for kind in KINDS}
+    answers = {kind: Counter(build_question(scene, kind)[1] for scene in scenes("train")) for kind in KINDS}
     for kind, values in {"count": NUMBERS, "background": BACKGROUNDS, "colour": COLOURS, "shape": SHAPES}.items():
         assert set(answers[kind]) == set(values)
         assert max(answers[kind].values()) / SCENES < 1.25 / len(values)
@@ -63,13 +63,13 @@ TWO_STARS = Scene((Group("red", "star", 2), Group("blue", "moon", 1)), "grey")
 
 
 def test_captions_and_answers_of_a_known_scene() -> None:
-    captions = {dense_caption(TWO_STARS, random.Random(seed)) for seed in range(20)}
+    captions = {format_dense_caption(TWO_STARS, random.Random(seed)) for seed in range(20)}
     assert captions == {
         "Two red stars and one blue moon on a grey background.",
         "There are two red stars and one blue moon and the background is grey.",
         "This image shows two red stars and one blue moon. The colour of the background is grey.",
     }
-    assert [question(TWO_STARS, kind) for kind in KINDS] == [
+    assert [build_question(TWO_STARS, kind) for kind in KINDS] == [
         ("How many shapes are there?", "three"),
         ("What colour is the background?", "grey"),
         ("What colour is the star?", "red"),
@@ -79,7 +79,7 @@ def test_captions_and_answers_of_a_known_scene() -> None:
 
 def test_raw_captions_say_much_less_than_dense_ones() -> None:
     rng = random.Random(0)
-    raw = [raw_caption(scene, rng) for scene in scenes("train")]
-    dense = [dense_caption(scene, rng) for scene in scenes("train")]
+    raw = [format_raw_caption(scene, rng) for scene in scenes("train")]
+    dense = [format_dense_caption(scene, rng) for scene in scenes("train")]
     assert sum(map(len, raw)) < 0.4 * sum(map(len, dense))
     assert not any("background" in caption for caption in raw)

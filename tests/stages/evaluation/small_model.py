@@ -20,7 +20,7 @@ def make_small_run(folder: Path, vision: Vision | None = PATCHES) -> VLM:
     torch.manual_seed(5)
     vlm = VLM(SMALL_MODEL, vision)
     state = {"step": 3, "model": SMALL_MODEL.model_dump(), "vision": vision.model_dump() if vision else None}
-    path = save_checkpoint(folder / "checkpoints", state, vlm.weights(), None)
+    path = save_checkpoint(folder / "checkpoints", state, vlm.collect_weights(), None)
     (folder / "result.json").write_text(json.dumps({"checkpoint": path.relative_to(folder).as_posix()}))
     return vlm.eval()
 

@@ -13,8 +13,8 @@ from stages.config import Task
 from stages.data.tokenizer import TextTokenizer
 from stages.demo.text import VOCABULARY
 from stages.errors import DataError
-from stages.evaluation.subject import Subject
-from stages.evaluation.text import offline, score_text_task
+from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.evaluation.text import block_network, score_text_task
 from stages.evaluation.text_task import TextTask, read_text_task
 from stages.models.vlm import VLM
 
@@ -22,37 +22,37 @@ CONTEXT = 48
 
 
 @pytest.fixture(scope="module")
-def subject(small_demo: Path) -> Subject:
+def subject(small_demo: Path) -> EvaluatedModel:
     torch.manual_seed(1)
     vlm = VLM(Shape(d_model=32, layers=2, heads=2, vocabulary=VOCABULARY)).eval()
     tokenizer = TextTokenizer(small_demo / "tokenizer.json", VOCABULARY)
-    return Subject(
+    return EvaluatedModel(
         vlm=vlm, tokenizer=tokenizer, device=torch.device("cpu"), precision="fp32", context=CONTEXT, max_new_tokens=4
     )
 
 
-def by_hand(subject: Subject, tokens: list[int]) -> list[float]:
+def by_hand(subject: EvaluatedModel, tokens: list[int]) -> list[float]:
     """Log-probability of each token but the first, given those before it."""
     with torch.inference_mode():
         logits = subject.vlm.lm(torch.tensor([tokens[:-1]]))[0].double()
     return [float(row.log_softmax(-1)[token]) for row, token in zip(logits, tokens[1:], strict=True)]
 
 
-def adapter(subject: Subject):  # type: ignore[no-untyped-def]  # noqa: ANN201 - its type needs lm-eval's import
-    with offline():
-        from stages.evaluation.language_model import LanguageModel
+def adapter(subject: EvaluatedModel):  # type: ignore[no-untyped-def]  # noqa: ANN201 - its type needs lm-eval's import
+    with block_network():
+        from stages.evaluation.language_model import LMEvalModel
 
-        return LanguageModel(subject)
+        return LMEvalModel(subject)
 
 
 def instance(*arguments: object):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as above
-    with offline():
+    with block_network():
         from lm_eval.api.instance import Instance
 
         return Instance(request_type="loglikelihood", doc={}, arguments=arguments, idx=0)
 
 
-def test_a_continuations_likelihood_is_the_sum_over_its_tokens(subject: Subject) -> None:
+def test_a_continuations_likelihood_is_the_sum_over_its_tokens(subject: EvaluatedModel) -> None:
     pairs = [("The list is", " sorted in place."), ("A", " much longer continuation of a short context"), ("", "alone")]
     found = adapter(subject).loglikelihood([instance(*pair) for pair in pairs])
     for (context, continuation), (log_probability, _) in zip(pairs, found, strict=True):
@@ -61,7 +61,7 @@ def test_a_continuations_likelihood_is_the_sum_over_its_tokens(subject: Subject)
         assert log_probability == pytest.approx(sum(by_hand(subject, before + after)[-len(after) :]), abs=1e-3)
 
 
-def test_old_context_is_cut_off_at_the_models_length(subject: Subject) -> None:
+def test_old_context_is_cut_off_at_the_models_length(subject: EvaluatedModel) -> None:
     context, continuation = "the value " * 60, "is returned"
     ((log_probability, _),) = adapter(subject).loglikelihood([instance(context, continuation)])
     after = subject.tokenizer.encode(" " + continuation)
@@ -69,7 +69,7 @@ def test_old_context_is_cut_off_at_the_models_length(subject: Subject) -> None:
     assert log_probability == pytest.approx(sum(by_hand(subject, tokens)[-len(after) :]), abs=1e-3)
 
 
-def test_a_long_texts_likelihood_counts_every_token_once(subject: Subject) -> None:
+def test_a_long_texts_likelihood_counts_every_token_once(subject: EvaluatedModel) -> None:
     text = "Return the number of items that are in the list before the first one that is missing. " * 6
     (total,) = adapter(subject).loglikelihood_rolling([instance(text)])
     tokens = subject.tokenizer.encode(text)
@@ -84,7 +84,7 @@ def test_a_long_texts_likelihood_counts_every_token_once(subject: Subject) -> No
     assert total == pytest.approx(expected, rel=1e-4)
 
 
-def test_bits_per_byte_are_the_held_out_texts(subject: Subject, small_demo: Path) -> None:
+def test_bits_per_byte_are_the_held_out_texts(subject: EvaluatedModel, small_demo: Path) -> None:
     task = read_text_task(small_demo / "tasks", Task(name="text_loss", limit=5))
     score = score_text_task(task, subject)
     texts = [row["text"] for row in task.rows]
@@ -96,7 +96,7 @@ def test_bits_per_byte_are_the_held_out_texts(subject: Subject, small_demo: Path
 
 
 def test_accuracy_is_the_share_of_questions_whose_right_ending_is_the_likeliest(
-    subject: Subject, small_demo: Path
+    subject: EvaluatedModel, small_demo: Path
 ) -> None:
     task = read_text_task(small_demo / "tasks", Task(name="cloze", limit=12))
     hits = []
@@ -122,7 +122,7 @@ def choice_task(*rows: dict[str, object]) -> TextTask:
     return TextTask(name="t", settings=settings, rows=rows, metric="acc", chance=None)
 
 
-def test_chance_is_that_of_guessing_where_the_task_does_not_say(subject: Subject) -> None:
+def test_chance_is_that_of_guessing_where_the_task_does_not_say(subject: EvaluatedModel) -> None:
     task = choice_task(
         {"query": "One and one are", "choices": ["two", "three"], "gold": 0},
         {"query": "Two and two are", "choices": ["one", "two", "three", "four"], "gold": 3},
@@ -138,18 +138,18 @@ def test_chance_is_that_of_guessing_where_the_task_does_not_say(subject: Subject
         ({"query": "x", "choices": ["a"], "gold": 0}, "row 2: doc_to_choice gives"),
     ],
 )
-def test_a_row_that_does_not_fit_is_a_data_error(row: dict[str, object], message: str, subject: Subject) -> None:
+def test_a_row_that_does_not_fit_is_a_data_error(row: dict[str, object], message: str, subject: EvaluatedModel) -> None:
     good = {"query": "One and one are", "choices": ["two", "three"], "gold": 0}
     with pytest.raises(DataError, match=message):
         score_text_task(choice_task(good, row), subject)
 
 
-def test_a_field_that_is_not_there_is_a_data_error(subject: Subject) -> None:
+def test_a_field_that_is_not_there_is_a_data_error(subject: EvaluatedModel) -> None:
     with pytest.raises(DataError, match="text task 't'"):
         score_text_task(choice_task({"query": "x", "options": ["a", "b"], "gold": 1}), subject)
 
 
-def test_an_answer_is_the_greedy_one_up_to_its_stop_text(subject: Subject) -> None:
+def test_an_answer_is_the_greedy_one_up_to_its_stop_text(subject: EvaluatedModel) -> None:
     prompt = "The list is"
     tokens = subject.tokenizer.encode(prompt)
     free: list[int] = []
@@ -165,7 +165,7 @@ def test_an_answer_is_the_greedy_one_up_to_its_stop_text(subject: Subject) -> No
         adapter(subject).generate_until([instance(prompt, {"do_sample": True})])
 
 
-def test_a_task_of_answers_is_scored_and_its_documents_are_kept(subject: Subject, tmp_path: Path) -> None:
+def test_a_task_of_answers_is_scored_and_its_documents_are_kept(subject: EvaluatedModel, tmp_path: Path) -> None:
     prompt, settings = "The list is", {"max_gen_toks": 4, "until": ["\n\n"]}
     (answer,) = adapter(subject).generate_until([instance(prompt, settings)])
     rows = [{"q": prompt, "a": f"{answer.strip().upper()}"}, {"q": prompt, "a": "no such answer"}]
@@ -187,7 +187,7 @@ def test_a_task_of_answers_is_scored_and_its_documents_are_kept(subject: Subject
 
 
 def test_a_trusted_task_may_bring_code_and_scores_as_the_plain_one(
-    subject: Subject, small_demo: Path, tmp_path: Path
+    subject: EvaluatedModel, small_demo: Path, tmp_path: Path
 ) -> None:
     plain = read_text_task(small_demo / "tasks", Task(name="cloze", limit=6))
     content = yaml.safe_load((small_demo / "tasks" / "cloze.yaml").read_text())
@@ -195,7 +195,7 @@ def test_a_trusted_task_may_bring_code_and_scores_as_the_plain_one(
     (tmp_path / "cloze.yaml").write_text(yaml.safe_dump(content) + "doc_to_text: !function own_code.text\n")
     (tmp_path / "own_code.py").write_text("def text(doc):\n    return doc['context']\n")
     (tmp_path / "cloze.jsonl").write_bytes((small_demo / "tasks" / "cloze.jsonl").read_bytes())
-    with offline():
+    with block_network():
         from stages.evaluation.text import score_trusted_task
 
         score = score_trusted_task(tmp_path, Task(name="cloze", limit=6, trusted=True), subject)

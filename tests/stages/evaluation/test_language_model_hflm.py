@@ -11,8 +11,8 @@ from tokenizers.processors import TemplateProcessing
 from stages.config import LanguageModel as Shape
 from stages.data.tokenizer import TextTokenizer
 from stages.demo.text import VOCABULARY
-from stages.evaluation.subject import Subject
-from stages.evaluation.text import offline
+from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.evaluation.text import block_network
 from stages.models.vlm import VLM
 from tests.stages.evaluation.transformers_model import fast_tokenizer, stablelm
 
@@ -39,14 +39,14 @@ def tokenizer(request: pytest.FixtureRequest, small_demo: Path, tmp_path_factory
 
 
 @pytest.fixture(scope="module")
-def subject(tokenizer: Path) -> Subject:
+def subject(tokenizer: Path) -> EvaluatedModel:
     torch.manual_seed(3)
     vlm = VLM(Shape(d_model=32, layers=2, heads=2, vocabulary=VOCABULARY, qk_norm=False)).eval()
     with torch.no_grad():
         for gain in (parameter for parameter in vlm.lm.parameters() if parameter.ndim == 1):
             gain.add_(torch.randn_like(gain) / 10)
     ours = TextTokenizer(tokenizer, VOCABULARY, literal=True)
-    return Subject(
+    return EvaluatedModel(
         vlm=vlm,
         tokenizer=ours,
         device=torch.device("cpu"),
@@ -58,20 +58,20 @@ def subject(tokenizer: Path) -> Subject:
 
 
 @torch.inference_mode()
-def test_stablelm_with_our_weights_has_our_logits(subject: Subject) -> None:
+def test_stablelm_with_our_weights_has_our_logits(subject: EvaluatedModel) -> None:
     tokens = torch.randint(0, VOCABULARY, (3, 40))
     theirs = stablelm(subject.vlm.lm, CONTEXT)(tokens).logits
     torch.testing.assert_close(subject.vlm.lm(tokens), theirs, rtol=1e-5, atol=1e-5)
 
 
-def both(subject: Subject, tokenizer: Path) -> tuple[Any, Any]:
-    with offline():
+def both(subject: EvaluatedModel, tokenizer: Path) -> tuple[Any, Any]:
+    with block_network():
         from lm_eval.models.huggingface import HFLM
 
-        from stages.evaluation.language_model import LanguageModel
+        from stages.evaluation.language_model import LMEvalModel
 
         theirs = stablelm(subject.vlm.lm, CONTEXT)
-        return LanguageModel(subject), HFLM(
+        return LMEvalModel(subject), HFLM(
             pretrained=theirs,
             tokenizer=fast_tokenizer(tokenizer, END),
             batch_size=3,
@@ -86,7 +86,7 @@ def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
     return [Instance(request_type=kind, doc={}, arguments=argument, idx=0) for argument in arguments]
 
 
-def test_likelihoods_rolling_likelihoods_and_answers_are_hflms(subject: Subject, tokenizer: Path) -> None:
+def test_likelihoods_rolling_likelihoods_and_answers_are_hflms(subject: EvaluatedModel, tokenizer: Path) -> None:
     ours, theirs = both(subject, tokenizer)
     pairs = requests("loglikelihood", [(context, ending) for context, endings in TEXTS for ending in endings])
     found, expected = ours.loglikelihood(pairs), theirs.loglikelihood(pairs, disable_tqdm=True)

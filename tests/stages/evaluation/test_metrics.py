@@ -4,11 +4,11 @@ import pytest
 
 from stages.evaluation.metrics import (
     CONTRACTIONS,
-    exact_match,
-    gqa_accuracy,
-    normalised,
-    vqa_accuracy,
-    without_punctuation,
+    compute_exact_match,
+    compute_gqa_accuracy,
+    compute_vqa_accuracy,
+    normalise_answer,
+    remove_punctuation,
 )
 
 
@@ -33,12 +33,12 @@ from stages.evaluation.metrics import (
     ],
 )
 def test_answers_are_normalised_as_vqav2_does(given: str, expected: str) -> None:
-    assert normalised(given) == expected
+    assert normalise_answer(given) == expected
 
 
 def test_only_punctuation_that_touches_a_space_vanishes() -> None:
-    assert without_punctuation("a-b -c") == "ab c"  # one touching mark takes all its kind along, as in the original
-    assert without_punctuation("a-b;c") == "a b c"
+    assert remove_punctuation("a-b -c") == "ab c"  # one touching mark takes all its kind along, as in the original
+    assert remove_punctuation("a-b;c") == "a b c"
 
 
 def test_contractions_are_those_of_the_official_table() -> None:
@@ -53,11 +53,11 @@ def test_contractions_are_those_of_the_official_table() -> None:
 )
 def test_vqa_accuracy_counts_the_references_that_agree(equal: int, expected: float) -> None:
     references = ["red"] * equal + [f"other {number}" for number in range(10 - equal)]
-    assert vqa_accuracy("Red.", references) == pytest.approx(expected)
+    assert compute_vqa_accuracy("Red.", references) == pytest.approx(expected)
 
 
 def test_vqa_accuracy_leaves_the_case_of_references_alone() -> None:
-    assert vqa_accuracy("red", ["Red"] * 10) == 0
+    assert compute_vqa_accuracy("red", ["Red"] * 10) == 0
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_vqa_accuracy_leaves_the_case_of_references_alone() -> None:
 def test_gqa_accuracy_is_equality_in_lower_case_without_punctuation(
     given: str, references: tuple[str, ...], expected: float
 ) -> None:
-    assert gqa_accuracy(given, references) == expected
+    assert compute_gqa_accuracy(given, references) == expected
 
 
 @pytest.mark.parametrize(("given", "expected"), [("two", 1), ("2", 1), ("The two.", 1), ("twos", 0), ("", 0)])
 def test_exact_match_normalises_both_sides(given: str, expected: float) -> None:
-    assert exact_match(given, ("Two",)) == expected
+    assert compute_exact_match(given, ("Two",)) == expected

@@ -9,21 +9,21 @@ import torch
 
 from stages.checkpoint.files import load_model
 from stages.config import Task
-from stages.data.images import PictureReader
+from stages.data.image_reader import EncoderImageReader
 from stages.data.prompts import PLAIN
 from stages.data.tokenizer import TextTokenizer
 from stages.demo.text import VOCABULARY
 from stages.errors import ConfigError, DamagedInputError, DataError
+from stages.evaluation.evaluated_model import EvaluatedModel
 from stages.evaluation.questions import VisionTask
 from stages.evaluation.run import run
-from stages.evaluation.subject import Subject
-from stages.evaluation.vision import answer, score_answers
+from stages.evaluation.vision import generate_answers, score_answers
 from stages.evaluation.vision_task import read_vision_task
 from stages.job_file import read_job
 from stages.stop import StopFlag
 from stages.vision.encoders import load_encoder_module
-from stages.vision.feature_extractor import Eyes
-from stages.vision.specs import encoder_spec
+from stages.vision.feature_extractor import FeatureExtractor
+from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 from tests.stages.evaluation.small_model import PATCHES, make_small_run, write_job
 
@@ -88,17 +88,17 @@ def test_a_stopped_evaluation_goes_on_with_the_tasks_that_are_left(
 def test_answers_do_not_depend_on_the_other_questions(small_demo: Path, parent: Path) -> None:
     vlm = load_model(parent).vlm
     tokenizer = TextTokenizer(small_demo / "tokenizer.json", VOCABULARY)
-    subject = Subject(
+    subject = EvaluatedModel(
         vlm=vlm, tokenizer=tokenizer, device=torch.device("cpu"), precision="fp32", context=96, max_new_tokens=3
     )
     task = read_vision_task(small_demo / "tasks", Task(name="shapes_val", limit=12))
-    spec, encoder = encoder_spec(PATCHES.encoder), load_encoder_module(PATCHES, (), subject.device)
-    transform = ImageTransform.of(spec, "resize-naive")
-    images, eyes = PictureReader(spec, transform, None), Eyes(encoder, subject.device)
-    together = answer(task, task.questions, subject, images, eyes)
-    assert [answer(task, [question], subject, images, eyes)[0] for question in task.questions] == together
+    spec, encoder = resolve_encoder_spec(PATCHES.encoder), load_encoder_module(PATCHES, (), subject.device)
+    transform = ImageTransform.from_spec(spec, "resize-naive")
+    images, eyes = EncoderImageReader(spec, transform, None), FeatureExtractor(encoder, subject.device)
+    together = generate_answers(task, task.questions, subject, images, eyes)
+    assert [generate_answers(task, [question], subject, images, eyes)[0] for question in task.questions] == together
     question = task.questions[5]
-    pixels = transform(task.image_path(question).read_bytes())
+    pixels = transform(task.resolve_image(question).read_bytes())
     tokens = tokenizer.encode(PLAIN.format_question(question.question))
     generated: list[int] = []
     for _ in range(3):  # by hand: the image, then all tokens so far, without a cache

@@ -10,7 +10,7 @@ import pytest
 
 from stages.config import Task
 from stages.errors import DataError
-from stages.evaluation.text import load_task, offline
+from stages.evaluation.text import block_network, load_task
 from stages.evaluation.text_task import read_text_task
 
 TASKS = Path(__file__).parents[3] / "manifests" / "tasks"
@@ -95,7 +95,7 @@ def asked(task: Any) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", list(BUNDLED))
 def test_a_task_file_asks_what_lm_evals_own_task_asks(name: str, tmp_path: Path) -> None:
-    with offline():
+    with block_network():
         local, bundled = ours(name, tmp_path), theirs(name)
         assert asked(local) == asked(bundled)
         for mine, other in zip(local.eval_docs, bundled.eval_docs, strict=True):

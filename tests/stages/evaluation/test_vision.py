@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.config import Task
-from stages.distributed import World
+from stages.distributed import DistributedContext
 from stages.evaluation import vision
 from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.score import Score
@@ -42,7 +42,7 @@ class Model:
 
     def score(self, task: VisionTask, folder: Path) -> Score | None:
         nothing: Any = None
-        alone = World(torch.device("cpu"))
+        alone = DistributedContext(torch.device("cpu"))
         return score_vision_task(task, nothing, nothing, nothing, folder=folder, stop=self.stop, world=alone)
 
 
@@ -114,7 +114,7 @@ def scores_of_ranks(
     nothing: Any = None
     flags = stops or [StopFlag() for _ in range(size)]
 
-    def score(world: World) -> Score | None:
+    def score(world: DistributedContext) -> Score | None:
         flag = flags[world.rank]
         return score_vision_task(task, nothing, nothing, nothing, folder=folder, stop=flag, world=world)
 

@@ -23,7 +23,7 @@ def test_a_vision_task_is_read_with_its_prompt_and_questions(tmp_path: Path) -> 
     )
     task = read_vision_task(tmp_path, Task(name="t"))
     assert (task.chance, task.chance_by_kind, len(task.questions)) == (0.2, {"shape": 0.1}, 2)
-    assert task.prompt_of(task.questions[0]) == "Say: What is it?"
+    assert task.format_prompt(task.questions[0]) == "Say: What is it?"
     assert len(read_vision_task(tmp_path, Task(name="t", limit=1)).questions) == 1
 
 
@@ -34,7 +34,7 @@ def test_the_prompt_of_a_vision_task_is_the_usual_one_unless_given(tmp_path: Pat
     (tmp_path / "t.json").write_text(json.dumps(content))
     task = read_vision_task(tmp_path, Task(name="t"))
     expected = "What is it?\nAnswer the question using a single word or phrase."
-    assert task.prompt_of(task.questions[0]) == expected
+    assert task.format_prompt(task.questions[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_an_image_outside_the_tasks_folder_is_refused(tmp_path: Path) -> None:
     write_vision(tmp_path / "tasks", lines=[json.dumps(QUESTION | {"image": "../secret.png"})])
     task = read_vision_task(tmp_path / "tasks", Task(name="t"))
     with pytest.raises(DataError, match=r"question '1': '../secret.png' leads out of"):
-        task.image_path(task.questions[0])
+        task.resolve_image(task.questions[0])

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from stages.checkpoint.files import save_checkpoint
 from stages.config import LanguageModel, Vision
-from stages.export.request import Facts, Request
+from stages.export.request import ExportRequest, ModelFacts
 from stages.models.vlm import VLM
 from stages.vision.encoders import build_encoder_module
 
@@ -42,15 +42,19 @@ def make_run(folder: Path, model: LanguageModel, vision: Vision | None, **state:
     torch.manual_seed(5)
     vlm = VLM(model, vision, build_encoder_module(vision) if vision else None).eval()
     with torch.no_grad():
-        for _, weight in vlm.named_weights():
+        for _, weight in vlm.iter_named_weights():
             weight.nan_to_num_(nan=0.02)  # of an encoder that waits for its weights
             weight.copy_(torch.rand_like(weight) + 0.5 if weight.dim() == 1 else 2 * weight + 0.01)
     whole = {"step": 3, "model": model.model_dump(), "vision": vision.model_dump() if vision else None, **state}
-    path = save_checkpoint(folder / "checkpoints", whole, vlm.weights(), None)
+    path = save_checkpoint(folder / "checkpoints", whole, vlm.collect_weights(), None)
     (folder / "result.json").write_text(json.dumps({"checkpoint": path.relative_to(folder).as_posix()}))
     return vlm
 
 
-def request_for(run: Path, out: Path, *, stage: str = "pretrain", tokenizer: str = "", **facts: object) -> Request:
+def request_for(
+    run: Path, out: Path, *, stage: str = "pretrain", tokenizer: str = "", **facts: object
+) -> ExportRequest:
     told = {"sweep": "toy", "cell": "m-b0", "stage": stage, "key": "a" * 16, **facts}
-    return Request(run=str(run), out=str(out), context=64, tokenizer=tokenizer, facts=Facts.model_validate(told))
+    return ExportRequest(
+        run=str(run), out=str(out), context=64, tokenizer=tokenizer, facts=ModelFacts.model_validate(told)
+    )

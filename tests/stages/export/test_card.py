@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from stages.data.prompts import PLAIN
-from stages.export.run import export
+from stages.export.run import export_model
 from tests.stages.export.export_case import NORMED, PATCHES, make_run, picture, request_for, write_tokenizer
 
 
@@ -19,7 +19,7 @@ def test_the_card_tells_where_the_model_comes_from_and_is_only_text(tmp_path: Pa
         "cost": {"A100-hours, its own": 12.5, "GPU-hours, its own": None},
         "code_revision": "abc123",
     }
-    card = (export(request_for(tmp_path / "run", tmp_path / "out", **told)) / "README.md").read_text()
+    card = (export_model(request_for(tmp_path / "run", tmp_path / "out", **told)) / "README.md").read_text()
     for line in (
         "| trunk | dclm | text | r9 | 80 % |", "| schedule.peak_lr | 0.003 |", "| result: tokens | 4096 |",
         "| piqa | text | 0.61 | 0.01 | 0.5 | 1838 |", "| A100-hours, its own | 12.5 |",
@@ -33,9 +33,9 @@ def test_the_card_tells_where_the_model_comes_from_and_is_only_text(tmp_path: Pa
 def test_the_cards_code_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_run(tmp_path / "run", NORMED, PATCHES, prompt=PLAIN.state())
+    make_run(tmp_path / "run", NORMED, PATCHES, prompt=PLAIN.dump_state())
     tokenizer = write_tokenizer(tmp_path / "bpe", start=True)
-    folder = export(request_for(tmp_path / "run", tmp_path / "out", stage="finetune", tokenizer=str(tokenizer)))
+    folder = export_model(request_for(tmp_path / "run", tmp_path / "out", stage="finetune", tokenizer=str(tokenizer)))
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 2
     monkeypatch.chdir(folder)

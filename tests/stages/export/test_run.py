@@ -9,7 +9,7 @@ import pytest
 
 from stages.checkpoint.files import MODEL
 from stages.errors import ConfigError, DamagedInputError, StageError
-from stages.export.run import export
+from stages.export.run import export_model
 from tests.stages.export.export_case import NORMED, make_run, request_for
 
 
@@ -20,22 +20,22 @@ def test_a_damaged_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(DamagedInputError, match="does not match its own record"):
-        export(request_for(tmp_path / "run", tmp_path / "out"))
+        export_model(request_for(tmp_path / "run", tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_an_interrupted_export_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path / "run", NORMED, None)
-    folder = export(request_for(tmp_path / "run", tmp_path / "out"))
+    folder = export_model(request_for(tmp_path / "run", tmp_path / "out"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert export(request_for(tmp_path / "run", tmp_path / "out")) == folder  # its own folder it replaces
+    assert export_model(request_for(tmp_path / "run", tmp_path / "out")) == folder  # its own folder it replaces
 
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("stages.export.run.model_card", full)
     with pytest.raises(StageError, match="No space"):
-        export(request_for(tmp_path / "run", tmp_path / "out", cell="other"))
+        export_model(request_for(tmp_path / "run", tmp_path / "out", cell="other"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
@@ -48,7 +48,7 @@ def test_what_an_export_did_not_make_it_does_not_replace(kind: str, tmp_path: Pa
         out.mkdir()
         (out / "thesis.tex").write_text("years")
     elif kind == "added":
-        export(request_for(tmp_path / "run", out))
+        export_model(request_for(tmp_path / "run", out))
         (out / "LICENSE").write_text("mine")
     elif kind == "file":
         out.write_text("years")
@@ -56,7 +56,7 @@ def test_what_an_export_did_not_make_it_does_not_replace(kind: str, tmp_path: Pa
         (tmp_path / "elsewhere").mkdir()
         out.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match=str(out)):
-        export(request_for(tmp_path / "run", out))
+        export_model(request_for(tmp_path / "run", out))
     assert kind != "strange" or (out / "thesis.tex").read_text() == "years"
     assert kind != "added" or (out / "LICENSE").read_text() == "mine"
 

@@ -2,17 +2,17 @@ import json
 from pathlib import Path
 
 from stages.data.prompts import PLAIN, TEMPLATES
-from stages.export.run import export
-from stages.export.tokenizer_files import chat_template
+from stages.export.run import export_model
+from stages.export.tokenizer_files import build_chat_template
 from tests.stages.export.export_case import NORMED, make_run, request_for, write_tokenizer
 
 
 def test_the_tokenizer_speaks_as_in_the_fine_tune(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    make_run(tmp_path / "run", NORMED, None, prompt=TEMPLATES["vicuna"].state())
+    make_run(tmp_path / "run", NORMED, None, prompt=TEMPLATES["vicuna"].dump_state())
     tokenizer = write_tokenizer(tmp_path / "bpe", start=True)
-    folder = export(request_for(tmp_path / "run", tmp_path / "out", stage="finetune", tokenizer=str(tokenizer)))
+    folder = export_model(request_for(tmp_path / "run", tmp_path / "out", stage="finetune", tokenizer=str(tokenizer)))
     assert (folder / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
     found = AutoTokenizer.from_pretrained(folder)
     assert found.eos_token_id == 0
@@ -28,5 +28,5 @@ def test_the_tokenizer_speaks_as_in_the_fine_tune(tmp_path: Path) -> None:
 
 
 def test_a_chat_template_holds_its_words_as_text() -> None:
-    text = chat_template({**PLAIN.state(), "system": 'say "hi" {{ 1 }}\n'}, "")
+    text = build_chat_template({**PLAIN.dump_state(), "system": 'say "hi" {{ 1 }}\n'}, "")
     assert '"say \\"hi\\" {{ 1 }}\\n"' in text

@@ -15,9 +15,9 @@ from torch import Tensor
 from stages.checkpoint.files import MODEL
 from stages.config import Vision
 from stages.export.images import ImagePrefix
-from stages.export.run import export
-from stages.export.weights import exported_tensors, in_shards, transformers_config, write_weights
-from stages.models.generation import greedy
+from stages.export.run import export_model
+from stages.export.weights import build_transformers_config, iter_exported_tensors, split_shards, write_weights
+from stages.models.generation import generate_greedy
 from stages.models.openlm import OpenLM
 from stages.models.vlm import VLM
 from stages.vision.encoders import load_encoder_module
@@ -63,7 +63,7 @@ class Case:
 
 def make_case(folder: Path, name: str) -> Case:
     vlm = make_run(folder / "run" / name, CASES[name], PATCHES if name == "normed" else None)
-    return Case(vlm, folder / "run" / name, export(request_for(folder / "run" / name, folder / "out" / name)))
+    return Case(vlm, folder / "run" / name, export_model(request_for(folder / "run" / name, folder / "out" / name)))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def loaded(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def our_answer(vlm: VLM) -> list[int]:
     """Greedy, with no stop token."""
-    return greedy(vlm, [PROMPT], max_new_tokens=8, stop_token=-1)[0]
+    return generate_greedy(vlm, [PROMPT], max_new_tokens=8, stop_token=-1)[0]
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("normed", 2e-5), ("bare", 2e-6), ("rounded", 2e-2)])
@@ -121,7 +121,7 @@ def test_open_lms_rounded_frequencies_are_kept() -> None:
     from transformers import OlmoeConfig
     from transformers.models.olmoe.modeling_olmoe import OlmoeRotaryEmbedding
 
-    config = transformers_config(CASES["rounded"], context=64, end_of_text=0, dtype="float32")
+    config = build_transformers_config(CASES["rounded"], context=64, end_of_text=0, dtype="float32")
     exact = 10_000 ** -(torch.arange(0, 16, 2) / 16)
     found = OlmoeRotaryEmbedding(OlmoeConfig(**config)).inv_freq
     torch.testing.assert_close(found, exact.bfloat16().float(), rtol=1e-6, atol=0)
@@ -131,7 +131,7 @@ def test_open_lms_rounded_frequencies_are_kept() -> None:
 def test_a_trained_encoder_goes_with_the_model(tmp_path: Path) -> None:
     vision = Vision(encoder="siglip-tiny-32", weights=("siglip",), frozen=False)
     vlm = make_run(tmp_path / "run", CASES["bare"], vision)
-    folder = export(request_for(tmp_path / "run", tmp_path / "out"))
+    folder = export_model(request_for(tmp_path / "run", tmp_path / "out"))
     with torch.no_grad():
         ours = vlm.project(ImageTransform(32)(picture())[None])
     assert ours.std() > 0
@@ -143,7 +143,7 @@ def test_every_weight_of_the_checkpoint_is_exported_once(name: str) -> None:
     with torch.device("meta"):
         sizes = {key: weight.numel() for key, weight in OpenLM(CASES[name]).named_parameters()}
     taken = dict.fromkeys(sizes, 0)
-    for tensor in exported_tensors(CASES[name]):
+    for tensor in iter_exported_tensors(CASES[name]):
         if tensor.source:
             taken[tensor.source] += int(torch.Size(tensor.shape).numel())
     assert taken == sizes
@@ -162,11 +162,11 @@ def test_large_weights_are_split_and_the_index_finds_each(tmp_path: Path, cases:
     assert found.keys() == whole.keys()
     assert all(torch.equal(found[name], whole[name]) for name in whole)
     assert index["metadata"]["total_size"] == total == sum(each.nbytes for each in whole.values())
-    assert [len(shard) for shard in in_shards(exported_tensors(NORMED), 4, 1)] == [1] * len(whole)
+    assert [len(shard) for shard in split_shards(iter_exported_tensors(NORMED), 4, 1)] == [1] * len(whole)
 
 
 def test_the_config_names_the_shape_of_the_model() -> None:
-    config = transformers_config(NORMED, context=64, end_of_text=0, dtype="bfloat16")
+    config = build_transformers_config(NORMED, context=64, end_of_text=0, dtype="bfloat16")
     assert config["intermediate_size"] == NORMED.feed_forward_width
     assert config["num_experts"] == config["num_experts_per_tok"] == 1
     assert (config["max_position_embeddings"], config["eos_token_id"], config["dtype"]) == (64, 0, "bfloat16")

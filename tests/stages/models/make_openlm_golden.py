@@ -88,7 +88,7 @@ def figures(case: Case, checkout: Path) -> dict[str, Any]:
         state = torch.load(run / "checkpoints" / "epoch_1.pt", map_location="cpu", weights_only=True)["state_dict"]
         weights = {key.removeprefix("module."): tensor for key, tensor in state.items() if "inv_freq" not in key}
         return {
-            "case": case.as_json(),
+            "case": case.render_json(),
             "initial_logits": {"sha256": sha256(logits), "first": logits[0, -1, :8].tolist()},
             "losses": logged_losses(run),
             "weights": {

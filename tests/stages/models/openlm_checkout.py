@@ -61,7 +61,7 @@ class Case:
         """Sequence `number` of the data, context + 1 tokens: a pattern that can be learnt, and no random numbers."""
         return [(31 * number + i * (7 + number % 5) + i * i // 3) % self.vocabulary for i in range(self.context + 1)]
 
-    def as_json(self) -> dict[str, object]:
+    def render_json(self) -> dict[str, object]:
         return asdict(self)
 
 

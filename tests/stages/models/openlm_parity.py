@@ -41,7 +41,7 @@ def compare(case: Case, checkout: Path) -> int:
         theirs, their_losses = read_weights(run / "checkpoints" / "epoch_1.pt"), logged_losses(run)
     vlm = initial_model(case)
     losses = train(case, vlm)
-    ours = vlm.weights()
+    ours = vlm.collect_weights()
     equal = sum(torch.equal(ours[name], theirs[name]) for name in ours if name in theirs)
     # open_lm prints four digits
     same_losses = all(abs(ours - theirs) < 5.1e-4 for ours, theirs in zip(losses, their_losses, strict=True))

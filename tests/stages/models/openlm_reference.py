@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stages.data.collate import MicroBatch
-from stages.models.linear import choose_matmul
+from stages.models.linear import set_matmul_backend
 from stages.models.vlm import VLM
 from stages.training.optimizer import AdamW
 from tests.stages.models.openlm_checkout import SEED, Case
@@ -19,7 +19,7 @@ def initial_model(case: Case) -> VLM:
     """Right after seeding, as open_lm builds it."""
     torch.manual_seed(SEED)
     vlm = VLM(case.model)
-    choose_matmul(vlm, "torch")
+    set_matmul_backend(vlm, "torch")
     return vlm
 
 
@@ -32,7 +32,7 @@ def micro_batch(rows: Tensor) -> MicroBatch:
         target_positions=None,
         sources=torch.zeros_like(targets),
         documents=None,
-        pictures=(),
+        image_inputs=(),
         images=None,
         image_positions=None,
     )
@@ -46,14 +46,14 @@ def batches(case: Case) -> Iterator[MicroBatch]:
 
 def train(case: Case, vlm: VLM) -> list[float]:
     """All steps; their losses."""
-    optimizer = AdamW(vlm.named_weights(), case.optimizer)
+    optimizer = AdamW(vlm.iter_named_weights(), case.optimizer)
     losses = []
     for step, batch in enumerate(batches(case)):
         optimizer.zero_grad()
         loss, _ = vlm(batch, count=len(batch.targets), z_loss=case.z_loss, chunk_tokens=0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(optimizer.parameters, case.optimizer.gradient_clip)
-        optimizer.step(case.schedule.lr(step))
+        optimizer.step(case.schedule.compute_lr(step))
         losses.append(loss.item())
     return losses
 

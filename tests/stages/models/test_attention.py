@@ -6,14 +6,14 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel
-from stages.models.attention import attend, attention_mask, whole_attention
-from stages.models.openlm import Block, OpenLM, rotary_table
+from stages.models.attention import attend, build_attention_mask, compute_unfused_attention
+from stages.models.openlm import DecoderBlock, OpenLM, build_rotary_table
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, -1], [0] * 10, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
 
 
 def test_a_position_looks_backwards_within_its_document() -> None:
-    mask = attention_mask(DOCUMENTS, "sdpa")
+    mask = build_attention_mask(DOCUMENTS, "sdpa")
     assert isinstance(mask, Tensor)
     for row in range(3):
         for query in range(10):
@@ -25,10 +25,10 @@ def test_a_position_looks_backwards_within_its_document() -> None:
 def test_flex_attention_gives_what_sdpa_gives() -> None:
     torch.manual_seed(0)
     queries, keys, values = (torch.randn(3, 2, 10, 16) for _ in range(3))
-    expected = attend(queries, keys, values, attention_mask(DOCUMENTS, "sdpa"))
+    expected = attend(queries, keys, values, build_attention_mask(DOCUMENTS, "sdpa"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is slow without a compiler
-        attended = attend(queries, keys, values, attention_mask(DOCUMENTS, "flex"))
+        attended = attend(queries, keys, values, build_attention_mask(DOCUMENTS, "flex"))
     torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -36,10 +36,10 @@ def test_flex_attention_gives_what_sdpa_gives() -> None:
 def test_a_block_is_traced_whole_by_the_compiler(masked: bool) -> None:
     torch.manual_seed(0)
     config = LanguageModel(d_model=32, layers=1, heads=2, vocabulary=50)
-    block = Block(config, 0)
+    block = DecoderBlock(config, 0)
     x = torch.randn(3, 10, 32)
-    cos, sin = rotary_table(10, 16, x.device)
-    mask = attention_mask(DOCUMENTS, "sdpa") if masked else None
+    cos, sin = build_rotary_table(10, 16, x.device)
+    mask = build_attention_mask(DOCUMENTS, "sdpa") if masked else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the compiler about itself
         traced = torch.compile(block, backend="eager", fullgraph=True)
@@ -51,7 +51,7 @@ def test_packed_documents_have_the_logits_that_they_have_alone() -> None:
     torch.manual_seed(0)
     model = OpenLM(LanguageModel(d_model=32, layers=2, heads=2, vocabulary=50))
     tokens = torch.randint(0, 50, (1, 10))
-    packed = model(tokens, mask=attention_mask(DOCUMENTS[:1], "sdpa"))
+    packed = model(tokens, mask=build_attention_mask(DOCUMENTS[:1], "sdpa"))
     # rotary positions are relative: a document further back sees itself as at the beginning
     torch.testing.assert_close(packed[:, 3:7], model(tokens[:, 3:7]), rtol=1e-3, atol=1e-4)
 
@@ -61,13 +61,13 @@ def test_whole_attention_in_bfloat16_is_as_near_to_the_exact_one_as_the_fused_ke
     torch.manual_seed(0)
     inputs = [torch.randn(3, 2, 10, 16).bfloat16() for _ in range(3)]
     gradient = torch.randn(3, 2, 10, 16).bfloat16()
-    mask = attention_mask(DOCUMENTS, "sdpa") if kind == "packed" else None
+    mask = build_attention_mask(DOCUMENTS, "sdpa") if kind == "packed" else None
     assert mask is None or isinstance(mask, Tensor)
 
     def figures(whole: bool, dtype: torch.dtype) -> list[Tensor]:
         given = q, k, v = [x.to(dtype).requires_grad_() for x in inputs]
         if whole:
-            attended = whole_attention(q, k, v, mask)
+            attended = compute_unfused_attention(q, k, v, mask)
         else:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return [attended.detach(), *torch.autograd.grad(attended, given, gradient.to(dtype))]

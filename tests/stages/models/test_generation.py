@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from stages.config import LanguageModel, Vision
-from stages.distributed import World
+from stages.distributed import DistributedContext
 from stages.models.attention import KeyValueCache
-from stages.models.generation import greedy
-from stages.models.likelihood import log_likelihoods
-from stages.models.linear import choose_matmul, onednn_is_there, pack_weights
+from stages.models.generation import generate_greedy
+from stages.models.likelihood import compute_log_likelihoods
+from stages.models.linear import is_onednn_available, pack_weights, set_matmul_backend
 from stages.models.vlm import VLM
 from tests.stages.thread_ranks import on_threads
 
@@ -55,7 +55,9 @@ def test_batched_generation_behind_a_cache_equals_one_full_forward_a_token() -> 
             for i, prompt in enumerate(PROMPTS)
         ]
         for batch_size in (1, 2, 5):
-            answers = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, features=features, batch_size=batch_size)
+            answers = generate_greedy(
+                vlm, PROMPTS, max_new_tokens=8, stop_token=-1, features=features, batch_size=batch_size
+            )
             assert answers == expected
 
 
@@ -70,11 +72,13 @@ def test_start_of_text_tokens_stand_before_the_image(start: tuple[int, ...]) -> 
             for i, prompt in enumerate(PROMPTS)
         ]
         for batch_size in (1, 5):
-            answers = greedy(
+            answers = generate_greedy(
                 vlm, PROMPTS, max_new_tokens=8, stop_token=-1, start=start, features=features, batch_size=batch_size
             )
             assert answers == expected
-    behind = greedy(vlm, [[*start, *prompt] for prompt in PROMPTS], max_new_tokens=8, stop_token=-1, features=images)
+    behind = generate_greedy(
+        vlm, [[*start, *prompt] for prompt in PROMPTS], max_new_tokens=8, stop_token=-1, features=images
+    )
     assert behind != expected, "where they stand matters"
 
 
@@ -82,12 +86,12 @@ def test_start_of_text_tokens_stand_before_the_image(start: tuple[int, ...]) -> 
 def test_ranks_share_the_batches_and_all_have_every_answer() -> None:
     vlm = small_vlm()
     requests = [(prompt, continuation) for prompt in PROMPTS for continuation in ([5, 6], [7])]
-    expected = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, batch_size=2)
-    likely = log_likelihoods(vlm, requests, batch_tokens=8)
+    expected = generate_greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, batch_size=2)
+    likely = compute_log_likelihoods(vlm, requests, batch_tokens=8)
 
-    def answered(world: World) -> Any:
-        found = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, batch_size=2, peers=world.peers)
-        return found, log_likelihoods(vlm, requests, batch_tokens=8, peers=world.peers)
+    def answered(world: DistributedContext) -> Any:
+        found = generate_greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, batch_size=2, peers=world.peers)
+        return found, compute_log_likelihoods(vlm, requests, batch_tokens=8, peers=world.peers)
 
     for ranks in (2, 7):
         assert on_threads(ranks, answered) == [(expected, likely)] * ranks
@@ -95,7 +99,7 @@ def test_ranks_share_the_batches_and_all_have_every_answer() -> None:
 
 def test_packed_weights_change_rounding_alone() -> None:
     vlm = small_vlm()
-    choose_matmul(vlm, "onednn")
+    set_matmul_backend(vlm, "onednn")
     tokens, ones = torch.randint(0, 60, (3, 9)), torch.ones(1, 48)
     with torch.no_grad():
         before = vlm.lm(tokens)
@@ -103,17 +107,17 @@ def test_packed_weights_change_rounding_alone() -> None:
         torch.testing.assert_close(vlm.lm(tokens), before, rtol=1e-5, atol=1e-5)
         for weight in vlm.lm.parameters():
             weight.zero_()
-        assert bool(vlm.lm.output(ones).any()) == onednn_is_there(), "the packed copy is what is used"
+        assert bool(vlm.lm.output(ones).any()) == is_onednn_available(), "the packed copy is what is used"
     assert not vlm.lm.output(ones).any(), "and not where gradients are wanted"
 
 
 @torch.inference_mode()
 def test_an_answer_ends_before_the_stop_token() -> None:
     vlm = small_vlm()
-    free = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1)
+    free = generate_greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1)
     stop = free[0][-1]
     expected = [naive_answer(vlm, prompt, None, stop) for prompt in PROMPTS]
-    assert greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=stop) == expected
+    assert generate_greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=stop) == expected
     assert len(expected[0]) < 8
 
 
@@ -121,7 +125,9 @@ def test_an_answer_ends_before_the_stop_token() -> None:
 def test_an_image_alone_can_be_described() -> None:
     vlm = small_vlm()
     image = torch.randn(1, 4, 768)
-    assert greedy(vlm, [[]], max_new_tokens=8, stop_token=-1, features=image)[0] == naive_answer(vlm, [], image[0], -1)
+    assert generate_greedy(vlm, [[]], max_new_tokens=8, stop_token=-1, features=image)[0] == naive_answer(
+        vlm, [], image[0], -1
+    )
 
 
 @torch.inference_mode()
@@ -130,7 +136,7 @@ def test_log_likelihoods_sum_the_continuations_tokens() -> None:
     requests = [([1, 2], [3, 4]), ([5], [6, 7, 8]), ([9, 9, 9], [1])]
     images = torch.randn(3, 4, 768)
     for features in (None, images):
-        answers = log_likelihoods(vlm, requests, features=features, batch_tokens=16)
+        answers = compute_log_likelihoods(vlm, requests, features=features, batch_tokens=16)
         for i, (context, continuation) in enumerate(requests):
             logits = full_forward(vlm, context + continuation, None if features is None else features[i])
             ahead = logits[-len(continuation) - 1 : -1].log_softmax(dim=-1)
@@ -142,20 +148,20 @@ def test_log_likelihoods_sum_the_continuations_tokens() -> None:
 @torch.inference_mode()
 def test_the_greedy_answer_is_told_as_greedy() -> None:
     vlm = small_vlm()
-    answer = greedy(vlm, [[1, 2, 3]], max_new_tokens=4, stop_token=-1)[0]
-    assert log_likelihoods(vlm, [([1, 2, 3], answer)])[0].is_greedy
+    answer = generate_greedy(vlm, [[1, 2, 3]], max_new_tokens=4, stop_token=-1)[0]
+    assert compute_log_likelihoods(vlm, [([1, 2, 3], answer)])[0].is_greedy
 
 
 @torch.inference_mode()
 def test_rows_that_have_ended_leave_the_batch_and_change_no_answer() -> None:
     vlm = small_vlm()
     prompts = [[i, i + 1] for i in range(12)]
-    free = greedy(vlm, prompts, max_new_tokens=8, stop_token=-1)
+    free = generate_greedy(vlm, prompts, max_new_tokens=8, stop_token=-1)
     stop = Counter(token for answer in free for token in set(answer[1:])).most_common(1)[0][0]
     expected = [naive_answer(vlm, prompt, None, stop) for prompt in prompts]
     widths: list[int] = []
     handle = vlm.lm.norm.register_forward_hook(lambda _, __, output: widths.append(output.shape[0]))
-    assert greedy(vlm, prompts, max_new_tokens=8, stop_token=stop) == expected
+    assert generate_greedy(vlm, prompts, max_new_tokens=8, stop_token=stop) == expected
     handle.remove()
     assert len({len(answer) for answer in expected}) > 1
     assert widths == sorted(widths, reverse=True)
@@ -165,8 +171,8 @@ def test_rows_that_have_ended_leave_the_batch_and_change_no_answer() -> None:
 @torch.inference_mode()
 def test_an_answer_can_end_by_a_rule_of_the_caller() -> None:
     vlm = small_vlm()
-    free = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1)
-    found = greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, ended=lambda answer: len(answer) == 3)
+    free = generate_greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1)
+    found = generate_greedy(vlm, PROMPTS, max_new_tokens=8, stop_token=-1, ended=lambda answer: len(answer) == 3)
     assert found == [answer[:3] for answer in free]
 
 

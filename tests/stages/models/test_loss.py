@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel
-from stages.models.linear import Linear, Matmul, choose_matmul, onednn_is_there
-from stages.models.loss import output_loss, token_loss
+from stages.models.linear import Linear, Matmul, is_onednn_available, set_matmul_backend
+from stages.models.loss import compute_output_loss, compute_token_loss
 from stages.models.openlm import OpenLM
 
 Figures = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -24,7 +24,7 @@ def reference(scale: float = 1.0) -> Figures:
     """In float64, by differentiation of the formula."""
     hidden, weight, targets = inputs()
     wide, heavy = hidden.double().requires_grad_(), weight.double().requires_grad_()
-    loss, entropies = token_loss(F.linear(wide, heavy), targets, count=200, z_loss=1e-2)
+    loss, entropies = compute_token_loss(F.linear(wide, heavy), targets, count=200, z_loss=1e-2)
     (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert wide.grad is not None
     assert heavy.grad is not None
@@ -35,7 +35,9 @@ def chunked(chunk: int, matmul: Matmul, scale: float = 1.0) -> Figures:
     hidden, weight, targets = inputs()
     hidden.requires_grad_()
     weight.requires_grad_()
-    loss, entropies = output_loss(hidden, weight, targets, count=200, z_loss=1e-2, chunk_tokens=chunk, matmul=matmul)
+    loss, entropies = compute_output_loss(
+        hidden, weight, targets, count=200, z_loss=1e-2, chunk_tokens=chunk, matmul=matmul
+    )
     assert not entropies.requires_grad
     (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert hidden.grad is not None
@@ -61,7 +63,7 @@ def test_under_autocast_the_loss_is_float32_and_near_the_exact_one() -> None:
 def test_extreme_logits_give_finite_figures() -> None:
     hidden = torch.tensor([[100.0, 0.0], [-100.0, 0.0]], requires_grad=True)
     weight = torch.tensor([[30.0, 0.0], [-30.0, 0.0], [0.0, 1.0]], requires_grad=True)
-    loss, entropies = output_loss(hidden, weight, torch.tensor([1, 1]), count=2, z_loss=0.0, chunk_tokens=1)
+    loss, entropies = compute_output_loss(hidden, weight, torch.tensor([1, 1]), count=2, z_loss=0.0, chunk_tokens=1)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert entropies.tolist() == [6_000.0, 0.0]
     assert hidden.grad is not None
@@ -72,7 +74,7 @@ def test_no_positions_give_no_loss() -> None:
     hidden, weight, targets = inputs(0)
     hidden.requires_grad_()
     weight.requires_grad_()
-    loss, entropies = output_loss(hidden, weight, targets, count=1, z_loss=1e-4, chunk_tokens=8)
+    loss, entropies = compute_output_loss(hidden, weight, targets, count=1, z_loss=1e-4, chunk_tokens=8)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert (loss.item(), len(entropies)) == (0.0, 0)
     assert weight.grad is not None
@@ -81,17 +83,17 @@ def test_no_positions_give_no_loss() -> None:
 
 def test_without_gradients_none_are_computed() -> None:
     hidden, weight, targets = inputs()
-    loss, entropies = output_loss(hidden, weight, targets, count=200, z_loss=1e-2, chunk_tokens=16)
+    loss, entropies = compute_output_loss(hidden, weight, targets, count=200, z_loss=1e-2, chunk_tokens=16)
     torch.testing.assert_close(loss, reference()[0], rtol=1e-5, atol=0)
     torch.testing.assert_close(entropies, reference()[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("width", "out"), [(24, 70), (70, 24), (1, 5), (64, 64)])
 def test_onednns_products_are_those_of_a_linear_layer(width: int, out: int) -> None:
-    assert onednn_is_there()
+    assert is_onednn_available()
     layer = Linear(width, out)
     exact = layer.weight.detach().double().requires_grad_()
-    choose_matmul(layer, "onednn")
+    set_matmul_backend(layer, "onednn")
     x = torch.randn(3, 7, width, requires_grad=True)
     wide = x.detach().double().requires_grad_()
     for given, product in ((x, layer(x)), (wide, F.linear(wide, exact))):
@@ -108,7 +110,7 @@ def test_onednns_products_are_those_of_a_linear_layer(width: int, out: int) -> N
 
 def test_onednn_is_left_alone_under_autocast_and_in_other_types() -> None:
     layer = Linear(8, 4)
-    choose_matmul(layer, "onednn")
+    set_matmul_backend(layer, "onednn")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(torch.randn(2, 8)).dtype == torch.bfloat16
     assert layer.double()(torch.randn(2, 8).double()).dtype == torch.float64
@@ -119,7 +121,7 @@ def test_torchs_products_remain_where_they_are_asked_for() -> None:
     model = OpenLM(LanguageModel(d_model=48, layers=2, heads=4, vocabulary=100))
     tokens = torch.randint(0, 100, (2, 12))
     before = model(tokens)
-    choose_matmul(model, "onednn")
+    set_matmul_backend(model, "onednn")
     torch.testing.assert_close(model(tokens), before, rtol=1e-4, atol=1e-4)
-    choose_matmul(model, "torch")
+    set_matmul_backend(model, "torch")
     assert torch.equal(model(tokens), before)

@@ -6,8 +6,8 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.config import LanguageModel, Optimizer
 from stages.models.attention import KeyValueCache
-from stages.models.loss import token_loss
-from stages.models.openlm import OpenLM, rotary_table, rotate
+from stages.models.loss import compute_token_loss
+from stages.models.openlm import OpenLM, build_rotary_table, rotate
 from stages.training.optimizer import AdamW
 
 SMALL = LanguageModel(d_model=48, layers=3, heads=4, vocabulary=100)
@@ -81,7 +81,7 @@ def test_random_numbers_are_drawn_in_open_lms_order() -> None:
 def test_rotary_positions_turn_each_pair_by_its_frequency() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 7, 1, 8)
-    cos, sin = (table[:, None, :] for table in rotary_table(7, 8, torch.device("cpu")))
+    cos, sin = (table[:, None, :] for table in build_rotary_table(7, 8, torch.device("cpu")))
     turned = rotate(x, cos, sin)
     pairs = torch.complex(x[..., :4], x[..., 4:])  # half-split: i goes with i + 4
     angles = torch.outer(torch.arange(7.0), 10_000 ** (-torch.arange(0, 8, 2) / 8))
@@ -131,7 +131,7 @@ def test_the_losss_gradient_has_the_bits_of_open_lms_formula() -> None:
     torch.manual_seed(1)
     logits, targets = torch.randn(200, 100) * 3, torch.randint(0, 100, (200,))
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss, entropies = token_loss(ours, targets, count=200, z_loss=1e-4)
+    loss, entropies = compute_token_loss(ours, targets, count=200, z_loss=1e-4)
     expected = F.cross_entropy(theirs, targets) + 1e-4 * torch.square(torch.logsumexp(theirs, dim=-1)).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     expected.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stages.config import LanguageModel
-from stages.models.openlm import OpenLM, rotary_table
+from stages.models.openlm import OpenLM, build_rotary_table
 from tests.stages.models.openlm_checkout import Case
 from tests.stages.models.openlm_reference import initial_model, machine, sha256, train
 
@@ -39,7 +39,7 @@ def test_twenty_steps_are_open_lms_bit_for_bit_or_within_tolerance_on_another_ma
     case = Case(**figures["case"])
     vlm = initial_model(case)
     losses = train(case, vlm)
-    weights, expected = vlm.weights(), figures["weights"]
+    weights, expected = vlm.collect_weights(), figures["weights"]
     assert weights.keys() == expected.keys()
     if machine() == GOLDEN["machine"]:
         assert {name: sha256(weight) for name, weight in weights.items()} == {
@@ -52,7 +52,7 @@ def test_twenty_steps_are_open_lms_bit_for_bit_or_within_tolerance_on_another_ma
 
 
 def test_the_bfloat16_rotary_table_is_the_one_that_open_lm_builds_under_autocast() -> None:
-    cos, sin = rotary_table(2_048, 64, torch.device("cpu"), torch.bfloat16)
+    cos, sin = build_rotary_table(2_048, 64, torch.device("cpu"), torch.bfloat16)
     golden = GOLDEN["rotary_bfloat16"]
     if machine() == GOLDEN["machine"]:
         assert [sha256(table.float()) for table in (cos, sin)] == golden["sha256"]

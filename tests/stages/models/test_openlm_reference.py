@@ -52,7 +52,7 @@ def logits(tokens: Tensor, weights: Weights, model: LanguageModel) -> Tensor:
 
 def test_five_steps_have_the_bits_of_the_plain_formulas() -> None:
     vlm = initial_model(CASE)
-    weights = {name: weight.clone().requires_grad_() for name, weight in vlm.weights().items()}
+    weights = {name: weight.clone().requires_grad_() for name, weight in vlm.collect_weights().items()}
     optimizer = torch.optim.AdamW(
         [{"params": [], "weight_decay": 0.0}, {"params": list(weights.values()), "weight_decay": CASE.weight_decay}],
         lr=1.0,
@@ -62,7 +62,7 @@ def test_five_steps_have_the_bits_of_the_plain_formulas() -> None:
     losses = []
     for step, batch in enumerate(batches(CASE)):
         for group in optimizer.param_groups:
-            group["lr"] = CASE.schedule.lr(step)
+            group["lr"] = CASE.schedule.compute_lr(step)
         optimizer.zero_grad()
         found = logits(batch.tokens, weights, CASE.model).reshape(-1, CASE.vocabulary)
         loss = F.cross_entropy(found, batch.targets) + CASE.z_loss * found.logsumexp(dim=-1).square().mean()
@@ -72,4 +72,4 @@ def test_five_steps_have_the_bits_of_the_plain_formulas() -> None:
         losses.append(loss.item())
     ours = train(CASE, vlm)
     torch.testing.assert_close(ours, losses, rtol=1e-6, atol=0)
-    assert [name for name, weight in vlm.weights().items() if not torch.equal(weight, weights[name])] == []
+    assert [name for name, weight in vlm.collect_weights().items() if not torch.equal(weight, weights[name])] == []

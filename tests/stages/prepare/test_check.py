@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from stages.data.captions import Captions
-from stages.data.images import PictureReader
-from stages.data.sample import BadSampleError, Source
+from stages.data.image_reader import EncoderImageReader
+from stages.data.sample import BadSampleError, SampleSource
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.check import check_data_sets
 from stages.prepare.findings import Action, CheckRequest, Findings, read_requests
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 from tests.stages.training.training_case import CONTEXT, conversation, make_world, png, write_tar, write_text
 
@@ -152,12 +152,12 @@ def skipped(findings: Findings) -> int:
     return sum(problem.count for problem in findings.problems.values() if problem.action is Action.SKIP)
 
 
-def bad_samples(source: Source) -> list[str]:
+def bad_samples(source: SampleSource) -> list[str]:
     """What training says of the samples that it skips."""
     bad = []
     for index in range(source.size):
         try:
-            source.document(index, index)
+            source.read_document(index, index)
         except BadSampleError as error:
             bad.append(str(error))
     return bad
@@ -196,8 +196,8 @@ def test_captioned_images_that_training_skips_are_skipped_here_and_no_others(
     findings = check(data / "captions", "captions", field=field)
     skips = {kind: count for kind, (action, count) in found(findings).items() if action == "skip"}
     assert skips == {"broken or oversized image": 3, "missing image": 1, **problems}
-    spec = encoder_spec(ENCODER)
-    images = PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None)
+    spec = resolve_encoder_spec(ENCODER)
+    images = EncoderImageReader(spec, ImageTransform.from_spec(spec, "resize-naive"), None)
     tokenizer = TextTokenizer(data / "tokenizer.json", 300)
     source = Captions("captions", data / "captions", field=field, tokenizer=tokenizer, images=images)
     assert skipped(findings) == len(bad_samples(source))

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from stages.errors import DataError
 from stages.prepare import documents as document_files
 from stages.prepare.documents import BadLines, DocumentReader
-from stages.prepare.inputs import TextRule, divide, find_inputs
+from stages.prepare.inputs import TextRule, divide_inputs, find_inputs
 from tests.stages.prepare.text_inputs import DOCUMENTS, lines_of, write_inputs, write_lines
 
 
@@ -27,7 +27,7 @@ def read_with_bad(
     bad = BadLines(limit)
     reader = DocumentReader(field, rule, bad)
     return [
-        text for piece in divide(find_inputs(paths), rule, piece_bytes) for text in reader.read(piece)
+        text for piece in divide_inputs(find_inputs(paths), rule, piece_bytes) for text in reader.read(piece)
     ], bad.examples
 
 

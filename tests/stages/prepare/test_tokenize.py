@@ -10,7 +10,7 @@ import pytest
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
-from stages.prepare.pieces import encode_documents, parts_of
+from stages.prepare.pieces import encode_documents, split_parts
 from tests.stages.prepare.text_inputs import (
     DOCUMENTS,
     contents,
@@ -56,7 +56,7 @@ def test_training_reads_what_was_made(tmp_path: Path) -> None:
     assert manifest.endswith("\n")
     assert source.shard_sizes[:2] == [16, 16]
     assert source.size == len(sequences_of(tmp_path / "out"))
-    assert all(source.document(index, index) is not None for index in range(source.size))
+    assert all(source.read_document(index, index) is not None for index in range(source.size))
 
 
 def test_sequences_are_shuffled_across_documents_by_the_seed(tmp_path: Path) -> None:
@@ -144,10 +144,10 @@ def test_long_documents_are_encoded_in_parts_that_change_no_token(tmp_path: Path
     tokenizer = TextTokenizer(Path(recipe_in(tmp_path).tokenizer), 300)
     text = "\n".join(DOCUMENTS)
     for longest in (50, 99, 400):
-        parts = [part for part, _ in parts_of(text, longest)]
+        parts = [part for part, _ in split_parts(text, longest)]
         assert "".join(parts) == text
         assert max(map(len, parts)) <= longest
         assert [id for part in parts for id in tokenizer.encode(part)] == tokenizer.encode(text)
-    assert [part for part, _ in parts_of("x" * 25, 10)] == ["x" * 10, "x" * 10, "x" * 5]
+    assert [part for part, _ in split_parts("x" * 25, 10)] == ["x" * 10, "x" * 10, "x" * 5]
     stream = [token for ids in encode_documents(tokenizer, [text, "a"]) for token in ids]
     assert stream == [*tokenizer.encode(text), 0, *tokenizer.encode("a"), 0]

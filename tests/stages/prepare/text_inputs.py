@@ -11,8 +11,8 @@ import zstandard
 from pyarrow import parquet
 
 from stages.data.text import gunzip
-from stages.prepare.inputs import find_inputs, vocabulary_of
-from stages.prepare.recipe import Recipe, file_digest
+from stages.prepare.inputs import find_inputs, resolve_vocabulary
+from stages.prepare.recipe import Recipe, compute_file_digest
 from stages.prepare.tokenize import prepare_text
 from tests.stages.training.training_case import write_tokenizer
 
@@ -51,7 +51,7 @@ def recipe_in(folder: Path, **changes: object) -> Recipe:
     if not file.exists():
         write_tokenizer(file)
     settings: dict[str, object] = {"context": 15, "shard_sequences": 16, "piece_bytes": 700, "txt": "blank-line"}
-    settings |= {"vocabulary": vocabulary_of(file, 0, ""), "tokenizer_digest": file_digest(file)}
+    settings |= {"vocabulary": resolve_vocabulary(file, 0, ""), "tokenizer_digest": compute_file_digest(file)}
     return Recipe(tokenizer=str(file), **{**settings, **changes})  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint.files import newest_checkpoint, read_checkpoint, result_checkpoint, step_folders
+from stages.checkpoint.files import find_newest_checkpoint, list_step_folders, read_checkpoint, read_result_checkpoint
 from stages.job_file import JobFile
 from tests.stages.training.training_case import image_config, make_world, result_of, same_bits, start
 
@@ -68,7 +68,7 @@ def kill(job: JobFile, kills: int, chance: random.Random, longest: float) -> int
         process.kill()
         process.communicate()
         count += process.returncode == -signal.SIGKILL
-        broken = [path.name for path in step_folders(job.checkpoints) if read_checkpoint(path) is None]
+        broken = [path.name for path in list_step_folders(job.checkpoints) if read_checkpoint(path) is None]
         print(f"kill {number + 1}: at a checkpoint of step {newest_step(job)}, broken {broken or 'none'}", flush=True)
         if broken:
             raise RuntimeError(f"a checkpoint is there and not whole: {broken}")
@@ -76,22 +76,24 @@ def kill(job: JobFile, kills: int, chance: random.Random, longest: float) -> int
 
 
 def newest_step(job: JobFile) -> int:
-    found = newest_checkpoint(job.checkpoints)
+    found = find_newest_checkpoint(job.checkpoints)
     return found.step if found else 0
 
 
 def wait_for_progress(job: JobFile, before: int, process: Any) -> None:
     """Until there is a checkpoint beyond step `before`, or the process has ended."""
-    while process.poll() is None and not any(int(path.name[5:]) > before for path in step_folders(job.checkpoints)):
+    while process.poll() is None and not any(
+        int(path.name[5:]) > before for path in list_step_folders(job.checkpoints)
+    ):
         time.sleep(0.01)
 
 
 def differences(one: JobFile, other: JobFile) -> list[str]:
     """What is not equal at the end of two runs."""
-    mine, theirs = result_checkpoint(one.run), result_checkpoint(other.run)
+    mine, theirs = read_result_checkpoint(one.run), read_result_checkpoint(other.run)
     pairs = {
-        "weights": same_bits(mine.weights(), theirs.weights()),
-        "moments": same_bits(mine.moments(), theirs.moments()),
+        "weights": same_bits(mine.read_weights(), theirs.read_weights()),
+        "moments": same_bits(mine.read_moments(), theirs.read_moments()),
         "data position": mine.state["data"] == theirs.state["data"],
         "metrics": numbers(one) == numbers(other),
         "result": all(

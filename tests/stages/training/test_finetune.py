@@ -3,15 +3,15 @@ import json
 import pytest
 import torch
 
-from stages.checkpoint.files import load_model, newest_checkpoint
+from stages.checkpoint.files import find_newest_checkpoint, load_model
 from stages.config import EvaluateConfig, FinetuneConfig
-from stages.data.prompts import PLAIN, TEMPLATES, template_of
-from stages.distributed import World as OneProcess
+from stages.data.prompts import PLAIN, TEMPLATES, restore_template
+from stages.distributed import DistributedContext as OneProcess
 from stages.errors import ConfigError, DamagedInputError, DataError
-from stages.evaluation.run import make_subject
+from stages.evaluation.run import build_evaluated_model
 from stages.job_file import JobFile
 from stages.stop import StopFlag
-from stages.training.finetune import epochs_schedule
+from stages.training.finetune import build_schedule
 from tests.stages.data.tokenizer_kinds import unigram
 from tests.stages.training.test_pretrain import StopAfter
 from tests.stages.training.training_case import (
@@ -54,13 +54,13 @@ def test_epochs_pass_over_all_conversations(tuned: JobFile) -> None:
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4])
 def test_each_number_of_epochs_has_a_schedule_of_its_own(epochs: int) -> None:
     config = FinetuneConfig.model_validate(finetune_config(epochs=epochs, warmup_ratio=0.05, peak_lr=3e-4))
-    schedule = epochs_schedule(config, 100)
+    schedule = build_schedule(config, 100)
     assert (schedule.total_steps, schedule.warmup_steps) == (100 * epochs, 5 * epochs)
-    assert schedule.lr(0) == pytest.approx(3e-4 / (5 * epochs))
-    assert schedule.lr(5 * epochs) == pytest.approx(3e-4)
-    assert schedule.lr(100 * epochs) == 0.0
+    assert schedule.compute_lr(0) == pytest.approx(3e-4 / (5 * epochs))
+    assert schedule.compute_lr(5 * epochs) == pytest.approx(3e-4)
+    assert schedule.compute_lr(100 * epochs) == 0.0
     # the last update is a step short of the end, at a rate that is next to nothing and above it
-    assert 0 < schedule.lr(100 * epochs - 1) < 3e-4 / 1_000
+    assert 0 < schedule.compute_lr(100 * epochs - 1) < 3e-4 / 1_000
 
 
 def test_the_learning_rate_goes_to_its_end_in_every_run(world: World, base: JobFile) -> None:
@@ -69,21 +69,24 @@ def test_the_learning_rate_goes_to_its_end_in_every_run(world: World, base: JobF
         rates = [json.loads(line)["lr"] for line in job.metrics.read_text().splitlines()]
         config = job.config
         assert isinstance(config, FinetuneConfig)
-        assert rates == [epochs_schedule(config, 3).lr(step) for step in range(3 * epochs)]
+        assert rates == [build_schedule(config, 3).compute_lr(step) for step in range(3 * epochs)]
         assert rates[0] == max(rates)
         assert rates[-1] == min(rates)
 
 
 def test_the_checkpoint_says_how_questions_were_put(world: World, base: JobFile, tuned: JobFile) -> None:
-    assert template_of(load_model(tuned.run).checkpoint.state) == PLAIN
-    assert template_of(load_model(base.run).checkpoint.state) == PLAIN
+    assert restore_template(load_model(tuned.run).checkpoint.state) == PLAIN
+    assert restore_template(load_model(base.run).checkpoint.state) == PLAIN
     job = world.run("vicuna", "finetune", finetune_config(epochs=1, prompt="vicuna", max_length=512), [base])
     loaded = load_model(job.run)
-    assert template_of(loaded.checkpoint.state) == TEMPLATES["vicuna"]
+    assert restore_template(loaded.checkpoint.state) == TEMPLATES["vicuna"]
     evaluation = {"tasks": "exams", "tokenizer": {"name": "tokenizer"}}
     asked = world.job("asked", "evaluate", evaluation, [job])
     assert isinstance(asked.config, EvaluateConfig)
-    assert make_subject(asked, asked.config, loaded, OneProcess(torch.device("cpu"))).template == TEMPLATES["vicuna"]
+    assert (
+        build_evaluated_model(asked, asked.config, loaded, OneProcess(torch.device("cpu"))).template
+        == TEMPLATES["vicuna"]
+    )
 
 
 def test_a_start_of_text_token_goes_before_the_image_and_into_the_checkpoint(world: World, base: JobFile) -> None:
@@ -105,7 +108,7 @@ def test_a_fine_tuned_model_needs_no_other_file(tuned: JobFile) -> None:
     loaded = load_model(tuned.run)
     assert loaded.vlm.image_tokens == 4
     assert loaded.tokenizer is not None
-    assert not loaded.checkpoint.moments()
+    assert not loaded.checkpoint.read_moments()
 
 
 @pytest.mark.parametrize("cut", [1, 5])
@@ -114,7 +117,7 @@ def test_a_fine_tune_that_was_stopped_and_resumed_has_the_same_bits(
 ) -> None:
     job = world.job(f"stopped-{cut}", "finetune", finetune_config(epochs=2), [base])
     assert not run_here(job, StopAfter(cut))
-    saved = newest_checkpoint(job.checkpoints)
+    saved = find_newest_checkpoint(job.checkpoints)
     assert saved is not None
     assert saved.step == cut
     assert run_here(job, StopFlag())

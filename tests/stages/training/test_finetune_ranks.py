@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from stages.checkpoint.files import newest_checkpoint, result_checkpoint
+from stages.checkpoint.files import find_newest_checkpoint, read_result_checkpoint
 from stages.job_file import JobFile, read_job
 from tests.stages.ranks import RankServer
 from tests.stages.training.kills import wait_for_progress
@@ -86,9 +86,9 @@ def test_several_processes_fine_tune_as_one_does(
     job = world.job(f"{parallel}-{ranks}", "finetune", CONFIG, [read_job(base.run / "job.json")], **settings)
     ranks_started = server.start(job, ranks)
     assert ranks_started.wait() == [0] * ranks, ranks_started.output()
-    mine, theirs = result_checkpoint(job.run), result_checkpoint(alone.run)
-    found = mine.weights()
-    for name, tensor in theirs.weights().items():
+    mine, theirs = read_result_checkpoint(job.run), read_result_checkpoint(alone.run)
+    found = mine.read_weights()
+    for name, tensor in theirs.read_weights().items():
         torch.testing.assert_close(found[name], tensor, atol=ABSOLUTE, rtol=RELATIVE)
     assert mine.state["data"][0]["cursors"] == theirs.state["data"][0]["cursors"]
     for name in ("steps", "images", "image_tokens", "sources", "bad_samples"):
@@ -114,7 +114,7 @@ def test_a_fine_tune_that_is_killed_ends_with_the_bits_of_one_that_is_not(world:
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    saved = newest_checkpoint(job.checkpoints)
+    saved = find_newest_checkpoint(job.checkpoints)
     assert saved is not None
     assert saved.step < 5 * 20
     assert run_here(job)

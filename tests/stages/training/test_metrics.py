@@ -8,7 +8,7 @@ import pytest
 
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.training.metrics import flat, open_trackers
+from stages.training.metrics import flatten_record, open_trackers
 from tests.stages.training.test_pretrain import StopAfter
 from tests.stages.training.training_case import World, make_world, run_here, start, text_config
 
@@ -69,4 +69,4 @@ def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, monkeypatch:
 
 def test_nested_figures_get_a_path() -> None:
     record = {"step": 1, "loss": 2.0, "losses": {"text": 3.0, "a": {"b": 4}}, "note": "x"}
-    assert flat(record) == {"step": 1, "loss": 2.0, "losses/text": 3.0, "losses/a/b": 4}
+    assert flatten_record(record) == {"step": 1, "loss": 2.0, "losses/text": 3.0, "losses/a/b": 4}

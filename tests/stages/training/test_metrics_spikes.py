@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from stages.training.metrics import FEWEST, WINDOW, LossSpikes
+from stages.training.metrics import MIN_LOSSES, SPIKE_WINDOW, LossSpikeDetector
 
 
 def noisy(count: int, seed: int = 1) -> list[float]:
@@ -12,7 +12,7 @@ def noisy(count: int, seed: int = 1) -> list[float]:
 
 
 def test_a_loss_far_above_the_last_ones_is_a_spike_and_noise_is_none() -> None:
-    spikes = LossSpikes(6.0)
+    spikes = LossSpikeDetector(6.0)
     assert not any(spikes.add(loss) for loss in noisy(500))
     assert not spikes.add(3.2)  # four deviations
     assert spikes.add(3.5)
@@ -22,49 +22,49 @@ def test_a_loss_far_above_the_last_ones_is_a_spike_and_noise_is_none() -> None:
 
 
 def test_the_first_losses_fall_fast_and_are_no_spikes() -> None:
-    spikes = LossSpikes(6.0)
+    spikes = LossSpikeDetector(6.0)
     falling = [10.0 * 0.99**step for step in range(300)]
     assert not any(spikes.add(loss) for loss in falling)
-    few = LossSpikes(6.0)
-    assert not any(few.add(loss) for loss in [*noisy(FEWEST - 1), 100.0])
+    few = LossSpikeDetector(6.0)
+    assert not any(few.add(loss) for loss in [*noisy(MIN_LOSSES - 1), 100.0])
 
 
 def test_earlier_spikes_hide_no_later_one() -> None:
-    spikes = LossSpikes(6.0)
-    found = [spikes.add(loss + (5.0 if step % 10 == 9 else 0.0)) for step, loss in enumerate(noisy(WINDOW))]
-    assert [step for step, spike in enumerate(found) if spike] == list(range(39, WINDOW, 10))
+    spikes = LossSpikeDetector(6.0)
+    found = [spikes.add(loss + (5.0 if step % 10 == 9 else 0.0)) for step, loss in enumerate(noisy(SPIKE_WINDOW))]
+    assert [step for step, spike in enumerate(found) if spike] == list(range(39, SPIKE_WINDOW, 10))
 
 
 def test_a_loss_that_stays_high_becomes_the_normal_one() -> None:
-    spikes = LossSpikes(6.0)
-    for loss in noisy(WINDOW):
+    spikes = LossSpikeDetector(6.0)
+    for loss in noisy(SPIKE_WINDOW):
         spikes.add(loss)
-    found = [spikes.add(loss + 1) for loss in noisy(WINDOW, seed=2)]
+    found = [spikes.add(loss + 1) for loss in noisy(SPIKE_WINDOW, seed=2)]
     assert all(found[:32])
-    assert not any(found[WINDOW // 2 + 32 :])
+    assert not any(found[SPIKE_WINDOW // 2 + 32 :])
 
 
 def test_an_equal_loss_is_no_spike_where_nothing_scatters() -> None:
-    spikes = LossSpikes(6.0)
+    spikes = LossSpikeDetector(6.0)
     assert not any(spikes.add(2.0) for _ in range(100))
     assert not spikes.add(2.01)
     assert spikes.add(2.02)
 
 
 def test_none_is_looked_for_with_no_sigmas() -> None:
-    spikes = LossSpikes(0.0)
+    spikes = LossSpikeDetector(0.0)
     assert not any(spikes.add(loss) for loss in [*noisy(200), 1e9])
 
 
 @pytest.mark.parametrize("cut", [10, 40, 150])
 def test_an_interrupted_run_finds_the_same_spikes(cut: int) -> None:
     losses = [loss + (1.0 if step % 37 in {0, 1} else 0.0) for step, loss in enumerate(noisy(300))]
-    whole = LossSpikes(6.0)
+    whole = LossSpikeDetector(6.0)
     wanted = [(whole.add(loss), whole.in_a_row) for loss in losses]
-    first = LossSpikes(6.0)
+    first = LossSpikeDetector(6.0)
     found = [(first.add(loss), first.in_a_row) for loss in losses[:cut]]
-    second = LossSpikes(6.0)
-    second.restore(json.loads(json.dumps(first.state())))
+    second = LossSpikeDetector(6.0)
+    second.restore(json.loads(json.dumps(first.dump_state())))
     found += [(second.add(loss), second.in_a_row) for loss in losses[cut:]]
     assert found == wanted
     assert max(row for _, row in wanted) == 2

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint.files import load_model, newest_checkpoint, read_checkpoint, result_checkpoint
+from stages.checkpoint.files import find_newest_checkpoint, load_model, read_checkpoint, read_result_checkpoint
 from stages.config import PretrainConfig
-from stages.distributed import World as Processes
+from stages.distributed import DistributedContext as Processes
 from stages.errors import ConfigError, DamagedInputError, DataError, DivergedError
-from stages.flops import step_flops
+from stages.flops import count_step_flops
 from stages.job_file import JobFile
 from stages.stop import StopFlag
 from stages.training.loop import Training
@@ -96,7 +96,7 @@ def test_a_finished_run_holds_a_whole_model(branch: JobFile) -> None:
     assert loaded.vlm.image_tokens == 4
     assert loaded.tokenizer is not None
     assert loaded.tokenizer.name == "tokenizer"
-    assert same_bits(loaded.vlm.weights(), final_weights(branch))
+    assert same_bits(loaded.vlm.collect_weights(), final_weights(branch))
 
 
 @pytest.mark.parametrize("cut", [1, 5, 9])
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_and_resumed_has_the_same_bits(
     job = world.job(f"stopped-{cut}", "pretrain", image_config(10), [trunk], checkpoint_steps=4)
     assert not run_here(job, StopAfter(cut))
     assert not job.result.exists()
-    saved = newest_checkpoint(job.checkpoints)
+    saved = find_newest_checkpoint(job.checkpoints)
     assert saved is not None
     assert saved.step == cut
     assert run_here(job)
@@ -135,7 +135,7 @@ def test_a_torn_newest_checkpoint_costs_steps_and_no_bits(world: World, trunk: J
     assert not run_here(job, StopAfter(8))
     newest = job.checkpoints / "step-00000008" / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:1000])
-    found = newest_checkpoint(job.checkpoints)
+    found = find_newest_checkpoint(job.checkpoints)
     assert found is not None
     assert found.step == 6
     assert run_here(job)
@@ -149,8 +149,8 @@ def test_a_trunk_in_segments_has_the_bits_of_the_trunk_in_one(world: World, trun
         config = text_config(12) if stop is None else text_config(12, stop_step=stop)
         parents = [world.run(f"segment-{stop}", "pretrain", config, parents)]
     assert same_bits(final_weights(parents[0]), final_weights(trunk))
-    one, segmented = result_checkpoint(trunk.run), result_checkpoint(parents[0].run)
-    assert same_bits(one.moments(), segmented.moments())
+    one, segmented = read_result_checkpoint(trunk.run), read_result_checkpoint(parents[0].run)
+    assert same_bits(one.read_moments(), segmented.read_moments())
     assert one.state["data"] == segmented.state["data"]
     result = result_of(parents[0])
     assert (result["steps"], result["tokens"]) == (5, 5 * 4 * CONTEXT)
@@ -172,14 +172,14 @@ def test_moments_are_carried_or_fresh_as_the_configuration_says(world: World, tr
     for choice in ("carried", "fresh"):
         config = text_config(3, seed=9, optimizer_state=choice)
         job = world.run(f"moments-{choice}", "pretrain", config, [trunk])
-        moments = result_checkpoint(job.run).moments()
+        moments = read_result_checkpoint(job.run).read_moments()
         ends[choice] = moments["step.output.weight"].item()
     assert ends == {"carried": 15, "fresh": 3}
 
 
 def test_only_the_final_checkpoint_may_go_without_the_optimizer(world: World) -> None:
     job = world.run("bare", "pretrain", text_config(4), keep_optimizer=False)
-    assert not result_checkpoint(job.run).moments()
+    assert not read_result_checkpoint(job.run).read_moments()
     with pytest.raises(ConfigError, match="no optimizer state to carry on"):
         run_here(world.job("bare-child", "pretrain", text_config(3, seed=9), [job]))
 
@@ -204,8 +204,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint_of_it(w
     with pytest.raises(DivergedError, match="step"):
         run_here(job)
     assert not job.result.exists()
-    saved = newest_checkpoint(job.checkpoints)
-    assert saved is None or all(weight.isfinite().all() for weight in saved.weights().values())
+    saved = find_newest_checkpoint(job.checkpoints)
+    assert saved is None or all(weight.isfinite().all() for weight in saved.read_weights().values())
 
 
 def test_a_damaged_parent_is_named(world: World) -> None:
@@ -258,7 +258,7 @@ def test_conversations_may_take_a_share_of_pretraining(world: World) -> None:
 def test_the_learning_rate_follows_the_schedule_in_every_segment(world: World, trunk: JobFile) -> None:
     config = PretrainConfig.model_validate(text_config(12))
     for line in metrics_of(trunk):
-        assert line["lr"] == config.schedule.lr(line["step"] - 1)
+        assert line["lr"] == config.schedule.compute_lr(line["step"] - 1)
 
 
 def test_batches_are_the_same_whatever_the_passes(world: World) -> None:
@@ -266,7 +266,7 @@ def test_batches_are_the_same_whatever_the_passes(world: World) -> None:
     tokens = []
     for parts in (CONTEXT, 4 * CONTEXT):
         job = world.job("batches", "pretrain", image_config(4), micro_batch_tokens=parts)
-        batch = build_batches(job, config, Processes(torch.device("cpu")), None).next_batch()
+        batch = build_batches(job, config, Processes(torch.device("cpu")), None).take_batch()
         tokens.append(torch.cat([part.tokens for part in batch.micro_batches]))
     assert torch.equal(*tokens)
 
@@ -317,7 +317,7 @@ def test_spikes_are_noted_and_too_many_in_a_row_stop_the_run(world: World) -> No
     job = world.job("spikes-stop", "pretrain", config, loss_spike_sigmas=1e-9, loss_spikes_limit=1, checkpoint_steps=16)
     with pytest.raises(DivergedError, match="spike in a row"):
         run_here(job)
-    saved = newest_checkpoint(job.checkpoints)
+    saved = find_newest_checkpoint(job.checkpoints)
     assert saved is not None
     assert 32 <= saved.step < 60
 
@@ -329,7 +329,7 @@ def test_a_log_line_has_what_the_run_took(world: World) -> None:
         assert 0.05 < line["peak_memory_gib"] < 64
         # a forward and backward of these sizes, by the planner's count
         config = PretrainConfig.model_validate(image_config(4))
-        flops = step_flops(config.model, CONTEXT, line["tokens_per_second"])
+        flops = count_step_flops(config.model, CONTEXT, line["tokens_per_second"])
         assert line["mfu"] == pytest.approx(flops / 1e9, rel=1.0)
         assert line["mfu"] > flops / 1e9  # the projector's come on top
     assert "mfu" not in metrics_of(world.run("no-peak", "pretrain", text_config(2)))[0]

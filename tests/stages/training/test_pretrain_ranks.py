@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.checkpoint.files import newest_checkpoint, result_checkpoint
+from stages.checkpoint.files import find_newest_checkpoint, read_result_checkpoint
 from stages.job_file import JobFile
 from tests.stages.ranks import Ranks, RankServer, taken_by
 from tests.stages.training.training_case import (
@@ -57,8 +57,8 @@ def alone(world: World) -> JobFile:
 
 def assert_like(job: JobFile, one: JobFile) -> None:
     """Weights and moments are equal to within rounding, and what was taken of the data exactly."""
-    mine, theirs = result_checkpoint(job.run), result_checkpoint(one.run)
-    for found, wanted in ((mine.weights(), theirs.weights()), (mine.moments(), theirs.moments())):
+    mine, theirs = read_result_checkpoint(job.run), read_result_checkpoint(one.run)
+    for found, wanted in ((mine.read_weights(), theirs.read_weights()), (mine.read_moments(), theirs.read_moments())):
         assert found.keys() == wanted.keys()
         for name, tensor in wanted.items():
             torch.testing.assert_close(found[name], tensor, atol=ABSOLUTE, rtol=RELATIVE)
@@ -159,7 +159,7 @@ def test_a_stop_of_one_rank_saves_on_all_and_one_process_goes_on_without_losing_
     assert ranks.wait() == [75, 75], ranks.output()
     assert not job.result.exists()
     assert not job.error.exists()
-    saved = newest_checkpoint(job.checkpoints)
+    saved = find_newest_checkpoint(job.checkpoints)
     assert saved is not None
     assert 5 <= saved.step < LONG
     together = taken_by(job, [0, 1])
@@ -179,7 +179,7 @@ def test_a_stop_of_one_rank_saves_on_all_and_one_process_goes_on_without_losing_
     assert len(set(seen)) == len(seen) == 4 * LONG
     # many steps of rounding apart: the curves meet, the bits do not
     assert result_of(job)["loss"] == pytest.approx(result_of(whole)["loss"], rel=1e-2)
-    assert result_checkpoint(job.run).state["data"] == result_checkpoint(whole.run).state["data"]
+    assert read_result_checkpoint(job.run).state["data"] == read_result_checkpoint(whole.run).state["data"]
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -10,11 +10,11 @@ import torch
 
 from stages.checkpoint.files import load_model
 from stages.config import Vision
-from stages.data.images import open_pictures
+from stages.data.image_reader import open_image_reader
 from stages.job_file import JobFile
-from stages.models.generation import greedy
-from stages.vision.encoders import encoder_paths, load_encoder_module
-from stages.vision.feature_extractor import load_eyes
+from stages.models.generation import generate_greedy
+from stages.vision.encoders import load_encoder_module, resolve_encoder_paths
+from stages.vision.feature_extractor import load_feature_extractor
 from tests.stages.training.test_pretrain import StopAfter
 from tests.stages.training.training_case import (
     World,
@@ -84,7 +84,7 @@ def trained(world: World) -> JobFile:
 
 def test_a_trained_encoder_changes_and_goes_on_to_the_bit(world: World, trained: JobFile) -> None:
     vision = Vision.model_validate(trained_config()["vision"])
-    before = load_encoder_module(vision, encoder_paths(trained, vision), CPU).state_dict()
+    before = load_encoder_module(vision, resolve_encoder_paths(trained, vision), CPU).state_dict()
     after = {name.removeprefix("encoder."): w for name, w in final_weights(trained).items() if "encoder." in name}
     assert after.keys() == before.keys()
     moved = [name for name in before if not torch.equal(before[name], after[name])]
@@ -98,11 +98,11 @@ def test_a_trained_encoder_changes_and_goes_on_to_the_bit(world: World, trained:
 def test_a_trained_encoder_comes_with_the_checkpoint(world: World, trained: JobFile, tmp_path: Path) -> None:
     vlm = load_model(trained.run, trained.key).vlm
     assert vlm.vision is not None
-    picture = open_pictures(trained, vlm.vision).read("red", lambda: png("red"))
-    pixels = load_eyes(trained, vlm.vision, CPU).look([picture])
+    picture = open_image_reader(trained, vlm.vision).read("red", lambda: png("red"))
+    pixels = load_feature_extractor(trained, vlm.vision, CPU).extract_features([picture])
     with torch.no_grad():
         assert vlm.project(pixels).isfinite().all()
-    [answer] = greedy(vlm, [[1, 2]], max_new_tokens=3, stop_token=-1, features=pixels)
+    [answer] = generate_greedy(vlm, [[1, 2]], max_new_tokens=3, stop_token=-1, features=pixels)
     assert len(answer) == 3
 
 

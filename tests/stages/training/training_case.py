@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from stages.checkpoint.files import newest_checkpoint
-from stages.data.images import PictureReader
-from stages.data.sample import Document, Source
+from stages.checkpoint.files import find_newest_checkpoint
+from stages.data.image_reader import EncoderImageReader
+from stages.data.sample import Document, SampleSource
 from stages.job_file import JobFile, read_job
 from stages.registry import load_stage
 from stages.stop import StopFlag
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 
 CONTEXT = 32
@@ -107,9 +107,9 @@ def start(job: JobFile) -> subprocess.Popen[str]:
 
 
 def final_weights(job: JobFile) -> dict[str, torch.Tensor]:
-    checkpoint = newest_checkpoint(job.checkpoints)
+    checkpoint = find_newest_checkpoint(job.checkpoints)
     assert checkpoint is not None
-    return checkpoint.weights()
+    return checkpoint.read_weights()
 
 
 def same_bits(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
@@ -131,14 +131,14 @@ def make_world(root: Path) -> World:
     return world
 
 
-def picture_reader() -> PictureReader:
-    spec = encoder_spec("patches-16-32")
-    return PictureReader(spec, ImageTransform.of(spec, "resize-naive"), None)
+def picture_reader() -> EncoderImageReader:
+    spec = resolve_encoder_spec("patches-16-32")
+    return EncoderImageReader(spec, ImageTransform.from_spec(spec, "resize-naive"), None)
 
 
-def document_of(source: Source, index: int, position: int = 0) -> Document:
+def document_of(source: SampleSource, index: int, position: int = 0) -> Document:
     """A document for which there is room."""
-    document = source.document(index, position)
+    document = source.read_document(index, position)
     assert document is not None
     return document
 

@@ -14,7 +14,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from stages.vision.transformers_encoders import quiet_transformers
+from stages.vision.transformers_encoders import silence_transformers
 
 SIGLIP, DINOV2, FUSED = "siglip-tiny-32", "dinov2-tiny-reg-32", "siglip+dinov2-tiny-32"
 
@@ -51,6 +51,6 @@ def dinov2_model(image_size: int = 56) -> Dinov2WithRegistersModel:
 
 
 def save(model: PreTrainedModel, folder: Path) -> Path:
-    with quiet_transformers():
+    with silence_transformers():
         model.save_pretrained(folder)
     return folder

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from stages.config import Vision
-from stages.data.images import open_pictures
+from stages.data.image_reader import open_image_reader
 from stages.vision import feature_store
-from stages.vision.feature_extractor import Eyes, load_eyes
+from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
 from stages.vision.feature_store import FeatureStore, main, open_feature_store
-from stages.vision.image_input import Picture
-from stages.vision.specs import encoder_spec
+from stages.vision.image_input import ImageInput
+from stages.vision.specs import resolve_encoder_spec
 from tests.stages.training.training_case import World, png, text_config
 from tests.stages.vision.encoder_case import SIGLIP, save, siglip_model
 from tests.stages.vision.store_writer import digest, features, filled, store_in
@@ -188,7 +188,7 @@ def test_each_encoder_and_transform_has_a_folder_of_its_own(world: World) -> Non
     about = json.loads((folders[2] / "about.json").read_text())
     assert (about["encoder"], about["transform"], about["dtype"]) == (SIGLIP, "letterbox", "bfloat16")
     assert {store.entry_bytes for store in stores if store is not None} == {16 * 32 * 2}
-    assert encoder_spec(SIGLIP).feature_bytes == 16 * 32 * 2
+    assert resolve_encoder_spec(SIGLIP).feature_bytes == 16 * 32 * 2
 
 
 def test_there_is_no_store_for_what_is_not_kept(world: World) -> None:
@@ -202,20 +202,20 @@ def test_what_one_job_has_encoded_the_next_one_reads(world: World, monkeypatch: 
     job = world.job("a", "pretrain", text_config(), feature_store="../../../features", feature_cache_gib=0)
     colours = ("red", "green", "blue")
 
-    def pictures() -> list[Picture]:
-        reader = open_pictures(job, vision())
+    def pictures() -> list[ImageInput]:
+        reader = open_image_reader(job, vision())
         return [reader.read(colour, partial(png, colour)) for colour in colours]
 
     first = pictures()
     assert all(picture.features is None for picture in first)
-    fresh = load_eyes(job, vision(), torch.device("cpu")).look(first)
+    fresh = load_feature_extractor(job, vision(), torch.device("cpu")).extract_features(first)
     second = pictures()
     assert all(picture.pixels is None for picture in second)
-    assert torch.equal(Eyes(torch.nn.Identity(), torch.device("cpu")).look(second), fresh)
+    assert torch.equal(FeatureExtractor(torch.nn.Identity(), torch.device("cpu")).extract_features(second), fresh)
     # a picture that was read before another process stored its features is not encoded again either
-    eyes = load_eyes(job, vision(), torch.device("cpu"))
+    eyes = load_feature_extractor(job, vision(), torch.device("cpu"))
     monkeypatch.setattr(eyes, "_run", lambda pixels: pytest.fail(f"{len(pixels)} images encoded"))
-    assert torch.equal(eyes.look(first), fresh)
+    assert torch.equal(eyes.extract_features(first), fresh)
 
 
 def test_the_command_tells_what_a_store_holds_and_checks_it(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from stages.vision.specs import ENCODERS, UnknownEncoderError, encoder_spec
+from stages.vision.specs import ENCODERS, UnknownEncoderError, resolve_encoder_spec
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from stages.vision.specs import ENCODERS, UnknownEncoderError, encoder_spec
     ],
 )
 def test_a_name_fixes_tokens_and_width(name: str, tokens: int, width: int) -> None:
-    spec = encoder_spec(name)
+    spec = resolve_encoder_spec(name)
     assert (spec.name, spec.image_tokens, spec.feature_width) == (name, tokens, width)
 
 
@@ -64,7 +64,7 @@ def test_patches_cost_nothing() -> None:
 @pytest.mark.parametrize("name", ["clip", "siglip-so400m-14", "patches-64", "siglip-so400m-14-10", "patches-16-08", ""])
 def test_an_unknown_name_is_refused_with_the_choices(name: str) -> None:
     with pytest.raises(UnknownEncoderError, match=r"encoders are siglip-so400m-14-384, .*patches-16-64"):
-        encoder_spec(name)
+        resolve_encoder_spec(name)
 
 
 @pytest.mark.parametrize(
@@ -72,16 +72,16 @@ def test_an_unknown_name_is_refused_with_the_choices(name: str) -> None:
 )
 def test_no_encoder_has_two_names(second: str, usual: str) -> None:
     with pytest.raises(UnknownEncoderError, match=f"goes by the name '{usual}'"):
-        encoder_spec(second)
+        resolve_encoder_spec(second)
 
 
 def test_a_size_that_leaves_no_whole_square_is_refused() -> None:
     with pytest.raises(UnknownEncoderError, match="must be a multiple of 16"):
-        encoder_spec("efficientnet-lite0-70")
+        resolve_encoder_spec("efficientnet-lite0-70")
 
 
 @pytest.mark.parametrize(
     ("name", "size"), [("siglip-so400m-14-384", 729 * 1_152 * 2), ("efficientnet-lite0", 16 * 272 * 4)]
 )
 def test_features_of_transformers_take_two_bytes_a_number(name: str, size: int) -> None:
-    assert encoder_spec(name).feature_bytes == size
+    assert resolve_encoder_spec(name).feature_bytes == size

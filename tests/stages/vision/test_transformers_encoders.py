@@ -17,9 +17,9 @@ from stages.errors import ConfigError, DataError
 from stages.models.vlm import VLM
 from stages.vision import transformers_encoders
 from stages.vision.encoders import build_encoder_module, load_encoder_module
-from stages.vision.feature_extractor import Eyes
-from stages.vision.image_input import Picture
-from stages.vision.specs import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, encoder_spec
+from stages.vision.feature_extractor import FeatureExtractor
+from stages.vision.image_input import ImageInput
+from stages.vision.specs import IMAGENET_MEAN, IMAGENET_STD, EncoderSpec, resolve_encoder_spec
 from tests.stages.vision.encoder_case import DINOV2, FUSED, SIGLIP, dinov2_model, save, siglip_model, siglip_with_text
 
 CPU = torch.device("cpu")
@@ -80,18 +80,18 @@ def test_fused_features_stand_side_by_side(siglip_folder: Path, dinov2_folder: P
 
 
 def true_siglip(spec: EncoderSpec) -> nn.Module:
-    return transformers_encoders.wrap_siglip(spec, SiglipVisionModel(transformers_encoders.siglip_config(spec)))
+    return transformers_encoders.wrap_siglip(spec, SiglipVisionModel(transformers_encoders.build_siglip_config(spec)))
 
 
 def true_dinov2(spec: EncoderSpec) -> nn.Module:
     return transformers_encoders.wrap_dinov2(
-        spec, Dinov2WithRegistersModel(transformers_encoders.dinov2_config(spec, 518))
+        spec, Dinov2WithRegistersModel(transformers_encoders.build_dinov2_config(spec, 518))
     )
 
 
 @pytest.mark.parametrize(("name", "build"), [("siglip-so400m-14-384", true_siglip), ("dinov2-l-14-reg", true_dinov2)])
 def test_the_planners_sizes_are_those_of_the_network(name: str, build: Callable[[EncoderSpec], nn.Module]) -> None:
-    spec = encoder_spec(name)
+    spec = resolve_encoder_spec(name)
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder = build(spec)
         features = encoder(torch.empty(1, 3, 384, 384, dtype=torch.uint8))
@@ -108,7 +108,7 @@ def test_a_trained_encoder_learns_all_its_weights_and_a_frozen_one_none(
     vlm = VLM(LanguageModel(d_model=32, layers=1, heads=2, vocabulary=20), vision, encoder)
     embeddings = vlm.embed(torch.zeros(1, 20, dtype=torch.long), some_pixels(1), torch.arange(16)[None])
     embeddings.square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    trained = dict(vlm.named_weights())
+    trained = dict(vlm.iter_named_weights())
     assert sum(name.startswith("encoder.parts.0.") for name in trained) == 3 + 2 * 16
     assert sum(name.startswith("encoder.parts.1.") for name in trained) == 4 + 2 * 18
     for name, weight in trained.items():
@@ -130,15 +130,17 @@ def test_a_trained_encoder_is_built_from_a_checkpoint_alone(siglip_folder: Path,
 
 
 def test_kept_features_equal_fresh_ones_to_the_bit(siglip_folder: Path) -> None:
-    pictures = [Picture(f"{number:064x}", pixels) for number, pixels in enumerate(some_pixels(3))]
+    pictures = [ImageInput(f"{number:064x}", pixels) for number, pixels in enumerate(some_pixels(3))]
     encoder = load(SIGLIP, siglip_folder)
-    forgetful = Eyes(encoder, CPU, feature_dtype=torch.bfloat16)
-    remembering = Eyes(encoder, CPU, feature_dtype=torch.bfloat16, memory_gib=1)
-    fresh = forgetful.look(pictures)
-    remembering.look(pictures[::-1])
-    assert torch.equal(remembering.look([Picture(picture.digest) for picture in pictures]), fresh)
+    forgetful = FeatureExtractor(encoder, CPU, feature_dtype=torch.bfloat16)
+    remembering = FeatureExtractor(encoder, CPU, feature_dtype=torch.bfloat16, memory_gib=1)
+    fresh = forgetful.extract_features(pictures)
+    remembering.extract_features(pictures[::-1])
+    assert torch.equal(remembering.extract_features([ImageInput(picture.digest) for picture in pictures]), fresh)
     with torch.autocast("cpu", dtype=torch.bfloat16):  # whatever the precision of the model that asks
-        assert torch.equal(Eyes(encoder, CPU, feature_dtype=torch.bfloat16).look(pictures[1:]), fresh[1:])
+        assert torch.equal(
+            FeatureExtractor(encoder, CPU, feature_dtype=torch.bfloat16).extract_features(pictures[1:]), fresh[1:]
+        )
     assert fresh.dtype == torch.float32
     assert torch.equal(fresh, fresh.bfloat16().float())
     with torch.no_grad():

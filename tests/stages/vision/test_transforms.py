@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import BadImageError, ImageTransform
 
 
@@ -60,10 +60,10 @@ def test_stretching_disregards_the_aspect() -> None:
 
 
 def test_a_letterbox_is_filled_with_the_mean_colour_of_the_encoder() -> None:
-    siglip = ImageTransform.of(encoder_spec("siglip-so400m-14-384"), "letterbox")
+    siglip = ImageTransform.from_spec(resolve_encoder_spec("siglip-so400m-14-384"), "letterbox")
     assert (siglip.size, siglip.pad_colour) == (384, (127, 127, 127))
-    assert ImageTransform.of(encoder_spec("dinov2-l-14-reg"), "letterbox").pad_colour == (123, 116, 103)
-    assert ImageTransform.of(encoder_spec("siglip+dinov2"), "letterbox").pad_colour == (127, 127, 127)
+    assert ImageTransform.from_spec(resolve_encoder_spec("dinov2-l-14-reg"), "letterbox").pad_colour == (123, 116, 103)
+    assert ImageTransform.from_spec(resolve_encoder_spec("siglip+dinov2"), "letterbox").pad_colour == (127, 127, 127)
     wide = ImageTransform(8, "letterbox", (1, 2, 3))(encoded(Image.new("RGB", (8, 4), "white"), "PNG"))
     assert wide[:, 0].T.tolist() == wide[:, 1].T.tolist() == wide[:, 7].T.tolist() == [[1, 2, 3]] * 8
     assert (wide[:, 2:6] == 255).all()

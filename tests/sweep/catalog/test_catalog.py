@@ -56,15 +56,15 @@ def test_every_task_of_the_paper_is_known() -> None:
 
 def test_a_limit_takes_documents_from_a_task_and_adds_none() -> None:
     catalog = load_catalog()
-    assert catalog.task("vqav2", with_image=True, limit=1_024).documents == 1_024
-    assert catalog.task("copa", with_image=False, limit=1_024).documents == 100
+    assert catalog.find_task("vqav2", with_image=True, limit=1_024).documents == 1_024
+    assert catalog.find_task("copa", with_image=False, limit=1_024).documents == 100
 
 
 def test_an_unknown_task_or_data_set_has_a_stated_default() -> None:
     catalog = load_catalog()
-    assert catalog.task("shapes", with_image=True).name == "default_vision"
-    assert catalog.task("cloze", with_image=False, limit=50).documents == 50
-    assert catalog.dataset("mine").name == "default"
+    assert catalog.find_task("shapes", with_image=True).name == "default_vision"
+    assert catalog.find_task("cloze", with_image=False, limit=50).documents == 50
+    assert catalog.find_dataset("mine").name == "default"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from sweep.catalog import FOLDER, load_catalog
 from sweep.catalog.chance import load_chances
 from sweep.errors import SweepFileError
-from sweep.results.scores import score_values, task_scores
+from sweep.results.scores import build_score_columns, parse_task_scores
 
 SEVEN_B = {
     "with images": (
@@ -44,7 +44,7 @@ def entry(task: str, score: float, kind: str = "vision", **changes: Any) -> dict
 
 def values(tasks: dict[str, float], kind: str = "vision", **further: dict[str, Any]) -> dict[str, Any]:
     entries = {name: entry(name, score, kind) for name, score in tasks.items()}
-    return score_values(task_scores({"scores": entries | further}))
+    return build_score_columns(parse_task_scores({"scores": entries | further}))
 
 
 @pytest.mark.parametrize("row", SEVEN_B)
@@ -78,7 +78,9 @@ def test_a_task_that_lacks_a_part_does_not_complete_the_score(task: str) -> None
     tasks = SEVEN_B["with images"][0]
     metrics = {f"accuracy/{part}": 0.5 for part in PARTS[task][1:]}
     further = {task: entry(task, tasks[task], metrics=metrics)}
-    found = score_values(task_scores({"scores": {name: entry(name, tasks[name]) for name in tasks} | further}))
+    found = build_score_columns(
+        parse_task_scores({"scores": {name: entry(name, tasks[name]) for name in tasks} | further})
+    )
     assert (len(found["vision_tasks"]), found["vision_complete"]) == (6, False)
 
 
@@ -97,8 +99,8 @@ def test_a_task_is_known_by_name_and_kind_and_the_table_goes_before_its_own_chan
 
 def test_the_table_is_the_papers() -> None:
     table = load_chances()
-    assert {name: table.tasks[name].chance for name in table.counted("text")} == TEXT_CHANCE
-    assert {name: table.tasks[name].chance for name in table.counted("vision")} == {
+    assert {name: table.tasks[name].chance for name in table.list_counted_tasks("text")} == TEXT_CHANCE
+    assert {name: table.tasks[name].chance for name in table.list_counted_tasks("vision")} == {
         "vqav2": 0.25, "gqa": 0.25, "textvqa": 0.0, "refcoco": 0.0, "ocid_ref": 0.0, "pope": 0.5,
     }  # fmt: skip
     assert (table.tasks["vizwiz"].counts_in, table.tasks["vizwiz"].chance) == ("none", None)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from jobs.store.flock import is_held
 from jobs.store.paths import Store
 from tests.jobs import toy
@@ -28,9 +28,9 @@ def test_cancel_lets_running_jobs_save_and_keeps_all_out_until_resumed(
         assert "0 of 3 jobs done, 3 cancelled" in out
     assert toy.count(store, jobs[0], "stopped") == 1
     assert sweep(store, "submit") == 1
-    assert set(toy.states(store, jobs).values()) == {State.CANCELLED}
+    assert set(toy.states(store, jobs).values()) == {JobState.CANCELLED}
     assert sweep(store, "resume") == 0
-    assert set(toy.states(store, jobs).values()) == {State.DONE}
+    assert set(toy.states(store, jobs).values()) == {JobState.DONE}
     assert toy.count(store, jobs[0], "step") == 30
 
 
@@ -39,12 +39,12 @@ def test_a_cancelled_cell_leaves_the_others_and_what_they_share(store: Store) ->
     toy.plan(store, jobs)
     assert sweep(store, "cancel", "b") == 0
     states = toy.states(store, jobs)
-    assert {key for key, state in states.items() if state is State.CANCELLED} == {
+    assert {key for key, state in states.items() if state is JobState.CANCELLED} == {
         key for key in states if key.startswith("b-")
     }
     assert sweep(store, "cancel", "trunk2") == 0
-    assert toy.states(store, jobs)["trunk2"] is State.CANCELLED
-    assert toy.states(store, jobs)["trunk1"] is State.READY
+    assert toy.states(store, jobs)["trunk2"] is JobState.CANCELLED
+    assert toy.states(store, jobs)["trunk1"] is JobState.READY
 
 
 def test_an_attempt_that_does_not_save_in_time_is_killed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +55,7 @@ def test_an_attempt_that_does_not_save_in_time_is_killed(store: Store, capsys: p
         assert sweep(store, "cancel", "--grace", "0.2") == 0
         runner.communicate(timeout=PATIENCE_SECONDS)
     assert "still busy after 0.2 s, killed" in capsys.readouterr().err
-    assert toy.states(store, [job]) == {"deaf": State.CANCELLED}
+    assert toy.states(store, [job]) == {"deaf": JobState.CANCELLED}
 
 
 def test_cancel_reaches_an_attempt_whose_supervisor_is_gone(store: Store) -> None:
@@ -64,7 +64,7 @@ def test_cancel_reaches_an_attempt_whose_supervisor_is_gone(store: Store) -> Non
     with beside(store, "submit") as runner:
         wait_until_it_works(store, job)
         runner.kill()
-    start = toy.picture(store, [job]).evidence["orphan"].last
+    start = toy.picture(store, [job]).runs["orphan"].last
     assert start is not None
     os.kill(start.start.pid, 9)
     assert sweep(store, "cancel") == 0

@@ -37,7 +37,7 @@ def written(tmp_path: Path) -> Written:
 
 def locate(made: Written, name: str, path: Path) -> None:
     """Adds a data set to the plan."""
-    manifest = made.store.sweep(made.sweep).manifest
+    manifest = made.store.locate_sweep(made.sweep).manifest
     header, _, rest = manifest.read_text().partition("\n")
     manifest.write_text(json.dumps({**json.loads(header), "data": {name: str(path)}}) + "\n" + rest)
 

@@ -23,11 +23,11 @@ def test_logs_shows_the_job_that_matters(store: Store, capsys: pytest.CaptureFix
     assert sweep(store, "logs") == 0  # the failed one
     printed = capsys.readouterr()
     assert "RuntimeError" in printed.out
-    assert printed.err == f"{toy.run_of(store, jobs[1]).attempt('local-0002').log}\n"
+    assert printed.err == f"{toy.run_of(store, jobs[1]).locate_attempt('local-0002').log}\n"
     assert sweep(store, "logs", "a", "-f") == 0
     assert capsys.readouterr().out == "starts at step 0\n"
     assert sweep(store, "logs", "x", "--path") == 0  # the one that started last
-    assert capsys.readouterr().out == f"{toy.run_of(store, jobs[2]).attempt('local-0001').log}\n"
+    assert capsys.readouterr().out == f"{toy.run_of(store, jobs[2]).locate_attempt('local-0001').log}\n"
 
 
 def test_logs_follows_a_live_attempt_to_its_end(store: Store) -> None:

@@ -24,8 +24,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def begin_a_job(folder: Path, phase: str, *, done: bool = False) -> None:
     store = Store(folder / "store")
-    job = next(job for job in read_manifest(store.sweep("small").manifest).jobs if job.phase == phase)
-    run = store.run(job.stage, job.key)
+    job = next(job for job in read_manifest(store.locate_sweep("small").manifest).jobs if job.phase == phase)
+    run = store.locate_run(job.stage, job.key)
     run.checkpoints.mkdir(parents=True)
     if done:
         write_json(run.result, {"format": 1, "key": job.key, "stage": job.stage, "files": {}})

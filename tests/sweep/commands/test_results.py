@@ -33,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 def results_folder(written: Written) -> Path:
-    return written.store.sweep(written.sweep).results
+    return written.store.locate_sweep(written.sweep).results
 
 
 def test_it_writes_tables_summary_and_figures_and_nothing_else(done: Written) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jobs.local.runner_lock import holding_runner_lock
-from jobs.reconcile.state import State
+from jobs.local.runner_lock import hold_runner_lock
+from jobs.reconcile.state import JobState
 from jobs.store.paths import Store
 from tests.jobs import toy
 from tests.sweep.toy_commands import sweep
@@ -20,17 +20,17 @@ def test_resume_gives_failed_jobs_a_new_budget(store: Store, capsys: pytest.Capt
     assert sweep(store, "resume", "--dry-run") == 0
     assert capsys.readouterr().out == "a\nc\n"
     assert sweep(store, "resume", "--cells", "x") == 0
-    assert toy.states(store, jobs) == {"a": State.DONE, "b": State.DONE, "c": State.FAILED}
+    assert toy.states(store, jobs) == {"a": JobState.DONE, "b": JobState.DONE, "c": JobState.FAILED}
     assert sweep(store, "resume", "--no-submit") == 0
-    assert toy.states(store, jobs)["c"] is State.INTERRUPTED
+    assert toy.states(store, jobs)["c"] is JobState.INTERRUPTED
     assert sweep(store, "submit") == 0
 
 
 def test_resume_leaves_the_rest_to_a_runner_that_is_at_work(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     toy.plan(store, [toy.toy_job("a")])
-    with holding_runner_lock(store, sweep=toy.SWEEP, writer="w"):
+    with hold_runner_lock(store, sweep=toy.SWEEP, writer="w"):
         assert sweep(store, "resume") == 0
     assert "the runner that is at work takes them up" in capsys.readouterr().err
-    with holding_runner_lock(store, sweep="other", writer="w"):
+    with hold_runner_lock(store, sweep="other", writer="w"):
         assert sweep(store, "resume") == 1
     assert "has a runner already" in capsys.readouterr().err

@@ -5,19 +5,19 @@ import pytest
 
 from jobs.job import Estimate
 from stages.config import LanguageModel, Vision
-from stages.flops import image_cost, training_flops
-from stages.vision.specs import encoder_spec
+from stages.flops import compute_image_cost, count_training_flops
+from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Placement, load_catalog
 from sweep.cost.estimate import (
     SourceUse,
+    compute_images_by_source,
+    count_packed_images,
     estimate_evaluate,
     estimate_finetune,
     estimate_pretrain,
-    images_by_source,
-    images_in,
     plan_resources,
 )
-from sweep.cost.speed import Speed, speed_of
+from sweep.cost.speed import Speed, estimate_speed
 from sweep.errors import SweepError
 
 CATALOG = load_catalog()
@@ -30,24 +30,24 @@ def shape(name: str) -> LanguageModel:
 
 
 def a100(name: str) -> Speed:
-    return speed_of(CATALOG, shape(name), "a100", name=name)
+    return estimate_speed(CATALOG, shape(name), "a100", name=name)
 
 
 def mix(image_share: float) -> tuple[SourceUse, ...]:
-    captions = SourceUse(image_share, with_images=True, text_tokens=CATALOG.dataset("datacompdr").text_tokens)
+    captions = SourceUse(image_share, with_images=True, text_tokens=CATALOG.find_dataset("datacompdr").text_tokens)
     return (captions, SourceUse(1 - image_share))
 
 
 def image_text_run(name: str, context: int = 2_048, image_share: float = 0.1) -> Estimate:
     tokens = 20 * shape(name).parameters
-    images = images_in(tokens, mix(image_share), image_tokens=729, context=context)
+    images = count_packed_images(tokens, mix(image_share), image_tokens=729, context=context)
     return estimate_pretrain(
         shape(name), tokens=tokens, context=context, speed=a100(name), images=images, vision=SIGLIP
     )
 
 
 def finetune(name: str, epochs: int = 1) -> Estimate:
-    llava = CATALOG.dataset("llava")
+    llava = CATALOG.find_dataset("llava")
     return estimate_finetune(
         shape(name),
         epochs=epochs,
@@ -79,7 +79,7 @@ def test_the_encoder_is_told_apart_and_grows_with_the_images() -> None:
     # a little less than twice as much, for the padding behind images
     assert 1.95 < runs[1].encoder_a100_hours / runs[0].encoder_a100_hours < 2
     unpadded = 0.1 * runs[1].tokens / (729 + 13)
-    assert runs[1].encoder_flops / encoder_spec(SIGLIP.encoder).flops == pytest.approx(unpadded, rel=0.05)
+    assert runs[1].encoder_flops / resolve_encoder_spec(SIGLIP.encoder).flops == pytest.approx(unpadded, rel=0.05)
 
 
 def test_a_fine_tune_epoch_at_1_4b_takes_sixteen_a100_hours() -> None:
@@ -106,53 +106,53 @@ def test_the_documents_table_is_what_the_code_computes() -> None:
 
 
 def test_siglip_beside_the_language_model_on_1024_tokens() -> None:
-    image = encoder_spec(SIGLIP.encoder).flops
+    image = resolve_encoder_spec(SIGLIP.encoder).flops
     # the stated 0.07x and 1.3x count six FLOPs for every parameter, the embedding too, and no attention
     assert image / (1_024 * 6 * shape("1.4b").parameters) == pytest.approx(0.07, abs=0.005)
     assert image / (1_024 * 6 * shape("79m").parameters) == pytest.approx(1.3, abs=0.05)
     # by our own count the small model is a third cheaper: a third of it is the embedding
-    assert image / (1_024 * training_flops(shape("1.4b"), 1_024)) == pytest.approx(0.075, abs=0.001)
-    assert image / (1_024 * training_flops(shape("79m"), 1_024)) == pytest.approx(1.82, abs=0.01)
+    assert image / (1_024 * count_training_flops(shape("1.4b"), 1_024)) == pytest.approx(0.075, abs=0.001)
+    assert image / (1_024 * count_training_flops(shape("79m"), 1_024)) == pytest.approx(1.82, abs=0.01)
 
 
 def test_images_by_tokens_count_no_padding() -> None:
     sources = (SourceUse(0.25, with_images=True, text_tokens=71), SourceUse(0.75))
     # two samples of 800 tokens fill 1,600 of a sequence's 2,000; 1,000 images are 800,000 tokens in 500 sequences,
     # and three times as many tokens of text are 1,200 sequences
-    images = images_in(1_700 * 2_000, sources, image_tokens=729, context=2_000)
+    images = count_packed_images(1_700 * 2_000, sources, image_tokens=729, context=2_000)
     assert images == pytest.approx(1_000)
 
 
 def test_images_by_samples_take_a_text_sequence_for_one() -> None:
     sources = (SourceUse(0.25, with_images=True, text_tokens=71), SourceUse(0.75))
     # of 4,000 samples, 1,000 images are in 500 sequences, and 3,000 are text sequences
-    images = images_in(3_500 * 2_000, sources, image_tokens=729, context=2_000, share_by="samples")
+    images = count_packed_images(3_500 * 2_000, sources, image_tokens=729, context=2_000, share_by="samples")
     assert images == pytest.approx(1_000)
 
 
 def test_several_image_sources_add_up() -> None:
     both = (SourceUse(0.4, with_images=True, text_tokens=71), SourceUse(0.6, with_images=True, text_tokens=271))
     # 0.4 parts of 800 tokens and 0.6 of 1,000: 500 and 600 samples, two a sequence
-    assert images_in(550 * 2_000, both, image_tokens=729, context=2_000) == pytest.approx(1_100)
+    assert count_packed_images(550 * 2_000, both, image_tokens=729, context=2_000) == pytest.approx(1_100)
 
 
 def test_padded_sequences_hold_one_sample_each() -> None:
     sources = (SourceUse(0.25, with_images=True, text_tokens=71), SourceUse(0.75))
     # 1,000 images are 800,000 tokens in 1,000 sequences, and three times as many tokens of text are 1,200 sequences
-    images = images_by_source(2_200 * 2_000, sources, image_tokens=729, context=2_000, packing="padded")
+    images = compute_images_by_source(2_200 * 2_000, sources, image_tokens=729, context=2_000, packing="padded")
     assert images == pytest.approx((1_000, 0))
 
 
 def test_a_sample_is_no_longer_than_the_context() -> None:
     sources = (SourceUse(1.0, with_images=True, text_tokens=5_000),)
-    assert images_in(1_024, sources, image_tokens=729, context=1_024) == 1
+    assert count_packed_images(1_024, sources, image_tokens=729, context=1_024) == 1
 
 
 def test_a_trained_encoder_costs_three_forwards_and_is_kept() -> None:
-    frozen = image_cost(SIGLIP.encoder, "gelu-mlp", True, 2_048)
-    trained = image_cost(SIGLIP.encoder, "gelu-mlp", False, 2_048)
+    frozen = compute_image_cost(SIGLIP.encoder, "gelu-mlp", True, 2_048)
+    trained = compute_image_cost(SIGLIP.encoder, "gelu-mlp", False, 2_048)
     assert trained.encoder_flops == 3 * frozen.encoder_flops
-    assert trained.weights - frozen.weights == encoder_spec(SIGLIP.encoder).parameters
+    assert trained.weights - frozen.weights == resolve_encoder_spec(SIGLIP.encoder).parameters
 
 
 def test_a_checkpoint_holds_the_optimizer_where_a_child_carries_it_on() -> None:
@@ -168,7 +168,7 @@ def test_a_checkpoint_holds_the_optimizer_where_a_child_carries_it_on() -> None:
 def test_a_faster_gpu_takes_fewer_hours_and_as_many_a100_hours() -> None:
     slow, fast = (
         estimate_pretrain(
-            shape("79m"), tokens=10**9, context=2_048, speed=speed_of(CATALOG, shape("79m"), gpu, name="79m")
+            shape("79m"), tokens=10**9, context=2_048, speed=estimate_speed(CATALOG, shape("79m"), gpu, name="79m")
         )
         for gpu in ("a100", "h100")
     )
@@ -178,25 +178,25 @@ def test_a_faster_gpu_takes_fewer_hours_and_as_many_a100_hours() -> None:
 
 def test_cpu_work_is_core_hours_and_no_a100_hours() -> None:
     tiny = LanguageModel(d_model=192, layers=4, heads=6, vocabulary=2_048)
-    speed = speed_of(CATALOG, tiny, "cpu", tokens_per_second=8_000, context=256)
+    speed = estimate_speed(CATALOG, tiny, "cpu", tokens_per_second=8_000, context=256)
     run = estimate_pretrain(tiny, tokens=8_000 * 3_600, context=256, speed=speed)
     assert run.cpu_hours == pytest.approx(1)
     assert (run.gpu_hours, run.a100_hours, run.encoder_a100_hours) == (0, 0, 0)
 
 
 def test_evaluation_counts_every_request_once_forward() -> None:
-    task = CATALOG.task("vqav2", with_image=True, limit=1_000)
+    task = CATALOG.find_task("vqav2", with_image=True, limit=1_000)
     answered = estimate_evaluate(shape("1.4b"), tasks=(task,), vision=SIGLIP, speed=a100("1.4b"))
     assert answered.tokens == 1_000 * (729 + task.text_tokens)
-    assert answered.encoder_flops == 1_000 * encoder_spec(SIGLIP.encoder).flops
+    assert answered.encoder_flops == 1_000 * resolve_encoder_spec(SIGLIP.encoder).flops
     assert answered.checkpoint_bytes == 0
-    text = CATALOG.task("copa", with_image=False)
+    text = CATALOG.find_task("copa", with_image=False)
     chosen = estimate_evaluate(shape("1.4b"), tasks=(text,), vision=SIGLIP, speed=a100("1.4b"))
     assert (chosen.tokens, chosen.encoder_flops) == (100 * 2 * text.text_tokens, 0)
 
 
 def test_evaluation_runs_at_the_stated_part_of_trainings_speed() -> None:
-    tasks = (CATALOG.task("gqa", with_image=True),)
+    tasks = (CATALOG.find_task("gqa", with_image=True),)
     slow = estimate_evaluate(shape("79m"), tasks=tasks, vision=SIGLIP, speed=a100("79m"))
     full = estimate_evaluate(
         shape("79m"), tasks=tasks, vision=SIGLIP, speed=replace(a100("79m"), evaluate_efficiency=1)

@@ -7,8 +7,8 @@ import pytest
 
 from stages.data.mixture import Mixture
 from stages.data.sample import Document
-from stages.vision.image_input import Picture
-from sweep.cost.estimate import SourceUse, images_in
+from stages.vision.image_input import ImageInput
+from sweep.cost.estimate import SourceUse, count_packed_images
 
 CONTEXT, LANES, BATCHES = 100, 8, 60
 IMAGE_TOKENS = 24
@@ -27,15 +27,15 @@ class FixedLength:
     def shard_sizes(self) -> Sequence[int]:
         return [self.size]
 
-    def document(self, index: int, position: int, room: int | None = None) -> Document | None:
-        picture = Picture(f"{index:064x}") if self.with_images else None
+    def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:
+        picture = ImageInput(f"{index:064x}") if self.with_images else None
         image_tokens = IMAGE_TOKENS if self.with_images else 0
         if room is not None and image_tokens + self.text > room:
             return None
         tokens = [(index + position) % 7] * (self.text + 1)
         return Document(tokens, [True] * len(tokens), picture, image_tokens)
 
-    def expect(self, shards: Sequence[int]) -> None:
+    def prefetch(self, shards: Sequence[int]) -> None:
         """There are none to fetch."""
 
 
@@ -50,11 +50,13 @@ def test_the_planner_expects_the_images_that_the_trainer_draws(by: str, image_sh
         by=by, context=CONTEXT, lanes=LANES, seed=0, bad_samples_limit=0,
     )  # fmt: skip
     for _ in range(BATCHES):
-        mixture.next_batch()
+        mixture.take_batch()
     drawn = sum(progress.images for progress in mixture.progress)
     uses = [
         SourceUse(share, with_images=each.with_images, text_tokens=each.text if each.with_images else 0)
         for each, share in zip(sources, shares, strict=True)
     ]
-    expected = images_in(BATCHES * LANES * CONTEXT, uses, image_tokens=IMAGE_TOKENS, context=CONTEXT, share_by=by)
+    expected = count_packed_images(
+        BATCHES * LANES * CONTEXT, uses, image_tokens=IMAGE_TOKENS, context=CONTEXT, share_by=by
+    )
     assert drawn == pytest.approx(expected, rel=0.02, abs=4)

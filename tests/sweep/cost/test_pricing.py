@@ -8,9 +8,9 @@ import pytest
 from jobs.job import Job
 from jobs.store.paths import Store
 from stages.config import Vision
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from sweep.cli import main
-from sweep.cost.pricing import KeptFeatures
+from sweep.cost.pricing import FeatureReuse
 from sweep.plan.job_settings import FEATURES
 from sweep.plan.manifest import Manifest
 from tests.sweep.small_sweep import edited, keys, planned, written
@@ -42,12 +42,12 @@ def kept(manifest: Manifest, phase: str) -> list[int]:
 
 def encoded(manifest: Manifest, phase: str) -> float:
     """Images that go through the encoder."""
-    return sum(job.estimate.encoder_flops for job in jobs(manifest, phase)) / encoder_spec(SIGLIP.encoder).flops
+    return sum(job.estimate.encoder_flops for job in jobs(manifest, phase)) / resolve_encoder_spec(SIGLIP.encoder).flops
 
 
 def test_the_stages_find_the_stores_folder_from_theirs(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert (store.run("pretrain", "key").root / FEATURES).resolve() == store.features
+    assert (store.locate_run("pretrain", "key").root / FEATURES).resolve() == store.features
     manifest = planned(tmp_path, TEXT + CACHE)
     told = {job.phase for job in manifest.jobs if job.settings.get("feature_store") == "../../../features"}
     assert told == {"pretrain", "finetune"}
@@ -66,7 +66,7 @@ def test_runs_over_one_data_set_share_what_they_have_drawn(tmp_path: Path) -> No
     manifest = planned(tmp_path, text + CACHE)
     small, large = kept(manifest, "pretrain")[1:3]
     plain = planned(tmp_path / "b", text)
-    drawn = [job.estimate.encoder_flops / encoder_spec(SIGLIP.encoder).flops for job in jobs(plain, "pretrain")]
+    drawn = [job.estimate.encoder_flops / resolve_encoder_spec(SIGLIP.encoder).flops for job in jobs(plain, "pretrain")]
     assert kept(manifest, "pretrain") == [0, round(drawn[1]), large, 0, 0, 0]
     assert small + large == pytest.approx(max(drawn), abs=1)
     assert encoded(manifest, "pretrain") == pytest.approx(max(drawn))
@@ -93,19 +93,19 @@ def test_a_trained_encoder_and_raw_patches_keep_nothing(tmp_path: Path) -> None:
 
 
 def test_other_seeds_draw_other_images_until_there_are_no_others() -> None:
-    store = KeptFeatures()
-    assert store.add("a", SIGLIP, 100, seed=1) == 100
-    assert store.add("a", SIGLIP, 60, seed=1) == 0
-    assert store.add("a", SIGLIP, 60, seed=2, examples=150) == 50
-    assert store.add("a", SIGLIP, 1_000, seed=3, examples=150) == 0
-    assert store.add("b", SIGLIP, 10, seed=1) == 10
+    store = FeatureReuse()
+    assert store.add_images("a", SIGLIP, 100, seed=1) == 100
+    assert store.add_images("a", SIGLIP, 60, seed=1) == 0
+    assert store.add_images("a", SIGLIP, 60, seed=2, examples=150) == 50
+    assert store.add_images("a", SIGLIP, 1_000, seed=3, examples=150) == 0
+    assert store.add_images("b", SIGLIP, 10, seed=1) == 10
 
 
 def test_what_is_kept_goes_by_encoder_weights_and_transform_and_not_by_projector() -> None:
-    store = KeptFeatures()
-    assert store.add("a", SIGLIP, 10) == 10
+    store = FeatureReuse()
+    assert store.add_images("a", SIGLIP, 10) == 10
     for name, value, new in [("projector", "linear", 0), ("transform", "letterbox", 10), ("weights", ("x",), 10)]:
-        assert store.add("a", SIGLIP.model_copy(update={name: value}), 10) == new
+        assert store.add_images("a", SIGLIP.model_copy(update={name: value}), 10) == new
 
 
 def test_the_plan_says_how_much_room_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,10 @@ import pytest
 from jobs.store.paths import Store, write_json
 from jobs.store.records import AttemptStart
 from stages.config import LanguageModel, Vision
-from stages.flops import step_flops, training_flops
+from stages.flops import count_step_flops, count_training_flops
 from sweep.catalog import load_catalog
 from sweep.cli import main
-from sweep.cost.speed import Measured, measured_speeds, median, shape_of
+from sweep.cost.speed import Measured, compute_median, extract_speed_shape, load_measured_speeds
 from tests.sweep.small_sweep import SMALL, edited, keys, planned, written
 from tests.sweep.synthetic_store import Grid, finish, plan
 
@@ -34,8 +34,8 @@ def run(
     **result: Any,
 ) -> None:
     """A finished run of the 79M model with that utilisation; an attempt for each entry of `gpus`."""
-    paths = store.run("pretrain", key)
-    tokens = round(utilisation * PEAK * max(1, gpus[0]) * seconds / training_flops(SHAPE, 2_048))
+    paths = store.locate_run("pretrain", key)
+    tokens = round(utilisation * PEAK * max(1, gpus[0]) * seconds / count_training_flops(SHAPE, 2_048))
     settings = result.pop("settings", {})
     write_json(paths.job, {"config": {"model": SHAPE.model_dump(), **(config or {})}, "settings": settings})
     write_json(paths.result, {"tokens": tokens, "seconds": seconds, "images": 0, **result})
@@ -43,11 +43,11 @@ def run(
         AttemptStart(
             attempt=f"a{number}", key=key, stage="pretrain", backend="slurm", host="n1", pid=1, pid_started=0,
             boot_id="", started_at=0, cpus=cpus, gpus=count, gpu_type=gpu_type if count else "",
-        ).write(paths.attempt(f"a{number}").start)  # fmt: skip
+        ).write(paths.locate_attempt(f"a{number}").start)  # fmt: skip
 
 
 def found(store: Store) -> Measured:
-    return measured_speeds(store, CATALOG)
+    return load_measured_speeds(store, CATALOG)
 
 
 def test_the_median_of_the_jobs_is_the_measured_speed(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ def test_the_median_of_the_jobs_is_the_measured_speed(tmp_path: Path) -> None:
         run(store, f"a{number}", utilisation=utilisation)
     run(store, "b", gpu_type="h100")
     speeds = found(store)
-    assert set(speeds) == {(shape_of(SHAPE), "a100"), (shape_of(SHAPE), "h100")}
-    a100 = speeds[shape_of(SHAPE), "a100"]
+    assert set(speeds) == {(extract_speed_shape(SHAPE), "a100"), (extract_speed_shape(SHAPE), "h100")}
+    a100 = speeds[extract_speed_shape(SHAPE), "a100"]
     assert a100.flops_per_second == pytest.approx(0.21 * PEAK, rel=1e-3)
     assert a100.jobs == 5
 
@@ -70,7 +70,7 @@ def test_what_says_little_is_left_out(tmp_path: Path) -> None:
     run(store, "nothing", tokens=0)
     run(store, "odd", tokens="many")
     run(store, "torn")
-    store.run("pretrain", "torn").result.write_text('{"tokens": 1')
+    store.locate_run("pretrain", "torn").result.write_text('{"tokens": 1')
     run(store, "foreign", config={"model": {"d_model": 3}})
     (store.runs / "pretrain" / "empty").mkdir()
     assert found(store) == {}
@@ -79,12 +79,12 @@ def test_what_says_little_is_left_out(tmp_path: Path) -> None:
 def test_the_encoders_time_is_not_the_language_models(tmp_path: Path) -> None:
     store, eyes = Store(tmp_path), {"vision": {"encoder": "siglip-so400m-14-384"}}
     run(store, "text")
-    without = found(store)[shape_of(SHAPE), "a100"].flops_per_second
+    without = found(store)[extract_speed_shape(SHAPE), "a100"].flops_per_second
     run(store, "text", config=eyes, images=100_000)
-    tokens = json.loads(store.run("pretrain", "text").result.read_text())["tokens"]
-    flops = step_flops(SHAPE, 2_048, tokens, Vision(encoder="siglip-so400m-14-384"), 100_000, encoded=0)
+    tokens = json.loads(store.locate_run("pretrain", "text").result.read_text())["tokens"]
+    flops = count_step_flops(SHAPE, 2_048, tokens, Vision(encoder="siglip-so400m-14-384"), 100_000, encoded=0)
     encoding = 100_000 * 6.7e11 / (0.4 * PEAK)
-    speed = found(store)[shape_of(SHAPE), "a100"].flops_per_second
+    speed = found(store)[extract_speed_shape(SHAPE), "a100"].flops_per_second
     assert speed == pytest.approx(flops / (8 * 600 - encoding), rel=0.02)
     assert speed > without
     # more time for images than for the language model: the guess of the encoder's speed would decide
@@ -97,11 +97,11 @@ def test_the_encoders_time_is_not_the_language_models(tmp_path: Path) -> None:
 def test_cores_are_measured_too(tmp_path: Path) -> None:
     store = Store(tmp_path)
     run(store, "a", gpus=(0,), cpus=4, utilisation=1e-3)
-    assert found(store)[shape_of(SHAPE), "cpu"].flops_per_second == pytest.approx(1e-3 * PEAK / 4, rel=1e-3)
+    assert found(store)[extract_speed_shape(SHAPE), "cpu"].flops_per_second == pytest.approx(1e-3 * PEAK / 4, rel=1e-3)
 
 
 def test_the_median_of_an_even_number_lies_between() -> None:
-    assert (median([3, 1]), median([5, 1, 2]), median([7])) == (2, 2, 7)
+    assert (compute_median([3, 1]), compute_median([5, 1, 2]), compute_median([7])) == (2, 2, 7)
 
 
 GPUS = """\
@@ -122,7 +122,7 @@ def test_a_plan_says_what_it_has_measured_and_from_how_many_jobs(
     (speed,) = report["speeds"]
     # two trunk segments and twelve image-text runs of 122,880 tokens: most of them in 359 seconds on 4 GPUs
     shape = LanguageModel(d_model=192, layers=4, heads=6, vocabulary=2_048)
-    rate = 122_880 * training_flops(shape, 256) / (4 * 359)
+    rate = 122_880 * count_training_flops(shape, 256) / (4 * 359)
     assert (speed["model"], speed["gpu_type"], speed["jobs"], speed["used"]) == ("2m", "h100", 14, True)
     assert speed["flops_per_second"] == pytest.approx(rate)
     assert speed["utilisation"] == pytest.approx(rate / 989e12)
@@ -138,14 +138,14 @@ def test_a_plan_says_what_it_has_measured_and_from_how_many_jobs(
 def test_measurements_move_hours_and_limits_and_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, path = tmp_path / "store", str(written(tmp_path, SYNTHETIC + GPUS))
     assert main(["plan", path, "--store", str(store)]) == 0
-    before = Store(store).sweep("small").manifest.read_bytes()
+    before = Store(store).locate_sweep("small").manifest.read_bytes()
     finish(plan(Store(store), Grid(name="toy")))
     capsys.readouterr()
     assert main(["plan", path, "--store", str(store)]) == 0
     assert "the same cells and jobs" in capsys.readouterr().err
-    assert Store(store).sweep("small").manifest.read_bytes() != before
+    assert Store(store).locate_sweep("small").manifest.read_bytes() != before
     # nothing to explain: no key has moved
-    assert not Store(store).sweep("small").previous.exists()
+    assert not Store(store).locate_sweep("small").previous.exists()
 
 
 def test_the_sweep_files_own_speed_goes_before_a_measured_one(

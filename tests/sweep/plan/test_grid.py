@@ -10,9 +10,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.store.paths import safe_name
+from jobs.store.paths import check_safe_name
 from sweep.errors import SweepFileError
-from sweep.plan.grid import expand
+from sweep.plan.grid import expand_grid
 from tests.sweep.small_sweep import SMALL, edited, loaded, planned
 
 AXES: dict[str, list[Any]] = {
@@ -61,12 +61,12 @@ def test_the_grid_is_the_product_without_the_exclusions(
     text = text_of(chosen, [{name: point[name] for name in names}])
     if gone == math.prod(sizes.values()):
         with pytest.raises(SweepFileError, match="excludes every cell"):
-            expand(loaded(folder, text))
+            expand_grid(loaded(folder, text))
         return
-    grid = expand(loaded(folder, text))
+    grid = expand_grid(loaded(folder, text))
     assert len(grid.points) == math.prod(sizes.values()) - gone
     assert len({each.name for each in grid.points}) == len(grid.points)
-    assert all(safe_name(each.name) for each in grid.points)
+    assert all(check_safe_name(each.name) for each in grid.points)
     assert not any(all(each.values[name] == point[name] for name in names) for each in grid.points)
 
 
@@ -103,7 +103,7 @@ def test_parents_stand_before_children_and_every_job_serves_a_cell(
 
 
 def values_of(folder: Path, text: str, name: str) -> set[Any]:
-    return {point.values[name] for point in expand(loaded(folder, text)).points}
+    return {point.values[name] for point in expand_grid(loaded(folder, text)).points}
 
 
 def test_later_layers_go_over_earlier_ones(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_catalog_model_can_be_changed_under_its_own_name(tmp_path: Path) -> No
 
 
 def names_of(folder: Path, text: str) -> list[str]:
-    return [point.name for point in expand(loaded(folder, text)).points]
+    return [point.name for point in expand_grid(loaded(folder, text)).points]
 
 
 def test_a_name_says_the_five_axes_of_the_paper_and_what_is_unusual(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_a_name_that_would_be_too_long_is_cut_and_stays_unique(tmp_path: Path) -
     names = names_of(tmp_path, edited(("epochs:", f"{axes_text}epochs:")))
     assert len(set(names)) == len(names) == 6 * 2**6
     assert max(map(len, names)) <= 100
-    assert all(map(safe_name, names))
+    assert all(map(check_safe_name, names))
 
 
 def test_an_exclusion_without_effect_is_remarked(tmp_path: Path) -> None:
-    grid = expand(loaded(tmp_path, SMALL + "exclude:\n  - {branch: 50}\n  - {branch: 60}\n"))
+    grid = expand_grid(loaded(tmp_path, SMALL + "exclude:\n  - {branch: 50}\n  - {branch: 60}\n"))
     assert len(grid.points) == 4
     assert grid.remarks == (f"{tmp_path}/sweep.yaml:26: exclude.1: excludes no cell",)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweep.errors import ManifestError
-from sweep.plan.manifest import read_manifest, same_manifest, write_manifest
+from sweep.plan.manifest import is_same_manifest, read_manifest, write_manifest
 from tests.sweep.small_sweep import planned, shipped
 
 
@@ -29,9 +29,9 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_manifest(tmp_path / name, shipped("paper"))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert same_manifest(tmp_path / "a", shipped("paper"))
-    assert not same_manifest(tmp_path / "a", shipped("captions"))
-    assert not same_manifest(tmp_path / "none", shipped("paper"))
+    assert is_same_manifest(tmp_path / "a", shipped("paper"))
+    assert not is_same_manifest(tmp_path / "a", shipped("captions"))
+    assert not is_same_manifest(tmp_path / "none", shipped("paper"))
 
 
 def test_every_line_is_a_json_object_as_documented(stored: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from jobs.job import Job
 from stages.config import PretrainConfig
 from sweep.plan.manifest import Manifest
-from sweep.plan.planner import canonical_json, job_key
+from sweep.plan.planner import compute_job_key, render_canonical_json
 from tests.sweep.small_sweep import MANIFESTS, SMALL, edited, keys, planned, shipped
 
 
@@ -174,13 +174,15 @@ def test_a_key_is_sixteen_digits_of_the_content(tmp_path: Path) -> None:
     manifest = planned(tmp_path, SMALL)
     assert all(re.fullmatch(r"[0-9a-f]{16}", job.key) for job in manifest.jobs)
     for job in manifest.jobs:
-        config = canonical_json(PretrainConfig.model_validate(dict(job.config))) if job.stage == "pretrain" else None
+        config = (
+            render_canonical_json(PretrainConfig.model_validate(dict(job.config))) if job.stage == "pretrain" else None
+        )
         if config is not None:
             # where a trunk was cut before does not matter
-            assert job.key == job_key(job.stage, config, () if job.phase == "trunk" else job.parents)
+            assert job.key == compute_job_key(job.stage, config, () if job.phase == "trunk" else job.parents)
 
 
 def test_defaults_do_not_enter_a_key() -> None:
-    assert job_key("finetune", "{}") == job_key("finetune", "{}", ())
-    assert job_key("finetune", "{}") != job_key("evaluate", "{}")
-    assert job_key("finetune", "{}", ("a",)) != job_key("finetune", "{}")
+    assert compute_job_key("finetune", "{}") == compute_job_key("finetune", "{}", ())
+    assert compute_job_key("finetune", "{}") != compute_job_key("evaluate", "{}")
+    assert compute_job_key("finetune", "{}", ("a",)) != compute_job_key("finetune", "{}")

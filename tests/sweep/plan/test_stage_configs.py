@@ -73,8 +73,8 @@ def test_the_rate_of_every_step_is_the_formulas(warmup: int) -> None:
             expected = peak * (step + 1) / warmup
         else:
             expected = end + 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) * (peak - end)
-        assert schedule.lr(step) == pytest.approx(expected, rel=1e-12), step
-    assert schedule.lr(total) == end
+        assert schedule.compute_lr(step) == pytest.approx(expected, rel=1e-12), step
+    assert schedule.compute_lr(total) == end
 
 
 @pytest.mark.parametrize(("branch", "published"), RATES)

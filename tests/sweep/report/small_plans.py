@@ -7,14 +7,14 @@ from stages.config import LanguageModel, Vision
 from sweep.catalog import Placement, load_catalog
 from sweep.cost.estimate import (
     SourceUse,
+    count_packed_images,
     estimate_evaluate,
     estimate_finetune,
     estimate_pretrain,
-    images_in,
     plan_resources,
 )
-from sweep.cost.speed import Speed, speed_of
-from sweep.plan.manifest import Cell, Chain, Manifest
+from sweep.cost.speed import Speed, estimate_speed
+from sweep.plan.manifest import Cell, FinetuneChain, Manifest
 
 CATALOG = load_catalog()
 SIGLIP = Vision(encoder="siglip-so400m-14-384")
@@ -66,11 +66,11 @@ def paper_plan(branches: tuple[int, ...] = BRANCHES, epochs: tuple[int, ...] = E
 def add_cell(builder: Builder, model: str, branch: int, *, mix: int, amount: int, epochs: tuple[int, ...]) -> None:
     """Mix 0 has no images; the others are 1, 5, 10 and 100 % of the tokens, three times each."""
     entry, name = CATALOG.models[model], f"{model}-b{branch}-m{mix}-x{amount}"
-    speed = speed_of(CATALOG, entry.shape, "a100", name=model)
+    speed = estimate_speed(CATALOG, entry.shape, "a100", name=model)
     share = (0.01, 0.05, 0.1, 1.0)[(mix - 1) % 4] if mix else 0.0
     sources = (SourceUse(share, with_images=True, text_tokens=13), SourceUse(1 - share))
     tokens = 20 * entry.shape.parameters * amount
-    images = images_in(tokens, sources, image_tokens=729, context=2_048)
+    images = count_packed_images(tokens, sources, image_tokens=729, context=2_048)
     run = estimate_pretrain(entry.shape, tokens=tokens, context=2_048, speed=speed, vision=SIGLIP, images=images)
     parents = trunk(builder, model, branch, speed)
     pretrain = builder.job(
@@ -94,7 +94,7 @@ def trunk(builder: Builder, model: str, branch: int, speed: Speed) -> tuple[str,
     return parents
 
 
-def add_chain(builder: Builder, model: str, cell: str, epochs: int, speed: Speed) -> Chain:
+def add_chain(builder: Builder, model: str, cell: str, epochs: int, speed: Speed) -> FinetuneChain:
     entry, tasks = CATALOG.models[model], ("vqav2", "gqa", "textvqa", "refcoco", "ocid_ref", "pope", "vizwiz")
     cost = estimate_finetune(entry.shape, epochs=epochs, examples=625_000, text_tokens=295, vision=SIGLIP, speed=speed)
     finetune = builder.job(
@@ -116,27 +116,27 @@ def add_chain(builder: Builder, model: str, cell: str, epochs: int, speed: Speed
         estimate=cost,
         place=entry.resources["evaluate"],
     )
-    return Chain(epochs=epochs, finetune=finetune, evaluate=evaluate)
+    return FinetuneChain(epochs=epochs, finetune=finetune, evaluate=evaluate)
 
 
 def cpu_plan() -> Manifest:
     """Two cells on CPU cores after one trunk segment, one fine-tune each."""
     tiny, vision = LanguageModel(d_model=192, layers=4, heads=6, vocabulary=2_048), Vision(encoder="efficientnet-lite0")
-    speed = speed_of(CATALOG, tiny, "cpu", tokens_per_second=8_000, context=256)
+    speed = estimate_speed(CATALOG, tiny, "cpu", tokens_per_second=8_000, context=256)
     builder, core = Builder(), Placement(cpus=1)
     text = estimate_pretrain(tiny, tokens=28_800_000, context=256, speed=speed, carries_optimizer=True)
     builder.job("trunk", "trunk", parents=(), cells=(), estimate=text, place=core)
     for share in (0.0, 0.5):
         name = f"tiny-i{share:g}"
         sources = (SourceUse(share, with_images=True, text_tokens=20), SourceUse(1 - share))
-        images = images_in(14_400_000, sources, image_tokens=16, context=256)
+        images = count_packed_images(14_400_000, sources, image_tokens=16, context=256)
         run = estimate_pretrain(tiny, tokens=14_400_000, context=256, speed=speed, images=images, vision=vision)
         builder.job(f"{name}-p", "pretrain", parents=("trunk",), cells=(name,), estimate=run, place=core)
         tuned = estimate_finetune(tiny, epochs=1, examples=100_000, text_tokens=20, vision=vision, speed=speed)
         builder.job(f"{name}-f", "finetune", parents=(f"{name}-p",), cells=(name,), estimate=tuned, place=core)
-        tasks = (CATALOG.task("shapes", with_image=True, limit=800),)
+        tasks = (CATALOG.find_task("shapes", with_image=True, limit=800),)
         scored = estimate_evaluate(tiny, tasks=tasks, vision=vision, speed=speed)
         builder.job(f"{name}-e", "evaluate", parents=(f"{name}-f",), cells=(name,), estimate=scored, place=core)
-        chain = Chain(epochs=1, finetune=f"{name}-f", evaluate=f"{name}-e")
+        chain = FinetuneChain(epochs=1, finetune=f"{name}-f", evaluate=f"{name}-e")
         builder.cells.append(Cell(name=name, axes={"model": "tiny"}, pretrain=f"{name}-p", chains=(chain,)))
     return builder.manifest("tiny")

@@ -14,7 +14,7 @@ from tests.sweep.small_sweep import SMALL, edited, written
 def plan(folder: Path, text: str = SMALL, *options: str) -> Manifest:
     assert main(["plan", str(written(folder, text)), "--store", str(folder / "store"), *options]) == 0
     name = text.partition("name: ")[2].splitlines()[0]
-    return read_manifest(Store(folder / "store").sweep(name).manifest)
+    return read_manifest(Store(folder / "store").locate_sweep(name).manifest)
 
 
 def explain(folder: Path, *words: str) -> int:
@@ -27,9 +27,9 @@ def test_a_chain_is_shown_with_its_state_its_cost_and_who_shares_it(
     manifest = plan(tmp_path)
     store = Store(tmp_path / "store")
     trunk = next(job for job in manifest.jobs if job.phase == "trunk")
-    write_json(store.run("pretrain", trunk.key).result, {"format": 1, "key": trunk.key, "files": {}})
+    write_json(store.locate_run("pretrain", trunk.key).result, {"format": 1, "key": trunk.key, "files": {}})
     cell = next(cell for cell in manifest.cells if cell.name == "mtiny-b100-i20-c0-x1")
-    store.run("pretrain", cell.pretrain).checkpoints.mkdir(parents=True)
+    store.locate_run("pretrain", cell.pretrain).checkpoints.mkdir(parents=True)
     capsys.readouterr()
     assert explain(tmp_path, cell.name) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.reconcile.executions import LOST, Ending
-from jobs.reconcile.snapshot import Picture
+from jobs.reconcile.accounting import LOST, AccountingRecord
+from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
 from sweep.cli import main
 from sweep.plan.manifest import Manifest
-from sweep.report.explain import Explanation, Found, explain, explanation_json, explanation_text
-from sweep.report.history import history_lines, history_of, moment
+from sweep.report.explain import CellMatch, Explanation, build_explanation_json, explain_cell, format_explanation
+from sweep.report.history import build_history, format_history, format_time
 from tests.jobs.reconcile.executions import begin, end, ending, pending_ending
 from tests.jobs.toy import toy_job
 from tests.sweep.small_sweep import SMALL, planned, written
@@ -27,12 +27,12 @@ RESOURCES = Resources(memory_gib=32, retry_memory_gib=64)
 FAULT: dict[str, Any] = {"failure": F.NODE_FAULT, "message": "node failure (n2)", "nodes": "n2"}
 
 
-def lines_of(store: Store, endings: Sequence[Ending] = (), job: Job | None = None) -> list[str]:
+def lines_of(store: Store, endings: Sequence[AccountingRecord] = (), job: Job | None = None) -> list[str]:
     """The history of one job for a reader, without its times."""
     job = job or toy_job("k", resources=RESOURCES)
-    picture = Picture([job], store, store.sweep("toy").ledger)
-    picture.look_at_everything({}, {"k": endings})
-    lines = history_lines(job, history_of(job, picture))
+    picture = SweepSnapshot([job], store, store.locate_sweep("toy").ledger)
+    picture.reload({}, {"k": endings})
+    lines = format_history(job, build_history(job, picture))
     return [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ +", "", line.strip()) for line in lines]
 
 
@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def run(store: Store) -> RunPaths:
-    return store.run("pretrain", "k")
+    return store.locate_run("pretrain", "k")
 
 
 def test_nothing_that_happened_is_no_history(store: Store) -> None:
@@ -61,7 +61,7 @@ def test_executions_are_told_in_the_order_of_time_with_what_followed(store: Stor
         ending("TIMEOUT", 500.0, failure=F.WALL_CLOCK, message="ran into its time limit"),
         ending("FAILED", 700.0, 1, exit_code=76),
         pending_ending("CANCELLED", 800.0),
-        Ending(id="9_1", batch="other", key="k", state=LOST, submitted_at=900.0),
+        AccountingRecord(id="9_1", batch="other", key="k", state=LOST, submitted_at=900.0),
     ]
     assert lines_of(store, rows) == [
         "pretrain k, interrupted",
@@ -83,7 +83,7 @@ def test_a_job_that_stopped_says_how_it_goes_on(store: Store, run: RunPaths) -> 
         "on n1 slurm-12_3-r0  for 57 s  diverged: loss is NaN at step 7; "
         "is not tried again; `sweep resume` gives it another budget"
     )
-    Ledger(store.sweep("toy").ledger).append([Event(event=EventKind.RESUMED, key="k", time=500.0)])
+    Ledger(store.locate_sweep("toy").ledger).append([Event(event=EventKind.RESUMED, key="k", time=500.0)])
     again = lines_of(store)
     assert again[1].endswith("; goes on at the next submission")
     assert again[2] == "a person gave it a new budget"
@@ -124,29 +124,29 @@ def explained(folder: Path) -> tuple[Manifest, Store, Explanation]:
     jobs = tuple(replace(job, resources=RESOURCES) if job.phase == "trunk" else job for job in manifest.jobs)
     manifest = replace(manifest, jobs=jobs)
     key = next(job.key for job in jobs if job.phase == "trunk")
-    picture = Picture(jobs, store, store.sweep(manifest.sweep).ledger)
+    picture = SweepSnapshot(jobs, store, store.locate_sweep(manifest.sweep).ledger)
     rows = [
         ending("NODE_FAIL", 200.0, 30, key=key, **FAULT),
         ending("OUT_OF_MEMORY", 300.0, 30, key=key, failure=F.OUT_OF_MEMORY),
     ]
-    picture.look_at_everything({}, {key: rows})
-    return manifest, store, explain(store, Found(manifest, manifest.cells[-1]), picture, 1_000.0)
+    picture.reload({}, {key: rows})
+    return manifest, store, explain_cell(store, CellMatch(manifest, manifest.cells[-1]), picture, 1_000.0)
 
 
 def test_history_and_excluded_nodes_stand_below_the_chain(tmp_path: Path) -> None:
-    text = explanation_text(explained(tmp_path)[2])
+    text = format_explanation(explained(tmp_path)[2])
     history = text.partition("\nhistory:\n")[2].splitlines()
     assert history[0].startswith("  trunk ")
-    assert history[1].startswith(f"    {moment(200.0)}  on n2 12_3  for 30 s  node_fault: node failure (n2)")
+    assert history[1].startswith(f"    {format_time(200.0)}  on n2 12_3  for 30 s  node_fault: node failure (n2)")
     assert history[3] == "    memory raised from 32 to 64 GiB a node"
     assert history[-2:] == [
         "nodes that this sweep keeps away from:",
-        f"  n2 until {moment(230.0 + 24 * 3600)}: node fault: node failure (n2)",
+        f"  n2 until {format_time(230.0 + 24 * 3600)}: node fault: node failure (n2)",
     ]
 
 
 def test_json_tells_the_same_and_the_document_names_every_field(tmp_path: Path) -> None:
-    report = explanation_json(explained(tmp_path)[2])
+    report = build_explanation_json(explained(tmp_path)[2])
     trunk = report["jobs"][0]
     assert [row["ended"] for row in trunk["history"]] == ["node_fault", "out_of_memory"]
     assert (trunk["status"], trunk["memory_gib"], trunk["memory_raised"]) == ("interrupted", 64, True)
@@ -161,7 +161,7 @@ def test_the_command_reads_the_attempts_of_the_store(tmp_path: Path, capsys: pyt
     assert main(["plan", str(written(tmp_path, SMALL)), "--store", str(tmp_path / "store")]) == 0
     manifest = planned(tmp_path)
     cell = manifest.cells[0]
-    run = Store(tmp_path / "store").run("pretrain", cell.pretrain)
+    run = Store(tmp_path / "store").locate_run("pretrain", cell.pretrain)
     start = begin(run, key=cell.pretrain, job_id="", batch="", backend="local")
     end(run, start, F.DATA, 158.0, message="too many bad samples")
     capsys.readouterr()

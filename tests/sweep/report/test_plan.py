@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sweep.plan.manifest import Manifest
-from sweep.plan.speed_report import SpeedLine
+from sweep.plan.speed_report import SpeedComparison
 from sweep.plan.totals import PHASES
-from sweep.report.plan import summarise, summary
+from sweep.report.plan import build_plan_json, format_plan_report
 from tests.sweep.report.small_plans import cpu_plan, paper_plan
 
 PAPER_REPORT = """\
@@ -58,34 +58,34 @@ def small_trunk_keys(paper: Manifest) -> frozenset[str]:
 
 
 def test_the_report_as_a_reader_sees_it(paper: Manifest) -> None:
-    assert summarise(paper, small_trunk_keys(paper), gpus=256) == PAPER_REPORT
+    assert format_plan_report(paper, small_trunk_keys(paper), gpus=256) == PAPER_REPORT
 
 
 def test_the_report_of_a_sweep_on_cpu_cores_speaks_of_core_hours() -> None:
-    assert summarise(cpu_plan(), frozenset()) == CPU_REPORT
+    assert format_plan_report(cpu_plan(), frozenset()) == CPU_REPORT
 
 
 def test_cells_and_jobs_are_counted_by_phase(paper: Manifest) -> None:
-    report = summary(paper, frozenset())
+    report = build_plan_json(paper, frozenset())
     assert report["cells"] == 300
     assert report["jobs"] == {"total": 2_710, "trunk": 10, "pretrain": 300, "finetune": 1_200, "evaluate": 1_200}
 
 
 def test_a_trunk_segment_is_charged_once_to_its_own_model(paper: Manifest) -> None:
-    models = summary(paper, frozenset())["models"]
+    models = build_plan_json(paper, frozenset())["models"]
     assert models["1.4b"]["trunk"]["a100_hours"] == pytest.approx(106_000, rel=0.05)
     assert models["79m"]["trunk"]["a100_hours"] == pytest.approx(1_200, rel=0.05)
 
 
 def test_phases_and_models_add_up_to_the_total(paper: Manifest) -> None:
-    report = summary(paper, frozenset())
+    report = build_plan_json(paper, frozenset())
     for name, whole in report["total"].items():
         parts = [phase[name] for by_phase in report["models"].values() for phase in by_phase.values()]
         assert sum(parts) == pytest.approx(whole)
 
 
 def test_with_nothing_shared_every_mix_pays_for_three_trunks(paper: Manifest) -> None:
-    report = summary(paper, frozenset())
+    report = build_plan_json(paper, frozenset())
     trunks = {name: phases["trunk"]["a100_hours"] for name, phases in report["models"].items()}
     # 0+20+40+60+80+100 %; 13 mixes at 1.4B, 12 x 3 + 1 at 79M
     prefixes = 3.0 * (13 * trunks["1.4b"] + 37 * trunks["79m"])
@@ -97,7 +97,7 @@ def test_with_nothing_shared_every_mix_pays_for_three_trunks(paper: Manifest) ->
 
 def test_what_is_done_is_told_and_shortens_what_is_left(paper: Manifest) -> None:
     done = frozenset(job.key for job in paper.jobs if job.phase == "trunk")
-    before, after = summary(paper, frozenset(), gpus=256), summary(paper, done, gpus=256)
+    before, after = build_plan_json(paper, frozenset(), gpus=256), build_plan_json(paper, done, gpus=256)
     assert after["done"]["jobs"] == 10
     assert after["done"]["a100_hours"] == pytest.approx(107_200, rel=0.01)
     assert after["time"]["at_least_hours"] < before["time"]["at_least_hours"]
@@ -106,48 +106,52 @@ def test_what_is_done_is_told_and_shortens_what_is_left(paper: Manifest) -> None
 
 def test_a_finished_sweep_takes_no_time(paper: Manifest) -> None:
     everything = frozenset(job.key for job in paper.jobs)
-    report = summary(paper, everything)
+    report = build_plan_json(paper, everything)
     assert report["time"]["critical_path"] == []
     assert report["time"]["at_least_hours"] == 0
-    assert "\ntime" not in summarise(paper, everything)
-    assert "done    2,710 of 2,710 jobs" in summarise(paper, everything)
+    assert "\ntime" not in format_plan_report(paper, everything)
+    assert "done    2,710 of 2,710 jobs" in format_plan_report(paper, everything)
 
 
 def test_the_critical_path_is_the_whole_trunk_and_one_chain(paper: Manifest) -> None:
-    path = summary(paper, frozenset())["time"]["critical_path"]
+    path = build_plan_json(paper, frozenset())["time"]["critical_path"]
     assert path[:5] == [f"1.4b-trunk{stop}" for stop in (20, 40, 60, 80, 100)]
     assert [key.split("-")[-1] for key in path[5:]] == ["p", "f4", "e4"]
 
 
 def test_few_gpus_bound_the_time_by_the_work(paper: Manifest) -> None:
-    report = summary(paper, frozenset(), gpus=256)
+    report = build_plan_json(paper, frozenset(), gpus=256)
     assert report["time"]["at_least_hours"] >= report["total"]["gpu_hours"] / 256
     assert report["time"]["at_least_hours"] == pytest.approx(report["total"]["gpu_hours"] / 256, rel=0.02)
 
 
 def test_jobs_too_wide_for_the_gpus_are_said(paper: Manifest) -> None:
-    assert "83 jobs ask for more than 16 GPUs at once and could not start" in summarise(paper, frozenset(), gpus=16)
-    assert summary(paper, frozenset(), gpus=256)["time"]["too_wide"] == 0
+    assert "83 jobs ask for more than 16 GPUs at once and could not start" in format_plan_report(
+        paper, frozenset(), gpus=16
+    )
+    assert build_plan_json(paper, frozenset(), gpus=256)["time"]["too_wide"] == 0
 
 
 def test_a_sweep_that_shares_nothing_says_so() -> None:
-    assert "shared  nothing: no two cells have a job in common" in summarise(paper_plan(branches=(0,)), frozenset())
+    assert "shared  nothing: no two cells have a job in common" in format_plan_report(
+        paper_plan(branches=(0,)), frozenset()
+    )
 
 
 def test_hours_of_other_gpus_stand_beside_a100_hours(paper: Manifest) -> None:
     jobs = tuple(replace(job, resources=replace(job.resources, gpu_type="h100")) for job in paper.jobs)
-    text = summarise(replace(paper, jobs=jobs), frozenset())
+    text = format_plan_report(replace(paper, jobs=jobs), frozenset())
     assert "GPU-hours  194,439 on h100" in text
 
 
 def test_core_hours_beside_gpus_are_not_lost(paper: Manifest) -> None:
     cpu = cpu_plan()
     both = replace(paper, cells=paper.cells + cpu.cells, jobs=paper.jobs + cpu.jobs)
-    assert "core-hours  2.28 in jobs without GPUs" in summarise(both, frozenset())
+    assert "core-hours  2.28 in jobs without GPUs" in format_plan_report(both, frozenset())
 
 
 def test_the_summary_is_json(paper: Manifest) -> None:
-    report = summary(paper, frozenset(), gpus=8, cpus=4)
+    report = build_plan_json(paper, frozenset(), gpus=8, cpus=4)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report["models"]["1.4b"]) == set(PHASES)
     assert (report["time"]["gpus"], report["time"]["cpus"]) == (8, 4)
@@ -161,14 +165,14 @@ def documented_fields(after: str) -> list[str]:
 
 
 def test_every_field_of_the_summary_is_documented(paper: Manifest) -> None:
-    report = summary(paper, frozenset())
+    report = build_plan_json(paper, frozenset())
     assert documented_fields("## plan") == list(report)
     assert documented_fields("A cost:") == list(report["models"]["1.4b"]["trunk"])
     assert set(documented_fields("`time`:")) == set(report["time"])
-    assert documented_fields("An entry of `speeds`:") == [each.name for each in fields(SpeedLine)]
+    assert documented_fields("An entry of `speeds`:") == [each.name for each in fields(SpeedComparison)]
 
 
 def test_an_empty_plan_has_a_report() -> None:
     empty = Manifest(sweep="none", backend="local", data={}, cells=(), jobs=())
-    assert summarise(empty, frozenset()).startswith("none: 0 cells, 0 jobs")
-    assert summary(empty, frozenset())["total"]["jobs"] == 0
+    assert format_plan_report(empty, frozenset()).startswith("none: 0 cells, 0 jobs")
+    assert build_plan_json(empty, frozenset())["total"]["jobs"] == 0

@@ -11,14 +11,14 @@ import pytest
 
 from jobs.job import Estimate, Job, Resources
 from jobs.local.runner import LocalRun
-from jobs.local.runner_lock import holding_runner_lock
-from jobs.processes import boot_id
-from jobs.store.flock import acquire
+from jobs.local.runner_lock import hold_runner_lock
+from jobs.processes import read_boot_id
+from jobs.store.flock import acquire_lock
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store, write_json
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from sweep.cli import main
-from sweep.report.status import estimate_rest
+from sweep.report.status import estimate_time_to_end
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 
@@ -27,19 +27,24 @@ NOW = 1_800_000_000.0
 
 def begin(store: Store, job: Job, **changes: Any) -> None:
     run = toy.run_of(store, job)
-    content: dict[str, Any] = {"host": os.uname().nodename, "boot_id": boot_id(), "started_at": NOW - 600, **changes}
+    content: dict[str, Any] = {
+        "host": os.uname().nodename,
+        "boot_id": read_boot_id(),
+        "started_at": NOW - 600,
+        **changes,
+    }
     start = AttemptStart(
         attempt="local-0001", key=job.key, stage=job.stage, backend="local", pid=2**22 + 1, pid_started=1.0, **content
     )
-    start.write(run.attempt("local-0001").start)
-    run.attempt("local-0001").log.write_text("a line\n")
+    start.write(run.locate_attempt("local-0001").start)
+    run.locate_attempt("local-0001").log.write_text("a line\n")
 
 
 def end(store: Store, job: Job, failure: FailureClass, message: str) -> None:
     record = AttemptExit(
         attempt="local-0001", key=job.key, ended_at=NOW - 300, returncode=1, failure=failure, message=message
     )
-    record.write(toy.run_of(store, job).attempt("local-0001").exit)
+    record.write(toy.run_of(store, job).locate_attempt("local-0001").exit)
 
 
 def finish(store: Store, job: Job, seconds: float = 120.0) -> None:
@@ -74,11 +79,11 @@ def every_state(tmp_path: Path) -> Iterator[tuple[Store, list[Job]]]:
     begin(store, by_key["failed"])
     end(store, by_key["failed"], FailureClass.DIVERGED, "loss is NaN at step 7")
     begin(store, by_key["unknown"], host="elsewhere", boot_id="another")
-    ledger = Ledger(store.sweep(toy.SWEEP).ledger)
+    ledger = Ledger(store.locate_sweep(toy.SWEEP).ledger)
     ledger.append([Event(event=EventKind.CANCELLED, key="cancelled"), Event(event=EventKind.INTENT, key="queued")])
-    lock = acquire(toy.run_of(store, by_key["running"]).lock)
+    lock = acquire_lock(toy.run_of(store, by_key["running"]).lock)
     assert lock is not None
-    with holding_runner_lock(store, sweep=toy.SWEEP, writer=ledger.writer):
+    with hold_runner_lock(store, sweep=toy.SWEEP, writer=ledger.writer):
         yield store, jobs
     os.close(lock)
 
@@ -105,8 +110,8 @@ def test_the_table_shows_states_failures_with_their_log_and_what_they_block(
     store, _ = every_state
     monkeypatch.setattr(time, "time", lambda: NOW)
     assert main(["status", toy.SWEEP, "--store", str(store.root)]) == 1
-    log = store.run("pretrain", "failed").attempt("local-0001").log
-    other = store.run("pretrain", "unknown").attempt("local-0001").log
+    log = store.locate_run("pretrain", "failed").locate_attempt("local-0001").log
+    other = store.locate_run("pretrain", "unknown").locate_attempt("local-0001").log
     assert capsys.readouterr().out == (
         "toy                                         jobs  done  running  queued  ready  waiting  interrupted  failed"
         "  blocked  cancelled  unknown\n"
@@ -189,7 +194,7 @@ def sized(key: str, *parents: str, flops: float = 1e9, gpu_hours: float = 0.0, c
 
 
 def eta_of(store: Store) -> float | None:
-    return estimate_rest(open_sweep(store.root, toy.SWEEP).picture(), NOW).seconds
+    return estimate_time_to_end(open_sweep(store.root, toy.SWEEP).load_snapshot(), NOW).seconds
 
 
 def test_time_left_comes_from_finished_jobs_scaled_by_their_flops(tmp_path: Path) -> None:
@@ -205,7 +210,7 @@ def test_a_running_job_is_timed_by_its_own_metrics(tmp_path: Path) -> None:
     begin(store, job, checkpoint_step=40)
     run = toy.run_of(store, job)
     run.metrics.write_text(json.dumps({"step": 60, "total_steps": 100, "time": NOW - 100}) + "\n")
-    lock = acquire(run.lock)
+    lock = acquire_lock(run.lock)
     assert lock is not None
     assert eta_of(store) == pytest.approx(40 * 500 / 20 - 100)  # 20 steps in 500 s, 100 s ago
     run.metrics.write_text("")
@@ -227,6 +232,6 @@ def test_the_local_run_and_the_status_agree(tmp_path: Path, capsys: pytest.Captu
 
     run.run(StopRequest())
     shown = report(store, capsys)
-    assert {key: status.state for key, status in run.picture.statuses.items()} == toy.states(store, jobs)
+    assert {key: status.state for key, status in run.snapshot.statuses.items()} == toy.states(store, jobs)
     assert shown["trouble"][0]["message"] == "data at step 1 second line"
     assert shown["blocked"] == [{"key": "a", "phase": "pretrain", "cells": [], "state": "failed", "behind": 1}]

@@ -3,12 +3,12 @@
 import pytest
 
 from sweep.cli import main
-from sweep.results.write import Tables, write_tables
+from sweep.results.write import WrittenTables, write_tables
 from sweep.stored_sweep import open_sweep
 from tests.sweep.synthetic_store import Written
 
 
-def written_tables(written: Written) -> Tables:
+def written_tables(written: Written) -> WrittenTables:
     return write_tables(open_sweep(written.store.root, written.sweep))
 
 

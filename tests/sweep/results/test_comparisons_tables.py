@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from jobs.store.paths import Store, write_json
-from sweep.results.comparisons import best_epochs
+from sweep.results.comparisons import format_best_epochs
 from sweep.results.slices import MEASURES
 from tests.sweep.results.results_run import written_tables
 from tests.sweep.synthetic_store import Grid, Written, finish, plan, toy
@@ -25,7 +25,9 @@ def reader(written: Written) -> Query:
     """SQL over the tables of a sweep, as views."""
     connection = duckdb.connect()
     for name in ("results", "cells", "summary", "differences"):
-        connection.read_parquet(str(written.store.sweep(written.sweep).results / f"{name}.parquet")).create_view(name)
+        connection.read_parquet(str(written.store.locate_sweep(written.sweep).results / f"{name}.parquet")).create_view(
+            name
+        )
     return lambda query: connection.sql(query).fetchall()
 
 
@@ -168,9 +170,9 @@ def test_the_summary_counts_the_cells_that_are_best_at_each_number_of_epochs() -
 
     rows = [model("a", 1, 0.1), model("a", 2, 0.3), model("b", 1, 0.2), model("b", 2, 0.2), model("c", 2, 0.9)]
     unfinished = [model("d", 1, 0.1), model("d", 2, None, "running")]
-    assert best_epochs([*rows, *unfinished]).splitlines() == [
+    assert format_best_epochs([*rows, *unfinished]).splitlines() == [
         "epochs: cells that are best there  vision",
         "1                                       1",
         "2                                       1",
     ]
-    assert best_epochs(unfinished) == ""
+    assert format_best_epochs(unfinished) == ""

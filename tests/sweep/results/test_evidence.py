@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.reconcile.executions import Ending
+from jobs.reconcile.accounting import AccountingRecord
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
-from sweep.results.evidence import Source, costs_of, source_of
+from sweep.results.evidence import HoursSource, compute_job_hours, merge_sources
 from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
 from tests.jobs.reconcile.executions import outcome
@@ -24,7 +24,7 @@ SMALL = Grid(branches=(0, 50), shares=(0.5,), epochs=(1, 2))
 H100 = 2.9
 
 
-Endings = Mapping[str, Sequence[Ending]]
+Endings = Mapping[str, Sequence[AccountingRecord]]
 
 
 def tables(written: Written, endings: Endings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -33,7 +33,7 @@ def tables(written: Written, endings: Endings) -> tuple[list[dict[str, Any]], li
     return found.results.to_pylist(), found.jobs.to_pylist()
 
 
-def job_row(written: Written, key: str, *endings: Ending) -> dict[str, Any]:
+def job_row(written: Written, key: str, *endings: AccountingRecord) -> dict[str, Any]:
     return next(row for row in tables(written, {key: endings})[1] if row["key"] == key)
 
 
@@ -92,7 +92,7 @@ def test_a_late_end_in_the_accounting_is_flagged_and_its_hours_stay(tmp_path: Pa
 def test_a_finished_job_does_not_fail_by_what_came_after(tmp_path: Path) -> None:
     written = toy(tmp_path, SMALL)
     key = written.phase("finetune")[0]
-    written.run(key).attempt("a1").exit.unlink()
+    written.run(key).locate_attempt("a1").exit.unlink()
     row = job_row(written, key, row_of(key, "NODE_FAIL", START + 9_000, 3, failure=FailureClass.NODE_FAULT))
     assert (row["state"], row["failure"], row["attempts"]) == ("done", None, 2)
     assert row["used_gpu_hours"] == pytest.approx(4 * SECONDS["finetune"] / 3600)
@@ -124,14 +124,14 @@ def test_planned_hours_of_models_add_up_to_the_plan(tmp_path: Path) -> None:
 
 def test_the_gpu_type_of_the_job_serves_where_the_attempt_has_none() -> None:
     job = toy_job("k", resources=Resources(gpus_per_node=4, gpu_type="h100"))
-    found = costs_of(job, [outcome()])
+    found = compute_job_hours(job, [outcome()])
     assert found.used.gpu_hours == pytest.approx(240 / 3600)
     assert found.used.a100_hours == pytest.approx(H100 * 240 / 3600)
 
 
 def test_the_source_is_one_word() -> None:
-    assert [source_of(kinds) for kinds in (set(), {True}, {False}, {True, False})] == [
-        None, Source.SLURM, Source.ATTEMPTS, Source.MIXED,
+    assert [merge_sources(kinds) for kinds in (set(), {True}, {False}, {True, False})] == [
+        None, HoursSource.SLURM, HoursSource.ATTEMPTS, HoursSource.MIXED,
     ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def test_the_document_shows_every_column_with_type_unit_and_description() -> Non
 def test_the_files_carry_the_schemas_with_their_metadata(tmp_path: Path) -> None:
     written = toy(tmp_path, Grid(branches=(0,), shares=(0.5,), epochs=(1,)))
     written_tables(written)
-    folder = written.store.sweep("toy").results
+    folder = written.store.locate_sweep("toy").results
     for table, schema in SCHEMAS.items():
         found = pq.read_schema(folder / f"{table}.parquet")
         assert found.equals(schema)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.results.scores import score_values, stable_score, task_scores
+from sweep.results.scores import build_score_columns, compute_stable_score, parse_task_scores
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 
 def values(**tasks: dict[str, Any]) -> dict[str, Any]:
-    return score_values(task_scores({"scores": tasks}))
+    return build_score_columns(parse_task_scores({"scores": tasks}))
 
 
 def test_a_stable_score_is_the_mean_above_chance() -> None:
@@ -56,14 +56,14 @@ def test_held_out_text_and_loss_tasks_have_their_own_columns() -> None:
 
 def test_no_tasks_of_a_kind_leave_its_columns_out() -> None:
     assert "text_stable_score" not in values(a=entry())
-    assert stable_score([]) is None
+    assert compute_stable_score([]) is None
 
 
 @pytest.mark.parametrize(
     "scores", [None, 3, [], {"a": None}, {"a": {"score": "high"}}, {"a": {"score": True}}, {"a": {"kind": "vision"}}]
 )
 def test_unreadable_scores_are_left_out(scores: Any) -> None:
-    assert task_scores({"scores": scores}) == []
+    assert parse_task_scores({"scores": scores}) == []
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.1)), min_size=1, max_size=9))

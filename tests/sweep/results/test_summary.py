@@ -2,7 +2,7 @@ from pathlib import Path
 
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
-from sweep.results.summary import COLUMNS, hours_table
+from sweep.results.summary import JOB_COLUMNS, format_hours_table
 from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
 from tests.sweep.results.accounted import known_to_slurm, row_of
@@ -19,7 +19,7 @@ def test_planned_used_and_wasted_hours_stand_by_model_and_stage(tmp_path: Path) 
     known_to_slurm(written, trunk, "a1")
     lost = row_of(trunk, "NODE_FAIL", START - 9_000, 3_600, failure=FailureClass.NODE_FAULT)
     found = write_tables(open_sweep(written.store.root, "toy"), {trunk: [lost, late]})
-    lines = hours_table(found.jobs.select(list(COLUMNS)).to_pylist()).splitlines()
+    lines = format_hours_table(found.jobs.select(list(JOB_COLUMNS)).to_pylist()).splitlines()
     assert lines[-1] == "The cluster's accounting goes on for 100 s after the own ends of 1 job's attempts."
     assert [line.split() for line in lines[:-2] if not line.startswith("-")] == [
         ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"],
@@ -42,9 +42,12 @@ def test_hours_without_a_factor_are_shown_as_unknown(tmp_path: Path) -> None:
         written, trunk, "a1", START, 60, gpu_type="tpu", failure=FailureClass.KILLED, checkpoint_at=START + 30
     )
     found = write_tables(open_sweep(written.store.root, "toy"))
-    assert hours_table(found.jobs.select(list(COLUMNS)).to_pylist()).splitlines()[-1].split()[-2:] == ["?", "?"]
+    assert format_hours_table(found.jobs.select(list(JOB_COLUMNS)).to_pylist()).splitlines()[-1].split()[-2:] == [
+        "?",
+        "?",
+    ]
 
 
 def test_nothing_that_ran_is_no_table(tmp_path: Path) -> None:
     found = write_tables(open_sweep(tmp_path, plan(Store(tmp_path), SMALL).sweep))
-    assert hours_table(found.jobs.select(list(COLUMNS)).to_pylist()) == ""
+    assert format_hours_table(found.jobs.select(list(JOB_COLUMNS)).to_pylist()) == ""

@@ -48,7 +48,7 @@ def rows(written: Written, table: str = "results") -> list[dict[str, Any]]:
 
 
 def parquet(written: Written, table: str) -> Path:
-    return written.store.sweep(written.sweep).results / f"{table}.parquet"
+    return written.store.locate_sweep(written.sweep).results / f"{table}.parquet"
 
 
 def database(written: Written) -> duckdb.DuckDBPyConnection:
@@ -159,7 +159,7 @@ def test_lost_work_is_counted_as_wasted(tmp_path: Path) -> None:
 def test_an_attempt_whose_supervisor_was_killed_is_credited_with_the_result(tmp_path: Path) -> None:
     written = toy(tmp_path, SMALL)
     key = written.phase("finetune")[0]
-    written.run(key).attempt("a1").exit.unlink()
+    written.run(key).locate_attempt("a1").exit.unlink()
     row = next(row for row in rows(written, "jobs") if row["key"] == key)
     assert row["used_gpu_hours"] == pytest.approx(4 * SECONDS["finetune"] / 3600)
     assert (row["wasted_gpu_hours"], row["failure"]) == (0, None)
@@ -191,7 +191,7 @@ def test_hours_of_an_unknown_gpu_type_are_no_a100_hours(tmp_path: Path) -> None:
 def test_the_same_evidence_gives_the_same_bytes(done: Written) -> None:
     names = tuple(SCHEMAS)
     before = {name: parquet(done, name).read_bytes() for name in names}
-    shutil.rmtree(done.store.sweep("toy").results)
+    shutil.rmtree(done.store.locate_sweep("toy").results)
     written_tables(done)
     assert {name: parquet(done, name).read_bytes() for name in names} == before
 
@@ -290,7 +290,7 @@ def test_a_failed_parent_shows_in_the_rows_that_wait_for_it(tmp_path: Path) -> N
 def test_a_cancelled_job_is_shown_as_such(tmp_path: Path) -> None:
     written = plan(Store(tmp_path), SMALL)
     key = written.cells[0]["pretrain"]
-    Ledger(written.store.sweep("toy").ledger).append([Event(event=EventKind.CANCELLED, key=key)])
+    Ledger(written.store.locate_sweep("toy").ledger).append([Event(event=EventKind.CANCELLED, key=key)])
     assert rows(written)[0]["state"] == "cancelled"
 
 

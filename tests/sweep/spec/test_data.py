@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from jobs.store.job_file import job_content, read_planned_job
+from jobs.store.job_file import build_job_content, read_planned_job
 from stages.config import PretrainConfig, Vision
 from sweep.cli import main
 from sweep.errors import SweepFileError
 from sweep.plan.manifest import Manifest, write_manifest
-from sweep.spec.data import content_revision, weights_of
+from sweep.spec.data import build_content_revision, resolve_encoder_weights
 from tests.sweep.small_sweep import SMALL, edited, keys, planned, shipped, written
 
 SIGLIP = "  siglip: {kind: encoder, encoder: siglip-so400m-14-384, path: encoders/siglip}\n"
@@ -134,15 +134,15 @@ def test_revisions_of_data_sets_and_of_the_setting_are_joined(tmp_path: Path) ->
     assert eyes(planned(tmp_path, text("siglip+dinov2", entries))).revision == "v2,"
     both = text("siglip+dinov2", entries, "pretrain.encoder_revision: mine")
     assert eyes(planned(tmp_path, both)).revision == "v2,,mine"
-    assert content_revision((), "v1") == "v1"  # an encoder whose weights come with a package
-    assert weights_of("efficientnet-lite0", None, {}) == ()
+    assert build_content_revision((), "v1") == "v1"  # an encoder whose weights come with a package
+    assert resolve_encoder_weights("efficientnet-lite0", None, {}) == ()
 
 
 def test_children_of_an_image_text_run_are_told_where_its_weights_lie(tmp_path: Path) -> None:
     manifest = planned(tmp_path, text("siglip-so400m-14-384", SIGLIP))
     write_manifest(tmp_path / "manifest.jsonl", manifest)
     for job in manifest.jobs:
-        data = job_content(read_planned_job(tmp_path / "manifest.jsonl", job.key), "a1")["data"]
+        data = build_job_content(read_planned_job(tmp_path / "manifest.jsonl", job.key), "a1")["data"]
         assert isinstance(data, dict)
         assert data["siglip"] == f"{tmp_path}/encoders/siglip"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.sbatch_options import sbatch_options
+from jobs.slurm.sbatch_options import build_sbatch_options
 from sweep.cli import main
 from sweep.plan.manifest import Manifest, read_manifest, write_manifest
 from tests.sweep.small_sweep import SMALL, keys, planned, written
@@ -30,7 +30,7 @@ resources:
 
 def by_phase(manifest: Manifest, phase: str) -> list[str]:
     """sbatch's options of the first job of the phase."""
-    return sbatch_options(next(job for job in manifest.jobs if job.phase == phase).resources)
+    return build_sbatch_options(next(job for job in manifest.jobs if job.phase == phase).resources)
 
 
 def test_narrower_entries_go_over_wider_ones_and_options_are_joined(tmp_path: Path) -> None:

@@ -63,11 +63,11 @@ def test_what_is_not_plain_is_refused_with_its_line(text: str, message: str) -> 
 
 def test_lines_are_those_of_the_values() -> None:
     source = parse_yaml("a:\n  - x\n  -\n    b.c: 1\nd: [1,\n  2]\n", Path("x.yaml"))
-    assert source.line(("a", 0)) == 2
-    assert source.line(("a", 1, "b", "c")) == 4  # a dotted key is found by its parts
-    assert source.line(("d", 1)) == 6
-    assert source.line(("d", 7)) == 5  # the nearest parent
-    assert source.problem(("a", 1), "is wrong") == "x.yaml:4: a.1: is wrong"
+    assert source.find_line(("a", 0)) == 2
+    assert source.find_line(("a", 1, "b", "c")) == 4  # a dotted key is found by its parts
+    assert source.find_line(("d", 1)) == 6
+    assert source.find_line(("d", 7)) == 5  # the nearest parent
+    assert source.format_problem(("a", 1), "is wrong") == "x.yaml:4: a.1: is wrong"
 
 
 def test_thirty_levels_are_enough_and_allowed() -> None:

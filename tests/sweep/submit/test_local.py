@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from jobs.job import Resources
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from jobs.store.paths import Store
 from sweep.cli import main
 from tests.jobs import toy
@@ -82,7 +82,7 @@ def test_only_a_named_cell_and_what_it_needs_is_run(store: Store) -> None:
     toy.plan(store, jobs)
     assert sweep(store, "submit", "--only", "a") == 0
     states = toy.states(store, jobs)
-    assert {key for key, state in states.items() if state is State.DONE} == {
+    assert {key for key, state in states.items() if state is JobState.DONE} == {
         key for key in states if key == "trunk1" or key.startswith("a-")
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Estimate, Job, Resources
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from jobs.store.paths import Store
 from tests.jobs import toy
 from tests.slurm_lab import Lab
@@ -60,10 +60,10 @@ def test_cells_go_out_as_arrays_that_wait_task_by_task_and_may_have_holes(toys: 
 def test_jobs_of_a_deleted_ledger_are_found_in_the_queue_and_not_sent_again(toys: ToySweep) -> None:
     toys.sent()
     before = toys.queue().keys()
-    shutil.rmtree(toys.store.sweep(toy.SWEEP).ledger)
+    shutil.rmtree(toys.store.locate_sweep(toy.SWEEP).ledger)
     assert toys.sent() == (0, 0)
     assert toys.queue().keys() == before
-    assert set(toys.states().values()) == {State.QUEUED}
+    assert set(toys.states().values()) == {JobState.QUEUED}
     resume(toys.lab)
     toys.finish()
     toys.assert_as_undisturbed()
@@ -116,7 +116,7 @@ def test_a_budget_counts_what_finished_jobs_have_spent(
     toys = ToySweep(slurm, tmp_path, [trunk, child], monkeypatch)
     assert toys.sent("submit", "--only", "a", "--budget-a100-hours", "4")[0] == 2
     toys.sweep("cancel", "a-pre")
-    toys.wait_state("trunk", State.DONE)
+    toys.wait_state("trunk", JobState.DONE)
     told = toys.sweep("submit", "--budget-a100-hours", "2.0004")  # it held 2 GPUs for more than 0.72 s
     assert (told.code, toys.queue()) == (1, {})
     assert "are spent and" in told.err
@@ -125,7 +125,7 @@ def test_a_budget_counts_what_finished_jobs_have_spent(
 def test_only_the_named_cells_and_what_they_need_are_sent(toys: ToySweep) -> None:
     assert toys.sent("submit", "--only", "c2")[0] == 3
     states = toys.states()
-    assert {key for key, state in states.items() if state is State.QUEUED} == {"trunk", "c2-pre", "c2-ft"}
+    assert {key for key, state in states.items() if state is JobState.QUEUED} == {"trunk", "c2-pre", "c2-ft"}
     assert toys.sent()[0] == 6
 
 
@@ -158,7 +158,7 @@ def test_a_resume_takes_in_the_named_cells_alone(toys: ToySweep) -> None:
     assert toys.queue() == {}
     told = toys.sweep("resume", "--cells", "c1")
     assert "3 jobs have a new budget" in told.err
-    assert {toys.states()[key] for key in ("trunk", "c1-pre", "c1-ft")} == {State.QUEUED}
+    assert {toys.states()[key] for key in ("trunk", "c1-pre", "c1-ft")} == {JobState.QUEUED}
     assert len(toys.queue()) == 3
 
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.slurm.commands import Output
+from jobs.slurm.commands import ProgramOutput
 from jobs.slurm.doctor import checks
-from jobs.slurm.doctor.checks import client_checks, plan_checks, site_checks
-from jobs.slurm.site import Site, read_site
-from jobs.store.checks import Check, Verdict
+from jobs.slurm.doctor.checks import check_client, check_plan, check_site
+from jobs.slurm.site import Site, query_site
+from jobs.store.checks import Check, Severity
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
 
-OLD = read_site(Told(V22), "ann")
-NEW = read_site(Told(V24), "ann")
+OLD = query_site(Told(V22), "ann")
+NEW = query_site(Told(V24), "ann")
 
 
 def named(checks: Sequence[Check], name: str) -> Check:
@@ -24,29 +24,29 @@ def named(checks: Sequence[Check], name: str) -> Check:
 
 
 def test_a_good_cluster_has_no_problems() -> None:
-    told = list(site_checks(OLD))
+    told = list(check_site(OLD))
     assert [check.name for check in told] == [
         "controller", "partitions", "arrays", "queue", "partition limits", "memory of jobs", "accounting", "requeue",
         "preemption",
     ]  # fmt: skip
-    assert all(check.verdict is not Verdict.PROBLEM for check in told)
+    assert all(check.severity is not Severity.PROBLEM for check in told)
     assert "main (default): 4 nodes, 8 a100, no time limit; short: 4 nodes, 8 a100, 1 min" in told[1].text
     assert "5 under qos:capped" in named(told, "queue").text
     assert "is lost" in named(told, "preemption").advice
 
 
 def test_what_another_cluster_does_otherwise_is_told() -> None:
-    told = list(site_checks(NEW))
+    told = list(check_site(NEW))
     assert named(told, "requeue").text == "is off unless asked for (JobRequeue=0)"
     assert "20 s after its end" in named(told, "memory of jobs").text
-    assert named(told, "preemption").verdict is Verdict.OK
+    assert named(told, "preemption").severity is Severity.OK
     assert "cpu (default): 9 nodes, 10830 min, down" in named(told, "partitions").text
     assert not any(check.name == "partition limits" for check in told)
 
 
 def test_a_controller_that_is_silent_is_one_problem() -> None:
-    told = list(site_checks(Site(problem="Unable to contact slurm controller")))
-    assert [check.verdict for check in told] == [Verdict.PROBLEM]
+    told = list(check_site(Site(problem="Unable to contact slurm controller")))
+    assert [check.severity for check in told] == [Severity.PROBLEM]
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_a_controller_that_is_silent_is_one_problem() -> None:
     ids=["none", "down", "without GPUs"],
 )
 def test_hours_come_from_elsewhere_where_accounting_lacks(change: dict[str, Any], part: str) -> None:
-    check = named(list(site_checks(replace(OLD, **change))), "accounting")
-    assert check.verdict is Verdict.NOTE
+    check = named(list(check_site(replace(OLD, **change))), "accounting")
+    assert check.severity is Severity.NOTE
     assert part in check.text
     assert "what attempts noted themselves" in check.advice
 
 
 def test_a_cluster_without_partitions_limits_or_preemption() -> None:
     site = replace(OLD, partitions=None, enforced=frozenset(), qos=None, associations=None, preempt_type="preempt/none")
-    told = list(site_checks(replace(site, remarks=("partitions: no answer",))))
+    told = list(check_site(replace(site, remarks=("partitions: no answer",))))
     assert named(told, "not known").text == "partitions: no answer"
-    assert named(told, "partitions").verdict is Verdict.NOTE
+    assert named(told, "partitions").severity is Severity.NOTE
     assert "no limit on your jobs" in named(told, "queue").text
     assert named(told, "preemption").text == "there is none"
 
@@ -78,31 +78,31 @@ def test_a_plan_is_held_against_the_cluster() -> None:
     good = toy_job("a", resources=Resources(setup=("module load x",)))
     wide = Resources(nodes=9)
     jobs = [good, *(toy_job(f"w{number}", resources=wide) for number in range(3))]
-    told = list(plan_checks(OLD, jobs, largest_save_bytes=2**34))
+    told = list(check_plan(OLD, jobs, largest_save_bytes=2**34))
     assert named(told, "plan").text.startswith("3 of 4 jobs could never run: partition main has 4 nodes")
-    assert named(told, "setup").verdict is Verdict.OK
+    assert named(told, "setup").severity is Severity.OK
     assert "16.0 GiB, needs 5,461 MiB/s" in named(told, "time to save").text
-    assert named(list(plan_checks(OLD, [good])), "plan").text == "all 1 jobs can run in main"
+    assert named(list(check_plan(OLD, [good])), "plan").text == "all 1 jobs can run in main"
 
 
 def test_a_plan_that_is_larger_than_a_limit_is_refilled() -> None:
     shared = Resources(options={"qos": "capped"})
     told = list(
-        plan_checks(OLD, [toy_job(f"j{number}", resources=shared) for number in range(60)], largest_save_bytes=1)
+        check_plan(OLD, [toy_job(f"j{number}", resources=shared) for number in range(60)], largest_save_bytes=1)
     )
     assert named(told, "refill").text == "60 jobs, of which 5 may be in the queue at once (qos:capped)"
-    assert named(told, "time to save").verdict is Verdict.OK
+    assert named(told, "time to save").severity is Severity.OK
 
 
 @pytest.mark.parametrize("lines", [("echo 'open",), ("if true",), ("cat <<EOF",)], ids=["quote", "if", "here"])
 def test_set_up_lines_that_would_swallow_the_rest_are_a_problem(lines: tuple[str, ...]) -> None:
-    told = list(plan_checks(OLD, [toy_job("a", resources=Resources(setup=lines))]))
-    assert named(told, "setup").verdict is Verdict.PROBLEM
+    told = list(check_plan(OLD, [toy_job("a", resources=Resources(setup=lines))]))
+    assert named(told, "setup").severity is Severity.PROBLEM
 
 
 def test_without_bash_the_set_up_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    told = list(plan_checks(OLD, [toy_job("a", resources=Resources(setup=("x",)))]))
+    told = list(check_plan(OLD, [toy_job("a", resources=Resources(setup=("x",)))]))
     assert "not looked at" in named(told, "setup").text
 
 
@@ -110,9 +110,9 @@ class Versions:
     """A client that only knows its version."""
 
     def __init__(self, text: str, problem: str = "") -> None:
-        self.output = Output(text=text, problem=problem)
+        self.output = ProgramOutput(text=text, problem=problem)
 
-    def run(self, program: str, *arguments: str) -> Output:
+    def run(self, program: str, *arguments: str) -> ProgramOutput:
         assert (program, *arguments) == ("sbatch", "--version")
         return self.output
 
@@ -130,13 +130,13 @@ def test_clients_older_than_22_05_are_a_problem(
     monkeypatch.setattr(
         "jobs.slurm.doctor.checks.shutil.which", lambda name: None if name == "sacct" else f"/usr/bin/{name}"
     )
-    told = list(client_checks(Versions(text, problem), {"SBATCH_QOS": "x", "SLURM_CONF": "/etc/x"}))
-    assert told[0].verdict.value == verdict
+    told = list(check_client(Versions(text, problem), {"SBATCH_QOS": "x", "SLURM_CONF": "/etc/x"}))
+    assert told[0].severity.value == verdict
     assert "SBATCH_QOS" in told[-1].text
     assert "SLURM_CONF" not in told[-1].text
 
 
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.slurm.doctor.checks.shutil.which", lambda _name: None)
-    assert "sbatch, squeue" in next(client_checks(Versions(""), {})).text
+    assert "sbatch, squeue" in next(check_client(Versions(""), {})).text
     assert not checks.has_slurm()

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent
-from jobs.slurm.commands import Output
+from jobs.slurm.client import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.commands import ProgramOutput
 from jobs.slurm.doctor import node_test
-from jobs.slurm.doctor.node_test import NodeTest, report_checks
-from jobs.store.checks import Check, Verdict
+from jobs.slurm.doctor.node_test import NodeTest, check_report
+from jobs.store.checks import Check, Severity
 from tests.jobs.slurm.doctor.test_checks import named
 from tests.jobs.slurm.doctor.test_node_probe import probed
 
@@ -19,7 +19,9 @@ from tests.jobs.slurm.doctor.test_node_probe import probed
 class Node:
     """A client whose job does at once what `act` does, in its folder, and is then out of the queue."""
 
-    def __init__(self, answer: Sent | Refusal | NoAnswer, act: Callable[[Path], None] = lambda _folder: None) -> None:
+    def __init__(
+        self, answer: SubmittedJob | SubmitRefusal | UnknownSubmit, act: Callable[[Path], None] = lambda _folder: None
+    ) -> None:
         self.answer = answer
         self.act = act
         self.states = ["", ""]
@@ -27,16 +29,16 @@ class Node:
         self.script = ""
         self.arguments: list[str] = []
 
-    def submit(self, arguments: Sequence[str], script: str) -> Sent | Refusal | NoAnswer:
+    def submit(self, arguments: Sequence[str], script: str) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
         self.arguments, self.script = list(arguments), script
         self.act(Path(next(word for word in arguments if word.startswith("--chdir=")).removeprefix("--chdir=")))
         return self.answer
 
-    def run(self, program: str, *arguments: str) -> Output:
+    def run(self, program: str, *arguments: str) -> ProgramOutput:
         if program == "scancel":
             self.cancelled += arguments
-            return Output()
-        return Output(text=self.states.pop(0) if len(self.states) > 1 else self.states[0])
+            return ProgramOutput()
+        return ProgramOutput(text=self.states.pop(0) if len(self.states) > 1 else self.states[0])
 
 
 def outcome(node: Node, store: Path, **given: Any) -> list[Check]:
@@ -54,7 +56,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_node_that_sees_the_same_is_told(tmp_path: Path) -> None:
-    node = Node(Sent("7"), probed)
+    node = Node(SubmittedJob("7"), probed)
     asked = Resources(
         nodes=4,
         gpus_per_node=8,
@@ -64,9 +66,9 @@ def test_a_node_that_sees_the_same_is_told(tmp_path: Path) -> None:
         launcher=("env",),
     )
     told = outcome(node, tmp_path, resources=asked)
-    assert named(told, "node").verdict is Verdict.OK
-    assert named(told, "node's Python").verdict is Verdict.OK
-    assert named(told, "node's clock").verdict is Verdict.OK
+    assert named(told, "node").severity is Severity.OK
+    assert named(told, "node's Python").severity is Severity.OK
+    assert named(told, "node's clock").severity is Severity.OK
     assert "--qos=low" in node.arguments
     assert "--time=1" in node.arguments
     assert not any("gpu" in word for word in node.arguments)
@@ -77,14 +79,16 @@ def test_a_node_that_sees_the_same_is_told(tmp_path: Path) -> None:
 
 def test_a_node_without_scontrol_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert named(outcome(Node(Sent("7"), probed), tmp_path), "node's scontrol").verdict is Verdict.NOTE
+    assert named(outcome(Node(SubmittedJob("7"), probed), tmp_path), "node's scontrol").severity is Severity.NOTE
 
 
 def test_a_job_that_leaves_no_report_is_told_with_its_last_words(tmp_path: Path) -> None:
-    told = outcome(Node(Sent("7"), lambda folder: put(folder / "log.txt", "a\nexec: python: not found\n\n")), tmp_path)
+    told = outcome(
+        Node(SubmittedJob("7"), lambda folder: put(folder / "log.txt", "a\nexec: python: not found\n\n")), tmp_path
+    )
     assert "it said 'exec: python: not found'" in told[0].text
-    assert told[0].verdict is Verdict.PROBLEM
-    assert "the node may not see the store" in outcome(Node(Sent("7")), tmp_path)[0].text
+    assert told[0].severity is Severity.PROBLEM
+    assert "the node may not see the store" in outcome(Node(SubmittedJob("7")), tmp_path)[0].text
 
 
 def put(path: Path, text: str) -> None:
@@ -92,43 +96,43 @@ def put(path: Path, text: str) -> None:
 
 
 def test_a_job_that_does_not_start_in_time_is_a_note(tmp_path: Path) -> None:
-    node = Node(Sent("7"))
+    node = Node(SubmittedJob("7"))
     node.states = ["PENDING, Resources"]
     told = outcome(node, tmp_path, wait_seconds=0.05)
-    assert told[0].verdict is Verdict.NOTE
+    assert told[0].severity is Severity.NOTE
     assert "(PENDING, Resources)" in told[0].text
 
 
 def test_a_refusal_and_a_silence_are_told_apart(tmp_path: Path) -> None:
-    refusal = Refusal(RefusalKind.INVALID, "Invalid qos specification")
-    assert outcome(Node(refusal), tmp_path)[0].verdict is Verdict.PROBLEM
-    assert outcome(Node(NoAnswer("sbatch gave no answer")), tmp_path)[0].verdict is Verdict.NOTE
+    refusal = SubmitRefusal(RefusalKind.INVALID, "Invalid qos specification")
+    assert outcome(Node(refusal), tmp_path)[0].severity is Severity.PROBLEM
+    assert outcome(Node(UnknownSubmit("sbatch gave no answer")), tmp_path)[0].severity is Severity.NOTE
 
 
 class Silent(Node):
     """A client whose squeue does not answer."""
 
-    def run(self, program: str, *arguments: str) -> Output:
+    def run(self, program: str, *arguments: str) -> ProgramOutput:
         answer = super().run(program, *arguments)
-        return answer if program == "scancel" else Output(problem="no answer")
+        return answer if program == "scancel" else ProgramOutput(problem="no answer")
 
 
 def test_a_queue_that_cannot_be_asked_counts_as_waiting(tmp_path: Path) -> None:
-    assert "unknown: no answer" in outcome(Silent(Sent("7")), tmp_path, wait_seconds=0.05)[0].text
+    assert "unknown: no answer" in outcome(Silent(SubmittedJob("7")), tmp_path, wait_seconds=0.05)[0].text
 
 
 def test_other_versions_another_folder_and_another_clock_are_problems() -> None:
     report = {
         "node": "n1", "mark": "t", "python": "3.9.1", "versions": {"torch": ""}, "scontrol": "", "skew": time.time(),
     }  # fmt: skip
-    told = report_checks(report, "t", here=0.0)
+    told = check_report(report, "t", here=0.0)
     assert "Python 3.9.1" in named(told, "node's Python").text
-    assert named(told, "node's clock").verdict is Verdict.PROBLEM
-    assert named(report_checks({**report, "skew": 5.0}, "t", here=0.0), "node's clock").verdict is Verdict.NOTE
-    assert "another folder" in report_checks(report, "u", here=0.0)[0].text
+    assert named(told, "node's clock").severity is Severity.PROBLEM
+    assert named(check_report({**report, "skew": 5.0}, "t", here=0.0), "node's clock").severity is Severity.NOTE
+    assert "another folder" in check_report(report, "u", here=0.0)[0].text
 
 
 def test_a_store_that_cannot_be_written_is_told_before_a_job_is_sent(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    told = NodeTest(Node(Sent("7")), tmp_path / "file").run()  # type: ignore[arg-type]
+    told = NodeTest(Node(SubmittedJob("7")), tmp_path / "file").run()  # type: ignore[arg-type]
     assert "not tried" in told[0].text

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from jobs.attempt.rank import reachable
-from jobs.claims.claims import Holder, claim, newest
+from jobs.attempt.rank import resolve_master_address
+from jobs.claims.claims import ClaimOwner, create_claim, find_newest_claim
 from jobs.job import Job, Resources
-from jobs.processes import attempt_members
-from jobs.reconcile.attempts import Outcome, read_outcomes
-from jobs.slurm.batches import Batch, new_name
-from jobs.slurm.code_snapshot import snapshot
-from jobs.slurm.script import Launch, batch_script, log_pattern, sbatch_arguments
+from jobs.processes import list_attempt_pids
+from jobs.reconcile.attempts import AttemptRecord, read_attempts
+from jobs.slurm.batches import SlurmBatch, build_batch_name
+from jobs.slurm.code_snapshot import save_code_snapshot
+from jobs.slurm.script import LaunchSettings, build_log_pattern, build_sbatch_arguments, render_batch_script
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import FailureClass
 from jobs.store.results import check_result
@@ -43,8 +43,8 @@ class Sent:
         return toy.run_of(self.store, self.job)
 
     @property
-    def outcomes(self) -> list[Outcome]:
-        return read_outcomes(self.run, live=False)
+    def outcomes(self) -> list[AttemptRecord]:
+        return read_attempts(self.run, live=False)
 
     @property
     def failures(self) -> list[FailureClass | None]:
@@ -58,7 +58,7 @@ class Sent:
     def log(self) -> str:
         """Of the batch, not of the attempts."""
         array, _, task = self.id.partition("_")
-        pattern = log_pattern(self.store, toy.SWEEP)
+        pattern = build_log_pattern(self.store, toy.SWEEP)
         return Path(pattern.replace("%A", array).replace("%a", task)).read_text()
 
     @property
@@ -89,12 +89,14 @@ def send(slurm: Lab, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[
         parent = toy.toy_job("parent", phase="trunk")
         job = toy.toy_job("only", *config.pop("parents", ()), resources=resources, **config)
         toy.plan(store, [parent, job], backend="slurm")
-        code = snapshot(store)
-        launch = Launch(store=store, sweep=toy.SWEEP, program=program, code=code.path, revision=code.revision)
-        batch = Batch(name=new_name(toy.SWEEP, "pretrain"), phase="pretrain", tasks={0: "only"}, resources=resources)
-        store.sweep(toy.SWEEP).slurm_logs.mkdir(parents=True)
-        arguments = [*sbatch_arguments(batch, launch, {}), *options]
-        done = slurm.run("sbatch", *arguments, stdin=batch_script(batch, launch))
+        code = save_code_snapshot(store)
+        launch = LaunchSettings(store=store, sweep=toy.SWEEP, program=program, code=code.path, revision=code.revision)
+        batch = SlurmBatch(
+            name=build_batch_name(toy.SWEEP, "pretrain"), phase="pretrain", tasks={0: "only"}, resources=resources
+        )
+        store.locate_sweep(toy.SWEEP).slurm_logs.mkdir(parents=True)
+        arguments = [*build_sbatch_arguments(batch, launch, {}), *options]
+        done = slurm.run("sbatch", *arguments, stdin=render_batch_script(batch, launch))
         assert done.returncode == 0, done.stderr
         return Sent(slurm, store, job, f"{done.stdout.strip()}_0")
 
@@ -179,9 +181,9 @@ def test_of_two_live_copies_after_a_node_was_lost_only_the_newer_writes(send: Ca
     writers = [line["pid"] for line in toy.executions(sent.store, sent.job)]
     assert len(set(writers)) == 2
     assert writers == sorted(writers, key=writers.index)  # not one write of the first after the second's first
-    last = newest(sent.run.claims)
+    last = find_newest_claim(sent.run.claims)
     assert last is not None
-    assert (last.number, last.released, last.holder.restart) == (2, True, 1)
+    assert (last.number, last.released, last.owner.restart) == (2, True, 1)
 
 
 def test_ranks_on_two_nodes_find_each_other(send: Callable[..., Sent]) -> None:
@@ -190,7 +192,7 @@ def test_ranks_on_two_nodes_find_each_other(send: Callable[..., Sent]) -> None:
     wait_for("the job", sent.is_done, seconds=60)
     (only,) = sent.outcomes
     lines = sorted(line.split() for line in only.paths.log.read_text().splitlines() if line.startswith("here"))
-    first = reachable("n2", "127.0.0.1")  # the nodes' names are the cluster's alone
+    first = resolve_master_address("n2", "127.0.0.1")  # the nodes' names are the cluster's alone
     assert lines == [
         ["here", "0", "4", "0", "2", first, "n2", "0,1"],
         ["here", "1", "4", "1", "2", first, "n2", "0,1"],
@@ -224,14 +226,14 @@ def test_ranks_of_all_nodes_are_killed_when_their_job_is_fenced(send: Callable[.
     sent = send(program=RENDEZVOUS_STAGE, resources=resources, seconds=100)
     wait_for("all ranks", lambda: sent.run.attempts.exists() and log_of(sent).count("here") == 4, seconds=30)
     (only,) = sent.outcomes
-    assert len(attempt_members(only.paths.root)) >= 5  # srun and the ranks; the nodes are one machine here
-    newer = claim(sent.run.claims, Holder(boot_id="other"), after=newest(sent.run.claims))
+    assert len(list_attempt_pids(only.paths.root)) >= 5  # srun and the ranks; the nodes are one machine here
+    newer = create_claim(sent.run.claims, ClaimOwner(boot_id="other"), after=find_newest_claim(sent.run.claims))
     assert newer is not None
     wait_for("the end", lambda: not sent.state, seconds=30)
     end = sent.outcomes[0].end
     assert end is not None
     assert (end.failure, end.message) == (FailureClass.KILLED, "fenced: a newer incarnation took over")
-    assert attempt_members(only.paths.root) == []
+    assert list_attempt_pids(only.paths.root) == []
     wait_for("sacct", lambda: "FAILED" in sent.history(), seconds=30)
     assert slurm.output("sacct", "-n", "-P", "-X", "-j", sent.id, "-o", "ExitCode") == "76:0"
 

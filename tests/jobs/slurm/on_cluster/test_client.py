@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster import ClusterState
-from jobs.slurm.batches import KnownBatch, new_name
-from jobs.slurm.client import NoAnswer, Refusal, RefusalKind, Sent, SlurmClient
-from jobs.slurm.observe import Seen, observe
+from jobs.slurm.batches import KnownBatch, build_batch_name
+from jobs.slurm.client import RefusalKind, SlurmClient, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.observe import ReconcileResult, reconcile_answers
 from jobs.slurm.parsing import AccountRow
-from jobs.slurm.timeouts import Patience
+from jobs.slurm.timeouts import SlurmTimeouts
 from tests.slurm_lab import Lab
 from tests.slurm_lab.processes import wait_for
 
@@ -23,7 +23,7 @@ SLEEP = "#!/bin/bash\nexec sleep 60\n"
 def send(name: str, *arguments: str, script: str = SLEEP) -> str:
     """The id of an array that was taken."""
     answer = SlurmClient().submit([f"--job-name={name}", "--output=/dev/null", *arguments], script)
-    assert isinstance(answer, Sent), answer
+    assert isinstance(answer, SubmittedJob), answer
     return answer.id
 
 
@@ -32,19 +32,19 @@ def known(name: str, job: str, tasks: int, since: float) -> KnownBatch:
     return KnownBatch(name=name, phase="trunk", tasks=keys, user=ME, intended_at=since, id=job, sent_at=since)
 
 
-def look(batch: KnownBatch, patience: Patience | None = None) -> Seen:
-    queue, accounting = SlurmClient().ask([ME], [batch.id], batch.intended_at)
-    return observe([batch], queue, accounting, now=time.time(), patience=patience or Patience())
+def look(batch: KnownBatch, patience: SlurmTimeouts | None = None) -> ReconcileResult:
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [batch.id], batch.intended_at)
+    return reconcile_answers([batch], queue, accounting, now=time.time(), patience=patience or SlurmTimeouts())
 
 
 def rows_of(job: str, since: float) -> Sequence[AccountRow]:
-    answer = SlurmClient().accounting([job], since)
+    answer = SlurmClient().query_accounting([job], since)
     assert answer.ok, answer.problem
     return answer.rows
 
 
 def test_the_life_of_an_array_is_told_from_queue_to_end(slurm: Lab) -> None:
-    since, name = time.time(), new_name("life", "trunk")
+    since, name = time.time(), build_batch_name("life", "trunk")
     script = (
         "#!/bin/bash\n[ $SLURM_ARRAY_TASK_ID = 1 ] && exit 3\n[ $SLURM_ARRAY_TASK_ID = 2 ] && exec sleep 60\nexit 0\n"
     )
@@ -68,14 +68,14 @@ def test_the_life_of_an_array_is_told_from_queue_to_end(slurm: Lab) -> None:
 
 
 def test_pending_tasks_are_told_one_by_one_with_their_reason(slurm: Lab) -> None:
-    since, name = time.time(), new_name("reasons", "trunk")
+    since, name = time.time(), build_batch_name("reasons", "trunk")
     job = send(name, "--array=0-3%1")
-    child = send(new_name("reasons", "finetune"), "--array=0-3", f"--dependency=aftercorr:{job}")
+    child = send(build_batch_name("reasons", "finetune"), "--array=0-3", f"--dependency=aftercorr:{job}")
     slurm.wait_job(f"{job}_0", "RUNNING")
     batch = known(name, job, 4, since)
     words = "limit on tasks of its array that run at once"
     wait_for("the reason", lambda: look(batch).observations["k3"].message == words, seconds=20)
-    queue = SlurmClient().queue([ME])
+    queue = SlurmClient().query_queue([ME])
     assert {row.id for row in queue.rows} == {f"{array}_{index}" for array in (job, child) for index in range(4)}
     waiting = next(row for row in queue.rows if row.id == f"{child}_0")
     assert waiting.dependency.startswith(f"aftercorr:{job}_")
@@ -83,20 +83,20 @@ def test_pending_tasks_are_told_one_by_one_with_their_reason(slurm: Lab) -> None
 
 def test_a_child_of_a_failed_job_is_stuck(slurm: Lab) -> None:
     """desispec#2682: nobody tells of it, and it would wait for ever."""
-    since, name = time.time(), new_name("stuck", "trunk")
-    parent = send(new_name("stuck", "trunk"), "--array=0", script="#!/bin/bash\nexit 1\n")
+    since, name = time.time(), build_batch_name("stuck", "trunk")
+    parent = send(build_batch_name("stuck", "trunk"), "--array=0", script="#!/bin/bash\nexit 1\n")
     child = known(name, send(name, "--array=0", f"--dependency=afterok:{parent}_0"), 1, since)
     wait_for("its state", lambda: look(child).observations["k0"].state is ClusterState.STUCK, seconds=30)
     assert look(child).observations["k0"].message == f"never: the job before it did not end well ({parent}_0)"
 
 
 def test_a_cancelled_array_is_told_task_by_task(slurm: Lab) -> None:
-    since, name = time.time(), new_name("cancelled", "trunk")
+    since, name = time.time(), build_batch_name("cancelled", "trunk")
     job = send(name, "--array=0-3", "--hold")
     batch = known(name, job, 4, since)
     time.sleep(6)  # sacct tells the tasks only of an array that it had heard of before
     assert SlurmClient().cancel([job]) == ""
-    hasty = Patience(look_again=0)
+    hasty = SlurmTimeouts(recheck_s=0)
     wait_for("their rows", lambda: len(look(batch, hasty).endings) == 4, seconds=30)
     for endings in look(batch, hasty).endings.values():
         assert (endings[0].state, endings[0].started_at, endings[0].gpu_seconds) == ("CANCELLED", 0.0, 0)
@@ -105,49 +105,51 @@ def test_a_cancelled_array_is_told_task_by_task(slurm: Lab) -> None:
 
 def test_a_task_that_left_no_row_has_ended_when_two_looks_agree(slurm: Lab) -> None:
     """Tasks that are cancelled one by one before they start have no row of their own in sacct."""
-    since, name = time.time(), new_name("norow", "trunk")
+    since, name = time.time(), build_batch_name("norow", "trunk")
     job = send(name, "--array=0-1", "--hold")
     batch = known(name, job, 2, since)
     assert SlurmClient().cancel([f"{job}_1"], state="PENDING") == ""
-    queue, accounting = SlurmClient().ask([ME], [job], since)
-    first = observe([batch], queue, accounting, now=time.time(), patience=Patience())
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
+    first = reconcile_answers([batch], queue, accounting, now=time.time(), patience=SlurmTimeouts())
     assert first.observations["k1"].state is ClusterState.UNKNOWN
     later = time.time() + 60
-    second = observe([batch], queue, accounting, now=later, patience=Patience(), seen_absent=first.absent)
+    second = reconcile_answers(
+        [batch], queue, accounting, now=later, patience=SlurmTimeouts(), seen_absent=first.missing_since
+    )
     assert second.observations["k1"].state is ClusterState.ENDED
     assert second.observations["k0"].state is ClusterState.QUEUED
 
 
 def test_one_pending_task_is_cancelled_and_not_its_whole_array(slurm: Lab) -> None:
     """scancel's own `--state=PENDING` would end them all."""
-    job = send(new_name("holes", "trunk"), "--array=0-4", "--hold")
+    job = send(build_batch_name("holes", "trunk"), "--array=0-4", "--hold")
     for gone, left in (([1], [0, 2, 3, 4]), ([3], [0, 2, 4]), ([0, 2, 3], [4])):
         assert SlurmClient().cancel([f"{job}_{index}" for index in gone], state="PENDING") == ""
-        assert {row.id for row in SlurmClient().queue([ME]).rows} == {f"{job}_{index}" for index in left}
+        assert {row.id for row in SlurmClient().query_queue([ME]).rows} == {f"{job}_{index}" for index in left}
     assert SlurmClient().cancel([f"{job}_4"], state="PENDING") == ""
     assert SlurmClient().cancel([f"{job}_4"], state="PENDING") == ""
-    assert SlurmClient().queue([ME]).rows == ()
+    assert SlurmClient().query_queue([ME]).rows == ()
 
 
 def test_only_pending_tasks_are_withdrawn(slurm: Lab) -> None:
-    job = send(new_name("withdrawn", "trunk"), "--array=0-2%1")
+    job = send(build_batch_name("withdrawn", "trunk"), "--array=0-2%1")
     slurm.wait_job(f"{job}_0", "RUNNING")
     assert SlurmClient().cancel([f"{job}_{index}" for index in range(3)], state="PENDING") == ""
-    wait_for("the queue", lambda: [row.id for row in SlurmClient().queue([ME]).rows] == [f"{job}_0"], seconds=20)
+    wait_for("the queue", lambda: [row.id for row in SlurmClient().query_queue([ME]).rows] == [f"{job}_0"], seconds=20)
 
 
 def test_a_signal_reaches_the_batch_process(slurm: Lab, tmp_path: Path) -> None:
     script = (
         f"#!/bin/bash\ntrap 'touch {tmp_path}/told; exit 0' USR2\ntouch {tmp_path}/ready\nwhile :; do sleep 0.1; done\n"
     )
-    job = send(new_name("signal", "trunk"), "--array=0", script=script)
+    job = send(build_batch_name("signal", "trunk"), "--array=0", script=script)
     wait_for("its start", (tmp_path / "ready").exists, seconds=30)
     assert SlurmClient().cancel([f"{job}_0"], signal="USR2", batch=True) == ""
     wait_for("the signal", (tmp_path / "told").exists, seconds=20)
 
 
 def test_executions_of_a_requeued_job_have_rows_of_their_own(slurm: Lab) -> None:
-    since, name = time.time(), new_name("requeued", "trunk")
+    since, name = time.time(), build_batch_name("requeued", "trunk")
     job = send(name, "--array=0", "--gres=gpu:a100:1")
     slurm.wait_job(f"{job}_0", "RUNNING")
     time.sleep(1.5)  # an execution of some length
@@ -161,25 +163,27 @@ def test_executions_of_a_requeued_job_have_rows_of_their_own(slurm: Lab) -> None
 
 
 def test_a_batch_is_found_by_name_in_the_queue_and_in_the_accounting(slurm: Lab) -> None:
-    since, name = time.time(), new_name("found", "trunk")
+    since, name = time.time(), build_batch_name("found", "trunk")
     job = send(name, "--array=0", script="#!/bin/bash\n")
     doubted = known(name, "", 1, since)
-    queue = SlurmClient().queue([ME])
-    assert observe(
-        [doubted], queue, SlurmClient().accounting([], since), now=time.time(), patience=Patience()
+    queue = SlurmClient().query_queue([ME])
+    assert reconcile_answers(
+        [doubted], queue, SlurmClient().query_accounting([], since), now=time.time(), patience=SlurmTimeouts()
     ).adopted == {name: job}
     slurm.wait_job(f"{job}_0")
-    wait_for("its row", lambda: len(SlurmClient().accounting_by_name([name], since).rows) == 1, seconds=30)
-    answer = SlurmClient().accounting_by_name([name, "sw-no-such"], since)
-    seen = observe([doubted], SlurmClient().queue([ME]), answer, now=time.time(), patience=Patience())
+    wait_for("its row", lambda: len(SlurmClient().query_accounting_by_name([name], since).rows) == 1, seconds=30)
+    answer = SlurmClient().query_accounting_by_name([name, "sw-no-such"], since)
+    seen = reconcile_answers(
+        [doubted], SlurmClient().query_queue([ME]), answer, now=time.time(), patience=SlurmTimeouts()
+    )
     assert seen.adopted == {name: job}
 
 
 def test_names_that_are_not_ours_may_hold_anything(slurm: Lab) -> None:
-    name = new_name("strange", "trunk")
+    name = build_batch_name("strange", "trunk")
     slurm.output("sbatch", "--hold", "--job-name=new\nline\x1fand | more", "--wrap=true")
     job = send(name, "--array=0-1", "--hold")
-    rows = SlurmClient().queue([ME]).rows
+    rows = SlurmClient().query_queue([ME]).rows
     assert sorted(row.id for row in rows if row.name == name) == [f"{job}_0", f"{job}_1"]
     assert len(rows) == 3
 
@@ -205,14 +209,14 @@ def test_names_that_are_not_ours_may_hold_anything(slurm: Lab) -> None:
 )
 def test_what_slurm_refuses_is_surely_refused(slurm: Lab, arguments: list[str], kind: RefusalKind) -> None:
     answer = SlurmClient().submit(["--output=/dev/null", *arguments], SLEEP)
-    assert isinstance(answer, Refusal), answer
+    assert isinstance(answer, SubmitRefusal), answer
     assert answer.kind is kind, answer.reason
-    assert SlurmClient().queue([ME]).rows == ()
+    assert SlurmClient().query_queue([ME]).rows == ()
 
 
 def test_a_script_that_is_none_is_refused(slurm: Lab) -> None:
     answer = SlurmClient().submit([], "sleep 60\n")
-    assert isinstance(answer, Refusal)
+    assert isinstance(answer, SubmitRefusal)
     assert answer.kind is RefusalKind.INVALID
 
 
@@ -220,70 +224,74 @@ def test_a_full_controller_is_doubt_within_the_time_limit(slurm: Lab) -> None:
     """sbatch itself would go on trying for two minutes."""
     slurm.conf("MaxJobCount=1")
     started = time.monotonic()
-    answer = SlurmClient(Patience(submit=2)).submit(["--array=0-5", "--hold", "--output=/dev/null"], SLEEP)
+    answer = SlurmClient(SlurmTimeouts(submit_s=2)).submit(["--array=0-5", "--hold", "--output=/dev/null"], SLEEP)
     assert time.monotonic() - started < 10
-    assert isinstance(answer, NoAnswer)
+    assert isinstance(answer, UnknownSubmit)
     assert "temporarily unable to accept job" in answer.reason
 
 
 def test_without_a_controller_nothing_is_believed(slurm: Lab) -> None:
-    since, name = time.time(), new_name("away", "trunk")
+    since, name = time.time(), build_batch_name("away", "trunk")
     job = send(name, "--array=0", "--hold")
     slurm.stop("ctld")
-    client = SlurmClient(Patience(call=3, submit=3))
+    client = SlurmClient(SlurmTimeouts(call_s=3, submit_s=3))
     started = time.monotonic()
-    queue, _ = client.ask([ME], [job], since)
+    queue, _ = client.query_queue_and_accounting([ME], [job], since)
     assert time.monotonic() - started < 6
     assert not queue.ok
-    assert isinstance(client.submit(["--array=0"], SLEEP), NoAnswer)
-    seen = observe(
-        [known(name, job, 1, since)], queue, client.accounting([], since), now=time.time(), patience=Patience()
+    assert isinstance(client.submit(["--array=0"], SLEEP), UnknownSubmit)
+    seen = reconcile_answers(
+        [known(name, job, 1, since)],
+        queue,
+        client.query_accounting([], since),
+        now=time.time(),
+        patience=SlurmTimeouts(),
     )
     assert seen.observations["k0"].state is ClusterState.UNKNOWN
     slurm.start("ctld")
-    wait_for("the queue", lambda: [row.id for row in SlurmClient().queue([ME]).rows] == [f"{job}_0"], seconds=20)
+    wait_for("the queue", lambda: [row.id for row in SlurmClient().query_queue([ME]).rows] == [f"{job}_0"], seconds=20)
 
 
 def test_without_a_database_the_queue_is_still_told(slurm: Lab) -> None:
-    since, name = time.time(), new_name("nodb", "trunk")
+    since, name = time.time(), build_batch_name("nodb", "trunk")
     job = send(name, "--array=0", "--hold")
     slurm.stop("dbd")
-    queue, accounting = SlurmClient().ask([ME], [job], since)
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
     assert queue.ok
     assert not accounting.ok
     assert not accounting.absent
-    seen = observe([known(name, job, 1, since)], queue, accounting, now=time.time(), patience=Patience())
+    seen = reconcile_answers([known(name, job, 1, since)], queue, accounting, now=time.time(), patience=SlurmTimeouts())
     assert seen.observations["k0"].message == "held by the user"
 
 
 def test_a_cluster_without_accounting_says_so(slurm_without_accounting: Lab) -> None:
-    since, name = time.time(), new_name("bare", "trunk")
+    since, name = time.time(), build_batch_name("bare", "trunk")
     job = send(name, "--array=0", "--hold")
-    queue, accounting = SlurmClient().ask([ME], [job], since)
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
     assert [row.name for row in queue.rows] == [name]
     assert accounting.absent
-    assert SlurmClient().qos(["Name"]).problem
+    assert SlurmClient().query_qos(["Name"]).problem
 
 
 def test_a_user_who_cannot_be_looked_up_spoils_the_answer(slurm: Lab) -> None:
     """squeue leaves out that user's jobs and ends with code 0: an outage of the directory would end every job."""
-    assert "Invalid user" in SlurmClient().queue([ME, "no-such-user"]).problem
+    assert "Invalid user" in SlurmClient().query_queue([ME, "no-such-user"]).problem
 
 
 def test_settings_of_the_cluster_are_read(slurm: Lab) -> None:
     client = SlurmClient()
-    assert client.config().rows[0]["MaxArraySize"] == "1001"
-    names = {row["PartitionName"]: row for row in client.partitions().rows}
+    assert client.query_config().rows[0]["MaxArraySize"] == "1001"
+    names = {row["PartitionName"]: row for row in client.query_partitions().rows}
     assert names["short"]["MaxTime"] == "00:01:00"
-    assert {"Name": "capped", "MaxSubmitPU": "5"} in client.qos(["Name", "MaxSubmitPU"]).rows
-    assert client.associations(ME, ["User", "Account"]).rows[0]["User"] == ME
+    assert {"Name": "capped", "MaxSubmitPU": "5"} in client.query_qos(["Name", "MaxSubmitPU"]).rows
+    assert client.query_associations(ME, ["User", "Account"]).rows[0]["User"] == ME
 
 
 def test_scripts_and_jobs_are_looked_up_and_changed(slurm: Lab) -> None:
     client = SlurmClient()
-    job = send(new_name("script", "trunk"), "--array=0", "--hold", script=SLEEP)
-    assert (client.batch_script(f"{job}_0") or "").startswith(SLEEP)
-    assert client.batch_script("99999999") is None
+    job = send(build_batch_name("script", "trunk"), "--array=0", "--hold", script=SLEEP)
+    assert (client.query_batch_script(f"{job}_0") or "").startswith(SLEEP)
+    assert client.query_batch_script("99999999") is None
     assert client.update(job, comment="changed") == ""
     assert "Comment=changed" in slurm.output("scontrol", "-o", "show", "job", job)
     assert "Invalid job id" in client.update("99999999", priority="1")
@@ -292,11 +300,11 @@ def test_scripts_and_jobs_are_looked_up_and_changed(slurm: Lab) -> None:
 
 def test_rows_of_all_ids_come_in_one_call(slurm: Lab) -> None:
     since = time.time()
-    jobs = [send(new_name("many", "trunk"), "--array=0-1", script="#!/bin/bash\n") for _ in range(3)]
+    jobs = [send(build_batch_name("many", "trunk"), "--array=0-1", script="#!/bin/bash\n") for _ in range(3)]
     wait_for(
         "the rows", lambda: {row.id for job in jobs for row in rows_of(job, since)} >= {f"{jobs[0]}_1"}, seconds=30
     )
     many = [*jobs, *(str(number) for number in range(5_000_000, 5_020_000))]
-    answer = SlurmClient().accounting(many, since)
+    answer = SlurmClient().query_accounting(many, since)
     assert answer.ok
     assert {row.id.partition("_")[0] for row in answer.rows} <= set(jobs)

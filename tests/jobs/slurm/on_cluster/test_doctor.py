@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.slurm.client import Refusal, Sent, SlurmClient
-from jobs.slurm.limits import lane_names, measure_room, misfit
-from jobs.slurm.sbatch_options import sbatch_options
-from jobs.slurm.site import Site, read_site
+from jobs.slurm.client import SlurmClient, SubmitRefusal, SubmittedJob
+from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names
+from jobs.slurm.sbatch_options import build_sbatch_options
+from jobs.slurm.site import Site, query_site
 from sweep.cli import main
 from tests.jobs.toy import toy_job
 from tests.slurm_lab import Lab
@@ -32,12 +32,12 @@ def a_job(partition: str = "", qos: str = "", account: str = "", **resources: An
 
 
 def site_of() -> Site:
-    return read_site(SlurmClient(), USER)
+    return query_site(SlurmClient(), USER)
 
 
-def submitted(job: Job, *more: str, script: str = SLEEP) -> Sent | Refusal:
-    answer = SlurmClient().submit(["--output=/dev/null", *more, *sbatch_options(job.resources)], script)
-    assert isinstance(answer, Sent | Refusal), answer
+def submitted(job: Job, *more: str, script: str = SLEEP) -> SubmittedJob | SubmitRefusal:
+    answer = SlurmClient().submit(["--output=/dev/null", *more, *build_sbatch_options(job.resources)], script)
+    assert isinstance(answer, SubmittedJob | SubmitRefusal), answer
     return answer
 
 
@@ -59,13 +59,13 @@ def test_a_cluster_without_accounting_has_limits_of_its_own_alone(slurm_without_
     site = site_of()
     assert (site.problem, site.accounting_answers, site.qos) == ("", None, None)
     assert site.partitions
-    assert list(measure_room(site, (), USER)) == ["cluster"]
+    assert list(compute_queue_capacity(site, (), USER)) == ["cluster"]
 
 
 def test_what_is_asked_for_is_what_slurm_gives(slurm: Lab) -> None:
     job = a_job(nodes=2, gpus_per_node=4, gpu_type="a100", cpus=6, time_minutes=3, options={"nice": "5"})
     answer = submitted(job, "--array=0")
-    assert isinstance(answer, Sent)
+    assert isinstance(answer, SubmittedJob)
     record = slurm.output("scontrol", "--oneliner", "show", "job", f"{answer.id}_0")
     for part in ("NumNodes=2", "NumCPUs=12", "TimeLimit=00:03:00", "Nice=5", "MinMemoryNode=103M", "gres/gpu=8"):
         assert part in record, record
@@ -78,7 +78,7 @@ def test_one_task_a_node_leaves_room_for_a_process_for_each_gpu(slurm: Lab, tmp_
         "srun --ntasks=8 --ntasks-per-node=4 --cpus-per-task=2 bash -c 'echo \"$SLURM_PROCID $CUDA_VISIBLE_DEVICES\"'"
     )
     answer = submitted(job, f"--output={log}", script=f"#!/bin/bash\n{line}\n")
-    assert isinstance(answer, Sent)
+    assert isinstance(answer, SubmittedJob)
     slurm.wait_job(answer.id)
     assert sorted(log.read_text().split("\n")[:-1]) == [f"{rank} 0,1,2,3" for rank in range(8)]
 
@@ -97,9 +97,9 @@ HOPELESS: dict[str, Job] = {
 
 @pytest.mark.parametrize("job", HOPELESS.values(), ids=HOPELESS)
 def test_what_we_refuse_slurm_refuses_too_or_never_starts(slurm: Lab, job: Job) -> None:
-    assert misfit(job, site_of())
+    assert find_infeasible_reason(job, site_of())
     answer = submitted(job)
-    if isinstance(answer, Sent):
+    if isinstance(answer, SubmittedJob):
         wait_reason(slurm, answer.id, "PartitionNodeLimit", "PartitionConfig")  # more CPUs than there are in all
 
 
@@ -125,9 +125,9 @@ def test_a_time_above_the_partitions_limit_is_refused_before_it_waits_for_ever(
     slurm: Lab, short_partition: str
 ) -> None:
     job = a_job(short_partition, time_minutes=5)
-    assert "partition brief allows a job 2 min, and it asks for 5" in str(misfit(job, site_of()))
+    assert "partition brief allows a job 2 min, and it asks for 5" in str(find_infeasible_reason(job, site_of()))
     answer = submitted(job)
-    assert isinstance(answer, Sent)  # Slurm takes it
+    assert isinstance(answer, SubmittedJob)  # Slurm takes it
     wait_reason(slurm, answer.id, "PartitionTimeLimit")
 
 
@@ -135,14 +135,14 @@ def test_a_time_above_the_partitions_limit_is_refused_before_it_waits_for_ever(
 def test_the_room_that_we_see_is_the_room_that_slurm_has(slurm: Lab, short_partition: str, qos: str) -> None:
     site, client = site_of(), SlurmClient()
     job = a_job(short_partition, qos, time_minutes=1)
-    lanes = lane_names(job, site, USER)
+    lanes = list_limit_names(job, site, USER)
     for taken in range(3):
-        left = measure_room(site, client.queue([USER]).rows, USER)
+        left = compute_queue_capacity(site, client.query_queue([USER]).rows, USER)
         assert min(left[lane] for lane in lanes) == 3 - taken
-        assert isinstance(submitted(job, "--hold", "--array=4"), Sent)
-    left = measure_room(site, client.queue([USER]).rows, USER)
+        assert isinstance(submitted(job, "--hold", "--array=4"), SubmittedJob)
+    left = compute_queue_capacity(site, client.query_queue([USER]).rows, USER)
     assert min(left[lane] for lane in lanes) == 0
-    assert isinstance(submitted(job, "--hold", "--array=4"), Refusal)
+    assert isinstance(submitted(job, "--hold", "--array=4"), SubmitRefusal)
 
 
 def plan(tmp_path: Path, resources: str) -> str:

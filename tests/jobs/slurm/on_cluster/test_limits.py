@@ -8,9 +8,9 @@ import pytest
 
 import sweep.submit.slurm
 from jobs.job import Job, Resources
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.site import Site, read_site
+from jobs.slurm.site import Site, query_site
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.fakes.sbatch_wrapper import wrap_sbatch
@@ -92,7 +92,7 @@ def limit_set_too_late(slurm: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """An administrator lowers a QOS limit to 3 right after a submission has read it."""
 
     def lower(client: SlurmClient, user: str) -> Site:
-        site = read_site(client, user)
+        site = query_site(client, user)
         change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=3")
         return site
 
@@ -117,7 +117,7 @@ def test_a_limit_that_nobody_knew_costs_a_line_and_nothing_else(
     assert "MaxSubmitJob" in complaints[0]
     assert len(toys.queue()) == 2
     assert sbatch.calls == 3  # eight, four, two
-    assert set(toys.states().values()) == {State.QUEUED, State.READY}
+    assert set(toys.states().values()) == {JobState.QUEUED, JobState.READY}
     assert toys.sent() == (1, 1)
     assert toys.sent() == (0, 0)
     resume(slurm)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.processes import wait_for
@@ -94,6 +94,6 @@ def test_a_graph_runs_to_its_end_on_a_cluster_without_accounting(
     jobs[2] = toy.toy_job("a-pre", "trunk1", cells=["a"], fail="kill", fail_at=1, fail_times=1)
     toys = ToySweep(slurm_without_accounting, tmp_path, jobs, monkeypatch)
     assert toys.sent()[0] == 12
-    assert toys.states()["trunk1"] in {State.QUEUED, State.RUNNING, State.DONE}
+    assert toys.states()["trunk1"] in {JobState.QUEUED, JobState.RUNNING, JobState.DONE}
     toys.finish()
     toys.assert_as_undisturbed()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Resources
-from jobs.reconcile.state import State
-from sweep.results.evidence import gather
+from jobs.reconcile.state import JobState
+from sweep.results.evidence import load_job_evidence
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm_lab import Lab
@@ -84,7 +84,7 @@ def test_sisyphus_241_the_submit_limit_is_no_failure(
     told = toys.sweep("submit")
     assert told.code == 0
     assert "no room for more under qos:capped" in told.err
-    assert sorted(toys.states().values()) == [State.QUEUED] * 5 + [State.READY] * 2
+    assert sorted(toys.states().values()) == [JobState.QUEUED] * 5 + [JobState.READY] * 2
 
 
 def test_submitit_1624_arrays_are_split_at_the_greatest_index(
@@ -166,7 +166,7 @@ def test_submitit_1660_a_job_id_that_was_given_again_is_not_taken_for_ours(
     assert slurm.output("squeue", "-h", "-o", "%T", "-j", naive) == "PENDING"  # lives, the naive way says
     assert slurm.output("squeue", "-h", "-r", "-o", "%j", "-j", task) == "foreign"
 
-    assert toys.states()["only"] is not State.QUEUED
+    assert toys.states()["only"] is not JobState.QUEUED
     slurm.wait_ready()
     toys.finish()
     assert len(toys.ids()["only"]) == 2
@@ -228,8 +228,8 @@ def test_requeued_gpu_time_does_not_vanish(slurm: Lab, tmp_path: Path, monkeypat
     whole = 4 * sum(int(line.split("|")[1]) for line in slurm.output(*rows, "-D").splitlines())
     assert naive < whole
 
-    picture = open_sweep(toys.store.root, toy.SWEEP).picture()
-    assert round(gather(picture)["only"].costs.total.gpu_hours * 3600) == whole
+    picture = open_sweep(toys.store.root, toy.SWEEP).load_snapshot()
+    assert round(load_job_evidence(picture)["only"].costs.total.gpu_hours * 3600) == whole
 
 
 def test_submitit_1717_code_that_is_edited_while_jobs_wait_does_not_run(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.reconcile.state import State
+from jobs.reconcile.state import JobState
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.slurm_toy import ToySweep, drain, resume
@@ -21,7 +21,7 @@ def test_a_job_whose_dependency_is_not_its_parent_any_more_is_sent_anew(
     foreign = slurm.output("sbatch", "--parsable", "--hold", "--wrap=true").strip()
     slurm.output("scontrol", "update", f"jobid={toys.ids()['b'][0]}", f"dependency=afterok:{foreign}")
     resume(slurm)
-    toys.wait_state("a", State.DONE)
+    toys.wait_state("a", JobState.DONE)
     toys.finish()
     toys.assert_as_undisturbed()
     assert len(toys.ids()["b"]) == 2

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.reconcile.state import State
-from jobs.slurm.timeouts import Patience
+from jobs.reconcile.state import JobState
+from jobs.slurm.timeouts import SlurmTimeouts
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.late_accounting import late_accounting
@@ -53,7 +53,7 @@ def test_a_person_who_cancels_is_obeyed_though_the_accounting_is_late(
     with late_accounting(slurm.layout):
         slurm.output("scancel", toys.ids()["k"][0])
         wait_for("the queue to be empty", lambda: toys.queue() == {})
-        late_enough = time.monotonic() + 3 * Patience.from_environment().absent
+        late_enough = time.monotonic() + 3 * SlurmTimeouts.from_environment().missing_job_s
         while time.monotonic() < late_enough:
             assert toys.tick()["sent"] == 0
         assert "sacct does not tell of it yet" in toys.sweep("status", "--fresh").out
@@ -75,7 +75,7 @@ def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(
     toys.ticks_until(lambda report: (report["states"]["done"], report["states"]["failed"]) == (1, 2))
     assert_left_alone(toys)
     assert {message[:27] for message in trouble(toys).values()} == {"cancelled with scancel by u"}
-    assert toys.states() == {"trunk": State.DONE, "a": State.FAILED, "b": State.FAILED}
+    assert toys.states() == {"trunk": JobState.DONE, "a": JobState.FAILED, "b": JobState.FAILED}
     assert toys.sweep("resume").code == 0
     toys.finish()
     toys.assert_as_undisturbed()

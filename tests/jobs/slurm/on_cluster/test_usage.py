@@ -11,7 +11,7 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.reconcile import usage
-from sweep.results.write import Tables, write_tables
+from sweep.results.write import WrittenTables, write_tables
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm_lab import Lab
@@ -62,7 +62,7 @@ def running(toys: ToySweep, key: str) -> str:
     return task
 
 
-def written(toys: ToySweep) -> Tables:
+def written(toys: ToySweep) -> WrittenTables:
     return write_tables(open_sweep(toys.store.root, toy.SWEEP))
 
 
@@ -131,7 +131,7 @@ def gpu_hours(row: Mapping[str, Any]) -> float:
     return float(row["used_gpu_hours"] + row["wasted_gpu_hours"])
 
 
-def assert_trunk_is_charged_once(tables: Tables) -> None:
+def assert_trunk_is_charged_once(tables: WrittenTables) -> None:
     """The rows of the two models hold their own jobs and half a trunk each."""
     chain = [row for row in tables.jobs.to_pylist() if row["models"]]
     assert [row["models"] for row in chain if row["phase"] == "trunk"] == [2]
@@ -151,7 +151,7 @@ def test_an_outage_of_the_controller_that_makes_a_row_longer_is_flagged(
     toys.sweep("submit")
     node = slurm.output("squeue", "-h", "-r", "-o", "%N", "-j", running(toys, "k"))
     slurm.stop("ctld")
-    wait_for("the job's end by its own record", toys.store.run("pretrain", "k").result.exists, seconds=30)
+    wait_for("the job's end by its own record", toys.store.locate_run("pretrain", "k").result.exists, seconds=30)
     time.sleep(6)
     slurm.start("ctld")
     task = toys.ids()["k"][0]  # slurmd tells of the end when it next tries

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from stages.__main__ import run as run_stage
-from stages.checkpoint.files import load_model, newest_checkpoint
+from stages.checkpoint.files import find_newest_checkpoint, load_model
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import JobFile
-from stages.registry import stage_of
+from stages.registry import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.training.training_case import (  # fmt: skip
     World,
@@ -51,7 +51,7 @@ def job(world: World, key: str, mode: str = "train", **changes: Any) -> JobFile:
 
 
 def run(job: JobFile, stop: StopFlag | None = None) -> bool:
-    return stage_of(job)(job, stop or StopFlag())
+    return load_job_runner(job)(job, stop or StopFlag())
 
 
 def lines(job: JobFile) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_what_the_program_makes_becomes_a_checkpoint_that_our_stages_go_on_from(
     assert run(made)
     before = final_weights(world.job("text", "pretrain", text_config(steps=2)))
     torch.testing.assert_close(final_weights(made)["norm.weight"], before["norm.weight"] + 0.5)
-    checkpoint = newest_checkpoint(made.checkpoints)
+    checkpoint = find_newest_checkpoint(made.checkpoints)
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.state["engine"]) == (4, {"kind": "command", "shard": 3})
     result = result_of(made)
@@ -149,7 +149,7 @@ def test_a_finished_program_is_not_started_again(world: World) -> None:
     assert answer["steps"] == 4
     found.unlink()
     done.result.unlink()
-    final = newest_checkpoint(done.checkpoints)
+    final = find_newest_checkpoint(done.checkpoints)
     assert final is not None
     (done.run / "engine" / answer["weights"]).write_bytes((final.path / "model.safetensors").read_bytes())
     assert run(job(world, "twice"))

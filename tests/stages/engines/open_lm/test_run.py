@@ -15,13 +15,13 @@ import torch
 
 from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
-from stages.engines.limits import engine_problem
-from stages.engines.open_lm.data import open_shards, pieces, shuffled, write_data
-from stages.engines.open_lm.options import LOOK, MODULES, check_installation, model_file, options
+from stages.engines.limits import find_engine_problem
+from stages.engines.open_lm.data import plan_shard_reads, read_shards, shuffle_indices, write_data
+from stages.engines.open_lm.options import MODULES, PROBE_SCRIPT, build_model_options, build_options, check_installation
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
 from stages.models.openlm import OpenLM
-from stages.registry import stage_of
+from stages.registry import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.training.training_case import (
     CONTEXT,
@@ -101,7 +101,7 @@ def job(
 
 
 def run(job: JobFile) -> bool:
-    return stage_of(job)(job, StopFlag())
+    return load_job_runner(job)(job, StopFlag())
 
 
 def made(world: World, number: int) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def made(world: World, number: int) -> dict[str, Any]:
 
 def test_the_files_given_to_open_lm_are_these() -> None:
     rendered = {
-        "options.json": options(typed(), data_key="json.gz", log_steps=10),
-        "model.json": model_file(typed().model, CONTEXT),
+        "options.json": build_options(typed(), data_key="json.gz", log_steps=10),
+        "model.json": build_model_options(typed().model, CONTEXT),
     }
     assert rendered == json.loads(GOLDEN.read_text())
 
@@ -199,12 +199,12 @@ def test_another_trunks_segment_is_no_parent(world: World) -> None:
     ],
 )  # fmt: skip
 def test_what_open_lm_cannot_do_is_known_before_it_starts(changes: dict[str, Any], message: str) -> None:
-    assert message in engine_problem(typed(**changes), "trunk")
+    assert message in find_engine_problem(typed(**changes), "trunk")
 
 
 def test_open_lm_trains_trunks_only() -> None:
-    assert "takes trunk and not pretrain" in engine_problem(typed(), "pretrain")
-    assert engine_problem(typed(), "trunk") == ""
+    assert "takes trunk and not pretrain" in find_engine_problem(typed(), "pretrain")
+    assert find_engine_problem(typed(), "trunk") == ""
 
 
 def read_as_open_lm(folder: Path) -> list[tuple[str, int]]:
@@ -215,8 +215,8 @@ def read_as_open_lm(folder: Path) -> list[tuple[str, int]]:
 
 
 def test_the_manifest_ends_an_epoch_wherever_it_is_wanted(world: World, tmp_path: Path) -> None:
-    shards = open_shards("text", world.data / "text")
-    rows = list(pieces(shards.sizes, epochs=6, sequences=70, seed=SEED))
+    shards = read_shards("text", world.data / "text")
+    rows = list(plan_shard_reads(shards.sizes, epochs=6, sequences=70, seed=SEED))
     write_data(shards, tmp_path, rows, seed=SEED)
     read = read_as_open_lm(tmp_path)
     assert [(int(name), count) for name, count in read] == rows
@@ -227,9 +227,9 @@ def test_the_manifest_ends_an_epoch_wherever_it_is_wanted(world: World, tmp_path
 
 
 def test_each_pass_over_the_shards_has_an_order_of_its_own() -> None:
-    rows = [shard for shard, _ in pieces([10] * 20, epochs=2, sequences=200, seed=SEED)]
-    assert rows[:20] == shuffled(20, SEED)
-    assert rows[20:] == shuffled(20, SEED + 1)
+    rows = [shard for shard, _ in plan_shard_reads([10] * 20, epochs=2, sequences=200, seed=SEED)]
+    assert rows[:20] == shuffle_indices(20, SEED)
+    assert rows[20:] == shuffle_indices(20, SEED + 1)
     assert sorted(rows[:20]) == sorted(rows[20:]) == list(range(20))
 
 
@@ -240,4 +240,4 @@ def test_a_checkout_or_interpreter_that_lacks_something_is_named(world: World, t
     (tmp_path / "open_lm" / "model.py").write_text("import xformers.ops as xops\n")
     with pytest.raises(ConfigError, match=r"lacks .*xformers.*branch prismatic_openlm"):
         check_installation(EngineSettings(python=sys.executable, checkout=str(tmp_path)))
-    compile(LOOK, "look", "exec")
+    compile(PROBE_SCRIPT, "look", "exec")

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.checkpoint.files import save_checkpoint
 from stages.config import FinetuneConfig, LanguageModel, Vision
-from stages.engines.prismatic.options import TRIGGERS
+from stages.engines.prismatic.options import TRIGGER_WORDS
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.models.vlm import VLM
@@ -37,7 +37,7 @@ def write_words(path: Path, start: bool = False) -> None:
         vocab_size=390, special_tokens=["<|endoftext|>", "<s>"], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
-    tokenizer.train_from_iterator([*TRIGGERS, "True", "False", "In: What colour is it?\nOut: red"] * 3, trainer)
+    tokenizer.train_from_iterator([*TRIGGER_WORDS, "True", "False", "In: What colour is it?\nOut: red"] * 3, trainer)
     path.parent.mkdir(parents=True, exist_ok=True)
     if start:
         from tokenizers.processors import TemplateProcessing
@@ -53,7 +53,7 @@ def write_parent_run(world: World) -> JobFile:
     run = world.root / "runs" / "pretrain" / "parent"
     state = {"format": 1, "stage": "pretrain", "step": 5, "model": vlm.lm.config.model_dump(mode="json"),
              "vision": Vision.model_validate(VISION).model_dump(mode="json"), "tokenizer": None}  # fmt: skip
-    checkpoint = save_checkpoint(run / "checkpoints", state, vlm.weights(), None)
+    checkpoint = save_checkpoint(run / "checkpoints", state, vlm.collect_weights(), None)
     write_json(run / "result.json", {"format": 1, "checkpoint": checkpoint.relative_to(run).as_posix()})
     return world.job("parent", "pretrain", {"model": MODEL, "sources": [{"name": "t", "kind": "text"}],
                      "schedule": {"peak_lr": 1.0, "final_lr": 0.1, "warmup_steps": 0, "total_steps": 5}})  # fmt: skip
@@ -61,7 +61,7 @@ def write_parent_run(world: World) -> JobFile:
 
 def made_weights() -> dict[str, torch.Tensor]:
     torch.manual_seed(2)
-    return VLM(LanguageModel.model_validate(MODEL), Vision.model_validate(VISION)).weights()
+    return VLM(LanguageModel.model_validate(MODEL), Vision.model_validate(VISION)).collect_weights()
 
 
 def made_parts() -> dict[str, dict[str, torch.Tensor]]:

@@ -17,8 +17,8 @@ def test_records_that_would_stop_prismatic_half_way_are_left_out(tmp_path: Path)
     climbing = {**conversation(0), "image": "../llava/images/red.png/../../../etc/hosts"}
     file.write_text(json.dumps([*json.loads(file.read_text()), text, absent, climbing, {"conversations": []}]))
     written = write_conversations(file.parent, tmp_path / "out.json", limit=3)
-    assert (written.with_image, written.without, written.bad) == (6, 1, 3)
-    assert (written.steps(4), written.images_of(4)) == (2 + 1, 8)
+    assert (written.with_image, written.without_image, written.bad) == (6, 1, 3)
+    assert (written.count_steps(4), written.count_images(4)) == (2 + 1, 8)
     kept = json.loads((tmp_path / "out.json").read_text())
     assert kept[0] == {**conversation(0), "id": "0"}
     assert "image" not in kept[6]

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from stages.config import LanguageModel, Vision
-from stages.engines.limits import engine_problem, model_problem
+from stages.engines.limits import find_engine_problem, find_model_problem
 from tests.stages.engines.prismatic.prismatic_case import ENGINE, MODEL, OPTIMIZER, VISION, typed
 
 
@@ -21,9 +21,9 @@ from tests.stages.engines.prismatic.prismatic_case import ENGINE, MODEL, OPTIMIZ
     ],
 )  # fmt: skip
 def test_what_prismatic_cannot_do_is_known_when_it_is_planned(changes: dict[str, Any], message: str) -> None:
-    assert message in engine_problem(typed(**changes), "finetune")
-    assert engine_problem(typed(), "finetune") == ""
-    assert "takes finetune and not pretrain" in engine_problem(typed(), "pretrain")
+    assert message in find_engine_problem(typed(**changes), "finetune")
+    assert find_engine_problem(typed(), "finetune") == ""
+    assert "takes finetune and not pretrain" in find_engine_problem(typed(), "pretrain")
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_models_that_prismatic_cannot_take_are_known_too(
     vision: dict[str, Any] | None, changes: dict[str, Any], message: str
 ) -> None:
     model = LanguageModel.model_validate(MODEL)
-    assert message in model_problem(typed(**changes), model, Vision.model_validate(vision) if vision else None)
-    assert model_problem(typed(), model, Vision.model_validate(VISION)) == ""
+    assert message in find_model_problem(typed(**changes), model, Vision.model_validate(vision) if vision else None)
+    assert find_model_problem(typed(), model, Vision.model_validate(VISION)) == ""

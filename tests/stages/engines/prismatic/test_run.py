@@ -15,10 +15,10 @@ import torch
 from stages.checkpoint.files import load_model
 from stages.data.prompts import TEMPLATES
 from stages.engines.prismatic import start_program
-from stages.engines.prismatic.options import LOOK, MODULES, check_installation
+from stages.engines.prismatic.options import MODULES, PROBE_SCRIPT, check_installation
 from stages.errors import ConfigError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.registry import stage_of
+from stages.registry import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.engines.prismatic.prismatic_case import (
     config,
@@ -73,16 +73,16 @@ def job(world: World, key: str, behaviour: str = "trains", **changes: Any) -> Jo
 
 
 def run(job: JobFile) -> bool:
-    return stage_of(job)(job, StopFlag())
+    return load_job_runner(job)(job, StopFlag())
 
 
 def test_what_prismatic_makes_becomes_a_checkpoint_of_ours(world: World) -> None:
     tuned = job(world, "tuned")
     assert run(tuned)
     loaded = load_model(tuned.run, tuned.key)
-    assert same_bits(loaded.vlm.weights(), made_weights())
+    assert same_bits(loaded.vlm.collect_weights(), made_weights())
     state = loaded.checkpoint.state
-    assert (state["stage"], state["step"], state["prompt"]) == ("finetune", STEPS, TEMPLATES["pure"].state())
+    assert (state["stage"], state["step"], state["prompt"]) == ("finetune", STEPS, TEMPLATES["pure"].dump_state())
     result = result_of(tuned)
     assert (result["steps"], result["images"], result["image_tokens"]) == (STEPS, 24, 24 * 729)
     lines = [json.loads(line) for line in tuned.metrics.read_text().splitlines()]
@@ -99,7 +99,7 @@ def test_prismatic_is_given_the_parents_weights(world: World) -> None:
     folder = given.run / "engine"
     language = torch.load(folder / "language_model.pt", weights_only=True)["state_dict"]
     projector = torch.load(folder / "projector.pt", weights_only=True)["model"]["projector"]
-    parent = load_model(given.parents[0].run).vlm.weights()
+    parent = load_model(given.parents[0].run).vlm.collect_weights()
     assert same_bits({**language, **projector}, parent)
     assert (folder / "start.py").read_bytes() == Path(start_program.__file__).read_bytes()
 
@@ -159,4 +159,4 @@ def test_a_checkout_or_interpreter_that_lacks_something_is_named(world: World, t
     (checkout / "torch" / "__init__.py").write_text("class cuda:\n    is_available = staticmethod(lambda: False)\n")
     with pytest.raises(ConfigError, match="trains on a GPU"):
         check_installation(settings)
-    compile(LOOK, "look", "exec")
+    compile(PROBE_SCRIPT, "look", "exec")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from stages.config import LanguageModel, Vision
-from stages.data.conversations import ConversationReader, check_record
+from stages.data.conversations import ConversationReader, parse_record
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer
 from stages.engines.prismatic import start_program
-from stages.engines.prismatic.options import start_file
-from stages.engines.prismatic.weights import write_parent
+from stages.engines.prismatic.options import build_start_settings
+from stages.engines.prismatic.weights import write_parent_weights
 from stages.models.openlm import OpenLM
 from stages.models.vlm import VLM
 from tests.stages.engines.prismatic.prismatic_case import MODEL, VISION, typed, write_words
@@ -29,13 +29,13 @@ def test_prismatic_is_given_our_tokens(tmp_path: Path, monkeypatch: pytest.Monke
     prompting.PromptBuilder = type("PromptBuilder", (), {"__init__": lambda *_: None})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "prismatic.models.backbones.llm.prompting", prompting)
     ours = TextTokenizer(tmp_path / "words.json", 400, literal=True)
-    settings = start_file(
+    settings = build_start_settings(
         typed(prompt="vicuna"), LanguageModel.model_validate(MODEL), tokenizer=ours.file, end_of_text="<|endoftext|>",
         start_of_text=ours.start_of_text[0] if start else None,
     )  # fmt: skip
     theirs, prompt = (
-        start_program.tokenizer_class()(settings, 800),
-        start_program.prompt_class(settings)("prismatic"),
+        start_program.build_tokenizer_class()(settings, 800),
+        start_program.build_prompt_class(settings)("prismatic"),
     )
     record = conversation(1)
     record["conversations"][1]["value"] = "green, not a <s>"
@@ -43,7 +43,7 @@ def test_prismatic_is_given_our_tokens(tmp_path: Path, monkeypatch: pytest.Monke
     for number, turn in enumerate(record["conversations"]):
         ids += theirs(prompt.add_turn(turn["from"], turn["value"]), add_special_tokens=number == 0).input_ids
     reader = ConversationReader(tmp_path, tokenizer=ours, images=None, max_length=800, template=TEMPLATES["vicuna"])
-    tokens, _ = reader._tokens(check_record("r", record))
+    tokens, _ = reader._tokens(parse_record("r", record))
     assert ids == [1 if start else theirs.pad_token_id, *tokens]
     assert theirs.pad_token_id not in ids[1:]
     assert theirs.pad_token_id < MODEL["vocabulary"]
@@ -62,7 +62,7 @@ def test_the_loss_there_is_ours_of_the_same_tokens(
             super().__init__(LanguageModel(d_model=params["dim"], layers=2, heads=2, vocabulary=params["vocab_size"]))
 
         def forward(self, inputs_embeds: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
-            return (self.output(self.hidden(inputs_embeds)),)
+            return (self.output(self.compute_hidden(inputs_embeds)),)
 
     model, norms = types.ModuleType("open_lm.model"), types.ModuleType("open_lm.norms")
     vars(model)["Transformer"], vars(model)["Params"], vars(norms)["get_norm_class"] = Transformer, dict, str
@@ -70,15 +70,17 @@ def test_the_loss_there_is_ours_of_the_same_tokens(
         monkeypatch.setitem(sys.modules, module.__name__, module)
     vlm = VLM(LanguageModel.model_validate(MODEL), Vision.model_validate(VISION))
     language = tmp_path / "language.pt"
-    write_parent(vlm.weights(), Vision.model_validate(VISION), projector=tmp_path / "p.pt", language_model=language)
+    write_parent_weights(
+        vlm.collect_weights(), Vision.model_validate(VISION), projector=tmp_path / "p.pt", language_model=language
+    )
     settings = {"shape": {"dim": 32, "vocab_size": 400}, "language_model": str(language), "start_of_text": start}
-    theirs = start_program.language_model_class(settings)()
+    theirs = start_program.build_language_model_class(settings)()
     image, text = vlm.project(torch.randn(1, 729, 1152)), torch.tensor([[7, 8, 9, 10]])
     first = theirs.model.tok_embeddings(torch.tensor([[start or 399]]))
     labels = torch.tensor([[-100] * (1 + 729 + 2) + [9, 10]])
     given = torch.cat((first, image, vlm.lm.embed(text)), dim=1)
     ours = torch.cat(([first] if start else []) + [image, vlm.lm.embed(text)], dim=1)
-    logits = vlm.lm.output(vlm.lm.hidden(ours))[0, -3:-1]
+    logits = vlm.lm.output(vlm.lm.compute_hidden(ours))[0, -3:-1]
     loss = theirs(None, given, labels).loss
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, torch.tensor([9, 10])))
     assert theirs(None, given, torch.full_like(labels, -100)).loss == 0, "a batch without a target is no NaN"

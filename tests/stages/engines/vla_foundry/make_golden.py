@@ -20,9 +20,9 @@ import torch
 
 from stages.data.tokenizer import TextTokenizer
 from stages.engines.vla_foundry.data import write_processor
-from stages.engines.vla_foundry.options import ENCODER, PROCESSOR, options
+from stages.engines.vla_foundry.options import ENCODER, PROCESSOR, build_options
 from stages.engines.vla_foundry.weights import write_encoder
-from stages.vision.specs import encoder_spec
+from stages.vision.specs import resolve_encoder_spec
 from tests.stages.engines.vla_foundry import vla_foundry_case as case
 from tests.stages.training.training_case import write_tokenizer
 
@@ -58,10 +58,10 @@ def ask(name: str) -> tuple[dict[str, Any], float]:
     config = case.typed(case.text_job() if name == "text" else case.image_job(name))
     vlm, encoder = case.model(config)
     if encoder is not None and config.vision is not None:
-        spec = encoder_spec(config.vision.encoder)
+        spec = resolve_encoder_spec(config.vision.encoder)
         write_encoder(spec, encoder, Path(ENCODER))
         write_processor(TextTokenizer(Path("tokenizer.json"), 300), spec, config.model.vocabulary, Path(PROCESSOR))
-    tree = options(config, log_steps=10, start=None, weights_only=False)
+    tree = build_options(config, log_steps=10, start=None, weights_only=False)
     cfg = parameters_of.from_dict(tree)
     real = create_model(cfg.model)
     real.load_state_dict(case.theirs(config, vlm, encoder))

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from stages.engines.limits import engine_problem
+from stages.engines.limits import find_engine_problem
 from tests.stages.engines.vla_foundry import vla_foundry_case as case
 
 TEXTS = [{"name": "a", "kind": "text", "share": 0.5}, {"name": "b", "kind": "text", "share": 0.5}]
@@ -29,7 +29,7 @@ def arguments(**given: Any) -> dict[str, Any]:
     ],
 )
 def test_what_vla_foundry_cannot_do_on_text_is_known_before_it_starts(changes: dict[str, Any], message: str) -> None:
-    assert message in engine_problem(case.typed(case.text_job(**changes)), "trunk")
+    assert message in find_engine_problem(case.typed(case.text_job(**changes)), "trunk")
 
 
 @pytest.mark.parametrize(
@@ -48,10 +48,14 @@ def test_what_vla_foundry_cannot_do_on_text_is_known_before_it_starts(changes: d
     ],
 )  # fmt: skip
 def test_what_vla_foundry_cannot_do_on_images_is_known_before_it_starts(changes: dict[str, Any], message: str) -> None:
-    assert message in engine_problem(case.typed(case.image_job(**changes)), "pretrain")
+    assert message in find_engine_problem(case.typed(case.image_job(**changes)), "pretrain")
 
 
 def test_vla_foundry_trains_trunks_and_image_text_runs_only() -> None:
-    assert engine_problem(case.config_of("text"), "trunk") == engine_problem(case.config_of("siglip"), "pretrain") == ""
-    assert "set image_share: 1" in engine_problem(case.config_of("text"), "pretrain")
-    assert "takes trunk, pretrain and not finetune" in engine_problem(case.config_of("text"), "finetune")
+    assert (
+        find_engine_problem(case.config_of("text"), "trunk")
+        == find_engine_problem(case.config_of("siglip"), "pretrain")
+        == ""
+    )
+    assert "set image_share: 1" in find_engine_problem(case.config_of("text"), "pretrain")
+    assert "takes trunk, pretrain and not finetune" in find_engine_problem(case.config_of("text"), "finetune")

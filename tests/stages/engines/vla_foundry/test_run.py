@@ -15,10 +15,10 @@ from torch import Tensor
 
 from stages.checkpoint.openlm import read_pickle
 from stages.engines.vla_foundry.options import MODULES, check_installation
-from stages.engines.vla_foundry.weights import Names
+from stages.engines.vla_foundry.weights import FoundryWeightNames
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.registry import stage_of
+from stages.registry import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.engines.vla_foundry import vla_foundry_case as case
 from tests.stages.training.training_case import (
@@ -94,13 +94,15 @@ def job(
 
 
 def run(job: JobFile) -> bool:
-    return stage_of(job)(job, StopFlag())
+    return load_job_runner(job)(job, StopFlag())
 
 
 def made(world: World, kind: str, number: int) -> dict[str, Tensor]:
     """Our names of a checkpoint of the stand-in's."""
     folder = world.root / "checkout" / f"made-{'transformer' if kind == 'text' else 'vlm'}"
-    return Names(case.config_of(kind)).from_theirs(read_pickle(folder / f"checkpoint_{number}.pt")["state_dict"])
+    return FoundryWeightNames(case.config_of(kind)).convert_from_foundry(
+        read_pickle(folder / f"checkpoint_{number}.pt")["state_dict"]
+    )
 
 
 def log_of(job: JobFile) -> str:

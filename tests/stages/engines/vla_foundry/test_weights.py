@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.engines.vla_foundry.weights import Names, from_timm, to_timm
-from stages.vision.specs import encoder_spec
+from stages.engines.vla_foundry.weights import FoundryWeightNames, convert_from_timm, convert_to_timm
+from stages.vision.specs import resolve_encoder_spec
 from tests.stages.engines.vla_foundry import vla_foundry_case as case
 from tests.stages.training.training_case import same_bits
 
@@ -30,32 +30,32 @@ def test_each_weight_goes_to_its_own_name_at_vla_foundry(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", case.KINDS)
 def test_the_weights_have_the_names_and_numbers_of_vla_foundrys_optimizer(kind: str) -> None:
-    names = Names(case.config_of(kind))
-    assert sorted(names.trained()) == sorted(GOLDEN[kind]["trained"])
-    assert list(names.numbered()) == GOLDEN[kind]["groups"]
+    names = FoundryWeightNames(case.config_of(kind))
+    assert sorted(names.list_trained()) == sorted(GOLDEN[kind]["trained"])
+    assert list(names.group_by_decay()) == GOLDEN[kind]["groups"]
 
 
 @pytest.mark.parametrize("kind", case.KINDS)
 def test_weights_and_moments_come_back_as_they_went(kind: str) -> None:
     config = case.config_of(kind)
     vlm, encoder = case.model(config)
-    names, weights = Names(config), vlm.weights()
+    names, weights = FoundryWeightNames(config), vlm.collect_weights()
     theirs = case.theirs(config, vlm, encoder)
-    assert same_bits(names.from_theirs(theirs), weights)
+    assert same_bits(names.convert_from_foundry(theirs), weights)
     of_language_model = {name: weights[name] for name in names.transformer}
     given = {f"exp_avg.{name}": tensor for name, tensor in of_language_model.items()}
     given |= {f"exp_avg_sq.{name}": tensor**2 for name, tensor in of_language_model.items()}
     given |= {f"step.{name}": torch.tensor(7.0) for name in of_language_model}
-    written = names.moments_to_theirs(given, {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1})
+    written = names.convert_moments_to_foundry(given, {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1})
     whole = case.moments(config, theirs, 7)
     whole["state"] |= written["state"]
     assert written["param_groups"][1]["params"] == whole["param_groups"][1]["params"]
-    back = names.moments_from_theirs(whole)
+    back = names.convert_moments_from_foundry(whole)
     assert same_bits({name: back[name] for name in given}, given)
     assert {name.partition(".")[2] for name in back} == weights.keys()
 
 
 def test_a_trained_encoder_goes_to_timms_names_and_back() -> None:
-    spec = encoder_spec("siglip-tiny-32")
+    spec = resolve_encoder_spec("siglip-tiny-32")
     encoder = {name: tensor.detach() for name, tensor in case.build_encoder(spec).named_parameters()}
-    assert same_bits(from_timm(spec, to_timm(spec, encoder)), encoder)
+    assert same_bits(convert_from_timm(spec, convert_to_timm(spec, encoder)), encoder)

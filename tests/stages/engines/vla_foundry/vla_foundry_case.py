@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stages.config import PretrainConfig
-from stages.engines.vla_foundry.weights import PROJECTION, PROJECTOR_WEIGHT, Names
+from stages.engines.vla_foundry.weights import PROJECTION, PROJECTOR_WEIGHT, FoundryWeightNames
 from stages.models.vlm import VLM
-from stages.vision.encoders import Patches, empty_transformer
-from stages.vision.specs import EncoderSpec, encoder_spec
+from stages.vision.encoders import PatchEncoder, build_empty_transformer
+from stages.vision.specs import EncoderSpec, resolve_encoder_spec
 from tests.stages.training.training_case import MODEL, TEXT, text_config
 
 STEPS = 8
@@ -57,8 +57,8 @@ def typed(content: dict[str, Any]) -> PretrainConfig:
 def build_encoder(spec: EncoderSpec) -> nn.Module:
     """An encoder with weights of a seed."""
     if spec.architecture == "patches":
-        return Patches(spec)
-    encoder = empty_transformer(spec)
+        return PatchEncoder(spec)
+    encoder = build_empty_transformer(spec)
     torch.manual_seed(SEED)
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -68,12 +68,12 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
 
 def model(config: PretrainConfig) -> tuple[VLM, nn.Module | None]:
     """Our model with weights of a seed, the projector's those that vla_foundry would get; and the encoder."""
-    encoder = build_encoder(encoder_spec(config.vision.encoder)) if config.vision else None
+    encoder = build_encoder(resolve_encoder_spec(config.vision.encoder)) if config.vision else None
     torch.manual_seed(SEED)
     trained = encoder if config.vision and not config.vision.frozen else None
     vlm = VLM(config.model, config.vision, trained)
     if encoder is not None:
-        given = {**vlm.weights(), PROJECTOR_WEIGHT: theirs(config, vlm, encoder)[PROJECTION]}
+        given = {**vlm.collect_weights(), PROJECTOR_WEIGHT: theirs(config, vlm, encoder)[PROJECTION]}
         vlm.load_weights({name: tensor * (name != "projector.0.bias") for name, tensor in given.items()})
     return vlm, encoder
 
@@ -81,7 +81,9 @@ def model(config: PretrainConfig) -> tuple[VLM, nn.Module | None]:
 def theirs(config: PretrainConfig, vlm: VLM, encoder: nn.Module | None) -> dict[str, Tensor]:
     """The same weights as a state dictionary of vla_foundry."""
     own = dict(encoder.named_parameters()) if encoder is not None else {}
-    return Names(config).to_theirs(vlm.weights(), {name: tensor.detach() for name, tensor in own.items()}, SEED)
+    return FoundryWeightNames(config).convert_to_foundry(
+        vlm.collect_weights(), {name: tensor.detach() for name, tensor in own.items()}, SEED
+    )
 
 
 def weighted_sum(tensor: Tensor) -> float:
@@ -132,7 +134,7 @@ def config_of(kind: str) -> PretrainConfig:
 
 def moments(config: PretrainConfig, state: dict[str, Tensor], step: int) -> dict[str, Any]:
     """AdamW's, in the optimizer's two groups."""
-    without, with_decay = Names(config).numbered()
+    without, with_decay = FoundryWeightNames(config).group_by_decay()
     kept = {
         number: {"step": torch.tensor(float(step)), "exp_avg": state[name] / 2, "exp_avg_sq": state[name] ** 2}
         for number, name in enumerate([*without, *with_decay])

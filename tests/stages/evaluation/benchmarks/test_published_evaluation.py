@@ -63,7 +63,7 @@ def test_an_evaluation_that_was_stopped_within_a_benchmark_scores_as_one_that_wa
     parts = job_of(tmp_path / "parts", tasks, parent, small_demo)
     asked: list[str] = []
     stop = StopFlag()
-    answer = vision.answer
+    answer = vision.generate_answers
 
     def answer_and_stop(task: Any, questions: Any, *rest: Any) -> list[str]:
         asked.extend(f"{task.name} {question.id}" for question in questions)

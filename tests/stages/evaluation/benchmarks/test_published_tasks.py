@@ -11,7 +11,7 @@ import pytest
 from stages.config import Task
 from stages.errors import DataError
 from stages.evaluation.benchmarks.registry import FAMILIES
-from stages.evaluation.questions import Question, subset
+from stages.evaluation.questions import Question, select_subset
 from stages.evaluation.vision import score_answers
 from stages.evaluation.vision_task import read_vision_task
 from tests.stages.evaluation.benchmarks.published_files import WRITERS, Item, write_family
@@ -49,12 +49,12 @@ def test_a_published_file_is_read_with_its_prompt_and_references(family: str, tm
     write_family(tmp_path, family, [item_of(family)])
     task = read_vision_task(tmp_path, Task(name=family))
     [question] = task.questions
-    found = (question.id, question.image, question.kind, task.prompt_of(question), task.chance)
+    found = (question.id, question.image, question.kind, task.format_prompt(question), task.chance)
     assert found == EXPECTED[family]
     box = "[0.1, 0.1, 0.5, 0.5]"
     references = {"refcoco": (box,), "ocid_ref": (box,), "gqa": ("star",), "pope": ("yes",)}
     assert question.answers == references.get(family, ("star",) * 10)
-    assert task.image_path(question).is_file()
+    assert task.resolve_image(question).is_file()
     assert score_answers(task, [question.answers[0]]).score == 1
 
 
@@ -72,7 +72,7 @@ def test_published_files_and_images_may_be_links_to_where_there_is_room(tmp_path
         (tasks / name).symlink_to(tmp_path / "disk" / name)
     (tasks / "gqa.json").write_bytes((tmp_path / "disk" / "gqa.json").read_bytes())
     task = read_vision_task(tasks, Task(name="gqa"))
-    assert task.image_path(task.questions[0]).is_file()
+    assert task.resolve_image(task.questions[0]).is_file()
 
 
 def test_only_the_validation_split_of_refcoco_is_asked(tmp_path: Path) -> None:
@@ -129,12 +129,12 @@ def test_a_slim_task_takes_as_many_of_each_kind_where_scores_are_by_kind(family:
 
 def test_a_subset_is_chosen_by_seed_and_question_id_alone() -> None:
     questions = [Question(id=str(n), image="i", question="q", answers=("a",)) for n in range(100)]
-    chosen = [question.id for question in subset(questions, 10, 21)]
+    chosen = [question.id for question in select_subset(questions, 10, 21)]
     assert chosen == ["0", "1", "2", "5", "16", "54", "76", "82", "96", "98"], "changes every slim score"
-    assert {question.id for question in subset(questions[::-1], 10, 21)} == set(chosen)
-    assert {question.id for question in subset(questions, 20, 21)} > set(chosen)
-    assert {question.id for question in subset(questions, 10, 22)} != set(chosen)
-    assert subset(questions, 1_000, 21) == questions
+    assert {question.id for question in select_subset(questions[::-1], 10, 21)} == set(chosen)
+    assert {question.id for question in select_subset(questions, 20, 21)} > set(chosen)
+    assert {question.id for question in select_subset(questions, 10, 22)} != set(chosen)
+    assert select_subset(questions, 1_000, 21) == questions
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:

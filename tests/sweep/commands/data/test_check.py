@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweep.cli import main
-from sweep.report.data_check import sweep_requests
+from sweep.report.data_check import build_sweep_requests
 from tests.stages.training.training_case import write_captions, write_conversations, write_text, write_tokenizer
 from tests.sweep.small_sweep import written
 
@@ -37,7 +37,7 @@ def sweep_file(tmp_path: Path) -> Path:
 
 
 def test_a_sweep_files_data_are_checked_by_what_its_jobs_ask_of_them(sweep_file: Path) -> None:
-    requests = {request["name"]: request for request in sweep_requests(sweep_file, sweep_file.parent / "store")}
+    requests = {request["name"]: request for request in build_sweep_requests(sweep_file, sweep_file.parent / "store")}
     assert {name: request["kind"] for name, request in requests.items()} == {
         "words": "text", "pictures": "captions", "talks": "conversations", "bpe": "tokenizer", "exams": "tasks",
     }  # fmt: skip

@@ -6,24 +6,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.checkpoint.files import Checkpoint, result_checkpoint
+from stages.checkpoint.files import Checkpoint, read_result_checkpoint
 from stages.config import PretrainConfig
-from stages.engines.vla_foundry.files import part
-from stages.engines.vla_foundry.weights import Names
+from stages.engines.vla_foundry.checkpoint_files import build_part_path
+from stages.engines.vla_foundry.weights import FoundryWeightNames
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.training.start import trajectory
+from stages.training.start import build_trajectory
 
 POSITION = ("curr_shard_idx_per_dataset", "samples_seen", "shard_shuffle_seed_per_dataset")
 
 
-def parent_checkpoint(job: JobFile, config: PretrainConfig) -> tuple[Checkpoint | None, bool]:
+def load_parent_checkpoint(job: JobFile, config: PretrainConfig) -> tuple[Checkpoint | None, bool]:
     """The parent's checkpoint, and whether this job goes on with its run. ConfigError if it cannot be used."""
     if not job.parents:
         return None, False
     parent = job.parents[0]
-    checkpoint = result_checkpoint(parent.run, parent.key)
-    continued = checkpoint.state.get("trajectory") == trajectory(config)
+    checkpoint = read_result_checkpoint(parent.run, parent.key)
+    continued = checkpoint.state.get("trajectory") == build_trajectory(config)
     if checkpoint.state.get("model") != config.model.model_dump(mode="json"):
         raise ConfigError(f"parent {parent.key} has another model: {checkpoint.state.get('model')}")
     if config.vision is None and not continued:
@@ -35,7 +35,7 @@ def parent_checkpoint(job: JobFile, config: PretrainConfig) -> tuple[Checkpoint 
     return checkpoint, continued
 
 
-def saved_position(checkpoint: Checkpoint) -> dict[str, Any]:
+def read_saved_position(checkpoint: Checkpoint) -> dict[str, Any]:
     """Where its data stand at the end of a segment; ConfigError if the checkpoint does not say so."""
     position = checkpoint.state.get("engine")
     if not isinstance(position, dict) or any(position.get(name) is None for name in POSITION):
@@ -43,7 +43,7 @@ def saved_position(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: position[name] for name in POSITION}
 
 
-def new_position(config: PretrainConfig) -> dict[str, Any]:
+def build_new_position(config: PretrainConfig) -> dict[str, Any]:
     """Of a run that begins."""
     return {
         "curr_shard_idx_per_dataset": [0],
@@ -52,7 +52,7 @@ def new_position(config: PretrainConfig) -> dict[str, Any]:
     }
 
 
-def write_start(
+def write_start_checkpoint(
     config: PretrainConfig,
     checkpoint: Checkpoint,
     folder: Path,
@@ -66,17 +66,17 @@ def write_start(
 
     A trunk that begins to see images gets an encoder and a new projector, whose moments begin with it.
     """  # fmt: skip
-    names = Names(config)
+    names = FoundryWeightNames(config)
     own = {name: parameter.detach() for name, parameter in encoder.named_parameters()} if encoder else {}
-    moments = checkpoint.moments()
+    moments = checkpoint.read_moments()
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = names.moments_to_theirs(moments, config.optimizer.model_dump())
+    optimizer = names.convert_moments_to_foundry(moments, config.optimizer.model_dump())
     state = {
         "checkpoint_num": number,
-        "state_dict": names.to_theirs(checkpoint.weights(), own, config.seed),
+        "state_dict": names.convert_to_foundry(checkpoint.read_weights(), own, config.seed),
         "datastrings": [],
         "global_step": step,
         **position,
     }
-    torch.save(state, part(folder, "checkpoint", number))
-    torch.save({"checkpoint_num": number, "optimizer": optimizer}, part(folder, "optimizer", number))
+    torch.save(state, build_part_path(folder, "checkpoint", number))
+    torch.save({"checkpoint_num": number, "optimizer": optimizer}, build_part_path(folder, "optimizer", number))

@@ -10,7 +10,7 @@ LOST = "LOST"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class AccountingRecord:
     """One execution that the cluster knows to have ended: one row of `sacct --duplicates --allocations`.
 
     A job that was requeued has several with the same `id`, told apart by `submitted_at`. An execution that ended before
@@ -61,7 +61,7 @@ class Ending:
         return self.started_at or self.submitted_at
 
 
-def distinct(endings: Iterable[Ending]) -> list[Ending]:
+def deduplicate_records(endings: Iterable[AccountingRecord]) -> list[AccountingRecord]:
     """Each execution once, oldest first; of several reports of one the last counts.
 
     A word may change after the end (FAILED becomes REQUEUED), so give noted endings first and fresh ones after them.

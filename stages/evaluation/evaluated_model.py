@@ -8,12 +8,12 @@ import torch
 
 from stages.data.prompts import PLAIN, PromptTemplate
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import ALONE, Peers, autocast
+from stages.distributed import SINGLE_PROCESS, Communicator, open_autocast
 from stages.models.vlm import VLM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class EvaluatedModel:
     """A model on its device, its tokenizer, and how it is run."""
 
     vlm: VLM
@@ -27,11 +27,11 @@ class Subject:
     """How questions about images are put: as the model was fine-tuned."""
     start: tuple[int, ...] = ()
     """Token ids before every text and its image: as the model was fine-tuned."""
-    peers: Peers = ALONE
+    peers: Communicator = SINGLE_PROCESS
     """The job's processes, each with a whole copy of the model; all are asked the same text tasks and share them."""
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
+    def enter_inference(self) -> Iterator[None]:
         """Without gradients, in the precision of the evaluation."""
-        with torch.inference_mode(), autocast(self.precision, self.device):
+        with torch.inference_mode(), open_autocast(self.precision, self.device):
             yield

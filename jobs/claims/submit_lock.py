@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.claims.claims import Claim, Holder, age_seconds, claim, newest, tidy
+from jobs.claims.claims import Claim, ClaimOwner, create_claim, find_newest_claim, measure_claim_age, remove_old_claims
 from jobs.errors import SubmitterBusyError
 
 BEAT_SECONDS = 10.0
@@ -16,14 +16,14 @@ POLL_SECONDS = 0.5
 
 
 @contextmanager
-def submitting(folder: Path, *, patience_seconds: float) -> Iterator[Callable[[], bool]]:
+def hold_submit_lock(folder: Path, *, patience_seconds: float) -> Iterator[Callable[[], bool]]:
     """Holds the claim while the block lasts, and gives the question whether it is still held.
 
     Waits for another submitter for `patience_seconds`, then raises SubmitterBusyError. To be asked before every sbatch.
     """
-    mine = take(folder, patience_seconds)
+    mine = acquire_submit_claim(folder, patience_seconds)
     over = threading.Event()
-    beats = threading.Thread(target=beat_until, args=(mine, over), daemon=True)
+    beats = threading.Thread(target=send_heartbeats, args=(mine, over), daemon=True)
     beats.start()
     try:
         yield mine.is_newest
@@ -33,26 +33,31 @@ def submitting(folder: Path, *, patience_seconds: float) -> Iterator[Callable[[]
         mine.release()
 
 
-def take(folder: Path, patience_seconds: float) -> Claim:
+def acquire_submit_claim(folder: Path, patience_seconds: float) -> Claim:
     """The next claim, as soon as the one before is released or its holder gone."""
     deadline = time.monotonic() + patience_seconds
     while True:
-        before = newest(folder)
-        if before is None or before.released or before.holder.process_is_gone or age_seconds(before) > SILENT_SECONDS:
-            mine = claim(folder, Holder.here(), after=before)
+        before = find_newest_claim(folder)
+        if (
+            before is None
+            or before.released
+            or before.owner.process_is_gone
+            or measure_claim_age(before) > SILENT_SECONDS
+        ):
+            mine = create_claim(folder, ClaimOwner.from_this_process(), after=before)
             if mine is not None:
-                tidy(folder, mine)
+                remove_old_claims(folder, mine)
                 return mine
         elif time.monotonic() >= deadline:
-            who = f"process {before.holder.pid} on {before.holder.host}"
+            who = f"process {before.owner.pid} on {before.owner.host}"
             raise SubmitterBusyError(
                 f"another submission from this store is at work ({who}); try again when it is done"
             )
         time.sleep(POLL_SECONDS)
 
 
-def beat_until(mine: Claim, over: threading.Event) -> None:
+def send_heartbeats(mine: Claim, over: threading.Event) -> None:
     """Shows a sign of life every few seconds; ends early once the claim is no longer there."""
     while not over.wait(BEAT_SECONDS):
-        if not mine.beat():
+        if not mine.send_heartbeat():
             return

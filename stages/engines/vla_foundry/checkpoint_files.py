@@ -11,42 +11,42 @@ import torch
 
 from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
-from stages.engines.vla_foundry.limits import used_source, window_steps
+from stages.engines.vla_foundry.limits import compute_window_steps, select_source
 from stages.errors import ConfigError, DivergedError
 
 PARTS = ("checkpoint", "optimizer")
 
 
-def part(folder: Path, name: str, number: int) -> Path:
+def build_part_path(folder: Path, name: str, number: int) -> Path:
     """One of the files of checkpoint `number`."""
     return folder / f"{name}_{number}.pt"
 
 
-def state_of(folder: Path, number: int) -> dict[str, Any] | None:
+def read_state(folder: Path, number: int) -> dict[str, Any] | None:
     """Checkpoint `number`, its tensors read where they are used; None unless both of its files are whole."""
-    if not all(part(folder, name, number).is_file() for name in PARTS):
+    if not all(build_part_path(folder, name, number).is_file() for name in PARTS):
         return None
     try:
-        read_pickle(part(folder, "optimizer", number), mmap=True)
-        return read_pickle(part(folder, "checkpoint", number), mmap=True)
+        read_pickle(build_part_path(folder, "optimizer", number), mmap=True)
+        return read_pickle(build_part_path(folder, "checkpoint", number), mmap=True)
     except ConfigError:
         return None
 
 
-def weights_of(folder: Path, number: int) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path, number: int) -> dict[str, torch.Tensor]:
     """The weights of a whole checkpoint under vla_foundry's names, in memory of their own."""
-    state = read_pickle(part(folder, "checkpoint", number)).get("state_dict")
+    state = read_pickle(build_part_path(folder, "checkpoint", number)).get("state_dict")
     if not isinstance(state, dict):
-        raise ConfigError(f"{part(folder, 'checkpoint', number)}: no state_dict in it")
+        raise ConfigError(f"{build_part_path(folder, 'checkpoint', number)}: no state_dict in it")
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
 
 
-def not_a_number(weights: dict[str, torch.Tensor]) -> str:
+def find_nan_weight(weights: dict[str, torch.Tensor]) -> str:
     """The name of the first weight that is not finite; empty if all are. vla_foundry trains on with NaN."""
     return next((name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())), "")
 
 
-def numbers(folder: Path) -> list[int]:
+def list_checkpoint_numbers(folder: Path) -> list[int]:
     """Of all checkpoints of which there is a file, whole or not, ascending."""
     found = {
         int(match[1])
@@ -56,22 +56,22 @@ def numbers(folder: Path) -> list[int]:
     return sorted(found)
 
 
-def drop_unusable(folder: Path, steps: int) -> int:
+def remove_unusable_checkpoints(folder: Path, steps: int) -> int:
     """Removes checkpoints that were not written to their end, or lie at another step than the end of their window of
     `steps`, or come after a loss that was not a number; the newest's number that is left, 0 for none."""
-    for number in reversed(numbers(folder)):
-        state = state_of(folder, number)
+    for number in reversed(list_checkpoint_numbers(folder)):
+        state = read_state(folder, number)
         in_place = state is not None and state.get("global_step") == number * steps
-        if in_place and not not_a_number(weights_of(folder, number)):
+        if in_place and not find_nan_weight(read_weights(folder, number)):
             return number
-        remove(folder, number)
+        remove_checkpoint(folder, number)
     return 0
 
 
-def remove(folder: Path, number: int) -> None:
+def remove_checkpoint(folder: Path, number: int) -> None:
     """A checkpoint's files, the one that ends it first."""
     for name in reversed(PARTS):
-        part(folder, name, number).unlink(missing_ok=True)
+        build_part_path(folder, name, number).unlink(missing_ok=True)
 
 
 # vla_foundry's out.log: its lines of progress as lines of metrics.jsonl.
@@ -83,7 +83,7 @@ PROGRESS = re.compile(
 WRITTEN_AT = re.compile(r"\d{4}-\d\d-\d\d,\d\d:\d\d:\d\d")
 
 
-class OutLog:
+class FoundryLog:
     """The log from its beginning: a run that went on has lines of all attempts, steps that were done twice included."""
 
     def __init__(self, path: Path, config: PretrainConfig, *, first_step: int) -> None:
@@ -91,7 +91,7 @@ class OutLog:
         self._read = 0
         self._of_before = path.stat().st_size if path.exists() else 0
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def read_records(self) -> Iterator[dict[str, Any]]:
         """Metrics of the lines that have been ended since the last call.
 
         DivergedError at a loss that is not a number, in a line since this log was opened: vla_foundry itself would
@@ -122,12 +122,12 @@ class OutLog:
     def _record(self, found: re.Match[str], written_at: float) -> dict[str, Any]:
         """`tokens_per_second` is that of the last step alone; vla_foundry gives samples."""
         config, loss = self._config, float(found["loss"])
-        step = int(found["window"]) * window_steps(config) + int(found["samples"]) // config.batch_sequences
+        step = int(found["window"]) * compute_window_steps(config) + int(found["samples"]) // config.batch_sequences
         return {
             "step": step,
             "tokens": (step - self._first_step) * config.step_tokens,
             "loss": loss,
-            "losses": {used_source(config).name: loss},
+            "losses": {select_source(config).name: loss},
             "lr": float(found["lr"]),
             "tokens_per_second": float(found["speed"]) * config.context,
             "time": written_at,

@@ -8,12 +8,12 @@ from stages.config import Vision
 from stages.data.sample import BadSampleError
 from stages.job_file import JobFile
 from stages.vision.feature_store import FeatureStore, open_feature_store
-from stages.vision.image_input import Picture
-from stages.vision.specs import EncoderSpec, encoder_spec
+from stages.vision.image_input import ImageInput
+from stages.vision.specs import EncoderSpec, resolve_encoder_spec
 from stages.vision.transforms import BadImageError, ImageTransform
 
 
-class PictureReader:
+class EncoderImageReader:
     """Decodes and transforms images, unless their features are known. It holds no model: workers have one each."""
 
     def __init__(
@@ -27,7 +27,7 @@ class PictureReader:
         """Positions that an image takes."""
         return self._spec.image_tokens
 
-    def read(self, where: str, content: Callable[[], bytes]) -> Picture:
+    def read(self, where: str, content: Callable[[], bytes]) -> ImageInput:
         """The image of a file's bytes: features if the store has them, neither if they are `known`, else pixels.
 
         BadSampleError, which names `where`, if it cannot be used.
@@ -35,11 +35,11 @@ class PictureReader:
         data = content()
         digest = hashlib.sha256(data).hexdigest()
         if digest in self._known:
-            return Picture(digest, None, None)
+            return ImageInput(digest, None, None)
         if self._store is not None and (features := self._store.get(digest)) is not None:
-            return Picture(digest, None, features)
+            return ImageInput(digest, None, features)
         try:
-            return Picture(digest, self._transform(data), None)
+            return ImageInput(digest, self._transform(data), None)
         except BadImageError as error:
             raise BadSampleError(f"{where}: {error}") from error
 
@@ -48,7 +48,9 @@ class PictureReader:
         return {**self.__dict__, "_known": ()}
 
 
-def open_pictures(job: JobFile, vision: Vision, known: Container[str] = ()) -> PictureReader:
+def open_image_reader(job: JobFile, vision: Vision, known: Container[str] = ()) -> EncoderImageReader:
     """The reader before the encoder of `vision`, with the job's feature store. ConfigError, DataError."""
-    spec = encoder_spec(vision.encoder)
-    return PictureReader(spec, ImageTransform.of(spec, vision.transform), open_feature_store(job, vision), known)
+    spec = resolve_encoder_spec(vision.encoder)
+    return EncoderImageReader(
+        spec, ImageTransform.from_spec(spec, vision.transform), open_feature_store(job, vision), known
+    )
