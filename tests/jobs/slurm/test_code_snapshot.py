@@ -75,7 +75,7 @@ def test_any_edit_gives_another_archive(store: Store, checkout: Path) -> None:
 
 def test_a_job_runs_the_code_of_its_submission(store: Store, checkout: Path) -> None:
     pinned = save_code_snapshot(store, checkout)
-    edit(checkout / "jobs" / "job_file.py", "\nraise RuntimeError('edited')\n")
+    edit(checkout / "jobs" / "store" / "job_file.py", "\nraise RuntimeError('edited')\n")
     job = toy.toy_job("only")
     toy.plan(store, [job])
     place = ["--store", str(store.root), "--sweep", toy.SWEEP, "--key", "only", "--attempt", "a", "--backend", "slurm"]

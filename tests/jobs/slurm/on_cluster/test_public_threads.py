@@ -243,7 +243,7 @@ def test_submitit_1717_code_that_is_edited_while_jobs_wait_does_not_run(
     naive = sbatch(slurm, f"--chdir={checkout}", script=f"{sys.executable} -m jobs.attempt --help")
     submit = [sys.executable, "-m", "sweep", "submit", toy.SWEEP, "--store", str(toys.store.root)]
     subprocess.run(submit, cwd=checkout, check=True, capture_output=True)
-    (checkout / "jobs" / "attempt.py").write_text("raise SystemExit('edited')\n")
+    (checkout / "jobs" / "attempt" / "__main__.py").write_text("raise SystemExit('edited')\n")
     resume(slurm)
     slurm.wait_job(naive, "FAILED")
 
