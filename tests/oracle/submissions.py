@@ -193,6 +193,8 @@ class Cleaner:
 
     def asked_once(self, call: Mapping[str, Any]) -> str:
         words = [call["program"], *map(self.question, call["arguments"])]
+        if call["program"] == "scancel":
+            words = [words[0], *sorted(words[1:])]  # ids come in any order
         return json.dumps({"words": words, **self.environment(call["environment"])})
 
     def argument(self, word: str) -> str:
