@@ -1,7 +1,7 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set up all that they need in .venv, and the tests
 # besides, as root, Debian's packages of Slurm (slurm-packages).
 PYTHON ?= python3
-# The newest release known to work. On a machine without a GPU a CPU build is enough: where your package index does not
+# The release that the lock files were made and tested with. On a machine without a GPU a CPU build is enough: where your package index does not
 # choose it by itself, give PyTorch's CPU index with TORCH_INDEX=ADDRESS.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
@@ -12,28 +12,58 @@ WORKERS ?= 3
 NODES ?= 2
 CPUS ?= 0
 
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHONS := 3.11 3.12 3.13 3.14
+# exact versions of all packages but torch, for this Python; empty: the newest within pyproject.toml's bounds
+LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format format-check lint types tests setup golden clean slurm-packages cluster cluster-down chaos
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean slurm-packages cluster cluster-down chaos
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
 	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
 	@echo "make cluster start a real Slurm cluster on this machine to try \`sweep submit\` on;  make cluster-down  end it"
-	@echo "make format  put the sources in order;  make clean  remove the environment and the store"
+	@echo "make newest  the same tests with the newest releases of all packages;  make lock  write requirements/ anew"
+	@echo "make format  put the sources in order;  make clean  remove the environments and the store"
 
-setup: .venv/installed
+setup: $(VENV)/installed
 
-.venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv .venv || (echo "try: apt-get install python3-venv"; exit 1)
+$(VENV)/installed: pyproject.toml $(wildcard requirements/*.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@test -z "$(LOCK)" || test -f "$(LOCK)" || echo "There is no $(LOCK), so the newest releases within" \
+	    "pyproject.toml's bounds are installed. They may not work together; tested are Python $(PYTHONS)."
+	$(PYTHON) -m venv $(VENV) || (echo "try: apt-get install python3-venv"; exit 1)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 # setuptools warns of every editable installation of more than one package
-	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/pip install -q -e '.[train,eval,report,dev]'
+	export PYTHONWARNINGS='ignore:Editable installation'; if test -f "$(LOCK)"; \
+	    then $(BIN)/pip install -q -r "$(LOCK)" && $(BIN)/pip install -q --no-deps -e .; \
+	    else $(BIN)/pip install -q -e '.[train,eval,report,dev]'; fi
+# another TORCH may want other releases of the few packages that it needs
+	@$(BIN)/pip check || echo "These packages do not fit together; a TORCH of another release can be why."
 	touch $@
+
+# The newest releases that work together, within pyproject.toml's bounds, one file for each Python. glibc 2.28 is that of
+# the oldest systems on clusters of today (RHEL 8). torch is named and left out: its build is the machine's matter.
+# No hashes: torch, the largest package, could have none, and sites with a package index of their own rebuild others.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q --upgrade uv
+	mkdir -p requirements
+	for version in $(PYTHONS); do \
+	    echo "$(TORCH)" | .venv-lock/bin/uv pip compile pyproject.toml --all-extras --constraints - --upgrade --quiet \
+	    --python-version $$version --python-platform x86_64-manylinux_2_28 --no-python-downloads \
+	    --no-emit-package torch --no-annotate --custom-compile-command 'make lock' \
+	    --output-file requirements/lock-$$version.txt || exit 1; \
+	done
+
+# What next month's installation without the lock files would bring: run it before `make lock`, and mend what it finds.
+newest:
+	rm -rf .venv-newest
+	$(MAKE) test VENV=.venv-newest LOCK=
 
 demo: setup
 	$(BIN)/sweep data demo --store $(STORE)
@@ -80,4 +110,4 @@ chaos: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab.chaos --faults $(or $(FAULTS),300) --seed $(or $(SEED),1)
 
 clean:
-	rm -rf .venv $(STORE)
+	rm -rf .venv .venv-newest .venv-lock $(STORE)

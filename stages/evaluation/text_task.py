@@ -255,6 +255,9 @@ def _read_task_file(path: Path) -> _TextTaskFile:
         if isinstance(content, dict):
             content = {name: value for name, value in content.items() if name not in LEFT_OUT and value is not None}
         return _TextTaskFile.model_validate(content)
+    except yaml.constructor.ConstructorError as error:  # a tag that names code, or a key that is no plain word
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise DataError(f"{path}:{line}: holds more than plain values: {summarize_error(error)}") from error
     except (yaml.YAMLError, ValidationError, RecursionError) as error:
         raise DataError(f"{path}: {summarize_error(error)}") from error
 

@@ -46,12 +46,14 @@ class ImageTransform:
 
     def __call__(self, content: bytes) -> Tensor:
         """BadImageError for what is no usable image: no known format, cut off, or too large."""
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         try:
             with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
                 check_size(image, self.kind)
                 return self.transform_image(image)
+        except UnidentifiedImageError as error:
+            raise BadImageError(f"not a usable image: of none of the formats {', '.join(IMAGE_FORMATS)}") from error
         except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
             raise BadImageError(f"not a usable image: {error}") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

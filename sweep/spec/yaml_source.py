@@ -31,6 +31,11 @@ FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.
 MAX_DIGITS = 300
 CORE = "tag:yaml.org,2002:"
 
+
+class TooDeepError(SweepFileError):
+    """A file is nested deeper than MAX_DEPTH levels."""
+
+
 SettingPath = tuple[str | int, ...]
 """Keys and list positions that lead to a value."""
 
@@ -105,14 +110,37 @@ def read_yaml(path: Path) -> YamlSource:
 def parse_yaml(text: str, path: Path) -> YamlSource:
     """Parses one document; `path` stands in messages only."""
     try:
-        loader = Loader(text)
-        try:
-            root = YamlParser(path, loader.get_event).parse_document()
-        finally:
-            loader.dispose()
+        root = parse_document(text, path)
     except yaml.YAMLError as error:
+        check_depth_before(text, path, error)
         raise SweepFileError(format_syntax_problem(path, error)) from None
     return YamlSource(path, text, root)
+
+
+def parse_document(text: str, path: Path) -> YamlNode:
+    """The nodes of the one document in `text`; YAMLError or SweepFileError if there is none."""
+    loader = Loader(text)
+    try:
+        return YamlParser(path, loader.get_event).parse_document()
+    finally:
+        loader.dispose()
+
+
+def check_depth_before(text: str, path: Path, error: yaml.YAMLError) -> None:
+    """Raises TooDeepError if the text is nested too deep before the place where the library gave up.
+
+    The library looks up to 1,024 characters ahead, so its own limit of depth (PyYAML 6.0.4 has one, of 1,000 levels)
+    can end the reading before the events of the first levels have come. The limit and its words differ between
+    releases; ours must not.
+    """
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        try:
+            parse_document(text[: mark.index], path)
+        except TooDeepError:
+            raise
+        except (SweepFileError, yaml.YAMLError):
+            pass  # the text ends too early here, which need not be its fault
 
 
 def format_syntax_problem(path: Path, error: yaml.YAMLError) -> str:
@@ -147,7 +175,7 @@ class YamlParser:
 
     def parse_node(self, event: Any, depth: int) -> YamlNode:
         if depth > MAX_DEPTH:
-            raise self.build_error(event, f"is nested deeper than {MAX_DEPTH} levels")
+            raise TooDeepError(f"{self.path}:{find_event_line(event)}: is nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             return self.parse_alias(event)
         self.check_tag(event)

@@ -127,7 +127,7 @@ def huge_png(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("size", [(9_000, 9_000), (40_000, 40_000), (2**30, 1)])
 def test_a_huge_image_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
-    with pytest.raises(BadImageError, match=r"the limit is 67108864|exceeds limit"):
+    with pytest.raises(BadImageError, match=r"the limit is 67108864|too large an image"):
         ImageTransform(32)(huge_png(*size))
 
 
@@ -152,5 +152,5 @@ def test_a_format_that_would_start_a_program_is_no_image() -> None:
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
     with Image.open(io.BytesIO(postscript)) as image:
         assert image.format == "EPS"  # Pillow would hand it to Ghostscript
-    with pytest.raises(BadImageError, match="not a usable image: cannot identify"):
+    with pytest.raises(BadImageError, match="not a usable image: of none of the formats"):
         ImageTransform(8)(postscript)

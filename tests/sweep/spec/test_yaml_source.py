@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sweep.errors import SweepFileError
+from sweep.spec import yaml_source
 from sweep.spec.yaml_source import parse_yaml
 
 
@@ -74,3 +76,13 @@ def test_thirty_levels_are_enough_and_allowed() -> None:
     assert parsed("[" * 30 + "]" * 30) is not None
     with pytest.raises(SweepFileError, match="nested deeper than 30"):
         parsed("[" * 32 + "]" * 32)
+
+
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])
+@pytest.mark.parametrize("level", ["[", "{é: ", "[\r\n", "- "])
+def test_nesting_is_refused_by_our_limit_before_the_librarys(
+    level: str, loader: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yaml_source, "Loader", loader)
+    with pytest.raises(SweepFileError, match=r"^x\.yaml:\d+: is nested deeper than 30 levels$"):
+        parsed(level * 5_000)

@@ -164,7 +164,7 @@ def put(value: Any, *keys: Any) -> Callable[[Any], Any]:
 
 
 BAD_FILES: list[tuple[str, str, Callable[[Any], Any], str]] = [
-    ("vqav2", "a.json", drop("annotations"), "a.json: annotations: Field required"),
+    ("vqav2", "a.json", drop("annotations"), "a.json: annotations: "),
     ("vqav2", "a.json", put([], "annotations"), "a.json: no annotation of question_id 1"),
     ("vqav2", "a.json", put([], "annotations", 0, "answers"), "a.json: annotations.0.answers: "),
     (
@@ -176,13 +176,13 @@ BAD_FILES: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("vqav2", "q.json", put([], "questions"), "q.json: no question of question_id 1, which is annotated"),
     ("vqav2", "q.json", put("one", "questions", 0, "image_id"), "q.json: questions.0.image_id: "),
     ("vqav2", "q.json", put(7, "questions", 0, "image_id"), "1 of 1 images are not in"),
-    ("gqa", "q.json", drop("1", "imageId"), "q.json: 1.imageId: Field required"),
+    ("gqa", "q.json", drop("1", "imageId"), "q.json: 1.imageId: "),
     ("gqa", "q.json", put("../../secret", "1", "imageId"), "gqa.json: image '../../secret.jpg' leads out of"),
     ("gqa", "q.json", put("", "1", "imageId"), "q.json: 1.imageId: "),
     ("gqa", "q.json", drop("1"), "gqa.json: no questions in the files of family gqa"),
-    ("vizwiz", "q.json", put(2, 0, "answerable"), "q.json: 0.answerable: Input should be 0 or 1"),
+    ("vizwiz", "q.json", put(2, 0, "answerable"), "q.json: 0.answerable: "),
     ("textvqa", "q.json", drop("data", 0, "answers", 9), "q.json: data.0.answers: "),
-    ("textvqa", "q.json", drop("data"), "q.json: data: Field required"),
+    ("textvqa", "q.json", drop("data"), "q.json: data: "),
     (
         "refcoco",
         "RefCOCO/refs(unc).json",
@@ -201,7 +201,7 @@ BAD_FILES: list[tuple[str, str, Callable[[Any], Any], str]] = [
         put([0, 0, 0, 9], "annotations", 0, "bbox"),
         "annotation 1001: box [0.0, 0.0, 0.0",
     ),
-    ("ocid_ref", "q.json", put("[1, 2", "1", "bbox"), "q.json: 1.bbox: Invalid JSON"),
+    ("ocid_ref", "q.json", put("[1, 2", "1", "bbox"), "q.json: 1.bbox: "),
     (
         "ocid_ref",
         "q.json",
@@ -213,7 +213,7 @@ BAD_FILES: list[tuple[str, str, Callable[[Any], Any], str]] = [
         "pope",
         "coco_pope_random.json",
         put("maybe", "label"),
-        "coco_pope_random.json, line 1: label: Input should be 'yes'",
+        "coco_pope_random.json, line 1: label: ",
     ),
 ]
 
