@@ -36,7 +36,7 @@ class RetryPolicy:
     """What follows from a failure of one class."""
 
     meaning: str
-    """A clause for messages and docs/failures.md."""
+    """A clause for messages and docs/glossary.md."""
     follows: str
     """What happens next, and what a person has to do."""
     attempts: int | None
@@ -109,12 +109,12 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
     ),
     FailureClass.DIVERGED: RetryPolicy(
         meaning="the loss became NaN or infinite",
-        follows="Stops at once. Change the configuration.",
+        follows="Stops at once. Change the settings.",
         attempts=0,
     ),
     FailureClass.DATA: RetryPolicy(
-        meaning="its data are bad or missing",
-        follows="Stops at once. Repair the data, then `sweep resume`.",
+        meaning="too many bad samples, or a damaged shard",
+        follows="Stops at once. Find them with `sweep data check`, repair them, then `sweep resume`.",
         attempts=0,
     ),
     FailureClass.DAMAGED_INPUT: RetryPolicy(

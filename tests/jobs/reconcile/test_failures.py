@@ -204,13 +204,13 @@ def test_a_message_of_slurm_becomes_one_line() -> None:
 
 def test_every_class_has_a_policy_and_stands_in_the_docs() -> None:
     assert set(POLICIES) == set(F)
-    text = (ROOT / "docs" / "failures.md").read_text()
+    text = (ROOT / "docs" / "glossary.md").read_text()
     for failure, policy in POLICIES.items():
         assert f"| `{failure}` | {policy.meaning} | {policy.follows} | {describe_budget(policy)} |\n" in text
 
 
 def describe_budget(policy: RetryPolicy) -> str:
-    """The column `attempts` of docs/failures.md."""
+    """The column `attempts` of docs/glossary.md."""
     if policy.attempts is None:
         return "not counted"
     words = str(policy.attempts or "stops at once")
