@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from stages.config import Engine
+from stages.config import Engine, find_engine
 from stages.errors import ConfigError, StageError
-from stages.job_file import EngineSettings, JobFile, find_job_engine
+from stages.job_file import EngineSettings, JobFile
 from stages.result import Result
 from stages.stop import StopFlag
 
@@ -65,7 +65,7 @@ OpenRun = Callable[[JobFile], EngineRun]
 
 def resolve_engine(job: JobFile) -> tuple[Engine, EngineSettings]:
     """The job's engine and where it lies; ConfigError if that is not said or not there."""
-    engine, settings = find_job_engine(job), job.settings.engine
+    engine, settings = find_engine(job.config), job.settings.engine
     if engine is None or settings is None:
         raise ConfigError("the job names an engine, and its settings do not say where that lies (settings.engine)")
     if not Path(settings.python).is_file():

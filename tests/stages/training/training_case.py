@@ -20,7 +20,7 @@ from stages.checkpoint.files import find_newest_checkpoint
 from stages.data.image_reader import EncoderImageReader
 from stages.data.sample import Document, SampleSource
 from stages.job_file import JobFile, read_job
-from stages.registry import load_stage
+from stages.load import load_stage
 from stages.stop import StopFlag
 from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform

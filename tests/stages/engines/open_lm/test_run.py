@@ -20,8 +20,8 @@ from stages.engines.open_lm.data import plan_shard_reads, read_shards, shuffle_i
 from stages.engines.open_lm.options import MODULES, build_model_options, build_options, check_installation
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
+from stages.load import load_job_runner
 from stages.models.openlm import OpenLM
-from stages.registry import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.training.training_case import (
     CONTEXT,

@@ -18,7 +18,7 @@ from stages.engines.prismatic import start_program
 from stages.engines.prismatic.options import MODULES, check_installation
 from stages.errors import ConfigError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.registry import load_job_runner
+from stages.load import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.engines.prismatic.prismatic_case import (
     config,
