@@ -50,6 +50,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         code = run_program(command, settings, stop, look=watch.poll)
         watch.copy_metrics()
         clock.save()
+        # Why: docs/decisions.md, D56
         if not current.is_finished():
             if stop.requested:
                 return False

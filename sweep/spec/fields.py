@@ -203,6 +203,7 @@ class LayerFields(Fields):
     lr_at_branch: Literal["auto", "continue", "restart", "matched"] | None = Field(
         None, description="auto, continue, restart or matched"
     )
+    # Why: docs/decisions.md, D10
     seed: Whole | None = Field(None, description="a whole number, the seed of the image-text run")
     trunk: TrunkSettings | None = Field(None, description="settings of the text trunk")
     pretrain: PretrainSettings | None = Field(None, description="settings of the image-text run")
