@@ -69,8 +69,8 @@ def record_words(program: Program, manifests: Path, out: Path) -> None:
             ("results", "demo", "--no-figures"),
             ("export", "demo", "m1m-b0-i0-c0-x1", "--out", Path(folder) / "exported"),
             ("status", "demo"),
-            ("submit", "demo", "--dry-run"),
-            ("submit", "demo", "--dry-run", "--json"),
+            ("submit", "demo", "--dry-run", "--cpus", "2"),
+            ("submit", "demo", "--dry-run", "--json", "--cpus", "2"),
         )
         for number, mistake in enumerate(mistakes):
             label = names([str(number), *(each.name if isinstance(each, Path) else each for each in mistake)])

@@ -68,8 +68,8 @@ def said_of(program: Program, store: Path, sweep: str) -> Iterator[tuple[str, st
     yield "log-path.txt", said("logs", sweep, failed, "--path")
     yield "plan-diff.json", said("plan", str(store / "sweeps" / sweep / "sweep.yaml"), "--diff", "--json")
     if sweep == "kept":
-        yield "submit-dry.json", said("submit", sweep, "--dry-run", "--json")
-        yield "resume-dry.json", said("resume", sweep, "--dry-run", "--json", "--cells", failed)
+        yield "submit-dry.json", said("submit", sweep, "--dry-run", "--json", "--cpus", "2")
+        yield "resume-dry.json", said("resume", sweep, "--dry-run", "--json", "--cpus", "2", "--cells", failed)
 
 
 def cells_of(store: Path, sweep: str) -> tuple[list[str], str]:

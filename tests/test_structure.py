@@ -1,0 +1,113 @@
+"""The house: no import circle, no crowded folder, class names once, public functions named by a verb."""
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("sweep", "jobs", "stages")
+MOST_FILES = 25
+
+VERBS = frozenset(
+    """
+    accumulate acquire add adopt advance allocate append apply attach attend begin block build can
+    cancel centre check checkpoint choose classify clean clear clip close collate collect compact
+    compare compile compute configure connect convert copy count create cut decide decode
+    deduplicate define describe detect discount divide download draw drop dump embed encode enter
+    escape estimate exit expand explain export extend extract fetch fill find flatten flush fold
+    format freeze fuse gather generate get group guess gunzip halve has hash hold ignore import
+    index infer inspect install is iter join keep kill label letterbox limit list listen load locate
+    make map match measure merge multiply needs nest normalise normalize note number observe open
+    pack pad parse pause permute pick pin plan poll prefetch prefill prepare preview price print
+    project query quote raise rank read readinto reconcile record refresh register release reload
+    remove rename render reorder replace replicate report request requeue require resample reserve
+    reset resize resolve restore rotate round run sample save scale score select send set shard show
+    shuffle signal silence sort split start step stop store strip submit subtract sum summarize take
+    touch train transform truncate unwrap update uses validate view wait withdraw wrap write zero
+    """.split()  # noqa: SIM905 - read as text, not as a list of 200 quotes
+)
+"""First words of public functions. Add a new verb here, where a reviewer sees it."""
+
+PRESCRIBED = frozenset(
+    {"main", "forward", "backward", "loglikelihood", "tok", "keys", "readable", "all", "init", "from", "to"}
+)
+"""First words that libraries or usage prescribe: torch, lm-eval, io, torch.distributed's all_gather, constructors."""
+
+
+def sources() -> dict[str, ast.Module]:
+    """The syntax tree of every module, by its dotted name; a package has its own name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text())
+    return found
+
+
+SOURCES = sources()
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Our modules that a module imports anywhere: in functions and for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in SOURCES)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                if full in SOURCES or node.module in SOURCES:
+                    yield full if full in SOURCES else node.module
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    left = {name: set(imported(tree)) - {name} for name, tree in SOURCES.items()}
+    while leaves := {name for name, needed in left.items() if not needed & left.keys()}:
+        for name in leaves:
+            del left[name]
+    # what cannot be taken away leaf by leaf is in a circle, or needs one that is
+    assert sorted(left) == []
+
+
+def test_no_folder_is_crowded() -> None:
+    counts = Counter(
+        path.parent.relative_to(ROOT)
+        for package in (*PACKAGES, "tests")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    )
+    assert {str(folder): count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_a_class_name_stands_for_one_class() -> None:
+    places = defaultdict(list)
+    for name, tree in SOURCES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def is_property(node: ast.FunctionDef) -> bool:
+    return any(isinstance(each, ast.Name) and "property" in each.id for each in node.decorator_list)
+
+
+def public_functions() -> Iterator[tuple[str, str]]:
+    """(module, name) of public functions, and of the public methods of classes that are no properties."""
+    for module, tree in SOURCES.items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                yield module, node.name
+            elif isinstance(node, ast.ClassDef):
+                for each in node.body:
+                    if isinstance(each, ast.FunctionDef) and not is_property(each):
+                        yield f"{module}.{node.name}", each.name
+
+
+def test_public_functions_begin_with_a_verb() -> None:
+    odd = [
+        f"{where}: {name}"
+        for where, name in public_functions()
+        if not name.startswith("_") and name.split("_")[0] not in VERBS | PRESCRIBED
+    ]
+    assert odd == []
