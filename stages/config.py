@@ -15,7 +15,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 
-# Why: docs/decisions.md, D52
 FORMAT_VERSIONS = {"pretrain": 2, "finetune": 2, "evaluate": 2}
 """Raised when a stage's meaning changes for an unchanged configuration; enters every key of that stage."""
 

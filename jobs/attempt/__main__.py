@@ -58,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_STORAGE if error.errno in STORAGE_ERRORS else EXIT_NOT_SET_UP
 
 
-# Why: docs/decisions.md, D29
 def run_attempt(options: argparse.Namespace) -> int:
     """The attempt itself. Raises OSError where the store refuses."""
     stop = StopForwarder()

@@ -67,7 +67,6 @@ class StopRequest:
         self.received.append(number)
 
 
-# Why: docs/decisions.md, D28
 class Runner:
     """One run of `sweep submit`. All that it knows can be read again from the store and the cluster."""
 

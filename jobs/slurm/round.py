@@ -248,7 +248,6 @@ class Round:
         observed = dict(self.cluster.observe())
         look = self.cluster.slurm_snapshot
         assert look is not None  # noqa: S101 - observe has just set it
-        # Why: docs/decisions.md, D39
         self.snapshot.reload(observed, look.merge_records())
         patience = self.cluster.timeouts.missing_job_s
         corrected = {

@@ -104,7 +104,6 @@ class BatchSender:
         return all(now < self._sent_at[name] + self.parents_known_for for name in names)
 
     def _call(self, batch: SlurmBatch) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
-        # Why: docs/decisions.md, D31
         self.ledger.write_intent(batch, self.user)
         self._last_call = time.monotonic()
         self.report.calls += 1

@@ -19,7 +19,6 @@ from sweep.spec.fields import SECTIONS, PointFields
 
 FIELDS = FinetuneConfig.model_fields
 
-# Why: docs/decisions.md, D43
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     # the paper's appendix D: the stage's own defaults
     "paper": {
