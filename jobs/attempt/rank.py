@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.NOT_SET_UP
 
 
+# Why: docs/decisions.md, D30
 def set_rendezvous() -> None:
     """Into this process's environment. submitit reads Slurm's node list and chooses the port by the job's id."""
     os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # by this it knows that it is in a job

@@ -62,6 +62,7 @@ def build_stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]
     if options.backend != SLURM or options.nodes * tasks == 1:
         return program
     return [
+        # Why: docs/decisions.md, D38
         # everything is said again: srun takes what is left out from the batch job's environment, which has one task
         # a node; since Slurm 22.05 it does not take --cpus-per-task (srun(1))
         *(SRUN, "--export=ALL", f"--nodes={options.nodes}", f"--ntasks={options.nodes * tasks}"),

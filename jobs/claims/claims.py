@@ -119,6 +119,7 @@ def find_newest_claim(folder: Path) -> Claim | None:
     return next(reversed(list_claims(folder)), None)
 
 
+# Why: docs/decisions.md, D34
 def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Claim | None:
     """Makes the generation that follows `after`, the newest as the caller knows it.
 

@@ -48,6 +48,7 @@ class ExecutionUsage:
     """Empty where only the cluster knows of it: the job's."""
     by_cluster: bool = False
     """From the cluster's row, not from the attempt's own record."""
+    # Why: docs/decisions.md, D40
     overstated_seconds: int = 0
     """Wall seconds of the row after the attempt's own end, where they are more than an end takes."""
 

@@ -92,6 +92,7 @@ class ArrayTask:
     id: str = ""
 
 
+# Why: docs/decisions.md, D33
 @dataclass(slots=True)
 class BatchPlanner:
     """Forms batches from one round's submissions. `live`: places of the jobs in the queue, by key."""

@@ -41,6 +41,7 @@ class CodeSnapshot:
     package its version."""
 
 
+# Why: docs/decisions.md, D37
 def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:
     """The archive of the packages in `folder`, made if the store has none of that content. Raises OSError where the
     store refuses."""

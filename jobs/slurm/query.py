@@ -81,6 +81,7 @@ def query_slurm(
     return build_slurm_snapshot(sweep, notes, query_answers(client, notes), patience, absent_since)
 
 
+# Why: docs/decisions.md, D36
 def add_recent_jobs(
     client: SlurmClient, notes: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
 ) -> SlurmAnswer[QueueRow]:

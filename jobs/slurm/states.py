@@ -96,6 +96,7 @@ def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = Fals
 def describe_end(row: AccountRow) -> str:
     """One line for people on how an execution ended."""
     if row.state == "CANCELLED":
+        # Why: docs/decisions.md, D35
         if row.by_uid:
             return f"cancelled by uid {row.by_uid}"
         return "cancelled by Slurm: the job before it did not end well"

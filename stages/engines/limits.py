@@ -50,6 +50,7 @@ def find_engine_problem(config: StageConfig, phase: str) -> str:
     return find_open_lm_problem(config, engine) if isinstance(config, PretrainConfig) else ""
 
 
+# Why: docs/decisions.md, D59
 def find_model_problem(config: FinetuneConfig, model: LanguageModel, vision: Vision | None) -> str:
     """The same of a fine-tune's engine and the model that it is to start from (`vision`: None if it sees no images)."""
     if config.engine is None or config.engine.kind != "prismatic":

@@ -50,6 +50,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         code = run_program(command, settings, stop, has_all=monitor.poll)
         monitor.copy_metrics()
         timer.save()
+        # Why: docs/decisions.md, D56
         if not current.is_finished():
             if stop.requested:
                 return False

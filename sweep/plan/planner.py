@@ -253,6 +253,7 @@ class Planner:
         work = self.build_template(
             "trunk", trunk.model, config, self.pricer.price_trunk(trunk.model, config, end - begin)
         )
+        # Why: docs/decisions.md, D1
         return self.graph.add_job(compute_job_key(work.stage, work.config_json), work, previous)
 
     def plan_pretrain(self, point: Point) -> str:

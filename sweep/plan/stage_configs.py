@@ -216,6 +216,7 @@ def compute_trunk_lr(trunk: PretrainConfig, branch: float) -> float:
     """The trunk's learning rate at `branch` percent of its budget, the same on every machine."""
     rate = trunk.schedule.compute_lr(compute_branch_step(branch, trunk.schedule.total_steps))
     # cos differs in its last digit between C libraries; a key must not
+    # Why: docs/decisions.md, D2
     rounded = float(f"{rate:.10g}")
     if rounded <= 0:
         raise ConfigProblemError(

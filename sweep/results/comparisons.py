@@ -50,6 +50,7 @@ class ScoreDifference:
     models: int
 
 
+# Why: docs/decisions.md, D54
 @dataclass(slots=True)
 class PairedDifferences:
     """The pairs of models behind one difference."""

@@ -78,6 +78,7 @@ def has_parts(metrics: Any, parts: Iterable[str]) -> bool:
     return all(isinstance(metrics, dict) and f"accuracy/{part}" in metrics for part in parts)
 
 
+# Why: docs/decisions.md, D53
 def select_entering_tasks(tasks: Sequence[MeasuredTaskScore], score: str) -> list[MeasuredTaskScore]:
     """Of a group, what the stable score `vision` or `text` is the mean of.
 

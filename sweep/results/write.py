@@ -65,6 +65,7 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
         "cells": build_cells_table(rows),
         "summary": build_points_table(sweep, rows),
         "differences": build_differences_table(sweep, found),
+        # Why: docs/decisions.md, D55
         "results": results,  # the last: its time says when all of them were written
     }
     paths = {name: stored.paths.results / f"{name}.parquet" for name in ("metrics", *tables)}

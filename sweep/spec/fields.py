@@ -277,6 +277,7 @@ class AxisFields(Fields):
     lr_at_branch: Literal["auto", "continue", "restart", "matched"] | None = Field(
         None, description="auto, continue, restart or matched"
     )
+    # Why: docs/decisions.md, D10
     seed: Whole | None = Field(None, description="a whole number, the seed of the image-text run")
 
     @model_validator(mode="before")

@@ -176,6 +176,7 @@ class FoundryRun:
     def collect_result(self, seconds: float) -> Result:
         names = FoundryWeightNames(self.config)
         theirs = read_weights(self.checkpoints, self.last_number)
+        # Why: docs/decisions.md, D63
         if odd := find_nan_weight(theirs):
             raise DivergedError(f"vla_foundry trained on with a loss that was not a number: {odd} has NaN or Inf")
         position = {name: value for name, value in self.read_last_state().items() if name in POSITION}
