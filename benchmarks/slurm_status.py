@@ -58,7 +58,7 @@ def row(jobs: int, repeat: int) -> str:
         repeat, lambda: (parse_queue(queue_text), parse_accounting(accounting_text, FIELDS))
     )
     observed, seen = least(
-        repeat, lambda: reconcile_answers(batches, queue, accounting, now=now, patience=SlurmTimeouts())
+        repeat, lambda: reconcile_answers(batches, queue, accounting, now=now, timeouts=SlurmTimeouts())
     )
     assert len(seen.observations) == jobs
     together, _ = least(repeat, lambda: both(batches, queue_text, accounting_text, now))
@@ -75,7 +75,7 @@ def row(jobs: int, repeat: int) -> str:
 def both(batches: list[KnownBatch], queue_text: str, accounting_text: str, now: float) -> object:
     """All that a status costs beside Slurm's own programs and the store."""
     queue, accounting = parse_queue(queue_text), parse_accounting(accounting_text, FIELDS)
-    return reconcile_answers(batches, queue, accounting, now=now, patience=SlurmTimeouts())
+    return reconcile_answers(batches, queue, accounting, now=now, timeouts=SlurmTimeouts())
 
 
 def least(repeat: int, work: Callable[[], Result]) -> tuple[float, Result]:
