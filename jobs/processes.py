@@ -19,7 +19,6 @@ class ProcessStat:
 
     pid: int
     state: str
-    session: int
     started: float
     """Clock ticks after boot."""
 
@@ -35,7 +34,7 @@ def read_process_stat(pid: int) -> ProcessStat | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()  # the name, in parentheses, may hold spaces
-    return ProcessStat(pid=pid, state=fields[0], session=int(fields[3]), started=float(fields[19]))
+    return ProcessStat(pid=pid, state=fields[0], started=float(fields[19]))
 
 
 def read_boot_id() -> str:

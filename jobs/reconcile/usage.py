@@ -40,7 +40,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionUsage:
-    """One allocation that has ended. `compute_used` and `compute_wasted` together are all of it."""
+    """One allocation that has ended. `used` and `wasted` together are all of it."""
 
     used: Usage
     wasted: Usage
@@ -77,17 +77,6 @@ def compute_execution_usage(
         elif outcome.end is not None:
             found.append(_by_record(outcome, following))
     return [*found, *(_without_attempt(row, gpus) for row in matched.rest if row.ran)]
-
-
-def compute_used(outcome: AttemptRecord) -> Usage:
-    """By its own record: up to the attempt's last checkpoint, or all of it where it finished the job; nothing while it
-    lives."""
-    return _by_record(outcome, None).used
-
-
-def compute_wasted(outcome: AttemptRecord) -> Usage:
-    """By its own record: from the attempt's last checkpoint to its end."""
-    return _by_record(outcome, None).wasted
 
 
 def find_kept_until(outcome: AttemptRecord, following: AttemptRecord | None) -> float | None:

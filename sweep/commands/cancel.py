@@ -66,7 +66,7 @@ def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
 
 def stop_live_attempts(picture: "SweepSnapshot", jobs: "Sequence[Job]", grace_seconds: float) -> int:
     """How many attempts were alive; all have ended when it returns."""
-    from jobs.local.cluster import stop_attempt
+    from jobs.local.attempts import stop_attempt
     from jobs.store.flock import is_held
 
     live = [picture.runs[job.key].run for job in jobs]

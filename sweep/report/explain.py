@@ -159,7 +159,7 @@ def explain_cell(store: Store, found: CellMatch, picture: SweepSnapshot, now: fl
 def list_excluded_nodes(picture: SweepSnapshot, now: float) -> tuple[NodeExclusion, ...]:
     """The nodes that the next attempts of the sweep keep away from, as far as the store and the cluster tell."""
     outcomes = [outcome for evidence in picture.runs.values() for outcome in evidence.outcomes]
-    endings = [ending for found in picture.endings.values() for ending in found]
+    endings = [ending for found in picture.accounting_records.values() for ending in found]
     nodes = {node for outcome in outcomes for node in list_attempt_nodes(outcome)}
     limit = compute_exclusion_limit(len(nodes))
     return tuple(select_excluded_nodes(outcomes, now, endings=endings, limit=limit))

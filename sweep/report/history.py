@@ -73,7 +73,7 @@ class JobHistory:
 def build_history(job: Job, picture: SweepSnapshot) -> JobHistory:
     """From what `picture` holds; a finished job's attempts are read now."""
     evidence = picture.runs[job.key]
-    endings = picture.endings.get(job.key, ())
+    endings = picture.accounting_records.get(job.key, ())
     outcomes: Sequence[AttemptRecord] = evidence.outcomes
     if evidence.result is not None:
         outcomes = read_finished_attempts(evidence.run, evidence.result, endings)

@@ -153,7 +153,7 @@ def load_job_evidence(picture: SweepSnapshot) -> dict[str, JobEvidence]:
     """By key, in the order of the plan: parents before children. Costs are by the picture's endings."""
     return {
         job.key: build_job_evidence(
-            job, picture.statuses[job.key].state, picture.runs[job.key], picture.endings.get(job.key, ())
+            job, picture.statuses[job.key].state, picture.runs[job.key], picture.accounting_records.get(job.key, ())
         )
         for job in picture.jobs
     }

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.snapshot import ClusterReport
 from jobs.store.paths import Store, open_replacement
 from sweep.results.comparisons import (
     ScoreDifference,
@@ -52,7 +53,7 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     """
     picture = stored.load_snapshot(whole_account=True)
     if endings is not None:
-        picture.update(picture.by_key, dict(picture.observed), endings)
+        picture.reload(ClusterReport(observations=picture.observed, accounting_records=endings))
     evidence = load_job_evidence(picture)
     chains = list_model_chains(stored.manifest)
     sweep = stored.manifest.sweep

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.reconcile.accounting import LOST, AccountingRecord
-from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.snapshot import ClusterReport, load_snapshot
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
@@ -30,8 +30,7 @@ FAULT: dict[str, Any] = {"failure": F.NODE_FAULT, "message": "node failure (n2)"
 def lines_of(store: Store, endings: Sequence[AccountingRecord] = (), job: Job | None = None) -> list[str]:
     """The history of one job for a reader, without its times."""
     job = job or toy_job("k", resources=RESOURCES)
-    picture = SweepSnapshot([job], store, store.locate_sweep("toy").ledger)
-    picture.reload({}, {"k": endings})
+    picture = load_snapshot([job], store, "toy", ClusterReport(accounting_records={"k": endings}))
     lines = format_history(job, build_history(job, picture))
     return [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ +", "", line.strip()) for line in lines]
 
@@ -124,12 +123,11 @@ def explained(folder: Path) -> tuple[Manifest, Store, Explanation]:
     jobs = tuple(replace(job, resources=RESOURCES) if job.phase == "trunk" else job for job in manifest.jobs)
     manifest = replace(manifest, jobs=jobs)
     key = next(job.key for job in jobs if job.phase == "trunk")
-    picture = SweepSnapshot(jobs, store, store.locate_sweep(manifest.sweep).ledger)
     rows = [
         ending("NODE_FAIL", 200.0, 30, key=key, **FAULT),
         ending("OUT_OF_MEMORY", 300.0, 30, key=key, failure=F.OUT_OF_MEMORY),
     ]
-    picture.reload({}, {key: rows})
+    picture = load_snapshot(jobs, store, manifest.sweep, ClusterReport(accounting_records={key: rows}))
     return manifest, store, explain_cell(store, CellMatch(manifest, manifest.cells[-1]), picture, 1_000.0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.job import Estimate, Job, Resources
-from jobs.local.runner import LocalRun
+from jobs.local.runner import LocalRunner
 from jobs.local.runner_lock import hold_runner_lock
 from jobs.processes import read_boot_id
 from jobs.store.flock import acquire_lock
@@ -227,7 +227,7 @@ def test_without_a_finished_job_the_plan_is_believed(tmp_path: Path) -> None:
 def test_the_local_run_and_the_status_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = [toy.toy_job("a", fail="data", fail_at=1), toy.toy_job("b", "a"), toy.toy_job("c")]
     store = planned(tmp_path, jobs)
-    run: LocalRun = toy.local_run(store, jobs)
+    run: LocalRunner = toy.local_run(store, jobs)
     from jobs.local.runner import StopRequest
 
     run.run(StopRequest())
