@@ -14,14 +14,13 @@ signals on and records the end in exit.json. Its own exit codes:
     1   the job failed
 """
 
-import argparse
 import os
 import sys
 import time
 from collections.abc import Sequence
 
 from jobs.attempt.finish import StageExit, needs_requeue, requeue_job, write_attempt_exit, write_fenced_exit
-from jobs.attempt.options import SLURM, build_parser
+from jobs.attempt.options import SLURM, AttemptOptions, parse_options
 from jobs.attempt.stage_process import run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
@@ -47,7 +46,7 @@ NEVER_RAN = -9
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the attempt that the command line names; its exit code is described above."""
-    options = build_parser().parse_args(arguments)
+    options = parse_options(arguments)
     try:
         return run_attempt(options)
     except (AttemptSetupError, UnsafeNameError) as error:
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_STORAGE if error.errno in STORAGE_ERRORS else EXIT_NOT_SET_UP
 
 
-def run_attempt(options: argparse.Namespace) -> int:
+def run_attempt(options: AttemptOptions) -> int:
     """The attempt itself. Raises OSError where the store refuses."""
     stop = StopForwarder()
     stop.install()
@@ -80,7 +79,7 @@ def run_attempt(options: argparse.Namespace) -> int:
         own.release()
 
 
-def _acquire_ownership(options: argparse.Namespace, run: RunPaths, stop: StopForwarder) -> Ownership | None:
+def _acquire_ownership(options: AttemptOptions, run: RunPaths, stop: StopForwarder) -> Ownership | None:
     if options.backend != SLURM:
         return acquire_local_ownership(run)
     holder = ClaimOwner.from_this_process(
@@ -89,9 +88,7 @@ def _acquire_ownership(options: argparse.Namespace, run: RunPaths, stop: StopFor
     return acquire_cluster_ownership(run, holder, stop)
 
 
-def _run_owned(
-    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
-) -> int:
+def _run_owned(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder) -> int:
     if _is_done(run, options.key):
         return 0
     attempt = run.locate_attempt(options.attempt)
@@ -117,9 +114,7 @@ def _run_owned(
     return _exit_code(options, planned, run, own, write_attempt_exit(ended))
 
 
-def _exit_code(
-    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
-) -> int:
+def _exit_code(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit) -> int:
     if end.failure is None:
         return 0
     restarts = int(planned.record.get("resources", {}).get("restarts", 0))
@@ -142,7 +137,7 @@ def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
     return next((key for key, stage in parents if not _is_done(store.locate_run(stage, key), key)), None)
 
 
-def _start_record(options: argparse.Namespace, stage: str, run: RunPaths) -> AttemptStart:
+def _start_record(options: AttemptOptions, stage: str, run: RunPaths) -> AttemptStart:
     return AttemptStart(
         attempt=options.attempt,
         key=options.key,

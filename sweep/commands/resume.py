@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweep.commands import submit
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
 HELP = "give failed and cancelled jobs a new budget and go on from their last checkpoints"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(submit.SubmitOptions):
+    """What `sweep resume` was given."""
+
+    cells: tuple[str, ...]
+    """Names of cells or keys of jobs that get a new budget; empty: all of the sweep."""
+    no_submit: bool
+
+
+OPTIONS = ResumeOptions
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="these cells or jobs only")
     parser.add_argument("--no-submit", action="store_true", help="note the new budget, and start nothing")
@@ -19,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  sweep resume demo\n  sweep resume demo --cells m5-b60-i10"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind
@@ -38,8 +51,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"{len(keys)} jobs have a new budget", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
         return 0
-    options.only = options.only or options.cells
-    return submit.run(options)
+    return submit.run(replace(options, only=options.only or options.cells))
 
 
 def is_runner_live(stored: "StoredSweep") -> bool:

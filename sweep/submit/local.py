@@ -1,6 +1,5 @@
 """`sweep submit` on this machine: runs to the end with progress on stderr."""
 
-import argparse
 import os
 import sys
 import time
@@ -77,25 +76,27 @@ def _show_progress_bar(picture: SweepSnapshot, wanted: Collection[str]) -> Itera
         yield tell
 
 
-def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
-    """The exit code of `sweep submit` with the backend `local`."""
+def run_local(
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, dry_run: bool, as_json: bool
+) -> int:
+    """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all."""
     check_not_on_slurm(stored, wanted)
     local = LocalRun(
         stored.manifest.jobs,
         store=stored.store,
         sweep=stored.manifest.sweep,
-        slots=detect_machine_slots(options.cpus, options.gpus),
+        slots=detect_machine_slots(cpus, gpus),
         wanted=wanted,
         program=read_stage_program(),
     )
-    if options.dry_run:
-        return print_actions(local.preview(), stored, as_json=options.json)
+    if dry_run:
+        return print_actions(local.preview(), stored, as_json=as_json)
     stop = StopRequest()
     with show_progress(local.snapshot, local.wanted) as report, stop.listen_for_signals():
         local.runner.report = report
         end = local.run(stop)
     outcome = build_submit_json(local, end)
-    print_report(outcome, as_json=options.json)
+    print_report(outcome, as_json=as_json)
     if end.problem:
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
         print("nothing is lost: put it right and run `sweep submit` again", file=sys.stderr)

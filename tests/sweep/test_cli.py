@@ -1,10 +1,17 @@
 """The command line as a user meets it."""
 
+import argparse
+import dataclasses
 import subprocess
 import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sweep.arguments import read_options
 from sweep.cli import COMMANDS, build_parser, main
 
 
@@ -75,3 +82,74 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 def test_the_parser_can_be_built_for_one_command() -> None:
     assert build_parser(["completion"]).parse_args(["completion", "zsh"]).shell == "zsh"
+
+
+def list_command_parsers() -> list[tuple[str, argparse.ArgumentParser]]:
+    """(words, parser) of every command, those of `sweep data` too."""
+
+    def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+        actions = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+        return dict(actions[0].choices) if actions else {}
+
+    found = []
+    for name, command in subparsers(build_parser()).items():
+        parts = subparsers(command)
+        found += [(f"{name} {part}", each) for part, each in parts.items()] if parts else [(name, command)]
+    return found
+
+
+@pytest.mark.parametrize(("words", "parser"), [pytest.param(*each, id=each[0]) for each in list_command_parsers()])
+def test_options_of_a_command_have_a_field_for_each_argument(words: str, parser: argparse.ArgumentParser) -> None:
+    fields = dataclasses.fields(parser.get_default("module").OPTIONS)
+    arguments = {action.dest for action in parser._actions} - {"help", "verbose"}
+    assert arguments <= {field.name for field in fields}, words
+    assert {field.name for field in fields if field.default is dataclasses.MISSING} <= arguments, words
+
+
+EXAMPLES = [
+    "plan manifests/demo.yaml --gpus 8 --diff",
+    "plan manifests/demo.yaml",
+    "doctor",
+    "doctor paper --node-test --wait 5",
+    "submit demo --only a b --backend slurm --pace 0.5 --max-queued 3 --budget-a100-hours 2",
+    "submit demo --cpus 2 --gpus 0 --dry-run",
+    "tick demo --only a --no-results --json",
+    "status demo --all --fresh",
+    "resume demo --cells a b --no-submit",
+    "cancel demo a b --grace 2.5",
+    "logs demo a --phase pretrain -f",
+    "results demo --csv --top 3",
+    "explain a --sweep demo",
+    "export demo a --out x --epochs 2 --dtype bfloat16",
+    "export demo --index --out x",
+    "data demo --seed 3",
+    "data text a b --tokenizer t --out x --workers 2",
+    "data check a b --kind text --tokenizer t --context 8 --workers 2",
+    "completion bash",
+]
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_every_field_of_the_options_has_its_declared_type(line: str) -> None:
+    given = build_parser().parse_args(line.split())
+    options = read_options(given.module.OPTIONS, given)
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        assert is_instance_of(getattr(options, field.name), hints[field.name]), field.name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.store = Path()
+
+
+def is_instance_of(value: object, hint: Any) -> bool:
+    """Whether a value has a declared type: a class, an optional one, or a tuple of one."""
+    if isinstance(hint, types.UnionType):
+        return any(is_instance_of(value, each) for each in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(is_instance_of(each, typing.get_args(hint)[0]) for each in value)
+    return type(value) is hint or (isinstance(hint, type) and issubclass(hint, Path) and isinstance(value, hint))
+
+
+def test_the_store_may_stand_before_or_behind_the_part_of_data() -> None:
+    for line in ("data --store x demo", "data demo --store x"):
+        given = build_parser().parse_args(line.split())
+        assert read_options(given.module.OPTIONS, given).store == Path("x")
