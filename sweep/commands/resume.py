@@ -1,6 +1,7 @@
 """`sweep resume NAME`: gives failed and cancelled jobs a new budget, and submits."""
 
 import argparse
+import logging
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from sweep.commands import submit
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
+
+logger = logging.getLogger(__name__)
 
 HELP = "give failed and cancelled jobs a new budget and go on from their last checkpoints"
 
@@ -43,6 +46,7 @@ def run(options: ResumeOptions) -> int:
     with print_user_errors():
         stopped = stored.load_snapshot().select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
         keys = [job.key for job in stopped if job.key in chosen]
+        logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
         if options.dry_run:
             print("\n".join(keys))
             print(f"{len(keys)} jobs would get a new budget", file=sys.stderr)

@@ -1,9 +1,12 @@
 """`sweep submit NAME`: runs or sends what is missing, and only that; again at any time."""
 
 import argparse
+import logging
 from dataclasses import dataclass
 
 from sweep.arguments import SlurmSubmitOptions, parse_amount, parse_count, parse_positive_int
+
+logger = logging.getLogger(__name__)
 
 HELP = "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time"
 BACKENDS = ("local", "slurm")
@@ -72,6 +75,7 @@ def run(options: SubmitOptions) -> int:
     stored = open_sweep(options.store, options.name)
     wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})
     backend = options.backend or stored.manifest.backend
+    logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
     with print_user_errors():
         if backend == "slurm":
             from sweep.submit.slurm import submit_to_slurm

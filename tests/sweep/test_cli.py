@@ -1,7 +1,10 @@
 """The command line as a user meets it."""
 
 import argparse
+import ast
 import dataclasses
+import logging
+import re
 import subprocess
 import sys
 import types
@@ -11,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from jobs.store.paths import Store
 from sweep.arguments import read_options
-from sweep.cli import COMMANDS, build_parser, main
+from sweep.cli import COMMANDS, build_parser, log_to_stderr, main
+from sweep.plan.planning import make_plan, store_plan
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,3 +158,61 @@ def test_the_store_may_stand_before_or_behind_the_part_of_data() -> None:
     for line in ("data --store x demo", "data demo --store x"):
         given = build_parser().parse_args(line.split())
         assert read_options(given.module.OPTIONS, given).store == Path("x")
+
+
+@pytest.fixture
+def planned_store(tmp_path: Path) -> Path:
+    store = Store(tmp_path / "store")
+    store_plan(make_plan(Path("manifests/demo.yaml"), store), store)
+    return store.root
+
+
+def test_verbose_logs_to_stderr_and_leaves_stdout_as_it_is(
+    planned_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["explain", "m1m-b0-i0-c0-x1", "--store", str(planned_store)]
+    assert main(line) == 0
+    quiet = capsys.readouterr()
+    assert quiet.err == ""
+    for given in (["-v", *line], [*line, "-vv"]):
+        assert main(given) == 0
+        printed = capsys.readouterr()
+        assert printed.out == quiet.out
+        assert re.search(r"^[\d:.]+ INFO sweep\.plan\.manifest: .*/demo/manifest\.jsonl: read, ", printed.err, re.M)
+    assert logging.getLogger("sweep").handlers == []
+
+
+def test_debug_is_shown_from_the_second_v_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose, shown in ((0, ["a warning"]), (1, ["a warning", "news"]), (2, ["a warning", "news", "detail"])):
+        with log_to_stderr(verbose):
+            logger = logging.getLogger("jobs.somewhere")
+            logger.warning("a warning")
+            logger.info("news")
+            logger.debug("detail")
+        assert [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()] == shown
+
+
+def test_a_log_line_is_printable_and_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with log_to_stderr(1):
+        logging.getLogger("sweep.x").info("%s", "evil\x1b[2J\nname\r\u202e")
+    printed = capsys.readouterr().err
+    assert printed.endswith("evil [2J name  \n")
+    assert len(printed.splitlines()) == 1
+
+
+MAY_PRINT = {
+    "jobs/attempt/__main__.py", "jobs/attempt/finish.py", "jobs/attempt/rank.py",  # into the log of their job
+    "sweep/cli.py", "sweep/submit/local.py", "sweep/submit/report.py", "sweep/submit/slurm.py",
+}  # fmt: skip
+
+
+def test_only_the_edge_prints() -> None:
+    root = Path(__file__).parents[2]
+    printing = {
+        str(path.relative_to(root))
+        for package in ("sweep", "jobs")
+        for path in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert {path for path in printing if not path.startswith("sweep/commands/")} <= MAY_PRINT
