@@ -1,6 +1,71 @@
-"""Types of options that several commands have."""
+"""The edge of the command line: a command's options as a dataclass, and checks of values that several commands take."""
 
 import argparse
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """Options of every command. Each command adds its own in a subclass, a field for each argument of its parser."""
+
+    store: Path
+    """Folder of all sweeps and runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmSubmitOptions(CommonOptions):
+    """What `sweep submit` and `sweep tick` both ask of a submission to Slurm."""
+
+    name: str
+    only: tuple[str, ...]
+    """Cells or keys of jobs; empty: all of the sweep."""
+    max_queued: int | None
+    """Jobs of this sweep in Slurm's queue at once."""
+    budget_a100_hours: float | None
+    pace_seconds: float | None
+    """Between two sbatch calls; None: the default of `SlurmTimeouts`."""
+    as_json: bool
+    dry_run: bool = False
+
+
+OptionsT = TypeVar("OptionsT", bound=CommonOptions)
+
+
+def read_options(kind: type[OptionsT], given: argparse.Namespace) -> OptionsT:
+    """The parsed command line as a dataclass: each field of `kind` takes the argument of its name, a list as a tuple.
+
+    A field without an argument of its name keeps its default.
+    """
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(given).items()
+    }
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments behind `CommonOptions`, and `-v`, which may also stand before the command."""
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("SWEEP_STORE", "store")),
+        metavar="DIR",
+        help="folder that holds all sweeps and runs (default: $SWEEP_STORE, else ./store)",
+    )
+    add_verbose_argument(parser)
+
+
+def add_verbose_argument(parser: argparse.ArgumentParser) -> None:
+    """`-v`, absent from the namespace where it is not given: a subparser's default would undo the parent's value."""
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=argparse.SUPPRESS,
+        help="log to stderr what is read, asked of Slurm and decided; -vv logs more",
+    )
 
 
 def parse_positive_int(text: str) -> int:

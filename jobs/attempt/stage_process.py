@@ -1,6 +1,5 @@
 """The stage's process: its command, its environment, and its end."""
 
-import argparse
 import contextlib
 import os
 import signal
@@ -9,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from jobs.attempt.options import SLURM
+from jobs.attempt.options import SLURM, AttemptOptions
 from jobs.claims.takeover import Ownership
 from jobs.errors import AttemptSetupError
 from jobs.processes import ATTEMPT_MARK, kill_attempt_processes, list_attempt_pids
@@ -24,7 +23,7 @@ SRUN_SIGNALED = 128
 
 
 def run_stage(
-    options: argparse.Namespace, run: RunPaths, attempt: AttemptPaths, own: Ownership, stop: StopForwarder
+    options: AttemptOptions, run: RunPaths, attempt: AttemptPaths, own: Ownership, stop: StopForwarder
 ) -> int:
     """Runs the stage to its end and returns its exit code, negative for a signal. It inherits the lock, which so
     outlives a kill of this process. A stage whose claim is lost is killed."""
@@ -55,7 +54,7 @@ def convert_srun_exit(returncode: int) -> int:
     return SRUN_SIGNALED - returncode if returncode > SRUN_SIGNALED else returncode
 
 
-def build_stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]:
+def build_stage_command(options: AttemptOptions, run: RunPaths) -> list[str]:
     """The command that runs a job. All that it needs to know stands in job.json."""
     program = [*options.program, str(run.job)]
     tasks = count_tasks_per_node(options)
@@ -74,18 +73,18 @@ def build_stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]
     ]
 
 
-def count_tasks_per_node(options: argparse.Namespace) -> int:
+def count_tasks_per_node(options: AttemptOptions) -> int:
     """One process for each GPU; one on a node without."""
-    return max(1, int(options.gpus) // int(options.nodes))
+    return max(1, options.gpus // options.nodes)
 
 
-def count_cpus_per_task(options: argparse.Namespace) -> int:
+def count_cpus_per_task(options: AttemptOptions) -> int:
     """Cores of one process."""
-    return max(1, int(options.cpus) // (int(options.nodes) * count_tasks_per_node(options)))
+    return max(1, options.cpus // (options.nodes * count_tasks_per_node(options)))
 
 
 def build_stage_environment(
-    options: argparse.Namespace, attempt: AttemptPaths, own: Ownership, inherited: Mapping[str, str]
+    options: AttemptOptions, attempt: AttemptPaths, own: Ownership, inherited: Mapping[str, str]
 ) -> dict[str, str]:
     """What the stage finds beside job.json. The local runner sets threads and devices itself."""
     environment = {**inherited, ATTEMPT_MARK: str(attempt.root), "PYTHONUNBUFFERED": "1", **own.build_environment()}

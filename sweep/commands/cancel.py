@@ -4,7 +4,10 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sweep.arguments import CommonOptions
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -16,11 +19,26 @@ POLL_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 2.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class CancelOptions(CommonOptions):
+    """What `sweep cancel` was given."""
+
+    name: str
+    cells: tuple[str, ...]
+    """Names of cells or keys of jobs; empty: all of the sweep."""
+    grace_seconds: float
+    """Time for running jobs to save before they are killed."""
+
+
+OPTIONS = CancelOptions
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the sweep")
     parser.add_argument("cells", nargs="*", metavar="CELL|KEY", help="these cells or jobs only (default: all)")
     parser.add_argument(
         "--grace",
+        dest="grace_seconds",
         type=float,
         default=60.0,
         metavar="SECONDS",
@@ -32,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: CancelOptions) -> int:
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind, has_batches
     from sweep.stored_sweep import open_sweep, print_user_errors
@@ -45,11 +63,11 @@ def run(options: argparse.Namespace) -> int:
         ]
         # the wish first: a runner that sees the attempt end must not start it again
         stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
-        ended = stop_live_attempts(picture, undone, options.grace)
+        ended = stop_live_attempts(picture, undone, options.grace_seconds)
         if has_batches(stored.paths.ledger):
             from sweep.submit.slurm import cancel_on_slurm
 
-            ended += cancel_on_slurm(stored, {job.key for job in undone}, options.grace)
+            ended += cancel_on_slurm(stored, {job.key for job in undone}, options.grace_seconds)
     print(
         f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` takes them in again"
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.arguments import CommonOptions
+
 if TYPE_CHECKING:
     from jobs.job import Job
     from jobs.reconcile.attempts import AttemptRecord
@@ -16,6 +18,23 @@ if TYPE_CHECKING:
 
 HELP = "print the log of a job's newest attempt"
 POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogsOptions(CommonOptions):
+    """What `sweep logs` was given."""
+
+    name: str
+    job: str | None
+    """Name of a cell or key of a job; None: the job that failed or started last."""
+    follow: bool
+    phase: str | None
+    """Of the jobs of a cell; None: all."""
+    path: bool
+    """Print the log's path and not its text."""
+
+
+OPTIONS = LogsOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  sweep logs demo\n  sweep logs demo m5-b60-i10 --phase pretrain -f"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: LogsOptions) -> int:
     from sweep.errors import NotPlannedError
     from sweep.stored_sweep import open_sweep, print_user_errors
 

@@ -1,7 +1,9 @@
 """`sweep resume NAME`: gives failed and cancelled jobs a new budget, and submits."""
 
 import argparse
+import logging
 import sys
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweep.commands import submit
@@ -9,7 +11,21 @@ from sweep.commands import submit
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
+logger = logging.getLogger(__name__)
+
 HELP = "give failed and cancelled jobs a new budget and go on from their last checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(submit.SubmitOptions):
+    """What `sweep resume` was given."""
+
+    cells: tuple[str, ...]
+    """Names of cells or keys of jobs that get a new budget; empty: all of the sweep."""
+    no_submit: bool
+
+
+OPTIONS = ResumeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  sweep resume demo\n  sweep resume demo --cells m5-b60-i10"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind
@@ -30,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     with print_user_errors():
         stopped = stored.load_snapshot().select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
         keys = [job.key for job in stopped if job.key in chosen]
+        logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
         if options.dry_run:
             print("\n".join(keys))
             print(f"{len(keys)} jobs would get a new budget", file=sys.stderr)
@@ -38,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"{len(keys)} jobs have a new budget", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
         return 0
-    options.only = options.only or options.cells
-    return submit.run(options)
+    return submit.run(replace(options, only=options.only or options.cells))
 
 
 def is_runner_live(stored: "StoredSweep") -> bool:

@@ -1,8 +1,7 @@
 """What `sweep data check` is to look at: paths as they are, or a sweep file's data with what its jobs ask of them."""
 
-import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +19,35 @@ from sweep.text_format import format_columns, format_counted
 SWEEP_FILE_SUFFIXES = {".yaml", ".yml"}
 
 
-def build_requests(path: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSettings:
+    """What the command line says of the data below a path; a sweep file says it by itself. Empty or 0: not given."""
+
+    kind: str = ""
+    field: str = ""
+    context: int = 0
+    """Tokens of a sequence."""
+    vocabulary: int = 0
+    """Ids of the model."""
+    tokenizer: str = ""
+    """Absolute path."""
+
+
+def build_requests(path: str, store: Path, settings: PathSettings) -> list[dict[str, Any]]:
     """The requests that one argument of the command means, as `stages.prepare` takes them.
 
-    UsageError if options that a sweep file answers by itself are given with one.
+    UsageError if `settings` are given for a sweep file.
     """
     if Path(path).suffix.lower() not in SWEEP_FILE_SUFFIXES:
-        return [build_path_request(path, options)]
-    given = [name for name in ("kind", "field", "context", "vocabulary", "tokenizer") if getattr(options, name)]
+        absolute = path if "://" in path else str(Path(path).absolute())
+        return [{"name": Path(path).name, "path": absolute, **asdict(settings)}]
+    given = [name for name, value in asdict(settings).items() if value]
     if given:
-        raise UsageError(f"--{given[0]} is not for a sweep file: {path} says it for each of its data sets")
-    return build_sweep_requests(Path(path), options.store)
-
-
-def build_path_request(path: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A path with the settings of the command line."""
-    return {
-        "name": Path(path).name,
-        "path": path if "://" in path else str(Path(path).absolute()),
-        "kind": options.kind or "",
-        "field": options.field,
-        "context": options.context or 0,
-        "vocabulary": options.vocabulary or 0,
-        "tokenizer": str(options.tokenizer.absolute()) if options.tokenizer else "",
-    }
+        raise UsageError(
+            f"--{given[0]} cannot be given for a sweep file, which sets it for each data set: "
+            f"leave it out, or correct {path}"
+        )
+    return build_sweep_requests(Path(path), store)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 score_by_AXIS.png for each axis with several values and overview.png; with several models a set each, `-MODEL` appended.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,8 @@ from sweep.results.slices import (
     build_slice,
     is_axis_varied,
 )
+
+logger = logging.getLogger(__name__)
 
 # Draws one panel: a measure against one axis, a line for each value of another, chance and spread shown.
 
@@ -321,6 +324,7 @@ def save_figure(
         figure.supxlabel(format_spread_note(panels), fontsize=9, color=GREY)
         with open_replacement(path) as unfinished:
             figure.savefig(unfinished, format="png", metadata={"Software": None})
+    logger.info("%s: drawn", path)
     return path
 
 

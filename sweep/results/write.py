@@ -1,5 +1,6 @@
 """Writes the tables: built anew from evidence at every call, each file whole or absent."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,6 +27,8 @@ from sweep.results.schemas import METRICS
 from sweep.results.summary import JOB_COLUMNS, format_hours_table, format_summary_table, join_tables
 from sweep.results.tables import build_cells_table, build_jobs_table, build_results_table, iter_metric_batches
 from sweep.stored_sweep import StoredSweep
+
+logger = logging.getLogger(__name__)
 
 COMPRESSION = "zstd"
 JSON_ONLY_COLUMNS = ("scores", "versions")
@@ -88,8 +91,11 @@ def iter_metric_logs(
 def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Batch by batch, so that memory stays bounded."""
     with open_replacement(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer:
+        rows = 0
         for batch in batches:
             writer.write_batch(batch)
+            rows += batch.num_rows
+    logger.info("%s: %d rows written", path, rows)
 
 
 def format_results_summary(tables: WrittenTables) -> str:

@@ -1,12 +1,17 @@
 """Programs of the stages, started in a process of their own: the command line itself never loads torch."""
 
+import logging
 import os
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from sweep.errors import SweepError
+
+logger = logging.getLogger(__name__)
 
 
 def run_module(
@@ -14,9 +19,14 @@ def run_module(
 ) -> "subprocess.CompletedProcess[str]":
     """`python -m MODULE ARGUMENTS`; its stderr is ours, and its stdout too unless it is `given` something on stdin."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(
+    logger.info("runs %s", shlex.join(command))
+    logger.debug("on its stdin: %s", given)
+    began = time.monotonic()
+    finished = subprocess.run(
         command, check=False, input=given, stdout=subprocess.PIPE if given is not None else None, text=True
     )
+    logger.info("%s: exit code %d after %.1f s", module, finished.returncode, time.monotonic() - began)
+    return finished
 
 
 def run_prepare(arguments: Sequence[str], *, given: str | None = None) -> "subprocess.CompletedProcess[str]":
