@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 
 from stages.errors import ConfigError
 from stages.stop import StopFlag
@@ -29,12 +28,14 @@ if TYPE_CHECKING:
 # Where a stage computes, and in what precision.
 
 
-def select_device(asked: str = "auto", local_rank: int = 0) -> torch.device:
+def select_device(asked: str = "auto", local_rank: int = 0) -> "torch.device":
     """Where this process computes: "cpu", "cuda", or "auto", which is the GPU where there is one.
 
     Several processes of a node take a GPU each, by their number on the node. Threads follow OMP_NUM_THREADS (torch's
     own rule). ConfigError for "cuda" without a GPU, and where a node has fewer GPUs than processes.
     """
+    import torch
+
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -44,14 +45,16 @@ def select_device(asked: str = "auto", local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def open_autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+def open_autocast(precision: str, device: "torch.device") -> AbstractContextManager[object]:
     """bf16: matrix products in bfloat16 on float32 weights; fp32: nothing is changed."""
     if precision == "bf16":
+        import torch
+
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
-def resolve_micro_batch_tokens(given: int, device: torch.device) -> int:
+def resolve_micro_batch_tokens(given: int, device: "torch.device") -> int:
     """Positions that go through the model at once, where a job does not say (`given` is 0).
 
     On a CPU a small part stays in the cache; a GPU needs a large one to be busy.
@@ -59,7 +62,7 @@ def resolve_micro_batch_tokens(given: int, device: torch.device) -> int:
     return given or (2_048 if device.type == "cpu" else 16_384)
 
 
-def resolve_loss_chunk_tokens(given: int, device: torch.device) -> int:
+def resolve_loss_chunk_tokens(given: int, device: "torch.device") -> int:
     """Positions whose logits are in memory at once, where a job does not say (`given` is -1); 0: all.
 
     With 50,000 tokens, 512 positions' logits are 100 MB: on a CPU that is half as fast again as all of 2,048 positions.

@@ -76,7 +76,7 @@ def test_a_store_of_ten_thousand_shards_is_ordered_at_once() -> None:
 
 
 def test_text_is_read_without_torch() -> None:
-    code = "import sys, stages.data.workers, stages.data.text, stages.data.workers; sys.exit('torch' in sys.modules)"
+    code = "import sys, stages.data.workers, stages.data.text; sys.exit('torch' in sys.modules)"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )

@@ -93,7 +93,7 @@ def test_bad_rows_of_a_parquet_file_are_named(tmp_path: Path) -> None:
 def test_one_bad_line_more_than_the_limit_is_an_error_that_shows_it(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"{\n" * 3)
     assert len(read_with_bad(tmp_path, limit=3)[1]) == 3
-    with pytest.raises(DataError, match=r"a\.jsonl:3: not JSON.*3 bad documents, the limit is 2.*--bad-limit"):
+    with pytest.raises(DataError, match=r"a\.jsonl:3: not JSON.*3 bad lines, the limit is 2.*--bad-limit"):
         read(tmp_path, limit=2)
 
 
