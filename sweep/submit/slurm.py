@@ -19,7 +19,6 @@ from jobs.slurm.round import Round, RoundReport, SlurmCluster
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.site import query_site
 from jobs.slurm.timeouts import SlurmTimeouts
-from sweep.arguments import SlurmSubmitOptions
 from sweep.errors import SweepError
 from sweep.results.evidence import load_job_evidence
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
@@ -127,20 +126,17 @@ def sum_planned_a100_hours(made: Round) -> float:
 CANCEL_POLL_SECONDS = 2.0
 
 
-def submit_to_slurm(options: SlurmSubmitOptions, stored: StoredSweep, wanted: Collection[str]) -> int:
+def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
-    request = RoundRequest(
-        wanted=wanted, max_queued=options.max_queued, submit_interval_s=options.pace_seconds, dry=options.dry_run
-    )
     with open_slurm_round(stored, request) as made:
         actions = made.decide()
         check_jobs_fit(made, actions)
-        if options.budget_a100_hours is not None:
-            check_budget(made, options.budget_a100_hours)
-        if options.dry_run:
-            return print_actions(made, actions, stored, as_json=options.as_json)
+        if budget_a100_hours is not None:
+            check_budget(made, budget_a100_hours)
+        if request.dry:
+            return print_actions(made, actions, stored, as_json=as_json)
         report = made.run(actions)
-    return print_round_report(made, report, as_json=options.as_json)
+    return print_round_report(made, report, as_json=as_json)
 
 
 def check_budget(made: Round, budget: float) -> None:
