@@ -15,22 +15,6 @@ class CommonOptions:
     """Folder of all sweeps and runs."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlurmSubmitOptions(CommonOptions):
-    """What `sweep submit` and `sweep tick` both ask of a submission to Slurm."""
-
-    name: str
-    only: tuple[str, ...]
-    """Cells or keys of jobs; empty: all of the sweep."""
-    max_queued: int | None
-    """Jobs of this sweep in Slurm's queue at once."""
-    budget_a100_hours: float | None
-    pace_seconds: float | None
-    """Between two sbatch calls; None: the default of `SlurmTimeouts`."""
-    as_json: bool
-    dry_run: bool = False
-
-
 OptionsT = TypeVar("OptionsT", bound=CommonOptions)
 
 
@@ -43,6 +27,27 @@ def read_options(kind: type[OptionsT], given: argparse.Namespace) -> OptionsT:
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(given).items()
     }
     return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+
+
+class TerminalHelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, with example lines as they are.
+
+    argparse makes one for every argument, and would import shutil to find the width: that takes longer than to parse.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=find_terminal_columns() - 2)
+
+
+def find_terminal_columns() -> int:
+    """As shutil.get_terminal_size: $COLUMNS, else the terminal's, else 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

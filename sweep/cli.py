@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from sweep.arguments import add_common_arguments, add_verbose_argument, read_options
+from sweep.arguments import TerminalHelpFormatter, add_common_arguments, add_verbose_argument, read_options
 
 COMMANDS = (
     "plan", "doctor", "submit", "tick", "status", "resume", "cancel", "logs", "results", "explain", "export",
@@ -39,7 +39,7 @@ def build_parser(names: Sequence[str] = COMMANDS, *, with_arguments: bool = True
         prog="sweep",
         description="Plan, run and tabulate experiment sweeps of hundreds of models as dependent job chains.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=TerminalHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     add_verbose_argument(parser)
@@ -50,7 +50,7 @@ def build_parser(names: Sequence[str] = COMMANDS, *, with_arguments: bool = True
             name,
             help=module.HELP,
             description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=TerminalHelpFormatter,
         )
         if with_arguments:
             command.set_defaults(module=module)

@@ -74,7 +74,9 @@ def _acquire_ownership(options: AttemptOptions, run: RunPaths, stop: StopForward
     return acquire_cluster_ownership(run, holder, stop)
 
 
-def _run_owned(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder) -> ExitCode:
+def _run_owned(
+    options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
+) -> ExitCode:
     if _is_done(run, options.key):
         return ExitCode.DONE
     attempt = run.locate_attempt(options.attempt)
@@ -97,7 +99,9 @@ def _run_owned(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own:
     return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
 
 
-def _exit_code(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit) -> ExitCode:
+def _exit_code(
+    options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
+) -> ExitCode:
     if end.failure is None:
         return ExitCode.DONE
     restarts = int(planned.record.get("resources", {}).get("restarts", 0))

@@ -1,4 +1,4 @@
-"""`sweep plan FILE`: sweep file -> cells -> jobs -> manifest, with what it costs and what has changed."""
+"""`sweep plan FILE`: makes cells and jobs of a sweep file, reports their cost, and stores the manifest."""
 
 import argparse
 import json

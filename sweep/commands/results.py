@@ -1,4 +1,4 @@
-"""`sweep results NAME`: tables, summary and figures, from what is on disk now."""
+"""`sweep results NAME`: writes tables, summary and figures of what is finished."""
 
 import argparse
 import json
@@ -53,7 +53,7 @@ def run(options: ResultsOptions) -> int:
     stored = open_sweep(options.store, options.name)
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
-        raise SweepError(f"needs {' and '.join(missing)}: install the extra `report` (pip install 'sweep-vlm[report]')")
+        raise SweepError(f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'")
     with print_user_errors():
         return write_and_print_results(options, stored)
 

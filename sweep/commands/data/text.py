@@ -1,4 +1,4 @@
-"""`sweep data text`: text files to token shards (`python -m stages.prepare text`)."""
+"""`sweep data text`: makes token shards of text files (`python -m stages.prepare text`)."""
 
 import argparse
 from dataclasses import dataclass, fields
@@ -113,5 +113,5 @@ def run(options: DataTextOptions) -> int:
 def build_prepare_arguments(options: DataTextOptions) -> list[str]:
     """The options as `python -m stages.prepare text` takes them; what was not given keeps its default there."""
     given = {each.name: getattr(options, each.name) for each in fields(options) if each.name not in NOT_PASSED_ON}
-    # with an equals sign a value may begin with a dash
+    # With an equals sign a value may begin with a dash.
     return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
