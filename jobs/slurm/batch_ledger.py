@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.claims.claims import refresh_folder
-from jobs.reconcile.accounting import AccountingRecord, parse_accounting_record, serialize_accounting_record
+from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record, parse_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, read_lines_of_kind
@@ -75,7 +75,7 @@ class BatchLedger:
 
     def write_ended(self, endings: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
-        self.ledger.write({"ending": serialize_accounting_record(ending)} for ending in endings)
+        self.ledger.write({"ending": encode_accounting_record(ending)} for ending in endings)
 
     def _write(self, name: str, what: str, **content: object) -> None:
         self.ledger.write([{"batch": name, "what": what, "time": time.time(), **content}])
