@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from jobs.slurm.batches import KnownBatch  # noqa: E402
 from jobs.slurm.observe import reconcile_answers  # noqa: E402
 from jobs.slurm.parsing import (  # noqa: E402 - found from the root
-    OPTIONAL,
+    OPTIONAL_ACCOUNT_FIELDS,
     SEPARATOR,
     SlurmAnswers,
     parse_accounting,
@@ -35,7 +35,7 @@ from jobs.slurm.timeouts import SlurmTimeouts  # noqa: E402
 Result = TypeVar("Result")
 START = 1_790_000_000
 TASKS = 500
-FIELDS = select_fields(OPTIONAL)
+FIELDS = select_fields(OPTIONAL_ACCOUNT_FIELDS)
 TRES = "billing=8,cpu=8,gres/gpu:a100=4,gres/gpu=4,mem=64G,node=1"
 
 
@@ -58,7 +58,7 @@ def row(jobs: int, repeat: int) -> str:
         repeat, lambda: (parse_queue(queue_text), parse_accounting(accounting_text, FIELDS))
     )
     observed, seen = least(
-        repeat, lambda: reconcile_answers(batches, queue, accounting, now=now, patience=SlurmTimeouts())
+        repeat, lambda: reconcile_answers(batches, queue, accounting, now=now, timeouts=SlurmTimeouts())
     )
     assert len(seen.observations) == jobs
     together, _ = least(repeat, lambda: both(batches, queue_text, accounting_text, now))
@@ -75,7 +75,7 @@ def row(jobs: int, repeat: int) -> str:
 def both(batches: list[KnownBatch], queue_text: str, accounting_text: str, now: float) -> object:
     """All that a status costs beside Slurm's own programs and the store."""
     queue, accounting = parse_queue(queue_text), parse_accounting(accounting_text, FIELDS)
-    return reconcile_answers(batches, queue, accounting, now=now, patience=SlurmTimeouts())
+    return reconcile_answers(batches, queue, accounting, now=now, timeouts=SlurmTimeouts())
 
 
 def least(repeat: int, work: Callable[[], Result]) -> tuple[float, Result]:

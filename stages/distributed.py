@@ -214,6 +214,7 @@ BYTES_PER_NUMBER = 8
 """Of one of the numbers that peers exchange."""
 
 
+# Why: docs/decisions.md, D49
 def map_batches(
     batches: Sequence[BatchT], compute: Callable[[BatchT], Mapping[int, Sequence[int]]], peers: Communicator
 ) -> dict[int, Sequence[int]]:

@@ -47,6 +47,7 @@ def convert_storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
+# Why: docs/decisions.md, D3
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to; at the end of the block it is flushed to disk and takes `path`'s place.

@@ -1,6 +1,76 @@
-"""Types of options that several commands have."""
+"""The edge of the command line: a command's options as a dataclass, and checks of values that several commands take."""
 
 import argparse
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """Options of every command. Each command adds its own in a subclass, a field for each argument of its parser."""
+
+    store: Path
+    """Folder of all sweeps and runs."""
+
+
+OptionsT = TypeVar("OptionsT", bound=CommonOptions)
+
+
+def read_options(kind: type[OptionsT], given: argparse.Namespace) -> OptionsT:
+    """The parsed command line as a dataclass: each field of `kind` takes the argument of its name, a list as a tuple.
+
+    A field without an argument of its name keeps its default.
+    """
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(given).items()
+    }
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+
+
+class TerminalHelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, with example lines as they are.
+
+    argparse makes one for every argument, and would import shutil to find the width: that takes longer than to parse.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=find_terminal_columns() - 2)
+
+
+def find_terminal_columns() -> int:
+    """As shutil.get_terminal_size: $COLUMNS, else the terminal's, else 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments behind `CommonOptions`, and `-v`, which may also stand before the command."""
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("SWEEP_STORE", "store")),
+        metavar="DIR",
+        help="folder that holds all sweeps and runs (default: $SWEEP_STORE, else ./store)",
+    )
+    add_verbose_argument(parser)
+
+
+def add_verbose_argument(parser: argparse.ArgumentParser) -> None:
+    """`-v`, absent from the namespace where it is not given: a subparser's default would undo the parent's value."""
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=argparse.SUPPRESS,
+        help="log to stderr what is read, asked of Slurm and decided; -vv logs more",
+    )
 
 
 def parse_positive_int(text: str) -> int:

@@ -7,16 +7,18 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
+
+from sweep.arguments import TerminalHelpFormatter, add_common_arguments, add_verbose_argument, read_options
 
 COMMANDS = (
     "plan", "doctor", "submit", "tick", "status", "resume", "cancel", "logs", "results", "explain", "export",
     "data", "completion",
 )  # fmt: skip
-"""In the order of use. `sweep NAME` is the module `sweep.commands.NAME`: HELP, add_arguments(parser), run(options)."""
+"""In the order of use. `sweep.commands` says what the module of a command holds."""
 
 EPILOG = """example:
   sweep plan manifests/demo.yaml     what it would run and cost
@@ -25,33 +27,35 @@ EPILOG = """example:
   sweep results demo                 tables and figures
 """
 
+LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
-def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser of `sweep` with the commands `names`; fewer commands start faster."""
+
+def build_parser(names: Sequence[str] = COMMANDS, *, with_arguments: bool = True) -> argparse.ArgumentParser:
+    """The parser of `sweep` with the commands `names`; fewer commands start faster, and so do names without arguments.
+
+    A parsed namespace has the command's module as `module`.
+    """
     parser = argparse.ArgumentParser(
         prog="sweep",
         description="Plan, run and tabulate experiment sweeps of hundreds of models as dependent job chains.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=TerminalHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    add_verbose_argument(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="sweep")
     for name in names:
         module = import_command(name)
         command = commands.add_parser(
             name,
             help=module.HELP,
             description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=TerminalHelpFormatter,
         )
-        command.add_argument(
-            "--store",
-            type=Path,
-            default=Path(os.environ.get("SWEEP_STORE", "store")),
-            metavar="DIR",
-            help="folder that holds all sweeps and runs (default: $SWEEP_STORE, else ./store)",
-        )
-        module.add_arguments(command)
+        if with_arguments:
+            command.set_defaults(module=module)
+            add_common_arguments(command)
+            module.add_arguments(command)
     return parser
 
 
@@ -60,29 +64,59 @@ def import_command(name: str) -> ModuleType:
     return import_module(f"sweep.commands.{name}")
 
 
+def parse_arguments(given: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """The parser, with no more commands than it needs, and the parsed words. SystemExit on wrong usage and for help."""
+    command = next((word for word in given if not word.startswith("-")), "")
+    parser = build_parser([command]) if command in COMMANDS else build_parser(with_arguments=False)
+    return parser, parser.parse_args(given)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. A user-level error (`SweepError`) becomes one line on stderr."""
     from sweep.errors import SweepError, UsageError
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser(given[:1] if given[:1] and given[0] in COMMANDS else COMMANDS)
-    options = parser.parse_args(given)
-    if options.version:
+    parser, given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    if given.version:
         return print_version()
-    if options.command is None:
+    if given.command is None:
         parser.print_help(sys.stderr)
         return 2
     try:
-        return int(import_command(options.command).run(options))
+        with log_to_stderr(getattr(given, "verbose", 0)):
+            return int(given.module.run(read_options(given.module.OPTIONS, given)))
     except SweepError as error:
-        print(f"sweep {options.command}: {error}", file=sys.stderr)
+        print(f"sweep {given.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print(f"sweep {options.command}: interrupted", file=sys.stderr)
+        print(f"sweep {given.command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (`head`, a closed pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+@contextmanager
+def log_to_stderr(verbose: int) -> Iterator[None]:
+    """Shows the log of our modules on stderr while the block runs: warnings; with 1 INFO too; with 2 DEBUG too."""
+    import logging
+
+    class PrintableFormatter(logging.Formatter):
+        """One printable line a record: names that files or Slurm gave cannot steer the terminal."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return "".join(letter if letter.isprintable() else " " for letter in super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter(LOG_FORMAT, "%H:%M:%S"))
+    loggers = [logging.getLogger(package) for package in ("sweep", "jobs")]
+    for logger in loggers:
+        logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def run_command_line() -> int:

@@ -6,14 +6,13 @@ Takes the run (its lock; on a cluster a claim), writes start.json and job.json, 
 signals on and records the end in exit.json. It exits with an `ExitCode`.
 """
 
-import argparse
 import os
 import sys
 import time
 from collections.abc import Sequence
 
 from jobs.attempt.finish import needs_requeue, requeue_job, write_attempt_exit
-from jobs.attempt.options import SLURM, build_parser
+from jobs.attempt.options import SLURM, AttemptOptions, parse_options
 from jobs.attempt.stage_process import run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
@@ -33,7 +32,7 @@ NEVER_RAN = -9
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Runs the attempt that the command line names."""
-    options = build_parser().parse_args(arguments)
+    options = parse_options(arguments)
     try:
         return run_attempt(options)
     except (AttemptSetupError, UnsafeNameError) as error:
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         return ExitCode.STORAGE if error.errno in STORAGE_ERRORS else ExitCode.NOT_SET_UP
 
 
-def run_attempt(options: argparse.Namespace) -> ExitCode:
+def run_attempt(options: AttemptOptions) -> ExitCode:
     """Raises OSError if the store refuses, AttemptSetupError if the attempt cannot be set up."""
     stop = StopForwarder()
     stop.install()
@@ -66,7 +65,7 @@ def run_attempt(options: argparse.Namespace) -> ExitCode:
         own.release()
 
 
-def _acquire_ownership(options: argparse.Namespace, run: RunPaths, stop: StopForwarder) -> Ownership | None:
+def _acquire_ownership(options: AttemptOptions, run: RunPaths, stop: StopForwarder) -> Ownership | None:
     if options.backend != SLURM:
         return acquire_local_ownership(run)
     holder = ClaimOwner.from_this_process(
@@ -76,7 +75,7 @@ def _acquire_ownership(options: argparse.Namespace, run: RunPaths, stop: StopFor
 
 
 def _run_owned(
-    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
+    options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
 ) -> ExitCode:
     if _is_done(run, options.key):
         return ExitCode.DONE
@@ -101,7 +100,7 @@ def _run_owned(
 
 
 def _exit_code(
-    options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
+    options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
 ) -> ExitCode:
     if end.failure is None:
         return ExitCode.DONE
@@ -124,7 +123,7 @@ def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
     return next((key for key, stage in parents if not _is_done(store.locate_run(stage, key), key)), None)
 
 
-def _start_record(options: argparse.Namespace, stage: str, run: RunPaths) -> AttemptStart:
+def _start_record(options: AttemptOptions, stage: str, run: RunPaths) -> AttemptStart:
     return AttemptStart(
         attempt=options.attempt,
         key=options.key,

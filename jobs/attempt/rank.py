@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.NOT_SET_UP
 
 
+# Why: docs/decisions.md, D30
 def set_rendezvous() -> None:
     """Sets the variables in this process's environment."""
     os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # tells submitit that it runs in a job

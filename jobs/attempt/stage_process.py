@@ -1,6 +1,5 @@
 """The stage's process: its command, its environment, and its end."""
 
-import argparse
 import contextlib
 import os
 import signal
@@ -9,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from jobs.attempt.options import SLURM
+from jobs.attempt.options import SLURM, AttemptOptions
 from jobs.claims.takeover import Ownership
 from jobs.errors import AttemptSetupError
 from jobs.processes import ATTEMPT_MARK, kill_attempt_processes, list_attempt_pids
@@ -24,7 +23,7 @@ SRUN_SIGNALED = 128
 
 
 def run_stage(
-    options: argparse.Namespace, run: RunPaths, attempt: AttemptPaths, own: Ownership, stop: StopForwarder
+    options: AttemptOptions, run: RunPaths, attempt: AttemptPaths, own: Ownership, stop: StopForwarder
 ) -> int:
     """Runs the stage to its end and returns its exit code, negative for a signal.
 
@@ -58,13 +57,14 @@ def convert_srun_exit(returncode: int) -> int:
     return SRUN_SIGNALED - returncode if returncode > SRUN_SIGNALED else returncode
 
 
-def build_stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]:
+def build_stage_command(options: AttemptOptions, run: RunPaths) -> list[str]:
     """The command that runs a job. Its one argument is job.json."""
     program = [*options.program, str(run.job)]
     tasks = count_tasks_per_node(options)
     if options.backend != SLURM or options.nodes * tasks == 1:
         return program
     return [
+        # Why: docs/decisions.md, D38
         # All of it is repeated: srun takes what is left out from the batch job's environment, which has one task a
         # node. Since Slurm 22.05 it does not take --cpus-per-task from there (srun(1)).
         *(SRUN, "--export=ALL", f"--nodes={options.nodes}", f"--ntasks={options.nodes * tasks}"),
@@ -76,18 +76,18 @@ def build_stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]
     ]
 
 
-def count_tasks_per_node(options: argparse.Namespace) -> int:
+def count_tasks_per_node(options: AttemptOptions) -> int:
     """One process for each GPU, and one on a node without GPUs."""
-    return max(1, int(options.gpus) // int(options.nodes))
+    return max(1, options.gpus // options.nodes)
 
 
-def count_cpus_per_task(options: argparse.Namespace) -> int:
+def count_cpus_per_task(options: AttemptOptions) -> int:
     """Cores for each process."""
-    return max(1, int(options.cpus) // (int(options.nodes) * count_tasks_per_node(options)))
+    return max(1, options.cpus // (options.nodes * count_tasks_per_node(options)))
 
 
 def build_stage_environment(
-    options: argparse.Namespace, attempt: AttemptPaths, own: Ownership, inherited: Mapping[str, str]
+    options: AttemptOptions, attempt: AttemptPaths, own: Ownership, inherited: Mapping[str, str]
 ) -> dict[str, str]:
     """The stage's environment variables. The local runner sets threads and devices itself."""
     environment = {**inherited, ATTEMPT_MARK: str(attempt.root), "PYTHONUNBUFFERED": "1", **own.build_environment()}

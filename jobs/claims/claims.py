@@ -119,6 +119,7 @@ def find_newest_claim(folder: Path) -> Claim | None:
     return next(reversed(list_claims(folder)), None)
 
 
+# Why: docs/decisions.md, D34
 def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Claim | None:
     """Creates the claim that follows `after`, the newest that the caller knows.
 

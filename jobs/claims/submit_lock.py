@@ -1,5 +1,6 @@
 """The submit lock: one submitter of a store at a time, on any login node. The next takes over from one that died."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from jobs.claims.claims import Claim, ClaimOwner, create_claim, find_newest_claim, measure_claim_age, remove_old_claims
 from jobs.errors import SubmitterBusyError
+
+logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 120.0
@@ -35,7 +38,8 @@ def hold_submit_lock(folder: Path, *, wait_seconds: float) -> Iterator[Callable[
 
 def acquire_submit_claim(folder: Path, wait_seconds: float) -> Claim:
     """The next claim, as soon as the previous one is released or its owner is gone."""
-    deadline = time.monotonic() + wait_seconds
+    began = time.monotonic()
+    deadline = began + wait_seconds
     while True:
         before = find_newest_claim(folder)
         if (
@@ -47,12 +51,15 @@ def acquire_submit_claim(folder: Path, wait_seconds: float) -> Claim:
             mine = create_claim(folder, ClaimOwner.from_this_process(), after=before)
             if mine is not None:
                 remove_old_claims(folder, mine)
+                logger.info("%s: claimed after %.1f s", folder, time.monotonic() - began)
                 return mine
         elif time.monotonic() >= deadline:
             who = f"process {before.owner.pid} on {before.owner.host}"
             raise SubmitterBusyError(
                 f"another submission from this store is at work ({who}); try again when it is done"
             )
+        else:
+            logger.debug("waits for process %d on %s", before.owner.pid, before.owner.host)
         time.sleep(POLL_SECONDS)
 
 

@@ -1,34 +1,39 @@
-"""Drives a sweep on a cluster until nothing is left to do: look, decide, act, wait."""
+"""Runs a sweep's missing jobs on this machine: decide, start what fits, wait, until nothing is left to do.
+
+The queue lives in this process and in its part of the ledger. All else that the runner knows can be read again.
+"""
 
 import signal
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from jobs.cluster import AcceptedRequest, AttemptRequest, Cluster, ClusterState, Observation
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import InfeasibleJobError, StoreRefusedError, describe_storage_error
 from jobs.exit_codes import ExitCode
 from jobs.job import Job, rank_jobs
-from jobs.local.cluster import STAGE_PROGRAM, LocalCluster, Slots
+from jobs.local.attempts import STAGE_PROGRAM, LocalAttempts
 from jobs.local.runner_lock import hold_runner_lock
+from jobs.local.slots import Slots
+from jobs.observation import ClusterState, Observation
 from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState, JobStatus
 from jobs.store.ledger import Event, EventKind, Ledger
-from jobs.store.paths import Store
 from jobs.store.results import set_result_aside
 
 ROUND_SECONDS = 0.5
 UNRECORDED_ENDS = 3
 """Attempts of one job that may be killed before they recorded anything."""
+QUEUED = Observation(state=ClusterState.QUEUED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerEvent:
-    """Something that a watcher may want to hear: an attempt started or ended."""
+    """An attempt started or ended."""
 
     job: Job
     event: EventKind
@@ -49,7 +54,7 @@ class RunnerResult:
 
 @dataclass(slots=True)
 class StopRequest:
-    """Counts the wishes to stop: the first is gentle, the second is not."""
+    """Counts the requests to stop: the first is gentle, the second is not."""
 
     received: list[int] = field(default_factory=list)
 
@@ -67,85 +72,104 @@ class StopRequest:
         self.received.append(number)
 
 
-class Runner:
-    """One run of `sweep submit`. All that it knows can be read again from the store and the cluster."""
+class LocalRunner:
+    """One run of `sweep submit`. It reloads the snapshot that it is given, and then keeps it up to date.
+
+    `wanted`: keys that may be started (default: all). `program` runs a stage; it is given job.json's path.
+    """
 
     def __init__(
         self,
+        snapshot: SweepSnapshot,
         *,
-        picture: SweepSnapshot,
-        wanted: Collection[str],
-        cluster: Cluster,
-        ledger: Ledger,
-        trunks_first: bool,
-        report: Callable[[RunnerEvent], None],
+        slots: Slots,
+        wanted: Collection[str] | None = None,
+        program: Sequence[str] = STAGE_PROGRAM,
+        report: Callable[[RunnerEvent], None] = lambda _event: None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.snapshot = picture
-        self.wanted = wanted
-        self.cluster = cluster
-        self.ledger = ledger
+        self.snapshot = snapshot
+        self.wanted = set(snapshot.by_key if wanted is None else wanted)
+        self.slots = slots
+        self.attempts = LocalAttempts(snapshot.store, snapshot.sweep, slots, program=program, clock=clock)
+        self.ledger = Ledger(snapshot.store.locate_sweep(snapshot.sweep).ledger)
         self.report = report
-        self.rank = rank_jobs(picture.jobs, trunks_first=trunks_first)
-        self.urgent_first = sorted(picture.jobs, key=lambda job: self.rank[job.key])
         self.problem = ""
-        self._observed: Mapping[str, Observation] = {}
-        self._unrecorded: Counter[str] = Counter()
+        self._rank = rank_jobs(snapshot.jobs, trunks_first=slots.cpus > 1)
+        self._urgent_first = sorted(snapshot.jobs, key=lambda job: self._rank[job.key])
+        self._queue: list[Job] = []
+        self._unrecorded_ends: Counter[str] = Counter()
+
+    def preview(self) -> list[Action]:
+        """What `run` would do first. Changes nothing."""
+        self._load()
+        return self._decide()
 
     def run(self, stop: StopRequest) -> RunnerResult:
-        """Until every wanted job is done or stopped, a problem of the store or the installation, or a stop request."""
-        self.reload()
-        asked = 0
+        """Until nothing is left to do. RunnerBusyError, InfeasibleJobError, StoreRefusedError come before any start."""
+        store, sweep = self.snapshot.store, self.snapshot.sweep
+        try:
+            with hold_runner_lock(store, sweep=sweep, writer=self.ledger.writer):
+                self._load()
+                return self._run_until_done(stop)
+        except OSError as error:
+            raise StoreRefusedError(describe_storage_error(error)) from error
+
+    def _load(self) -> None:
+        """Reads all facts, and takes charge of what lives."""
+        self.snapshot.reload()
+        self._check_feasible()
+        for job in self.snapshot.live:
+            self.attempts.adopt(job)
+        self.snapshot.update({job.key: Observation(state=ClusterState.RUNNING) for job in self.snapshot.live})
+
+    def _check_feasible(self) -> None:
+        jobs = [job for job in self.snapshot.jobs if job.key in self.wanted]
+        undone = [job for job in jobs if self.snapshot.statuses[job.key].state is not JobState.DONE]
+        misfits = [(job, reason) for job in undone if (reason := self.slots.find_infeasible_reason(job.resources))]
+        if misfits:
+            job, reason = misfits[0]
+            raise InfeasibleJobError(
+                f"{len(misfits)} jobs can never run here; the first, {job.phase} {job.key}: {reason}"
+            )
+
+    def _run_until_done(self, stop: StopRequest) -> RunnerResult:
+        stops = 0
         while True:
             actions: list[Action] = []
             self._refresh()
-            if len(stop.received) > asked:
-                asked = len(stop.received)
-                self._stop_all(at_once=asked > 1)
-            elif not asked and not self.problem:
-                actions = self.decide()
+            if len(stop.received) > stops:
+                stops = len(stop.received)
+                self._stop_all(at_once=stops > 1)
+            elif not stops and not self.problem:
+                actions = self._decide()
                 self._act(actions)
             if self.problem:
-                self._empty_the_queue()
-            if not self._observed and (not actions or self.problem):
+                self._empty_queue()
+            if not self.snapshot.observed and (not actions or self.problem):
                 return RunnerResult(problem=self.problem, stopped_by=stop.received[0] if stop.received else 0)
-            self.cluster.wait(ROUND_SECONDS)
-
-    def reload(self) -> None:
-        """Reads all facts and takes charge of what lives."""
-        self.snapshot.reload({})
-        self.cluster.adopt(self.snapshot.live)
-        self._observed = self.cluster.observe()
-
-    def decide(self) -> list[Action]:
-        """What would be done now."""
-        return decide(
-            self.urgent_first,
-            self.snapshot.statuses,
-            wanted=self.wanted,
-            observed=self._observed,
-            damaged=self.snapshot.find_damaged_parents(),
-            chained=self.cluster.chained,
-        )
+            self._start_what_fits()
+            self.attempts.wait(ROUND_SECONDS)
 
     def _refresh(self) -> None:
-        """Asks the cluster, and the store about what has ended."""
-        before = self._observed
-        seen = self.cluster.observe()
-        ended = {key: observation for key, observation in seen.items() if observation.state is ClusterState.ENDED}
-        self._observed = {key: observation for key, observation in seen.items() if key not in ended}
-        changed = {key for key in {*before, *seen} if before.get(key) != self._observed.get(key)}
-        self.snapshot.reload_runs(changed & ended.keys())
-        if self.snapshot.reload_user_requests(but_not_of=self.ledger.writer):
-            changed = set(self.snapshot.by_key)
-        if not changed:
-            return
-        self.snapshot.update(changed, self._observed)
-        self.cluster.adopt([job for job in self.snapshot.live if job.key in ended])
+        """Takes in what the attempts did, what is on disk of those that ended, and what the user requested."""
+        before = dict(self.snapshot.observed)
+        polled = {**{job.key: QUEUED for job in self._queue}, **self.attempts.poll()}
+        ended = {key: seen for key, seen in polled.items() if seen.state is ClusterState.ENDED}
+        now = {key: seen for key, seen in polled.items() if key not in ended}
+        changed = {key: now.get(key) for key in {*before, *polled} if before.get(key) != now.get(key)}
+        if changed or ended:
+            self.snapshot.update(changed, reread=ended)
+        self.snapshot.reload_user_requests(but_not_of=self.ledger.writer)
+        for key in ended:
+            if self.snapshot.runs[key].live:  # somebody else's attempt, or the stage outlived its supervisor
+                self.attempts.adopt(self.snapshot.by_key[key])
         self._report_changes(before, ended)
 
     def _report_changes(self, before: Mapping[str, Observation], ended: Mapping[str, Observation]) -> None:
-        for key, seen in self._observed.items():
-            if seen.state is ClusterState.RUNNING and (key not in before or before[key].state is not seen.state):
+        for key, seen in self.snapshot.observed.items():
+            ran_before = key in before and before[key].state is ClusterState.RUNNING
+            if seen.state is ClusterState.RUNNING and not ran_before:
                 self._report_event(key, EventKind.STARTED, seen)
         for key, seen in ended.items():
             self._check_end(key, seen)
@@ -163,53 +187,9 @@ class Runner:
         elif last is not None and last.failure is not None and POLICIES[last.failure].stops_submission:
             self.problem = f"{name}: {evidence.message}"
         elif last is None and seen.returncode not in {None, ExitCode.DONE, ExitCode.TAKEN}:
-            self._unrecorded[key] += 1
-            if seen.returncode == ExitCode.FAILED or self._unrecorded[key] > UNRECORDED_ENDS:
+            self._unrecorded_ends[key] += 1
+            if seen.returncode == ExitCode.FAILED or self._unrecorded_ends[key] > UNRECORDED_ENDS:
                 self.problem = f"attempts of {name} end before they begin: {seen.message or seen.returncode}"
-
-    def _act(self, actions: Sequence[Action]) -> None:
-        try:
-            for action in actions:
-                if isinstance(action, Invalidate):
-                    self._invalidate(action)
-            self.cluster.cancel([action.key for action in actions if isinstance(action, Withdraw)])
-            self._submit([action for action in actions if isinstance(action, Submit)])
-        except OSError as error:
-            self.problem = describe_storage_error(error)
-
-    def _submit(self, submits: Sequence[Submit]) -> None:
-        """The intent is on disk before the cluster hears of it."""
-        self.ledger.append(Event(event=EventKind.INTENT, key=submit.key) for submit in submits)
-        answers = self.cluster.submit(
-            [
-                AttemptRequest(job=self.snapshot.by_key[submit.key], rank=self.rank[submit.key], after=submit.after)
-                for submit in submits
-            ]
-        )
-        placed = {
-            answer.key: Observation(state=ClusterState.QUEUED, id=answer.id)
-            for answer in answers
-            if isinstance(answer, AcceptedRequest)
-        }
-        self._observed = {**self._observed, **placed}
-        if placed:
-            self.snapshot.update(placed, self._observed)
-
-    def _invalidate(self, action: Invalidate) -> None:
-        if set_result_aside(self.snapshot.runs[action.key].run):
-            self.snapshot.reload_runs([action.key])
-            self.snapshot.update([action.key], self._observed)
-
-    def _stop_all(self, *, at_once: bool) -> None:
-        self.cluster.cancel(self._observed)
-        if at_once:
-            self.cluster.kill(self._observed)
-
-    def _empty_the_queue(self) -> None:
-        """What runs may end well; what is queued stays for the next submission."""
-        queued = [key for key, seen in self._observed.items() if seen.state is ClusterState.QUEUED]
-        self.cluster.cancel(queued)
-        self._observed = {key: seen for key, seen in self._observed.items() if key not in queued}
 
     def _report_event(self, key: str, kind: EventKind, seen: Observation) -> None:
         evidence = self.snapshot.runs[key]
@@ -228,64 +208,61 @@ class Runner:
             )
         )
 
-
-# Runs a sweep's missing jobs on this machine: what `sweep submit` does without a scheduler.
-
-
-class LocalRun:
-    """One sweep, one store, the slots of this machine. `program` runs a stage; it is given job.json's path."""
-
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        *,
-        store: Store,
-        sweep: str,
-        slots: Slots,
-        wanted: Collection[str] | None = None,
-        program: Sequence[str] = STAGE_PROGRAM,
-        report: Callable[[RunnerEvent], None] = lambda _progress: None,
-    ) -> None:
-        self.store = store
-        self.sweep = sweep
-        self.cluster = LocalCluster(store, sweep, slots, program=program)
-        self.ledger = Ledger(store.locate_sweep(sweep).ledger)
-        self.snapshot = SweepSnapshot(jobs, store, self.ledger.folder)
-        self.wanted = {job.key for job in jobs} if wanted is None else set(wanted)
-        self.runner = Runner(
-            picture=self.snapshot,
+    def _decide(self) -> list[Action]:
+        return decide(
+            self._urgent_first,
+            self.snapshot.statuses,
             wanted=self.wanted,
-            cluster=self.cluster,
-            ledger=self.ledger,
-            trunks_first=slots.cpus > 1,
-            report=report,
+            observed=self.snapshot.observed,
+            damaged=self.snapshot.find_damaged_parents(),
+            chained=False,
         )
 
-    def preview(self) -> list[Action]:
-        """What `run` would do first. Changes nothing."""
-        self.runner.reload()
-        self._check_feasible()
-        return self.runner.decide()
-
-    def run(self, stop: StopRequest) -> RunnerResult:
-        """Until nothing is left to do. RunnerBusyError, InfeasibleJobError, StoreRefusedError come before any start."""
+    def _act(self, actions: Sequence[Action]) -> None:
         try:
-            with hold_runner_lock(self.store, sweep=self.sweep, writer=self.ledger.writer):
-                self.snapshot.reload({})
-                self._check_feasible()
-                return self.runner.run(stop)
+            for action in actions:
+                if isinstance(action, Invalidate):
+                    self._invalidate(action)
+            self._withdraw({action.key for action in actions if isinstance(action, Withdraw)})
+            self._enqueue([action.key for action in actions if isinstance(action, Submit)])
         except OSError as error:
-            raise StoreRefusedError(describe_storage_error(error)) from error
+            self.problem = describe_storage_error(error)
 
-    def _check_feasible(self) -> None:
-        jobs = [job for job in self.snapshot.jobs if job.key in self.wanted]
-        undone = [job for job in jobs if self.snapshot.statuses[job.key].state is not JobState.DONE]
-        check_feasible(undone, self.cluster)
+    def _invalidate(self, action: Invalidate) -> None:
+        if set_result_aside(self.snapshot.runs[action.key].run):
+            self.snapshot.update({}, reread=[action.key])
 
+    def _withdraw(self, keys: Collection[str]) -> None:
+        self._queue = [job for job in self._queue if job.key not in keys]
 
-def check_feasible(jobs: Iterable[Job], cluster: LocalCluster) -> None:
-    """Raises InfeasibleJobError, naming the first of the jobs that could never run here."""
-    misfits = [(job, reason) for job in jobs if (reason := cluster.find_infeasible_reason(job)) is not None]
-    if misfits:
-        job, reason = misfits[0]
-        raise InfeasibleJobError(f"{len(misfits)} jobs can never run here; the first, {job.phase} {job.key}: {reason}")
+    def _enqueue(self, keys: Sequence[str]) -> None:
+        # the ledger first: another process reads there what is queued (jobs.local.runner_lock.read_runner_queue)
+        self.ledger.append(Event(event=EventKind.INTENT, key=key) for key in keys)
+        self._queue = sorted(
+            [*self._queue, *(self.snapshot.by_key[key] for key in keys)], key=lambda job: self._rank[job.key]
+        )
+        if keys:
+            self.snapshot.update(dict.fromkeys(keys, QUEUED))
+
+    def _start_what_fits(self) -> None:
+        """In the order of rank. One that lacks a resource holds that resource back from those behind it."""
+        short: set[str] = set()
+        for job in list(self._queue):
+            short |= self.slots.find_shortages(job.resources)
+            if "cpus" in short:
+                return
+            if job.resources.gpus and "gpus" in short:
+                continue
+            self._queue.remove(job)
+            self.attempts.start(job)
+
+    def _stop_all(self, *, at_once: bool) -> None:
+        self._queue = []
+        self.attempts.terminate(self.snapshot.observed)
+        if at_once:
+            self.attempts.kill(self.snapshot.observed)
+
+    def _empty_queue(self) -> None:
+        """What runs may end well; what is queued stays for the next submission."""
+        self.snapshot.update(dict.fromkeys((job.key for job in self._queue), None))
+        self._queue = []

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from jobs.cluster import ClusterState, Observation
 from jobs.errors import RunnerBusyError
+from jobs.observation import ClusterState, Observation
 from jobs.store.flock import acquire_lock, is_held
 from jobs.store.ledger import EventKind, read_events
 from jobs.store.paths import Store

@@ -1,16 +1,16 @@
-"""What to do next with a sweep's jobs: a pure function of their states. Others do it."""
+"""What to do next with a sweep's jobs: a pure function of their states. The runner or the Slurm round then does it."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.cluster import ClusterState, Observation
 from jobs.job import TRUNK_PHASE, Job, compute_heights
+from jobs.observation import ClusterState, Observation
 from jobs.reconcile.state import STOPPED, JobState, JobStatus
 
 STARTABLE = {JobState.READY, JobState.INTERRUPTED}
 QUEUED_OR_RUNNING = {JobState.QUEUED, JobState.RUNNING}
 IN_THE_CLUSTER = {ClusterState.QUEUED, ClusterState.RUNNING}
-"""Only behind these can a job be queued: the disk may show one to live that the cluster cannot show at the moment."""
+"""Only behind these can a job be queued: by the disk a job may live that the cluster cannot show at the moment."""
 PARENT_LEFT = "its parent ended without success; it is sent again behind the parent's next attempt"
 
 
@@ -43,23 +43,23 @@ Action = Submit | Withdraw | Invalidate
 
 @dataclass(slots=True)
 class QueueCapacity:
-    """How many jobs the cluster's queue still takes, by limit ("lane"). A lane without a number has no limit."""
+    """How many jobs the cluster's queue still takes, by limit. A name without a number has no limit."""
 
     left: dict[str, int] = field(default_factory=dict)
     limit_names: Callable[[Job], Sequence[str]] = lambda _job: ()
     """The limits under which a job counts."""
     full: set[str] = field(default_factory=set)
-    """Lanes that had no room for some job: what the user is told."""
+    """Limits that had no room for some job."""
 
     def reserve(self, job: Job) -> bool:
-        """Counts the job in if every one of its lanes has room."""
-        lanes = [lane for lane in self.limit_names(job) if lane in self.left]
-        short = {lane for lane in lanes if self.left[lane] < 1}
-        self.full |= short
-        if short:
+        """Counts the job in if every one of its limits has room."""
+        limits = [name for name in self.limit_names(job) if name in self.left]
+        full = {name for name in limits if self.left[name] < 1}
+        self.full |= full
+        if full:
             return False
-        for lane in lanes:
-            self.left[lane] -= 1
+        for name in limits:
+            self.left[name] -= 1
         return True
 
 
@@ -71,17 +71,17 @@ def decide(
     observed: Mapping[str, Observation],
     damaged: Mapping[str, str],
     chained: bool,
-    room: QueueCapacity | None = None,
+    capacity: QueueCapacity | None = None,
 ) -> list[Action]:
     """Actions in the order in which they are to be done.
 
     `jobs`: parents before children, the more urgent first where the graph leaves it open. `damaged`: finished parents
     whose checkpoint a child could not read, with that child. `chained`: the cluster holds children back itself, so jobs
-    go out with their parents. `room`: what the cluster's queue still takes; None is no limit.
+    go out with their parents. `capacity`: what the cluster's queue still takes; None is no limit.
     """
-    room = room or QueueCapacity()
+    capacity = capacity or QueueCapacity()
     actions: list[Action] = [Invalidate(parent, child) for parent, child in damaged.items()]
-    withdrawn = _withdrawals(jobs, statuses, observed)
+    withdrawn = _find_withdrawals(jobs, statuses, observed)
     actions += withdrawn.values()
     held = {
         key
@@ -92,14 +92,14 @@ def decide(
     for job in jobs:
         if job.key not in wanted or job.key in observed or set(job.parents) & damaged.keys():
             continue
-        submit = _submission(job, statuses, held, chained=chained)
-        if submit is not None and room.reserve(job):
+        submit = _find_submission(job, statuses, held, chained=chained)
+        if submit is not None and capacity.reserve(job):
             actions.append(submit)
             held.add(job.key)
     return actions
 
 
-def _submission(job: Job, statuses: Mapping[str, JobStatus], held: set[str], *, chained: bool) -> Submit | None:
+def _find_submission(job: Job, statuses: Mapping[str, JobStatus], held: set[str], *, chained: bool) -> Submit | None:
     """`held`: jobs that the cluster has, or is about to be given."""
     state = statuses[job.key].state
     if state in STARTABLE:
@@ -110,13 +110,13 @@ def _submission(job: Job, statuses: Mapping[str, JobStatus], held: set[str], *, 
     return Submit(job.key, unfinished) if held.issuperset(unfinished) else None
 
 
-def _withdrawals(
+def _find_withdrawals(
     jobs: Sequence[Job], statuses: Mapping[str, JobStatus], observed: Mapping[str, Observation]
 ) -> dict[str, Withdraw]:
     """What has to leave the queue; below a job that leaves it, everything that is queued."""
     found: dict[str, Withdraw] = {}
     for job in jobs:
-        withdrawal = _withdrawal(statuses[job.key], observed.get(job.key), job)
+        withdrawal = _find_withdrawal(statuses[job.key], observed.get(job.key), job)
         queued = job.key in observed and observed[job.key].state is ClusterState.QUEUED
         left = [parent for parent in job.parents if parent in found and statuses[parent].state is not JobState.DONE]
         if withdrawal is None and queued and left:
@@ -126,7 +126,7 @@ def _withdrawals(
     return found
 
 
-def _withdrawal(status: JobStatus, observation: Observation | None, job: Job) -> Withdraw | None:
+def _find_withdrawal(status: JobStatus, observation: Observation | None, job: Job) -> Withdraw | None:
     if observation is None or observation.state not in {ClusterState.QUEUED, ClusterState.STUCK}:
         return None
     if status.state in STOPPED:

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jobs.cluster import ClusterState
 from jobs.job import Job
+from jobs.observation import ClusterState
 from jobs.reconcile.retries import RetryDecision
 
 

@@ -40,7 +40,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionUsage:
-    """One allocation that has ended. `compute_used` and `compute_wasted` together are all of it."""
+    """One allocation that has ended. `used` and `wasted` together are all of it."""
 
     used: Usage
     wasted: Usage
@@ -48,6 +48,7 @@ class ExecutionUsage:
     """Empty if only Slurm knows of the execution; then it is the job's type."""
     by_cluster: bool = False
     """From Slurm's row, not from the attempt's own record."""
+    # Why: docs/decisions.md, D40
     overstated_seconds: int = 0
     """Wall seconds of the row after the attempt's own end, if there are more than OVERSTATED_SECONDS."""
 
@@ -76,16 +77,6 @@ def compute_execution_usage(
         elif outcome.end is not None:
             found.append(_by_record(outcome, following))
     return [*found, *(_without_attempt(row, gpus) for row in matched.rest if row.ran)]
-
-
-def compute_used(outcome: AttemptRecord) -> Usage:
-    """By the attempt's own record: up to its last checkpoint, all if it finished the job, nothing while it lives."""
-    return _by_record(outcome, None).used
-
-
-def compute_wasted(outcome: AttemptRecord) -> Usage:
-    """By the attempt's own record: from its last checkpoint to its end."""
-    return _by_record(outcome, None).wasted
 
 
 def find_kept_until(outcome: AttemptRecord, following: AttemptRecord | None) -> float | None:

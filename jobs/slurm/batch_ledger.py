@@ -1,16 +1,16 @@
-"""Batches and endings in a sweep's ledger: what was about to be sent, what Slurm answered, how executions ended.
+"""Batches in a sweep's ledger: what was about to be sent, what Slurm answered, how executions ended.
 
 A batch's intent is on disk before its sbatch, so no job of ours is ever in the queue without a line here.
 """
 
 import json
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.claims.claims import refresh_folder
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record, parse_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.states import SURELY_OVER
@@ -23,8 +23,12 @@ class BatchHistory:
 
     batches: dict[str, KnownBatch] = field(default_factory=dict)
     """By name."""
-    endings: dict[str, list[AccountingRecord]] = field(default_factory=dict)
+    accounting_records: dict[str, list[AccountingRecord]] = field(default_factory=dict)
     """By key, oldest first; those that were final when they were noted."""
+
+    def list_settled(self) -> set[tuple[str, str]]:
+        """(batch name, key) of the jobs of which some end is noted."""
+        return {(record.batch, record.key) for known in self.accounting_records.values() for record in known}
 
     def list_open_batches(self) -> list[KnownBatch]:
         """Batches of which some task has no noted row with which it is surely over: sacct must be asked about them.
@@ -32,8 +36,8 @@ class BatchHistory:
         Rows come late, after an outage of the accounting very late: a job that was given up as lost may still get its
         row, and one whose last row tells of a requeue ran once more.
         """
-        known = (ending for endings in self.endings.values() for ending in endings)
-        ended = {(ending.batch, ending.key) for ending in known if ending.state in SURELY_OVER}
+        known = (record for records in self.accounting_records.values() for record in records)
+        ended = {(record.batch, record.key) for record in known if record.state in SURELY_OVER}
         return [
             batch
             for batch in self.batches.values()
@@ -44,8 +48,9 @@ class BatchHistory:
 class BatchLedger:
     """Writes the lines below by one writer's ledger. Every call is on disk when it returns (OSError if refused)."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
         self.ledger = ledger
+        self.clock = clock
 
     def write_intent(self, batch: SlurmBatch, user: str) -> None:
         """Before sbatch is called."""
@@ -67,81 +72,83 @@ class BatchLedger:
 
     def write_withdrawn(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
         """Before scancel is called."""
-        moment = time.time()
+        moment = self.clock.now()
         self.ledger.write(
             {"batch": name, "what": "withdrawn", "time": moment, "keys": list(keys)}
             for name, keys in keys_by_batch.items()
         )
 
-    def write_ended(self, endings: Iterable[AccountingRecord]) -> None:
+    def write_ended(self, records: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
-        self.ledger.write({"ending": encode_accounting_record(ending)} for ending in endings)
+        self.ledger.write({"ending": encode_accounting_record(record)} for record in records)
 
     def _write(self, name: str, what: str, **content: object) -> None:
-        self.ledger.write([{"batch": name, "what": what, "time": time.time(), **content}])
+        self.ledger.write([{"batch": name, "what": what, "time": self.clock.now(), **content}])
 
 
 def read_shared_history(folder: Path, others: Iterable[Path], keys: Collection[str]) -> BatchHistory:
-    """A sweep's notes, and what the store's other sweeps noted of jobs (`keys`) that they share with it."""
-    notes = read_batch_history(folder)
+    """A sweep's history, and what the store's other sweeps noted of jobs (`keys`) that they share with it."""
+    history = read_batch_history(folder)
     for other in others:
         theirs = read_batch_history(other)
         for name, batch in theirs.batches.items():
             batch.tasks = {index: key for index, key in batch.tasks.items() if key in keys}
             if batch.tasks:
-                notes.batches.setdefault(name, batch)
-        for key in theirs.endings.keys() & set(keys):
-            notes.endings[key] = sort_records([*notes.endings.get(key, ()), *theirs.endings[key]])
-    return notes
+                history.batches.setdefault(name, batch)
+        for key in theirs.accounting_records.keys() & set(keys):
+            history.accounting_records[key] = sort_records(
+                [*history.accounting_records.get(key, ()), *theirs.accounting_records[key]]
+            )
+    return history
 
 
-def sort_records(endings: Iterable[AccountingRecord]) -> list[AccountingRecord]:
+def sort_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:
     """Oldest first, each execution once however many writers noted it."""
-    once = {(ending.id, ending.batch, ending.submitted_at): ending for ending in endings}
-    return sorted(once.values(), key=lambda ending: (ending.submitted_at, ending.started_at))
+    once = {(record.id, record.batch, record.submitted_at): record for record in records}
+    return sorted(once.values(), key=lambda record: (record.submitted_at, record.started_at))
 
 
 def read_batch_history(folder: Path) -> BatchHistory:
     """All writers' lines. Torn or foreign ones are passed over."""
-    notes = BatchHistory()
+    history = BatchHistory()
     refresh_folder(folder)  # another login node may have written a moment ago
     files = sorted(folder.glob("*.jsonl"))
-    lines = [line for path in files for line in _parsed(read_lines_of_kind(path, "batch"))]
+    lines = [line for path in files for line in _parse_lines(read_lines_of_kind(path, "batch"))]
     timed = [line for line in lines if _is_number(line.get("time"))]
     for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
-        _take(notes, line)
-    noted = [_ending(line) for path in files for line in _parsed(read_lines_of_kind(path, "ending"))]
-    for ending in sort_records(ending for ending in noted if ending is not None):
-        notes.endings.setdefault(ending.key, []).append(ending)
-    return notes
+        _apply(history, line)
+    noted = [_parse_record(line) for path in files for line in _parse_lines(read_lines_of_kind(path, "ending"))]
+    for record in sort_records(record for record in noted if record is not None):
+        history.accounting_records.setdefault(record.key, []).append(record)
+    return history
 
 
-def _take(notes: BatchHistory, line: Mapping[str, Any]) -> None:
+def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
     name, what, moment = str(line["batch"]), line.get("what"), float(line["time"])
-    if what == "intent" and isinstance(line.get("tasks"), dict) and name not in notes.batches:
+    if what == "intent" and isinstance(line.get("tasks"), dict) and name not in history.batches:
         tasks = {int(index): str(key) for index, key in line["tasks"].items() if index.isdigit()}
-        notes.batches[name] = KnownBatch(
+        history.batches[name] = KnownBatch(
             name=name, phase=str(line.get("phase", "")), tasks=tasks, user=str(line.get("user", "")), intended_at=moment
         )
-    batch = notes.batches.get(name)
+    batch = history.batches.get(name)
     if batch is None:
         return
     if what == "sent":
         batch.id, batch.sent_at, batch.not_submitted_at = str(line.get("id", "")), moment, 0.0
     elif what == "void" and not batch.id:
-        batch.not_submitted_at, batch.void_reason = moment, str(line.get("reason", ""))
+        batch.not_submitted_at = moment
     elif what == "withdrawn" and isinstance(line.get("keys"), list):
         batch.withdrawn |= dict.fromkeys(map(str, line["keys"]), moment)
 
 
-def _ending(line: Mapping[str, Any]) -> AccountingRecord | None:
+def _parse_record(line: Mapping[str, Any]) -> AccountingRecord | None:
     try:
         return parse_accounting_record(line["ending"])
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def _parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             content = json.loads(line)

@@ -70,7 +70,6 @@ class KnownBatch:
     sent_at: float = 0.0
     not_submitted_at: float = 0.0
     """Slurm refused it, or it was looked for long enough and is not there: none of its tasks exists."""
-    void_reason: str = ""
     withdrawn: dict[str, float] = field(default_factory=dict)
     """Keys that were taken out of the queue by us, and when (Unix seconds)."""
 
@@ -92,6 +91,7 @@ class ArrayTask:
     id: str = ""
 
 
+# Why: docs/decisions.md, D33
 @dataclass(slots=True)
 class BatchPlanner:
     """Forms batches from one round's submissions. `live`: places of the jobs in the queue, by key."""

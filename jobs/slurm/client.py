@@ -1,8 +1,8 @@
-"""Asks Slurm's programs, and tells them to do something. The only place where they are run."""
+"""Runs Slurm's programs, for questions and for orders. The only place where they are run."""
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from jobs.slurm.commands import (
     ProgramOutput,
@@ -12,22 +12,17 @@ from jobs.slurm.commands import (
     run_program,
 )
 from jobs.slurm.parsing import (
-    FORMAT,
+    QUEUE_FORMAT,
     SEPARATOR,
     AccountRow,
     QueueRow,
     SlurmAnswer,
     parse_accounting,
-    parse_config,
     parse_queue,
-    parse_records,
-    parse_table,
     select_fields,
 )
-from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer
+from jobs.slurm.sbatch_errors import SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer
 from jobs.slurm.timeouts import SlurmTimeouts
-
-__all__ = ["UnknownSubmit", "ProgramOutput", "SubmitRefusal", "RefusalKind", "SubmittedJob", "SlurmClient"]
 
 LONGEST_WORD = 100_000
 """Characters of one argument; Linux takes 131,071 (execve(2))."""
@@ -47,14 +42,14 @@ NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported acco
 class SlurmClient:
     """One cluster: the one that the environment (SLURM_CONF) or /etc/slurm names. May be used by several threads."""
 
-    def __init__(self, patience: SlurmTimeouts | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, timeouts: SlurmTimeouts | None = None, environment: Mapping[str, str] | None = None) -> None:
         """`environment`: os.environ at the time of each call, unless given."""
-        self.timeouts = patience or SlurmTimeouts()
+        self.timeouts = timeouts or SlurmTimeouts()
         self._environment = environment
         self._account_fields: tuple[str, ...] = ()
 
     def run(self, program: str, *arguments: str, limit: float | None = None) -> ProgramOutput:
-        """Asks any of Slurm's programs: no shell, at most `limit` seconds (patience.call), plain English and times."""
+        """Any of Slurm's programs: no shell, at most `limit` seconds (default: call_s), plain English and times."""
         environment = build_query_environment(self._now())
         return run_program(
             [program, *arguments], environment=environment, limit=self.timeouts.call_s if limit is None else limit
@@ -63,7 +58,9 @@ class SlurmClient:
     def query_queue(self, users: Collection[str]) -> SlurmAnswer[QueueRow]:
         """All unfinished jobs of these users, array tasks one by one, in one squeue."""
         users_word = ",".join(sorted(users))
-        output = self.run("squeue", "--array", "--noheader", "--all", f"--user={users_word}", f"--format={FORMAT}")
+        output = self.run(
+            "squeue", "--array", "--noheader", "--all", f"--user={users_word}", f"--format={QUEUE_FORMAT}"
+        )
         doubt = next((line for line in output.errors.splitlines() if any(sign in line for sign in NOT_THE_WHOLE)), "")
         if output.problem or doubt:
             return SlurmAnswer(problem=output.problem or doubt.strip())
@@ -73,7 +70,7 @@ class SlurmClient:
         """What the controller still knows (for MinJobAge seconds after its end) of these array tasks, ended or not."""
         rows: list[QueueRow] = []
         for word in pack_words({each.partition("_")[0] for each in ids}):
-            what = (f"--jobs={word}", "--states=all", f"--format={FORMAT}")
+            what = (f"--jobs={word}", "--states=all", f"--format={QUEUE_FORMAT}")
             output = self.run("squeue", "--array", "--noheader", "--all", *what)
             if NOT_THERE_ANY_MORE[0] in output.errors:
                 continue
@@ -113,12 +110,10 @@ class SlurmClient:
             run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
         )
 
-    def cancel(
-        self, ids: Collection[str], *, signal: str = "", state: str = "", batch: bool = False, full: bool = False
-    ) -> str:
+    def cancel(self, ids: Collection[str], *, signal: str = "", state: str = "", batch: bool = False) -> str:
         """scancel for jobs and array tasks, many in one call; ended ones are no error. Returns a problem or "".
 
-        `signal`: send it instead of ending the job; `batch`: to the batch process alone, `full`: to it and all steps.
+        `signal`: send it instead of ending the job; `batch`: to the batch process alone.
         `state`: only those in this state (PENDING) a moment before. scancel's own `--state` is not used: asked for one
         pending task of an array, it ends all of them (seen with 22.05).
         """
@@ -126,11 +121,7 @@ class SlurmClient:
             ids, problem = self._in_state(ids, state)
             if problem:
                 return problem
-        options = [
-            *([f"--signal={signal}"] if signal else []),
-            *(["--batch"] if batch else []),
-            *(["--full"] if full else []),
-        ]
+        options = [*([f"--signal={signal}"] if signal else []), *(["--batch"] if batch else [])]
         problems = [_not_cancelled(self.run("scancel", *options, *words)) for words in _calls(render_array_ids(ids))]
         return next((problem for problem in problems if problem), "")
 
@@ -145,12 +136,6 @@ class SlurmClient:
             found.update(output.text.split())
         return found & set(ids), ""
 
-    def update(self, job_id: str, **fields: str) -> str:
-        """`scontrol update jobid=ID FIELD=VALUE...`. Returns a problem or ""."""
-        return self.run(
-            "scontrol", "update", f"jobid={job_id}", *(f"{key}={word}" for key, word in fields.items())
-        ).problem
-
     def requeue(self, job_id: str) -> str:
         """`scontrol requeue`. Returns a problem or ""."""
         return self.run("scontrol", "requeue", job_id).problem
@@ -159,34 +144,6 @@ class SlurmClient:
         """The script of a job that the controller remembers; None if it does not, or may not show it."""
         output = self.run("scontrol", "write", "batch_script", job_id.partition("_")[0], "-")
         return None if output.problem or not output.text else output.text
-
-    def query_config(self) -> SlurmAnswer[Mapping[str, str]]:
-        """`scontrol show config` as one row."""
-        return self._table(parse_config, "scontrol", "show", "config")
-
-    def query_partitions(self) -> SlurmAnswer[Mapping[str, str]]:
-        """`scontrol show partition`, one row a partition."""
-        return self._table(parse_records, "scontrol", "--oneliner", "--all", "show", "partition")
-
-    def query_associations(self, user: str, fields: Sequence[str]) -> SlurmAnswer[Mapping[str, str]]:
-        """`sacctmgr show associations` of a user, with the given fields by the given names."""
-        return self._sacctmgr(fields, "associations", "where", f"user={user}")
-
-    def query_qos(self, fields: Sequence[str]) -> SlurmAnswer[Mapping[str, str]]:
-        """`sacctmgr show qos`, with the given fields by the given names."""
-        return self._sacctmgr(fields, "qos")
-
-    def _sacctmgr(self, fields: Sequence[str], *what: str) -> SlurmAnswer[Mapping[str, str]]:
-        command = ("--noheader", "--parsable2", "--readonly", "show", *what, f"format={','.join(fields)}")
-        return self._table(lambda text: parse_table(text, fields), "sacctmgr", *command)
-
-    def _table(
-        self, read: Callable[[str], tuple[Mapping[str, str], ...]], program: str, *arguments: str
-    ) -> SlurmAnswer[Mapping[str, str]]:
-        output = self.run(program, *arguments)
-        if output.problem:
-            return SlurmAnswer(problem=output.problem, absent=_is_absent(output))
-        return SlurmAnswer(rows=read(output.text))
 
     def _accounting(self, option: str, values: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
         begin = f"--starttime=uts{max(1, int(since) - CLOCKS_DIFFER_S)}"

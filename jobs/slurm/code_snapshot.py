@@ -8,6 +8,7 @@ place give the same bytes.
 
 import hashlib
 import importlib.util
+import logging
 import marshal
 import subprocess
 import zipfile
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from jobs.store.job_file import PACKAGE_FOLDER, read_code_revision
 from jobs.store.paths import Store, open_replacement
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("jobs", "stages")
 """What runs inside a job."""
@@ -41,6 +44,7 @@ class CodeSnapshot:
     package its version."""
 
 
+# Why: docs/decisions.md, D37
 def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:
     """The archive of the packages in `folder`, made if the store has none of that content. Raises OSError where the
     store refuses."""
@@ -50,7 +54,9 @@ def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnaps
     if not path.exists():
         with open_replacement(path) as unfinished:
             _write_archive(unfinished, path, sources)
-    return CodeSnapshot(path=path, digest=digest, revision=query_revision(folder))
+    revision = query_revision(folder)
+    logger.info("%s: code of the jobs, revision %s", path, revision or "unknown")
+    return CodeSnapshot(path=path, digest=digest, revision=revision)
 
 
 def read_sources(folder: Path) -> dict[str, bytes]:

@@ -1,16 +1,21 @@
 """Runs one of Slurm's programs: no shell, a time limit, a process group of its own, an environment of ours."""
 
 import contextlib
+import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from jobs.reconcile.failures import format_one_line
+
+logger = logging.getLogger(__name__)
 
 PERSONAL = ("SBATCH_", "SQUEUE_", "SACCT_", "SACCTMGR_", "SCANCEL_", "SCONTROL_", "SINFO_", "SALLOC_", "SLURM_")
 """Variables with which a person changes what the programs ask or print, or which a job's environment leaves behind."""
@@ -59,6 +64,15 @@ def run_program(
     argv: Sequence[str], *, environment: Mapping[str, str], limit: float, script: str = ""
 ) -> ProgramOutput:
     """Runs `argv`, with `script` as its standard input, for `limit` seconds at most. Never raises for what it does."""
+    began = time.monotonic()
+    logger.debug("runs %s", shlex.join(argv))
+    output = _run(argv, environment, limit, script)
+    took_s = time.monotonic() - began
+    logger.info("%s: %s after %.2f s, %d characters", argv[0], output.problem or "done", took_s, len(output.text))
+    return output
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str], limit: float, script: str) -> ProgramOutput:
     with _whole_file(script) if script else contextlib.nullcontext(subprocess.DEVNULL) as given:
         try:
             process = _started(argv, environment, given)

@@ -1,4 +1,4 @@
-"""Limits on how many jobs may be in the queue, and how much room each has. Pure.
+"""A mirror of some of Slurm's rules: how many jobs the queue still takes, and which jobs could never run. Pure.
 
 Slurm takes each kind of limit from the first place that sets it: the partition's QOS, the job's QOS, the user's
 association (the job's QOS comes first with the flag OverPartQOS). Limits of accounts all hold, up to the root
@@ -28,51 +28,31 @@ class SubmitLimit:
     counts: Callable[[QueueRow], bool]
 
 
-def list_partition_names(job: Job, site: Site) -> tuple[str, ...]:
-    """The partitions that the job may start in, the cluster's default where it names none."""
-    given = job.resources.options.get("partition", "")
-    if given:
-        return tuple(filter(None, given.split(",")))
-    return tuple(each.name for each in site.partitions or () if each.is_default)
+def compute_queue_capacity(site: Site, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
+    """How many more jobs of the user each limit lets in now; a pending array task counts one, as a job does.
 
-
-def find_job_partitions(job: Job, site: Site) -> tuple[Partition, ...]:
-    """Those of them that exist."""
-    known = {each.name: each for each in site.partitions or ()}
-    return tuple(known[name] for name in list_partition_names(job, site) if name in known)
-
-
-def find_association(job: Job, site: Site, user: str) -> Association | None:
-    """The one that the job is charged to: of its partition, if there is such a one, before the general one."""
-    account = job.resources.options.get("account", "") or site.default_account
-    names = list_partition_names(job, site)
-    own = [
-        each
-        for each in site.associations or ()
-        if each.user == user and each.account == account and (not each.partition or each.partition in names)
-    ]
-    return max(own, key=lambda each: bool(each.partition), default=None)
-
-
-def resolve_qos_name(job: Job, association: Association | None) -> str:
-    """The QOS that the job gets: its own, the association's default, the only one allowed, else `normal`."""
-    asked = job.resources.options.get("qos", "")
-    if asked or association is None:
-        return asked or "normal"
-    return association.default_qos or (association.qos[0] if len(association.qos) == 1 else "normal")
-
-
-def sort_job_qos(job: Job, site: Site, user: str) -> tuple[Qos, ...]:
-    """The partition's QOS and the job's, the one whose limits come first ahead."""
-    known = site.qos or {}
-    own = known.get(resolve_qos_name(job, find_association(job, site, user)))
-    first = next((known[each.qos] for each in find_job_partitions(job, site) if each.qos in known), None)
-    found = (own, first) if own is not None and "OverPartQOS" in own.flags else (first, own)
-    return tuple({each.name: each for each in found if each is not None}.values())
+    `queue` tells the present use: where it leaves out jobs of other users, limits that are shared with them have
+    less room than is said here, and Slurm refuses what is too much.
+    """
+    accounts = {each.account for each in site.associations or () if each.user == user}
+    limits = chain(
+        (build_cluster_limit(site),),
+        *(
+            (
+                build_user_limit(rule, site, user),
+                build_group_limit(rule, site),
+                *(build_account_limit(rule, site, a) for a in accounts),
+            )
+            for rule in (site.qos or {}).values()
+        ),
+        (build_association_limit(each, user) for each in site.associations or () if each.user == user),
+        *(iter_account_limits(each, site) for each in site.associations or () if each.user == user),
+    )
+    return {limit.name: max(0, limit.most - sum(map(limit.counts, queue))) for limit in limits if limit is not None}
 
 
 def list_limit_names(job: Job, site: Site, user: str) -> tuple[str, ...]:
-    """The limits on submitted jobs under which the job counts, by the names that `room` gives them."""
+    """The limits on submitted jobs under which the job counts, by the names of `compute_queue_capacity`."""
     options = job.resources.options
     kind = (user, *(options.get(name, "") for name in ("partition", "account", "qos")))
     if kind not in site.known_limit_names:
@@ -99,38 +79,9 @@ def iter_limits(job: Job, site: Site, user: str) -> Iterator[SubmitLimit]:
         yield from iter_account_limits(association, site)
 
 
-def compute_queue_capacity(site: Site, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
-    """How many more jobs of the user each limit lets in now; a pending array task counts one, as a job does.
-
-    `queue` tells the present use: where it leaves out jobs of other users, limits that are shared with them have
-    less room than is said here, and Slurm refuses what is too much.
-    """
-    accounts = {each.account for each in site.associations or () if each.user == user}
-    limits = chain(
-        (build_cluster_limit(site),),
-        *(
-            (
-                build_user_limit(rule, site, user),
-                build_group_limit(rule, site),
-                *(build_account_limit(rule, site, a) for a in accounts),
-            )
-            for rule in (site.qos or {}).values()
-        ),
-        (build_association_limit(each, user) for each in site.associations or () if each.user == user),
-        *(iter_account_limits(each, site) for each in site.associations or () if each.user == user),
-    )
-    return {limit.name: max(0, limit.most - sum(map(limit.counts, queue))) for limit in limits if limit is not None}
-
-
 def build_cluster_limit(site: Site) -> SubmitLimit:
     """MaxJobCount; a job is refused when it would fill the last place."""
     return SubmitLimit(CLUSTER, site.max_jobs - 1, lambda _row: True)
-
-
-def build_qos_filter(rule: Qos, site: Site) -> Callable[[QueueRow], bool]:
-    """Whether a row counts in the QOS: as its own, or as its partition's."""
-    partitions = {each.name for each in site.partitions or () if each.qos == rule.name}
-    return lambda row: row.qos == rule.name or not partitions.isdisjoint(row.partition.split(","))
 
 
 def build_user_limit(rule: Qos, site: Site, user: str) -> SubmitLimit | None:
@@ -152,6 +103,12 @@ def build_group_limit(rule: Qos, site: Site) -> SubmitLimit | None:
     """GrpSubmitJobs of a QOS."""
     most = rule.max_submit_group
     return None if most is None else SubmitLimit(f"qos:{rule.name}/everybody", most, build_qos_filter(rule, site))
+
+
+def build_qos_filter(rule: Qos, site: Site) -> Callable[[QueueRow], bool]:
+    """Whether a row counts in the QOS: as its own, or as its partition's."""
+    partitions = {each.name for each in site.partitions or () if each.qos == rule.name}
+    return lambda row: row.qos == rule.name or not partitions.isdisjoint(row.partition.split(","))
 
 
 def build_association_limit(association: Association | None, user: str) -> SubmitLimit | None:
@@ -205,15 +162,12 @@ def list_accounts_below(name: str, accounts: dict[str, Association]) -> frozense
     return frozenset(found)
 
 
-# Why a job could never run at a cluster. Pure.
-#
-# Slurm accepts many such jobs and keeps them pending for ever (unless EnforcePartLimits is set), so that they are
-# refused before anything is sent. What is only busy now, drained or down, is no reason; neither is what cannot be
-# known.
-
-
 def find_infeasible_reason(job: Job, site: Site) -> str | None:
-    """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows."""
+    """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows.
+
+    Slurm accepts many such jobs and keeps them pending for ever (unless EnforcePartLimits is set), so they are refused
+    before anything is sent. That nodes are busy, drained or down at present is no reason.
+    """
     kind = id(job.resources)
     if kind not in site.known_infeasible_reasons:
         site.known_infeasible_reasons[kind] = (job.resources, next(iter_infeasible_reasons(job, site), None))
@@ -360,19 +314,6 @@ def explain_missing_gpus(asked: Resources, partition: Partition) -> str:
     return f"partition {partition.name} {has}, and a job asks for {asked.gpu_type or 'gpu'}:{asked.gpus_per_node}"
 
 
-def match_gpu_type(asked: Resources, shape: NodeShape) -> str | None:
-    """What these nodes call the GPU type of the job, where they have enough of it; None where they have not.
-
-    Their type may be our name, our name in other letters, or longer (`nvidia_a100-sxm4-80gb`); nodes may have GPUs
-    without a type, which then count as any.
-    """
-    wanted = asked.gpu_type.lower()
-    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(wanted)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
-    enough = [kind for kind, count in shape.gpus.items() if count >= asked.gpus_per_node]
-    ranked = sorted(enough, key=lambda kind: (kind != asked.gpu_type, kind.lower() != wanted, kind))
-    return next((kind for kind in ranked if not kind or not wanted or named.fullmatch(kind.lower())), None)
-
-
 def iter_tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]:
     """More than a QOS gives one job, or one user or account in all."""
     wants: dict[str, float] = {
@@ -398,3 +339,59 @@ def resolve_gpu_type(job: Job, site: Site) -> str:
             if found is not None:
                 return found
     return job.resources.gpu_type
+
+
+def match_gpu_type(asked: Resources, shape: NodeShape) -> str | None:
+    """What these nodes call the GPU type of the job, where they have enough of it; None where they have not.
+
+    Their type may be our name, our name in other letters, or longer (`nvidia_a100-sxm4-80gb`); nodes may have GPUs
+    without a type, which then count as any.
+    """
+    wanted = asked.gpu_type.lower()
+    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(wanted)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
+    enough = [kind for kind, count in shape.gpus.items() if count >= asked.gpus_per_node]
+    ranked = sorted(enough, key=lambda kind: (kind != asked.gpu_type, kind.lower() != wanted, kind))
+    return next((kind for kind in ranked if not kind or not wanted or named.fullmatch(kind.lower())), None)
+
+
+def list_partition_names(job: Job, site: Site) -> tuple[str, ...]:
+    """The partitions that the job may start in, the cluster's default where it names none."""
+    given = job.resources.options.get("partition", "")
+    if given:
+        return tuple(filter(None, given.split(",")))
+    return tuple(each.name for each in site.partitions or () if each.is_default)
+
+
+def find_job_partitions(job: Job, site: Site) -> tuple[Partition, ...]:
+    """Those of them that exist."""
+    known = {each.name: each for each in site.partitions or ()}
+    return tuple(known[name] for name in list_partition_names(job, site) if name in known)
+
+
+def find_association(job: Job, site: Site, user: str) -> Association | None:
+    """The one that the job is charged to: of its partition, if there is such a one, before the general one."""
+    account = job.resources.options.get("account", "") or site.default_account
+    names = list_partition_names(job, site)
+    own = [
+        each
+        for each in site.associations or ()
+        if each.user == user and each.account == account and (not each.partition or each.partition in names)
+    ]
+    return max(own, key=lambda each: bool(each.partition), default=None)
+
+
+def resolve_qos_name(job: Job, association: Association | None) -> str:
+    """The QOS that the job gets: its own, the association's default, the only one allowed, else `normal`."""
+    asked = job.resources.options.get("qos", "")
+    if asked or association is None:
+        return asked or "normal"
+    return association.default_qos or (association.qos[0] if len(association.qos) == 1 else "normal")
+
+
+def sort_job_qos(job: Job, site: Site, user: str) -> tuple[Qos, ...]:
+    """The partition's QOS and the job's, the one whose limits come first ahead."""
+    known = site.qos or {}
+    own = known.get(resolve_qos_name(job, find_association(job, site, user)))
+    first = next((known[each.qos] for each in find_job_partitions(job, site) if each.qos in known), None)
+    found = (own, first) if own is not None and "OverPartQOS" in own.flags else (first, own)
+    return tuple({each.name: each for each in found if each is not None}.values())

@@ -1,4 +1,7 @@
-"""sacct's lines: the fields that are asked for, and their reader (sacct(1))."""
+"""What squeue, sacct and scontrol print, as typed rows (squeue(1), sacct(1), scontrol(1)).
+
+squeue and sacct are asked for fields parted by the unit separator, with the job's name last.
+"""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -7,60 +10,34 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
-# Reads lines of fields parted by the unit separator, as squeue and sacct are asked to print them. Names come last.
-
 SEPARATOR = "\x1f"
 """No name of ours holds it; a foreign job's name may hold anything, and comes last so that it harms no other field."""
-
 NOTHING = {"", "Unknown", "None", "N/A", "NONE", "(null)", "None assigned"}
-"""How the programs say that there is no value."""
-
-
-def split_rows(text: str, fields: int) -> Iterator[list[str]]:
-    """The lines of `text`, split into `fields` each. A line with fewer goes on a foreign name with a line break in it,
-    or is a remark of a site's wrapper: neither is a row."""
-    cuts = fields - 1
-    for line in text.split("\n"):
-        parts = line.split(SEPARATOR, cuts)
-        if len(parts) == fields:
-            yield parts
-
-
-def is_whole(text: str) -> bool:
-    """Whether the last line was printed to its end."""
-    return not text or text.endswith("\n")
-
-
-def parse_time(text: str) -> float:
-    """Unix seconds of a time as printed with SLURM_TIME_FORMAT=%s, else of `2026-01-31T12:00:00` in UTC; 0 for none."""
-    if text.isdecimal():
-        return float(text)
-    if text in NOTHING:
-        return 0.0
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return 0.0
-
-
-def parse_value(text: str) -> str:
-    """The field itself, or nothing where the program says in some word that there is nothing."""
-    return "" if text in NOTHING else text
-
-
-def parse_number(text: str) -> int:
-    """A whole number; 0 where there is none."""
-    return int(text) if text.isdecimal() else 0
-
-
-# What squeue and sacct say of one job, as typed rows.
-#
-# Rows are named tuples, which a hundred thousand of are made in a blink.
-
+"""How the programs print that there is no value."""
+QUEUE_FIELDS = ("%i", "%T", "%r", "%E", "%u", "%q", "%a", "%P", "%V", "%S", "%N", "%e", "%j")
+"""Id, state, reason, dependency, user, QOS, account, partition, submitted, started, nodes, ends, name."""
+QUEUE_FORMAT = SEPARATOR.join(QUEUE_FIELDS)
+ACCOUNT_FIELDS = (
+    "JobID",
+    "State",
+    "Submit",
+    "Start",
+    "End",
+    "ElapsedRaw",
+    "AllocTRES",
+    "AllocCPUS",
+    "NodeList",
+    "ExitCode",
+)
+"""Known to every version from 22.05 on; JobName follows at the end."""
+OPTIONAL_ACCOUNT_FIELDS = ("Reason", "FailedNode")
+"""Asked for where `sacct --helpformat` lists them: one unknown field fails the whole call."""
+ARRAY_ID = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[^\]]*)\]?")
+MEMORY_OF_PARSED = 4096
 Row = TypeVar("Row")
 
 
-class QueueRow(NamedTuple):
+class QueueRow(NamedTuple):  # no dataclass: a hundred thousand rows are made at once
     """A line of `squeue --array`: a job or array task that is not finished."""
 
     id: str
@@ -70,7 +47,7 @@ class QueueRow(NamedTuple):
     state: str
     """PENDING, RUNNING, COMPLETING..."""
     reason: str = ""
-    """Slurm's word for what it waits for."""
+    """Why it is pending, by Slurm's name."""
     dependency: str = ""
     qos: str = ""
     account: str = ""
@@ -80,7 +57,6 @@ class QueueRow(NamedTuple):
     started_at: float = 0.0
     """Of a pending job: when the scheduler expects to start it; 0 where it does not say."""
     nodes: str = ""
-    priority: int = 0
     ends_at: float = 0.0
     """When it ended, or its time limit will end it."""
 
@@ -118,11 +94,11 @@ class AccountRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmAnswer(Generic[Row]):
-    """What a client said, or why it said nothing."""
+    """What a program answered, or why it gave no answer."""
 
     rows: tuple[Row, ...] = ()
     problem: str = ""
-    """Empty if `rows` is the whole truth; else one line, such as `Unable to contact slurm controller`."""
+    """Empty if `rows` is complete; else one line, such as `Unable to contact slurm controller`."""
     absent: bool = False
     """With a problem: this cluster does not have the service at all (accounting is switched off)."""
 
@@ -132,7 +108,7 @@ class SlurmAnswer(Generic[Row]):
 
 
 class SlurmAnswers(NamedTuple):
-    """What squeue and sacct said at one moment."""
+    """What squeue and sacct answered at one moment."""
 
     queue: SlurmAnswer[QueueRow]
     accounting: SlurmAnswer[AccountRow]
@@ -140,30 +116,53 @@ class SlurmAnswers(NamedTuple):
     """Unix seconds, before the questions."""
 
 
-REQUIRED = ("JobID", "State", "Submit", "Start", "End", "ElapsedRaw", "AllocTRES", "AllocCPUS", "NodeList", "ExitCode")
-"""Known to every version from 22.05 on; JobName follows at the end."""
-OPTIONAL = ("Reason", "FailedNode")
-"""Asked for where `sacct --helpformat` lists them: one unknown field fails the whole call."""
-
-ARRAY_ID = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[^\]]*)\]?")
-MEMORY_OF_PARSED = 4096
+def parse_queue(text: str) -> SlurmAnswer[QueueRow]:
+    """The rows of `squeue --array --noheader --format QUEUE_FORMAT`, in order. Text that breaks off is a problem."""
+    if not is_whole(text):
+        return SlurmAnswer(problem="squeue's answer breaks off")
+    times: dict[str, float] = {}
+    rows = []
+    for line in split_rows(text, len(QUEUE_FIELDS)):
+        job, state, reason, dependency, user, qos, account, partition, submitted, started, *rest = line
+        nodes, ends, name = rest
+        for moment in (submitted, started, ends):
+            if moment not in times:
+                times[moment] = parse_time(moment)
+        rows.append(
+            QueueRow(
+                job,
+                name,
+                user,
+                state,
+                parse_value(reason),
+                "" if dependency in NOTHING else dependency,
+                qos,
+                account,
+                partition,
+                times[submitted],
+                times[started],
+                nodes,
+                times[ends],
+            )
+        )
+    return SlurmAnswer(rows=tuple(rows))
 
 
 def select_fields(known: Collection[str]) -> tuple[str, ...]:
     """The fields to ask a version for which knows `known`."""
     names = {name.casefold() for name in known}
-    return (*REQUIRED, *(name for name in OPTIONAL if name.casefold() in names), "JobName")
+    return (*ACCOUNT_FIELDS, *(name for name in OPTIONAL_ACCOUNT_FIELDS if name.casefold() in names), "JobName")
 
 
 def parse_accounting(text: str, fields: Sequence[str]) -> SlurmAnswer[AccountRow]:
     """The rows of `sacct --noheader --parsable2 --delimiter=SEPARATOR --format FIELDS`, in sacct's order."""
     if not is_whole(text):
         return SlurmAnswer(problem="sacct's answer breaks off")
-    extra = fields[len(REQUIRED) : -1]
-    return SlurmAnswer(rows=tuple(_rows(text, len(fields), extra)))
+    extra = fields[len(ACCOUNT_FIELDS) : -1]
+    return SlurmAnswer(rows=tuple(_iter_account_rows(text, len(fields), extra)))
 
 
-def _rows(text: str, count: int, extra: Sequence[str]) -> Iterator[AccountRow]:
+def _iter_account_rows(text: str, count: int, extra: Sequence[str]) -> Iterator[AccountRow]:
     times = _Times()
     for line in split_rows(text, count):
         job, word, submitted, started, ended, elapsed, tres, cpus, nodes, code, *more, name = line
@@ -237,49 +236,6 @@ def parse_array_tasks(job: str) -> Iterator[str]:
             yield from (f"{match['array']}_{index}" for index in range(first, (last or first) + 1, step or 1))
 
 
-# squeue's lines: the format that is asked for, and their reader (squeue(1)).
-
-FIELDS = ("%i", "%T", "%r", "%E", "%u", "%q", "%a", "%P", "%V", "%S", "%N", "%Q", "%e", "%j")
-"""Id, state, reason, dependency, user, QOS, account, partition, submitted, started, nodes, priority, ends, name."""
-FORMAT = SEPARATOR.join(FIELDS)
-
-
-def parse_queue(text: str) -> SlurmAnswer[QueueRow]:
-    """The rows of `squeue --array --noheader --format FORMAT`, in squeue's order. Text that breaks off is a problem."""
-    if not is_whole(text):
-        return SlurmAnswer(problem="squeue's answer breaks off")
-    times: dict[str, float] = {}
-    rows = []
-    for line in split_rows(text, len(FIELDS)):
-        job, state, reason, dependency, user, qos, account, partition, submitted, started, *rest = line
-        nodes, priority, ends, name = rest
-        for moment in (submitted, started, ends):
-            if moment not in times:
-                times[moment] = parse_time(moment)
-        rows.append(
-            QueueRow(
-                job,
-                name,
-                user,
-                state,
-                parse_value(reason),
-                "" if dependency in NOTHING else dependency,
-                qos,
-                account,
-                partition,
-                times[submitted],
-                times[started],
-                nodes,
-                parse_number(priority),
-                times[ends],
-            )
-        )
-    return SlurmAnswer(rows=tuple(rows))
-
-
-# Reads what scontrol and sacctmgr show of a cluster's settings.
-
-
 def parse_config(text: str) -> tuple[Mapping[str, str], ...]:
     """`scontrol show config`: one mapping of the lines `Key = value`."""
     found: dict[str, str] = {}
@@ -292,16 +248,10 @@ def parse_config(text: str) -> tuple[Mapping[str, str], ...]:
 
 def parse_records(text: str) -> tuple[Mapping[str, str], ...]:
     """`scontrol --oneliner show ...`: one mapping a line of `Key=value Key=value`; a value may hold `=` and spaces."""
-    return tuple(_record(line) for line in text.splitlines() if line.strip())
+    return tuple(_parse_record(line) for line in text.splitlines() if line.strip())
 
 
-def parse_table(text: str, fields: Sequence[str]) -> tuple[Mapping[str, str], ...]:
-    """`sacctmgr --parsable2 --noheader`: one mapping a line, by the names of the fields that were asked for."""
-    lines = (line.split("|") for line in text.splitlines() if line)
-    return tuple(dict(zip(fields, parts, strict=True)) for parts in lines if len(parts) == len(fields))
-
-
-def _record(line: str) -> Mapping[str, str]:
+def _parse_record(line: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     last = ""
     for word in line.split():
@@ -312,3 +262,40 @@ def _record(line: str) -> Mapping[str, str]:
         elif last:
             found[last] += f" {word}"
     return found
+
+
+def split_rows(text: str, fields: int) -> Iterator[list[str]]:
+    """The lines of `text`, split into `fields` each. A line with fewer goes on a foreign name with a line break in it,
+    or is a remark of a site's wrapper: neither is a row."""
+    cuts = fields - 1
+    for line in text.split("\n"):
+        parts = line.split(SEPARATOR, cuts)
+        if len(parts) == fields:
+            yield parts
+
+
+def is_whole(text: str) -> bool:
+    """Whether the last line was printed to its end."""
+    return not text or text.endswith("\n")
+
+
+def parse_time(text: str) -> float:
+    """Unix seconds of a time as printed with SLURM_TIME_FORMAT=%s, else of `2026-01-31T12:00:00` in UTC; 0 for none."""
+    if text.isdecimal():
+        return float(text)
+    if text in NOTHING:
+        return 0.0
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def parse_value(text: str) -> str:
+    """The field itself, or nothing where the program says in some word that there is nothing."""
+    return "" if text in NOTHING else text
+
+
+def parse_number(text: str) -> int:
+    """A whole number; 0 where there is none."""
+    return int(text) if text.isdecimal() else 0

@@ -1,17 +1,18 @@
-"""One look at a sweep on Slurm: the ledgers, one squeue, one sacct, judged together; and noting what is settled."""
+"""One query of a sweep on Slurm: the ledgers, one squeue and one sacct, judged together; and noting what is settled."""
 
 import contextlib
 import getpass
 import json
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.cluster import ClusterState, Observation
+from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.observation import ClusterState, Observation
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
+from jobs.reconcile.snapshot import ClusterReport
 from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history, sort_records
 from jobs.slurm.batches import KnownBatch
 from jobs.slurm.client import SlurmClient
@@ -25,42 +26,50 @@ from jobs.store.paths import Store, open_replacement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmSnapshot:
-    """What was found, and when."""
+    """The ledgers, Slurm's answers, and what both say together."""
 
-    sweep: str
     batch_history: BatchHistory
-    queue: SlurmAnswer[QueueRow]
-    accounting: SlurmAnswer[AccountRow]
+    answers: SlurmAnswers
     reconciled: ReconcileResult
-    taken_at: float
-    """Unix seconds, before the first question."""
 
-    def merge_records(self) -> dict[str, list[AccountingRecord]]:
-        """All executions that are known to have ended, by key, oldest first: noted ones and fresh ones."""
-        noted, fresh = self.batch_history.endings, self.reconciled.endings
-        return {key: sort_records([*noted.get(key, ()), *fresh.get(key, ())]) for key in noted.keys() | fresh.keys()}
+    def build_report(self) -> ClusterReport:
+        """With all executions that are known to have ended: those noted before, and those of these answers."""
+        noted, fresh = self.batch_history.accounting_records, self.reconciled.accounting_records
+        return ClusterReport(
+            observations=self.reconciled.observations,
+            accounting_records={
+                key: sort_records([*noted.get(key, ()), *fresh.get(key, ())]) for key in noted.keys() | fresh.keys()
+            },
+            remarks=tuple(self.reconciled.remarks),
+        )
 
 
-def list_users(notes: BatchHistory) -> set[str]:
-    """Everybody who has submitted jobs of this sweep, and this user."""
-    return {batch.user for batch in notes.batches.values()} | {getpass.getuser()}
+def load_cluster_report(
+    store: Store,
+    sweep: str,
+    keys: Collection[str],
+    timeouts: SlurmTimeouts,
+    *,
+    recent_answers: bool,
+    whole_account: bool,
+    clock: Clock = SYSTEM_CLOCK,
+) -> ClusterReport:
+    """For readers: nothing is noted, sent or taken out.
 
-
-def query_answers(client: SlurmClient, notes: BatchHistory, *, settled_too: bool = False) -> SlurmAnswers:
-    """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time.
-
-    `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd rewrites rows that were final before.
-
-    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue. A second squeue,
-    only where a job has left the queue and sacct does not tell of its end yet.
+    With `recent_answers` the last answers serve where they are recent and nothing was sent since; with `whole_account`
+    sacct is asked about everything that was ever sent, not only about what is not settled.
     """
-    moment = time.time()
-    batches = list(notes.batches.values()) if settled_too else notes.list_open_batches()
-    ids = [batch.id for batch in batches if batch.id]
-    since = min((batch.intended_at for batch in batches), default=0.0)
-    queue, accounting = client.query_queue_and_accounting(list_users(notes), ids, since)
-    queue = add_recent_jobs(client, notes, queue, accounting)
-    return SlurmAnswers(queue, add_unknown_submits(client, notes, queue, accounting), moment)
+    history = load_batch_history(store, sweep, keys)
+    path = store.locate_sweep(sweep).slurm_answers
+    answers = None
+    if recent_answers:
+        sent = max((max(batch.intended_at, batch.sent_at) for batch in history.batches.values()), default=0.0)
+        answers = read_fresh_answers(path, clock.now(), timeouts, not_before=sent)
+    if answers is None:
+        answers = query_answers(SlurmClient(timeouts), history, settled_too=whole_account, clock=clock)
+        if not whole_account:
+            save_answers(path, answers)
+    return build_slurm_snapshot(sweep, history, answers, timeouts).build_report()
 
 
 def load_batch_history(store: Store, sweep: str, keys: Collection[str]) -> BatchHistory:
@@ -70,51 +79,61 @@ def load_batch_history(store: Store, sweep: str, keys: Collection[str]) -> Batch
     return read_shared_history(own, others, keys)
 
 
-def query_slurm(
-    client: SlurmClient,
-    notes: BatchHistory,
-    sweep: str,
-    patience: SlurmTimeouts,
-    absent_since: Mapping[str, float] | None = None,
-) -> SlurmSnapshot:
-    """Asks Slurm. `absent_since`: what an earlier look missed, with its Unix seconds."""
-    return build_slurm_snapshot(sweep, notes, query_answers(client, notes), patience, absent_since)
+def query_answers(
+    client: SlurmClient, history: BatchHistory, *, settled_too: bool = False, clock: Clock = SYSTEM_CLOCK
+) -> SlurmAnswers:
+    """One squeue for everybody's jobs, one sacct for the batches that are not settled; both at the same time.
+
+    `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd rewrites rows that were final before.
+
+    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue. A second squeue,
+    only where a job has left the queue and sacct does not tell of its end yet.
+    """
+    moment = clock.now()
+    batches = list(history.batches.values()) if settled_too else history.list_open_batches()
+    ids = [batch.id for batch in batches if batch.id]
+    since = min((batch.intended_at for batch in batches), default=0.0)
+    users = {batch.user for batch in history.batches.values()} | {getpass.getuser()}
+    queue, accounting = client.query_queue_and_accounting(users, ids, since)
+    queue = add_recent_jobs(client, history, queue, accounting)
+    return SlurmAnswers(queue, add_unknown_submits(client, history, queue, accounting), moment)
 
 
+# Why: docs/decisions.md, D36
 def add_recent_jobs(
-    client: SlurmClient, notes: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
+    client: SlurmClient, history: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
 ) -> SlurmAnswer[QueueRow]:
     """Adds what the controller remembers of jobs that left the queue before sacct told of their end."""
     if not (queue.ok and accounting.ok):
         return queue
     over = (row for row in accounting.rows if is_over(row))
-    told = {(row.name, row.id.partition("_")[2]) for rows in (queue.rows, over) for row in rows}
-    settled = {(ending.batch, ending.key) for known in notes.endings.values() for ending in known}
+    found = {(row.name, row.id.partition("_")[2]) for rows in (queue.rows, over) for row in rows}
+    settled = history.list_settled()
     tasks = (
-        (batch, index, key) for batch in notes.list_open_batches() for index, key in batch.tasks.items() if batch.id
+        (batch, index, key) for batch in history.list_open_batches() for index, key in batch.tasks.items() if batch.id
     )
     missed = {
         f"{batch.id}_{index}"
         for batch, index, key in tasks
-        if key not in batch.withdrawn and (batch.name, str(index)) not in told and (batch.name, key) not in settled
+        if key not in batch.withdrawn and (batch.name, str(index)) not in found and (batch.name, key) not in settled
     }
     if not missed:
         return queue
     remembered = client.query_recent_jobs(missed)
-    ours = (row for row in remembered.rows if row.name in notes.batches)  # ids may have been given again
+    ours = (row for row in remembered.rows if row.name in history.batches)  # ids may have been given again
     return SlurmAnswer(rows=(*queue.rows, *ours)) if remembered.ok else remembered
 
 
 def add_unknown_submits(
-    client: SlurmClient, notes: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
+    client: SlurmClient, history: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
 ) -> SlurmAnswer[AccountRow]:
     """Adds what sacct knows by name of batches whose sbatch gave no answer and which are not in the queue."""
     queued = {row.name for row in queue.rows}
-    doubtful = [batch for batch in notes.batches.values() if batch.submit_unknown and batch.name not in queued]
-    if not doubtful or not accounting.ok:
+    unknown = [batch for batch in history.batches.values() if batch.submit_unknown and batch.name not in queued]
+    if not unknown or not accounting.ok:
         return accounting
     found = client.query_accounting_by_name(
-        [batch.name for batch in doubtful], min(each.intended_at for each in doubtful)
+        [batch.name for batch in unknown], min(batch.intended_at for batch in unknown)
     )
     if not found.ok:
         return SlurmAnswer(rows=accounting.rows, problem=found.problem, absent=found.absent)
@@ -123,88 +142,87 @@ def add_unknown_submits(
 
 def build_slurm_snapshot(
     sweep: str,
-    notes: BatchHistory,
+    history: BatchHistory,
     answers: SlurmAnswers,
-    patience: SlurmTimeouts,
-    absent_since: Mapping[str, float] | None = None,
+    timeouts: SlurmTimeouts,
+    missing_since: Mapping[str, float] | None = None,
 ) -> SlurmSnapshot:
-    """The answers of one moment as a look."""
-    ended = {(ending.batch, ending.key) for known in notes.endings.values() for ending in known}
-    seen = reconcile_answers(
-        list(notes.batches.values()),
+    """`missing_since`: what the query before missed (`ReconcileResult.missing_since`)."""
+    result = reconcile_answers(
+        list(history.batches.values()),
         answers.queue,
         answers.accounting,
         now=answers.taken_at,
-        patience=patience,
+        timeouts=timeouts,
         sweep=sweep,
-        seen_absent=absent_since or {},
-        ended=ended,
+        missing_since=missing_since,
+        settled=history.list_settled(),
     )
     if answers.accounting.problem and not answers.accounting.absent:
         problem = answers.accounting.problem
-        seen.remarks.append(f"sacct does not answer ({problem}): how jobs ended is told by their own records alone")
-    for key in notes.endings.keys() - seen.observations.keys():
-        seen.observations[key] = Observation(state=ClusterState.ENDED, message=notes.endings[key][-1].message)
-    return SlurmSnapshot(
-        sweep=sweep,
-        batch_history=notes,
-        queue=answers.queue,
-        accounting=answers.accounting,
-        reconciled=seen,
-        taken_at=answers.taken_at,
-    )
+        result.remarks.append(f"sacct does not answer ({problem}): how jobs ended is told by their own records alone")
+    for key in history.accounting_records.keys() - result.observations.keys():
+        last = history.accounting_records[key][-1]
+        result.observations[key] = Observation(state=ClusterState.ENDED, message=last.message)
+    return SlurmSnapshot(batch_history=history, answers=answers, reconciled=result)
 
 
-def save_settled(look: SlurmSnapshot, ledger: BatchLedger, client: SlurmClient, patience: SlurmTimeouts) -> str:
-    """Notes what this look has settled. Returns a problem in one line if jobs are queued that nobody can name."""
-    for name, job_id in look.reconciled.adopted.items():
+def save_settled(found: SlurmSnapshot, ledger: BatchLedger, client: SlurmClient, timeouts: SlurmTimeouts) -> str:
+    """Notes what a query has settled. Returns a problem in one line if jobs are queued that nobody can name."""
+    for name, job_id in found.reconciled.adopted.items():
         ledger.write_sent(name, job_id)
-    for name in look.reconciled.not_submitted:
+    for name in found.reconciled.not_submitted:
         ledger.write_not_submitted(name, "sbatch gave no answer, and Slurm does not know the job")
-    ledger.write_ended(iter_newly_ended(look, patience))
-    for name, job_id in look.reconciled.unknown_batches.items():
+    ledger.write_ended(iter_newly_ended(found, timeouts))
+    for name, job_id in found.reconciled.unknown_batches.items():
         tasks = parse_script_tasks(client.query_batch_script(job_id) or "")
         if not tasks:
             return f"job {job_id} ({name}) is in the queue, but neither a ledger nor its script tells what it runs"
-        user = next(row.user for row in look.queue.rows if row.name == name)
-        ledger.write_adopted_intent(KnownBatch(name=name, phase="", tasks=tasks, user=user, intended_at=look.taken_at))
+        user = next(row.user for row in found.answers.queue.rows if row.name == name)
+        ledger.write_adopted_intent(
+            KnownBatch(name=name, phase="", tasks=tasks, user=user, intended_at=found.answers.taken_at)
+        )
         ledger.write_sent(name, job_id)
     return ""
 
 
-def iter_newly_ended(look: SlurmSnapshot, patience: SlurmTimeouts) -> Iterable[AccountingRecord]:
-    """Endings of jobs that are over for good, as far as they are not noted; a word of ours for one that left no row."""
+def iter_newly_ended(found: SlurmSnapshot, timeouts: SlurmTimeouts) -> Iterable[AccountingRecord]:
+    """Records of jobs that are over for good and not noted yet; one of our own making for a job that left no row."""
+    history, accounting = found.batch_history, found.answers.accounting
     noted = {
-        (each.id, each.batch, each.submitted_at) for known in look.batch_history.endings.values() for each in known
+        (each.id, each.batch, each.submitted_at) for known in history.accounting_records.values() for each in known
     }
-    closed = {(each.batch, each.key) for known in look.batch_history.endings.values() for each in known}
-    over = find_ended_jobs(look)
-    for endings in look.reconciled.endings.values():
-        for ending in endings:
-            if (ending.batch, ending.key) in over and (ending.id, ending.batch, ending.submitted_at) not in noted:
-                closed.add((ending.batch, ending.key))
-                yield ending
-    if look.accounting.ok or look.accounting.absent:
-        missed = [(look.batch_history.batches[name], key) for name, key in over if (name, key) not in closed]
-        missed = [(batch, key) for batch, key in missed if not can_arrive_late(batch, key, look.taken_at, patience)]
-        yield from (build_lost_record(batch, key, accounted=look.accounting.ok) for batch, key in missed)
+    closed = history.list_settled()
+    over = find_ended_jobs(found)
+    for records in found.reconciled.accounting_records.values():
+        for record in records:
+            if (record.batch, record.key) in over and (record.id, record.batch, record.submitted_at) not in noted:
+                closed.add((record.batch, record.key))
+                yield record
+    if accounting.ok or accounting.absent:
+        missed = [(history.batches[name], key) for name, key in over if (name, key) not in closed]
+        now = found.answers.taken_at
+        missed = [(batch, key) for batch, key in missed if not can_arrive_late(batch, key, now, timeouts)]
+        yield from (build_lost_record(batch, key, accounted=accounting.ok) for batch, key in missed)
 
 
-def find_ended_jobs(look: SlurmSnapshot) -> set[tuple[str, str]]:
+def find_ended_jobs(found: SlurmSnapshot) -> set[tuple[str, str]]:
     """(batch, key) of the jobs that no longer live in any batch."""
-    ended = {key for key, seen in look.reconciled.observations.items() if seen.state is ClusterState.ENDED}
-    known = (batch for batch in look.batch_history.batches.values() if batch.id)
+    ended = {key for key, seen in found.reconciled.observations.items() if seen.state is ClusterState.ENDED}
+    known = (batch for batch in found.batch_history.batches.values() if batch.id)
     return {(batch.name, key) for batch in known for key in batch.tasks.values() if key in ended}
 
 
-def can_arrive_late(batch: KnownBatch, key: str, now: float, patience: SlurmTimeouts) -> bool:
+def can_arrive_late(batch: KnownBatch, key: str, now: float, timeouts: SlurmTimeouts) -> bool:
     """Whether the job was taken out so lately that sacct may still tell how it ended: it may have begun just before."""
-    return now - batch.withdrawn.get(key, float("-inf")) < patience.missing_job_s
+    return now - batch.withdrawn.get(key, float("-inf")) < timeouts.missing_job_s
 
 
 def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool) -> AccountingRecord:
     """Closes a job that no row of Slurm's tells of."""
     index = next(index for index, each in batch.tasks.items() if each == key)
+    # Without accounting no end leaves a row. One that we did not bring about counts as killed, so that a job which dies
+    # before it leaves a trace in the store is not sent for ever.
     return AccountingRecord(
         id=f"{batch.id}_{index}",
         batch=batch.name,
@@ -216,16 +234,15 @@ def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool) -> Accoun
     )
 
 
-# Keeps Slurm's last answers on disk, so that people who look at a sweep again and again do not burden the controller.
-#
-# For showing only: nothing is ever decided or sent on an answer from here.
+# Slurm's last answers are kept on disk, so that people who ask for a sweep's status again and again do not burden the
+# controller. For showing only: nothing is ever decided or sent on such an answer.
 
-FORMAT = 1
-"""Another number on disk is another version's: passed over."""
+FORMAT = 2
+"""Files with another number are passed over."""
 
 
 def save_answers(path: Path, answers: SlurmAnswers) -> None:
-    """Writes both answers, whole or not at all. A store that refuses the write is no error: one asks again then."""
+    """Writes both answers, whole or not at all. A store that refuses the write is no error: Slurm is asked again."""
     content = {
         "format": FORMAT,
         "time": answers.taken_at,
@@ -237,9 +254,9 @@ def save_answers(path: Path, answers: SlurmAnswers) -> None:
 
 
 def read_fresh_answers(
-    path: Path, now: float, patience: SlurmTimeouts, *, not_before: float = 0.0
+    path: Path, now: float, timeouts: SlurmTimeouts, *, not_before: float = 0.0
 ) -> SlurmAnswers | None:
-    """The kept answers if they are at most patience.cache old, or patience.look_again if one of them failed.
+    """The kept answers if they are at most `cache_s` old, or `recheck_s` if one of them failed.
 
     `not_before`: when something was last sent or cancelled (Unix seconds); older answers do not know of it.
     None also for a file that is absent, torn, or of the future.
@@ -249,16 +266,16 @@ def read_fresh_answers(
         if content["format"] != FORMAT:
             return None
         kept = SlurmAnswers(
-            SlurmAnswer(rows=tuple(map(QueueRow._make, content["queue"]["rows"])), **_state(content["queue"])),
+            SlurmAnswer(rows=tuple(map(QueueRow._make, content["queue"]["rows"])), **_parse_state(content["queue"])),
             SlurmAnswer(
-                rows=tuple(map(AccountRow._make, content["accounting"]["rows"])), **_state(content["accounting"])
+                rows=tuple(map(AccountRow._make, content["accounting"]["rows"])), **_parse_state(content["accounting"])
             ),
             float(content["time"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     good = kept.queue.ok and (kept.accounting.ok or kept.accounting.absent)
-    limit = patience.cache_s if good else min(patience.cache_s, patience.recheck_s)
+    limit = timeouts.cache_s if good else min(timeouts.cache_s, timeouts.recheck_s)
     return kept if not_before <= kept.taken_at and 0 <= now - kept.taken_at <= limit else None
 
 
@@ -266,5 +283,5 @@ def _serialize_answer(answer: SlurmAnswer[Any]) -> dict[str, Sequence[Any] | str
     return {"rows": answer.rows, "problem": answer.problem, "absent": answer.absent}
 
 
-def _state(content: dict[str, Any]) -> dict[str, Any]:
+def _parse_state(content: dict[str, Any]) -> dict[str, Any]:
     return {"problem": str(content["problem"]), "absent": bool(content["absent"])}

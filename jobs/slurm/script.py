@@ -77,6 +77,7 @@ def build_sbatch_arguments(batch: SlurmBatch, launch: LaunchSettings, batch_ids:
     dependency = render_dependency(batch, batch_ids)
     return [
         *("--parsable", f"--job-name={batch.name}", f"--comment={batch.name}", f"--array={indices}"),
+        # Why: docs/decisions.md, D32
         *("--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes", "--input=/dev/null"),
         f"--output={build_log_pattern(launch.store, launch.sweep)}",
         f"--chdir={launch.store.root.resolve()}",

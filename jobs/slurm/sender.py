@@ -1,14 +1,14 @@
 """Sends batches: the intent first, then sbatch, then its answer; halves what a limit refuses; paced."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import SlurmBatch, build_batch_name
-from jobs.slurm.client import RefusalKind, SlurmClient, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.client import SlurmClient
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, render_batch_script
-from jobs.slurm.timeouts import SlurmTimeouts
 
 
 @dataclass(slots=True)
@@ -33,18 +33,19 @@ class SendReport:
 
 @dataclass(slots=True, kw_only=True)
 class BatchSender:
-    """One round of sending. `parents_known_until`: monotonic seconds after which ids of the last look may be stale."""
+    """One round of sending. Times are monotonic seconds of the clock."""
 
     client: SlurmClient
     ledger: BatchLedger
     launch: LaunchSettings
     user: str
-    timeouts: SlurmTimeouts
     holds_submit_lock: Callable[[], bool]
-    """Whether nobody else has taken over the submission of this sweep."""
+    """False once somebody else has taken over the submission of this sweep."""
     parents_known_until: float
+    """After that moment Slurm may have forgotten ids that the last query found."""
     parents_known_for: float
     """Seconds for which an id that sbatch has just given may serve as a dependency (half of MinJobAge)."""
+    clock: Clock = SYSTEM_CLOCK
     report: SendReport = field(default_factory=SendReport)
     _sent_at: dict[str, float] = field(default_factory=dict)
     _last_call: float = float("-inf")
@@ -54,20 +55,19 @@ class BatchSender:
         self.launch.store.locate_sweep(self.launch.sweep).slurm_logs.mkdir(parents=True, exist_ok=True)
         for batch in batches:
             if self._has_its_parents(batch):
-                self._send(batch)
+                self._send_batch(batch)
             if self.report.problem or self.report.full:
                 break
         return self.report
 
     def _has_its_parents(self, batch: SlurmBatch) -> bool:
-        names = {name for name, _ in batch.after_tasks} | ({batch.corresponds_batch} - {""})
-        return all(name in self.report.ids for name in names)
+        return all(name in self.report.ids for name in _list_parents(batch))
 
-    def _send(self, batch: SlurmBatch) -> None:
-        """One batch; after a refusal for want of room its first half, and so on: a limit may be unknown or shared."""
+    def _send_batch(self, batch: SlurmBatch) -> None:
+        """After a refusal for want of room its first half, and so on: a limit may be unknown or shared."""
         attempt: SlurmBatch | None = batch
         while attempt is not None and self._may_still_send(attempt):
-            answer = self._call(attempt)
+            answer = self._call_sbatch(attempt)
             if isinstance(answer, UnknownSubmit):
                 self.report.problem = f"sbatch gave no answer ({answer.reason}); looked for by name at the next round"
                 return
@@ -77,6 +77,38 @@ class BatchSender:
             self._note_refused(attempt, batch, answer)
             attempt = halve_batch(attempt) if answer.kind is RefusalKind.LIMIT else None
 
+    def _may_still_send(self, batch: SlurmBatch) -> bool:
+        pause = self._last_call + self.client.timeouts.submit_interval_s - self.clock.monotonic()
+        if pause > 0:
+            self.clock.sleep(pause)
+        if not self.holds_submit_lock():
+            self.report.problem = "another submission from this store took over"
+        elif not self._parents_are_known(batch):
+            self.report.problem = "the last look at the queue is too old to depend on; the next round goes on"
+        return not self.report.problem
+
+    def _parents_are_known(self, batch: SlurmBatch) -> bool:
+        # Slurm takes a dependency on an id that it has forgotten for satisfied, so no id is used that it may forget.
+        now = self.clock.monotonic()
+        if (batch.after_ids or batch.corresponds_id) and now > self.parents_known_until:
+            return False
+        return all(now < self._sent_at[name] + self.parents_known_for for name in _list_parents(batch))
+
+    def _call_sbatch(self, batch: SlurmBatch) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
+        self.ledger.write_intent(batch, self.user)
+        self._last_call = self.clock.monotonic()
+        self.report.calls += 1
+        arguments = build_sbatch_arguments(batch, self.launch, self.report.ids)
+        return self.client.submit(arguments, render_batch_script(batch, self.launch))
+
+    def _note_sent(self, batch: SlurmBatch, job_id: str) -> None:
+        self.ledger.write_sent(batch.name, job_id)
+        self._sent_at[batch.name] = self.clock.monotonic()
+        self.report.ids[batch.name] = job_id
+        self.report.placed |= {key: f"{job_id}_{index}" for index, key in batch.tasks.items()}
+        for key in batch.tasks.values():
+            self.report.refused.pop(key, None)
+
     def _note_refused(self, attempt: SlurmBatch, batch: SlurmBatch, answer: SubmitRefusal) -> None:
         self.ledger.write_not_submitted(attempt.name, answer.reason)
         self.report.refused |= dict.fromkeys(batch.tasks.values(), answer.reason)
@@ -85,38 +117,10 @@ class BatchSender:
         else:  # what is smaller may still fit, and is the last
             self.report.full = f"Slurm takes no more for now: {answer.reason}"
 
-    def _may_still_send(self, batch: SlurmBatch) -> bool:
-        pause = self._last_call + self.timeouts.submit_interval_s - time.monotonic()
-        if pause > 0:
-            time.sleep(pause)
-        if not self.holds_submit_lock():
-            self.report.problem = "another submission from this store took over"
-        elif not self._parents_are_fresh(batch):
-            self.report.problem = "the last look at the queue is too old to depend on; the next round goes on"
-        return not self.report.problem
 
-    def _parents_are_fresh(self, batch: SlurmBatch) -> bool:
-        """An id that Slurm has purged counts as a satisfied dependency: none is used that could be."""
-        now = time.monotonic()
-        if (batch.after_ids or batch.corresponds_id) and now > self.parents_known_until:
-            return False
-        names = {name for name, _ in batch.after_tasks} | ({batch.corresponds_batch} - {""})
-        return all(now < self._sent_at[name] + self.parents_known_for for name in names)
-
-    def _call(self, batch: SlurmBatch) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
-        self.ledger.write_intent(batch, self.user)
-        self._last_call = time.monotonic()
-        self.report.calls += 1
-        arguments = build_sbatch_arguments(batch, self.launch, self.report.ids)
-        return self.client.submit(arguments, render_batch_script(batch, self.launch))
-
-    def _note_sent(self, batch: SlurmBatch, job_id: str) -> None:
-        self.ledger.write_sent(batch.name, job_id)
-        self._sent_at[batch.name] = time.monotonic()
-        self.report.ids[batch.name] = job_id
-        self.report.placed |= {key: f"{job_id}_{index}" for index, key in batch.tasks.items()}
-        for key in batch.tasks.values():
-            self.report.refused.pop(key, None)
+def _list_parents(batch: SlurmBatch) -> set[str]:
+    """Names of the batches of this round that it waits for."""
+    return {name for name, _ in batch.after_tasks} | ({batch.corresponds_batch} - {""})
 
 
 def halve_batch(batch: SlurmBatch) -> SlurmBatch | None:

@@ -1,4 +1,8 @@
-"""A cluster as its own clients describe it: version, limits, partitions, accounting. Read once, used purely."""
+"""A cluster as its own programs describe it: version, limits, partitions, accounting. Queried once; the rest is pure.
+
+Tables of sacctmgr are read by the names in their head, those of scontrol by their keys: both gain columns from release
+to release and keep those that they have. Sources: scontrol(1), sinfo(1), sacctmgr(1) of 22.05, 23.11 and 24.11.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,16 +13,15 @@ from jobs.job import Resources
 from jobs.slurm.commands import ProgramOutput
 from jobs.slurm.parsing import parse_config, parse_records
 
-# Partitions, QOS and associations of a cluster, and how Slurm's clients print them. Pure.
-#
-# Tables of sacctmgr are read by the names in their head, `scontrol` by its keys: both gain columns from release to
-# release and keep those that they have. Sources: scontrol(1), sinfo(1), sacctmgr(1) of 22.05, 23.11 and 24.11.
-
+NO_ACCOUNTING = "accounting_storage/none"
 NOTHING = {"", "(null)", "N/A", "None", "none", "UNLIMITED", "INFINITE", "NONE"}
 """How Slurm says that a limit or a name is not set."""
-
 UNITS = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2, "P": 1024.0**3}
 """Of memory, in MiB; a bare number is MiB."""
+ASSOCIATION_COLUMNS = (
+    "Account", "User", "Partition", "ParentName", "QOS", "DefaultQOS", "MaxSubmitJobs", "GrpSubmitJobs", "MaxWall",
+)  # fmt: skip
+IMPLIED = {"associations": {"limits", "qos", "safe", "wckeys", "all"}, "limits": {"safe", "all"}, "qos": {"all"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,152 +92,13 @@ class Association:
     max_minutes: int | None = None
 
 
-def parse_words(text: str) -> tuple[str, ...]:
-    """A list with commas; empty for any of Slurm's words for nothing, and for ALL."""
-    return () if text in NOTHING or text == "ALL" else tuple(filter(None, (word.strip() for word in text.split(","))))
-
-
-def parse_optional_number(text: str) -> int | None:
-    """`300`, `300 sec`; None where there is no number."""
-    match = re.match(r"\d+", text)
-    return int(match[0]) if match else None
-
-
-def parse_minutes(text: str) -> int | None:
-    """Whole minutes of `1-12:00:00`, `12:00:00`, `30:00`, `90` and `2-00`; None for no limit."""
-    if text in NOTHING or not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
-        return None
-    days, dash, clock = text.rpartition("-")
-    parts = [int(part) for part in clock.split(":")]
-    if dash:
-        hours, minutes = [*parts, 0][:2]
-        return (int(days) * 24 + hours) * 60 + minutes
-    if len(parts) == 3:
-        return parts[0] * 60 + parts[1]
-    return parts[0]  # minutes, or minutes:seconds
-
-
-def parse_tres(text: str) -> dict[str, float]:
-    """`cpu=64,mem=1.50T,gres/gpu=8`; memory in MiB."""
-    found = {}
-    for name, _, value in (word.partition("=") for word in text.split(",") if "=" in word):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)", value.strip())
-        if match:
-            found[name.strip()] = float(match[1]) * (UNITS[match[2] or "M"] if name == "mem" else 1.0)
-    return found
-
-
-def parse_gpus(gres: str) -> dict[str, int]:
-    """GPUs of sinfo's `gpu:a100:8(S:0-1),gpu:v100:2,nvme:1`, by type."""
-    found: dict[str, int] = {}
-    for word in re.sub(r"\([^)]*\)", "", gres).split(","):
-        name, *kind, count = [part for part in word.split(":") if part != "no_consume"] if ":" in word else ("", "")
-        if name == "gpu" and count.isdigit():
-            found[":".join(kind)] = found.get(":".join(kind), 0) + int(count)
-    return found
-
-
-def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
-    """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G`."""
-    found: dict[str, list[NodeShape]] = {}
-    for line in text.splitlines():
-        parts = line.split("|")
-        if len(parts) != 5:
-            continue
-        nodes, cpus, memory = (parse_optional_number(part) or 0 for part in parts[1:4])
-        shape = NodeShape(nodes=nodes, cpus=cpus, memory_mib=memory, gpus=parse_gpus(parts[4]))
-        found.setdefault(parts[0], []).append(shape)
-    return {name: tuple(shapes) for name, shapes in found.items()}
-
-
-def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> tuple[Partition, ...]:
-    """From `scontrol --oneliner show partition`."""
-    return tuple(
-        Partition(
-            name=each["PartitionName"],
-            state=each.get("State", "UP").partition("+")[0],
-            is_default=each.get("Default") == "YES",
-            max_minutes=parse_minutes(each.get("MaxTime", "")),
-            max_nodes=parse_optional_number(each.get("MaxNodes", "")),
-            nodes=parse_optional_number(each.get("TotalNodes", "")) or 0,
-            qos="".join(parse_words(each.get("QoS", ""))),
-            allowed_qos=parse_words(each.get("AllowQos", "")),
-            denied_qos=parse_words(each.get("DenyQos", "")),
-            allowed_accounts=parse_words(each.get("AllowAccounts", "")),
-            denied_accounts=parse_words(each.get("DenyAccounts", "")),
-            shapes=shapes.get(each["PartitionName"], ()),
-        )
-        for each in parse_records(text)
-        if "PartitionName" in each
-    )
-
-
-def parse_headed_table(text: str) -> list[dict[str, str]]:
-    """Rows of `sacctmgr --parsable2`, by the names in its head."""
-    lines = [line.split("|") for line in text.splitlines() if "|" in line]
-    return [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
-
-
-def find_first(row: Mapping[str, str], names: Iterable[str]) -> str:
-    """The value of the first column that is there, under any of its names."""
-    return next((row[name] for name in names if name in row), "")
-
-
-def parse_qos(text: str) -> dict[str, Qos]:
-    """From `sacctmgr --parsable2 show qos`, whole: naming columns fails where a release knows one of them not."""
-    tres = ("MaxTRES", "MaxTRESPU", "MaxTRESPA", "GrpTRES")
-    return {
-        row["Name"]: Qos(
-            name=row["Name"],
-            flags=frozenset(parse_words(row.get("Flags", ""))),
-            max_submit_user=parse_optional_number(
-                find_first(row, ("MaxSubmitPU", "MaxSubmitJobsPU", "MaxSubmitJobsPerUser"))
-            ),
-            max_submit_account=parse_optional_number(
-                find_first(row, ("MaxSubmitPA", "MaxSubmitJobsPA", "MaxSubmitJobsPerAccount"))
-            ),
-            max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
-            max_minutes=parse_minutes(row.get("MaxWall", "")),
-            max_tres=tuple(limits for name in tres if (limits := parse_tres(row.get(name, "")))),
-        )
-        for row in parse_headed_table(text)
-        if row.get("Name")
-    }
-
-
-ASSOCIATION_COLUMNS = (
-    "Account", "User", "Partition", "ParentName", "QOS", "DefaultQOS", "MaxSubmitJobs", "GrpSubmitJobs", "MaxWall",
-)  # fmt: skip
-
-
-def parse_associations(text: str) -> tuple[Association, ...]:
-    """From `sacctmgr --parsable2 show associations format=` the columns above, which it heads with shorter names."""
-    return tuple(
-        Association(
-            account=row.get("Account", ""),
-            user=row.get("User", ""),
-            partition=row.get("Partition", ""),
-            parent=find_first(row, ("ParentName", "Par Name")),
-            qos=tuple(name.lstrip("+-") for name in parse_words(row.get("QOS", ""))),
-            default_qos=find_first(row, ("Def QOS", "DefaultQOS", "DefQOS")),
-            max_submit=parse_optional_number(find_first(row, ("MaxSubmit", "MaxSubmitJobs"))),
-            max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
-            max_minutes=parse_minutes(row.get("MaxWall", "")),
-        )
-        for row in parse_headed_table(text)
-    )
-
-
-NO_ACCOUNTING = "accounting_storage/none"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """What this cluster allows to one user. A part that could not be read is None, with a remark that says why."""
 
     user: str = ""
     problem: str = ""
-    """Why the controller said nothing of itself; the defaults below are then Slurm's own."""
+    """Why the controller gave no answer; the defaults below are then Slurm's own."""
     version: str = ""
     """The controller's, such as 22.05.8."""
     cluster: str = ""
@@ -270,11 +134,11 @@ class Site:
     known_limit_names: dict[tuple[str, ...], tuple[str, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """Answers of `lanes` so far: thousands of jobs have few kinds of resources."""
+    """Answers of `limits.list_limit_names` so far: thousands of jobs have few kinds of resources."""
     known_infeasible_reasons: dict[int, tuple[Resources, str | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """Answers of `misfit` so far, by the identity of the resources, which this keeps alive."""
+    """Answers of `limits.find_infeasible_reason` so far, by the identity of the resources, which this keeps alive."""
 
     @property
     def preempts(self) -> bool:
@@ -296,13 +160,13 @@ class ProgramRunner(Protocol):
 
 @dataclass(slots=True)
 class SiteReader:
-    """Asks a cluster's clients, and keeps what they could not tell."""
+    """Runs a cluster's programs, and keeps what they could not tell."""
 
     client: ProgramRunner
     remarks: list[str] = field(default_factory=list)
 
     def query(self, what: str, program: str, *arguments: str) -> str | None:
-        """The client's text; None, with a remark, where it has none."""
+        """What the program printed; None, with a remark, where it failed."""
         output = self.client.run(program, *arguments)
         if output.problem:
             self.remarks.append(f"{what}: {output.problem}")
@@ -311,7 +175,7 @@ class SiteReader:
 
 
 def query_site(client: ProgramRunner, user: str) -> Site:
-    """Six short calls (three without accounting), each bounded by the client's patience; never an error."""
+    """Six short calls (three without accounting), each within the client's time limit; never an error."""
     questions = SiteReader(client)
     text = questions.query("configuration", "scontrol", "show", "config")
     if text is None:
@@ -394,9 +258,6 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-IMPLIED = {"associations": {"limits", "qos", "safe", "wckeys", "all"}, "limits": {"safe", "all"}, "qos": {"all"}}
-
-
 def parse_max_array_tasks(parameters: str) -> int | None:
     """`max_array_tasks` of SchedulerParameters: the most tasks of one array, which MaxArraySize alone does not tell."""
     for word in parse_words(parameters):
@@ -404,3 +265,134 @@ def parse_max_array_tasks(parameters: str) -> int | None:
         if name == "max_array_tasks":
             return parse_optional_number(value)
     return None
+
+
+def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> tuple[Partition, ...]:
+    """From `scontrol --oneliner show partition`."""
+    return tuple(
+        Partition(
+            name=each["PartitionName"],
+            state=each.get("State", "UP").partition("+")[0],
+            is_default=each.get("Default") == "YES",
+            max_minutes=parse_minutes(each.get("MaxTime", "")),
+            max_nodes=parse_optional_number(each.get("MaxNodes", "")),
+            nodes=parse_optional_number(each.get("TotalNodes", "")) or 0,
+            qos="".join(parse_words(each.get("QoS", ""))),
+            allowed_qos=parse_words(each.get("AllowQos", "")),
+            denied_qos=parse_words(each.get("DenyQos", "")),
+            allowed_accounts=parse_words(each.get("AllowAccounts", "")),
+            denied_accounts=parse_words(each.get("DenyAccounts", "")),
+            shapes=shapes.get(each["PartitionName"], ()),
+        )
+        for each in parse_records(text)
+        if "PartitionName" in each
+    )
+
+
+def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
+    """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G`."""
+    found: dict[str, list[NodeShape]] = {}
+    for line in text.splitlines():
+        parts = line.split("|")
+        if len(parts) != 5:
+            continue
+        nodes, cpus, memory = (parse_optional_number(part) or 0 for part in parts[1:4])
+        shape = NodeShape(nodes=nodes, cpus=cpus, memory_mib=memory, gpus=parse_gpus(parts[4]))
+        found.setdefault(parts[0], []).append(shape)
+    return {name: tuple(shapes) for name, shapes in found.items()}
+
+
+def parse_gpus(gres: str) -> dict[str, int]:
+    """GPUs of sinfo's `gpu:a100:8(S:0-1),gpu:v100:2,nvme:1`, by type."""
+    found: dict[str, int] = {}
+    for word in re.sub(r"\([^)]*\)", "", gres).split(","):
+        name, *kind, count = [part for part in word.split(":") if part != "no_consume"] if ":" in word else ("", "")
+        if name == "gpu" and count.isdigit():
+            found[":".join(kind)] = found.get(":".join(kind), 0) + int(count)
+    return found
+
+
+def parse_qos(text: str) -> dict[str, Qos]:
+    """From `sacctmgr --parsable2 show qos`, whole: naming columns fails where a release knows one of them not."""
+    tres = ("MaxTRES", "MaxTRESPU", "MaxTRESPA", "GrpTRES")
+    return {
+        row["Name"]: Qos(
+            name=row["Name"],
+            flags=frozenset(parse_words(row.get("Flags", ""))),
+            max_submit_user=parse_optional_number(
+                find_first(row, ("MaxSubmitPU", "MaxSubmitJobsPU", "MaxSubmitJobsPerUser"))
+            ),
+            max_submit_account=parse_optional_number(
+                find_first(row, ("MaxSubmitPA", "MaxSubmitJobsPA", "MaxSubmitJobsPerAccount"))
+            ),
+            max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
+            max_minutes=parse_minutes(row.get("MaxWall", "")),
+            max_tres=tuple(limits for name in tres if (limits := parse_tres(row.get(name, "")))),
+        )
+        for row in parse_headed_table(text)
+        if row.get("Name")
+    }
+
+
+def parse_associations(text: str) -> tuple[Association, ...]:
+    """From `sacctmgr --parsable2 show associations format=` the columns above, which it heads with shorter names."""
+    return tuple(
+        Association(
+            account=row.get("Account", ""),
+            user=row.get("User", ""),
+            partition=row.get("Partition", ""),
+            parent=find_first(row, ("ParentName", "Par Name")),
+            qos=tuple(name.lstrip("+-") for name in parse_words(row.get("QOS", ""))),
+            default_qos=find_first(row, ("Def QOS", "DefaultQOS", "DefQOS")),
+            max_submit=parse_optional_number(find_first(row, ("MaxSubmit", "MaxSubmitJobs"))),
+            max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
+            max_minutes=parse_minutes(row.get("MaxWall", "")),
+        )
+        for row in parse_headed_table(text)
+    )
+
+
+def parse_headed_table(text: str) -> list[dict[str, str]]:
+    """Rows of `sacctmgr --parsable2`, by the names in its head."""
+    lines = [line.split("|") for line in text.splitlines() if "|" in line]
+    return [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
+
+
+def find_first(row: Mapping[str, str], names: Iterable[str]) -> str:
+    """The value of the first column that is there, under any of its names."""
+    return next((row[name] for name in names if name in row), "")
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """A list with commas; empty for any of Slurm's words for nothing, and for ALL."""
+    return () if text in NOTHING or text == "ALL" else tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
+def parse_optional_number(text: str) -> int | None:
+    """`300`, `300 sec`; None where there is no number."""
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else None
+
+
+def parse_minutes(text: str) -> int | None:
+    """Whole minutes of `1-12:00:00`, `12:00:00`, `30:00`, `90` and `2-00`; None for no limit."""
+    if text in NOTHING or not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text):
+        return None
+    days, dash, clock = text.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if dash:
+        hours, minutes = [*parts, 0][:2]
+        return (int(days) * 24 + hours) * 60 + minutes
+    if len(parts) == 3:
+        return parts[0] * 60 + parts[1]
+    return parts[0]  # minutes, or minutes:seconds
+
+
+def parse_tres(text: str) -> dict[str, float]:
+    """`cpu=64,mem=1.50T,gres/gpu=8`; memory in MiB."""
+    found = {}
+    for name, _, value in (word.partition("=") for word in text.split(",") if "=" in word):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)", value.strip())
+        if match:
+            found[name.strip()] = float(match[1]) * (UNITS[match[2] or "M"] if name == "mem" else 1.0)
+    return found

@@ -1,9 +1,11 @@
 """Slurm's words for states, and what an execution's last row means (job_state_codes, squeue(1), sacct(1))."""
 
 import re
+from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
-from jobs.cluster import ClusterState
+from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.failures import POLICIES, NodeEvidence, classify_slurm_state
 from jobs.slurm.parsing import AccountRow, QueueRow
@@ -18,7 +20,7 @@ SURELY_OVER = {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "OUT_OF_MEMORY", "
 MAY_RUN_AGAIN = {"PREEMPTED", "REQUEUED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL"}
 """This execution is over; the job may be in the queue again, now or in a moment."""
 OVER = SURELY_OVER | MAY_RUN_AGAIN - QUEUED
-"""In squeue's mouth: not live. REQUEUED there means that it waits."""
+"""In squeue's rows, where REQUEUED means that the job waits."""
 
 STATE_WORDS = {
     "REQUEUED": "requeued",
@@ -69,7 +71,7 @@ def is_over(row: AccountRow) -> bool:
 
 
 def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = False) -> AccountingRecord:
-    """A finished row as an ending. `withdrawn`: we took the job out ourselves, so a cancellation is nobody's wish."""
+    """Of a finished row. `withdrawn`: we took the job out ourselves, so a cancellation is not the user's wish."""
     uid = int(row.by_uid) if row.by_uid.isdigit() else None
     ran = bool(row.nodes)  # sacct gives a cancelled job that never ran its end as its start
     return AccountingRecord(
@@ -96,6 +98,7 @@ def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = Fals
 def describe_end(row: AccountRow) -> str:
     """One line for people on how an execution ended."""
     if row.state == "CANCELLED":
+        # Why: docs/decisions.md, D35
         if row.by_uid:
             return f"cancelled by uid {row.by_uid}"
         return "cancelled by Slurm: the job before it did not end well"
@@ -112,65 +115,90 @@ def describe_end(row: AccountRow) -> str:
 
 # Why a job is pending, in words. The reasons are those of job_state_reason.c, 22.05 to 25.05, and squeue(1).
 
-REASON_WORDS = {
-    "": "waits for the scheduler to look at it",
-    "Priority": "behind jobs of higher priority",
-    "Resources": "waits for GPUs or nodes",
-    "Dependency": "waits for the job before it",
-    "DependencyNeverSatisfied": "never: the job before it did not end well",
-    "BeginTime": "waits for its earliest start time",
-    "Cleaning": "its last run is still being cleaned up",
-    "Prolog": "its nodes are being prepared",
-    "JobArrayTaskLimit": "limit on tasks of its array that run at once",
-    "JobHeldUser": "held by the user",
-    "JobHeldAdmin": "held by an administrator",
-    "JobHoldMaxRequeue": "never: requeued too often, and held (scontrol release lets it go on)",
-    "launch failed requeued held": "never: could not be started on its node, and held (scontrol release lets it go on)",
-    "JobLaunchFailure": "could not be started on its node",
-    "Licenses": "waits for a licence",
-    "Reservation": "waits for its reservation",
-    "ReservationDeleted": "never: its reservation was deleted",
-    "ReservationInvalid": "never: its reservation is not valid",
-    "ReqNodeNotAvail": "a node that it needs is down or reserved",
-    "NodeDown": "a node that it needs is down",
-    "FrontEndDown": "no front end is up",
-    "PartitionDown": "the partition is down",
-    "PartitionInactive": "the partition is inactive",
-    "PartitionNodeLimit": "never, as things are: more nodes than the partition allows or has up",
-    "PartitionTimeLimit": "never: time limit above the partition's",
-    "PartitionConfig": "never, as things are: the partition's limits do not allow it",
-    "BadConstraints": "never: no node is as it asks for",
-    "Constraints": "never: no node is as it asks for",
-    "MaxMemPerLimit": "never: more memory than a node or CPU may give",
-    "AccountingPolicy": "never, as things are: a rule of the accounting forbids it",
-    "AccountNotAllowed": "never: the partition does not take its account",
-    "InvalidAccount": "never: its account is not valid",
-    "InvalidQOS": "never: its QOS is not valid",
-    "QOSNotAllowed": "never: its account or partition does not take its QOS",
-    "QOSUsageThreshold": "the QOS's threshold of usage is passed",
-    "QOSJobLimit": "QOS limit on jobs",
-    "QOSResourceLimit": "QOS limit on resources",
-    "QOSTimeLimit": "QOS limit on time",
-    "AssociationJobLimit": "account's limit on jobs",
-    "AssociationResourceLimit": "account's limit on resources",
-    "AssociationTimeLimit": "account's limit on time",
-    "BurstBufferResources": "waits for a burst buffer",
-    "BurstBufferStageIn": "its data are being staged in",
-    "BurstBufferOperation": "never: its burst buffer failed",
-    "PowerNotAvail": "not enough power",
-    "PowerReserved": "the power is reserved",
-    "FedJobLock": "waits for the federation's clusters to agree",
-    "SchedDefer": "waits for the scheduler to look at it",
-    "SystemFailure": "Slurm had an internal failure",
-    "InactiveLimit": "was inactive for too long",
-    "NonZeroExitCode": "ended with a code other than zero",
-    "RaisedSignal": "ended by a signal",
-    "TimeLimit": "ran into its time limit",
-    "OutOfMemory": "ran out of memory",
-    "DeadLine": "its deadline has passed",
-    "Nodes required for job are DOWN": "nodes that it needs are down, drained or reserved for jobs of higher priority",
+
+class Outlook(StrEnum):
+    """Whether a pending job will start by itself."""
+
+    WAITS = ""
+    NEVER = "never"
+    """Only a change of the job could help."""
+    NEVER_AS_THINGS_ARE = "never, as things are"
+    """A change of a limit or of the partition could help too."""
+
+
+class PendingReason(NamedTuple):
+    """What a reason means."""
+
+    words: str
+    outlook: Outlook = Outlook.WAITS
+
+    def __str__(self) -> str:
+        return f"{self.outlook}: {self.words}" if self.outlook else self.words
+
+
+NEVER, NEVER_AS_THINGS_ARE = Outlook.NEVER, Outlook.NEVER_AS_THINGS_ARE
+RELEASE = "(scontrol release lets it go on)"
+REASONS = {
+    "": PendingReason("waits for the scheduler to look at it"),
+    "Priority": PendingReason("behind jobs of higher priority"),
+    "Resources": PendingReason("waits for GPUs or nodes"),
+    "Dependency": PendingReason("waits for the job before it"),
+    "DependencyNeverSatisfied": PendingReason("the job before it did not end well", NEVER),
+    "BeginTime": PendingReason("waits for its earliest start time"),
+    "Cleaning": PendingReason("its last run is still being cleaned up"),
+    "Prolog": PendingReason("its nodes are being prepared"),
+    "JobArrayTaskLimit": PendingReason("limit on tasks of its array that run at once"),
+    "JobHeldUser": PendingReason("held by the user"),
+    "JobHeldAdmin": PendingReason("held by an administrator"),
+    "JobHoldMaxRequeue": PendingReason(f"requeued too often, and held {RELEASE}", NEVER),
+    "launch failed requeued held": PendingReason(f"could not be started on its node, and held {RELEASE}", NEVER),
+    "JobLaunchFailure": PendingReason("could not be started on its node"),
+    "Licenses": PendingReason("waits for a licence"),
+    "Reservation": PendingReason("waits for its reservation"),
+    "ReservationDeleted": PendingReason("its reservation was deleted", NEVER),
+    "ReservationInvalid": PendingReason("its reservation is not valid", NEVER),
+    "ReqNodeNotAvail": PendingReason("a node that it needs is down or reserved"),
+    "NodeDown": PendingReason("a node that it needs is down"),
+    "FrontEndDown": PendingReason("no front end is up"),
+    "PartitionDown": PendingReason("the partition is down"),
+    "PartitionInactive": PendingReason("the partition is inactive"),
+    "PartitionNodeLimit": PendingReason("more nodes than the partition allows or has up", NEVER_AS_THINGS_ARE),
+    "PartitionTimeLimit": PendingReason("time limit above the partition's", NEVER),
+    "PartitionConfig": PendingReason("the partition's limits do not allow it", NEVER_AS_THINGS_ARE),
+    "BadConstraints": PendingReason("no node is as it asks for", NEVER),
+    "Constraints": PendingReason("no node is as it asks for", NEVER),
+    "MaxMemPerLimit": PendingReason("more memory than a node or CPU may give", NEVER),
+    "AccountingPolicy": PendingReason("a rule of the accounting forbids it", NEVER_AS_THINGS_ARE),
+    "AccountNotAllowed": PendingReason("the partition does not take its account", NEVER),
+    "InvalidAccount": PendingReason("its account is not valid", NEVER),
+    "InvalidQOS": PendingReason("its QOS is not valid", NEVER),
+    "QOSNotAllowed": PendingReason("its account or partition does not take its QOS", NEVER),
+    "QOSUsageThreshold": PendingReason("the QOS's threshold of usage is passed"),
+    "QOSJobLimit": PendingReason("QOS limit on jobs"),
+    "QOSResourceLimit": PendingReason("QOS limit on resources"),
+    "QOSTimeLimit": PendingReason("QOS limit on time"),
+    "AssociationJobLimit": PendingReason("account's limit on jobs"),
+    "AssociationResourceLimit": PendingReason("account's limit on resources"),
+    "AssociationTimeLimit": PendingReason("account's limit on time"),
+    "BurstBufferResources": PendingReason("waits for a burst buffer"),
+    "BurstBufferStageIn": PendingReason("its data are being staged in"),
+    "BurstBufferOperation": PendingReason("its burst buffer failed", NEVER),
+    "PowerNotAvail": PendingReason("not enough power"),
+    "PowerReserved": PendingReason("the power is reserved"),
+    "FedJobLock": PendingReason("waits for the federation's clusters to agree"),
+    "SchedDefer": PendingReason("waits for the scheduler to look at it"),
+    "SystemFailure": PendingReason("Slurm had an internal failure"),
+    "InactiveLimit": PendingReason("was inactive for too long"),
+    "NonZeroExitCode": PendingReason("ended with a code other than zero"),
+    "RaisedSignal": PendingReason("ended by a signal"),
+    "TimeLimit": PendingReason("ran into its time limit"),
+    "OutOfMemory": PendingReason("ran out of memory"),
+    "DeadLine": PendingReason("its deadline has passed"),
+    "Nodes required for job are DOWN": PendingReason(
+        "nodes that it needs are down, drained or reserved for jobs of higher priority"
+    ),
 }
-"""Reasons that are no limits of a family."""
+"""All but the families of limits below."""
 
 LIMIT = re.compile(
     r"(?P<owner>QOS|Assoc|)(?P<scope>Grp|Max|Min)(?P<what>Submit(?=Job)|WallDuration|[A-Z][a-z]+?|[A-Z]+?|[A-Z]+[a-z]+)"
@@ -205,9 +233,10 @@ SCOPES = {"Job": " of one job", "Node": " on one node", "User": " of one user", 
 def explain_reason(reason: str, dependency: str = "") -> str:
     """Why it waits. An unknown reason is shown as it is; details that Slurm adds to one are kept."""
     head, rest = _split_reason(reason)
-    words = _describe_known_reason(head) or reason.replace("_", " ")
+    known = _find_reason(head)
+    words = str(known) if known else reason.replace("_", " ")
     if head in {"Dependency", "DependencyNeverSatisfied"} and dependency:
-        return f"{words} ({_jobs_of(dependency)})"
+        return f"{words} ({_list_jobs_of(dependency)})"
     return f"{words} ({rest})" if rest and head == "ReqNodeNotAvail" else words
 
 
@@ -215,7 +244,8 @@ def explain_reason(reason: str, dependency: str = "") -> str:
 def is_hopeless(reason: str) -> bool:
     """Whether it would wait for ever unless a person changes the job, a limit or the partition."""
     head, _ = _split_reason(reason)
-    return _describe_known_reason(head).startswith("never")
+    known = _find_reason(head)
+    return known is not None and known.outlook is not Outlook.WAITS
 
 
 def _split_reason(reason: str) -> tuple[str, str]:
@@ -225,30 +255,33 @@ def _split_reason(reason: str) -> tuple[str, str]:
     return head.strip(), rest.strip()
 
 
-def _describe_known_reason(head: str) -> str:
-    """The words of a known reason; empty for another."""
-    if head not in REASON_WORDS and head.endswith(" requeued held"):  # as JobHoldMaxRequeue, for some other failure
-        return f"never: {head.removesuffix(' requeued held')}, and held (scontrol release lets it go on)"
-    return REASON_WORDS.get(head) or _describe_limit(head)
+def _find_reason(head: str) -> PendingReason | None:
+    if head in REASONS:
+        return REASONS[head]
+    if head.endswith(" requeued held"):  # as JobHoldMaxRequeue, for some other failure
+        return PendingReason(f"{head.removesuffix(' requeued held')}, and held {RELEASE}", NEVER)
+    return _find_limit(head)
 
 
-def _describe_limit(reason: str) -> str:
+def _find_limit(reason: str) -> PendingReason | None:
+    """The meaning of a name such as QOSMaxGRESPerUser; None for one that is no limit."""
     match = LIMIT.fullmatch(reason)
     if match is None or match["what"] not in RESOURCES:
-        return ""
+        return None
     who = "account's" if match["owner"] == "Assoc" else "QOS"
     what = RESOURCES[match["what"]]
     if match["time"]:
         what = MINUTES.get(what, f"{what} times minutes")
     if match["scope"] == "Min":
-        return f"never: less than the {who} minimum of {what}"
+        return PendingReason(f"less than the {who} minimum of {what}", NEVER)
     if match["scope"] == "Grp":
-        return f"{who} limit on {what} for all its jobs together"
+        return PendingReason(f"{who} limit on {what} for all its jobs together")
     of_one_job = match["per"] in {"Job", "Node"} or match["what"] == "WallDuration"
-    return f"{'never: ' if of_one_job else ''}{who} limit on {what}{SCOPES.get(match['per'] or '', '')}"
+    words = f"{who} limit on {what}{SCOPES.get(match['per'] or '', '')}"
+    return PendingReason(words, NEVER if of_one_job else Outlook.WAITS)
 
 
-def _jobs_of(dependency: str) -> str:
+def _list_jobs_of(dependency: str) -> str:
     """The first jobs that a dependency such as `afterok:12_*(unfulfilled),afterok:13(failed)` names."""
     names = re.findall(r":(\d+(?:_(?:\d+|\*))?)", dependency)
     shown = ", ".join(name.removesuffix("_*") for name in names[:3])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 
+# Why: docs/decisions.md, D4
 def acquire_lock(path: Path, *, wait_seconds: float = 0.0) -> int | None:
     """The descriptor that holds the exclusive lock of `path`, or None if another process has it.
 

@@ -5,6 +5,7 @@ and the new budgets of `sweep resume` would be forgotten.
 """
 
 import json
+import logging
 import os
 import re
 import time
@@ -14,6 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from jobs.store.records import FailureClass
+
+logger = logging.getLogger(__name__)
 
 
 class EventKind(StrEnum):
@@ -68,6 +71,8 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         self._torn = False
+        logger.info("%s: %d lines written", self.folder / f"{self.writer}.jsonl", lines.count("\n"))
+        logger.debug("%s", lines)
 
 
 def build_writer_name() -> str:

@@ -231,6 +231,7 @@ def build_model(checkpoint: Checkpoint, key: str = "") -> LoadedModel:
 # Checkpoints written beside the training: one thread, from copies in the CPU's memory.
 
 
+# Why: docs/decisions.md, D21
 class CheckpointWriter:
     """Writes one checkpoint at a time and removes older ones behind it.
 

@@ -80,6 +80,7 @@ class Mixture:
                 share * (total + more) - amount if share else float("-inf")
                 for share, amount, more in zip(self.shares, amounts, expected, strict=True)
             ]
+            # Why: docs/decisions.md, D11
             number = behind.index(max(behind))
             lane = sequences[number] % self.stripes
             plan.append(SequenceStart(number, lane, self.progress[number].cursors[lane]))

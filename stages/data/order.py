@@ -120,6 +120,7 @@ BATCHES = 2
 """Number of the permutation of an epoch's batches, beside those of examples with an image (0) and without (1)."""
 
 
+# Why: docs/decisions.md, D42
 class ExampleOrder:
     """Epochs in which each example comes once, in batches of examples with an image or of examples without.
 

@@ -95,6 +95,7 @@ def build_targets(document: Document) -> Integers:
     return np.concatenate([np.full(before - 1, NO_LOSS), found])
 
 
+# Why: docs/decisions.md, D15
 def pack_sequence(stream: DocumentStream, length: int, source: int, *, most: int | None = None) -> PackedSequence:
     """Fills a sequence with whole documents as long as they fit; the one that does not is left for the next sequence.
 

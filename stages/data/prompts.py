@@ -8,6 +8,7 @@ IMAGE_PLACEHOLDER = "<image>"
 """LLaVA's mark for the image; the image's tokens come first, whatever the place of the mark."""
 
 
+# Why: docs/decisions.md, D41
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
     """Each side's turn. The end-of-text token follows each answer, and is not part of the strings."""

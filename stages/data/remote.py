@@ -261,6 +261,7 @@ class RemoteFolder:
         raise AssertionError  # the last wait is None
 
 
+# Why: docs/decisions.md, D14
 class ShardPrefetcher:
     """A thread that fetches what was asked for last."""
 

@@ -158,6 +158,7 @@ def split_member_name(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, extension.lower()
 
 
+# Why: docs/decisions.md, D12
 def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember]]:
     """(name, where its content lies) of a tar's regular files; DataError once it turns out not to be whole."""
     end, offset = os.fstat(descriptor).st_size, 0

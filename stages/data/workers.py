@@ -297,6 +297,7 @@ def select_own_part(places: Sequence[SequenceStart], peers: Communicator) -> Seq
     return places[bounds[0] : bounds[1]]
 
 
+# Why: docs/decisions.md, D13
 def build_together(
     own: Sequence[SequenceStart], build: Callable[[Sequence[SequenceStart]], list[BuiltSequence]], peers: Communicator
 ) -> tuple[list[BuiltSequence], list[SequenceCounts]]:

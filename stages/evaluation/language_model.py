@@ -41,6 +41,7 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return self.subject.start[-1] if self.subject.start else self.eot_token_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        # Why: docs/decisions.md, D50
         start = () if add_special_tokens is False else self.subject.start
         return [*start, *self.subject.tokenizer.encode(string)]
 

@@ -210,6 +210,7 @@ def is_yes(answer: str) -> bool:
     return not {"No", "not", "no"} & set(words)
 
 
+# Why: docs/decisions.md, D46
 def compute_yes_no_accuracy(answer: str, references: Sequence[str]) -> float:
     """1 if yes or no is what the first reference says."""
     return float(is_yes(answer) == (references[0] != "no"))

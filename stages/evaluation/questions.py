@@ -123,6 +123,7 @@ class VisionTask:
 # Whether a benchmark's images are there, before hours are spent on the others.
 
 
+# Why: docs/decisions.md, D48
 def check_images(where: Path, folder: Path, questions: Sequence[Question]) -> None:
     """DataError with the number of images that are missing below `folder` and the first of them.
 
@@ -158,6 +159,7 @@ def list_names(folder: Path) -> set[str]:
 # A seeded part of a task's questions, chosen by seed and question id alone, whatever the order of the file.
 
 
+# Why: docs/decisions.md, D47
 def select_subset(questions: Sequence[Question], size: int, seed: int, *, by_kind: bool = False) -> list[Question]:
     """`size` of the questions, or of each kind, in their order; all of them where there are no more.
 

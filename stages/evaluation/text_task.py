@@ -76,6 +76,7 @@ METHODS = frozenset(
 """Of texts and lists: each gives back no more than it was given."""
 
 
+# Why: docs/decisions.md, D45
 def check_template(text: str) -> None:
     """ValueError for a template that does more than put fields together."""
     try:

@@ -43,6 +43,7 @@ class ExportedTensor:
 
 def select_architecture(model: LanguageModel) -> str:
     """transformers' `model_type`."""
+    # Why: docs/decisions.md, D64
     return "olmoe" if model.qk_norm else "stablelm"
 
 

@@ -42,6 +42,7 @@ class Likelihood:
         return cls(struct.unpack("<d", struct.pack("<q", numbers[0]))[0], bool(numbers[1]))
 
 
+# Why: docs/decisions.md, D44
 @dataclass(slots=True)
 class ContextRow:
     """A context with its continuations."""

@@ -40,6 +40,7 @@ def set_matmul_backend(module: nn.Module, matmul: Matmul) -> None:
             part.matmul = chosen
 
 
+# Why: docs/decisions.md, D51
 @torch.no_grad()
 def pack_weights(module: nn.Module) -> None:
     """Keeps a copy of each layer's weights as oneDNN takes them, which otherwise puts them in order at every product.
@@ -77,6 +78,7 @@ def is_plain_float32(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
+# Why: docs/decisions.md, D17
 def multiply_onednn(a: Tensor, b: Tensor) -> Tensor:
     """a (..., K) by b (M, K) to (..., M), by oneDNN. `b` may be a transposed view; of `a` a contiguous copy is made."""
     if not a.numel():  # a pass without targets; oneDNN has no kernel for nothing

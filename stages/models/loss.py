@@ -45,6 +45,7 @@ def compute_chunk_loss(logits: Tensor, targets: Tensor, count: int, z_loss: floa
     return loss, entropies, gradient
 
 
+# Why: docs/decisions.md, D18
 def compute_output_loss(
     hidden: Tensor,
     weight: Tensor,

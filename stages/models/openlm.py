@@ -20,6 +20,7 @@ from stages.models.loss import ChunkLoss, compute_chunk_loss, compute_output_los
 ROTARY_BASE = 10_000
 
 
+# Why: docs/decisions.md, D19
 @torch.inference_mode(mode=False)
 def build_rotary_table(
     length: int, head_width: int, device: torch.device, dtype: torch.dtype = torch.float32

@@ -86,6 +86,7 @@ def make_shard(task: ShardTask) -> ShardRecord:
 def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
     files = open_token_files(task.recipe, task.folder.root)
     for place in task.places:
+        # Why: docs/decisions.md, D27
         tokens = files.read(permute_index(place, task.sequences, task.recipe.seed)).tolist()
         text = json.dumps(tokens, separators=(",", ":"))
         yield f"{place:09d}.json.gz", gzip.compress(text.encode(), GZIP_LEVEL, mtime=0)

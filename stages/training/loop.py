@@ -69,6 +69,7 @@ class StepTotals:
         parts = [self._loss[None], norm.detach().double()[None], self._entropies, self._targets]
         loss, own_norm, *sums = torch.cat(parts).tolist()
         flags = [float(stop), float(checkpoint_due and world.is_first_rank)]
+        # Why: docs/decisions.md, D20
         loss, norm_sum, stops, due, *sums = world.all_reduce_sum([loss, own_norm, *flags, *sums])
         half = len(sums) // 2
         return StepOutcome(

@@ -22,6 +22,7 @@ class Moments:
     step: int = 0
 
 
+# Why: docs/decisions.md, D16
 class AdamW:
     """Weight decay acts on everything, norm gains and embeddings too (open_lm). A parameter without gradient rests."""
 

@@ -139,6 +139,7 @@ def replicate(vlm: VLM, device: torch.device) -> nn.Module:
     return DistributedDataParallel(vlm, device_ids=devices, gradient_as_bucket_view=True)
 
 
+# Why: docs/decisions.md, D22
 def shard(vlm: VLM, device: torch.device, precision: str) -> None:
     """FSDP2 in place: each block a group, the embedding table one, and the rest one.
 

@@ -109,6 +109,7 @@ class FeatureExtractor:
         enabled = self._device.type != "cpu"  # and not whatever the caller's autocast says
         with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled):
             features: Tensor = self._encoder(pixels)
+        # Why: docs/decisions.md, D24
         return features.to(self._dtype)
 
 

@@ -26,6 +26,7 @@ from stages.job_file import summarize_error
 from stages.vision.specs import EncoderSpec
 
 
+# Why: docs/decisions.md, D23
 class VisionTransformer(nn.Module):
     """Normalisation, patch embedding, positions, blocks: the patches after the last of the blocks, without a norm.
 

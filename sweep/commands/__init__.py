@@ -1,1 +1,7 @@
-"""One small file a command: HELP, `add_arguments(parser)`, `run(options)` -> exit code."""
+"""One file a command. Its module holds
+
+HELP                    one line for `sweep --help`
+OPTIONS                 a frozen dataclass, `sweep.arguments.CommonOptions` and a field for each argument
+add_arguments(parser)   the arguments, whose `dest` are the names of the fields
+run(options)            the command; its return value is the exit code
+"""

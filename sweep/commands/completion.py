@@ -1,9 +1,23 @@
 """`sweep completion SHELL`: a completion script, made by shtab from the parser itself."""
 
 import argparse
+from dataclasses import dataclass
+
+from sweep.arguments import CommonOptions
 
 HELP = "print a completion script for your shell"
 SHELLS = ("bash", "zsh", "tcsh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionOptions(CommonOptions):
+    """What `sweep completion` was given."""
+
+    shell: str
+    """One of `SHELLS`."""
+
+
+OPTIONS = CompletionOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  sweep completion bash > ~/.local/share/bash-completion/completions/sweep"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: CompletionOptions) -> int:
     import shtab
 
     from sweep.cli import build_parser

@@ -1,20 +1,37 @@
-"""`sweep explain CELL`: one cell's chain: keys, what is re-used, what it costs, what moved its keys, what happened."""
+"""`sweep explain CELL`: a cell's chain of jobs: keys, reuse, cost, what changed the keys, what happened."""
 
 import argparse
 import json
 import time
+from dataclasses import dataclass
 
-HELP = "show where a cell comes from, what it re-uses, what it costs and what happened to its jobs"
+from sweep.arguments import CommonOptions
+
+HELP = "show where a cell comes from, what it reuses, what it costs and what happened to its jobs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(CommonOptions):
+    """What `sweep explain` was given."""
+
+    cell: str
+    """A cell's name, the unique beginning of one, or a job's key."""
+    sweep: str | None
+    """None: all sweeps of the store."""
+    as_json: bool
+
+
+OPTIONS = ExplainOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cell", metavar="CELL", help="a cell's name, the unique beginning of one, or a job's key")
-    parser.add_argument("--sweep", metavar="NAME", help="the sweep to look in (default: all of the store)")
-    parser.add_argument("--json", action="store_true", help="print it as JSON (docs/json.md)")
+    parser.add_argument("--sweep", metavar="NAME", help="the sweep to search (default: all sweeps of the store)")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print it as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep explain m79m-b20-i10-c20-x1\n  sweep explain m79m-b20-i10-c20-x1 --sweep paper"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ExplainOptions) -> int:
     from jobs.store.paths import Store, UnsafeNameError
     from sweep.errors import UsageError
     from sweep.report.explain import build_explanation_json, explain_cell, find_cell, format_explanation
@@ -26,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     except UnsafeNameError as error:
         raise UsageError(str(error)) from None
     with print_user_errors():
-        picture = StoredSweep(store, found.manifest).load_snapshot(recent_answers=True)
-        explanation = explain_cell(store, found, picture, time.time())
-    if options.json:
+        snapshot = StoredSweep(store, found.manifest).load_snapshot(recent_answers=True)
+        explanation = explain_cell(store, found, snapshot, time.time())
+    if options.as_json:
         print(json.dumps(build_explanation_json(explanation), indent=1))
     else:
         print(format_explanation(explanation))

@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.arguments import parse_positive_int
+from sweep.arguments import CommonOptions, parse_positive_int
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
@@ -19,6 +20,27 @@ EPILOG = """example:
   sweep export demo --index --out exports
 
 docs/export.md says what is in the folder and how it is loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(CommonOptions):
+    """What `sweep export` was given."""
+
+    name: str
+    cell: str | None
+    """A cell's name or the unique beginning of one; None with `index`."""
+    out: Path
+    epochs: int | None
+    """Of the fine-tune, where the cell has several."""
+    stage: str
+    """`finetune`, or `pretrain` for the model before its fine-tunes."""
+    dtype: str
+    """Of the weights: `float32` or `bfloat16`."""
+    index: bool
+    """An index of all models instead of one model."""
+
+
+OPTIONS = ExportOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,37 +66,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ExportOptions) -> int:
     """Prints the folder once it is complete."""
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     check_options(options)
     stored = open_sweep(options.store, options.name)
     with print_user_errors():
-        return write_model_index(options, stored) if options.index else export_model(options, stored)
+        if not options.cell:
+            return write_model_index(options.out, stored)
+        return export_model(options, options.cell, stored)
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check_options(options: ExportOptions) -> None:
     """UsageError for options that do not go together."""
     from sweep.errors import UsageError
 
     if options.index and options.cell:
-        raise UsageError("--index is of the whole sweep: leave out CELL")
+        raise UsageError("--index covers the whole sweep: leave out CELL")
     if not options.index and not options.cell:
-        raise UsageError("give a CELL to export, or --index")
+        raise UsageError("give the CELL to export, or --index for a list of all models")
     if options.stage == "pretrain" and options.epochs:
-        raise UsageError("--epochs chooses a fine-tune, and --stage pretrain asks for the model before them")
+        raise UsageError(
+            "--epochs chooses among fine-tunes, and --stage pretrain exports the model before them: leave out one"
+        )
 
 
-def export_model(options: argparse.Namespace, stored: "StoredSweep") -> int:
-    """One model, in a process of its own."""
+def export_model(options: ExportOptions, name: str, stored: "StoredSweep") -> int:
+    """Writes the model of the cell `name`, in a process of its own."""
     from sweep.commands.data.process import check_installed, run_module
     from sweep.export.request import build_export_request, select_chain
     from sweep.report.explain import find_cell
     from sweep.results.evidence import load_job_evidence
 
     check_installed("an export", NEEDED)
-    cell = find_cell(stored.store, options.cell, stored.manifest.sweep).cell
+    cell = find_cell(stored.store, name, stored.manifest.sweep).cell
     chain = select_chain(cell, options.epochs) if options.stage == "finetune" else None
     evidence = load_job_evidence(stored.load_snapshot(whole_account=True))
     out = str(options.out.absolute())
@@ -86,13 +112,13 @@ def export_model(options: argparse.Namespace, stored: "StoredSweep") -> int:
     return 0
 
 
-def write_model_index(options: argparse.Namespace, stored: "StoredSweep") -> int:
-    """All models of the sweep, as far as they are."""
+def write_model_index(folder: Path, stored: "StoredSweep") -> int:
+    """Writes the index of all models of the sweep."""
     from sweep.commands.data.process import check_installed
-    from sweep.export.index import write_index as write
+    from sweep.export.index import write_index
 
-    check_installed("an index", {"pyarrow": "pyarrow"})
-    models, finished, exported = write(stored, options.out)
-    print(options.out)
-    print(f"{models} models, {finished} finished, {exported} exported below {options.out}", file=sys.stderr)
+    check_installed("an index", {"pyarrow": "pyarrow"}, extra="report")
+    models, finished, exported = write_index(stored, folder)
+    print(folder)
+    print(f"{models} models, {finished} finished, {exported} exported below {folder}", file=sys.stderr)
     return 0

@@ -1,17 +1,37 @@
-"""`sweep plan FILE`: sweep file -> cells -> jobs -> manifest, with what it costs and what has changed."""
+"""`sweep plan FILE`: makes cells and jobs of a sweep file, reports their cost, and stores the manifest."""
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import parse_positive_int
+from sweep.arguments import CommonOptions, parse_positive_int
 
 if TYPE_CHECKING:
     from sweep.plan.planning import NewPlan
 
 HELP = "check a sweep file, say what it runs and costs, and store the plan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(CommonOptions):
+    """What `sweep plan` was given."""
+
+    file: Path
+    diff: bool
+    """Compare with the stored plan and write nothing."""
+    replace: bool
+    """Store the plan even where that drops begun work or replaces the plan of another experiment."""
+    gpus: int | None
+    """At once, over all jobs, for the estimate of the time."""
+    cpus: int | None
+    """Cores at once, over all jobs, for the same."""
+    as_json: bool
+
+
+OPTIONS = PlanOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,18 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpus", type=parse_positive_int, metavar="N", help="GPUs that may be used at once, for the time it takes"
     )
     parser.add_argument("--cpus", type=parse_positive_int, metavar="N", help="CPU cores that may be used at once")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/json.md)")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep plan manifests/paper.yaml\n  sweep plan manifests/paper.yaml --diff"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: PlanOptions) -> int:
     from sweep.plan.manifest import pause_gc
 
     with pause_gc():
         return plan_sweep(options)
 
 
-def plan_sweep(options: argparse.Namespace) -> int:
+def plan_sweep(options: PlanOptions) -> int:
     from jobs.store.paths import Store
     from jobs.store.results import list_finished_keys
     from sweep.plan.planning import check_nothing_lost, make_plan, store_plan
@@ -45,7 +65,7 @@ def plan_sweep(options: argparse.Namespace) -> int:
     store = Store(options.store)
     planned = make_plan(options.file, store)
     if options.diff:
-        print_diff(planned, as_json=options.json)
+        print_diff(planned, as_json=options.as_json)
         return 0
     if not options.replace:
         check_nothing_lost(planned, store)
@@ -60,10 +80,10 @@ def plan_sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def print_report(planned: "NewPlan", done: frozenset[str], options: argparse.Namespace) -> None:
+def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions) -> None:
     from sweep.report.plan import build_plan_json, format_plan_report
 
-    if options.json:
+    if options.as_json:
         report = build_plan_json(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds)
         print(json.dumps({**report, "changes": build_changes_json(planned)}, indent=1))
     else:

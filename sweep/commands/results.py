@@ -1,13 +1,14 @@
-"""`sweep results NAME`: tables, summary and figures, from what is on disk now."""
+"""`sweep results NAME`: writes tables, summary and figures of what is finished."""
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import parse_positive_int
+from sweep.arguments import CommonOptions, parse_positive_int
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
@@ -16,11 +17,28 @@ HELP = "write the tables and figures of a sweep"
 NEEDED = ("pyarrow", "matplotlib")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResultsOptions(CommonOptions):
+    """What `sweep results` was given."""
+
+    name: str
+    as_json: bool
+    as_csv: bool
+    top: int
+    """Models in the printed summary."""
+    no_figures: bool
+
+
+OPTIONS = ResultsOptions
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the sweep")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print all rows as JSON (docs/json.md)")
-    output.add_argument("--csv", action="store_true", help="print the rows as CSV, without the nested columns")
+    output.add_argument("--json", dest="as_json", action="store_true", help="print all rows as JSON (docs/json.md)")
+    output.add_argument(
+        "--csv", dest="as_csv", action="store_true", help="print the rows as CSV, without the nested columns"
+    )
     parser.add_argument(
         "--top", type=parse_positive_int, default=20, metavar="N", help="models in the summary (default: %(default)s)"
     )
@@ -28,26 +46,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  sweep results demo\n  sweep results demo --csv > demo.csv"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ResultsOptions) -> int:
     from sweep.errors import SweepError
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
-        raise SweepError(f"needs {' and '.join(missing)}: install the extra `report` (pip install 'sweep-vlm[report]')")
+        raise SweepError(f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'")
     with print_user_errors():
         return write_and_print_results(options, stored)
 
 
-def write_and_print_results(options: argparse.Namespace, stored: "StoredSweep") -> int:
+def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> int:
     """Tables first, figures from them, then the report."""
     from sweep.results.comparisons import format_effects
     from sweep.results.summary import list_remarks
     from sweep.results.write import format_hours_summary, format_results_summary, write_summary, write_tables
 
     tables = write_tables(stored)
-    rows = tables.results.to_pylist() if options.json else [*tables.rows]
+    rows = tables.results.to_pylist() if options.as_json else [*tables.rows]
     folder = stored.paths.results
     written = [*tables.paths, write_summary(folder, format_results_summary(tables))]
     left_out: list[str] = []
@@ -67,13 +85,13 @@ def write_and_print_results(options: argparse.Namespace, stored: "StoredSweep") 
     return 0
 
 
-def print_results(options: argparse.Namespace, rows: list[dict[str, Any]], written: list[Path], hours: str) -> None:
+def print_results(options: ResultsOptions, rows: list[dict[str, Any]], written: list[Path], hours: str) -> None:
     """The report on stdout."""
     from sweep.results.summary import build_results_json, format_summary_table, join_tables, render_csv
 
-    if options.json:
+    if options.as_json:
         print(json.dumps(build_results_json(options.name, rows, [str(path) for path in written]), indent=1))
-    elif options.csv:
+    elif options.as_csv:
         print(render_csv(rows), end="")
     else:
         print(join_tables(format_summary_table(rows, options.top), hours), end="")

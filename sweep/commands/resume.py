@@ -1,7 +1,9 @@
-"""`sweep resume NAME`: gives failed and cancelled jobs a new budget, and submits."""
+"""`sweep resume NAME`: gives failed and cancelled jobs a new budget of attempts, and submits them."""
 
 import argparse
+import logging
 import sys
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweep.commands import submit
@@ -9,17 +11,31 @@ from sweep.commands import submit
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
+logger = logging.getLogger(__name__)
+
 HELP = "give failed and cancelled jobs a new budget and go on from their last checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(submit.SubmitOptions):
+    """What `sweep resume` was given."""
+
+    cells: tuple[str, ...]
+    """Names of cells or keys of jobs that get a new budget; empty: all of the sweep."""
+    no_submit: bool
+
+
+OPTIONS = ResumeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="these cells or jobs only")
-    parser.add_argument("--no-submit", action="store_true", help="note the new budget, and start nothing")
+    parser.add_argument("--no-submit", action="store_true", help="record the new budget and start nothing")
     submit.add_arguments(parser)
     parser.epilog = "example:\n  sweep resume demo\n  sweep resume demo --cells m5-b60-i10"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind
@@ -30,24 +46,27 @@ def run(options: argparse.Namespace) -> int:
     with print_user_errors():
         stopped = stored.load_snapshot().select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
         keys = [job.key for job in stopped if job.key in chosen]
+        logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
         if options.dry_run:
             print("\n".join(keys))
-            print(f"{len(keys)} jobs would get a new budget", file=sys.stderr)
+            print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
             return 0
         stored.ledger.append(Event(event=EventKind.RESUMED, key=key) for key in keys)
-    print(f"{len(keys)} jobs have a new budget", file=sys.stderr)
+    print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
         return 0
-    options.only = options.only or options.cells
-    return submit.run(options)
+    return submit.run(replace(options, only=options.only or options.cells))
 
 
 def is_runner_live(stored: "StoredSweep") -> bool:
-    """Whether a live runner of this sweep sees the new budgets by itself."""
+    """Whether a runner of this sweep is at work, which reads the new budgets by itself; says so on stderr."""
     from jobs.local.runner_lock import find_runner_owner
 
     holder = find_runner_owner(stored.store)
     if holder is None or holder.sweep != stored.manifest.sweep:
         return False
-    print(f"the runner that is at work takes them up ({holder})", file=sys.stderr)
+    print(
+        f"the runner of this sweep starts them ({holder}); watch it with `sweep status {stored.manifest.sweep}`",
+        file=sys.stderr,
+    )
     return True

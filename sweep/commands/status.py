@@ -1,4 +1,4 @@
-"""`sweep status NAME`: what is done, what runs, what failed and why, what is left; read from the store alone."""
+"""`sweep status NAME`: what is done, what runs, what failed and why, what is left."""
 
 import argparse
 import gc
@@ -6,19 +6,39 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sweep.arguments import CommonOptions
 
 HELP = "show what is done, what runs, what failed and why, and how long it still takes"
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions(CommonOptions):
+    """What `sweep status` was given."""
+
+    name: str
+    show_all: bool
+    """List every running, failed and blocking job, not only the first of each."""
+    fresh: bool
+    """Query Slurm even if its last answer is less than a minute old."""
+    as_json: bool
+
+
+OPTIONS = StatusOptions
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("--all", action="store_true", help="list every running, failed and blocking job")
+    parser.add_argument(
+        "--all", dest="show_all", action="store_true", help="list every running, failed and blocking job"
+    )
     parser.add_argument("--fresh", action="store_true", help="ask Slurm even if it answered less than a minute ago")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/json.md)")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep status demo\n  sweep status demo --json\nexit code: 1 if a job has failed"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: StatusOptions) -> int:
     from sweep.report.status import build_status_json, format_status
     from sweep.stored_sweep import open_sweep, print_user_errors
 
@@ -27,13 +47,13 @@ def run(options: argparse.Namespace) -> int:
         report = build_status_json(
             stored.manifest.sweep, stored.load_snapshot(recent_answers=not options.fresh), time.time()
         )
-    print(json.dumps(report, indent=1) if options.json else format_status(report, show_all=options.all))
+    print(json.dumps(report, indent=1) if options.as_json else format_status(report, show_all=options.show_all))
     return 1 if report["states"]["failed"] else 0
 
 
 @contextmanager
 def pause_gc() -> Iterator[None]:
-    """Thousands of records are read and all are kept: looking for garbage among them takes a third of the time."""
+    """Thousands of records are read and all are kept: to collect garbage among them takes a third of the time."""
     gc.disable()
     try:
         yield

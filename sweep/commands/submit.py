@@ -1,11 +1,52 @@
-"""`sweep submit NAME`: runs or sends what is missing, and only that; again at any time."""
+"""`sweep submit NAME`: runs here, or sends to Slurm, the jobs that are missing, and only those."""
 
 import argparse
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sweep.arguments import parse_amount, parse_count, parse_positive_int
+from sweep.arguments import CommonOptions, parse_amount, parse_count, parse_positive_int
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sweep.stored_sweep import StoredSweep
+
+logger = logging.getLogger(__name__)
 
 HELP = "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time"
 BACKENDS = ("local", "slurm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmSubmitOptions(CommonOptions):
+    """What `sweep submit` and `sweep tick` both were given for a submission to Slurm."""
+
+    name: str
+    only: tuple[str, ...]
+    """Names of cells or keys of jobs; empty: all of the sweep."""
+    max_queued: int | None
+    """Jobs of this sweep in Slurm's queue at once."""
+    budget_a100_hours: float | None
+    pace_seconds: float | None
+    """Between two sbatch calls; None: the default of `SlurmTimeouts`."""
+    as_json: bool
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(SlurmSubmitOptions):
+    """What `sweep submit` was given."""
+
+    backend: str | None
+    """One of `BACKENDS`; None: that of the sweep file."""
+    cpus: int | None
+    """Cores of this machine that jobs may use at once; None: all. On Slurm of no meaning."""
+    gpus: int | None
+    """GPUs of this machine, likewise."""
+
+
+OPTIONS = SubmitOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, help="where it runs (default: as the sweep file says)")
     parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done first, and do nothing")
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON (docs/json.md)")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     here = parser.add_argument_group("on this machine")
     here.add_argument(
         "--cpus", type=parse_positive_int, metavar="N", help="CPU cores that jobs may use at once (default: all)"
@@ -40,21 +81,43 @@ def add_slurm_arguments(parser: argparse._ActionsContainer) -> None:
         metavar="X",
         help="refuse to send anything if what is spent and what is left to do come to more",
     )
-    parser.add_argument("--pace", type=parse_amount, metavar="SECONDS", help="between two sbatch calls (default: 1)")
+    parser.add_argument(
+        "--pace",
+        dest="pace_seconds",
+        type=parse_amount,
+        metavar="SECONDS",
+        help="between two sbatch calls (default: 1)",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
+def submit_to_slurm(options: SlurmSubmitOptions, stored: "StoredSweep", wanted: "Collection[str]") -> int:
+    """One round of `wanted` on Slurm with the options of the command; the exit code."""
+    from sweep.submit.slurm import RoundRequest, submit_round
+
+    request = RoundRequest(
+        wanted=wanted, max_queued=options.max_queued, submit_interval_s=options.pace_seconds, dry=options.dry_run
+    )
+    return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
+
+
+def run(options: SubmitOptions) -> int:
     from jobs.job import add_ancestors
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
     wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})
     backend = options.backend or stored.manifest.backend
+    logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
     with print_user_errors():
         if backend == "slurm":
-            from sweep.submit.slurm import submit_to_slurm
-
             return submit_to_slurm(options, stored, wanted)
         from sweep.submit.local import run_local
 
-        return run_local(options, stored, wanted)
+        return run_local(
+            stored,
+            wanted,
+            cpus=options.cpus,
+            gpus=options.gpus,
+            dry_run=options.dry_run,
+            as_json=options.as_json,
+        )

@@ -1,20 +1,31 @@
-"""`sweep tick NAME`: one round for cron or scrontab: reconcile, retry, refill, refresh the tables."""
+"""`sweep tick NAME`: one round on Slurm, for cron: records what ended, retries, fills the queue, writes the tables."""
 
 import argparse
 import sys
+from dataclasses import dataclass
 
-from sweep.commands.submit import add_slurm_arguments
+from sweep.commands.submit import SlurmSubmitOptions, add_slurm_arguments, submit_to_slurm
 
-HELP = "one round on Slurm: note what ended, send what is missing, refresh the tables; made for cron"
+HELP = "one round on Slurm: record what ended, send what is missing, refresh the tables; made for cron"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickOptions(SlurmSubmitOptions):
+    """What `sweep tick` was given."""
+
+    no_results: bool
+    """Do not refresh the tables."""
+
+
+OPTIONS = TickOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the sweep")
     parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
     parser.add_argument("--no-results", action="store_true", help="leave the tables as they are")
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON (docs/json.md)")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     add_slurm_arguments(parser)
-    parser.set_defaults(dry_run=False)
     parser.epilog = (
         "example, a line for crontab(5) or scrontab(1):\n"
         "  */10 * * * * /home/me/.venv/bin/sweep tick paper --store /shared/store >> /shared/tick.log 2>&1\n"
@@ -22,10 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: TickOptions) -> int:
     from jobs.job import add_ancestors
     from sweep.stored_sweep import open_sweep, print_user_errors
-    from sweep.submit.slurm import submit_to_slurm
 
     stored = open_sweep(options.store, options.name)
     wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})

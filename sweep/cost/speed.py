@@ -25,6 +25,7 @@ from sweep.text_format import format_counted
 
 MIN_MEASURED_SECONDS = 180.0
 """Of training: below, the first steps' compiling and reading show."""
+# Why: docs/decisions.md, D26
 MAX_MEASURED_RUNS = 300
 """Runs that are looked at. Keys are hashes, so the first of them in order are a fair sample of a larger store."""
 

@@ -30,6 +30,7 @@ OTHER_AXES = tuple(name for name in BASE if name not in CORE_AXES)
 ALLOWED_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
 
 
+# Why: docs/decisions.md, D8
 def build_cell_name(values: Mapping[str, Any], base: Mapping[str, Any], taken: set[str]) -> str:
     """The name of the point `values`, told apart from those `taken`, to which it is added."""
     parts = [

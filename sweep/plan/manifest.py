@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -12,6 +13,8 @@ from typing import Any
 from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import open_replacement
 from sweep.errors import ManifestError
+
+logger = logging.getLogger(__name__)
 
 # Cyclic garbage collection, paused while many objects are made at once that all stay.
 
@@ -263,6 +266,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}:{number}: is damaged: {describe_record_error(error)}; plan the sweep again"
         ) from None
     check_line_counts(reader, number)
+    logger.info("%s: read, %d cells, %d jobs", path, len(reader.cells), len(reader.jobs))
     header = reader.header
     return Manifest(
         sweep=header["sweep"],

@@ -89,6 +89,7 @@ def find_absent_data(manifest: Manifest) -> list[str]:
     return [f"not there yet: data {', '.join(absent)}"] if absent else []
 
 
+# Why: docs/decisions.md, D7
 def check_nothing_lost(planned: NewPlan, store: Store) -> None:
     """PlanConflictError where storing the plan would drop begun work or another experiment's plan."""
     name = planned.manifest.sweep

@@ -1,16 +1,16 @@
-"""What `sweep data check` is to look at: paths as they are, or a sweep file's data with what its jobs ask of them."""
+"""`sweep data check`: which data to check, with what a sweep's jobs require of them, and the report as text."""
 
-import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.store.paths import Store
-from stages.config import CONFIGS, FinetuneConfig, PretrainConfig
+from stages.config import STAGES, FinetuneConfig, PretrainConfig
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import load_catalog
 from sweep.errors import UsageError
+from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 from sweep.plan.planning import make_plan
 from sweep.spec.reader import load_sweep
@@ -19,40 +19,45 @@ from sweep.text_format import format_columns, format_counted
 SWEEP_FILE_SUFFIXES = {".yaml", ".yml"}
 
 
-def build_requests(path: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSettings:
+    """What the command line says of the data below a path; a sweep file says it by itself. Empty or 0: not given."""
+
+    kind: str = ""
+    field: str = ""
+    context: int = 0
+    """Tokens of a sequence."""
+    vocabulary: int = 0
+    """Ids of the model."""
+    tokenizer: str = ""
+    """Absolute path."""
+
+
+def build_requests(path: str, store: Path, settings: PathSettings) -> list[dict[str, Any]]:
     """The requests that one argument of the command means, as `stages.prepare` takes them.
 
-    UsageError if options that a sweep file answers by itself are given with one.
+    UsageError if `settings` are given for a sweep file.
     """
     if Path(path).suffix.lower() not in SWEEP_FILE_SUFFIXES:
-        return [build_path_request(path, options)]
-    given = [name for name in ("kind", "field", "context", "vocabulary", "tokenizer") if getattr(options, name)]
+        absolute = path if "://" in path else str(Path(path).absolute())
+        return [{"name": Path(path).name, "path": absolute, **asdict(settings)}]
+    given = [name for name, value in asdict(settings).items() if value]
     if given:
-        raise UsageError(f"--{given[0]} is not for a sweep file: {path} says it for each of its data sets")
-    return build_sweep_requests(Path(path), options.store)
-
-
-def build_path_request(path: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A path with the settings of the command line."""
-    return {
-        "name": Path(path).name,
-        "path": path if "://" in path else str(Path(path).absolute()),
-        "kind": options.kind or "",
-        "field": options.field,
-        "context": options.context or 0,
-        "vocabulary": options.vocabulary or 0,
-        "tokenizer": str(options.tokenizer.absolute()) if options.tokenizer else "",
-    }
+        raise UsageError(
+            f"--{given[0]} cannot be given for a sweep file, which sets it for each data set: "
+            f"leave it out, or correct {path}"
+        )
+    return build_sweep_requests(Path(path), store)
 
 
 @dataclass(slots=True)
 class DataRequirements:
-    """The strictest of what a sweep's jobs ask of a data set; 0 and empty: no job asks."""
+    """The strictest of what a sweep's jobs require of a data set; 0 and empty: no job requires anything."""
 
     longest_context: int = 0
-    """Text must have so many tokens in a sequence."""
+    """Tokens that a sequence of text must have."""
     shortest_context: int = 0
-    """A conversation must have an answer within so many."""
+    """Tokens within which a conversation must have an answer."""
     vocabulary: int = 0
     tokenizer: str = ""
     encoder: str = ""
@@ -125,18 +130,18 @@ def build_sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
 
 
 def find_local_path(name: str, data: Mapping[str, Any]) -> str:
-    """Where a tokenizer lies, if it is there; the tokenizer's own row says if it is not."""
+    """The path of a tokenizer; empty if it is not there, which the row of the tokenizer itself reports."""
     path = data[name].path if name in data else ""
     return path if path and Path(path).exists() else ""
 
 
 def collect_requirements(manifest: Manifest) -> SweepDataRequirements:
-    """What the jobs of a plan ask of their data."""
+    """What the jobs of a plan require of their data."""
     uses = SweepDataRequirements()
     for job in manifest.jobs:
-        if job.stage not in {"pretrain", "finetune"}:
+        if not PHASES[job.phase].trains:
             continue
-        config = CONFIGS[job.stage].model_validate(job.config)
+        config = STAGES[job.stage].config.model_validate(job.config)
         if isinstance(config, PretrainConfig):
             uses.add_pretrain(config)
         elif isinstance(config, FinetuneConfig):

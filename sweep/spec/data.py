@@ -133,6 +133,7 @@ def list_weighted_parts(encoder: str) -> tuple[EncoderSpec, ...]:
     return tuple(part for part in spec.parts or (spec,) if part.layers)
 
 
+# Why: docs/decisions.md, D25
 def resolve_encoder_weights(
     encoder: str, named: tuple[str, ...] | None, data: Mapping[str, DataSet]
 ) -> tuple[DataSet, ...]:

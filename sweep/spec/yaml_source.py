@@ -152,6 +152,7 @@ def format_syntax_problem(path: Path, error: yaml.YAMLError) -> str:
     return f"{place}: is not YAML: {what}{f' ({context})' if context else ''}"
 
 
+# Why: docs/decisions.md, D9
 class YamlParser:
     """Builds nodes from the loader's events, and stops at the first thing that is not allowed."""
 

@@ -1,6 +1,5 @@
 """`sweep submit` on this machine: runs to the end with progress on stderr."""
 
-import argparse
 import os
 import sys
 import time
@@ -8,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jobs.cluster import ClusterState
-from jobs.local.cluster import detect_machine_slots
-from jobs.local.runner import LocalRun, RunnerEvent, RunnerResult, StopRequest
+from jobs.local.runner import LocalRunner, RunnerEvent, RunnerResult, StopRequest
+from jobs.local.slots import detect_machine_slots
+from jobs.observation import ClusterState
 from jobs.reconcile.decide import Action
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
@@ -19,23 +18,72 @@ from sweep.errors import SweepError
 from sweep.stored_sweep import StoredSweep
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 
-# What `sweep submit` shows while it runs: a bar on a terminal, and one line for each job that ends.
+
+def run_local(
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, dry_run: bool, as_json: bool
+) -> int:
+    """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all."""
+    snapshot = stored.load_snapshot()
+    if has_batches(stored.paths.ledger):
+        check_not_on_slurm(snapshot, wanted)
+    slots = detect_machine_slots(cpus, gpus)
+    local = LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
+    if dry_run:
+        return print_actions(local.preview(), stored, as_json=as_json)
+    stop = StopRequest()
+    with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
+        local.report = report
+        end = local.run(stop)
+    outcome = build_submit_json(snapshot, wanted, end)
+    print_report(outcome, as_json=as_json)
+    if end.problem:
+        print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
+        print("nothing is lost: put it right and run `sweep submit` again", file=sys.stderr)
+    if end.stopped_by:
+        return 128 + end.stopped_by
+    return 0 if outcome["complete"] and not end.problem else 1
+
+
+def check_not_on_slurm(snapshot: SweepSnapshot, wanted: Collection[str]) -> None:
+    """SweepError if Slurm has some of the jobs, or may have: one job in two places would fight over its folder."""
+    observed = snapshot.observed
+    there = [key for key in wanted if key in observed and observed[key].state is not ClusterState.ENDED]
+    if there:
+        raise SweepError(
+            f"{len(there)} jobs are in Slurm's hands; `sweep cancel {snapshot.sweep}` takes them out first"
+        )
+
+
+def build_submit_json(snapshot: SweepSnapshot, wanted: Collection[str], end: RunnerResult) -> dict[str, Any]:
+    """Section `submit` of docs/json.md."""
+    return {
+        **count_states(snapshot, wanted),
+        "problem": end.problem,
+        "stopped_by_signal": end.stopped_by,
+    }
+
+
+def print_actions(actions: list[Action], stored: StoredSweep, *, as_json: bool) -> int:
+    """One line an action; what waits for these follows when they are done."""
+    number = print_action_rows(actions, stored, as_json=as_json)
+    print(f"{number} jobs would go first; those behind them follow as they end", file=sys.stderr)
+    return 0
 
 
 @contextmanager
-def show_progress(picture: SweepSnapshot, wanted: Collection[str]) -> Iterator[Callable[[RunnerEvent], None]]:
-    """Gives the listener for a runner. Everything goes to stderr."""
+def show_progress(snapshot: SweepSnapshot, wanted: Collection[str]) -> Iterator[Callable[[RunnerEvent], None]]:
+    """A bar on a terminal, and one line for each job that ends; gives the listener for a runner. All goes to stderr."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        with _show_progress_bar(picture, wanted) as listener:
+        with _show_progress_bar(snapshot, wanted) as listener:
             yield listener
         return
 
-    def tell(progress: RunnerEvent) -> None:
-        line = format_progress_line(progress, wanted)
+    def print_event(event: RunnerEvent) -> None:
+        line = format_progress_line(event, wanted)
         if line:
             print(line, file=sys.stderr, flush=True)
 
-    yield tell
+    yield print_event
 
 
 def format_progress_line(progress: RunnerEvent, wanted: Collection[str]) -> str:
@@ -52,13 +100,13 @@ def format_progress_line(progress: RunnerEvent, wanted: Collection[str]) -> str:
     return "  ".join([*parts, progress.message] if progress.message else parts)
 
 
-def count_done(picture: SweepSnapshot, wanted: Collection[str]) -> int:
+def count_done(snapshot: SweepSnapshot, wanted: Collection[str]) -> int:
     """How many of the wanted jobs are done."""
-    return sum(picture.statuses[key].state is JobState.DONE for key in wanted)
+    return sum(snapshot.statuses[key].state is JobState.DONE for key in wanted)
 
 
 @contextmanager
-def _show_progress_bar(picture: SweepSnapshot, wanted: Collection[str]) -> Iterator[Callable[[RunnerEvent], None]]:
+def _show_progress_bar(snapshot: SweepSnapshot, wanted: Collection[str]) -> Iterator[Callable[[RunnerEvent], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -67,65 +115,11 @@ def _show_progress_bar(picture: SweepSnapshot, wanted: Collection[str]) -> Itera
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("jobs", total=len(wanted))
 
-        def tell(progress: RunnerEvent) -> None:
-            line = format_progress_line(progress, wanted)
+        def show_event(event: RunnerEvent) -> None:
+            line = format_progress_line(event, wanted)
             if line:
                 bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            running = sum(status.state is JobState.RUNNING for status in picture.statuses.values())
-            bar.update(task, completed=count_done(picture, wanted), description=f"{running} running")
+            running = sum(status.state is JobState.RUNNING for status in snapshot.statuses.values())
+            bar.update(task, completed=count_done(snapshot, wanted), description=f"{running} running")
 
-        yield tell
-
-
-def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
-    """The exit code of `sweep submit` with the backend `local`."""
-    check_not_on_slurm(stored, wanted)
-    local = LocalRun(
-        stored.manifest.jobs,
-        store=stored.store,
-        sweep=stored.manifest.sweep,
-        slots=detect_machine_slots(options.cpus, options.gpus),
-        wanted=wanted,
-        program=read_stage_program(),
-    )
-    if options.dry_run:
-        return print_actions(local.preview(), stored, as_json=options.json)
-    stop = StopRequest()
-    with show_progress(local.snapshot, local.wanted) as report, stop.listen_for_signals():
-        local.runner.report = report
-        end = local.run(stop)
-    outcome = build_submit_json(local, end)
-    print_report(outcome, as_json=options.json)
-    if end.problem:
-        print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
-        print("nothing is lost: put it right and run `sweep submit` again", file=sys.stderr)
-    if end.stopped_by:
-        return 128 + end.stopped_by
-    return 0 if outcome["complete"] and not end.problem else 1
-
-
-def check_not_on_slurm(stored: StoredSweep, wanted: Collection[str]) -> None:
-    """SweepError if Slurm has some of the jobs, or may have: one job in two places would fight over its folder."""
-    if not has_batches(stored.paths.ledger):
-        return
-    observed = stored.load_snapshot().observed
-    there = [key for key in wanted if key in observed and observed[key].state is not ClusterState.ENDED]
-    if there:
-        name = stored.manifest.sweep
-        raise SweepError(f"{len(there)} jobs are in Slurm's hands; `sweep cancel {name}` takes them out first")
-
-
-def build_submit_json(local: LocalRun, end: RunnerResult) -> dict[str, Any]:
-    """Section `submit` of docs/json.md."""
-    return {
-        **count_states(local.sweep, local.snapshot, local.wanted),
-        "problem": end.problem,
-        "stopped_by_signal": end.stopped_by,
-    }
-
-
-def print_actions(actions: list[Action], stored: StoredSweep, *, as_json: bool) -> int:
-    """One line an action; what waits for these follows when they are done."""
-    number = print_action_rows(actions, stored, as_json=as_json)
-    print(f"{number} jobs would go first; those behind them follow as they end", file=sys.stderr)
-    return 0
+        yield show_event

@@ -6,21 +6,21 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from jobs.job import index_by_key
-from jobs.local import cluster
+from jobs.local import attempts
 from jobs.reconcile.decide import Action
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from sweep.stored_sweep import StoredSweep
 
 
-def count_states(sweep: str, picture: SweepSnapshot, wanted: Collection[str]) -> dict[str, Any]:
+def count_states(snapshot: SweepSnapshot, wanted: Collection[str]) -> dict[str, Any]:
     """What both backends report: how many of the wanted jobs are in which state."""
     states = {state.value: 0 for state in JobState}
     for key in wanted:
-        states[picture.statuses[key].state] += 1
+        states[snapshot.statuses[key].state] += 1
     return {
         "format": 1,
-        "sweep": sweep,
+        "sweep": snapshot.sweep,
         "jobs": len(wanted),
         "complete": states[JobState.DONE] == len(wanted),
         "states": states,
@@ -62,4 +62,4 @@ PROGRAM_VARIABLE = "SWEEP_STAGE_PROGRAM"
 
 def read_stage_program() -> Sequence[str]:
     """Words to which the path of job.json is added."""
-    return os.environ.get(PROGRAM_VARIABLE, "").split() or cluster.STAGE_PROGRAM
+    return os.environ.get(PROGRAM_VARIABLE, "").split() or attempts.STAGE_PROGRAM

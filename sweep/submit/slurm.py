@@ -1,22 +1,21 @@
 """One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
 
-import argparse
 import getpass
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jobs.claims.submit_lock import hold_submit_lock
-from jobs.cluster import ClusterState
 from jobs.errors import InfeasibleJobError, NoSchedulerError
+from jobs.observation import ClusterState
 from jobs.reconcile.decide import Action, Submit
 from jobs.reconcile.state import JobState
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import save_code_snapshot
-from jobs.slurm.round import Round, RoundReport, SlurmCluster
+from jobs.slurm.limits import find_infeasible_reason
+from jobs.slurm.round import RoundReport, SlurmRound
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.site import query_site
 from jobs.slurm.timeouts import SlurmTimeouts
@@ -26,6 +25,7 @@ from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 
 SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
+CANCEL_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,22 +37,60 @@ class RoundRequest:
     max_queued: int | None = None
     submit_interval_s: float | None = None
     dry: bool = False
-    """Look and decide, change nothing, neither here nor there."""
+    """Query and decide; change nothing, neither here nor there."""
+
+
+def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
+    """One round; the exit code is 0 if all went as it can, limits included."""
+    with open_slurm_round(stored, request) as slurm_round:
+        actions = slurm_round.decide()
+        check_jobs_fit(slurm_round, actions)
+        if budget_a100_hours is not None:
+            check_budget(slurm_round, budget_a100_hours)
+        if request.dry:
+            return print_actions(slurm_round, actions, stored, as_json=as_json)
+        report = slurm_round.run(actions)
+    return print_round_report(slurm_round, report, as_json=as_json)
+
+
+def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: float) -> int:
+    """Takes the jobs out of the queue, has running ones save and stop, ends them after the grace; how many ran.
+
+    The cancellation is in the ledger already, so that nobody sends them again meanwhile.
+    """
+    with open_slurm_round(stored, RoundRequest(wanted=())) as slurm_round:
+        running = list_jobs_in_state(slurm_round, keys, ClusterState.RUNNING)
+        slurm_round.cancel(keys)
+        deadline = slurm_round.clock.monotonic() + grace_seconds
+        left = running
+        while left and slurm_round.clock.monotonic() < deadline:
+            slurm_round.clock.sleep(min(CANCEL_POLL_SECONDS, grace_seconds))
+            slurm_round.query()
+            left = list_jobs_in_state(slurm_round, keys, ClusterState.RUNNING)
+            slurm_round.cancel(list_jobs_in_state(slurm_round, keys, ClusterState.QUEUED))  # requeued meanwhile
+        slurm_round.kill(left)
+        if slurm_round.problem:
+            raise SweepError(f"{slurm_round.problem}; the jobs stay cancelled here, run it again to end them there")
+    return len(running)
+
+
+def list_jobs_in_state(slurm_round: SlurmRound, keys: Collection[str], state: ClusterState) -> list[str]:
+    """Those of the keys that are in this state."""
+    observed = slurm_round.snapshot.observed
+    return [key for key in keys if key in observed and observed[key].state is state]
 
 
 def resolve_slurm_timeouts(request: RoundRequest) -> SlurmTimeouts:
     """With the pace of the command line."""
-    patience = read_slurm_timeouts()
-    return (
-        patience
-        if request.submit_interval_s is None
-        else replace(patience, submit_interval_s=request.submit_interval_s)
-    )
+    timeouts = read_slurm_timeouts()
+    if request.submit_interval_s is None:
+        return timeouts
+    return replace(timeouts, submit_interval_s=request.submit_interval_s)
 
 
 @contextmanager
-def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Round]:
-    """A round that has looked. Unless it is dry, nobody else submits jobs of this sweep while the block lasts."""
+def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[SlurmRound]:
+    """A round that has queried Slurm. Unless it is dry, nobody else submits from this store while the block lasts."""
     if request.dry:
         yield prepare_round(stored, request, lambda: True)
         return
@@ -60,33 +98,28 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Rou
         yield prepare_round(stored, request, holds_submit_lock)
 
 
-def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock: Callable[[], bool]) -> Round:
-    """Reads the cluster's limits, pins the code, takes the first look."""
-    patience = resolve_slurm_timeouts(request)
-    client = SlurmClient(patience)
-    user = getpass.getuser()
-    site = query_site(client, user)
+def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock: Callable[[], bool]) -> SlurmRound:
+    """Reads the cluster's limits, pins the code, queries Slurm."""
+    client = SlurmClient(resolve_slurm_timeouts(request))
+    site = query_site(client, getpass.getuser())
     if site.problem:
         raise NoSchedulerError(
             f"Slurm cannot be asked: {site.problem}; nothing was done: see `sweep doctor`, try again later, "
             "or run it on this machine with --backend local"
         )
-    launch = build_launch(stored, dry=request.dry)
-    picture = stored.build_empty_snapshot()
-    cluster = SlurmCluster(
-        jobs=picture.by_key,
-        launch=launch,
+    slurm_round = SlurmRound(
+        stored.manifest.jobs,
+        wanted=request.wanted,
+        launch=build_launch(stored, dry=request.dry),
         client=client,
         site=site,
-        user=user,
         ledger=stored.ledger,
-        patience=patience,
+        max_queued=request.max_queued,
         holds_submit_lock=holds_submit_lock,
         dry=request.dry,
     )
-    made = Round(picture=picture, cluster=cluster, wanted=request.wanted, max_queued=request.max_queued)
-    made.reload()
-    return made
+    slurm_round.query()
+    return slurm_round
 
 
 def build_launch(stored: StoredSweep, *, dry: bool) -> LaunchSettings:
@@ -101,10 +134,10 @@ def build_launch(stored: StoredSweep, *, dry: bool) -> LaunchSettings:
     )
 
 
-def check_jobs_fit(made: Round, actions: Sequence[Action]) -> None:
+def check_jobs_fit(slurm_round: SlurmRound, actions: Sequence[Action]) -> None:
     """Raises InfeasibleJobError if this cluster could never run one of the jobs that are to be sent."""
-    jobs = [made.snapshot.by_key[action.key] for action in actions if isinstance(action, Submit)]
-    misfits = [(job, reason) for job in jobs if (reason := made.cluster.find_infeasible_reason(job)) is not None]
+    jobs = [slurm_round.snapshot.by_key[action.key] for action in actions if isinstance(action, Submit)]
+    misfits = [(job, reason) for job in jobs if (reason := find_infeasible_reason(job, slurm_round.site))]
     if misfits:
         job, reason = misfits[0]
         raise InfeasibleJobError(
@@ -112,41 +145,10 @@ def check_jobs_fit(made: Round, actions: Sequence[Action]) -> None:
         )
 
 
-def sum_planned_a100_hours(made: Round) -> float:
-    """What the wanted jobs that are not done are estimated to take; a job half way counts whole."""
-    statuses = made.snapshot.statuses
-    return sum(
-        job.estimate.a100_hours
-        for job in made.snapshot.jobs
-        if job.key in made.wanted and statuses[job.key].state is not JobState.DONE
-    )
-
-
-# What `sweep submit`, `sweep tick` and `sweep cancel` do on Slurm, and what they print.
-
-CANCEL_POLL_SECONDS = 2.0
-
-
-def submit_to_slurm(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
-    """One round; the exit code is 0 if all went as it can, limits included."""
-    request = RoundRequest(
-        wanted=wanted, max_queued=options.max_queued, submit_interval_s=options.pace, dry=options.dry_run
-    )
-    with open_slurm_round(stored, request) as made:
-        actions = made.decide()
-        check_jobs_fit(made, actions)
-        if options.budget_a100_hours is not None:
-            check_budget(made, options.budget_a100_hours)
-        if options.dry_run:
-            return print_actions(made, actions, stored, as_json=options.json)
-        report = made.run(actions)
-    return print_round_report(made, report, as_json=options.json)
-
-
-def check_budget(made: Round, budget: float) -> None:
+def check_budget(slurm_round: SlurmRound, budget: float) -> None:
     """SweepError if what was spent and what is left to do come to more A100-hours than `budget`."""
-    spent = sum(each.costs.total.a100_hours or 0.0 for each in load_job_evidence(made.snapshot).values())
-    left = sum_planned_a100_hours(made)
+    spent = sum(each.costs.total.a100_hours or 0.0 for each in load_job_evidence(slurm_round.snapshot).values())
+    left = sum_planned_a100_hours(slurm_round)
     if spent + left > budget:
         raise SweepError(
             f"nothing was sent: {spent:,.1f} A100-hours are spent and {left:,.1f} are left to do, "
@@ -154,9 +156,19 @@ def check_budget(made: Round, budget: float) -> None:
         )
 
 
-def print_round_report(made: Round, report: RoundReport, *, as_json: bool) -> int:
+def sum_planned_a100_hours(slurm_round: SlurmRound) -> float:
+    """What the wanted jobs that are not done are estimated to take; a job half way counts whole."""
+    statuses = slurm_round.snapshot.statuses
+    return sum(
+        job.estimate.a100_hours
+        for job in slurm_round.snapshot.jobs
+        if job.key in slurm_round.wanted and statuses[job.key].state is not JobState.DONE
+    )
+
+
+def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json: bool) -> int:
     """Report on stdout, remarks on stderr."""
-    outcome = build_round_json(made, report)
+    outcome = build_round_json(slurm_round, report)
     print_report(outcome, as_json=as_json)
     name = outcome["sweep"]
     if not as_json:
@@ -167,54 +179,28 @@ def print_round_report(made: Round, report: RoundReport, *, as_json: bool) -> in
     for reason in dict.fromkeys(report.refused.values()):
         jobs = sum(each == reason for each in report.refused.values())
         print(f"sweep: Slurm refuses {jobs} jobs as they are: {reason}", file=sys.stderr)
-    for remark in made.remarks:
+    for remark in slurm_round.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
     if report.problem:
         print(f"sweep: {report.problem}; nothing is lost, run it again", file=sys.stderr)
     return 1 if report.problem or report.refused else 0
 
 
-def build_round_json(made: Round, report: RoundReport) -> dict[str, Any]:
+def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
-    counts = count_states(made.cluster.launch.sweep, made.snapshot, made.wanted)
+    counts = count_states(slurm_round.snapshot, slurm_round.wanted)
     return {**counts, **asdict(report), "limits": list(report.limits), "refused": dict(report.refused)}
 
 
-def print_actions(made: Round, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
+def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
     """`--dry-run`."""
     print_action_rows(actions, stored, as_json=as_json)
     jobs = sum(isinstance(action, Submit) for action in actions)
-    calls = len(made.cluster.plan_batches([action for action in actions if isinstance(action, Submit)]))
+    calls = len(slurm_round.plan_batches([action for action in actions if isinstance(action, Submit)]))
     print(f"{jobs} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
-    for lane in sorted(made.capacity.full):
-        print(f"sweep: no room for more under {lane}", file=sys.stderr)
-    if made.cluster.problem:
-        print(f"sweep: {made.cluster.problem}", file=sys.stderr)
+    for limit in sorted(slurm_round.capacity.full):
+        print(f"sweep: no room for more under {limit}", file=sys.stderr)
+    if slurm_round.problem:
+        print(f"sweep: {slurm_round.problem}", file=sys.stderr)
         return 1
     return 0
-
-
-def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: float) -> int:
-    """Takes the jobs out of the queue, has running ones save and stop, ends them after the grace; how many ran.
-
-    The wish is in the ledger already, so that nobody sends them again meanwhile.
-    """
-    with open_slurm_round(stored, RoundRequest(wanted=())) as made:
-        running = list_jobs_in_state(made, keys, ClusterState.RUNNING)
-        made.cluster.cancel(keys)
-        deadline = time.monotonic() + grace_seconds
-        left = running
-        while left and time.monotonic() < deadline:
-            made.cluster.wait(min(CANCEL_POLL_SECONDS, grace_seconds))
-            made.reload()
-            left = list_jobs_in_state(made, keys, ClusterState.RUNNING)
-            made.cluster.cancel(list_jobs_in_state(made, keys, ClusterState.QUEUED))  # requeued meanwhile
-        made.cluster.kill(left)
-        if made.cluster.problem:
-            raise SweepError(f"{made.cluster.problem}; the jobs stay cancelled here, run it again to end them there")
-    return len(running)
-
-
-def list_jobs_in_state(made: Round, keys: Collection[str], state: ClusterState) -> list[str]:
-    """Those of the keys that are in this state."""
-    return [key for key in keys if key in made.live and made.live[key].state is state]

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from jobs.local.cluster import Slots
-from jobs.local.runner import LocalRun, RunnerEvent, RunnerResult, StopRequest
+from jobs.local.runner import LocalRunner, RunnerEvent, RunnerResult, StopRequest
 from jobs.local.runner_lock import read_runner_queue
-from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.local.slots import Slots
+from jobs.reconcile.snapshot import ClusterReport, SweepSnapshot, load_snapshot
 from jobs.reconcile.state import JobState
-from jobs.store.ledger import Ledger
 from jobs.store.paths import RunPaths, Store
 from sweep.plan.manifest import Cell, FinetuneChain, Manifest, write_manifest
 
@@ -77,10 +76,10 @@ def _cell(name: str, jobs: Sequence[Job]) -> Cell:
 
 def local_run(
     store: Store, jobs: Sequence[Job], *, cpus: int = 2, heard: list[RunnerEvent] | None = None, **options: Any
-) -> LocalRun:
+) -> LocalRunner:
     report = (lambda _progress: None) if heard is None else heard.append
     settings = {"slots": Slots(cpus), "program": COUNTING_STAGE, **options}
-    return LocalRun(jobs, store=store, sweep=SWEEP, report=report, **settings)
+    return LocalRunner(SweepSnapshot(jobs, store, SWEEP), report=report, **settings)
 
 
 def submit(store: Store, jobs: Sequence[Job], **options: Any) -> RunnerResult:
@@ -91,9 +90,7 @@ def submit(store: Store, jobs: Sequence[Job], **options: Any) -> RunnerResult:
 
 def picture(store: Store, jobs: Sequence[Job]) -> SweepSnapshot:
     """What another process sees."""
-    seen = SweepSnapshot(jobs, store, Ledger(store.locate_sweep(SWEEP).ledger).folder)
-    seen.reload(read_runner_queue(store, SWEEP))
-    return seen
+    return load_snapshot(jobs, store, SWEEP, ClusterReport(observations=read_runner_queue(store, SWEEP)))
 
 
 def states(store: Store, jobs: Sequence[Job]) -> dict[str, JobState]:

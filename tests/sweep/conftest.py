@@ -8,7 +8,7 @@ from tests.jobs import toy
 
 @pytest.fixture
 def counting_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.local.cluster.STAGE_PROGRAM", toy.COUNTING_STAGE)
+    monkeypatch.setattr("jobs.local.attempts.STAGE_PROGRAM", toy.COUNTING_STAGE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 

@@ -12,7 +12,7 @@ from sweep.cli import main
 from tests.jobs import toy
 
 IN_A_PROCESS = (
-    "import sys, jobs.local.cluster as local, sweep.cli;"
+    "import sys, jobs.local.attempts as local, sweep.cli;"
     f"local.STAGE_PROGRAM = {toy.COUNTING_STAGE!r};sys.exit(sweep.cli.main())"
 )
 

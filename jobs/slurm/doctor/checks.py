@@ -94,8 +94,8 @@ def format_gpus(shapes: Sequence[NodeShape]) -> str:
 def check_limits(site: Site) -> Iterator[Check]:
     """Arrays, and how many jobs may be in the queue."""
     yield report_ok("arrays", f"up to {site.array_limit:,} tasks each; larger ones are split")
-    small = {lane: left for lane, left in compute_queue_capacity(site, (), site.user).items() if lane != CLUSTER}
-    words = [f"{left:,} under {lane}" for lane, left in small.items()]
+    small = {limit: left for limit, left in compute_queue_capacity(site, (), site.user).items() if limit != CLUSTER}
+    words = [f"{left:,} under {limit}" for limit, left in small.items()]
     whole = f"the cluster holds {site.max_jobs:,} jobs of everybody"
     if words:
         yield report_ok("queue", f"at most {'; '.join(words)}; {whole}")
@@ -169,10 +169,10 @@ def check_feasible(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
 def check_queue_limits(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     """Limits that let the plan in only part by part."""
     room = compute_queue_capacity(site, (), site.user)
-    counted = Counter(lane for job in jobs for lane in list_limit_names(job, site, site.user))
-    for lane, number in counted.items():
-        if number > room.get(lane, number):
-            text = f"{number:,} jobs, of which {room[lane]:,} may be in the queue at once ({lane})"
+    counted = Counter(limit for job in jobs for limit in list_limit_names(job, site, site.user))
+    for limit, number in counted.items():
+        if number > room.get(limit, number):
+            text = f"{number:,} jobs, of which {room[limit]:,} may be in the queue at once ({limit})"
             yield report_note(
                 "refill", text, "have `sweep tick` run by cron or scrontab: it sends more as the queue drains"
             )

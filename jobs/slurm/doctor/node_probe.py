@@ -1,4 +1,4 @@
-"""Looks at the store and the cluster from a node: the program of `sweep doctor --node-test`.
+"""Checks the store and the cluster from a node: the program of `sweep doctor --node-test`.
 
     python node_probe.py FOLDER DISTRIBUTION...
 
@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PATIENCE_SECONDS = 15
+TIMEOUT_SECONDS = 15
 
 
 def collect_report(folder: Path, distributions: list[str]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def check_controller(job_id: str) -> str:
             ["scontrol", "--oneliner", "show", "job", job_id],  # noqa: S607 - wherever the node has it
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

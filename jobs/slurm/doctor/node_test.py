@@ -1,4 +1,4 @@
-"""A tiny real job that looks at the store from a node, waited for and cleaned up after."""
+"""A tiny real job that checks the store from a node; it is waited for, and nothing of it is left behind."""
 
 import json
 import secrets
@@ -6,17 +6,18 @@ import shlex
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import describe_storage_error
 from jobs.job import Resources
-from jobs.slurm.client import SlurmClient, SubmitRefusal, UnknownSubmit
+from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor import node_probe
+from jobs.slurm.sbatch_errors import SubmitRefusal, UnknownSubmit
 from jobs.slurm.sbatch_options import OWN_FIELDS, build_sbatch_options
 from jobs.store.checks import (
     LARGE_SKEW_SECONDS,
@@ -29,7 +30,7 @@ from jobs.store.checks import (
 )
 
 NODE = "node"
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 VISIBLE_SECONDS = 60.0
 """How long a file of another machine may take to show: NFS caches the names of a folder for up to a minute."""
 DISTRIBUTIONS = ("sweep-vlm", "torch", "numpy", "safetensors", "tokenizers", "lm-eval")
@@ -45,6 +46,7 @@ class NodeTest:
     resources: Resources = field(default_factory=Resources)
     wait_seconds: float = 120.0
     """For its start and end together."""
+    clock: Clock = SYSTEM_CLOCK
 
     def run(self) -> list[Check]:
         """What came of it. The job is out of the queue and its folder gone when this returns."""
@@ -77,13 +79,13 @@ class NodeTest:
 
     def _wait(self, folder: Path, job_id: str) -> Mapping[str, Any] | Check:
         """The job's report, or why there is none."""
-        deadline = time.monotonic() + self.wait_seconds
+        deadline = self.clock.monotonic() + self.wait_seconds
         ended_at, state = None, ""
         while True:
             report = read_report(folder)
             if report is not None:
                 return report
-            now = time.monotonic()
+            now = self.clock.monotonic()
             state = self._state(job_id) if ended_at is None else ""
             if not state and ended_at is None:
                 ended_at = now
@@ -92,7 +94,7 @@ class NodeTest:
             if now > deadline:
                 text = f"the test job still waits after {self.wait_seconds:.0f} s ({state}), and was taken out"
                 return report_note(NODE, text, "try again when the cluster is less busy, or with a longer --wait")
-            time.sleep(LOOK_SECONDS)
+            self.clock.sleep(POLL_SECONDS)
 
     def _state(self, job_id: str) -> str:
         """`PENDING, Resources`; empty once Slurm no longer has it in the queue."""

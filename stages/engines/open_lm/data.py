@@ -61,6 +61,7 @@ def read_shards(name: str, folder: Path) -> Shards:
     return Shards(folder, [each for each, _ in kept], [size for _, size in kept])
 
 
+# Why: docs/decisions.md, D57
 def plan_shard_reads(sizes: Sequence[int], *, epochs: int, sequences: int, seed: int) -> Iterator[tuple[int, int]]:
     """(shard, sequences to read of it) for `epochs` times `sequences` sequences, in the order of training.
 

@@ -148,6 +148,7 @@ def build_backbone_class(settings: dict[str, Any]) -> Any:
     return OpenLMBackbone
 
 
+# Why: docs/decisions.md, D58
 def register_backbone(settings: dict[str, Any], name: str = "open_lm") -> None:
     """Makes `name` a language model of prismatic's."""
     registry: Any = importlib.import_module("prismatic.models.materialize")

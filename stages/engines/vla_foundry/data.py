@@ -93,6 +93,7 @@ def build_shard_name(shards: Shards, shard: int, taken: int) -> str:
     return f"{shard:08d}" if taken == shards.sizes[shard] else f"{shard:08d}-{taken}"
 
 
+# Why: docs/decisions.md, D61
 def write_first_samples(source: Path, target: Path, samples: int) -> None:
     """A tar with the first `samples` samples of another. DataError if it has fewer, or is no whole tar."""
     if target.is_file():

@@ -55,6 +55,7 @@ def find_arguments_problem(config: PretrainConfig, engine: Engine) -> str:
     return ""
 
 
+# Why: docs/decisions.md, D62
 def find_precision_problem(config: PretrainConfig) -> str:
     """What weights and angles are kept in, and the schedule's form."""
     if config.precision != "fp32":

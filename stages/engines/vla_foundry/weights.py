@@ -88,6 +88,7 @@ def build_patches_weights(spec: EncoderSpec) -> dict[str, Tensor]:
     return {"patch_embed.proj.weight": sorting, "patch_embed.proj.bias": torch.zeros(width), **zeros}
 
 
+# Why: docs/decisions.md, D60
 def build_timm_config(spec: EncoderSpec) -> dict[str, Any]:
     """The config.json of timm's folder."""
     patches = spec.architecture == "patches"

@@ -4,9 +4,11 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+from sweep.arguments import TerminalHelpFormatter, add_verbose_argument
+
 HELP = "make training data, or check it before a sweep does"
 PARTS = ("demo", "text", "check")
-"""`sweep data NAME` is the module of that name here: HELP, add_arguments(parser), run(options)."""
+"""`sweep data NAME` is the module of that name here, built as those of `sweep.commands`."""
 
 EPILOG = """example:
   sweep data demo                                       the demo's data set
@@ -18,19 +20,17 @@ EPILOG = """example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parts = parser.add_subparsers(dest="part", metavar="NAME", title="names", required=True)
+    parts = parser.add_subparsers(dest="part", metavar="NAME", title="names", required=True, prog="sweep data")
     for name in PARTS:
         module = import_module(f"{__name__}.{name}")
         part = parts.add_parser(
             name,
             help=module.HELP,
             description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=TerminalHelpFormatter,
         )
+        part.set_defaults(module=module)
         # the command's own option, which may also stand behind the name
         part.add_argument("--store", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="as of sweep data")
+        add_verbose_argument(part)
         module.add_arguments(part)
-
-
-def run(options: argparse.Namespace) -> int:
-    return int(import_module(f"{__name__}.{options.part}").run(options))

@@ -1,13 +1,14 @@
-"""`sweep data check`: what a job would skip or refuse (`python -m stages.prepare check`)."""
+"""`sweep data check`: finds what a job would skip or refuse (`python -m stages.prepare check`)."""
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.arguments import parse_positive_int
+from sweep.arguments import CommonOptions, parse_positive_int
 
-HELP = "look through training data for what a job would skip or refuse"
+HELP = "check training data for what a job would skip or refuse"
 NEEDED = {
     "PIL": "pillow", "tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "torch": "torch",
 }  # fmt: skip
@@ -17,6 +18,32 @@ EPILOG = """example:
   sweep data check data/datacomp --field caption --decode all --json
 
 Exit code 1 if anything would be skipped or refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheckOptions(CommonOptions):
+    """What `sweep data check` was given. Settings of the data hold for paths, not for sweep files."""
+
+    paths: tuple[str, ...]
+    """Files, folders or addresses of data, or sweep files."""
+    kind: str | None
+    """`text`, `captions` or `conversations`; None: by the files."""
+    field: str
+    """Where captions stand; empty: as a job would choose."""
+    context: int | None
+    """Tokens of a sequence."""
+    vocabulary: int | None
+    """Ids of the model."""
+    tokenizer: Path | None
+    decode: str
+    """Which images are decoded: `all`, `sample` or `none`."""
+    workers: int | None
+    """Processes; None: one for each core."""
+    write_manifest: bool
+    as_json: bool
+
+
+OPTIONS = DataCheckOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,17 +74,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write-manifest", action="store_true", help="write manifest.jsonl for a folder of whole tars that has none"
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON (docs/data.md)")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/data.md)")
     parser.epilog = EPILOG
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: DataCheckOptions) -> int:
     from sweep.commands.data.process import check_installed, run_prepare
     from sweep.errors import SweepError
-    from sweep.report.data_check import build_requests
+    from sweep.report.data_check import PathSettings, build_requests
 
     check_installed("checking", NEEDED)
-    requests = [request for path in options.paths for request in build_requests(path, options)]
+    settings = PathSettings(
+        kind=options.kind or "",
+        field=options.field,
+        context=options.context or 0,
+        vocabulary=options.vocabulary or 0,
+        tokenizer=str(options.tokenizer.absolute()) if options.tokenizer else "",
+    )
+    requests = [request for path in options.paths for request in build_requests(path, options.store, settings)]
     words = ["check", f"--decode={options.decode}"]
     words += [f"--workers={options.workers}"] if options.workers else []
     words += ["--write-manifest"] if options.write_manifest else []
@@ -65,16 +99,16 @@ def run(options: argparse.Namespace) -> int:
     try:
         reports = json.loads(finished.stdout)
     except ValueError:
-        raise SweepError("the check ended without a report; what it said stands above") from None
+        raise SweepError("the check ended without a report: its error is printed above") from None
     print_reports(options, reports)
     return 1 if finished.returncode else 0
 
 
-def print_reports(options: argparse.Namespace, reports: list[dict[str, object]]) -> None:
+def print_reports(options: DataCheckOptions, reports: list[dict[str, object]]) -> None:
     """The reports on stdout, a summary on stderr."""
     from sweep.report.data_check import format_report_table, format_verdict
 
-    if options.json:
+    if options.as_json:
         print(json.dumps({"format": 1, "data": reports}, indent=1))
     else:
         print("\n".join(format_report_table(reports)))

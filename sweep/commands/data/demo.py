@@ -1,10 +1,25 @@
 """`sweep data demo`: makes the demo's data set (`python -m stages.demo`)."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+
+from sweep.arguments import CommonOptions
 
 HELP = "make the demo's data set, without the network"
 NEEDED = {"PIL": "pillow", "tokenizers": "tokenizers", "yaml": "pyyaml"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataDemoOptions(CommonOptions):
+    """What `sweep data demo` was given."""
+
+    out: Path | None
+    """None: data/demo in the store."""
+    seed: int
+
+
+OPTIONS = DataDemoOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  sweep data demo            about 20 seconds, 30 MB, no network"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: DataDemoOptions) -> int:
     """Prints the data set's folder once it is complete."""
     from sweep.commands.data.process import check_installed, run_module
 
     check_installed("the demo's data", NEEDED)
-    folder: Path = options.out or options.store / "data" / "demo"
+    folder = options.out or options.store / "data" / "demo"
     finished = run_module("stages.demo", ["--out", str(folder), "--seed", str(options.seed)])
     if finished.returncode == 0:
         print(folder)

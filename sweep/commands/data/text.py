@@ -1,9 +1,10 @@
-"""`sweep data text`: text files to token shards (`python -m stages.prepare text`)."""
+"""`sweep data text`: makes token shards of text files (`python -m stages.prepare text`)."""
 
 import argparse
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sweep.arguments import parse_count, parse_positive_int
+from sweep.arguments import CommonOptions, parse_count, parse_positive_int
 
 HELP = "tokenize text files into the token shards that pre-training reads"
 NEEDED = {"tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "zstandard": "zstandard"}
@@ -12,6 +13,37 @@ EPILOG = """example:
 
 The result depends on the inputs and the options alone, not on --workers. A run that was interrupted goes on when the
 same command is given again, and gives the same bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataTextOptions(CommonOptions):
+    """What `sweep data text` was given."""
+
+    inputs: tuple[Path, ...]
+    tokenizer: Path
+    out: Path
+    context: int
+    """Tokens of a sequence."""
+    field: str
+    """JSON key or column of the text."""
+    txt: str
+    """What a document of a .txt file is: `file`, `blank-line` or `line`."""
+    seed: int
+    shard_sequences: int
+    """Sequences of a shard."""
+    vocabulary: int | None
+    """Ids of the model; None: the tokenizer's own."""
+    end_of_text: str
+    """Token behind a document; empty: found in the tokenizer."""
+    workers: int | None
+    """Processes; None: one for each core."""
+    bad_limit: int
+    """Lines without text that may be left out."""
+
+
+OPTIONS = DataTextOptions
+NOT_PASSED_ON = {"store", "inputs"}
+"""All other fields are options of `python -m stages.prepare text`, under the same names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: DataTextOptions) -> int:
     """Prints the folder once it is complete."""
     from sweep.commands.data.process import check_installed, run_prepare
 
@@ -78,12 +110,8 @@ def run(options: argparse.Namespace) -> int:
     return 1 if finished.returncode else 0
 
 
-def build_prepare_arguments(options: argparse.Namespace) -> list[str]:
+def build_prepare_arguments(options: DataTextOptions) -> list[str]:
     """The options as `python -m stages.prepare text` takes them; what was not given keeps its default there."""
-    names = (
-        "tokenizer", "out", "context", "field", "txt", "seed", "shard_sequences", "vocabulary", "end_of_text",
-        "workers", "bad_limit",
-    )  # fmt: skip
-    given = {name: getattr(options, name) for name in names}
-    # with an equals sign a value may begin with a dash
+    given = {each.name: getattr(options, each.name) for each in fields(options) if each.name not in NOT_PASSED_ON}
+    # With an equals sign a value may begin with a dash.
     return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.attempt.options import build_parser
+from jobs.attempt.options import parse_options
 from jobs.attempt.stage_process import build_stage_command, build_stage_environment, convert_srun_exit
 from jobs.claims.takeover import Ownership
 from jobs.store.paths import RunPaths
@@ -26,7 +26,7 @@ PLACE = ["--store", "/store", "--sweep", "toy", "--key", "only", "--attempt", "a
 def test_several_processes_are_started_by_srun_with_everything_said(
     asked: list[str], tasks: tuple[int, int], cpus: int
 ) -> None:
-    options = build_parser().parse_args([*PLACE, "--backend=slurm", *asked, "--", "python3", "-m", "stages"])
+    options = parse_options([*PLACE, "--backend=slurm", *asked, "--", "python3", "-m", "stages"])
     assert build_stage_command(options, RUN) == [
         *("srun", "--export=ALL", f"--nodes={options.nodes}", f"--ntasks={tasks[0]}"),
         *(f"--ntasks-per-node={tasks[1]}", f"--cpus-per-task={cpus}", "--cpu-bind=none"),
@@ -38,13 +38,13 @@ def test_several_processes_are_started_by_srun_with_everything_said(
 
 @pytest.mark.parametrize("asked", [["--backend=slurm", "--gpus=1", "--cpus=8"], ["--gpus=4"]], ids=["slurm", "local"])
 def test_one_process_is_started_as_it_is(asked: list[str]) -> None:
-    options = build_parser().parse_args([*PLACE, *asked, "--", "python3", "-m", "stages"])
+    options = parse_options([*PLACE, *asked, "--", "python3", "-m", "stages"])
     assert build_stage_command(options, RUN) == ["python3", "-m", "stages", "/store/runs/pretrain/only/job.json"]
 
 
 def test_threads_are_the_cores_of_a_process_and_unasked_gpus_are_hidden() -> None:
     attempt, own = RUN.locate_attempt("a"), Ownership(None)
-    parse = build_parser().parse_args
+    parse = parse_options
     without = parse([*PLACE, "--backend=slurm", "--cpus=6", "--", "x"])
     assert build_stage_environment(without, attempt, own, {}) == {
         "SWEEP_ATTEMPT": str(attempt.root),

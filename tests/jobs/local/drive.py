@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobsError
-from jobs.local.cluster import LocalCluster, Slots
-from jobs.local.runner import LocalRun, Runner, StopRequest
+from jobs.local.attempts import LocalAttempts
+from jobs.local.runner import LocalRunner, StopRequest
+from jobs.local.slots import Slots
+from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.store.ledger import Ledger
 from jobs.store.paths import Store
 from sweep.plan.manifest import read_manifest
@@ -34,8 +36,8 @@ def main() -> int:
     stop = StopRequest()
     with stop.listen_for_signals():
         try:
-            run = LocalRun(jobs, store=store, sweep=SWEEP, slots=Slots(options.cpus), program=COUNTING_STAGE)
-            end = run.run(stop)
+            snapshot = SweepSnapshot(jobs, store, SWEEP)
+            end = LocalRunner(snapshot, slots=Slots(options.cpus), program=COUNTING_STAGE).run(stop)
         except JobsError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 1
@@ -64,9 +66,9 @@ def die_at_side_effect(number: int) -> None:
 
     for owner, name in (
         (Ledger, "append"),
-        (LocalCluster, "submit"),
-        (LocalCluster, "_start"),
-        (Runner, "_invalidate"),
+        (LocalRunner, "_enqueue"),
+        (LocalAttempts, "start"),
+        (LocalRunner, "_invalidate"),
     ):
         setattr(owner, name, between(getattr(owner, name)))
 

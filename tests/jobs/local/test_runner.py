@@ -7,9 +7,9 @@ import pytest
 
 from jobs.errors import InfeasibleJobError, RunnerBusyError
 from jobs.job import Resources
-from jobs.local.cluster import Slots
 from jobs.local.runner import RunnerEvent, StopRequest
 from jobs.local.runner_lock import hold_runner_lock
+from jobs.local.slots import Slots
 from jobs.reconcile.decide import Submit
 from jobs.reconcile.state import JobState
 from jobs.store.ledger import Event, EventKind, Ledger

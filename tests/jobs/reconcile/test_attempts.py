@@ -12,7 +12,7 @@ from jobs.processes import read_boot_id
 from jobs.reconcile.attempts import read_attempts, read_tail
 from jobs.reconcile.snapshot import RunReader, collect_facts
 from jobs.reconcile.state import JobState, compute_job_state
-from jobs.reconcile.usage import compute_used, compute_wasted
+from jobs.reconcile.usage import compute_execution_usage
 from jobs.store.ledger import UserRequests
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, NewestCheckpoint, find_newest_checkpoint
@@ -107,7 +107,7 @@ def test_the_last_attempt_of_a_live_run_has_not_ended(run: RunPaths) -> None:
     first, second = read_attempts(run, live=True)
     assert first.failure is FailureClass.KILLED
     assert second.end is None
-    assert (compute_used(second).seconds, compute_wasted(second).seconds) == (0.0, 0.0)
+    assert compute_execution_usage([second]) == []
 
 
 def test_work_that_no_checkpoint_kept_is_wasted(run: RunPaths) -> None:
@@ -117,10 +117,10 @@ def test_work_that_no_checkpoint_kept_is_wasted(run: RunPaths) -> None:
     end(run, 2, FailureClass.CODE, checkpoint_at=136.0)  # an older attempt's checkpoint
     begin(run, 3)
     end(run, 3, None, checkpoint_at=310.0)
-    outcomes = read_attempts(run, live=False)
-    assert [compute_used(outcome).seconds for outcome in outcomes] == [36.0, 0.0, 60.0]
-    assert [compute_wasted(outcome).seconds for outcome in outcomes] == [24.0, 60.0, 0.0]
-    total = compute_used(outcomes[0]) + compute_wasted(outcomes[0])
+    executions = compute_execution_usage(read_attempts(run, live=False))
+    assert [execution.used.seconds for execution in executions] == [36.0, 0.0, 60.0]
+    assert [execution.wasted.seconds for execution in executions] == [24.0, 60.0, 0.0]
+    total = executions[0].total
     assert (total.seconds, total.gpu_hours, total.cpu_hours) == (60.0, 60 / 3600, 120 / 3600)
 
 

@@ -1,8 +1,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.cluster import ClusterState, Observation
 from jobs.job import add_ancestors, rank_jobs
+from jobs.observation import ClusterState, Observation
 from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide
 from jobs.reconcile.state import JobState, JobStatus
 from tests.jobs.toy import small_graph, toy_job
@@ -47,11 +47,11 @@ def test_what_the_cluster_knows_is_not_sent_again() -> None:
 
 
 def test_the_room_in_the_queue_is_kept() -> None:
-    assert decided(dict.fromkeys("abc", JobState.READY), room=QueueCapacity({"all": 2}, lambda _job: ["all"])) == [
+    assert decided(dict.fromkeys("abc", JobState.READY), capacity=QueueCapacity({"all": 2}, lambda _job: ["all"])) == [
         Submit("a"),
         Submit("b"),
     ]
-    assert decided(dict.fromkeys("abc", JobState.READY), room=QueueCapacity({"all": 0}, lambda _job: ["all"])) == []
+    assert decided(dict.fromkeys("abc", JobState.READY), capacity=QueueCapacity({"all": 0}, lambda _job: ["all"])) == []
 
 
 def test_blocked_cancelled_and_finished_jobs_leave_the_queue() -> None:

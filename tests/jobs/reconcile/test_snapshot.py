@@ -1,10 +1,13 @@
 """States of jobs from what is on disk and the cluster's account together."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from jobs.cluster import ClusterState, Observation
 from jobs.job import Job, Resources
-from jobs.reconcile.snapshot import RunReader, SweepSnapshot, collect_facts
+from jobs.observation import ClusterState, Observation
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.snapshot import ClusterReport, RunReader, SweepSnapshot, collect_facts, load_snapshot
 from jobs.reconcile.state import JobState, compute_job_state
 from jobs.store.ledger import Event, EventKind, Ledger, UserRequests
 from jobs.store.paths import RunPaths, Store
@@ -52,45 +55,64 @@ def test_a_failed_launch_does_not_hide_an_attempt_that_may_live(store: Store, ru
     assert compute_job_state(collect_facts("k", evidence, UserRequests())) is JobState.UNKNOWN
 
 
-def pictured(store: Store, *jobs: Job) -> SweepSnapshot:
-    return SweepSnapshot(jobs, store, store.locate_sweep("toy").ledger)
+def load(store: Store, *jobs: Job, records: Sequence[AccountingRecord] = ()) -> SweepSnapshot:
+    return load_snapshot(jobs, store, "toy", ClusterReport(accounting_records={"k": records}))
 
 
-def state_of(picture: SweepSnapshot, key: str = "k") -> JobState:
-    return picture.statuses[key].state
+def state_of(snapshot: SweepSnapshot, key: str = "k") -> JobState:
+    return snapshot.statuses[key].state
 
 
 def test_a_job_that_only_the_cluster_knows_is_judged_by_its_endings(store: Store) -> None:
-    picture = pictured(store, toy.toy_job("k"), toy.toy_job("child", "k"))
     by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=1000)
-    picture.reload({}, {"k": [by_hand]})
-    assert state_of(picture) is JobState.FAILED
-    assert picture.runs["k"].message == "cancelled with scancel by uid 1000"
-    assert state_of(picture, "child") is JobState.BLOCKED
-    assert picture.statuses["child"].cause == "k"
-    picture.update(["k"], {}, {})
-    assert state_of(picture) is JobState.READY
-    picture.update(["k"], {}, {"k": [by_hand]})
-    picture.reload_runs(["k"])
-    assert state_of(picture) is JobState.FAILED
-    assert picture.runs["k"].last is not None
+    snapshot = load(store, toy.toy_job("k"), toy.toy_job("child", "k"), records=[by_hand])
+    assert state_of(snapshot) is JobState.FAILED
+    assert snapshot.runs["k"].message == "cancelled with scancel by uid 1000"
+    assert state_of(snapshot, "child") is JobState.BLOCKED
+    assert snapshot.statuses["child"].cause == "k"
+    snapshot.reload()
+    assert state_of(snapshot) is JobState.READY
+    snapshot.reload(ClusterReport(accounting_records={"k": [by_hand]}))
+    snapshot.update({}, reread=["k"])
+    assert state_of(snapshot) is JobState.FAILED
+    assert snapshot.runs["k"].last is not None
+
+
+def test_an_observation_holds_until_it_is_taken_back(store: Store) -> None:
+    snapshot = load(store, toy.toy_job("k"), toy.toy_job("child", "k"))
+    snapshot.update({"k": Observation(state=ClusterState.QUEUED)})
+    assert (state_of(snapshot), state_of(snapshot, "child")) == (JobState.QUEUED, JobState.WAITING)
+    snapshot.update({"child": Observation(state=ClusterState.QUEUED)})
+    assert (state_of(snapshot), state_of(snapshot, "child")) == (JobState.QUEUED, JobState.QUEUED)
+    snapshot.update({"k": None})
+    assert (state_of(snapshot), state_of(snapshot, "child")) == (JobState.READY, JobState.QUEUED)
+
+
+def test_jobs_that_are_not_in_the_plan_are_not_in_the_snapshot(store: Store) -> None:
+    report = ClusterReport(observations={"gone": Observation(state=ClusterState.RUNNING)})
+    assert not load_snapshot([toy.toy_job("k")], store, "toy", report).observed
+
+
+def test_a_cancellation_of_another_writer_is_taken_in(store: Store) -> None:
+    snapshot, own = load(store, toy.toy_job("k")), Ledger(store.locate_sweep("toy").ledger)
+    own.append([Event(event=EventKind.INTENT, key="k")])
+    assert not snapshot.reload_user_requests(but_not_of=own.writer)
+    (own.folder / "w-other-1-1.jsonl").write_text('{"event": "cancelled", "key": "k", "time": 5.0}\n')
+    assert snapshot.reload_user_requests(but_not_of=own.writer)
+    assert state_of(snapshot) is JobState.CANCELLED
+    assert not snapshot.reload_user_requests(but_not_of=own.writer)
 
 
 def test_a_job_that_a_person_cancelled_is_taken_in_again_by_a_resume(store: Store) -> None:
-    picture = pictured(store, toy.toy_job("k"))
     by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=1000)
     Ledger(store.locate_sweep("toy").ledger).append([Event(event=EventKind.RESUMED, key="k", time=101.0)])
-    picture.reload({}, {"k": [by_hand]})
-    assert state_of(picture) is JobState.INTERRUPTED
+    assert state_of(load(store, toy.toy_job("k"), records=[by_hand])) is JobState.INTERRUPTED
 
 
 def test_restarts_that_are_planned_count_for_the_state(store: Store, run: RunPaths) -> None:
     for restart in range(4):
         executions.begin(run, restart, 100.0 * restart + 101)
     rows = [executions.ending("TIMEOUT", 100.0 * (n + 1), failure=FailureClass.WALL_CLOCK) for n in range(4)]
-    states = []
-    for restarts in (0, 4):
-        picture = pictured(store, toy.toy_job("k", resources=Resources(restarts=restarts)))
-        picture.reload({}, {"k": rows})
-        states.append(state_of(picture))
+    jobs = [toy.toy_job("k", resources=Resources(restarts=restarts)) for restarts in (0, 4)]
+    states = [state_of(load(store, job, records=rows)) for job in jobs]
     assert states == [JobState.FAILED, JobState.INTERRUPTED]

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from jobs.cluster import ClusterState
+from jobs.observation import ClusterState
 from jobs.reconcile.retries import RetryDecision
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_state, compute_job_statuses
 from tests.jobs.toy import toy_job

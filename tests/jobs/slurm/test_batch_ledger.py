@@ -34,7 +34,7 @@ def test_what_was_sent_after_all_is_not_void(tmp_path: Path) -> None:
     ledger = BatchLedger(Ledger(tmp_path))
     ledger.write_intent(BATCH, "me")
     ledger.write_not_submitted(BATCH.name, "not found")
-    assert read_batch_history(tmp_path).batches[BATCH.name].void_reason == "not found"
+    assert read_batch_history(tmp_path).batches[BATCH.name].not_submitted_at > 0
     ledger.write_sent(BATCH.name, "7")
     assert not read_batch_history(tmp_path).batches[BATCH.name].not_submitted_at
 
@@ -54,7 +54,7 @@ def test_a_batch_is_settled_when_every_task_has_ended(tmp_path: Path) -> None:
     ledger.write_ended([ending("b", id="7_3")])
     notes = read_batch_history(tmp_path)
     assert notes.list_open_batches() == []
-    assert notes.endings["a"][0].failure is FailureClass.NODE_FAULT
+    assert notes.accounting_records["a"][0].failure is FailureClass.NODE_FAULT
 
 
 @pytest.mark.parametrize("state", [LOST, "NODE_FAIL", "PREEMPTED", "REQUEUED"])
@@ -73,7 +73,7 @@ def test_an_ending_that_two_writers_noted_counts_once(tmp_path: Path) -> None:
         writer = Ledger(tmp_path)
         writer.writer += f"-{_}"
         BatchLedger(writer).write_ended([ending("a"), ending("a", submitted_at=9.0)])
-    assert [each.submitted_at for each in read_batch_history(tmp_path).endings["a"]] == [5.0, 9.0]
+    assert [each.submitted_at for each in read_batch_history(tmp_path).accounting_records["a"]] == [5.0, 9.0]
 
 
 def test_torn_and_foreign_lines_are_passed_over_and_lose_nothing_else(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_torn_and_foreign_lines_are_passed_over_and_lose_nothing_else(tmp_path: 
     file.write_bytes(file.read_bytes() + torn)
     notes = read_batch_history(tmp_path)
     assert list(notes.batches) == [BATCH.name]
-    assert notes.endings == {}
+    assert notes.accounting_records == {}
     assert [event.event for event in read_events(tmp_path)] == [EventKind.CANCELLED]
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.client import SlurmClient, SubmittedJob, UnknownSubmit, pack_words, render_array_ids
-from jobs.slurm.parsing import parse_config, parse_records, parse_table
+from jobs.slurm.client import SlurmClient, pack_words, render_array_ids
+from jobs.slurm.parsing import parse_config, parse_records
+from jobs.slurm.sbatch_errors import SubmittedJob, UnknownSubmit
 from jobs.slurm.timeouts import SlurmTimeouts
 
 QUICK = SlurmTimeouts(call_s=1.0, submit_s=1.0)
@@ -207,8 +208,8 @@ def test_an_sbatch_that_hangs_is_doubt_and_is_ended(programs: Programs) -> None:
 def test_an_sbatch_whose_sweep_was_killed_ends_all_the_same(programs: Programs) -> None:
     programs.add("sbatch", f"echo $$ > {programs.root}/new; mv {programs.root}/new {programs.root}/pid; exec sleep 60")
     code = (
-        "from jobs.slurm.client import SlurmClient; from jobs.slurm.timeouts import Patience;"
-        f"SlurmClient(Patience(submit=2), {programs.environment!r}).submit([], '#!/bin/bash')"
+        "from jobs.slurm.client import SlurmClient; from jobs.slurm.timeouts import SlurmTimeouts;"
+        f"SlurmClient(SlurmTimeouts(submit_s=2), {programs.environment!r}).submit([], '#!/bin/bash')"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as submitting:
         wait_until((programs.root / "pid").exists)
@@ -281,9 +282,9 @@ def test_nothing_is_cancelled_by_state_while_the_queue_cannot_be_seen(programs: 
 
 def test_a_signal_for_the_batch_process_alone(programs: Programs) -> None:
     programs.add("scancel", "echo 'scancel: error: Kill job error on job id 7: Access denied' >&2; exit 1")
-    problem = programs.client().cancel(["7_0"], signal="TERM", batch=True, full=True)
+    problem = programs.client().cancel(["7_0"], signal="TERM", batch=True)
     assert problem == "Kill job error on job id 7: Access denied"
-    assert programs.arguments("scancel") == ["--signal=TERM", "--batch", "--full", "7_[0]"]
+    assert programs.arguments("scancel") == ["--signal=TERM", "--batch", "7_[0]"]
 
 
 def test_a_job_that_is_gone_already_is_cancelled(programs: Programs) -> None:
@@ -315,9 +316,8 @@ def test_lists_are_split_where_an_argument_would_be_too_long() -> None:
 def test_jobs_are_changed_and_requeued(programs: Programs) -> None:
     programs.add("scontrol", "true")
     client = programs.client()
-    assert client.update("7_0", dependency="afterok:9") == ""
     assert client.requeue("7_0") == ""
-    assert programs.arguments("scontrol") == ["update", "jobid=7_0", "dependency=afterok:9", "requeue", "7_0"]
+    assert programs.arguments("scontrol") == ["requeue", "7_0"]
 
 
 def test_a_script_that_the_controller_forgot_is_none(programs: Programs) -> None:
@@ -328,21 +328,16 @@ def test_a_script_that_the_controller_forgot_is_none(programs: Programs) -> None
     assert programs.client().query_batch_script("7") is None
 
 
-def test_settings_are_read_as_tables(programs: Programs) -> None:
-    programs.prints("scontrol", "Configuration data as of now\nMaxJobCount             = 10000\nMaxArraySize = 1001\n")
-    assert programs.client().query_config().rows == ({"MaxJobCount": "10000", "MaxArraySize": "1001"},)
-    programs.prints("sacctmgr", "normal|\ncapped|5\n")
-    client = programs.client()
-    assert client.query_qos(["Name", "MaxSubmitPU"]).rows[1] == {"Name": "capped", "MaxSubmitPU": "5"}
-    assert client.query_associations("ann", ["Account", "QOS"]).ok
-    assert {"--readonly", "user=ann", "format=Account,QOS"} <= set(programs.arguments("sacctmgr"))
-    programs.add("sacctmgr", "echo 'You are not running a supported accounting_storage plugin' >&2; exit 1")
-    assert client.query_qos(["Name"]).absent
+def test_a_cluster_without_accounting_is_told_from_one_whose_accounting_fails(programs: Programs) -> None:
+    programs.add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert programs.client().query_accounting(["7"], 1.0).absent
+    programs.add("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
+    answer = programs.client().query_accounting(["7"], 1.0)
+    assert (answer.ok, answer.absent) == (False, False)
 
 
-def test_partitions_are_read_one_a_line(programs: Programs) -> None:
-    programs.prints("scontrol", "PartitionName=main MaxTime=UNLIMITED TRES=cpu=256,gres/gpu=32\nPartitionName=short\n")
-    assert programs.client().query_partitions().rows == (
+def test_records_are_read_one_a_line() -> None:
+    assert parse_records("PartitionName=main MaxTime=UNLIMITED TRES=cpu=256,gres/gpu=32\nPartitionName=short\n") == (
         {"PartitionName": "main", "MaxTime": "UNLIMITED", "TRES": "cpu=256,gres/gpu=32"},
         {"PartitionName": "short"},
     )
@@ -354,7 +349,6 @@ def test_values_keep_their_spaces_and_equal_signs() -> None:
     )
     text = "SchedulerParameters = bf_interval=5,defer\nBootTime = x\nBootTime = y\nSlurmctld(primary) at vm is UP\n"
     assert parse_config(text) == ({"SchedulerParameters": "bf_interval=5,defer", "BootTime": "x"},)
-    assert parse_table("a|b\nodd\n", ["One", "Two"]) == ({"One": "a", "Two": "b"},)
 
 
 def test_the_environment_of_the_moment_is_used_unless_one_is_given(

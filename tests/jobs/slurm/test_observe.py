@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.cluster import ClusterState
+from jobs.observation import ClusterState
 from jobs.slurm.batches import KnownBatch
 from jobs.slurm.observe import GONE, ReconcileResult, reconcile_answers
 from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
@@ -82,10 +82,10 @@ def look(
     accounting: SlurmAnswer[AccountRow] = NOTHING,
     *batches: KnownBatch,
     now: float = NOW,
-    seen_absent: Mapping[str, float] | None = None,
+    missing_since: Mapping[str, float] | None = None,
 ) -> ReconcileResult:
     return reconcile_answers(
-        batches or (batch(),), squeue, accounting, now=now, patience=PATIENCE, sweep="demo", seen_absent=seen_absent
+        batches or (batch(),), squeue, accounting, now=now, timeouts=PATIENCE, sweep="demo", missing_since=missing_since
     )
 
 
@@ -162,13 +162,13 @@ JUST_MISSED = {KEY: NOW - 9}
 def test_a_job_that_is_not_in_the_queue(
     squeue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow], missed: Mapping[str, float], state: ClusterState
 ) -> None:
-    assert look(squeue, accounting, seen_absent=missed).observations[KEY].state is state
+    assert look(squeue, accounting, missing_since=missed).observations[KEY].state is state
 
 
 def test_two_looks_that_agree_end_a_job_that_nobody_knows() -> None:
     first = look(queue())
     assert first.missing_since == {KEY: NOW}
-    second = look(queue(), seen_absent=first.missing_since, now=NOW + 10)
+    second = look(queue(), missing_since=first.missing_since, now=NOW + 10)
     assert second.observations[KEY].message == GONE
     assert not second.missing_since
 
@@ -179,42 +179,42 @@ def test_a_final_state_without_an_end_is_no_end_yet(state: str) -> None:
     (accounting_storage/slurmdbd sends starts beside its queue of other messages)."""
     seen = look(queue(), sacct(run(state, ended_at=0.0)))
     assert seen.observations[KEY].state is UNKNOWN
-    assert not seen.endings
+    assert not seen.accounting_records
 
 
 def test_sacct_is_waited_for_while_the_controller_remembers_the_end() -> None:
     late = sacct(run("RUNNING", ended_at=0.0))
     just, long_ago = (live("CANCELLED")._replace(ends_at=NOW - seconds) for seconds in (299, 300))
     for accounting in (late, NOTHING):
-        seen = look(queue(just), accounting, seen_absent=LONG_MISSED)
+        seen = look(queue(just), accounting, missing_since=LONG_MISSED)
         assert seen.observations[KEY].message == "ended (CANCELLED); sacct does not tell of it yet"
         assert seen.observations[KEY].state is UNKNOWN
-        assert look(queue(long_ago), accounting, seen_absent=LONG_MISSED).observations[KEY].message == GONE
-    assert look(queue(just), NO_SACCT, seen_absent=LONG_MISSED).observations[KEY].state is ENDED
+        assert look(queue(long_ago), accounting, missing_since=LONG_MISSED).observations[KEY].message == GONE
+    assert look(queue(just), NO_SACCT, missing_since=LONG_MISSED).observations[KEY].state is ENDED
 
 
 def test_a_failed_look_is_no_look() -> None:
     first = look(queue())
-    failed = look(DOWN, seen_absent=first.missing_since, now=NOW + 10)
+    failed = look(DOWN, missing_since=first.missing_since, now=NOW + 10)
     assert failed.missing_since == first.missing_since
     assert failed.observations[KEY].message == f"squeue: {DOWN.problem}"
 
 
 def test_a_job_just_sent_is_not_missed_yet() -> None:
     fresh = batch(sent_at=NOW - 59)
-    assert look(queue(), NOTHING, fresh, seen_absent={KEY: NOW - 30}).observations[KEY].state is UNKNOWN
+    assert look(queue(), NOTHING, fresh, missing_since={KEY: NOW - 30}).observations[KEY].state is UNKNOWN
 
 
 def test_an_absence_before_it_was_sent_once_more_does_not_count() -> None:
     again = batch(OTHER, id="8", sent_at=NOW - 100)
-    seen = look(queue(), NOTHING, batch(), again, seen_absent={KEY: NOW - 500})
+    seen = look(queue(), NOTHING, batch(), again, missing_since={KEY: NOW - 500})
     assert seen.observations[KEY].state is UNKNOWN
     assert seen.missing_since == {KEY: NOW}
 
 
 def test_a_recycled_id_is_not_ours() -> None:
     """submitit#1660, seen in slurm.md: a crashed controller gives acknowledged ids to other jobs."""
-    seen = look(queue(live("RUNNING", name="somebody-elses")), seen_absent=LONG_MISSED)
+    seen = look(queue(live("RUNNING", name="somebody-elses")), missing_since=LONG_MISSED)
     assert seen.observations[KEY].state is ENDED
 
 
@@ -229,7 +229,7 @@ def test_the_newest_execution_decides_and_all_are_told() -> None:
     rows = sacct(run("TIMEOUT"), run("REQUEUED", submitted_at=900.0), run("COMPLETED", submitted_at=1600.0))
     seen = look(queue(), rows)
     assert seen.observations[KEY].message == "ended with code 0"
-    assert [ending.state for ending in seen.endings[KEY]] == ["TIMEOUT", "REQUEUED", "COMPLETED"]
+    assert [ending.state for ending in seen.accounting_records[KEY]] == ["TIMEOUT", "REQUEUED", "COMPLETED"]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_the_newest_execution_decides_and_all_are_told() -> None:
 def test_an_execution_that_is_over_becomes_an_ending(
     row: AccountRow, failure: FailureClass | None, message: str
 ) -> None:
-    ending = look(queue(live("PENDING")), sacct(row)).endings[KEY][0]
+    ending = look(queue(live("PENDING")), sacct(row)).accounting_records[KEY][0]
     assert (ending.failure, ending.message, ending.state) == (failure, message, row.state)
     assert (ending.id, ending.batch, ending.key) == ("7_0", NAME, KEY)
     assert (ending.submitted_at, ending.started_at, ending.ended_at) == (SENT, 1200.0, 1500.0)
@@ -262,13 +262,13 @@ def test_an_execution_that_is_over_becomes_an_ending(
 
 def test_a_job_that_never_started_has_no_start() -> None:
     row = run("CANCELLED", by_uid="0", nodes="", started_at=1500.0, elapsed_seconds=0, gpus=0)
-    ending = look(queue(), sacct(row)).endings[KEY][0]
+    ending = look(queue(), sacct(row)).accounting_records[KEY][0]
     assert (ending.started_at, ending.cpus, ending.gpu_seconds) == (0.0, 0, 0)
 
 
 def test_what_we_took_out_ourselves_is_nobodys_cancellation() -> None:
     ours = replace(batch(), withdrawn={KEY: 0.0})
-    assert look(queue(), sacct(run("CANCELLED", by_uid="0")), ours).endings[KEY][0].failure is None
+    assert look(queue(), sacct(run("CANCELLED", by_uid="0")), ours).accounting_records[KEY][0].failure is None
     seen = look(queue(), NOTHING, ours)  # an array's task that never began leaves no row
     assert seen.observations[KEY].state is ENDED
     assert look(DOWN, NOTHING, ours).observations[KEY].state is UNKNOWN
@@ -280,7 +280,7 @@ def test_a_row_that_tasks_share_is_weak_evidence() -> None:
     shared = run("CANCELLED", by_uid="0", nodes="", elapsed_seconds=0, gpus=0, shared=True)
     alone = look(queue(), sacct(shared))
     assert alone.observations[KEY].message == "cancelled by uid 0"
-    assert [ending.failure for ending in alone.endings[KEY]] == [FailureClass.CANCELLED]
+    assert [ending.failure for ending in alone.accounting_records[KEY]] == [FailureClass.CANCELLED]
     for squeue, rows, state in (
         (queue(live("RUNNING")), sacct(shared), RUNNING),
         (queue(), sacct(run("COMPLETED"), shared), ENDED),
@@ -289,12 +289,12 @@ def test_a_row_that_tasks_share_is_weak_evidence() -> None:
     ):
         seen = look(squeue, rows)
         assert seen.observations[KEY].state is state
-        assert all(ending.state == "COMPLETED" for ending in seen.endings.get(KEY, []))
+        assert all(ending.state == "COMPLETED" for ending in seen.accounting_records.get(KEY, []))
 
 
 def test_jobs_whose_end_was_noted_are_not_missed() -> None:
     seen = reconcile_answers(
-        [batch()], queue(), NOTHING, now=NOW, patience=PATIENCE, seen_absent=LONG_MISSED, ended={(NAME, KEY)}
+        [batch()], queue(), NOTHING, now=NOW, timeouts=PATIENCE, missing_since=LONG_MISSED, settled={(NAME, KEY)}
     )
     assert not seen.observations
     assert not seen.missing_since
@@ -407,14 +407,17 @@ def test_a_job_that_would_wait_for_ever_is_named() -> None:
 
 def test_tasks_are_told_apart_by_their_index() -> None:
     seen = look(
-        queue(live("RUNNING", id="7_1")), sacct(run("COMPLETED")), batch(keys="k0 k1 k2"), seen_absent={"k2": NOW - 10}
+        queue(live("RUNNING", id="7_1")),
+        sacct(run("COMPLETED")),
+        batch(keys="k0 k1 k2"),
+        missing_since={"k2": NOW - 10},
     )
     assert {key: each.state for key, each in seen.observations.items()} == {"k0": ENDED, "k1": RUNNING, "k2": ENDED}
 
 
 def test_rows_of_tasks_that_nobody_planned_are_passed_over() -> None:
     seen = look(queue(live("RUNNING", id="7_5"), live("RUNNING", id="7")), sacct(run("COMPLETED", id="7_6")))
-    assert not seen.endings
+    assert not seen.accounting_records
     assert seen.observations[KEY].state is UNKNOWN
 
 
@@ -452,7 +455,7 @@ def has_live_row(answer: SlurmAnswer[QueueRow], batches: list[KnownBatch], key: 
 def test_a_job_with_a_live_row_has_never_ended(
     batches: list[KnownBatch], squeue: SlurmAnswer[QueueRow], runs: list[AccountRow], missed: dict[str, float]
 ) -> None:
-    seen = look(squeue, sacct(*runs), *batches, seen_absent=missed)
+    seen = look(squeue, sacct(*runs), *batches, missing_since=missed)
     for key in ("k0", "k1"):
         if has_live_row(squeue, batches, key):
             assert seen.observations[key].state is not ENDED
@@ -462,7 +465,7 @@ def test_a_job_with_a_live_row_has_never_ended(
 def test_without_squeue_only_a_final_row_ends_a_job(
     batches: list[KnownBatch], failed: SlurmAnswer[AccountRow] | None, runs: list[AccountRow], missed: dict[str, float]
 ) -> None:
-    seen = look(DOWN, failed or sacct(*runs), *batches, seen_absent=missed)
+    seen = look(DOWN, failed or sacct(*runs), *batches, missing_since=missed)
     final = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
     proven = set() if failed else {row.id.partition("_")[2] for row in runs if row.state in final}
     for key, observation in seen.observations.items():

@@ -1,7 +1,7 @@
 import pytest
 
 from jobs.slurm.parsing import (
-    REQUIRED,
+    ACCOUNT_FIELDS,
     AccountRow,
     parse_accounting,
     parse_allocated_gpus,
@@ -110,8 +110,8 @@ def test_devices_are_counted_once(tres: str, gpus: int) -> None:
 
 
 def test_fields_that_a_version_lacks_are_not_asked_for() -> None:
-    assert select_fields([]) == (*REQUIRED, "JobName")
-    assert select_fields(["jobid", "reason", "failednode"]) == (*REQUIRED, "Reason", "FailedNode", "JobName")
+    assert select_fields([]) == (*ACCOUNT_FIELDS, "JobName")
+    assert select_fields(["jobid", "reason", "failednode"]) == (*ACCOUNT_FIELDS, "Reason", "FailedNode", "JobName")
 
 
 def test_a_version_that_knows_the_failed_node_is_believed() -> None:

@@ -1,12 +1,12 @@
-from jobs.slurm.parsing import FIELDS, FORMAT, QueueRow, parse_queue
+from jobs.slurm.parsing import QUEUE_FIELDS, QUEUE_FORMAT, QueueRow, parse_queue
 
 RECORDED = (
-    "1_2\x1fPENDING\x1fJobArrayTaskLimit\x1f(null)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1fN/A\x1f\x1f1"
+    "1_2\x1fPENDING\x1fJobArrayTaskLimit\x1f(null)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1fN/A\x1f"
     "\x1fN/A\x1fsw-aaaaaaaaaaaa-trunk-test\n"
     "2_0\x1fPENDING\x1fDependency\x1fafterok:1_*(unfulfilled)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1fN/A"
-    "\x1f\x1f1\x1fN/A\x1fsw-bbbbbbbbbbbb-trunk-test\n"
+    "\x1f\x1fN/A\x1fsw-bbbbbbbbbbbb-trunk-test\n"
     "1_0\x1fRUNNING\x1fNone\x1f(null)\x1froot\x1fnormal\x1fvision\x1fmain\x1f1795401649\x1f1795401650\x1fn[1-2]"
-    "\x1f4294901757\x1f1795405250\x1fsw-aaaaaaaaaaaa-trunk-test\n"
+    "\x1f1795405250\x1fsw-aaaaaaaaaaaa-trunk-test\n"
 )
 """Slurm 22.05.8, with SLURM_TIME_FORMAT=%s."""
 
@@ -23,11 +23,10 @@ def test_recorded_text_of_slurm_is_read_in_full() -> None:
         account="vision",
         partition="main",
         submitted_at=1795401649.0,
-        priority=1,
     )
     assert (dependent.reason, dependent.dependency) == ("Dependency", "afterok:1_*(unfulfilled)")
     assert (running.state, running.reason, running.dependency) == ("RUNNING", "", "")
-    assert (running.nodes, running.started_at, running.priority) == ("n[1-2]", 1795401650.0, 4294901757)
+    assert (running.nodes, running.started_at) == ("n[1-2]", 1795401650.0)
     assert (waiting.ends_at, running.ends_at) == (0.0, 1795405250.0)
 
 
@@ -66,5 +65,5 @@ def test_times_of_a_program_that_ignores_the_time_format_are_read_as_utc() -> No
 
 
 def test_the_format_has_one_field_for_each_that_is_read() -> None:
-    assert FORMAT.count("%") == len(FIELDS) == 14
-    assert FIELDS[-1] == "%j"
+    assert QUEUE_FORMAT.count("%") == len(QUEUE_FIELDS) == 13
+    assert QUEUE_FIELDS[-1] == "%j"

@@ -7,7 +7,7 @@ from jobs.slurm.query import read_fresh_answers, save_answers
 from jobs.slurm.timeouts import SlurmTimeouts
 
 PATIENCE = SlurmTimeouts(cache_s=60, recheck_s=10)
-QUEUE = SlurmAnswer(rows=(QueueRow(id="7_0", name="sw-aaaaaaaaaaaa-trunk-t", user="ann", state="RUNNING", priority=3),))
+QUEUE = SlurmAnswer(rows=(QueueRow(id="7_0", name="sw-aaaaaaaaaaaa-trunk-t", user="ann", state="RUNNING"),))
 ACCOUNTING = SlurmAnswer(rows=(AccountRow(id="6_0", name="sw-bbbbbbbbbbbb-trunk-t", state="FAILED", exit_code=3),))
 DOWN: SlurmAnswer[QueueRow] = SlurmAnswer(problem="Unable to contact slurm controller (connect failure)")
 

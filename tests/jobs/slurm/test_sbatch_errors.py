@@ -2,9 +2,8 @@
 
 import pytest
 
-from jobs.slurm.client import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.slurm.commands import ProgramOutput
-from jobs.slurm.sbatch_errors import parse_submit_answer
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer
 
 # --- sbatch
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.attempt.options import build_parser
+from jobs.attempt.options import parse_options
 from jobs.job import Resources
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.script import (
@@ -49,7 +49,7 @@ def run_as_slurm_would(script: str, index: int) -> list[str]:
 
 def test_the_script_starts_the_supervisor_of_its_own_task(tmp_path: Path) -> None:
     words = run_as_slurm_would(render_batch_script(batch(), launch(tmp_path)), 4)
-    options = build_parser().parse_args(words[words.index("jobs.attempt") + 1 :])
+    options = parse_options(words[words.index("jobs.attempt") + 1 :])
     assert (options.key, options.attempt) == ("bb", "slurm-77_4-r2-012345")
     assert (options.job_id, options.restart, options.batch) == ("77_4", 2, NAME)
     assert (options.store, options.sweep, options.backend) == (tmp_path, "toy", "slurm")
@@ -59,7 +59,7 @@ def test_the_script_starts_the_supervisor_of_its_own_task(tmp_path: Path) -> Non
 def test_resources_count_over_all_nodes(tmp_path: Path) -> None:
     resources = Resources(nodes=4, cpus=12, gpus_per_node=8, gpu_type="h100")
     words = run_as_slurm_would(render_batch_script(batch(resources=resources), launch(tmp_path)), 0)
-    options = build_parser().parse_args(words[words.index("jobs.attempt") + 1 :])
+    options = parse_options(words[words.index("jobs.attempt") + 1 :])
     assert (options.nodes, options.cpus, options.gpus, options.gpu_type) == (4, 48, 32, "h100")
 
 

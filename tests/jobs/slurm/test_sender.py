@@ -8,12 +8,13 @@ import pytest
 from jobs.job import Resources
 from jobs.slurm.batch_ledger import BatchLedger, read_batch_history
 from jobs.slurm.batches import SlurmBatch
-from jobs.slurm.client import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.slurm.script import LaunchSettings, parse_script_tasks
 from jobs.slurm.sender import BatchSender
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.ledger import Ledger
 from jobs.store.paths import Store
+from tests.jobs.fake_clock import FakeClock
 
 
 @dataclass
@@ -21,6 +22,7 @@ class FakeClient:
     """Stands beside the protocol: takes arrays until `room` is used up, or gives the answers that it is told."""
 
     ledger: Path
+    timeouts: SlurmTimeouts = field(default_factory=lambda: SlurmTimeouts(submit_interval_s=0.0))
     room: int = 10_000
     answers: list[Any] = field(default_factory=list)
     calls: list[Sequence[str]] = field(default_factory=list)
@@ -55,8 +57,7 @@ def sender(tmp_path: Path, client: FakeClient, **changes: Any) -> BatchSender:
             store=Store(tmp_path), sweep="toy", program=["x"], code=tmp_path / "c.zip", revision="r"
         ),
         "user": "me",
-        "patience": SlurmTimeouts(submit_interval_s=0.0),
-        "still_mine": lambda: True,
+        "holds_submit_lock": lambda: True,
         "parents_known_until": float("inf"),
         "parents_known_for": float("inf"),
         **changes,
@@ -131,11 +132,16 @@ def test_an_id_that_may_be_forgotten_is_no_dependency(tmp_path: Path, client: Fa
     assert list(late.placed) == ["c0"]
 
 
-def test_calls_are_paced(tmp_path: Path, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("jobs.slurm.sender.time.sleep", slept.append)
-    sender(tmp_path, client, patience=SlurmTimeouts(submit_interval_s=1.0)).send(
-        [batch("a", 1), batch("b", 1), batch("c", 1)]
-    )
-    assert len(slept) == 2
-    assert all(0.5 < seconds <= 1.0 for seconds in slept)
+def test_calls_are_paced(tmp_path: Path, client: FakeClient) -> None:
+    client.timeouts, clock = SlurmTimeouts(submit_interval_s=1.0), FakeClock()
+    sender(tmp_path, client, clock=clock).send([batch("a", 1), batch("b", 1), batch("c", 1)])
+    assert clock.slept == [1.0, 1.0]
+
+
+def test_an_id_of_this_round_is_a_dependency_for_a_while(tmp_path: Path, client: FakeClient) -> None:
+    client.timeouts, clock = SlurmTimeouts(submit_interval_s=40.0), FakeClock()
+    first = batch("a", 1)
+    batches = [first, batch("b", 1, after_tasks=((first.name, 0),)), batch("c", 1, after_tasks=((first.name, 0),))]
+    report = sender(tmp_path, client, clock=clock, parents_known_for=60.0).send(batches)
+    assert list(report.placed) == ["a0", "b0"]
+    assert "too old to depend on" in report.problem

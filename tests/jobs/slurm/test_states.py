@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.cluster import ClusterState
+from jobs.observation import ClusterState
 from jobs.slurm.parsing import QueueRow
 from jobs.slurm.states import classify_queue_row, explain_reason, is_hopeless
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.snapshot import load_snapshot
 from jobs.reconcile.usage import compute_execution_usage
 from jobs.slurm.batches import parse_sweep_name
 from jobs.slurm.client import SlurmClient
@@ -78,12 +78,12 @@ def _look(world: World) -> SlurmSnapshot:
 
 
 def _add_ours(found: Hours, world: World, look: SlurmSnapshot) -> None:
-    picture = SweepSnapshot(world.jobs, world.store, world.ledger)
-    picture.reload(look.reconciled.observations, look.merge_records())
+    report = look.build_report()
+    picture = load_snapshot(world.jobs, world.store, world.sweep, report)
     priced = 0.0
     for key, evidence in load_job_evidence(picture).items():
         for execution in compute_execution_usage(
-            evidence.outcomes, look.merge_records().get(key, ()), gpus=evidence.job.resources.gpus
+            evidence.outcomes, report.accounting_records.get(key, ()), gpus=evidence.job.resources.gpus
         ):
             total = execution.total.gpu_seconds
             found.used += execution.used.gpu_seconds
@@ -91,13 +91,14 @@ def _add_ours(found: Hours, world: World, look: SlurmSnapshot) -> None:
             found.ours += total if execution.by_cluster else 0
             found.by_records += 0 if execution.by_cluster else total
         priced += evidence.costs.total.gpu_hours * 3600
-    found.filled = found.ours - sum(each.gpu_seconds for known in look.merge_records().values() for each in known)
+    found.filled = found.ours - sum(each.gpu_seconds for known in report.accounting_records.values() for each in known)
     if abs(priced - found.used - found.wasted) > 1e-6:
         found.problems.append(f"{world.sweep}: the tables' costs come to {priced} GPU-seconds")
 
 
 def _add_sacct(found: Hours, world: World, look: SlurmSnapshot) -> None:
-    ours = {(each.id, each.batch, each.submitted_at): each for known in look.merge_records().values() for each in known}
+    records = look.build_report().accounting_records
+    ours = {(each.id, each.batch, each.submitted_at): each for known in records.values() for each in known}
     told = set()
     for row in _rows(world):
         seconds = _gpu_seconds(row)

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.reconcile.accounting import LOST, AccountingRecord
-from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.snapshot import ClusterReport, load_snapshot
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
@@ -30,8 +30,7 @@ FAULT: dict[str, Any] = {"failure": F.NODE_FAULT, "message": "node failure (n2)"
 def lines_of(store: Store, endings: Sequence[AccountingRecord] = (), job: Job | None = None) -> list[str]:
     """The history of one job for a reader, without its times."""
     job = job or toy_job("k", resources=RESOURCES)
-    picture = SweepSnapshot([job], store, store.locate_sweep("toy").ledger)
-    picture.reload({}, {"k": endings})
+    picture = load_snapshot([job], store, "toy", ClusterReport(accounting_records={"k": endings}))
     lines = format_history(job, build_history(job, picture))
     return [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ +", "", line.strip()) for line in lines]
 
@@ -69,7 +68,7 @@ def test_executions_are_told_in_the_order_of_time_with_what_followed(store: Stor
         "on n2 12_3  for 30 s  node_fault: node failure (n2); went on from step 1,200",
         "on n1 slurm-12_3-r2  for 60 s  out_of_memory: CUDA out of memory; "
         "tried again from the start, with 64 GiB a node",
-        "on n1 slurm-12_3-r3  for 57 s  wall_clock: ran into its time limit; goes on at the next submission",
+        "on n1 slurm-12_3-r3  for 57 s  wall_clock: ran into its time limit; goes on at the next `sweep submit`",
         "on n1 12_3  for 1 s  nothing done: another attempt was at work",
         "12_3  for 0 s  taken out of the queue",
         "9_1  for 0 s  never started, or forgotten by the cluster",
@@ -81,12 +80,12 @@ def test_a_job_that_stopped_says_how_it_goes_on(store: Store, run: RunPaths) -> 
     end(run, begin(run), F.DIVERGED, 158.0, message="loss is NaN at step 7")
     assert lines_of(store)[1] == (
         "on n1 slurm-12_3-r0  for 57 s  diverged: loss is NaN at step 7; "
-        "is not tried again; `sweep resume` gives it another budget"
+        "is not tried again; `sweep resume` gives it a new budget"
     )
     Ledger(store.locate_sweep("toy").ledger).append([Event(event=EventKind.RESUMED, key="k", time=500.0)])
     again = lines_of(store)
-    assert again[1].endswith("; goes on at the next submission")
-    assert again[2] == "a person gave it a new budget"
+    assert again[1].endswith("; goes on at the next `sweep submit`")
+    assert again[2] == "`sweep resume` gave it a new budget"
 
 
 def test_a_finished_job_has_its_history_too(store: Store, run: RunPaths) -> None:
@@ -106,7 +105,7 @@ def test_an_execution_that_began_nothing_is_tried_again(store: Store) -> None:
     rows = [ending("NODE_FAIL", 200.0, 30, **FAULT), ending("NODE_FAIL", 300.0, 30, **FAULT)]
     assert [line.rpartition("; ")[2] for line in lines_of(store, rows)[1:]] == [
         "tried again",
-        "goes on at the next submission",
+        "goes on at the next `sweep submit`",
     ]
 
 
@@ -115,7 +114,7 @@ def test_what_ran_out_of_memory_twice_is_not_tried_with_more(store: Store) -> No
     rows = [ending("OUT_OF_MEMORY", at, 30, failure=F.OUT_OF_MEMORY) for at in (100.0, 300.0)]
     last = lines_of(store, rows, job)
     assert last[1].endswith("tried again, with 64 GiB a node")
-    assert last[2].endswith("; is not tried again; `sweep resume` gives it another budget")
+    assert last[2].endswith("; is not tried again; `sweep resume` gives it a new budget")
 
 
 def explained(folder: Path) -> tuple[Manifest, Store, Explanation]:
@@ -124,12 +123,11 @@ def explained(folder: Path) -> tuple[Manifest, Store, Explanation]:
     jobs = tuple(replace(job, resources=RESOURCES) if job.phase == "trunk" else job for job in manifest.jobs)
     manifest = replace(manifest, jobs=jobs)
     key = next(job.key for job in jobs if job.phase == "trunk")
-    picture = SweepSnapshot(jobs, store, store.locate_sweep(manifest.sweep).ledger)
     rows = [
         ending("NODE_FAIL", 200.0, 30, key=key, **FAULT),
         ending("OUT_OF_MEMORY", 300.0, 30, key=key, failure=F.OUT_OF_MEMORY),
     ]
-    picture.reload({}, {key: rows})
+    picture = load_snapshot(jobs, store, manifest.sweep, ClusterReport(accounting_records={key: rows}))
     return manifest, store, explain_cell(store, CellMatch(manifest, manifest.cells[-1]), picture, 1_000.0)
 
 
@@ -140,7 +138,7 @@ def test_history_and_excluded_nodes_stand_below_the_chain(tmp_path: Path) -> Non
     assert history[1].startswith(f"    {format_time(200.0)}  on n2 12_3  for 30 s  node_fault: node failure (n2)")
     assert history[3] == "    memory raised from 32 to 64 GiB a node"
     assert history[-2:] == [
-        "nodes that this sweep keeps away from:",
+        "nodes that the next attempts avoid:",
         f"  n2 until {format_time(230.0 + 24 * 3600)}: node fault: node failure (n2)",
     ]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
-from jobs.slurm.client import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.slurm.commands import ProgramOutput
-from jobs.slurm.doctor import node_test
 from jobs.slurm.doctor.node_test import NodeTest, check_report
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.store.checks import Check, Severity
+from tests.jobs.fake_clock import FakeClock
 from tests.jobs.slurm.doctor.test_checks import named
 from tests.jobs.slurm.doctor.test_node_probe import probed
 
@@ -42,17 +42,11 @@ class Node:
 
 
 def outcome(node: Node, store: Path, **given: Any) -> list[Check]:
-    checks = NodeTest(node, store, **given).run()  # type: ignore[arg-type]
+    checks = NodeTest(node, store, **{"clock": FakeClock(), **given}).run()  # type: ignore[arg-type]
     assert list(store.iterdir()) == []
     assert len(node.cancelled) == 1
     assert node.cancelled[0].startswith("--name=sweep-doctor-")
     return checks
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_test, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(node_test, "VISIBLE_SECONDS", 0.05)
 
 
 def test_a_node_that_sees_the_same_is_told(tmp_path: Path) -> None:
@@ -98,7 +92,9 @@ def put(path: Path, text: str) -> None:
 def test_a_job_that_does_not_start_in_time_is_a_note(tmp_path: Path) -> None:
     node = Node(SubmittedJob("7"))
     node.states = ["PENDING, Resources"]
-    told = outcome(node, tmp_path, wait_seconds=0.05)
+    clock = FakeClock()
+    told = outcome(node, tmp_path, wait_seconds=120.0, clock=clock)
+    assert sum(clock.slept) == pytest.approx(121)
     assert told[0].severity is Severity.NOTE
     assert "(PENDING, Resources)" in told[0].text
 
@@ -118,7 +114,7 @@ class Silent(Node):
 
 
 def test_a_queue_that_cannot_be_asked_counts_as_waiting(tmp_path: Path) -> None:
-    assert "unknown: no answer" in outcome(Silent(SubmittedJob("7")), tmp_path, wait_seconds=0.05)[0].text
+    assert "unknown: no answer" in outcome(Silent(SubmittedJob("7")), tmp_path)[0].text
 
 
 def test_other_versions_another_folder_and_another_clock_are_problems() -> None:

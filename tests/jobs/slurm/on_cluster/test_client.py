@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cluster import ClusterState
+from jobs.observation import ClusterState
 from jobs.slurm.batches import KnownBatch, build_batch_name
-from jobs.slurm.client import RefusalKind, SlurmClient, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.client import SlurmClient
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
 from jobs.slurm.parsing import AccountRow
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.slurm.timeouts import SlurmTimeouts
 from tests.slurm_lab import Lab
 from tests.slurm_lab.processes import wait_for
@@ -34,7 +35,7 @@ def known(name: str, job: str, tasks: int, since: float) -> KnownBatch:
 
 def look(batch: KnownBatch, patience: SlurmTimeouts | None = None) -> ReconcileResult:
     queue, accounting = SlurmClient().query_queue_and_accounting([ME], [batch.id], batch.intended_at)
-    return reconcile_answers([batch], queue, accounting, now=time.time(), patience=patience or SlurmTimeouts())
+    return reconcile_answers([batch], queue, accounting, now=time.time(), timeouts=patience or SlurmTimeouts())
 
 
 def rows_of(job: str, since: float) -> Sequence[AccountRow]:
@@ -50,7 +51,7 @@ def test_the_life_of_an_array_is_told_from_queue_to_end(slurm: Lab) -> None:
     )
     job = send(name, "--array=0-3", "--gres=gpu:a100:2", "--time=5", script=script)
     batch = known(name, job, 4, since)
-    wait_for("the ends of three tasks", lambda: len(look(batch).endings) == 3, seconds=30)
+    wait_for("the ends of three tasks", lambda: len(look(batch).accounting_records) == 3, seconds=30)
     seen = look(batch)
     states = {key: each.state for key, each in seen.observations.items()}
     assert states == {
@@ -60,7 +61,7 @@ def test_the_life_of_an_array_is_told_from_queue_to_end(slurm: Lab) -> None:
         "k3": ClusterState.ENDED,
     }
     assert seen.observations["k1"].returncode == 3
-    ending = seen.endings["k1"][0]
+    ending = seen.accounting_records["k1"][0]
     assert (ending.id, ending.batch, ending.gpus) == (f"{job}_1", name, 2)
     assert ending.nodes.startswith("n")
     assert since - 2 <= ending.submitted_at <= ending.started_at <= ending.ended_at <= time.time() + 2
@@ -97,8 +98,8 @@ def test_a_cancelled_array_is_told_task_by_task(slurm: Lab) -> None:
     time.sleep(6)  # sacct tells the tasks only of an array that it had heard of before
     assert SlurmClient().cancel([job]) == ""
     hasty = SlurmTimeouts(recheck_s=0)
-    wait_for("their rows", lambda: len(look(batch, hasty).endings) == 4, seconds=30)
-    for endings in look(batch, hasty).endings.values():
+    wait_for("their rows", lambda: len(look(batch, hasty).accounting_records) == 4, seconds=30)
+    for endings in look(batch, hasty).accounting_records.values():
         assert (endings[0].state, endings[0].started_at, endings[0].gpu_seconds) == ("CANCELLED", 0.0, 0)
         assert endings[0].message.startswith("cancelled by uid")
 
@@ -110,11 +111,11 @@ def test_a_task_that_left_no_row_has_ended_when_two_looks_agree(slurm: Lab) -> N
     batch = known(name, job, 2, since)
     assert SlurmClient().cancel([f"{job}_1"], state="PENDING") == ""
     queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
-    first = reconcile_answers([batch], queue, accounting, now=time.time(), patience=SlurmTimeouts())
+    first = reconcile_answers([batch], queue, accounting, now=time.time(), timeouts=SlurmTimeouts())
     assert first.observations["k1"].state is ClusterState.UNKNOWN
     later = time.time() + 60
     second = reconcile_answers(
-        [batch], queue, accounting, now=later, patience=SlurmTimeouts(), seen_absent=first.missing_since
+        [batch], queue, accounting, now=later, timeouts=SlurmTimeouts(), missing_since=first.missing_since
     )
     assert second.observations["k1"].state is ClusterState.ENDED
     assert second.observations["k0"].state is ClusterState.QUEUED
@@ -155,11 +156,11 @@ def test_executions_of_a_requeued_job_have_rows_of_their_own(slurm: Lab) -> None
     time.sleep(1.5)  # an execution of some length
     assert SlurmClient().requeue(f"{job}_0") == ""
     batch = known(name, job, 1, since)
-    wait_for("the first row", lambda: "k0" in look(batch).endings, seconds=30)
+    wait_for("the first row", lambda: "k0" in look(batch).accounting_records, seconds=30)
     seen = look(batch)
     assert seen.observations["k0"].state in {ClusterState.QUEUED, ClusterState.RUNNING}
-    assert [ending.state for ending in seen.endings["k0"]] == ["REQUEUED"]
-    assert seen.endings["k0"][0].gpu_seconds >= 1
+    assert [ending.state for ending in seen.accounting_records["k0"]] == ["REQUEUED"]
+    assert seen.accounting_records["k0"][0].gpu_seconds >= 1
 
 
 def test_a_batch_is_found_by_name_in_the_queue_and_in_the_accounting(slurm: Lab) -> None:
@@ -168,13 +169,13 @@ def test_a_batch_is_found_by_name_in_the_queue_and_in_the_accounting(slurm: Lab)
     doubted = known(name, "", 1, since)
     queue = SlurmClient().query_queue([ME])
     assert reconcile_answers(
-        [doubted], queue, SlurmClient().query_accounting([], since), now=time.time(), patience=SlurmTimeouts()
+        [doubted], queue, SlurmClient().query_accounting([], since), now=time.time(), timeouts=SlurmTimeouts()
     ).adopted == {name: job}
     slurm.wait_job(f"{job}_0")
     wait_for("its row", lambda: len(SlurmClient().query_accounting_by_name([name], since).rows) == 1, seconds=30)
     answer = SlurmClient().query_accounting_by_name([name, "sw-no-such"], since)
     seen = reconcile_answers(
-        [doubted], SlurmClient().query_queue([ME]), answer, now=time.time(), patience=SlurmTimeouts()
+        [doubted], SlurmClient().query_queue([ME]), answer, now=time.time(), timeouts=SlurmTimeouts()
     )
     assert seen.adopted == {name: job}
 
@@ -245,7 +246,7 @@ def test_without_a_controller_nothing_is_believed(slurm: Lab) -> None:
         queue,
         client.query_accounting([], since),
         now=time.time(),
-        patience=SlurmTimeouts(),
+        timeouts=SlurmTimeouts(),
     )
     assert seen.observations["k0"].state is ClusterState.UNKNOWN
     slurm.start("ctld")
@@ -260,7 +261,7 @@ def test_without_a_database_the_queue_is_still_told(slurm: Lab) -> None:
     assert queue.ok
     assert not accounting.ok
     assert not accounting.absent
-    seen = reconcile_answers([known(name, job, 1, since)], queue, accounting, now=time.time(), patience=SlurmTimeouts())
+    seen = reconcile_answers([known(name, job, 1, since)], queue, accounting, now=time.time(), timeouts=SlurmTimeouts())
     assert seen.observations["k0"].message == "held by the user"
 
 
@@ -270,7 +271,6 @@ def test_a_cluster_without_accounting_says_so(slurm_without_accounting: Lab) -> 
     queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
     assert [row.name for row in queue.rows] == [name]
     assert accounting.absent
-    assert SlurmClient().query_qos(["Name"]).problem
 
 
 def test_a_user_who_cannot_be_looked_up_spoils_the_answer(slurm: Lab) -> None:
@@ -278,23 +278,11 @@ def test_a_user_who_cannot_be_looked_up_spoils_the_answer(slurm: Lab) -> None:
     assert "Invalid user" in SlurmClient().query_queue([ME, "no-such-user"]).problem
 
 
-def test_settings_of_the_cluster_are_read(slurm: Lab) -> None:
-    client = SlurmClient()
-    assert client.query_config().rows[0]["MaxArraySize"] == "1001"
-    names = {row["PartitionName"]: row for row in client.query_partitions().rows}
-    assert names["short"]["MaxTime"] == "00:01:00"
-    assert {"Name": "capped", "MaxSubmitPU": "5"} in client.query_qos(["Name", "MaxSubmitPU"]).rows
-    assert client.query_associations(ME, ["User", "Account"]).rows[0]["User"] == ME
-
-
-def test_scripts_and_jobs_are_looked_up_and_changed(slurm: Lab) -> None:
+def test_scripts_and_jobs_are_looked_up(slurm: Lab) -> None:
     client = SlurmClient()
     job = send(build_batch_name("script", "trunk"), "--array=0", "--hold", script=SLEEP)
     assert (client.query_batch_script(f"{job}_0") or "").startswith(SLEEP)
     assert client.query_batch_script("99999999") is None
-    assert client.update(job, comment="changed") == ""
-    assert "Comment=changed" in slurm.output("scontrol", "-o", "show", "job", job)
-    assert "Invalid job id" in client.update("99999999", priority="1")
     assert "Invalid job id" in client.requeue("99999999")
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.slurm.client import SlurmClient, SubmitRefusal, SubmittedJob
+from jobs.slurm.client import SlurmClient
 from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names
+from jobs.slurm.sbatch_errors import SubmitRefusal, SubmittedJob
 from jobs.slurm.sbatch_options import build_sbatch_options
 from jobs.slurm.site import Site, query_site
 from sweep.cli import main

@@ -1,0 +1,32 @@
+"""What a cluster, be it Slurm or this machine, says of one job."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ClusterState(StrEnum):
+    """The state of a job's newest attempt as the cluster reports it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    STUCK = "stuck"
+    """Queued behind a parent that ended without success, or held by the cluster itself: it would wait for ever."""
+    ENDED = "ended"
+    """How it ended is on disk and in the accounting."""
+    UNKNOWN = "unknown"
+    """The cluster gave no answer, or contradicts itself: the job may be alive or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One job as the cluster reports it."""
+
+    state: ClusterState
+    id: str = ""
+    """The cluster's name for the attempt."""
+    returncode: int | None = None
+    """With ENDED, where the cluster knows it: the exit code of the attempt's supervisor."""
+    waits_for_parents: bool = False
+    """With QUEUED: the cluster holds it back until other jobs end."""
+    message: str = ""
+    """With QUEUED: what it waits for. With ENDED: how it ended, or what the supervisor wrote on stderr."""
