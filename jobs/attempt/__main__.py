@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 
 def run_attempt(options: AttemptOptions) -> ExitCode:
-    """The attempt itself. Raises OSError where the store refuses."""
+    """Raises OSError if the store refuses, AttemptSetupError if the attempt cannot be set up."""
     stop = StopForwarder()
     stop.install()
     store = Store(options.store.resolve())
@@ -84,7 +84,7 @@ def _run_owned(
     try:
         attempt.root.mkdir()
     except FileExistsError:
-        return ExitCode.TAKEN  # the name was used since the decision to start it: that decision is out of date
+        return ExitCode.TAKEN  # the name has been used since the decision to start it, which is out of date
     start = _start_record(options, str(planned.record["stage"]), run)
     start.write(attempt.start)
     returncode, fenced = NEVER_RAN, False
@@ -112,10 +112,9 @@ def _exit_code(
 
 
 def _is_done(run: RunPaths, key: str) -> bool:
-    """Also if another node wrote the result a moment ago."""
     if check_result(run, key).valid:
         return True
-    refresh_folder(run.root)
+    refresh_folder(run.root)  # another node may have written the result a moment ago
     return check_result(run, key).valid
 
 

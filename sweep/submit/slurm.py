@@ -94,7 +94,7 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Slu
     if request.dry:
         yield prepare_round(stored, request, lambda: True)
         return
-    with hold_submit_lock(stored.store.submitters, patience_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS) as holds_submit_lock:
+    with hold_submit_lock(stored.store.submitters, wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS) as holds_submit_lock:
         yield prepare_round(stored, request, holds_submit_lock)
 
 
