@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from jobs.slurm.batches import KnownBatch  # noqa: E402
 from jobs.slurm.observe import reconcile_answers  # noqa: E402
 from jobs.slurm.parsing import (  # noqa: E402 - found from the root
-    OPTIONAL,
+    OPTIONAL_ACCOUNT_FIELDS,
     SEPARATOR,
     SlurmAnswers,
     parse_accounting,
@@ -35,7 +35,7 @@ from jobs.slurm.timeouts import SlurmTimeouts  # noqa: E402
 Result = TypeVar("Result")
 START = 1_790_000_000
 TASKS = 500
-FIELDS = select_fields(OPTIONAL)
+FIELDS = select_fields(OPTIONAL_ACCOUNT_FIELDS)
 TRES = "billing=8,cpu=8,gres/gpu:a100=4,gres/gpu=4,mem=64G,node=1"
 
 
@@ -118,7 +118,8 @@ def queued(job: str, name: str, sent: int, array: int, *, running: bool) -> str:
         ("RUNNING", "None", "(null)") if running else ("PENDING", "Dependency", f"aftercorr:{array - 7}_*(unfulfilled)")
     )
     moments = (str(sent), str(sent + 60) if running else "N/A", "n1" if running else "")
-    return SEPARATOR.join((job, *state, "ann", "normal", "vision", "gpu", *moments, "4294901757", name)) + "\n"
+    ends = str(sent + 90_000) if running else "N/A"
+    return SEPARATOR.join((job, *state, "ann", "normal", "vision", "gpu", *moments, ends, name)) + "\n"
 
 
 def runs(job: str, name: str, sent: int) -> str:
