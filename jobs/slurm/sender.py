@@ -84,7 +84,7 @@ class BatchSender:
         if not self.holds_submit_lock():
             self.report.problem = "another submission from this store took over"
         elif not self._parents_are_known(batch):
-            self.report.problem = "the last look at the queue is too old to depend on; the next round goes on"
+            self.report.problem = "the last answer of squeue is too old to depend on; the next round goes on"
         return not self.report.problem
 
     def _parents_are_known(self, batch: SlurmBatch) -> bool:
