@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.arguments import CommonOptions, parse_positive_int
 
 if TYPE_CHECKING:
-    from sweep.plan.planning import NewPlan
+    from sweep.plan.new_plan import NewPlan
 
 HELP = "check a sweep file, say what it runs and costs, and store the plan"
 
@@ -60,7 +60,7 @@ def run(options: PlanOptions) -> int:
 def plan_sweep(options: PlanOptions) -> int:
     from jobs.store.paths import Store
     from jobs.store.results import list_finished_keys
-    from sweep.plan.planning import check_nothing_lost, make_plan, store_plan
+    from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
     planned = make_plan(options.file, store)

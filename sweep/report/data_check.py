@@ -12,7 +12,7 @@ from sweep.catalog import load_catalog
 from sweep.errors import UsageError
 from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
-from sweep.plan.planning import make_plan
+from sweep.plan.new_plan import make_plan
 from sweep.spec.reader import load_sweep
 from sweep.text_format import format_columns, format_counted
 

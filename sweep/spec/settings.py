@@ -50,7 +50,7 @@ def apply_recipe(values: dict[str, Any]) -> dict[str, Any]:
 def replace_recipe(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A model's settings before any block as they were with the recipe of `values`, but for the recipe's own name.
 
-    What a cell's name is made against: one that has another recipe is told by that alone.
+    A cell's name lists what differs from this: of another recipe it shows the name alone.
     """
     name = "finetune.recipe"
     return {**apply_recipe({**base, name: values[name]}), name: base[name]}
