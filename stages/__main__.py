@@ -5,11 +5,12 @@ import sys
 import traceback
 from pathlib import Path
 
+from stages.config import STAGES, find_engine
 from stages.errors import ConfigError, OtherRankError, StageError, find_storage_errno
 from stages.files import create_json, write_json
-from stages.job_file import JobFile, find_job_engine, read_job, summarize_error
+from stages.job_file import JobFile, read_job, summarize_error
+from stages.load import load_job_runner
 from stages.memory import prepare_memory
-from stages.registry import load_job_runner
 from stages.stop import STOPPED, StopFlag
 
 
@@ -63,8 +64,9 @@ def has_several_processes() -> bool:
 
 def check_single_process(job: JobFile) -> None:
     """ConfigError for a stage that would write the same folder from each."""
-    what = "an engine" if find_job_engine(job) else job.stage
-    if has_several_processes() and what not in {"pretrain", "finetune", "evaluate"}:
+    engine = find_engine(job.config)
+    if has_several_processes() and (engine or not STAGES[job.stage].many_processes):
+        what = "an engine" if engine else job.stage
         raise ConfigError(
             f"{what} runs in one process, not in {os.environ['WORLD_SIZE']}: ask for one node with at most one GPU"
         )

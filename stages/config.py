@@ -1,10 +1,15 @@
-"""Typed, torch-free configurations of the stages.
+"""The stages, and their typed, torch-free configurations.
 
 A configuration holds what changes a run's numbers and nothing else: no path, no node count, no partition. The planner
 hashes it (defaults left out) into the job's key, so a new field needs a default that means "as before".
 Data is named here (`Source`) and located in `job.json` (`data`: name -> path).
+
+A field with a description is a setting of the sweep file: name, type, bounds, default and description stand here and
+nowhere else (`sweep.spec.fields` derives its part of the file). A described field that is a configuration itself
+(`optimizer`, `schedule`) contributes its own described fields. The planner works out the fields without a description.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,9 +19,6 @@ from stages.schedule import Schedule
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
-
-FORMAT_VERSIONS = {"pretrain": 2, "finetune": 2, "evaluate": 2}
-"""Raised when a stage's meaning changes for an unchanged configuration; enters every key of that stage."""
 
 
 class StageConfig(BaseModel):
@@ -28,13 +30,13 @@ class StageConfig(BaseModel):
 class LanguageModel(StageConfig):
     """Shape of an OpenLM decoder (paper, section 2): pre-norm, SwiGLU, rotary, qk-norm, untied output."""
 
-    d_model: Count
-    layers: Count
-    heads: Count
-    vocabulary: Count = 50_432
-    qk_norm: bool = True
-    rotary_table: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: the positions' angles as open_lm builds them under bf16 autocast, to go on with a checkpoint of it."""
+    d_model: Count = Field(description="the width, a whole number")
+    layers: Count = Field(description="a whole number above 0")
+    heads: Count = Field(description="a whole number above 0")
+    vocabulary: Count = Field(default=50_432, description="the number of token ids")
+    qk_norm: bool = Field(default=True, description="true or false")
+    # bfloat16: the positions' angles as open_lm builds them under bf16 autocast, to go on with one of its checkpoints
+    rotary_table: Literal["float32", "bfloat16"] = Field(default="float32", description="float32 or bfloat16")
 
     @model_validator(mode="after")
     def _check_head_width(self) -> "LanguageModel":
@@ -107,11 +109,11 @@ class Engine(StageConfig):
 class Optimizer(StageConfig):
     """AdamW on all parameters, with gradient clipping by global norm (paper, section 2)."""
 
-    beta1: Share = 0.9
-    beta2: Share = 0.95
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.033, ge=0)
-    gradient_clip: float = Field(default=1.0, gt=0)
+    beta1: Share = Field(default=0.9, description="a number from 0 to 1")
+    beta2: Share = Field(default=0.95, description="a number from 0 to 1")
+    eps: float = Field(default=1e-8, gt=0, description="a number above 0")
+    weight_decay: float = Field(default=0.033, ge=0, description="a number from 0 on")
+    gradient_clip: float = Field(default=1.0, gt=0, description="the largest global gradient norm, above 0")
 
 
 class Tokenizer(StageConfig):
@@ -130,29 +132,28 @@ class PretrainConfig(StageConfig):
 
     model: LanguageModel
     sources: tuple[Source, ...] = Field(min_length=1)
-    share_by: Literal["tokens", "samples"] = "tokens"
+    share_by: Literal["tokens", "samples"] = Field(default="tokens", description="tokens or samples")
     vision: Vision | None = None
+    # needed by sources that hold text rather than token ids (captions, conversations)
     tokenizer: Tokenizer | None = None
-    """Needed by sources that hold text rather than token ids (captions, conversations)."""
-    context: Count = 2_048
-    """Tokens of a sequence that the model sees at once."""
-    packing: Literal["packed", "padded"] = "packed"
-    """Image-text documents to a sequence: as many whole ones as fit, none seeing another; or one, and padding."""
-    shuffle_shards: Count = 16
-    """Shards whose samples are shuffled together; the shards themselves come in a new random order in each epoch."""
-    batch_sequences: Count = 256
-    """Global batch size, in sequences of `context` tokens."""
-    schedule: Schedule
+    context: Count = Field(default=2_048, description="the tokens of a sequence, a whole number above 0")
+    # packed: as many whole image-text documents to a sequence as fit, none seeing another; padded: one, and padding
+    packing: Literal["packed", "padded"] = Field(default="packed", description="packed or padded")
+    # the shards themselves come in a new random order in each epoch
+    shuffle_shards: Count = Field(
+        default=16, description="the shards whose samples are shuffled together, a whole number above 0"
+    )
+    batch_sequences: Count = Field(default=256, description="the global batch in sequences, a whole number above 0")
+    schedule: Schedule = Field(description="the learning rate of each step")
     stop_step: Count | None = None
     """Last step of this job; None is the schedule's end."""
-    optimizer: Optimizer = Optimizer()
-    z_loss: float = Field(default=1e-4, ge=0)
-    optimizer_state: Literal["carried", "fresh"] = "carried"
-    """Whether AdamW's moments of the parent go on or start anew (a change of data with a parent only)."""
-    seed: int = Field(default=124, ge=0)
-    precision: Literal["bf16", "fp32"] = "bf16"
+    optimizer: Optimizer = Field(default=Optimizer(), description="AdamW's numbers")
+    z_loss: float = Field(default=1e-4, ge=0, description="a number from 0 on")
+    # whether the parent's AdamW moments go on or start anew; of effect only where the data changes
+    optimizer_state: Literal["carried", "fresh"] = Field(default="carried", description="carried or fresh")
+    seed: int = Field(default=124, ge=0, description="a whole number")
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")
     engine: Engine | None = None
-    """Who trains in our stead."""
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "PretrainConfig":
@@ -182,18 +183,17 @@ class FinetuneConfig(StageConfig):
     conversations: Source
     tokenizer: Tokenizer
     epochs: Count
-    batch_sequences: Count = 256
-    peak_lr: float = Field(default=3e-4, gt=0)
-    warmup_ratio: Share = 0.05
-    final_lr: float = Field(default=0.0, ge=0)
-    optimizer: Optimizer = Optimizer(weight_decay=0.1)
-    max_length: Count = 2_048
-    prompt: Literal["pure", "vicuna", "llava"] = "pure"
-    """The words around questions and answers (`stages.data.prompts.TEMPLATES`); the evaluation takes the same."""
-    seed: int = Field(default=7, ge=0)
-    precision: Literal["bf16", "fp32"] = "bf16"
+    batch_sequences: Count = Field(default=256, description="the global batch in sequences, a whole number above 0")
+    peak_lr: float = Field(default=3e-4, gt=0, description="the learning rate after the warmup, above 0")
+    warmup_ratio: Share = Field(default=0.05, description="the share of the steps that warm up, 0 to 1")
+    final_lr: float = Field(default=0.0, ge=0, description="the learning rate at the end, from 0 on")
+    optimizer: Optimizer = Field(default=Optimizer(weight_decay=0.1), description="AdamW's numbers")
+    max_length: Count = Field(default=2_048, description="the longest sequence in tokens")
+    # the words around questions and answers (`stages.data.prompts.TEMPLATES`); the evaluation takes the same
+    prompt: Literal["pure", "vicuna", "llava"] = Field(default="pure", description="pure, vicuna or llava")
+    seed: int = Field(default=7, ge=0, description="a whole number")
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")
     engine: Engine | None = None
-    """Who trains in our stead."""
 
 
 class Task(StageConfig):
@@ -216,17 +216,34 @@ class EvaluateConfig(StageConfig):
     tokenizer: Tokenizer
     text_tasks: tuple[Task, ...] = ()
     vision_tasks: tuple[Task, ...] = ()
-    max_new_tokens: Count = 128
-    context: Count = 2_048
-    """Longest sequence that the model is given, in tokens; what lies further back is cut off."""
-    precision: Literal["bf16", "fp32"] = "bf16"
+    max_new_tokens: Count = Field(default=128, description="the longest answer in tokens")
+    # what lies further back is cut off
+    context: Count = Field(default=2_048, description="the longest sequence that the model is given, in tokens")
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")
     engine: Engine | None = None
-    """Who evaluates in our stead."""
 
 
-CONFIGS: dict[str, type[StageConfig]] = {
-    "pretrain": PretrainConfig,
-    "finetune": FinetuneConfig,
-    "evaluate": EvaluateConfig,
+def find_engine(config: StageConfig) -> Engine | None:
+    """The other program that carries the job out; None: its stage does."""
+    found = getattr(config, "engine", None)
+    return found if isinstance(found, Engine) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A function of (job, stop flag), by the name of its module. Only the job that runs it imports the module."""
+
+    config: type[StageConfig]
+    version: int
+    """Raised when the stage's meaning changes for an unchanged configuration; enters every key of the stage."""
+    module: str
+    """Has the function `run`."""
+    many_processes: bool = False
+    """Whether several processes may share one job."""
+
+
+STAGES: dict[str, Stage] = {
+    "pretrain": Stage(config=PretrainConfig, version=2, module="stages.training.pretrain", many_processes=True),
+    "finetune": Stage(config=FinetuneConfig, version=2, module="stages.training.finetune", many_processes=True),
+    "evaluate": Stage(config=EvaluateConfig, version=2, module="stages.evaluation.run", many_processes=True),
 }
-"""Configuration class of each stage."""

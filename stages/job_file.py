@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.config import CONFIGS, Engine, StageConfig
+from stages.config import STAGES, StageConfig
 from stages.errors import ConfigError, DataError
 
 
@@ -192,18 +192,12 @@ def read_job(path: Path) -> JobFile:
 
 def read_config(path: Path, stage: str, content: Mapping[str, Any]) -> StageConfig:
     """The typed configuration of a stage."""
-    if stage not in CONFIGS:
-        raise ConfigError(f"{path}: stage {stage!r} is unknown; stages are {', '.join(CONFIGS)}")
+    if stage not in STAGES:
+        raise ConfigError(f"{path}: stage {stage!r} is unknown; stages are {', '.join(STAGES)}")
     try:
-        return CONFIGS[stage].model_validate(content)
+        return STAGES[stage].config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{path}: config: {summarize_error(error)}") from error
-
-
-def find_job_engine(job: JobFile) -> Engine | None:
-    """The program that is to carry the job out in our stead; None: its stage does."""
-    found = getattr(job.config, "engine", None)
-    return found if isinstance(found, Engine) else None
 
 
 def summarize_error(error: Exception) -> str:

@@ -13,9 +13,9 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    peak_lr: float = Field(gt=0)
-    final_lr: float = Field(default=1e-5, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    peak_lr: float = Field(gt=0, description="the learning rate after the warmup, above 0")
+    final_lr: float = Field(default=1e-5, ge=0, description="the learning rate at the end, from 0 on")
+    warmup_steps: int = Field(default=0, ge=0, description="a whole number of optimizer steps")
     total_steps: int = Field(gt=0)
 
     @model_validator(mode="after")

@@ -5,7 +5,8 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 STOPPED = 75
-"""Exit code of a stage that saved and stopped (EX_TEMPFAIL: go on later)."""
+"""Exit code of a stage that saved and stopped. It must agree with `jobs.exit_codes.ExitCode.SAVED`, which stages cannot
+import; a test compares the two."""
 
 
 class StopFlag:

@@ -3,15 +3,7 @@
     python -m jobs.attempt --store DIR --sweep NAME --key KEY --attempt ID -- PROGRAM...
 
 Takes the run (its lock; on a cluster a claim), writes start.json and job.json, runs `PROGRAM... job.json`, passes stop
-signals on and records the end in exit.json. Its own exit codes:
-
-    0   the job is done
-    75  stopped on request after saving
-    76  nothing done: another attempt lives or has this name, or took over
-    77  nothing done: a parent has no result (Slurm takes a parent that it has forgotten for a finished one)
-    74  the store refused
-    78  the attempt could not be set up
-    1   the job failed
+signals on and records the end in exit.json. It exits with an `ExitCode`.
 """
 
 import argparse
@@ -20,45 +12,39 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jobs.attempt.finish import StageExit, needs_requeue, requeue_job, write_attempt_exit, write_fenced_exit
+from jobs.attempt.finish import needs_requeue, requeue_job, write_attempt_exit
 from jobs.attempt.options import SLURM, build_parser
 from jobs.attempt.stage_process import run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
 from jobs.claims.takeover import Ownership, acquire_cluster_ownership, acquire_local_ownership
 from jobs.errors import STORAGE_ERRORS, AttemptSetupError, describe_storage_error
+from jobs.exit_codes import ExitCode
 from jobs.processes import read_boot_id, read_own_start
-from jobs.reconcile.failures import EXIT_SAVED
 from jobs.signals import StopForwarder
 from jobs.store.job_file import PlannedJob, build_job_content, read_planned_job
 from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
 from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint
 from jobs.store.results import check_result
 
-EXIT_FAILED = 1
-EXIT_STORAGE = 74
-EXIT_TAKEN = 76
-EXIT_NO_PARENT = 77
-EXIT_NOT_SET_UP = 78
-
 NEVER_RAN = -9
-"""As the exit code of a stage that was not even started, since the attempt was fenced before."""
+"""Recorded as the exit code of a stage that was not started, because the attempt was fenced before."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the attempt that the command line names; its exit code is described above."""
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    """Runs the attempt that the command line names."""
     options = build_parser().parse_args(arguments)
     try:
         return run_attempt(options)
     except (AttemptSetupError, UnsafeNameError) as error:
         print(f"attempt {options.attempt} of {options.key}: {error}", file=sys.stderr)
-        return EXIT_NOT_SET_UP
+        return ExitCode.NOT_SET_UP
     except OSError as error:
         print(describe_storage_error(error), file=sys.stderr)
-        return EXIT_STORAGE if error.errno in STORAGE_ERRORS else EXIT_NOT_SET_UP
+        return ExitCode.STORAGE if error.errno in STORAGE_ERRORS else ExitCode.NOT_SET_UP
 
 
-def run_attempt(options: argparse.Namespace) -> int:
+def run_attempt(options: argparse.Namespace) -> ExitCode:
     """The attempt itself. Raises OSError where the store refuses."""
     stop = StopForwarder()
     stop.install()
@@ -67,13 +53,13 @@ def run_attempt(options: argparse.Namespace) -> int:
     run = store.locate_run(str(planned.record["stage"]), options.key)
     if options.backend == SLURM:
         if _is_done(run, options.key):
-            return 0
+            return ExitCode.DONE
         if (parent := _unfinished_parent(store, planned)) is not None:
             print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
-            return EXIT_NO_PARENT
+            return ExitCode.NO_PARENT
     own = _acquire_ownership(options, run, stop)
     if own is None:
-        return EXIT_SAVED if stop.received else EXIT_TAKEN
+        return ExitCode.SAVED if stop.received else ExitCode.TAKEN
     try:
         return _run_owned(options, planned, run, own, stop)
     finally:
@@ -91,15 +77,15 @@ def _acquire_ownership(options: argparse.Namespace, run: RunPaths, stop: StopFor
 
 def _run_owned(
     options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
-) -> int:
+) -> ExitCode:
     if _is_done(run, options.key):
-        return 0
+        return ExitCode.DONE
     attempt = run.locate_attempt(options.attempt)
     attempt.root.parent.mkdir(exist_ok=True)
     try:
         attempt.root.mkdir()
     except FileExistsError:
-        return EXIT_TAKEN  # the name was used since the decision to start it: that decision is out of date
+        return ExitCode.TAKEN  # the name was used since the decision to start it: that decision is out of date
     start = _start_record(options, str(planned.record["stage"]), run)
     start.write(attempt.start)
     returncode, fenced = NEVER_RAN, False
@@ -110,23 +96,20 @@ def _run_owned(
         own.check()
     except ClaimLostError:
         fenced = True
-    ended = StageExit(run=run, attempt=attempt, start=start, returncode=returncode, stop=stop.first)
-    if fenced:
-        write_fenced_exit(ended)
-        return EXIT_TAKEN
-    return _exit_code(options, planned, run, own, write_attempt_exit(ended))
+    end = write_attempt_exit(run, start, returncode, stop=stop.first, fenced=fenced)
+    return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
 
 
 def _exit_code(
     options: argparse.Namespace, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
-) -> int:
+) -> ExitCode:
     if end.failure is None:
-        return 0
+        return ExitCode.DONE
     restarts = int(planned.record.get("resources", {}).get("restarts", 0))
     if options.backend == SLURM and options.job_id and needs_requeue(run, end, restarts=restarts):
         own.release()  # Slurm may end this process at any moment from here on
         requeue_job(options.job_id)
-    return EXIT_SAVED if end.returncode == EXIT_SAVED else EXIT_FAILED
+    return ExitCode.SAVED if end.returncode == ExitCode.SAVED else ExitCode.FAILED
 
 
 def _is_done(run: RunPaths, key: str) -> bool:

@@ -13,8 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-EXIT_USAGE = 2
-EXIT_NO_RANK = 78
+from jobs.exit_codes import ExitCode
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,16 +21,16 @@ def main(arguments: Sequence[str]) -> int:
     program = list(arguments)
     if not program or program[0].startswith("-"):
         print("usage: srun python -m jobs.attempt.rank PROGRAM...", file=sys.stderr)
-        return EXIT_USAGE
+        return ExitCode.USAGE
     if "SLURM_PROCID" not in os.environ:
         print("jobs.attempt.rank: SLURM_PROCID is not set; start it with srun", file=sys.stderr)
-        return EXIT_NO_RANK
+        return ExitCode.NOT_SET_UP
     set_rendezvous()
     try:
         os.execvp(program[0], program)  # noqa: S606 - a list, and no shell
     except OSError as error:
         print(f"jobs.attempt.rank: cannot run {program[0]}: {error.strerror}", file=sys.stderr)
-    return EXIT_NO_RANK
+    return ExitCode.NOT_SET_UP
 
 
 # Why: docs/decisions.md, D30

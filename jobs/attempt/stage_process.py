@@ -68,7 +68,7 @@ def build_stage_command(options: argparse.Namespace, run: RunPaths) -> list[str]
         *(SRUN, "--export=ALL", f"--nodes={options.nodes}", f"--ntasks={options.nodes * tasks}"),
         *(f"--ntasks-per-node={tasks}", f"--cpus-per-task={count_cpus_per_task(options)}", "--cpu-bind=none"),
         *(["--overcommit"] if options.cpus < options.nodes * tasks else []),
-        # --kill-on-bad-exit would kill the first rank while it saves, as soon as another ends with 75
+        # --kill-on-bad-exit would kill the first rank while it saves, as soon as another ends with ExitCode.SAVED
         *("--kill-on-bad-exit=0", f"--wait={STRAGGLERS_SECONDS}"),
         *(sys.executable, "-m", "jobs.attempt.rank", *program),
     ]

@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
 from jobs.cluster import AcceptedRequest, AttemptRequest, Cluster, ClusterState, Observation
 from jobs.errors import InfeasibleJobError, StoreRefusedError, describe_storage_error
+from jobs.exit_codes import ExitCode
 from jobs.job import Job, rank_jobs
 from jobs.local.cluster import STAGE_PROGRAM, LocalCluster, Slots
 from jobs.local.runner_lock import hold_runner_lock
 from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
+from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState, JobStatus
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store
-from jobs.store.records import FailureClass
 from jobs.store.results import set_result_aside
 
 ROUND_SECONDS = 0.5
@@ -158,13 +158,13 @@ class Runner:
             return
         name = f"{self.snapshot.by_key[key].stage} {key}"
         last = evidence.last
-        if seen.returncode in {EXIT_STORAGE, EXIT_NOT_SET_UP}:
+        if seen.returncode in {ExitCode.STORAGE, ExitCode.NOT_SET_UP}:
             self.problem = seen.message or f"an attempt of {name} could not be set up"
-        elif last is not None and last.failure is FailureClass.STORAGE:
+        elif last is not None and last.failure is not None and POLICIES[last.failure].stops_submission:
             self.problem = f"{name}: {evidence.message}"
-        elif last is None and seen.returncode not in {None, 0, EXIT_TAKEN}:
+        elif last is None and seen.returncode not in {None, ExitCode.DONE, ExitCode.TAKEN}:
             self._unrecorded[key] += 1
-            if seen.returncode == 1 or self._unrecorded[key] > UNRECORDED_ENDS:
+            if seen.returncode == ExitCode.FAILED or self._unrecorded[key] > UNRECORDED_ENDS:
                 self.problem = f"attempts of {name} end before they begin: {seen.message or seen.returncode}"
 
     def _act(self, actions: Sequence[Action]) -> None:

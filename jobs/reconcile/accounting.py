@@ -1,33 +1,39 @@
-"""How executions ended by the cluster's own account, beside what the attempts wrote about themselves."""
+"""What Slurm accounted of executions that ended: one record an execution, and its form in a ledger."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from jobs.store.records import FailureClass
 
 LOST = "LOST"
-"""State of an ending that the cluster has no row for: never started, or forgotten in a crash of the controller."""
+"""State of a record of which Slurm has no row: the job never started, or the controller forgot it in a crash."""
+
+CANCELLED_BY = re.compile(r"\buid (\d+)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountingRecord:
-    """One execution that the cluster knows to have ended: one row of `sacct --duplicates --allocations`.
+    """One row of `sacct --duplicates --allocations`: an execution that has ended.
 
-    A job that was requeued has several with the same `id`, told apart by `submitted_at`. An execution that ended before
-    its supervisor began has an ending and no attempt folder.
+    A job that was requeued has several rows with the same `id`, told apart by `submitted_at`. An execution that ended
+    before its supervisor began has a row and no attempt folder.
     """
 
     id: str
-    """The cluster's name for it, such as 123_4 (array job and task) or 123."""
+    """Such as 123_4 (array job and task) or 123."""
     batch: str
-    """Job name, which carries the batch's identity: ids are given again after a crash of the controller."""
+    """Job name. Slurm gives ids again after a crash of its controller, and then the name tells two jobs apart."""
     key: str
     state: str
-    """The cluster's word: COMPLETED, FAILED, TIMEOUT, NODE_FAIL, PREEMPTED, REQUEUED, CANCELLED, OUT_OF_MEMORY..."""
+    """Slurm's state: COMPLETED, FAILED, TIMEOUT, NODE_FAIL, PREEMPTED, REQUEUED, CANCELLED, OUT_OF_MEMORY..."""
     failure: FailureClass | None = None
-    """What the word means; None where it says nothing (COMPLETED, FAILED), and for what we took out ourselves."""
+    """What the state means (`failures.classify_slurm_state`); None for a job that we took out of the queue."""
+    cancelled_by_uid: int | None = None
+    """With CANCELLED: whose scancel it was; None if Slurm itself cancelled it."""
     submitted_at: float
-    """Unix seconds, as the four below; a requeue counts as a new submission."""
+    """Unix seconds, as the next two. A requeue counts as a new submission."""
     started_at: float = 0.0
     """0: it never started."""
     ended_at: float = 0.0
@@ -37,13 +43,13 @@ class AccountingRecord:
     cpus: int = 0
     """Allocated, over all nodes."""
     nodes: str = ""
-    """Node list as the cluster writes it; empty if it never started."""
+    """Slurm's node list; empty if it never started."""
     failed_node: str = ""
-    """Of several, the one to blame, where the cluster says."""
+    """The node that Slurm blames; empty if it names none."""
     exit_code: int = 0
     signal: int = 0
     message: str = ""
-    """One line for people, such as `cancelled by uid 1000`."""
+    """One line for people. Nothing is decided by it."""
 
     @property
     def gpu_seconds(self) -> int:
@@ -51,20 +57,39 @@ class AccountingRecord:
 
     @property
     def ran(self) -> bool:
-        """Whether nodes were given to it. A job that was cancelled in the queue may have a start all the same, its end;
-        one that was requeued right after its launch may have none, and 0 seconds."""
+        # `started_at` does not tell: sacct gives a job that was cancelled in the queue its end as its start, and one
+        # that was requeued right after its launch may have no start and 0 seconds.
         return self.elapsed_seconds > 0 or bool(self.nodes)
 
     @property
     def began_at(self) -> float:
-        """Unix seconds: its start, or the submission before it where the cluster has lost the start."""
+        """Unix seconds of its start, or of its submission if Slurm has lost the start."""
         return self.started_at or self.submitted_at
 
 
-def deduplicate_records(endings: Iterable[AccountingRecord]) -> list[AccountingRecord]:
-    """Each execution once, oldest first; of several reports of one the last counts.
+def serialize_accounting_record(record: AccountingRecord) -> dict[str, Any]:
+    """The record as a ledger holds it."""
+    content = asdict(record)
+    if record.cancelled_by_uid is None:
+        del content["cancelled_by_uid"]  # so that version 0.1 goes on reading the lines of all other ends
+    return content
 
-    A word may change after the end (FAILED becomes REQUEUED), so give noted endings first and fresh ones after them.
+
+def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:
+    """The record that a ledger holds. Raises TypeError or ValueError if it is none."""
+    fields = dict(content)
+    fields["failure"] = FailureClass(fields["failure"]) if fields.get("failure") else None
+    if fields.get("state") == "CANCELLED" and "cancelled_by_uid" not in fields:
+        found = CANCELLED_BY.search(str(fields.get("message", "")))  # version 0.1 wrote the uid into the message alone
+        fields["cancelled_by_uid"] = int(found[1]) if found else None
+    return AccountingRecord(**fields)
+
+
+def deduplicate_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:
+    """Each execution once, oldest first. Of several records of one execution the last counts.
+
+    sacct may change a state after the end (FAILED becomes REQUEUED), so pass stored records first and fresh ones after
+    them.
     """
-    found = {(ending.id, ending.batch, ending.submitted_at): ending for ending in endings}
-    return sorted(found.values(), key=lambda ending: (ending.submitted_at, ending.started_at, ending.id))
+    found = {(record.id, record.batch, record.submitted_at): record for record in records}
+    return sorted(found.values(), key=lambda record: (record.submitted_at, record.started_at, record.id))

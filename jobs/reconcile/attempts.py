@@ -1,46 +1,39 @@
-"""How the attempts of one run went: what they left on disk, and the cluster's word where it has one."""
+"""The attempts of one run: what each left on disk, joined with what Slurm accounted of it."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.reconcile.accounting import LOST, AccountingRecord, deduplicate_records
-from jobs.reconcile.failures import (
-    FailureEvidence,
-    classify_failure,
-    classify_slurm_failure,
-    classify_without_attempt,
-    find_supervisor_returncode,
-    merge_failures,
-)
+from jobs.reconcile.failures import AttemptEvidence, Failure, classify_failure
 from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, find_newest_checkpoint, read_record
 
-# Which row of the cluster's accounting belongs to which attempt on disk. Pure.
+# Which row of Slurm's accounting belongs to which attempt on disk. Pure.
 
 SLACK_SECONDS = 60.0
-"""Clocks of a node and of the controller may differ by so much."""
+"""The clocks of a node and of the controller may differ by so much."""
 WHOLE_SECOND = 1.0
-"""sacct's times are cut to whole seconds."""
+"""sacct cuts its times to whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedRecords:
-    """`of`: attempt's name to its row. `rest`: rows of executions that left no attempt folder, oldest first."""
+    """Rows by the attempts' names, and the rows of executions that left no attempt folder, oldest first."""
 
     by_attempt: dict[str, AccountingRecord]
     rest: tuple[AccountingRecord, ...]
 
 
 def match_records(starts: Sequence[AttemptStart], endings: Sequence[AccountingRecord]) -> MatchedRecords:
-    """Each row goes to one attempt at most.
+    """Gives each row to one attempt at most.
 
     Job id and batch name must agree, and the attempt must have begun while the row lasted, by clocks that may differ.
-    Of several rows with one id (requeues) it is the one that lasted at the time, then the one at the attempt's restart
-    count, then the one that began nearest. Rows may be missing: they come late, and two requeues in one second are one
-    row to slurmdbd.
+    Of several rows with one id (requeues), the one that lasted at the time is taken, then the one at the attempt's
+    restart count, then the one that began nearest. Rows may be missing: they come late, and slurmdbd makes one row of
+    two requeues in one second.
     """
     if not endings:
         return MatchedRecords({}, ())
@@ -80,11 +73,13 @@ def _best_pairs(
 
 
 def _distance_seconds(row: AccountingRecord, moment: float) -> float:
-    """Seconds from the moment to the time that the row lasted; 0 within it, and within a second of it."""
+    """Seconds between the moment and the time that the row lasted; 0 within it, and within a second of it."""
     early = row.began_at - moment
     late = moment - row.ended_at if row.ended_at > 0 else 0.0
     return max(early, late, WHOLE_SECOND) - WHOLE_SECOND
 
+
+# The attempts themselves.
 
 LOG_TAIL_BYTES = 16_384
 
@@ -94,19 +89,18 @@ class AttemptRecord:
     """One attempt, or one execution that ended before its attempt began."""
 
     paths: AttemptPaths
-    """A folder that is not there where the attempt never began."""
+    """The folder does not exist if the attempt never began."""
     start: AttemptStart
-    """Made from `ending` where the attempt never began."""
+    """Made from the accounting record if the attempt never began."""
     end: AttemptExit | None
-    """None: it lives. Made up from error.json, the cluster's word, log and checkpoints where exit.json is lost."""
+    """None while it lives. Reconstructed from the other evidence if exit.json is missing."""
     recorded: bool = True
-    """exit.json is there."""
+    """exit.json exists."""
     advanced: bool = False
-    """Left a newer checkpoint than it found."""
+    """It left a newer checkpoint than it found."""
     began: bool = True
-    """start.json is there. False: known by `ending` alone."""
+    """start.json exists. False: only `accounting_record` tells of it."""
     accounting_record: AccountingRecord | None = None
-    """The cluster's own account of it, where there is one."""
 
     @property
     def failure(self) -> FailureClass | None:
@@ -114,84 +108,126 @@ class AttemptRecord:
 
     @property
     def node(self) -> str:
-        """The cluster's name of the (first) node, else the host's."""
+        """Slurm's name of the (first) node, or the host's name without Slurm."""
         return self.start.node or self.start.host
 
 
 def read_attempts(run: RunPaths, *, live: bool, endings: Sequence[AccountingRecord] = ()) -> list[AttemptRecord]:
     """All attempts that began, and executions that failed before, oldest first.
 
-    Unless `live`, an attempt without exit.json is judged by `endings` (of this job) and from its log. An execution that
-    is known by its ending alone counts if it failed or a person cancelled it; one that found nothing to do does not.
+    `endings`: the job's accounting records. `live`: the newest attempt may still run, so that it has no end yet.
     """
-    starts = _starts(run)
-    matched = match_records([start for _, start in starts], endings)
-    outcomes = [_build_attempt_record(run, starts, number, matched, live=live) for number in range(len(starts))]
-    without = [found for row in matched.rest if (found := _without_attempt(run, row)) is not None]
-    if not without:
-        return outcomes
-    return sorted([*outcomes, *without], key=lambda outcome: (outcome.start.started_at, outcome.start.attempt))
+    began = _read_starts(run)
+    matched = match_records([start for _, start in began], endings)
+    found = [_build_attempt_record(run, began, number, matched, live=live) for number in range(len(began))]
+    unstarted = [
+        _build_unstarted_record(run, row, failure)
+        for row in matched.rest
+        if (failure := classify_failure(None, row)) is not None
+    ]
+    if not unstarted:
+        return found
+    return sorted([*found, *unstarted], key=lambda attempt: (attempt.start.started_at, attempt.start.attempt))
+
+
+def _read_starts(run: RunPaths) -> Sequence[tuple[AttemptPaths, AttemptStart]]:
+    try:
+        names = [entry.name for entry in run.attempts.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = [
+        (AttemptPaths(run.attempts / name), AttemptStart.read(run.attempts / name / "start.json")) for name in names
+    ]
+    began = [(paths, start) for paths, start in found if start is not None]
+    return sorted(began, key=lambda pair: (pair[1].started_at, pair[1].attempt))
 
 
 def _build_attempt_record(
     run: RunPaths,
-    starts: Sequence[tuple[AttemptPaths, AttemptStart]],
+    began: Sequence[tuple[AttemptPaths, AttemptStart]],
     number: int,
     matched: MatchedRecords,
     *,
     live: bool,
 ) -> AttemptRecord:
-    paths, start = starts[number]
-    last = number == len(starts) - 1
-    ending = matched.by_attempt.get(start.attempt)
+    paths, start = began[number]
+    following = began[number + 1][1] if number + 1 < len(began) else None
+    row = matched.by_attempt.get(start.attempt)
     recorded = AttemptExit.read(paths.exit)
     end = recorded
-    if end is None and not (last and live):
-        end = _reconstructed(run, paths, start, None if last else starts[number + 1][1], ending)
-    elif end is not None and ending is not None:
-        end = merge_failures(end, ending)
-    advanced = end is not None and end.checkpoint_step > start.checkpoint_step
+    if end is not None:
+        failure = classify_failure(end, row)
+        end = replace(end, **asdict(failure)) if failure is not None else end
+    elif following is not None or not live:
+        end = _reconstruct_exit(run, paths, start, following, row)
     return AttemptRecord(
-        paths=paths, start=start, end=end, recorded=recorded is not None, advanced=advanced, accounting_record=ending
+        paths=paths,
+        start=start,
+        end=end,
+        recorded=recorded is not None,
+        advanced=end is not None and end.checkpoint_step > start.checkpoint_step,
+        accounting_record=row,
     )
 
 
-def _without_attempt(run: RunPaths, ending: AccountingRecord) -> AttemptRecord | None:
-    verdict = classify_without_attempt(ending)
-    if verdict is None:
-        return None
-    began = ending.began_at if ending.ran else ending.ended_at or ending.submitted_at
+def _reconstruct_exit(
+    run: RunPaths,
+    paths: AttemptPaths,
+    start: AttemptStart,
+    following: AttemptStart | None,
+    row: AccountingRecord | None,
+) -> AttemptExit:
+    """The exit record that an attempt would have written. Its supervisor was killed, or its machine went down."""
+    evidence = AttemptEvidence(error=read_record(paths.error) or {}, log_tail=read_tail(paths.log))
+    failure = classify_failure(evidence, row)
+    newest = find_newest_checkpoint(run)
+    # With an attempt after it, the newest checkpoint may be that one's; its start says what this one had left.
+    kept = following is None and newest.step > start.checkpoint_step
+    saved_at = newest.saved_at if kept else 0.0
+    written = [path.stat().st_mtime for path in (paths.log, paths.error) if path.exists()]
+    return AttemptExit(
+        attempt=start.attempt,
+        key=start.key,
+        ended_at=max(start.started_at, *([row.ended_at] if row and row.ended_at else [saved_at, *written])),
+        returncode=-9,
+        checkpoint_step=following.checkpoint_step if following else newest.step,
+        checkpoint_at=saved_at,
+        **(asdict(failure) if failure else {"failure": None}),
+    )
+
+
+def _build_unstarted_record(run: RunPaths, row: AccountingRecord, failure: Failure) -> AttemptRecord:
+    began = row.began_at if row.ran else row.ended_at or row.submitted_at
     start = AttemptStart(
-        attempt=ending.id,
-        key=ending.key,
+        attempt=row.id,
+        key=row.key,
         stage=run.root.parent.name,
         backend="slurm",
-        host=ending.nodes,
+        host=row.nodes,
         pid=0,
         pid_started=0.0,
         boot_id="",
         started_at=began,
-        cpus=ending.cpus,
-        gpus=ending.gpus,
-        job_id=ending.id,
-        batch=ending.batch,
-        node=ending.nodes,
+        cpus=row.cpus,
+        gpus=row.gpus,
+        job_id=row.id,
+        batch=row.batch,
+        node=row.nodes,
     )
     end = AttemptExit(
-        attempt=ending.id,
-        key=ending.key,
-        ended_at=max(began, ending.ended_at),
-        returncode=ending.exit_code or -ending.signal,
-        failure=verdict.failure,
-        message=verdict.message,
+        attempt=row.id,
+        key=row.key,
+        ended_at=max(began, row.ended_at),
+        returncode=row.exit_code or -row.signal,
+        **asdict(failure),
     )
-    paths = AttemptPaths(run.attempts / ending.id)
-    return AttemptRecord(paths=paths, start=start, end=end, recorded=False, began=False, accounting_record=ending)
+    paths = AttemptPaths(run.attempts / row.id)
+    return AttemptRecord(paths=paths, start=start, end=end, recorded=False, began=False, accounting_record=row)
 
 
-def find_log_path(outcome: AttemptRecord, sweep: SweepPaths) -> Path:
-    """The attempt's own log; what Slurm said where the attempt did not come so far."""
-    return outcome.paths.log if outcome.began else sweep.locate_slurm_log(outcome.start.job_id)
+def find_log_path(attempt: AttemptRecord, sweep: SweepPaths) -> Path:
+    """The attempt's own log, or Slurm's if the attempt never began."""
+    return attempt.paths.log if attempt.began else sweep.locate_slurm_log(attempt.start.job_id)
 
 
 def read_tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:
@@ -204,71 +240,22 @@ def read_tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:
         return ""
 
 
-def _starts(run: RunPaths) -> Sequence[tuple[AttemptPaths, AttemptStart]]:
-    try:
-        names = [entry.name for entry in run.attempts.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    found = [
-        (AttemptPaths(run.attempts / name), AttemptStart.read(run.attempts / name / "start.json")) for name in names
-    ]
-    began = [(paths, start) for paths, start in found if start is not None]
-    return sorted(began, key=lambda pair: (pair[1].started_at, pair[1].attempt))
-
-
-def _reconstructed(
-    run: RunPaths,
-    paths: AttemptPaths,
-    start: AttemptStart,
-    following: AttemptStart | None,
-    ending: AccountingRecord | None,
-) -> AttemptExit:
-    evidence = FailureEvidence(
-        returncode=find_supervisor_returncode(ending) if ending else None,
-        error=read_record(paths.error) or {},
-        log_tail=read_tail(paths.log),
-        cluster=classify_slurm_failure(ending) if ending else None,
-    )
-    verdict = classify_failure(evidence)
-    newest = find_newest_checkpoint(run)
-    step = following.checkpoint_step if following else newest.step
-    kept = not following and newest.step > start.checkpoint_step
-    seen = _last_sign_of_life(paths, start, newest.saved_at if kept else 0.0)
-    return AttemptExit(
-        attempt=start.attempt,
-        key=start.key,
-        ended_at=max(start.started_at, ending.ended_at) if ending and ending.ended_at else seen,
-        returncode=-9,
-        failure=verdict.failure,
-        message=verdict.message,
-        traceback_digest=verdict.traceback_digest,
-        damaged_key=verdict.damaged_key,
-        checkpoint_step=step,
-        checkpoint_at=newest.saved_at if kept else 0.0,
-    )
-
-
-def _last_sign_of_life(paths: AttemptPaths, start: AttemptStart, saved_at: float) -> float:
-    """Unix seconds of the last write that the attempt is known to have made."""
-    written = [path.stat().st_mtime for path in (paths.log, paths.error) if path.exists()]
-    return max(start.started_at, saved_at, *written)
-
-
 def read_finished_attempts(
     run: RunPaths, result: Mapping[str, Any], endings: Sequence[AccountingRecord] = ()
 ) -> Sequence[AttemptRecord]:
     """The attempts of a job that has a result.
 
-    The last one finished it even where its exit record is lost (its supervisor was killed); the result says when.
+    The last one finished the job even if its exit record is missing (its supervisor was killed); then the result says
+    when.
     """
-    outcomes = read_attempts(run, live=False, endings=endings)
+    attempts = read_attempts(run, live=False, endings=endings)
     finished_at = result.get("finished_at")
-    place = max((place for place, outcome in enumerate(outcomes) if outcome.began), default=None)
+    place = max((place for place, attempt in enumerate(attempts) if attempt.began), default=None)
     if place is None or isinstance(finished_at, bool) or not isinstance(finished_at, int | float):
-        return outcomes
-    last = outcomes[place]
+        return attempts
+    last = attempts[place]
     if last.recorded or last.end is None:
-        return outcomes
+        return attempts
     end = replace(last.end, failure=None, message="", returncode=0, ended_at=finished_at)
-    outcomes[place] = replace(last, end=end)
-    return outcomes
+    attempts[place] = replace(last, end=end)
+    return attempts

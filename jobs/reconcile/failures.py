@@ -1,18 +1,235 @@
-"""Why an attempt ended without a result: classified from what it left behind."""
+"""Failures: what follows from each class, and how the class of an ended execution is decided. Pure.
+
+The policy table stands first, for people to read. Below it is the classifier, the one place where evidence becomes a
+class. The evidence comes from two sides: what the attempt wrote, and what Slurm accounted.
+"""
 
 import hashlib
 import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import Any
 
+from jobs.exit_codes import ExitCode
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.store.records import AttemptExit, FailureClass
 
-EXIT_SAVED = 75
-"""The stage was asked to stop, saved and stopped (EX_TEMPFAIL)."""
 
+class NodeEvidence(Enum):
+    """What a failure says about the node on which it happened."""
+
+    NOTHING = auto()
+    WORKS = auto()
+    """If the attempt left a newer checkpoint, the node is good."""
+    SUSPECT = auto()
+    """One job may be to blame itself; two different jobs on one node point to the node."""
+    SUSPECT_BEFORE_START = auto()
+    """SUSPECT if the attempt never began: the node may not see the store."""
+    FAULT = auto()
+    """The node is to blame. One such failure is enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """What follows from a failure of one class."""
+
+    meaning: str
+    """A clause for messages and docs/glossary.md."""
+    follows: str
+    """What happens next, and what a person has to do."""
+    attempts: int | None
+    """How many attempts may end this way, the first included, before the job counts as failed. Each class has its own
+    count. 0: the job stops at once. None: such ends are not counted."""
+    renewed_by_progress: bool = False
+    """A newer checkpoint starts the count anew: a job that advances is not stuck."""
+    planned_restarts: bool = False
+    """The restarts that the plan counts on are allowed on top of `attempts`."""
+    same_traceback_stops: bool = True
+    """The same traceback twice is deterministic: there is no third attempt."""
+    node: NodeEvidence = NodeEvidence.NOTHING
+    more_memory: bool = False
+    """The next attempts get `retry_memory_gib`."""
+    refined_by_slurm: bool = False
+    """The attempt's own record names no cause, so that what Slurm accounted may replace it."""
+    requeues_itself: bool = False
+    """Under Slurm, an attempt that has saved puts its job back into the queue."""
+    reruns_parent: bool = False
+    """The parent's result is set aside, and the parent runs again."""
+    stops_submission: bool = False
+    """The local runner starts nothing more: other jobs would fail in the same way."""
+    listed: bool = True
+    """`sweep status` lists the job among those that had trouble."""
+
+    @property
+    def stops_at_once(self) -> bool:
+        return self.attempts == 0
+
+
+POLICIES: Mapping[FailureClass, RetryPolicy] = {
+    FailureClass.OUT_OF_MEMORY: RetryPolicy(
+        meaning="out of memory",
+        follows="One more attempt, with `retry_memory_gib` if it is given. Then raise the job's memory.",
+        attempts=2,
+        more_memory=True,
+    ),
+    FailureClass.WALL_CLOCK: RetryPolicy(
+        meaning="ran into its time limit",
+        follows="Goes on from its checkpoint. Without progress it stops after three attempts.",
+        attempts=3,
+        renewed_by_progress=True,
+        planned_restarts=True,
+        node=NodeEvidence.WORKS,
+        requeues_itself=True,
+    ),
+    FailureClass.PREEMPTED: RetryPolicy(
+        meaning="the cluster took the nodes back",
+        follows="Goes on from its checkpoint when Slurm starts it again.",
+        attempts=20,
+        renewed_by_progress=True,
+        node=NodeEvidence.WORKS,
+        refined_by_slurm=True,
+    ),
+    FailureClass.NODE_FAULT: RetryPolicy(
+        meaning="its node failed",
+        follows="Goes on from its checkpoint on other nodes. The node is excluded for a day.",
+        attempts=4,
+        renewed_by_progress=True,
+        same_traceback_stops=False,  # a broken link or device shows the same traceback on every node that it hits
+        node=NodeEvidence.FAULT,
+    ),
+    FailureClass.KILLED: RetryPolicy(
+        meaning="killed from outside, or gone without an exit record",
+        follows="Goes on from its checkpoint. A node on which two jobs end this way is excluded for a day.",
+        attempts=4,
+        renewed_by_progress=True,
+        node=NodeEvidence.SUSPECT,
+        refined_by_slurm=True,
+    ),
+    FailureClass.DIVERGED: RetryPolicy(
+        meaning="the loss became NaN or infinite",
+        follows="Stops at once. Change the settings.",
+        attempts=0,
+    ),
+    FailureClass.DATA: RetryPolicy(
+        meaning="too many bad samples, or a damaged shard",
+        follows="Stops at once. Find them with `sweep data check`, repair them, then `sweep resume`.",
+        attempts=0,
+    ),
+    FailureClass.DAMAGED_INPUT: RetryPolicy(
+        meaning="a parent's checkpoint does not match its own record",
+        follows="The parent runs again, then this job.",
+        attempts=2,
+        reruns_parent=True,
+    ),
+    FailureClass.STORAGE: RetryPolicy(
+        meaning="the store refused a write (disk full, quota, read-only)",
+        follows="Goes on at the next submission. Make room first.",
+        attempts=None,  # the store is to blame, not the job
+        node=NodeEvidence.SUSPECT_BEFORE_START,
+        stops_submission=True,
+    ),
+    FailureClass.CODE: RetryPolicy(
+        meaning="an error of the program",
+        follows="Stops at once. Repair the code, then `sweep resume`.",
+        attempts=0,
+    ),
+    FailureClass.CANCELLED: RetryPolicy(
+        meaning="cancelled by a person",
+        follows="Stops at once. `sweep resume` brings it back.",
+        attempts=0,
+    ),
+    FailureClass.INTERRUPTED: RetryPolicy(
+        meaning="we asked it to stop, and it saved",
+        follows="Goes on from its checkpoint at the next submission.",
+        attempts=None,
+        node=NodeEvidence.WORKS,
+        refined_by_slurm=True,
+        listed=False,
+    ),
+    FailureClass.UNKNOWN: RetryPolicy(
+        meaning="failed for no known reason",
+        follows="Two more attempts. A node on which two jobs end this way is excluded for a day.",
+        attempts=3,
+        node=NodeEvidence.SUSPECT,
+        refined_by_slurm=True,
+    ),
+}
+
+
+# The evidence, and the class that it points to.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEvidence:
+    """What an attempt left behind that wrote no result, and no exit record so far."""
+
+    returncode: int | None = None
+    """Of the stage's process, negative for a signal. None: nobody saw it end."""
+    stop: signal.Signals | None = None
+    """The first stop signal that its supervisor received and passed on."""
+    under_slurm: bool = False
+    error: Mapping[str, Any] = field(default_factory=dict)
+    """Content of error.json; empty if there is none."""
+    log_tail: str = ""
+    result_problem: str = ""
+    """Why result.json is not valid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an execution ended without a result. The fields are those of `AttemptExit`."""
+
+    failure: FailureClass
+    message: str
+    """One line."""
+    traceback_digest: str = ""
+    damaged_key: str = ""
+
+
+# Of an attempt whose claim was lost. Its evidence is not read: the run may already be its successor's.
+FENCED = Failure(failure=FailureClass.KILLED, message="fenced: a newer incarnation took over")
+
+SLURM_STATES: Mapping[str, FailureClass] = {
+    "TIMEOUT": FailureClass.WALL_CLOCK,
+    "DEADLINE": FailureClass.WALL_CLOCK,
+    "PREEMPTED": FailureClass.PREEMPTED,
+    "NODE_FAIL": FailureClass.NODE_FAULT,
+    "BOOT_FAIL": FailureClass.NODE_FAULT,
+    "LAUNCH_FAILED": FailureClass.NODE_FAULT,
+    "RECONFIG_FAIL": FailureClass.NODE_FAULT,
+    "OUT_OF_MEMORY": FailureClass.OUT_OF_MEMORY,
+}
+"""Slurm's states that name a cause. CANCELLED and LOST depend on more (`classify_slurm_state`)."""
+
+# USR2 is the signal that our batch scripts ask for ahead of the time limit.
+SLURM_STOPS: Mapping[signal.Signals, Failure] = {
+    signal.SIGUSR2: Failure(
+        failure=FailureClass.WALL_CLOCK, message="the time limit is near: saved; goes on from its checkpoint"
+    ),
+    signal.SIGTERM: Failure(
+        failure=FailureClass.PREEMPTED, message="told to end by Slurm; goes on from its checkpoint"
+    ),
+}
+
+# Where an execution left no attempt, the exit code of its supervisor is all that there is.
+SUPERVISOR_FAILURES: Mapping[int, Failure] = {
+    ExitCode.STORAGE: Failure(failure=FailureClass.STORAGE, message="the store refused before the attempt began"),
+    ExitCode.SAVED: Failure(failure=FailureClass.INTERRUPTED, message="stopped on request before the attempt began"),
+    ExitCode.NOT_SET_UP: Failure(
+        failure=FailureClass.UNKNOWN, message=f"the attempt could not be set up (exit code {ExitCode.NOT_SET_UP})"
+    ),
+}
+NOTHING_DONE: Mapping[int, str] = {
+    ExitCode.TAKEN: "nothing done: another attempt was at work",
+    ExitCode.NO_PARENT: "nothing done: a parent was not done yet",
+}
+"""Exit codes of executions that count for nothing."""
+NO_OUTPUT_FILE = 53
+"""The `signal` that Slurm reports if it cannot open the job's output file (ExitCode 0:53)."""
+
+# Signs in the last lines of a log, the surest first.
 LOG_SIGNS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = tuple(
     (failure, re.compile(pattern, re.IGNORECASE))
     for failure, pattern in (
@@ -32,66 +249,61 @@ LOG_SIGNS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = tuple(
         ),
     )
 )
-"""Words in the last lines of a log, the surest first."""
 
-PROGRAM_FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
 
+# Exceptions that come back however often the attempt is repeated.
 PROGRAM_ERRORS = {
     *("ImportError", "ModuleNotFoundError", "SyntaxError", "NameError", "AttributeError", "TypeError", "ValueError"),
     *("KeyError", "IndexError", "AssertionError", "NotImplementedError", "UnboundLocalError", "ZeroDivisionError"),
 }
-"""Exceptions that come back however often the attempt is repeated."""
 
 LAST_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?!.*Traceback \(most recent)", re.DOTALL)
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]*)", line \d+, in (?P<function>\S+)', re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureEvidence:
-    """What is known of an ended attempt that left no valid result."""
+def classify_failure(
+    wrote: AttemptExit | AttemptEvidence | None, accounted: AccountingRecord | None = None
+) -> Failure | None:
+    """Why an execution ended without a result; None if it did not fail, or if nothing was tried.
 
-    returncode: int | None
-    """Of the stage's process; negative: killed by that signal; None: nobody saw it end."""
-    stop_requested: bool = False
-    """The supervisor passed a stop signal on."""
-    error: Mapping[str, Any] = field(default_factory=dict)
-    """error.json; empty if absent."""
-    log_tail: str = ""
-    result_problem: str = ""
-    """Why result.json is not valid."""
-    cluster: "Failure | None" = None
-    """The cause that the cluster names (jobs/reconcile/failures.py)."""
+    `wrote`: the attempt's exit record; without one, what else it left; None if no attempt began. `accounted`: Slurm's
+    row of the execution, if there is one.
+    """
+    if isinstance(wrote, AttemptExit):
+        return _refine_exit(wrote, accounted)
+    if wrote is not None:
+        return _classify_attempt(wrote, accounted)
+    return None if accounted is None or explain_idle_record(accounted) else _classify_unstarted(accounted)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """The verdict on an ended attempt."""
+def classify_slurm_state(
+    state: str, *, cancelled_by_uid: int | None = None, withdrawn: bool = False, accounted: bool = True
+) -> FailureClass | None:
+    """What Slurm's state of an ended execution means; None if it names no cause (COMPLETED, FAILED, REQUEUED).
 
-    failure: FailureClass
-    message: str
-    """One line for `sweep status`."""
-    traceback_digest: str = ""
-    damaged_key: str = ""
+    `withdrawn`: we took the job out of the queue ourselves. `accounted`: Slurm keeps accounting.
+    """
+    if state == "CANCELLED":
+        # No uid: Slurm did it, because a dependency can never be met (kill_invalid_depend, --kill-on-invalid-dep).
+        return None if withdrawn or cancelled_by_uid is None else FailureClass.CANCELLED
+    if state == LOST:
+        # Without accounting no end leaves a row. One that we did not bring about counts as killed, so that a job which
+        # dies before it leaves a trace in the store is not sent for ever.
+        return None if withdrawn or accounted else FailureClass.KILLED
+    return SLURM_STATES.get(state)
 
 
-def classify_failure(evidence: FailureEvidence) -> Failure:
-    """The class, message and digest of a failure: the stage's own word, the cluster's, how it ended, its log."""
-    named = _named_by_the_stage(evidence) or evidence.cluster
-    if named is not None:
-        return named
-    if evidence.returncode is None:
-        return _from_log(
-            evidence, FailureClass.KILLED, "ended without an exit record (killed, or the machine went down)"
-        )
-    if evidence.returncode == EXIT_SAVED or (evidence.stop_requested and -evidence.returncode in STOP_SIGNALS):
-        return _stopped(evidence)
-    if evidence.returncode < 0:
-        return _killed(evidence, -evidence.returncode)
-    if evidence.returncode == 0:
-        problem = evidence.result_problem or "it wrote no result.json"
-        return Failure(failure=FailureClass.CODE, message=f"ended with code 0 but without a valid result: {problem}")
-    return _from_log(evidence, FailureClass.UNKNOWN, f"ended with code {evidence.returncode}")
+def explain_idle_record(accounted: AccountingRecord) -> str:
+    """Why an execution that left no attempt counts for nothing, in one line; empty if it counts."""
+    if _is_withdrawn(accounted):
+        return "taken out of the queue"
+    if accounted.state == "COMPLETED":
+        return "nothing to do: the job was done"
+    if accounted.state == LOST and accounted.failure is None:
+        return "never started, or forgotten by the cluster"
+    return NOTHING_DONE.get(accounted.exit_code, "")
 
 
 def hash_traceback(text: str) -> str:
@@ -104,51 +316,106 @@ def hash_traceback(text: str) -> str:
     return hashlib.sha256("\n".join([*frames, _exception_type(body)]).encode()).hexdigest()[:16]
 
 
-def _named_by_the_stage(evidence: FailureEvidence) -> Failure | None:
-    try:
-        failure = FailureClass(str(evidence.error.get("class")))
-    except ValueError:
+def format_one_line(text: str, limit: int = 300) -> str:
+    """`text` on one line without control characters, cut to `limit` characters."""
+    flat = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def _refine_exit(end: AttemptExit, accounted: AccountingRecord | None) -> Failure | None:
+    """The exit record's failure, or Slurm's where that says more. Success stands, and so does a cause that is named."""
+    if end.failure is None:
         return None
-    traceback = str(evidence.error.get("traceback", ""))
+    slurm = _classify_accounted(accounted) if accounted is not None and accounted.state != LOST else None
+    if slurm is not None and slurm.failure is not end.failure and _outweighs(slurm.failure, end.failure):
+        return slurm
     return Failure(
-        failure=failure,
-        message=format_one_line(str(evidence.error.get("message") or failure)),
-        traceback_digest=hash_traceback(traceback),
-        damaged_key=str(evidence.error.get("damaged_key", "")),
+        failure=end.failure,
+        message=end.message,
+        traceback_digest=end.traceback_digest,
+        damaged_key=end.damaged_key,
     )
 
 
-def _stopped(evidence: FailureEvidence) -> Failure:
-    # without a request of ours somebody else sent the signal: a scheduler that takes the machine back
-    failure = FailureClass.INTERRUPTED if evidence.stop_requested else FailureClass.PREEMPTED
-    return Failure(failure=failure, message="stopped on request; goes on from its checkpoint")
+def _outweighs(slurm: FailureClass, own: FailureClass) -> bool:
+    if slurm is FailureClass.INTERRUPTED:
+        return own is FailureClass.KILLED  # we took it out ourselves, which explains a kill and nothing else
+    if slurm is FailureClass.CANCELLED and own is FailureClass.WALL_CLOCK:
+        return True  # a person cancelled it while it saved ahead of its limit
+    return POLICIES[own].refined_by_slurm
 
 
-def _killed(evidence: FailureEvidence, number: int) -> Failure:
+def _classify_attempt(wrote: AttemptEvidence, accounted: AccountingRecord | None) -> Failure:
+    """By the stage's own word, else by Slurm's, else by how the process ended and what its log says."""
+    if wrote.returncode is None and accounted is not None:
+        wrote = replace(wrote, returncode=_find_supervisor_returncode(accounted))
+    failure = (
+        _classify_error_file(wrote.error)
+        or (_classify_accounted(accounted) if accounted is not None else None)
+        or _classify_exit(wrote)
+    )
+    if wrote.stop is None or not wrote.under_slurm or failure.failure is not FailureClass.INTERRUPTED:
+        return failure
+    by_slurm = SLURM_STOPS.get(wrote.stop, failure)
+    if wrote.returncode == ExitCode.SAVED:
+        return replace(failure, failure=by_slurm.failure, message=by_slurm.message)
+    return replace(failure, failure=by_slurm.failure, message=f"{failure.message} ({wrote.stop.name})")
+
+
+def _classify_error_file(error: Mapping[str, Any]) -> Failure | None:
+    try:
+        failure = FailureClass(str(error.get("class")))
+    except ValueError:
+        return None
+    return Failure(
+        failure=failure,
+        message=format_one_line(str(error.get("message") or failure)),
+        traceback_digest=hash_traceback(str(error.get("traceback", ""))),
+        damaged_key=str(error.get("damaged_key", "")),
+    )
+
+
+def _classify_exit(wrote: AttemptEvidence) -> Failure:
+    if wrote.returncode is None:
+        return _classify_log(
+            wrote.log_tail, FailureClass.KILLED, "ended without an exit record (killed, or the machine went down)"
+        )
+    if wrote.returncode == ExitCode.SAVED or (wrote.stop is not None and -wrote.returncode in STOP_SIGNALS):
+        # Without a signal from us, somebody else sent one: a scheduler that takes the machine back.
+        failure = FailureClass.PREEMPTED if wrote.stop is None else FailureClass.INTERRUPTED
+        return Failure(failure=failure, message="stopped on request; goes on from its checkpoint")
+    if wrote.returncode < 0:
+        return _classify_signal(wrote, -wrote.returncode)
+    if wrote.returncode == ExitCode.DONE:
+        problem = wrote.result_problem or "it wrote no result.json"
+        return Failure(failure=FailureClass.CODE, message=f"ended with code 0 but without a valid result: {problem}")
+    return _classify_log(wrote.log_tail, FailureClass.UNKNOWN, f"ended with code {wrote.returncode}")
+
+
+def _classify_signal(wrote: AttemptEvidence, number: int) -> Failure:
     name = signal.Signals(number).name if number in {*signal.Signals} else f"signal {number}"
-    if number == signal.SIGKILL and evidence.stop_requested:
+    if number == signal.SIGKILL and wrote.stop is not None:
         return Failure(failure=FailureClass.INTERRUPTED, message="killed after it had been asked to stop")
-    if number in PROGRAM_FAULTS:
+    if number in CRASH_SIGNALS:
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
         return Failure(failure=FailureClass.CODE, message=f"crashed with {name}", traceback_digest=digest)
     if number == signal.SIGXFSZ:
         return Failure(failure=FailureClass.STORAGE, message="a file may not grow any more (ulimit -f)")
     if number == signal.SIGBUS:
         return Failure(failure=FailureClass.NODE_FAULT, message="crashed with SIGBUS (memory or disk fault)")
-    return _from_log(evidence, FailureClass.KILLED, f"killed by {name}")
+    return _classify_log(wrote.log_tail, FailureClass.KILLED, f"killed by {name}")
 
 
-def _from_log(evidence: FailureEvidence, otherwise: FailureClass, message: str) -> Failure:
-    """What the log says, by its known signs or the exception of its last traceback."""
-    digest = hash_traceback(evidence.log_tail)
-    last = _last_line(evidence.log_tail)
+def _classify_log(log_tail: str, otherwise: FailureClass, message: str) -> Failure:
+    """By a known sign in the log, else by the exception of its last traceback, else `otherwise`."""
+    digest = hash_traceback(log_tail)
+    last = _last_line(log_tail)
     for failure, sign in LOG_SIGNS:
-        line = next((line for line in reversed(evidence.log_tail.splitlines()) if sign.search(line)), None)
+        line = next((line for line in reversed(log_tail.splitlines()) if sign.search(line)), None)
         if line is not None:
             return Failure(failure=failure, message=format_one_line(line), traceback_digest=digest)
     if digest and otherwise is FailureClass.UNKNOWN:
-        of_the_code = last.partition(":")[0] in PROGRAM_ERRORS
-        failure = FailureClass.CODE if of_the_code else FailureClass.UNKNOWN
+        failure = FailureClass.CODE if last.partition(":")[0] in PROGRAM_ERRORS else FailureClass.UNKNOWN
         return Failure(failure=failure, message=format_one_line(last), traceback_digest=digest)
     return Failure(failure=otherwise, message=format_one_line(f"{message}; last line: {last}" if last else message))
 
@@ -162,132 +429,48 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def format_one_line(text: str, limit: int = 300) -> str:
-    """`text` on one line without control characters, cut to `limit` characters."""
-    flat = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
-
-
-# What the cluster's word on an execution means for its job, alone and beside the attempt's own record. Pure.
-
-NOTHING_DONE = frozenset({76, 77})
-"""Exit codes of `jobs.attempt`: another attempt is at work, or a parent is not done yet."""
-SUPERVISOR_CODES = {
-    74: Failure(failure=FailureClass.STORAGE, message="the store refused before the attempt began"),
-    EXIT_SAVED: Failure(failure=FailureClass.INTERRUPTED, message="stopped on request before the attempt began"),
-    78: Failure(failure=FailureClass.UNKNOWN, message="the attempt could not be set up (exit code 78)"),
-}
-"""Exit codes of `jobs.attempt` where it left no record."""
-NO_OUTPUT_FILE = 53
-"""The `signal` that Slurm reports where it cannot open the job's output file (ExitCode 0:53)."""
-
-REPLACEABLE_CLASSES = {FailureClass.KILLED, FailureClass.PREEMPTED, FailureClass.INTERRUPTED, FailureClass.UNKNOWN}
-"""Classes of an attempt's own record that the cluster's word may put more exactly. All others name a cause."""
-
-DEFAULT_MESSAGES = {
-    FailureClass.OUT_OF_MEMORY: "out of memory",
-    FailureClass.WALL_CLOCK: "ran into its time limit",
-    FailureClass.NODE_FAULT: "its node failed",
-    FailureClass.PREEMPTED: "the cluster took the nodes back",
-}
-
-
-def classify_slurm_failure(ending: AccountingRecord) -> Failure | None:
-    """The class that the cluster names, with a message; None where its word tells no cause (COMPLETED, FAILED).
-
-    INTERRUPTED is what we took out ourselves; CANCELLED is a person's `scancel`.
-    """
-    if is_withdrawn(ending):
+def _classify_accounted(accounted: AccountingRecord) -> Failure | None:
+    """What Slurm names as the cause; None if it names none."""
+    if _is_withdrawn(accounted):
         return Failure(failure=FailureClass.INTERRUPTED, message="taken out of the cluster's queue")
-    failure = ending.failure
-    if failure is None and ending.state == "REQUEUED":
-        failure = FailureClass.PREEMPTED  # by an administrator or a site's rule: no fault of the job
+    if accounted.failure is FailureClass.CANCELLED:
+        uid = accounted.cancelled_by_uid
+        by_whom = "" if uid is None else f" by uid {uid}"
+        return Failure(failure=FailureClass.CANCELLED, message=f"cancelled with scancel{by_whom}")
+    failure = accounted.failure
+    if failure is None and accounted.state == "REQUEUED":
+        failure = FailureClass.PREEMPTED  # an administrator or a rule of the site requeued it: not the job's fault
     if failure is None:
         return None
-    if failure is FailureClass.CANCELLED:
-        return Failure(failure=failure, message=_describe_cancellation(ending))
-    return Failure(failure=failure, message=format_one_line(ending.message or _default_message(failure, ending)))
+    message = accounted.message or f"{POLICIES[failure].meaning} (the cluster says {accounted.state})"
+    return Failure(failure=failure, message=format_one_line(message))
 
 
-def is_withdrawn(ending: AccountingRecord) -> bool:
-    """Whether it was cancelled without being a person's wish: by us, or for a dependency that can never be met."""
-    if ending.state != "CANCELLED":
+def _is_withdrawn(accounted: AccountingRecord) -> bool:
+    """Whether it was cancelled by us, or by Slurm for a dependency that can never be met: no person asked for it."""
+    if accounted.state != "CANCELLED":
         return False
-    return ending.failure is None or not (ending.ran or _uid(ending))
+    return accounted.failure is None or (not accounted.ran and accounted.cancelled_by_uid is None)
 
 
-def classify_without_attempt(ending: AccountingRecord) -> Failure | None:
-    """On an execution that left no attempt folder; None where nothing went wrong or nothing was tried."""
-    if ending.state == "COMPLETED" or ending.exit_code in NOTHING_DONE or is_withdrawn(ending):
-        return None
-    said = classify_slurm_failure(ending)
-    if said is None and ending.state == LOST:
-        return None  # nobody knows that anything was tried
-    return said or _by_exit_code(ending)
-
-
-def explain_idle_record(ending: AccountingRecord) -> str:
-    """What to say of an execution that left no attempt and counts for nothing (`classify_without_attempt` is None)."""
-    if is_withdrawn(ending):
-        return "taken out of the queue"
-    if ending.state == LOST:
-        return "never started, or forgotten by the cluster"
-    words = {76: "nothing done: another attempt was at work", 77: "nothing done: a parent was not done yet"}
-    return words.get(ending.exit_code, "nothing to do: the job was done")
-
-
-def merge_failures(end: AttemptExit, ending: AccountingRecord) -> AttemptExit:
-    """The attempt's own record, with the cluster's class where that says more.
-
-    What the stage or its log has named (diverged, data, code, out of memory...) stands, and so does success. A person's
-    wish that the job ends outweighs its time limit.
-    """
-    said = classify_slurm_failure(ending) if ending.state != LOST else None
-    if said is None or said.failure is end.failure or not _outweighs(said.failure, end.failure):
-        return end
-    return replace(end, failure=said.failure, message=said.message, traceback_digest="")
-
-
-def _outweighs(said: FailureClass, own: FailureClass | None) -> bool:
-    if said is FailureClass.INTERRUPTED:
-        return own is FailureClass.KILLED
-    if said is FailureClass.CANCELLED and own is FailureClass.WALL_CLOCK:
-        return True  # while it saved ahead of its limit
-    return own in REPLACEABLE_CLASSES
-
-
-def find_supervisor_returncode(ending: AccountingRecord) -> int | None:
-    """How the supervisor of an attempt ended, by the cluster's account; None where that tells nothing."""
-    if ending.state != "FAILED" or ending.signal == NO_OUTPUT_FILE:
-        return None
-    return -ending.signal if ending.signal else ending.exit_code or None
-
-
-def _by_exit_code(ending: AccountingRecord) -> Failure:
-    known = SUPERVISOR_CODES.get(ending.exit_code)
-    if known is not None:
-        return known
-    why = f" ({ending.message})" if ending.message else ""
-    if ending.signal == NO_OUTPUT_FILE:
-        words = "the cluster could not open its output file"
-    elif ending.signal:
-        words = f"ended by signal {ending.signal} before the attempt began"
+def _classify_unstarted(accounted: AccountingRecord) -> Failure:
+    """An execution that left no attempt: by Slurm's word, else by the exit code of its supervisor."""
+    failure = _classify_accounted(accounted) or SUPERVISOR_FAILURES.get(accounted.exit_code)
+    if failure is not None:
+        return failure
+    if accounted.signal == NO_OUTPUT_FILE:
+        how = "the cluster could not open its output file"
+    elif accounted.signal:
+        how = f"ended by signal {accounted.signal} before the attempt began"
     else:
-        words = f"ended with code {ending.exit_code} before the attempt began"
-    killed = ending.signal in {signal.SIGKILL, signal.SIGTERM}
-    failure = FailureClass.KILLED if killed else FailureClass.UNKNOWN
-    return Failure(failure=failure, message=format_one_line(words + why))
+        how = f"ended with code {accounted.exit_code} before the attempt began"
+    why = f" ({accounted.message})" if accounted.message else ""
+    killed = accounted.signal in {signal.SIGKILL, signal.SIGTERM}
+    return Failure(failure=FailureClass.KILLED if killed else FailureClass.UNKNOWN, message=format_one_line(how + why))
 
 
-def _describe_cancellation(ending: AccountingRecord) -> str:
-    uid = _uid(ending)
-    return f"cancelled with scancel by uid {uid}" if uid else "cancelled with scancel"
-
-
-def _uid(ending: AccountingRecord) -> str:
-    found = re.search(r"\buid (\d+)\b", ending.message)
-    return found[1] if found else ""
-
-
-def _default_message(failure: FailureClass, ending: AccountingRecord) -> str:
-    return f"{DEFAULT_MESSAGES.get(failure, failure.value)} (the cluster says {ending.state})"
+def _find_supervisor_returncode(accounted: AccountingRecord) -> int | None:
+    """How the attempt's supervisor ended, by Slurm's account; None if that tells nothing of its stage."""
+    if accounted.state != "FAILED" or accounted.signal == NO_OUTPUT_FILE:
+        return None
+    return -accounted.signal if accounted.signal else accounted.exit_code or None

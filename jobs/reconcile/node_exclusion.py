@@ -8,9 +8,9 @@ from itertools import islice
 
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord
-from jobs.store.records import FailureClass
+from jobs.reconcile.failures import POLICIES, NodeEvidence
 
-# Node lists as clusters write them: `n1`, `n[1-3,7]`, `gpu[01-04],login2`.
+# Node lists as Slurm writes them: `n1`, `n[1-3,7]`, `gpu[01-04],login2`.
 
 MOST_NODES = 4_096
 """More names than that are not unfolded from one list."""
@@ -47,10 +47,6 @@ def _numbers(piece: str) -> list[str]:
 
 EXCLUSION_HOURS = 24.0
 """How long a node is kept away from after the last sign against it."""
-SUSPICIOUS = {FailureClass.KILLED, FailureClass.UNKNOWN}
-"""Of one job it may be the job; of two different jobs on one node it is the node."""
-FINE = {None, FailureClass.PREEMPTED, FailureClass.WALL_CLOCK, FailureClass.INTERRUPTED}
-"""With a newer checkpoint, ends that speak for the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +130,19 @@ def find_last_success(outcomes: Iterable[AttemptRecord], endings: Iterable[Accou
     pairs = [
         (list_attempt_nodes(outcome), outcome.end.ended_at)
         for outcome in outcomes
-        if outcome.end is not None and (outcome.failure is None or (outcome.advanced and outcome.failure in FINE))
+        if outcome.end is not None and _shows_that_nodes_work(outcome)
     ]
     pairs += [(parse_node_list(ending.nodes), ending.ended_at) for ending in endings if ending.state == "COMPLETED"]
     for nodes, moment in pairs:
         for node in nodes:
             found[node] = max(found.get(node, 0.0), moment)
     return found
+
+
+def _shows_that_nodes_work(outcome: AttemptRecord) -> bool:
+    if outcome.failure is None:
+        return True
+    return outcome.advanced and POLICIES[outcome.failure].node is NodeEvidence.WORKS
 
 
 def find_shared_tracebacks(outcomes: Iterable[AttemptRecord]) -> set[str]:
@@ -157,9 +159,10 @@ def find_suspicion(outcome: AttemptRecord, *, alone: bool, traceback_elsewhere: 
     end = outcome.end
     if end is None:
         return None
-    sure = end.failure is FailureClass.NODE_FAULT and alone
-    unlaunched = not outcome.began and end.failure is FailureClass.STORAGE  # the node does not see the store
-    suspicious = end.failure in SUSPICIOUS or end.failure is FailureClass.NODE_FAULT or unlaunched
+    evidence = POLICIES[end.failure].node if end.failure is not None else NodeEvidence.WORKS
+    sure = evidence is NodeEvidence.FAULT and alone
+    unlaunched = evidence is NodeEvidence.SUSPECT_BEFORE_START and not outcome.began
+    suspicious = evidence in {NodeEvidence.SUSPECT, NodeEvidence.FAULT} or unlaunched
     if not suspicious or (not sure and end.traceback_digest in traceback_elsewhere):
         return None
     return NodeSuspicion(outcome.start.key, end.ended_at, sure, end.message)

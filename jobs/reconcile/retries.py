@@ -1,91 +1,64 @@
-"""What follows an attempt without a result: go on, or stop and tell. Pure."""
+"""Whether a job that has ended without a result is tried again, and with how much memory. Pure.
+
+The numbers stand in `failures.POLICIES`.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from jobs.job import Job
 from jobs.reconcile.attempts import AttemptRecord
-from jobs.store.records import FailureClass
+from jobs.reconcile.failures import POLICIES, RetryPolicy
 
 
 class RetryDecision(StrEnum):
-    """`GO_ON`: the next attempt starts from the checkpoint."""
+    """What to do with a job next."""
 
     NEW = "new"
+    """It has no attempt yet."""
     GO_ON = "go_on"
+    """The next attempt starts from the checkpoint."""
     STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class RetryBudget:
-    """How many attempts may end this way before the job counts as failed."""
+def decide_retry(attempts: Sequence[AttemptRecord], *, counted_from: float = 0.0, restarts: int = 0) -> RetryDecision:
+    """`attempts` oldest first; those begun before `counted_from` (Unix seconds, from `sweep resume`) do not count.
 
-    attempts: int
-    renewed_by_progress: bool = False
-    """A newer checkpoint starts the count anew: what gets on is not stuck."""
-
-
-BUDGETS = {
-    FailureClass.KILLED: RetryBudget(4, renewed_by_progress=True),
-    FailureClass.NODE_FAULT: RetryBudget(4, renewed_by_progress=True),
-    FailureClass.PREEMPTED: RetryBudget(20, renewed_by_progress=True),
-    FailureClass.WALL_CLOCK: RetryBudget(3, renewed_by_progress=True),
-    FailureClass.OUT_OF_MEMORY: RetryBudget(2),
-    FailureClass.DAMAGED_INPUT: RetryBudget(2),
-    FailureClass.UNKNOWN: RetryBudget(3),
-}
-"""Attempts allowed, the first included: a killed job is retried three times, one out of memory once.
-
-Each class has its own count: preemptions and time limits take nothing from the tries after a real failure. A class that
-is not here (diverged, data, code, cancelled by a person) stops the job at once.
-"""
-
-UNCOUNTED = {FailureClass.INTERRUPTED, FailureClass.STORAGE}
-"""Asked to stop by us, or the store's fault, not the job's: it goes on at the next submission."""
-
-
-def decide_retry(outcomes: Sequence[AttemptRecord], *, counted_from: float = 0.0, restarts: int = 0) -> RetryDecision:
-    """`outcomes` oldest first; those begun before `counted_from` (Unix seconds, from `sweep resume`) do not count.
-
-    `restarts`: the plan counts on so many time limits, which come on top of the budget for them.
+    `restarts`: the attempts beyond the first that the plan counts on.
     """
-    if not outcomes:
+    if not attempts:
         return RetryDecision.NEW
-    counted = [outcome for outcome in outcomes if outcome.start.started_at > counted_from]
-    if not counted or counted[-1].failure is None or counted[-1].failure in UNCOUNTED:
+    counted = [attempt for attempt in attempts if attempt.start.started_at > counted_from]
+    if not counted or counted[-1].failure is None:
         return RetryDecision.GO_ON
-    budget = BUDGETS.get(counted[-1].failure)
-    if budget is None or _is_deterministic(counted):  # another try would end the same way, or nobody wants it
+    policy = POLICIES[counted[-1].failure]
+    if policy.attempts is None:
+        return RetryDecision.GO_ON
+    if policy.stops_at_once or (policy.same_traceback_stops and _repeats_its_traceback(counted)):
         return RetryDecision.STOP
-    allowed = budget.attempts + (restarts if counted[-1].failure is FailureClass.WALL_CLOCK else 0)
-    return RetryDecision.GO_ON if _spent(counted, budget) < allowed else RetryDecision.STOP
+    allowed = policy.attempts + (restarts if policy.planned_restarts else 0)
+    return RetryDecision.GO_ON if _count_spent(counted, policy) < allowed else RetryDecision.STOP
 
 
-def choose_memory_gib(job: Job, outcomes: Sequence[AttemptRecord]) -> float:
-    """GiB a node for the next attempt: raised once to `retry_memory_gib`, where that is allowed, after any attempt ran
-    out of memory. A new budget does not lower it again."""
+def choose_memory_gib(job: Job, attempts: Sequence[AttemptRecord]) -> float:
+    """GiB a node for the next attempt: `retry_memory_gib`, if it is more, once any attempt has run out of memory."""
     resources = job.resources
-    ran_out = any(outcome.failure is FailureClass.OUT_OF_MEMORY for outcome in outcomes)
-    return max(resources.memory_gib, resources.retry_memory_gib) if ran_out else resources.memory_gib
+    # `counted_from` does not matter here: `sweep resume` gives new attempts, and not less memory.
+    more = any(attempt.failure is not None and POLICIES[attempt.failure].more_memory for attempt in attempts)
+    return max(resources.memory_gib, resources.retry_memory_gib) if more else resources.memory_gib
 
 
-def _is_deterministic(counted: Sequence[AttemptRecord]) -> bool:
-    last = counted[-1].end
-    if last is None or not last.traceback_digest or last.failure is FailureClass.NODE_FAULT:
-        return False  # a broken link or device shows the same traceback on every node that it hits
-    return (
-        sum(outcome.end is not None and outcome.end.traceback_digest == last.traceback_digest for outcome in counted)
-        > 1
-    )
+def _repeats_its_traceback(counted: Sequence[AttemptRecord]) -> bool:
+    digests = [attempt.end.traceback_digest for attempt in counted if attempt.end is not None]
+    return bool(digests[-1]) and digests.count(digests[-1]) > 1
 
 
-def _spent(counted: Sequence[AttemptRecord], budget: RetryBudget) -> int:
-    """Attempts of the last one's class, back to the last progress where that renews the budget."""
+def _count_spent(counted: Sequence[AttemptRecord], policy: RetryPolicy) -> int:
+    """Attempts that ended as the last one did, back to the last progress if that renews the budget."""
     spent = 0
-    for outcome in reversed(counted):
-        if outcome.failure is counted[-1].failure:
+    for attempt in reversed(counted):
+        if attempt.failure is counted[-1].failure:
             spent += 1
-        if budget.renewed_by_progress and outcome.advanced:
+        if policy.renewed_by_progress and attempt.advanced:
             break
     return spent

@@ -12,12 +12,12 @@ from jobs.job import Job, index_by_key
 from jobs.processes import read_boot_id
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_attempts
+from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import decide_retry
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.flock import is_held
 from jobs.store.ledger import UserRequests, collect_user_requests, read_events
 from jobs.store.paths import RunPaths, Store
-from jobs.store.records import FailureClass
 from jobs.store.results import check_result
 
 # Gathers from the store the facts that decide the states of jobs.
@@ -227,7 +227,7 @@ class SweepSnapshot:
             end = evidence.last.end if evidence.last else None
             if (
                 end is None
-                or end.failure is not FailureClass.DAMAGED_INPUT
+                or not (end.failure and POLICIES[end.failure].reruns_parent)
                 or self.statuses[key].state is JobState.FAILED
             ):
                 continue

@@ -6,16 +6,15 @@ A batch's intent is on disk before its sbatch, so no job of ours is ever in the 
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.claims.claims import refresh_folder
-from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.accounting import AccountingRecord, parse_accounting_record, serialize_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, read_lines_of_kind
-from jobs.store.records import FailureClass
 
 
 @dataclass(slots=True)
@@ -76,7 +75,7 @@ class BatchLedger:
 
     def write_ended(self, endings: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
-        self.ledger.write({"ending": asdict(ending)} for ending in endings)
+        self.ledger.write({"ending": serialize_accounting_record(ending)} for ending in endings)
 
     def _write(self, name: str, what: str, **content: object) -> None:
         self.ledger.write([{"batch": name, "what": what, "time": time.time(), **content}])
@@ -137,9 +136,7 @@ def _take(notes: BatchHistory, line: Mapping[str, Any]) -> None:
 
 def _ending(line: Mapping[str, Any]) -> AccountingRecord | None:
     try:
-        content = dict(line["ending"])
-        content["failure"] = FailureClass(content["failure"]) if content.get("failure") else None
-        return AccountingRecord(**content)
+        return parse_accounting_record(line["ending"])
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from jobs.cluster import ClusterState, Observation
 from jobs.reconcile.accounting import LOST, AccountingRecord
+from jobs.reconcile.failures import classify_slurm_state
 from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history, sort_records
 from jobs.slurm.batches import KnownBatch
 from jobs.slurm.client import SlurmClient
@@ -20,7 +21,6 @@ from jobs.slurm.script import parse_script_tasks
 from jobs.slurm.states import is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store, open_replacement
-from jobs.store.records import FailureClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,18 +204,14 @@ def can_arrive_late(batch: KnownBatch, key: str, now: float, patience: SlurmTime
 
 
 def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool) -> AccountingRecord:
-    """Closes a job that no row of Slurm's tells of.
-
-    Without accounting no end leaves a row: one that we did not bring about counts as killed, so that a job which dies
-    before it leaves a trace in the store is not sent for ever.
-    """
+    """Closes a job that no row of Slurm's tells of."""
     index = next(index for index, each in batch.tasks.items() if each == key)
     return AccountingRecord(
         id=f"{batch.id}_{index}",
         batch=batch.name,
         key=key,
         state=LOST,
-        failure=None if accounted or key in batch.withdrawn else FailureClass.KILLED,
+        failure=classify_slurm_state(LOST, withdrawn=key in batch.withdrawn, accounted=accounted),
         submitted_at=batch.sent_at,
         message="" if accounted else "gone from Slurm's queue without a trace; there is no accounting to ask",
     )

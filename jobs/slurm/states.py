@@ -5,8 +5,8 @@ from functools import lru_cache
 
 from jobs.cluster import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.failures import POLICIES, NodeEvidence, classify_slurm_state
 from jobs.slurm.parsing import AccountRow, QueueRow
-from jobs.store.records import FailureClass
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 RUNNING = {
@@ -32,16 +32,6 @@ STATE_WORDS = {
     "CONFIGURING": "its nodes are being prepared",
 }
 
-FAILURES = {
-    "TIMEOUT": FailureClass.WALL_CLOCK,
-    "DEADLINE": FailureClass.WALL_CLOCK,
-    "PREEMPTED": FailureClass.PREEMPTED,
-    "NODE_FAIL": FailureClass.NODE_FAULT,
-    "BOOT_FAIL": FailureClass.NODE_FAULT,
-    "LAUNCH_FAILED": FailureClass.NODE_FAULT,
-    "RECONFIG_FAIL": FailureClass.NODE_FAULT,
-    "OUT_OF_MEMORY": FailureClass.OUT_OF_MEMORY,
-}
 MESSAGES = {
     "COMPLETED": "ended with code 0",
     "TIMEOUT": "ran into its time limit",
@@ -80,13 +70,15 @@ def is_over(row: AccountRow) -> bool:
 
 def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = False) -> AccountingRecord:
     """A finished row as an ending. `withdrawn`: we took the job out ourselves, so a cancellation is nobody's wish."""
+    uid = int(row.by_uid) if row.by_uid.isdigit() else None
     ran = bool(row.nodes)  # sacct gives a cancelled job that never ran its end as its start
     return AccountingRecord(
         id=row.id,
         batch=row.name,
         key=key,
         state=row.state,
-        failure=_failure(row, withdrawn=withdrawn),
+        failure=classify_slurm_state(row.state, cancelled_by_uid=uid, withdrawn=withdrawn),
+        cancelled_by_uid=uid,
         submitted_at=row.submitted_at,
         started_at=row.started_at if ran else 0.0,
         ended_at=row.ended_at,
@@ -114,13 +106,9 @@ def describe_end(row: AccountRow) -> str:
         return f"ended with code {row.exit_code}"
     where = row.failed_node or row.nodes
     said = MESSAGES.get(row.state, row.state)
-    return f"{said} ({where})" if where and FAILURES.get(row.state) is FailureClass.NODE_FAULT else said
-
-
-def _failure(row: AccountRow, *, withdrawn: bool) -> FailureClass | None:
-    if row.state == "CANCELLED":  # without a uid: by kill_invalid_depend, or --kill-on-invalid-dep
-        return FailureClass.CANCELLED if row.by_uid and not withdrawn else None
-    return FAILURES.get(row.state)
+    failure = classify_slurm_state(row.state)
+    blames_node = failure is not None and POLICIES[failure].node is NodeEvidence.FAULT
+    return f"{said} ({where})" if where and blames_node else said
 
 
 # Why a job is pending, in words. The reasons are those of job_state_reason.c, 22.05 to 25.05, and squeue(1).

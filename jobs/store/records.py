@@ -11,24 +11,23 @@ from jobs.store.paths import RunPaths, write_json
 
 
 class FailureClass(StrEnum):
-    """Why an attempt ended without a result (design: failures are classified from evidence)."""
+    """Why an attempt ended without a result, as records and ledgers hold it.
+
+    What each class means, and what follows from it: `POLICIES` in jobs/reconcile/failures.py.
+    """
 
     OUT_OF_MEMORY = "out_of_memory"
     WALL_CLOCK = "wall_clock"
     PREEMPTED = "preempted"
     NODE_FAULT = "node_fault"
     KILLED = "killed"
-    """SIGKILL from outside, or the attempt vanished without an exit record."""
     DIVERGED = "diverged"
     DATA = "data"
     DAMAGED_INPUT = "damaged_input"
-    """A parent's checkpoint does not match its own record: the parent must run again."""
     STORAGE = "storage"
-    """The store refused a write (disk full, quota, read-only)."""
     CODE = "code"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
-    """Asked to stop, saved, and stopped: goes on at the next submission."""
     UNKNOWN = "unknown"
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from stages.config import Engine
+from stages.config import Engine, find_engine
 from stages.errors import ConfigError, StageError
-from stages.job_file import EngineSettings, JobFile, find_job_engine
+from stages.job_file import EngineSettings, JobFile
 from stages.result import Result
 from stages.stop import StopFlag
 
@@ -65,7 +65,7 @@ OpenRun = Callable[[JobFile], EngineRun]
 
 def resolve_engine(job: JobFile) -> tuple[Engine, EngineSettings]:
     """The job's engine and where it lies; ConfigError if that is not said or not there."""
-    engine, settings = find_job_engine(job), job.settings.engine
+    engine, settings = find_engine(job.config), job.settings.engine
     if engine is None or settings is None:
         raise ConfigError("the job names an engine, and its settings do not say where that lies (settings.engine)")
     if not Path(settings.python).is_file():
@@ -119,11 +119,11 @@ def run_program(
     settings: EngineSettings,
     stop: StopFlag,
     *,
-    look: Callable[[], bool],
+    has_all: Callable[[], bool],
 ) -> int:
     """Runs the program to its end and returns its exit code, negative for a signal.
 
-    `look` is called now and then; once it says that all is there, or `stop` asks, the program is asked to stop, and
+    `has_all` is called now and then. Once it is true, or once `stop` is requested, the program is asked to stop; it is
     killed if it does not.
     """
     environment = build_environment(settings, command.environment, os.environ)
@@ -139,7 +139,7 @@ def run_program(
     except OSError as error:
         raise ConfigError(f"cannot run {command.argv[0]}: {error.strerror}") from None
     try:
-        while child.poll() is None and not stop.requested and not look():
+        while child.poll() is None and not stop.requested and not has_all():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(POLL_SECONDS)
         return child.returncode if child.poll() is not None else stop_program(child)

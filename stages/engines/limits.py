@@ -4,23 +4,23 @@ from collections.abc import Mapping
 
 from stages.config import (
     Engine,
-    EvaluateConfig,
     FinetuneConfig,
     LanguageModel,
     PretrainConfig,
     StageConfig,
     Vision,
+    find_engine,
 )
 from stages.engines.prismatic.limits import find_prismatic_model_problem, find_prismatic_problem
 from stages.engines.vla_foundry.limits import find_vla_foundry_problem
 
-PHASES: Mapping[str, tuple[str, ...]] = {
-    "command": ("trunk", "pretrain", "finetune", "evaluate"),
+# open_lm has no images, prismatic no other stage
+SUPPORTED_PHASES: Mapping[str, tuple[str, ...]] = {
     "open_lm": ("trunk",),
     "prismatic": ("finetune",),
     "vla_foundry": ("trunk", "pretrain"),
 }
-"""The phases that each kind of engine can carry out: open_lm has no images, prismatic no other stage."""
+"""The phases that each kind of engine can carry out; the kind `command` can carry out any."""
 
 OPEN_LM_RESERVED = frozenset({
     "model", "name", "logs", "resume", "pretrained", "config", "dataset_manifest", "train_data", "data_key",
@@ -35,13 +35,14 @@ OPEN_LM_RESERVED = frozenset({
 
 def find_engine_problem(config: StageConfig, phase: str) -> str:
     """Why the engine of a job cannot carry it out, and what would do; empty if nothing is known against it."""
-    if not isinstance(config, PretrainConfig | FinetuneConfig | EvaluateConfig) or config.engine is None:
+    engine = find_engine(config)
+    if engine is None:
         return ""
-    engine = config.engine
-    if phase not in PHASES[engine.kind]:
-        return f"an engine of kind {engine.kind} takes {', '.join(PHASES[engine.kind])} and not {phase}"
     if engine.kind == "command":
         return "" if engine.command else "an engine of kind command needs command: the words behind the interpreter"
+    supported = SUPPORTED_PHASES[engine.kind]
+    if phase not in supported:
+        return f"an engine of kind {engine.kind} takes {', '.join(supported)} and not {phase}"
     if isinstance(config, FinetuneConfig):
         return find_prismatic_problem(config, engine)
     if isinstance(config, PretrainConfig) and engine.kind == "vla_foundry":

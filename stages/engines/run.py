@@ -41,21 +41,21 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     """
     engine, settings = resolve_engine(job)
     current = load_engine(engine.kind)(job)
-    clock = EngineTimer(job.run / FOLDER / "seconds.json")
+    timer = EngineTimer(job.run / FOLDER / "seconds.json")
     if not is_done(current):
         command = current.prepare()
         metrics = MetricsLog(job.metrics)
         metrics.drop_after(-1)  # the program's own log has the lines of all attempts
-        watch = EngineMonitor(current, metrics, clock)
-        code = run_program(command, settings, stop, look=watch.poll)
-        watch.copy_metrics()
-        clock.save()
+        monitor = EngineMonitor(current, metrics, timer)
+        code = run_program(command, settings, stop, has_all=monitor.poll)
+        monitor.copy_metrics()
+        timer.save()
         # Why: docs/decisions.md, D56
         if not current.is_finished():
             if stop.requested:
                 return False
             raise current.explain_failure(code)
-    write_result(job, current.collect_result(clock.seconds))
+    write_result(job, current.collect_result(timer.seconds))
     current.clean_up()
     return True
 
@@ -71,8 +71,8 @@ def is_done(run: EngineRun) -> bool:
 class EngineMonitor:
     """Looks at a program's files while it runs."""
 
-    def __init__(self, run: EngineRun, metrics: MetricsLog, clock: "EngineTimer") -> None:
-        self._run, self._metrics, self._clock = run, metrics, clock
+    def __init__(self, run: EngineRun, metrics: MetricsLog, timer: "EngineTimer") -> None:
+        self._run, self._metrics, self._timer = run, metrics, timer
         self._next = 0.0
         self._step = -1
 
@@ -82,7 +82,7 @@ class EngineMonitor:
             return False
         self._next = time.monotonic() + POLL_SECONDS
         self.copy_metrics()
-        self._clock.save()
+        self._timer.save()
         return self._run.is_finished()
 
     def copy_metrics(self) -> None:

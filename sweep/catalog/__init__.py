@@ -25,6 +25,7 @@ from sweep.catalog.entries import (
     ZMetric,
 )
 from sweep.errors import SweepFileError
+from sweep.phases import PHASES
 
 __all__ = [
     "REFERENCE",
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent
-PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster, where it was built in
 
 ACCEPTED_TYPES: Mapping[object, tuple[type, ...]] = {
@@ -93,13 +93,14 @@ def read_model_entries(path: Path) -> dict[str, ModelEntry]:
             for gpu in check_mapping(values.get("utilisation"), where)
         }
         placements = check_mapping(values.get("resources"), f"{where}.resources")
-        if set(placements) != set(PHASES):
+        phases = [name for name, phase in PHASES.items() if phase.in_catalog]
+        if set(placements) != set(phases):
             raise SweepFileError(
-                f"{where}.resources: wants exactly {', '.join(PHASES)}; it has {', '.join(placements)}"
+                f"{where}.resources: wants exactly {', '.join(phases)}; it has {', '.join(placements)}"
             )
         values["resources"] = {
             phase: build_checked_entry(Placement, check_mapping(placements[phase], where), f"{where}.resources.{phase}")
-            for phase in PHASES
+            for phase in phases
         }
         found[name] = build_checked_entry(ModelEntry, {"name": name, **values}, where)
     return found

@@ -74,7 +74,7 @@ class ModelEntry:
     utilisation: Mapping[str, float]
     """Model FLOPs over the peak, by GPU type; empty where nothing is published."""
     resources: Mapping[str, Placement]
-    """By phase: trunk, pretrain, finetune, evaluate."""
+    """By phase."""
     source: str
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from jobs.job import Job
 from jobs.store.paths import Store
-from stages.config import CONFIGS
+from stages.config import STAGES
 from sweep.errors import SweepError, UsageError
 from sweep.plan.manifest import Cell, FinetuneChain, Manifest, index_jobs
 from sweep.results.evidence import ExecutionHours, JobEvidence, parse_number
@@ -75,7 +75,7 @@ def check_job_done(sweep: str, cell: Cell, found: JobEvidence) -> None:
 def load_full_config(job: Job) -> dict[str, Any]:
     """A job's configuration with its defaults; SweepError where it is not one of ours."""
     try:
-        return CONFIGS[job.stage].model_validate(dict(job.config)).model_dump(mode="json")
+        return STAGES[job.stage].config.model_validate(dict(job.config)).model_dump(mode="json")
     except (KeyError, ValidationError) as error:
         raise SweepError(f"job {job.key}: its configuration is not of a stage that this version knows") from error
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from jobs.job import Job
-from stages.config import CONFIGS
+from stages.config import STAGES
+from sweep.phases import PHASES
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys
 
-PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 ABSENT = "absent"
 MAX_LISTED = 10
 """Names that a report lists of each kind."""
@@ -140,7 +140,7 @@ def format_field_value(job: Job, config: Mapping[str, Any], name: str) -> str:
 
 def find_stage_default(stage: str, name: str) -> Any:
     """The stage's default of a nested field; `absent` where there is none (an entry of a list, an older field)."""
-    kind: Any = CONFIGS.get(stage)
+    kind: Any = STAGES[stage].config if stage in STAGES else None
     value: Any = ABSENT
     for step in name.split("."):
         if isinstance(value, BaseModel):

@@ -10,9 +10,10 @@ from jobs.store.paths import Store
 from stages.config import Vision
 from stages.flops import compute_image_cost
 from sweep.catalog import Catalog
+from sweep.phases import PHASES
 from sweep.spec.models import Model
 from sweep.spec.resources import count_processes
-from sweep.spec.run_settings import TRAINING_PHASES, build_device_settings, merge_run_settings
+from sweep.spec.run_settings import build_device_settings, merge_run_settings
 from sweep.spec.schema import Sweep
 
 FEATURES = relpath(Store(Path("/")).features, Store(Path("/")).locate_run("stage", "key").root)
@@ -59,6 +60,6 @@ class JobSettingsBuilder:
         """The sweep file's words: `checkpoints` is the widest entry."""
         where = ("given", model, phase)
         if where not in self.known:
-            checkpoints = self.sweep.checkpoints if phase in TRAINING_PHASES else {}
+            checkpoints = self.sweep.checkpoints if PHASES[phase].trains else {}
             self.known[where] = {**checkpoints, **merge_run_settings(self.sweep.settings, model, phase)}
         return self.known[where]

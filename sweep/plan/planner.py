@@ -14,11 +14,12 @@ from operator import itemgetter
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from stages.config import FORMAT_VERSIONS, PretrainConfig, StageConfig
+from stages.config import STAGES, PretrainConfig, StageConfig
 from sweep.catalog import Catalog
 from sweep.cost.pricing import Pricer, ResourcesAndEstimate
 from sweep.cost.speed import NOTHING_MEASURED, Measured
 from sweep.errors import ConfigProblemError, SweepFileError
+from sweep.phases import PHASES
 from sweep.plan.grid import Grid, Point
 from sweep.plan.job_settings import JobSettingsBuilder
 from sweep.plan.manifest import Cell, FinetuneChain, Manifest
@@ -31,7 +32,7 @@ from sweep.plan.stage_configs import (  # fmt: skip
     compute_branch_step,
     needs_trunk,
 )
-from sweep.spec.engines import StagesConfig, add_engine, build_engine_settings, check_engine, check_engine_model
+from sweep.spec.engines import add_engine, build_engine_settings, check_engine, check_engine_model
 from sweep.spec.models import Model
 from sweep.spec.reader import truncate_problems
 from sweep.spec.resources import count_processes
@@ -82,7 +83,7 @@ class JobGraph:
             yield Job(
                 key=key,
                 stage=work.stage,
-                version=FORMAT_VERSIONS[work.stage],
+                version=STAGES[work.stage].version,
                 phase=work.phase,
                 parents=parents,
                 config=work.config,
@@ -113,7 +114,7 @@ def compute_job_key(stage: str, config_json: str, parents: Sequence[str] = ()) -
     """Key of a job of `stage` with the configuration `config_json` (`render_canonical_json`) and its parents' keys."""
     # stages and keys are plain words: what compact_json would write
     quoted = ",".join([f'"{parent}"' for parent in parents])
-    content = f'["{stage}",{FORMAT_VERSIONS[stage]},{config_json},[{quoted}]]'
+    content = f'["{stage}",{STAGES[stage].version},{config_json},[{quoted}]]'
     return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
 
 
@@ -309,7 +310,7 @@ class Planner:
         self,
         phase: str,
         model: Model,
-        config: StagesConfig,
+        config: StageConfig,
         price: ResourcesAndEstimate,
         *,
         keeps_features: bool = False,
@@ -318,10 +319,9 @@ class Planner:
             check_batch_divides(phase, config, price[0], self.sweep.backend)
         check_engine(config, phase, count_processes(price[0], self.sweep.backend))
         content = config.model_dump(mode="json", exclude_defaults=True)
-        stage = "pretrain" if phase == "trunk" else phase
         settings = self.settings.build_settings(model, phase, price[0], keeps_features=keeps_features)
         settings = {**settings, **build_engine_settings(config, self.sweep.engines)}
-        return JobTemplate(stage, phase, content, render_compact_json(content), settings, *price)
+        return JobTemplate(PHASES[phase].stage, phase, content, render_compact_json(content), settings, *price)
 
 
 def check_batch_divides(phase: str, config: PretrainConfig, resources: Resources, backend: str) -> None:

@@ -6,12 +6,11 @@ from typing import Any
 
 from sweep.catalog import TERA, Catalog, GpuType
 from sweep.cost.speed import Measured, Measurement, estimate_speed, extract_speed_shape
+from sweep.phases import PHASES
 from sweep.plan.grid import build_base_layer
-from sweep.spec.resources import PhaseFields, resolve_placement, select_gpu_type
+from sweep.spec.resources import resolve_placement, select_gpu_type
 from sweep.spec.schema import Sweep
 from sweep.text_format import format_counted
-
-PHASES = tuple(PhaseFields.model_fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from stages.config import (  # fmt: skip
     EvaluateConfig,
     FinetuneConfig,
     LanguageModel,
-    Optimizer,
     PretrainConfig,
     Source,
     Task,
@@ -21,10 +20,27 @@ from stages.schedule import Schedule
 from stages.vision.specs import resolve_encoder_spec
 from sweep.errors import ConfigProblemError
 from sweep.spec.data import ROLES, DataSet, EncoderWeightsError, build_content_revision, resolve_encoder_weights
-
-# The data of a point's stages: text, captions, instructions and tokenizer, by their roles and shares. Pure.
+from sweep.spec.fields import STAGE_SETTINGS
 
 Values = Mapping[str, Any]
+"""A value for every setting (`sweep.spec.settings.BASE`)."""
+
+
+def collect_settings(values: Values, phase: str) -> dict[str, Any]:
+    """The settings that the phase's stage declares, as fields of its configuration.
+
+    What the planner works out (data, schedule) is written out by the functions below; every other setting passes here.
+    """
+    fields: dict[str, Any] = {}
+    for name, setting in STAGE_SETTINGS[phase].items():
+        part = fields
+        for step in setting.path[:-1]:
+            part = part.setdefault(step, {})
+        part[name] = values[f"{phase}.{name}"]
+    return fields
+
+
+# The data of a point's stages: text, captions, instructions and tokenizer, by their roles and shares.
 
 
 def build_mixture(values: Values, data: Mapping[str, DataSet]) -> tuple[Source, ...]:
@@ -94,18 +110,14 @@ def build_trunk_config(values: Values, shape: LanguageModel, data: Mapping[str, 
     return PretrainConfig(
         model=shape,
         sources=build_text_sources(values, data),
-        context=values["trunk.context"],
-        shuffle_shards=values["trunk.shuffle_shards"],
-        batch_sequences=values["trunk.batch_sequences"],
-        schedule=build_schedule(
-            values, "trunk", shape, values["text_multiplier"],
-            peak_lr=require_setting(values, "trunk.peak_lr"),
-            warmup_steps=require_setting(values, "trunk.warmup_steps"),
-        ),
-        optimizer=build_optimizer(values, "trunk"),
-        z_loss=values["trunk.z_loss"],
-        seed=values["trunk.seed"],
-        precision=values["trunk.precision"],
+        **{
+            **collect_settings(values, "trunk"),
+            "schedule": build_schedule(
+                values, "trunk", shape, values["text_multiplier"],
+                peak_lr=require_setting(values, "trunk.peak_lr"),
+                warmup_steps=require_setting(values, "trunk.warmup_steps"),
+            ),
+        },
     )  # fmt: skip
 
 
@@ -121,23 +133,19 @@ def build_pretrain_config(
     return PretrainConfig(
         model=shape,
         sources=sources,
-        share_by=values["pretrain.share_by"],
         vision=build_vision(values, data),
         tokenizer=build_tokenizer(values, data) if with_images else None,
-        context=values["pretrain.context"],
-        # where no sample has an image there is nothing to pack: one meaning, one key
-        packing=values["pretrain.packing"] if with_images else "packed",
-        shuffle_shards=values["pretrain.shuffle_shards"],
-        batch_sequences=values["pretrain.batch_sequences"],
-        schedule=build_schedule(
-            values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
-        ),
-        optimizer=build_optimizer(values, "pretrain"),
-        z_loss=values["pretrain.z_loss"],
-        # without a parent there is no state to carry: one meaning, one key
-        optimizer_state=values["pretrain.optimizer_state"] if values["branch"] > 0 else "carried",
         seed=values["seed"],
-        precision=values["pretrain.precision"],
+        **{
+            **collect_settings(values, "pretrain"),
+            "schedule": build_schedule(
+                values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
+            ),
+            # where no sample has an image there is nothing to pack: one meaning, one key
+            **({} if with_images else {"packing": "packed"}),
+            # without a parent there is no state to carry: one meaning, one key
+            **({} if values["branch"] > 0 else {"optimizer_state": "carried"}),
+        },
     )
 
 
@@ -158,15 +166,7 @@ def build_finetune_config(values: Values, data: Mapping[str, DataSet], epochs: i
         conversations=build_source(values, data, "finetune.conversations"),
         tokenizer=build_tokenizer(values, data),
         epochs=epochs,
-        batch_sequences=values["finetune.batch_sequences"],
-        peak_lr=values["finetune.peak_lr"],
-        warmup_ratio=values["finetune.warmup_ratio"],
-        final_lr=values["finetune.final_lr"],
-        optimizer=build_optimizer(values, "finetune"),
-        max_length=values["finetune.max_length"],
-        prompt=values["finetune.prompt"],
-        seed=values["finetune.seed"],
-        precision=values["finetune.precision"],
+        **collect_settings(values, "finetune"),
     )
 
 
@@ -179,9 +179,7 @@ def build_evaluate_config(values: Values, data: Mapping[str, DataSet]) -> Evalua
         tokenizer=build_tokenizer(values, data),
         text_tasks=build_tasks(values["evaluate.text_tasks"]),
         vision_tasks=build_tasks(values["evaluate.vision_tasks"]),
-        max_new_tokens=values["evaluate.max_new_tokens"],
-        context=values["evaluate.context"],
-        precision=values["evaluate.precision"],
+        **collect_settings(values, "evaluate"),
     )
 
 
@@ -265,11 +263,6 @@ def build_vision(values: Values, data: Mapping[str, DataSet]) -> Vision:
         projector=values["pretrain.projector"] or usual,
         frozen=values["freeze_encoder"],
     )
-
-
-def build_optimizer(values: Values, section: str) -> Optimizer:
-    """AdamW of one phase."""
-    return Optimizer(**{name: values[f"{section}.{name}"] for name in Optimizer.model_fields})
 
 
 def build_tasks(settings: tuple[Any, ...]) -> tuple[Task, ...]:

@@ -9,8 +9,6 @@ from jobs.job import Job
 from sweep.catalog import GpuType
 from sweep.plan.manifest import Manifest
 
-PHASES = ("trunk", "pretrain", "finetune", "evaluate")
-
 
 @dataclass(slots=True)
 class Cost:
@@ -146,7 +144,7 @@ def count_unshared_runs(manifest: Manifest) -> dict[str, int]:
             times[chain.finetune] += 1
             times[chain.evaluate] += 1
     for job in reversed(manifest.jobs):
-        if job.phase in {"trunk", "pretrain"}:
+        if job.stage == "pretrain":
             for parent in job.parents:
                 times[parent] += times[job.key]
     return times

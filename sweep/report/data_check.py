@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.store.paths import Store
-from stages.config import CONFIGS, FinetuneConfig, PretrainConfig
+from stages.config import STAGES, FinetuneConfig, PretrainConfig
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import load_catalog
 from sweep.errors import UsageError
+from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 from sweep.plan.planning import make_plan
 from sweep.spec.reader import load_sweep
@@ -134,9 +135,9 @@ def collect_requirements(manifest: Manifest) -> SweepDataRequirements:
     """What the jobs of a plan ask of their data."""
     uses = SweepDataRequirements()
     for job in manifest.jobs:
-        if job.stage not in {"pretrain", "finetune"}:
+        if not PHASES[job.phase].trains:
             continue
-        config = CONFIGS[job.stage].model_validate(job.config)
+        config = STAGES[job.stage].config.model_validate(job.config)
         if isinstance(config, PretrainConfig):
             uses.add_pretrain(config)
         elif isinstance(config, FinetuneConfig):

@@ -131,7 +131,7 @@ def build_idle_entry(ending: AccountingRecord) -> HistoryEntry:
         seconds=float(ending.elapsed_seconds),
         ended=NOTHING,
         word=ending.state,
-        message=explain_idle_record(ending),
+        message=explain_idle_record(ending) or ending.message,
         from_step=-1,
         to_step=-1,
         then="",

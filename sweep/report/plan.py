@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.catalog import REFERENCE, load_catalog
+from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
-from sweep.plan.totals import PHASES, Cost, PhaseCost, PlanCosts, compute_plan_costs
+from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
 from sweep.text_format import (
     format_bytes,
     format_columns,
@@ -17,13 +18,6 @@ from sweep.text_format import (
     format_labelled_lines,
     format_large_number,
 )
-
-PHASE_NAMES = {
-    "trunk": "trunk segment",
-    "pretrain": "image-text run",
-    "finetune": "fine-tune",
-    "evaluate": "evaluation",
-}
 
 
 def build_plan_json(
@@ -69,7 +63,7 @@ def format_plan_report(
     """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
     costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
     counts = [
-        format_counted(count_phase_jobs(costs, phase), PHASE_NAMES[phase])
+        format_counted(count_phase_jobs(costs, phase), PHASES[phase].job)
         for phase in PHASES
         if count_phase_jobs(costs, phase)
     ]

@@ -9,9 +9,10 @@ from typing import Any
 
 from jobs.job import Job
 from jobs.reconcile.attempts import find_log_path, read_tail
+from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
-from jobs.store.records import FailureClass
+from sweep.phases import PHASES
 from sweep.text_format import format_columns, format_duration
 
 # How long a sweep still takes on one machine: from what finished jobs took, scaled by their estimates.
@@ -133,7 +134,6 @@ def compute_longest_chain(jobs: Sequence[Job], remaining: Mapping[str, float]) -
 BAR_WIDTH = 24
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
-PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 JOB_IDS = re.compile(r" \([\d_, ]+\)$")
 """At the end of a reason: which jobs it waits for."""
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
@@ -211,7 +211,7 @@ def build_trouble_row(job: Job, picture: SweepSnapshot, sweep: str) -> dict[str,
             f"attempt {last.start.attempt} on {last.start.host} left no exit record and cannot be seen from here; "
             "`sweep resume` if it is gone"
         )
-    if not message or failure is FailureClass.INTERRUPTED:
+    if not message or (failure and not POLICIES[failure].listed):
         return None
     return {
         **build_job_row(job),

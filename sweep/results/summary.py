@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.catalog.chance import load_chances
+from sweep.phases import PHASES
 from sweep.results.slices import BITS_PER_BYTE, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, find_best_row
 from sweep.text_format import format_columns, format_hours
 
@@ -171,7 +172,6 @@ def render_csv(rows: Sequence[Row]) -> str:
 
 # Hours of a sweep by model and stage, planned against used and wasted, as plain text from rows of jobs.parquet.
 
-PHASES = ("trunk", "pretrain", "finetune", "evaluate")
 KINDS = ("planned", "used", "wasted")
 JOB_COLUMNS = (
     *("model", "phase", "state", "overstated_seconds"),
@@ -232,7 +232,8 @@ def format_hours_table(rows: Iterable[Mapping[str, Any]]) -> str:
 def make_table_sort_key(key: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """Models as the plan has them, stages in the order of the chain."""
     models = list(dict.fromkeys(row["model"] or "" for row in rows))
-    return models.index(key[0]), PHASES.index(key[1]) if key[1] in PHASES else len(PHASES)
+    phases = list(PHASES)
+    return models.index(key[0]), phases.index(key[1]) if key[1] in phases else len(phases)
 
 
 def format_overstated_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:

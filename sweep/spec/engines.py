@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from stages.config import Engine, EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Vision
+from stages.config import Engine, FinetuneConfig, LanguageModel, StageConfig, Vision, find_engine
 from stages.engines.limits import find_engine_problem, find_model_problem
 from sweep.errors import ConfigProblemError
 from sweep.spec.fields import Fields, Revision
@@ -17,8 +17,7 @@ AbsolutePath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_len
 ArgumentName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,79}$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 CommandWord = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
-StagesConfig = PretrainConfig | FinetuneConfig | EvaluateConfig
-Config = TypeVar("Config", PretrainConfig, FinetuneConfig, EvaluateConfig)
+Config = TypeVar("Config", bound=StageConfig)
 
 
 class EngineFields(Fields):
@@ -53,17 +52,18 @@ def add_engine(config: Config, name: str, engines: Mapping[str, EngineFields]) -
     return config if name == OWN_ENGINE else config.model_copy(update={"engine": engines[name].build_config()})
 
 
-def build_engine_settings(config: StagesConfig, engines: Mapping[str, EngineFields]) -> dict[str, object]:
+def build_engine_settings(config: StageConfig, engines: Mapping[str, EngineFields]) -> dict[str, object]:
     """Where the job's engine lies, as an entry of its settings; of two that differ in that alone the first is taken."""
-    if config.engine is None:
+    engine = find_engine(config)
+    if engine is None:
         return {}
-    found = next(each for each in engines.values() if each.build_config() == config.engine)
+    found = next(each for each in engines.values() if each.build_config() == engine)
     return {"engine": found.build_settings()}
 
 
-def check_engine(config: StagesConfig, phase: str, processes: int) -> None:
+def check_engine(config: StageConfig, phase: str, processes: int) -> None:
     """ConfigProblemError for a job that its engine cannot carry out, or that would start it in several `processes`."""
-    if config.engine is None:
+    if find_engine(config) is None:
         return
     if problem := find_engine_problem(config, phase):
         raise ConfigProblemError(f"{phase}.engine: {problem}")

@@ -1,12 +1,27 @@
-"""The settings that a sweep file may give, with their types and limits, as pydantic classes."""
+"""The settings that a sweep file may give, with their types and limits, as pydantic classes.
+
+The section of a phase has the settings of its stage, which `stages.config` declares, and those of a class here, which
+only the planner knows. A setting of a stage is not declared again.
+"""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from annotated_types import Ge, Gt, Le
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    create_model,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
-SECTIONS = ("trunk", "pretrain", "finetune", "evaluate")
-"""The phases of a chain; their settings have dotted names."""
+from sweep.phases import PHASES, Phase
 
 
 def convert_whole_float(value: Any) -> Any:
@@ -37,7 +52,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Multiplier = Annotated[float, Field(gt=0, le=1e6)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+:/@=-]{0,120}$")]
-Precision = Literal["bf16", "fp32"]
 
 
 class Fields(BaseModel):
@@ -47,74 +61,130 @@ class Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, defer_build=True)
 
 
-class PhaseSettings(Fields):
-    """What every phase has."""
-
-    engine: Name | None = Field(None, description="the name of an engine of `engines`, or own")
-
-
-class OptimizerSettings(PhaseSettings):
-    """AdamW's numbers, in every training phase."""
-
-    beta1: Share | None = Field(None, description="a number from 0 to 1")
-    beta2: Share | None = Field(None, description="a number from 0 to 1")
-    eps: Rate | None = Field(None, description="a number above 0")
-    weight_decay: Size | None = Field(None, description="a number from 0 on")
-    gradient_clip: Rate | None = Field(None, description="the largest global gradient norm, above 0")
-    batch_sequences: Count | None = Field(None, description="the global batch in sequences, a whole number above 0")
-    precision: Precision | None = Field(None, description="bf16 or fp32")
+def make_fields(name: str, fields: Mapping[str, Any], base: type[Fields] = Fields) -> type[Fields]:
+    """A class of `base` with more fields, each a type and a `Field`."""
+    return create_model(name, __base__=base, __module__=base.__module__, **fields)
 
 
-class PretrainingSettings(OptimizerSettings):
-    """What the text trunk and the image-text run have in common."""
-
-    unit_tokens: Count | None = Field(
-        None, description="the tokens of multiplier 1, a whole number; default 20 x the model's parameters"
+def make_phase_fields(name: str, kinds: Mapping[str, type[Fields]], what: str) -> type[Fields]:
+    """A class with a field for each phase in `kinds`; `what` is given there, for messages."""
+    return make_fields(
+        name,
+        {
+            phase: (kind | None, Field(None, description=f"{what} of {PHASES[phase].jobs}"))
+            for phase, kind in kinds.items()
+        },
     )
-    context: Count | None = Field(None, description="the tokens of a sequence, a whole number above 0")
-    shuffle_shards: Count | None = Field(
-        None, description="the shards whose samples are shuffled together, a whole number above 0"
-    )
-    final_lr: Size | None = Field(None, description="the learning rate at the end, from 0 on")
-    z_loss: Size | None = Field(None, description="a number from 0 on")
 
 
-class TrunkSettings(PretrainingSettings):
+# The settings that the stages declare.
+
+SWEEP_TYPES: Mapping[tuple[Any, ...], Any] = {
+    (int, Ge(0)): Whole,
+    (int, Gt(0)): Count,
+    (float, Ge(0)): Size,
+    (float, Gt(0)): Rate,
+    (float, Ge(0), Le(1)): Share,
+}
+"""A number's type and bounds in a configuration -> the type in a sweep file, which also has an upper bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSetting:
+    """A field of a stage's configuration that a sweep file may set."""
+
+    path: tuple[str, ...]
+    """The fields that lead to it, `("optimizer", "beta1")`; the last one is the setting's name."""
+    field: FieldInfo
+    default: Any
+    """None where the configuration requires a value."""
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+    def build_field(self) -> tuple[Any, Any]:
+        """The field of the sweep file, which may be left out."""
+        kind = SWEEP_TYPES.get((self.field.annotation, *self.field.metadata), self.field.rebuild_annotation())
+        return kind | None, Field(None, description=self.field.description)
+
+
+def list_stage_settings(config: type[BaseModel], part: BaseModel | None = None) -> list[StageSetting]:
+    """The described fields of a configuration, then those of its described parts (optimizer, schedule).
+
+    `part`: the value that a part has by default, which goes over its class's own defaults.
+    """
+    settings: list[StageSetting] = []
+    nested: list[StageSetting] = []
+    for name, field in config.model_fields.items():
+        if not field.description:
+            continue
+        default = getattr(part, name) if part is not None else None if field.is_required() else field.default
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            nested += [replace(each, path=(name, *each.path)) for each in list_stage_settings(kind, default)]
+        else:
+            settings.append(StageSetting(path=(name,), field=field, default=default))
+    return settings + nested
+
+
+def list_phase_settings(phase: Phase) -> dict[str, StageSetting]:
+    """The settings of a phase that its stage declares, by name."""
+    return {each.name: each for each in list_stage_settings(phase.config) if each.name not in phase.without}
+
+
+STAGE_SETTINGS: Mapping[str, Mapping[str, StageSetting]] = {
+    name: list_phase_settings(phase) for name, phase in PHASES.items()
+}
+"""For each phase the settings that its stage declares, by name."""
+
+
+# The settings that only the planner knows. A class for each phase that has any.
+
+
+class OwnSettings(Fields):
+    """Base of the classes; `phase` says whose settings they are."""
+
+    phase: ClassVar[str] = ""
+
+
+UnitTokens = Annotated[
+    Count | None, Field(description="the tokens of multiplier 1, a whole number; default 20 x the model's parameters")
+]
+
+
+class TrunkSettings(OwnSettings):
     """Text pre-training that cells share."""
 
-    peak_lr: Rate | None = Field(None, description="the learning rate after the warmup, above 0")
-    warmup_steps: Whole | None = Field(None, description="a whole number of optimizer steps")
-    seed: Whole | None = Field(None, description="a whole number")
+    phase = "trunk"
+
+    unit_tokens: UnitTokens = None
 
 
-class PretrainSettings(PretrainingSettings):
+class PretrainSettings(OwnSettings):
     """Image-text pre-training. Its seed is the axis `seed`, its encoder the axis `encoder`."""
 
+    phase = "pretrain"
+
+    unit_tokens: UnitTokens = None
     restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up anew, above 0")
     restart_warmup_steps: Whole | None = Field(None, description="a whole number of optimizer steps")
     matched_branch: float | None = Field(
         None, gt=0, le=100, description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent"
     )
-    share_by: Literal["tokens", "samples"] | None = Field(None, description="tokens or samples")
-    packing: Literal["packed", "padded"] | None = Field(None, description="packed or padded")
-    optimizer_state: Literal["carried", "fresh"] | None = Field(None, description="carried or fresh")
     projector: Literal["linear", "gelu-mlp", "fused-gelu-mlp"] | None = Field(
         None, description="linear, gelu-mlp or fused-gelu-mlp"
     )
     encoder_revision: Revision | None = Field(None, description="a word that names the encoder's weights")
 
 
-class FinetuneSettings(OptimizerSettings):
+class FinetuneSettings(OwnSettings):
     """Fine-tuning; one run for each entry of the file's `epochs`."""
+
+    phase = "finetune"
 
     conversations: Name | None = Field(None, description="the name of a data set of kind conversations")
     recipe: Literal["paper", "prismatic"] | None = Field(None, description="paper or prismatic")
-    prompt: Literal["pure", "vicuna", "llava"] | None = Field(None, description="pure, vicuna or llava")
-    peak_lr: Rate | None = Field(None, description="the learning rate after the warmup, above 0")
-    warmup_ratio: Share | None = Field(None, description="the share of the steps that warm up, 0 to 1")
-    final_lr: Size | None = Field(None, description="the learning rate at the end, from 0 on")
-    max_length: Count | None = Field(None, description="the longest sequence in tokens")
-    seed: Whole | None = Field(None, description="a whole number")
 
 
 class TaskSetting(Fields):
@@ -137,8 +207,10 @@ TextTasks = list[Annotated[TextTaskSetting, BeforeValidator(convert_name_to_task
 VisionTasks = list[Annotated[TaskSetting, BeforeValidator(convert_name_to_task)]]
 
 
-class EvaluateSettings(PhaseSettings):
+class EvaluateSettings(OwnSettings):
     """Evaluation of each fine-tuned model."""
+
+    phase = "evaluate"
 
     tasks: Name | None = Field(None, description="the name of a data set of kind tasks")
     text_tasks: TextTasks | None = Field(
@@ -147,9 +219,13 @@ class EvaluateSettings(PhaseSettings):
     vision_tasks: VisionTasks | None = Field(
         None, description="a list of tasks, each a name or {name, limit, revision}"
     )
-    max_new_tokens: Count | None = Field(None, description="the longest answer in tokens")
-    context: Count | None = Field(None, description="the longest sequence that the model is given, in tokens")
-    precision: Precision | None = Field(None, description="bf16 or fp32")
+
+
+OWN_SETTINGS: Mapping[str, type[OwnSettings]] = {
+    kind.phase: kind for kind in (TrunkSettings, PretrainSettings, FinetuneSettings, EvaluateSettings)
+}
+
+# The whole of a layer: axes, and a section for each phase.
 
 
 def nest_dotted_names(given: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -175,13 +251,11 @@ def check_shares_sum(shares: dict[str, float]) -> dict[str, float]:
 
 
 TextShares = Annotated[dict[Name, Share], BeforeValidator(convert_name_to_shares), AfterValidator(check_shares_sum)]
-
-
 WeightNames = Annotated[list[Name], BeforeValidator(convert_name_to_list), Field(min_length=1, max_length=9)]
 
 
-class LayerFields(Fields):
-    """A partial point: every field may be left out. Dotted names stand for nested ones."""
+class AxisFields(Fields):
+    """The settings of no single phase. Dotted names stand for nested ones."""
 
     branch: float | None = Field(None, ge=0, le=100, description="a percentage of the text budget, 0 to 100")
     image_share: Share | None = Field(None, description="a share from 0 to 1")
@@ -205,15 +279,32 @@ class LayerFields(Fields):
     )
     # Why: docs/decisions.md, D10
     seed: Whole | None = Field(None, description="a whole number, the seed of the image-text run")
-    trunk: TrunkSettings | None = Field(None, description="settings of the text trunk")
-    pretrain: PretrainSettings | None = Field(None, description="settings of the image-text run")
-    finetune: FinetuneSettings | None = Field(None, description="settings of the fine-tunes")
-    evaluate: EvaluateSettings | None = Field(None, description="settings of the evaluations")
 
     @model_validator(mode="before")
     @classmethod
     def _nest_dots(cls, given: Any) -> Any:
         return nest_dotted_names(given) if isinstance(given, dict) else given
+
+
+def build_section(phase: Phase) -> type[Fields]:
+    """The class of a phase's section."""
+    fields = {name: setting.build_field() for name, setting in STAGE_SETTINGS[phase.name].items()}
+    if phase.has_engine:
+        fields["engine"] = (Name | None, Field(None, description="the name of an engine of `engines`, or own"))
+    return make_fields(f"{phase.name.capitalize()}Section", fields, OWN_SETTINGS.get(phase.name, Fields))
+
+
+if TYPE_CHECKING:
+    LayerFields = AxisFields
+else:
+    LayerFields = make_fields(
+        "LayerFields",
+        {
+            name: (build_section(phase) | None, Field(None, description=f"settings of {phase.section}"))
+            for name, phase in PHASES.items()
+        },
+        AxisFields,
+    )
 
 
 class PointFields(LayerFields):
@@ -226,7 +317,7 @@ def convert_axis_values(given: Any) -> Any:
     """`{branch: [0, 20]}` as `{branch: [{branch: 0}, {branch: 20}]}`: a value of an axis is checked as a setting."""
     if not isinstance(given, dict):
         return given
-    for name in given.keys() & set(SECTIONS):
+    for name in given.keys() & PHASES.keys():
         raise ValueError(f"{name} is a group of settings; name one of them, such as {name}.precision")
     return {
         name: [{name: value} for value in values] if isinstance(values, list) else values

@@ -2,28 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field, StrictBool, ValidationError
+from pydantic import Field, ValidationError
 
 from stages.config import LanguageModel
 from sweep.catalog import Catalog
-from sweep.spec.fields import Count, LayerFields, Name
+from sweep.spec.fields import LayerFields, Name, list_stage_settings, make_fields
 from sweep.spec.settings import Layer, build_catalog_layer, flatten_settings
 
-SHAPE = ("d_model", "layers", "heads", "vocabulary", "qk_norm", "rotary_table")
+SHAPE = {setting.name: setting for setting in list_stage_settings(LanguageModel)}
+"""What a model entry may say of its shape."""
+
+if TYPE_CHECKING:
+    ShapeFields = LayerFields
+else:
+    ShapeFields = make_fields(
+        "ShapeFields", {name: setting.build_field() for name, setting in SHAPE.items()}, LayerFields
+    )
 
 
-class ModelFields(LayerFields):
+class ModelFields(ShapeFields):
     """One entry of `models` in a sweep file: a shape, and settings that go with the model."""
 
     like: Name | None = Field(None, description="the model whose shape and settings this one starts from")
-    d_model: Count | None = Field(None, description="the width, a whole number")
-    layers: Count | None = Field(None, description="a whole number above 0")
-    heads: Count | None = Field(None, description="a whole number above 0")
-    vocabulary: Count | None = Field(None, description="the number of token ids")
-    qk_norm: StrictBool | None = Field(None, description="true or false")
-    rotary_table: Literal["float32", "bfloat16"] | None = Field(None, description="float32 or bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from jobs.job import Resources
 from jobs.slurm.sbatch_options import check_launcher, check_option, check_setup
 from sweep.catalog import Catalog, Placement
-from sweep.spec.fields import Count, Fields, Multiplier, Name, Whole
+from sweep.phases import PHASES
+from sweep.spec.fields import Count, Fields, Multiplier, Name, Whole, make_phase_fields
 from sweep.spec.yaml_source import SettingPath
 
 
@@ -83,13 +84,10 @@ class RequestFields(Fields):
     )
 
 
-class PhaseFields(Fields):
-    """Requests of each phase."""
-
-    trunk: RequestFields | None = Field(None, description="resources of the trunk's segments")
-    pretrain: RequestFields | None = Field(None, description="resources of the image-text runs")
-    finetune: RequestFields | None = Field(None, description="resources of the fine-tunes")
-    evaluate: RequestFields | None = Field(None, description="resources of the evaluations")
+if TYPE_CHECKING:
+    PhaseRequestFields = Fields
+else:
+    PhaseRequestFields = make_phase_fields("PhaseRequestFields", dict.fromkeys(PHASES, RequestFields), "resources")
 
 
 class ModelRequestFields(RequestFields):
@@ -98,13 +96,13 @@ class ModelRequestFields(RequestFields):
     tokens_per_second: Multiplier | None = Field(
         None, description="the measured training speed of one GPU (of one core without GPU)"
     )
-    phases: PhaseFields | None = Field(None, description="resources by phase")
+    phases: PhaseRequestFields | None = Field(None, description="resources by phase")
 
 
 class ResourceFields(RequestFields):
     """`resources` of a sweep file: for all jobs, by phase, by model, by model and phase."""
 
-    phases: PhaseFields | None = Field(None, description="resources by phase")
+    phases: PhaseRequestFields | None = Field(None, description="resources by phase")
     models: dict[Name, ModelRequestFields] = Field(default_factory=dict, description="resources by model")
 
 
@@ -141,7 +139,7 @@ def iter_request_entries(
     yield from ((place, entry) for place, entry in found if entry is not None)
 
 
-def find_phase_entry(phases: PhaseFields | None, phase: str) -> RequestFields | None:
+def find_phase_entry(phases: PhaseRequestFields | None, phase: str) -> RequestFields | None:
     """What is said of one phase, if anything."""
     return getattr(phases, phase) if phases is not None else None
 
@@ -149,7 +147,7 @@ def find_phase_entry(phases: PhaseFields | None, phase: str) -> RequestFields | 
 def iter_contradictions(resources: ResourceFields, models: list[str]) -> Iterator[tuple[SettingPath, str]]:
     """Two fields of a job that cannot both hold: the place of the narrower one, and what is wrong."""
     for model in ["", *models]:
-        for phase in PhaseFields.model_fields:
+        for phase in PHASES:
             given: dict[str, tuple[float, SettingPath]] = {}
             for place, entry in iter_request_entries(resources, model, phase):
                 for name in PAIRED_FIELDS & entry.model_fields_set:
@@ -180,7 +178,7 @@ def resolve_placement(
 ) -> Placement:
     """The catalog's placement of the model, with the sweep file's words over it."""
     entry = catalog.models.get(catalog_name)
-    usual = entry.resources[phase] if entry is not None else Placement()
+    usual = entry.resources.get(phase, Placement()) if entry is not None else Placement()
     return replace(usual, **merge_requests(resources, name, phase))
 
 

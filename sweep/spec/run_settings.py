@@ -4,14 +4,15 @@ A field has the name that the stages give it (`stages.job_file.Settings`), but f
 their `feature_store`. What a job is told of the devices that it has is not the file's to say (`build_device_settings`).
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StrictBool
 
 from jobs.job import Resources
 from sweep.catalog import Catalog
-from sweep.spec.fields import Count, Fields, Name, Size, Whole
+from sweep.phases import PHASES
+from sweep.spec.fields import Count, Fields, Name, Size, Whole, make_phase_fields
 from sweep.spec.yaml_source import SettingPath
 
 AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
@@ -70,13 +71,16 @@ class EvaluateRunFields(Fields):
     )
 
 
-class PhaseRunFields(Fields):
-    """Settings of each phase."""
+PHASE_FIELDS: Mapping[str, type[Fields]] = {
+    **{name: RunFields for name, phase in PHASES.items() if phase.trains},
+    "evaluate": EvaluateRunFields,
+}
+"""The settings of each phase that has any."""
 
-    trunk: RunFields | None = Field(None, description="settings of the trunk's segments")
-    pretrain: RunFields | None = Field(None, description="settings of the image-text runs")
-    finetune: RunFields | None = Field(None, description="settings of the fine-tunes")
-    evaluate: EvaluateRunFields | None = Field(None, description="settings of the evaluations")
+if TYPE_CHECKING:
+    PhaseRunFields = Fields
+else:
+    PhaseRunFields = make_phase_fields("PhaseRunFields", PHASE_FIELDS, "settings")
 
 
 class ModelRunFields(RunFields):
@@ -92,23 +96,26 @@ class RunSettingFields(RunFields):
     models: dict[Name, ModelRunFields] = Field(default_factory=dict, description="settings by model")
 
 
-SETTINGS_BY_PHASE: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("trunk", "pretrain", "finetune"), tuple(RunFields.model_fields)),
-    "evaluate": tuple(EvaluateRunFields.model_fields),
-}
-"""The settings of each phase, in the order of the class: a set's own order changes from run to run."""
-TRAINING_PHASES = ("trunk", "pretrain", "finetune")
 IMAGE_SETTINGS = frozenset({"feature_cache", "feature_cache_gib"})
-"""Settings that mean nothing to a trunk, which sees no image."""
+"""Settings that mean nothing to a phase that sees no image."""
 
 
 def merge_run_settings(fields: RunSettingFields, model: str, phase: str) -> dict[str, Any]:
     """What the file says of one model's jobs of a phase, narrower entries over wider ones."""
     merged: dict[str, Any] = {}
     for _, entry in iter_run_entries(fields, model, phase):
-        names = [name for name in SETTINGS_BY_PHASE[phase] if name in entry.model_fields_set]
-        merged |= {name: getattr(entry, name) for name in names if phase != "trunk" or name not in IMAGE_SETTINGS}
+        merged |= {
+            name: getattr(entry, name)
+            for name in list_given_settings(entry, phase)
+            if PHASES[phase].sees_images or name not in IMAGE_SETTINGS
+        }
     return merged
+
+
+def list_given_settings(entry: Fields, phase: str) -> list[str]:
+    """What the entry says of a phase, in the order of the class: a set's own order changes from run to run."""
+    known = PHASE_FIELDS[phase].model_fields if phase in PHASE_FIELDS else ()
+    return [name for name in known if name in entry.model_fields_set]
 
 
 def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> dict[str, Any]:
@@ -116,13 +123,13 @@ def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str)
     if not resources.gpus:
         return {}
     peak = catalog.gpus[resources.gpu_type].peak_tflops
-    return {"device": "cuda", **({"peak_tflops": peak} if peak and phase in TRAINING_PHASES else {})}
+    return {"device": "cuda", **({"peak_tflops": peak} if peak and PHASES[phase].trains else {})}
 
 
 def iter_run_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[SettingPath, Fields]]:
     """The entries that speak of the phase of the model, the widest first, each with its place in the file."""
     own, top = fields.models.get(model), ("settings",)
-    wide = phase in TRAINING_PHASES
+    wide = PHASES[phase].trains
     found: list[tuple[SettingPath, Fields | None]] = [
         (top, fields if wide else None),
         ((*top, "phases", phase), getattr(fields.phases, phase, None)),
@@ -135,14 +142,14 @@ def iter_run_entries(fields: RunSettingFields, model: str, phase: str) -> Iterat
 def iter_misplaced_settings(fields: RunSettingFields) -> Iterator[tuple[SettingPath, str]]:
     """Settings that are given empty, or of a phase that they mean nothing to: the place, and what is wrong."""
     for model in ["", *fields.models]:
-        for phase, names in SETTINGS_BY_PHASE.items():
+        for phase in PHASES:
             for place, entry in iter_run_entries(fields, model, phase):
-                for name in (name for name in names if name in entry.model_fields_set):
+                for name in list_given_settings(entry, phase):
                     if getattr(entry, name) is None:
                         wanted = type(entry).model_fields[name].description
                         yield (*place, name), f"is empty; give it a value or take the line out; {name} is {wanted}"
-                    elif place[-1] == "trunk" and name in IMAGE_SETTINGS:
+                    elif place[-1] == phase and not PHASES[phase].sees_images and name in IMAGE_SETTINGS:
                         yield (
                             (*place, name),
-                            "means nothing to a trunk, which sees no images; give it to pretrain or finetune",
+                            f"means nothing to a {phase}, which sees no images; give it to pretrain or finetune",
                         )

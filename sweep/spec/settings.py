@@ -10,35 +10,35 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stages.config import EvaluateConfig, FinetuneConfig, Optimizer, PretrainConfig, StageConfig, Vision
+from stages.config import PretrainConfig, Vision
 from stages.schedule import Schedule
 from sweep.catalog import ModelEntry
-from sweep.spec.fields import SECTIONS, PointFields
+from sweep.phases import PHASES
+from sweep.spec.fields import OWN_SETTINGS, STAGE_SETTINGS, PointFields
+
+Layer = dict[str, Any]
+"""Name to value; lists and mappings have become tuples, so that a layer's values are hashable."""
+
 
 # Fine-tuning recipes by name (`finetune.recipe`): settings that go together; one that is given goes over them.
 
-FIELDS = FinetuneConfig.model_fields
-
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    # the paper's appendix D: the stage's own defaults
-    "paper": {
-        "finetune.batch_sequences": FIELDS["batch_sequences"].default,
-        "finetune.peak_lr": FIELDS["peak_lr"].default,
-        "finetune.warmup_ratio": FIELDS["warmup_ratio"].default,
-        "finetune.beta2": FIELDS["optimizer"].default.beta2,
-    },
-    # what Prismatic's scripts take for LLaVA-1.5's mix (prismatic/conf/models.py; beta2 is torch's)
-    "prismatic": {
-        "finetune.batch_sequences": 128,
-        "finetune.peak_lr": 2e-5,
-        "finetune.warmup_ratio": 0.03,
-        "finetune.beta2": 0.999,
-    },
+# what Prismatic's scripts take for LLaVA-1.5's mix (prismatic/conf/models.py; beta2 is torch's); weight decay 0.1,
+# clip 1.0, and a linear warmup with a cosine to 0 are the same in both recipes
+PRISMATIC: Layer = {
+    "finetune.batch_sequences": 128,
+    "finetune.peak_lr": 2e-5,
+    "finetune.warmup_ratio": 0.03,
+    "finetune.beta2": 0.999,
 }
-"""Weight decay 0.1, clip 1.0, and a linear warmup with a cosine to 0 are the same in both."""
 
-BY_RECIPE = tuple(RECIPES["paper"])
+BY_RECIPE = tuple(PRISMATIC)
 """Settings whose default is the recipe's."""
+
+RECIPES: Mapping[str, Layer] = {
+    # the paper's appendix D: the stage's own defaults
+    "paper": {name: STAGE_SETTINGS["finetune"][name.removeprefix("finetune.")].default for name in BY_RECIPE},
+    "prismatic": PRISMATIC,
+}
 
 
 def apply_recipe(values: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +56,7 @@ def replace_recipe(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str,
     return {**apply_recipe({**base, name: values[name]}), name: base[name]}
 
 
-Layer = dict[str, Any]
-"""Name to value; lists and mappings have become tuples, so that a layer's values are hashable."""
+# From checked fields to layers.
 
 
 def freeze_axis_values(points: list[PointFields]) -> tuple[Any, ...]:
@@ -70,7 +69,7 @@ def flatten_settings(given: BaseModel, only: type[BaseModel] = PointFields) -> L
     layer: Layer = {}
     for name in list_given_names(given, only):
         value = getattr(given, name)
-        if name in SECTIONS and value is not None:
+        if name in PHASES and value is not None:
             layer |= {
                 f"{name}.{setting}": freeze_value(getattr(value, setting))
                 for setting in list_given_names(value, type(value))
@@ -102,17 +101,21 @@ AXES = (
 """Axes that every cell's record shows."""
 
 
-def build_stage_defaults(section: str, config: type[StageConfig], *names: str) -> Layer:
-    """Defaults of a stage's fields, as settings of a phase."""
-    return {f"{section}.{name}": freeze_value(config.model_fields[name].default) for name in names}
+def build_stage_defaults(*phases: str) -> Layer:
+    """The stages' own defaults, without those of schedules, which the planner builds.
+
+    What all phases of a stage have comes first, the optimizer last: a cell's name lists its settings in this order.
+    """
+    layer: Layer = {}
+    for phase in phases:
+        siblings = [STAGE_SETTINGS[each.name] for each in PHASES.values() if each.stage == PHASES[phase].stage]
+        shared = set.intersection(*map(set, siblings))
+        settings = [each for each in STAGE_SETTINGS[phase].values() if each.path[0] != "schedule"]
+        settings.sort(key=lambda setting: (len(setting.path), setting.name not in shared))
+        layer |= {f"{phase}.{each.name}": freeze_value(each.default) for each in settings}
+    return layer
 
 
-def build_optimizer_defaults(section: str, optimizer: Optimizer) -> Layer:
-    """AdamW's numbers as settings of a phase."""
-    return {f"{section}.{name}": freeze_value(getattr(optimizer, name)) for name in Optimizer.model_fields}
-
-
-PRETRAINING = ("context", "batch_sequences", "shuffle_shards", "z_loss", "precision")
 FINAL_LR = freeze_value(Schedule.model_fields["final_lr"].default)
 
 BASE: Layer = {
@@ -126,27 +129,25 @@ BASE: Layer = {
     "text_multiplier": 1,
     "lr_at_branch": "auto",
     "seed": PretrainConfig.model_fields["seed"].default,
-    **build_stage_defaults("trunk", PretrainConfig, *PRETRAINING, "seed"),
-    **build_optimizer_defaults("trunk", Optimizer()),
+    **build_stage_defaults("trunk"),
+    # a model must say the rate and the warmup; 0 is no warmup that anyone should get unasked
     **dict.fromkeys(("trunk.unit_tokens", "trunk.peak_lr", "trunk.warmup_steps")),
     "trunk.final_lr": FINAL_LR,
-    **build_stage_defaults("pretrain", PretrainConfig, *PRETRAINING, "share_by", "packing", "optimizer_state"),
-    **build_optimizer_defaults("pretrain", Optimizer()),
+    **build_stage_defaults("pretrain"),
     **dict.fromkeys(("pretrain.unit_tokens", "pretrain.restart_lr", "pretrain.restart_warmup_steps")),
     "pretrain.final_lr": FINAL_LR,
     "pretrain.matched_branch": 80,
     "pretrain.projector": None,
     "pretrain.encoder_revision": "",
     "finetune.recipe": "paper",
-    **build_stage_defaults("finetune", FinetuneConfig, "final_lr", "max_length", "prompt", "seed", "precision"),
-    **build_optimizer_defaults("finetune", FinetuneConfig.model_fields["optimizer"].default),
+    **{name: value for name, value in build_stage_defaults("finetune").items() if name not in BY_RECIPE},
     **dict.fromkeys(BY_RECIPE),
     "finetune.conversations": None,
-    **build_stage_defaults(
-        "evaluate", EvaluateConfig, "text_tasks", "vision_tasks", "max_new_tokens", "context", "precision",
-    ),
+    **dict.fromkeys(("evaluate.text_tasks", "evaluate.vision_tasks"), ()),
+    **build_stage_defaults("evaluate"),
     "evaluate.tasks": None,
-    **{f"{section}.engine": "own" for section in SECTIONS},
+    **build_stage_defaults(*(name for name in PHASES if name not in OWN_SETTINGS)),
+    **{f"{name}.engine": "own" for name, phase in PHASES.items() if phase.has_engine},
 }  # fmt: skip
 """Every setting's default: the stage's own, else ours; None is for what a file, a model or the data must say."""
 

@@ -19,6 +19,8 @@ from stages.job_file import JobFile
 
 TAKEN = "taken-{rank}.jsonl"
 """What each rank has learned from, a line a step."""
+ANSWER_SECONDS = 300
+"""Longest wait for a job of ranks: seconds where a core is free, minutes where many others want it."""
 
 
 class RankServer:
@@ -43,7 +45,7 @@ class RankServer:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        ready, _, _ = select.select([self._process.stdout], [], [], 120)
+        ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
         if not ready:
             raise TimeoutError(f"no answer to {request}")
         answer: list[int] = json.loads(self._process.stdout.readline())

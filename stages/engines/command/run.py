@@ -15,6 +15,7 @@ from stages.checkpoint.files import read_result_checkpoint
 from stages.config import Engine, EvaluateConfig, PretrainConfig
 from stages.engines.checkpoint import save_engine_checkpoint
 from stages.engines.engine import FOLDER, EngineCommand, build_exit_error, resolve_engine
+from stages.engines.log import LogFollower
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile, summarize_error
@@ -127,29 +128,22 @@ class ProgramLog:
     """From the file's beginning: metrics.jsonl is written anew from it."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._read = path, 0
+        self._log = LogFollower(path)
         self.has_nan = False
         """Whether the program has noted a loss that is not a number."""
 
     def read_records(self) -> Iterator[dict[str, Any]]:
         """Those of the lines that have been ended since the last call; a line that is none is passed over."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as log:
-            log.seek(self._read)
-            content = log.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.splitlines():
-            found = parse_numbers(line)
+        for line in self._log.read_new_lines():
+            found = parse_numbers(line.text)
             self.has_nan = self.has_nan or not math.isfinite(found.get("loss", 0.0))
             step = int(found.get("step", -1)) if math.isfinite(found.get("step", -1)) else -1
             if step >= 0:
                 finite = {name: value for name, value in found.items() if math.isfinite(value)}
-                yield {**finite, "step": step, "time": self._path.stat().st_mtime}
+                yield {**finite, "step": step, "time": line.written_at}
 
 
-def parse_numbers(line: bytes) -> dict[str, float]:
+def parse_numbers(line: str) -> dict[str, float]:
     """The known numbers of a line; empty if it is no JSON object."""
     try:
         content = json.loads(line)

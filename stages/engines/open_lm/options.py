@@ -1,12 +1,10 @@
 """open_lm's own configuration files, from a job's configuration. Pure; paths are relative to the engine's folder."""
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from stages.config import LanguageModel, PretrainConfig
-from stages.engines.engine import build_environment
+from stages.engines.installation import check_checkout, query_installation
 from stages.engines.limits import compute_epoch_steps
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
@@ -81,46 +79,20 @@ MODULES = ("torch", "numpy", "pandas", "webdataset", "braceexpand", "PIL", "fssp
 LAST_WEBDATASET = (0, 2, 86)
 """The last one with which open_lm's branch `main` reads past its first shard; later ones hand it an end-of-shard marker
 without a file name (KeyError: 'fname')."""
-PROBE_SCRIPT = """
-import importlib.metadata, importlib.util, json, sys
-try:
-    webdataset = importlib.metadata.version("webdataset")
-except importlib.metadata.PackageNotFoundError:
-    webdataset = ""
-missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
-print(json.dumps({"missing": missing, "webdataset": webdataset}))
-"""
 
 
 def check_installation(settings: EngineSettings) -> None:
     """ConfigError if the checkout is none of open_lm, or its interpreter lacks what it needs."""
-    package = Path(settings.checkout) / "open_lm"
-    if not settings.checkout or not (package / "main.py").is_file():
-        raise ConfigError(f"engine open_lm: {settings.checkout or 'no folder'} (checkout) has no open_lm/main.py")
-    with_xformers = b"import xformers" in (package / "model.py").read_bytes()
-    found = query_interpreter(settings, [*MODULES, *(["xformers"] if with_xformers else [])])
-    if found["missing"]:
+    check_checkout("open_lm", settings, "open_lm/main.py")
+    model = Path(settings.checkout) / "open_lm" / "model.py"
+    with_xformers = b"import xformers" in model.read_bytes()
+    advice = {"xformers": ", or take open_lm's branch prismatic_openlm, which needs no xformers"}
+    found = query_installation(
+        "open_lm", settings, [*MODULES, *(["xformers"] if with_xformers else [])], versions=["webdataset"],
+        advice=advice,
+    )  # fmt: skip
+    if with_xformers and found.parse_version("webdataset") > LAST_WEBDATASET:
         raise ConfigError(
-            f"engine open_lm: {settings.python} lacks {', '.join(found['missing'])}; install them there"
-            + (", or take open_lm's branch prismatic_openlm, which needs no xformers" if with_xformers else "")
+            f"engine open_lm: this checkout fails with webdataset {found.versions['webdataset']} at the end of the "
+            "first shard; install webdataset==0.2.86, or take the branch prismatic_openlm"
         )
-    version = tuple(int(number) for number in found["webdataset"].split(".")[:3] if number.isdigit())
-    if with_xformers and version > LAST_WEBDATASET:
-        raise ConfigError(
-            f"engine open_lm: this checkout fails with webdataset {found['webdataset']} at the end of the first shard; "
-            "install webdataset==0.2.86, or take the branch prismatic_openlm"
-        )
-
-
-def query_interpreter(settings: EngineSettings, modules: list[str]) -> dict[str, Any]:
-    """What the interpreter has, without importing it; ConfigError if it cannot even say that."""
-    environment = build_environment(settings, {}, {})
-    try:
-        done = subprocess.run(
-            [settings.python, "-c", PROBE_SCRIPT, *modules],
-            env=environment, capture_output=True, text=True, timeout=120, check=True,
-        )  # fmt: skip
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise ConfigError(f"engine open_lm: {settings.python} (python) is no working Python: {error}") from error
-    return answer

@@ -5,7 +5,7 @@ checkpoint of the one before, with `--resume latest`, in the schedule of the who
 its schedule's end, it is stopped once the segment's last checkpoint is whole.
 """
 
-import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ import torch
 from stages.checkpoint.files import read_result_checkpoint
 from stages.checkpoint.openlm import export_run, read_moments, read_pickle, read_weights
 from stages.config import PretrainConfig
-from stages.engines.checkpoint import save_engine_checkpoint
+from stages.engines.checkpoint import build_pretrain_result, save_engine_checkpoint
 from stages.engines.engine import FOLDER, EngineCommand, build_exit_error, resolve_engine
 from stages.engines.limits import compute_epoch_steps, find_engine_problem
+from stages.engines.log import LogFollower, parse_progress
 from stages.engines.open_lm.data import plan_shard_reads, read_shards, write_data
-from stages.engines.open_lm.log import OpenLMLog
 from stages.engines.open_lm.options import NAME, build_model_options, build_options, check_installation
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.models.openlm import OpenLM
-from stages.result import Result, render_relative_path
+from stages.result import Result
 from stages.training.start import build_trajectory
 
 # The checkpoints of an open_lm run, by the order in which it writes them: epoch_N.pt, optimizer_N.pt, stats_N.pt.
@@ -76,6 +76,32 @@ def remove_checkpoint(folder: Path, number: int) -> None:
     """A checkpoint's files: the one that says that they are whole goes first."""
     for name in reversed(PARTS):
         build_part_path(folder, name, number).unlink(missing_ok=True)
+
+
+# open_lm's out.log: its lines of progress as lines of metrics.jsonl.
+
+NOT_A_NUMBER = "Training exiting due to NaN value"
+
+
+class OpenLMLog:
+    """Metrics of a run, steps that were done twice included."""
+
+    def __init__(self, path: Path, config: PretrainConfig, *, first_step: int) -> None:
+        self._log, self._config, self._first_step = LogFollower(path), config, first_step
+        self.has_nan = False
+        """open_lm has stopped, since this log was opened, as its loss was not a number. It says so nowhere else."""
+
+    def read_records(self) -> Iterator[dict[str, Any]]:
+        """Metrics of the lines that have been ended since the last call.
+
+        `tokens_per_second` is that of the last step alone; the logged step's loss counts twice in open_lm's mean.
+        """
+        for line in self._log.read_new_lines():
+            found = parse_progress(line, "Epoch", self._config, compute_epoch_steps(self._config))
+            if line.is_new and (NOT_A_NUMBER in line.text or (found and math.isnan(found.loss))):
+                self.has_nan = True
+            if found and math.isfinite(found.loss):
+                yield found.build_metrics(self._config, first_step=self._first_step, tokens_per_second=found.per_second)
 
 
 POSITION = ("next_shard_per_source", "samples_seen")
@@ -182,23 +208,11 @@ class OpenLMRun:
             self.job, weights, moments,
             step=self.config.last_step, first_step=self.first_step, position=position,
         )  # fmt: skip
-        return self.build_result(made, seconds)
-
-    def build_result(self, checkpoint: Path, seconds: float) -> Result:
-        """What the segment did; open_lm leaves no padding and passes over bad samples without counting them."""
-        steps = self.config.last_step - self.first_step
-        tokens = steps * self.config.step_tokens
-        sequences = steps * self.config.batch_sequences
-        taken = {"sequences": sequences, "samples": sequences, "tokens": tokens, "image_tokens": 0, "images": 0}
-        return Result(
-            steps=steps,
-            tokens=tokens,
-            sources={self.config.sources[0].name: taken},
-            seconds=seconds,
-            tokens_per_second=tokens / seconds if seconds else 0.0,
-            loss=read_last_loss(self.job.metrics),
-            checkpoint=render_relative_path(self.job, checkpoint),
-        )
+        # open_lm leaves no padding, and passes over bad samples without counting them
+        return build_pretrain_result(
+            self.job, self.config, made,
+            source=self.config.sources[0].name, first_step=self.first_step, seconds=seconds,
+        )  # fmt: skip
 
     def clean_up(self) -> None:
         """The checkpoint of ours holds all that open_lm's did."""
@@ -215,11 +229,3 @@ def read_saved_position(run: Path) -> dict[str, Any]:
     if not checkpoint.has_moments:
         raise ConfigError(f"{run}: its checkpoint has no moments, without which open_lm would go on as a new run")
     return {name: position[name] for name in POSITION}
-
-
-def read_last_loss(metrics: Path) -> float | None:
-    """Of the last line of metrics.jsonl; None where there is none."""
-    try:
-        return float(json.loads(metrics.read_text().splitlines()[-1])["loss"])
-    except (OSError, IndexError, ValueError, KeyError, TypeError):
-        return None

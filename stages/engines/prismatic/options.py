@@ -1,7 +1,5 @@
 """prismatic's own configuration, from a job's. Pure; names of files are relative to the engine's folder."""
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from tokenizers import Tokenizer
 from stages.config import FinetuneConfig, LanguageModel, Vision
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer
-from stages.engines.engine import build_environment
+from stages.engines.installation import check_checkout, query_installation
 from stages.engines.prismatic.limits import VISION_BACKBONES, compute_micro_batch
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
@@ -120,54 +118,26 @@ MODULES = ("torch", "torchvision", "timm", "transformers", "huggingface_hub", "a
 """What scripts/pretrain.py imports at its start, and open_lm for the language model."""
 TRIGGER_WORDS = ("True", "False", "Yes", "No", *(chr(ord("A") + i) for i in range(26)))
 """Words that prismatic's model looks up when it is built, and fails on where one is not a single token."""
-PROBE_SCRIPT = """
-import importlib.metadata, importlib.util, json, sys
-missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
-try:
-    timm = importlib.metadata.version("timm")
-except importlib.metadata.PackageNotFoundError:
-    timm = ""
-gpu = False
-if "torch" not in missing:
-    import torch
-    gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-print(json.dumps({"missing": missing, "timm": timm, "gpu": gpu}))
-"""
+OPEN_LM_ADVICE = (
+    "; a checkout of open_lm may be named in PYTHONPATH behind prismatic's "
+    "(environment: {PYTHONPATH: /opt/prismatic:/opt/open_lm})"
+)
 
 
 def check_installation(settings: EngineSettings) -> None:
     """ConfigError if the checkout is none of prismatic, or its interpreter or machine lacks what it needs."""
-    checkout = Path(settings.checkout)
-    if not settings.checkout or not (checkout / "scripts" / "pretrain.py").is_file():
-        raise ConfigError(f"engine prismatic: {settings.checkout or 'no folder'} (checkout) has no scripts/pretrain.py")
-    found = query_interpreter(settings)
-    if found["missing"]:
+    check_checkout("prismatic", settings, "scripts/pretrain.py")
+    found = query_installation(
+        "prismatic", settings, MODULES, versions=["timm"], gpu=True, environment={TOKEN_VARIABLE: ""},
+        advice={"open_lm": OPEN_LM_ADVICE},
+    )  # fmt: skip
+    if found.parse_version("timm")[:1] >= (1,):
         raise ConfigError(
-            f"engine prismatic: {settings.python} lacks {', '.join(found['missing'])}; install them there"
-            + ("" if "open_lm" not in found["missing"] else "; a checkout of open_lm may be named in PYTHONPATH behind "
-               "prismatic's (environment: {PYTHONPATH: /opt/prismatic:/opt/open_lm})")
-        )  # fmt: skip
-    if found["timm"] and int(found["timm"].split(".")[0]) >= 1:
-        raise ConfigError(
-            f"engine prismatic: with timm {found['timm']} its image features are lists, which its projector refuses; "
-            "install timm==0.9.10"
+            f"engine prismatic: with timm {found.versions['timm']} its image features are lists, which its projector "
+            "refuses; install timm==0.9.10"
         )
-    if not found["gpu"]:
+    if not found.has_gpu:
         raise ConfigError("engine prismatic: it trains on a GPU with bfloat16 only, and this machine shows it none")
-
-
-def query_interpreter(settings: EngineSettings) -> dict[str, Any]:
-    """What the interpreter has; ConfigError if it cannot even say that."""
-    try:
-        done = subprocess.run(
-            [settings.python, "-c", PROBE_SCRIPT, *MODULES],
-            env=build_environment(settings, {TOKEN_VARIABLE: ""}, {}),
-            capture_output=True, text=True, timeout=300, check=True,
-        )  # fmt: skip
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        raise ConfigError(f"engine prismatic: {settings.python} (python) is no working Python: {error}") from error
-    return answer
 
 
 def check_tokenizer(tokenizer: TextTokenizer, vocabulary: int) -> None:

@@ -19,6 +19,7 @@ from stages.data.tokenizer import TextTokenizer
 from stages.engines.checkpoint import save_engine_checkpoint
 from stages.engines.engine import FOLDER, EngineCommand, build_exit_error, resolve_engine
 from stages.engines.limits import find_engine_problem, find_model_problem
+from stages.engines.log import LogFollower
 from stages.engines.prismatic.data import WrittenConversations, write_conversations
 from stages.engines.prismatic.options import (
     CONFIG,
@@ -51,8 +52,7 @@ class PrismaticLog:
     """The log from its beginning; one of an attempt before is gone, as prismatic never goes on."""
 
     def __init__(self, path: Path, *, log_steps: int, source: str) -> None:
-        self._path, self._log_steps, self._source = path, log_steps, source
-        self._read = 0
+        self._log, self._log_steps, self._source = LogFollower(path), log_steps, source
         self._losses: list[float] = []
         self.total_steps = 0
         """Steps of the whole run, once known."""
@@ -64,23 +64,16 @@ class PrismaticLog:
 
         DivergedError for a loss that is not a number: prismatic itself would train on to the end.
         """
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as log:
-            log.seek(self._read)
-            content = log.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.splitlines():
-            found = json.loads(line)
+        for line in self._log.read_new_lines():
+            found = json.loads(line.text)
             self.step = int(found[STEP])
             self._losses.append(float(found[RAW]))
             if not math.isfinite(self._losses[-1]):
                 raise DivergedError(f"prismatic's loss of step {self.step} is not a number")
             if self.step % self._log_steps == 0 or self.step == self.total_steps:
-                yield self._record(found)
+                yield self._record(found, line.written_at)
 
-    def _record(self, found: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, found: dict[str, Any], written_at: float) -> dict[str, Any]:
         self.loss = sum(self._losses) / len(self._losses)
         self._losses.clear()
         return {
@@ -88,7 +81,7 @@ class PrismaticLog:
             "loss": self.loss,
             "losses": {self._source: self.loss},
             "lr": float(found[RATE]),
-            "time": self._path.stat().st_mtime,
+            "time": written_at,
             "total_steps": self.total_steps,
             "first_step": 0,
         }

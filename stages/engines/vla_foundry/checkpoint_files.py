@@ -2,7 +2,6 @@
 
 import math
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 
 from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
-from stages.engines.vla_foundry.limits import compute_window_steps, select_source
+from stages.engines.log import LogFollower, parse_progress
+from stages.engines.vla_foundry.limits import compute_window_steps
 from stages.errors import ConfigError, DivergedError
 
 PARTS = ("checkpoint", "optimizer")
@@ -76,61 +76,29 @@ def remove_checkpoint(folder: Path, number: int) -> None:
 
 # vla_foundry's out.log: its lines of progress as lines of metrics.jsonl.
 
-PROGRESS = re.compile(
-    r"Train Checkpoint: (?P<window>\d+) \[ *(?P<samples>\d+)/\d+ \(\d+%\)\] Loss: (?P<loss>-?[\d.]+|nan|-?inf)"
-    r".*?, (?P<speed>[\d.e+-]+)/s,.* LR: *(?P<lr>[\d.e+-]+)"
-)
-WRITTEN_AT = re.compile(r"\d{4}-\d\d-\d\d,\d\d:\d\d:\d\d")
-
 
 class FoundryLog:
-    """The log from its beginning: a run that went on has lines of all attempts, steps that were done twice included."""
+    """Metrics of a run, steps that were done twice included."""
 
     def __init__(self, path: Path, config: PretrainConfig, *, first_step: int) -> None:
-        self._path, self._config, self._first_step = path, config, first_step
-        self._read = 0
-        self._of_before = path.stat().st_size if path.exists() else 0
+        self._log, self._config, self._first_step = LogFollower(path), config, first_step
 
     def read_records(self) -> Iterator[dict[str, Any]]:
         """Metrics of the lines that have been ended since the last call.
 
-        DivergedError at a loss that is not a number, in a line since this log was opened: vla_foundry itself would
-        train on with it, save, and end as if nothing were wrong.
+        `tokens_per_second` is that of the last step alone. DivergedError at a loss that is not a number, in a line
+        since this log was opened: vla_foundry itself would train on with it, save, and end as if nothing were wrong.
         """
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as log:
-            log.seek(self._read)
-            content = log.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.splitlines(keepends=True):
-            self._read += len(line)
-            text = line.decode(errors="replace")
-            if not (found := PROGRESS.search(text)):
+        for line in self._log.read_new_lines():
+            found = parse_progress(line, "Checkpoint", self._config, compute_window_steps(self._config))
+            if found is None:
                 continue
-            record = self._record(found, self._written_at(text))
-            if math.isfinite(record["loss"]):
-                yield record
-            elif self._read > self._of_before:
-                raise DivergedError(f"vla_foundry's loss is {record['loss']} before step {record['step']}")
-
-    def _written_at(self, line: str) -> float:
-        """Unix seconds: the line's own, in this machine's time zone; without any the file's."""
-        found = WRITTEN_AT.match(line)
-        return time.mktime(time.strptime(found[0], "%Y-%m-%d,%H:%M:%S")) if found else self._path.stat().st_mtime
-
-    def _record(self, found: re.Match[str], written_at: float) -> dict[str, Any]:
-        """`tokens_per_second` is that of the last step alone; vla_foundry gives samples."""
-        config, loss = self._config, float(found["loss"])
-        step = int(found["window"]) * compute_window_steps(config) + int(found["samples"]) // config.batch_sequences
-        return {
-            "step": step,
-            "tokens": (step - self._first_step) * config.step_tokens,
-            "loss": loss,
-            "losses": {select_source(config).name: loss},
-            "lr": float(found["lr"]),
-            "tokens_per_second": float(found["speed"]) * config.context,
-            "time": written_at,
-            "total_steps": config.last_step,
-            "first_step": self._first_step,
-        }
+            if math.isfinite(found.loss):
+                samples_per_second = found.per_second
+                yield found.build_metrics(
+                    self._config,
+                    first_step=self._first_step,
+                    tokens_per_second=samples_per_second * self._config.context,
+                )
+            elif line.is_new:
+                raise DivergedError(f"vla_foundry's loss is {found.loss} before step {found.step}")

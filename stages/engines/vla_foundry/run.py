@@ -4,10 +4,8 @@ Tried with 515b045. A run of it is cut as one of open_lm is: a segment goes on f
 the schedule of the whole trunk, and is stopped once its last checkpoint is whole.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
-from stages.engines.checkpoint import save_engine_checkpoint
+from stages.engines.checkpoint import build_pretrain_result, save_engine_checkpoint
 from stages.engines.engine import FOLDER, EngineCommand, build_exit_error, resolve_engine
 from stages.engines.limits import find_engine_problem
 from stages.engines.vla_foundry.checkpoint_files import (
@@ -48,7 +46,7 @@ from stages.engines.vla_foundry.weights import FoundryWeightNames, write_encoder
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile
-from stages.result import Result, render_relative_path
+from stages.result import Result
 from stages.training.setup import load_tokenizer
 from stages.vision.encoders import load_encoder_module, resolve_encoder_paths
 from stages.vision.specs import resolve_encoder_spec
@@ -191,7 +189,13 @@ class FoundryRun:
             self.job, weights, moments,
             step=self.config.last_step, first_step=self.first_step, position={"kind": "vla_foundry", **position},
         )  # fmt: skip
-        return self.build_result(made, seconds)
+        vision = self.config.vision if uses_images(self.config) else None
+        # of captions vla_foundry says nothing but their number: one a sequence
+        return build_pretrain_result(
+            self.job, self.config, made,
+            source=select_source(self.config).name, first_step=self.first_step, seconds=seconds,
+            tokens_of_an_image=resolve_encoder_spec(vision.encoder).image_tokens if vision else 0,
+        )  # fmt: skip
 
     def read_last_state(self) -> dict[str, Any]:
         """The last checkpoint's, but for its weights."""
@@ -203,40 +207,7 @@ class FoundryRun:
         content = read_pickle(build_part_path(self.checkpoints, "optimizer", self.last_number))
         return names.convert_moments_from_foundry(content["optimizer"])
 
-    def build_result(self, checkpoint: Path, seconds: float) -> Result:
-        """What the job did; vla_foundry says nothing of padding, and of captions nothing but their number."""
-        config = self.config
-        steps = config.last_step - self.first_step
-        tokens, sequences = steps * config.step_tokens, steps * config.batch_sequences
-        images = sequences if uses_images(config) else 0
-        image_tokens = (
-            images * resolve_encoder_spec(config.vision.encoder).image_tokens if config.vision and images else 0
-        )
-        taken = {
-            "sequences": sequences, "samples": sequences, "tokens": tokens, "image_tokens": image_tokens,
-            "images": images,
-        }  # fmt: skip
-        return Result(
-            steps=steps,
-            tokens=tokens,
-            image_tokens=image_tokens,
-            images=images,
-            sources={select_source(config).name: taken},
-            seconds=seconds,
-            tokens_per_second=tokens / seconds if seconds else 0.0,
-            loss=read_last_loss(self.job.metrics),
-            checkpoint=render_relative_path(self.job, checkpoint),
-        )
-
     def clean_up(self) -> None:
         """The checkpoint of ours holds all that vla_foundry's did."""
         for folder in (self.checkpoints, self.start, self.folder / DATA, self.folder / ENCODER):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_last_loss(metrics: Path) -> float | None:
-    """Of the last line of metrics.jsonl; None where there is none."""
-    try:
-        return float(json.loads(metrics.read_text().splitlines()[-1])["loss"])
-    except (OSError, IndexError, ValueError, KeyError, TypeError):
-        return None

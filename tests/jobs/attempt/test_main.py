@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN, main
+from jobs.attempt.__main__ import main
+from jobs.exit_codes import ExitCode
 from jobs.store.flock import acquire_lock, is_held
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, read_record
@@ -81,10 +82,10 @@ def test_a_taken_lock_and_a_used_name_end_it_with_nothing_done(store: Store) -> 
     run = only(store)
     lock = acquire_lock(run.lock)
     assert lock is not None
-    assert attempt(store, "only") == EXIT_TAKEN
+    assert attempt(store, "only") == ExitCode.TAKEN
     os.close(lock)
     run.locate_attempt("local-0001").root.mkdir(parents=True)
-    assert attempt(store, "only") == EXIT_TAKEN
+    assert attempt(store, "only") == ExitCode.TAKEN
     assert not run.job.exists()
 
 
@@ -96,17 +97,17 @@ def test_a_stop_signal_reaches_the_stage_which_saves(store: Store, number: signa
     while not run.metrics.exists():
         time.sleep(0.01)
     process.send_signal(number)
-    assert process.wait(30) == 75
+    assert process.wait(30) == ExitCode.SAVED
     end = AttemptExit.read(run.locate_attempt("local-0001").exit)
     assert end is not None
     assert end.failure is FailureClass.INTERRUPTED
     assert end.checkpoint_step > 0
-    assert end.returncode == 75
+    assert end.returncode == ExitCode.SAVED
 
 
 def test_a_signal_to_the_stage_alone_counts_as_preemption(store: Store) -> None:
     run = only(store, fail="exit75")
-    assert attempt(store, "only") == 75
+    assert attempt(store, "only") == ExitCode.SAVED
     end = AttemptExit.read(run.locate_attempt("local-0001").exit)
     assert end is not None
     assert end.failure is FailureClass.PREEMPTED
@@ -153,7 +154,7 @@ def test_an_attempt_that_cannot_be_set_up_says_why(
     line = ["--store", str(store.root), "--sweep", sweep, "--key", key, "--attempt", "x", "--", program]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
     try:
-        assert main(line) == EXIT_NOT_SET_UP
+        assert main(line) == ExitCode.NOT_SET_UP
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -165,7 +166,7 @@ def test_a_damaged_manifest_is_no_traceback(store: Store, capsys: pytest.Capture
     store.locate_sweep(toy.SWEEP).manifest.write_text("{\n")
     assert (
         main(["--store", str(store.root), "--sweep", "toy", "--key", "only", "--attempt", "x", "--", "true"])
-        == EXIT_NOT_SET_UP
+        == ExitCode.NOT_SET_UP
     )
     assert "cannot read job only" in capsys.readouterr().err
 
@@ -176,7 +177,7 @@ def test_a_store_that_refuses_is_told_in_one_line(store: Store) -> None:
     run.attempts.write_text("a file where a folder belongs")
     command = [sys.executable, "-m", "jobs.attempt", *arguments(store, "only", "local-0001")]
     ended = subprocess.run(command, cwd=toy.ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == EXIT_NOT_SET_UP
+    assert ended.returncode == ExitCode.NOT_SET_UP
     assert ended.stderr.count("\n") == 1
     assert str(run.attempts) in ended.stderr
 
@@ -189,7 +190,7 @@ def test_files_that_may_not_grow_count_as_a_refusal_of_the_store(store: Store, t
     ended = subprocess.run(
         [sys.executable, "-S", "-c", limit, *inner], cwd=toy.ROOT, capture_output=True, text=True, check=False
     )
-    assert ended.returncode == EXIT_STORAGE
+    assert ended.returncode == ExitCode.STORAGE
     assert "may not grow" in ended.stderr
 
 

@@ -78,8 +78,10 @@ def outcome(
     seconds: float = 60.0,
     **changes: Any,
 ) -> AttemptRecord:
-    """An attempt in memory. `changes`: fields of Outcome, or of its end."""
-    own = {name: changes.pop(name) for name in ("began", "advanced", "ending", "recorded") if name in changes}
+    """An attempt in memory. `changes`: fields of AttemptRecord, or of its end."""
+    own = {
+        name: changes.pop(name) for name in ("began", "advanced", "accounting_record", "recorded") if name in changes
+    }
     start = AttemptStart(
         attempt=f"{key}-{at:g}",
         key=key,

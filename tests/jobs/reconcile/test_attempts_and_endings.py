@@ -9,12 +9,12 @@ import pytest
 
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_attempts
-from jobs.reconcile.failures import classify_without_attempt, explain_idle_record
+from jobs.reconcile.failures import classify_failure, explain_idle_record
 from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
 from tests.jobs.reconcile.executions import JOB, begin, end, ending, pending_ending
 
-BY_HAND: dict[str, Any] = {"failure": F.CANCELLED, "message": "cancelled by uid 1000"}
+BY_HAND: dict[str, Any] = {"failure": F.CANCELLED, "cancelled_by_uid": 1000}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ ALONE = [
 def test_an_execution_without_an_attempt_counts_if_something_went_wrong(
     row: AccountingRecord, failure: F | None, words: str, run: RunPaths
 ) -> None:
-    verdict = classify_without_attempt(row)
+    verdict = classify_failure(None, row)
     assert (verdict.failure if verdict else None) is failure
     assert words in (verdict.message if verdict else explain_idle_record(row))
     outcomes = read(run, row)

@@ -1,27 +1,26 @@
 import itertools
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from jobs.attempt.__main__ import EXIT_NOT_SET_UP, EXIT_STORAGE, EXIT_TAKEN
+from jobs.reconcile.accounting import LOST
 from jobs.reconcile.failures import (
-    EXIT_SAVED,
-    NOTHING_DONE,
-    REPLACEABLE_CLASSES,
-    SUPERVISOR_CODES,
-    Failure,
-    FailureEvidence,
+    POLICIES,
+    AttemptEvidence,
+    RetryPolicy,
     classify_failure,
-    classify_slurm_failure,
-    find_supervisor_returncode,
+    classify_slurm_state,
+    explain_idle_record,
     format_one_line,
     hash_traceback,
-    is_withdrawn,
-    merge_failures,
 )
 from jobs.store.records import AttemptExit
 from jobs.store.records import FailureClass as F
 from tests.jobs.reconcile.executions import ending
+
+ROOT = Path(__file__).parents[3]
 
 TRACEBACK = """step 3
 Traceback (most recent call last):
@@ -40,54 +39,55 @@ def trace(error: str, line: int = 7) -> str:
 CASES = [
     # what is known, class, part of the message
     (
-        FailureEvidence(returncode=1, error={"class": "diverged", "message": "loss is NaN at step 7"}),
+        AttemptEvidence(returncode=1, error={"class": "diverged", "message": "loss is NaN at step 7"}),
         F.DIVERGED,
         "NaN at step 7",
     ),
-    (FailureEvidence(returncode=-9, error={"class": "data", "message": "bad shard"}), F.DATA, "bad shard"),
-    (FailureEvidence(returncode=1, error={"class": "storage", "message": ""}), F.STORAGE, "storage"),
-    (FailureEvidence(returncode=1, error={"class": "nonsense"}, log_tail="boom"), F.UNKNOWN, "code 1; last line: boom"),
-    (FailureEvidence(returncode=75, stop_requested=True), F.INTERRUPTED, "goes on from its checkpoint"),
-    (FailureEvidence(returncode=75), F.PREEMPTED, "goes on from its checkpoint"),
-    (FailureEvidence(returncode=-signal.SIGTERM, stop_requested=True), F.INTERRUPTED, "goes on"),
-    (FailureEvidence(returncode=-signal.SIGTERM), F.KILLED, "SIGTERM"),
-    (FailureEvidence(returncode=-signal.SIGKILL), F.KILLED, "SIGKILL"),
-    (FailureEvidence(returncode=-signal.SIGKILL, stop_requested=True), F.INTERRUPTED, "killed after"),
+    (AttemptEvidence(returncode=-9, error={"class": "data", "message": "bad shard"}), F.DATA, "bad shard"),
+    (AttemptEvidence(returncode=1, error={"class": "storage", "message": ""}), F.STORAGE, "storage"),
+    (AttemptEvidence(returncode=1, error={"class": "nonsense"}, log_tail="boom"), F.UNKNOWN, "code 1; last line: boom"),
+    (AttemptEvidence(returncode=75, stop=signal.SIGTERM), F.INTERRUPTED, "goes on from its checkpoint"),
+    (AttemptEvidence(returncode=75), F.PREEMPTED, "goes on from its checkpoint"),
+    (AttemptEvidence(returncode=-signal.SIGTERM, stop=signal.SIGTERM), F.INTERRUPTED, "goes on"),
+    (AttemptEvidence(returncode=-signal.SIGTERM), F.KILLED, "SIGTERM"),
+    (AttemptEvidence(returncode=-signal.SIGKILL), F.KILLED, "SIGKILL"),
+    (AttemptEvidence(returncode=-signal.SIGKILL, stop=signal.SIGTERM), F.INTERRUPTED, "killed after"),
     (
-        FailureEvidence(returncode=-signal.SIGKILL, log_tail="slurmstepd: error: Detected 1 oom_kill event"),
+        AttemptEvidence(returncode=-signal.SIGKILL, log_tail="slurmstepd: error: Detected 1 oom_kill event"),
         F.OUT_OF_MEMORY,
         "oom_kill",
     ),
-    (FailureEvidence(returncode=-signal.SIGSEGV), F.CODE, "SIGSEGV"),
-    (FailureEvidence(returncode=-signal.SIGBUS), F.NODE_FAULT, "SIGBUS"),
-    (FailureEvidence(returncode=-signal.SIGXFSZ), F.STORAGE, "may not grow"),
-    (FailureEvidence(returncode=-60), F.KILLED, "signal 60"),
-    (FailureEvidence(returncode=None), F.KILLED, "without an exit record"),
+    (AttemptEvidence(returncode=-signal.SIGSEGV), F.CODE, "SIGSEGV"),
+    (AttemptEvidence(returncode=-signal.SIGBUS), F.NODE_FAULT, "SIGBUS"),
+    (AttemptEvidence(returncode=-signal.SIGXFSZ), F.STORAGE, "may not grow"),
+    (AttemptEvidence(returncode=-60), F.KILLED, "signal 60"),
+    (AttemptEvidence(returncode=None), F.KILLED, "without an exit record"),
     (
-        FailureEvidence(returncode=None, log_tail=trace("OSError: [Errno 28] No space left on device")),
+        AttemptEvidence(returncode=None, log_tail=trace("OSError: [Errno 28] No space left on device")),
         F.STORAGE,
         "No space left",
     ),
-    (FailureEvidence(returncode=1, log_tail=trace("OSError: [Errno 122] Disk quota exceeded")), F.STORAGE, "quota"),
+    (AttemptEvidence(returncode=1, log_tail=trace("OSError: [Errno 122] Disk quota exceeded")), F.STORAGE, "quota"),
     (
-        FailureEvidence(returncode=1, log_tail=trace("torch.OutOfMemoryError: CUDA out of memory.")),
+        AttemptEvidence(returncode=1, log_tail=trace("torch.OutOfMemoryError: CUDA out of memory.")),
         F.OUT_OF_MEMORY,
         "CUDA",
     ),
-    (FailureEvidence(returncode=1, log_tail=trace("MemoryError")), F.OUT_OF_MEMORY, "MemoryError"),
-    (FailureEvidence(returncode=1, log_tail="RuntimeError: NCCL communicator timed out"), F.NODE_FAULT, "NCCL"),
-    (FailureEvidence(returncode=1, log_tail="CUDA error: uncorrectable ECC error encountered"), F.NODE_FAULT, "ECC"),
-    (FailureEvidence(returncode=1, log_tail=trace("TypeError: no")), F.CODE, "TypeError: no"),
-    (FailureEvidence(returncode=1, log_tail=trace("ConnectionError: reset")), F.UNKNOWN, "ConnectionError: reset"),
-    (FailureEvidence(returncode=3), F.UNKNOWN, "code 3"),
-    (FailureEvidence(returncode=0), F.CODE, "no result.json"),
-    (FailureEvidence(returncode=0, result_problem="model has 3 bytes, not 4"), F.CODE, "3 bytes, not 4"),
+    (AttemptEvidence(returncode=1, log_tail=trace("MemoryError")), F.OUT_OF_MEMORY, "MemoryError"),
+    (AttemptEvidence(returncode=1, log_tail="RuntimeError: NCCL communicator timed out"), F.NODE_FAULT, "NCCL"),
+    (AttemptEvidence(returncode=1, log_tail="CUDA error: uncorrectable ECC error encountered"), F.NODE_FAULT, "ECC"),
+    (AttemptEvidence(returncode=1, log_tail=trace("TypeError: no")), F.CODE, "TypeError: no"),
+    (AttemptEvidence(returncode=1, log_tail=trace("ConnectionError: reset")), F.UNKNOWN, "ConnectionError: reset"),
+    (AttemptEvidence(returncode=3), F.UNKNOWN, "code 3"),
+    (AttemptEvidence(returncode=0), F.CODE, "no result.json"),
+    (AttemptEvidence(returncode=0, result_problem="model has 3 bytes, not 4"), F.CODE, "3 bytes, not 4"),
 ]
 
 
 @pytest.mark.parametrize(("evidence", "failure", "words"), CASES)
-def test_a_failure_is_classified_from_its_evidence(evidence: FailureEvidence, failure: F, words: str) -> None:
+def test_a_failure_is_classified_from_its_evidence(evidence: AttemptEvidence, failure: F, words: str) -> None:
     found = classify_failure(evidence)
+    assert found is not None
     assert found.failure is failure
     assert words in found.message
     assert "\n" not in found.message
@@ -95,8 +95,9 @@ def test_a_failure_is_classified_from_its_evidence(evidence: FailureEvidence, fa
 
 def test_a_damaged_parent_is_named() -> None:
     found = classify_failure(
-        FailureEvidence(returncode=1, error={"class": "damaged_input", "message": "torn", "damaged_key": "abc"})
+        AttemptEvidence(returncode=1, error={"class": "damaged_input", "message": "torn", "damaged_key": "abc"})
     )
+    assert found is not None
     assert (found.failure, found.damaged_key) == (F.DAMAGED_INPUT, "abc")
 
 
@@ -118,39 +119,100 @@ def test_a_message_is_one_line_of_printable_marks_and_bounded() -> None:
     assert len(format_one_line("x" * 1_000)) == 300
 
 
-def test_the_cluster_is_heard_after_the_stage_and_before_the_log() -> None:
-    said = Failure(failure=F.NODE_FAULT, message="n3 failed")
-    tail = trace("TypeError: no")
-    assert classify_failure(FailureEvidence(returncode=1, log_tail=tail, cluster=said)) == said
-    named = classify_failure(FailureEvidence(returncode=1, error={"class": "diverged", "message": "NaN"}, cluster=said))
+@pytest.mark.parametrize(
+    ("evidence", "failure", "words"),
+    [
+        (AttemptEvidence(returncode=75, stop=signal.SIGUSR2), F.WALL_CLOCK, "the time limit is near: saved"),
+        (AttemptEvidence(returncode=75, stop=signal.SIGTERM), F.PREEMPTED, "told to end by Slurm"),
+        (AttemptEvidence(returncode=-9, stop=signal.SIGUSR2), F.WALL_CLOCK, "asked to stop (SIGUSR2)"),
+        (AttemptEvidence(returncode=75, stop=signal.SIGINT), F.INTERRUPTED, "stopped on request"),
+        (AttemptEvidence(returncode=1, stop=signal.SIGUSR2, log_tail="MemoryError"), F.OUT_OF_MEMORY, "MemoryError"),
+    ],
+)
+def test_under_slurm_the_signal_tells_why_it_was_stopped(evidence: AttemptEvidence, failure: F, words: str) -> None:
+    found = classify_failure(replace(evidence, under_slurm=True))
+    assert found is not None
+    assert found.failure is failure
+    assert words in found.message
+
+
+def test_slurm_is_believed_after_the_stage_and_before_the_log() -> None:
+    row = ending("NODE_FAIL", failure=F.NODE_FAULT, message="n3 failed")
+    said = classify_failure(AttemptEvidence(returncode=1, log_tail=trace("TypeError: no")), row)
+    assert said is not None
+    assert (said.failure, said.message, said.traceback_digest) == (F.NODE_FAULT, "n3 failed", "")
+    named = classify_failure(AttemptEvidence(returncode=1, error={"class": "diverged", "message": "NaN"}), row)
+    assert named is not None
     assert (named.failure, named.message) == (F.DIVERGED, "NaN")
 
 
-def test_the_supervisors_exit_codes_are_those_of_the_attempt() -> None:
-    assert EXIT_TAKEN in NOTHING_DONE
-    assert set(SUPERVISOR_CODES) == {EXIT_STORAGE, EXIT_SAVED, EXIT_NOT_SET_UP}
-
-
-def test_success_and_named_causes_stand_whatever_the_cluster_says() -> None:
+def test_success_and_named_causes_stand_whatever_slurm_says() -> None:
     words = [None, *F]
     for own, said, state in itertools.product([None, *F], words, ["FAILED", "REQUEUED", "CANCELLED", "NODE_FAIL"]):
-        record = AttemptExit(attempt="a", key="k", ended_at=1.0, returncode=1, failure=own, message="own")
-        found = merge_failures(record, ending(state, failure=said))
-        if own not in {*REPLACEABLE_CLASSES, F.WALL_CLOCK}:
-            assert found == record
-        assert (found.failure is None) == (own is None)
+        record = AttemptExit(
+            attempt="a", key="k", ended_at=1.0, returncode=1, failure=own, message="own", traceback_digest="d"
+        )
+        found = classify_failure(record, ending(state, failure=said))
+        assert (found is None) == (own is None)
+        if found is not None and own not in {F.KILLED, F.PREEMPTED, F.INTERRUPTED, F.UNKNOWN, F.WALL_CLOCK}:
+            assert (found.failure, found.message, found.traceback_digest) == (own, "own", "d")
 
 
-def test_the_words_of_the_cluster_become_evidence() -> None:
-    assert classify_slurm_failure(ending("COMPLETED")) is None
-    assert classify_slurm_failure(ending("FAILED", exit_code=3)) is None
-    assert is_withdrawn(ending("CANCELLED"))
-    assert not is_withdrawn(ending("FAILED"))
+def test_without_an_attempt_slurms_account_is_all_that_there_is() -> None:
+    assert classify_failure(None) is None
+    assert classify_failure(None, ending("COMPLETED")) is None
+    assert explain_idle_record(ending("CANCELLED")) == "taken out of the queue"
+    assert explain_idle_record(ending("FAILED")) == ""
+
+
+def test_how_the_supervisor_ended_stands_for_the_stage_where_nobody_saw_its_end() -> None:
     rows = [ending("FAILED", exit_code=3), ending("FAILED", signal=9), ending("FAILED"), ending("TIMEOUT")]
-    assert [find_supervisor_returncode(row) for row in rows] == [3, -9, None, None]
+    found = [classify_failure(AttemptEvidence(), row) for row in rows]
+    unseen = "ended without an exit record (killed, or the machine went down)"
+    expected = ["ended with code 3", "killed by SIGKILL", unseen, unseen]
+    assert [each.message if each else "" for each in found] == expected
 
 
-def test_a_message_of_the_cluster_is_one_line() -> None:
-    said = classify_slurm_failure(ending("NODE_FAIL", failure=F.NODE_FAULT, message="a\nb\x1b[31m"))
+@pytest.mark.parametrize(
+    ("state", "uid", "withdrawn", "accounted", "failure"),
+    [
+        ("COMPLETED", None, False, True, None),
+        ("FAILED", None, False, True, None),
+        ("REQUEUED", None, False, True, None),
+        ("DEADLINE", None, False, True, F.WALL_CLOCK),
+        ("BOOT_FAIL", None, False, True, F.NODE_FAULT),
+        ("CANCELLED", 0, False, True, F.CANCELLED),  # root's uid is a uid too
+        ("CANCELLED", 1000, True, True, None),
+        ("CANCELLED", None, False, True, None),
+        (LOST, None, False, True, None),
+        (LOST, None, False, False, F.KILLED),
+        (LOST, None, True, False, None),
+    ],
+)
+def test_what_a_state_of_slurm_means(
+    state: str, uid: int | None, withdrawn: bool, accounted: bool, failure: F | None
+) -> None:
+    found = classify_slurm_state(state, cancelled_by_uid=uid, withdrawn=withdrawn, accounted=accounted)
+    assert found is failure
+
+
+def test_a_message_of_slurm_becomes_one_line() -> None:
+    said = classify_failure(None, ending("NODE_FAIL", failure=F.NODE_FAULT, message="a\nb\x1b[31m"))
     assert said is not None
     assert said.message == "a b [31m"
+
+
+def test_every_class_has_a_policy_and_stands_in_the_docs() -> None:
+    assert set(POLICIES) == set(F)
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    for failure, policy in POLICIES.items():
+        assert f"| `{failure}` | {policy.meaning} | {policy.follows} | {describe_budget(policy)} |\n" in text
+
+
+def describe_budget(policy: RetryPolicy) -> str:
+    """The column `attempts` of docs/glossary.md."""
+    if policy.attempts is None:
+        return "not counted"
+    words = str(policy.attempts or "stops at once")
+    words += " and those that the plan counts on" if policy.planned_restarts else ""
+    return f"{words}, anew after progress" if policy.renewed_by_progress else words

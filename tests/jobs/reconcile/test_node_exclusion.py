@@ -72,11 +72,11 @@ def test_a_traceback_that_comes_on_several_nodes_speaks_against_the_code() -> No
 
 def test_of_several_nodes_the_cluster_may_know_the_one_to_blame() -> None:
     together = ending("NODE_FAIL", nodes="n[1-4]")
-    assert names(outcome(F.NODE_FAULT, ending=together)) == []
+    assert names(outcome(F.NODE_FAULT, accounting_record=together)) == []
     blamed = ending("NODE_FAIL", nodes="n[1-4]", failed_node="n3")
-    assert names(outcome(F.NODE_FAULT, ending=blamed)) == ["n3"]
-    other = outcome(F.NODE_FAULT, key="other", ending=ending("NODE_FAIL", nodes="n[3,7]"))
-    assert names(outcome(F.NODE_FAULT, ending=together), other) == ["n3"]
+    assert names(outcome(F.NODE_FAULT, accounting_record=blamed)) == ["n3"]
+    other = outcome(F.NODE_FAULT, key="other", accounting_record=ending("NODE_FAIL", nodes="n[3,7]"))
+    assert names(outcome(F.NODE_FAULT, accounting_record=together), other) == ["n3"]
 
 
 def test_what_runs_on_no_cluster_excludes_nothing() -> None:

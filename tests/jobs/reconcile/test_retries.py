@@ -4,7 +4,8 @@ import pytest
 
 from jobs.job import Resources
 from jobs.reconcile.attempts import AttemptRecord
-from jobs.reconcile.retries import BUDGETS, UNCOUNTED, RetryDecision, choose_memory_gib, decide_retry
+from jobs.reconcile.failures import POLICIES
+from jobs.reconcile.retries import RetryDecision, choose_memory_gib, decide_retry
 from jobs.store.paths import AttemptPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.records import FailureClass as F
@@ -95,10 +96,12 @@ def test_attempts_before_a_resume_do_not_count(store: Store) -> None:
     assert decide_retry([failed], counted_from=failed.start.started_at + 1) is RetryDecision.GO_ON
 
 
-def test_every_class_has_a_rule() -> None:
-    at_once = {F.DIVERGED, F.DATA, F.CODE, F.CANCELLED}
-    assert {*BUDGETS, *UNCOUNTED, *at_once} == set(F)
-    assert len(BUDGETS) + len(UNCOUNTED) + len(at_once) == len(F)
+def test_every_class_stops_at_once_or_is_counted_or_costs_nothing() -> None:
+    at_once = {failure for failure in F if POLICIES[failure].stops_at_once}
+    uncounted = {failure for failure in F if POLICIES[failure].attempts is None}
+    assert at_once >= {F.DIVERGED, F.DATA, F.CODE, F.CANCELLED}
+    assert uncounted >= {F.INTERRUPTED, F.STORAGE}
+    assert all((POLICIES[failure].attempts or 0) > 1 for failure in set(F) - at_once - uncounted)
 
 
 def test_preemptions_and_time_limits_take_nothing_from_the_tries_after_a_real_failure(store: Store) -> None:
@@ -135,7 +138,7 @@ def test_memory_is_raised_once_after_it_ran_out_where_that_is_allowed(store: Sto
 
 
 def test_no_mixture_of_failures_without_progress_goes_on_for_ever(store: Store) -> None:
-    counted = sorted(BUDGETS)
-    most = sum(budget.attempts for budget in BUDGETS.values())
+    budgets = {failure: policy.attempts for failure, policy in POLICIES.items() if policy.attempts}
+    counted, most = sorted(budgets), sum(budgets.values())
     outcomes = [outcome(store, number, failure) for number, failure in zip(range(8 * most), itertools.cycle(counted))]
     assert any(decide_retry(outcomes[:length]) is RetryDecision.STOP for length in range(1, most + 1))

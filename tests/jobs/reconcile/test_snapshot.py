@@ -62,7 +62,7 @@ def state_of(picture: SweepSnapshot, key: str = "k") -> JobState:
 
 def test_a_job_that_only_the_cluster_knows_is_judged_by_its_endings(store: Store) -> None:
     picture = pictured(store, toy.toy_job("k"), toy.toy_job("child", "k"))
-    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, message="cancelled by uid 1000")
+    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=1000)
     picture.reload({}, {"k": [by_hand]})
     assert state_of(picture) is JobState.FAILED
     assert picture.runs["k"].message == "cancelled with scancel by uid 1000"
@@ -78,7 +78,7 @@ def test_a_job_that_only_the_cluster_knows_is_judged_by_its_endings(store: Store
 
 def test_a_job_that_a_person_cancelled_is_taken_in_again_by_a_resume(store: Store) -> None:
     picture = pictured(store, toy.toy_job("k"))
-    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, message="cancelled by uid 1000")
+    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=1000)
     Ledger(store.locate_sweep("toy").ledger).append([Event(event=EventKind.RESUMED, key="k", time=101.0)])
     picture.reload({}, {"k": [by_hand]})
     assert state_of(picture) is JobState.INTERRUPTED

@@ -54,9 +54,9 @@ def test_a_refusal_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_does_not_lock_or_exclude_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "acquire", lambda path: os.open(path, os.O_RDWR | os.O_CREAT))
+    monkeypatch.setattr(checks, "acquire_lock", lambda path: os.open(path, os.O_RDWR | os.O_CREAT))
     assert checks.check_locking(tmp_path).severity is Severity.PROBLEM
-    monkeypatch.setattr(checks, "exclusive_file", Path.touch)
+    monkeypatch.setattr(checks, "create_exclusive_file", Path.touch)
     assert checks.check_exclusive_creation(tmp_path).severity is Severity.PROBLEM
 
 
@@ -86,6 +86,6 @@ def test_the_mount_that_holds_the_store_tells_its_kind(tmp_path: Path) -> None:
 def test_a_disk_of_one_machine_is_told_where_nodes_need_it(
     kind: str, verdicts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "file_system_type", lambda _folder: kind)
+    monkeypatch.setattr(checks, "read_file_system_type", lambda _folder: kind)
     assert [check.severity.value for check in checks.check_file_system(tmp_path)] == verdicts
     assert ("file system" in found(tmp_path, shared=True)) is bool(verdicts)

@@ -15,8 +15,8 @@ from tests.jobs import toy
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from jobs.store.paths import replacing
-with replacing(Path(sys.argv[1])) as unfinished:
+from jobs.store.paths import open_replacement
+with open_replacement(Path(sys.argv[1])) as unfinished:
     unfinished.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -20,7 +20,7 @@ from stages.checkpoint.files import find_newest_checkpoint
 from stages.data.image_reader import EncoderImageReader
 from stages.data.sample import Document, SampleSource
 from stages.job_file import JobFile, read_job
-from stages.registry import load_stage
+from stages.load import load_stage
 from stages.stop import StopFlag
 from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
@@ -29,6 +29,19 @@ CONTEXT = 32
 MODEL = {"d_model": 32, "layers": 2, "heads": 2, "vocabulary": 300}
 VISION = {"encoder": "patches-16-32"}  # four tokens of 768 numbers
 TEXT = {"name": "text", "kind": "text"}
+SMOOTH_ADAMW = {"eps": 1e-3}
+"""For runs whose weights are compared to within rounding.
+
+AdamW divides a gradient by its own size plus eps. With eps = 1e-8 a step is little more than the gradient's sign: where
+a gradient is all but zero, another order of sums can turn a whole step around. With 1e-3 a step moves a weight by at
+most rate / eps times the change of the gradient.
+"""
+ROUNDING = 2e-6
+"""Largest difference of a weight between such runs.
+
+Gradients are clipped to norm 1, so that another order of sums changes one by about 1e-7 (float32). At rates of up to
+3e-3 a step changes a weight by at most 3e-7 more, 6 steps by 2e-6. A full step at that rate is 3e-3.
+"""
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 
 
@@ -114,6 +127,22 @@ def final_weights(job: JobFile) -> dict[str, torch.Tensor]:
 
 def same_bits(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def assert_equal_weights(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """To within rounding; for runs with SMOOTH_ADAMW."""
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, atol=ROUNDING, rtol=0)
+
+
+def assert_equal_moments(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """To within rounding: to a ten-thousandth of the largest of each tensor, as first and second moments differ in size
+    by powers of ten."""
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        scale = float(tensor.abs().max())
+        torch.testing.assert_close(found[name], tensor, atol=1e-4 * scale, rtol=0)
 
 
 def result_of(job: JobFile) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stages import config as stage_config
-from stages.config import FORMAT_VERSIONS, StageConfig
+from stages.config import STAGES, StageConfig
 from stages.schedule import Schedule
 from tests.sweep.small_sweep import MANIFESTS, shipped
 
@@ -37,6 +37,11 @@ def sweeps() -> dict[str, Any]:
             },
         }
     return found
+
+
+def versions() -> dict[str, int]:
+    """Format version of each stage."""
+    return {name: stage.version for name, stage in STAGES.items()}
 
 
 def defaults() -> dict[str, Any]:
@@ -63,7 +68,7 @@ def plain(value: object) -> object:
 
 def main() -> None:
     """Writes the file."""
-    content = {"versions": FORMAT_VERSIONS, "defaults": defaults(), "sweeps": sweeps()}
+    content = {"versions": versions(), "defaults": defaults(), "sweeps": sweeps()}
     GOLDEN.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.job import Job
-from stages.config import CONFIGS, EvaluateConfig, FinetuneConfig, PretrainConfig
+from stages.config import STAGES, EvaluateConfig, FinetuneConfig, PretrainConfig
 from stages.schedule import Schedule
 from sweep.errors import SweepFileError
 from sweep.plan.manifest import Manifest
@@ -18,7 +18,7 @@ PAPER = shipped("paper")
 
 def config(manifest: Manifest, key: str) -> Any:
     job = next(job for job in manifest.jobs if job.key == key)
-    return CONFIGS[job.stage].model_validate(dict(job.config))
+    return STAGES[job.stage].config.model_validate(dict(job.config))
 
 
 def pretrain(name: str, manifest: Manifest = PAPER) -> PretrainConfig:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 from sweep.plan.speed_report import SpeedComparison
-from sweep.plan.totals import PHASES
 from sweep.report.plan import build_plan_json, format_plan_report
 from tests.sweep.report.small_plans import cpu_plan, paper_plan
 

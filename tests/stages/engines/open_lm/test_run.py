@@ -17,11 +17,11 @@ from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
 from stages.engines.limits import find_engine_problem
 from stages.engines.open_lm.data import plan_shard_reads, read_shards, shuffle_indices, write_data
-from stages.engines.open_lm.options import MODULES, PROBE_SCRIPT, build_model_options, build_options, check_installation
+from stages.engines.open_lm.options import MODULES, build_model_options, build_options, check_installation
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
+from stages.load import load_job_runner
 from stages.models.openlm import OpenLM
-from stages.registry import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.training.training_case import (
     CONTEXT,
@@ -240,4 +240,3 @@ def test_a_checkout_or_interpreter_that_lacks_something_is_named(world: World, t
     (tmp_path / "open_lm" / "model.py").write_text("import xformers.ops as xops\n")
     with pytest.raises(ConfigError, match=r"lacks .*xformers.*branch prismatic_openlm"):
         check_installation(EngineSettings(python=sys.executable, checkout=str(tmp_path)))
-    compile(PROBE_SCRIPT, "look", "exec")

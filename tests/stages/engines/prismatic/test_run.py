@@ -15,10 +15,10 @@ import torch
 from stages.checkpoint.files import load_model
 from stages.data.prompts import TEMPLATES
 from stages.engines.prismatic import start_program
-from stages.engines.prismatic.options import MODULES, PROBE_SCRIPT, check_installation
+from stages.engines.prismatic.options import MODULES, check_installation
 from stages.errors import ConfigError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.registry import load_job_runner
+from stages.load import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.engines.prismatic.prismatic_case import (
     config,
@@ -159,4 +159,3 @@ def test_a_checkout_or_interpreter_that_lacks_something_is_named(world: World, t
     (checkout / "torch" / "__init__.py").write_text("class cuda:\n    is_available = staticmethod(lambda: False)\n")
     with pytest.raises(ConfigError, match="trains on a GPU"):
         check_installation(settings)
-    compile(PROBE_SCRIPT, "look", "exec")

@@ -1,1 +1,0 @@
-"""The published vision benchmarks, a file each; `registry.FAMILIES` names them."""
