@@ -242,6 +242,7 @@ class Stage:
     """Whether several processes may share one job."""
 
 
+# Why: docs/decisions.md, D52
 STAGES: dict[str, Stage] = {
     "pretrain": Stage(config=PretrainConfig, version=2, module="stages.training.pretrain", many_processes=True),
     "finetune": Stage(config=FinetuneConfig, version=2, module="stages.training.finetune", many_processes=True),

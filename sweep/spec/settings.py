@@ -34,6 +34,7 @@ PRISMATIC: Layer = {
 BY_RECIPE = tuple(PRISMATIC)
 """Settings whose default is the recipe's."""
 
+# Why: docs/decisions.md, D43
 RECIPES: Mapping[str, Layer] = {
     # the paper's appendix D: the stage's own defaults
     "paper": {name: STAGE_SETTINGS["finetune"][name.removeprefix("finetune.")].default for name in BY_RECIPE},
