@@ -41,4 +41,5 @@ def check_installed(what: str, needed: Mapping[str, str], *, extra: str = "train
     """SweepError if modules are missing. `needed`: module to its package; `extra` of the project installs them all."""
     missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
-        raise SweepError(f"{what} needs {', '.join(missing)}, which is not installed: pip install 'sweep-vlm[{extra}]'")
+        packages = ", ".join(missing)
+        raise SweepError(f"{what} needs packages that are not installed ({packages}): pip install 'sweep-vlm[{extra}]'")
