@@ -277,14 +277,14 @@ MIN_RELATIVE_DEVIATION = 1e-3
 
 
 class LossSpikeDetector:
-    """Looks at each loss once. Part of a checkpoint, so that an interrupted run finds the same spikes.
+    """Takes each loss once. Part of a checkpoint, so that an interrupted run finds the same spikes.
 
     Mean and deviation are the median and the scaled median absolute deviation, which the spikes themselves hardly move;
     they enter the window all the same, so that a loss that stays high becomes the normal one after half a window.
     """
 
     def __init__(self, sigmas: float) -> None:
-        """`sigmas`: deviations above the mean that make a spike; 0: none is looked for."""
+        """`sigmas`: deviations above the mean that make a spike; 0: none is found."""
         self.sigmas = sigmas
         self.in_a_row = 0
         """Spikes up to and with the last loss, without another loss between them."""
