@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.arguments import CommonOptions
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from jobs.job import Job
     from jobs.reconcile.snapshot import SweepSnapshot
     from sweep.stored_sweep import StoredSweep
 
-HELP = "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`"
 POLL_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 2.0
 

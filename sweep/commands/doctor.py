@@ -5,9 +5,8 @@ import json
 import sys
 from dataclasses import dataclass
 
-from sweep.arguments import CommonOptions, parse_positive_int
-
-HELP = "check the cluster and the store: what they offer, what they lack, what to do about it"
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,7 @@ import json
 import time
 from dataclasses import dataclass
 
-from sweep.arguments import CommonOptions
-
-HELP = "show where a cell comes from, what it reuses, what it costs and what happened to its jobs"
+from sweep.options import CommonOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
-HELP = "write a model that others can load with transformers, or an index of all models of a sweep"
 NEEDED = {"torch": "torch", "safetensors": "safetensors", "tokenizers": "tokenizers", "PIL": "pillow"}
 EPILOG = """example:
   sweep export demo m1m-b50-i20-c0-x1 --epochs 2 --out exports/demo-b50-i20

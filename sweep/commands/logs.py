@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.arguments import CommonOptions
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
     from jobs.store.paths import SweepPaths
 
-HELP = "print the log of a job's newest attempt"
 POLL_SECONDS = 0.2
 
 

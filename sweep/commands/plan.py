@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from sweep.plan.new_plan import NewPlan
-
-HELP = "check a sweep file, say what it runs and costs, and store the plan"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
-HELP = "write the tables and figures of a sweep"
 NEEDED = ("pyarrow", "matplotlib")
 
 

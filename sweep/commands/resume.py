@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HELP = "give failed and cancelled jobs a new budget and go on from their last checkpoints"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions(submit.SubmitOptions):

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sweep.arguments import CommonOptions
-
-HELP = "show what is done, what runs, what failed and why, and how long it still takes"
+from sweep.options import CommonOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.arguments import CommonOptions, parse_amount, parse_count, parse_positive_int
+from sweep.arguments import parse_amount, parse_count, parse_positive_int
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HELP = "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time"
 BACKENDS = ("local", "slurm")
 
 

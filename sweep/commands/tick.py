@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from sweep.commands.submit import SlurmSubmitOptions, add_slurm_arguments, submit_to_slurm
 
-HELP = "one round on Slurm: record what ended, send what is missing, refresh the tables; made for cron"
-
 
 @dataclass(frozen=True, kw_only=True)
 class TickOptions(SlurmSubmitOptions):

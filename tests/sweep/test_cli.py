@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from jobs.store.paths import Store
-from sweep.arguments import read_options
 from sweep.cli import COMMANDS, build_parser, log_to_stderr, main
+from sweep.options import read_options
 from sweep.plan.new_plan import make_plan, store_plan
 
 

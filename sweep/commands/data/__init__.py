@@ -6,9 +6,8 @@ from pathlib import Path
 
 from sweep.arguments import TerminalHelpFormatter, add_verbose_argument
 
-HELP = "make training data, or check it before a sweep does"
 PARTS = ("demo", "text", "check")
-"""`sweep data NAME` is the module of that name here, built as those of `sweep.commands`."""
+"""`sweep data NAME` is the module of that name here: what `sweep.commands` says, and HELP, its line of help."""
 
 EPILOG = """example:
   sweep data demo                                       the demo's data set

@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 HELP = "check training data for what a job would skip or refuse"
 NEEDED = {

@@ -4,7 +4,8 @@ import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sweep.arguments import CommonOptions, parse_count, parse_positive_int
+from sweep.arguments import parse_count, parse_positive_int
+from sweep.options import CommonOptions
 
 HELP = "tokenize text files into the token shards that pre-training reads"
 NEEDED = {"tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "zstandard": "zstandard"}
