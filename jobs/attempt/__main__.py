@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         return ExitCode.STORAGE if error.errno in STORAGE_ERRORS else ExitCode.NOT_SET_UP
 
 
+# Why: docs/decisions.md, D29
 def run_attempt(options: AttemptOptions) -> ExitCode:
     """Raises OSError if the store refuses, AttemptSetupError if the attempt cannot be set up."""
     stop = StopForwarder()

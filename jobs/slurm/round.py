@@ -111,6 +111,7 @@ class SlurmRound:
             self._settle()
         self._missing_since = self.slurm.reconciled.missing_since
         # The disk after Slurm: the result of what has ended by then is there.
+        # Why: docs/decisions.md, D39
         self.snapshot.reload(self.slurm.build_report())
         now, margin = self.slurm.answers.taken_at, self.timeouts.missing_job_s
         self.snapshot.update(

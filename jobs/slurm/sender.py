@@ -95,6 +95,7 @@ class BatchSender:
         return all(now < self._sent_at[name] + self.parents_known_for for name in _list_parents(batch))
 
     def _call_sbatch(self, batch: SlurmBatch) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
+        # Why: docs/decisions.md, D31
         self.ledger.write_intent(batch, self.user)
         self._last_call = self.clock.monotonic()
         self.report.calls += 1
