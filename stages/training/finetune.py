@@ -14,9 +14,15 @@ from stages.data.examples import ExampleSampler
 from stages.data.image_reader import open_image_reader
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer, check_tokenizer
-from stages.distributed import DistributedContext, open_distributed_context, resolve_micro_batch_tokens
+from stages.distributed import (
+    DistributedContext,
+    open_distributed_context,
+    resolve_loss_chunk_tokens,
+    resolve_micro_batch_tokens,
+)
 from stages.errors import ConfigError
 from stages.job_file import JobFile
+from stages.models.loss import LossSettings
 from stages.models.vlm import VLM
 from stages.schedule import Schedule
 from stages.stop import StopFlag
@@ -26,7 +32,6 @@ from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
 from stages.training.setup import (
     build_batch_loader,
-    build_loss_settings,
     build_training_log,
     load_tokenizer,
     run_training,
@@ -129,12 +134,13 @@ def build_finetuning(
     """The loop of a fine-tuning job."""
     config = job.config
     assert isinstance(config, FinetuneConfig)  # noqa: S101 - read_job gives each stage its own configuration
+    chunk_tokens = resolve_loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device)
     return Training(
         job=job,
         world=world,
         schedule=schedule,
         last_step=schedule.total_steps,
-        loss=build_loss_settings(job, world),
+        loss=LossSettings(chunk_tokens=chunk_tokens),
         gradient_clip=config.optimizer.gradient_clip,
         precision=config.precision,
         checkpoint_metadata=checkpoint_metadata,

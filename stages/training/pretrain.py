@@ -17,10 +17,16 @@ from stages.data.sample import SampleSource
 from stages.data.shards import ShardFolder
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import DistributedContext, open_distributed_context, resolve_micro_batch_tokens
+from stages.distributed import (
+    DistributedContext,
+    open_distributed_context,
+    resolve_loss_chunk_tokens,
+    resolve_micro_batch_tokens,
+)
 from stages.errors import ConfigError
 from stages.flops import count_step_flops
 from stages.job_file import JobFile
+from stages.models.loss import LossSettings
 from stages.models.vlm import VLM
 from stages.stop import StopFlag
 from stages.training.loop import Training
@@ -29,7 +35,6 @@ from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
 from stages.training.setup import (
     build_batch_loader,
-    build_loss_settings,
     build_training_log,
     load_tokenizer,
     run_training,
@@ -174,12 +179,13 @@ def build_pretraining(
     # a frozen encoder's work is left out: most of its features come from memory
     frozen = config.vision is not None and config.vision.frozen
     flops = partial(count_step_flops, config.model, config.context, vision=config.vision, encoded=0 if frozen else None)
+    chunk_tokens = resolve_loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device)
     return Training(
         job=job,
         world=world,
         schedule=config.schedule,
         last_step=config.last_step,
-        loss=build_loss_settings(job, world, config.z_loss),
+        loss=LossSettings(z_loss=config.z_loss, chunk_tokens=chunk_tokens),
         gradient_clip=config.optimizer.gradient_clip,
         precision=config.precision,
         checkpoint_metadata=build_checkpoint_metadata(config),

@@ -10,20 +10,14 @@ from stages.data.batches import BatchLoader, Sampler
 from stages.data.collate import Collator
 from stages.data.tokenizer import TextTokenizer
 from stages.data.workers import resolve_worker_count
-from stages.distributed import DistributedContext, resolve_loss_chunk_tokens
+from stages.distributed import DistributedContext
 from stages.job_file import JobFile
 from stages.memory import keep_freed_memory
-from stages.models.loss import LossSettings
 from stages.result import Result, render_relative_path, write_result
 from stages.stop import StopFlag
 from stages.training.loop import Training
 from stages.training.metrics import MetricsLog, TrainingLog, open_trackers
 from stages.training.state import TrainState
-
-
-def build_loss_settings(job: JobFile, world: DistributedContext, z_loss: float = 0.0) -> LossSettings:
-    """The loss of a job on this device."""
-    return LossSettings(z_loss, resolve_loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device))
 
 
 def build_batch_loader(job: JobFile, world: DistributedContext, sampler: Sampler, collator: Collator) -> BatchLoader:
