@@ -141,7 +141,12 @@ BASE: Layer = {
     "pretrain.projector": None,
     "pretrain.encoder_revision": "",
     "finetune.recipe": "paper",
-    **{name: value for name, value in build_stage_defaults("finetune").items() if name not in BY_RECIPE},
+    # beta2 keeps its place among AdamW's numbers: the names of cells list settings in this order
+    **{
+        name: value
+        for name, value in build_stage_defaults("finetune").items()
+        if name not in BY_RECIPE or name == "finetune.beta2"
+    },
     **dict.fromkeys(BY_RECIPE),
     "finetune.conversations": None,
     **dict.fromkeys(("evaluate.text_tasks", "evaluate.vision_tasks"), ()),
