@@ -64,6 +64,7 @@ class BatchAndState(NamedTuple):
     state: DataState
 
 
+# Why: docs/decisions.md, D73
 class BatchLoader:
     """Batches, of each this rank's part. How many processes build them, and how far ahead, does not change them.
 
