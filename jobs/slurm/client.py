@@ -93,7 +93,7 @@ class SlurmClient:
     def query_queue_and_accounting(
         self, users: Collection[str], ids: Collection[str], since: float
     ) -> tuple[SlurmAnswer[QueueRow], SlurmAnswer[AccountRow]]:
-        """`queue` and `accounting` at the same time: with both services down it costs one time limit, not two."""
+        """`query_queue` and `query_accounting` at once: with both services down it costs one time limit."""
         answers: list[SlurmAnswer[AccountRow]] = []
         asking = threading.Thread(target=lambda: answers.append(self.query_accounting(ids, since)), daemon=True)
         asking.start()

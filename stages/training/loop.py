@@ -149,7 +149,7 @@ class Training:
         return self.world.all_reduce_sum([float(stop.requested)])[0] > 0
 
     def train_step(self, state: TrainState, stop: StopFlag) -> StepOutcome:
-        """One update of the weights; raises DivergedError, with the weights as before, where `refuse_bad` does."""
+        """One update of the weights. DivergedError, with the weights as before, where `check_divergence` raises it."""
         started = self.clock()
         batch = state.batches.take_batch()
         waited = self.clock() - started

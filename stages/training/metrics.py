@@ -211,7 +211,7 @@ class LossWindow:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Takes up what `dump_state` gave."""
         self._losses, self._sums, self._counts = list(state["losses"]), list(state["sums"]), list(state["counts"])
         self._spikes = state.get("spikes", 0)
 
@@ -308,6 +308,6 @@ class LossSpikeDetector:
         return {"losses": list(self._losses), "in_a_row": self.in_a_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Takes up what `dump_state` gave."""
         self._losses = deque(state["losses"], maxlen=SPIKE_WINDOW)
         self.in_a_row = state["in_a_row"]
