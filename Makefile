@@ -34,13 +34,15 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml $(wildcard requirements/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	@test -z "$(LOCK)" || test -f "$(LOCK)" || echo "There is no $(LOCK), so the newest releases within" \
-	    "pyproject.toml's bounds are installed. They may not work together; tested are Python $(PYTHONS)."
+	    "pyproject.toml's bounds are installed. They may not work together; lock files are there for Python $(PYTHONS)."
 	$(PYTHON) -m venv $(VENV) || (echo "try: apt-get install python3-venv"; exit 1)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-# setuptools warns of every editable installation of more than one package
+# setuptools warns of every editable installation of more than one package. Three packages are published as sources only:
+# they, too, are built with the setuptools of the lock file.
 	export PYTHONWARNINGS='ignore:Editable installation'; if test -f "$(LOCK)"; \
-	    then $(BIN)/pip install -q -r "$(LOCK)" && $(BIN)/pip install -q --no-deps -e .; \
+	    then $(BIN)/pip install -q --build-constraint "$(LOCK)" -r "$(LOCK)" && \
+	        $(BIN)/pip install -q --build-constraint "$(LOCK)" --no-deps -e .; \
 	    else $(BIN)/pip install -q -e '.[train,eval,report,dev]'; fi
 # another TORCH may want other releases of the few packages that it needs
 	@$(BIN)/pip check || echo "These packages do not fit together; a TORCH of another release can be why."

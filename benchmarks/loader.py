@@ -23,8 +23,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from stages.data.batches import MixtureBatches
+from stages.data.batches import BatchLoader
 from stages.data.captions import Captions
+from stages.data.collate import FixedLengthCollator
 from stages.data.image_reader import EncoderImageReader
 from stages.data.mixture import Mixture
 from stages.data.sample import SampleSource
@@ -59,14 +60,14 @@ def main() -> int:
 
 def rate(source: SampleSource, context: int, lanes: int, workers: int, seconds: float) -> tuple[float, float]:
     """Positions and samples a second, after the first two batches."""
-    mixture = Mixture([source], [1.0], by="tokens", context=context, lanes=lanes, seed=0, bad_samples_limit=0)
-    with MixtureBatches(mixture, 16_384, workers=workers) as batches:
+    mixture = Mixture([source], [1.0], by="tokens", context=context, stripes=lanes, seed=0, bad_samples_limit=0)
+    with BatchLoader(mixture, FixedLengthCollator(context, 16_384), workers=workers) as batches:
         for _ in range(2):
             batches.take_batch()
-        before, started = batches.progress[0], time.perf_counter()
+        before, started = batches.state.sources[0], time.perf_counter()
         while (taken := time.perf_counter() - started) < seconds:
             batches.take_batch()
-        after = batches.progress[0]
+        after = batches.state.sources[0]
     return (after.tokens - before.tokens) / taken, (after.samples - before.samples) / taken
 
 

@@ -118,7 +118,8 @@ def queued(job: str, name: str, sent: int, array: int, *, running: bool) -> str:
         ("RUNNING", "None", "(null)") if running else ("PENDING", "Dependency", f"aftercorr:{array - 7}_*(unfulfilled)")
     )
     moments = (str(sent), str(sent + 60) if running else "N/A", "n1" if running else "")
-    return SEPARATOR.join((job, *state, "ann", "normal", "vision", "gpu", *moments, "4294901757", name)) + "\n"
+    ends = str(sent + 90_000) if running else "N/A"
+    return SEPARATOR.join((job, *state, "ann", "normal", "vision", "gpu", *moments, ends, name)) + "\n"
 
 
 def runs(job: str, name: str, sent: int) -> str:

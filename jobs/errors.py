@@ -13,7 +13,7 @@ STORAGE_ERRORS = {
     errno.ESTALE: "the network file system lost the file",
     errno.ENOLCK: "the file system gives no locks",
 }
-"""What the operating system says when a store refuses."""
+"""Why a store refused, by errno."""
 
 
 class JobsError(Exception):
@@ -21,11 +21,11 @@ class JobsError(Exception):
 
 
 class StoreRefusedError(JobsError):
-    """The store cannot be written or read: disk full, quota, read-only, permission."""
+    """The store cannot be read or written: disk full, quota, read-only, permission."""
 
 
 class RunnerBusyError(JobsError):
-    """Another runner holds this store."""
+    """Another local runner uses this store."""
 
 
 class SubmitterBusyError(JobsError):
@@ -33,11 +33,11 @@ class SubmitterBusyError(JobsError):
 
 
 class NoSchedulerError(JobsError):
-    """Slurm is not there, or does not answer."""
+    """Slurm is not installed here, or does not answer."""
 
 
 class InfeasibleJobError(JobsError):
-    """A job asks for more than the cluster will ever have."""
+    """A job asks for more than the cluster has."""
 
 
 class AttemptSetupError(JobsError):
@@ -45,5 +45,5 @@ class AttemptSetupError(JobsError):
 
 
 def describe_storage_error(error: OSError) -> str:
-    """One line for a store that refuses: the file and the reason."""
+    """The file and the reason, in one line."""
     return f"{error.filename or 'the store'}: {STORAGE_ERRORS.get(error.errno or 0, error.strerror or str(error))}"

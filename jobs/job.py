@@ -18,15 +18,15 @@ class Resources:
     time_minutes: int = 60
     """Wall-clock limit of one attempt."""
     restarts: int = 0
-    """Attempts beyond the first that the estimate needs under the partition's time limit."""
+    """Attempts beyond the first that the job needs under the partition's time limit, by its estimate."""
     retry_memory_gib: float = 0.0
     """A node, after an attempt has run out of memory; 0: the same as before."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Scheduler's own words: partition, account, qos, constraint... An empty value is a flag."""
+    """Options of the scheduler: partition, account, qos, constraint... An empty value is a flag."""
     setup: tuple[str, ...] = ()
     """Shell lines that a batch script runs first (modules, environments)."""
     launcher: tuple[str, ...] = ()
-    """Words before the program, such as `apptainer exec image.sif`."""
+    """Command before the program, such as `apptainer exec image.sif`."""
 
     @property
     def gpus(self) -> int:
@@ -70,7 +70,7 @@ class Job:
     cells: tuple[str, ...]
     """Names of the cells that it serves; empty for a trunk segment, whose cells are those of its descendants."""
     settings: Mapping[str, object] = field(default_factory=dict)
-    """How the stage is carried out, without effect on its numbers (checkpoint cadence); not in the key."""
+    """How the stage runs, without effect on its results (checkpoint cadence); not in the key."""
     resources: Resources = Resources()
     estimate: Estimate = Estimate()
 
@@ -81,7 +81,7 @@ TRUNK_PHASE = "trunk"
 
 
 def compute_heights(jobs: Sequence[Job]) -> dict[str, int]:
-    """Longest way down to a leaf; `jobs` with parents before children."""
+    """Longest path down to a leaf, by key; `jobs` with parents before children."""
     found = {job.key: 0 for job in jobs}
     for job in reversed(jobs):
         for parent in job.parents:
@@ -90,10 +90,10 @@ def compute_heights(jobs: Sequence[Job]) -> dict[str, int]:
 
 
 def rank_jobs(jobs: Sequence[Job], *, trunks_first: bool) -> dict[str, int]:
-    """Each job's place in the order of starting: 0 first.
+    """Each job's place in the order of starts, 0 first.
 
-    Depth first, so that whole chains finish early; among equals the manifest's order. `trunks_first` lets the shared
-    trunk go ahead where more than one job runs at a time, since all later branches wait for it.
+    Depth first, so that whole chains finish early; among equals the manifest's order. Set `trunks_first` if several
+    jobs run at a time: all later branches wait for the shared trunk.
     """
     height = compute_heights(jobs)
 
@@ -105,7 +105,7 @@ def rank_jobs(jobs: Sequence[Job], *, trunks_first: bool) -> dict[str, int]:
 
 
 def add_ancestors(jobs: Sequence[Job], keys: Collection[str]) -> set[str]:
-    """`keys` and everything that they need."""
+    """`keys` and all their ancestors."""
     wanted = set(keys)
     for job in reversed(jobs):
         if job.key in wanted:

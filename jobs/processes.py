@@ -1,4 +1,4 @@
-"""Processes as Linux shows them in /proc: who is alive, who belongs to an attempt, and how to end it."""
+"""Processes as Linux shows them in /proc: which live, which belong to an attempt, and how to end them."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.store.records import AttemptStart
 
 ATTEMPT_MARK = "SWEEP_ATTEMPT"
-"""Environment variable that an attempt's processes carry: the attempt's folder."""
+"""Environment variable of all processes of an attempt: the attempt's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class ProcessStat:
 
     @property
     def alive(self) -> bool:
-        return self.state not in "ZX"  # a zombie waits for its parent to read its exit code: it does nothing any more
+        # A zombie does nothing any more: it only waits for its parent to read its exit code.
+        return self.state not in "ZX"
 
 
 def read_process_stat(pid: int) -> ProcessStat | None:
@@ -33,7 +34,7 @@ def read_process_stat(pid: int) -> ProcessStat | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()  # the name, in parentheses, may hold spaces
+    fields = text.rpartition(")")[2].split()  # the name stands in parentheses and may hold spaces
     return ProcessStat(pid=pid, state=fields[0], started=float(fields[19]))
 
 
@@ -49,7 +50,7 @@ def read_own_start() -> float:
 
 
 def is_supervisor_alive(start: AttemptStart) -> bool:
-    """Whether the very process that wrote `start` runs on this machine (a recycled pid does not count)."""
+    """Whether the process that wrote `start` still runs on this machine. A recycled pid does not count."""
     if start.boot_id != read_boot_id():
         return False
     stat = read_process_stat(start.pid)
@@ -57,13 +58,13 @@ def is_supervisor_alive(start: AttemptStart) -> bool:
 
 
 def list_attempt_pids(attempt_root: Path) -> list[int]:
-    """Pids of the live processes below an attempt's supervisor: all that carry its mark in their environment."""
+    """Pids of the live processes that an attempt's supervisor started, found by the mark in their environment."""
     mark = f"{ATTEMPT_MARK}={attempt_root}".encode()
     return [pid for pid in _pids() if _is_marked(pid, mark)]
 
 
 def signal_attempt(start: AttemptStart, attempt_root: Path, number: signal.Signals) -> None:
-    """Sends a signal to the supervisor, which passes it on; to the stage's processes where the supervisor is gone."""
+    """Sends a signal to the supervisor, which passes it on, or to the stage's processes if the supervisor is gone."""
     if is_supervisor_alive(start):
         _send(start.pid, number)
         return
@@ -72,7 +73,7 @@ def signal_attempt(start: AttemptStart, attempt_root: Path, number: signal.Signa
 
 
 def kill_attempt_processes(attempt_root: Path) -> None:
-    """SIGKILL to the stage's processes; the supervisor lives on to record the end."""
+    """Sends SIGKILL to the stage's processes. The supervisor lives on and records the end."""
     for pid in list_attempt_pids(attempt_root):
         _send(pid, signal.SIGKILL)
 
@@ -84,7 +85,7 @@ def _pids() -> Iterator[int]:
 def _is_marked(pid: int, mark: bytes) -> bool:
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # ended meanwhile, or another user's
+    except OSError:  # it has ended meanwhile, or is another user's
         return False
     if mark not in environment.split(b"\0") or pid == os.getpid():
         return False

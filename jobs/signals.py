@@ -1,4 +1,4 @@
-"""Stop signals: remembered by an attempt's supervisor, and passed on to the stage."""
+"""Stop signals: an attempt's supervisor remembers them and passes them on to the stage."""
 
 import signal
 import subprocess
@@ -10,13 +10,12 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 @dataclass(slots=True)
 class StopForwarder:
-    """Remembers that a stop was asked for and passes it to the stage's process, also if that starts later."""
+    """Remembers stop signals and passes them to the stage's process, even if that starts later."""
 
     received: list[int] = field(default_factory=list)
     child: subprocess.Popen[bytes] | None = None
     through_srun: bool = False
-    """The child is srun, which takes SIGTERM and SIGINT for itself and kills its tasks (srun(1)); it passes SIGUSR2 on,
-    and Slurm itself sends the tasks the SIGTERM of a preemption or time limit."""
+    """The child is srun."""
 
     def install(self) -> None:
         for number in STOP_SIGNALS:
@@ -29,7 +28,7 @@ class StopForwarder:
 
     @property
     def first(self) -> signal.Signals | None:
-        """The signal that asked first; None if nobody asked."""
+        """The first stop signal; None if there was none."""
         return signal.Signals(self.received[0]) if self.received else None
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
@@ -37,5 +36,7 @@ class StopForwarder:
         self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
-        if self.child is not None:
-            self.child.send_signal(signal.SIGUSR2 if self.through_srun else number)
+        if self.child is None:
+            return
+        # srun passes SIGUSR2 on. On SIGTERM and SIGINT it kills its tasks instead (srun(1)), so they would not save.
+        self.child.send_signal(signal.SIGUSR2 if self.through_srun else number)

@@ -137,13 +137,13 @@ class PretrainConfig(StageConfig):
     # needed by sources that hold text rather than token ids (captions, conversations)
     tokenizer: Tokenizer | None = None
     context: Count = Field(default=2_048, description="the tokens of a sequence, a whole number above 0")
+    batch_sequences: Count = Field(default=256, description="the global batch in sequences, a whole number above 0")
     # packed: as many whole image-text documents to a sequence as fit, none seeing another; padded: one, and padding
     packing: Literal["packed", "padded"] = Field(default="packed", description="packed or padded")
     # the shards themselves come in a new random order in each epoch
     shuffle_shards: Count = Field(
         default=16, description="the shards whose samples are shuffled together, a whole number above 0"
     )
-    batch_sequences: Count = Field(default=256, description="the global batch in sequences, a whole number above 0")
     schedule: Schedule = Field(description="the learning rate of each step")
     stop_step: Count | None = None
     """Last step of this job; None is the schedule's end."""
@@ -242,6 +242,7 @@ class Stage:
     """Whether several processes may share one job."""
 
 
+# Why: docs/decisions.md, D52
 STAGES: dict[str, Stage] = {
     "pretrain": Stage(config=PretrainConfig, version=2, module="stages.training.pretrain", many_processes=True),
     "finetune": Stage(config=FinetuneConfig, version=2, module="stages.training.finetune", many_processes=True),

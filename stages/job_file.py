@@ -128,7 +128,7 @@ class JobFile:
     error: Path
 
     def resolve_data_location(self, name: str) -> Path | str:
-        """Where the named data set lies: a local path, or the address of a store; DataError as `data_path`."""
+        """Where the named data set lies: a local path, or the address of a store; DataError as `resolve_data_path`."""
         location = self.data.get(name, "")
         return location if "://" in location and not location.startswith("pipe:") else self.resolve_data_path(name)
 

@@ -1,48 +1,29 @@
-"""The edge of the command line: a command's options as a dataclass, and checks of values that several commands take."""
+"""Arguments that several commands have, and checks of their values."""
 
 import argparse
 import os
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommonOptions:
-    """Options of every command. Each command adds its own in a subclass, a field for each argument of its parser."""
+class TerminalHelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, with example lines as they are.
 
-    store: Path
-    """Folder of all sweeps and runs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlurmSubmitOptions(CommonOptions):
-    """What `sweep submit` and `sweep tick` both ask of a submission to Slurm."""
-
-    name: str
-    only: tuple[str, ...]
-    """Cells or keys of jobs; empty: all of the sweep."""
-    max_queued: int | None
-    """Jobs of this sweep in Slurm's queue at once."""
-    budget_a100_hours: float | None
-    pace_seconds: float | None
-    """Between two sbatch calls; None: the default of `SlurmTimeouts`."""
-    as_json: bool
-    dry_run: bool = False
-
-
-OptionsT = TypeVar("OptionsT", bound=CommonOptions)
-
-
-def read_options(kind: type[OptionsT], given: argparse.Namespace) -> OptionsT:
-    """The parsed command line as a dataclass: each field of `kind` takes the argument of its name, a list as a tuple.
-
-    A field without an argument of its name keeps its default.
+    argparse makes one for every argument, and would import shutil to find the width: that takes longer than to parse.
     """
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in vars(given).items()
-    }
-    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=find_terminal_columns() - 2)
+
+
+def find_terminal_columns() -> int:
+    """As shutil.get_terminal_size: $COLUMNS, else the terminal's, else 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,18 +7,29 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from sweep.arguments import add_common_arguments, add_verbose_argument, read_options
+from sweep.arguments import TerminalHelpFormatter, add_common_arguments, add_verbose_argument
 
-COMMANDS = (
-    "plan", "doctor", "submit", "tick", "status", "resume", "cancel", "logs", "results", "explain", "export",
-    "data", "completion",
-)  # fmt: skip
-"""In the order of use. `sweep.commands` says what the module of a command holds."""
+COMMANDS = {
+    "plan": "check a sweep file, say what it runs and costs, and store the plan",
+    "doctor": "check the cluster and the store: what they offer, what they lack, what to do about it",
+    "submit": "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time",
+    "tick": "one round on Slurm: record what ended, send what is missing, refresh the tables; made for cron",
+    "status": "show what is done, what runs, what failed and why, and how long it still takes",
+    "resume": "give failed and cancelled jobs a new budget and go on from their last checkpoints",
+    "cancel": "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`",
+    "logs": "print the log of a job's newest attempt",
+    "results": "write the tables and figures of a sweep",
+    "explain": "show where a cell comes from, what it reuses, what it costs and what happened to its jobs",
+    "export": "write a model that others can load with transformers, or an index of all models of a sweep",
+    "data": "make training data, or check it before a sweep does",
+    "completion": "print a completion script for your shell",
+}
+"""Name and help in the order of use. `sweep.commands` says what the module of a command holds."""
 
 EPILOG = """example:
   sweep plan manifests/demo.yaml     what it would run and cost
@@ -30,7 +41,7 @@ EPILOG = """example:
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
 
-def build_parser(names: Sequence[str] = COMMANDS, *, with_arguments: bool = True) -> argparse.ArgumentParser:
+def build_parser(names: Iterable[str] = COMMANDS, *, with_arguments: bool = True) -> argparse.ArgumentParser:
     """The parser of `sweep` with the commands `names`; fewer commands start faster, and so do names without arguments.
 
     A parsed namespace has the command's module as `module`.
@@ -39,20 +50,17 @@ def build_parser(names: Sequence[str] = COMMANDS, *, with_arguments: bool = True
         prog="sweep",
         description="Plan, run and tabulate experiment sweeps of hundreds of models as dependent job chains.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=TerminalHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     add_verbose_argument(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="sweep")
     for name in names:
-        module = import_command(name)
         command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=COMMANDS[name], description=COMMANDS[name], formatter_class=TerminalHelpFormatter
         )
         if with_arguments:
+            module = import_command(name)
             command.set_defaults(module=module)
             add_common_arguments(command)
             module.add_arguments(command)
@@ -74,6 +82,7 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.ArgumentParser, argp
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. A user-level error (`SweepError`) becomes one line on stderr."""
     from sweep.errors import SweepError, UsageError
+    from sweep.options import read_options
 
     parser, given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if given.version:

@@ -39,6 +39,7 @@ class Phase:
         return "engine" in self.config.model_fields
 
 
+# Why: docs/decisions.md, D72
 PHASES: Mapping[str, Phase] = {
     phase.name: phase
     for phase in (

@@ -48,6 +48,7 @@ def test_a_lock_file_has_all_dependencies_within_their_bounds(path: Path) -> Non
         )
     }
     assert wrong == {}, "run `make lock`"
+    assert "setuptools" in versions, "packages that come as sources are built with it"
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=[path.stem for path in LOCKS])

@@ -17,20 +17,20 @@ VERBS = frozenset(
     deduplicate define describe detect discount divide download draw drop dump embed encode enter
     escape estimate exit expand explain export extend extract fetch fill find flatten flush fold
     format freeze fuse gather generate get group guess gunzip halve has hash hold ignore import
-    index infer inspect install is iter join keep kill label letterbox limit list listen load locate
+    index infer inspect install is are iter join keep kill label letterbox limit list listen load locate log
     make map match measure merge multiply needs nest normalise normalize note number observe open
     pack pad parse pause permute pick pin plan poll prefetch prefill prepare preview price print
     project query quote raise rank read readinto reconcile record refresh register release reload
     remove rename render reorder replace replicate report request requeue require resample reserve
     reset resize resolve restore rotate round run sample save scale score select send set shard show
-    shuffle signal silence sort split start step stop store strip submit subtract sum summarize take
+    shuffle signal silence sleep sort split start step stop store strip submit subtract sum summarize take terminate
     touch train transform truncate unwrap update uses validate view wait withdraw wrap write zero
     """.split()  # noqa: SIM905 - read as text, not as a list of 200 quotes
 )
 """First words of public functions. Add a new verb here, where a reviewer sees it."""
 
 PRESCRIBED = frozenset(
-    {"main", "forward", "backward", "loglikelihood", "tok", "keys", "readable", "all", "init", "from", "to"}
+    "main monotonic now forward backward loglikelihood tok keys readable all init from to".split()  # noqa: SIM905
 )
 """First words that libraries or usage prescribe: torch, lm-eval, io, torch.distributed's all_gather, constructors."""
 

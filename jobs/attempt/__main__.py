@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         return ExitCode.STORAGE if error.errno in STORAGE_ERRORS else ExitCode.NOT_SET_UP
 
 
+# Why: docs/decisions.md, D29
 def run_attempt(options: AttemptOptions) -> ExitCode:
-    """The attempt itself. Raises OSError where the store refuses."""
+    """Raises OSError if the store refuses, AttemptSetupError if the attempt cannot be set up."""
     stop = StopForwarder()
     stop.install()
     store = Store(options.store.resolve())
@@ -74,7 +75,9 @@ def _acquire_ownership(options: AttemptOptions, run: RunPaths, stop: StopForward
     return acquire_cluster_ownership(run, holder, stop)
 
 
-def _run_owned(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder) -> ExitCode:
+def _run_owned(
+    options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
+) -> ExitCode:
     if _is_done(run, options.key):
         return ExitCode.DONE
     attempt = run.locate_attempt(options.attempt)
@@ -82,7 +85,7 @@ def _run_owned(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own:
     try:
         attempt.root.mkdir()
     except FileExistsError:
-        return ExitCode.TAKEN  # the name was used since the decision to start it: that decision is out of date
+        return ExitCode.TAKEN  # the name has been used since the decision to start it, which is out of date
     start = _start_record(options, str(planned.record["stage"]), run)
     start.write(attempt.start)
     returncode, fenced = NEVER_RAN, False
@@ -97,7 +100,9 @@ def _run_owned(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own:
     return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
 
 
-def _exit_code(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit) -> ExitCode:
+def _exit_code(
+    options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
+) -> ExitCode:
     if end.failure is None:
         return ExitCode.DONE
     restarts = int(planned.record.get("resources", {}).get("restarts", 0))
@@ -108,10 +113,9 @@ def _exit_code(options: AttemptOptions, planned: PlannedJob, run: RunPaths, own:
 
 
 def _is_done(run: RunPaths, key: str) -> bool:
-    """Also if another node wrote the result a moment ago."""
     if check_result(run, key).valid:
         return True
-    refresh_folder(run.root)
+    refresh_folder(run.root)  # another node may have written the result a moment ago
     return check_result(run, key).valid
 
 

@@ -35,10 +35,11 @@ def main(arguments: Sequence[str]) -> int:
 
 # Why: docs/decisions.md, D30
 def set_rendezvous() -> None:
-    """Into this process's environment. submitit reads Slurm's node list and chooses the port by the job's id."""
-    os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # by this it knows that it is in a job
+    """Sets the variables in this process's environment."""
+    os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # tells submitit that it runs in a job
     from submitit.helpers import TorchDistributedEnvironment
 
+    # submitit expands Slurm's node list, and chooses the port by the job's id.
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     os.environ["MASTER_ADDR"] = resolve_master_address(
         os.environ["MASTER_ADDR"], os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
@@ -46,9 +47,9 @@ def set_rendezvous() -> None:
 
 
 def resolve_master_address(name: str, address: str) -> str:
-    """`name`, the first node's, if it can be looked up here; else `address`, of the node that srun was called on.
+    """`name`, the first node's, if it can be resolved here; else `address`, of the node that srun was called on.
 
-    Slurm's name of a node need not be known to DNS (NodeAddr, slurm.conf(5)); our srun runs on the first node.
+    DNS need not know Slurm's name of a node (NodeAddr, slurm.conf(5)), and our srun runs on the first node.
     """
     try:
         socket.getaddrinfo(name, None)

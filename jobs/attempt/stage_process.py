@@ -17,16 +17,19 @@ from jobs.store.paths import AttemptPaths, RunPaths
 
 SRUN = "srun"
 STRAGGLERS_SECONDS = 60
-"""How long the ranks of a job may differ in their ends."""
-SRUN_PATIENCE_SECONDS = 10.0
+"""How long srun waits for the other ranks after the first has ended."""
+SRUN_END_SECONDS = 10.0
 SRUN_SIGNALED = 128
 
 
 def run_stage(
     options: AttemptOptions, run: RunPaths, attempt: AttemptPaths, own: Ownership, stop: StopForwarder
 ) -> int:
-    """Runs the stage to its end and returns its exit code, negative for a signal. It inherits the lock, which so
-    outlives a kill of this process. A stage whose claim is lost is killed."""
+    """Runs the stage to its end and returns its exit code, negative for a signal.
+
+    The stage inherits the lock, so that the run stays locked if this process is killed. A stage whose claim is lost is
+    killed.
+    """
     command = build_stage_command(options, run)
     with attempt.log.open("ab") as log:
         try:
@@ -45,25 +48,25 @@ def run_stage(
     if own.heartbeat is not None:
         own.heartbeat.register_loss_callback(lambda: _kill(child, attempt, through_srun=through_srun))
     returncode = child.wait()
-    kill_attempt_processes(attempt.root)  # what the stage left behind must not keep the lock, a core or a GPU
+    kill_attempt_processes(attempt.root)  # its children must not keep the lock, a core or a GPU
     return convert_srun_exit(returncode) if through_srun else returncode
 
 
 def convert_srun_exit(returncode: int) -> int:
-    """srun ends with 128 + N if signal N killed a rank (srun(1)); a process of our own would have ended with -N."""
+    """srun's exit code as one of a process of our own: it ends with 128 + N if signal N killed a rank (srun(1))."""
     return SRUN_SIGNALED - returncode if returncode > SRUN_SIGNALED else returncode
 
 
 def build_stage_command(options: AttemptOptions, run: RunPaths) -> list[str]:
-    """The command that runs a job. All that it needs to know stands in job.json."""
+    """The command that runs a job. Its one argument is job.json."""
     program = [*options.program, str(run.job)]
     tasks = count_tasks_per_node(options)
     if options.backend != SLURM or options.nodes * tasks == 1:
         return program
     return [
         # Why: docs/decisions.md, D38
-        # everything is said again: srun takes what is left out from the batch job's environment, which has one task
-        # a node; since Slurm 22.05 it does not take --cpus-per-task (srun(1))
+        # All of it is repeated: srun takes what is left out from the batch job's environment, which has one task a
+        # node. Since Slurm 22.05 it does not take --cpus-per-task from there (srun(1)).
         *(SRUN, "--export=ALL", f"--nodes={options.nodes}", f"--ntasks={options.nodes * tasks}"),
         *(f"--ntasks-per-node={tasks}", f"--cpus-per-task={count_cpus_per_task(options)}", "--cpu-bind=none"),
         *(["--overcommit"] if options.cpus < options.nodes * tasks else []),
@@ -74,36 +77,36 @@ def build_stage_command(options: AttemptOptions, run: RunPaths) -> list[str]:
 
 
 def count_tasks_per_node(options: AttemptOptions) -> int:
-    """One process for each GPU; one on a node without."""
+    """One process for each GPU, and one on a node without GPUs."""
     return max(1, options.gpus // options.nodes)
 
 
 def count_cpus_per_task(options: AttemptOptions) -> int:
-    """Cores of one process."""
+    """Cores for each process."""
     return max(1, options.cpus // (options.nodes * count_tasks_per_node(options)))
 
 
 def build_stage_environment(
     options: AttemptOptions, attempt: AttemptPaths, own: Ownership, inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """What the stage finds beside job.json. The local runner sets threads and devices itself."""
+    """The stage's environment variables. The local runner sets threads and devices itself."""
     environment = {**inherited, ATTEMPT_MARK: str(attempt.root), "PYTHONUNBUFFERED": "1", **own.build_environment()}
     if options.backend == SLURM:
         environment.setdefault("OMP_NUM_THREADS", str(count_cpus_per_task(options)))
         if not options.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ""  # Slurm hides no GPU where devices are not constrained
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # Slurm hides GPUs only if its cgroups constrain devices
     return environment
 
 
 def _kill(child: subprocess.Popen[bytes], attempt: AttemptPaths, *, through_srun: bool) -> None:
-    """SIGKILL to the stage. srun kills the ranks of other nodes when it is told to end, and so goes last."""
+    """Sends SIGKILL to the stage. srun goes last: on SIGTERM it kills the ranks on other nodes."""
     for pid in list_attempt_pids(attempt.root):
         if pid != child.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     if through_srun:
         child.terminate()
-        deadline = time.monotonic() + SRUN_PATIENCE_SECONDS
+        deadline = time.monotonic() + SRUN_END_SECONDS
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
     child.kill()

@@ -1,13 +1,13 @@
-"""Claims: numbered files of which the newest alone entitles its holder to write. Good across the nodes of a cluster.
+"""Claims: numbered files, of which only the newest entitles its owner to write. They work across nodes.
 
-A claim is made by creating the next number with O_EXCL, which the server of a network file system decides, for one
-creator alone (open(2); RFC 1813, section 3.3.8; RFC 7530, section 16.16). No lock is taken. The holder shows that it
-lives by its file's modification time, which the server sets (utimensat(2) without a time). Ages are differences between
-such times, never against the local clock. A claim ends when its holder says so, or when a newer one is there: an older
-holder must look before each write that others see, and let go.
+A claim is a file with the next number, created with O_EXCL: the server of a network file system lets one creator
+succeed (open(2); RFC 1813, section 3.3.8; RFC 7530, section 16.16). No lock is taken. The owner's heartbeat is the
+file's modification time, which the server sets (utimensat(2) without a time). Ages are differences between such times;
+the local clock never enters. A claim ends when its owner releases it or when a newer one exists, so an owner must check
+for a newer one before each write that others see.
 
-Look-ups go through a folder that was opened anew: NFS answers them from its cache for up to a minute otherwise, while
-an open asks the server (close-to-open consistency, nfs(5)).
+Each check opens the folder again. Otherwise NFS answers from its cache for up to a minute, while an open asks the
+server (close-to-open consistency, nfs(5)).
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from jobs.store.paths import SAFE_NAME
 
 CLAIM_FILE = re.compile(r"(\d{6,})\.json")
 KEPT = 2
-"""Generations that stay in the folder: the holder's and the one before, for whoever asks what happened."""
+"""Claims that stay in the folder: the owner's, and the one before for people who ask what happened."""
 CONTENT_BYTES = 1_024
-"""Claims are padded to this size, so that a rewrite is one write of the same length and never seen half."""
+"""Claims are padded to this size: a rewrite is one write of the same length, and nobody reads half of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class ClaimOwner:
     pid_started: float = 0.0
     """As in `AttemptStart`."""
     attempt: str = ""
-    """Empty for holders that are no attempts."""
+    """Empty for an owner that is no attempt."""
     job_id: str = ""
     batch: str = ""
     restart: int = 0
@@ -64,32 +64,32 @@ class ClaimOwner:
 
     @property
     def process_is_gone(self) -> bool:
-        """Whether it is known that the process has ended: only a process of this machine can be known."""
+        """Whether the process has surely ended. Of a process on another machine nothing is known."""
         stat = read_process_stat(self.pid) if self.on_this_machine and self.pid else None
         return self.on_this_machine and not (stat and stat.alive and stat.started == self.pid_started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One generation as it was read."""
+    """One claim as it was read."""
 
     path: Path
     number: int
     owner: ClaimOwner = ClaimOwner()
-    """Nobody where the file was read before its content was there: a holder of whom nothing is known."""
+    """All fields are empty if the file was read before its content was written."""
     released: bool = False
     heartbeat_at: float = 0.0
-    """Modification time by the server's clock; to be compared with other such times alone."""
+    """Modification time by the server's clock. Compare it only with other such times."""
 
     def is_newest(self) -> bool:
-        """Whether this claim still entitles to write. Raises OSError where the folder cannot be asked."""
+        """Whether this claim still entitles its owner to write. Raises OSError if the folder cannot be read."""
         with contextlib.suppress(FileNotFoundError):
             numbers = _numbers(self.path.parent)
             return self.number in numbers and max(numbers) == self.number
         return False
 
     def send_heartbeat(self) -> bool:
-        """Shows that the holder lives; false if the claim was removed, so that newer ones exist."""
+        """Renews the claim. False if it was removed, which means that newer ones exist."""
         try:
             os.utime(self.path)
         except FileNotFoundError:
@@ -97,7 +97,7 @@ class Claim:
         return True
 
     def release(self) -> None:
-        """Says that the holder is done. A claim that was removed stays so."""
+        """Marks the claim as released. One that was removed stays removed."""
         content = _content(self.owner, released=True)
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
@@ -109,21 +109,21 @@ class Claim:
 
 
 def list_claims(folder: Path) -> list[Claim]:
-    """All that are there, oldest first."""
+    """All claims, oldest first."""
     found = (read_claim(_path(folder, number)) for number in _numbers_if_any(folder))
     return [claim for claim in found if claim is not None]
 
 
 def find_newest_claim(folder: Path) -> Claim | None:
-    """The claim that counts; None if there never was one."""
+    """The newest claim; None if there never was one."""
     return next(reversed(list_claims(folder)), None)
 
 
 # Why: docs/decisions.md, D34
 def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Claim | None:
-    """Makes the generation that follows `after`, the newest as the caller knows it.
+    """Creates the claim that follows `after`, the newest that the caller knows.
 
-    None if somebody else was quicker: what the caller has decided on is out of date then.
+    None if another process was faster; then the caller has decided on old facts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = after.number + 1 if after else 1
@@ -141,19 +141,19 @@ def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Cl
     made = Claim(path=path, number=number, owner=holder, heartbeat_at=beaten_at)
     if made.is_newest():
         return made
-    path.unlink(missing_ok=True)  # the number had been used and tidied away since the caller looked
+    path.unlink(missing_ok=True)  # the number was used and removed since the caller read the folder
     return None
 
 
 def remove_old_claims(folder: Path, newest_claim: Claim) -> None:
-    """Removes generations that nobody needs any more. To be called by a holder whose forerunners have all let go."""
+    """Removes old claims. Call it only when all earlier owners have released theirs or can write no more."""
     for number in _numbers_if_any(folder):
         if number <= newest_claim.number - KEPT:
             _path(folder, number).unlink(missing_ok=True)
 
 
 def read_claim(path: Path) -> Claim | None:
-    """A claim by its file, asked of the server; None if it is not there."""
+    """Reads a claim from the server, not from a cache; None if it does not exist."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -168,9 +168,9 @@ def read_claim(path: Path) -> Claim | None:
 
 
 def measure_claim_age(claim: Claim) -> float:
-    """Since the claim was last beaten, as it was read, by the clock that stamps the folder's files.
+    """Seconds since the last heartbeat, by the clock that sets the folder's modification times.
 
-    That is the server's for NFS; a file system whose clients stamp (Lustre) adds the difference of two nodes' clocks.
+    On NFS that is the server's clock. Where clients set the times (Lustre), the difference of two nodes' clocks enters.
     """
     probe = claim.path.parent / f".now-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -182,7 +182,7 @@ def measure_claim_age(claim: Claim) -> float:
 
 
 def refresh_folder(folder: Path) -> None:
-    """Makes look-ups in `folder` see what other nodes did in it. Does nothing where it is absent."""
+    """Makes this node see what other nodes did in `folder`. Does nothing if it does not exist."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
@@ -199,7 +199,7 @@ def _numbers_if_any(folder: Path) -> list[int]:
 
 
 def _numbers(folder: Path) -> set[int]:
-    """Asked of the server: the folder is opened, and listed by that descriptor."""
+    """Opens the folder and lists it by that descriptor, so that NFS asks the server."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return set(_parse_claim_numbers(os.listdir(descriptor)))  # noqa: PTH208 - pathlib lists no open folders
@@ -216,7 +216,7 @@ def _content(holder: ClaimOwner, *, released: bool) -> bytes:
 
 
 def _parse_claim(content: bytes) -> tuple[ClaimOwner, bool]:
-    """Holder and released flag; nobody for what is no claim."""
+    """Owner and released flag. The owner is empty if the content is no claim."""
     try:
         record: Any = json.loads(content)
         holder = ClaimOwner(

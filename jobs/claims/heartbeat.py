@@ -1,4 +1,4 @@
-"""Keeps a claim alive while its holder works, and finds out when it is no longer the newest."""
+"""The heartbeat of a claim: keeps it alive while its owner works, and notices when a newer claim exists."""
 
 import threading
 import time
@@ -8,20 +8,20 @@ from jobs.claims.claims import Claim
 
 
 class ClaimLostError(Exception):
-    """A newer incarnation took over: nothing may be written any more."""
+    """A newer incarnation of the job took over. Nothing may be written any more."""
 
 
 class Heartbeat:
-    """Beats a claim in a thread of its own. After `start`, `lost` tells whether the claim is still good.
+    """Renews a claim in a thread of its own. After `start`, `lost` says whether the claim still holds.
 
-    It counts as lost when a newer one is there, and also when the store could not be asked for so long that another may
-    have taken over: a node that is cut off stops by itself.
+    A claim is lost if a newer one exists. It is also lost if the store was unreachable for so long that another attempt
+    may have taken over: a node that is cut off stops by itself.
     """
 
     def __init__(self, claim: Claim, beat_seconds: float, takeover_seconds: float) -> None:
         self.claim = claim
         self._beat_seconds = beat_seconds
-        self._patience_seconds = takeover_seconds - 3 * beat_seconds
+        self._unreachable_seconds = takeover_seconds - 3 * beat_seconds
         self._lost = threading.Event()
         self._ended = threading.Event()
         self._on_loss: Callable[[], None] | None = None
@@ -37,7 +37,7 @@ class Heartbeat:
         self._thread.start()
 
     def register_loss_callback(self, act: Callable[[], None]) -> None:
-        """`act` is called once, from the guard's thread, when the claim is lost; at once if it is lost already."""
+        """`act` is called once, in the heartbeat's thread, when the claim is lost; at once if it is lost already."""
         with self._mutex:
             self._on_loss = act
             lost = self.lost
@@ -45,13 +45,13 @@ class Heartbeat:
             act()
 
     def check(self) -> None:
-        """Looks now. Raises ClaimLostError if a newer claim is there, OSError where the store cannot be asked."""
+        """Raises ClaimLostError if a newer claim exists now, OSError if the store is unreachable."""
         if self.lost or not self.claim.is_newest():
             self._lose()
             raise ClaimLostError
 
     def release(self) -> None:
-        """Ends the watch and says on disk that the holder is done. Raises OSError where the store refuses."""
+        """Ends the heartbeat and marks the claim as released. Raises OSError if the store refuses."""
         self._ended.set()
         self._thread.join(timeout=self._beat_seconds)
         self.claim.release()
@@ -63,11 +63,11 @@ class Heartbeat:
                 return
 
     def _renew_claim(self) -> bool:
-        """Never beats a claim that is not the newest: its successor waits for its silence."""
         try:
+            # Never renew a claim that is not the newest: its successor waits until it is silent.
             good = self.claim.is_newest() and self.claim.send_heartbeat()
         except OSError:
-            return _clock() - self._good_at < self._patience_seconds
+            return _clock() - self._good_at < self._unreachable_seconds
         if good:
             self._good_at = _clock()
         return good

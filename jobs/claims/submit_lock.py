@@ -1,4 +1,4 @@
-"""One submitter of a store at a time, on any login node; the next takes over from one that died."""
+"""The submit lock: one submitter of a store at a time, on any login node. The next takes over from one that died."""
 
 import logging
 import threading
@@ -14,17 +14,17 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 120.0
-"""A submitter of another machine that was silent for so long is gone: NFS caches hide a sign of life for 60 s."""
+"""A submitter on another machine that was silent for so long is gone. NFS caches may hide a heartbeat for 60 s."""
 POLL_SECONDS = 0.5
 
 
 @contextmanager
-def hold_submit_lock(folder: Path, *, patience_seconds: float) -> Iterator[Callable[[], bool]]:
-    """Holds the claim while the block lasts, and gives the question whether it is still held.
+def hold_submit_lock(folder: Path, *, wait_seconds: float) -> Iterator[Callable[[], bool]]:
+    """Holds the lock while the block lasts. Yields a function that says whether it is still held.
 
-    Waits for another submitter for `patience_seconds`, then raises SubmitterBusyError. To be asked before every sbatch.
+    Call that function before every sbatch. Raises SubmitterBusyError after `wait_seconds` with another submitter.
     """
-    mine = acquire_submit_claim(folder, patience_seconds)
+    mine = acquire_submit_claim(folder, wait_seconds)
     over = threading.Event()
     beats = threading.Thread(target=send_heartbeats, args=(mine, over), daemon=True)
     beats.start()
@@ -36,10 +36,10 @@ def hold_submit_lock(folder: Path, *, patience_seconds: float) -> Iterator[Calla
         mine.release()
 
 
-def acquire_submit_claim(folder: Path, patience_seconds: float) -> Claim:
-    """The next claim, as soon as the one before is released or its holder gone."""
+def acquire_submit_claim(folder: Path, wait_seconds: float) -> Claim:
+    """The next claim, as soon as the previous one is released or its owner is gone."""
     began = time.monotonic()
-    deadline = began + patience_seconds
+    deadline = began + wait_seconds
     while True:
         before = find_newest_claim(folder)
         if (
@@ -64,7 +64,7 @@ def acquire_submit_claim(folder: Path, patience_seconds: float) -> Claim:
 
 
 def send_heartbeats(mine: Claim, over: threading.Event) -> None:
-    """Shows a sign of life every few seconds; ends early once the claim is no longer there."""
+    """Renews the claim every few seconds; ends early if the claim was removed."""
     while not over.wait(BEAT_SECONDS):
         if not mine.send_heartbeat():
             return

@@ -1,8 +1,8 @@
 """Who may run a job on a cluster: one process at a time, also while a node that was given up still works.
 
-Slurm starts a job again when a node falls silent, but what runs on that node runs on, and may write for hours. So each
-attempt claims its run (jobs/claims/claims.py). The newest incarnation of a job takes the run over at once and waits
-until those before it can write no more; a stranger first waits whether the present holder shows signs of life.
+Slurm restarts a job when a node does not answer, but the processes on that node live on and may write for hours. So
+each attempt claims its run (jobs/claims/claims.py). The newest incarnation of a job takes the run over at once, and
+waits until the earlier ones can write no more. An attempt of another job first waits for heartbeats of the owner.
 """
 
 import errno
@@ -31,7 +31,7 @@ from jobs.store.paths import RunPaths
 TAKEOVER_VARIABLE = "SWEEP_TAKEOVER_SECONDS"
 TAKEOVER_SECONDS = 75.0
 HEARTBEATS_PER_TAKEOVER = 15
-"""Heartbeats, each with a look for a newer claim, in the time of silence that ends a claim."""
+"""So many heartbeats fit into `ClaimTimeouts.takeover`. Each checks for a newer claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class ClaimTimeouts:
     """All in seconds."""
 
     takeover: float
-    """A holder that has been silent for so long may be taken over from: a minute for which NFS may show an old state,
-    and three heartbeats."""
+    """After so long without a heartbeat, another may take over: a minute for which NFS may show an old state, and three
+    heartbeats."""
 
     @property
     def heartbeat_s(self) -> float:
@@ -48,12 +48,12 @@ class ClaimTimeouts:
 
     @property
     def kill(self) -> float:
-        """A fenced incarnation on the same machine is killed by its successor if it has not ended by itself."""
+        """After so long, a successor kills a fenced incarnation on the same machine that has not ended by itself."""
         return 3 * self.heartbeat_s
 
     @classmethod
     def from_environment(cls) -> "ClaimTimeouts":
-        """`SWEEP_TAKEOVER_SECONDS` changes them. Raises ValueError if it is not a number above 0."""
+        """Raises ValueError if SWEEP_TAKEOVER_SECONDS is set and is not a number above 0."""
         given = os.environ.get(TAKEOVER_VARIABLE, "")
         if not given:
             return cls(TAKEOVER_SECONDS)
@@ -71,16 +71,16 @@ class PreviousClaimState(Enum):
 
     ALIVE = auto()
     QUIET = auto()
-    """Neither a sign of life nor silent for long enough."""
+    """No heartbeat, and not silent for long enough."""
     SILENT = auto()
     OVER = auto()
-    """It let go, or nothing of it is left."""
+    """It was released, or none of its processes is left."""
 
 
 @dataclass(slots=True)
 class PreviousClaim:
-    """Looks at one older claim again and again. Silence is measured on our own clock from what is seen to change; the
-    file's age is believed only together with some of it, as clocks may differ."""
+    """An older claim, read repeatedly. Silence is measured by our own clock, from changes that we see ourselves. The
+    file's age counts only together with some such silence, because clocks may differ."""
 
     run: RunPaths
     claim: Claim
@@ -107,7 +107,7 @@ class PreviousClaim:
         return PreviousClaimState.QUIET
 
     def _is_over(self) -> bool:
-        """By its exit record, or, on this machine, by the absence of its processes and of their lock."""
+        """Whether its exit record exists, or, on this machine, neither its processes nor their lock."""
         holder = self.claim.owner
         if holder.attempt and self.run.locate_attempt(holder.attempt).exit.exists():
             return not holder.on_this_machine or not self._runs_here()
@@ -119,27 +119,27 @@ class PreviousClaim:
         return bool(attempt and list_attempt_pids(self.run.locate_attempt(attempt).root)) or _lock_is_held(self.run)
 
     def kill(self) -> None:
-        """Ends what is left of its stage, if that is on this machine."""
+        """Kills what is left of its stage, if that is on this machine."""
         if self.claim.owner.on_this_machine and self.claim.owner.attempt:
             kill_attempt_processes(self.run.locate_attempt(self.claim.owner.attempt).root)
 
 
 @dataclass(frozen=True, slots=True)
 class AcquiredClaim:
-    """A run that is ours."""
+    """The claim by which a run is ours."""
 
     heartbeat: Heartbeat
-    """At work."""
+    """Already running."""
     from_silent: bool
-    """Some older holder did not let go but fell silent: of a machine that cannot be reached, its lock may remain."""
+    """An older owner fell silent without a release. If its machine is unreachable, its lock may remain."""
 
 
 def acquire_run_claim(
     run: RunPaths, holder: ClaimOwner, times: ClaimTimeouts, stopped: Callable[[], bool]
 ) -> AcquiredClaim | None:
-    """Claims the run and returns once nobody older can write.
+    """Claims the run and returns once no older attempt can write.
 
-    None if the run is another's, or if it was `stopped` while it waited.
+    None if the run belongs to another attempt, or if `stopped` while it waited.
     """
     while not stopped():
         older = list_claims(run.claims)
@@ -156,7 +156,7 @@ def acquire_run_claim(
 
 
 def _same_job(one: ClaimOwner, other: ClaimOwner) -> bool:
-    """Incarnations of one job: the cluster itself has ended the earlier before it began the later."""
+    """Whether both are incarnations of one job: Slurm itself has ended the earlier one before it began the later."""
     same = bool(one.job_id) and (one.job_id, one.batch) == (other.job_id, other.batch)
     return same and one.restart != other.restart
 
@@ -166,7 +166,7 @@ def _is_newer_incarnation(rival: ClaimOwner, holder: ClaimOwner) -> bool:
 
 
 def _all_ended(strangers: Sequence[PreviousClaim], times: ClaimTimeouts, stopped: Callable[[], bool]) -> bool:
-    """Whether all let go or fell silent; false as soon as one shows that it lives."""
+    """Whether all were released or fell silent; false as soon as one shows a heartbeat."""
     while not stopped():
         seen = [watch.read_state() for watch in strangers]
         if PreviousClaimState.ALIVE in seen:
@@ -180,14 +180,14 @@ def _all_ended(strangers: Sequence[PreviousClaim], times: ClaimTimeouts, stopped
 def _wait_for_previous(
     watches: Sequence[PreviousClaim], guard: Heartbeat, times: ClaimTimeouts, stopped: Callable[[], bool]
 ) -> AcquiredClaim | None:
-    """Until those before can write no more. They know that they are fenced one heartbeat from now."""
+    """Waits until the earlier ones can write no more. They notice that they are fenced within one heartbeat."""
     guard.start()
     began = time.monotonic()
     while not (stopped() or guard.lost):
         seen = [watch.read_state() for watch in watches]
         if PreviousClaimState.ALIVE not in seen and PreviousClaimState.QUIET not in seen:
             for watch in watches:
-                watch.kill()  # of silent ones: their supervisor was killed and their stage was not, for instance
+                watch.kill()  # of a silent one, the supervisor may have been killed and the stage not
             remove_old_claims(guard.claim.path.parent, guard.claim)
             return AcquiredClaim(guard, from_silent=PreviousClaimState.SILENT in seen)
         if time.monotonic() - began >= times.kill:
@@ -205,19 +205,19 @@ def _lock_is_held(run: RunPaths) -> bool:
         return False
 
 
-# The right to run a job: a lock on one machine, on a cluster a claim besides.
+# The right to run a job: a lock on one machine, and a claim too on a cluster.
 
 FENCE_VARIABLE = "SWEEP_FENCE"
-"""The claim under which a stage runs; a stage that publishes anything looks first whether a newer one is there."""
-LOCK_PATIENCE_SECONDS = 1.0
+"""Environment variable with the claim under which a stage runs. Before it publishes, it checks for a newer claim."""
+LOCK_WAIT_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Ownership:
-    """Held until the process ends, or until it is fenced."""
+    """The right to write into a run, until the process ends or is fenced."""
 
     lock: int | None
-    """Descriptor of the run's lock, which the stage inherits; None where the file system gives none."""
+    """Descriptor of the run's lock, which the stage inherits; None if the file system has no locks."""
     heartbeat: Heartbeat | None = None
 
     @property
@@ -225,16 +225,16 @@ class Ownership:
         return self.heartbeat is not None and self.heartbeat.lost
 
     def check(self) -> None:
-        """To be called before what others see is written. Raises ClaimLostError if it may not be."""
+        """Call it before you write what others see. Raises ClaimLostError if that is no longer allowed."""
         if self.heartbeat is not None:
             self.heartbeat.check()
 
     def build_environment(self) -> dict[str, str]:
-        """What the stage has to know."""
+        """The stage's variables about the claim."""
         return {FENCE_VARIABLE: str(self.heartbeat.claim.path)} if self.heartbeat else {}
 
     def release(self) -> None:
-        """After the last write."""
+        """Call it after the last write."""
         if self.heartbeat is not None:
             self.heartbeat.release()
         if self.lock is not None:
@@ -243,14 +243,16 @@ class Ownership:
 
 
 def acquire_local_ownership(run: RunPaths) -> Ownership | None:
-    """By the lock alone; None if another process has it."""
-    lock = acquire_lock(run.lock, patience_seconds=LOCK_PATIENCE_SECONDS)
+    """Takes the lock; None if another process has it."""
+    lock = acquire_lock(run.lock, wait_seconds=LOCK_WAIT_SECONDS)
     return None if lock is None else Ownership(lock)
 
 
 def acquire_cluster_ownership(run: RunPaths, holder: ClaimOwner, stop: StopForwarder) -> Ownership | None:
-    """By a claim, and by the lock as far as that goes; None if another attempt lives, or at a stop before the end of
-    the wait for an older one."""
+    """Takes a claim, and the lock if the file system has locks.
+
+    None if another attempt lives, or if a stop was asked for while it waited for an older one.
+    """
     try:
         times = ClaimTimeouts.from_environment()
     except ValueError as error:
@@ -266,9 +268,9 @@ def acquire_cluster_ownership(run: RunPaths, holder: ClaimOwner, stop: StopForwa
 
 
 def _try_lock(run: RunPaths) -> tuple[int | None, bool]:
-    """(descriptor, whether somebody else has it). A claim decides; the lock tells this machine's processes."""
+    """(descriptor, whether another process has it)."""
     try:
-        lock = acquire_lock(run.lock, patience_seconds=LOCK_PATIENCE_SECONDS)
+        lock = acquire_lock(run.lock, wait_seconds=LOCK_WAIT_SECONDS)
     except OSError as error:
         if error.errno in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}:
             return None, False

@@ -72,6 +72,7 @@ class StopRequest:
         self.received.append(number)
 
 
+# Why: docs/decisions.md, D28
 class LocalRunner:
     """One run of `sweep submit`. It reloads the snapshot that it is given, and then keeps it up to date.
 

@@ -35,7 +35,7 @@ class RunnerOwner:
 @contextmanager
 def hold_runner_lock(store: Store, *, sweep: str, writer: str) -> Iterator[None]:
     """Nobody else runs jobs of this store here while the block lasts. Raises RunnerBusyError."""
-    lock = acquire_lock(store.runner_lock, patience_seconds=0.2)
+    lock = acquire_lock(store.runner_lock, wait_seconds=0.2)
     if lock is None:
         raise RunnerBusyError(
             f"{store.root} has a runner already ({find_runner_owner(store) or 'just started'}); "

@@ -67,7 +67,7 @@ class AccountingRecord:
         return self.started_at or self.submitted_at
 
 
-def serialize_accounting_record(record: AccountingRecord) -> dict[str, Any]:
+def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
     """The record as a ledger holds it."""
     content = asdict(record)
     if record.cancelled_by_uid is None:

@@ -275,7 +275,7 @@ def classify_failure(
         return _refine_exit(wrote, accounted)
     if wrote is not None:
         return _classify_attempt(wrote, accounted)
-    return None if accounted is None or explain_idle_record(accounted) else _classify_unstarted(accounted)
+    return None if accounted is None or _did_nothing(accounted) else _classify_unstarted(accounted)
 
 
 def classify_slurm_state(
@@ -296,14 +296,12 @@ def classify_slurm_state(
 
 
 def explain_idle_record(accounted: AccountingRecord) -> str:
-    """Why an execution that left no attempt counts for nothing, in one line; empty if it counts."""
+    """Why an execution left no attempt and counts for nothing (`classify_failure` gives None), in one line."""
     if _is_withdrawn(accounted):
         return "taken out of the queue"
-    if accounted.state == "COMPLETED":
-        return "nothing to do: the job was done"
-    if accounted.state == LOST and accounted.failure is None:
+    if accounted.state == LOST:
         return "never started, or forgotten by the cluster"
-    return NOTHING_DONE.get(accounted.exit_code, "")
+    return NOTHING_DONE.get(accounted.exit_code, "nothing to do: the job was done")
 
 
 def hash_traceback(text: str) -> str:
@@ -451,6 +449,16 @@ def _is_withdrawn(accounted: AccountingRecord) -> bool:
     if accounted.state != "CANCELLED":
         return False
     return accounted.failure is None or (not accounted.ran and accounted.cancelled_by_uid is None)
+
+
+def _did_nothing(accounted: AccountingRecord) -> bool:
+    """Whether an execution that left no attempt counts for nothing."""
+    return (
+        _is_withdrawn(accounted)
+        or accounted.state == "COMPLETED"
+        or accounted.exit_code in NOTHING_DONE
+        or (accounted.state == LOST and accounted.failure is None)  # nobody knows that anything was tried
+    )
 
 
 def _classify_unstarted(accounted: AccountingRecord) -> Failure:

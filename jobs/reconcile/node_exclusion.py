@@ -1,4 +1,4 @@
-"""Which nodes the next attempts keep away from, for a while. Pure."""
+"""Which nodes the next attempts avoid, and until when. Pure."""
 
 import re
 from collections import defaultdict
@@ -13,31 +13,31 @@ from jobs.reconcile.failures import POLICIES, NodeEvidence
 # Node lists as Slurm writes them: `n1`, `n[1-3,7]`, `gpu[01-04],login2`.
 
 MOST_NODES = 4_096
-"""More names than that are not unfolded from one list."""
+"""The longest list of names that is expanded."""
 PART = re.compile(r"(?:\[[^\]]*(?:\]|\Z)|[^,\[])+")
 GROUP = re.compile(r"\[([^\]]*)\]")
 RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 def parse_node_list(text: str) -> tuple[str, ...]:
-    """The names, in order. What is not understood stays as it is written, and a list that is too long is cut."""
+    """The names, in order. A part in an unknown form stays as it is, and a list that is too long is cut."""
     names: list[str] = []
     for part in PART.findall(text):
-        names += _unfolded(part)
+        names += _expand(part)
     return tuple(dict.fromkeys(names[:MOST_NODES]))
 
 
-def _unfolded(part: str) -> list[str]:
+def _expand(part: str) -> list[str]:
     group = GROUP.search(part)
     if group is None:
         return [part]
-    head, tail = part[: group.start()], _unfolded(part[group.end() :]) or [""]
+    head, tail = part[: group.start()], _expand(part[group.end() :]) or [""]
     numbers = [number for piece in group[1].split(",") for number in _numbers(piece)]
     return list(islice((f"{head}{number}{rest}" for number in numbers for rest in tail), MOST_NODES))
 
 
 def _numbers(piece: str) -> list[str]:
-    """`01-03` as 01, 02, 03: zeros in front are kept."""
+    """`01-03` as 01, 02, 03: leading zeros are kept."""
     bounds = RANGE.fullmatch(piece)
     if bounds is None:
         return [piece]
@@ -46,12 +46,12 @@ def _numbers(piece: str) -> list[str]:
 
 
 EXCLUSION_HOURS = 24.0
-"""How long a node is kept away from after the last sign against it."""
+"""How long a node is excluded after the last suspicion against it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeExclusion:
-    """One node to keep away from. `until`: Unix seconds."""
+    """One node to avoid. `until`: Unix seconds."""
 
     node: str
     until: float
@@ -60,20 +60,20 @@ class NodeExclusion:
 
 @dataclass(frozen=True, slots=True)
 class NodeSuspicion:
-    """Something that speaks against a node."""
+    """One failure that speaks against a node."""
 
     key: str
     """The job's."""
     at: float
     """Unix seconds."""
     sure: bool
-    """Alone enough."""
+    """It is enough by itself."""
     message: str
 
 
 def compute_exclusion_limit(nodes: int) -> int:
-    """How many of a cluster's nodes may be excluded at once: a fault of ours must not exclude the cluster."""
-    return max(1, nodes // 4)
+    """How many of a cluster's nodes may be excluded at once."""
+    return max(1, nodes // 4)  # an error of our own fails on every node, and must not exclude the whole cluster
 
 
 def select_excluded_nodes(
@@ -84,12 +84,11 @@ def select_excluded_nodes(
     hours: float = EXCLUSION_HOURS,
     limit: int = 1,
 ) -> list[NodeExclusion]:
-    """At most `limit` nodes, those with the surest and newest signs first.
+    """At most `limit` nodes, those with the surest and newest suspicions first.
 
-    Excluded are nodes that met a node fault (of an attempt on several nodes: the one that the cluster blames), and
-    nodes on which attempts of two different jobs were killed, failed for no known reason or could not be launched,
-    unless some attempt went well there since. `outcomes` are those of all jobs; those of finished ones may be missing
-    if `endings` tell of success.
+    A node is excluded after a fault of its own, and after two different jobs have ended suspiciously on it, unless an
+    attempt has gone well there since (`failures.POLICIES` says which ends are which). `outcomes` are those of all jobs;
+    those of finished jobs may be left out if `endings` have their success.
     """
     known = [
         outcome for outcome in outcomes if outcome.end is not None and (outcome.start.node or outcome.accounting_record)
@@ -112,13 +111,13 @@ def select_excluded_nodes(
 
 
 def find_blamed_nodes(outcome: AttemptRecord) -> tuple[str, ...]:
-    """The node that the cluster blames, else all nodes of the attempt."""
+    """The node that Slurm blames, else all nodes of the attempt."""
     failed = parse_node_list(outcome.accounting_record.failed_node) if outcome.accounting_record is not None else ()
     return failed or list_attempt_nodes(outcome)
 
 
 def list_attempt_nodes(outcome: AttemptRecord) -> tuple[str, ...]:
-    """All nodes of an attempt, as far as they are known."""
+    """All nodes of an attempt that are known."""
     if outcome.accounting_record is not None and outcome.accounting_record.nodes:
         return parse_node_list(outcome.accounting_record.nodes)
     return parse_node_list(outcome.start.node)
@@ -146,7 +145,7 @@ def _shows_that_nodes_work(outcome: AttemptRecord) -> bool:
 
 
 def find_shared_tracebacks(outcomes: Iterable[AttemptRecord]) -> set[str]:
-    """Digests of tracebacks that were seen on several nodes: these speak against the code."""
+    """Digests of tracebacks that occurred on several nodes: the code is to blame for these, and not a node."""
     nodes: dict[str, set[str]] = defaultdict(set)
     for outcome in outcomes:
         if outcome.end is not None and outcome.end.traceback_digest:
@@ -155,7 +154,7 @@ def find_shared_tracebacks(outcomes: Iterable[AttemptRecord]) -> set[str]:
 
 
 def find_suspicion(outcome: AttemptRecord, *, alone: bool, traceback_elsewhere: set[str]) -> NodeSuspicion | None:
-    """What an attempt's end says against (each of) its nodes. Of several nodes nobody knows which one was to blame."""
+    """What an attempt's end says against each of its nodes. `alone`: it had one node, so that no other is to blame."""
     end = outcome.end
     if end is None:
         return None
@@ -169,17 +168,17 @@ def find_suspicion(outcome: AttemptRecord, *, alone: bool, traceback_elsewhere: 
 
 
 def is_enough(signs: Sequence[NodeSuspicion]) -> bool:
-    """One sure sign, or two different jobs."""
+    """Whether the suspicions against one node exclude it: one that is sure, or two different jobs."""
     return any(sign.sure for sign in signs) or len({sign.key for sign in signs}) > 1
 
 
 def select_newest(signs: Sequence[NodeSuspicion]) -> NodeSuspicion:
-    """The last one, of the sure ones if there are any."""
+    """The newest of the sure ones, or of all if none is sure."""
     return max(signs, key=lambda sign: (sign.sure, sign.at))
 
 
 def explain_exclusion(signs: Sequence[NodeSuspicion]) -> str:
-    """One line."""
+    """Why a node is excluded, in one line."""
     last = select_newest(signs)
     if last.sure:
         return f"node fault: {last.message}"

@@ -151,11 +151,11 @@ class SweepSnapshot:
                 continue
             parents = self.by_key[key].parents
             parent = end.damaged_key or next(iter(parents), "")
-            if parent in parents and self.were_done_before([parent], end.ended_at):
+            if parent in parents and self.are_done_before([parent], end.ended_at):
                 found[parent] = key
         return found
 
-    def were_done_before(self, keys: Iterable[str], moment: float) -> bool:
+    def are_done_before(self, keys: Iterable[str], moment: float) -> bool:
         """Whether the results of all these jobs were written before that moment (Unix seconds)."""
         try:
             return all(self.runs[key].run.result.stat().st_mtime < moment for key in keys)

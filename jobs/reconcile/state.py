@@ -1,4 +1,4 @@
-"""The state of a job as a pure function of facts. Truth is what is on disk; the cluster's answer fills the gaps."""
+"""The state of a job as a pure function of facts. What is on disk decides; the cluster's answer fills the gaps."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ class JobState(StrEnum):
     DONE = "done"
     RUNNING = "running"
     QUEUED = "queued"
-    """Handed to a cluster; waits for a slot."""
+    """The cluster has it, and it waits for a slot."""
     READY = "ready"
-    """Could start now; nobody has submitted it."""
+    """It could start now, and nobody has submitted it."""
     WAITING = "waiting"
     """A parent is unfinished."""
     INTERRUPTED = "interrupted"
-    """Was started, is not live, goes on from its checkpoint at the next submission."""
+    """It was started and does not live; it goes on from its checkpoint at the next submission."""
     FAILED = "failed"
     BLOCKED = "blocked"
     """An ancestor failed or was cancelled."""
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
-    """It cannot be told whether it lives: not started again until that is known."""
+    """It is not known whether it lives. It is not started again until that is known."""
 
 
 STOPPED = {JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED}
-"""A job in one of these blocks its children, and stays so until a person acts."""
+"""Jobs in these states block their children and stay as they are until a person acts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,9 @@ class JobFacts:
     live: bool = False
     """A process of the run holds its lock."""
     cluster: ClusterState | None = None
-    """The cluster's word; None: it knows nothing of the job."""
+    """What the cluster says; None if it does not know the job."""
     may_run_elsewhere: bool = False
-    """An attempt of another machine left no exit record, or the run's files cannot be read."""
+    """An attempt on another machine has no exit record, or the run's files cannot be read."""
     cancelled: bool = False
     retry_decision: RetryDecision = RetryDecision.NEW
 
@@ -61,7 +61,7 @@ class JobStatus:
 def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> JobState:  # noqa: PLR0911 - a table, read downwards
     """The one place where a state is decided."""
     if facts.has_result:
-        return JobState.DONE  # a finished file outlives everybody's memory of the job
+        return JobState.DONE  # also when the cluster has forgotten the job, or shows it as failed
     if facts.live or facts.cluster is ClusterState.RUNNING:
         return JobState.RUNNING
     if facts.may_run_elsewhere or facts.cluster is ClusterState.UNKNOWN:
@@ -71,7 +71,7 @@ def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> Jo
     if facts.retry_decision is RetryDecision.STOP:
         return JobState.FAILED
     if any(parent in STOPPED for parent in parents):
-        return JobState.BLOCKED  # also when it is queued: it would wait for ever
+        return JobState.BLOCKED  # even if it is queued, for it would wait for ever
     if facts.cluster is ClusterState.QUEUED:
         return JobState.QUEUED
     if any(parent is not JobState.DONE for parent in parents):

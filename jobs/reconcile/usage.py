@@ -1,7 +1,7 @@
-"""What executions took, split into work that was kept and work that no checkpoint kept. Pure.
+"""What executions used: core and GPU seconds, split into work that was kept and work that was lost. Pure.
 
-The cluster's accounting is believed where it has a row: whole seconds, exactly its own, requeues and failures included.
-Where it has none the attempts' own records serve.
+Slurm's row counts if there is one, in its own whole seconds, requeues and failures included. Without a row the
+attempt's own record counts.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, match_records
 
 OVERSTATED_SECONDS = 60.0
-"""A row that ends so long after the attempt's own record does not tell of the attempt: the controller was away."""
+"""If a row ends so long after the attempt's own record, the controller was down and noticed the end late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Wall seconds, and seconds of all cores and of all GPUs together. Whole numbers stay whole numbers."""
+    """Wall seconds, and the seconds of all cores and of all GPUs together. Whole numbers stay whole numbers."""
 
     seconds: float = 0
     cpu_seconds: float = 0
@@ -45,12 +45,12 @@ class ExecutionUsage:
     used: Usage
     wasted: Usage
     gpu_type: str = ""
-    """Empty where only the cluster knows of it: the job's."""
+    """Empty if only Slurm knows of the execution; then it is the job's type."""
     by_cluster: bool = False
-    """From the cluster's row, not from the attempt's own record."""
+    """From Slurm's row, not from the attempt's own record."""
     # Why: docs/decisions.md, D40
     overstated_seconds: int = 0
-    """Wall seconds of the row after the attempt's own end, where they are more than an end takes."""
+    """Wall seconds of the row after the attempt's own end, if there are more than OVERSTATED_SECONDS."""
 
     @property
     def total(self) -> Usage:
@@ -62,8 +62,8 @@ def compute_execution_usage(
 ) -> list[ExecutionUsage]:
     """All of one job's executions that have ended, those without an attempt included. `outcomes`: oldest first.
 
-    `endings`: all rows of the job; those that the outcomes carry, if none are given.
-    `gpus`: what the job asks for; taken where a cluster does not account for GPUs and no attempt tells them.
+    `endings`: all rows of the job; if none are given, those of the outcomes.
+    `gpus`: what the job asks for. It counts if Slurm does not account for GPUs and no attempt has recorded them.
     """
     began = [outcome for outcome in outcomes if outcome.began]
     rows = endings or [outcome.accounting_record for outcome in outcomes if outcome.accounting_record is not None]
@@ -82,7 +82,7 @@ def compute_execution_usage(
 def find_kept_until(outcome: AttemptRecord, following: AttemptRecord | None) -> float | None:
     """Unix seconds up to which a later checkpoint or the result kept the attempt's work; None if nothing was kept.
 
-    Infinite for the attempt that finished the job. The time before its first step counts to the work that needed it.
+    Infinite for the attempt that finished the job. The time before the first step counts as part of the work.
     """
     end = outcome.end
     if end is None or _lost_again(outcome, following):

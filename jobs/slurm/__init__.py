@@ -1,1 +1,1 @@
-"""Slurm as a cluster: arrays sent once, looked up by name, judged by squeue, sacct and what is on disk."""
+"""Slurm: arrays are sent once, found again by name, and judged by squeue, sacct and what is on disk."""

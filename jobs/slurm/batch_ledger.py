@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.claims.claims import refresh_folder
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.reconcile.accounting import AccountingRecord, parse_accounting_record, serialize_accounting_record
+from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record, parse_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, read_lines_of_kind
@@ -80,7 +80,7 @@ class BatchLedger:
 
     def write_ended(self, records: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
-        self.ledger.write({"ending": serialize_accounting_record(record)} for record in records)
+        self.ledger.write({"ending": encode_accounting_record(record)} for record in records)
 
     def _write(self, name: str, what: str, **content: object) -> None:
         self.ledger.write([{"batch": name, "what": what, "time": self.clock.now(), **content}])

@@ -69,7 +69,7 @@ class KnownBatch:
     """The array's job id, once sbatch answered or a look-up found it."""
     sent_at: float = 0.0
     not_submitted_at: float = 0.0
-    """Slurm refused it, or it was looked for long enough and is not there: none of its tasks exists."""
+    """Slurm refused it, or was asked for it long enough and does not have it: none of its tasks exists."""
     withdrawn: dict[str, float] = field(default_factory=dict)
     """Keys that were taken out of the queue by us, and when (Unix seconds)."""
 

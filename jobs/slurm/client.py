@@ -30,7 +30,7 @@ LONGEST_CALL = 1_000_000
 """Characters of all arguments of one call; Linux takes about 2 million with the environment."""
 TERM_TO_KILL_S = 5
 CLOCKS_DIFFER_S = 3600
-"""sacct's window begins so much before what is asked for: rows are told apart by name, so too many do no harm."""
+"""sacct's window begins so much earlier than needed: rows are recognised by name, so too many do no harm."""
 
 NOT_THE_WHOLE = ("Invalid user", "slurm_load_jobs error", "Unable to contact")
 """squeue ends with code 0 and leaves out the jobs of a user whose name cannot be looked up at the moment."""
@@ -50,7 +50,7 @@ class SlurmClient:
 
     def run(self, program: str, *arguments: str, limit: float | None = None) -> ProgramOutput:
         """Any of Slurm's programs: no shell, at most `limit` seconds (default: call_s), plain English and times."""
-        environment = build_query_environment(self._now())
+        environment = build_query_environment(self._read_environment())
         return run_program(
             [program, *arguments], environment=environment, limit=self.timeouts.call_s if limit is None else limit
         )
@@ -61,9 +61,9 @@ class SlurmClient:
         output = self.run(
             "squeue", "--array", "--noheader", "--all", f"--user={users_word}", f"--format={QUEUE_FORMAT}"
         )
-        doubt = next((line for line in output.errors.splitlines() if any(sign in line for sign in NOT_THE_WHOLE)), "")
-        if output.problem or doubt:
-            return SlurmAnswer(problem=output.problem or doubt.strip())
+        warning = next((line for line in output.errors.splitlines() if any(sign in line for sign in NOT_THE_WHOLE)), "")
+        if output.problem or warning:
+            return SlurmAnswer(problem=output.problem or warning.strip())
         return parse_queue(output.text)
 
     def query_recent_jobs(self, ids: Collection[str]) -> SlurmAnswer[QueueRow]:
@@ -84,16 +84,16 @@ class SlurmClient:
 
     def query_accounting(self, ids: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
         """All executions of these jobs (123, 123_4; of an array's id all its tasks) since then (Unix seconds)."""
-        return self._accounting("--jobs", ids, since)
+        return self._query_accounting("--jobs", ids, since)
 
     def query_accounting_by_name(self, names: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
         """All executions of jobs with these names. Jobs that never got past a dependency are not shown (sacct(1))."""
-        return self._accounting("--name", names, since)
+        return self._query_accounting("--name", names, since)
 
     def query_queue_and_accounting(
         self, users: Collection[str], ids: Collection[str], since: float
     ) -> tuple[SlurmAnswer[QueueRow], SlurmAnswer[AccountRow]]:
-        """`queue` and `accounting` at the same time: with both services down it costs one time limit, not two."""
+        """`query_queue` and `query_accounting` at once: with both services down it costs one time limit."""
         answers: list[SlurmAnswer[AccountRow]] = []
         asking = threading.Thread(target=lambda: answers.append(self.query_accounting(ids, since)), daemon=True)
         asking.start()
@@ -105,7 +105,7 @@ class SlurmClient:
         """sbatch with `script` on standard input. `timeout` ends it even if this process is killed meanwhile."""
         limit = self.timeouts.submit_s
         argv = ["timeout", f"--kill-after={TERM_TO_KILL_S}", f"{limit:g}", "sbatch", "--parsable", *arguments]
-        environment = build_submit_environment(self._now())
+        environment = build_submit_environment(self._read_environment())
         return parse_submit_answer(
             run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
         )
@@ -118,14 +118,16 @@ class SlurmClient:
         pending task of an array, it ends all of them (seen with 22.05).
         """
         if state:
-            ids, problem = self._in_state(ids, state)
+            ids, problem = self._select_in_state(ids, state)
             if problem:
                 return problem
         options = [*([f"--signal={signal}"] if signal else []), *(["--batch"] if batch else [])]
-        problems = [_not_cancelled(self.run("scancel", *options, *words)) for words in _calls(render_array_ids(ids))]
+        problems = [
+            _find_cancel_problem(self.run("scancel", *options, *words)) for words in _split_calls(render_array_ids(ids))
+        ]
         return next((problem for problem in problems if problem), "")
 
-    def _in_state(self, ids: Collection[str], state: str) -> tuple[Collection[str], str]:
+    def _select_in_state(self, ids: Collection[str], state: str) -> tuple[Collection[str], str]:
         """Those of the jobs and array tasks that are in a state now, or a problem."""
         found: set[str] = set()
         for word in pack_words({each.partition("_")[0] for each in ids}):
@@ -145,11 +147,11 @@ class SlurmClient:
         output = self.run("scontrol", "write", "batch_script", job_id.partition("_")[0], "-")
         return None if output.problem or not output.text else output.text
 
-    def _accounting(self, option: str, values: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
+    def _query_accounting(self, option: str, values: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
         begin = f"--starttime=uts{max(1, int(since) - CLOCKS_DIFFER_S)}"
         rows: list[AccountRow] = []
-        for words in _calls(f"{option}={word}" for word in pack_words(values)):
-            fields, problem = self._fields()
+        for words in _split_calls(f"{option}={word}" for word in pack_words(values)):
+            fields, problem = self._query_account_fields()
             if problem:
                 return SlurmAnswer(problem=problem)
             output = self.run(
@@ -164,7 +166,7 @@ class SlurmClient:
             rows += answer.rows
         return SlurmAnswer(rows=tuple(rows))
 
-    def _fields(self) -> tuple[tuple[str, ...], str]:
+    def _query_account_fields(self) -> tuple[tuple[str, ...], str]:
         """sacct's fields that this version knows. `sacct --helpformat` costs milliseconds, but it too waits for a
         slurmdbd that hangs: then the second value says so, and sacct need not be asked anything else."""
         if not self._account_fields:
@@ -175,7 +177,7 @@ class SlurmClient:
             self._account_fields = select_fields(output.text.split())
         return self._account_fields, ""
 
-    def _now(self) -> Mapping[str, str]:
+    def _read_environment(self) -> Mapping[str, str]:
         return os.environ if self._environment is None else self._environment
 
 
@@ -205,7 +207,7 @@ def render_array_ids(ids: Collection[str]) -> Iterator[str]:
         yield from (f"{array}_[{word}]" for word in pack_words(indices, LONGEST_WORD))
 
 
-def _calls(words: Iterator[str]) -> Iterator[list[str]]:
+def _split_calls(words: Iterator[str]) -> Iterator[list[str]]:
     """Words of so many calls as are needed: one, nearly always."""
     call: list[str] = []
     for word in words:
@@ -217,7 +219,7 @@ def _calls(words: Iterator[str]) -> Iterator[list[str]]:
         yield call
 
 
-def _not_cancelled(output: ProgramOutput) -> str:
+def _find_cancel_problem(output: ProgramOutput) -> str:
     """scancel's complaint about a job that is still there, or about Slurm itself."""
     lines = [line for line in output.errors.splitlines() if line.strip()]
     left = [line for line in lines if not any(sign in line for sign in NOT_THERE_ANY_MORE)]

@@ -69,7 +69,7 @@ class AccountRow(NamedTuple):
     final state (the tasks were cancelled before they began) is given as one row a task."""
     name: str
     state: str
-    """The bare word: `CANCELLED by 1000` is CANCELLED here, with `by_uid` 1000."""
+    """`CANCELLED by 1000` is CANCELLED here, with `by_uid` 1000."""
     by_uid: str = ""
     submitted_at: float = 0.0
     """Unix seconds; 0 where Slurm says Unknown or None."""
@@ -292,7 +292,7 @@ def parse_time(text: str) -> float:
 
 
 def parse_value(text: str) -> str:
-    """The field itself, or nothing where the program says in some word that there is nothing."""
+    """The field itself; empty where the program prints one of its words for nothing."""
     return "" if text in NOTHING else text
 
 

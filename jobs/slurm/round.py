@@ -111,6 +111,7 @@ class SlurmRound:
             self._settle()
         self._missing_since = self.slurm.reconciled.missing_since
         # The disk after Slurm: the result of what has ended by then is there.
+        # Why: docs/decisions.md, D39
         self.snapshot.reload(self.slurm.build_report())
         now, margin = self.slurm.answers.taken_at, self.timeouts.missing_job_s
         self.snapshot.update(
@@ -350,7 +351,7 @@ def find_stale_dependencies(snapshot: SweepSnapshot, before: float) -> dict[str,
     for key, seen in snapshot.observed.items():
         parents = snapshot.by_key[key].parents
         done = all(snapshot.statuses[parent].state is JobState.DONE for parent in parents)
-        if seen.waits_for_parents and done and snapshot.were_done_before(parents, before):
+        if seen.waits_for_parents and done and snapshot.are_done_before(parents, before):
             message = "waits for an id that is not its parent's any more"
             found[key] = replace(seen, state=ClusterState.STUCK, message=message)
     return found

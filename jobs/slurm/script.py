@@ -101,7 +101,7 @@ def build_log_pattern(store: Store, sweep: str) -> str:
 
 
 def compute_grace_seconds(resources: Resources) -> int:
-    """How long before the time limit the attempt is told to save. Slurm may tell it up to 60 s earlier (sbatch(1))."""
+    """From the signal to save to the time limit. Slurm may send it up to 60 s earlier (sbatch(1))."""
     return max(1, min(LONGEST_GRACE_SECONDS, resources.time_minutes * 60 // GRACE_SHARE))
 
 

@@ -84,7 +84,7 @@ class BatchSender:
         if not self.holds_submit_lock():
             self.report.problem = "another submission from this store took over"
         elif not self._parents_are_known(batch):
-            self.report.problem = "the last look at the queue is too old to depend on; the next round goes on"
+            self.report.problem = "the last answer of squeue is too old to depend on; the next round goes on"
         return not self.report.problem
 
     def _parents_are_known(self, batch: SlurmBatch) -> bool:
@@ -95,6 +95,7 @@ class BatchSender:
         return all(now < self._sent_at[name] + self.parents_known_for for name in _list_parents(batch))
 
     def _call_sbatch(self, batch: SlurmBatch) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
+        # Why: docs/decisions.md, D31
         self.ledger.write_intent(batch, self.user)
         self._last_call = self.clock.monotonic()
         self.report.calls += 1

@@ -1,4 +1,4 @@
-"""Does a store's file system do what the framework relies on? Tried in a folder of its own, which goes away again."""
+"""Whether a store's file system does what the framework relies on, tried in a temporary folder of the store."""
 
 import contextlib
 import os
@@ -14,17 +14,17 @@ from jobs.errors import describe_storage_error
 from jobs.store.flock import acquire_lock
 from jobs.store.paths import open_replacement
 
-# What an examination of a machine or a cluster finds: one line each, with what to do about it.
+# Findings of `sweep doctor`: one line each, with what to do about it.
 
 
 class Severity(StrEnum):
-    """How much a finding matters."""
+    """How serious a finding is."""
 
     OK = "ok"
     NOTE = "note"
-    """Worth knowing; nothing stops."""
+    """Worth knowing; everything works."""
     PROBLEM = "problem"
-    """Jobs could not run, or could lose work."""
+    """Jobs cannot run, or may lose work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Check:
     severity: Severity
     text: str
     advice: str = ""
-    """What to do; empty where nothing needs doing."""
+    """What to do; empty if there is nothing to do."""
 
 
 def report_ok(name: str, text: str) -> Check:
@@ -61,7 +61,7 @@ LARGE_SKEW_SECONDS = 60.0
 
 
 def check_store(root: Path, *, needed_bytes: int = 0, shared: bool = False) -> list[Check]:
-    """`needed_bytes`: what the plan still writes and keeps. `shared`: nodes of a cluster have to see the store."""
+    """`needed_bytes`: what the plan still writes and keeps. `shared`: the nodes of a cluster must see the store."""
     folder = find_nearest_folder(root)
     where = f"store {root}" if folder == root else f"store {root} (not there yet: tried in {folder})"
     try:
@@ -89,7 +89,7 @@ def find_nearest_folder(path: Path) -> Path:
 
 
 def run_check(check: Callable[[Path], Check], folder: Path) -> Check:
-    """The check's finding, or the operating system's refusal as one."""
+    """The check's finding; an OSError becomes a finding too."""
     try:
         return check(folder)
     except OSError as error:
@@ -100,7 +100,7 @@ def run_check(check: Callable[[Path], Check], folder: Path) -> Check:
 
 
 def check_renaming(folder: Path) -> Check:
-    """A file takes another's place at once, and a reader of the old one is left in peace."""
+    """Whether a file replaces another at once, and a reader of the old one still reads it whole."""
     path = folder / "file"
     path.write_text("old")
     with path.open() as reader:
@@ -113,7 +113,7 @@ def check_renaming(folder: Path) -> Check:
 
 
 def check_exclusive_creation(folder: Path) -> Check:
-    """Of two who make the same file or folder, one is told that it is there."""
+    """Whether the second creation of the same file or folder fails."""
     for make in (create_exclusive_file, Path.mkdir):
         path = folder / make.__name__
         make(path)
@@ -128,12 +128,12 @@ def check_exclusive_creation(folder: Path) -> Check:
 
 
 def create_exclusive_file(path: Path) -> None:
-    """FileExistsError if it is there already."""
+    """Raises FileExistsError if it exists."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
 
 def check_locking(folder: Path) -> Check:
-    """A lock that is held is not given again."""
+    """Whether a lock that is held cannot be taken again."""
     first = acquire_lock(folder / "lock")
     second = acquire_lock(folder / "lock")
     for descriptor in (first, second):
@@ -145,7 +145,7 @@ def check_locking(folder: Path) -> Check:
 
 
 def check_clock(folder: Path) -> Check:
-    """This machine's clock against the file server's."""
+    """How far this machine's clock and the file server's differ."""
     skew = measure_clock_skew(folder)
     text = f"this machine's clock and the file server's differ by {abs(skew):.1f} s"
     if abs(skew) > LARGE_SKEW_SECONDS:
@@ -164,7 +164,7 @@ def measure_clock_skew(folder: Path) -> float:
 
 
 def check_space(folder: Path, needed_bytes: int) -> Check:
-    """Room on the disk; a quota does not show here."""
+    """Whether the disk has room. A quota does not show here."""
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:,.1f} GiB are free; a quota does not show here"
     if not needed_bytes:
@@ -176,7 +176,7 @@ def check_space(folder: Path, needed_bytes: int) -> Check:
 
 
 def check_file_system(folder: Path) -> Iterator[Check]:
-    """A remark on a store that only this machine may see."""
+    """A note if perhaps only this machine sees the store."""
     kind = read_file_system_type(folder)
     if kind in OWN_DISKS:
         advice = "keep the store on a shared file system; --node-test tries it from a node"
@@ -186,7 +186,7 @@ def check_file_system(folder: Path) -> Iterator[Check]:
 
 
 def read_file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """Type of the file system that holds the folder; empty where the system does not tell."""
+    """Type of the file system that holds the folder; empty if it is unknown."""
     try:
         lines = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
     except OSError:

@@ -1,6 +1,6 @@
-"""Advisory locks that live as long as a process: the kernel drops them at its end, whatever the end was.
+"""Advisory locks that live as long as a process: the kernel releases them when it ends, in whatever way.
 
-`flock` belongs to the open file, so a child that inherits the descriptor keeps the lock after its parent was killed.
+An flock belongs to the open file: a child that inherits the descriptor keeps the lock after its parent was killed.
 """
 
 import fcntl
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 # Why: docs/decisions.md, D4
-def acquire_lock(path: Path, *, patience_seconds: float = 0.0) -> int | None:
+def acquire_lock(path: Path, *, wait_seconds: float = 0.0) -> int | None:
     """The descriptor that holds the exclusive lock of `path`, or None if another process has it.
 
-    `patience_seconds` outlasts `is_held` probes, which take the shared lock for microseconds.
+    Give some `wait_seconds` if `is_held` may be called meanwhile: it takes the shared lock for microseconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,7 +31,7 @@ def acquire_lock(path: Path, *, patience_seconds: float = 0.0) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the exclusive lock of `path`. Needs no write access."""
+    """Whether a process holds the exclusive lock of `path`. Needs no write access."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""job.json: what a stage's process is told, made from the job's line in the manifest."""
+"""job.json: what a stage reads, made from the job's line in the manifest."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """A job as one attempt needs it."""
+    """A job with what one attempt needs to know."""
 
     record: Mapping[str, Any]
     """Its line of the manifest."""
@@ -27,7 +27,7 @@ class PlannedJob:
 
 
 def read_planned_job(manifest: Path, key: str) -> PlannedJob:
-    """Finds one job in a manifest without building the others. Raises AttemptSetupError if it is not there."""
+    """Reads one job from a manifest and builds no others. Raises AttemptSetupError if it is not there."""
     try:
         header = next(_records(manifest))
         record = next(record for record in _records(manifest, key) if record.get("key") == key)
@@ -49,7 +49,7 @@ def read_planned_job(manifest: Path, key: str) -> PlannedJob:
 def build_job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dict[str, object]:
     """The content of job.json for one attempt; relative paths are relative to the run's folder.
 
-    `revision` of the code that runs; empty: that of the folder which this file is in.
+    `revision` of the code that runs; if empty, that of the checkout which this file is in.
     """
     record = planned.record
     return {
@@ -76,7 +76,7 @@ def build_job_content(planned: PlannedJob, attempt: str, *, revision: str = "") 
 
 
 def read_package_versions() -> dict[str, str]:
-    """Installed versions of the packages whose version may change numbers."""
+    """Installed versions of the packages whose version may change the results."""
     found = {}
     for name in REPORTED_PACKAGES:
         try:
@@ -87,7 +87,7 @@ def read_package_versions() -> dict[str, str]:
 
 
 def read_code_revision(folder: Path) -> str:
-    """The commit that is checked out in `folder`, or the installed version where it is no checkout."""
+    """The commit that is checked out in `folder`, or the installed version if it is no checkout."""
     try:
         git = _git_folder(folder)
         head = (git / "HEAD").read_text().strip()
@@ -99,13 +99,13 @@ def read_code_revision(folder: Path) -> str:
 
 
 def _git_folder(folder: Path) -> Path:
-    """Git's data; in a further work tree `.git` is a file that tells where they are."""
+    """Git's folder. In a linked work tree, `.git` is a file that says where it is."""
     git = folder / ".git"
     return folder / git.read_text().strip().removeprefix("gitdir: ") if git.is_file() else git
 
 
 def _read_reference(git: Path, reference: str) -> str:
-    """The commit of a branch; the branches of all work trees lie together."""
+    """The commit of a branch. All work trees share one folder of branches."""
     if (git / "commondir").exists():
         git = git / (git / "commondir").read_text().strip()
     loose = git / reference
@@ -116,7 +116,7 @@ def _read_reference(git: Path, reference: str) -> str:
 
 
 def _records(manifest: Path, containing: str = "") -> Iterator[dict[str, Any]]:
-    """Job lines that mention `containing`; the header alone if it is empty."""
+    """Job lines that contain `containing`; only the header if it is empty."""
     with manifest.open(encoding="utf-8") as lines:
         if not containing:
             yield json.loads(next(lines))

@@ -1,7 +1,7 @@
-"""The ledger: what each writer meant to do and saw, one append-only JSONL file a writer. A hint, never the truth.
+"""The ledger: what each writer intended and saw, in one append-only JSONL file per writer. A hint, never the truth.
 
-Deleting it loses no work and repeats none: results, attempts and locks tell what is done and what lives. Only
-cancellations and the fresh budgets given by `sweep resume` are forgotten.
+Without it no work is lost or repeated: results, attempts and locks say what is done and what lives. Only cancellations
+and the new budgets of `sweep resume` would be forgotten.
 """
 
 import json
@@ -23,13 +23,13 @@ class EventKind(StrEnum):
     """What happened."""
 
     INTENT = "intent"
-    """The writer hands the job to a cluster."""
+    """The writer is about to hand the job to a cluster."""
     STARTED = "started"
     ENDED = "ended"
     CANCELLED = "cancelled"
-    """Taken out by a person; stays out until resumed."""
+    """A person takes the job out until it is resumed."""
     RESUMED = "resumed"
-    """A person gives the job a new budget and undoes a cancellation."""
+    """A person gives the job a new budget, which also undoes a cancellation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Event:
 
 
 class Ledger:
-    """One writer's file in a sweep's ledger folder; made at the first event."""
+    """One writer's file in a sweep's ledger folder, created at the first event."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,18 +55,19 @@ class Ledger:
         self._torn = False
 
     def append(self, events: Iterable[Event]) -> None:
-        """On disk when it returns. Raises OSError if the store refuses the write."""
+        """The events are on disk when it returns. Raises OSError if the store refuses the write."""
         self.write(_content(event) for event in events)
 
     def write(self, records: Iterable[Mapping[str, object]]) -> None:
-        """Lines of any kind, the kind being the first field; on disk when it returns."""
+        """Appends lines whose first field names their kind; they are on disk when it returns."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
         if not lines:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         torn, self._torn = self._torn, True
         with (self.folder / f"{self.writer}.jsonl").open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + lines)  # what follows a write that did not fit begins on a line of its own
+            # After a write that did not fit, begin on a new line.
+            file.write("\n" * torn + lines)
             file.flush()
             os.fsync(file.fileno())
         self._torn = False
@@ -81,7 +82,7 @@ def build_writer_name() -> str:
 
 
 def read_events(folder: Path, writer: str | None = None) -> list[Event]:
-    """All writers' events, oldest first, or one writer's. Torn or foreign lines are passed over."""
+    """The events of all writers, or of one, oldest first. Torn and unknown lines are skipped."""
     names = sorted(folder.glob("*.jsonl")) if writer is None else [folder / f"{writer}.jsonl"]
     events = [event for path in names for event in _file_events(path)]
     return sorted(events, key=lambda event: event.time)
@@ -99,12 +100,12 @@ def _file_events(path: Path) -> Iterable[Event]:
 
 
 def has_batches(folder: Path) -> bool:
-    """Whether anybody has ever handed jobs of this sweep to a scheduler (`jobs.slurm.batch_ledger`)."""
+    """Whether jobs of this sweep were ever handed to Slurm (`jobs.slurm.batch_ledger`)."""
     return any(read_lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
 
 
 def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
-    """Lines of one writer's file that begin with the field `kind`; a torn last line may be among them."""
+    """Lines of one writer's file that begin with the field `kind`. The last of them may be torn."""
     beginning = f'{{"{kind}":'.encode()
     try:
         return [line for line in path.read_bytes().splitlines() if line.startswith(beginning)]
@@ -137,7 +138,7 @@ class UserRequests:
 
 
 def collect_user_requests(events: Iterable[Event]) -> UserRequests:
-    """The last word on each key counts; `events` oldest first."""
+    """The last event of each key counts; `events` oldest first."""
     cancelled: set[str] = set()
     resumed_at: dict[str, float] = {}
     for event in events:

@@ -18,11 +18,11 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
 
 
 class UnsafeNameError(ValueError):
-    """A name that must not become part of a path, a job name or a command line."""
+    """A name that must not enter a path, a job name or a command line."""
 
 
 def check_safe_name(name: str) -> str:
-    """`name` itself if it is one plain path component, with no shell or path meaning; else UnsafeNameError."""
+    """`name` itself if it is one plain path component. Raises UnsafeNameError if it means more to a shell or a path."""
     if not SAFE_NAME.fullmatch(name):
         raise UnsafeNameError(
             f"{name!r} is not a safe name: use letters, digits and . _ + = - (no leading mark, up to 120)"
@@ -32,7 +32,7 @@ def check_safe_name(name: str) -> str:
 
 @contextmanager
 def open_replacement(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to; at the end of the block it is flushed to disk and takes `path`'s place.
+    """Gives a path beside `path` to write to. At the end of the block, the file is flushed and replaces `path`.
 
     If the block raises, `path` is as before and the unfinished file is gone.
     """
@@ -48,7 +48,7 @@ def open_replacement(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Whole or absent: `content` as JSON at `path`."""
+    """Writes `content` as JSON; `path` is whole or as before."""
     with open_replacement(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
@@ -73,7 +73,7 @@ class AttemptPaths:
 
     @property
     def error(self) -> Path:
-        """Written by the stage itself when it fails for a reason that it can name."""
+        """The stage writes it when it fails for a reason that it can name."""
         return self.root / "error.json"
 
 
@@ -101,17 +101,17 @@ class RunPaths:
 
     @property
     def damaged_result(self) -> Path:
-        """The result.json of a run whose checkpoint turned out damaged, moved aside so that it runs again."""
+        """The former result.json of a run whose checkpoint was found damaged, so that the job runs again."""
         return self.root / "result.damaged.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the live attempt's processes, and by nothing else."""
+        """Only the live attempt's processes hold it."""
         return self.root / "lock"
 
     @property
     def claims(self) -> Path:
-        """Who may write here, where several machines could: the newest claim (jobs/claims/claims.py)."""
+        """On a cluster, the newest claim says who may write here (jobs/claims/claims.py)."""
         return self.root / "claims"
 
     @property
@@ -152,7 +152,7 @@ class SweepPaths:
 
     @property
     def slurm_logs(self) -> Path:
-        """What batch scripts and slurmstepd say: one file for each array task."""
+        """Output of batch scripts and slurmstepd, one file for each array task."""
         return self.root / "slurm"
 
     def locate_slurm_log(self, job_id: str) -> Path:
@@ -167,7 +167,7 @@ class SweepPaths:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The root of everything. Makes no folder until something is written."""
+    """The root of all folders. Creates none until something is written."""
 
     root: Path
 
@@ -181,7 +181,7 @@ class Store:
 
     @property
     def code(self) -> Path:
-        """The code of submissions, one archive for each content."""
+        """Code archives of submissions, one for each content."""
         return self.root / "code"
 
     def locate_code_archive(self, digest: str) -> Path:
@@ -189,17 +189,17 @@ class Store:
 
     @property
     def features(self) -> Path:
-        """Features of frozen vision encoders, shared by all jobs; what lies in it is the stages' business."""
+        """Features of frozen vision encoders, which all jobs share. The stages write and read them."""
         return self.root / "features"
 
     @property
     def submitters(self) -> Path:
-        """Claims of those who may hand jobs of this store to a scheduler, one at a time: sweeps may share jobs."""
+        """Claims of submitters. One for the whole store, because sweeps may share jobs."""
         return self.root / "submitters"
 
     @property
     def runner_lock(self) -> Path:
-        """Held by the one local runner that may start jobs of this store on this machine."""
+        """The local runner that may start jobs of this store on this machine holds it."""
         return self.root / "local-runner.lock"
 
     def locate_sweep(self, name: str) -> SweepPaths:

@@ -1,4 +1,4 @@
-"""What an attempt leaves on disk about itself: `start.json` when it begins, `exit.json` when it ends."""
+"""What an attempt writes about itself: `start.json` when it begins, `exit.json` when it ends."""
 
 import json
 import re
@@ -33,9 +33,9 @@ class FailureClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStart:
-    """Who runs the attempt, where, with what.
+    """Which process runs the attempt, where, with which resources.
 
-    `pid_started` and `boot_id` tell a recycled pid from the attempt's own.
+    `pid_started` and `boot_id` tell the attempt's process from another one that got the same pid later.
     """
 
     attempt: str
@@ -54,17 +54,17 @@ class AttemptStart:
     gpu_type: str = ""
     nodes: int = 1
     devices: str = ""
-    """GPU ids given to it, as in CUDA_VISIBLE_DEVICES; lets a later runner know which are taken."""
+    """GPU ids given to it, as in CUDA_VISIBLE_DEVICES. A later local runner sees by them which are in use."""
     checkpoint_step: int = -1
-    """Step of the newest whole checkpoint at the start; -1 where there is none."""
+    """Step of the newest whole checkpoint at the start; -1 if there is none."""
     job_id: str = ""
-    """The cluster's id, such as 123_4; empty where the cluster gives none, as the fields below."""
+    """Slurm's id, such as 123_4; empty without Slurm, as are the fields below."""
     batch: str = ""
-    """Job name of the batch that it was sent with."""
+    """Job name of its batch."""
     restart: int = 0
-    """How often the cluster had requeued the job before."""
+    """How often Slurm had requeued the job before."""
     node: str = ""
-    """The cluster's name of the (first) node."""
+    """Slurm's name of the (first) node."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -78,7 +78,7 @@ class AttemptStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptExit:
-    """How the attempt ended. `failure` is None for an attempt that wrote the job's result."""
+    """How the attempt ended. `failure` is None if it wrote the job's result."""
 
     attempt: str
     key: str
@@ -90,13 +90,13 @@ class AttemptExit:
     message: str = ""
     """One line for `sweep status`."""
     traceback_digest: str = ""
-    """Same digest twice: the failure is deterministic."""
+    """The same digest twice means that the failure is deterministic."""
     damaged_key: str = ""
-    """With `damaged_input`: the parent whose checkpoint is damaged."""
+    """With `damaged_input`: key of the parent whose checkpoint is damaged."""
     checkpoint_step: int = -1
-    """Step of the newest valid checkpoint at the end; -1 where there is none."""
+    """Step of the newest whole checkpoint at the end; -1 if there is none."""
     checkpoint_at: float = 0.0
-    """Unix seconds at which that checkpoint was saved, 0 where there is none; work after it was wasted."""
+    """Unix seconds at which that checkpoint was saved, 0 if there is none. Work after it is lost."""
     stop_signal: str = ""
     """The first signal that asked it to stop, such as SIGUSR2; empty if none did."""
 
@@ -122,7 +122,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-# What execution needs to know of a run's checkpoints: how far they got, and when.
+# How far a run's checkpoints got, and when.
 
 STEP_FOLDER = re.compile(r"step-(\d+)")
 

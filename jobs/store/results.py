@@ -1,4 +1,4 @@
-"""Whether a job is done: its result.json is there and holds what it promises."""
+"""Whether a job is done: result.json exists and is valid."""
 
 import json
 import os
@@ -16,7 +16,7 @@ RESULT_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class ResultCheck:
-    """`content` is the result if it is valid, else None and `problem` says why; no problem: there is no file."""
+    """`content` is the result if it is valid. Else `problem` says why not; it is empty if there is no file."""
 
     content: dict[str, Any] | None
     problem: str = ""
@@ -27,7 +27,7 @@ class ResultCheck:
 
 
 def check_result(run: RunPaths, key: str) -> ResultCheck:
-    """Valid: it parses, format and key are right, and every file in `files` has its size (docs/formats.md)."""
+    """A result is valid if it parses, its format and key are right, and every file in `files` has its size."""
     try:
         content = json.loads(run.result.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -62,12 +62,12 @@ def _files_problem(run: RunPaths, files: dict[str, Any]) -> str:
     return ""
 
 
-# Takes back a result whose checkpoint a child found damaged.
+# A finished job runs again if a child found its checkpoint damaged.
 
 
 def set_result_aside(run: RunPaths) -> bool:
-    """Moves result.json aside under the run's lock, so that no live attempt loses a result; False if one lives."""
-    lock = acquire_lock(run.lock, patience_seconds=1.0)
+    """Renames result.json to result.damaged.json. Returns False if an attempt lives, which might lose its result."""
+    lock = acquire_lock(run.lock, wait_seconds=1.0)
     if lock is None:
         return False
     try:
@@ -77,11 +77,11 @@ def set_result_aside(run: RunPaths) -> bool:
     return True
 
 
-# Which of a plan's jobs are done, and which have begun, by what is in the store.
+# Which jobs of a plan have begun, and which are done.
 
 
 def list_begun_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:
-    """Keys of the jobs that have a folder: an attempt has begun. One listing for each stage, however many jobs."""
+    """Keys of the jobs that have a folder, so that an attempt has begun. Lists one folder for each stage."""
     folders: dict[str, frozenset[str]] = {}
     begun = []
     for job in jobs:
@@ -104,7 +104,7 @@ def list_finished_keys(store: Store, jobs: Iterable[Job]) -> frozenset[str]:
 
 
 def list_names(folder: Path) -> frozenset[str]:
-    """Names of a folder's entries; none where there is no folder."""
+    """Names of a folder's entries; empty if there is no folder."""
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 - names, not 100,000 Path objects
     except (FileNotFoundError, NotADirectoryError):

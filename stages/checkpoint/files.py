@@ -35,7 +35,7 @@ def render_checkpoint_name(step: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint whose record held when it was looked at."""
+    """A checkpoint whose record held when it was read."""
 
     path: Path
     state: Mapping[str, Any]
@@ -136,7 +136,7 @@ def list_step_folders(folder: Path) -> list[Path]:
 
 
 def read_unverified_checkpoint(path: Path) -> Checkpoint | None:
-    """A checkpoint whose record another process looks at; None if not even its state can be read."""
+    """A checkpoint whose record another process checks; None if not even its state can be read."""
     try:
         return Checkpoint(path, json.loads((path / STATE).read_bytes()))
     except (OSError, ValueError):
@@ -179,7 +179,7 @@ def remove_checkpoint(path: Path) -> None:
 def read_result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> Checkpoint:
     """The checkpoint that a finished run's result.json names; DamagedInputError (with `key`) if it does not hold.
 
-    Without `verify` its record is not looked at: for a process beside one that does.
+    Without `verify` its record is not checked: for a process beside one that does.
     """
     try:
         name = json.loads((run / "result.json").read_bytes())["checkpoint"]

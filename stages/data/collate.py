@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from stages.data.packing import PackedSequence
 from stages.data.sample import NO_LOSS, Integers
+from stages.distributed import Communicator
 from stages.vision.image_input import ImageInput
 
 PADDING = -1
@@ -33,7 +35,7 @@ class MicroBatch:
     """(M,): each target's source."""
     documents: Tensor | None
     """(B, T), PADDING behind the last document; None where each sequence is a single document (then padding needs no
-    mask: it comes last, and nothing looks ahead)."""
+    mask: it comes last, and no position attends to later ones)."""
     image_inputs: tuple[ImageInput, ...] = ()
     """N of them, in the order of their positions."""
     images: Tensor | None = None
@@ -83,7 +85,79 @@ class Batch:
     """Pictures, of all processes."""
 
 
-def collate(sequences: Sequence[PackedSequence], length: int) -> MicroBatch:
+class Collator(Protocol):
+    """Makes micro-batches of the sequences of a batch."""
+
+    def collate(
+        self, sequences: Sequence[PackedSequence], batch_sequences: int, peers: Communicator
+    ) -> tuple[list[MicroBatch], int]:
+        """This rank's micro-batches, and the positions of all ranks' (padding included).
+
+        `sequences`: this rank's. `batch_sequences`: planned for all ranks.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FixedLengthCollator:
+    """Sequences of `length` positions, as many at once as `micro_batch_tokens` allow (one at least)."""
+
+    length: int
+    micro_batch_tokens: int
+
+    def collate(
+        self,
+        sequences: Sequence[PackedSequence],
+        batch_sequences: int,
+        peers: Communicator,  # noqa: ARG002 - all ranks have equally many sequences
+    ) -> tuple[list[MicroBatch], int]:
+        rows = max(1, self.micro_batch_tokens // self.length)
+        parts = [sequences[start : start + rows] for start in range(0, len(sequences), rows)]
+        return [collate_sequences(part, self.length) for part in parts], self.length * batch_sequences
+
+
+@dataclass(frozen=True)
+class PaddingCollator:
+    """Sequences of any length, each padded to the longest of its micro-batch.
+
+    A micro-batch has at most `micro_batch_tokens` positions (one sequence at least). All ranks have equally many.
+    """
+
+    micro_batch_tokens: int
+
+    def collate(
+        self,
+        sequences: Sequence[PackedSequence],
+        batch_sequences: int,  # noqa: ARG002 - sequences may be left out, and have any length
+        peers: Communicator,
+    ) -> tuple[list[MicroBatch], int]:
+        # of like length side by side, so that little is padded; a stable sort keeps the order reproducible
+        by_length = sorted(sequences, key=lambda sequence: sequence.length)
+        parts = [collate_sequences(part, part[-1].length) for part in self.split(by_length)]
+        own = [len(parts), sum(part.tokens.numel() for part in parts)]
+        counts = [each.tolist() for each in peers.gather(np.array(own, dtype=np.int64))]
+        most = max(passes for passes, _ in counts)
+        parts += [build_empty_micro_batch()] * (most - len(parts))
+        return parts, sum(positions for _, positions in counts)
+
+    def split(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
+        """Sequences, sorted by length, in parts of one micro-batch each."""
+        parts: list[list[PackedSequence]] = []
+        for sequence in sequences:
+            if not parts or sequence.length * (len(parts[-1]) + 1) > self.micro_batch_tokens:
+                parts.append([])
+            parts[-1].append(sequence)
+        return parts
+
+
+def build_empty_micro_batch() -> MicroBatch:
+    """One position and no target, for a rank that has fewer micro-batches than another: in each pass FSDP gathers the
+    weights from all ranks."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return MicroBatch(torch.zeros(1, 1, dtype=torch.int64), none, none, none, None)
+
+
+def collate_sequences(sequences: Sequence[PackedSequence], length: int) -> MicroBatch:
     """Sequences, padded on the right to `length`, as tensors."""
     targets = pad_rows([sequence.targets for sequence in sequences], length, NO_LOSS)
     learned = targets != NO_LOSS
@@ -115,9 +189,3 @@ def compute_image_positions(sequences: Sequence[PackedSequence], length: int) ->
         return None
     tokens = sum(sequence.image_tokens for sequence in sequences) // len(starts)  # every image has the same number
     return torch.tensor(starts)[:, None] + torch.arange(tokens)
-
-
-def build_document_mask(documents: Tensor) -> Tensor:
-    """(B, 1, T, T), true where a position may look: backwards, within its own document."""
-    same = documents[:, :, None] == documents[:, None, :]
-    return same.tril()[:, None]

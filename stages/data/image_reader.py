@@ -19,7 +19,7 @@ class EncoderImageReader:
     def __init__(
         self, spec: EncoderSpec, transform: ImageTransform, store: FeatureStore | None, known: Container[str] = ()
     ) -> None:
-        """`known`: digests of images whose features this process has in memory, and keeps there (`Eyes.known`)."""
+        """`known`: digests of images whose features stay in this process's memory."""
         self._spec, self._transform, self._store, self._known = spec, transform, store, known
 
     @property

@@ -46,12 +46,6 @@ def permute_index(place: int, size: int, *key: int) -> int:
             return x
 
 
-def shuffle_index(position: int, size: int, seed: int) -> int:
-    """The index at `position` of an endless stream that passes through 0..size-1 in a new random order each time."""
-    epoch, place = divmod(position, size)
-    return permute_index(place, size, seed, epoch)
-
-
 @dataclass(frozen=True, slots=True)
 class EpochOrder:
     """One pass: the shards in their order, cut into windows."""

@@ -1,12 +1,13 @@
-"""Documents one after the other in sequences of fixed length. Nothing here needs torch to be loaded."""
+"""The packer: documents of a source, one after the other, in sequences of fixed length. It does not load torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from stages.data.sample import NO_LOSS, Document, Integers
+from stages.data.order import ShardOrder
+from stages.data.sample import NO_LOSS, AbsentSampleError, BadSampleError, Document, Integers, SampleSource
 from stages.vision.image_input import ImageInput
 
 
@@ -119,3 +120,136 @@ def truncate_document(document: Document, length: int) -> Document:
         return document
     room = length + 1 - document.image_tokens - len(document.start)
     return replace(document, tokens=document.tokens[:room], learned=document.learned[:room])
+
+
+class SequenceCounts(NamedTuple):
+    """What one sequence took from its source. The plan of the next batch needs no more of it."""
+
+    samples: int
+    tokens: int
+    image_tokens: int
+    images: int
+    targets: int
+    next_cursor: int
+    bad: tuple[int, ...] = ()
+    """Numbers of the bad samples met on the way."""
+
+    @classmethod
+    def from_sequence(cls, sequence: PackedSequence, bad: Sequence[int] = ()) -> "SequenceCounts":
+        return cls(
+            samples=sequence.samples,
+            tokens=sequence.length,
+            image_tokens=sequence.image_tokens,
+            images=len(sequence.image_inputs),
+            targets=sequence.target_count,
+            next_cursor=sequence.next_cursor,
+            bad=tuple(bad),
+        )
+
+    def encode_numbers(self) -> list[int]:
+        """For `decode_counts`, to send to other processes."""
+        return [*self[:6], len(self.bad), *self.bad]
+
+
+def decode_counts(numbers: Sequence[int]) -> Iterator[SequenceCounts]:
+    """The counts whose `numbers` were put one behind the other."""
+    start = 0
+    while start < len(numbers):
+        samples, tokens, image_tokens, images, targets, next_cursor, bad = numbers[start : start + 7]
+        start += 7 + bad
+        yield SequenceCounts(
+            samples, tokens, image_tokens, images, targets, next_cursor, tuple(numbers[start - bad : start])
+        )
+
+
+# From where a sequence begins to the sequence: in this process or in any other, with the same outcome.
+
+
+class SequenceStart(NamedTuple):
+    """Where a sequence begins."""
+
+    source: int
+    stripe: int
+    """Which stripe of the source's order."""
+    cursor: int
+    """Samples of the stripe before it."""
+
+
+class BuiltSequence(NamedTuple):
+    """A sequence, and the bad samples that were skipped for it."""
+
+    sequence: PackedSequence | None
+    """None if so many samples are bad that the run has to stop."""
+    counts: SequenceCounts
+    bad: dict[int, str]
+    """Number of each bad sample, and why it is one."""
+
+
+class Packer(Protocol):
+    """Builds sequences from a source's documents. It has no state that the outcome depends on, and can be pickled."""
+
+    def build(self, start: SequenceStart) -> BuiltSequence:
+        """The sequence that begins at `start`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SequencePacker:
+    """Sequences of up to `context` positions.
+
+    Each source is read in the order of its `ShardOrder`; stripe i of n holds the positions i, i + n, i + 2n...
+    """
+
+    sources: Sequence[SampleSource]
+    orders: Sequence[ShardOrder]
+    context: int
+    stripes: int
+    most_documents: int | None
+    """Documents of a sequence at most; None: as many as fit."""
+    bad_samples_limit: int
+
+    def build(self, start: SequenceStart) -> BuiltSequence:
+        """The sequence that begins at `start`."""
+        reader = StripeReader(self, start)
+        try:
+            sequence = pack_sequence(reader, self.context, start.source, most=self.most_documents)
+        except TooManyBadSamplesError:
+            counts = SequenceCounts(0, 0, 0, 0, 0, reader.cursor, tuple(reader.bad))
+            return BuiltSequence(None, counts, reader.bad)
+        return BuiltSequence(sequence, SequenceCounts.from_sequence(sequence, tuple(reader.bad)), reader.bad)
+
+
+class TooManyBadSamplesError(Exception):
+    """More bad samples than the run may have, within a single sequence."""
+
+
+class StripeReader:
+    """Documents of one stripe of a source; `cursor` counts the samples that were read."""
+
+    def __init__(self, packer: SequencePacker, start: SequenceStart) -> None:
+        self.cursor = start.cursor
+        self.bad: dict[int, str] = {}
+        self._source, self._order = packer.sources[start.source], packer.orders[start.source]
+        self._stripe, self._stripes = start.stripe, packer.stripes
+        self._limit = min(packer.bad_samples_limit + 1, self._source.size)
+        self._prefetch_shards()
+
+    def read_next(self, room: int | None) -> Document | None:
+        """The next good document; bad ones are noted and passed over. None: see `DocumentStream`."""
+        while True:
+            position = self._stripe + self.cursor * self._stripes
+            index = self._order.compute_sample(position)
+            self.cursor += 1
+            try:
+                return self._source.read_document(index, position, room)
+            except AbsentSampleError:
+                continue
+            except BadSampleError as error:
+                self.bad[index] = str(error)
+                if len(self.bad) >= self._limit:
+                    raise TooManyBadSamplesError from error
+
+    def _prefetch_shards(self) -> None:
+        """Asks the source for the shards of this window and of the next one."""
+        window = self._order.compute_window(self._stripe + self.cursor * self._stripes)
+        self._source.prefetch([*self._order.list_window_shards(window), *self._order.list_window_shards(window + 1)])

@@ -14,112 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-import numpy as np
-
-from stages.data.order import ShardOrder
-from stages.data.packing import PackedSequence, pack_sequence
-from stages.data.progress import SequenceCounts, decode_counts
-from stages.data.sample import AbsentSampleError, BadSampleError, Document, SampleSource
-from stages.distributed import Communicator
-from stages.errors import DataError, OtherRankError
+from stages.data.packing import BuiltSequence, Packer, SequenceStart
+from stages.errors import DataError
 from stages.stop import STOP_SIGNALS
-
-# One sequence of a run, built from where it begins alone: in this process or in any other, with the same outcome.
-
-
-class SequenceStart(NamedTuple):
-    """Where a sequence begins."""
-
-    source: int
-    stripe: int
-    """Which stripe of the source's order."""
-    cursor: int
-    """Samples of the stripe before it."""
-
-
-class BuiltSequence(NamedTuple):
-    """A sequence, and what was met on the way."""
-
-    sequence: PackedSequence | None
-    """None if there were so many bad samples that the run is to stop."""
-    counts: SequenceCounts
-    bad: dict[int, str]
-    """Number of each bad sample, and why it is one."""
-
-
-class Builder(Protocol):
-    """Builds sequences. It has no state that the outcome depends on, and can be pickled."""
-
-    def build(self, place: SequenceStart) -> BuiltSequence:
-        """The sequence that begins at `place`."""
-        ...
-
-
-@dataclass(frozen=True)
-class SequenceBuilder:
-    """Builds sequences of up to `context` positions. It has no state that the outcome depends on, and can be pickled.
-
-    The order of each source is that of `ShardOrder`; stripe l of n holds its positions l, l + n, l + 2n...
-    """
-
-    sources: Sequence[SampleSource]
-    orders: Sequence[ShardOrder]
-    context: int
-    stripes: int
-    most_documents: int | None
-    """Documents of a sequence at most; None: as many as fit."""
-    bad_samples_limit: int
-
-    def build(self, place: SequenceStart) -> BuiltSequence:
-        """The sequence that begins at `place`."""
-        lane = StripeReader(self, place)
-        try:
-            sequence = pack_sequence(lane, self.context, place.source, most=self.most_documents)
-        except TooManyBadSamplesError:
-            counts = SequenceCounts(0, 0, 0, 0, 0, lane.cursor, tuple(lane.bad))
-            return BuiltSequence(None, counts, lane.bad)
-        return BuiltSequence(sequence, SequenceCounts.from_sequence(sequence, tuple(lane.bad)), lane.bad)
-
-
-class TooManyBadSamplesError(Exception):
-    """More bad samples than the run may have, within a single sequence."""
-
-
-class StripeReader:
-    """Documents of one stripe of a source, from a place on; iterating moves `cursor`."""
-
-    def __init__(self, builder: SequenceBuilder, place: SequenceStart) -> None:
-        self.cursor = place.cursor
-        self.bad: dict[int, str] = {}
-        self._source, self._order = builder.sources[place.source], builder.orders[place.source]
-        self._lane, self._lanes = place.stripe, builder.stripes
-        self._limit = min(builder.bad_samples_limit + 1, self._source.size)
-        self._expect_shards()
-
-    def read_next(self, room: int | None) -> Document | None:
-        """The next good document; bad ones are noted and passed over. None: see `DocumentStream`."""
-        while True:
-            position = self._lane + self.cursor * self._lanes
-            index = self._order.compute_sample(position)
-            self.cursor += 1
-            try:
-                return self._source.read_document(index, position, room)
-            except AbsentSampleError:
-                continue
-            except BadSampleError as error:
-                self.bad[index] = str(error)
-                if len(self.bad) >= self._limit:
-                    raise TooManyBadSamplesError from error
-
-    def _expect_shards(self) -> None:
-        """Tells the source which shards are next: those of the window that we are in, and of the one after it."""
-        window = self._order.compute_window(self._lane + self.cursor * self._lanes)
-        self._source.prefetch([*self._order.list_window_shards(window), *self._order.list_window_shards(window + 1)])
-
 
 DEFAULT_MAX_WORKERS = 4
 CHUNKS_PER_WORKER = 4
@@ -127,7 +27,7 @@ CHUNKS_PER_WORKER = 4
 
 
 class BatchesClosedError(Exception):
-    """The batches are not wanted any more."""
+    """The batches were closed while one was being built."""
 
 
 def resolve_worker_count(given: int, environment: Mapping[str, str], *, on_gpu: bool) -> int:
@@ -143,33 +43,33 @@ def resolve_worker_count(given: int, environment: Mapping[str, str], *, on_gpu: 
 
 
 class WorkerPool:
-    """`count` processes that build sequences with a builder, which is copied to each. `close` ends them."""
+    """`count` processes that build sequences with a packer, which is copied to each. `close` ends them."""
 
-    def __init__(self, builder: Builder, count: int) -> None:
+    def __init__(self, packer: Packer, count: int) -> None:
         self._count = count
         self._lock = threading.Lock()
         self._closed = False
         self._submitted: list[Future[list[BuiltSequence]]] = []
         self._executor = ProcessPoolExecutor(
-            count, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker, initargs=(builder,)
+            count, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker, initargs=(packer,)
         )
 
-    def build(self, places: Sequence[SequenceStart]) -> list[BuiltSequence]:
-        """The sequences that begin at `places`, in that order.
+    def build(self, starts: Sequence[SequenceStart]) -> list[BuiltSequence]:
+        """The sequences that begin at `starts`, in that order.
 
-        DataError if a worker has died, or what `Builder.build` raised in it; BatchesClosedError after `close`.
+        DataError if a worker has died, or what `Packer.build` raised in it; BatchesClosedError after `close`.
         """
         try:
-            return [built for chunk in self._submit(places) for built in unwrap_result(chunk)]
+            return [built for chunk in self._submit(starts) for built in unwrap_result(chunk)]
         except BrokenProcessPool as error:
             raise DataError(
                 "a data worker died; killed from outside, or out of memory: "
                 "with data_workers: 0 sequences are built in the job's own process"
             ) from error
 
-    def _submit(self, places: Sequence[SequenceStart]) -> "list[Future[list[BuiltSequence]]]":
-        size = max(1, len(places) // (CHUNKS_PER_WORKER * self._count))
-        parts = [places[start : start + size] for start in range(0, len(places), size)]
+    def _submit(self, starts: Sequence[SequenceStart]) -> "list[Future[list[BuiltSequence]]]":
+        size = max(1, len(starts) // (CHUNKS_PER_WORKER * self._count))
+        parts = [starts[first : first + size] for first in range(0, len(starts), size)]
         with self._lock, block_stop_signals():
             if self._closed:
                 raise BatchesClosedError
@@ -213,12 +113,12 @@ def block_stop_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_builders: list[Builder] = []
-"""A worker's builder; empty in other processes."""
+_packers: list[Packer] = []
+"""A worker's packer; empty in other processes."""
 
 
-def prepare_worker(builder: Builder) -> None:
-    """The beginning of a worker: keeps the builder, and sees to it that the worker ends with its parent."""
+def prepare_worker(packer: Packer) -> None:
+    """The beginning of a worker: keeps the packer, and sees to it that the worker ends with its parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - this runs in worker processes alone
     threading.Thread(target=exit_with_parent, args=(parent.sentinel,), daemon=True).start()
@@ -226,7 +126,7 @@ def prepare_worker(builder: Builder) -> None:
         import torch
 
         torch.set_num_threads(1)  # the cores are shared among the workers already
-    _builders.append(builder)
+    _packers.append(packer)
 
 
 def exit_with_parent(sentinel: int) -> None:
@@ -235,9 +135,9 @@ def exit_with_parent(sentinel: int) -> None:
     os._exit(1)
 
 
-def build_chunk(places: Sequence[SequenceStart]) -> list[BuiltSequence]:
-    """In a worker: the sequences that begin at `places`."""
-    return [_builders[0].build(place) for place in places]
+def build_chunk(starts: Sequence[SequenceStart]) -> list[BuiltSequence]:
+    """In a worker: the sequences that begin at `starts`."""
+    return [_packers[0].build(start) for start in starts]
 
 
 # A thread that keeps results ready ahead of the one who takes them.
@@ -284,43 +184,3 @@ class Prefetcher(Generic[T]):
             except BaseException as error:  # noqa: BLE001 - it is the taker's, in the other thread, to deal with
                 self._results.put(error)
                 return
-
-
-# What the ranks of a job tell each other of each batch: what its sequences took, or that there is no such batch.
-
-BUILT, CLOSED, FAILED = 0, 1, 2
-
-
-def select_own_part(places: Sequence[SequenceStart], peers: Communicator) -> Sequence[SequenceStart]:
-    """The places of the sequences that this rank builds: of n those from rank * n / size on."""
-    bounds = [len(places) * rank // peers.size for rank in (peers.rank, peers.rank + 1)]
-    return places[bounds[0] : bounds[1]]
-
-
-# Why: docs/decisions.md, D13
-def build_together(
-    own: Sequence[SequenceStart], build: Callable[[Sequence[SequenceStart]], list[BuiltSequence]], peers: Communicator
-) -> tuple[list[BuiltSequence], list[SequenceCounts]]:
-    """This rank's `own` sequences of a batch, and the counts of all ranks' in the batch's order.
-
-    What `build` raises here is raised, after the other ranks were told; there it is an OtherRankError.
-    BatchesClosedError if a rank has closed its batches.
-    """
-    status = FAILED
-    try:
-        built = build(own)
-        status = BUILT
-    except BatchesClosedError:
-        status = CLOSED
-        raise
-    finally:
-        if status != BUILT:
-            peers.gather(np.array([status], dtype=np.int64))
-    numbers = [BUILT, *(number for each in built for number in each.counts.encode_numbers())]
-    gathered = peers.gather(np.array(numbers, dtype=np.int64))
-    said = [int(given[0]) for given in gathered]
-    if FAILED in said:
-        raise OtherRankError(f"rank {said.index(FAILED)} could not build its part of a batch; its log says why")
-    if CLOSED in said:
-        raise BatchesClosedError
-    return built, [counts for given in gathered for counts in decode_counts(given[1:].tolist())]

@@ -80,7 +80,7 @@ class Question(BaseModel):
     question: str
     """What takes the place of `{question}` in the prompt: for box tasks the phrase. Asked even if it is empty."""
     answers: tuple[str, ...] = Field(min_length=1)
-    """References, as the task's rule takes them; a box is written as `boxes.box_text` does."""
+    """References, as the task's rule takes them; a box is written as `metrics.render_box` does."""
     kind: str = ""
     """Scores are also given for each kind."""
 

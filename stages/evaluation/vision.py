@@ -158,7 +158,7 @@ def score_vision_task(
 ) -> Score | None:
     """Asks what is not answered yet, and scores all of it; None if it was stopped before the end.
 
-    Answers are kept in `folder` (`answer_log`). Of several processes each asks its share, all of them score; they stop
+    Answers are kept in `folder` (`AnswerLog`). Of several processes each asks its share, all of them score; they stop
     together. DataError for an image that cannot be used, ConfigError if the context has no room for a question.
     """
     log = AnswerLog(folder, task, world.rank)

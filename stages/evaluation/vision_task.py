@@ -4,7 +4,7 @@
  "chance_by_kind": {"count": 0.25}}
 {"id": "1", "image": "images/1.png", "question": "How many shapes are there?", "answers": ["two"], "kind": "count"}
 
-A NAME.json with `family` is about a published benchmark instead, see `family_task`.
+A NAME.json with `family` is about a published benchmark instead, see `read_family_task`.
 """
 
 import json

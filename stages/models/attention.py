@@ -79,7 +79,7 @@ def is_unfused_faster(queries: Tensor, keys: Tensor) -> bool:
 def compute_single_query_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of one new position (B, heads, 1, head width) over (B, heads, S, head width), without gradients.
 
-    `mask`: booleans (B or 1, 1, 1, S), true where it may look; None: everywhere.
+    `mask`: booleans (B or 1, 1, 1, S), true where it may attend; None: everywhere.
     """
     scores = torch.matmul(keys, (queries * queries.shape[-1] ** -0.5).mT).mT
     if mask is not None:
@@ -90,7 +90,7 @@ def compute_single_query_attention(queries: Tensor, keys: Tensor, values: Tensor
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> Tensor:
     """Attention of (B, heads, T, head width) over (B, heads, S, head width); without a mask causal, or one query.
 
-    `mask` is what `build_attention_mask` gives, or booleans (B or 1, 1, T, S), true where a position may look.
+    `mask` is what `build_attention_mask` gives, or booleans (B or 1, 1, T, S), true where a position may attend.
     """
     if mask is not None and not isinstance(mask, Tensor):
         attended: Tensor = select_flex_kernel(queries.device.type)(queries, keys, values, block_mask=mask)
@@ -126,7 +126,7 @@ def compile_flex_attention() -> Callable[..., Any]:
 
 
 def build_attention_mask(documents: Tensor, kind: Literal["sdpa", "flex"]) -> Mask:
-    """What `attend` takes for `documents` (B, T): a position looks backwards, within its own document.
+    """What `attend` takes for `documents` (B, T): a position attends to earlier ones of its own document.
 
     sdpa: booleans (B, 1, T, T). flex: a BlockMask, with which blocks of positions that see nothing cost nothing.
     """
@@ -196,7 +196,7 @@ def copy_with_capacity(held: Tensor, capacity: int, rows: Tensor | None = None) 
 
 
 def build_padding_mask(visible: Tensor) -> Tensor:
-    """Booleans (B, 1, T, T) for rows of which `visible` (B, T) says what is not padding: causal, no padding looked at.
+    """Booleans (B, 1, T, T) for rows of which `visible` (B, T) says what is not padding: causal, padding is masked.
 
     A padding position sees itself alone: a row with nothing to see would be NaN.
     """

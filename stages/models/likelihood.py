@@ -198,7 +198,7 @@ def iter_predictions(row: ContextRow, start: int) -> Iterator[tuple[int, int]]:
 
 
 def build_branch_mask(branches: Tensor) -> Tensor:
-    """Booleans (B, 1, T, T): a position looks backwards, at the context (branch 0) and at its own branch."""
+    """Booleans (B, 1, T, T): a position attends to earlier ones of the context (branch 0) and of its own branch."""
     own = branches[:, :, None] == branches[:, None, :]
     return (own | (branches == 0)[:, None, :]).tril()[:, None]
 

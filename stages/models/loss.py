@@ -15,7 +15,17 @@ ChunkLoss = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]
 """As `compute_chunk_loss`."""
 
 
-def compute_token_loss(logits: Tensor, targets: Tensor, *, count: int, z_loss: float) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True)
+class LossSettings:
+    """How the loss is computed, from a configuration to the output layer."""
+
+    z_loss: float = 0.0
+    """Weight of the mean squared logsumexp of the logits, which keeps them small."""
+    chunk_tokens: int = 0
+    """Positions whose logits are in memory at once; 0: all."""
+
+
+def compute_token_loss(logits: Tensor, targets: Tensor, *, count: int, settings: LossSettings) -> tuple[Tensor, Tensor]:
     """The loss to differentiate (a scalar) and the cross entropy of each token (N,), in nats, without gradient.
 
     Logits (N, V) in float32, targets (N,) without masked ones. `count`: tokens of the whole batch, of which these may
@@ -24,8 +34,8 @@ def compute_token_loss(logits: Tensor, targets: Tensor, *, count: int, z_loss: f
     """
     entropies = F.cross_entropy(logits, targets, reduction="none")
     loss = (entropies / count).sum()
-    if z_loss:
-        loss = loss + (torch.logsumexp(logits, dim=-1).square() / count).sum() * z_loss
+    if settings.z_loss:
+        loss = loss + (torch.logsumexp(logits, dim=-1).square() / count).sum() * settings.z_loss
     return loss, entropies.detach()
 
 
@@ -52,20 +62,19 @@ def compute_output_loss(
     targets: Tensor,
     *,
     count: int,
-    z_loss: float,
-    chunk_tokens: int,
+    settings: LossSettings,
     matmul: Matmul = "torch",
     of_chunk: ChunkLoss = compute_chunk_loss,
 ) -> tuple[Tensor, Tensor]:
     """`compute_token_loss` of the logits that hidden states (N, D) and the output layer's weight (V, D) give.
 
-    Logits of `chunk_tokens` positions at a time are in memory, with their gradient, which is computed at once: the
-    same function as all at once, with the last bits of another order of sums. Under autocast the products are in its
-    type, the loss in float32, and the chunks' gradients of the weight are added up in float32.
+    Logits of `settings.chunk_tokens` positions at a time are in memory, with their gradient, which is computed at once.
+    The function is that of all at once; another order of sums changes its last bits. Under autocast the products are in
+    its type, the loss in float32, and the chunks' gradients of the weight are added up in float32.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    options = ChunkOptions(count, z_loss, chunk_tokens, matmul, of_chunk, dtype)
+    options = ChunkOptions(count, settings, matmul, of_chunk, dtype)
     with torch.autocast(device, enabled=False):
         answer: tuple[Tensor, Tensor] = OutputLoss.apply(hidden, weight, targets, options)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return answer
@@ -76,8 +85,7 @@ class ChunkOptions:
     """How `OutputLoss` goes about it; see `compute_output_loss`."""
 
     count: int
-    z_loss: float
-    chunk_tokens: int
+    settings: LossSettings
     matmul: Matmul
     of_chunk: ChunkLoss
     dtype: torch.dtype
@@ -94,11 +102,11 @@ class OutputLoss(torch.autograd.Function):
         low = weight.to(options.dtype)
         of_hidden, of_weight = torch.empty_like(hidden), None
         loss, entropies = hidden.new_zeros((), dtype=torch.float32), []
-        for start in range(0, len(hidden), options.chunk_tokens):
-            chunk = slice(start, start + options.chunk_tokens)
+        for start in range(0, len(hidden), options.settings.chunk_tokens):
+            chunk = slice(start, start + options.settings.chunk_tokens)
             some = hidden[chunk].to(options.dtype)
             logits = multiply(some, low, options.matmul).float()
-            part, entropy, gradient = options.of_chunk(logits, targets[chunk], options.count, options.z_loss)
+            part, entropy, gradient = options.of_chunk(logits, targets[chunk], options.count, options.settings.z_loss)
             loss += part
             entropies.append(entropy)
             if needed:

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 from stages.config import LanguageModel
 from stages.models.attention import KeyValueCache, Mask, attend
 from stages.models.linear import Linear
-from stages.models.loss import ChunkLoss, compute_chunk_loss, compute_output_loss, compute_token_loss
+from stages.models.loss import ChunkLoss, LossSettings, compute_chunk_loss, compute_output_loss, compute_token_loss
 
 # Rotary positions (RoFormer, arXiv 2104.09864), in the form of GPT-NeoX: a head's two halves are rotated.
 
@@ -168,7 +168,7 @@ class OpenLM(nn.Module):
     ) -> Tensor:
         """Normed last hidden states (B, T, D) of embeddings (B, T, D).
 
-        `mask`: boolean (B or 1, 1, T, S), true where a position may look; None is causal, which with a non-empty
+        `mask`: boolean (B or 1, 1, T, S), true where a position may attend; None is causal, which with a non-empty
         `cache` allows one new position at a time (all earlier ones are visible to it). `cache` is extended in place.
         `positions` (B or 1, T): each embedding's place in its text, where that is not its place in the row.
         """
@@ -191,21 +191,17 @@ class OpenLM(nn.Module):
         return logits.float()
 
     def compute_loss(
-        self, hidden: Tensor, targets: Tensor, *, count: int, z_loss: float, chunk_tokens: int
+        self, hidden: Tensor, targets: Tensor, *, count: int, settings: LossSettings
     ) -> tuple[Tensor, Tensor]:
-        """The loss of hidden states (N, D), and the entropy of each (N,); see `stages.models.loss`.
-
-        `chunk_tokens`: positions whose logits are in memory at once; 0: all.
-        """
-        if not chunk_tokens:
-            return compute_token_loss(self.compute_logits(hidden), targets, count=count, z_loss=z_loss)
+        """The loss of hidden states (N, D), and the entropy of each (N,); see `stages.models.loss`."""
+        if not settings.chunk_tokens:
+            return compute_token_loss(self.compute_logits(hidden), targets, count=count, settings=settings)
         return compute_output_loss(
             hidden,
             self.output.weight,
             targets,
             count=count,
-            z_loss=z_loss,
-            chunk_tokens=chunk_tokens,
+            settings=settings,
             matmul=self.output.matmul,
             of_chunk=self.chunk_loss,
         )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from stages.config import LanguageModel, Vision
 from stages.models.attention import build_attention_mask
+from stages.models.loss import LossSettings
 from stages.models.openlm import OpenLM
 from stages.vision.specs import resolve_encoder_spec
 
@@ -57,11 +58,11 @@ class VLM(nn.Module):
         """Positions that one image takes; 0 for a model that sees none."""
         return resolve_encoder_spec(self.vision.encoder).image_tokens if self.vision is not None else 0
 
-    def forward(self, batch: "MicroBatch", *, count: int, z_loss: float, chunk_tokens: int) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: "MicroBatch", *, count: int, settings: LossSettings) -> tuple[Tensor, Tensor]:
         """Loss of a part of a batch (a scalar), and the cross entropy of its M targets (M,), float32, without gradient.
 
         The loss is these targets' part of a mean over `count` (those of the whole batch), z-loss included: the parts'
-        losses, and their gradients, add up. `chunk_tokens`: positions whose logits are in memory at once, 0: all.
+        losses, and their gradients, add up.
         """
         embeddings = self.embed(batch.tokens, batch.images, batch.image_positions)
         mask = build_attention_mask(batch.documents, self.attention) if batch.documents is not None else None
@@ -69,9 +70,7 @@ class VLM(nn.Module):
         if batch.target_positions is not None:
             # the output layer is a good part of a small model: positions without a target are left out
             hidden = hidden.index_select(0, batch.target_positions)
-        loss, entropies = self.lm.compute_loss(
-            hidden, batch.targets, count=count, z_loss=z_loss, chunk_tokens=chunk_tokens
-        )
+        loss, entropies = self.lm.compute_loss(hidden, batch.targets, count=count, settings=settings)
         if batch.images is None and self.projector is not None:
             loss = loss + self.touch_projector()
         return loss, entropies

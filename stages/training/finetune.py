@@ -1,6 +1,5 @@
 """The finetune stage: conversations about images, loss on the answers; projector and language model are trained."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,15 +8,21 @@ from torch import nn
 
 from stages.checkpoint.files import build_model, read_result_checkpoint
 from stages.config import FinetuneConfig, LanguageModel
-from stages.data.batches import ExampleBatches
+from stages.data.collate import PaddingCollator
 from stages.data.conversations import Conversations
+from stages.data.examples import ExampleSampler
 from stages.data.image_reader import open_image_reader
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer, check_tokenizer
-from stages.data.workers import resolve_worker_count
-from stages.distributed import DistributedContext, open_distributed_context, resolve_micro_batch_tokens
+from stages.distributed import (
+    DistributedContext,
+    open_distributed_context,
+    resolve_loss_chunk_tokens,
+    resolve_micro_batch_tokens,
+)
 from stages.errors import ConfigError
 from stages.job_file import JobFile
+from stages.models.loss import LossSettings
 from stages.models.vlm import VLM
 from stages.schedule import Schedule
 from stages.stop import StopFlag
@@ -25,7 +30,12 @@ from stages.training.loop import Training
 from stages.training.metrics import LossSpikeDetector, Meter
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
-from stages.training.setup import build_training, load_tokenizer, run_training
+from stages.training.setup import (
+    build_batch_loader,
+    build_training_log,
+    load_tokenizer,
+    run_training,
+)
 from stages.training.start import TrainingStart, find_own_start
 from stages.training.state import TrainState
 from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
@@ -46,15 +56,24 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         vlm = load_initial_model(job, start, world)
         tokenizer = load_tokenizer(job, config.tokenizer, vlm.lm.config.vocabulary, literal=True)
         model = ParallelModel(vlm, world, job.settings, config.precision)
-        eyes = load_feature_extractor(job, vlm.vision, world.device) if vlm.vision else None
-        conversations = open_conversations(job, config, vlm, eyes, tokenizer)
-        batches = build_batches(job, config, conversations, world)
+        extractor = load_feature_extractor(job, vlm.vision, world.device) if vlm.vision else None
+        conversations = open_conversations(job, config, vlm, extractor, tokenizer)
+        sampler = ExampleSampler(
+            conversations,
+            batch_size=config.batch_sequences,
+            seed=config.seed,
+            bad_samples_limit=job.settings.bad_samples_limit,
+        )
+        micro_batch_tokens = resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device)
+        batches = build_batch_loader(job, world, sampler, PaddingCollator(micro_batch_tokens))
         spikes = LossSpikeDetector(job.settings.loss_spike_sigmas)
         state = TrainState(model, AdamW(iter_trained_weights(vlm), config.optimizer), batches, spikes)
         start.restore(state)
-        schedule = build_schedule(config, batches.order.batches_per_epoch)
+        schedule = build_schedule(config, sampler.order.batches_per_epoch)
         fixed = build_checkpoint_metadata(config, vlm, tokenizer)
-        training = build_finetuning(job, world, schedule=schedule, checkpoint_metadata=fixed, eyes=eyes, start=start)
+        training = build_finetuning(
+            job, world, schedule=schedule, checkpoint_metadata=fixed, extractor=extractor, start=start
+        )
         return run_training(job, training, state, stop, malformed=len(conversations.malformed))
 
 
@@ -81,36 +100,20 @@ def iter_trained_weights(vlm: VLM) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, weight) for name, weight in vlm.iter_named_weights() if weight.requires_grad)
 
 
-def build_batches(
-    job: JobFile, config: FinetuneConfig, conversations: Conversations, world: DistributedContext
-) -> ExampleBatches:
-    """The conversations as batches of examples."""
-    on_gpu = world.device.type == "cuda"
-    return ExampleBatches(
-        conversations,
-        batch_size=config.batch_sequences,
-        seed=config.seed,
-        micro_batch_tokens=resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device),
-        bad_samples_limit=job.settings.bad_samples_limit,
-        peers=world.peers,
-        workers=resolve_worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
-        prefetch_batches=job.settings.prefetch_batches,
-        pin=on_gpu,
-    )
-
-
 def open_conversations(
-    job: JobFile, config: FinetuneConfig, vlm: VLM, eyes: FeatureExtractor | None, tokenizer: TextTokenizer
+    job: JobFile, config: FinetuneConfig, vlm: VLM, extractor: FeatureExtractor | None, tokenizer: TextTokenizer
 ) -> Conversations:
     """The conversations, with their images only if the parent's model sees any."""
     if vlm.image_tokens >= config.max_length:
         raise ConfigError(f"max_length {config.max_length} has no room for an image and an answer")
     check_tokenizer(tokenizer, TEMPLATES[config.prompt])
+    cached = extractor.cached_digests if extractor else ()
+    images = open_image_reader(job, vlm.vision, cached) if vlm.vision else None
     conversations = Conversations(
         config.conversations.name,
         job.resolve_data_path(config.conversations.name),
         tokenizer=tokenizer,
-        images=open_image_reader(job, vlm.vision, eyes.cached_digests if eyes else ()) if vlm.vision else None,
+        images=images,
         max_length=config.max_length,
         template=TEMPLATES[config.prompt],
         start=tokenizer.start_of_text,
@@ -125,24 +128,26 @@ def build_finetuning(
     *,
     schedule: Schedule,
     checkpoint_metadata: dict[str, Any],
-    eyes: FeatureExtractor | None,
+    extractor: FeatureExtractor | None,
     start: TrainingStart,
 ) -> Training:
     """The loop of a fine-tuning job."""
     config = job.config
     assert isinstance(config, FinetuneConfig)  # noqa: S101 - read_job gives each stage its own configuration
-    return build_training(
-        job,
-        world,
+    chunk_tokens = resolve_loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device)
+    return Training(
+        job=job,
+        world=world,
         schedule=schedule,
         last_step=schedule.total_steps,
-        optimizer=config.optimizer,
-        z_loss=0.0,
+        loss=LossSettings(chunk_tokens=chunk_tokens),
+        gradient_clip=config.optimizer.gradient_clip,
         precision=config.precision,
         checkpoint_metadata=checkpoint_metadata,
         keep_optimizer=False,  # nothing is trained on from a fine-tuned model
-        eyes=eyes,
+        feature_extractor=extractor,
         saved_step=start.saved_step,
+        log=build_training_log(job, world),
         meter=Meter(world.device, world.size),  # examples are of any length: no utilisation is given
     )
 

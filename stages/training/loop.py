@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,9 @@ from stages.checkpoint.files import CheckpointWriter
 from stages.data.collate import Batch, MicroBatch
 from stages.distributed import DistributedContext, open_autocast
 from stages.errors import DivergedError
-from stages.job_file import Settings
+from stages.job_file import JobFile
+from stages.models.loss import LossSettings
+from stages.schedule import Schedule
 from stages.stop import StopFlag
 from stages.training.metrics import Meter, TrainingLog
 from stages.training.parallel import copy_to_host, select_local_shard
@@ -86,17 +87,13 @@ class StepTotals:
 class Training:
     """One job's training: where it goes, at what rate, and what it leaves on disk."""
 
+    job: JobFile
     world: DistributedContext
+    schedule: Schedule
     last_step: int
-    rate: Callable[[int], float]
-    """Learning rate of the update that follows so many finished ones."""
-    z_loss: float
-    chunk_tokens: int
-    """Positions whose logits are in memory at once; 0: all."""
+    loss: LossSettings
     gradient_clip: float
     precision: str
-    settings: Settings
-    checkpoints: Path
     log: TrainingLog
     meter: Meter
     checkpoint_metadata: Mapping[str, Any]
@@ -106,13 +103,16 @@ class Training:
     saved_step: int | None
     """Step of the checkpoint that was written last; at first of the job's own one that it begins with, if any."""
     feature_extractor: FeatureExtractor | None
-    """What makes tensors of pictures; None where there are none."""
-    saved_at: float = field(default_factory=time.monotonic)
-    """When that was, or the attempt began (monotonic seconds)."""
+    """None where there are no images."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, for everything that is measured here."""
+    saved_at: float = field(init=False)
+    """When the last checkpoint was written, or the attempt began (by `clock`)."""
     writer: CheckpointWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.writer = CheckpointWriter(self.checkpoints, always=self.settings.branch_steps)
+        self.saved_at = self.clock()
+        self.writer = CheckpointWriter(self.job.checkpoints, always=self.job.settings.branch_steps)
 
     def run(self, state: TrainState, stop: StopFlag) -> bool:
         """Trains to `last_step` and saves; false if it was asked to stop before, and has saved."""
@@ -136,7 +136,7 @@ class Training:
         while state.step < self.last_step and not stopping:
             outcome = self.train_step(state, stop)
             stopping = outcome.stop
-            if state.step % self.settings.log_steps == 0 or state.step == self.last_step:
+            if state.step % self.job.settings.log_steps == 0 or state.step == self.last_step:
                 self.write_log(state)
             if self.is_checkpoint_due(state.step, outcome):
                 self.save(state)
@@ -149,11 +149,11 @@ class Training:
         return self.world.all_reduce_sum([float(stop.requested)])[0] > 0
 
     def train_step(self, state: TrainState, stop: StopFlag) -> StepOutcome:
-        """One update of the weights; raises DivergedError, with the weights as before, where `refuse_bad` does."""
-        started = time.perf_counter()
+        """One update of the weights. DivergedError, with the weights as before, where `check_divergence` raises it."""
+        started = self.clock()
         batch = state.batches.take_batch()
-        waited = time.perf_counter() - started
-        rate = self.rate(state.step)
+        waited = self.clock() - started
+        rate = self.schedule.compute_lr(state.step)
         outcome = self.compute_gradients(state, batch, stop)
         spike = state.spikes.add(outcome.loss)
         self.check_divergence(state, outcome)
@@ -163,7 +163,7 @@ class Training:
         state.step += 1
         state.tokens += batch.positions
         self.writer.check()
-        seconds = time.perf_counter() - started
+        seconds = self.clock() - started
         state.seconds += seconds
         self.meter.add(batch.positions, batch.images, seconds, waited)
         return outcome
@@ -188,15 +188,13 @@ class Training:
         if batch.image_inputs and self.feature_extractor is not None:
             batch = batch.attach_images(self.feature_extractor.extract_features(batch.image_inputs))
         with open_autocast(self.precision, device):
-            loss, entropies = state.model(
-                batch, count=max(1, count), z_loss=self.z_loss, chunk_tokens=self.chunk_tokens
-            )
+            loss, entropies = state.model(batch, count=max(1, count), settings=self.loss)
         (loss * state.model.scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         totals.add(loss, entropies, batch.sources)
 
     def check_divergence(self, state: TrainState, outcome: StepOutcome) -> None:
         """DivergedError if loss or gradient is not finite, or there were more spikes in a row than allowed."""
-        step, limit = state.step + 1, self.settings.loss_spikes_limit
+        step, limit = state.step + 1, self.job.settings.loss_spikes_limit
         if not outcome.is_finite:
             raise DivergedError(f"step {step}: loss {outcome.loss:g}, gradient norm {outcome.norm:g}")
         if limit and state.spikes.in_a_row >= limit:
@@ -206,15 +204,15 @@ class Training:
 
     def is_interval_over(self) -> bool:
         """Whether this process's clock asks for a checkpoint."""
-        minutes = self.settings.checkpoint_minutes
-        return minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
+        minutes = self.job.settings.checkpoint_minutes
+        return minutes > 0 and self.clock() - self.saved_at >= 60 * minutes
 
     def is_checkpoint_due(self, step: int, outcome: StepOutcome) -> bool:
         """By number of steps, by minutes, or as a branch point; the final one is saved in any case."""
         if step == self.last_step:
             return False
-        every = self.settings.checkpoint_steps
-        return outcome.checkpoint_due or (every > 0 and step % every == 0) or step in self.settings.branch_steps
+        every = self.job.settings.checkpoint_steps
+        return outcome.checkpoint_due or (every > 0 and step % every == 0) or step in self.job.settings.branch_steps
 
     def save(self, state: TrainState) -> None:
         """Copies the state to the CPU's memory, from where it is written while the training goes on.
@@ -231,9 +229,9 @@ class Training:
             moments = state.model.gather_moments(state.optimizer.dump_state(), wanted=self.world.is_first_rank)
         if self.world.is_first_rank:
             position = {**self.checkpoint_metadata, **state.dump_state()}
-            keep = 1 if final else self.settings.keep_checkpoints
+            keep = 1 if final else self.job.settings.keep_checkpoints
             self.writer.begin(position, weights, moments, keep=keep)
-        self.saved_step, self.saved_at = state.step, time.monotonic()
+        self.saved_step, self.saved_at = state.step, self.clock()
 
     def check_weights_finite(self, state: TrainState) -> None:
         """DivergedError on all ranks if a weight of any is not finite."""

@@ -211,7 +211,7 @@ class LossWindow:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Takes up what `dump_state` gave."""
         self._losses, self._sums, self._counts = list(state["losses"]), list(state["sums"]), list(state["counts"])
         self._spikes = state.get("spikes", 0)
 
@@ -277,14 +277,14 @@ MIN_RELATIVE_DEVIATION = 1e-3
 
 
 class LossSpikeDetector:
-    """Looks at each loss once. Part of a checkpoint, so that an interrupted run finds the same spikes.
+    """Takes each loss once. Part of a checkpoint, so that an interrupted run finds the same spikes.
 
     Mean and deviation are the median and the scaled median absolute deviation, which the spikes themselves hardly move;
     they enter the window all the same, so that a loss that stays high becomes the normal one after half a window.
     """
 
     def __init__(self, sigmas: float) -> None:
-        """`sigmas`: deviations above the mean that make a spike; 0: none is looked for."""
+        """`sigmas`: deviations above the mean that make a spike; 0: none is found."""
         self.sigmas = sigmas
         self.in_a_row = 0
         """Spikes up to and with the last loss, without another loss between them."""
@@ -308,6 +308,6 @@ class LossSpikeDetector:
         return {"losses": list(self._losses), "in_a_row": self.in_a_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state` gave."""
+        """Takes up what `dump_state` gave."""
         self._losses = deque(state["losses"], maxlen=SPIKE_WINDOW)
         self.in_a_row = state["in_a_row"]

@@ -1,6 +1,5 @@
 """The pretrain stage: text, or text with captioned images, from scratch or from a parent's checkpoint."""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +7,9 @@ import torch
 
 from stages.config import PretrainConfig
 from stages.config import Source as SourceConfig
-from stages.data.batches import MixtureBatches
+from stages.data.batches import BatchLoader
 from stages.data.captions import Captions
+from stages.data.collate import FixedLengthCollator
 from stages.data.conversations import Conversations
 from stages.data.image_reader import EncoderImageReader, open_image_reader
 from stages.data.mixture import Mixture
@@ -17,18 +17,28 @@ from stages.data.sample import SampleSource
 from stages.data.shards import ShardFolder
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
-from stages.data.workers import resolve_worker_count
-from stages.distributed import DistributedContext, open_distributed_context, resolve_micro_batch_tokens
+from stages.distributed import (
+    DistributedContext,
+    open_distributed_context,
+    resolve_loss_chunk_tokens,
+    resolve_micro_batch_tokens,
+)
 from stages.errors import ConfigError
 from stages.flops import count_step_flops
 from stages.job_file import JobFile
+from stages.models.loss import LossSettings
 from stages.models.vlm import VLM
 from stages.stop import StopFlag
 from stages.training.loop import Training
 from stages.training.metrics import LossSpikeDetector, Meter
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
-from stages.training.setup import build_training, load_tokenizer, run_training
+from stages.training.setup import (
+    build_batch_loader,
+    build_training_log,
+    load_tokenizer,
+    run_training,
+)
 from stages.training.start import TrainingStart, build_checkpoint_metadata, resolve_pretrain_start
 from stages.training.state import TrainState
 from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
@@ -47,10 +57,10 @@ def has_images(config: PretrainConfig) -> bool:
     return any(source.kind != "text" for source in select_used_sources(config))
 
 
-def open_sources(job: JobFile, config: PretrainConfig, eyes: FeatureExtractor | None) -> list[SampleSource]:
+def open_sources(job: JobFile, config: PretrainConfig, extractor: FeatureExtractor | None) -> list[SampleSource]:
     """Sources that have a share, in the order of the configuration; the tokenizer only where one needs it.
 
-    `eyes`: what remembers images; None where no source has any.
+    `extractor`: its images in memory are not decoded again; None where no source has any.
     """
     used = select_used_sources(config)
     if not has_images(config):
@@ -60,7 +70,7 @@ def open_sources(job: JobFile, config: PretrainConfig, eyes: FeatureExtractor | 
     if config.context <= resolve_encoder_spec(config.vision.encoder).image_tokens:
         raise ConfigError(f"context {config.context} has no room for an image and a caption")
     tokenizer = load_tokenizer(job, config.tokenizer, config.model.vocabulary)
-    images = open_image_reader(job, config.vision, eyes.cached_digests if eyes is not None else ())
+    images = open_image_reader(job, config.vision, extractor.cached_digests if extractor is not None else ())
     return [
         open_text(job, config, source) if source.kind == "text" else open_pairs(job, config, source, tokenizer, images)
         for source in used
@@ -110,14 +120,14 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         vlm = build_vlm(job, config)
         start.load_weights(vlm)
         model = ParallelModel(vlm, world, job.settings, config.precision)
-        eyes = (
+        extractor = (
             load_feature_extractor(job, config.vision, world.device) if config.vision and has_images(config) else None
         )
-        batches = build_batches(job, config, world, eyes)
+        batches = build_batches(job, config, world, extractor)
         spikes = LossSpikeDetector(job.settings.loss_spike_sigmas)
         state = TrainState(model, AdamW(vlm.iter_named_weights(), config.optimizer), batches, spikes)
         start.restore(state)
-        return run_training(job, build_pretraining(job, config, world, eyes, start), state, stop)
+        return run_training(job, build_pretraining(job, config, world, extractor, start), state, stop)
 
 
 def check_ranks(config: PretrainConfig, world: DistributedContext) -> None:
@@ -140,50 +150,49 @@ def build_vlm(job: JobFile, config: PretrainConfig) -> VLM:
 
 
 def build_batches(
-    job: JobFile, config: PretrainConfig, world: DistributedContext, eyes: FeatureExtractor | None
-) -> MixtureBatches:
+    job: JobFile, config: PretrainConfig, world: DistributedContext, extractor: FeatureExtractor | None
+) -> BatchLoader:
     """The mixture of the configured sources, opened where the job's data lie."""
     mixture = Mixture(
-        open_sources(job, config, eyes),
+        open_sources(job, config, extractor),
         [source.share for source in select_used_sources(config)],
         by=config.share_by,
         context=config.context,
-        lanes=config.batch_sequences,
+        stripes=config.batch_sequences,
         seed=config.seed,
         bad_samples_limit=job.settings.bad_samples_limit,
         packing=config.packing,
         shuffle_shards=config.shuffle_shards,
     )
-    on_gpu = world.device.type == "cuda"
-    return MixtureBatches(
-        mixture,
-        resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device),
-        peers=world.peers,
-        workers=resolve_worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
-        prefetch_batches=job.settings.prefetch_batches,
-        pin=on_gpu,
-    )
+    micro_batch_tokens = resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device)
+    return build_batch_loader(job, world, mixture, FixedLengthCollator(config.context, micro_batch_tokens))
 
 
 def build_pretraining(
-    job: JobFile, config: PretrainConfig, world: DistributedContext, eyes: FeatureExtractor | None, start: TrainingStart
+    job: JobFile,
+    config: PretrainConfig,
+    world: DistributedContext,
+    extractor: FeatureExtractor | None,
+    start: TrainingStart,
 ) -> Training:
     """The loop of a pre-training job."""
     # a frozen encoder's work is left out: most of its features come from memory
     frozen = config.vision is not None and config.vision.frozen
     flops = partial(count_step_flops, config.model, config.context, vision=config.vision, encoded=0 if frozen else None)
-    return build_training(
-        job,
-        world,
+    chunk_tokens = resolve_loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device)
+    return Training(
+        job=job,
+        world=world,
         schedule=config.schedule,
         last_step=config.last_step,
-        optimizer=config.optimizer,
-        z_loss=config.z_loss,
+        loss=LossSettings(z_loss=config.z_loss, chunk_tokens=chunk_tokens),
+        gradient_clip=config.optimizer.gradient_clip,
         precision=config.precision,
         checkpoint_metadata=build_checkpoint_metadata(config),
         keep_optimizer=job.settings.keep_optimizer,
-        eyes=eyes,
+        feature_extractor=extractor,
         saved_step=start.saved_step,
+        log=build_training_log(job, world),
         meter=Meter(
             world.device,
             world.size,

@@ -1,57 +1,35 @@
 """What pretrain and finetune share around the loop: setting it up, running it, and the result."""
 
-from collections.abc import Mapping
+import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from stages.checkpoint.files import render_checkpoint_name
-from stages.config import Optimizer, Tokenizer
+from stages.config import Tokenizer
+from stages.data.batches import BatchLoader, Sampler
+from stages.data.collate import Collator
 from stages.data.tokenizer import TextTokenizer
-from stages.distributed import DistributedContext, resolve_loss_chunk_tokens
+from stages.data.workers import resolve_worker_count
+from stages.distributed import DistributedContext
 from stages.job_file import JobFile
 from stages.memory import keep_freed_memory
 from stages.result import Result, render_relative_path, write_result
-from stages.schedule import Schedule
 from stages.stop import StopFlag
 from stages.training.loop import Training
-from stages.training.metrics import Meter, MetricsLog, TrainingLog, open_trackers
+from stages.training.metrics import MetricsLog, TrainingLog, open_trackers
 from stages.training.state import TrainState
-from stages.vision.feature_extractor import FeatureExtractor
 
 
-def build_training(
-    job: JobFile,
-    world: DistributedContext,
-    *,
-    schedule: Schedule,
-    last_step: int,
-    optimizer: Optimizer,
-    z_loss: float,
-    precision: str,
-    checkpoint_metadata: Mapping[str, Any],
-    keep_optimizer: bool,
-    eyes: FeatureExtractor | None,
-    meter: Meter,
-    saved_step: int | None,
-) -> Training:
-    """The loop of a job; see `Training` for what the parts are."""
-    return Training(
-        world=world,
-        last_step=last_step,
-        rate=schedule.compute_lr,
-        z_loss=z_loss,
-        chunk_tokens=resolve_loss_chunk_tokens(job.settings.loss_chunk_tokens, world.device),
-        gradient_clip=optimizer.gradient_clip,
-        precision=precision,
-        settings=job.settings,
-        checkpoints=job.checkpoints,
-        log=build_training_log(job, world),
-        meter=meter,
-        checkpoint_metadata=checkpoint_metadata,
-        keep_optimizer=keep_optimizer,
-        feature_extractor=eyes,
-        saved_step=saved_step,
+def build_batch_loader(job: JobFile, world: DistributedContext, sampler: Sampler, collator: Collator) -> BatchLoader:
+    """The job's batches, with as many worker processes as its settings say."""
+    on_gpu = world.device.type == "cuda"
+    return BatchLoader(
+        sampler,
+        collator,
+        peers=world.peers,
+        workers=resolve_worker_count(job.settings.data_workers, os.environ, on_gpu=on_gpu),
+        prefetch_batches=job.settings.prefetch_batches,
+        pin=on_gpu,
     )
 
 
@@ -96,7 +74,7 @@ def build_training_result(job: JobFile, state: TrainState, checkpoint: Path, mal
         tokens_per_second=state.tokens / state.seconds if state.seconds else 0.0,
         loss=state.loss,
         checkpoint=render_relative_path(job, checkpoint),
-        bad_samples=malformed + sum(len(progress.bad) for progress in state.batches.progress),
+        bad_samples=malformed + sum(len(progress.bad) for progress in state.batches.state.sources),
     )
 
 

@@ -76,7 +76,7 @@ class TrainingStart:
 def find_own_start(folder: Path, world: DistributedContext) -> TrainingStart | None:
     """From the newest whole checkpoint that the job itself wrote; None if there is none.
 
-    The first rank looks and checks; the others take the one that it found.
+    The first rank searches and checks; the others take what it found.
     """
     found = find_newest_checkpoint(folder) if world.is_first_rank else None
     step = int(world.all_reduce_sum([found.step + 1.0 if found else 0.0])[0]) - 1

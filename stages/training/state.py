@@ -1,36 +1,17 @@
 """The one object of a training that survives a restart."""
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from stages.checkpoint.files import Checkpoint
-from stages.data.collate import Batch
-from stages.data.progress import SourceProgress
+from stages.data.batches import BatchLoader
+from stages.data.progress import DataState
 from stages.training.metrics import LossSpikeDetector, LossWindow
 from stages.training.optimizer import AdamW
 from stages.training.parallel import ParallelModel
-
-
-class BatchSource(Protocol):
-    """Where batches come from; `state` is all that is needed to go on with the one after the last."""
-
-    @property
-    def source_names(self) -> Sequence[str]: ...
-
-    @property
-    def progress(self) -> Sequence[SourceProgress]: ...
-
-    def take_batch(self) -> Batch: ...
-
-    def dump_state(self) -> Any: ...
-
-    def restore(self, state: Any) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass
@@ -39,7 +20,7 @@ class TrainState:
 
     model: ParallelModel
     optimizer: AdamW
-    batches: BatchSource
+    batches: BatchLoader
     spikes: LossSpikeDetector
     step: int = 0
     """Finished steps of the schedule."""
@@ -57,7 +38,7 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.window = LossWindow(self.batches.source_names)
-        self.taken_before = [progress.count_totals() for progress in self.batches.progress]
+        self.taken_before = [progress.count_totals() for progress in self.batches.state.sources]
 
     def begin_here(self) -> None:
         """Makes a restored parent's position this job's beginning: its tokens and seconds are not this job's."""
@@ -69,7 +50,7 @@ class TrainState:
         return {
             name: {unit: total - before[unit] for unit, total in progress.count_totals().items()}
             for name, progress, before in zip(
-                self.batches.source_names, self.batches.progress, self.taken_before, strict=True
+                self.batches.source_names, self.batches.state.sources, self.taken_before, strict=True
             )
         }
 
@@ -84,7 +65,7 @@ class TrainState:
             "window": self.window.dump_state(),
             "spikes": self.spikes.dump_state(),
             "taken_before": self.taken_before,
-            "data": self.batches.dump_state(),
+            "data": self.batches.state.dump_state(),
             "rng": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
         }
 
@@ -97,6 +78,6 @@ class TrainState:
         self.window.restore(state["window"])
         if "spikes" in state:  # checkpoints of the first version have none
             self.spikes.restore(state["spikes"])
-        self.batches.restore(state["data"])
+        self.batches.restore(DataState.from_state(state["data"]))
         rng = bytearray(base64.b64decode(state["rng"]))
         torch.set_rng_state(torch.frombuffer(rng, dtype=torch.uint8))

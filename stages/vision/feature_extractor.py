@@ -1,4 +1,4 @@
-"""The frozen encoder behind what is remembered of images: memory, then the feature store, then the network."""
+"""Features of images from memory, else from the feature store, else from the frozen encoder."""
 
 from collections.abc import Container, Sequence
 
@@ -23,8 +23,10 @@ class FeatureCache:
         self._free_bytes = int(limit_gib * 2**30)
         self._features: dict[str, Tensor] = {}
 
-    def __contains__(self, digest: object) -> bool:
-        return digest in self._features
+    @property
+    def digests(self) -> Container[str]:
+        """Of the images in memory; a view, which grows with it."""
+        return self._features.keys()
 
     def get(self, digest: str) -> Tensor | None:
         """Features (I, F) on the CPU."""
@@ -60,7 +62,7 @@ class FeatureExtractor:
     @property
     def cached_digests(self) -> Container[str]:
         """Digests of the images in memory; it grows, and never shrinks."""
-        return self._memory
+        return self._memory.digests
 
     def extract_features(self, pictures: Sequence[ImageInput]) -> Tensor:
         """Features (N, I, F), float32, or pixels (N, 3, S, S), uint8, of N >= 1 pictures, on the compute device."""
@@ -104,7 +106,7 @@ class FeatureExtractor:
 
     def _run(self, pixels: Tensor) -> Tensor:
         """The encoder without gradients, in the precision that the device is fast in, whatever the job's."""
-        assert self._encoder is not None  # noqa: S101 - look() returns before
+        assert self._encoder is not None  # noqa: S101 - extract_features() returns before
         # not inference_mode: the projector's backward pass needs the features
         enabled = self._device.type != "cpu"  # and not whatever the caller's autocast says
         with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled):
@@ -121,7 +123,7 @@ def require_pixels(picture: ImageInput) -> Tensor:
 
 
 def load_feature_extractor(job: JobFile, vision: Vision, device: torch.device) -> FeatureExtractor:
-    """The eyes of a model that sees as `vision` says. ConfigError, DataError: the encoder cannot be loaded."""
+    """The extractor for the encoder of `vision`. ConfigError, DataError: the encoder cannot be loaded."""
     if not vision.frozen:
         return FeatureExtractor(None, device)
     return FeatureExtractor(

@@ -1,4 +1,4 @@
-"""`sweep cancel NAME`: ends what runs and takes the rest out, until `sweep resume`."""
+"""`sweep cancel NAME`: stops running jobs and keeps all unfinished ones from starting until `sweep resume`."""
 
 import argparse
 import sys
@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.arguments import CommonOptions
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from jobs.job import Job
     from jobs.reconcile.snapshot import SweepSnapshot
     from sweep.stored_sweep import StoredSweep
 
-HELP = "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`"
 POLL_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 2.0
 
@@ -57,48 +56,48 @@ def run(options: CancelOptions) -> int:
 
     stored = open_sweep(options.store, options.name)
     with print_user_errors():
-        picture = stored.load_snapshot()
+        snapshot = stored.load_snapshot()
         undone = [
-            job for job in select_jobs(stored, options.cells) if picture.statuses[job.key].state is not JobState.DONE
+            job for job in select_jobs(stored, options.cells) if snapshot.statuses[job.key].state is not JobState.DONE
         ]
-        # the wish first: a runner that sees the attempt end must not start it again
+        # Record the cancellation first: a runner that sees the attempt end must not start the job again.
         stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
-        ended = stop_live_attempts(picture, undone, options.grace_seconds)
+        ended = stop_live_attempts(snapshot, undone, options.grace_seconds)
         if has_batches(stored.paths.ledger):
             from sweep.submit.slurm import cancel_on_slurm
 
             ended += cancel_on_slurm(stored, {job.key for job in undone}, options.grace_seconds)
-    print(
-        f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` takes them in again"
-    )
+    print(f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` puts them back")
     return 0
 
 
 def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
-    """Named jobs, and jobs that serve no cell but the named ones."""
+    """Jobs named by key, and the jobs that only the named cells need; all jobs if nothing is named."""
     named = stored.select_jobs(words)
     if not words:
         return named
     return [job for job in named if job.key in words or set(job.cells) <= set(words)]
 
 
-def stop_live_attempts(picture: "SweepSnapshot", jobs: "Sequence[Job]", grace_seconds: float) -> int:
-    """How many attempts were alive; all have ended when it returns."""
+def stop_live_attempts(snapshot: "SweepSnapshot", jobs: "Sequence[Job]", grace_seconds: float) -> int:
+    """Stops the running attempts of these jobs, by force after the grace; how many ran. None runs when it returns."""
     from jobs.local.attempts import stop_attempt
     from jobs.store.flock import is_held
 
-    live = [picture.runs[job.key].run for job in jobs]
+    live = [snapshot.runs[job.key].run for job in jobs]
     live = [run for run in live if stop_attempt(run)]
     deadline = time.monotonic() + grace_seconds
-    left, asked = live, time.monotonic()
+    left, asked_at = live, time.monotonic()
     while left and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
         left = [run for run in left if is_held(run.lock)]
-        if time.monotonic() > asked + ASK_AGAIN_SECONDS:  # a supervisor that was dying did not pass the first one on
-            left, asked = [run for run in left if stop_attempt(run)], time.monotonic()
+        if time.monotonic() > asked_at + ASK_AGAIN_SECONDS:  # a supervisor that was ending did not pass the first on
+            left, asked_at = [run for run in left if stop_attempt(run)], time.monotonic()
     for run in left:
         print(
-            f"{run.root}: still busy after {grace_seconds:g} s, killed; it keeps its last checkpoint", file=sys.stderr
+            f"{run.root}: did not stop within {grace_seconds:g} s and was killed; "
+            "`sweep resume` goes on from its last checkpoint",
+            file=sys.stderr,
         )
         stop_attempt(run, at_once=True)
     while any(is_held(run.lock) for run in left):

@@ -3,9 +3,8 @@
 import argparse
 from dataclasses import dataclass
 
-from sweep.arguments import CommonOptions
+from sweep.options import CommonOptions
 
-HELP = "print a completion script for your shell"
 SHELLS = ("bash", "zsh", "tcsh")
 
 

@@ -1,13 +1,12 @@
-"""`sweep doctor [NAME]`: what this cluster and this store offer and lack, before anything is submitted."""
+"""`sweep doctor [NAME]`: checks the cluster and the store before anything is submitted."""
 
 import argparse
 import json
 import sys
 from dataclasses import dataclass
 
-from sweep.arguments import CommonOptions, parse_positive_int
-
-HELP = "examine the cluster and the store: what they offer, what they lack, what to do about it"
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +26,13 @@ OPTIONS = DoctorOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a planned sweep, to be held against the cluster")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="a planned sweep, to check its jobs against the cluster"
+    )
     parser.add_argument(
         "--node-test",
         action="store_true",
-        help="also run a job of a minute at most, which looks at the store from a node",
+        help="also run a short job (a minute at most) that checks the store from a node",
     )
     parser.add_argument(
         "--wait",

@@ -1,13 +1,11 @@
-"""`sweep explain CELL`: one cell's chain: keys, what is re-used, what it costs, what moved its keys, what happened."""
+"""`sweep explain CELL`: a cell's chain of jobs: keys, reuse, cost, what changed the keys, what happened."""
 
 import argparse
 import json
 import time
 from dataclasses import dataclass
 
-from sweep.arguments import CommonOptions
-
-HELP = "show where a cell comes from, what it re-uses, what it costs and what happened to its jobs"
+from sweep.options import CommonOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,7 @@ OPTIONS = ExplainOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cell", metavar="CELL", help="a cell's name, the unique beginning of one, or a job's key")
-    parser.add_argument("--sweep", metavar="NAME", help="the sweep to look in (default: all of the store)")
+    parser.add_argument("--sweep", metavar="NAME", help="the sweep to search (default: all sweeps of the store)")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print it as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep explain m79m-b20-i10-c20-x1\n  sweep explain m79m-b20-i10-c20-x1 --sweep paper"
 
@@ -43,8 +41,8 @@ def run(options: ExplainOptions) -> int:
     except UnsafeNameError as error:
         raise UsageError(str(error)) from None
     with print_user_errors():
-        picture = StoredSweep(store, found.manifest).load_snapshot(recent_answers=True)
-        explanation = explain_cell(store, found, picture, time.time())
+        snapshot = StoredSweep(store, found.manifest).load_snapshot(recent_answers=True)
+        explanation = explain_cell(store, found, snapshot, time.time())
     if options.as_json:
         print(json.dumps(build_explanation_json(explanation), indent=1))
     else:

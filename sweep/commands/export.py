@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
-HELP = "write a model that others can load with transformers, or an index of all models of a sweep"
 NEEDED = {"torch": "torch", "safetensors": "safetensors", "tokenizers": "tokenizers", "PIL": "pillow"}
 EPILOG = """example:
   sweep export demo m1m-b50-i20-c0-x1 --epochs 2 --out exports/demo-b50-i20
@@ -83,11 +83,13 @@ def check_options(options: ExportOptions) -> None:
     from sweep.errors import UsageError
 
     if options.index and options.cell:
-        raise UsageError("--index is of the whole sweep: leave out CELL")
+        raise UsageError("--index covers the whole sweep: leave out CELL")
     if not options.index and not options.cell:
-        raise UsageError("give a CELL to export, or --index")
+        raise UsageError("give the CELL to export, or --index for a list of all models")
     if options.stage == "pretrain" and options.epochs:
-        raise UsageError("--epochs chooses a fine-tune, and --stage pretrain asks for the model before them")
+        raise UsageError(
+            "--epochs chooses among fine-tunes, and --stage pretrain exports the model before them: leave out one"
+        )
 
 
 def export_model(options: ExportOptions, name: str, stored: "StoredSweep") -> int:
@@ -113,10 +115,10 @@ def export_model(options: ExportOptions, name: str, stored: "StoredSweep") -> in
 def write_model_index(folder: Path, stored: "StoredSweep") -> int:
     """Writes the index of all models of the sweep."""
     from sweep.commands.data.process import check_installed
-    from sweep.export.index import write_index as write
+    from sweep.export.index import write_index
 
-    check_installed("an index", {"pyarrow": "pyarrow"})
-    models, finished, exported = write(stored, folder)
+    check_installed("an index", {"pyarrow": "pyarrow"}, extra="report")
+    models, finished, exported = write_index(stored, folder)
     print(folder)
     print(f"{models} models, {finished} finished, {exported} exported below {folder}", file=sys.stderr)
     return 0

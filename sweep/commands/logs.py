@@ -1,4 +1,4 @@
-"""`sweep logs NAME [CELL|KEY]`: what an attempt has printed."""
+"""`sweep logs NAME [CELL|KEY]`: prints the log of an attempt."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.arguments import CommonOptions
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
     from jobs.store.paths import SweepPaths
 
-HELP = "print the log of a job's newest attempt"
 POLL_SECONDS = 0.2
 
 
@@ -56,7 +55,9 @@ def run(options: LogsOptions) -> int:
         jobs = [job for job in jobs if options.phase in {None, job.phase}]
         found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
         if found is None:
-            raise NotPlannedError(f"none of these {len(jobs)} jobs has been started; see `sweep status {options.name}`")
+            raise NotPlannedError(
+                f"none of these {len(jobs)} jobs has started, so there is no log yet; see `sweep status {options.name}`"
+            )
         print(f"{found.path}", file=sys.stdout if options.path else sys.stderr)
         if not options.path:
             print_log(found, follow=options.follow)
@@ -65,25 +66,26 @@ def run(options: LogsOptions) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """`lives` tells, whenever it is asked, whether more may still come."""
+    """The log of one attempt."""
 
     path: Path
     is_alive: Callable[[], bool]
+    """Whether the attempt may still write to it, now."""
 
 
-def find_newest_log(picture: "SweepSnapshot", jobs: "list[Job]", sweep: "SweepPaths") -> LogFile | None:
-    """Of the attempts of these jobs: a live one, else one that failed, else the last one begun."""
+def find_newest_log(snapshot: "SweepSnapshot", jobs: "list[Job]", sweep: "SweepPaths") -> LogFile | None:
+    """Of these jobs' attempts: the log of a running one, else of a failed one, else of the last that started."""
     from jobs.reconcile.attempts import find_log_path, read_attempts
     from jobs.reconcile.state import JobState
 
     best: tuple[tuple[bool, bool, float], LogFile] | None = None
     for job in jobs:
-        evidence = picture.runs[job.key]
+        evidence = snapshot.runs[job.key]
         outcomes = evidence.outcomes or tuple(read_attempts(evidence.run, live=False))
         if not outcomes:
             continue
         last = outcomes[-1]
-        runs = picture.statuses[job.key].state is JobState.RUNNING
+        runs = snapshot.statuses[job.key].state is JobState.RUNNING
         rank = (runs, is_unresolved(evidence), last.start.started_at)
         if best is None or rank > best[0]:
             best = (rank, LogFile(find_log_path(last, sweep), make_liveness_check(evidence, last, runs=runs)))
@@ -91,7 +93,7 @@ def find_newest_log(picture: "SweepSnapshot", jobs: "list[Job]", sweep: "SweepPa
 
 
 def make_liveness_check(evidence: "RunStatus", last: "AttemptRecord", *, runs: bool) -> Callable[[], bool]:
-    """By the lock on this machine; an attempt on another, until its exit record is there."""
+    """On this machine by the lock of the run; on another the attempt lives until its exit record is there."""
     from jobs.store.flock import is_held
 
     if evidence.live:
@@ -105,10 +107,10 @@ def is_unresolved(evidence: "RunStatus") -> bool:
 
 
 def print_log(log: LogFile, *, follow: bool) -> None:
-    """The log as it is; with `follow` until its attempt ends."""
+    """Prints the log; with `follow` until its attempt ends."""
     position = 0
     while True:
-        live = follow and log.is_alive()  # asked before reading, so that the last words are not missed
+        live = follow and log.is_alive()  # before reading: else its last lines could be missed
         if log.path.exists():
             with log.path.open("rb") as file:
                 file.seek(position)

@@ -1,4 +1,4 @@
-"""`sweep plan FILE`: sweep file -> cells -> jobs -> manifest, with what it costs and what has changed."""
+"""`sweep plan FILE`: makes cells and jobs of a sweep file, reports their cost, and stores the manifest."""
 
 import argparse
 import json
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
-    from sweep.plan.planning import NewPlan
-
-HELP = "check a sweep file, say what it runs and costs, and store the plan"
+    from sweep.plan.new_plan import NewPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ def run(options: PlanOptions) -> int:
 def plan_sweep(options: PlanOptions) -> int:
     from jobs.store.paths import Store
     from jobs.store.results import list_finished_keys
-    from sweep.plan.planning import check_nothing_lost, make_plan, store_plan
+    from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
     planned = make_plan(options.file, store)

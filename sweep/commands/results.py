@@ -1,4 +1,4 @@
-"""`sweep results NAME`: tables, summary and figures, from what is on disk now."""
+"""`sweep results NAME`: writes tables, summary and figures of what is finished."""
 
 import argparse
 import json
@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
-HELP = "write the tables and figures of a sweep"
 NEEDED = ("pyarrow", "matplotlib")
 
 
@@ -53,7 +53,7 @@ def run(options: ResultsOptions) -> int:
     stored = open_sweep(options.store, options.name)
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
-        raise SweepError(f"needs {' and '.join(missing)}: install the extra `report` (pip install 'sweep-vlm[report]')")
+        raise SweepError(f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'")
     with print_user_errors():
         return write_and_print_results(options, stored)
 

@@ -1,4 +1,4 @@
-"""`sweep resume NAME`: gives failed and cancelled jobs a new budget, and submits."""
+"""`sweep resume NAME`: gives failed and cancelled jobs a new budget of attempts, and submits them."""
 
 import argparse
 import logging
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
 logger = logging.getLogger(__name__)
-
-HELP = "give failed and cancelled jobs a new budget and go on from their last checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ OPTIONS = ResumeOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="these cells or jobs only")
-    parser.add_argument("--no-submit", action="store_true", help="note the new budget, and start nothing")
+    parser.add_argument("--no-submit", action="store_true", help="record the new budget and start nothing")
     submit.add_arguments(parser)
     parser.epilog = "example:\n  sweep resume demo\n  sweep resume demo --cells m5-b60-i10"
 
@@ -49,21 +47,24 @@ def run(options: ResumeOptions) -> int:
         logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
         if options.dry_run:
             print("\n".join(keys))
-            print(f"{len(keys)} jobs would get a new budget", file=sys.stderr)
+            print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
             return 0
         stored.ledger.append(Event(event=EventKind.RESUMED, key=key) for key in keys)
-    print(f"{len(keys)} jobs have a new budget", file=sys.stderr)
+    print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
         return 0
     return submit.run(replace(options, only=options.only or options.cells))
 
 
 def is_runner_live(stored: "StoredSweep") -> bool:
-    """Whether a live runner of this sweep sees the new budgets by itself."""
+    """Whether a runner of this sweep is at work, which reads the new budgets by itself; says so on stderr."""
     from jobs.local.runner_lock import find_runner_owner
 
     holder = find_runner_owner(stored.store)
     if holder is None or holder.sweep != stored.manifest.sweep:
         return False
-    print(f"the runner that is at work takes them up ({holder})", file=sys.stderr)
+    print(
+        f"the runner of this sweep starts them ({holder}); watch it with `sweep status {stored.manifest.sweep}`",
+        file=sys.stderr,
+    )
     return True

@@ -1,4 +1,4 @@
-"""`sweep status NAME`: what is done, what runs, what failed and why, what is left; read from the store alone."""
+"""`sweep status NAME`: what is done, what runs, what failed and why, what is left."""
 
 import argparse
 import gc
@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sweep.arguments import CommonOptions
-
-HELP = "show what is done, what runs, what failed and why, and how long it still takes"
+from sweep.options import CommonOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ def run(options: StatusOptions) -> int:
 
 @contextmanager
 def pause_gc() -> Iterator[None]:
-    """Thousands of records are read and all are kept: looking for garbage among them takes a third of the time."""
+    """Thousands of records are read and all are kept: to collect garbage among them takes a third of the time."""
     gc.disable()
     try:
         yield

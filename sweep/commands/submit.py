@@ -1,15 +1,37 @@
-"""`sweep submit NAME`: runs or sends what is missing, and only that; again at any time."""
+"""`sweep submit NAME`: runs here, or sends to Slurm, the jobs that are missing, and only those."""
 
 import argparse
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sweep.arguments import SlurmSubmitOptions, parse_amount, parse_count, parse_positive_int
+from sweep.arguments import parse_amount, parse_count, parse_positive_int
+from sweep.options import CommonOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sweep.stored_sweep import StoredSweep
 
 logger = logging.getLogger(__name__)
 
-HELP = "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time"
 BACKENDS = ("local", "slurm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmSubmitOptions(CommonOptions):
+    """What `sweep submit` and `sweep tick` both were given for a submission to Slurm."""
+
+    name: str
+    only: tuple[str, ...]
+    """Names of cells or keys of jobs; empty: all of the sweep."""
+    max_queued: int | None
+    """Jobs of this sweep in Slurm's queue at once."""
+    budget_a100_hours: float | None
+    pace_seconds: float | None
+    """Between two sbatch calls; None: the default of `SlurmTimeouts`."""
+    as_json: bool
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +90,16 @@ def add_slurm_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def submit_to_slurm(options: SlurmSubmitOptions, stored: "StoredSweep", wanted: "Collection[str]") -> int:
+    """One round of `wanted` on Slurm with the options of the command; the exit code."""
+    from sweep.submit.slurm import RoundRequest, submit_round
+
+    request = RoundRequest(
+        wanted=wanted, max_queued=options.max_queued, submit_interval_s=options.pace_seconds, dry=options.dry_run
+    )
+    return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
+
+
 def run(options: SubmitOptions) -> int:
     from jobs.job import add_ancestors
     from sweep.stored_sweep import open_sweep, print_user_errors
@@ -78,8 +110,6 @@ def run(options: SubmitOptions) -> int:
     logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
     with print_user_errors():
         if backend == "slurm":
-            from sweep.submit.slurm import submit_to_slurm
-
             return submit_to_slurm(options, stored, wanted)
         from sweep.submit.local import run_local
 

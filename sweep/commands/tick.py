@@ -1,13 +1,10 @@
-"""`sweep tick NAME`: one round for cron or scrontab: reconcile, retry, refill, refresh the tables."""
+"""`sweep tick NAME`: one round on Slurm, for cron: records what ended, retries, fills the queue, writes the tables."""
 
 import argparse
 import sys
 from dataclasses import dataclass
 
-from sweep.arguments import SlurmSubmitOptions
-from sweep.commands.submit import add_slurm_arguments
-
-HELP = "one round on Slurm: note what ended, send what is missing, refresh the tables; made for cron"
+from sweep.commands.submit import SlurmSubmitOptions, add_slurm_arguments, submit_to_slurm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: TickOptions) -> int:
     from jobs.job import add_ancestors
     from sweep.stored_sweep import open_sweep, print_user_errors
-    from sweep.submit.slurm import submit_to_slurm
 
     stored = open_sweep(options.store, options.name)
     wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})

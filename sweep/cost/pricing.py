@@ -1,4 +1,4 @@
-"""What each job of a plan asks for and costs: the sweep file's and the catalog's figures, put to the estimator."""
+"""What each job of a plan asks for and costs, from the figures of the sweep file and the catalog."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -174,7 +174,7 @@ class Pricer:
         return plan_resources(estimate, placement, self.catalog.gpus[select_gpu_type(placement)]), estimate
 
     def resolve_placement(self, name: str, catalog_name: str, phase: str) -> Placement:
-        """The catalog's placement of the model, with the sweep file's words over it."""
+        """As the function of this name."""
         return resolve_placement(self.catalog, self.resources, name, catalog_name, phase)
 
     def compute_speed(self, name: str, shape: LanguageModel, catalog_name: str, phase: str, context: int) -> Speed:

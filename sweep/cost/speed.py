@@ -1,4 +1,4 @@
-"""How fast a GPU type trains a model: its peak times the utilisation that the catalog, or a measurement, states."""
+"""How fast a GPU type trains a model: as finished jobs show, else its peak times the catalog's utilisation."""
 
 import json
 import math
@@ -24,10 +24,10 @@ from sweep.text_format import format_counted
 # features were kept, as nobody knows how many of them the encoder saw.
 
 MIN_MEASURED_SECONDS = 180.0
-"""Of training: below, the first steps' compiling and reading show."""
+"""Of training. In a shorter job the start (compiling, first reads) weighs too much."""
 # Why: docs/decisions.md, D26
 MAX_MEASURED_RUNS = 300
-"""Runs that are looked at. Keys are hashes, so the first of them in order are a fair sample of a larger store."""
+"""Runs that are read. Keys are hashes, so the first of them in order are a fair sample of a larger store."""
 
 Shape = tuple[int, int, int, int]
 """Width, layers, heads and vocabulary of a language model."""

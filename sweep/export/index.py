@@ -78,15 +78,17 @@ def write_index(stored: StoredSweep, folder: Path) -> tuple[int, int, int]:
 def check_index_folder(folder: Path, sweep: str) -> None:
     """StoreError if another's files would be replaced: anything but an index of this sweep."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise StoreError(f"{folder}: is a link or a file; give a folder")
+        raise StoreError(f"{folder} is a link or a file; give a folder with --out")
     if (folder / MARKER).exists():
-        raise StoreError(f"{folder}: is the export of a model; give the folder that it lies in")
+        raise StoreError(f"{folder} is the export of one model; give the folder above it with --out")
     there = [name for name in FILES if (folder / name).is_symlink() or (folder / name).exists()]
     made = read_record(folder / FILES[0]) or {}
     if there and made.get("made_by") != GENERATOR:
-        raise StoreError(f"{folder / there[0]}: is there and was not written by `{GENERATOR}`; give another folder")
+        raise StoreError(
+            f"{folder / there[0]} was not written by `{GENERATOR}` and is kept; give another folder with --out"
+        )
     if there and made.get("sweep") != sweep:
-        raise StoreError(f"{folder}: holds the index of sweep {made.get('sweep')}; give another folder")
+        raise StoreError(f"{folder} holds the index of sweep {made.get('sweep')}; give another folder with --out")
 
 
 def list_exports(folder: Path, sweep: str) -> dict[str, str]:

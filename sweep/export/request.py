@@ -1,4 +1,4 @@
-"""What the control plane knows of a model, for its export: the request that `python -m stages.export` reads.
+"""The request that `python -m stages.export` reads: what the plan and the results say of a model.
 
 The other side of it: `stages/export/request.py`.
 """
@@ -31,7 +31,7 @@ def select_chain(cell: Cell, epochs: int | None) -> FinetuneChain:
     if len(fitting) == 1:
         return fitting[0]
     has = ", ".join(str(chain.epochs) for chain in cell.chains) or "none"
-    given = "choose one with --epochs" if epochs is None else f"none of {epochs}"
+    given = "choose one with --epochs" if epochs is None else f"there is none of {epochs}"
     raise UsageError(f"cell {cell.name} has fine-tunes of {has} epochs: {given}")
 
 
@@ -61,7 +61,7 @@ def build_export_request(
 
 
 def check_job_done(sweep: str, cell: Cell, found: JobEvidence) -> None:
-    """SweepError for a job that has no model yet, or none of ours."""
+    """SweepError for a job that has no model yet, or none that can be exported."""
     job = found.job
     if not found.done:
         raise SweepError(
@@ -69,7 +69,9 @@ def check_job_done(sweep: str, cell: Cell, found: JobEvidence) -> None:
             f"see `sweep status {sweep}`"
         )
     if job.stage not in {"pretrain", "finetune"}:
-        raise SweepError(f"cell {cell.name}: job {job.key} is of stage {job.stage}, which leaves no model of ours")
+        raise SweepError(
+            f"cell {cell.name}: job {job.key} is of stage {job.stage}; only pretrain and finetune can be exported"
+        )
 
 
 def load_full_config(job: Job) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def find_tokenizer_path(
 def build_card_facts(
     manifest: Manifest, cell: Cell, chain: FinetuneChain | None, key: str, evidence: Mapping[str, JobEvidence]
 ) -> dict[str, Any]:
-    """What the card tells (`stages.export.request.ModelFacts`)."""
+    """What the model card says (`stages.export.request.ModelFacts`)."""
     keys = list_ancestors(index_jobs(manifest), key)
     built = [evidence[each] for each in keys]
     evaluated = evidence[chain.evaluate] if chain else None

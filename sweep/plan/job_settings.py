@@ -1,4 +1,4 @@
-"""The settings that each job is told (`settings` of job.json), from the sweep file and from what the job runs on."""
+"""The settings of each job (`settings` of job.json), from the sweep file and from what the job runs on."""
 
 from collections.abc import Hashable
 from os.path import relpath
@@ -36,7 +36,7 @@ class JobSettingsBuilder:
         return image.feature_bytes > 0
 
     def build_settings(self, model: Model, phase: str, resources: Resources, *, keeps_features: bool) -> dict[str, Any]:
-        """What a job is told."""
+        """The settings for job.json."""
         several = count_processes(resources, self.sweep.backend) > 1
         where = (model.name, phase, resources.gpus > 0, resources.gpu_type, several, keeps_features)
         if where not in self.known:
@@ -57,7 +57,7 @@ class JobSettingsBuilder:
         return self.known[where]
 
     def read_file_settings(self, model: str, phase: str) -> dict[str, Any]:
-        """The sweep file's words: `checkpoints` is the widest entry."""
+        """What the sweep file says; its `checkpoints` is the widest entry."""
         where = ("given", model, phase)
         if where not in self.known:
             checkpoints = self.sweep.checkpoints if PHASES[phase].trains else {}

@@ -112,7 +112,7 @@ def render_compact_json(content: object) -> str:
 
 def compute_job_key(stage: str, config_json: str, parents: Sequence[str] = ()) -> str:
     """Key of a job of `stage` with the configuration `config_json` (`render_canonical_json`) and its parents' keys."""
-    # stages and keys are plain words: what compact_json would write
+    # stages and keys need no escapes: this is what render_compact_json would write
     quoted = ",".join([f'"{parent}"' for parent in parents])
     content = f'["{stage}",{STAGES[stage].version},{config_json},[{quoted}]]'
     return hashlib.sha256(content.encode()).hexdigest()[:KEY_DIGITS]
@@ -159,7 +159,7 @@ def build_manifest(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measure
 
 
 class Planner:
-    """Builds the graph of one sweep; each distinct configuration is made, checked and priced once."""
+    """Builds the graph of one sweep. It makes, checks and prices each distinct configuration once."""
 
     def __init__(self, sweep: Sweep, catalog: Catalog, measured: Measured) -> None:
         self.sweep = sweep
@@ -289,11 +289,11 @@ class Planner:
     def plan_finetune(self, point: Point, epochs: int) -> JobTemplate:
         config, model = build_finetune_config(point.values, self.sweep.data, epochs), self.find_model(point)
         config = add_engine(config, point.values["finetune.engine"], self.sweep.engines)
-        eyes = build_vision(point.values, self.sweep.data)
-        keeps = self.settings.needs_feature_cache(model, "finetune", eyes)
-        price = self.pricer.price_finetune(model, config, eyes, keeps_features=keeps)
+        vision = build_vision(point.values, self.sweep.data)
+        keeps = self.settings.needs_feature_cache(model, "finetune", vision)
+        price = self.pricer.price_finetune(model, config, vision, keeps_features=keeps)
         work = self.build_template("finetune", model, config, price, keeps_features=keeps)
-        check_engine_model(config, model.shape, eyes)
+        check_engine_model(config, model.shape, vision)
         return work
 
     def plan_evaluate(self, point: Point) -> JobTemplate:

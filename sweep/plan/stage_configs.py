@@ -26,99 +26,16 @@ Values = Mapping[str, Any]
 """A value for every setting (`sweep.spec.settings.BASE`)."""
 
 
-def collect_settings(values: Values, phase: str) -> dict[str, Any]:
-    """The settings that the phase's stage declares, as fields of its configuration.
-
-    What the planner works out (data, schedule) is written out by the functions below; every other setting passes here.
-    """
-    fields: dict[str, Any] = {}
-    for name, setting in STAGE_SETTINGS[phase].items():
-        part = fields
-        for step in setting.path[:-1]:
-            part = part.setdefault(step, {})
-        part[name] = values[f"{phase}.{name}"]
-    return fields
-
-
-# The data of a point's stages: text, captions, instructions and tokenizer, by their roles and shares.
-
-
-def build_mixture(values: Values, data: Mapping[str, DataSet]) -> tuple[Source, ...]:
-    """Text, captions and instruction data by their shares; what has no share is left out."""
-    images, instructed = values["image_share"], values["instruction_share"]
-    shares = [
-        ("captions", round_share(images * (1 - instructed))),
-        ("instructions", round_share(images * instructed)),
-    ]
-    return (
-        *(build_text_sources(values, data, round_share(1 - images)) if images < 1 else ()),
-        *(build_source(values, data, role, share) for role, share in shares if share > 0),
-    )
-
-
-def round_share(share: float) -> float:
-    """0.08 and not 0.08000000000000002: two ways to one share are one key."""
-    return round(share, 12)
-
-
-def build_text_sources(values: Values, data: Mapping[str, DataSet], share: float = 1.0) -> tuple[Source, ...]:
-    """The text data sets, by name; together they have `share` of the mixture."""
-    if not values["text"]:
-        find_data_set(values, data, "text")  # says what is missing
-    found = [(data[name], round_share(share * part)) for name, part in values["text"]]
-    return tuple(
-        Source(name=each.name, kind="text", revision=each.revision, share=part) for each, part in found if part > 0
-    )
-
-
-def build_source(values: Values, data: Mapping[str, DataSet], role: str, share: float = 1.0) -> Source:
-    """The data set of a role as a part of the mixture."""
-    found = find_data_set(values, data, role)
-    return Source(
-        name=found.name,
-        kind="captions" if role == "captions" else "conversations",
-        revision=found.revision,
-        field="" if found.field == "txt" else found.field,  # one meaning, one key
-        share=share,
-    )
-
-
-def build_tokenizer(values: Values, data: Mapping[str, DataSet]) -> Tokenizer:
-    """The data set of kind tokenizer."""
-    found = find_data_set(values, data, "tokenizer")
-    return Tokenizer(name=found.name, revision=found.revision)
-
-
-def find_data_set(values: Values, data: Mapping[str, DataSet], role: str) -> DataSet:
-    """The data set that plays `role`; ConfigProblemError if the file names none."""
-    name = values[role]
-    if name is None:
-        fitting = [each.name for each in data.values() if each.kind == ROLES[role]]
-        known = (
-            f"one of {', '.join(fitting)}" if fitting else f"one, which data does not have yet (kind: {ROLES[role]})"
-        )
-        raise ConfigProblemError(f"{role} is not set; name {known}")
-    return data[name]
-
-
-CHINCHILLA_TOKENS_PER_PARAMETER = 20
-"""Tokens a parameter at multiplier 1 (paper, section 2)."""
-
-
 def build_trunk_config(values: Values, shape: LanguageModel, data: Mapping[str, DataSet]) -> PretrainConfig:
     """The whole text trunk, from its first step to 100 %."""
-    return PretrainConfig(
-        model=shape,
-        sources=build_text_sources(values, data),
-        **{
-            **collect_settings(values, "trunk"),
-            "schedule": build_schedule(
-                values, "trunk", shape, values["text_multiplier"],
-                peak_lr=require_setting(values, "trunk.peak_lr"),
-                warmup_steps=require_setting(values, "trunk.warmup_steps"),
-            ),
-        },
+    sources = build_text_sources(values, data)
+    settings = collect_settings(values, "trunk")
+    settings["schedule"] = build_schedule(
+        values, "trunk", shape, values["text_multiplier"],
+        peak_lr=require_setting(values, "trunk.peak_lr"),
+        warmup_steps=require_setting(values, "trunk.warmup_steps"),
     )  # fmt: skip
+    return PretrainConfig(model=shape, sources=sources, **settings)
 
 
 def build_pretrain_config(
@@ -130,22 +47,19 @@ def build_pretrain_config(
     if with_images:
         check_context_length("pretrain.context", values)
     peak_lr, warmup_steps = compute_restart(values, trunk)
+    vision = build_vision(values, data)
+    tokenizer = build_tokenizer(values, data) if with_images else None
+    settings = collect_settings(values, "pretrain")
+    settings["schedule"] = build_schedule(
+        values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
+    )
+    # one meaning, one key: without images there is nothing to pack, without a parent no state to carry
+    if not with_images:
+        settings["packing"] = "packed"
+    if values["branch"] == 0:
+        settings["optimizer_state"] = "carried"
     return PretrainConfig(
-        model=shape,
-        sources=sources,
-        vision=build_vision(values, data),
-        tokenizer=build_tokenizer(values, data) if with_images else None,
-        seed=values["seed"],
-        **{
-            **collect_settings(values, "pretrain"),
-            "schedule": build_schedule(
-                values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
-            ),
-            # where no sample has an image there is nothing to pack: one meaning, one key
-            **({} if with_images else {"packing": "packed"}),
-            # without a parent there is no state to carry: one meaning, one key
-            **({} if values["branch"] > 0 else {"optimizer_state": "carried"}),
-        },
+        model=shape, sources=sources, vision=vision, tokenizer=tokenizer, seed=values["seed"], **settings
     )
 
 
@@ -181,6 +95,26 @@ def build_evaluate_config(values: Values, data: Mapping[str, DataSet]) -> Evalua
         vision_tasks=build_tasks(values["evaluate.vision_tasks"]),
         **collect_settings(values, "evaluate"),
     )
+
+
+def collect_settings(values: Values, phase: str) -> dict[str, Any]:
+    """The settings that the phase's stage declares, as fields of its configuration.
+
+    What the planner works out (data, schedule) is written out by the functions below; every other setting passes here.
+    """
+    fields: dict[str, Any] = {}
+    for name, setting in STAGE_SETTINGS[phase].items():
+        part = fields
+        for step in setting.path[:-1]:
+            part = part.setdefault(step, {})
+        part[name] = values[f"{phase}.{name}"]
+    return fields
+
+
+# Learning rate and length of a run.
+
+CHINCHILLA_TOKENS_PER_PARAMETER = 20
+"""Tokens a parameter at multiplier 1 (paper, section 2)."""
 
 
 def compute_branch_step(branch: float, total_steps: int) -> int:
@@ -283,3 +217,64 @@ def extract_first_message(error: ValidationError) -> str:
     where = ".".join(str(step) for step in detail["loc"])
     message = str(detail["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+# The data of a point's stages: text, captions, instructions and tokenizer, by their roles and shares.
+
+
+def build_mixture(values: Values, data: Mapping[str, DataSet]) -> tuple[Source, ...]:
+    """Text, captions and instruction data by their shares; what has no share is left out."""
+    images, instructed = values["image_share"], values["instruction_share"]
+    shares = [
+        ("captions", round_share(images * (1 - instructed))),
+        ("instructions", round_share(images * instructed)),
+    ]
+    return (
+        *(build_text_sources(values, data, round_share(1 - images)) if images < 1 else ()),
+        *(build_source(values, data, role, share) for role, share in shares if share > 0),
+    )
+
+
+def round_share(share: float) -> float:
+    """0.08 and not 0.08000000000000002: two ways to one share are one key."""
+    return round(share, 12)
+
+
+def build_text_sources(values: Values, data: Mapping[str, DataSet], share: float = 1.0) -> tuple[Source, ...]:
+    """The text data sets, by name; together they have `share` of the mixture."""
+    if not values["text"]:
+        find_data_set(values, data, "text")  # says what is missing
+    found = [(data[name], round_share(share * part)) for name, part in values["text"]]
+    return tuple(
+        Source(name=each.name, kind="text", revision=each.revision, share=part) for each, part in found if part > 0
+    )
+
+
+def build_source(values: Values, data: Mapping[str, DataSet], role: str, share: float = 1.0) -> Source:
+    """The data set of a role as a part of the mixture."""
+    found = find_data_set(values, data, role)
+    return Source(
+        name=found.name,
+        kind="captions" if role == "captions" else "conversations",
+        revision=found.revision,
+        field="" if found.field == "txt" else found.field,  # one meaning, one key
+        share=share,
+    )
+
+
+def build_tokenizer(values: Values, data: Mapping[str, DataSet]) -> Tokenizer:
+    """The data set of kind tokenizer."""
+    found = find_data_set(values, data, "tokenizer")
+    return Tokenizer(name=found.name, revision=found.revision)
+
+
+def find_data_set(values: Values, data: Mapping[str, DataSet], role: str) -> DataSet:
+    """The data set that plays `role`; ConfigProblemError if the file names none."""
+    name = values[role]
+    if name is None:
+        fitting = [each.name for each in data.values() if each.kind == ROLES[role]]
+        known = (
+            f"one of {', '.join(fitting)}" if fitting else f"one, which data does not have yet (kind: {ROLES[role]})"
+        )
+        raise ConfigProblemError(f"{role} is not set; name {known}")
+    return data[name]

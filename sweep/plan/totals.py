@@ -137,12 +137,7 @@ def map_jobs_to_models(manifest: Manifest) -> dict[str, str]:
 
 def count_unshared_runs(manifest: Manifest) -> dict[str, int]:
     """How often each job would run if no two cells shared anything, by key."""
-    times = dict.fromkeys((job.key for job in manifest.jobs), 0)
-    for cell in manifest.cells:
-        times[cell.pretrain] += 1
-        for chain in cell.chains:
-            times[chain.finetune] += 1
-            times[chain.evaluate] += 1
+    times = {job.key: len(job.cells) for job in manifest.jobs}
     for job in reversed(manifest.jobs):
         if job.stage == "pretrain":
             for parent in job.parents:

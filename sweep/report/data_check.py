@@ -1,4 +1,4 @@
-"""What `sweep data check` is to look at: paths as they are, or a sweep file's data with what its jobs ask of them."""
+"""`sweep data check`: which data to check, with what a sweep's jobs require of them, and the report as text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +12,7 @@ from sweep.catalog import load_catalog
 from sweep.errors import UsageError
 from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
-from sweep.plan.planning import make_plan
+from sweep.plan.new_plan import make_plan
 from sweep.spec.reader import load_sweep
 from sweep.text_format import format_columns, format_counted
 
@@ -52,12 +52,12 @@ def build_requests(path: str, store: Path, settings: PathSettings) -> list[dict[
 
 @dataclass(slots=True)
 class DataRequirements:
-    """The strictest of what a sweep's jobs ask of a data set; 0 and empty: no job asks."""
+    """The strictest of what a sweep's jobs require of a data set; 0 and empty: no job requires anything."""
 
     longest_context: int = 0
-    """Text must have so many tokens in a sequence."""
+    """Tokens that a sequence of text must have."""
     shortest_context: int = 0
-    """A conversation must have an answer within so many."""
+    """Tokens within which a conversation must have an answer."""
     vocabulary: int = 0
     tokenizer: str = ""
     encoder: str = ""
@@ -130,13 +130,13 @@ def build_sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
 
 
 def find_local_path(name: str, data: Mapping[str, Any]) -> str:
-    """Where a tokenizer lies, if it is there; the tokenizer's own row says if it is not."""
+    """The path of a tokenizer; empty if it is not there, which the row of the tokenizer itself reports."""
     path = data[name].path if name in data else ""
     return path if path and Path(path).exists() else ""
 
 
 def collect_requirements(manifest: Manifest) -> SweepDataRequirements:
-    """What the jobs of a plan ask of their data."""
+    """What the jobs of a plan require of their data."""
     uses = SweepDataRequirements()
     for job in manifest.jobs:
         if not PHASES[job.phase].trains:

@@ -1,4 +1,4 @@
-"""`sweep doctor`: which examinations it makes, and its report as text and as JSON (docs/json.md, section `doctor`)."""
+"""`sweep doctor`: the checks that it makes, and its report as text and as JSON (docs/json.md, section `doctor`)."""
 
 import getpass
 import os
@@ -24,11 +24,11 @@ CHECKPOINT_SIZE_FACTORS = {"trunk": 1.0, "pretrain": BYTES_OF_TRAINING_STATE / B
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorRun:
-    """What is looked at."""
+    """What is checked."""
 
     store: Path
     planned: StoredSweep | None = None
-    """None: no sweep was named, so only what holds for any is looked at."""
+    """None: no sweep was named; only what holds for every sweep is checked."""
     node_test: bool = False
     wait_seconds: float = 120.0
 
@@ -103,7 +103,7 @@ def count_problems(checks: Sequence[Check]) -> int:
 
 
 def format_doctor_report(checks: Sequence[Check]) -> str:
-    """A line each: verdict, what was looked at, what was found, what to do."""
+    """A line each: severity, what was checked, what was found, what to do."""
     rows = [[each.severity.value, each.name, format_check(each)] for each in checks]
     return "\n".join(format_columns(rows, left=3))
 

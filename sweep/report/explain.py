@@ -1,4 +1,4 @@
-"""What a cell is made of: its axes, its chain of jobs, what they cost, who shares them, what moved, what happened."""
+"""`sweep explain`: a cell's axes, its chain of jobs, their cost, who shares them, which keys changed, what happened."""
 
 import difflib
 from collections import Counter
@@ -21,10 +21,8 @@ from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
 
-# Finds a cell in the stored plans by its name, the beginning of one, or the key of one of its jobs.
-
 KEY_PREFIX = 6
-"""Digits of a key that a user must give."""
+"""Fewest digits of a key that name a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +47,12 @@ def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
         if len(found) > 1 and matches is find_by_prefix:
             some = ", ".join(each.cell.name for each in found[:5])
             raise UsageError(
-                f"{wanted!r} begins the names of {len(found)} cells, such as {some}; give more of the name"
+                f"{wanted!r} is the beginning of {len(found)} names, such as {some}; give more of the name"
             )
         if found:
             return found[0]
     near = difflib.get_close_matches(wanted, [cell.name for plan in plans for cell in plan.cells], n=3, cutoff=0.5)
-    hint = f"; near are {', '.join(near)}" if near else ""
+    hint = f"; is it {' or '.join(near)}?" if near else ""
     raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}")
 
 
@@ -102,7 +100,7 @@ class ChainJob:
     hours: float
     history: JobHistory
     changed_fields: tuple[str, ...] = ()
-    """What moved its key since the plan before."""
+    """What changed its key since the previous plan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +116,11 @@ class Explanation:
     """Of `format_hours`."""
     has_previous: bool
     excluded: tuple[NodeExclusion, ...] = ()
-    """Nodes that the sweep keeps away from now."""
+    """Nodes that the next attempts avoid."""
 
 
-def explain_cell(store: Store, found: CellMatch, picture: SweepSnapshot, now: float) -> Explanation:
-    """Looks up what is done, what is shared, what has moved and what happened.
-
-    `picture`: the sweep's; `now`: Unix seconds.
-    """
+def explain_cell(store: Store, found: CellMatch, snapshot: SweepSnapshot, now: float) -> Explanation:
+    """Collects what is done, what is shared, which keys have changed and what happened. `now`: Unix seconds."""
     plan, cell = found.manifest, found.cell
     jobs = index_jobs(plan)
     keys = list_cell_jobs(cell, jobs)
@@ -140,7 +135,7 @@ def explain_cell(store: Store, found: CellMatch, picture: SweepSnapshot, now: fl
             "done" if job.key in done else "begun" if job.key in begun else "to do",
             shared[job.key],
             job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours,
-            build_history(job, picture),
+            build_history(job, snapshot),
             moved.get(job.key, ()),
         )
         for job in mine
@@ -152,14 +147,14 @@ def explain_cell(store: Store, found: CellMatch, picture: SweepSnapshot, now: fl
         chain_jobs=tuple(links),
         unit="A100-hours" if on_gpus else "core-hours",
         has_previous=has_previous,
-        excluded=list_excluded_nodes(picture, now),
+        excluded=list_excluded_nodes(snapshot, now),
     )
 
 
-def list_excluded_nodes(picture: SweepSnapshot, now: float) -> tuple[NodeExclusion, ...]:
-    """The nodes that the next attempts of the sweep keep away from, as far as the store and the cluster tell."""
-    outcomes = [outcome for evidence in picture.runs.values() for outcome in evidence.outcomes]
-    endings = [ending for found in picture.accounting_records.values() for ending in found]
+def list_excluded_nodes(snapshot: SweepSnapshot, now: float) -> tuple[NodeExclusion, ...]:
+    """The nodes that the next attempts of the sweep will avoid."""
+    outcomes = [outcome for evidence in snapshot.runs.values() for outcome in evidence.outcomes]
+    endings = [ending for found in snapshot.accounting_records.values() for ending in found]
     nodes = {node for outcome in outcomes for node in list_attempt_nodes(outcome)}
     limit = compute_exclusion_limit(len(nodes))
     return tuple(select_excluded_nodes(outcomes, now, endings=endings, limit=limit))
@@ -174,7 +169,7 @@ def list_varied_axes(plan: Manifest, cell: Cell) -> tuple[str, ...]:
 def list_changes_since(
     store: Store, plan: Manifest, cell: Cell, jobs: Mapping[str, Job]
 ) -> tuple[dict[str, tuple[str, ...]], bool]:
-    """What moved each key of the cell since the plan before; False where that plan or the cell in it is not there."""
+    """What changed each key of the cell since the previous plan; False if there is none, or the cell is not in it."""
     try:
         before = read_manifest(store.locate_sweep(plan.sweep).previous)
     except ManifestError:
@@ -184,7 +179,7 @@ def list_changes_since(
         return {}, False
     was, now = map_roles_to_jobs(old, index_jobs(before)), map_roles_to_jobs(cell, jobs)
     moved = {
-        job.key: tuple(map(str, list_job_changes(was[role], job))) or ("its parent moved",)
+        job.key: tuple(map(str, list_job_changes(was[role], job))) or ("the key of its parent has changed",)
         for role, job in now.items()
         if role in was and was[role].key != job.key
     }
@@ -200,8 +195,8 @@ def format_explanation(explanation: Explanation) -> str:
     lines = [f"cell {cell.name} of sweep {explanation.sweep}{block}", ""]
     here = [f"{name} {value}" for name, value in cell.axes.items() if name in varied]
     same = [f"{name} {value}" for name, value in cell.axes.items() if name not in varied]
-    lines += [f"axes that put it there: {', '.join(here) or 'none, it is alone in its block'}"]
-    lines += [f"the same in its block: {', '.join(same)}", ""]
+    lines += [f"axes that vary in its block: {', '.join(here) or 'none'}"]
+    lines += [f"axes that all cells of its block share: {', '.join(same)}", ""]
     rows = [["phase", "key", "what", "state", explanation.unit, "cells"]]
     rows += [
         [
@@ -219,17 +214,17 @@ def format_explanation(explanation: Explanation) -> str:
 
 
 def format_history_section(explanation: Explanation) -> list[str]:
-    """What happened to the jobs of the chain, and which nodes are kept away from."""
+    """What happened to the jobs of the chain, and which nodes are avoided."""
     told = [line for link in explanation.chain_jobs for line in format_history(link.job, link.history)]
     lines = ["", "history:", *told] if told else []
     if explanation.excluded:
         away = [f"  {each.node} until {format_time(each.until)}: {each.reason}" for each in explanation.excluded]
-        lines += ["", "nodes that this sweep keeps away from:", *away]
+        lines += ["", "nodes that the next attempts avoid:", *away]
     return lines
 
 
 def format_cost_line(explanation: Explanation) -> str:
-    """What is its own, what is shared, what is left."""
+    """Hours of its own jobs, of shared jobs, and of jobs that are left to do."""
     from sweep.text_format import format_hours
 
     own = sum(link.hours for link in explanation.chain_jobs if link.shared_by == 1)
@@ -240,13 +235,13 @@ def format_cost_line(explanation: Explanation) -> str:
 
 
 def format_changed_lines(explanation: Explanation) -> list[str]:
-    """What moved since the plan before, a line for each job."""
+    """Which keys have changed since the previous plan, a line for each job."""
     if not explanation.has_previous:
         return []
     moved = [link for link in explanation.chain_jobs if link.changed_fields]
     if not moved:
-        return ["", "since the plan before: no key moved"]
-    return ["", "since the plan before:", *(f"  {link.job.key}  {'; '.join(link.changed_fields)}" for link in moved)]
+        return ["", "since the previous plan: no key has changed"]
+    return ["", "since the previous plan:", *(f"  {link.job.key}  {'; '.join(link.changed_fields)}" for link in moved)]
 
 
 def describe_config(job: Job) -> str:

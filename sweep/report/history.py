@@ -15,17 +15,17 @@ from jobs.reconcile.state import JobState
 from sweep.text_format import format_duration
 
 NOTHING = "nothing"
-"""How an execution ended that found nothing to do, or never started by our own wish."""
+"""How an execution ended that found nothing to do, or that this project took out of the queue before it started."""
 
 AFTER_LAST_MEANINGS = {
     JobState.QUEUED: "is in the queue again",
-    JobState.FAILED: "is not tried again; `sweep resume` gives it another budget",
-    JobState.CANCELLED: "stays out until resumed",
-    JobState.UNKNOWN: "it cannot be told whether it lives",
+    JobState.FAILED: "is not tried again; `sweep resume` gives it a new budget",
+    JobState.CANCELLED: "is cancelled; `sweep resume` puts it back",
+    JobState.UNKNOWN: "it is not known whether it still runs",
     JobState.BLOCKED: "waits for an ancestor that failed",
     JobState.WAITING: "waits for its parents",
-    JobState.INTERRUPTED: "goes on at the next submission",
-    JobState.READY: "starts at the next submission",
+    JobState.INTERRUPTED: "goes on at the next `sweep submit`",
+    JobState.READY: "starts at the next `sweep submit`",
 }
 
 
@@ -44,7 +44,7 @@ class HistoryEntry:
     ended: str
     """`done`, `running`, `nothing` (it counts for nothing), or the class of the failure."""
     word: str
-    """The cluster's own state; empty where it said nothing."""
+    """The cluster's own state; empty where it has none."""
     message: str
     from_step: int
     """Of the checkpoint that it began with; -1: none."""
@@ -70,14 +70,14 @@ class JobHistory:
     """When a person last gave it a new budget."""
 
 
-def build_history(job: Job, picture: SweepSnapshot) -> JobHistory:
-    """From what `picture` holds; a finished job's attempts are read now."""
-    evidence = picture.runs[job.key]
-    endings = picture.accounting_records.get(job.key, ())
+def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
+    """From what `snapshot` holds; a finished job's attempts are read now."""
+    evidence = snapshot.runs[job.key]
+    endings = snapshot.accounting_records.get(job.key, ())
     outcomes: Sequence[AttemptRecord] = evidence.outcomes
     if evidence.result is not None:
         outcomes = read_finished_attempts(evidence.run, evidence.result, endings)
-    state = picture.statuses[job.key].state
+    state = snapshot.statuses[job.key].state
     memory = choose_memory_gib(job, outcomes)
     rows = [
         build_history_entry(outcome, describe_followup(job, outcomes, place, state))
@@ -90,7 +90,7 @@ def build_history(job: Job, picture: SweepSnapshot) -> JobHistory:
         executions=tuple(sorted(rows, key=lambda row: row.started_at)),
         memory_gib=memory,
         memory_raised=memory > job.resources.memory_gib,
-        resumed_at=picture.user_requests.resumed_at.get(job.key),
+        resumed_at=snapshot.user_requests.resumed_at.get(job.key),
     )
 
 
@@ -131,7 +131,7 @@ def build_idle_entry(ending: AccountingRecord) -> HistoryEntry:
         seconds=float(ending.elapsed_seconds),
         ended=NOTHING,
         word=ending.state,
-        message=explain_idle_record(ending) or ending.message,
+        message=explain_idle_record(ending),
         from_step=-1,
         to_step=-1,
         then="",
@@ -168,7 +168,7 @@ def format_history(job: Job, history: JobHistory) -> list[str]:
         where = " ".join(part for part in (f"on {row.node}" if row.node else "", row.attempt or row.id) if part)
         lines.append(f"    {format_time(row.started_at)}  {where}  {took}  {ended}{follows}")
     if history.resumed_at is not None:
-        lines.append(f"    {format_time(history.resumed_at)}  a person gave it a new budget")
+        lines.append(f"    {format_time(history.resumed_at)}  `sweep resume` gave it a new budget")
     if history.memory_raised:
         lines.append(f"    memory raised from {job.resources.memory_gib:g} to {history.memory_gib:g} GiB a node")
     return lines

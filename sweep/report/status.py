@@ -22,41 +22,42 @@ METRICS_TAIL_BYTES = 4_096
 
 @dataclass(frozen=True, slots=True)
 class TimeToEnd:
-    """`seconds` None: nothing is known yet. `basis` says where it comes from."""
+    """`seconds` None: not known yet. `basis`: what the number is based on, for people."""
 
     seconds: float | None
     basis: str
 
 
-def estimate_time_to_end(picture: SweepSnapshot, now: float) -> TimeToEnd:
+def estimate_time_to_end(snapshot: SweepSnapshot, now: float) -> TimeToEnd:
     """Time to the end of all jobs that are not stopped, if as many run at once as do now, one at least.
 
     The longer of two lower bounds: all remaining work over the jobs at once, and the longest chain.
     `now`: Unix seconds.
     """
-    pace = compute_pace(picture)
+    pace = compute_pace(snapshot)
     remaining: dict[str, float] = {}
-    for job in picture.jobs:
-        state = picture.statuses[job.key].state
+    for job in snapshot.jobs:
+        state = snapshot.statuses[job.key].state
         if state is JobState.DONE or state in STOPPED:
             continue
-        seconds = estimate_remaining_seconds(job, picture.runs[job.key], state, pace, now)
+        seconds = estimate_remaining_seconds(job, snapshot.runs[job.key], state, pace, now)
         if seconds is None:
             return TimeToEnd(None, "no job of this kind has finished yet")
         remaining[job.key] = seconds
-    at_once = max(1, len(picture.select_in_state({JobState.RUNNING})))
-    bound = max(sum(remaining.values()) / at_once, compute_longest_chain(picture.jobs, remaining))
+    at_once = max(1, len(snapshot.select_in_state({JobState.RUNNING})))
+    bound = max(sum(remaining.values()) / at_once, compute_longest_chain(snapshot.jobs, remaining))
     return TimeToEnd(
-        bound, f"{at_once} at once; durations of finished jobs" if pace else f"{at_once} at once; estimates"
+        bound,
+        f"{at_once} at once; durations of finished jobs" if pace else f"{at_once} at once; estimates",
     )
 
 
-def compute_pace(picture: SweepSnapshot) -> dict[str, float]:
+def compute_pace(snapshot: SweepSnapshot) -> dict[str, float]:
     """Seconds of finished jobs for one unit of `compute_work`, by phase; under "" that of all phases together."""
     seconds: dict[str, float] = {}
     work: dict[str, float] = {}
-    for job in picture.jobs:
-        result = picture.runs[job.key].result
+    for job in snapshot.jobs:
+        result = snapshot.runs[job.key].result
         took = result.get("seconds") if result else None
         if not isinstance(took, int | float) or took <= 0:
             continue
@@ -116,7 +117,7 @@ def read_last_metrics(evidence: RunStatus) -> Mapping[str, Any]:
         try:
             content = json.loads(line)
         except ValueError:
-            continue  # torn
+            continue  # half written
         if isinstance(content, dict):
             return content
     return {}
@@ -139,40 +140,40 @@ JOB_IDS = re.compile(r" \([\d_, ]+\)$")
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
 
 
-def build_status_json(sweep: str, picture: SweepSnapshot, now: float) -> dict[str, Any]:
+def build_status_json(sweep: str, snapshot: SweepSnapshot, now: float) -> dict[str, Any]:
     """The report as JSON types. `now`: Unix seconds."""
-    eta = estimate_time_to_end(picture, now)
+    eta = estimate_time_to_end(snapshot, now)
     return {
         "format": 1,
         "sweep": sweep,
-        "jobs": len(picture.jobs),
-        "states": count_states(picture, picture.jobs),
+        "jobs": len(snapshot.jobs),
+        "states": count_states(snapshot, snapshot.jobs),
         "phases": {
-            phase: count_states(picture, [job for job in picture.jobs if job.phase == phase])
-            for phase in list_phases(picture)
+            phase: count_states(snapshot, [job for job in snapshot.jobs if job.phase == phase])
+            for phase in list_phases(snapshot)
         },
         "running": [
-            build_running_row(job, picture.runs[job.key], now) for job in picture.select_in_state({JobState.RUNNING})
+            build_running_row(job, snapshot.runs[job.key], now) for job in snapshot.select_in_state({JobState.RUNNING})
         ],
         "trouble": [
-            row for job in picture.select_in_state(TROUBLE_STATES) if (row := build_trouble_row(job, picture, sweep))
+            row for job in snapshot.select_in_state(TROUBLE_STATES) if (row := build_trouble_row(job, snapshot, sweep))
         ],
-        "blocked": build_blocked_rows(picture),
-        "waits": build_waiting_rows(picture),
-        "remarks": list(picture.remarks),
-        "eta": build_eta_row(eta, picture),
+        "blocked": build_blocked_rows(snapshot),
+        "waits": build_waiting_rows(snapshot),
+        "remarks": list(snapshot.remarks),
+        "eta": build_eta_row(eta, snapshot),
     }
 
 
-def list_phases(picture: SweepSnapshot) -> list[str]:
+def list_phases(snapshot: SweepSnapshot) -> list[str]:
     """The phases that there are, in the order of the chain."""
-    found = dict.fromkeys(job.phase for job in picture.jobs)
+    found = dict.fromkeys(job.phase for job in snapshot.jobs)
     return [phase for phase in dict.fromkeys([*PHASES, *found]) if phase in found]
 
 
-def count_states(picture: SweepSnapshot, jobs: Sequence[Job]) -> dict[str, int]:
+def count_states(snapshot: SweepSnapshot, jobs: Sequence[Job]) -> dict[str, int]:
     """Every state with its number of jobs."""
-    found = Counter(picture.statuses[job.key].state for job in jobs)
+    found = Counter(snapshot.statuses[job.key].state for job in jobs)
     return {state.value: found[state] for state in JobState}
 
 
@@ -197,19 +198,19 @@ def build_running_row(job: Job, evidence: RunStatus, now: float) -> dict[str, An
     }
 
 
-def build_trouble_row(job: Job, picture: SweepSnapshot, sweep: str) -> dict[str, Any] | None:
-    """A job that failed, or was interrupted for a reason worth telling; None for a plain stop on request."""
-    evidence = picture.runs[job.key]
-    state = picture.statuses[job.key].state
+def build_trouble_row(job: Job, snapshot: SweepSnapshot, sweep: str) -> dict[str, Any] | None:
+    """A job that failed, is unknown, or was interrupted for another reason than a request; else None."""
+    evidence = snapshot.runs[job.key]
+    state = snapshot.statuses[job.key].state
     last = evidence.last
-    if state is JobState.UNKNOWN and job.key in picture.observed:
-        return None  # the cluster's word is in `waits`
+    if state is JobState.UNKNOWN and job.key in snapshot.observed:
+        return None  # `waits` has what the cluster says
     failure = last.failure if last and state is not JobState.UNKNOWN else None
     message = evidence.message
     if state is JobState.UNKNOWN and last is not None:
         message = (
-            f"attempt {last.start.attempt} on {last.start.host} left no exit record and cannot be seen from here; "
-            "`sweep resume` if it is gone"
+            f"attempt {last.start.attempt} on {last.start.host} has no exit record, and it is not known here "
+            f"whether it still runs; if it does not: `sweep resume {sweep}`"
         )
     if not message or (failure and not POLICIES[failure].listed):
         return None
@@ -219,34 +220,34 @@ def build_trouble_row(job: Job, picture: SweepSnapshot, sweep: str) -> dict[str,
         "class": failure.value if failure else "",
         "message": message,
         "attempts": len(evidence.outcomes),
-        "log": str(find_log_path(last, picture.store.locate_sweep(sweep))) if last else "",
+        "log": str(find_log_path(last, snapshot.store.locate_sweep(sweep))) if last else "",
     }
 
 
-def build_blocked_rows(picture: SweepSnapshot) -> list[dict[str, Any]]:
+def build_blocked_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     """Each blocking job with the number of jobs behind it."""
-    behind = Counter(status.cause for status in picture.statuses.values() if status.state is JobState.BLOCKED)
+    behind = Counter(status.cause for status in snapshot.statuses.values() if status.state is JobState.BLOCKED)
     return [
-        {**build_job_row(picture.by_key[cause]), "state": picture.statuses[cause].state.value, "behind": number}
+        {**build_job_row(snapshot.by_key[cause]), "state": snapshot.statuses[cause].state.value, "behind": number}
         for cause, number in behind.most_common()
     ]
 
 
-def build_waiting_rows(picture: SweepSnapshot) -> list[dict[str, Any]]:
-    """What queued jobs wait for and why others cannot be judged, in the cluster's words; the commonest first."""
+def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
+    """What queued jobs wait for and why others are unknown, in the cluster's words; the commonest first."""
     found = Counter(
-        (picture.statuses[key].state.value, JOB_IDS.sub("", seen.message))
-        for key, seen in picture.observed.items()
-        if seen.message and picture.statuses[key].state in {JobState.QUEUED, JobState.UNKNOWN}
+        (snapshot.statuses[key].state.value, JOB_IDS.sub("", seen.message))
+        for key, seen in snapshot.observed.items()
+        if seen.message and snapshot.statuses[key].state in {JobState.QUEUED, JobState.UNKNOWN}
     )
     return [{"state": state, "message": message, "jobs": number} for (state, message), number in found.most_common()]
 
 
-def build_eta_row(eta: TimeToEnd, picture: SweepSnapshot) -> dict[str, Any]:
+def build_eta_row(eta: TimeToEnd, snapshot: SweepSnapshot) -> dict[str, Any]:
     """Seconds to the end, where something runs or is to run."""
     open_jobs = any(
         status.state not in {JobState.DONE, JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED}
-        for status in picture.statuses.values()
+        for status in snapshot.statuses.values()
     )
     return {"seconds": eta.seconds if open_jobs else 0.0, "basis": eta.basis if open_jobs else "nothing is left to run"}
 
@@ -322,9 +323,9 @@ def format_trouble_lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def format_blocked_line(row: Mapping[str, Any]) -> str:
-    """How many wait for whom."""
+    """How many jobs wait for which."""
     number = row["behind"]
-    return f"{number:,} {'job' if number == 1 else 'jobs'} behind {row['state']} {format_job_name(row)}"
+    return f"{number:,} {'job waits' if number == 1 else 'jobs wait'} for {row['state']} {format_job_name(row)}"
 
 
 def format_waiting_line(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Rows of differences.parquet: what one axis does to the scores, from models that are equal in all else."""
+"""What an axis does to the scores: rows of differences.parquet and summary.parquet, and the same as text."""
 
 import math
 from collections import Counter, defaultdict
@@ -26,14 +26,16 @@ from sweep.results.slices import (
 from sweep.results.tables import find_best_by
 from sweep.text_format import format_columns
 
+# differences.parquet: score differences between models that are equal in all axes but one.
+
 AXES = ("branch", "image_share", "instruction_share", "captions", "encoder", "freeze_encoder", "amount", "epochs")
 RowsByAxisValue = dict[Any, Row]
-"""Models that differ in one axis alone, by their value on it."""
+"""Models that differ in one axis only, by their value of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreDifference:
-    """The score at `second` less that at `first`, of the models of one size."""
+    """Score at `second` minus score at `first`, in the score's unit: mean over the pairs of cells of one model size."""
 
     model: str
     axis: str
@@ -42,29 +44,30 @@ class ScoreDifference:
     measure: Measure
     difference: float
     stderr: float | None
-    """By the spread over the pairs of cells; None for one pair."""
+    """From the spread over the pairs of cells; None for one pair."""
     test_stderr: float | None
-    """Of one pair, by the test sets, taken as independent; the mean over the pairs."""
+    """Standard error of one pair's difference from its (independent) test sets; mean over the pairs."""
     pairs: int
-    """Of cells: models of one cell at several numbers of epochs are no independent findings."""
+    """Pairs of cells. Models of a cell that differ in epochs are not independent, so they count as one."""
     models: int
+    """Pairs of models."""
 
 
 # Why: docs/decisions.md, D54
 @dataclass(slots=True)
 class PairedDifferences:
-    """The pairs of models behind one difference."""
+    """The pairs of models of one difference."""
 
     by_cell: dict[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
     errors: list[float | None] = field(default_factory=list)
 
     def add_pair(self, cell: Any, difference: float, error: float | None) -> None:
-        """One pair of models; `cell` is what all pairs of the same two cells share."""
+        """Adds a pair of models. `cell`: equal for all pairs of the same two cells; `error`: standard error."""
         self.by_cell[cell].append(difference)
         self.errors.append(error)
 
     def compute_statistics(self) -> tuple[float, float | None, float | None, int, int]:
-        """Difference, its two standard errors, pairs of cells, pairs of models."""
+        """`ScoreDifference` from `difference` on: difference, stderr, test_stderr, pairs, models."""
         means = [compute_mean(same) for same in self.by_cell.values()]
         known = [error for error in self.errors if error is not None]
         spread = compute_deviation(means)
@@ -74,7 +77,7 @@ class PairedDifferences:
 
 
 def compute_differences(rows: Sequence[Row]) -> list[ScoreDifference]:
-    """Of every axis that models vary, every two of its values and every score; by model in the order of the rows."""
+    """The differences of every axis that varies, for every two of its values and every score."""
     scored = [row for row in rows if any(row.get(measure.column) is not None for measure in SUMMARISED_MEASURES)]
     identities = [
         (row["model"], list_seeds(row), *(normalise_axis_value(row, name) for name in SLICE_AXES)) for row in scored
@@ -91,7 +94,7 @@ def compute_differences(rows: Sequence[Row]) -> list[ScoreDifference]:
 
 
 def iter_axis_differences(axis: str, families: dict[tuple[Any, ...], RowsByAxisValue]) -> Iterator[ScoreDifference]:
-    """The differences of one axis."""
+    """The differences of one axis. `families`: (model, seeds, all other axes) to the models that share these."""
     epochs = 2 + SLICE_AXES.index("epochs") - (SLICE_AXES.index(axis) < SLICE_AXES.index("epochs"))
     found: dict[tuple[Any, ...], PairedDifferences] = defaultdict(PairedDifferences)
     for identity, family in families.items():
@@ -104,7 +107,7 @@ def iter_axis_differences(axis: str, families: dict[tuple[Any, ...], RowsByAxisV
 
 
 def iter_score_differences(one: Row, other: Row) -> Iterator[tuple[Measure, float, float | None]]:
-    """Each score that both have: the second less the first, and its standard error by the test sets."""
+    """For each score that both models have: `other` minus `one`, and the standard error from the test sets."""
     for measure in SUMMARISED_MEASURES:
         low, high = one.get(measure.column), other.get(measure.column)
         if low is not None and high is not None:
@@ -113,7 +116,7 @@ def iter_score_differences(one: Row, other: Row) -> Iterator[tuple[Measure, floa
 
 
 def build_differences_table(sweep: str, found: Sequence[ScoreDifference]) -> pa.Table:
-    """As the file holds them."""
+    """The table of differences.parquet."""
     rows = [
         {
             "sweep": sweep,
@@ -134,18 +137,18 @@ def build_differences_table(sweep: str, found: Sequence[ScoreDifference]) -> pa.
 
 
 def format_axis_value(value: Any) -> str:
-    """An axis' value: `80`, `0.1`, `true`, `siglip`."""
+    """A value of an axis: `80`, `0.1`, `true`, `siglip`."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# What each axis does to the scores, in words and as a table: differences between models that are equal in all else.
+# The differences as text: a line for each axis, and a table for each axis.
 
 PERCENTAGES = {"image_share", "instruction_share"}
 MEASURE_NAMES = {HELD_OUT: "held-out vision", BITS_PER_BYTE: "bits/byte"}
 AGAINST_LAST = {"branch"}
-"""Axes whose values are held against the last one, images after all of the text; others against the first."""
+"""Axes whose values are compared with the last one (images after all of the text); others with the first."""
 
 LEGEND = (
     "Mean differences between cells that are equal in all else.\n"
@@ -154,10 +157,7 @@ LEGEND = (
 
 
 def format_effects(found: Sequence[ScoreDifference]) -> list[str]:
-    """A line for each axis that the scored models vary: the change of each score from its first value to its last.
-
-    Models are compared in pairs that differ in this axis alone, so that a grid with holes misleads nobody.
-    """
+    """A line for each axis that varies: the change of each score from its first value to its last."""
     models = list(dict.fromkeys(each.model for each in found))
     lines = []
     for model in models:
@@ -185,14 +185,14 @@ def format_change(each: ScoreDifference) -> str:
 
 
 def format_signed_difference(each: ScoreDifference, sign: int = 1) -> str:
-    """`+0.120 ±0.010`: by the spread over the pairs, or with one pair by the test sets."""
+    """`+0.120 ±0.010`. The error is that of the spread over pairs; for one pair, that of its test sets."""
     error = each.stderr if each.stderr is not None else each.test_stderr
     value = sign * each.difference + 0.0
     return f"{value:+.3f}" if error is None else f"{value:+.3f} ±{error:.3f}"
 
 
 def format_effects_table(found: Sequence[ScoreDifference]) -> str:
-    """For each model and axis, every value of the axis held against one of them; empty where nothing compares."""
+    """A table for each model and axis, of the differences to one value of it; empty without any difference."""
     models = list(dict.fromkeys(each.model for each in found))
     tables = []
     for model in models:
@@ -204,23 +204,25 @@ def format_effects_table(found: Sequence[ScoreDifference]) -> str:
 
 
 def format_axis_table(prefix: str, axis: str, found: Sequence[ScoreDifference]) -> str:
-    """A line for each value but the one that they are held against."""
+    """A line for each value except the one that the others are compared with."""
     values = sort_values({value for each in found for value in (each.first, each.second)})
-    fixed = values[-1] if axis in AGAINST_LAST else values[0]
+    reference = values[-1] if axis in AGAINST_LAST else values[0]
     sign = -1 if axis in AGAINST_LAST else 1
-    held = {
-        (select_other_value(each, fixed), each.measure): each for each in found if fixed in (each.first, each.second)
+    compared = {
+        (select_other_value(each, reference), each.measure): each
+        for each in found
+        if reference in (each.first, each.second)
     }
-    measures = [measure for measure in MEASURES if any(key[1] == measure for key in held)]
+    measures = [measure for measure in MEASURES if any(key[1] == measure for key in compared)]
     table = [
         [
-            f"{prefix}{axis.replace('_', ' ')}, against {format_shown_value(axis, fixed)}",
+            f"{prefix}{axis.replace('_', ' ')}, against {format_shown_value(axis, reference)}",
             "pairs",
             *map(format_measure_title, measures),
         ]
     ]
     for value in values:
-        cells = [held.get((value, measure)) for measure in measures]
+        cells = [compared.get((value, measure)) for measure in measures]
         known = [each for each in cells if each is not None]
         if known:
             words = ["-" if each is None else format_signed_difference(each, sign) for each in cells]
@@ -228,30 +230,30 @@ def format_axis_table(prefix: str, axis: str, found: Sequence[ScoreDifference]) 
     return "\n".join(format_columns(table)) + "\n"
 
 
-def select_other_value(each: ScoreDifference, fixed: Any) -> Any:
-    """The value that is held against `fixed`."""
-    return each.second if each.first == fixed else each.first
+def select_other_value(each: ScoreDifference, reference: Any) -> Any:
+    """The one of the two values that is not `reference`."""
+    return each.second if each.first == reference else each.first
 
 
 def format_measure_title(measure: Measure) -> str:
-    """A score in words."""
+    """Name of a score for people."""
     return MEASURE_NAMES.get(measure, measure.title.lower())
 
 
 def format_shown_value(axis: str, value: Any) -> str:
-    """An axis' value: shares in percent."""
+    """A value of an axis for people: shares in percent."""
     if axis in PERCENTAGES:
         return f"{100 * value:g} %"
     return f"{value:g} %" if axis == "branch" else format_axis_value(value)
 
 
-# At how many epochs the cells of a sweep are best, as plain text.
+# At how many epochs cells are best, as text.
 
 
 def format_best_epochs(rows: Sequence[Row]) -> str:
-    """How many cells have their best score at each number of epochs, by each score.
+    """How many cells have their best score at each number of epochs, for each score.
 
-    Only of cells that are finished and were fine-tuned for several numbers; empty where there are none.
+    Counts cells with several numbers of epochs, all finished; empty where there are none.
     """
     cells: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -270,12 +272,12 @@ def format_best_epochs(rows: Sequence[Row]) -> str:
     return "\n".join(format_columns([head, *lines])) + "\n"
 
 
-# Rows of summary.parquet: mean scores by branch point, image share, instruction share and epochs, with spreads.
+# summary.parquet: mean scores, with spreads, by branch point, image share, instruction share and epochs.
 
 STUDY_AXES = ("branch", "image_share", "instruction_share", "epochs")
-"""What the study asks about; a row is a mean over those of them that it does not tell apart."""
+"""The axes of the study's questions. A row names some of them and is a mean over the others."""
 SETTING_AXES = tuple(axis for axis in SLICE_AXES if axis not in STUDY_AXES)
-"""What rows always tell apart, as the model: no mean over encoders or amounts of training."""
+"""Like the model, never averaged over: a mean over encoders or amounts of training answers no question."""
 GROUPINGS = (
     ("branch",),
     ("image_share",),
@@ -290,9 +292,9 @@ Key = tuple[Any, ...]
 
 
 def build_points_table(sweep: str, rows: Sequence[Row]) -> pa.Table:
-    """By grouping, in the order of results.parquet. Points without a score yet have no row.
+    """The table of summary.parquet: groupings in their order, points in the order of `rows`; none without a score.
 
-    Points by all four axes are there where they have several seeds; with one they are results.parquet itself.
+    Points by all four axes have a row only with several seeds: with one seed they repeat results.parquet.
     """
     settings = [(row["model"], *(normalise_axis_value(row, axis) for axis in SETTING_AXES)) for row in rows]
     found = []
@@ -312,12 +314,12 @@ def build_points_table(sweep: str, rows: Sequence[Row]) -> pa.Table:
 
 
 def is_in_grouping(row: Row, grouping: Sequence[str]) -> bool:
-    """Models without images have no instruction share; only beside their image share does it stand for them."""
+    """Whether the model belongs to the grouping. Without images it has an instruction share by its image share only."""
     return "instruction_share" not in grouping or "image_share" in grouping or row.get("image_share") != 0
 
 
 def iter_score_columns(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The columns of each score that a point has."""
+    """For each score that the models of a point have, its columns."""
     for measure in SUMMARISED_MEASURES:
         scored = [row for row in rows if row[measure.column] is not None]
         if scored:
@@ -325,7 +327,7 @@ def iter_score_columns(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def build_point_columns(rows: Sequence[Row], measure: Measure) -> dict[str, Any]:
-    """One score of the models at one point."""
+    """The columns of one score; `rows`: the models of the point that have it."""
     values = [row[measure.column] for row in rows]
     errors = [row[measure.stderr] for row in rows if measure.stderr and row[measure.stderr] is not None]
     complete = COMPLETE.get(measure.name)
@@ -344,9 +346,9 @@ def build_point_columns(rows: Sequence[Row], measure: Measure) -> dict[str, Any]
 
 
 def compute_seed_deviation(rows: Sequence[Row], measure: Measure) -> float | None:
-    """Standard deviation over the seeds of models that are equal in all else, pooled over such models.
+    """Standard deviation over seeds, pooled over groups of models that are equal in all else.
 
-    sqrt(sum of squared deviations / sum of (seeds - 1)); None where no model has a second seed.
+    sqrt(sum of squared deviations / sum of (seeds - 1)); None where no group has a second seed.
     """
     same: dict[Key, dict[Key, float]] = defaultdict(dict)
     if len({list_seeds(row) for row in rows}) > 1:

@@ -1,4 +1,4 @@
-"""What the store shows of each job of a sweep, as the tables need it: read once, by the same code as `sweep status`."""
+"""What store and cluster say of each job, as the tables need it: a snapshot of `sweep status`, with hours and code."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,15 @@ from jobs.reconcile.usage import Usage, compute_execution_usage
 from jobs.store.records import read_record
 from sweep.catalog import load_catalog
 
-# What a job cost: hours of GPUs and CPU cores, and A100-hours by the GPU type's factor.
+# What a job cost.
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionHours:
-    """Hours of all GPUs and all cores together. `a100_hours` is None where a GPU type has no factor in the catalog."""
+    """Hours, summed over all GPUs and over all cores.
+
+    `a100_hours`: GPU-hours times the factor of the GPU type; None where the catalog has no factor.
+    """
 
     gpu_hours: float = 0.0
     cpu_hours: float = 0.0
@@ -34,7 +37,7 @@ class ExecutionHours:
         )
 
     def divide_by(self, parts: int) -> "ExecutionHours":
-        """An equal part."""
+        """One of `parts` equal parts."""
         a100_hours = None if self.a100_hours is None else self.a100_hours / parts
         return ExecutionHours(self.gpu_hours / parts, self.cpu_hours / parts, a100_hours)
 
@@ -47,19 +50,20 @@ class HoursSource(StrEnum):
     SLURM = "slurm"
     """The cluster's accounting."""
     MIXED = "mixed"
-    """The cluster's accounting, and the own records of attempts that it has no row for."""
+    """The cluster's accounting; for attempts without a row in it, their own records."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobHours:
-    """One job's executions together, as far as they have ended."""
+    """Hours of all executions of a job that have ended."""
 
     used: ExecutionHours = ExecutionHours()
+    """For work that a later checkpoint or the result kept."""
     wasted: ExecutionHours = ExecutionHours()
     source: HoursSource | None = None
     """None: nothing has ended yet."""
     overstated_seconds: int = 0
-    """Wall seconds in the cluster's rows that the attempts' own records contradict."""
+    """Wall seconds in the cluster's rows after the ends that the attempts recorded themselves."""
 
     @property
     def total(self) -> ExecutionHours:
@@ -69,7 +73,7 @@ class JobHours:
 def compute_job_hours(
     job: Job, outcomes: Sequence[AttemptRecord], endings: Sequence[AccountingRecord] = ()
 ) -> JobHours:
-    """From the cluster's rows, and the attempts' own records where it has none."""
+    """Hours by the cluster's rows; for attempts without one, by their own records."""
     kept, lost, overstated = ExecutionHours(), ExecutionHours(), 0
     found = compute_execution_usage(outcomes, endings, gpus=job.resources.gpus)
     for execution in found:
@@ -81,7 +85,7 @@ def compute_job_hours(
 
 
 def merge_sources(by_cluster: Collection[bool]) -> HoursSource | None:
-    """One word for several executions."""
+    """The source of a sum; `by_cluster` has the sources of its parts, True for the cluster's accounting."""
     if not by_cluster:
         return None
     if len(by_cluster) > 1:
@@ -90,25 +94,25 @@ def merge_sources(by_cluster: Collection[bool]) -> HoursSource | None:
 
 
 def price_usage(usage: Usage, gpu_type: str) -> ExecutionHours:
-    """With A100-hours."""
+    """The same hours with A100-hours; an unknown GPU type has none, unless no GPU was used."""
     kind = load_catalog().gpus.get(gpu_type)
     factor = kind.factor if kind else None
     a100_hours = 0.0 if usage.gpu_hours == 0 else None if factor is None else usage.gpu_hours * factor
     return ExecutionHours(usage.gpu_hours, usage.cpu_hours, a100_hours)
 
 
-# Values from JSON that others wrote: what is not of the expected type counts as absent.
+# Values of JSON files that stages and engines write. A value of another type than expected counts as absent.
 
 
 def parse_number(value: Any) -> float | None:
-    """A real number, NaN and Inf too (a diverged loss is worth showing); None for all else, also for booleans."""
+    """A number, also NaN and Inf (a diverged loss is a finding); None for all else, also for booleans."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if isinstance(value, float) or abs(value) < 2**1000 else None
+    return float(value) if isinstance(value, float) or abs(value) < 2**1000 else None  # float() of larger ones raises
 
 
 def parse_whole_number(value: Any) -> int | None:
-    """An integer that 64 bits hold, also one written as 3.0."""
+    """An integer of 64 bits, also one written as 3.0; else None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     fits = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
@@ -116,7 +120,7 @@ def parse_whole_number(value: Any) -> int | None:
 
 
 def parse_text_pairs(value: Any) -> list[tuple[str, str]] | None:
-    """A JSON object's entries as text, ordered by name; None if it is no object."""
+    """Entries of a JSON object as text, by name; None if it is no object."""
     if not isinstance(value, dict):
         return None
     return sorted((name, str(entry)) for name, entry in value.items())
@@ -124,12 +128,12 @@ def parse_text_pairs(value: Any) -> list[tuple[str, str]] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvidence:
-    """One job."""
+    """One job with all that the tables say of it."""
 
     job: Job
     state: JobState
     result: Mapping[str, Any] | None
-    """A valid result.json."""
+    """Content of a valid result.json; None without one."""
     outcomes: Sequence[AttemptRecord]
     """Attempts, and executions that failed before one began, oldest first."""
     costs: JobHours
@@ -142,27 +146,27 @@ class JobEvidence:
 
     @property
     def finished_at(self) -> float | None:
-        """Unix seconds; of the result, else of the last attempt's end; None while it runs or before it began."""
+        """Unix seconds at which the result was written, else at which the last attempt ended; None before that."""
         if self.result is not None:
             return parse_number(self.result.get("finished_at"))
         end = self.outcomes[-1].end if self.outcomes else None
         return end.ended_at if end else None
 
 
-def load_job_evidence(picture: SweepSnapshot) -> dict[str, JobEvidence]:
-    """By key, in the order of the plan: parents before children. Costs are by the picture's endings."""
+def load_job_evidence(snapshot: SweepSnapshot) -> dict[str, JobEvidence]:
+    """Evidence by key, in the order of the plan (parents before children)."""
     return {
         job.key: build_job_evidence(
-            job, picture.statuses[job.key].state, picture.runs[job.key], picture.accounting_records.get(job.key, ())
+            job, snapshot.statuses[job.key].state, snapshot.runs[job.key], snapshot.accounting_records.get(job.key, ())
         )
-        for job in picture.jobs
+        for job in snapshot.jobs
     }
 
 
 def build_job_evidence(
     job: Job, state: JobState, found: RunStatus, endings: Sequence[AccountingRecord] = ()
 ) -> JobEvidence:
-    """The rest of one job's evidence: attempts (those of a finished job too), cost, code."""
+    """Reads what a snapshot leaves out: the attempts of a finished job, and the code that ran."""
     begun = found.result is not None or bool(found.outcomes)
     outcomes = found.outcomes if found.result is None else read_finished_attempts(found.run, found.result, endings)
     code = (read_record(found.run.job) or {}).get("code") if begun else None

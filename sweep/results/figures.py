@@ -1,6 +1,7 @@
-"""PNG figures of a sweep, from the rows of results.parquet alone.
+"""PNG figures of a sweep, drawn from the rows of results.parquet.
 
-score_by_AXIS.png for each axis with several values and overview.png; with several models a set each, `-MODEL` appended.
+score_by_AXIS.png for each axis with several values, and overview.png. With several models each has its own set, with
+`-MODEL` at the end of the names.
 """
 
 import logging
@@ -32,7 +33,7 @@ from sweep.results.slices import (
 
 logger = logging.getLogger(__name__)
 
-# Draws one panel: a measure against one axis, a line for each value of another, chance and spread shown.
+# One panel: a score against one axis, a line for each value of another axis, error bars, chance level.
 
 AXIS_LABELS = {
     "branch": "branch point: text trained before images come in (%)",
@@ -74,13 +75,13 @@ HELD_AXIS_TEXTS = {
 FRACTIONS = {"image_share", "instruction_share"}
 CATEGORIES = {"captions", "encoder", "freeze_encoder"}
 ORDERED_COLOURS = "viridis"
-"""Perceptually even and safe for colour-blind readers; its pale end is left out."""
+"""Perceptually uniform and safe for colour-blind readers; its pale end is not used."""
 MARKERS = "osD^vP*Xph<>"
 GREY = "#5b5b5b"
 
 
 def format_axis_label(axis: str, value: Any, *, unit: bool = True) -> str:
-    """An axis value as a reader sees it: 0.25 of an image share is `25 %`."""
+    """A value of an axis for people: an image share of 0.25 is `25 %`."""
     sign = " %" if unit else ""
     if axis in FRACTIONS:
         return f"{100 * value:g}{sign}"
@@ -91,12 +92,12 @@ def format_axis_label(axis: str, value: Any, *, unit: bool = True) -> str:
     if axis == "overrides":
         return ", ".join(f"{name} {setting}" for name, setting in value)
     if isinstance(value, bool):
-        return "frozen" if value else "trained"  # `freeze_encoder`, the one axis that is a yes or no
+        return "frozen" if value else "trained"  # `freeze_encoder` is the only boolean axis
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def format_held_axes(held: Mapping[str, Any], varied: set[str]) -> str:
-    """What a slice holds constant, for a title: only axes that the sweep varies."""
+    """The axes that a slice holds at one value, for its title; only those that the sweep varies."""
     words = [
         HELD_AXIS_TEXTS.get(axis, axis + " {}").format(format_axis_label(axis, value))
         for axis, value in held.items()
@@ -106,7 +107,7 @@ def format_held_axes(held: Mapping[str, Any], varied: set[str]) -> str:
 
 
 def draw_panel(axes: Axes, view: GridSlice, measure: Measure, x: str, series: str) -> None:
-    """Fills `axes`: lines with error bars, the chance level as a dashed line at 0 with the accuracy on the right."""
+    """Draws into `axes`: lines with error bars, the chance level dashed at 0, accuracies on the right."""
     places = compute_x_positions(x, view.x_values)
     for index, (value, points) in enumerate(view.lines.items()):
         shift = compute_x_offset(index, len(view.lines), places) * (8 if x in CATEGORIES else 1)
@@ -119,13 +120,13 @@ def draw_panel(axes: Axes, view: GridSlice, measure: Measure, x: str, series: st
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     label_score(axes, view, measure)
-    right = 1.16 if measure.chance and view.chance is not None else 1.01  # beyond the accuracy axis where there is one
+    right = 1.16 if measure.chance and view.chance is not None else 1.01  # right of the accuracy axis, if there is one
     title = LEGEND_TITLES.get(series, series)
     axes.legend(title=title, loc="upper left", bbox_to_anchor=(right, 1.02), frameon=False, alignment="left")
 
 
 def draw_line(axes: Axes, points: Sequence[tuple[float, PlotPoint]], index: int, lines: int, x: str) -> None:
-    """One series: bars first, then markers and, where places are quantities, the line between them."""
+    """One line with error bars; without the line itself where the x axis has categories."""
     across = [place for place, _ in points]
     up = [point.y for _, point in points]
     shade = select_colour(index, lines)
@@ -143,14 +144,14 @@ def draw_line(axes: Axes, points: Sequence[tuple[float, PlotPoint]], index: int,
 
 
 def label_score(axes: Axes, view: GridSlice, measure: Measure) -> None:
-    """The y axis; for accuracies the stable score on the left, the accuracy itself on the right, chance dashed."""
+    """The y axis. For accuracies: stable score on the left, accuracy on the right, chance level dashed."""
     if not measure.chance:
         axes.set_ylabel("bits per byte (lower is better)")
         return
     axes.set_ylabel("stable score (accuracy - chance)")
     axes.axhline(0.0, color=GREY, linestyle=(0, (5, 3)), linewidth=1.3, zorder=1)
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, -0.11 * high), high)  # room for the words below the line
+    axes.set_ylim(min(low, -0.11 * high), high)  # room for the text below the line
     axes.annotate(
         "chance" if view.chance is None else f"chance: accuracy {view.chance:.3g}",
         (0.01, 0.0),
@@ -166,7 +167,7 @@ def label_score(axes: Axes, view: GridSlice, measure: Measure) -> None:
 
 
 def add_accuracy_axis(axes: Axes, chance: float) -> None:
-    """The right axis: the same points, read as accuracy."""
+    """A right axis on which the same points are accuracies."""
 
     def from_score(score: Any) -> Any:
         return score + chance
@@ -181,7 +182,7 @@ def add_accuracy_axis(axes: Axes, chance: float) -> None:
 
 
 def compute_x_positions(axis: str, values: Sequence[Any]) -> dict[Any, float]:
-    """Where each value stands: to scale, or evenly where that would crowd them (1, 5, 10, 100 %) or they are words."""
+    """x position of each value: to scale; evenly spaced for words, and where points would crowd (1, 5, 10, 100 %)."""
     numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     gaps = [right - left for left, right in pairwise(numbers)]
     if axis in CATEGORIES or len(numbers) < len(values) or not gaps or min(gaps) < 0.08 * sum(gaps):
@@ -190,7 +191,7 @@ def compute_x_positions(axis: str, values: Sequence[Any]) -> dict[Any, float]:
 
 
 def compute_x_offset(index: int, lines: int, places: dict[Any, float]) -> float:
-    """A small sideways shift, so that error bars of several lines do not cover each other."""
+    """A small horizontal shift, so that the error bars of several lines do not cover each other."""
     span = max(places.values()) - min(places.values())
     return 0.008 * (span or 1.0) * (index - (lines - 1) / 2)
 
@@ -199,6 +200,8 @@ def select_colour(index: int, lines: int) -> Any:
     """The colour of line `index` of `lines`."""
     return colormaps[ORDERED_COLOURS](0.84 * index / max(lines - 1, 1))
 
+
+# The figures: which panels each has, and the files.
 
 STYLE: dict[Any, Any] = {
     "font.size": 11,
@@ -214,7 +217,7 @@ DPI = 100
 
 @dataclass(frozen=True, slots=True)
 class FigureView:
-    """A figure: scores against `x`, a line for each value of `series`."""
+    """Scores against the axis `x`, with a line for each value of the axis `series`."""
 
     x: str
     series: str
@@ -238,7 +241,7 @@ OVERVIEW = (
     ((TEXT, BITS_PER_BYTE), FigureView("epochs", "image_share")),
     ((TEXT, BITS_PER_BYTE), FigureView("image_share", "branch")),
 )
-"""Panels of the overview in order of preference; each shows the first of its measures that has points."""
+"""Panels of the overview, the first four that have points; each shows the first of its scores that has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +254,9 @@ class FigurePanel:
 
 
 def draw_figures(rows: Sequence[Row], sweep: str, folder: Path) -> tuple[list[Path], list[str]]:
-    """Writes the figures that the rows allow and removes older ones that they do not.
+    """Writes the figures that the rows allow and deletes older figures that they no longer allow.
 
-    Returns the paths, and remarks on what was left out and why.
+    Returns the paths, and a remark for each group of figures that is left out, with the reason.
     """
     drawn: list[Path] = []
     remarks: list[str] = []
@@ -273,14 +276,14 @@ def draw_figures(rows: Sequence[Row], sweep: str, folder: Path) -> tuple[list[Pa
 
 
 def build_model_figures(rows: Sequence[Row]) -> dict[str, list[FigurePanel]]:
-    """File name, without its end, to panels; only figures that have any."""
+    """The figures with panels: file name without .png, to panels."""
     figures = {f"score_by_{view.x}": build_figure_panels(rows, view) for view in VIEWS}
     figures["overview"] = build_overview_panels(rows)
     return {name: panels for name, panels in figures.items() if panels}
 
 
 def list_omitted_figures(rows: Sequence[Row], model: str) -> list[str]:
-    """Why some figures of a model are not there."""
+    """Which figures of a model are left out, and why."""
     missing = [view.x for view in VIEWS if not build_figure_panels(rows, view)]
     single = [axis for axis in missing if not is_axis_varied(rows, axis)]
     waiting = [axis for axis in missing if axis not in single]
@@ -289,13 +292,13 @@ def list_omitted_figures(rows: Sequence[Row], model: str) -> list[str]:
 
 
 def build_figure_panels(rows: Sequence[Row], view: FigureView) -> list[FigurePanel]:
-    """One panel for each measure that has at least two places on the x axis."""
+    """A panel for each score with points at two or more values of the x axis."""
     panels = [FigurePanel(measure, view, build_slice(rows, measure, view.x, view.series)) for measure in MEASURES]
     return [panel for panel in panels if len(panel.content.x_values) > 1]
 
 
 def build_overview_panels(rows: Sequence[Row]) -> list[FigurePanel]:
-    """Up to four panels, each (measure, view) once."""
+    """Up to four panels, no two alike."""
     panels: list[FigurePanel] = []
     for measures, view in OVERVIEW:
         shown = {(panel.measure, panel.view) for panel in panels}
@@ -308,7 +311,7 @@ def build_overview_panels(rows: Sequence[Row]) -> list[FigurePanel]:
 def save_figure(
     panels: Sequence[FigurePanel], title: str, rows: Sequence[Row], path: Path, size: tuple[float, float] | None
 ) -> Path:
-    """Draws the panels in one or two columns and puts the PNG in its place."""
+    """Draws the panels in one or two columns and writes the PNG whole. `size`: inches."""
     columns = 1 if len(panels) == 1 else 2
     lines = (len(panels) + columns - 1) // columns
     varied = {axis for axis in SLICE_AXES if is_axis_varied(rows, axis)}
@@ -335,7 +338,7 @@ def format_panel_title(panel: FigurePanel) -> str:
 
 
 def format_spread_note(panels: Sequence[FigurePanel]) -> str:
-    """What the points and their bars mean."""
+    """What points and error bars mean."""
     points = [point for panel in panels for line in panel.content.lines.values() for point in line]
     fewest, most = min(point.seeds for point in points), max(point.seeds for point in points)
     test_set = "bars: standard error of the test set" if any(point.error for point in points) else ""

@@ -1,4 +1,4 @@
-"""Which jobs a fine-tuned model comes from, and how many models share a job."""
+"""Which jobs a fine-tuned model comes from, and which models share a job."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +18,11 @@ class ModelChain:
     finetune: str
     evaluate: str
     keys: tuple[str, ...]
-    """All jobs that it comes from, parents before children, the evaluation last."""
+    """Keys of all jobs that it comes from, parents before children, the evaluation last."""
 
 
 def list_model_chains(manifest: Manifest) -> list[ModelChain]:
-    """In the manifest's order. Raises ManifestError if a cell names a job that is not there."""
+    """All fine-tuned models, in the manifest's order. Raises ManifestError if a cell names a job that is not there."""
     jobs = index_jobs(manifest)
     for cell in manifest.cells:
         if missing := [key for key in iter_chain_keys(cell) if key not in jobs]:
@@ -40,7 +40,7 @@ def list_ancestors(jobs: Mapping[str, Job], key: str) -> tuple[str, ...]:
 
 
 def iter_ancestors(jobs: Mapping[str, Job], key: str) -> Iterator[str]:
-    """Depth first; a job that is reached by two ways comes twice."""
+    """`key` behind its ancestors, depth first; a job that is reached on two ways comes twice."""
     for parent in jobs[key].parents:
         yield from iter_ancestors(jobs, parent)
     yield key

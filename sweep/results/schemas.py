@@ -1,11 +1,11 @@
-"""Columns of results.parquet, jobs.parquet and metrics.parquet: the same whatever the sweep (docs/results.md).
+"""Columns of the six Parquet tables, the same for every sweep (docs/results.md).
 
-Each field's metadata holds its `unit` ("" where it has none) and its `description`.
+The metadata of each field have its `unit` ("" where it has none) and its `description`.
 """
 
 import pyarrow as pa
 
-# What the tables' schemas are made of: types, columns with unit and description, the columns of a model's axes.
+# Parts of the schemas: types, a column with unit and description, the columns of a model's axes.
 
 STRING = pa.string()
 INTEGER = pa.int64()
@@ -15,7 +15,7 @@ TIME = pa.timestamp("ms", tz="UTC")
 
 
 def make_list_type(kind: pa.DataType) -> pa.DataType:
-    """A list whose type reads back from a file as it was written: Parquet calls the items `element`."""
+    """A list type that a file gives back as it was written: Parquet calls the items `element`."""
     return pa.list_(pa.field("element", kind))
 
 
@@ -35,7 +35,7 @@ SCORES = make_list_type(
 )
 
 SCHEMA_VERSION = "1"
-"""Raised when a column changes its meaning or goes; a new column at the end keeps it."""
+"""Increased when a column changes its meaning or is removed, not for a new column at the end."""
 
 
 def define_column(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
@@ -72,14 +72,14 @@ AXES = [
 ]
 
 
-# Columns of cells.parquet, summary.parquet and differences.parquet: what the study's questions are answered from.
+# cells.parquet, summary.parquet and differences.parquet: the answers to the study's questions.
 
 CELL_AXES = [field for field in AXES if field.name != "epochs"]
 POINT_AXES = [field for field in AXES if field.name not in {"parameters", "seed"}]
 
 
 def define_best_columns(prefix: str, unit: str, what: str) -> list[pa.Field]:
-    """The number of epochs at which a cell has its best score of one kind."""
+    """Best score of one kind among the models of a cell, and the number of epochs of that model."""
     return [
         define_column(f"{prefix}_best_epochs", INTEGER, "epochs", f"epochs of the finished model with the best {what}"),
         define_column(f"{prefix}_best", REAL, unit, f"its {what}"),
@@ -155,7 +155,7 @@ DIFFERENCES = define_table_schema(
 
 
 def define_score_columns(prefix: str, what: str) -> list[pa.Field]:
-    """The stable score of one group of tasks and what it is made of."""
+    """The stable score of one group of tasks, its standard error, and the two means it is the difference of."""
     return [
         define_column(f"{prefix}_stable_score", REAL, "fraction", f"mean of (accuracy - chance) over {what}"),
         define_column(
@@ -167,7 +167,7 @@ def define_score_columns(prefix: str, what: str) -> list[pa.Field]:
 
 
 def define_entered_columns(prefix: str) -> list[pa.Field]:
-    """What a stable score is the mean of."""
+    """The tasks of a stable score, and whether they are the study's."""
     return [
         define_column(f"{prefix}_tasks", NAMES, "", f"tasks that {prefix}_stable_score is the mean over"),
         define_column(
@@ -180,7 +180,7 @@ def define_entered_columns(prefix: str) -> list[pa.Field]:
 
 
 def define_hour_columns(unit: str, name: str) -> list[pa.Field]:
-    """Own and shared part of one kind of hours."""
+    """Own and shared hours of one kind; `name`: beginning of the columns' names."""
     return [
         define_column(
             f"{name}_own", REAL, unit, "jobs that this model alone needs (fine-tune, evaluation), lost work included"

@@ -1,4 +1,4 @@
-"""Task scores of a result.json and the stable scores made of them (docs/formats.md, docs/results.md)."""
+"""Scores of tasks in a result.json, and what is computed of them: stable scores and z-scores (docs/results.md)."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,44 +11,45 @@ from sweep.results.evidence import parse_number, parse_whole_number
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTaskScore:
-    """One evaluation task's outcome. `score`, `stderr` and `chance` are fractions, or bits per byte for kind loss."""
+    """One task of an evaluation. `score`, `stderr` and `chance` are fractions; for kind loss bits per byte."""
 
     task: str
     kind: str
     score: float
     stderr: float | None
     chance: float | None
-    """By the chance table; for a task that is not in it, by its evaluation."""
+    """From the chance table; for a task that is not in it, from its evaluation."""
     n: int | None
+    """Examples."""
     whole: bool = True
-    """Whether it has all parts that the chance table names: POPE of its three splits, RefCOCO with + and g."""
+    """Whether all parts that the chance table names are in it: three splits of POPE; RefCOCO, RefCOCO+ and RefCOCOg."""
 
     @property
     def held_out(self) -> bool:
-        """A split of another kind than the training data, told by the task's name (`shapes_heldout`, `x_held_out`)."""
+        """Whether its data differ in kind from the training data, by its name (`shapes_heldout`, `x_held_out`)."""
         return "heldout" in self.task.replace("_", "").replace("-", "")
 
 
 SCORE_FIELDS = ("task", "kind", "score", "stderr", "chance", "n")
-"""As in the column `scores`."""
+"""Fields of an entry in the column `scores`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StableScore:
-    """Mean over tasks of (score - chance), with its standard error and the two means that it is the difference of."""
+    """Mean over tasks of (score - chance), as a fraction; with standard error, mean accuracy and mean chance level."""
 
     score: float
     stderr: float | None
     accuracy: float
     chance: float
     tasks: tuple[str, ...]
-    """The tasks that entered, by name."""
+    """Names of the tasks in the mean."""
     whole: bool
-    """Whether each of them has all its parts."""
+    """Whether each of these tasks has all its parts."""
 
 
 def parse_task_scores(result: Mapping[str, Any]) -> list[MeasuredTaskScore]:
-    """The readable entries of a result's `scores`, by name; entries without a numeric score are left out."""
+    """The entries of a result's `scores`, by name; those without a numeric score are left out."""
     given = result.get("scores")
     entries = sorted(given.items()) if isinstance(given, dict) else []
     found = [parse_task_score(name, entry) for name, entry in entries if isinstance(entry, dict)]
@@ -56,7 +57,7 @@ def parse_task_scores(result: Mapping[str, Any]) -> list[MeasuredTaskScore]:
 
 
 def parse_task_score(name: str, entry: Mapping[str, Any]) -> MeasuredTaskScore | None:
-    """One entry; None without a numeric score."""
+    """One entry of `scores`; None without a numeric score."""
     score = parse_number(entry.get("score"))
     if score is None:
         return None
@@ -80,20 +81,20 @@ def has_parts(metrics: Any, parts: Iterable[str]) -> bool:
 
 # Why: docs/decisions.md, D53
 def select_entering_tasks(tasks: Sequence[MeasuredTaskScore], score: str) -> list[MeasuredTaskScore]:
-    """Of a group, what the stable score `vision` or `text` is the mean of.
+    """The tasks of a group whose mean is the stable score `vision` or `text`: those of the chance table, if any.
 
-    The chance table's tasks where the group has any, so that a further task does not move the study's score; else all
-    that state a chance level.
+    Else all tasks with a chance level.
     """
+    # A task beyond the study's does not change the study's score.
     counted = load_chances().list_counted_tasks(score)
     known = [task for task in tasks if task.task in counted]
     return known or [task for task in tasks if task.chance is not None]
 
 
 def compute_stable_score(tasks: Iterable[MeasuredTaskScore]) -> StableScore | None:
-    """The stable score of those tasks that have a chance level; None if none has.
+    """The stable score of the tasks that have a chance level; None if no task has one.
 
-    Its standard error takes the tasks as independent: sqrt(sum of squares) / number of tasks; None if a task has none.
+    The standard error assumes independent tasks: sqrt(sum of squares) / number of tasks; None if a task lacks its own.
     """
     scored = [(task, task.chance) for task in tasks if task.chance is not None]
     if not scored:
@@ -112,7 +113,7 @@ def compute_stable_score(tasks: Iterable[MeasuredTaskScore]) -> StableScore | No
 
 
 def build_score_columns(tasks: Sequence[MeasuredTaskScore]) -> dict[str, Any]:
-    """The score columns of results.parquet, but for those that compare models (`sweep.results.scores`)."""
+    """The score columns of results.parquet, except z-scores, which compare models."""
     vision = [task for task in tasks if task.kind == "vision" and not task.held_out]
     groups = {
         "vision": select_entering_tasks(vision, "vision"),
@@ -129,7 +130,7 @@ def build_score_columns(tasks: Sequence[MeasuredTaskScore]) -> dict[str, Any]:
 
 
 def build_stable_score_columns(prefix: str, stable: StableScore | None) -> dict[str, Any]:
-    """The columns of one stable score; `complete`: all tasks of the chance table, each with its parts, and no other."""
+    """The columns of one stable score. `complete`: its tasks are those of the chance table, each with all parts."""
     if stable is None:
         return {}
     values: dict[str, Any] = {
@@ -144,11 +145,11 @@ def build_stable_score_columns(prefix: str, stable: StableScore | None) -> dict[
     return values
 
 
-# Mean and spread of a few numbers; some ten times faster than `statistics`, which works in fractions.
+# Mean and spread. `statistics` computes in fractions and takes some ten times as long.
 
 
 def compute_mean(values: Collection[float]) -> float:
-    """Of at least one value."""
+    """Mean of at least one value."""
     return math.fsum(values) / len(values)
 
 
@@ -165,17 +166,17 @@ def compute_deviation(values: Collection[float]) -> float | None:
 
 # The z-score of vlm-evaluation (scripts/compute_z_scores.py): how far a model is from the mean of all models.
 #
-# Of each metric z = (x - mean) / standard deviation, both over all models that have the metric, the deviation that of
-# a population (divided by n); a model's z-score is the mean of z over the metrics, the eight of the chance table. As
-# there, a metric of a single model has deviation 1, and metrics that nobody has are left out. Unlike there, a metric
-# in which no two models differ counts z = 0 (there it divides by zero), and a model that lacks a metric that another
-# has gets no score, as means over different metrics cannot be compared.
+# For each metric, z = (x - mean) / standard deviation, over all models that have the metric; the deviation is that of a
+# population (divided by n). A model's z-score is the mean of z over the eight metrics of the chance table.
+# As in vlm-evaluation, a metric of a single model has deviation 1, and metrics that no model has are left out.
+# Unlike there, a metric in which all models are equal counts z = 0 (there: division by zero), and a model that lacks a
+# metric of another model has no z-score, since means over different metrics cannot be compared.
 
 Metrics = Mapping[str, float]
 
 
 def extract_z_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """Those of the z-score's metrics that a result.json has, by the metric's name there; only finite numbers."""
+    """The metrics of the z-score in a result.json, by the name that vlm-evaluation gives them; only finite numbers."""
     scores = result.get("scores")
     if not isinstance(scores, dict):
         return {}
@@ -190,7 +191,7 @@ def extract_z_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def compute_z_scores(models: Mapping[str, Metrics]) -> dict[str, float]:
-    """In standard deviations, by model; models that lack a metric that another one has are left out."""
+    """z-score by model, in standard deviations. Models that lack a metric of another model are left out."""
     names = [name for name in load_chances().z_score if any(name in metrics for metrics in models.values())]
     whole = {model: metrics for model, metrics in models.items() if names and len(metrics) == len(names)}
     moments = {name: compute_moments([each[name] for each in models.values() if name in each]) for name in names}
@@ -201,7 +202,7 @@ def compute_z_scores(models: Mapping[str, Metrics]) -> dict[str, float]:
 
 
 def compute_moments(values: Collection[float]) -> tuple[float, float]:
-    """Mean, and standard deviation of a population, 1 where no two values differ."""
+    """Mean, and standard deviation of a population; 1 where all values are equal."""
     centre, width = compute_mean(values), math.sqrt(sum_squared_deviations(values) / len(values))
     same = width <= 1e-12 * max(1.0, abs(centre))  # rounding alone: 0.1 three times has a deviation of 1e-17
     return centre, 1.0 if same else width

@@ -1,4 +1,4 @@
-"""Which rows of results.parquet a figure shows: a slice through the grid, every axis held but two, seeds averaged."""
+"""Slices of the grid for figures: two axes vary, all others are held at one value, seeds are averaged."""
 
 import statistics
 from collections import Counter
@@ -9,24 +9,25 @@ from typing import Any
 Row = Mapping[str, Any]
 
 IMAGE_AXES = ("instruction_share", "captions", "encoder", "freeze_encoder")
-"""Without meaning where the image share is 0: such a row belongs to every slice."""
+"""Axes without meaning where the image share is 0: such a row belongs to a slice at any value of them."""
 SLICE_AXES = ("branch", "image_share", *IMAGE_AXES, "amount", "text_multiplier", "lr_at_branch", "epochs", "overrides")
 """All axes but model (a figure each) and seeds (averaged)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What a panel's y axis shows. `higher_is_better` is False for losses."""
+    """A score of a model: its columns in results.parquet, and how it is shown."""
 
     column: str
     title: str
     stderr: str = ""
+    """Column of its standard error; empty: it has none. Likewise `chance`."""
     chance: str = ""
     higher_is_better: bool = True
 
     @property
     def name(self) -> str:
-        """As in the column `score` of the summaries: vision, heldout_vision, text, bits_per_byte, vision_z."""
+        """Its name in the column `score`: vision, heldout_vision, text, bits_per_byte or vision_z."""
         return self.column.removesuffix("_score").removesuffix("_stable")
 
 
@@ -39,13 +40,15 @@ BITS_PER_BYTE = Measure("bits_per_byte", "Held-out text loss", higher_is_better=
 MEASURES = (VISION, HELD_OUT, TEXT, BITS_PER_BYTE)
 Z_SCORE = Measure("vision_z_score", "Vision z-score")
 SUMMARISED_MEASURES = (*MEASURES, Z_SCORE)
-"""What the summaries have; a z-score depends on the other models, so no figure shows it."""
+"""Scores of summary and differences. No figure shows z-scores: they depend on the other models."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlotPoint:
-    """Mean over the seeds at one place. `error` is the seeds' standard deviation if there are several seeds, else the
-    evaluation's standard error; None where neither is known."""
+    """Mean over the seeds at one value of x.
+
+    `error`: the standard deviation over seeds; for one seed the standard error of its evaluation, None if unknown.
+    """
 
     x: Any
     y: float
@@ -55,12 +58,12 @@ class PlotPoint:
 
 @dataclass(frozen=True, slots=True)
 class GridSlice:
-    """Lines of one panel: series value -> points in order of x, and the axes' values that were held."""
+    """Lines of a panel: value of the series to points in order of x; and the values of the axes that are held."""
 
     lines: Mapping[Any, Sequence[PlotPoint]]
     held: Mapping[str, Any]
     chance: float | None
-    """Mean chance level of the measure; None where it has none or the rows differ in it."""
+    """Chance level of the score; None where it has none or the rows differ in it."""
 
     @property
     def x_values(self) -> list[Any]:
@@ -68,9 +71,10 @@ class GridSlice:
 
 
 def build_slice(rows: Sequence[Row], measure: Measure, x: str, series: str) -> GridSlice:
-    """The rows of one model that show `measure` against `x` with a line for each value of `series`.
+    """The slice of one model's rows that shows `measure` against `x`, a line for each value of `series`.
 
-    Every other axis is held at its most frequent value among the scored rows; ties go to the best row's value.
+    Every other axis is held at its most frequent value among the scored rows; of equally frequent ones, at that of the
+    best row.
     """
     scored = [row for row in rows if row.get(measure.column) is not None and row.get(x) is not None]
     held = select_held_values(scored, [axis for axis in SLICE_AXES if axis not in {x, series}])
@@ -85,7 +89,7 @@ def build_slice(rows: Sequence[Row], measure: Measure, x: str, series: str) -> G
 
 
 def build_plot_point(x: Any, rows: Sequence[Row], measure: Measure) -> PlotPoint:
-    """One place of one line: rows that differ in seed only."""
+    """One point of one line, from rows that differ in their seed only."""
     by_seed: dict[Any, list[float]] = {}
     for row in rows:
         by_seed.setdefault(list_seeds(row), []).append(row[measure.column])
@@ -95,7 +99,7 @@ def build_plot_point(x: Any, rows: Sequence[Row], measure: Measure) -> PlotPoint
 
 
 def select_held_values(rows: Sequence[Row], axes: Iterable[str]) -> dict[str, Any]:
-    """The value at which each axis is held."""
+    """The value at which each axis is held: see `build_slice`."""
     best = find_best_row(rows)
     held: dict[str, Any] = {}
     for axis in axes:
@@ -109,7 +113,7 @@ def select_held_values(rows: Sequence[Row], axes: Iterable[str]) -> dict[str, An
 
 
 def find_best_row(rows: Iterable[Row]) -> Row | None:
-    """The row with the best score: vision first, else text, else the lowest loss; the first of equals."""
+    """The row with the best score: by vision, else held-out vision, else text, else loss; the first of equals."""
     rows = list(rows)
     for measure in (VISION, HELD_OUT, TEXT, BITS_PER_BYTE):
         scored = [row for row in rows if row.get(measure.column) is not None]
@@ -120,19 +124,19 @@ def find_best_row(rows: Iterable[Row]) -> Row | None:
 
 
 def is_in_slice(row: Row, held: Mapping[str, Any]) -> bool:
-    """Whether a row has the held value on every axis that has a meaning for it."""
+    """Whether a row has the held value of every axis that has a meaning for it."""
     return all(
         normalise_axis_value(row, axis) == value for axis, value in held.items() if is_meaningful_axis(row, axis)
     )
 
 
 def is_meaningful_axis(row: Row, axis: str) -> bool:
-    """Axes of images say nothing where there are none."""
+    """Whether the axis has a meaning for the row: axes of images have none without images."""
     return axis not in IMAGE_AXES or row.get("image_share") != 0
 
 
 def normalise_axis_value(row: Row, axis: str) -> Any:
-    """Hashable. Seeds among the overrides (`finetune.seed`) are left out, as the axis `seed` is."""
+    """The value, hashable. Seeds among the overrides (`finetune.seed`) are left out, like the axis `seed`."""
     value = row.get(axis)
     if axis == "overrides":
         return tuple(pair for pair in value or () if not is_seed(pair[0]))
@@ -140,7 +144,7 @@ def normalise_axis_value(row: Row, axis: str) -> Any:
 
 
 def list_seeds(row: Row) -> tuple[Any, ...]:
-    """What tells a repetition from its siblings."""
+    """All seeds of a row: the axis `seed`, and those among its overrides."""
     return row.get("seed"), *(value for name, value in row.get("overrides") or () if is_seed(name))
 
 
@@ -150,7 +154,7 @@ def is_seed(name: str) -> bool:
 
 
 def find_common_chance(rows: Sequence[Row], measure: Measure) -> float | None:
-    """The chance level that all rows share, if they do."""
+    """The chance level of all rows; None where they differ."""
     levels = {round(row[measure.chance], 9) for row in rows if measure.chance and row.get(measure.chance) is not None}
     return levels.pop() if len(levels) == 1 else None
 
@@ -161,7 +165,7 @@ def is_axis_varied(rows: Sequence[Row], axis: str) -> bool:
 
 
 def make_sort_key(value: Any) -> tuple[bool, Any]:
-    """Sort key: numbers by size, words by letters, absent ones last."""
+    """Sort key: numbers by size, words by letters, None last."""
     return value is None, value if isinstance(value, (int, float)) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""The results as a reader at a terminal sees them: a plain table of the best models, and remarks. Pure text."""
+"""What `sweep results` prints: the best models with remarks, JSON, CSV, and hours by stage."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ TITLES = {VISION: "vision", HELD_OUT: "held-out", TEXT: "text", BITS_PER_BYTE: "
 
 
 def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
-    """Scored models, the best first, at most `limit`; then the chance levels. Empty without a scored model."""
+    """At most `limit` scored models, the best first, then the chance levels; empty without a scored model."""
     scored = sort_best_first(rows)[:limit]
     if not scored:
         return ""
@@ -41,7 +41,7 @@ def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
 
 
 def join_tables(*parts: str) -> str:
-    """Tables one below the other, with an empty line between; empty ones are left out."""
+    """The tables that are not empty, with an empty line between them."""
     return "\n".join(part for part in parts if part)
 
 
@@ -58,7 +58,7 @@ def format_hours_or_unknown(value: float | None) -> str:
 
 
 def format_chance_note(rows: Sequence[Row]) -> list[str]:
-    """What the scores are relative to."""
+    """The chance levels that scores are measured from."""
     chances = []
     for measure in (VISION, HELD_OUT, TEXT):
         levels = {round(row[measure.chance], 3) for row in rows if row.get(measure.chance) is not None}
@@ -70,7 +70,7 @@ def format_chance_note(rows: Sequence[Row]) -> list[str]:
 
 
 def format_tasks_note(rows: Sequence[Row]) -> list[str]:
-    """A line for each score that is not the study's, with what it is the mean over."""
+    """For each score that is not over the study's tasks, a line with the tasks that it is over."""
     lines = []
     for kind in ("vision", "text"):
         partial = [tuple(row[f"{kind}_tasks"]) for row in rows if row.get(f"{kind}_complete") is False]
@@ -91,7 +91,7 @@ def format_partial_tasks(tasks: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def list_remarks(rows: Sequence[Row]) -> list[str]:
-    """The best model, and what is missing."""
+    """The best finished model, and how many models are unfinished in which state."""
     finished = [row for row in rows if row["state"] == "done"]
     lines = []
     best = find_best_row(finished)
@@ -112,7 +112,7 @@ def format_epochs(epochs: int) -> str:
 
 
 def sort_best_first(rows: Sequence[Row]) -> list[Row]:
-    """The scored rows, the best first: by the first measure that any row has; rows without it last."""
+    """The scored rows, the best first by the first measure that any row has; rows without that measure come last."""
     measure = next((measure for measure in MEASURES if any(has_score(row, measure) for row in rows)), None)
     if measure is None:
         return []
@@ -170,19 +170,19 @@ def render_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-# Hours of a sweep by model and stage, planned against used and wasted, as plain text from rows of jobs.parquet.
+# Hours by model and stage, planned, used and wasted, from rows of jobs.parquet.
 
 KINDS = ("planned", "used", "wasted")
 JOB_COLUMNS = (
     *("model", "phase", "state", "overstated_seconds"),
     *(f"{kind}_{unit}_hours" for kind in KINDS for unit in ("a100", "cpu")),
 )
-"""What is needed of jobs.parquet."""
+"""The columns of jobs.parquet that this table needs."""
 
 
 @dataclass(slots=True)
 class HoursTotal:
-    """A sum over jobs. `used` and `wasted` None: a GPU type has no factor."""
+    """Sums over jobs, in hours. `used` and `wasted` are None where a GPU type has no A100 factor."""
 
     jobs: int = 0
     done: int = 0
@@ -192,7 +192,7 @@ class HoursTotal:
     wasted: float | None = 0.0
 
     def add_row(self, row: Mapping[str, Any], unit: str) -> None:
-        """One job."""
+        """Adds a job: a row of jobs.parquet. `unit`: a100 or cpu."""
         planned, done = row[f"planned_{unit}_hours"] or 0.0, row["state"] == "done"
         self.jobs += 1
         self.done += done
@@ -208,12 +208,12 @@ class HoursTotal:
 
 
 def add_known(first: float | None, second: float | None) -> float | None:
-    """A sum of which a part may be unknown."""
+    """The sum; None if a part is unknown."""
     return None if first is None or second is None else first + second
 
 
 def format_hours_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A line for each stage of each model and one for all; shared jobs stand once. Empty before anything has run."""
+    """A line for each stage of each model, and one for all; each job counts once. Empty before anything has run."""
     found = list(rows)
     unit = "a100" if any(row["planned_a100_hours"] or row["used_a100_hours"] != 0 for row in found) else "cpu"
     if not any(row[f"{kind}_{unit}_hours"] != 0 for row in found for kind in ("used", "wasted")):
@@ -230,17 +230,20 @@ def format_hours_table(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def make_table_sort_key(key: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Models as the plan has them, stages in the order of the chain."""
+    """Sort key: models in the order of the plan, stages in the order of the chain."""
     models = list(dict.fromkeys(row["model"] or "" for row in rows))
     phases = list(PHASES)
     return models.index(key[0]), phases.index(key[1]) if key[1] in phases else len(phases)
 
 
 def format_overstated_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A remark where the cluster's accounting says more than the attempts know of."""
+    """A remark where the cluster's accounting has more wall seconds than the attempts recorded; else empty."""
     seconds = sum(row["overstated_seconds"] or 0 for row in rows)
     jobs = sum(bool(row["overstated_seconds"]) for row in rows)
     if not seconds:
         return []
-    whose = "1 job's" if jobs == 1 else f"{jobs:,} jobs'"
-    return ["", f"The cluster's accounting goes on for {seconds:,} s after the own ends of {whose} attempts."]
+    whose = "1 job" if jobs == 1 else f"{jobs:,} jobs"
+    return [
+        "",
+        f"The cluster's accounting has {seconds:,} s more than the attempts of {whose} recorded; they are counted.",
+    ]

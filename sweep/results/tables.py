@@ -1,4 +1,4 @@
-"""Rows of results.parquet: every fine-tuned model with its axes, scores, tokens and cost."""
+"""Rows of jobs.parquet, results.parquet, cells.parquet and metrics.parquet, in this order."""
 
 import json
 import math
@@ -20,15 +20,16 @@ from sweep.results.schemas import AXES, CELL_AXES, CELLS, JOBS, METRICS, RESULTS
 from sweep.results.scores import build_score_columns, compute_z_scores, extract_z_metrics, parse_task_scores
 from sweep.results.slices import SUMMARISED_MEASURES, TEXT, VISION, Measure, Row
 
-# Rows of jobs.parquet: every job of the sweep once, with its whole cost.
+# jobs.parquet: every job of the sweep once, with its whole cost.
 
 NUMBERS = {"seconds": "run_seconds", "tokens_per_second": "tokens_per_second", "loss": "loss"}
-"""Fields of result.json that are numbers -> columns."""
+"""Numbers of result.json: field to column."""
 COUNTS = ("steps", "tokens", "image_tokens", "images", "bad_samples")
+"""Whole numbers of result.json; their columns have the same names."""
 
 
 def build_jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
-    """In the manifest's order."""
+    """The table, jobs in the manifest's order."""
     cells, models, names = group_cells_by_job(chains), count_models_by_job(chains), map_jobs_to_model_names(chains)
     rows = [
         {
@@ -44,7 +45,7 @@ def build_jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping
 
 
 def build_job_columns(found: JobEvidence) -> dict[str, Any]:
-    """All columns that one job's own evidence decides."""
+    """The columns that come from the job alone, not from its place in the sweep."""
     job = found.job
     return {
         "key": job.key,
@@ -63,8 +64,9 @@ def build_job_columns(found: JobEvidence) -> dict[str, Any]:
 
 
 def build_planned_columns(job: Job) -> dict[str, Any]:
-    """The plan's estimate; cores beside a GPU count for as long as the GPU."""
+    """Hours that the plan estimates."""
     estimate, resources = job.estimate, job.resources
+    # Cores of a job on GPUs are allocated for as long as its GPUs.
     beside = estimate.gpu_hours * resources.nodes * resources.cpus / resources.gpus if resources.gpus else 0.0
     return {
         "planned_a100_hours": estimate.a100_hours,
@@ -74,7 +76,7 @@ def build_planned_columns(job: Job) -> dict[str, Any]:
 
 
 def build_job_cost_columns(found: JobEvidence) -> dict[str, Any]:
-    """What it took so far."""
+    """Hours of the executions that have ended."""
     used, wasted = found.costs.used, found.costs.wasted
     return {
         "used_a100_hours": used.a100_hours,
@@ -89,7 +91,7 @@ def build_job_cost_columns(found: JobEvidence) -> dict[str, Any]:
 
 
 def build_attempt_columns(outcomes: Sequence[AttemptRecord], *, done: bool) -> dict[str, Any]:
-    """Number of attempts, and the last one's place and failure; of a finished job the one that finished it."""
+    """Number of attempts; node, resources and failure of the last one, or of the one that finished the job."""
     if not outcomes:
         return {"attempts": 0}
     last = outcomes[-1]
@@ -108,7 +110,7 @@ def build_attempt_columns(outcomes: Sequence[AttemptRecord], *, done: bool) -> d
 
 
 def build_result_columns(result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a valid result.json tells; nothing without one."""
+    """Columns of a valid result.json; empty without one."""
     if result is None:
         return {}
     sizes = [parse_whole_number(size) or 0 for size in result["files"].values()]
@@ -121,16 +123,18 @@ def build_result_columns(result: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def convert_to_milliseconds(seconds: float | None) -> int | None:
-    """A Unix time as the tables' timestamps want it; None where it is absent or no time."""
+    """Unix seconds as Unix milliseconds; None where there is none, or none that a timestamp holds."""
     return round(1000 * seconds) if seconds and math.isfinite(seconds) and abs(seconds) < 1e11 else None
 
 
+# results.parquet: every fine-tuned model with its axes, scores, tokens and cost.
+
 AXIS_TYPES = {field.name: field.type for field in AXES if field.name not in {"parameters", "epochs", "overrides"}}
-"""The axes of a cell's record that have a column of their own."""
+"""Axes of a cell in the manifest that have a column of their own, with its type."""
 
 
 def build_results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
-    """In the manifest's order. Rows of unfinished models have their state and what is known, and nulls."""
+    """The table, models in the manifest's order. What is not known of an unfinished model is null."""
     shares = count_models_by_job(chains)
     configs = load_pretrain_configs(chains, evidence)
     compared = build_z_score_columns(chains, evidence)
@@ -151,14 +155,14 @@ def build_results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapp
 
 
 def build_axis_columns(axes: Mapping[str, Any]) -> dict[str, Any]:
-    """Named axes in their columns; all others, dotted overrides for one, in `overrides` as JSON."""
+    """Axes with a column in it; all others, such as dotted settings, in `overrides` as JSON."""
     values = {name: convert_to_column_type(axes.get(name), kind) for name, kind in AXIS_TYPES.items()}
     others = sorted((name, json.dumps(value)) for name, value in axes.items() if name not in AXIS_TYPES)
     return {**values, "overrides": others}
 
 
 def convert_to_column_type(value: Any, kind: pa.DataType) -> Any:
-    """`value` as its column wants it; None where it is of another type."""
+    """`value` in the type of its column; None where it is of another type."""
     if pa.types.is_floating(kind):
         return parse_number(value)
     if pa.types.is_integer(kind):
@@ -169,7 +173,7 @@ def convert_to_column_type(value: Any, kind: pa.DataType) -> Any:
 
 
 def build_model_columns(chain: ModelChain, jobs: Sequence[JobEvidence]) -> dict[str, Any]:
-    """Keys, state, scores and tokens of one model; `jobs` are its chain's."""
+    """Keys, state, scores and tokens of one model; `jobs`: those of its chain."""
     by_key = {found.job.key: found for found in jobs}
     pretrain, finetune, evaluate = (by_key[key] for key in (chain.cell.pretrain, chain.finetune, chain.evaluate))
     finished = [found for found in jobs if found.result is not None]
@@ -194,7 +198,7 @@ def build_model_columns(chain: ModelChain, jobs: Sequence[JobEvidence]) -> dict[
 def build_z_score_columns(
     chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]
 ) -> dict[str, dict[str, Any]]:
-    """The z-score columns by key of the evaluation; the models of this sweep are what each is compared with."""
+    """The z-score columns, by key of the evaluation. Each model is compared with all models of this sweep."""
     results = {chain.evaluate: evidence[chain.evaluate].result for chain in chains}
     metrics = {key: extract_z_metrics(result) for key, result in results.items() if result}
     scores = compute_z_scores(metrics)
@@ -206,12 +210,12 @@ def build_z_score_columns(
 
 
 def find_result_number(found: JobEvidence, name: str) -> float | None:
-    """A number of its result; None without one."""
+    """A number of the job's result; None without one."""
     return parse_number(found.result.get(name)) if found.result else None
 
 
 def compute_chain_state(key: str, jobs: Mapping[str, JobEvidence]) -> str:
-    """`done`, or the state of the job that the evaluation `key` waits for: itself, if its parents are done."""
+    """State of the first unfinished job among `key` and its ancestors; `done` if there is none."""
     found = jobs[key]
     if found.done:
         return found.state
@@ -222,7 +226,7 @@ def compute_chain_state(key: str, jobs: Mapping[str, JobEvidence]) -> str:
 def load_pretrain_configs(
     chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]
 ) -> dict[str, PretrainConfig | None]:
-    """By key. None for a job of another kind than ours: then the plan does not tell its model and tokens."""
+    """By key. None for a job with the configuration of another program: its model and tokens are unknown."""
     keys = {key for chain in chains for key in chain.keys if evidence[key].job.stage == "pretrain"}
     configs: dict[str, PretrainConfig | None] = dict.fromkeys(keys)
     for key in keys:
@@ -232,15 +236,13 @@ def load_pretrain_configs(
 
 
 def count_parameters(config: PretrainConfig | None) -> int | None:
-    """Of the language model, as the paper's tables count them."""
+    """Parameters of the language model, as the paper's tables count them."""
     return config.model.parameters if config else None
 
 
 def build_token_columns(pretrain: JobEvidence, configs: Mapping[str, PretrainConfig | None]) -> dict[str, Any]:
-    """Text and image tokens of trunk and image-text run.
-
-    The trunk's come from the plan: what one segment's result counts depends on where another sweep may have cut it.
-    """
+    """Text and image tokens of trunk and image-text run together; empty before that run has a result."""
+    # The trunk's tokens come from the plan. A segment's result counts from where another sweep may have cut the trunk.
     tokens, images = (
         parse_whole_number(find_result_number(pretrain, "tokens")),
         parse_whole_number(find_result_number(pretrain, "image_tokens")),
@@ -253,7 +255,7 @@ def build_token_columns(pretrain: JobEvidence, configs: Mapping[str, PretrainCon
 
 
 def build_cost_columns(costs: Iterable[tuple[ExecutionHours, int]]) -> dict[str, Any]:
-    """Own and shared hours of one model from its jobs' costs and the number of models that share each."""
+    """Own and shared hours of one model. `costs`: hours of each job of its chain, and how many models need the job."""
     own, shared = ExecutionHours(), ExecutionHours()
     for cost, models in costs:
         if models == 1:
@@ -271,7 +273,7 @@ def build_cost_columns(costs: Iterable[tuple[ExecutionHours, int]]) -> dict[str,
 
 
 def build_planned_cost_columns(hours: Iterable[tuple[float, int]]) -> dict[str, float]:
-    """The plan's A100-hours of one model, own and shared, from its jobs' estimates."""
+    """The same for the A100-hours that the plan estimates."""
     found = list(hours)
     return {
         "planned_a100_hours_own": sum(each for each, models in found if models == 1),
@@ -279,15 +281,16 @@ def build_planned_cost_columns(hours: Iterable[tuple[float, int]]) -> dict[str, 
     }
 
 
-# Rows of cells.parquet: every cell with the best of its fine-tuned models, by each score.
+# cells.parquet: every cell with the best of its fine-tuned models, by each score.
 
 KEPT_COLUMNS = ("sweep", "cell", "block", *(field.name for field in CELL_AXES))
-"""Columns that the models of a cell have in common."""
+"""Columns in which the models of a cell are equal."""
 WITH_ERROR = (VISION, TEXT)
+"""Scores whose standard error has a column."""
 
 
 def build_cells_table(rows: Sequence[Row]) -> pa.Table:
-    """In the manifest's order, from the rows of results.parquet."""
+    """The table from the rows of results.parquet, cells in the manifest's order."""
     cells: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         cells[row["cell"]].append(row)
@@ -295,7 +298,7 @@ def build_cells_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def build_cell_row(models: Sequence[Row]) -> dict[str, Any]:
-    """One cell's row."""
+    """The row of one cell; `models`: its rows of results.parquet."""
     finished = [row for row in models if row["state"] == "done"]
     values: dict[str, Any] = {name: models[0][name] for name in KEPT_COLUMNS}
     values |= {"models": len(models), "finished": len(finished)}
@@ -312,27 +315,27 @@ def build_cell_row(models: Sequence[Row]) -> dict[str, Any]:
 
 
 def find_best_by(measure: Measure, rows: Iterable[Row]) -> Row | None:
-    """The row with the best score of one kind, of equals the one with the fewest epochs; None without a score."""
+    """The row with the best score by `measure`, among equals that of the fewest epochs; None without a score."""
     scored = [row for row in rows if row[measure.column] is not None]
     sign = -1 if measure.higher_is_better else 1
     return min(scored, key=lambda row: (sign * row[measure.column], row["epochs"]), default=None)
 
 
 def sum_hours(rows: Iterable[Row], unit: str) -> float | None:
-    """Own and shared hours together; None where a part is not known."""
+    """Own and shared hours of all rows; None where one is not known. `unit`: a100_hours or cpu_hours."""
     parts = [row[f"{unit}_{part}"] for row in rows for part in ("own", "shared")]
     return None if None in parts else sum(parts)
 
 
-# Rows of metrics.parquet: what the stages logged and what the evaluations found, one value a row.
+# metrics.parquet: what stages logged and evaluations measured, one value a row.
 
 BATCH_ROWS = 500_000
-"""Rows of a batch: some 40 MB in memory, whatever the length of the runs."""
+"""Rows of a batch: bounds memory to some 40 MB, however long the runs are."""
 NOT_METRICS = {"step", "tokens"}
 
 
 class MetricColumns:
-    """The columns of a batch that grows."""
+    """A batch of rows, column by column."""
 
     def __init__(self) -> None:
         self.key: list[str] = []
@@ -356,7 +359,10 @@ class MetricColumns:
 
 
 def iter_metric_batches(logs: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> Iterator[pa.RecordBatch]:
-    """`logs` are (key, metrics.jsonl, result or {}): the log's lines, then the scores of an evaluation's result."""
+    """Batches of rows: for each job the lines of its log, then the scores of its result.
+
+    `logs`: (key, path of metrics.jsonl, content of result.json or {}).
+    """
     columns = MetricColumns()
     for key, path, result in logs:
         for entry in iter_log_entries(path):
@@ -375,7 +381,7 @@ def iter_metric_batches(logs: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> 
 
 
 def iter_log_entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a log, line by line; a torn or damaged line is passed over."""
+    """The JSON objects of a log, line by line. Half-written and damaged lines are skipped."""
     try:
         with path.open("rb") as log:
             for line in log:
@@ -390,7 +396,7 @@ def iter_log_entries(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def flatten_numbers(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numeric values of a log line; those of a nested object under `outer.inner`."""
+    """The numbers of a log line; those of a nested object as `outer.inner`."""
     found: dict[str, float] = {}
     for name, value in entry.items():
         if isinstance(value, dict):
@@ -403,7 +409,7 @@ def flatten_numbers(entry: Mapping[str, Any], prefix: str = "") -> dict[str, flo
 
 
 def flatten_score_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """Every metric of an evaluation as TASK/METRIC, and its score, stderr and chance level as TASK/score..."""
+    """Every metric of an evaluation as TASK/METRIC, with TASK/score, /stderr, /chance and /n."""
     scores = result.get("scores")
     found: dict[str, float] = {}
     for task, entry in sorted(scores.items()) if isinstance(scores, dict) else []:

@@ -1,4 +1,4 @@
-"""Writes the tables: built anew from evidence at every call, each file whole or absent."""
+"""Writes the tables and summary.txt, computed anew at every call; each file is whole or absent."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,17 +32,17 @@ logger = logging.getLogger(__name__)
 
 COMPRESSION = "zstd"
 JSON_ONLY_COLUMNS = ("scores", "versions")
-"""Nested columns that only the JSON shows; they take half the time to read."""
+"""Nested columns that only the JSON needs: without them the rows convert in half the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenTables:
-    """What was written; metrics stay on disk, they may be long."""
+    """What was written, except metrics.parquet, which may be too long for memory."""
 
     results: pa.Table
     jobs: pa.Table
     rows: Sequence[dict[str, Any]]
-    """Of `results`, without the columns `JSON_ONLY_COLUMNS`."""
+    """Rows of `results` without the columns `JSON_ONLY_COLUMNS`."""
     differences: Sequence[ScoreDifference]
     paths: tuple[Path, ...]
     """Of the six files."""
@@ -51,13 +51,13 @@ class WrittenTables:
 def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> WrittenTables:
     """All tables of docs/results.md in the sweep's results folder.
 
-    `endings`: what the cluster knows of ended executions, by key; by default what the sweep's picture has. The same
+    `endings`: what the cluster knows of ended executions, by key; by default those of the sweep's snapshot. The same
     evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
     """
-    picture = stored.load_snapshot(whole_account=True)
+    snapshot = stored.load_snapshot(whole_account=True)
     if endings is not None:
-        picture.reload(ClusterReport(observations=picture.observed, accounting_records=endings))
-    evidence = load_job_evidence(picture)
+        snapshot.reload(ClusterReport(observations=snapshot.observed, accounting_records=endings))
+    evidence = load_job_evidence(snapshot)
     chains = list_model_chains(stored.manifest)
     sweep = stored.manifest.sweep
     results = build_results_table(sweep, chains, evidence)
@@ -82,14 +82,14 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
 def iter_metric_logs(
     store: Store, evidence: Mapping[str, JobEvidence]
 ) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
-    """Logs of the jobs that have begun."""
+    """Key, path of metrics.jsonl and content of result.json (or {}) of each job that has begun."""
     for key, found in evidence.items():
         if found.outcomes or found.result is not None:
             yield key, store.locate_run(found.job.stage, key).metrics, found.result or {}
 
 
 def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Batch by batch, so that memory stays bounded."""
+    """Writes the file batch by batch, so that memory stays bounded."""
     with open_replacement(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer:
         rows = 0
         for batch in batches:
@@ -99,7 +99,7 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 
 
 def format_results_summary(tables: WrittenTables) -> str:
-    """All scored models, the best first, what each axis does to the scores, where cells are best, and the hours."""
+    """Text of summary.txt: scored models, effects of the axes, the best numbers of epochs, hours."""
     models = format_summary_table(tables.rows) or "no model has scores yet\n"
     return join_tables(
         models, format_effects_table(tables.differences), format_best_epochs(tables.rows), format_hours_summary(tables)
@@ -112,24 +112,24 @@ def format_hours_summary(tables: WrittenTables) -> str:
 
 
 def write_summary(folder: Path, text: str) -> Path:
-    """summary.txt: what `format_results_summary` says."""
+    """Writes summary.txt and returns its path."""
     path = folder / "summary.txt"
     with open_replacement(path) as unfinished:
         unfinished.write_text(text or "no model has scores yet\n", encoding="utf-8")
     return path
 
 
-# Brings the tables of a sweep up to date where something has finished since they were written.
+# Refreshes the tables after something has finished.
 
 
 def refresh_results(stored: StoredSweep) -> str:
-    """Writes tables and summary if any result is newer than they are. Returns a remark for the user, or nothing."""
+    """Writes tables and summary if any result is newer than they are. Returns a remark for the user, or ""."""
     written = read_table_time(stored)
     newest = max((read_result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
     if newest <= written:
         return ""
     if find_spec("pyarrow") is None:
-        return "tables are not refreshed here: the extra `report` is not installed (pip install 'sweep-vlm[report]')"
+        return "tables are not refreshed, as pyarrow is not installed here: pip install 'sweep-vlm[report]'"
 
     tables = write_tables(stored)
     write_summary(stored.paths.results, format_results_summary(tables))
@@ -137,7 +137,7 @@ def refresh_results(stored: StoredSweep) -> str:
 
 
 def read_table_time(stored: StoredSweep) -> float:
-    """When the tables were written, in Unix seconds; 0 if never."""
+    """Unix seconds at which the tables were written; 0 if never."""
     try:
         return (stored.paths.results / "results.parquet").stat().st_mtime
     except FileNotFoundError:
@@ -145,7 +145,7 @@ def read_table_time(stored: StoredSweep) -> float:
 
 
 def read_result_time(stored: StoredSweep, stage: str, key: str) -> float:
-    """When a job's result appeared; 0 if it has none."""
+    """Unix seconds at which the job's result was written; 0 if it has none."""
     try:
         return stored.store.locate_run(stage, key).result.stat().st_mtime
     except (FileNotFoundError, NotADirectoryError):

@@ -120,7 +120,7 @@ def merge_requests(resources: ResourceFields, model: str, phase: str) -> dict[st
 
 
 def list_request_entries(resources: ResourceFields, model: str, phase: str) -> list[RequestFields]:
-    """The entries that speak of the phase of the model, the widest first."""
+    """The entries that hold for the phase of the model, the widest first."""
     return [entry for _, entry in iter_request_entries(resources, model, phase)]
 
 
@@ -176,7 +176,7 @@ def iter_pair_contradictions(given: dict[str, tuple[float, SettingPath]]) -> Ite
 def resolve_placement(
     catalog: Catalog, resources: ResourceFields, name: str, catalog_name: str, phase: str
 ) -> Placement:
-    """The catalog's placement of the model, with the sweep file's words over it."""
+    """The catalog's placement of the model; the sweep file's entries go over it."""
     entry = catalog.models.get(catalog_name)
     usual = entry.resources.get(phase, Placement()) if entry is not None else Placement()
     return replace(usual, **merge_requests(resources, name, phase))

@@ -1,7 +1,7 @@
 """How jobs are carried out: `settings` of a sweep file, by phase and by model. None of it enters a key.
 
 A field has the name that the stages give it (`stages.job_file.Settings`), but for `feature_cache`, which stands for
-their `feature_store`. What a job is told of the devices that it has is not the file's to say (`build_device_settings`).
+their `feature_store`. The planner adds what follows from a job's devices (`build_device_settings`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
 
 
 class RunFields(Fields):
-    """What is left out comes from the next wider entry, at last from the stage."""
+    """A setting that is left out comes from the next wider entry, at last from the stage."""
 
     parallel: Literal["ddp", "fsdp"] | None = Field(None, description="ddp or fsdp")
     compile: StrictBool | None = Field(None, description="true or false")
@@ -64,7 +64,7 @@ class RunFields(Fields):
 
 
 class EvaluateRunFields(Fields):
-    """Settings of evaluations; what is said of all jobs that train is not said of them."""
+    """Settings of evaluations. Those of all training jobs do not hold for them."""
 
     log_samples: StrictBool | None = Field(
         None, description="true or false: whether each text document's requests and answers are kept"
@@ -101,7 +101,7 @@ IMAGE_SETTINGS = frozenset({"feature_cache", "feature_cache_gib"})
 
 
 def merge_run_settings(fields: RunSettingFields, model: str, phase: str) -> dict[str, Any]:
-    """What the file says of one model's jobs of a phase, narrower entries over wider ones."""
+    """The file's settings of one model's jobs of a phase. Narrower entries go over wider ones."""
     merged: dict[str, Any] = {}
     for _, entry in iter_run_entries(fields, model, phase):
         merged |= {
@@ -119,7 +119,7 @@ def list_given_settings(entry: Fields, phase: str) -> list[str]:
 
 
 def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> dict[str, Any]:
-    """What a job is told of its devices: to fail where its GPU is missing, and the peak by which it is held."""
+    """Settings that follow from a job's devices: it fails without its GPU, and reports its share of the GPU's peak."""
     if not resources.gpus:
         return {}
     peak = catalog.gpus[resources.gpu_type].peak_tflops
@@ -127,7 +127,7 @@ def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str)
 
 
 def iter_run_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[SettingPath, Fields]]:
-    """The entries that speak of the phase of the model, the widest first, each with its place in the file."""
+    """The entries that hold for the phase of the model, the widest first, each with its place in the file."""
     own, top = fields.models.get(model), ("settings",)
     wide = PHASES[phase].trains
     found: list[tuple[SettingPath, Fields | None]] = [

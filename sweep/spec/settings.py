@@ -34,6 +34,7 @@ PRISMATIC: Layer = {
 BY_RECIPE = tuple(PRISMATIC)
 """Settings whose default is the recipe's."""
 
+# Why: docs/decisions.md, D43
 RECIPES: Mapping[str, Layer] = {
     # the paper's appendix D: the stage's own defaults
     "paper": {name: STAGE_SETTINGS["finetune"][name.removeprefix("finetune.")].default for name in BY_RECIPE},
@@ -50,7 +51,7 @@ def apply_recipe(values: dict[str, Any]) -> dict[str, Any]:
 def replace_recipe(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A model's settings before any block as they were with the recipe of `values`, but for the recipe's own name.
 
-    What a cell's name is made against: one that has another recipe is told by that alone.
+    A cell's name lists what differs from this: of another recipe it shows the name alone.
     """
     name = "finetune.recipe"
     return {**apply_recipe({**base, name: values[name]}), name: base[name]}
@@ -140,7 +141,12 @@ BASE: Layer = {
     "pretrain.projector": None,
     "pretrain.encoder_revision": "",
     "finetune.recipe": "paper",
-    **{name: value for name, value in build_stage_defaults("finetune").items() if name not in BY_RECIPE},
+    # beta2 keeps its place among AdamW's numbers: the names of cells list settings in this order
+    **{
+        name: value
+        for name, value in build_stage_defaults("finetune").items()
+        if name not in BY_RECIPE or name == "finetune.beta2"
+    },
     **dict.fromkeys(BY_RECIPE),
     "finetune.conversations": None,
     **dict.fromkeys(("evaluate.text_tasks", "evaluate.vision_tasks"), ()),

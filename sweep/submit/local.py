@@ -1,6 +1,5 @@
 """`sweep submit` on this machine: runs to the end with progress on stderr."""
 
-import argparse
 import os
 import sys
 import time
@@ -20,21 +19,23 @@ from sweep.stored_sweep import StoredSweep
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 
 
-def run_local(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
-    """The exit code of `sweep submit` with the backend `local`."""
+def run_local(
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, dry_run: bool, as_json: bool
+) -> int:
+    """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all."""
     snapshot = stored.load_snapshot()
     if has_batches(stored.paths.ledger):
         check_not_on_slurm(snapshot, wanted)
-    slots = detect_machine_slots(options.cpus, options.gpus)
+    slots = detect_machine_slots(cpus, gpus)
     local = LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
-    if options.dry_run:
-        return print_actions(local.preview(), stored, as_json=options.json)
+    if dry_run:
+        return print_actions(local.preview(), stored, as_json=as_json)
     stop = StopRequest()
     with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
         local.report = report
         end = local.run(stop)
     outcome = build_submit_json(snapshot, wanted, end)
-    print_report(outcome, as_json=options.json)
+    print_report(outcome, as_json=as_json)
     if end.problem:
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
         print("nothing is lost: put it right and run `sweep submit` again", file=sys.stderr)

@@ -1,6 +1,5 @@
 """One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
 
-import argparse
 import getpass
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -41,20 +40,17 @@ class RoundRequest:
     """Query and decide; change nothing, neither here nor there."""
 
 
-def submit_to_slurm(options: argparse.Namespace, stored: StoredSweep, wanted: Collection[str]) -> int:
+def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
-    request = RoundRequest(
-        wanted=wanted, max_queued=options.max_queued, submit_interval_s=options.pace, dry=options.dry_run
-    )
     with open_slurm_round(stored, request) as slurm_round:
         actions = slurm_round.decide()
         check_jobs_fit(slurm_round, actions)
-        if options.budget_a100_hours is not None:
-            check_budget(slurm_round, options.budget_a100_hours)
-        if options.dry_run:
-            return print_actions(slurm_round, actions, stored, as_json=options.json)
+        if budget_a100_hours is not None:
+            check_budget(slurm_round, budget_a100_hours)
+        if request.dry:
+            return print_actions(slurm_round, actions, stored, as_json=as_json)
         report = slurm_round.run(actions)
-    return print_round_report(slurm_round, report, as_json=options.json)
+    return print_round_report(slurm_round, report, as_json=as_json)
 
 
 def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: float) -> int:
@@ -98,7 +94,7 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Slu
     if request.dry:
         yield prepare_round(stored, request, lambda: True)
         return
-    with hold_submit_lock(stored.store.submitters, patience_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS) as holds_submit_lock:
+    with hold_submit_lock(stored.store.submitters, wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS) as holds_submit_lock:
         yield prepare_round(stored, request, holds_submit_lock)
 
 

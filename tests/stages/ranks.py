@@ -19,7 +19,7 @@ from stages.job_file import JobFile
 
 TAKEN = "taken-{rank}.jsonl"
 """What each rank has learned from, a line a step."""
-ANSWER_SECONDS = 300
+ANSWER_SECONDS = 240
 """Longest wait for a job of ranks: seconds where a core is free, minutes where many others want it."""
 
 

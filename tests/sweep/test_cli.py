@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from jobs.store.paths import Store
-from sweep.arguments import read_options
 from sweep.cli import COMMANDS, build_parser, log_to_stderr, main
-from sweep.plan.planning import make_plan, store_plan
+from sweep.options import read_options
+from sweep.plan.new_plan import make_plan, store_plan
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

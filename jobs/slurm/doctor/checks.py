@@ -1,4 +1,4 @@
-"""What a cluster offers and lacks for a sweep, in words: findings from what `read_site` read."""
+"""What a cluster offers and lacks for a sweep, in words: findings from what `query_site` read."""
 
 import re
 import shutil

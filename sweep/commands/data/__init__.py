@@ -4,11 +4,10 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from sweep.arguments import add_verbose_argument
+from sweep.arguments import TerminalHelpFormatter, add_verbose_argument
 
-HELP = "make training data, or check it before a sweep does"
 PARTS = ("demo", "text", "check")
-"""`sweep data NAME` is the module of that name here, built as those of `sweep.commands`."""
+"""`sweep data NAME` is the module of that name here: what `sweep.commands` says, and HELP, its line of help."""
 
 EPILOG = """example:
   sweep data demo                                       the demo's data set
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             name,
             help=module.HELP,
             description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=TerminalHelpFormatter,
         )
         part.set_defaults(module=module)
         # the command's own option, which may also stand behind the name

@@ -1,4 +1,4 @@
-"""`sweep data check`: what a job would skip or refuse (`python -m stages.prepare check`)."""
+"""`sweep data check`: finds what a job would skip or refuse (`python -m stages.prepare check`)."""
 
 import argparse
 import json
@@ -6,9 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.arguments import CommonOptions, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.options import CommonOptions
 
-HELP = "look through training data for what a job would skip or refuse"
+HELP = "check training data for what a job would skip or refuse"
 NEEDED = {
     "PIL": "pillow", "tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "torch": "torch",
 }  # fmt: skip
@@ -99,7 +100,7 @@ def run(options: DataCheckOptions) -> int:
     try:
         reports = json.loads(finished.stdout)
     except ValueError:
-        raise SweepError("the check ended without a report; what it said stands above") from None
+        raise SweepError("the check ended without a report: its error is printed above") from None
     print_reports(options, reports)
     return 1 if finished.returncode else 0
 

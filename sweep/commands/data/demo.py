@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.arguments import CommonOptions
+from sweep.options import CommonOptions
 
 HELP = "make the demo's data set, without the network"
 NEEDED = {"PIL": "pillow", "tokenizers": "tokenizers", "yaml": "pyyaml"}

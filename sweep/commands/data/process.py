@@ -1,4 +1,4 @@
-"""Programs of the stages, started in a process of their own: the command line itself never loads torch."""
+"""Runs programs of the stages in processes of their own: the command line itself never loads torch."""
 
 import logging
 import os
@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 def run_module(
     module: str, arguments: Sequence[str], *, given: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """`python -m MODULE ARGUMENTS`; its stderr is ours, and its stdout too unless it is `given` something on stdin."""
+    """Runs `python -m MODULE ARGUMENTS`, which shares our stderr.
+
+    With `given` on its stdin, its stdout is captured; else that is ours too.
+    """
     command = [sys.executable, "-m", module, *arguments]
     logger.info("runs %s", shlex.join(command))
     logger.debug("on its stdin: %s", given)
@@ -34,8 +37,9 @@ def run_prepare(arguments: Sequence[str], *, given: str | None = None) -> "subpr
     return run_module("stages.prepare", ["--parent", str(os.getpid()), *arguments], given=given)
 
 
-def check_installed(what: str, needed: Mapping[str, str]) -> None:
-    """SweepError if modules are missing; `needed` maps them to the packages that hold them."""
+def check_installed(what: str, needed: Mapping[str, str], *, extra: str = "train") -> None:
+    """SweepError if modules are missing. `needed`: module to its package; `extra` of the project installs them all."""
     missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
-        raise SweepError(f"{what} needs {', '.join(missing)}; install the project with its extra `train`")
+        packages = ", ".join(missing)
+        raise SweepError(f"{what} needs packages that are not installed ({packages}): pip install 'sweep-vlm[{extra}]'")

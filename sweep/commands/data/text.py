@@ -1,10 +1,11 @@
-"""`sweep data text`: text files to token shards (`python -m stages.prepare text`)."""
+"""`sweep data text`: makes token shards of text files (`python -m stages.prepare text`)."""
 
 import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sweep.arguments import CommonOptions, parse_count, parse_positive_int
+from sweep.arguments import parse_count, parse_positive_int
+from sweep.options import CommonOptions
 
 HELP = "tokenize text files into the token shards that pre-training reads"
 NEEDED = {"tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "zstandard": "zstandard"}
@@ -113,5 +114,5 @@ def run(options: DataTextOptions) -> int:
 def build_prepare_arguments(options: DataTextOptions) -> list[str]:
     """The options as `python -m stages.prepare text` takes them; what was not given keeps its default there."""
     given = {each.name: getattr(options, each.name) for each in fields(options) if each.name not in NOT_PASSED_ON}
-    # with an equals sign a value may begin with a dash
+    # With an equals sign a value may begin with a dash.
     return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.reconcile.accounting import deduplicate_records, parse_accounting_record, serialize_accounting_record
+from jobs.reconcile.accounting import deduplicate_records, encode_accounting_record, parse_accounting_record
 from jobs.reconcile.failures import classify_failure
 from jobs.store.records import FailureClass
 from tests.jobs.reconcile.executions import ending, pending_ending
@@ -20,11 +20,11 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_record_comes_back_from_a_ledger_as_it_went(row: Any) -> None:
-    assert parse_accounting_record(serialize_accounting_record(row)) == row
+    assert parse_accounting_record(encode_accounting_record(row)) == row
 
 
 def test_a_line_that_nobody_cancelled_is_the_one_of_version_0_1() -> None:
-    assert "cancelled_by_uid" not in serialize_accounting_record(ROWS[1])
+    assert "cancelled_by_uid" not in encode_accounting_record(ROWS[1])
 
 
 def write_as_0_1(row: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.attempt.options import parse_options
@@ -63,6 +63,7 @@ def test_resources_count_over_all_nodes(tmp_path: Path) -> None:
     assert (options.nodes, options.cpus, options.gpus, options.gpu_type) == (4, 48, 32, "h100")
 
 
+@settings(deadline=None)  # a shell is started for each example
 @given(words=st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1)))
 def test_words_of_any_kind_arrive_whole(words: list[str]) -> None:
     """Quotes, line breaks, $(), ; and | in a program, a store's path or a revision stay what they are."""

@@ -14,7 +14,7 @@ def test_a_lock_has_one_holder_and_probing_does_not_take_it(tmp_path: Path) -> N
     assert acquire_lock(path) is None
     os.close(lock)
     assert not is_held(path)
-    again = acquire_lock(path, patience_seconds=0.05)
+    again = acquire_lock(path, wait_seconds=0.05)
     assert again is not None
     os.close(again)
 

@@ -6,9 +6,8 @@ from itertools import pairwise
 import numpy as np
 
 from stages.data.order import hash_numbers
-from stages.data.progress import SequenceCounts
+from stages.data.packing import BuiltSequence, SequenceCounts, SequenceStart
 from stages.data.sample import BadSampleError, Document
-from stages.data.workers import BuiltSequence, SequenceStart
 from stages.vision.image_input import ImageInput
 
 CONTEXT = 64
@@ -48,9 +47,9 @@ class Pairs:
 
 
 class Nothing:
-    """A builder of no sequences."""
+    """A packer of no sequences."""
 
-    def build(self, place: SequenceStart) -> BuiltSequence:  # noqa: ARG002 - a builder's form
+    def build(self, start: SequenceStart) -> BuiltSequence:  # noqa: ARG002 - a packer's form
         return BuiltSequence(None, SequenceCounts(0, 0, 0, 0, 0, next_cursor=0), {})
 
 

@@ -4,13 +4,14 @@ from pathlib import Path
 import pytest
 
 from stages.data.captions import Captions
-from stages.data.collate import collate
+from stages.data.collate import collate_sequences
 from stages.data.image_reader import EncoderImageReader
 from stages.data.mixture import Mixture
 from stages.data.packing import join_documents
 from stages.data.sample import NO_LOSS, BadSampleError
 from stages.data.tokenizer import TextTokenizer
 from stages.vision.image_input import ImageInput
+from tests.stages.data.mixture_run import MixtureRun
 from tests.stages.training.training_case import CONTEXT, World, document_of, picture_reader, png, write_tar
 
 
@@ -72,10 +73,13 @@ def test_an_image_is_decoded_only_for_the_sequence_that_it_is_in(
 ) -> None:
     counted = CountedReads()
     source = Captions("captions", world.data / "captions", field="", tokenizer=tokenizer, images=counted)
-    data = Mixture([source], [1.0], by="tokens", context=CONTEXT, lanes=4, seed=0, bad_samples_limit=0, packing=packing)
+    mixture = Mixture(
+        [source], [1.0], by="tokens", context=CONTEXT, stripes=4, seed=0, bad_samples_limit=0, packing=packing
+    )
+    data = MixtureRun(mixture)
     sequences = [sequence for _ in range(6) for sequence in data.take_batch()]
     assert counted.reads == sum(sequence.samples for sequence in sequences) == data.progress[0].images
-    batch = collate(sequences, CONTEXT)
+    batch = collate_sequences(sequences, CONTEXT)
     assert batch.image_positions is not None
     assert batch.image_positions.shape == (counted.reads, 4)
     if packing == "packed":

@@ -5,10 +5,11 @@ from dataclasses import fields
 import pytest
 import torch
 
-from stages.data.collate import MicroBatch, build_document_mask, collate
+from stages.data.collate import MicroBatch, collate_sequences
 from stages.data.packing import join_documents
 from stages.data.sample import Document
 from stages.distributed import resolve_micro_batch_tokens
+from stages.models.attention import build_attention_mask
 from stages.vision.image_input import ImageInput
 
 META = torch.device("meta")
@@ -17,12 +18,14 @@ META = torch.device("meta")
 def full_batch() -> MicroBatch:
     """Two documents with an image each in one sequence, and padding: no field is None."""
     document = Document([5, 6, 7], [True, True, False], ImageInput("0" * 64), image_tokens=4)
-    return collate([join_documents([document, document], source=0)], length=16).attach_images(torch.zeros(2, 4, 8))
+    return collate_sequences([join_documents([document, document], source=0)], length=16).attach_images(
+        torch.zeros(2, 4, 8)
+    )
 
 
 def test_every_tensor_of_a_batch_moves() -> None:
     batch = full_batch().to(META)
-    names = {field.name for field in fields(batch)} - {"pictures"}
+    names = {field.name for field in fields(batch)} - {"image_inputs"}
     assert {name: str(getattr(batch, name).device) for name in names} == dict.fromkeys(names, "meta")
     assert len(batch.image_inputs) == 2
 
@@ -40,13 +43,14 @@ def test_a_gpu_gets_larger_micro_batches_unless_the_job_says(device: str, tokens
 
 def test_a_position_sees_its_own_document_alone() -> None:
     sequence = join_documents([Document(list(range(length)), [True] * length) for length in (3, 4)], source=0)
-    batch = collate([sequence], length=7)
+    batch = collate_sequences([sequence], length=7)
     assert batch.tokens.tolist() == [[0, 1, 0, 1, 2, 0, 0]]
     assert batch.targets.tolist() == [1, 2, 1, 2, 3]
     assert batch.target_positions is not None
     assert batch.target_positions.tolist() == [0, 1, 2, 3, 4]
     assert batch.documents is not None
-    mask = build_document_mask(batch.documents)[0, 0]
+    mask = build_attention_mask(batch.documents, "sdpa")
+    assert isinstance(mask, torch.Tensor)
     expected = torch.zeros(7, 7, dtype=torch.bool)
     expected[:2, :2] = expected[2:5, 2:5] = expected[5:, 5:] = True  # padding sees padding, so that no row is empty
-    assert torch.equal(mask, expected.tril())
+    assert torch.equal(mask[0, 0], expected.tril())

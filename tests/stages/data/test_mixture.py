@@ -6,8 +6,10 @@ import pytest
 
 from stages.data.mixture import Mixture
 from stages.data.packing import PackedSequence
+from stages.data.progress import DataState
 from stages.data.sample import NO_LOSS, SampleSource
 from stages.errors import DataError
+from tests.stages.data.mixture_run import MixtureRun
 from tests.stages.data.synthetic_sources import CONTEXT, Pairs, Texts
 
 
@@ -16,15 +18,16 @@ def mixture(  # noqa: PLR0917 - the tests' own shorthand
     shares: list[float],
     by: str = "tokens",
     limit: int = 100,
-    lanes: int = 8,
+    stripes: int = 8,
     packing: str = "packed",
-) -> Mixture:
-    return Mixture(
-        sources, shares, by=by, context=CONTEXT, lanes=lanes, seed=1, bad_samples_limit=limit, packing=packing
+) -> MixtureRun:
+    mixture = Mixture(
+        sources, shares, by=by, context=CONTEXT, stripes=stripes, seed=1, bad_samples_limit=limit, packing=packing
     )
+    return MixtureRun(mixture)
 
 
-def take(data: Mixture, batches: int) -> None:
+def take(data: MixtureRun, batches: int) -> None:
     for _ in range(batches):
         data.take_batch()
 
@@ -55,7 +58,7 @@ def test_a_hundred_thousand_samples_are_accounted_for_one_by_one(by: str, packin
         Pairs(size=5_000, bad=(5, 77), shards=40),
         Pairs("others"),
     ]
-    data = mixture(sources, shares, by=by, lanes=16, packing=packing)
+    data = mixture(sources, shares, by=by, stripes=16, packing=packing)
     totals = {unit: [0, 0, 0] for unit in ("samples", "tokens", "images", "image_tokens")}
     while sum(totals["samples"]) < samples:
         for sequence in data.take_batch():
@@ -101,7 +104,7 @@ def test_a_pass_over_a_source_meets_each_sample_once() -> None:
 
 
 def test_whole_pairs_fill_a_sequence_and_none_is_lost() -> None:
-    data = mixture([Pairs(size=64)], [1.0], lanes=1)
+    data = mixture([Pairs(size=64)], [1.0], stripes=1)
     sequences = [sequence for _ in range(40) for sequence in data.take_batch()]
     assert all(len(sequence.tokens) <= CONTEXT for sequence in sequences)
     fill = sum(len(sequence.tokens) for sequence in sequences) / (CONTEXT * len(sequences))
@@ -125,9 +128,9 @@ def test_a_run_goes_on_from_its_state_as_if_never_stopped() -> None:
         for _ in range(cut):
             before.take_batch()
         after = mixture([Texts(), Pairs(bad=bad)], [0.6, 0.4])
-        after.restore(json.loads(json.dumps(before.dump_state())))
+        after.state = DataState.from_state(json.loads(json.dumps(before.state.dump_state())))
         assert [content(after.take_batch()) for _ in range(20 - cut)] == batches[cut:]
-        assert after.dump_state() == whole.dump_state()
+        assert after.state == whole.state
 
 
 def test_bad_samples_are_counted_once_and_skipped_up_to_the_limit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
+from tests.stages.data.mixture_run import MixtureRun
 from tests.stages.training.training_case import CONTEXT, png, write_captions, write_tar, write_text, write_tokenizer
 
 GOOD = json.dumps(list(range(CONTEXT + 1))).encode()
@@ -212,11 +213,12 @@ def test_bad_captioned_images_are_counted_once_and_the_others_are_used(tmp_path:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    mixture = Mixture([captions(data)], [1.0], by="samples", context=CONTEXT, lanes=4, seed=0, bad_samples_limit=5)
+    mixture = Mixture([captions(data)], [1.0], by="samples", context=CONTEXT, stripes=4, seed=0, bad_samples_limit=5)
+    run = MixtureRun(mixture)
     for _ in range(30):
-        mixture.take_batch()
-    assert sorted(mixture.progress[0].bad) == [40, 41, 42, 43, 44]
-    assert mixture.progress[0].samples >= 80
+        run.take_batch()
+    assert sorted(run.progress[0].bad) == [40, 41, 42, 43, 44]
+    assert run.progress[0].samples >= 80
 
 
 @pytest.mark.parametrize(

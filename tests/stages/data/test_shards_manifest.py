@@ -9,6 +9,7 @@ from stages.data.mixture import Mixture
 from stages.data.shards import TarShards, read_manifest
 from stages.data.text import TokenShards
 from stages.errors import DataError
+from tests.stages.data.mixture_run import MixtureRun
 from tests.stages.training.training_case import CONTEXT, write_tar, write_text
 
 
@@ -45,11 +46,12 @@ def test_what_a_manifest_promises_too_much_is_passed_over(
     write_text(tmp_path, shards=2, sequences=10)
     lines = [json.dumps({"shard": f"shard-{number}", "num_sequences": promised}) for number in range(2)]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
-    mixture = Mixture([text(tmp_path)], [1.0], by="tokens", context=CONTEXT, lanes=2, seed=0, bad_samples_limit=0)
-    first = [int(sequence.tokens[0]) for _ in range(used) for sequence in mixture.take_batch()]
+    mixture = Mixture([text(tmp_path)], [1.0], by="tokens", context=CONTEXT, stripes=2, seed=0, bad_samples_limit=0)
+    run = MixtureRun(mixture)
+    first = [int(sequence.tokens[0]) for _ in range(used) for sequence in run.take_batch()]
     assert len(set(first)) >= 2 * used - 4  # two stripes: one may be a few samples ahead at the end of the pass
     assert set(first) <= {7 * number % 250 for number in range(20)}
-    assert mixture.progress[0].bad == []
+    assert run.progress[0].bad == []
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert f"10 samples; its manifest.jsonl says {promised}" in said[0]

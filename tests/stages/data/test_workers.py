@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from stages.data.batches import MixtureBatches
-from stages.data.collate import Batch
+from stages.data.batches import BatchLoader
+from stages.data.collate import Batch, FixedLengthCollator
 from stages.data.mixture import Mixture
+from stages.data.packing import SequenceStart
+from stages.data.progress import DataState
 from stages.data.sample import Document, SampleSource
-from stages.data.workers import SequenceStart, WorkerPool, resolve_worker_count
+from stages.data.workers import WorkerPool, resolve_worker_count
 from stages.distributed import SINGLE_PROCESS, Communicator, Numbers
 from stages.errors import DataError
 from stages.vision.image_input import ImageInput
@@ -58,11 +60,11 @@ def batches(
     workers: int = 0,
     limit: int = 100,
     sources: Sequence[SampleSource] | None = None,
-) -> MixtureBatches:
+) -> BatchLoader:
     used: Sequence[SampleSource] = sources or [Texts(), Pairs(bad=(3, 50, 51))]
     shares = [1 / len(used)] * len(used)
-    mixture = Mixture(used, shares, by="tokens", context=CONTEXT, lanes=LANES, seed=1, bad_samples_limit=limit)
-    return MixtureBatches(mixture, 2 * CONTEXT, peers=peers, workers=workers)
+    mixture = Mixture(used, shares, by="tokens", context=CONTEXT, stripes=LANES, seed=1, bad_samples_limit=limit)
+    return BatchLoader(mixture, FixedLengthCollator(CONTEXT, 2 * CONTEXT), peers=peers, workers=workers)
 
 
 def content(batch: Batch) -> Content:
@@ -72,11 +74,11 @@ def content(batch: Batch) -> Content:
     ]
 
 
-def run_of(data: MixtureBatches, count: int = BATCHES) -> tuple[list[Content], list[tuple[int, int, int]], object]:
+def run_of(data: BatchLoader, count: int = BATCHES) -> tuple[list[Content], list[tuple[int, int, int]], object]:
     """What a rank met: its parts of the batches, the counts of whole batches, and the state at the end."""
     with data:
         met = [data.take_batch() for _ in range(count)]
-        state = data.dump_state()
+        state = data.state
     return [content(batch) for batch in met], [(each.targets, each.positions, each.images) for each in met], state
 
 
@@ -123,9 +125,8 @@ def test_the_state_is_that_after_the_last_batch_that_was_taken(
             reference.take_batch()
             ahead.take_batch()
         time.sleep(0.3)  # the thread goes on
-        state = json.loads(json.dumps(ahead.dump_state()))
-        assert state == reference.dump_state()
-        assert ahead.progress == reference.progress
+        state = DataState.from_state(json.loads(json.dumps(ahead.state.dump_state())))
+        assert state == reference.state
         ahead.restore(state)  # drops what was built ahead
         assert content(ahead.take_batch()) == alone[0][7]
     with batches(workers=1) as later:
@@ -178,12 +179,13 @@ def test_stop_signals_leave_the_workers_at_work(
 PARENT = """
 if __name__ == "__main__":
     import time
-    from stages.data.batches import MixtureBatches
+    from stages.data.batches import BatchLoader
+    from stages.data.collate import FixedLengthCollator
     from stages.data.mixture import Mixture
     from tests.stages.data.synthetic_sources import CONTEXT, Texts
-    mixture = Mixture([Texts()], [1.0], by="tokens", context=CONTEXT, lanes=8, seed=1, bad_samples_limit=0)
-    data = MixtureBatches(mixture, CONTEXT, workers=2)
-    data.next_batch()
+    mixture = Mixture([Texts()], [1.0], by="tokens", context=CONTEXT, stripes=8, seed=1, bad_samples_limit=0)
+    data = BatchLoader(mixture, FixedLengthCollator(CONTEXT, CONTEXT), workers=2)
+    data.take_batch()
     import multiprocessing
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     time.sleep(60)
@@ -249,7 +251,7 @@ def test_bad_samples_beyond_the_limit_stop_every_rank_at_the_same_batch() -> Non
         data = batches(peers=peers, limit=2)
         with pytest.raises(DataError) as caught:
             [data.take_batch() for _ in range(100)]
-        return sum(progress.sequences for progress in data.progress), str(caught.value)
+        return sum(progress.sequences for progress in data.state.sources), str(caught.value)
 
     with ThreadPoolExecutor(2) as pool:
         (one, said), (other, also_said) = pool.map(steps, ranks(2))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stages.data.collate import MicroBatch
 from stages.models.linear import set_matmul_backend
+from stages.models.loss import LossSettings
 from stages.models.vlm import VLM
 from stages.training.optimizer import AdamW
 from tests.stages.models.openlm_checkout import SEED, Case
@@ -50,7 +51,7 @@ def train(case: Case, vlm: VLM) -> list[float]:
     losses = []
     for step, batch in enumerate(batches(case)):
         optimizer.zero_grad()
-        loss, _ = vlm(batch, count=len(batch.targets), z_loss=case.z_loss, chunk_tokens=0)
+        loss, _ = vlm(batch, count=len(batch.targets), settings=LossSettings(z_loss=case.z_loss))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(optimizer.parameters, case.optimizer.gradient_clip)
         optimizer.step(case.schedule.compute_lr(step))

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.config import LanguageModel
 from stages.models.linear import Linear, Matmul, is_onednn_available, set_matmul_backend
-from stages.models.loss import compute_output_loss, compute_token_loss
+from stages.models.loss import LossSettings, compute_output_loss, compute_token_loss
 from stages.models.openlm import OpenLM
 
 Figures = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -24,7 +24,7 @@ def reference(scale: float = 1.0) -> Figures:
     """In float64, by differentiation of the formula."""
     hidden, weight, targets = inputs()
     wide, heavy = hidden.double().requires_grad_(), weight.double().requires_grad_()
-    loss, entropies = compute_token_loss(F.linear(wide, heavy), targets, count=200, z_loss=1e-2)
+    loss, entropies = compute_token_loss(F.linear(wide, heavy), targets, count=200, settings=LossSettings(z_loss=1e-2))
     (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert wide.grad is not None
     assert heavy.grad is not None
@@ -36,7 +36,7 @@ def chunked(chunk: int, matmul: Matmul, scale: float = 1.0) -> Figures:
     hidden.requires_grad_()
     weight.requires_grad_()
     loss, entropies = compute_output_loss(
-        hidden, weight, targets, count=200, z_loss=1e-2, chunk_tokens=chunk, matmul=matmul
+        hidden, weight, targets, count=200, settings=LossSettings(z_loss=1e-2, chunk_tokens=chunk), matmul=matmul
     )
     assert not entropies.requires_grad
     (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -63,7 +63,9 @@ def test_under_autocast_the_loss_is_float32_and_near_the_exact_one() -> None:
 def test_extreme_logits_give_finite_figures() -> None:
     hidden = torch.tensor([[100.0, 0.0], [-100.0, 0.0]], requires_grad=True)
     weight = torch.tensor([[30.0, 0.0], [-30.0, 0.0], [0.0, 1.0]], requires_grad=True)
-    loss, entropies = compute_output_loss(hidden, weight, torch.tensor([1, 1]), count=2, z_loss=0.0, chunk_tokens=1)
+    loss, entropies = compute_output_loss(
+        hidden, weight, torch.tensor([1, 1]), count=2, settings=LossSettings(chunk_tokens=1)
+    )
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert entropies.tolist() == [6_000.0, 0.0]
     assert hidden.grad is not None
@@ -74,7 +76,9 @@ def test_no_positions_give_no_loss() -> None:
     hidden, weight, targets = inputs(0)
     hidden.requires_grad_()
     weight.requires_grad_()
-    loss, entropies = compute_output_loss(hidden, weight, targets, count=1, z_loss=1e-4, chunk_tokens=8)
+    loss, entropies = compute_output_loss(
+        hidden, weight, targets, count=1, settings=LossSettings(z_loss=1e-4, chunk_tokens=8)
+    )
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert (loss.item(), len(entropies)) == (0.0, 0)
     assert weight.grad is not None
@@ -83,7 +87,9 @@ def test_no_positions_give_no_loss() -> None:
 
 def test_without_gradients_none_are_computed() -> None:
     hidden, weight, targets = inputs()
-    loss, entropies = compute_output_loss(hidden, weight, targets, count=200, z_loss=1e-2, chunk_tokens=16)
+    loss, entropies = compute_output_loss(
+        hidden, weight, targets, count=200, settings=LossSettings(z_loss=1e-2, chunk_tokens=16)
+    )
     torch.testing.assert_close(loss, reference()[0], rtol=1e-5, atol=0)
     torch.testing.assert_close(entropies, reference()[1], rtol=1e-5, atol=1e-5)
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.config import LanguageModel, Optimizer
 from stages.models.attention import KeyValueCache
-from stages.models.loss import compute_token_loss
+from stages.models.loss import LossSettings, compute_token_loss
 from stages.models.openlm import OpenLM, build_rotary_table, rotate
 from stages.training.optimizer import AdamW
 
@@ -131,7 +131,7 @@ def test_the_losss_gradient_has_the_bits_of_open_lms_formula() -> None:
     torch.manual_seed(1)
     logits, targets = torch.randn(200, 100) * 3, torch.randint(0, 100, (200,))
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss, entropies = compute_token_loss(ours, targets, count=200, z_loss=1e-4)
+    loss, entropies = compute_token_loss(ours, targets, count=200, settings=LossSettings(z_loss=1e-4))
     expected = F.cross_entropy(theirs, targets) + 1e-4 * torch.square(torch.logsumexp(theirs, dim=-1)).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     expected.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

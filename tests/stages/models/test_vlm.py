@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from stages.config import LanguageModel, Vision
 from stages.data.collate import MicroBatch
-from stages.models.loss import compute_token_loss
+from stages.models.loss import LossSettings, compute_token_loss
 from stages.models.vlm import VLM
 
 MODEL = LanguageModel(d_model=32, layers=2, heads=2, vocabulary=60)
@@ -40,9 +40,11 @@ def test_the_loss_is_that_of_the_targets_alone_whatever_the_chunks() -> None:
     hidden = vlm.lm.compute_hidden(vlm.embed(given.tokens, given.images, given.image_positions)).flatten(0, 1)
     assert given.target_positions is not None
     logits = vlm.lm.compute_logits(hidden[given.target_positions])
-    expected, expected_entropies = compute_token_loss(logits, given.targets, count=40, z_loss=1e-3)
+    expected, expected_entropies = compute_token_loss(
+        logits, given.targets, count=40, settings=LossSettings(z_loss=1e-3)
+    )
     for chunk in (0, 5, 16, 1_000):
-        loss, entropies = vlm(given, count=40, z_loss=1e-3, chunk_tokens=chunk)
+        loss, entropies = vlm(given, count=40, settings=LossSettings(z_loss=1e-3, chunk_tokens=chunk))
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(entropies, expected_entropies)
         assert not entropies.requires_grad
@@ -50,7 +52,7 @@ def test_the_loss_is_that_of_the_targets_alone_whatever_the_chunks() -> None:
 
 def test_parts_of_a_batch_add_up_to_its_gradient() -> None:
     vlm, given = model(), batch(torch.randn(2, 4, 768))
-    vlm(given, count=16, z_loss=1e-3, chunk_tokens=0)[0].backward()
+    vlm(given, count=16, settings=LossSettings(z_loss=1e-3))[0].backward()
     whole = {name: parameter.grad for name, parameter in vlm.iter_named_weights()}
     vlm.zero_grad()
     assert given.images is not None
@@ -66,14 +68,14 @@ def test_parts_of_a_batch_add_up_to_its_gradient() -> None:
             images=given.images[row : row + 1],
             image_positions=torch.tensor([range(4)]),
         )
-        vlm(part, count=16, z_loss=1e-3, chunk_tokens=3)[0].backward()
+        vlm(part, count=16, settings=LossSettings(z_loss=1e-3, chunk_tokens=3))[0].backward()
     for name, parameter in vlm.iter_named_weights():
         torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-3, atol=1e-6)
 
 
 def test_without_images_what_they_go_through_has_a_gradient_of_zero_and_the_loss_is_unchanged() -> None:
     vlm = model(encoder=nn.Linear(768, 768))
-    loss, _ = vlm(batch(), count=16, z_loss=0.0, chunk_tokens=0)
+    loss, _ = vlm(batch(), count=16, settings=LossSettings())
     loss.backward()
     image_path = {name: p for name, p in vlm.iter_named_weights() if name.startswith(("projector.", "encoder."))}
     assert len(image_path) == 6
@@ -82,12 +84,12 @@ def test_without_images_what_they_go_through_has_a_gradient_of_zero_and_the_loss
         assert not parameter.grad.any()
     text = VLM(MODEL)
     text.load_weights({name: weight for name, weight in vlm.collect_weights().items() if name not in image_path})
-    assert torch.equal(text(batch(), count=16, z_loss=0.0, chunk_tokens=0)[0], loss)
+    assert torch.equal(text(batch(), count=16, settings=LossSettings())[0], loss)
 
 
 def test_a_trained_encoder_is_a_part_of_the_checkpoint_and_learns() -> None:
     vlm = model(encoder=nn.Linear(768, 768))
-    vlm(batch(torch.randn(2, 4, 768)), count=16, z_loss=0.0, chunk_tokens=0)[0].backward()
+    vlm(batch(torch.randn(2, 4, 768)), count=16, settings=LossSettings())[0].backward()
     assert vlm.encoder is not None
     gradients = [parameter.grad for parameter in vlm.encoder.parameters()]
     assert all(gradient is not None and gradient.any() for gradient in gradients)

@@ -54,7 +54,7 @@ def test_an_attempt_that_does_not_save_in_time_is_killed(store: Store, capsys: p
         wait_until_it_works(store, job)
         assert sweep(store, "cancel", "--grace", "0.2") == 0
         runner.communicate(timeout=PATIENCE_SECONDS)
-    assert "still busy after 0.2 s, killed" in capsys.readouterr().err
+    assert "did not stop within 0.2 s and was killed" in capsys.readouterr().err
     assert toy.states(store, [job]) == {"deaf": JobState.CANCELLED}
 
 

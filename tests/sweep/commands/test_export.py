@@ -125,12 +125,12 @@ def test_an_index_replaces_nothing_of_others(name: str, tmp_path: Path, capsys: 
     [
         ([CELL], 2, "fine-tunes of 1, 2 epochs: choose one with --epochs"),
         ([CELL, "--epochs", "3"], 2, "none of 3"),
-        ([CELL.replace("i25", "i26"), "--epochs", "1"], 1, f"near are {CELL}"),
+        ([CELL.replace("i25", "i26"), "--epochs", "1"], 1, f"; is it {CELL}"),
         (["../../etc", "--epochs", "1"], 1, "no cell or job"),
         ([CELL, "--epochs", "2"], 1, "does not match its own record"),
-        ([CELL, "--stage", "pretrain", "--epochs", "1"], 2, "--epochs chooses a fine-tune"),
+        ([CELL, "--stage", "pretrain", "--epochs", "1"], 2, "--epochs chooses among fine-tunes"),
         ([CELL, "--index"], 2, "leave out CELL"),
-        ([], 2, "give a CELL"),
+        ([], 2, "give the CELL"),
     ],
 )
 def test_what_cannot_be_exported_is_told_in_one_line(
@@ -158,7 +158,7 @@ def test_a_sweep_name_is_no_path(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_every_option_stands_in_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["export", "--help"])
-    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help", "--store"}
+    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help", "--store", "--verbose"}
     text = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
     assert {"--epochs", "--index", "--out"} < options
     assert {option for option in options if option not in text} == set()

@@ -17,7 +17,7 @@ def test_logs_shows_the_job_that_matters(store: Store, capsys: pytest.CaptureFix
     ]
     toy.plan(store, jobs)
     assert sweep(store, "logs") == 1
-    assert "none of these 3 jobs has been started" in capsys.readouterr().err
+    assert "none of these 3 jobs has started" in capsys.readouterr().err
     sweep(store, "submit")
     capsys.readouterr()
     assert sweep(store, "logs") == 0  # the failed one

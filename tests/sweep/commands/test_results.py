@@ -236,6 +236,4 @@ def test_without_its_packages_it_says_what_to_install(done: Written) -> None:
     arguments = ["results", "toy", "--store", str(done.store.root)]
     ended = subprocess.run([sys.executable, "-c", hide, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == (
-        "sweep results: needs pyarrow: install the extra `report` (pip install 'sweep-vlm[report]')\n"
-    )
+    assert ended.stderr == ("sweep results: tables and figures need pyarrow: pip install 'sweep-vlm[report]'\n")

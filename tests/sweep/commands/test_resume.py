@@ -30,7 +30,7 @@ def test_resume_leaves_the_rest_to_a_runner_that_is_at_work(store: Store, capsys
     toy.plan(store, [toy.toy_job("a")])
     with hold_runner_lock(store, sweep=toy.SWEEP, writer="w"):
         assert sweep(store, "resume") == 0
-    assert "the runner that is at work takes them up" in capsys.readouterr().err
+    assert "the runner of this sweep starts them" in capsys.readouterr().err
     with hold_runner_lock(store, sweep="other", writer="w"):
         assert sweep(store, "resume") == 1
     assert "has a runner already" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from stages.data.mixture import Mixture
 from stages.data.sample import Document
 from stages.vision.image_input import ImageInput
 from sweep.cost.estimate import SourceUse, count_packed_images
+from tests.stages.data.mixture_run import MixtureRun
 
 CONTEXT, LANES, BATCHES = 100, 8, 60
 IMAGE_TOKENS = 24
@@ -47,11 +48,12 @@ def test_the_planner_expects_the_images_that_the_trainer_draws(by: str, image_sh
     mixture = Mixture(
         [each for each, share in zip(sources, shares, strict=True) if share],
         [share for share in shares if share],
-        by=by, context=CONTEXT, lanes=LANES, seed=0, bad_samples_limit=0,
+        by=by, context=CONTEXT, stripes=LANES, seed=0, bad_samples_limit=0,
     )  # fmt: skip
+    run = MixtureRun(mixture)
     for _ in range(BATCHES):
-        mixture.take_batch()
-    drawn = sum(progress.images for progress in mixture.progress)
+        run.take_batch()
+    drawn = sum(progress.images for progress in run.progress)
     uses = [
         SourceUse(share, with_images=each.with_images, text_tokens=each.text if each.with_images else 0)
         for each, share in zip(sources, shares, strict=True)

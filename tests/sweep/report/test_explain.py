@@ -34,8 +34,10 @@ def test_a_chain_is_shown_with_its_state_its_cost_and_who_shares_it(
     assert explain(tmp_path, cell.name) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cell mtiny-b100-i20-c0-x1 of sweep small, block blocks.0"
-    assert lines[2] == "axes that put it there: branch 100, image_share 0.2"
-    assert lines[3].startswith("the same in its block: model tiny, instruction_share 0, captions pictures")
+    assert lines[2] == "axes that vary in its block: branch 100, image_share 0.2"
+    assert lines[3].startswith(
+        "axes that all cells of its block share: model tiny, instruction_share 0, captions pictures"
+    )
     rows = [line.split() for line in lines[7:14]]
     assert [(row[0], row[-3] if row[-3] != "do" else "to do", row[-1]) for row in rows] == [
         ("trunk", "done", "4"), ("trunk", "to do", "2"), ("pretrain", "begun", "1"), ("finetune", "to do", "1"),
@@ -51,9 +53,9 @@ def test_the_field_that_moved_a_key_is_named(tmp_path: Path, capsys: pytest.Capt
     cell = next(cell for cell in after.cells if cell.name == "mtiny-b50-i0-c0-x1")
     capsys.readouterr()
     assert explain(tmp_path, cell.name) == 0
-    moved = capsys.readouterr().out.partition("since the plan before:\n")[2].splitlines()
+    moved = capsys.readouterr().out.partition("since the previous plan:\n")[2].splitlines()
     assert moved[0] == f"  {cell.pretrain}  pretrain optimizer.weight_decay: 0.033 -> 0.1"
-    assert moved[1] == f"  {cell.chains[0].finetune}  its parent moved"
+    assert moved[1] == f"  {cell.chains[0].finetune}  the key of its parent has changed"
     assert len(moved) == 5  # the trunk stays
 
 
@@ -62,7 +64,7 @@ def test_nothing_moved_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture
     plan(tmp_path, edited(("[0, 50, 100]", "[0, 25, 50, 100]")))
     capsys.readouterr()
     assert explain(tmp_path, "mtiny-b50-i0-c0-x1") == 0
-    assert capsys.readouterr().out.endswith("since the plan before: no key moved\n")
+    assert capsys.readouterr().out.endswith("since the previous plan: no key has changed\n")
 
 
 def test_a_cell_is_found_by_its_beginning_and_by_the_key_of_a_job(
@@ -92,8 +94,8 @@ def test_json_has_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["mtiny-b5"], 2, "'mtiny-b5' begins the names of 2 cells, such as mtiny-b50-i0-c0-x1, mtiny-b50-i20-c0-x1"),
-        (["mtiny-b51-i0-c0-x1"], 1, "no cell or job 'mtiny-b51-i0-c0-x1' in small; near are mtiny-b50-i0-c0-x1"),
+        (["mtiny-b5"], 2, "'mtiny-b5' is the beginning of 2 names, such as mtiny-b50-i0-c0-x1, mtiny-b50-i20-c0-x1"),
+        (["mtiny-b51-i0-c0-x1"], 1, "no cell or job 'mtiny-b51-i0-c0-x1' in small; is it mtiny-b50-i0-c0-x1"),
         (["mtiny-b50-i0-c0-x1", "--sweep", "other"], 1, "there is no plan of that name here"),
         (["mtiny-b50-i0-c0-x1", "--sweep", "../small"], 2, "is not a safe name"),
     ],

@@ -68,7 +68,7 @@ def test_executions_are_told_in_the_order_of_time_with_what_followed(store: Stor
         "on n2 12_3  for 30 s  node_fault: node failure (n2); went on from step 1,200",
         "on n1 slurm-12_3-r2  for 60 s  out_of_memory: CUDA out of memory; "
         "tried again from the start, with 64 GiB a node",
-        "on n1 slurm-12_3-r3  for 57 s  wall_clock: ran into its time limit; goes on at the next submission",
+        "on n1 slurm-12_3-r3  for 57 s  wall_clock: ran into its time limit; goes on at the next `sweep submit`",
         "on n1 12_3  for 1 s  nothing done: another attempt was at work",
         "12_3  for 0 s  taken out of the queue",
         "9_1  for 0 s  never started, or forgotten by the cluster",
@@ -80,12 +80,12 @@ def test_a_job_that_stopped_says_how_it_goes_on(store: Store, run: RunPaths) -> 
     end(run, begin(run), F.DIVERGED, 158.0, message="loss is NaN at step 7")
     assert lines_of(store)[1] == (
         "on n1 slurm-12_3-r0  for 57 s  diverged: loss is NaN at step 7; "
-        "is not tried again; `sweep resume` gives it another budget"
+        "is not tried again; `sweep resume` gives it a new budget"
     )
     Ledger(store.locate_sweep("toy").ledger).append([Event(event=EventKind.RESUMED, key="k", time=500.0)])
     again = lines_of(store)
-    assert again[1].endswith("; goes on at the next submission")
-    assert again[2] == "a person gave it a new budget"
+    assert again[1].endswith("; goes on at the next `sweep submit`")
+    assert again[2] == "`sweep resume` gave it a new budget"
 
 
 def test_a_finished_job_has_its_history_too(store: Store, run: RunPaths) -> None:
@@ -105,7 +105,7 @@ def test_an_execution_that_began_nothing_is_tried_again(store: Store) -> None:
     rows = [ending("NODE_FAIL", 200.0, 30, **FAULT), ending("NODE_FAIL", 300.0, 30, **FAULT)]
     assert [line.rpartition("; ")[2] for line in lines_of(store, rows)[1:]] == [
         "tried again",
-        "goes on at the next submission",
+        "goes on at the next `sweep submit`",
     ]
 
 
@@ -114,7 +114,7 @@ def test_what_ran_out_of_memory_twice_is_not_tried_with_more(store: Store) -> No
     rows = [ending("OUT_OF_MEMORY", at, 30, failure=F.OUT_OF_MEMORY) for at in (100.0, 300.0)]
     last = lines_of(store, rows, job)
     assert last[1].endswith("tried again, with 64 GiB a node")
-    assert last[2].endswith("; is not tried again; `sweep resume` gives it another budget")
+    assert last[2].endswith("; is not tried again; `sweep resume` gives it a new budget")
 
 
 def explained(folder: Path) -> tuple[Manifest, Store, Explanation]:
@@ -138,7 +138,7 @@ def test_history_and_excluded_nodes_stand_below_the_chain(tmp_path: Path) -> Non
     assert history[1].startswith(f"    {format_time(200.0)}  on n2 12_3  for 30 s  node_fault: node failure (n2)")
     assert history[3] == "    memory raised from 32 to 64 GiB a node"
     assert history[-2:] == [
-        "nodes that this sweep keeps away from:",
+        "nodes that the next attempts avoid:",
         f"  n2 until {format_time(230.0 + 24 * 3600)}: node fault: node failure (n2)",
     ]
 

@@ -134,12 +134,12 @@ def test_the_table_shows_states_failures_with_their_log_and_what_they_block(
         "    diverged: loss is NaN at step 7\n"
         f"    log: {log}\n"
         "  pretrain g unknown  unknown after 1 attempt\n"
-        "    attempt local-0001 on elsewhere left no exit record and cannot be seen from here; "
-        "`sweep resume` if it is gone\n"
+        "    attempt local-0001 on elsewhere has no exit record, and it is not known here "
+        "whether it still runs; if it does not: `sweep resume toy`\n"
         f"    log: {other}\n"
         "\n"
         "blocked\n"
-        "  1 job behind failed pretrain e failed\n"
+        "  1 job waits for failed pretrain e failed\n"
         "\n"
         "about 25 min left (1 at once; durations of finished jobs)\n"
     )
@@ -159,7 +159,7 @@ def test_a_long_list_is_cut_unless_all_is_asked_for(tmp_path: Path, capsys: pyte
     assert "... 5 more (--all)" in short
     main(["status", toy.SWEEP, "--all", "--store", str(store.root)])
     whole = capsys.readouterr().out
-    assert whole.count("bad shard") == whole.count("1 job behind failed") == 15
+    assert whole.count("bad shard") == whole.count("1 job waits for failed") == 15
 
 
 def test_a_finished_sweep_has_nothing_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

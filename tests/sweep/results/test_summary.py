@@ -20,7 +20,7 @@ def test_planned_used_and_wasted_hours_stand_by_model_and_stage(tmp_path: Path) 
     lost = row_of(trunk, "NODE_FAIL", START - 9_000, 3_600, failure=FailureClass.NODE_FAULT)
     found = write_tables(open_sweep(written.store.root, "toy"), {trunk: [lost, late]})
     lines = format_hours_table(found.jobs.select(list(JOB_COLUMNS)).to_pylist()).splitlines()
-    assert lines[-1] == "The cluster's accounting goes on for 100 s after the own ends of 1 job's attempts."
+    assert lines[-1] == "The cluster's accounting has 100 s more than the attempts of 1 job recorded; they are counted."
     assert [line.split() for line in lines[:-2] if not line.startswith("-")] == [
         ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"],
         ["9m", "trunk", "1/1", "1.00", "1.00", "2.64", "11.6"],

@@ -96,7 +96,7 @@ def limit_set_too_late(slurm: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=3")
         return site
 
-    monkeypatch.setattr(sweep.submit.slurm, "read_site", lower)
+    monkeypatch.setattr(sweep.submit.slurm, "query_site", lower)
     yield
     change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=-1")
 

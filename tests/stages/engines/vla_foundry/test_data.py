@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from stages.data.captions import Captions
-from stages.data.collate import collate
+from stages.data.collate import collate_sequences
 from stages.data.image_reader import EncoderImageReader
 from stages.data.packing import join_documents
 from stages.data.tokenizer import TextTokenizer
@@ -25,6 +25,7 @@ from stages.engines.vla_foundry.data import (
     write_windows,
 )
 from stages.errors import ConfigError, DataError
+from stages.models.loss import LossSettings
 from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 from tests.stages.engines.vla_foundry import vla_foundry_case as case
@@ -53,12 +54,12 @@ def test_our_loss_of_a_captioned_image_is_that_of_vla_foundry(kind: str, data: P
     reader = EncoderImageReader(spec, ImageTransform.from_spec(spec, "resize-naive"), None)
     tokenizer = TextTokenizer(data / "tokenizer.json", 304)
     captions = Captions("captions", tmp_path, field="", tokenizer=tokenizer, images=reader)
-    batch = collate([join_documents([document_of(captions, 0)], 0)], CONTEXT)
+    batch = collate_sequences([join_documents([document_of(captions, 0)], 0)], CONTEXT)
     assert batch.image_inputs[0].pixels is not None
     assert encoder is not None
     pixels = batch.image_inputs[0].pixels[None]
     seen = pixels if vlm.encoder is not None else encoder(pixels)
-    loss: torch.Tensor = vlm(batch.attach_images(seen), count=len(batch.targets), z_loss=0.0, chunk_tokens=0)[0]
+    loss: torch.Tensor = vlm(batch.attach_images(seen), count=len(batch.targets), settings=LossSettings())[0]
     assert loss.item() == pytest.approx(GOLDEN[kind]["loss"], rel=1e-5)
 
 

@@ -70,7 +70,7 @@ def test_options_that_a_sweep_file_answers_are_wrong_usage(
     sweep_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "check", str(sweep_file), "--context", "5"]) == 2
-    assert "--context is not for a sweep file" in capsys.readouterr().err
+    assert "--context cannot be given for a sweep file" in capsys.readouterr().err
 
 
 def test_a_check_that_ends_without_a_report_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
-"""From a sweep file to a stored plan, and what the stored one before it means for that.
+"""Makes the plan of a sweep file, compares it with the stored one, and stores it.
 
-Keys are content addresses, so a new plan re-uses all that is done, and an edited grid costs no work. A plan that is
-stored again unchanged leaves its file as it is. One thing is not done unasked: to let work that has begun drop out of
-the plan, where nobody would see it run on, or to put another experiment in the place of one that has the same name.
+Keys are content addresses, so a new plan reuses all finished work. An unchanged plan leaves the stored file as it is.
+Two changes need --replace: one that drops begun jobs from the plan, because nobody would see them run on, and one that
+replaces another experiment of the same name.
 """
 
 import shutil
