@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from jobs.processes import list_attempt_pids
+from jobs.processes import is_supervisor_alive, list_attempt_pids
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, read_record
 from sweep.plan.manifest import Manifest, read_manifest
@@ -129,7 +129,7 @@ class Killer:
                 yield start_file.parent, start
 
     def _supervisors(self) -> Iterator[int]:
-        return (start.pid for _, start in self._live() if Path(f"/proc/{start.pid}").exists())
+        return (start.pid for _, start in self._live() if is_supervisor_alive(start))
 
     def _stages(self) -> Iterator[int]:
         return (pid for folder, _ in self._live() for pid in list_attempt_pids(folder))
