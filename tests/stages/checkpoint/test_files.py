@@ -117,7 +117,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from stages.checkpoint.files import newest_checkpoint, save_checkpoint
+from stages.checkpoint.files import find_newest_checkpoint, save_checkpoint
 from stages.errors import StorageError
 
 folder = Path(sys.argv[1])
@@ -127,7 +127,7 @@ try:
     save_checkpoint(folder, {"step": 2}, {"a": torch.zeros(100_000)}, None)
 except StorageError as error:
     print(error)
-    print(newest_checkpoint(folder).step, [path.name for path in folder.iterdir()])
+    print(find_newest_checkpoint(folder).step, [path.name for path in folder.iterdir()])
 """
 
 

@@ -30,7 +30,7 @@ class Model:
         self.asked: list[str] = []
         self.stop, self._stop_after, self._die_after = StopFlag(), stop_after, die_after
         monkeypatch.setattr(vision, "QUESTIONS_AT_ONCE", 2)
-        monkeypatch.setattr(vision, "answer", self.answer)
+        monkeypatch.setattr(vision, "generate_answers", self.answer)
 
     def answer(self, _task: VisionTask, questions: Sequence[Question], *_rest: Any) -> list[str]:
         if len(self.asked) >= self._die_after:

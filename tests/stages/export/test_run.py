@@ -33,7 +33,7 @@ def test_an_interrupted_export_leaves_the_one_before(tmp_path: Path, monkeypatch
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stages.export.run.model_card", full)
+    monkeypatch.setattr("stages.export.run.format_model_card", full)
     with pytest.raises(StageError, match="No space"):
         export_model(request_for(tmp_path / "run", tmp_path / "out", cell="other"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

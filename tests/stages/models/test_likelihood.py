@@ -47,10 +47,10 @@ def test_one_token_choices_take_no_position_behind_their_context() -> None:
 
 
 def test_a_context_with_very_many_continuations_takes_several_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "MOST_SHARING", 8)
+    monkeypatch.setattr(likelihood, "MAX_SHARED_POSITIONS", 8)
     requests: list[LikelihoodRequest] = [((1, 2), [i, i + 1, i + 2]) for i in range(10)]
     assert len(group_by_context(requests, share=True)) == 4
-    monkeypatch.setattr(likelihood, "MOST_LOGITS", 180)  # three positions' logits at once
+    monkeypatch.setattr(likelihood, "MAX_LOGITS", 180)  # three positions' logits at once
     for request, answer in zip(requests, compute_log_likelihoods(VLM_60, requests), strict=True):
         assert answer.log_probability == pytest.approx(alone(request).log_probability, abs=1e-4)
 

@@ -71,7 +71,7 @@ def test_an_evaluation_that_was_stopped_within_a_benchmark_scores_as_one_that_wa
         return answer(task, questions, *rest)
 
     monkeypatch.setattr(vision, "QUESTIONS_AT_ONCE", 2)
-    monkeypatch.setattr(vision, "answer", answer_and_stop)
+    monkeypatch.setattr(vision, "generate_answers", answer_and_stop)
     runs = 1
     while not run(parts, stop):
         assert not parts.result.exists()
