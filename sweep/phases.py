@@ -6,8 +6,10 @@ phases of the stage `pretrain`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from stages.config import STAGES, StageConfig
+if TYPE_CHECKING:
+    from stages.config import StageConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,10 @@ class Phase:
     """Whether the catalog's models state what its jobs ask for; else they ask for one node without GPUs."""
 
     @property
-    def config(self) -> type[StageConfig]:
+    def config(self) -> "type[StageConfig]":
+        # imported here: `sweep status` names phases and needs no configuration, which takes 0.1 CPU s to load
+        from stages.config import STAGES
+
         return STAGES[self.stage].config
 
     @property

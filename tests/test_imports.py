@@ -86,6 +86,13 @@ def test_planning_sending_and_watching_load_no_table_and_no_figure(tmp_path: Pat
     assert loaded_by(code) & (HEAVY - {"pydantic", "rich"}) == set()
 
 
+def test_watching_loads_no_configuration_of_stages(tmp_path: Path) -> None:
+    """pydantic and the stages' configurations take longer to load than a status takes to read."""
+    options = f"'--store', {str(tmp_path)!r}"
+    loaded_by(f"from sweep.cli import main\nassert main(['plan', 'manifests/demo.yaml', {options}]) == 0")
+    assert "pydantic" not in loaded_by(f"from sweep.cli import main\nassert main(['status', 'demo', {options}]) == 0")
+
+
 @pytest.mark.parametrize("module", sorted(TORCH_FREE_STAGES))
 def test_the_torch_free_stage_modules_load_no_torch(module: str) -> None:
     assert loaded_by(f"import {module}") & {"torch", "numpy"} == set()
