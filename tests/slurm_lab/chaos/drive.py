@@ -21,9 +21,9 @@ from sweep.cli import main as sweep_main
 from sweep.submit import slurm
 
 SIDE_EFFECTS: tuple[tuple[Any, str], ...] = (
-    (submit_lock, "claim"),
+    (submit_lock, "create_claim"),
     (Claim, "release"),
-    (slurm, "snapshot"),
+    (slurm, "save_code_snapshot"),
     (Ledger, "write"),
     (SlurmClient, "submit"),
     (SlurmClient, "cancel"),
