@@ -183,11 +183,13 @@ def generation(sides: Sides, repeat: int, prompts: int = 32, prompt: int = 64, n
 
 FIRST_REQUEST = """
 import os, sys, time
-from stages import __main__ as program, likelihood
+from stages import __main__ as program
+from stages.models import likelihood
 def first(*_):
     print(time.process_time(), flush=True)
     os._exit(0)
-likelihood.likelihood_batch = first
+assert likelihood.compute_batch_likelihoods
+likelihood.compute_batch_likelihoods = first
 sys.exit(program.main([sys.argv[1]]))
 """
 """A stage process that ends where the model would be asked for the first time."""

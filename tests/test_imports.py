@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,37 @@ def test_the_torch_free_stage_modules_load_no_torch(module: str) -> None:
 
 def test_an_attempt_supervisor_starts_without_heavy_packages() -> None:
     assert loaded_by("import jobs.attempt.__main__") & HEAVY == set()
+
+
+def programs_in_strings() -> Iterator[tuple[str, str, str]]:
+    """(place, module, name) of what programs inside string literals import of ours; mypy does not see them."""
+    for package in ("sweep", "jobs", "stages", "tests", "benchmarks"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not (isinstance(node, ast.Constant) and isinstance(node.value, str) and "import " in node.value):
+                    continue
+                try:
+                    program = ast.parse(node.value.strip())
+                except (SyntaxError, ValueError):
+                    continue  # prose
+                for each in ast.walk(program):
+                    place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                    if isinstance(each, ast.ImportFrom) and part(each.module or "") in OURS:
+                        yield from ((place, each.module or "", alias.name) for alias in each.names)
+                    elif isinstance(each, ast.Import):
+                        yield from ((place, alias.name, "") for alias in each.names if part(alias.name) in OURS)
+
+
+def is_there(module: str, name: str) -> bool:
+    try:
+        found = import_module(module)
+        return not name or hasattr(found, name) or bool(import_module(f"{module}.{name}"))
+    except ImportError:
+        return False
+
+
+def test_programs_in_strings_import_what_is_there() -> None:
+    """The page of docs/add-a-stage.md adds CountConfig in a copy, and only there."""
+    found = list(programs_in_strings())
+    assert len(found) > 20
+    assert [each for each in found if each[2] != "CountConfig" and not is_there(*each[1:])] == []

@@ -82,7 +82,7 @@ def count_tasks_per_node(options: AttemptOptions) -> int:
 
 
 def count_cpus_per_task(options: AttemptOptions) -> int:
-    """Cores for each process."""
+    """The node's share of cores, divided among its processes; at least one."""
     return max(1, options.cpus // (options.nodes * count_tasks_per_node(options)))
 
 

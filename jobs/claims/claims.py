@@ -71,7 +71,7 @@ class ClaimOwner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One claim as it was read."""
+    """A numbered claim on a run. The one with the highest number holds; the others may write no more."""
 
     path: Path
     number: int

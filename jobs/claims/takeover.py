@@ -36,7 +36,7 @@ HEARTBEATS_PER_TAKEOVER = 15
 
 @dataclass(frozen=True, slots=True)
 class ClaimTimeouts:
-    """All in seconds."""
+    """When a claim counts as silent, in seconds."""
 
     takeover: float
     """After so long without a heartbeat, another may take over: a minute for which NFS may show an old state, and three

@@ -19,7 +19,7 @@ VARIABLE_WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmTimeouts:
-    """All in seconds."""
+    """How long to wait for Slurm, in seconds. Tests and slow clusters change single values."""
 
     call_s: float = 30.0
     """Any client command; what has not answered by then is unknown, not failed."""

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from stages.__main__ import load_stage
 from stages.checkpoint.files import find_newest_checkpoint
 from stages.data.image_reader import EncoderImageReader
 from stages.data.sample import Document, SampleSource
 from stages.job_file import JobFile, read_job
-from stages.load import load_stage
 from stages.stop import StopFlag
 from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from stages.__main__ import load_job_runner
 from stages.__main__ import run as run_stage
 from stages.checkpoint.files import find_newest_checkpoint, load_model
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import JobFile
-from stages.load import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.training.training_case import (  # fmt: skip
     World,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages.__main__ import load_job_runner
 from stages.checkpoint.openlm import read_pickle
 from stages.config import PretrainConfig
 from stages.engines.limits import find_engine_problem
@@ -20,7 +21,6 @@ from stages.engines.open_lm.data import plan_shard_reads, read_shards, shuffle_i
 from stages.engines.open_lm.options import MODULES, build_model_options, build_options, check_installation
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.load import load_job_runner
 from stages.models.openlm import OpenLM
 from stages.stop import StopFlag
 from tests.stages.training.training_case import (

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from stages.__main__ import load_job_runner
 from stages.checkpoint.files import load_model
 from stages.data.prompts import TEMPLATES
 from stages.engines.prismatic import start_program
 from stages.engines.prismatic.options import MODULES, check_installation
 from stages.errors import ConfigError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.load import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.engines.prismatic.prismatic_case import (
     config,

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.__main__ import load_job_runner
 from stages.checkpoint.openlm import read_pickle
 from stages.engines.vla_foundry.options import MODULES, check_installation
 from stages.engines.vla_foundry.weights import FoundryWeightNames
 from stages.errors import ConfigError, DivergedError, StageError
 from stages.job_file import EngineSettings, JobFile
-from stages.load import load_job_runner
 from stages.stop import StopFlag
 from tests.stages.engines.vla_foundry import vla_foundry_case as case
 from tests.stages.training.training_case import (
