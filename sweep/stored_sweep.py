@@ -88,7 +88,11 @@ def open_sweep(root: Path, name: str) -> StoredSweep:
         raise NotPlannedError(str(error)) from None
     if not manifest.exists():
         planned = sorted(path.parent.name for path in store.sweeps.glob("*/manifest.jsonl"))
-        there = f"it holds {', '.join(planned)}" if planned else "it holds none; plan one with `sweep plan FILE`"
+        there = (
+            f"it holds {', '.join(planned)}; add one with `sweep plan FILE`"
+            if planned
+            else "it holds none; plan one with `sweep plan FILE`"
+        )
         if not root.exists():
             there = "there is no such folder; give the store with --store DIR, or plan there with `sweep plan FILE`"
         raise NotPlannedError(f"{root} has no planned sweep {name!r}; {there}")
