@@ -24,6 +24,10 @@ class GpuType:
     source: str
     peak_tflops: float | None = None
     """bf16, dense; None where there is no GPU."""
+    memory_gib: float = 0.0
+    """Of one GPU, as its driver leaves it to programs; 0 where there is none, or it is not known."""
+    bandwidth_gbs: float = 0.0
+    """Of that memory, in GB/s; 0 where it is not known."""
     core_gflops: float = 0.0
     """Useful GFLOP/s of one CPU core; for the type without a GPU."""
 
@@ -49,6 +53,12 @@ class Placement:
     """The longest attempt that the partition allows."""
     retry_memory_gib: float = 0.0
     """A node, after an attempt has run out of memory; 0: the same as before."""
+    parallel: str = "ddp"
+    """Of jobs that train on several GPUs, where the sweep file does not say: `ddp` or `fsdp`."""
+    activation_checkpointing: bool = False
+    """Likewise."""
+    check_memory: bool = True
+    """Whether a job that does not fit its GPUs, or its nodes' memory, is refused."""
     options: Mapping[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     launcher: tuple[str, ...] = ()

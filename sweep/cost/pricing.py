@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from jobs.job import Estimate, Resources
-from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Source, Vision
+from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Source, StageConfig, Vision
 from stages.flops import compute_image_cost
 from sweep.catalog import Catalog, Placement
 from sweep.cost.estimate import (  # fmt: skip
@@ -168,6 +168,11 @@ class Pricer:
             speed=self.cached_speed(model.name, model.shape, model.catalog_name, "evaluate", 2_048),
         )
         return self.price_estimate(model, "evaluate", estimate)
+
+    def find_longest_prompt(self, config: StageConfig) -> int:
+        """Mean text tokens of the longest-winded vision task of an evaluation; 0 where there is none."""
+        tasks = config.vision_tasks if isinstance(config, EvaluateConfig) else ()
+        return max((round(self.catalog.find_task(task.name, with_image=True).text_tokens) for task in tasks), default=0)
 
     def price_estimate(self, model: Model, phase: str, estimate: Estimate) -> ResourcesAndEstimate:
         placement = self.cached_placement(model.name, model.catalog_name, phase)
