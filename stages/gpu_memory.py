@@ -1,8 +1,9 @@
 """GPU memory of a process that trains or evaluates, from shapes: for the planner, which refuses what cannot fit.
 
 Torch-free. Every figure is bytes, and follows from what our own code keeps; tests count the same with the real model
-(`tests/stages/test_gpu_memory.py`). D stands for the model's width, F for the feed-forward width, V for the vocabulary. `b` is 2 under bf16 and 4 in fp32: weights and the residual stream stay
-float32, matrix products and norms are in b. Without torch.compile, which needs no more.
+(`tests/stages/test_gpu_memory.py`). D stands for the width, F for the feed-forward width, V for the vocabulary. `b` is
+2 under bf16 and 4 in fp32: weights and the residual stream stay float32, matrix products and norms are in b. Without
+torch.compile, which needs no more.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -382,13 +383,13 @@ class EvaluationPass:
 def compute_evaluation_memory(run: EvaluationPass) -> GpuMemory:
     """The worst of answering and comparing.
 
-    Weights are float32. Under bf16 autocast keeps a copy of the matrices in bfloat16 for as long as it is on: a whole
-    task. Keys and values of all blocks: 2 b D a position.
+    Weights are float32. In inference mode autocast keeps no copies: each product makes its matrix in bfloat16 anew.
+    Keys and values of all blocks take 2 b D a position.
     """
     model, b = run.model, BFLOAT16 if run.precision == "bf16" else FLOAT32
     weights = FLOAT32 * (model.weights + count_projector_numbers(run.vision, model.d_model))
     if run.precision == "bf16":
-        weights += BFLOAT16 * (model.layers * count_block_weights(model) + count_table_weights(model))
+        weights += BFLOAT16 * 2 * model.d_model * model.feed_forward_width
     state = GpuMemory(weights=weights, encoder=count_encoder_bytes(run.vision) if run.image_answers else 0)
     answers = ANSWERS_AT_ONCE * run.answer_length
     answering = replace(
@@ -432,7 +433,7 @@ WORKER_BYTES = 2**30
 
 
 def compute_host_memory(weights: int, *, processes: int, workers: int, feature_cache_gib: float, trains: bool) -> int:
-    """Bytes of the node with the first rank, which has `processes` of the job's, each with `workers` that read ahead."""
+    """Bytes of the node with the first rank: its `processes` of the job's, each with `workers` that read ahead."""
     each = PROCESS_BYTES + workers * WORKER_BYTES + round(feature_cache_gib * 2**30)
     return processes * each + count_certain_host_memory(weights, processes=processes, trains=trains)
 

@@ -28,6 +28,8 @@ class GpuType:
     """Of one GPU, as its driver leaves it to programs; 0 where there is none, or it is not known."""
     bandwidth_gbs: float = 0.0
     """Of that memory, in GB/s; 0 where it is not known."""
+    matmul_share: float = 0.0
+    """Of the peak that large matrix products reach, for predictions; 0 where nothing is assumed."""
     core_gflops: float = 0.0
     """Useful GFLOP/s of one CPU core; for the type without a GPU."""
 

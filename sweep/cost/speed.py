@@ -185,9 +185,9 @@ def estimate_speed(
     gpu = catalog.gpus[gpu_type]
     found = measured.get((extract_speed_shape(model), gpu_type))
     if tokens_per_second is not None:
-        rate, basis = tokens_per_second * count_training_flops(model, context), f"{tokens_per_second:g} tokens/s, given"
+        rate, basis = tokens_per_second * count_training_flops(model, context), f"given: {tokens_per_second:g} tokens/s"
     elif found is not None:
-        rate, basis = found.flops_per_second, f"measured from {format_counted(found.jobs, 'job')}"
+        rate, basis = found.flops_per_second, f"measured: {format_counted(found.jobs, 'job')} of the store"
     else:
         rate, basis = estimate_catalog_rate(catalog, model, gpu, name)
     return Speed(
@@ -207,7 +207,7 @@ def estimate_catalog_rate(catalog: Catalog, model: LanguageModel, gpu: GpuType, 
     peak = gpu.peak_tflops * TERA
     entry = catalog.models.get(name)
     if entry is not None and gpu.name in entry.utilisation:
-        return entry.utilisation[gpu.name] * peak, f"{name} on {gpu.name}, catalog"
+        return entry.utilisation[gpu.name] * peak, f"published: hours of {name} on {gpu.name}"
     utilisation, basis = estimate_reference_utilisation(catalog.models, model.parameters, name)
     rate = utilisation * catalog.reference_flops_per_second
     return rate * gpu.factor, basis if gpu.name == REFERENCE else f"{basis}, times {gpu.name}'s factor {gpu.factor:g}"
@@ -218,7 +218,7 @@ def estimate_reference_utilisation(
 ) -> tuple[float, str]:
     """Utilisation on an A100: the model's own, else interpolated in log(parameters)."""
     if name in models and REFERENCE in models[name].utilisation:
-        return models[name].utilisation[REFERENCE], f"{name} on {REFERENCE}, catalog"
+        return models[name].utilisation[REFERENCE], f"published: hours of {name} on {REFERENCE}"
     known = sorted(
         (entry.shape.parameters, entry.utilisation[REFERENCE], entry.name)
         for entry in models.values()
@@ -227,6 +227,6 @@ def estimate_reference_utilisation(
     below = max((point for point in known if point[0] <= parameters), default=known[0])
     above = min((point for point in known if point[0] >= parameters), default=known[-1])
     if below[0] == above[0]:
-        return below[1], f"as {below[2]} on {REFERENCE}"
+        return below[1], f"interpolated: as {below[2]} on {REFERENCE}"
     weight = math.log(parameters / below[0]) / math.log(above[0] / below[0])
-    return below[1] + weight * (above[1] - below[1]), f"interpolated between {below[2]} and {above[2]} on {REFERENCE}"
+    return below[1] + weight * (above[1] - below[1]), f"interpolated: between {below[2]} and {above[2]} on {REFERENCE}"

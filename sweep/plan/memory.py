@@ -129,8 +129,8 @@ class MemoryFitter:
         if question.placement.memory_gib:
             if question.placement.check_memory and fit.certain_host_bytes > question.placement.memory_gib * GIB:
                 raise ConfigProblemError(
-                    f"{question.phase} of {question.model}: memory_gib {question.placement.memory_gib:g} is less than the "
-                    f"{fit.certain_host_bytes / GIB:.1f} GiB that copies of the model take on a node with "
+                    f"{question.phase} of {question.model}: memory_gib {question.placement.memory_gib:g} is less than "
+                    f"the {fit.certain_host_bytes / GIB:.1f} GiB that copies of the model take on a node with "
                     f"{question.placement.gpus_per_node} GPUs; set memory_gib: {needed_gib}, or check_memory: false"
                 )
         elif needed_gib > resources.memory_gib:
@@ -193,12 +193,14 @@ class MemoryFitter:
                 if is_shared_evenly(question.config, times * ranks) and find(question, times * ranks, room):
                     yield f"nodes: {times * place.nodes}"
                     break
+        # of types of about one size the cheapest
         larger = sorted(
-            (kind.memory_gib, kind.name) for kind in self.catalog.gpus.values() if kind.memory_gib * GIB > room
+            (kind for kind in self.catalog.gpus.values() if kind.memory_gib * GIB > room),
+            key=lambda kind: (round(kind.memory_gib, -1), kind.factor),
         )
-        for gib, name in larger:
-            if find(question, ranks, gib * GIB):
-                yield f"gpu_type: {name}"
+        for kind in larger:
+            if find(question, ranks, kind.memory_gib * GIB):
+                yield f"gpu_type: {kind.name}"
                 break
 
 
@@ -298,7 +300,7 @@ def build_training_pass(question: MemoryQuestion, mode: RunMode, ranks: int) -> 
         elif any(source.kind != "text" and source.share > 0 for source in config.sources):
             in_row = 1 if config.packing == "padded" else max(1, length // (image_tokens + 1))
             images = rows * in_row
-            masked = in_row > 1 and not takes_flex_attention(question.settings)
+            masked = in_row > 1 and not uses_flex_attention(question.settings)
     return TrainingPass(
         model=question.shape,
         rows=rows,
@@ -316,7 +318,7 @@ def build_training_pass(question: MemoryQuestion, mode: RunMode, ranks: int) -> 
     )
 
 
-def takes_flex_attention(settings: Mapping[str, Any]) -> bool:
+def uses_flex_attention(settings: Mapping[str, Any]) -> bool:
     """Whether documents are masked by blocks (`stages.training.parallel.configure_kernels`)."""
     attention = settings.get("attention", "auto")
     return attention == "flex" or (attention == "auto" and bool(settings.get("compile")))

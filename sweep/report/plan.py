@@ -7,6 +7,7 @@ from typing import Any
 from sweep.catalog import REFERENCE, load_catalog
 from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
+from sweep.plan.placements import PhasePlacement, format_placement_table
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
 from sweep.text_format import (
@@ -27,11 +28,12 @@ def build_plan_json(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
-    jobs have measured.
+    jobs have measured; `placements`: where jobs run, and whether they fit.
     """
     costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
     return {
@@ -49,6 +51,7 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "placements": [each.convert_to_dict() for each in placements],
     }
 
 
@@ -59,6 +62,7 @@ def format_plan_report(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
 ) -> str:
     """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
     costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
@@ -74,7 +78,8 @@ def format_plan_report(
         *format_time_left(costs),
         *(("speed", format_speed_comparison(found)) for found in speeds),
     ]  # fmt: skip
-    return "\n".join([head, "", *format_cost_table(costs), "", *format_labelled_lines(remarks)])
+    table = [*format_cost_table(costs), *format_placement_table(placements)]
+    return "\n".join([head, "", *table, "", *format_labelled_lines(remarks)])
 
 
 def count_phase_jobs(costs: PlanCosts, phase: str) -> int:
