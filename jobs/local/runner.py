@@ -92,8 +92,9 @@ class LocalRunner:
         self.snapshot = snapshot
         self.wanted = set(snapshot.by_key if wanted is None else wanted)
         self.slots = slots
+        self.clock = clock
         self.attempts = LocalAttempts(snapshot.store, snapshot.sweep, slots, program=program, clock=clock)
-        self.ledger = Ledger(snapshot.store.locate_sweep(snapshot.sweep).ledger)
+        self.ledger = Ledger(snapshot.store.locate_sweep(snapshot.sweep).ledger, clock)
         self.report = report
         self.problem = ""
         self._rank = rank_jobs(snapshot.jobs, trunks_first=slots.cpus > 1)
@@ -110,7 +111,7 @@ class LocalRunner:
         """Until nothing is left to do. RunnerBusyError, InfeasibleJobError, StoreRefusedError come before any start."""
         store, sweep = self.snapshot.store, self.snapshot.sweep
         try:
-            with hold_runner_lock(store, sweep=sweep, writer=self.ledger.writer):
+            with hold_runner_lock(store, sweep=sweep, writer=self.ledger.writer, clock=self.clock):
                 self._load()
                 return self._run_until_done(stop)
         except OSError as error:
@@ -196,7 +197,8 @@ class LocalRunner:
         evidence = self.snapshot.runs[key]
         failed = evidence.last.failure if evidence.last and kind is EventKind.ENDED and not evidence.result else None
         try:
-            self.ledger.append([Event(event=kind, key=key, attempt=seen.id, failure=failed)])
+            event = Event(event=kind, key=key, time=self.clock.now(), attempt=seen.id, failure=failed)
+            self.ledger.append([event])
         except OSError as error:
             self.problem = self.problem or describe_storage_error(error)
         self.report(
@@ -238,7 +240,7 @@ class LocalRunner:
 
     def _enqueue(self, keys: Sequence[str]) -> None:
         # the ledger first: another process reads there what is queued (jobs.local.runner_lock.read_runner_queue)
-        self.ledger.append(Event(event=EventKind.INTENT, key=key) for key in keys)
+        self.ledger.append(Event(event=EventKind.INTENT, key=key, time=self.clock.now()) for key in keys)
         self._queue = sorted(
             [*self._queue, *(self.snapshot.by_key[key] for key in keys)], key=lambda job: self._rank[job.key]
         )

@@ -162,7 +162,13 @@ STALE_SECONDS = 86_400.0
 class RemoteFolder:
     """A folder of shards with a manifest at an address, or one tar there. Can be pickled."""
 
-    def __init__(self, address: str, cache: Path, waits: Sequence[float] = RETRY_DELAYS) -> None:
+    def __init__(
+        self,
+        address: str,
+        cache: Path,
+        waits: Sequence[float] = RETRY_DELAYS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """`cache`: folder for the copies. DataError if the address is none that can be read."""
         self.address = check_address(address)
         parent, _, name = self.address.rpartition("/")
@@ -170,6 +176,7 @@ class RemoteFolder:
         self._parent = parent if self._single else self.address
         self._store = open_store(self._parent)
         self._waits = waits
+        self._sleep = sleep
         self.copies = cache / hashlib.sha256(self._parent.encode()).hexdigest()[:16]
         self._kept = SHARDS_KEPT
         self._versions: dict[str, FileVersion] = {}
@@ -257,7 +264,7 @@ class RemoteFolder:
                 if wait is None:
                     tries = len(self._waits) + 1
                     raise DataError(f"{self._parent}/{name}: {tries} tries: {format_reason(error)}") from error
-                time.sleep(wait)
+                self._sleep(wait)
         raise AssertionError  # the last wait is None
 
 

@@ -75,7 +75,11 @@ class NodeTest:
         if isinstance(answer, UnknownSubmit):
             return [report_note(NODE, f"no test job: {answer.reason}", "try again")]
         found = self._wait(folder, answer.id)
-        return [found] if isinstance(found, Check) else check_report(found, mark, here=measure_clock_skew(folder))
+        return (
+            [found]
+            if isinstance(found, Check)
+            else check_report(found, mark, here=measure_clock_skew(folder, self.clock))
+        )
 
     def _wait(self, folder: Path, job_id: str) -> Mapping[str, Any] | Check:
         """The job's report, or why there is none."""
