@@ -353,5 +353,5 @@ def find_stale_dependencies(snapshot: SweepSnapshot, before: float) -> dict[str,
         done = all(snapshot.statuses[parent].state is JobState.DONE for parent in parents)
         if seen.waits_for_parents and done and snapshot.are_done_before(parents, before):
             message = "waits for an id that is not its parent's any more"
-            found[key] = replace(seen, state=ClusterState.STUCK, message=message)
+            found[key] = replace(seen, state=ClusterState.STUCK, message=message, awaited="")
     return found
