@@ -3,6 +3,7 @@
 The queue lives in this process and in its part of the ledger. All else that the runner knows can be read again.
 """
 
+import logging
 import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState, JobStatus
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.results import set_result_aside
+
+logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.5
 UNRECORDED_ENDS = 3
@@ -124,6 +127,10 @@ class LocalRunner:
         for job in self.snapshot.live:
             self.attempts.adopt(job)
         self.snapshot.update({job.key: Observation(state=ClusterState.RUNNING) for job in self.snapshot.live})
+        states = Counter(status.state.value for status in self.snapshot.statuses.values())
+        logger.info("the jobs are: %s", ", ".join(f"{number} {state}" for state, number in states.items()))
+        for job in self.snapshot.live:
+            logger.info("%s %s runs already: waits for its end", job.phase, job.key)
 
     def _check_feasible(self) -> None:
         jobs = [job for job in self.snapshot.jobs if job.key in self.wanted]
@@ -149,6 +156,7 @@ class LocalRunner:
             if self.problem:
                 self._empty_queue()
             if not self.snapshot.observed and (not actions or self.problem):
+                logger.info("ends: %s", self.problem or ("it was asked to stop" if stops else "nothing is left to run"))
                 return RunnerResult(problem=self.problem, stopped_by=stop.received[0] if stop.received else 0)
             self._start_what_fits()
             self.attempts.wait(ROUND_SECONDS)
@@ -196,6 +204,9 @@ class LocalRunner:
     def _report_event(self, key: str, kind: EventKind, seen: Observation) -> None:
         evidence = self.snapshot.runs[key]
         failed = evidence.last.failure if evidence.last and kind is EventKind.ENDED and not evidence.result else None
+        state = self.snapshot.statuses[key].state
+        logger.info("%s %s: attempt %s %s%s", key, state, seen.id, kind, f", {failed}" if failed else "")
+        logger.debug("%s: exit code %s %s", key, seen.returncode, seen.message)
         try:
             event = Event(event=kind, key=key, time=self.clock.now(), attempt=seen.id, failure=failed)
             self.ledger.append([event])
@@ -222,6 +233,8 @@ class LocalRunner:
         )
 
     def _act(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            logger.debug("%s", action)
         try:
             for action in actions:
                 if isinstance(action, Invalidate):
@@ -245,6 +258,7 @@ class LocalRunner:
             [*self._queue, *(self.snapshot.by_key[key] for key in keys)], key=lambda job: self._rank[job.key]
         )
         if keys:
+            logger.info("queues %d jobs: %s", len(keys), ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else ""))
             self.snapshot.update(dict.fromkeys(keys, QUEUED))
 
     def _start_what_fits(self) -> None:
@@ -260,6 +274,7 @@ class LocalRunner:
             self.attempts.start(job)
 
     def _stop_all(self, *, at_once: bool) -> None:
+        logger.info("%s %d attempts", "kills" if at_once else "stops", len(self.snapshot.observed) - len(self._queue))
         self._queue = []
         self.attempts.terminate(self.snapshot.observed)
         if at_once:
