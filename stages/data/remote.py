@@ -112,7 +112,7 @@ class FsspecStore:
 
 
 class WebStore:
-    """A folder on a web server that tells its files' lengths."""
+    """A folder on a web server that gives its files' lengths."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -127,7 +127,7 @@ class WebStore:
         with self._request("HEAD", name) as response:
             headers = response.headers
         if not headers.get("Content-Length", "").isdecimal():
-            raise DataError(f"{self.address}/{name}: the server does not tell its length")
+            raise DataError(f"{self.address}/{name}: the server does not give its length")
         return FileVersion(int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or "")
 
     def download(self, name: str, path: Path) -> None:
@@ -202,11 +202,11 @@ class RemoteFolder:
     def fetch_local(self, name: str, *, wait: bool = True) -> Path:
         """The copy of a shard, fetched if it is not there; DataError if it cannot be had, or is not what it was.
 
-        Without `wait` a BlockingIOError tells that another process or thread of the node is about it.
+        Without `wait` a BlockingIOError says that another process or thread of the node fetches it.
         """
         version = self._retry(name, lambda: self._store.query_version(name))
         if self._versions.setdefault(name, version) != version:
-            raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job anew")
+            raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job again")
         path = self.copies / render_copy_name(name, version)
         if not path.exists():
             with convert_storage_errors(self.copies):

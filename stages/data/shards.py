@@ -63,7 +63,7 @@ REGULAR = b"\0" + b"07"
 WITHOUT_CONTENT = b"123456"
 """Types of links, devices, folders and pipes."""
 EXTENDED, LONG_NAME, PREFIX_HEADERS, SPARSE = b"x", b"L", b"xLKg", b"S"
-"""What stands before a header and adds to it: pax records, GNU's long names, and what is passed over; sparse files."""
+"""What stands before a header and adds to it: pax records, GNU's long names, and what is skipped; sparse files."""
 MAX_HEADER_BYTES = 1 << 20
 """Of pax records and long names, what lies beyond it is not read."""
 
@@ -324,7 +324,7 @@ class TarShards:
     """All samples of a folder of tars (or of one tar), numbered in the order of the manifest. Can be pickled.
 
     The numbers are the manifest's, as counting would mean to read every shard. Of a shard that is whole and has fewer
-    samples than it says, the others are passed over; of one that has more, those are never met; a line tells of it.
+    samples than it says, the others are skipped; of one that has more, those are never read; a line on stderr says so.
     """
 
     def __init__(self, folder: ShardFolder | Path) -> None:
@@ -374,4 +374,4 @@ class TarShards:
             raise DataError(f"{shard.path}: no samples; its {MANIFEST} says {promised}")
         if count != promised and shard.path.name not in self._told:
             self._told.add(shard.path.name)
-            print(f"{shard.path}: {count} samples; its {MANIFEST} says {promised}; write it anew", file=sys.stderr)
+            print(f"{shard.path}: {count} samples; its {MANIFEST} says {promised}; write it again", file=sys.stderr)

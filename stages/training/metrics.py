@@ -246,7 +246,7 @@ class Meter:
 
     def flush(self) -> dict[str, float]:
         """`tokens_per_second`, `mfu` where the device's peak is known, `data_wait` (a share of the time), and
-        `measure_peak_memory` (of this process, from its start on); the meter starts anew."""
+        `measure_peak_memory` (of this process, from its start on); the meter starts at 0."""
         seconds = max(self.seconds, 1e-9)
         found = {"tokens_per_second": self.tokens / seconds}
         if self.peak_tflops and self.flops is not None:

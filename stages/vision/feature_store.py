@@ -186,7 +186,7 @@ class FeatureStore:
         self._refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For another process: opened there anew."""
+        """For another process, which opens the folder itself."""
         return FeatureStore, (self.folder, self.shape, self.dtype)
 
     def __len__(self) -> int:
@@ -259,7 +259,7 @@ class FeatureStore:
     def _drop(self, digest: str, error: Exception) -> None:
         """Forgets the newest entry of an image, which did not hold."""
         if not self.damaged:
-            print(f"feature store: {error}; such images are encoded anew", file=sys.stderr)
+            print(f"feature store: {error}; such images are encoded again", file=sys.stderr)
         self.damaged += 1
         self._places[digest].pop()
         if not self._places[digest]:

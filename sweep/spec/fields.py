@@ -172,7 +172,7 @@ class PretrainSettings(OwnSettings):
     phase = "pretrain"
 
     unit_tokens: UnitTokens = None
-    restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up anew, above 0")
+    restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up again, above 0")
     restart_warmup_steps: Whole | None = Field(None, description="a whole number of optimizer steps")
     matched_branch: float | None = Field(
         None, gt=0, le=100, description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent"

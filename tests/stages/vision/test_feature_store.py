@@ -110,7 +110,7 @@ def test_a_flipped_byte_is_found_and_the_image_stored_anew(tmp_path: Path, capsy
     assert store.get(digest(1)) is None
     assert store.get(digest(2)) is None
     assert store.damaged == 2
-    assert capsys.readouterr().err.count("damaged at byte 64; such images are encoded anew") == 1
+    assert capsys.readouterr().err.count("damaged at byte 64; such images are encoded again") == 1
     for number in (1, 2):
         store.add(digest(number), features(number))
     assert holds(store, range(3))
