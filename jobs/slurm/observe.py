@@ -170,7 +170,7 @@ class _Reconciler:
         )
 
     def find_batches(self) -> None:
-        """Adopts what was found by name; gives up what was looked for long enough."""
+        """Adopts what was found by name; gives up what was searched for long enough."""
         answered = self.queue.ok and (self.accounting.ok or self.accounting.absent)
         for batch in self.batches:
             found = sorted(self.ids.get(batch.name, ()))

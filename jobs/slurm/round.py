@@ -101,7 +101,7 @@ class SlurmRound:
     # Query: what Slurm has, and what is on disk.
 
     def query(self) -> None:
-        """Queries once more, a few seconds later, where a job is missed and no record tells of its end."""
+        """Queries once more, a few seconds later, where a job is missed and no record reports its end."""
         self._query_once()
         if self._needs_second_query():
             logger.info("a job is missing in squeue: queries again in %g s", self.timeouts.recheck_s)
@@ -251,7 +251,7 @@ class SlurmRound:
     # Act.
 
     def run(self, actions: Sequence[Action]) -> RoundReport:
-        """Acts; and decides again where something was taken out that is to be sent anew, a few times at most.
+        """Acts; and decides again where something was taken out that is to be sent again, a few times at most.
 
         Raises StoreRefusedError; what was sent until then is in the ledger.
         """
@@ -333,7 +333,7 @@ class SlurmRound:
             self._withdraw_ids(self.slurm, ids)
 
     def _withdraw_ids(self, found: SlurmSnapshot, ids: Sequence[str]) -> None:
-        # Note it before scancel: sacct will show CANCELLED by our uid, and that must not be read as the user's wish.
+        # Note it before scancel: sacct will show CANCELLED by our uid, which must not be read as the user's request.
         self.ledger.write_withdrawn(group_keys_by_batch(found, set(ids)))
         self.client.cancel(ids, state="PENDING")
 

@@ -71,7 +71,7 @@ def is_over(row: AccountRow) -> bool:
 
 
 def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = False) -> AccountingRecord:
-    """Of a finished row. `withdrawn`: we took the job out ourselves, so a cancellation is not the user's wish."""
+    """Of a finished row. `withdrawn`: we took the job out ourselves, so a cancellation is not the user's."""
     uid = int(row.by_uid) if row.by_uid.isdigit() else None
     ran = bool(row.nodes)  # sacct gives a cancelled job that never ran its end as its start
     return AccountingRecord(
@@ -139,7 +139,7 @@ class PendingReason(NamedTuple):
 NEVER, NEVER_AS_THINGS_ARE = Outlook.NEVER, Outlook.NEVER_AS_THINGS_ARE
 RELEASE = "(scontrol release lets it go on)"
 REASONS = {
-    "": PendingReason("waits for the scheduler to look at it"),
+    "": PendingReason("waits for the scheduler to consider it"),
     "Priority": PendingReason("behind jobs of higher priority"),
     "Resources": PendingReason("waits for GPUs or nodes"),
     "Dependency": PendingReason("waits for the job before it"),
@@ -186,7 +186,7 @@ REASONS = {
     "PowerNotAvail": PendingReason("not enough power"),
     "PowerReserved": PendingReason("the power is reserved"),
     "FedJobLock": PendingReason("waits for the federation's clusters to agree"),
-    "SchedDefer": PendingReason("waits for the scheduler to look at it"),
+    "SchedDefer": PendingReason("waits for the scheduler to consider it"),
     "SystemFailure": PendingReason("Slurm had an internal failure"),
     "InactiveLimit": PendingReason("was inactive for too long"),
     "NonZeroExitCode": PendingReason("ended with a code other than zero"),

@@ -180,7 +180,7 @@ def check_file_system(folder: Path) -> Iterator[Check]:
     kind = read_file_system_type(folder)
     if kind in OWN_DISKS:
         advice = "keep the store on a shared file system; --node-test tries it from a node"
-        yield report_note("file system", f"the store lies on {kind}, which looks like this machine's own", advice)
+        yield report_note("file system", f"the store lies on {kind}, which seems to be this machine's own", advice)
     elif kind:
         yield report_ok("file system", f"the store lies on {kind}")
 

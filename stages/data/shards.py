@@ -50,7 +50,7 @@ class TarShards:
         self._folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._most_open = OPEN_SHARDS
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._expected: tuple[int, ...] = ()
         self._names, self.sizes = self._folder.load_manifest()
         self._ends = list(accumulate(self.sizes))
@@ -90,8 +90,8 @@ class TarShards:
         count = len(shard.index)
         if not count:
             raise DataError(f"{shard.path}: no samples; its {MANIFEST} says {promised}")
-        if count != promised and shard.path.name not in self._told:
-            self._told.add(shard.path.name)
+        if count != promised and shard.path.name not in self._reported:
+            self._reported.add(shard.path.name)
             print(f"{shard.path}: {count} samples; its {MANIFEST} says {promised}; write it again", file=sys.stderr)
 
 

@@ -80,7 +80,7 @@ def test_every_reason_of_slurm_has_words(reason: str) -> None:
             "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved_for_jobs_in_higher_priority_partitions",
             "nodes that it needs are down, drained or reserved for jobs of higher priority",
         ),
-        ("", "waits for the scheduler to look at it"),
+        ("", "waits for the scheduler to consider it"),
     ],
 )
 def test_reasons_in_words(reason: str, words: str) -> None:
