@@ -39,6 +39,7 @@ COMPILED = ElementwiseTraffic(width=106, feed_forward=16, logit=10)
 """Each chain between two products is one kernel, which reads and writes what goes in and out: forward 44 and 6."""
 
 
+# Why: docs/decisions.md, D84
 def predict_utilisation(run: TrainingPass, gpu: GpuType, *, compiled: bool) -> float | None:
     """Model FLOPs (`stages.flops`) over the peak, of training on text; None for a GPU of unknown bandwidth."""
     if not (gpu.peak_tflops and gpu.bandwidth_gbs and gpu.matmul_share):

@@ -23,7 +23,7 @@ from sweep.phases import PHASES
 from sweep.plan.grid import Grid, Point
 from sweep.plan.job_settings import JobSettingsBuilder
 from sweep.plan.manifest import Cell, FinetuneChain, Manifest
-from sweep.plan.memory import MEMORY_SETTINGS, MemoryFitter, MemoryQuestion
+from sweep.plan.memory import MemoryFitter, MemoryQuestion, select_memory_settings
 from sweep.plan.stage_configs import (  # fmt: skip
     build_evaluate_config,
     build_finetune_config,
@@ -343,7 +343,7 @@ class Planner:
             config=config,
             vision=vision,
             placement=self.pricer.resolve_placement(model.name, model.catalog_name, phase),
-            given=tuple((name, given[name]) for name in MEMORY_SETTINGS if name in given),
+            given=select_memory_settings(given),
             answer_tokens=self.pricer.find_longest_prompt(config),
         )
 

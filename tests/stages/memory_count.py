@@ -38,11 +38,11 @@ from stages.vision.specs import resolve_encoder_spec
 CPU = torch.device("cpu")
 
 
-class StorageCount(TorchDispatchMode):
+class StorageCount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Bytes of all storages that operations have returned and that are still there, and the most there were."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self.known: dict[int, tuple[weakref.ref[Any], int]] = {}
 
@@ -77,15 +77,15 @@ class StorageCount(TorchDispatchMode):
                 self.note(storage)
             return outcome
 
-        torch.UntypedStorage.resize_ = resize_and_note  # type: ignore[method-assign]
-        super().__enter__()
+        torch.UntypedStorage.resize_ = resize_and_note  # type: ignore[method-assign,assignment]
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         torch.UntypedStorage.resize_ = self.resize  # type: ignore[method-assign]
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
 
 class Peers(Communicator):
@@ -102,10 +102,11 @@ def attend_as_on_a_gpu(queries: Tensor, keys: Tensor, values: Tensor, mask: Tens
         return attended
     bias = torch.zeros_like(mask, dtype=queries.dtype).masked_fill_(mask.logical_not(), float("-inf"))
     bias = bias.expand(*queries.shape[:3], keys.shape[2])
-    return torch.ops.aten._scaled_dot_product_efficient_attention(queries, keys, values, bias, True)[0]
+    attended = torch.ops.aten._scaled_dot_product_efficient_attention(queries, keys, values, bias, True)[0]
+    return attended  # noqa: RET504 - torch.ops are untyped
 
 
-def keep_own_sum(_: object, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def keep_own_sum(_: object, bucket: Any) -> torch.futures.Future[torch.Tensor]:
     """DDP's exchange of a bucket, without peers."""
     future: torch.futures.Future[Tensor] = torch.futures.Future()
     future.set_result(bucket.buffer())
@@ -132,7 +133,8 @@ def pretend_peers_on_gpus(ranks: int) -> Iterator[None]:
                 return build_mesh("cpu", shape)
 
         patch.setattr(parallel, "replicate", replicate_alone)
-        patch.setattr(parallel, "shard", lambda vlm, _, precision: shard(vlm, SimpleNamespace(type="cuda"), precision))
+        gpu: Any = SimpleNamespace(type="cuda")
+        patch.setattr(parallel, "shard", lambda vlm, _, precision: shard(vlm, gpu, precision))
         patch.setattr(device_mesh, "init_device_mesh", build_real_mesh)
         if ranks == 1:
             yield
@@ -176,7 +178,7 @@ def run_pass(model: ParallelModel, run: TrainingPass) -> None:
     batch = build_batch(run)
     with open_autocast(run.precision, CPU):
         loss, _ = model(batch, count=1, settings=LossSettings(z_loss=1e-4, chunk_tokens=run.chunk_tokens))
-    (loss * model.scale).backward()
+    (loss * model.scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def build_batch(run: TrainingPass) -> MicroBatch:

@@ -40,8 +40,8 @@ def test_a_model_without_a_figure_lies_between_its_neighbours() -> None:
 def test_interpolation_meets_the_figures_and_ends_at_the_ends() -> None:
     shapes = {name: model.shape.parameters for name, model in CATALOG.models.items()}
     assert estimate_reference_utilisation(CATALOG.models, shapes["411m"])[0] == 0.2406
-    assert estimate_reference_utilisation(CATALOG.models, 1_000) == (0.0275, "as 11m on a100")
-    assert estimate_reference_utilisation(CATALOG.models, 10**12) == (0.301, "as 7b on a100")
+    assert estimate_reference_utilisation(CATALOG.models, 1_000) == (0.0275, "interpolated: as 11m on a100")
+    assert estimate_reference_utilisation(CATALOG.models, 10**12) == (0.301, "interpolated: as 7b on a100")
 
 
 def test_a_gpu_type_without_a_figure_goes_by_its_factor() -> None:
@@ -57,7 +57,7 @@ def test_a_measured_speed_goes_before_the_catalog() -> None:
     speed = estimate_speed(CATALOG, shape, "a100", name="79m", measured=measured)
     assert (speed.flops_per_second, speed.basis) == (6e13, "measured: 3 jobs of the store")
     assert estimate_speed(CATALOG, shape, "h100", name="79m", measured=measured).basis.startswith(
-        "79m on a100, catalog"
+        "published: hours of 79m on a100"
     )
 
 
