@@ -106,7 +106,7 @@ def attend_as_on_a_gpu(queries: Tensor, keys: Tensor, values: Tensor, mask: Tens
     return attended  # noqa: RET504 - torch.ops are untyped
 
 
-def keep_own_sum(_: object, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+def keep_own_sum(_: object, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
     """DDP's exchange of a bucket, without peers."""
     future: torch.futures.Future[Tensor] = torch.futures.Future()
     future.set_result(bucket.buffer())
