@@ -184,13 +184,14 @@ def count_gathered_bytes(run: TrainingPass, blocks: int) -> int:
 
 
 def count_cast_bytes(run: TrainingPass) -> int:
-    """Copies of all blocks' weights in bfloat16: autocast keeps them to the end of the forward pass, autograd beyond.
+    """Copies of all blocks' weights, and of a trained encoder's, in bfloat16.
 
-    FSDP2 gathers weights in bfloat16, so that nothing is left to cast.
+    Autocast keeps them to the end of the forward pass, autograd beyond.     FSDP2 gathers weights in bfloat16, so that nothing is left to cast.
     """
     if run.sharded or run.precision != "bf16":
         return 0
-    return BFLOAT16 * run.model.layers * count_block_weights(run.model)
+    encoder = run.trained_spec.parameters if run.trained_spec else 0
+    return BFLOAT16 * (run.model.layers * count_block_weights(run.model) + encoder)
 
 
 # What the forward pass keeps.

@@ -1,9 +1,11 @@
 """The formulas of `stages.gpu_memory` against a count over every tensor of our own training step."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stages.config import LanguageModel, Vision
@@ -24,10 +26,13 @@ from stages.gpu_memory import (
     compute_training_memory,
     count_certain_host_memory,
     count_encoder_bytes,
+    count_encoder_workspace,
+    count_image_encoder_activations,
 )
 from stages.models import likelihood
 from stages.models.attention import KeyValueCache, build_padding_mask
 from stages.models.vlm import VLM
+from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import load_catalog
 from tests.stages.memory_count import StorageCount, count_training_step, pretend_peers_on_gpus
 
@@ -104,6 +109,38 @@ def test_a_trained_encoder_has_gradients_and_a_frozen_one_only_weights() -> None
     assert compute_training_memory(frozen).encoder >= count_encoder_bytes(SIGLIP)
     assert compute_training_memory(trained).encoder == 0
     assert compute_training_memory(trained).activations > compute_training_memory(frozen).activations
+
+
+@pytest.fixture
+def siglip(monkeypatch: pytest.MonkeyPatch) -> Callable[[], nn.Module]:
+    """Makes a SigLIP whose weights have no values."""
+    from transformers import PreTrainedModel
+
+    from stages.vision import transformers_encoders
+
+    monkeypatch.setattr(PreTrainedModel, "post_init", lambda _: None)
+    spec = resolve_encoder_spec(SIGLIP.encoder)
+    return lambda: transformers_encoders.wrap_siglip(
+        spec, transformers_encoders.SiglipVisionModel(transformers_encoders.build_siglip_config(spec))
+    )
+
+
+@pytest.mark.parametrize("images", [4, 16])
+def test_an_encoder_is_counted_too_at_work_and_in_training(siglip: Callable[[], nn.Module], images: int) -> None:
+    spec, cpu = resolve_encoder_spec(SIGLIP.encoder), torch.device("cpu")
+    with FakeTensorMode(), StorageCount() as storages:
+        encoder = siglip()
+        pixels = torch.zeros(images, 3, 384, 384, dtype=torch.uint8)
+        before = storages.most = storages.now
+        with torch.no_grad(), open_autocast("bf16", cpu):
+            encoder(pixels)
+        at_work = storages.most - before
+        with open_autocast("bf16", cpu):
+            features = encoder(pixels)
+        kept = storages.now - before - 2 * spec.parameters  # autocast's copies are the weights'
+        del features
+    assert at_work < count_encoder_workspace(SIGLIP, images) < 1.25 * at_work
+    assert count_image_encoder_activations(spec, 2) * images == pytest.approx(kept, rel=0.1)
 
 
 def test_an_evaluation_is_counted_too() -> None:
