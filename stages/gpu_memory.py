@@ -186,7 +186,8 @@ def count_gathered_bytes(run: TrainingPass, blocks: int) -> int:
 def count_cast_bytes(run: TrainingPass) -> int:
     """Copies of all blocks' weights, and of a trained encoder's, in bfloat16.
 
-    Autocast keeps them to the end of the forward pass, autograd beyond.     FSDP2 gathers weights in bfloat16, so that nothing is left to cast.
+    Autocast keeps them to the end of the forward pass, autograd beyond. FSDP2 gathers weights in bfloat16, so that
+    nothing is left to cast.
     """
     if run.sharded or run.precision != "bf16":
         return 0

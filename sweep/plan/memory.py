@@ -110,9 +110,7 @@ class MemoryQuestion:
 def select_memory_settings(given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """Of the sweep file's settings those that a job's memory depends on; `as the device likes it` says nothing."""
     unsaid = {"micro_batch_tokens": 0, "loss_chunk_tokens": -1}
-    return tuple(
-        (name, given[name]) for name in MEMORY_SETTINGS if name in given and unsaid.get(name) != given[name]
-    )
+    return tuple((name, given[name]) for name in MEMORY_SETTINGS if name in given and unsaid.get(name) != given[name])
 
 
 class MemoryFitter:

@@ -177,11 +177,24 @@ def explain_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
         if each.model not in basis.setdefault(each.utilisation_basis, []):
             basis[each.utilisation_basis].append(each.model)
     lines += [f"speed of {', '.join(models)}: {words}" for words, models in basis.items()]
+    lines += list_speed_warnings(placements)
     over = [f"{each.phase} of {each.model}" for each in placements if not each.fits]
     return [
         *lines,
         *([f"over the GPU's memory, and not checked (check_memory: false): {', '.join(over)}"] if over else []),
     ]
+
+
+def list_speed_warnings(placements: tuple[PhasePlacement, ...]) -> list[str]:
+    """Jobs whose hours go by a speed that the prediction does not reach, or only with torch.compile."""
+    beyond: dict[str, list[str]] = {}
+    for each in placements:
+        speed, name = each.utilisation or 0.0, f"{each.phase} of {each.model}"
+        if each.predicted_compiled is not None and speed > each.predicted_compiled:
+            beyond.setdefault("speed above what is predicted at all, so expect more hours", []).append(name)
+        elif each.predicted_eager is not None and speed > each.predicted_eager:
+            beyond.setdefault("speed above what is predicted without torch.compile", []).append(name)
+    return [f"{words}: {', '.join(names)}" for words, names in beyond.items()]
 
 
 def format_placement_cells(placement: PhasePlacement) -> list[str]:

@@ -114,14 +114,14 @@ def test_a_trained_encoder_has_gradients_and_a_frozen_one_only_weights() -> None
 @pytest.fixture
 def siglip(monkeypatch: pytest.MonkeyPatch) -> Callable[[], nn.Module]:
     """Makes a SigLIP whose weights have no values."""
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, SiglipVisionModel
 
     from stages.vision import transformers_encoders
 
     monkeypatch.setattr(PreTrainedModel, "post_init", lambda _: None)
     spec = resolve_encoder_spec(SIGLIP.encoder)
     return lambda: transformers_encoders.wrap_siglip(
-        spec, transformers_encoders.SiglipVisionModel(transformers_encoders.build_siglip_config(spec))
+        spec, SiglipVisionModel(transformers_encoders.build_siglip_config(spec))
     )
 
 

@@ -143,6 +143,20 @@ def test_the_table_says_where_jobs_run_and_what_the_hours_go_by(tmp_path: Path) 
     assert (trunk.utilisation or 0) < (trunk.predicted_eager or 0) < (trunk.predicted_compiled or 0)
 
 
+def test_a_speed_above_the_prediction_is_named(tmp_path: Path) -> None:
+    def format_lines(tokens_per_second: float) -> str:
+        text = on_gpus(SEEDS, f"models: {{1.4b: {{tokens_per_second: {tokens_per_second}}}}}")
+        sweep = loaded(tmp_path, text)
+        manifest = build_manifest(sweep, expand_grid(sweep), load_catalog())
+        return "\n".join(format_placement_table(list_placements(manifest, sweep, load_catalog(), NOTHING_MEASURED)))
+
+    # 8.6 GFLOP a token: 31, 55 and 69 % of 312 TFLOP/s, where 50 and 58 % are predicted for the trunk
+    assert "speed above" not in format_lines(11_000)
+    assert "speed above what is predicted without torch.compile: trunk of 1.4b, pretrain" in format_lines(19_500)
+    assert "speed above what is predicted at all, so expect more hours: trunk of 1.4b" in format_lines(24_500)
+    assert "speed of 1.4b: given: 11000 tokens/s" in format_lines(11_000)
+
+
 def test_jobs_without_gpus_have_no_placement(tmp_path: Path) -> None:
     sweep = loaded(tmp_path)
     manifest = build_manifest(sweep, expand_grid(sweep), load_catalog())
