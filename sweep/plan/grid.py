@@ -22,8 +22,8 @@ from sweep.spec.settings import AXES, BASE, Layer, apply_recipe, replace_recipe
 # Short, safe, stable names of cells.
 #
 # A name begins with the five axes that the paper varies (m model, b branch % or bs branch step, i image share %,
-# c share of instruction data in it %, x amount) and adds what differs from the sweep's own defaults. So an axis that is added later, with
-# the present value among its values, renames no cell.
+# c share of instruction data in it %, x amount) and adds what differs from the sweep's own defaults. So an axis that is
+# added later, with the present value among its values, renames no cell.
 
 MAX_NAME_LENGTH = 100
 CORE_AXES = ("model", "branch", "image_share", "instruction_share", "amount")

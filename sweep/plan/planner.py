@@ -213,18 +213,22 @@ class Planner:
             chains.append(FinetuneChain(epochs=epochs, finetune=finetune, evaluate=evaluation))
         return Cell(
             name=point.name,
-            axes={**point.build_axes_record(axes), **self.build_branch_record(point)},
+            axes=self.build_axes_record(point, axes),
             pretrain=pretrain,
             chains=tuple(chains),
             block=point.block.label,
         )
 
-    def build_branch_record(self, point: Point) -> dict[str, Any]:
-        """A branch step as tables and figures have it: in percent of the text budget, and as the step."""
+    def build_axes_record(self, point: Point, names: tuple[str, ...]) -> dict[str, Any]:
+        """The values to show. A branch step stands there in percent, as tables and figures need it, and as the step."""
+        shown = point.build_axes_record(names)
         if not isinstance(point.values["branch"], BranchStep):
-            return {}
+            return shown
         step, total = self.compute_branch_step(point), self.plan_trunk(point).config.schedule.total_steps
-        return {"branch": 100 * step / total, "branch_step": step}
+        record: dict[str, Any] = {}
+        for name, value in shown.items():
+            record |= {"branch": 100 * step / total, "branch_step": step} if name == "branch" else {name: value}
+        return record
 
     def add_child_job(self, work: JobTemplate, parent: str) -> str:
         return self.graph.add_job(compute_job_key(work.stage, work.config_json, (parent,)), work, (parent,))

@@ -27,6 +27,7 @@ def moved(before: Manifest, after: Manifest) -> dict[str, int]:
     ("name", "cells", "jobs"),
     [
         ("paper", 300, {"trunk": 10, "pretrain": 300, "finetune": 1_200, "evaluate": 1_200}),
+        ("paper-as-run", 78, {"trunk": 5, "pretrain": 78, "finetune": 317, "evaluate": 317}),
         ("7b-pair", 2, {"trunk": 1, "pretrain": 2, "finetune": 2, "evaluate": 2}),
         ("frozen", 6, {"trunk": 1, "pretrain": 6, "finetune": 24, "evaluate": 24}),
         ("captions", 4, {"trunk": 1, "pretrain": 4, "finetune": 16, "evaluate": 16}),
