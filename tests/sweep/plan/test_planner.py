@@ -41,6 +41,19 @@ def test_the_shipped_sweeps_have_the_stated_size(name: str, cells: int, jobs: di
     assert phases(manifest) == jobs
 
 
+ROW = re.compile(r"^\| `([\w-]+)\.yaml` \|.*\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", flags=re.MULTILINE)
+
+
+def test_the_page_lists_every_shipped_sweep_with_its_size() -> None:
+    text = (MANIFESTS.parent / "docs" / "sweep-file.md").read_text()
+    rows = {name: [int(number.replace(",", "")) for number in numbers] for name, *numbers in ROW.findall(text)}
+    assert sorted(rows) == sorted(path.stem for path in MANIFESTS.glob("*.yaml"))
+    for name, (cells, jobs, hours) in rows.items():
+        manifest = shipped(name)
+        assert (len(manifest.cells), len(manifest.jobs)) == (cells, jobs), name
+        assert sum(job.estimate.a100_hours for job in manifest.jobs) == pytest.approx(hours, rel=0.05, abs=1), name
+
+
 def test_studies_of_one_store_share_what_they_have_in_common() -> None:
     paper = shipped("paper")
     new = {name: moved(paper, shipped(name)) for name in ("captions", "encoders", "seeds", "frozen")}
