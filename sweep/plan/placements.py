@@ -133,6 +133,7 @@ def build_text_pass(shape: LanguageModel, job: Job, *, ranks: int) -> TrainingPa
 def estimate_job_speed(model: str, job: Job, sweep: Sweep, catalog: Catalog, measured: Measured) -> Speed:
     """The speed that the job's price comes from."""
     entry, given = sweep.models[model], sweep.resources.models.get(model)
+    config = STAGES[job.stage].config.model_validate(job.config)
     return estimate_speed(
         catalog,
         entry.shape,
@@ -140,6 +141,7 @@ def estimate_job_speed(model: str, job: Job, sweep: Sweep, catalog: Catalog, mea
         name=entry.catalog_name,
         measured=measured,
         tokens_per_second=given.tokens_per_second if given else None,
+        context=get_row_length(config) if isinstance(config, PretrainConfig | FinetuneConfig) else 2_048,
     )
 
 
