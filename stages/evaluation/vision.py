@@ -5,6 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,22 @@ def score_vision_task(
             log.add(new)
         for found in all_gather_objects(new, world.peers):
             answers |= found
-    return score_answers(task, [answers[question.id] for question in task.questions])
+    score = score_answers(task, [answers[question.id] for question in task.questions])
+    return replace(
+        score,
+        requests=len(task.questions),
+        tokens=count_positions(task, answers, subject, images.image_tokens),
+    )
+
+
+def count_positions(task: VisionTask, answers: Mapping[str, str], subject: EvaluatedModel, image_tokens: int) -> int:
+    """Positions of the task's requests: start, image, prompt and answer."""
+    texts = [
+        *(subject.template.format_question(task.format_prompt(question)) for question in task.questions),
+        *answers.values(),
+    ]
+    each = len(subject.start) + image_tokens
+    return each * len(task.questions) + sum(map(len, subject.tokenizer.encode_batch(texts)))
 
 
 def split_rounds(questions: Sequence[Question], size: int) -> Iterator[list[Sequence[Question]]]:
