@@ -114,7 +114,7 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 ended=ending.build_predicate(tokenizer) if ending.until else None,
                 peers=self.subject.peers,
             )
-        self.tokens += sum(map(len, prompts)) + sum(map(len, found))
+        self.tokens += sum(map(len, prompts))
         return [ending.cut(tokenizer.decode(answer)) for answer in found]
 
     def _shorten(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:

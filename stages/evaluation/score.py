@@ -20,7 +20,7 @@ class Score:
     requests: int = 0
     """What the model was asked: answers to compare, texts, or answers to generate."""
     tokens: int = 0
-    """Positions of all requests: image, prompt and answer."""
+    """Positions of all requests: images, prompts, and answers that are compared; not those that are generated."""
 
     def build_record(self) -> dict[str, Any]:
         return asdict(self)

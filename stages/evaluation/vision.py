@@ -5,7 +5,6 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -126,6 +125,7 @@ def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
         stderr=compute_kinds_error(by_kind) if task.mean_of_kinds else compute_standard_error(values),
         chance=task.chance,
         n=len(values),
+        requests=len(values),
         metrics=metrics | task.extra_metrics(task.questions, answers),
     )
 
@@ -176,20 +176,12 @@ def score_vision_task(
             log.add(new)
         for found in all_gather_objects(new, world.peers):
             answers |= found
-    score = score_answers(task, [answers[question.id] for question in task.questions])
-    return replace(
-        score,
-        requests=len(task.questions),
-        tokens=count_positions(task, answers, subject, images.image_tokens),
-    )
+    return score_answers(task, [answers[question.id] for question in task.questions])
 
 
-def count_positions(task: VisionTask, answers: Mapping[str, str], subject: EvaluatedModel, image_tokens: int) -> int:
-    """Positions of the task's requests: start, image, prompt and answer."""
-    texts = [
-        *(subject.template.format_question(task.format_prompt(question)) for question in task.questions),
-        *answers.values(),
-    ]
+def count_positions(task: VisionTask, subject: EvaluatedModel, image_tokens: int) -> int:
+    """Positions of the task's prompts: start, image and text."""
+    texts = [subject.template.format_question(task.format_prompt(question)) for question in task.questions]
     each = len(subject.start) + image_tokens
     return each * len(task.questions) + sum(map(len, subject.tokenizer.encode_batch(texts)))
 
