@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jobs.job import Job
-from sweep.catalog import GpuType
 from sweep.plan.manifest import Manifest
 
 
@@ -23,6 +22,8 @@ class Cost:
     """The vision encoder included."""
     encoder_a100_hours: float = 0.0
     cpu_hours: float = 0.0
+    startup_hours: float = 0.0
+    startup_a100_hours: float = 0.0
     checkpoint_bytes: int = 0
     feature_bytes: int = 0
 
@@ -36,6 +37,8 @@ class Cost:
         self.a100_hours += times * estimate.a100_hours
         self.encoder_a100_hours += times * estimate.encoder_a100_hours
         self.cpu_hours += times * estimate.cpu_hours
+        self.startup_hours += times * estimate.startup_hours
+        self.startup_a100_hours += times * estimate.startup_a100_hours
         self.checkpoint_bytes += times * estimate.checkpoint_bytes
         self.feature_bytes += times * estimate.feature_bytes
 
@@ -48,13 +51,14 @@ class PhaseCost(Cost):
     """The jobs of one phase of one model."""
 
     least_hours: float = float("inf")
-    """Without the encoder: the cheapest job's A100-hours, or core-hours where it uses no GPU."""
+    """Without encoder and start-up: the cheapest job's A100-hours, or core-hours where it uses no GPU."""
     most_hours: float = 0.0
 
     def add_job(self, job: Job, times: int = 1) -> None:
         Cost.add_job(self, job, times)
         estimate = job.estimate
-        hours = estimate.a100_hours - estimate.encoder_a100_hours + estimate.cpu_hours
+        hours = estimate.a100_hours - estimate.encoder_a100_hours - estimate.startup_a100_hours
+        hours += 0.0 if estimate.gpu_hours else estimate.cpu_hours - estimate.startup_hours
         self.least_hours = min(self.least_hours, hours)
         self.most_hours = max(self.most_hours, hours)
 
@@ -93,7 +97,6 @@ class PlanCosts:
 def compute_plan_costs(
     manifest: Manifest,
     done: frozenset[str],
-    gpu_types: Mapping[str, GpuType],
     *,
     gpus: int | None = None,
     cpus: int | None = None,
@@ -116,9 +119,7 @@ def compute_plan_costs(
         if job.resources.gpus:
             kind = job.resources.gpu_type
             costs.gpu_hours_by_type[kind] = costs.gpu_hours_by_type.get(kind, 0.0) + number * job.estimate.gpu_hours
-    costs.time = compute_wall_clock(
-        [job for job in manifest.jobs if job.key not in done], gpu_types, gpus=gpus, cpus=cpus
-    )
+    costs.time = compute_wall_clock([job for job in manifest.jobs if job.key not in done], gpus=gpus, cpus=cpus)
     return costs
 
 
@@ -145,19 +146,15 @@ def count_unshared_runs(manifest: Manifest) -> dict[str, int]:
     return times
 
 
-def compute_wall_hours(job: Job, gpu_types: Mapping[str, GpuType]) -> float:
+def compute_wall_hours(job: Job) -> float:
     """Expected duration on the resources that the job asks for, without waits: work, and start-up of each attempt."""
     resources, estimate = job.resources, job.estimate
-    kind = gpu_types.get(resources.gpu_type if resources.gpus else "cpu")
-    startup = (kind.startup_minutes if kind else 0.0) / 60 * (1 + resources.restarts)
     if resources.gpus:
-        return startup + estimate.gpu_hours / resources.gpus
-    return startup + estimate.cpu_hours / count_cores(job)
+        return estimate.gpu_hours / resources.gpus
+    return estimate.cpu_hours / count_cores(job)
 
 
-def compute_wall_clock(
-    jobs: Sequence[Job], gpu_types: Mapping[str, GpuType], *, gpus: int | None, cpus: int | None
-) -> WallClock:
+def compute_wall_clock(jobs: Sequence[Job], *, gpus: int | None, cpus: int | None) -> WallClock:
     """Bounds for `jobs`, parents before children; parents that are not among them are finished."""
     known: dict[tuple[int, int], float] = {}
     hours: dict[str, float] = {}
@@ -165,7 +162,7 @@ def compute_wall_clock(
     for job in jobs:
         alike = id(job.estimate), id(job.resources)
         if alike not in known:
-            known[alike] = compute_wall_hours(job, gpu_types)
+            known[alike] = compute_wall_hours(job)
         hours[job.key] = known[alike]
         if job.resources.gpus:
             gpu_work += known[alike] * job.resources.gpus

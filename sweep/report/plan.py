@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweep.catalog import REFERENCE, load_catalog
+from sweep.catalog import REFERENCE
 from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
@@ -33,7 +33,7 @@ def build_plan_json(
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
     jobs have measured.
     """
-    costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
+    costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     return {
         "format": 1,
         "sweep": manifest.sweep,
@@ -61,7 +61,7 @@ def format_plan_report(
     speeds: Sequence[SpeedComparison] = (),
 ) -> str:
     """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
-    costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
+    costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     counts = [
         format_counted(count_phase_jobs(costs, phase), PHASES[phase].job)
         for phase in PHASES
