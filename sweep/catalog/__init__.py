@@ -161,10 +161,12 @@ def check_startups(catalog: Catalog, folder: Path) -> None:
     """Each GPU type states the start-up of every phase."""
     for gpu in catalog.gpus.values():
         given = check_mapping(gpu.startup_minutes, f"{folder / 'gpus.yaml'}: gpus.{gpu.name}.startup_minutes")
-        wrong = [name for name in PHASES if not isinstance(given.get(name), int | float) or given[name] < 0]
-        if wrong or set(given) != set(PHASES):
+        named = [name for name, phase in PHASES.items() if phase.in_catalog]
+        if set(given) != set(named) or not all(
+            isinstance(value, int | float) and value >= 0 for value in given.values()
+        ):
             place = f"{folder / 'gpus.yaml'}: gpus.{gpu.name}.startup_minutes"
-            raise SweepFileError(f"{place}: wants minutes for exactly {', '.join(PHASES)}")
+            raise SweepFileError(f"{place}: wants minutes for exactly {', '.join(named)}")
 
 
 def check_references(catalog: Catalog, folder: Path) -> None:

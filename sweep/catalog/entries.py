@@ -23,12 +23,17 @@ class GpuType:
     startup_minutes: Mapping[str, float]
     """From an attempt's start to its first step, and from its last one to its end, by phase."""
     source: str
+    startup_source: str
     peak_tflops: float | None = None
     """bf16, dense; None where there is no GPU."""
     fp32_speed: float = 1.0
     """Of training in fp32, relative to bf16."""
     core_gflops: float = 0.0
     """Useful GFLOP/s of one CPU core; for the type without a GPU."""
+
+    def find_startup(self, phase: str) -> float:
+        """Minutes of the phase; of one that the catalog does not name, those of the slowest that it does."""
+        return self.startup_minutes.get(phase, max(self.startup_minutes.values()))
 
     @property
     def is_gpu(self) -> bool:

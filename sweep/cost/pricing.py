@@ -287,13 +287,13 @@ class Pricer:
 
     def choose_startup(self, gpu_type: str, phase: str) -> Figure:
         """Minutes of an attempt beside its steps."""
-        subject, name = f"start-up of {phase} on {gpu_type}", "minutes"
+        subject, name = f"start-up on {gpu_type}", f"minutes of {phase}"
         gpu, found = self.catalog.gpus[gpu_type], self.startups.get((PHASES[phase].stage, gpu_type))
         if found is not None:
             source = f"measured from {format_counted(found.jobs, 'job')}"
             return Figure(subject=subject, name=name, value=found.minutes, origin="counted", source=source)
-        minutes = gpu.startup_minutes[phase]
-        return Figure(subject=subject, name=name, value=minutes, origin="assumed", source=gpu.source)
+        minutes = gpu.find_startup(phase)
+        return Figure(subject=subject, name=name, value=minutes, origin="assumed", source=gpu.startup_source)
 
     def count_job_processes(self, model: Model, phase: str) -> int:
         """Processes that share a job of the phase, each with its own memory of features."""

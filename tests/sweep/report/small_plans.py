@@ -42,7 +42,7 @@ class Builder:
     ) -> str:
         stage = "pretrain" if phase == "trunk" else phase
         gpu = CATALOG.gpus[place.gpu_type]
-        minutes = gpu.startup_minutes[phase]
+        minutes = gpu.find_startup(phase)
         resources = plan_resources(estimate, place, gpu, minutes)
         self.jobs[key] = Job(
             key=key, stage=stage, version=1, phase=phase, parents=parents, config={}, cells=cells,
