@@ -19,6 +19,8 @@ from stages.schedule import Schedule
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["bf16", "fp32"]
 """Of matrix products; weights and optimizer are float32 in both."""
+# the planner makes one of the two of `auto`: a configuration says what runs
+PRECISIONS = "bf16, fp32, or auto: bf16 where the device has it, else fp32"
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 
@@ -154,7 +156,7 @@ class PretrainConfig(StageConfig):
     # whether the parent's AdamW moments go on or start anew; of effect only where the data changes
     optimizer_state: Literal["carried", "fresh"] = Field(default="carried", description="carried or fresh")
     seed: int = Field(default=124, ge=0, description="a whole number")
-    precision: Precision = Field(default="bf16", description="bf16 or fp32")
+    precision: Precision = Field(default="bf16", description=PRECISIONS)
     engine: Engine | None = None
 
     @model_validator(mode="after")
@@ -194,7 +196,7 @@ class FinetuneConfig(StageConfig):
     # the words around questions and answers (`stages.data.prompts.TEMPLATES`); the evaluation takes the same
     prompt: Literal["pure", "vicuna", "llava"] = Field(default="pure", description="pure, vicuna or llava")
     seed: int = Field(default=7, ge=0, description="a whole number")
-    precision: Precision = Field(default="bf16", description="bf16 or fp32")
+    precision: Precision = Field(default="bf16", description=PRECISIONS)
     engine: Engine | None = None
 
 
@@ -221,7 +223,7 @@ class EvaluateConfig(StageConfig):
     max_new_tokens: Count = Field(default=128, description="the longest answer in tokens")
     # what lies further back is cut off
     context: Count = Field(default=2_048, description="the longest sequence that the model is given, in tokens")
-    precision: Precision = Field(default="bf16", description="bf16 or fp32")
+    precision: Precision = Field(default="bf16", description=PRECISIONS)
     engine: Engine | None = None
 
 

@@ -162,9 +162,8 @@ def check_startups(catalog: Catalog, folder: Path) -> None:
     for gpu in catalog.gpus.values():
         given = check_mapping(gpu.startup_minutes, f"{folder / 'gpus.yaml'}: gpus.{gpu.name}.startup_minutes")
         named = [name for name, phase in PHASES.items() if phase.in_catalog]
-        if set(given) != set(named) or not all(
-            isinstance(value, int | float) and value >= 0 for value in given.values()
-        ):
+        sound = all(isinstance(value, int | float) and value >= 0 for value in given.values())
+        if set(given) != set(named) or not sound:
             place = f"{folder / 'gpus.yaml'}: gpus.{gpu.name}.startup_minutes"
             raise SweepFileError(f"{place}: wants minutes for exactly {', '.join(named)}")
 

@@ -26,6 +26,8 @@ class GpuType:
     startup_source: str
     peak_tflops: float | None = None
     """bf16, dense; None where there is no GPU."""
+    bf16: bool = True
+    """Whether it has products in bfloat16; of a processor that is not known here (`stages.precision`)."""
     fp32_speed: float = 1.0
     """Of training in fp32, relative to bf16."""
     core_gflops: float = 0.0

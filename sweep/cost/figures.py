@@ -90,6 +90,15 @@ class FigureBook:
             image_share=1 - count.without_image / count.measured if count and count.measured else 1.0,
         )
 
+    def note_text(self, name: str, model: str, phase: str) -> None:
+        """Notes what token shards hold: no estimate needs it, as text fills its sequences."""
+        data, count = self.data[name], self.count_data(self.data[name], "", "pure")
+        if count is not None:
+            source = describe_samples(data, count)
+            for number, value in (("samples", count.samples), ("tokens", count.tokens)):
+                figure = Figure(subject=f"data {name}", name=number, value=value, origin="counted", source=source)
+                self.note_figure(figure, model, phase)
+
     def count_data(self, data: DataSet, tokenizer: str, prompt: str) -> DataCount | None:
         """What was counted of a data set; None where nothing was."""
         if self.counts is None:

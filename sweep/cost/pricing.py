@@ -108,6 +108,8 @@ class Pricer:
 
     def price_trunk(self, model: Model, config: PretrainConfig, steps: int) -> ResourcesAndEstimate:
         """`steps` of the trunk; its last checkpoint keeps the optimizer's state for what goes on from it."""
+        for source in config.sources:
+            self.figures.note_text(source.name, model.name, "trunk")
         estimate = estimate_pretrain(
             model.shape,
             tokens=steps * config.step_tokens,
@@ -158,6 +160,9 @@ class Pricer:
     def find_source_figures(self, model: Model, config: PretrainConfig) -> list[DataFigures | None]:
         """Of each source with images; None for text, whose sequences are full."""
         tokenizer = config.tokenizer.name if config.tokenizer is not None else ""
+        for source in config.sources:
+            if source.kind == "text":
+                self.figures.note_text(source.name, model.name, "pretrain")
         return [
             None if source.kind == "text" else self.figures.find_data(source.name, tokenizer, model.name, "pretrain")
             for source in config.sources

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jobs.job import Job
-from sweep.plan.manifest import Manifest
+from sweep.plan.manifest import Manifest, map_jobs_to_models
 
 
 @dataclass(slots=True)
@@ -121,19 +121,6 @@ def compute_plan_costs(
             costs.gpu_hours_by_type[kind] = costs.gpu_hours_by_type.get(kind, 0.0) + number * job.estimate.gpu_hours
     costs.time = compute_wall_clock([job for job in manifest.jobs if job.key not in done], gpus=gpus, cpus=cpus)
     return costs
-
-
-def map_jobs_to_models(manifest: Manifest) -> dict[str, str]:
-    """The model of each job, by key: its cells' axis; a trunk segment's is that of the jobs that follow from it."""
-    axis = {cell.name: str(cell.axes.get("model", "")) for cell in manifest.cells}
-    models: dict[str, str] = {}
-    for job in reversed(manifest.jobs):  # parents come before children
-        if job.cells:
-            models[job.key] = axis[job.cells[0]]
-        model = models.setdefault(job.key, "")
-        for parent in job.parents:
-            models.setdefault(parent, model)
-    return models
 
 
 def count_unshared_runs(manifest: Manifest) -> dict[str, int]:

@@ -123,10 +123,13 @@ class Marks:
 
 def mark_cells(cells: list[str], where: tuple[str, str] | None, marks: Marks) -> list[str]:
     """The cells behind the number of jobs: tokens, then hours. `where` None: of all jobs."""
-    tokens, *hours = cells
-    is_marked = (lambda marked: bool(marked)) if where is None else (lambda marked: where in marked)
-    shown = [f"{MARK}{tokens}" if is_marked(marks.tokens) else tokens]
-    return shown + [f"{MARK}{cell}" if is_marked(marks.hours) and cell else cell for cell in hours]
+    kinds = [marks.tokens, *[marks.hours] * (len(cells) - 1)]
+    is_number = [cell not in {"", "-"} for cell in cells]
+    is_assumed = [bool(kind) if where is None else where in kind for kind in kinds]
+    return [
+        f"{MARK}{cell}" if number and assumed else cell
+        for cell, number, assumed in zip(cells, is_number, is_assumed, strict=True)
+    ]
 
 
 def format_cost_table(costs: PlanCosts, marks: Marks) -> list[str]:

@@ -13,6 +13,7 @@ from stages.flops import count_step_flops, count_training_flops
 from sweep.catalog import load_catalog
 from sweep.cli import main
 from sweep.cost.speed import (  # fmt: skip
+    NOTHING_MEASURED,
     Measured,
     Startup,
     compute_median,
@@ -78,9 +79,10 @@ def test_a_speed_in_one_precision_says_nothing_of_another(tmp_path: Path) -> Non
     assert speeds[shape, "a100", "bf16"].flops_per_second == pytest.approx(0.3 * PEAK, rel=1e-3)
     assert speeds[shape, "a100", "fp32"].flops_per_second == pytest.approx(0.05 * PEAK, rel=1e-3)
     only = {(shape, "a100", "bf16"): speeds[shape, "a100", "bf16"]}
-    for where in ({"precision": "fp32"}, {"gpu_type": "h100"}, {"gpu_type": "cpu"}):
-        gpu = where.pop("gpu_type", "a100")
-        with_it, without = (estimate_speed(CATALOG, SHAPE, gpu, measured=each, **where) for each in (only, {}))
+    for gpu, precision in (("a100", "fp32"), ("h100", "bf16"), ("cpu", "bf16")):
+        with_it, without = (
+            estimate_speed(CATALOG, SHAPE, gpu, measured=each, precision=precision) for each in (only, NOTHING_MEASURED)
+        )
         assert with_it == without
 
 
