@@ -32,12 +32,23 @@ class Resources:
     def gpus(self) -> int:
         return self.nodes * self.gpus_per_node
 
+    @property
+    def cores(self) -> int:
+        """CPU cores of all nodes."""
+        return self.nodes * self.cpus
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """What a job is expected to cost."""
 
     tokens: int = 0
+    images: int = 0
+    """That the language model is shown; the same image counts each time."""
+    encoded_images: int = 0
+    """That go through the vision encoder for it: features that are at hand are not made again."""
+    requests: int = 0
+    """Of an evaluation: answers to compare, texts, and answers to generate."""
     flops: float = 0.0
     """Language model and projector, forward and backward."""
     encoder_flops: float = 0.0

@@ -12,7 +12,7 @@ from functools import cache
 
 from jobs.job import Estimate, Resources
 from stages.config import LanguageModel, Vision
-from stages.flops import compute_image_cost, count_forward_flops, count_training_flops
+from stages.flops import ImageCost, compute_image_cost, count_forward_flops, count_training_flops
 from sweep.catalog import GpuType, Placement, TaskEntry
 from sweep.cost.speed import Speed
 from sweep.errors import SweepError
@@ -184,13 +184,15 @@ def estimate_pretrain(
     """
     flops = tokens * count_training_flops(model, context)
     encoder_flops, weights = 0.0, model.weights
+    encoded = images if encoded is None else encoded
     if vision is not None:
         image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.d_model)
         flops += images * image.projector_flops
-        encoder_flops = (images if encoded is None else encoded) * image.encoder_flops
+        encoder_flops = encoded * image.encoder_flops
         weights += image.weights
     kept = BYTES_OF_TRAINING_STATE if carries_optimizer else BYTES_OF_WEIGHT
-    return build_estimate(tokens, flops, encoder_flops, speed, checkpoint_bytes=kept * weights)
+    estimate = build_estimate(tokens, flops, encoder_flops, speed, checkpoint_bytes=kept * weights)
+    return replace(estimate, images=round(images), encoded_images=round(encoded))
 
 
 def estimate_finetune(
@@ -222,13 +224,11 @@ def estimate_finetune(
     )
     passes = epochs * examples
     flops = passes * (length * count_training_flops(model, round(length)) + image_share * image.projector_flops)
-    return build_estimate(
-        round(passes * length),
-        flops,
-        (passes * image_share if encoded is None else encoded) * forward,
-        speed,
-        checkpoint_bytes=BYTES_OF_WEIGHT * (model.weights + image.weights),
-    )
+    images = passes * image_share
+    encoded = images if encoded is None else encoded
+    kept = BYTES_OF_WEIGHT * (model.weights + image.weights)
+    estimate = build_estimate(round(passes * length), flops, encoded * forward, speed, checkpoint_bytes=kept)
+    return replace(estimate, images=round(images), encoded_images=round(encoded))
 
 
 def estimate_evaluate(
@@ -246,23 +246,22 @@ def estimate_evaluate(
     (`count_task_encodings`); an encoder that pre-training has trained sees the image of each question.
     """
     image = compute_image_cost(vision.encoder, vision.projector, True, model.d_model) if vision is not None else None
-    tokens, flops, encoder_flops = 0.0, 0.0, 0.0
+    tokens, flops, shown, asked, encoded = 0.0, 0.0, 0.0, 0.0, 0.0
     for task in tasks:
         length, requests = task.text_tokens, task.documents * task.requests
         if task.with_image and image is not None:
             length += image.tokens
             flops += requests * image.projector_flops / 3
+            shown += requests
+        asked += requests
         tokens += requests * length
         flops += requests * length * count_forward_flops(model, round(length))
     if image is not None and vision is not None:
-        encoder_flops = image.encoder_flops * (
-            count_task_encodings(
-                tasks, remembered=count_remembered(image.feature_bytes, memory_gib), processes=processes
-            )
-            if vision.frozen
-            else sum(task.documents * task.requests for task in tasks if task.with_image)
-        )
-    return build_estimate(round(tokens), flops, encoder_flops, speed.scale_for_evaluation(), checkpoint_bytes=0)
+        remembered = count_remembered(image.feature_bytes, memory_gib)
+        encoded = count_task_encodings(tasks, remembered=remembered, processes=processes) if vision.frozen else shown
+    encoder_flops = encoded * image.encoder_flops if image is not None else 0.0
+    estimate = build_estimate(round(tokens), flops, encoder_flops, speed.scale_for_evaluation(), checkpoint_bytes=0)
+    return replace(estimate, images=round(shown), encoded_images=round(encoded), requests=round(asked))
 
 
 def build_estimate(tokens: int, flops: float, encoder_flops: float, speed: Speed, *, checkpoint_bytes: int) -> Estimate:
@@ -299,12 +298,14 @@ def add_startup(estimate: Estimate, resources: Resources, gpu: GpuType, startup_
     return replace(estimate, startup_hours=hours, cpu_hours=estimate.cpu_hours + hours)
 
 
-def discount_kept_features(estimate: Estimate, speed: Speed, *, encoder_flops: float, feature_bytes: int) -> Estimate:
-    """The same job where only some of its images go through the frozen encoder, and the others' features are there."""
+def discount_kept_features(estimate: Estimate, speed: Speed, image: ImageCost, encoded_images: float) -> Estimate:
+    """The same job where only so many images go through the frozen encoder, and the others' features are there."""
     anew = build_estimate(
-        estimate.tokens, estimate.flops, encoder_flops, speed, checkpoint_bytes=estimate.checkpoint_bytes
-    )
-    return replace(anew, feature_bytes=feature_bytes)
+        estimate.tokens, estimate.flops, encoded_images * image.encoder_flops, speed,
+        checkpoint_bytes=estimate.checkpoint_bytes,
+    )  # fmt: skip
+    feature_bytes = round(encoded_images) * image.feature_bytes
+    return replace(anew, images=estimate.images, encoded_images=round(encoded_images), feature_bytes=feature_bytes)
 
 
 def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType, startup_minutes: float) -> Resources:

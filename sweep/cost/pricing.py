@@ -363,9 +363,4 @@ class Kept:
 def apply_kept_features(estimate: Estimate, speed: Speed, model: Model, vision: Vision, new_images: float) -> Estimate:
     """The estimate of a job that encodes `new_images` and finds the features of its other images."""
     image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
-    return discount_kept_features(
-        estimate,
-        speed,
-        encoder_flops=new_images * image.encoder_flops,
-        feature_bytes=round(new_images) * image.feature_bytes,
-    )
+    return discount_kept_features(estimate, speed, image, new_images)

@@ -15,6 +15,9 @@ class Cost:
 
     jobs: int = 0
     tokens: int = 0
+    images: int = 0
+    encoded_images: int = 0
+    requests: int = 0
     flops: float = 0.0
     encoder_flops: float = 0.0
     gpu_hours: float = 0.0
@@ -31,6 +34,9 @@ class Cost:
         estimate = job.estimate
         self.jobs += times
         self.tokens += times * estimate.tokens
+        self.images += times * estimate.images
+        self.encoded_images += times * estimate.encoded_images
+        self.requests += times * estimate.requests
         self.flops += times * estimate.flops
         self.encoder_flops += times * estimate.encoder_flops
         self.gpu_hours += times * estimate.gpu_hours
@@ -138,7 +144,7 @@ def compute_wall_hours(job: Job) -> float:
     resources, estimate = job.resources, job.estimate
     if resources.gpus:
         return estimate.gpu_hours / resources.gpus
-    return estimate.cpu_hours / count_cores(job)
+    return estimate.cpu_hours / job.resources.cores
 
 
 def compute_wall_clock(jobs: Sequence[Job], *, gpus: int | None, cpus: int | None) -> WallClock:
@@ -154,7 +160,7 @@ def compute_wall_clock(jobs: Sequence[Job], *, gpus: int | None, cpus: int | Non
         if job.resources.gpus:
             gpu_work += known[alike] * job.resources.gpus
         else:
-            cpu_work += known[alike] * count_cores(job)
+            cpu_work += known[alike] * job.resources.cores
     path, path_hours = find_critical_path(jobs, hours)
     on_gpus, on_cpus = gpu_work / gpus if gpus else 0.0, cpu_work / cpus if cpus else 0.0
     return WallClock(
@@ -167,16 +173,11 @@ def compute_wall_clock(jobs: Sequence[Job], *, gpus: int | None, cpus: int | Non
     )
 
 
-def count_cores(job: Job) -> int:
-    """CPU cores of all its nodes."""
-    return job.resources.nodes * job.resources.cpus
-
-
 def is_too_wide(job: Job, gpus: int | None, cpus: int | None) -> bool:
     """Whether it asks for more than there is; a job on GPUs has its cores beside them."""
     if job.resources.gpus:
         return gpus is not None and job.resources.gpus > gpus
-    return cpus is not None and count_cores(job) > cpus
+    return cpus is not None and job.resources.cores > cpus
 
 
 def find_critical_path(jobs: Iterable[Job], hours: Mapping[str, float]) -> tuple[tuple[str, ...], float]:

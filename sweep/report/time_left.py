@@ -22,6 +22,7 @@ from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.paths import Store
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.results import list_names
+from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.stored_sweep import StoredSweep
 from sweep.text_format import format_counted
@@ -119,7 +120,7 @@ def compute_work(job: Job) -> float:
     if resources.gpus and estimate.gpu_hours:
         return 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus
     if estimate.cpu_hours:
-        return 3600 * (estimate.cpu_hours - estimate.startup_hours) / (resources.cpus * resources.nodes)
+        return 3600 * (estimate.cpu_hours - estimate.startup_hours) / resources.cores
     return (estimate.flops + estimate.encoder_flops) or 1.0
 
 
@@ -151,7 +152,8 @@ def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLef
         if job.key in progress.known:
             seconds[job.key] = progress.known[job.key]
         elif kind not in paces:
-            missing[f"{job.phase} of {kind[1]}" if kind[1] else job.phase] = None
+            name = PHASES[job.phase].job if job.phase in PHASES else job.phase
+            missing[f"{name} of {kind[1]}" if kind[1] else name] = None
         else:
             seconds[job.key] = predict_rest(job, paces[kind], progress)
     if missing:
@@ -196,7 +198,7 @@ def simulate_schedule(progress: Progress, seconds: Mapping[str, float], capacity
 
     def wanted(job: Job) -> tuple[bool, int]:
         on_gpus = job.resources.gpus > 0
-        number = job.resources.gpus if on_gpus else job.resources.nodes * job.resources.cpus
+        number = job.resources.gpus if on_gpus else job.resources.cores
         return on_gpus, min(number, most[on_gpus])
 
     for key, job in jobs.items():
@@ -239,6 +241,8 @@ def find_local_capacity(store: Store, progress: Progress) -> Capacity:
     owner = find_runner_owner(store)
     if owner is not None and owner.cpus:
         return describe_capacity(owner.cpus, owner.gpus, "")
+    if owner is not None and (now := measure_running_capacity(progress.open, progress.running)) is not None:
+        return now
     with_gpus = any(job.resources.gpus for job in progress.open)
     slots = detect_machine_slots(gpus=None if with_gpus else 0)
     return describe_capacity(slots.cpus, len(slots.devices), " of this machine, once they are submitted")
@@ -359,10 +363,8 @@ def measure_running_capacity(jobs: Iterable[Job], running: Iterable[str]) -> Cap
     if not now:
         return None
     gpus = sum(job.resources.gpus for job in now)
-    cores = sum(job.resources.nodes * job.resources.cpus for job in now if not job.resources.gpus)
+    cores = sum(job.resources.cores for job in now if not job.resources.gpus)
     # of a kind that does not run now: one job at a time
     gpus = gpus or max((job.resources.gpus for job in jobs), default=0)
-    cores = cores or max(
-        (job.resources.nodes * job.resources.cpus for job in jobs if not job.resources.gpus), default=1
-    )
+    cores = cores or max((job.resources.cores for job in jobs if not job.resources.gpus), default=1)
     return Capacity(cores=cores, gpus=gpus, basis=f"as many at once as now, {format_counted(len(now), 'job')}")
