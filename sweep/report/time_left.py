@@ -1,7 +1,8 @@
 """How long a sweep still takes: what its own finished jobs show, laid over what is left of its graph.
 
 Nothing is said without ground: each kind of job that is left (a phase of a model, in one precision and by one engine)
-needs a finished one of this sweep on the same type of device. From these come the seconds for a unit of work and what
+needs a finished one of this sweep on the same type of device; trunk segments and image-text runs of one model, which
+are one stage, may stand in for each other. From these come the seconds for a unit of work and what
 an attempt takes beside its steps. Then the remaining jobs are started one after the other as the runner would, on the
 slots that there are.
 """
@@ -30,6 +31,8 @@ from sweep.text_format import format_counted
 METRICS_TAIL_BYTES = 4_096
 MOST_READ = 40
 """Finished jobs of a kind whose attempts are read; more would not move a median."""
+NEWEST = 6
+"""Finished jobs that say how fast the machine is now."""
 LEAST_LEFT = 0.05
 """Of a job's expected seconds: what is left at least while it runs longer than expected."""
 
@@ -63,6 +66,8 @@ class FinishedTime:
     """Seconds of all its attempts."""
     steps: float
     """Seconds of its steps, or of its scoring."""
+    ended_at: float = 0.0
+    """Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,6 @@ class Pace:
     """Seconds of a job beside its steps, the median."""
     of_work: float
     """Seconds of steps for a unit of `compute_work`."""
-    jobs: int
 
     def predict(self, job: Job) -> float:
         """Wall seconds of a whole job."""
@@ -125,19 +129,34 @@ def compute_work(job: Job) -> float:
 
 
 def measure_paces(progress: Progress) -> dict[JobKind, Pace]:
-    """The pace of each kind of which a job has finished."""
+    """The pace of each kind of which a job has finished, at the tempo of the newest jobs of all kinds.
+
+    What a kind takes relative to others is a mean over the whole run; how fast the machine is changes with what else it
+    does, and the newest jobs tell it best.
+    """
     by_kind: dict[JobKind, list[tuple[Job, FinishedTime]]] = {}
     for job in progress.jobs:
-        if (found := progress.finished.get(job.key)) is not None:
-            by_kind.setdefault(find_job_kind(job, progress.models), []).append((job, found))
-    return {
+        if (took := progress.finished.get(job.key)) is not None:
+            by_kind.setdefault(find_job_kind(job, progress.models), []).append((job, took))
+    paces = {
         kind: Pace(
             beside=median(max(0.0, took.wall - took.steps) for _, took in found),
             of_work=sum(took.steps for _, took in found) / sum(compute_work(job) for job, _ in found),
-            jobs=len(found),
         )
         for kind, found in by_kind.items()
     }
+    newest = sorted((pair for found in by_kind.values() for pair in found), key=lambda pair: -pair[1].ended_at)[:NEWEST]
+    expected = sum(paces[find_job_kind(job, progress.models)].predict(job) for job, _ in newest)
+    tempo = sum(took.wall for _, took in newest) / expected if expected else 1.0
+    return {kind: Pace(beside=tempo * pace.beside, of_work=tempo * pace.of_work) for kind, pace in paces.items()}
+
+
+def find_pace(kind: JobKind, paces: Mapping[JobKind, Pace]) -> Pace | None:
+    """The pace of a kind. Trunk and image-text run are one stage of one model: each may stand in for the other."""
+    phase, *rest = kind
+    other = {"trunk": "pretrain", "pretrain": "trunk"}.get(phase, phase)
+    model, precision, engine = rest
+    return paces.get(kind) or paces.get((other, model, precision, engine))
 
 
 def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLeft:
@@ -151,11 +170,11 @@ def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLef
         kind = find_job_kind(job, progress.models)
         if job.key in progress.known:
             seconds[job.key] = progress.known[job.key]
-        elif kind not in paces:
+        elif (pace := find_pace(kind, paces)) is not None:
+            seconds[job.key] = predict_rest(job, pace, progress)
+        else:
             name = PHASES[job.phase].job if job.phase in PHASES else job.phase
             missing[f"{name} of {kind[1]}" if kind[1] else name] = None
-        else:
-            seconds[job.key] = predict_rest(job, paces[kind], progress)
     if missing:
         return TimeLeft(None, f"no {' and no '.join(missing)} has finished")
     if capacity is None:
@@ -286,10 +305,10 @@ def read_progress(snapshot: SweepSnapshot, models: Mapping[str, str], now: float
 def read_finished_times(
     snapshot: SweepSnapshot, models: Mapping[str, str], done: frozenset[str]
 ) -> dict[str, FinishedTime]:
-    """Of finished jobs that ran on the type of device that the plan asks for; `MOST_READ` of each kind."""
+    """Of finished jobs that ran on the type of device that the plan asks for; the newest `MOST_READ` of each kind."""
     found: dict[str, FinishedTime] = {}
     read: dict[JobKind, int] = {}
-    for job in snapshot.jobs:
+    for job in sorted(snapshot.jobs, key=lambda job: -read_end(snapshot.runs[job.key])):
         kind = find_job_kind(job, models)
         if job.key not in done or read.get(kind, 0) >= MOST_READ:
             continue
@@ -298,6 +317,12 @@ def read_finished_times(
             found[job.key] = took
             read[kind] = read.get(kind, 0) + 1
     return found
+
+
+def read_end(evidence: RunStatus) -> float:
+    """When the job was done, in Unix seconds; 0 where that is not known."""
+    ended = (evidence.result or {}).get("finished_at")
+    return float(ended) if isinstance(ended, int | float) else 0.0
 
 
 def read_finished_time(job: Job, evidence: RunStatus) -> FinishedTime | None:
@@ -315,7 +340,7 @@ def read_finished_time(job: Job, evidence: RunStatus) -> FinishedTime | None:
         if (start.gpu_type if start.gpus else "") != (job.resources.gpu_type if job.resources.gpus else ""):
             return None
         wall += max(0.0, (end.ended_at if end else finished_at) - start.started_at)
-    return FinishedTime(wall=max(wall, steps), steps=steps)
+    return FinishedTime(wall=max(wall, steps), steps=steps, ended_at=finished_at)
 
 
 def estimate_from_metrics(evidence: RunStatus, started_at: float, now: float) -> float | None:

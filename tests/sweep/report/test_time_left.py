@@ -127,7 +127,7 @@ def test_a_finished_job_took_all_its_attempts_on_the_type_of_device_that_is_plan
         if ended is not None:
             AttemptExit(attempt=f"a{number}", key="a", ended_at=ended, returncode=1, failure=None).write(paths.exit)
     snapshot = open_sweep(store.root, toy.SWEEP).load_snapshot()
-    assert read_progress(snapshot, {}, NOW).finished == {"a": FinishedTime(wall=300, steps=120)}
+    assert read_progress(snapshot, {}, NOW).finished == {"a": FinishedTime(wall=300, steps=120, ended_at=NOW)}
     on_gpus = replace(one, resources=Resources(gpus_per_node=1, gpu_type="a100"))
     assert read_finished_time(on_gpus, snapshot.runs["a"]) is None
 
@@ -157,7 +157,7 @@ def replay(part: float) -> tuple[float | None, float]:
     end = max(each["ended"] for each in facts.values())
     now = begin + part * (end - begin)
     finished = {
-        key: FinishedTime(wall=each["ended"] - each["began"], steps=each["steps"])
+        key: FinishedTime(wall=each["ended"] - each["began"], steps=each["steps"], ended_at=each["ended"])
         for key, each in facts.items()
         if each["ended"] <= now
     }
