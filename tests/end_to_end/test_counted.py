@@ -43,7 +43,7 @@ defaults:
   pretrain:
     {unit_tokens: 120000, context: 256, batch_sequences: 4, restart_lr: 1.0e-3, restart_warmup_steps: 5,
      final_lr: 1.0e-4, precision: fp32}
-  finetune: {batch_sequences: 8, max_length: 128, prompt: vicuna, precision: fp32}
+  finetune: {batch_sequences: 8, max_length: 400, prompt: vicuna, precision: fp32}
   evaluate: {text_tasks: [topics], vision_tasks: [{name: hues, limit: 50}], max_new_tokens: 4, precision: fp32}
 blocks:
   - axes: {branch: [0, 100], image_share: [0.4], instruction_share: [0, 0.5]}
