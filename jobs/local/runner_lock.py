@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import RunnerBusyError
 from jobs.observation import ClusterState, Observation
 from jobs.store.flock import acquire_lock, is_held
@@ -36,12 +37,14 @@ class RunnerOwner:
 
 
 @contextmanager
-def hold_runner_lock(store: Store, *, sweep: str, writer: str, cpus: int = 0, gpus: int = 0) -> Iterator[None]:
+def hold_runner_lock(
+    store: Store, *, sweep: str, writer: str, cpus: int = 0, gpus: int = 0, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[None]:
     """Nobody else runs jobs of this store here while the block lasts. Raises RunnerBusyError.
 
     `cpus`, `gpus`: what the runner gives to its jobs.
     """
-    lock = acquire_lock(store.runner_lock, wait_seconds=0.2)
+    lock = acquire_lock(store.runner_lock, wait_seconds=0.2, clock=clock)
     if lock is None:
         raise RunnerBusyError(
             f"{store.root} has a runner already ({find_runner_owner(store) or 'just started'}); "
@@ -49,7 +52,7 @@ def hold_runner_lock(store: Store, *, sweep: str, writer: str, cpus: int = 0, gp
         )
     try:
         holder = RunnerOwner(
-            sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=time.time(),
+            sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=clock.now(),
             cpus=cpus, gpus=gpus,
         )  # fmt: skip
         os.truncate(lock, 0)

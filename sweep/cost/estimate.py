@@ -20,7 +20,7 @@ from sweep.errors import SweepError
 BYTES_OF_WEIGHT = 4  # fp32
 BYTES_OF_TRAINING_STATE = 12  # fp32 weight and AdamW's two moments
 MIN_TIME_LIMIT_MINUTES = 10
-"""Asked for at least: Slurm may tell a job a whole minute early that its time is up (sbatch(1), `--signal`)."""
+"""Asked for at least: Slurm may signal a job a whole minute before its time is up (sbatch(1), `--signal`)."""
 TIME_MARGIN = 1.25  # C: a job asks for a quarter more than its estimate
 SAVE_MINUTES = 10  # C: of each attempt, for saving before the limit and for work since the last checkpoint
 RESTORE_MINUTES = 5  # C

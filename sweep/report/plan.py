@@ -144,7 +144,7 @@ def format_cost_table(costs: PlanCosts, marks: Marks) -> list[str]:
         row[0] = "" if above[0] == row[0] else row[0]
     jobs, *cells = [*format_cost_cells(costs.total, costs), ""]
     rows.append(["total", "", jobs, *mark_cells(cells, None, marks), format_bytes(costs.total.checkpoint_bytes)])
-    # on CPU cores the encoder's part is not told apart
+    # on CPU cores the encoder's part is not separate
     parts = ["LM only", "encoder", "start-up", "LM only, each"] if costs.total.gpu_hours else ["start-up", "work, each"]
     heads = ["model", "phase", "jobs", "tokens", select_hours_unit(costs), *parts, "storage"]
     return format_columns([heads, *rows], left=2, rules=(1, len(rows)))
