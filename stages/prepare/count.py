@@ -20,12 +20,14 @@ from stages.data.conversations import Conversation, find_conversation_file, pars
 from stages.data.prompts import TEMPLATES, PromptTemplate
 from stages.data.sample import BadSampleError
 from stages.data.shards import MANIFEST, LocalFolder, OpenShard, index_tar
+from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError, DataError
 from stages.evaluation.questions import VisionTask
 from stages.evaluation.vision_task import read_vision_task
+from stages.prepare.inputs import LARGEST_ID
 
 SAMPLED = 2_000
-"""Samples of captions whose text is measured, evenly spaced; their mean is within 1 % of all samples' (D90)."""
+"""Samples of captions whose text is measured, evenly spaced; see docs/decisions.md, D90."""
 SAMPLED_SHARDS = 8
 SAMPLED_CONVERSATIONS = 20_000
 MOST_INDEXED = 64
@@ -142,11 +144,7 @@ class Ruler:
         self.by_characters = True
         if not tokenizer or not Path(tokenizer).exists():
             return
-        from stages.prepare.inputs import LARGEST_ID
-
         try:
-            from stages.data.tokenizer import TextTokenizer
-
             found = TextTokenizer(Path(tokenizer), LARGEST_ID, literal=True)
         except ImportError:
             return

@@ -27,6 +27,8 @@ FORMAT = 1
 TIMEOUT_SECONDS = 600.0
 MOST_FILES = 20_000
 """Of a folder without a description, so many files are looked at."""
+MISSING_PACKAGE = "the package "
+"""How `stages.prepare.count` begins to say that a task's reader is not installed."""
 DESCRIPTIONS = ("dataset.json", "manifest.jsonl")
 """Files that say what a folder of shards holds; where there is one, the shards themselves are not looked at."""
 
@@ -130,13 +132,13 @@ class DataCounts:
             return None
 
     def count_missing(self) -> None:
-        """Counts what is missing. What cannot be counted has a `problem`, and is tried again by the next plan."""
+        """Counts what is missing. What cannot be counted at all has a `problem`, and is tried again by the next plan."""
         if not self.missing:
             return
         uses = list(self.missing)
         for use, count in zip(uses, run_count(uses), strict=True):
             self._known[use] = count
-            if not count.problem and not any(task.problem for task in count.tasks.values()):
+            if is_lasting(use, count):
                 self._new[self.missing[use]] = count
         self.missing.clear()
 
@@ -152,6 +154,7 @@ class DataCounts:
         return {use.path: count.problem for use, count in self._known.items() if count is not None and count.problem}
 
 
+# Why: docs/decisions.md, D90
 def run_count(uses: Iterable[DataUse]) -> list[DataCount]:
     """What the program counts of each; a `problem` for all of them where it does not run here."""
     requests = [use.build_request() for use in uses]
@@ -170,6 +173,13 @@ def run_count(uses: Iterable[DataUse]) -> list[DataCount]:
         problem = f"the program that counts gave no counts: {error}"
     logger.info("data are not counted: %s", problem)
     return [DataCount(problem=problem) for _ in requests]
+
+
+def is_lasting(use: DataUse, count: DataCount) -> bool:
+    """Whether the count holds as long as the files do: no package was missing that may be there the next time."""
+    by_characters = count.by_characters and bool(use.tokenizer) and Path(use.tokenizer).exists()
+    missing = any(task.problem.startswith(MISSING_PACKAGE) for task in count.tasks.values())
+    return not (count.problem or by_characters or missing)
 
 
 def compute_use_digest(use: DataUse) -> str:

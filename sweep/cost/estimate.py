@@ -119,6 +119,7 @@ def count_remembered(feature_bytes: int, memory_gib: float) -> int:
     return int(memory_gib * GIB / feature_bytes) if feature_bytes else 0
 
 
+# Why: docs/decisions.md, D91
 def count_encodings(draws: float, *, examples: int, images: int, remembered: int, processes: int = 1) -> float:
     """Images that all processes together encode when samples are drawn `draws` times, epoch after epoch.
 

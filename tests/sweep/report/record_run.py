@@ -14,8 +14,6 @@ from jobs.store.results import check_result, list_names
 from sweep.plan.manifest import map_jobs_to_models, read_manifest
 from sweep.report.time_left import compute_work
 
-TARGET = Path(__file__).with_name("recorded_run.json")
-
 
 def record_run(store: Store, sweep: str, cores: int) -> dict[str, Any]:
     """Every job of the sweep, each of one attempt. Times are seconds after the first began."""
@@ -46,4 +44,4 @@ def record_run(store: Store, sweep: str, cores: int) -> dict[str, Any]:
 if __name__ == "__main__":
     content = record_run(Store(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]))
     lines = ",\n".join(json.dumps(row) for row in content.pop("jobs"))
-    TARGET.write_text(json.dumps(content)[:-1] + f', "jobs": [\n{lines}\n]}}\n')
+    print(json.dumps(content)[:-1] + f', "jobs": [\n{lines}\n]}}')

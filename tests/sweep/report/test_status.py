@@ -141,7 +141,7 @@ def test_the_table_shows_states_failures_with_their_log_and_what_they_block(
         "blocked\n"
         "  1 job waits for failed pretrain e failed\n"
         "\n"
-        "no estimate yet: no image-text run and no fine-tune has finished\n"
+        "no estimate yet: no fine-tune has finished\n"
     )
 
 
