@@ -36,7 +36,7 @@ def has_device_bf16(device: "torch.device") -> bool:
     return torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
 
 
-def warn_of_slow_precision(precision: str, device: "torch.device") -> None:
+def report_slow_precision(precision: str, device: "torch.device") -> None:
     """A line on stderr where `precision` is bf16 and the device only imitates it: the numbers hold, and it is slow."""
     if precision == "bf16" and not has_device_bf16(device):
         print(

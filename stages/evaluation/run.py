@@ -26,7 +26,7 @@ from stages.evaluation.vision_task import read_vision_task
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.models.linear import pack_weights, set_matmul_backend
-from stages.precision import warn_of_slow_precision
+from stages.precision import report_slow_precision
 from stages.result import Result, write_result
 from stages.stop import StopFlag
 from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
@@ -112,7 +112,7 @@ def build_evaluated_model(
 ) -> EvaluatedModel:
     """The parent's model on this process's device. Texts are read as in fine-tuning: no word is a special token."""
     if world.is_first_rank:
-        warn_of_slow_precision(config.precision, world.device)
+        report_slow_precision(config.precision, world.device)
     if world.device.type == "cpu":
         set_matmul_backend(loaded.vlm, job.settings.cpu_matmul)
         if config.precision == "fp32":

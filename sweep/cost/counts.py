@@ -132,7 +132,7 @@ class DataCounts:
             return None
 
     def count_missing(self) -> None:
-        """Counts what is missing. What cannot be counted at all has a `problem`, and is tried again by the next plan."""
+        """Counts what is missing. What cannot be counted at all has a `problem`; the next plan tries it again."""
         if not self.missing:
             return
         uses = list(self.missing)
@@ -195,22 +195,22 @@ def iter_file_facts(path: Path) -> Iterator[tuple[str, int, int]]:
     """(name, size, time of change) of a file, or of the files of a folder, which are those that a job reads first."""
     try:
         if not path.is_dir():
-            yield stat_file(path)
+            yield read_file_facts(path)
             return
         described = [path / name for name in DESCRIPTIONS if (path / name).exists()]
         if described:
-            yield from map(stat_file, described)
+            yield from map(read_file_facts, described)
             return
         with os.scandir(path) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file())
         yield str(len(names)), 0, 0
         for name in names[:MOST_FILES]:
-            yield stat_file(path / name)
+            yield read_file_facts(path / name)
     except OSError:
         return  # the count itself says what is wrong
 
 
-def stat_file(path: Path) -> tuple[str, int, int]:
+def read_file_facts(path: Path) -> tuple[str, int, int]:
     """Name, bytes and nanoseconds."""
     facts = path.stat()
     return path.name, facts.st_size, facts.st_mtime_ns

@@ -213,7 +213,7 @@ AUTO = "auto"
 
 
 # Why: docs/decisions.md, D92
-def settle_precisions(sweep: Sweep, grid: Grid, catalog: Catalog) -> Grid:
+def resolve_precisions(sweep: Sweep, grid: Grid, catalog: Catalog) -> Grid:
     """The same points with bf16 or fp32 in the place of `auto`, and a remark on each choice.
 
     A GPU type's word is the catalog's. A job on CPU cores of this machine goes by its processor; of a cluster's nodes

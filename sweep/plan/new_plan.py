@@ -18,7 +18,7 @@ from sweep.cost.figures import Figure, FigureBook
 from sweep.cost.speed import load_measured_speeds, load_measured_startups
 from sweep.errors import ManifestError, PlanConflictError, StoreError
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
-from sweep.plan.grid import expand_grid, settle_precisions
+from sweep.plan.grid import expand_grid, resolve_precisions
 from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write_manifest
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
@@ -50,7 +50,7 @@ def make_plan(path: Path, store: Store) -> NewPlan:
     """Reads the sweep file and plans it; writes nothing."""
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
-    grid = settle_precisions(sweep, expand_grid(sweep), catalog)
+    grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
     measured, startups = load_measured_speeds(store, catalog), load_measured_startups(store, catalog)
     counts = DataCounts(store)
     figures = FigureBook(catalog, sweep.data, counts)

@@ -121,7 +121,7 @@ class Marks:
         return cls(frozenset(work), frozenset(each for _, users in assumed for each in users))
 
 
-def mark_cells(cells: list[str], where: tuple[str, str] | None, marks: Marks) -> list[str]:
+def format_marked_cells(cells: list[str], where: tuple[str, str] | None, marks: Marks) -> list[str]:
     """The cells behind the number of jobs: tokens, then hours. `where` None: of all jobs."""
     kinds = [marks.tokens, *[marks.hours] * (len(cells) - 1)]
     is_number = [cell not in {"", "-"} for cell in cells]
@@ -138,12 +138,14 @@ def format_cost_table(costs: PlanCosts, marks: Marks) -> list[str]:
     for model, by_phase in costs.by_model.items():
         for phase, cost in sort_phases(by_phase):
             jobs, *cells = [*format_cost_cells(cost, costs), format_hours_per_job(cost)]
-            marked = mark_cells(cells, (model, phase), marks)
+            marked = format_marked_cells(cells, (model, phase), marks)
             rows.append([model, phase, jobs, *marked, format_bytes(cost.checkpoint_bytes)])
     for above, row in reversed(list(itertools.pairwise(rows))):
         row[0] = "" if above[0] == row[0] else row[0]
     jobs, *cells = [*format_cost_cells(costs.total, costs), ""]
-    rows.append(["total", "", jobs, *mark_cells(cells, None, marks), format_bytes(costs.total.checkpoint_bytes)])
+    rows.append(
+        ["total", "", jobs, *format_marked_cells(cells, None, marks), format_bytes(costs.total.checkpoint_bytes)]
+    )
     # on CPU cores the encoder's part is not separate
     parts = ["LM only", "encoder", "start-up", "LM only, each"] if costs.total.gpu_hours else ["start-up", "work, each"]
     heads = ["model", "phase", "jobs", "tokens", select_hours_unit(costs), *parts, "storage"]

@@ -79,7 +79,7 @@ class Pace:
     of_work: float
     """Seconds of steps for a unit of `compute_work`."""
 
-    def predict(self, job: Job) -> float:
+    def estimate_seconds(self, job: Job) -> float:
         """Wall seconds of a whole job."""
         return self.beside + self.of_work * compute_work(job)
 
@@ -146,7 +146,7 @@ def measure_paces(progress: Progress) -> dict[JobKind, Pace]:
         for kind, found in by_kind.items()
     }
     newest = sorted((pair for found in by_kind.values() for pair in found), key=lambda pair: -pair[1].ended_at)[:NEWEST]
-    expected = sum(paces[find_job_kind(job, progress.models)].predict(job) for job, _ in newest)
+    expected = sum(paces[find_job_kind(job, progress.models)].estimate_seconds(job) for job, _ in newest)
     tempo = sum(took.wall for _, took in newest) / expected if expected else 1.0
     return {kind: Pace(beside=tempo * pace.beside, of_work=tempo * pace.of_work) for kind, pace in paces.items()}
 
@@ -172,7 +172,7 @@ def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLef
         if job.key in progress.known:
             seconds[job.key] = progress.known[job.key]
         elif (pace := find_pace(kind, paces)) is not None:
-            seconds[job.key] = predict_rest(job, pace, progress)
+            seconds[job.key] = estimate_rest(job, pace, progress)
         else:
             name = PHASES[job.phase].job if job.phase in PHASES else job.phase
             missing[f"{name} of {kind[1]}" if kind[1] else name] = None
@@ -181,12 +181,12 @@ def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLef
     if capacity is None:
         return TimeLeft(None, "nothing runs now, so nobody knows how many jobs would run at once")
     basis = f"{capacity.basis}; {format_counted(len(progress.finished), 'finished job')}"
-    return TimeLeft(simulate_schedule(progress, seconds, capacity), basis)
+    return TimeLeft(compute_schedule_end(progress, seconds, capacity), basis)
 
 
-def predict_rest(job: Job, pace: Pace, progress: Progress) -> float:
+def estimate_rest(job: Job, pace: Pace, progress: Progress) -> float:
     """Wall seconds that a job still takes."""
-    whole = pace.predict(job)
+    whole = pace.estimate_seconds(job)
     if job.key in progress.running:
         return max(LEAST_LEFT * whole, whole - progress.running[job.key])
     kept = progress.done_before.get(job.key, 0.0)
@@ -196,7 +196,7 @@ def predict_rest(job: Job, pace: Pace, progress: Progress) -> float:
 # Starting the remaining jobs on what there is, in the runner's order.
 
 
-def simulate_schedule(progress: Progress, seconds: Mapping[str, float], capacity: Capacity) -> float:
+def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capacity: Capacity) -> float:
     """Seconds until the last of the jobs ends, each started when its parents are done and its cores or GPUs are free.
 
     A job that wants more than there is takes all of it. One that has to wait holds back those behind it that want the

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stages import precision
-from stages.precision import has_cpu_bf16, warn_of_slow_precision
+from stages.precision import has_cpu_bf16, report_slow_precision
 
 
 @pytest.mark.parametrize(
@@ -31,5 +31,5 @@ def test_a_job_says_that_it_imitates_bfloat16(
 ) -> None:
     for native, given, told in ((False, "bf16", True), (False, "fp32", False), (True, "bf16", False)):
         monkeypatch.setattr(precision, "has_cpu_bf16", lambda native=native: native)
-        warn_of_slow_precision(given, torch.device("cpu"))
+        report_slow_precision(given, torch.device("cpu"))
         assert ("precision bf16 on cpu: it has no products in bfloat16" in capsys.readouterr().err) is told

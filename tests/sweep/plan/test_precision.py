@@ -6,7 +6,7 @@ import pytest
 
 from sweep.catalog import load_catalog
 from sweep.plan import grid as grid_module
-from sweep.plan.grid import Grid, expand_grid, settle_precisions
+from sweep.plan.grid import Grid, expand_grid, resolve_precisions
 from sweep.plan.manifest import Manifest
 from sweep.plan.planner import build_manifest
 from tests.sweep.small_sweep import SMALL, edited, keys, loaded, planned
@@ -23,7 +23,7 @@ def with_precision(value: str, more: str = "", backend: str = "local") -> str:
 
 def settled(tmp_path: Path, text: str) -> tuple[Grid, Manifest]:
     sweep, catalog = loaded(tmp_path, text), load_catalog()
-    grid = settle_precisions(sweep, expand_grid(sweep), catalog)
+    grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
     return grid, build_manifest(sweep, grid, catalog)
 
 
