@@ -316,23 +316,30 @@ class Pricer:
         speed = self.cached_speed(
             model.name, model.shape, model.catalog_name, phase, context=context, precision=config.precision
         )
-        kind = select_gpu_type(self.cached_placement(model.name, model.catalog_name, phase))
-        figures = [
-            Figure(
-                subject=f"speed of {model.name} in {config.precision} on {kind}", name="FLOP/s",
-                value=speed.flops_per_second, origin=speed.origin, source=speed.basis,
-            )
-        ]  # fmt: skip
-        if phase == "evaluate":
-            figures.append(
-                Figure(
-                    subject="speed of evaluation", name="of training's", value=speed.evaluate_efficiency,
-                    origin="assumed", source="C: short answers, decoded token by token (sweep/catalog/gpus.yaml)",
-                )
-            )  # fmt: skip
-        for figure in figures:
+        for figure in self.list_speed_figures(model, phase, config.precision, speed):
             self.figures.note_figure(figure, model.name, phase)
         return speed
+
+    def list_speed_figures(self, model: Model, phase: str, precision: str, speed: Speed) -> list[Figure]:
+        """What the speed of a phase's jobs rests on."""
+        kind = select_gpu_type(self.cached_placement(model.name, model.catalog_name, phase))
+        entry, source = self.catalog.models.get(model.catalog_name), speed.basis
+        if speed.origin == "assumed" and entry is not None and speed.is_gpu:
+            source = f"{source}. {entry.source}"
+        own = f"speed of {model.name} in {precision} on {kind}"
+        rate = speed.flops_per_second
+        found = [Figure(subject=own, name="FLOP/s", value=rate, origin=speed.origin, source=source)]
+        parts = []
+        if phase == "evaluate":
+            why = "C: short answers, decoded token by token"
+            parts.append(("speed of evaluation", "of training's", speed.evaluate_efficiency, why))
+        if PHASES[phase].sees_images and speed.is_gpu:
+            why = "C: the forward of a ViT alone, of the A100's peak times the type's factor"
+            parts.append(("speed of a frozen encoder", "of the peak", self.catalog.encoder_utilisation, why))
+        return found + [
+            Figure(subject=subject, name=name, value=value, origin="assumed", source=f"{why} (sweep/catalog/gpus.yaml)")
+            for subject, name, value, why in parts
+        ]
 
     def compute_speed(
         self, name: str, shape: LanguageModel, catalog_name: str, phase: str, *, context: int, precision: str

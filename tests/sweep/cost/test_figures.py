@@ -1,6 +1,7 @@
 """Which figure an estimate takes: counted, given, assumed; what is told; and that nothing is counted twice."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def plan(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any]
     return json.loads(output), remarks
 
 
-def origins(report: dict[str, Any]) -> dict[tuple[str, str], tuple[float, str]]:
+def origins(report: dict[str, Any]) -> dict[tuple[str, str], Any]:
     return {(each["subject"], each["name"]): (each["value"], each["origin"]) for each in report["figures"]}
 
 
@@ -112,7 +113,7 @@ def test_counts_move_no_key(study: Path, capsys: pytest.CaptureFixture[str], tmp
 def test_a_program_that_does_not_run_leaves_the_assumptions_and_says_why(
     study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counts_module.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     report, remarks = plan(study, capsys)
     assert origins(report)["data talks", "samples"] == (100_000, "assumed")
     assert "data/talks: the program that counts ended: exit code 1" in remarks
