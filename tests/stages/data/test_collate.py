@@ -18,9 +18,8 @@ META = torch.device("meta")
 def full_batch() -> MicroBatch:
     """Two documents with an image each in one sequence, and padding: no field is None."""
     document = Document([5, 6, 7], [True, True, False], ImageInput("0" * 64), image_tokens=4)
-    return collate_sequences([join_documents([document, document], source=0)], length=16).attach_images(
-        torch.zeros(2, 4, 8)
-    )
+    sequence = join_documents([document, document], source=0)
+    return collate_sequences([sequence], length=16, loss_mean="sequences").attach_images(torch.zeros(2, 4, 8))
 
 
 def test_every_tensor_of_a_batch_moves() -> None:
