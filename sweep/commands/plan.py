@@ -83,10 +83,26 @@ def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions)
     from sweep.report.plan import build_plan_json, format_plan_report
 
     if options.as_json:
-        report = build_plan_json(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds)
+        report = build_plan_json(
+            planned.manifest,
+            done,
+            gpus=options.gpus,
+            cpus=options.cpus,
+            speeds=planned.speeds,
+            losses=planned.losses,
+        )
         print(json.dumps({**report, "changes": build_changes_json(planned)}, indent=1))
     else:
-        print(format_plan_report(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds))
+        print(
+            format_plan_report(
+                planned.manifest,
+                done,
+                gpus=options.gpus,
+                cpus=options.cpus,
+                speeds=planned.speeds,
+                losses=planned.losses,
+            )
+        )
 
 
 def print_diff(planned: "NewPlan", *, as_json: bool) -> None:

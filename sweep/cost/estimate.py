@@ -5,7 +5,7 @@ for the model and the GPU type; A100-hours are GPU-hours times the type's factor
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from jobs.job import Estimate, Resources
@@ -31,6 +31,9 @@ class SourceUse:
     share: float
     with_images: bool = False
     text_tokens: float = 0.0
+    """Without the token that ends a text."""
+    learned_share: float = 1.0
+    """Part of these tokens that the model learns to predict."""
 
 
 def compute_images_by_source(
@@ -51,11 +54,55 @@ def compute_images_by_source(
     images_of_share: list[float] = []  # for one token, or one sample, of the mixture
     sequences_of_share = 0.0
     for use in sources:
-        length = min(context, image_tokens + use.text_tokens) if use.with_images else context
-        samples = use.share / length if share_by == "tokens" else use.share
-        sequences_of_share += samples / (1 if packing == "padded" else int(context / length))
+        samples, sequences = count_source_samples(
+            use, image_tokens=image_tokens, context=context, share_by=share_by, packing=packing
+        )
+        sequences_of_share += sequences
         images_of_share.append(samples if use.with_images else 0.0)
     return tuple(tokens / context * images / sequences_of_share for images in images_of_share)
+
+
+def count_source_samples(
+    use: SourceUse, *, image_tokens: int, context: int, share_by: str, packing: str
+) -> tuple[float, float]:
+    """Samples and sequences of a source in one token, or one sample, of its mixture (`compute_images_by_source`)."""
+    length = min(context, image_tokens + use.text_tokens) if use.with_images else context
+    samples = use.share / length if share_by == "tokens" else use.share
+    return samples, samples / (1 if packing == "padded" else int(context / length))
+
+
+@dataclass(frozen=True, slots=True)
+class LossShares:
+    """What one data set of a mixture is expected to have, of all data sets' together."""
+
+    sequences: float
+    targets: float
+    """Positions with a loss."""
+    weight: float
+    """Of the loss: its sequences' or its targets' share, by `loss_mean`."""
+
+
+def compute_loss_shares(
+    sources: Sequence[SourceUse], *, image_tokens: int, context: int, share_by: str, packing: str, loss_mean: str
+) -> tuple[LossShares, ...]:
+    """Of each source, in sequences as `compute_images_by_source` takes them.
+
+    A text sequence has `context` targets. A sample with an image has a target for each token that is learned, and one
+    for the text's end; on the image there is none.
+    """
+    sequences, targets = [], []
+    for use in sources:
+        samples, filled = count_source_samples(
+            use, image_tokens=image_tokens, context=context, share_by=share_by, packing=packing
+        )
+        each = min(context, use.learned_share * use.text_tokens + 1) if use.with_images else context
+        sequences.append(filled)
+        targets.append(samples * each)
+    weights = sequences if loss_mean == "sequences" else targets
+    return tuple(
+        LossShares(filled / sum(sequences), learned / sum(targets), weight / sum(weights))
+        for filled, learned, weight in zip(sequences, targets, weights, strict=True)
+    )
 
 
 def count_packed_images(

@@ -8,10 +8,13 @@ from functools import cache
 from jobs.job import Estimate, Resources
 from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Source, Vision
 from stages.flops import compute_image_cost
+from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Catalog, Placement
 from sweep.cost.estimate import (  # fmt: skip
+    LossShares,
     SourceUse,
     compute_images_by_source,
+    compute_loss_shares,
     discount_kept_features,
     estimate_evaluate,
     estimate_finetune,
@@ -59,6 +62,9 @@ def sum_distinct_images(by_seed: dict[int | None, float], examples: int) -> floa
     drawn = sum(by_seed.values())
     return min(drawn, float(examples)) if examples else drawn
 
+
+ANSWERS_SHARE = 0.5
+"""C: part of a conversation's text that is answers, on which alone the loss is. For the shares of targets only."""
 
 ResourcesAndEstimate = tuple[Resources, Estimate]
 
@@ -196,7 +202,23 @@ class Pricer:
 
     def build_source_use(self, source: Source) -> SourceUse:
         tokens = self.data[source.name].mean_text_tokens or self.catalog.find_dataset(source.name).text_tokens
-        return SourceUse(source.share, with_images=source.kind != "text", text_tokens=tokens)
+        return SourceUse(
+            source.share,
+            with_images=source.kind != "text",
+            text_tokens=tokens,
+            learned_share=ANSWERS_SHARE if source.kind == "conversations" else 1.0,
+        )
+
+    def compute_loss_shares(self, config: PretrainConfig) -> tuple[LossShares, ...]:
+        """What each source of an image-text run is expected to have of the loss."""
+        return compute_loss_shares(
+            [self.build_source_use(source) for source in config.sources],
+            image_tokens=resolve_encoder_spec(config.vision.encoder).image_tokens if config.vision else 0,
+            context=config.context,
+            share_by=config.share_by,
+            packing=config.packing,
+            loss_mean=config.loss_mean,
+        )
 
 
 def apply_kept_features(estimate: Estimate, speed: Speed, model: Model, vision: Vision, new_images: float) -> Estimate:

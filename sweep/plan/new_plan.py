@@ -16,6 +16,7 @@ from sweep.cost.speed import load_measured_speeds
 from sweep.errors import ManifestError, PlanConflictError, StoreError
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
 from sweep.plan.grid import expand_grid
+from sweep.plan.loss_report import MixtureLoss, list_mixture_losses
 from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write_manifest
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
@@ -35,6 +36,8 @@ class NewPlan:
     """From the stored plan to this one; None where there is none or it is the same."""
     speeds: tuple[SpeedComparison, ...] = ()
     """What finished jobs say of the plan's speeds."""
+    losses: tuple[MixtureLoss, ...] = ()
+    """What each data set of a mixture with images is expected to have of the loss."""
     damage: str = ""
     """Why the stored plan cannot be read."""
 
@@ -52,6 +55,7 @@ def make_plan(path: Path, store: Store) -> NewPlan:
         source_text=sweep.source.text,
         remarks=(*grid.remarks, *find_repeated_work(manifest), *find_absent_data(manifest)),
         speeds=list_speed_comparisons(sweep, catalog, measured),
+        losses=list_mixture_losses(sweep, catalog, manifest),
         is_stored=is_stored,
         diff=diff,
         damage=damage,

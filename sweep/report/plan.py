@@ -6,6 +6,7 @@ from typing import Any
 
 from sweep.catalog import REFERENCE, load_catalog
 from sweep.phases import PHASES
+from sweep.plan.loss_report import MixtureLoss, format_mixture_losses
 from sweep.plan.manifest import Manifest
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
@@ -27,11 +28,12 @@ def build_plan_json(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    losses: Sequence[MixtureLoss] = (),
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
-    jobs have measured.
+    jobs have measured; `losses`: what the data sets of each mixture are expected to have of the loss.
     """
     costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
     return {
@@ -49,6 +51,7 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "losses": [found.convert_to_dict() for found in losses],
     }
 
 
@@ -59,6 +62,7 @@ def format_plan_report(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    losses: Sequence[MixtureLoss] = (),
 ) -> str:
     """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
     costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
@@ -73,6 +77,7 @@ def format_plan_report(
         *format_sharing(costs), *format_other_hours(costs), *format_features(costs), *format_finished(costs),
         *format_time_left(costs),
         *(("speed", format_speed_comparison(found)) for found in speeds),
+        *format_mixture_losses(losses),
     ]  # fmt: skip
     return "\n".join([head, "", *format_cost_table(costs), "", *format_labelled_lines(remarks)])
 
