@@ -75,9 +75,9 @@ def count_source_samples(
 class LossShares:
     """What one data set of a mixture is expected to have, of all data sets' together."""
 
-    sequences: float
-    targets: float
-    """Positions with a loss."""
+    sequence: float
+    target: float
+    """Of the positions with a loss."""
     weight: float
     """Of the loss: its sequences' or its targets' share, by `loss_mean`."""
 

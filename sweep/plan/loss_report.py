@@ -84,7 +84,7 @@ def format_mixture_losses(found: Sequence[MixtureLoss]) -> list[tuple[str, str]]
 def format_mixture_loss(found: MixtureLoss) -> str:
     """`sequences: captions 8 %: 11 % (0.17 %), llava 2 %: 1.9 % (0.32 %)`."""
     parts = [
-        f"{source.name} {format_share(source.share)}: {format_share(each.weight)} ({format_share(each.targets)})"
+        f"{source.name} {format_share(source.share)}: {format_share(each.weight)} ({format_share(each.target)})"
         for source, each in zip(found.sources, found.shares, strict=True)
         if source.kind != "text"
     ]
