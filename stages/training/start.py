@@ -107,8 +107,8 @@ def resolve_pretrain_start(job: JobFile, config: PretrainConfig, world: Distribu
     """Of a pre-training job. ConfigError if its parent does not fit; DamagedInputError if that is damaged.
 
     A parent of the same trajectory is continued: its step, data order, moments and random numbers go on. From any
-    other parent come the weights and, with `optimizer_state: carried`, the moments; the schedule begins anew, and so do
-    the data, except for text with `text_order: continue`.
+    other parent come the weights and, with `optimizer_state: carried`, the moments; schedule and data start at 0,
+    except for text with `text_order: continue`.
     """
     if own := find_own_start(job.checkpoints, world):
         return replace(own, continued_text=read_continued_text(own.checkpoint))
