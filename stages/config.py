@@ -150,15 +150,11 @@ class PretrainConfig(StageConfig):
     """Last step of this job; None is the schedule's end."""
     optimizer: Optimizer = Field(default=Optimizer(), description="AdamW's numbers")
     z_loss: float = Field(default=1e-4, ge=0, description="a number from 0 on")
-<<<<<<< HEAD
     # one mean over all targets of a batch; or over its sequences, each with the mean over its own targets
     loss_mean: LossMean = Field(default="tokens", description="tokens or sequences")
     # where the text of a run behind a trunk begins: behind what the trunk has read, or at the beginning again
     text_order: Literal["continue", "anew"] = Field(default="anew", description="continue or anew")
-    # whether the parent's AdamW moments go on or start anew; of effect only where the data changes
-=======
     # whether the parent's AdamW moments go on or start at 0; of effect only where the data changes
->>>>>>> main
     optimizer_state: Literal["carried", "fresh"] = Field(default="carried", description="carried or fresh")
     seed: int = Field(default=124, ge=0, description="a whole number")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")

@@ -204,9 +204,10 @@ class LossWindow:
         self._weighted = [old + new / total for old, new in zip(self._weighted, sums.weighted_entropies, strict=True)]
 
     def flush(self) -> dict[str, Any]:
-        """Means; empties the window. `losses` has cross entropies by source, each a plain mean over the source's targets,
-        without z-loss; `grad_norm` and `lr` are the last step's. Of several sources also their shares: `target_share`
-        of the targets, `weight_share` of the weight in the loss, `loss_share` of the cross entropies so weighted."""
+        """Means; empties the window. `losses` has cross entropies by source, each a plain mean over the source's
+        targets, without z-loss; `grad_norm` and `lr` are the last step's. With several sources also their shares:
+        `target_share` of the targets, `weight_share` of the weight in the loss, `loss_share` of the cross entropies so
+        weighted."""
         losses = {
             name: total / count
             for name, total, count in zip(self._names, self._sums, self._counts, strict=True)
