@@ -35,6 +35,7 @@ def build_checkpoint_metadata(
     return fixed | ({CONTINUED_TEXT: {name: asdict(order) for name, order in continued.items()}} if continued else {})
 
 
+# Why: docs/decisions.md, D77
 NEWER_FIELDS = ("engine", "loss_mean", "text_order")
 """Fields that checkpoints of earlier versions do not name. They had the effect of today's defaults."""
 
@@ -151,6 +152,7 @@ def read_continued_text(checkpoint: Checkpoint | None) -> Mapping[str, Continued
     return {name: ContinuedOrder(**entry) for name, entry in entries.items()}
 
 
+# Why: docs/decisions.md, D76
 def find_continued_text(config: PretrainConfig, checkpoint: Checkpoint, key: str) -> Mapping[str, ContinuedOrder]:
     """Of each text that the parent (its `key`, for messages) has read too: its order there, and where that run stands.
 

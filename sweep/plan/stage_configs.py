@@ -54,6 +54,7 @@ def build_pretrain_config(
     settings["schedule"] = build_schedule(
         values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
     )
+    # Why: docs/decisions.md, D74
     # one meaning, one key: without images there is nothing to pack and every sequence has as many targets; without a
     # parent there is no state to carry and no text that it has read
     if not with_images:
