@@ -252,15 +252,6 @@ def test_a_fine_tune_has_a_rule_of_its_own(tmp_path: Path) -> None:
     assert {config(manifest, cell.pretrain).loss_mean for cell in manifest.cells} == {"tokens"}
 
 
-@pytest.mark.parametrize("name", ["captions", "encoders", "frozen", "seeds", "loss-mean", "shares"])
-def test_smaller_studies_share_their_runs_with_the_reference_sweep(name: str) -> None:
-    """In one store what the one has trained is done for the other: trunks, and the cells that both have."""
-    one = shipped(name)
-    common = {job.phase for job in one.jobs if job.key in keys(PAPER)}
-    assert common >= ({"trunk", "pretrain"} if name != "frozen" else {"trunk"})
-    assert {job.key for job in one.jobs if job.phase == "trunk"} <= keys(PAPER)
-
-
 def test_the_trunk_has_no_such_settings(tmp_path: Path) -> None:
     for setting in ("loss_mean: sequences", "text_order: continue"):
         with pytest.raises(SweepFileError, match=r"trunk\.(loss_mean|text_order)"):
