@@ -196,7 +196,7 @@ def collate_sequences(sequences: Sequence[PackedSequence], length: int, loss_mea
 
 def compute_sequence_weights(learned: Tensor) -> Tensor:
     """(M,): for each target of `learned` (B, T) 1 over the number of them in its row, so that a row's add up to 1."""
-    counts = learned.sum(dim=1, keepdim=True)
+    counts = learned.sum(dim=1, keepdim=True)  # of a row with none 1 / 0 comes out, which nothing selects
     return (1 / counts).expand_as(learned)[learned]
 
 
