@@ -83,7 +83,8 @@ def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions)
     from sweep.report.plan import build_plan_json, format_plan_report
 
     how: dict[str, Any] = {
-        "gpus": options.gpus, "cpus": options.cpus, "speeds": planned.speeds, "figures": planned.figures,
+        "gpus": options.gpus, "cpus": options.cpus, "speeds": planned.speeds, "losses": planned.losses,
+        "figures": planned.figures,
     }  # fmt: skip
     if options.as_json:
         report = build_plan_json(planned.manifest, done, **how)

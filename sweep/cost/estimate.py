@@ -41,10 +41,12 @@ class SourceUse:
     share: float
     with_images: bool = False
     text_tokens: float = 0.0
-    """In the mean."""
+    """In the mean, without the token that ends a text."""
     lengths: Lengths = ()
     image_share: float = 1.0
     """Of the samples, those that have an image."""
+    learned_share: float = 1.0
+    """Part of the text's tokens that the model learns to predict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,21 @@ def compute_images_by_source(
     images_of_share: list[float] = []  # for one token, or one sample, of the mixture
     sequences_of_share = 0.0
     for use in sources:
-        fill = estimate_fill(use, image_tokens, context, packed=packing != "padded")
-        sequences = use.share / (fill.tokens if share_by == "tokens" else fill.samples)
+        samples, sequences = count_source_samples(
+            use, image_tokens=image_tokens, context=context, share_by=share_by, packing=packing
+        )
         sequences_of_share += sequences
-        images_of_share.append(sequences * fill.samples * use.image_share if use.with_images else 0.0)
+        images_of_share.append(samples * use.image_share if use.with_images else 0.0)
     return tuple(tokens / context * images / sequences_of_share for images in images_of_share)
+
+
+def count_source_samples(
+    use: SourceUse, *, image_tokens: int, context: int, share_by: str, packing: str
+) -> tuple[float, float]:
+    """Samples and sequences of a source in one token, or one sample, of its mixture (`compute_images_by_source`)."""
+    fill = estimate_fill(use, image_tokens, context, packed=packing != "padded")
+    sequences = use.share / (fill.tokens if share_by == "tokens" else fill.samples)
+    return sequences * fill.samples, sequences
 
 
 def estimate_fill(use: SourceUse, image_tokens: int, context: int, *, packed: bool) -> SequenceFill:
@@ -109,6 +121,40 @@ def estimate_fill(use: SourceUse, image_tokens: int, context: int, *, packed: bo
     length = min(context, image_tokens * use.image_share + use.text_tokens)
     samples = int(context / length) if packed else 1
     return SequenceFill(samples, samples * length)
+
+
+@dataclass(frozen=True, slots=True)
+class LossShares:
+    """What one data set of a mixture is expected to have, of all data sets' together."""
+
+    sequence: float
+    target: float
+    """Of the positions with a loss."""
+    weight: float
+    """Of the loss: its sequences' or its targets' share, by `loss_mean`."""
+
+
+def compute_loss_shares(
+    sources: Sequence[SourceUse], *, image_tokens: int, context: int, share_by: str, packing: str, loss_mean: str
+) -> tuple[LossShares, ...]:
+    """Of each source, in sequences as `compute_images_by_source` takes them.
+
+    A text sequence has `context` targets. A sample with an image has a target for each token that is learned, and one
+    for the text's end; on the image there is none.
+    """
+    sequences, targets = [], []
+    for use in sources:
+        samples, filled = count_source_samples(
+            use, image_tokens=image_tokens, context=context, share_by=share_by, packing=packing
+        )
+        each = min(context, use.learned_share * use.text_tokens + 1) if use.with_images else context
+        sequences.append(filled)
+        targets.append(samples * each)
+    weights = sequences if loss_mean == "sequences" else targets
+    return tuple(
+        LossShares(filled / sum(sequences), learned / sum(targets), weight / sum(weights))
+        for filled, learned, weight in zip(sequences, targets, weights, strict=True)
+    )
 
 
 # How many images go through a frozen encoder: the stages remember features of up to so many GiB, and no more.

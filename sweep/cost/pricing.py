@@ -8,12 +8,15 @@ from functools import cache
 from jobs.job import Estimate, Resources
 from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Vision
 from stages.flops import compute_image_cost
+from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Catalog, Placement
 from sweep.cost.estimate import (  # fmt: skip
     FEATURE_MEMORY_GIB,
+    LossShares,
     SourceUse,
     add_startup,
     compute_images_by_source,
+    compute_loss_shares,
     count_encodings,
     count_remembered,
     discount_kept_features,
@@ -66,6 +69,9 @@ def sum_distinct_images(by_seed: dict[int | None, float], examples: int) -> floa
     drawn = sum(by_seed.values())
     return min(drawn, float(examples)) if examples else drawn
 
+
+ANSWERS_SHARE = 0.5
+"""C: part of a conversation's text that is answers, on which alone the loss is. For the shares of targets only."""
 
 ResourcesAndEstimate = tuple[Resources, Estimate]
 
@@ -132,7 +138,7 @@ class Pricer:
         `memory_gib`: for features that a process remembers.
         """
         speed = self.find_speed(model, "pretrain", config)
-        figures = self.find_source_figures(model, config)
+        figures = self.find_source_figures(model.name, config)
         images = self.compute_source_images(model, config, figures)
         draws = [
             ImageDraws(
@@ -157,14 +163,14 @@ class Pricer:
         new = self.add_draws(config.vision, draws) if keeps_features else None
         return self.price_estimate(model, "pretrain", estimate, Kept(speed, config.vision, new))
 
-    def find_source_figures(self, model: Model, config: PretrainConfig) -> list[DataFigures | None]:
+    def find_source_figures(self, model: str, config: PretrainConfig) -> list[DataFigures | None]:
         """Of each source with images; None for text, whose sequences are full."""
         tokenizer = config.tokenizer.name if config.tokenizer is not None else ""
         for source in config.sources:
             if source.kind == "text":
-                self.figures.note_text(source.name, model.name, "pretrain")
+                self.figures.note_text(source.name, model, "pretrain")
         return [
-            None if source.kind == "text" else self.figures.find_data(source.name, tokenizer, model.name, "pretrain")
+            None if source.kind == "text" else self.figures.find_data(source.name, tokenizer, model, "pretrain")
             for source in config.sources
         ]
 
@@ -177,22 +183,24 @@ class Pricer:
         image = compute_image_cost(
             config.vision.encoder, config.vision.projector, config.vision.frozen, model.shape.d_model
         )
-        uses = [
-            SourceUse(source.share)
-            if each is None
-            else SourceUse(
-                source.share, with_images=True, text_tokens=each.text_tokens, lengths=each.lengths,
-                image_share=each.image_share,
-            )
-            for source, each in zip(config.sources, figures, strict=True)
-        ]  # fmt: skip
         return compute_images_by_source(
             config.schedule.total_steps * config.step_tokens,
-            uses,
+            build_source_uses(config, figures),
             image_tokens=image.tokens,
             context=config.context,
             share_by=config.share_by,
             packing=config.packing,
+        )
+
+    def compute_loss_shares(self, config: PretrainConfig) -> tuple[LossShares, ...]:
+        """What each source of an image-text run is expected to have of the loss."""
+        return compute_loss_shares(
+            build_source_uses(config, self.find_source_figures("", config)),
+            image_tokens=resolve_encoder_spec(config.vision.encoder).image_tokens if config.vision else 0,
+            context=config.context,
+            share_by=config.share_by,
+            packing=config.packing,
+            loss_mean=config.loss_mean,
         )
 
     def price_finetune(
@@ -355,6 +363,23 @@ class Pricer:
             context=context,
             precision=precision,
         )
+
+
+def build_source_uses(config: PretrainConfig, figures: Sequence[DataFigures | None]) -> list[SourceUse]:
+    """The sources of an image-text run; `figures`: of those with images (`Pricer.find_source_figures`)."""
+    return [
+        SourceUse(source.share)
+        if each is None
+        else SourceUse(
+            source.share,
+            with_images=True,
+            text_tokens=each.text_tokens,
+            lengths=each.lengths,
+            image_share=each.image_share,
+            learned_share=ANSWERS_SHARE if source.kind == "conversations" else 1.0,
+        )
+        for source, each in zip(config.sources, figures, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

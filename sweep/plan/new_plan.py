@@ -19,6 +19,7 @@ from sweep.cost.speed import load_measured_speeds, load_measured_startups
 from sweep.errors import ManifestError, PlanConflictError, StoreError
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
 from sweep.plan.grid import expand_grid, resolve_precisions
+from sweep.plan.loss_report import MixtureLoss, list_mixture_losses
 from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write_manifest
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
@@ -38,6 +39,8 @@ class NewPlan:
     """From the stored plan to this one; None where there is none or it is the same."""
     speeds: tuple[SpeedComparison, ...] = ()
     """What finished jobs say of the plan's speeds."""
+    losses: tuple[MixtureLoss, ...] = ()
+    """What each data set of a mixture with images is expected to have of the loss."""
     figures: Mapping[Figure, Collection[tuple[str, str]]] = field(default_factory=dict)
     """What the estimates rest on, each with the (model, phase) whose jobs it is for."""
     counts: DataCounts | None = None
@@ -71,6 +74,7 @@ def make_plan(path: Path, store: Store) -> NewPlan:
             *figures.contradictions,
         ),
         speeds=list_speed_comparisons(sweep, catalog, measured),
+        losses=list_mixture_losses(sweep, catalog, manifest, counts),
         figures=figures.used,
         counts=counts,
         is_stored=is_stored,

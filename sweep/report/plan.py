@@ -9,6 +9,7 @@ from typing import Any
 from sweep.catalog import REFERENCE
 from sweep.cost.figures import Figure
 from sweep.phases import PHASES
+from sweep.plan.loss_report import MixtureLoss, format_mixture_losses
 from sweep.plan.manifest import Manifest
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
@@ -34,12 +35,14 @@ def build_plan_json(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
-    jobs have measured; `figures`: what the estimates rest on, and for which models and phases.
+    jobs have measured; `losses`: what the data sets of each mixture are expected to have of the loss; `figures`: what
+    the estimates rest on, and for which models and phases.
     """
     costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     return {
@@ -57,6 +60,7 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "losses": [found.convert_to_dict() for found in losses],
         "figures": [
             {**figure.convert_to_dict(), "models": list_models(users), "phases": list_used_phases(users)}
             for figure, users in figures.items()
@@ -71,6 +75,7 @@ def format_plan_report(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> str:
     """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
@@ -86,6 +91,7 @@ def format_plan_report(
         *format_sharing(costs), *format_other_hours(costs), *format_features(costs), *format_finished(costs),
         *format_time_left(costs), *format_counted_figures(figures),
         *(("speed", format_speed_comparison(found)) for found in speeds),
+        *format_mixture_losses(losses),
     ]  # fmt: skip
     table = format_cost_table(costs, Marks.from_figures(figures))
     assumed = format_assumed_figures(figures)
