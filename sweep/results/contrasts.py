@@ -38,7 +38,7 @@ NO_DIFFERENCE = "no question differs"
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class DifferenceEstimate:
     """A difference with its noise."""
 
     difference: float
@@ -52,7 +52,7 @@ class Estimate:
 # Why: docs/decisions.md, D94
 def estimate_difference(
     coefficients: Floats, tasks: Sequence[TaskAnswers], rows: Sequence[npt.NDArray[np.intp]]
-) -> Estimate | None:
+) -> DifferenceEstimate | None:
     """A linear combination of models, as mean over tasks, with the noise of its questions and seeds.
 
     `coefficients`: (R, K), for each of R seeds those of K models, negative where a model is subtracted; the estimate is
@@ -83,7 +83,7 @@ def estimate_difference(
     if seeds > 1:
         parts.append((float(by_seed.var(ddof=1)) / seeds, seeds - 1))
     total = math.fsum(variance for variance, _ in parts)
-    return Estimate(
+    return DifferenceEstimate(
         difference=float(by_seed.mean()),
         stderr=math.sqrt(total),
         freedom=total**2 / math.fsum(variance**2 / freedom for variance, freedom in parts),
@@ -150,7 +150,7 @@ class Contrast:
     tasks: tuple[str, ...]
     questions: int = 0
     clusters: int = 0
-    estimate: Estimate | None = None
+    estimate: DifferenceEstimate | None = None
     """None: there is no interval, and `note` says why."""
     low: float | None = None
     high: float | None = None
@@ -271,7 +271,9 @@ def explain_missing(pairs: Sequence[Pair], tasks: Sequence[str], answers: Mappin
     return ""
 
 
-def estimate_pairs(pairs: Sequence[Pair], weights: Sequence[float], tasks: Sequence[TaskAnswers]) -> Estimate | None:
+def estimate_pairs(
+    pairs: Sequence[Pair], weights: Sequence[float], tasks: Sequence[TaskAnswers]
+) -> DifferenceEstimate | None:
     """The mean over pairs. Seeds are told apart where every pair of cells has the same ones, from two on."""
     seeds: dict[tuple[Any, ...], set[tuple[Any, ...]]] = defaultdict(set)
     for pair in pairs:
@@ -291,7 +293,7 @@ def estimate_pairs(pairs: Sequence[Pair], weights: Sequence[float], tasks: Seque
     return estimate_difference(coefficients, tasks, rows)
 
 
-def list_shared_draws(pairs: Sequence[Pair], estimate: Estimate | None) -> tuple[str, ...]:
+def list_shared_draws(pairs: Sequence[Pair], estimate: DifferenceEstimate | None) -> tuple[str, ...]:
     """The phases of which there is one draw: without seeds all, else those whose jobs the seeds share."""
     if estimate is None:
         return ()

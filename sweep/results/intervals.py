@@ -131,7 +131,7 @@ def compute_wilson_interval(
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def combine_intervals(scores: Sequence[float], intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def merge_intervals(scores: Sequence[float], intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Interval of the mean of independent scores from those of each: mean -+ sqrt(sum of squared distances) / number.
 
     Zou and Donner 2008; for intervals that are symmetric it is the usual one.

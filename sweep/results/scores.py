@@ -7,7 +7,7 @@ from typing import Any
 
 from sweep.catalog.chance import load_chances
 from sweep.results.evidence import parse_number, parse_whole_number
-from sweep.results.intervals import combine_intervals, compute_wilson_interval
+from sweep.results.intervals import merge_intervals, compute_wilson_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def compute_stable_score(tasks: Iterable[MeasuredTaskScore]) -> StableScore | No
     intervals = [(task.low, task.high) for task, _ in scored if task.low is not None and task.high is not None]
     low = high = None
     if len(intervals) == len(scored):
-        low, high = combine_intervals([task.score for task, _ in scored], intervals)
+        low, high = merge_intervals([task.score for task, _ in scored], intervals)
     return StableScore(
         score=accuracy - chance,
         stderr=math.sqrt(sum(error**2 for error in errors)) / len(scored) if len(errors) == len(scored) else None,

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pytest
 
 from sweep.results.answers import TaskAnswers, build_question_set
-from sweep.results.contrasts import QUESTIONS, SEEDS, Estimate, estimate_difference
+from sweep.results.contrasts import QUESTIONS, SEEDS, DifferenceEstimate, estimate_difference
 from sweep.results.intervals import (
     adjust_by_holm,
-    combine_intervals,
+    merge_intervals,
     compute_p_values,
     compute_t_quantile,
     compute_t_quantiles,
@@ -60,14 +60,14 @@ def test_wilsons_interval_is_the_textbooks_and_leaves_no_error_of_zero() -> None
 
 
 def test_an_interval_of_a_mean_of_tasks_is_made_of_theirs() -> None:
-    assert combine_intervals([0.5, 0.0], [(0.2, 0.9), (0.0, 0.3)]) == pytest.approx((0.25 - 0.15, 0.25 + 0.25))
+    assert merge_intervals([0.5, 0.0], [(0.2, 0.9), (0.0, 0.3)]) == pytest.approx((0.25 - 0.15, 0.25 + 0.25))
 
 
 def row_places(task: TaskAnswers) -> npt.NDArray[np.intp]:
     return np.arange(len(task.scores))
 
 
-def estimate(coefficients: list[list[float]], *tasks: TaskAnswers) -> Estimate:
+def estimate(coefficients: list[list[float]], *tasks: TaskAnswers) -> DifferenceEstimate:
     found = estimate_difference(np.array(coefficients), tasks, [row_places(task) for task in tasks])
     assert found is not None
     return found
@@ -111,7 +111,7 @@ def test_no_difference_in_any_question_has_an_interval_and_never_for_a_loss() ->
     assert estimate_difference(np.array([[-1.0, 1.0]]), [loss], [row_places(loss)]) is None
 
 
-def covered(found: list[Estimate], truth: float) -> float:
+def covered(found: list[DifferenceEstimate], truth: float) -> float:
     halves = compute_t_quantiles(np.array([each.freedom for each in found]))
     inside = [abs(each.difference - truth) <= half * each.stderr for each, half in zip(found, halves, strict=True)]
     return sum(inside) / len(inside)
@@ -161,7 +161,7 @@ def test_holms_family_of_branch_points_errs_in_at_most_five_of_a_hundred_draws()
     assert wrong / DRAWS >= 0.01  # a family error that is held, and not by never finding anything
 
 
-def estimate_pair(task: TaskAnswers, first: int, second: int) -> Estimate:
+def estimate_pair(task: TaskAnswers, first: int, second: int) -> DifferenceEstimate:
     coefficients = np.zeros((1, len(task.scores)))
     coefficients[0, [first, second]] = -1, 1
     found = estimate_difference(coefficients, [task], [row_places(task)])
