@@ -7,7 +7,7 @@ from typing import Any
 
 from sweep.catalog.chance import load_chances
 from sweep.results.evidence import parse_number, parse_whole_number
-from sweep.results.intervals import merge_intervals, compute_wilson_interval
+from sweep.results.intervals import compute_wilson_interval, merge_intervals
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from sweep.results.answers import TaskAnswers, build_question_set
 from sweep.results.contrasts import QUESTIONS, SEEDS, DifferenceEstimate, estimate_difference
 from sweep.results.intervals import (
     adjust_by_holm,
-    merge_intervals,
     compute_p_values,
     compute_t_quantile,
     compute_t_quantiles,
     compute_unseen_bound,
     compute_wilson_interval,
+    merge_intervals,
 )
 from tests.sweep.results.simulated import collect_answers, draw_answers, draw_values, task_of
 
