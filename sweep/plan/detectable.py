@@ -6,7 +6,7 @@ level with 80 % power: (z(0.975) + z(0.8)) * its standard error, as in Miller 20
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -18,6 +18,7 @@ from sweep.catalog.noise import NoiseAssumptions
 from sweep.errors import SweepFileError
 from sweep.plan.manifest import Manifest
 
+# Why: docs/decisions.md, D97
 LEVEL, POWER = 0.05, 0.8
 FACTOR = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)
 """2.80: how many standard errors a difference has to be."""
@@ -120,7 +121,8 @@ def list_task_sizes(manifest: Manifest, catalog: Catalog, assumed: NoiseAssumpti
     lists = Counter(
         (
             str(job.config.get("tasks", "")),
-            *(tuple(read_tasks(job.config.get(f"{kind}_tasks"))) for kind in ("vision", "text")),
+            tuple(read_tasks(job.config.get("vision_tasks"))),
+            tuple(read_tasks(job.config.get("text_tasks"))),
         )
         for job in jobs
     )
@@ -142,7 +144,7 @@ def list_task_sizes(manifest: Manifest, catalog: Catalog, assumed: NoiseAssumpti
     return sizes
 
 
-def read_tasks(content: Any) -> Iterable[tuple[str, int | None]]:
+def read_tasks(content: Any) -> Iterator[tuple[str, int | None]]:
     """Name and limit of the tasks of an evaluation's configuration."""
     for task in content if isinstance(content, (list, tuple)) else ():
         if isinstance(task, Mapping) and isinstance(task.get("name"), str):

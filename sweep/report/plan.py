@@ -232,7 +232,7 @@ def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple
         f"assumed: correlation {assumed.model_correlation:g} of two models, {assumed.image_correlation:g} within an"
         f" image; {100 * assumed.seed_deviation:g} points between seeds"
     )
-    return [("detects" if number == 0 else "", line) for number, line in enumerate(lines)]
+    return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
 
 
 def format_score_name(effect: DetectableEffect) -> str:

@@ -75,7 +75,7 @@ AXES = [
 ]
 
 
-# cells.parquet, summary.parquet and differences.parquet: the answers to the study's questions.
+# cells, summary, differences and contrasts.parquet: the answers to the study's questions.
 
 CELL_AXES = [field for field in AXES if field.name != "epochs"]
 POINT_AXES = [field for field in AXES if field.name not in {"parameters", "seed"}]
