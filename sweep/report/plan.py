@@ -220,17 +220,20 @@ def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple
     if not effects:
         return []
     assumed = load_noise_assumptions()
-    shown = ", ".join(f"{100 * each.compute_effect(1):.1f} in {format_score_name(each)}" for each in effects)
-    lines = [f"points between two models: {shown}; one seed, {100 * POWER:g} % power at {100 * LEVEL:g} %"]
+    first, *others = [f"{100 * each.compute_effect(1):.1f}" for each in effects]
+    points = [f"{first} points", *others]
+    shown = [f"{value} in {format_score_name(each)}" for value, each in zip(points, effects, strict=True)]
+    lines = [f"two models of one seed must differ by {', '.join(shown)}"]
     for difference in WANTED:
         by_need: dict[str, list[str]] = {}
         for each in effects:
             by_need.setdefault(format_seeds(each.count_seeds(difference)), []).append(format_score_name(each))
         needed = "; ".join(f"{need} in {', '.join(names)}" for need, names in by_need.items())
         lines.append(f"{format_counted(round(100 * difference), 'point')}: {needed}")
+    correlations = f"{assumed.model_correlation:g} and {assumed.image_correlation:g}"
     lines.append(
-        f"assumed: correlation {assumed.model_correlation:g} of two models, {assumed.image_correlation:g} within an"
-        f" image; {100 * assumed.seed_deviation:g} points between seeds"
+        f"{100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
+        f" seeds {100 * assumed.seed_deviation:g} points (docs/results.md)"
     )
     return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
 
