@@ -25,6 +25,7 @@ FACTOR = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)
 WANTED = (0.02, 0.01)
 """Differences for which the number of seeds is said: the paper's effect, and half of it."""
 MOST_SEEDS = 100
+NOTHING_COUNTED: Mapping[str, tuple[int, int]] = {}
 LOSSES = ("bits_per_byte", "byte_perplexity", "word_perplexity", "perplexity")
 
 
@@ -115,8 +116,16 @@ def group_by_score(tasks: Sequence[TaskSize]) -> dict[str, list[TaskSize]]:
     }
 
 
-def list_task_sizes(manifest: Manifest, catalog: Catalog, assumed: NoiseAssumptions) -> list[TaskSize]:
-    """The tasks of the evaluations, of the commonest ones where they differ; losses are left out."""
+def list_task_sizes(
+    manifest: Manifest,
+    catalog: Catalog,
+    assumed: NoiseAssumptions,
+    counted: Mapping[str, tuple[int, int]] = NOTHING_COUNTED,
+) -> list[TaskSize]:
+    """The tasks of the evaluations, of the commonest ones where they differ; losses are left out.
+
+    `counted`: questions and images by task, where their local files were counted; else the catalog's figures.
+    """
     jobs = [job for job in manifest.jobs if job.phase == "evaluate"]
     lists = Counter(
         (
@@ -135,11 +144,13 @@ def list_task_sizes(manifest: Manifest, catalog: Catalog, assumed: NoiseAssumpti
         for name, limit in tasks:
             if kind == "text" and name not in catalog.tasks and is_loss(folder / f"{name}.yaml"):
                 continue
-            whole = catalog.find_task(name, with_image=kind == "vision")
-            questions = min(limit or whole.documents, whole.documents)
-            images = assumed.clusters.get(name, whole.documents)
+            whole = catalog.find_task(name, with_image=kind == "vision").documents
+            questions = min(limit or whole, whole)
             # the first questions have the first images
-            clusters = max(1, min(questions, math.ceil(images * questions / whole.documents)))
+            images = math.ceil(assumed.clusters.get(name, whole) * questions / whole)
+            if name in counted:
+                questions, images = counted[name]
+            clusters = max(1, min(questions, images))
             sizes.append(TaskSize(name=name, kind=kind, questions=questions, clusters=clusters))
     return sizes
 

@@ -96,6 +96,10 @@ def test_a_limit_takes_its_part_of_questions_and_images_and_losses_are_left_out(
         ("own", "vision", 50, 50),
         ("copa", "text", 100, 100),
     ]
+    counted = list_task_sizes(
+        plan_with(tmp_path, config), load_catalog(), load_noise_assumptions(), {"own": (50, 10), "copa": (90, 90)}
+    )
+    assert [(task.questions, task.clusters) for task in counted] == [(1_258, 40), (50, 10), (90, 90)]
     assert list_task_sizes(plan_with(tmp_path, {}), load_catalog(), load_noise_assumptions()) == []
 
 
