@@ -20,6 +20,7 @@ TORCH_FREE_STAGES = {
     "stages.engines.limits",
     "stages.flops",
     "stages.gpu_memory",
+    "stages.precision",
     "stages.job_file",
 }
 HEAVY = {"torch", "pandas", "pyarrow", "matplotlib", "numpy", "webdataset", "tokenizers", "lm_eval", "pydantic", "rich"}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.job import Job
-from stages.config import STAGES, FinetuneConfig, LanguageModel, PretrainConfig
+from stages.config import STAGES, EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig
 from stages.gpu_memory import GPU_LOSS_CHUNK_TOKENS, GPU_MICRO_BATCH_TOKENS, TrainingPass
 from sweep.catalog import TERA, Catalog, GpuType
 from sweep.cost.roofline import predict_utilisation
@@ -107,10 +107,17 @@ def build_placement(sweep: Sweep, model: str, job: Job, gpu: GpuType, speed: Spe
         host_memory_there_bytes=round(asked.memory_gib * GIB),
         fits=not there or estimate.gpu_memory_bytes <= there,
         utilisation=speed.flops_per_second / (gpu.peak_tflops * TERA) if gpu.peak_tflops else None,
-        utilisation_basis=speed.basis,
+        utilisation_basis=describe_speed(speed),
         predicted_eager=predict_utilisation(run, gpu, compiled=False) if run else None,
         predicted_compiled=predict_utilisation(run, gpu, compiled=True) if run else None,
     )
+
+
+def describe_speed(speed: Speed) -> str:
+    """Its kind, and where it comes from. The catalog's figures are hours that were published, by model and type."""
+    guessed = "interpolated" if speed.basis.startswith(("interpolated", "as ")) else "published"
+    kind = {"given": "given", "counted": "measured"}.get(speed.origin, guessed)
+    return f"{kind}: {speed.basis}"
 
 
 def build_text_pass(shape: LanguageModel, job: Job, *, ranks: int) -> TrainingPass | None:
@@ -134,6 +141,7 @@ def estimate_job_speed(model: str, job: Job, sweep: Sweep, catalog: Catalog, mea
     """The speed that the job's price comes from."""
     entry, given = sweep.models[model], sweep.resources.models.get(model)
     config = STAGES[job.stage].config.model_validate(job.config)
+    assert isinstance(config, PretrainConfig | FinetuneConfig | EvaluateConfig)  # noqa: S101 - for the type checker
     return estimate_speed(
         catalog,
         entry.shape,
@@ -141,7 +149,8 @@ def estimate_job_speed(model: str, job: Job, sweep: Sweep, catalog: Catalog, mea
         name=entry.catalog_name,
         measured=measured,
         tokens_per_second=given.tokens_per_second if given else None,
-        context=get_row_length(config) if isinstance(config, PretrainConfig | FinetuneConfig) else 2_048,
+        context=2_048 if isinstance(config, EvaluateConfig) else get_row_length(config),
+        precision=config.precision,
     )
 
 

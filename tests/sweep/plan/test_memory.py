@@ -134,7 +134,7 @@ def test_the_table_says_where_jobs_run_and_what_the_hours_go_by(tmp_path: Path) 
     table = format_placement_table(placements)
     assert table[1].split() == "model phase GPUs rows x passes how needs has speed predicted".split(" ")  # noqa: SIM905 - as it is read
     assert table[3].startswith("7b     trunk     512 a100  4 x 1          fsdp, recompute")
-    assert "speed of 7b: published: hours of 7b on a100" in table
+    assert "speed of 7b: published: 7b on a100, catalog" in table
     assert max(map(len, table)) <= 100
     trunk = placements[0]
     assert (trunk.gpus, trunk.rows, trunk.passes, trunk.parallel) == (512, 4, 1, "fsdp")
@@ -154,7 +154,7 @@ def test_a_speed_above_the_prediction_is_named(tmp_path: Path) -> None:
     assert "speed above" not in format_lines(11_000)
     assert "speed above what is predicted without torch.compile: trunk of 1.4b, pretrain" in format_lines(19_500)
     assert "speed above what is predicted at all, so expect more hours: trunk of 1.4b" in format_lines(24_500)
-    assert "speed of 1.4b: given: 11000 tokens/s" in format_lines(11_000)
+    assert "speed of 1.4b: given: 11000 tokens/s, given" in format_lines(11_000)
 
 
 def test_jobs_without_gpus_have_no_placement(tmp_path: Path) -> None:
