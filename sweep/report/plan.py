@@ -77,7 +77,7 @@ def build_plan_json(
             {**figure.convert_to_dict(), "models": list_models(users), "phases": list_used_phases(users)}
             for figure, users in figures.items()
         ],
-        "detectable": build_detectable_json(manifest),
+        "detectable": build_detectable_json(manifest, figures),
     }
 
 
@@ -106,7 +106,7 @@ def format_plan_report(
         *format_time_left(costs), *format_counted_figures(figures),
         *(("speed", format_speed_comparison(found)) for found in speeds),
         *format_mixture_losses(losses),
-        *format_detectable_effects(load_detectable_effects(manifest)),
+        *format_detectable_effects(load_detectable_effects(manifest, figures)),
     ]  # fmt: skip
     table = [*format_cost_table(costs, Marks.from_figures(figures)), *format_placement_table(placements)]
     assumed = format_assumed_figures(figures)
@@ -299,19 +299,34 @@ def format_figure_value(value: float) -> str:
 # Which differences the evaluations can detect.
 
 
-def load_detectable_effects(manifest: Manifest) -> list[DetectableEffect]:
-    """By the catalog's figures."""
+def load_detectable_effects(manifest: Manifest, figures: UsedFigures) -> list[DetectableEffect]:
+    """By the counts of local tasks, else by the catalog's figures."""
     assumed = load_noise_assumptions()
-    return compute_detectable_effects(list_task_sizes(manifest, load_catalog(), assumed), assumed)
+    sizes = list_task_sizes(manifest, load_catalog(), assumed, collect_counted_tasks(figures))
+    return compute_detectable_effects(sizes, assumed)
 
 
-def build_detectable_json(manifest: Manifest) -> dict[str, Any]:
+def collect_counted_tasks(figures: UsedFigures) -> dict[str, tuple[int, int]]:
+    """Questions and images of the tasks that were counted; a text task's questions are each about a passage."""
+    counted = {
+        (figure.subject.removeprefix("task "), figure.name): round(figure.value)
+        for figure in figures
+        if figure.origin == "counted" and figure.subject.startswith("task ")
+    }
+    return {
+        task: (documents, counted.get((task, "images"), documents))
+        for (task, name), documents in counted.items()
+        if name == "documents"
+    }
+
+
+def build_detectable_json(manifest: Manifest, figures: UsedFigures) -> dict[str, Any]:
     """The field `detectable` of docs/json.md."""
     assumed = load_noise_assumptions()
     return {
         "level": LEVEL,
         "power": POWER,
-        "effects": [effect.convert_to_dict() for effect in load_detectable_effects(manifest)],
+        "effects": [effect.convert_to_dict() for effect in load_detectable_effects(manifest, figures)],
         "assumptions": [
             {"name": name, "value": getattr(assumed, name), "source": source}
             for name, source in assumed.sources.items()

@@ -95,6 +95,13 @@ def test_an_unknown_task_or_data_set_has_a_stated_default() -> None:
         ("models.yaml", "      trunk: {", "      trunc: {", "models.11m.resources: wants exactly trunk, pretrain"),
         ("models.yaml", "nodes: 32", "nodes: -32", "models.7b.resources.pretrain.nodes: -32 is below 0"),
         ("gpus.yaml", "factor: 1\n", "factor: 2\n", "gpus.a100: must be there, with the factor 1"),
+        (
+            "gpus.yaml",
+            "{trunk: 0.08, ",
+            "{trunk: -1, ",
+            "gpus.cpu.startup_minutes: wants minutes for exactly trunk, pretrain",
+        ),
+        ("gpus.yaml", "{trunk: 0.08, ", "{", "gpus.cpu.startup_minutes: wants minutes for exactly trunk, pretrain"),
         ("gpus.yaml", "encoder_utilisation: 0.4", "encoder_utilisation: high", "encoder_utilisation: 'high'"),
         ("gpus.yaml", "gpus:\n", "gpus: [", "gpus.yaml: cannot be read as YAML"),
         ("data.yaml", "  default_text:", "  other_text:", "the entry 'default_text' is missing"),
