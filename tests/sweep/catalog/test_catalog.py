@@ -93,7 +93,7 @@ def test_an_unknown_task_or_data_set_has_a_stated_default() -> None:
         ("models.yaml", "a100: 0.3128", "a100: 31.28", "models.1.4b: a100: 31.28 is not a number above 0 and up to 1"),
         ("models.yaml", "a100: 0.3128", "z80: 0.3128", "models.1.4b: no GPU type 'z80'"),
         ("models.yaml", "      trunk: {", "      trunc: {", "models.11m.resources: wants exactly trunk, pretrain"),
-        ("models.yaml", "nodes: 32", "nodes: -32", "models.1.4b.resources.trunk.nodes: -32 is below 0"),
+        ("models.yaml", "nodes: 32", "nodes: -32", "models.7b.resources.pretrain.nodes: -32 is below 0"),
         ("gpus.yaml", "factor: 1\n", "factor: 2\n", "gpus.a100: must be there, with the factor 1"),
         (
             "gpus.yaml",
