@@ -18,7 +18,7 @@ RUN = TrainingPass(model=MODEL, rows=4, length=512, chunk_tokens=2_048)
 def build_gpu(**changes: float) -> GpuType:
     """1 TFLOP/s and 1 TB/s, of which four fifths count."""
     gpu = GpuType(
-        name="x", factor=1, cpus=1, host_memory_gib=1, startup_minutes=1, source="of this test",
+        name="x", factor=1, cpus=1, host_memory_gib=1, startup_minutes={}, source="of this test", startup_source="none",
         peak_tflops=1.0, bandwidth_gbs=1_000.0, matmul_share=1.0,
     )  # fmt: skip
     return replace(gpu, **changes)  # type: ignore[arg-type]  # all of them are numbers
