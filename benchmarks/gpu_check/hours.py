@@ -1,0 +1,66 @@
+"""Hours are wall time x devices: a small real job through the local back end, beside a clock outside of it.
+
+Never run with a GPU. The CPU half runs the same job on two cores instead of a GPU and counts core-hours.
+"""
+
+import time
+from collections.abc import Iterator
+
+from benchmarks.gpu_check.parts import Check, Row
+from jobs.job import Job, Resources
+from jobs.local.runner import LocalRunner, StopRequest
+from jobs.local.slots import Slots, query_visible_gpus
+from jobs.reconcile.attempts import read_attempts
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.store.paths import Store
+from stages.config import STAGES
+from sweep.plan.manifest import Manifest, write_manifest
+from sweep.results.evidence import compute_job_hours
+from tests.stages.training.training_case import text_config, write_text
+
+SWEEP = "hours"
+CORES = 2
+SLACK_SECONDS, SLACK_SHARE = 3.0, 0.05
+"""Outside of an attempt: the start of its interpreter, and the runner's rounds of half a second."""
+
+
+def measure(check: Check) -> Iterator[Row]:
+    """One row; it fails where the recorded hours differ from the clock by more than the slack."""
+    gpus = 1 if check.on_gpu else 0
+    devices = query_visible_gpus() if check.on_gpu else []
+    store = Store(check.folder / "store")
+    write_text(check.folder / "text", shards=2, sequences=100)
+    job = Job(
+        key="small",
+        stage="pretrain",
+        version=STAGES["pretrain"].version,
+        phase="pretrain",
+        parents=(),
+        config=text_config(200),
+        cells=(),
+        settings={"device": check.device, "compile": False},
+        resources=Resources(cpus=CORES, gpus_per_node=gpus),
+    )
+    data = {"text": str(check.folder / "text")}
+    write_manifest(
+        store.locate_sweep(SWEEP).manifest, Manifest(sweep=SWEEP, backend="local", data=data, cells=(), jobs=(job,))
+    )
+    runner = LocalRunner(SweepSnapshot([job], store, SWEEP), slots=Slots(CORES, devices[:1]))
+    began = time.monotonic()
+    end = runner.run(StopRequest())
+    wall = time.monotonic() - began
+    used = compute_job_hours(job, read_attempts(store.locate_run(job.stage, job.key), live=False)).used
+    recorded = 3600 * (used.gpu_hours if gpus else used.cpu_hours)
+    number = gpus or CORES
+    apart = abs(recorded - number * wall)
+    allowed = number * (SLACK_SECONDS + SLACK_SHARE * wall)
+    done = runner.snapshot.statuses[job.key].state.value
+    reasons = [end.problem] if end.problem else []
+    reasons += [f"the job is {done}"] if done != "done" else []
+    reasons += [f"{apart:.1f} s apart; at most {allowed:.1f} are expected"] if apart > allowed else []
+    yield Row(
+        name=f"a job on {number} {'GPU' if gpus else 'CPU cores'}",
+        passed=not reasons,
+        reason="; ".join(reasons),
+        figures={"wall_seconds": wall, "devices": number, "recorded_device_seconds": recorded},
+    )
