@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parse_arguments(arguments)
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
-    runner = PartRunner(out, began=time.monotonic(), budget_seconds=60 * given.budget_minutes)
+    runner = PartRunner(out, began=time.monotonic(), budget_seconds=60 * given.budget_minutes, program=PART_PROGRAM)
     try:
         machine = query_machine()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -113,9 +113,7 @@ class Process:
 class PartRunner:
     """Runs parts within the minutes that are given for all."""
 
-    def __init__(
-        self, out: Path, *, began: float, budget_seconds: float, program: Sequence[str] = PART_PROGRAM
-    ) -> None:
+    def __init__(self, out: Path, *, began: float, budget_seconds: float, program: Sequence[str]) -> None:
         """`program`: what runs a part; it is given the part's name and options."""
         self.out, self.began, self.budget_seconds, self.program = out, began, budget_seconds, tuple(program)
 

@@ -59,8 +59,10 @@ def measure(check: Check) -> Iterator[Row]:
                 )
 
         rate = time_requests(ask, prompts)
-        figures = {"per_second": rate, "unit": "answers", "new_tokens_per_second": rate * new_tokens}
-        yield Row(name=f"answers of {new_tokens} tokens {name}", figures=figures)
+        yield Row(
+            name=f"answers of {new_tokens} tokens {name}",
+            figures={"per_second": rate, "unit": "answers", "new_tokens_per_second": rate * new_tokens},
+        )
 
 
 def choose_shape(check: Check) -> tuple[LanguageModel, Vision]:

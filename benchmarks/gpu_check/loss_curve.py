@@ -5,6 +5,7 @@ and compiled bf16. The CPU half compares the CPU's bf16 with its float32.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from benchmarks.gpu_check.parts import Check, Row
 from tests.stages.training.training_case import World, image_config, make_world, metrics_of
@@ -28,7 +29,7 @@ def measure(check: Check) -> Iterator[Row]:
         yield compare_losses(name, found, wanted, LARGEST_APART[precision])
 
 
-def run_losses(world: World, key: str, precision: str, **settings: object) -> Sequence[float]:
+def run_losses(world: World, key: str, precision: str, **settings: Any) -> Sequence[float]:
     """The loss of each step of a run that learns to count and to name colours."""
     job = world.run(key, "pretrain", image_config(STEPS, precision=precision), log_steps=1, **settings)
     return [line["loss"] for line in metrics_of(job)]

@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,4 +72,4 @@ def find_peak_tflops(name: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

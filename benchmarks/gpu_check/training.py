@@ -98,14 +98,14 @@ def choose_size(model: str, *, on_gpu: bool) -> Size:
         return Size(shape=shape, context=2_048, batch_sequences=32, vision=vision)
     shape = LanguageModel(d_model=64, layers=2, heads=2, vocabulary=1_000)
     return Size(
-        shape=shape, context=128, batch_sequences=4, vision=Vision(encoder="siglip-tiny-32"), micro_batch_tokens=256
+        shape=shape, context=192, batch_sequences=8, vision=Vision(encoder="siglip-tiny-32"), micro_batch_tokens=384
     )
 
 
 def measure_case(check: Check, size: Size, case: Case) -> Row:
     """One way to train; where the GPU's memory is too small, with half as many positions at once, down to one row."""
     tokens = resolve_micro_batch_tokens(size.micro_batch_tokens, select_device(check.device))
-    notes = []
+    notes: list[str] = []
     while True:
         try:
             figures = train(check, replace(size, micro_batch_tokens=tokens), case)
@@ -129,7 +129,7 @@ def release_memory(check: Check) -> None:
 def train(check: Check, size: Size, case: Case) -> dict[str, Figure]:
     """Figures of some steps, as a run's metrics have them."""
     release_memory(check)
-    training, state = open_training(check, size, case)
+    training, state, batches = open_training(check, size, case)
     stop, device = StopFlag(), training.world.device
     started = time.perf_counter()
     training.train_step(state, stop)
@@ -149,6 +149,7 @@ def train(check: Check, size: Size, case: Case) -> dict[str, Figure]:
         "first_step_seconds": first_seconds,
         "steps": steps,
         "positions_a_step": size.context * size.batch_sequences,
+        "images_a_step": batches.images_a_step,
         "micro_batch_tokens": size.micro_batch_tokens,
         "parameters": size.shape.parameters,
     }
@@ -157,8 +158,8 @@ def train(check: Check, size: Size, case: Case) -> dict[str, Figure]:
     return figures
 
 
-def open_training(check: Check, size: Size, case: Case) -> tuple[Training, TrainState]:
-    """The loop of a job of this size, and its state before the first step, with random weights on the device."""
+def open_training(check: Check, size: Size, case: Case) -> tuple[Training, TrainState, "RepeatedBatches"]:
+    """The loop of a job of this size, its state before the first step with random weights on the device, and its data."""
     text = Source(name="text", kind="text", share=1 - IMAGE_SHARE if case.images else 1)
     captions = Source(name="captions", kind="captions", share=IMAGE_SHARE)
     config = PretrainConfig(
@@ -190,13 +191,10 @@ def open_training(check: Check, size: Size, case: Case) -> tuple[Training, Train
         encoder = build_random_encoder(size.vision, world.device)
         extractor = FeatureExtractor(encoder, world.device, feature_dtype=getattr(torch, spec.feature_dtype))
     job = build_job(check, config, settings)
-    state = TrainState(
-        model,
-        AdamW(vlm.iter_named_weights(), config.optimizer),
-        build_batches(config, size, on_gpu=check.on_gpu),
-        LossSpikeDetector(sigmas=0),
-    )
-    return build_pretraining(job, config, world, extractor, TrainingStart()), state
+    batches = build_batches(config, size, on_gpu=check.on_gpu)
+    optimizer = AdamW(vlm.iter_named_weights(), config.optimizer)
+    state = TrainState(model, optimizer, batches, LossSpikeDetector(sigmas=0))
+    return build_pretraining(job, config, world, extractor, TrainingStart()), state, batches
 
 
 def build_job(check: Check, config: PretrainConfig, settings: Settings) -> JobFile:
@@ -231,7 +229,9 @@ class RepeatedBatches(BatchLoader):
 
     def __init__(self, sampler: Mixture, collator: FixedLengthCollator, *, count: int, pin: bool) -> None:
         super().__init__(sampler, collator, pin=pin)
-        self._ready = cycle([super(RepeatedBatches, self).take_batch() for _ in range(count)])
+        ready = [super(RepeatedBatches, self).take_batch() for _ in range(count)]
+        self.images_a_step = sum(batch.images for batch in ready) / count
+        self._ready = cycle(ready)
 
     def take_batch(self) -> Batch:
         return next(self._ready)

@@ -27,7 +27,8 @@ DOCUMENTS = pack_rows((129, 171), (300,), (10, 20, 130))
 def attend_exactly(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
     """In float64; `visible` (B or 1, 1, T, T)."""
     scores = queries @ keys.mT * queries.shape[-1] ** -0.5
-    return scores.masked_fill(~visible, -torch.inf).softmax(dim=-1) @ values
+    attended: Tensor = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1) @ values
+    return attended
 
 
 def draw(dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
@@ -75,9 +76,10 @@ def test_flex_attention_without_gradients_is_that_of_whole_matrices(device: torc
     inputs, _ = draw(torch.float32)
     packed = build_attention_mask(DOCUMENTS, "sdpa")
     assert isinstance(packed, Tensor)
-    exact = attend_exactly(*(tensor.double() for tensor in inputs), packed)
+    queries, keys, values = inputs
+    exact = attend_exactly(queries.double(), keys.double(), values.double(), packed)
     mask = build_attention_mask(DOCUMENTS.to(device), "flex")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that it is slow without a compiler
-        found = attend(*(tensor.to(device) for tensor in inputs), mask)
+        found = attend(queries.to(device), keys.to(device), values.to(device), mask)
     assert (found.cpu().double() - exact).norm() <= TOLERANCE[torch.float32] * exact.norm()

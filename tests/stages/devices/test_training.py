@@ -60,7 +60,7 @@ def train(
         optimizer.zero_grad()
         with model.hold_gradient_sync(last=True), open_autocast(precision, device):
             loss, _ = model(here, count=len(batch.targets), settings=LossSettings(z_loss=1e-4, chunk_tokens=128))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         model.clip(1.0)
         optimizer.step(RATE)
         losses.append(loss.item())

@@ -1,7 +1,7 @@
-"""`python -m tests.stages.training.fixed_order JOB_JSON`: `python -m stages` with kernels whose sums have a fixed order.
+"""`python -m tests.stages.training.fixed_order JOB_JSON`: `python -m stages` with sums of a fixed order.
 
-Slower than the usual ones on a GPU, and with equal bits from run to run. Where torch has no such kernel the job fails,
-and its error names the operation.
+On a GPU such kernels are slower than the usual ones, and have equal bits from run to run. Where torch has none the job
+fails, and its error names the operation.
 """
 
 import os

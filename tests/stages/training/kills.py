@@ -62,7 +62,7 @@ def compare_killed_run(
     workers: int,
     steps_a_kill: int = STEPS_A_KILL,
     program: Sequence[str] = STAGES_PROGRAM,
-    **settings: object,
+    **settings: Any,
 ) -> KilledRun:
     """An undisturbed run below `folder` and one that is killed so often, both by `program`."""
     world = make_world(folder)
