@@ -159,7 +159,7 @@ def train(check: Check, size: Size, case: Case) -> dict[str, Figure]:
 
 
 def open_training(check: Check, size: Size, case: Case) -> tuple[Training, TrainState, "RepeatedBatches"]:
-    """The loop of a job of this size, its state before the first step with random weights on the device, and its data."""
+    """The loop of a job of this size; its state before the first step, with random weights on the device; its data."""
     text = Source(name="text", kind="text", share=1 - IMAGE_SHARE if case.images else 1)
     captions = Source(name="captions", kind="captions", share=IMAGE_SHARE)
     config = PretrainConfig(

@@ -24,7 +24,8 @@ from tests.stages.training.training_case import make_world, text_config
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "gpu-check.md"
 GPU = {
-    "name": "NVIDIA H200", "count": 1, "capability": "9.0", "memory_gib": 139.8, "driver": "570.1", "peak_tflops": 989.0,
+    "name": "NVIDIA H200", "count": 1, "capability": "9.0", "memory_gib": 139.8, "driver": "570.1",
+    "peak_tflops": 989.0,
 }  # fmt: skip
 MACHINE = {"processor": "a processor", "cores": 16, "python": "3.12.1", "torch": "2.13.0", "cuda": "12.8", "gpu": GPU}
 
@@ -151,8 +152,8 @@ def test_the_tables_are_those_of_the_benchmarks_page() -> None:
         format_report(make_report(GPU))
         == """\
 ## `make gpu-check`
-NVIDIA H200 (139.8 GiB, capability 9.0, driver 570.1, bf16 peak 989.0 TFLOP/s), torch 2.13.0, Python 3.12.1, CUDA 12.8, \
-a processor, 16 cores. 2026-11-29T17:00:00+00:00, 100 s of at most 480.
+NVIDIA H200 (139.8 GiB, capability 9.0, driver 570.1, bf16 peak 989.0 TFLOP/s), torch 2.13.0, Python 3.12.1, \
+CUDA 12.8, a processor, 16 cores. 2026-11-29T17:00:00+00:00, 100 s of at most 480.
 
 | part | what | state | s | remark |
 | --- | --- | --- | --- | --- |
