@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parse_arguments(arguments)
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
-    runner = PartRunner(out, began=time.monotonic(), budget_seconds=60 * given.budget_minutes, program=PART_PROGRAM)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         machine = query_machine()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -54,20 +54,32 @@ def main(arguments: Sequence[str]) -> int:
     gpu = machine["gpu"] if given.device == "auto" else None
     if gpu is not None and given.peak_tflops:
         gpu["peak_tflops"] = given.peak_tflops
-    chosen = [part for part in PARTS if not given.only or part.name in given.only]
     report = CheckReport(
-        format=FORMAT,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine={**machine, "gpu": gpu},
-        budget_minutes=given.budget_minutes,
+        format=FORMAT, date=started, machine={**machine, "gpu": gpu}, budget_minutes=given.budget_minutes
     )
+    runner = PartRunner(out, report, gpu=gpu, program=PART_PROGRAM)
+    chosen = [part for part in PARTS if not given.only or part.name in given.only]
     runner.tell(f"{gpu['name'] if gpu else 'no GPU: the CPU halves'}; {len(chosen)} parts, results in {out}")
-    for part in chosen:
-        report.parts.append(runner.run(part, gpu))
-        report.seconds = time.monotonic() - runner.began
-        write_files(out, report)
+    try:
+        for parts in group_parts(chosen, on_gpu=gpu is not None):
+            runner.run(parts)
+    except KeyboardInterrupt:
+        print(f"gpu-check: stopped; what was found is in {out}", file=sys.stderr)
+        return 130
     print(f"\n{format_summary(report)}\n\n{out / 'gpu-check.json'}, {out / 'gpu-check.md'}", flush=True)
     return 1 if any(outcome.state in {"failed", "timed out"} for outcome in report.parts) else 0
+
+
+def group_parts(parts: Sequence[Part], *, on_gpu: bool) -> list[list[Part]]:
+    """What runs side by side, in order: on a GPU the checks, which wait for a core each most of the time; on a CPU
+    nothing, as one part keeps it busy."""
+    groups: list[list[Part]] = []
+    for part in parts:
+        if on_gpu and not part.alone and groups and not groups[-1][-1].alone:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return groups
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -101,90 +113,135 @@ def query_machine() -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """How a part's process ended."""
-
-    returncode: int
-    seconds: float
-    timed_out: bool
-
-
 class PartRunner:
     """Runs parts within the minutes that are given for all."""
 
-    def __init__(self, out: Path, *, began: float, budget_seconds: float, program: Sequence[str]) -> None:
-        """`program`: what runs a part; it is given the part's name and options."""
-        self.out, self.began, self.budget_seconds, self.program = out, began, budget_seconds, tuple(program)
+    def __init__(self, out: Path, report: CheckReport, *, gpu: dict[str, Any] | None, program: Sequence[str]) -> None:
+        """`out`: folder for results. `gpu`: as in the report's machine; None: the CPU halves.
+
+        `program`: what runs a part; it is given the part's name and options.
+        """
+        self.out, self.report, self.gpu, self.program = out, report, gpu, tuple(program)
+        self.began = time.monotonic()
+        self.budget_seconds = 60 * report.budget_minutes
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
 
     def tell(self, text: str) -> None:
         """A line with the seconds since the start."""
-        print(f"[{time.monotonic() - self.began:4.0f} s] {text}", flush=True)
+        print(f"[{self.seconds:4.0f} s] {text}", flush=True)
 
-    def run(self, part: Part, gpu: dict[str, Any] | None) -> Outcome:
-        """One part, or why it was not run."""
-        outcome = Outcome(name=part.name, about=part.about, table=part.table, device="cuda" if gpu else "cpu")
-        limit = part.gpu_seconds if gpu else part.cpu_seconds
-        left = self.budget_seconds - (time.monotonic() - self.began)
-        if not limit:
-            return replace(outcome, state="needs a GPU", reason="it has no CPU half")
-        if left < LEAST_SECONDS:
-            self.tell(f"{part.name}: not run, the time is over")
-            return replace(outcome, state="skipped", reason=f"the {self.budget_seconds / 60:g} minutes were over")
-        seconds = min(limit, left)
-        self.tell(f"{part.name}: {part.about}; at most {seconds:.0f} s")
-        rows: list[Row] = []
-        log = self.out / f"{part.name}.log"
-        with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as name:
-            folder, path = Path(name), Path(name) / "rows.jsonl"
-            (folder / "work").mkdir()
-            options = ["--device", outcome.device, "--folder", str(folder / "work"), "--rows", str(path)]
-            options += ["--peak-tflops", str(gpu["peak_tflops"] if gpu else 0.0)]
-
-            def note() -> None:
-                for row in read_rows(path)[len(rows) :]:
-                    rows.append(row)
-                    self.tell(f"{part.name}: {format_row(row)}")
-
-            process = run_process([*self.program, part.name, *options], log, seconds, note)
-        outcome = replace(outcome, **judge(process, rows, log, limit=seconds), seconds=process.seconds, rows=rows)
-        self.tell(
-            f"{part.name}: {outcome.state}, {process.seconds:.0f} s" + (f": {outcome.reason}" * bool(outcome.reason))
-        )
-        return outcome
-
-
-def run_process(command: Sequence[str], log: Path, seconds: float, note: Callable[[], None]) -> Process:
-    """Runs a command to its end, or kills it and all that it started in its group. `note` is called now and then."""
-    began = time.monotonic()
-    timed_out = False
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+    def run(self, parts: Sequence[Part]) -> None:
+        """Parts that may run side by side, to their ends; what they find goes to the report and to disk at once."""
+        running: list[RunningPart] = []
         try:
-            while process.poll() is None and not timed_out:
-                note()
+            for part in parts:
+                outcome = self.begin(part)
+                self.report.parts.append(outcome)
+                if outcome.state == "running":
+                    running.append(RunningPart(self, part, len(self.report.parts) - 1, self.choose_limit(part)))
+            self.keep()
+            while sum(each.poll() for each in running):  # each is asked, in every round
                 time.sleep(POLL_SECONDS)
-                timed_out = time.monotonic() - began > seconds
         finally:
-            with suppress(ProcessLookupError):  # nothing of it is left
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    note()
-    return Process(returncode=process.returncode, seconds=time.monotonic() - began, timed_out=timed_out)
+            for each in running:
+                each.close()
+
+    def begin(self, part: Part) -> Outcome:
+        """The outcome of a part that is not run, or of one that begins."""
+        outcome = Outcome(name=part.name, about=part.about, table=part.table, device="cuda" if self.gpu else "cpu")
+        own, limit = part.gpu_seconds if self.gpu else part.cpu_seconds, self.choose_limit(part)
+        if not own:
+            return replace(outcome, state="needs a GPU", reason="it has no CPU half")
+        if limit < min(own, LEAST_SECONDS):
+            self.tell(f"{part.name}: not run, the time is over")
+            return replace(outcome, state="skipped", reason=f"the {self.report.budget_minutes:g} minutes were over")
+        self.tell(f"{part.name}: {part.about}; at most {limit:.0f} s")
+        return replace(outcome, state="running")
+
+    def choose_limit(self, part: Part) -> float:
+        """Its own, or what is left of all minutes."""
+        return min(part.gpu_seconds if self.gpu else part.cpu_seconds, self.budget_seconds - self.seconds)
+
+    def keep(self) -> None:
+        """Writes what is known."""
+        self.report.seconds = self.seconds
+        write_files(self.out, self.report)
 
 
-def judge(process: Process, rows: Sequence[Row], log: Path, *, limit: float) -> dict[str, Any]:
-    """State and reason of a part that has ended."""
-    failed = [row for row in rows if not row.passed]
-    if process.timed_out:
-        return {"state": "timed out", "reason": f"ended after {limit:.0f} s, with {len(rows)} rows"}
-    if failed:
-        return {"state": "failed", "reason": "; ".join(f"{row.name}: {row.reason}" for row in failed)[:300]}
-    if process.returncode or not rows:
-        return {"state": "failed", "reason": read_last_line(log) or f"exit code {process.returncode}, no output"}
-    return {"state": "done", "reason": ""}
+class RunningPart:
+    """The process of one part, and its place in the report. `close` ends it and all that it started in its group."""
+
+    def __init__(self, runner: PartRunner, part: Part, place: int, limit: float) -> None:
+        self.runner, self.part, self.place, self.limit = runner, part, place, limit
+        self.log = runner.out / f"{part.name}.log"
+        self._folder = tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True)
+        self._rows = Path(self._folder.name) / "rows.jsonl"
+        work = Path(self._folder.name) / "work"
+        work.mkdir()
+        options = ["--device", self.outcome.device, "--folder", str(work), "--rows", str(self._rows)]
+        options += ["--peak-tflops", str(runner.gpu["peak_tflops"] if runner.gpu else 0.0)]
+        self.began = time.monotonic()
+        with self.log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [*runner.program, part.name, *options],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.runner.report.parts[self.place]
+
+    def poll(self) -> bool:
+        """Takes up new rows; ends the part at its limit. Whether it still runs."""
+        if self.outcome.state != "running":
+            return False
+        seconds = time.monotonic() - self.began
+        ended, timed_out = self._process.poll() is not None, seconds > self.limit
+        if ended or timed_out:
+            self.kill()
+        rows = read_rows(self._rows)
+        new = rows[len(self.outcome.rows) :]
+        for row in new:
+            self.runner.tell(f"{self.part.name}: {format_row(row)}")
+        if new or ended or timed_out:
+            outcome = replace(self.outcome, rows=rows, seconds=seconds)
+            if ended or timed_out:
+                state, reason = self.judge(rows, timed_out=not ended)
+                outcome = replace(outcome, state=state, reason=reason)
+                self.runner.tell(f"{self.part.name}: {state}, {seconds:.0f} s{f': {reason}' if reason else ''}")
+            self.runner.report.parts[self.place] = outcome
+            self.runner.keep()
+        return not (ended or timed_out)
+
+    def judge(self, rows: Sequence[Row], *, timed_out: bool) -> tuple[str, str]:
+        """State and reason of a part that has ended."""
+        failed = [row for row in rows if not row.passed]
+        code = self._process.returncode
+        if timed_out:
+            return "timed out", f"ended after {self.limit:.0f} s, with {len(rows)} rows"
+        if failed:
+            return "failed", "; ".join(f"{row.name}: {row.reason}" for row in failed)[:300]
+        if code or not rows:
+            return "failed", read_last_line(self.log) or f"exit code {code}, no output"
+        return "done", ""
+
+    def kill(self) -> None:
+        """Ends what is left of it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        if self.outcome.state == "running":
+            self.kill()
+        self._folder.cleanup()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -213,4 +270,5 @@ def write_files(out: Path, report: CheckReport) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # parts are processes that must not outlive this one
     sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,8 @@ class Part:
     """Longest time on a GPU; a part that takes longer is ended."""
     cpu_seconds: float = 300.0
     """The same on a CPU; 0: it has no CPU half."""
+    alone: bool = True
+    """Whether nothing else may run beside it on a GPU, as it measures speed."""
     variant: tuple[str, ...] = ()
     """What of its module it measures."""
 
@@ -38,45 +40,30 @@ def _train(model: str, mode: str, gpu_seconds: float, *, on_cpu: bool = False) -
     )
 
 
-# By estimate seven minutes in all, at the limits sixteen: a part that hangs costs the last parts and not the first.
+def _check(name: str, about: str, gpu_seconds: float) -> Part:
+    module = name.replace("-", "_")
+    return Part(name=name, module=module, about=about, table="checks", gpu_seconds=gpu_seconds, alone=False)
+
+
+def _rate(name: str, about: str, gpu_seconds: float) -> Part:
+    return Part(name=name, module=name, about=about, table="rates", gpu_seconds=gpu_seconds)
+
+
+# By estimate seven minutes in all: a part that hangs to its limit costs the last parts and not the first.
 # Why: docs/decisions.md, D100
 PARTS = (
-    Part(name="numeric", module="numeric", about="the tests of tests/stages/devices", table="checks", gpu_seconds=120),
+    _check("numeric", "the tests of tests/stages/devices", 170),
+    _check("resume", "kill -9 and resume: the bits of an undisturbed run", 150),
+    _check("loss-curve", "the losses of a small run beside the CPU's in float32", 120),
+    _check("hours", "hours that are recorded are wall time x devices", 90),
     _train("411M", "compiled", 90),
     _train("1.4B", "compiled", 130),
-    Part(
-        name="resume",
-        module="resume",
-        about="kill -9 and resume: the bits of an undisturbed run",
-        table="checks",
-        gpu_seconds=100,
-    ),
-    Part(
-        name="loss-curve",
-        module="loss_curve",
-        about="the losses of a small run beside the CPU's in float32",
-        table="checks",
-        gpu_seconds=60,
-    ),
     _train("79M", "compiled", 75),
     _train("411M", "eager", 40),
     _train("1.4B", "eager", 45),
     _train("79M", "eager", 30, on_cpu=True),
-    Part(name="encoder", module="encoder", about="images a second of a frozen encoder", table="rates", gpu_seconds=40),
-    Part(
-        name="evaluation",
-        module="evaluation",
-        about="requests a second of an evaluation",
-        table="rates",
-        gpu_seconds=45,
-    ),
-    Part(
-        name="hours",
-        module="hours",
-        about="hours that are recorded are wall time x devices",
-        table="checks",
-        gpu_seconds=45,
-    ),
+    _rate("encoder", "images a second of a frozen encoder", 40),
+    _rate("evaluation", "requests a second of an evaluation", 45),
     Part(
         name="resume-defaults",
         module="resume",

@@ -20,7 +20,7 @@ class Outcome:
     device: str
     """cuda or cpu: where it ran, or would have."""
     state: str = "done"
-    """done, failed, timed out, skipped (the time was over) or needs a GPU."""
+    """done, failed, timed out, skipped (no time was left) or needs a GPU; running, if the command was stopped in it."""
     reason: str = ""
     seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)

@@ -37,8 +37,17 @@ def measure(check: Check) -> Iterator[Row]:
 
 def run_kills(folder: Path, name: str, kills: int, settings: Mapping[str, object], program: tuple[str, ...]) -> Row:
     """An undisturbed run, and one that is killed."""
-    steps = 150 if settings["device"] == "cuda" else 60  # about a second's
-    found = compare_killed_run(folder, kills=kills, seed=1, workers=1, steps_a_kill=steps, program=program, **settings)
+    on_gpu = settings["device"] == "cuda"
+    found = compare_killed_run(
+        folder,
+        kills=kills,
+        seed=1,
+        workers=1,
+        steps_a_kill=150 if on_gpu else 60,  # about a second's
+        precision="bf16" if on_gpu else "fp32",
+        program=program,
+        **settings,
+    )
     reasons = [f"{', '.join(found.differing)} differ"] if found.differing else []
     reasons += ["the run ended before it could be killed"] if not found.kills else []
     return Row(

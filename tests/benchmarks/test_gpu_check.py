@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,19 +32,20 @@ GPU = {
 MACHINE = {"processor": "a processor", "cores": 16, "python": "3.12.1", "torch": "2.13.0", "cuda": "12.8", "gpu": GPU}
 
 
-def make_part(name: str, seconds: float = 30.0, *, cpu_seconds: float = 30.0, table: str = "checks") -> Part:
+def make_part(name: str, seconds: float = 30.0, *, cpu_seconds: float = 30.0, alone: bool = True) -> Part:
     return Part(
         name=name,
         module="numeric",
         about=f"what {name} is",
-        table="training" if table == "training" else "checks",
+        table="checks",
         gpu_seconds=seconds,
         cpu_seconds=cpu_seconds,
+        alone=alone,
     )
 
 
 FAKE = """
-import json, sys, time
+import json, os, sys, time
 name, rows = sys.argv[1], open(sys.argv[sys.argv.index("--rows") + 1], "a")
 def write(**row):
     print(json.dumps({"name": "first", "passed": True, "reason": "", "figures": {}, **row}), file=rows, flush=True)
@@ -50,6 +53,10 @@ if name != "breaks":
     write(figures={"device": sys.argv[sys.argv.index("--device") + 1]})
 if name == "hangs":
     time.sleep(600)
+if name.startswith("meets"):
+    os.mkdir(sys.argv[0] + "." + name)
+    while not (os.path.exists(sys.argv[0] + ".meets-one") and os.path.exists(sys.argv[0] + ".meets-other")):
+        time.sleep(0.01)
 if name == "breaks":
     raise RuntimeError("no such kernel")
 if name == "differs":
@@ -96,6 +103,42 @@ def test_a_part_that_fails_or_hangs_is_a_row_with_its_reason_and_the_next_one_ru
 def test_one_part_alone_decides_the_exit_code(fake: Path) -> None:
     assert command.main(["--out", str(fake), "--only", "works"]) == 0
     assert list(read_parts(fake)) == ["works"]
+
+
+def test_checks_run_side_by_side_on_a_gpu_and_measurements_alone(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = [make_part("meets-one", alone=False), make_part("meets-other", alone=False)]
+    monkeypatch.setattr(command, "PARTS", meeting)
+    assert command.main(["--out", str(fake)]) == 0
+    parts = [*meeting, make_part("works"), make_part("also"), make_part("last", alone=False)]
+    groups = {on_gpu: [len(group) for group in command.group_parts(parts, on_gpu=on_gpu)] for on_gpu in (True, False)}
+    assert groups == {True: [2, 1, 1, 1], False: [1, 1, 1, 1, 1]}
+
+
+def test_what_was_found_before_an_interruption_is_on_disk_and_the_part_is_ended(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wait, pids = time.sleep, []
+
+    def interrupt(seconds: float) -> None:
+        wait(seconds)
+        if read_parts(fake)["hangs"]["rows"]:
+            raise KeyboardInterrupt
+
+    def start(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(*words, **options)
+        pids.append(process.pid)
+        return process
+
+    monkeypatch.setattr(command, "PARTS", (make_part("hangs"), make_part("works")))
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupt))
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+    assert command.main(["--out", str(fake)]) == 130
+    parts = read_parts(fake)
+    assert list(parts) == ["hangs"]
+    assert (parts["hangs"]["state"], len(parts["hangs"]["rows"])) == ("running", 1)
+    assert f"what was found is in {fake}" in capsys.readouterr().err
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 def test_parts_that_have_no_time_left_are_named(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,11 +291,12 @@ def test_a_job_runs_with_kernels_of_a_fixed_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_cpu_half_runs_to_its_end_and_says_what_needs_a_gpu(tmp_path: Path) -> None:
     out = tmp_path / "out"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(out)]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=560)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((out / "gpu-check.json").read_text())
     check_record(record)

@@ -61,12 +61,13 @@ def compare_killed_run(
     seed: int,
     workers: int,
     steps_a_kill: int = STEPS_A_KILL,
+    precision: str = "fp32",
     program: Sequence[str] = STAGES_PROGRAM,
     **settings: Any,
 ) -> KilledRun:
     """An undisturbed run below `folder` and one that is killed so often, both by `program`."""
     world = make_world(folder)
-    config = image_config(max(60, steps_a_kill * kills))
+    config = image_config(max(60, steps_a_kill * kills), precision=precision)
     settings = {"data_workers": workers, "checkpoint_steps": 3, "log_steps": 5, "keep_checkpoints": 3, **settings}
     whole = world.job("whole", "pretrain", config, **settings)
     started = time.monotonic()
