@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parse_arguments(arguments)
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     try:
         machine = query_machine()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     report = CheckReport(
         format=FORMAT, date=started, machine={**machine, "gpu": gpu}, budget_minutes=given.budget_minutes
     )
-    runner = PartRunner(out, report, gpu=gpu, program=PART_PROGRAM)
+    runner = PartRunner(out, report, gpu=gpu, program=PART_PROGRAM, began=began)
     chosen = [part for part in PARTS if not given.only or part.name in given.only]
     runner.tell(f"{gpu['name'] if gpu else 'no GPU: the CPU halves'}; {len(chosen)} parts, results in {out}")
     try:
@@ -116,13 +116,14 @@ def query_machine() -> dict[str, Any]:
 class PartRunner:
     """Runs parts within the minutes that are given for all."""
 
-    def __init__(self, out: Path, report: CheckReport, *, gpu: dict[str, Any] | None, program: Sequence[str]) -> None:
+    def __init__(
+        self, out: Path, report: CheckReport, *, gpu: dict[str, Any] | None, program: Sequence[str], began: float
+    ) -> None:
         """`out`: folder for results. `gpu`: as in the report's machine; None: the CPU halves.
 
-        `program`: what runs a part; it is given the part's name and options.
+        `program`: what runs a part; it is given the part's name and options. `began`: when the minutes began.
         """
-        self.out, self.report, self.gpu, self.program = out, report, gpu, tuple(program)
-        self.began = time.monotonic()
+        self.out, self.report, self.gpu, self.program, self.began = out, report, gpu, tuple(program), began
         self.budget_seconds = 60 * report.budget_minutes
 
     @property

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.gpu_check import __main__ as command
 from benchmarks.gpu_check import training
+from benchmarks.gpu_check.hours import compare_seconds
 from benchmarks.gpu_check.loss_curve import compare_losses
 from benchmarks.gpu_check.machine import find_peak_tflops
 from benchmarks.gpu_check.parts import PARTS, Check, Part, Row
@@ -246,6 +247,12 @@ def test_losses_that_part_by_more_than_is_allowed_are_a_failure() -> None:
     row = compare_losses("bf16", [6.0, 4.0, 2.5], wanted, 0.02)
     assert (row.passed, row.reason) == (False, "step 3: loss 2.5000, on the CPU 2.0000")
     assert row.figures["largest_relative_difference"] == pytest.approx(0.25)
+
+
+def test_hours_that_are_not_wall_time_times_devices_are_a_failure() -> None:
+    assert compare_seconds("cores", 41.0, 20.0, 2, []).passed
+    row = compare_seconds("cores", 20.0, 20.0, 2, ["the job is failed"])
+    assert (row.passed, row.reason) == (False, "the job is failed; 20.0 s apart; at most 8.0 are expected")
 
 
 def test_a_micro_batch_that_does_not_fit_is_halved_and_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def compare_killed_run(
     seed: int,
     workers: int,
     steps_a_kill: int = STEPS_A_KILL,
+    longest_wait: float = LONGEST_WAIT,
     precision: str = "fp32",
     program: Sequence[str] = STAGES_PROGRAM,
     **settings: Any,
@@ -75,7 +76,7 @@ def compare_killed_run(
     seconds = time.monotonic() - started
     killed = world.job("killed", "pretrain", config, **settings)
     # a start may take most of the time, and a run that has gone on so long has ended
-    longest = min(LONGEST_WAIT, seconds / max(1, kills))
+    longest = min(longest_wait, seconds / max(1, kills))
     count = kill(killed, kills, random.Random(seed), longest, program)
     finish(killed, program)
     return KilledRun(count, config["schedule"]["total_steps"], differences(killed, whole))
