@@ -59,9 +59,9 @@ PARTS = (
     _train("411M", "compiled", 90),
     _train("1.4B", "compiled", 130),
     _train("79M", "compiled", 75),
-    _train("411M", "eager", 40),
-    _train("1.4B", "eager", 45),
-    _train("79M", "eager", 30, on_cpu=True),
+    _train("411M", "eager", 60),
+    _train("1.4B", "eager", 60),
+    _train("79M", "eager", 45, on_cpu=True),
     _rate("encoder", "images a second of a frozen encoder", 40),
     _rate("evaluation", "requests a second of an evaluation", 45),
     Part(
