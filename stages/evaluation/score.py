@@ -17,6 +17,10 @@ class Score:
     chance: float | None = None
     """What always giving the commonest answer, or guessing, would score."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    requests: int = 0
+    """What the model was asked: answers to compare, texts, or answers to generate."""
+    tokens: int = 0
+    """Positions of all requests: images, prompts, and answers that are compared; not those that are generated."""
 
     def build_record(self) -> dict[str, Any]:
         return asdict(self)
