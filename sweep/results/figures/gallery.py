@@ -1,0 +1,116 @@
+"""Which figures and printed tables a sweep allows; writes them, with captions.md, and removes those of before."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.store.paths import open_replacement
+from sweep.results.figures.curves import draw_learning_rates, draw_losses, load_curves, select_branched_runs
+from sweep.results.figures.planes import draw_heat_map, draw_score_by_cost, draw_text_against_vision
+from sweep.results.figures.scores import VIEWS, draw_overview, draw_scores_by_axis, draw_scores_by_size, draw_sizes
+from sweep.results.figures.style import DrawnFigure, OmittedFigure, apply_style, save_figure
+from sweep.results.figures.tasks import PrintedTable, build_seeds_table, build_tasks_table, draw_tasks, save_table
+from sweep.results.slices import Row
+
+logger = logging.getLogger(__name__)
+
+Entry = DrawnFigure | OmittedFigure | PrintedTable
+
+NAMES = (
+    "overview",
+    *(f"score_by_{view.x}" for view in VIEWS),
+    *("heat_map", "text_against_vision", "tasks", "table_tasks", "table_seeds", "loss", "learning_rate"),
+    *("sizes", "score_by_size", "score_by_cost"),
+)
+SUFFIXES = (".png", ".pdf", ".svg", ".csv", ".md", ".tex")
+
+
+@dataclass(frozen=True, slots=True)
+class FigureData:
+    """What the figures of one sweep are drawn from."""
+
+    sweep: str
+    rows: Sequence[Row]
+    """Rows of results.parquet."""
+    jobs: Sequence[Mapping[str, Any]]
+    """Rows of jobs.parquet: `key` and `parents`."""
+    metrics: Path
+    """metrics.parquet."""
+
+
+def draw_figures(data: FigureData, folder: Path, formats: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Writes the figures and tables that the data allow and deletes older ones that they no longer allow.
+
+    Returns the paths, and a remark for each group of figures that is left out, with the reason.
+    """
+    written: list[Path] = []
+    captions: list[str] = []
+    omitted: dict[tuple[str, str], list[str]] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    with apply_style():
+        for model, entry in iter_entries(data):
+            name = f"{entry.name}-{model}" if model else entry.name
+            if isinstance(entry, OmittedFigure):
+                omitted.setdefault((model, entry.reason), []).append(entry.name)
+                continue
+            if isinstance(entry, PrintedTable):
+                written += save_table(entry, folder, name)
+            else:
+                written += save_figure(entry.figure, folder, name, formats)
+                captions.append(f"**{name}**: {entry.title}{f', model {model}' if model else ''}. {entry.caption}")
+            logger.info("%s: written", folder / name)
+    if captions:
+        written.append(write_captions(folder, data.sweep, captions))
+    for stale in list_own_files(folder) - set(written):
+        stale.unlink()
+    remarks = [
+        f"{f'{model}: ' if model else ''}not drawn: {', '.join(names)}: {reason}"
+        for (model, reason), names in omitted.items()
+    ]
+    return written, remarks
+
+
+def iter_entries(data: FigureData) -> Iterator[tuple[str, Entry]]:
+    """Every figure and table, drawn or left out, with its model's name; that is empty where there is a single model."""
+    models = list(dict.fromkeys(str(row["model"]) for row in data.rows))
+    for model in models:
+        rows = [row for row in data.rows if str(row["model"]) == model]
+        for entry in iter_model_entries(data, rows):
+            yield model if len(models) > 1 else "", entry
+    for draw in (draw_sizes, draw_scores_by_size, draw_score_by_cost):
+        yield "", draw(data.rows)
+
+
+def iter_model_entries(data: FigureData, rows: Sequence[Row]) -> Iterator[Entry]:
+    """The figures and tables of one model."""
+    yield draw_overview(rows)
+    for view in VIEWS:
+        yield draw_scores_by_axis(rows, view)
+    for draw in (draw_heat_map, draw_text_against_vision, draw_tasks):
+        yield draw(rows)
+    for build in (build_tasks_table, build_seeds_table):
+        yield build(rows)
+    runs = select_branched_runs(rows, data.jobs)
+    curves = load_curves(data.metrics, {*runs.trunk, *runs.branches.values()})
+    yield draw_losses(runs, curves)
+    yield draw_learning_rates(runs, curves)
+
+
+def write_captions(folder: Path, sweep: str, captions: Sequence[str]) -> Path:
+    """Writes captions.md, a paragraph for each figure, and returns its path."""
+    path = folder / "captions.md"
+    with open_replacement(path) as unfinished:
+        unfinished.write_text("\n\n".join([f"# Figures of sweep {sweep}", *captions]) + "\n", encoding="utf-8")
+    return path
+
+
+def list_own_files(folder: Path) -> set[Path]:
+    """The files in the folder that this program writes there: figures and tables of any model, the captions."""
+    return {
+        path
+        for path in folder.iterdir()
+        if path.name == "captions.md"
+        or (path.suffix in SUFFIXES and any(path.stem == name or path.stem.startswith(f"{name}-") for name in NAMES))
+    }
