@@ -95,6 +95,7 @@ def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> i
             rows=tables.results.to_pylist(),
             jobs=tables.jobs.select(["key", "parents"]).to_pylist(),
             metrics=folder / "metrics.parquet",
+            contrasts=folder / "contrasts.parquet",
         )
         drawn, left_out = draw_figures(data, folder / "figures", options.figure_formats)
         written += drawn

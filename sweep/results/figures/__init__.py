@@ -7,7 +7,7 @@ scores        figures of such panels: by axis, by size, overview
 planes        heat map of branch x image share; text against vision; score against cost
 tasks         bars by task; tables of tasks and of seeds
 curves        learning rates and losses of the trunk and its image-text runs
-contrasts     differences with their intervals
+differences   differences with their intervals
 gallery       which figures a sweep allows; writes them with captions.md
 
 Only this folder imports matplotlib.

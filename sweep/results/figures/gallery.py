@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.store.paths import open_replacement
 from sweep.results.figures.curves import draw_learning_rates, draw_losses, load_curves, select_branched_runs
+from sweep.results.figures.differences import draw_differences, draw_differences_by_mix, load_contrasts
 from sweep.results.figures.planes import draw_heat_map, draw_score_by_cost, draw_text_against_vision
 from sweep.results.figures.scores import VIEWS, draw_overview, draw_scores_by_axis, draw_scores_by_size, draw_sizes
 from sweep.results.figures.style import DrawnFigure, OmittedFigure, apply_style, save_figure
@@ -18,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 Entry = DrawnFigure | OmittedFigure | PrintedTable
 
-NAMES = (
-    "overview",
-    *(f"score_by_{view.x}" for view in VIEWS),
-    *("heat_map", "text_against_vision", "tasks", "table_tasks", "table_seeds", "loss", "learning_rate"),
-    *("sizes", "score_by_size", "score_by_cost"),
-)
+NAMES = {
+    *(f"score_by_{axis}" for axis in (*(view.x for view in VIEWS), "size", "cost")),
+    *("overview", "sizes", "heat_map", "text_against_vision", "loss", "learning_rate"),
+    *("tasks", "table_tasks", "table_seeds", "differences", "differences_by_mix"),
+}
+"""Of all figures and tables, without model and format."""
 SUFFIXES = (".png", ".pdf", ".svg", ".csv", ".md", ".tex")
 
 
@@ -38,6 +39,8 @@ class FigureData:
     """Rows of jobs.parquet: `key` and `parents`."""
     metrics: Path
     """metrics.parquet."""
+    contrasts: Path
+    """contrasts.parquet."""
 
 
 def draw_figures(data: FigureData, folder: Path, formats: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -75,10 +78,15 @@ def draw_figures(data: FigureData, folder: Path, formats: Sequence[str]) -> tupl
 def iter_entries(data: FigureData) -> Iterator[tuple[str, Entry]]:
     """Every figure and table, drawn or left out, with its model's name; that is empty where there is a single model."""
     models = list(dict.fromkeys(str(row["model"]) for row in data.rows))
+    contrasts = load_contrasts(data.contrasts)
     for model in models:
         rows = [row for row in data.rows if str(row["model"]) == model]
+        suffix = model if len(models) > 1 else ""
         for entry in iter_model_entries(data, rows):
-            yield model if len(models) > 1 else "", entry
+            yield suffix, entry
+        of_model = [each for each in contrasts if each["model"] == model]
+        yield suffix, draw_differences(of_model)
+        yield suffix, draw_differences_by_mix(of_model)
     for draw in (draw_sizes, draw_scores_by_size, draw_score_by_cost):
         yield "", draw(data.rows)
 
@@ -111,6 +119,5 @@ def list_own_files(folder: Path) -> set[Path]:
     return {
         path
         for path in folder.iterdir()
-        if path.name == "captions.md"
-        or (path.suffix in SUFFIXES and any(path.stem == name or path.stem.startswith(f"{name}-") for name in NAMES))
+        if path.name == "captions.md" or (path.suffix in SUFFIXES and path.stem.partition("-")[0] in NAMES)
     }

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from sweep.results.figures.panels import AFTER_ALL_TEXT
 from sweep.results.figures.scores import ONE_VALUE, TOO_FEW
@@ -197,6 +197,7 @@ def draw_scatter(
                 )
     axes.grid(visible=True)
     axes.margins(0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
 
 
 def build_scatter_legend(rows: Sequence[Row], series: str) -> FigureLegend:

@@ -109,9 +109,52 @@ def iter_metrics(jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield {"key": job["key"], "step": step, "tokens": 100 * step, "name": name, "value": value}
 
 
+def iter_contrasts() -> Iterator[dict[str, Any]]:
+    """Branch points against 100 % and image shares against 0, and the pairs of cells at 80 and 100 %.
+
+    The difference of images from B minus images from 100 % is (B - 90) / 1000 at both levels, with an interval of 0.006
+    to both sides.
+    """
+    for model in SIZES:
+        for branch in BRANCHES[:-1]:
+            yield build_contrast(model, "average", "branch", (f"{branch:g}", "100"), (90 - branch) / 1000)
+        for share in SHARES[1:]:
+            yield build_contrast(model, "average", "image_share", ("0", f"{share:g}"), share / 10)
+        for share in SHARES:
+            yield build_contrast(model, "cell", "branch", ("80", "100"), 0.01, image_share=share)
+
+
+def build_contrast(
+    model: str, level: str, axis: str, values: tuple[str, str], difference: float, **at: Any
+) -> dict[str, Any]:
+    """A row of contrasts.parquet with the fields that figures need."""
+    fixed = row() if level == "cell" else {}
+    axes = ("instruction_share", "captions", "encoder", "freeze_encoder", "amount", "lr_at_branch", "overrides")
+    return {
+        **{name: fixed.get(name) for name in axes},
+        "level": level,
+        "model": model,
+        "axis": axis,
+        "first": values[0],
+        "second": values[1],
+        "image_share": at.get("image_share"),
+        "score": "vision",
+        "is_task": False,
+        "difference": difference,
+        "low": difference - 0.006,
+        "high": difference + 0.006,
+        "p_holm": 0.01 if abs(difference) > 0.02 else 0.2,
+        "noise": "questions",
+        "shared_draws": ["trunk", "pretrain", "finetune"],
+        "note": None,
+    }
+
+
 def build_study(folder: Path) -> FigureData:
-    """The study; metrics.parquet is written to `folder`."""
+    """The study; metrics.parquet and contrasts.parquet are written to `folder`."""
     rows = build_rows()
     jobs = build_jobs(rows)
-    pq.write_table(pa.Table.from_pylist(list(iter_metrics(jobs)), schema=METRICS), folder / "metrics.parquet")
-    return FigureData(sweep="study", rows=rows, jobs=jobs, metrics=folder / "metrics.parquet")
+    metrics, contrasts = folder / "metrics.parquet", folder / "contrasts.parquet"
+    pq.write_table(pa.Table.from_pylist(list(iter_metrics(jobs)), schema=METRICS), metrics)
+    pq.write_table(pa.Table.from_pylist(list(iter_contrasts())), contrasts)
+    return FigureData(sweep="study", rows=rows, jobs=jobs, metrics=metrics, contrasts=contrasts)

@@ -35,6 +35,8 @@ OF_EACH_SIZE = (
     "tasks",
     "loss",
     "learning_rate",
+    "differences",
+    "differences_by_mix",
     *(f"score_by_{axis}" for axis in AXES),
 )
 FIGURES = (
@@ -105,7 +107,7 @@ def test_text_is_of_seven_or_eight_points(entries: Entries, name: str) -> None:
 @pytest.mark.parametrize("name", FIGURES)
 def test_both_axes_of_every_panel_are_named(entries: Entries, name: str) -> None:
     for axes in panels(entries, name) or figure(entries, name).axes[:1]:
-        assert axes.get_ylabel()
+        assert axes.get_ylabel() or name.startswith("differences")  # its ticks are words
         assert axes.get_xlabel() or name.startswith("tasks")
 
 
@@ -204,6 +206,38 @@ def test_learning_rates_are_those_logged_and_branch_points_lie_on_the_trunk(entr
 def test_losses_have_a_panel_for_the_trunk_and_for_each_source(entries: Entries) -> None:
     titles = [axes.get_title(loc="left") for axes in panels(entries, "loss-79m")]
     assert titles == ["Text trunk", "Image-text runs: captions", "Image-text runs: text"]
+
+
+def test_differences_are_signed_as_their_labels_say_and_marked_by_significance(entries: Entries) -> None:
+    axes = panels(entries, "differences-79m")[0]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels == [
+        *("branch point: 0 - 100 %", "branch point: 20 - 100 %", "branch point: 80 - 100 %"),
+        *("image share: 1 - 0 %", "image share: 10 - 0 %", "image share: 50 - 0 %"),
+    ]
+    points = marked(axes)
+    values = [float(line.get_xdata()[0]) for line in points]  # type: ignore[index]
+    assert values == pytest.approx([-9, -7, -1, 0.1, 1, 5])
+    assert [hollow(line) for line in points] == [False, False, True, True, True, False]
+    bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_color() == "black"]  # type: ignore[arg-type]
+    assert list(bars[0].get_xdata()) == pytest.approx([-9.6, -8.4])  # type: ignore[call-overload]
+
+
+def test_the_contrast_of_the_study_has_a_line_for_each_mix(entries: Entries) -> None:
+    axes = panels(entries, "differences_by_mix-79m")[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "0 % images",
+        "1 % images",
+        "10 % images",
+        "50 % images",
+    ]
+    entry = entries["differences_by_mix-79m"]
+    assert isinstance(entry, DrawnFigure)
+    assert entry.caption == (
+        "Images from 80 % minus images from 100 % of the text, mean over the epochs. Bars: 95 % intervals, paired by "
+        "question; they hold the sampling of questions; not in them: the noise of one draw of trunk, pretrain, "
+        "finetune."
+    )
 
 
 # Readable in grey and for colour-blind readers.
