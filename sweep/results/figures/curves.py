@@ -98,14 +98,15 @@ class BranchedRuns:
 
 
 def select_branched_runs(rows: Sequence[Row], jobs: Sequence[Mapping[str, Any]]) -> BranchedRuns:
-    """The runs of one model: all axes but the branch point at their most frequent value, the lowest seed.
+    """The runs of one model: all axes but the branch point at the value that most finished runs have, the lowest seed.
 
     `jobs`: rows of jobs.parquet.
     """
     parents = {job["key"]: job["parents"] for job in jobs}
     with_images = [row for row in rows if row["image_share"]] or list(rows)
     axes = [axis for axis in SLICE_AXES if axis not in {"branch", "epochs"}]
-    held = select_held_values(with_images, axes)
+    trained = [row for row in with_images if row["pretrain_loss"] is not None]
+    held = select_held_values(trained or with_images, axes)
     shown = [row for row in with_images if is_in_slice(row, held)]
     seed = min((row["seed"] for row in shown if row["seed"] is not None), default=None)
     branches = {

@@ -46,7 +46,8 @@ class FigureData:
 def draw_figures(data: FigureData, folder: Path, formats: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Writes the figures and tables that the data allow and deletes older ones that they no longer allow.
 
-    Returns the paths, and a remark for each group of figures that is left out, with the reason.
+    `folder`: in the sweep's results folder, made if it is not there; `formats`: some of png, pdf, svg. Returns the
+    paths, and a remark for each group of figures that is left out, with the reason.
     """
     written: list[Path] = []
     captions: list[str] = []
@@ -66,7 +67,8 @@ def draw_figures(data: FigureData, folder: Path, formats: Sequence[str]) -> tupl
             logger.info("%s: written", folder / name)
     if captions:
         written.append(write_captions(folder, data.sweep, captions))
-    for stale in list_own_files(folder) - set(written):
+    earlier = {path for pattern in ("score_by_*.png", "overview*.png") for path in folder.parent.glob(pattern)}
+    for stale in (list_own_files(folder) - set(written)) | earlier:  # figures lay beside the tables once
         stale.unlink()
     remarks = [
         f"{f'{model}: ' if model else ''}not drawn: {', '.join(names)}: {reason}"

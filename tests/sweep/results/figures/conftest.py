@@ -1,7 +1,6 @@
 """The study of study.py, drawn once."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -33,8 +32,3 @@ def entries(study: FigureData) -> Entries:
 def style() -> Iterator[None]:
     with apply_style():
         yield
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("figures")

@@ -61,6 +61,7 @@ def build_rows() -> list[dict[str, Any]]:
         model |= {
             "cell": name,
             "pretrain_key": name,
+            "pretrain_loss": 2.0,
             "vision_stable_score": vision,
             "vision_stable_stderr": 0.004,
             "vision_chance": 0.1667,

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import combinations, pairwise
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -11,6 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from sweep.cli import main
+from sweep.results.figures.gallery import FigureData, iter_entries
 from sweep.results.figures.style import (
     DOUBLE_COLUMN,
     SINGLE_COLUMN,
@@ -22,6 +26,7 @@ from sweep.results.figures.style import (
     start_figure,
 )
 from sweep.results.figures.tasks import build_bar_look
+from tests.oracle.stored import unpack
 from tests.sweep.results.figures.conftest import Entries
 from tests.sweep.results.figures.rendered import compute_grey, find_faults, is_marked
 
@@ -74,6 +79,27 @@ def test_a_study_in_which_all_varies_gives_every_figure(entries: Entries) -> Non
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_label_covers_a_point_or_another_label_or_leaves_the_page(entries: Entries, name: str) -> None:
     assert find_faults(figure(entries, name)) == []
+
+
+def test_the_figures_of_the_stored_sweep_hold_to_the_same(tmp_path: Path) -> None:
+    store = unpack(tmp_path)
+    assert main(["results", "kept", "--store", str(store), "--no-figures"]) == 0
+    folder = store / "sweeps" / "kept" / "results"
+    data = FigureData(
+        sweep="kept",
+        rows=pq.read_table(folder / "results.parquet").to_pylist(),
+        jobs=pq.read_table(folder / "jobs.parquet", columns=["key", "parents"]).to_pylist(),
+        metrics=folder / "metrics.parquet",
+        contrasts=folder / "contrasts.parquet",
+    )
+    faults: dict[str, list[str]] = {}
+    with apply_style():
+        for _, entry in iter_entries(data):
+            if isinstance(entry, DrawnFigure):
+                entry.figure.draw_without_rendering()
+                faults[entry.name] = find_faults(entry.figure)
+    assert {"overview", "score_by_branch", "loss", "learning_rate"} <= faults.keys()
+    assert [each for each in faults.values() if each] == []
 
 
 def test_a_label_over_a_point_or_label_or_edge_would_be_found(style: None) -> None:
@@ -235,8 +261,8 @@ def test_the_contrast_of_the_study_has_a_line_for_each_mix(entries: Entries) -> 
     assert isinstance(entry, DrawnFigure)
     assert entry.caption == (
         "Images from 80 % minus images from 100 % of the text, mean over the epochs. Bars: 95 % intervals, paired by "
-        "question; they hold the sampling of questions; not in them: the noise of one draw of trunk, pretrain, "
-        "finetune."
+        "question; they hold the sampling of questions; not in them: the noise of one draw of trunk, "
+        "image-text run, fine-tune."
     )
 
 
