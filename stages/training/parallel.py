@@ -20,7 +20,7 @@ from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, VLM
 class ParallelModel:
     """The model as the training loop sees it: called like the VLM, with this rank's part of the batch.
 
-    `vlm` names the parameters. With FSDP they are DTensors, and must be looked up after this object was made.
+    `vlm` names the parameters. With FSDP they are DTensors, and must be read after this object was made.
     """
 
     def __init__(self, vlm: VLM, world: DistributedContext, settings: Settings, precision: str) -> None:

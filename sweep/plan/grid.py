@@ -14,15 +14,16 @@ from typing import Any
 
 from sweep.errors import SweepFileError
 from sweep.spec.data import build_data_layer
+from sweep.spec.fields import BranchPoint, BranchStep
 from sweep.spec.models import Model
 from sweep.spec.schema import GridBlock, Sweep
 from sweep.spec.settings import AXES, BASE, Layer, apply_recipe, replace_recipe
 
 # Short, safe, stable names of cells.
 #
-# A name begins with the five axes that the paper varies (m model, b branch %, i image share %, c share of instruction
-# data in it %, x amount) and adds what differs from the sweep's own defaults. So an axis that is added later, with
-# the present value among its values, renames no cell.
+# A name begins with the five axes that the paper varies (m model, b branch % or bs branch step, i image share %,
+# c share of instruction data in it %, x amount) and adds what differs from the sweep's own defaults. So an axis that is
+# added later, with the present value among its values, renames no cell.
 
 MAX_NAME_LENGTH = 100
 CORE_AXES = ("model", "branch", "image_share", "instruction_share", "amount")
@@ -32,10 +33,10 @@ ALLOWED_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 
 # Why: docs/decisions.md, D8
 def build_cell_name(values: Mapping[str, Any], base: Mapping[str, Any], taken: set[str]) -> str:
-    """The name of the point `values`, told apart from those `taken`, to which it is added."""
+    """The name of the point `values`, different from those `taken`, to which it is added."""
     parts = [
         f"m{values['model']}",
-        f"b{format_number(values['branch'])}",
+        f"b{format_branch_point(values['branch'])}",
         f"i{format_percent(values['image_share'])}",
         f"c{format_percent(values['instruction_share'])}",
         f"x{format_number(values['amount'])}",
@@ -46,6 +47,11 @@ def build_cell_name(values: Mapping[str, Any], base: Mapping[str, Any], taken: s
         name = f"{name[: MAX_NAME_LENGTH - 9]}-{compute_digest(sorted(map(repr, values.items())))}"
     taken.add(name)
     return name
+
+
+def format_branch_point(branch: BranchPoint) -> str:
+    """`20` (percent) or `s813264` (a step)."""
+    return f"s{branch.step}" if isinstance(branch, BranchStep) else format_number(branch)
 
 
 def format_number(value: float) -> str:
@@ -73,6 +79,8 @@ def format_axis_part(name: str, value: Any) -> str:
 
 def format_name_value(value: Any) -> str:
     """The value, or a digest of what cannot stand in a name."""
+    if isinstance(value, BranchStep):
+        return format_branch_point(value)
     if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
         value = "+".join(value)
     text = format_number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
@@ -80,7 +88,7 @@ def format_name_value(value: Any) -> str:
 
 
 def compute_digest(content: object) -> str:
-    """Eight digits that tell contents apart."""
+    """Eight digits that differ where contents differ."""
     return hashlib.sha256(repr(content).encode()).hexdigest()[:8]
 
 
@@ -109,7 +117,7 @@ class Grid:
     axes: tuple[str, ...]
     """Names that every cell's record shows: the named axes, then the settings that a block names."""
     remarks: tuple[str, ...]
-    """What is no error and yet worth a look."""
+    """Warnings: no error, but worth reading."""
 
 
 def expand_grid(sweep: Sweep) -> Grid:
@@ -210,6 +218,8 @@ def list_shown_axes(sweep: Sweep) -> tuple[str, ...]:
 
 def convert_shown_value(value: Any) -> Any:
     """A value of a layer as JSON: pairs become a mapping again, one whole data set its name."""
+    if isinstance(value, BranchStep):
+        return {"step": value.step}
     if not isinstance(value, tuple):
         return value
     if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):

@@ -2,7 +2,7 @@
 
 A chain is trunk segments -> image-text run -> (fine-tune -> evaluation) for each number of epochs. A trunk is cut where
 any cell of the sweep branches off it. A job's key holds its parents' keys, but for trunk segments: where a trunk is cut
-changes neither learning rate nor data order, so a segment's key tells the trunk and the step that it ends at.
+changes neither learning rate nor data order, so a segment's key names the trunk and the step that it ends at.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ from sweep.plan.stage_configs import (  # fmt: skip
     needs_trunk,
 )
 from sweep.spec.engines import add_engine, build_engine_settings, check_engine, check_engine_model
+from sweep.spec.fields import BranchStep
 from sweep.spec.models import Model
 from sweep.spec.reader import truncate_problems
 from sweep.spec.resources import count_processes
@@ -144,8 +145,9 @@ def build_manifest(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measure
     `measured`: speeds of finished jobs, which estimates and so time limits go by; no key does.
     """
     planner = Planner(sweep, catalog, measured)
+    with_steps = any(isinstance(point.values["branch"], BranchStep) for point in grid.points)
     for point in grid.points:
-        planner.record_branch(point)
+        planner.record_branch(point, with_steps=with_steps)
     cells = [planner.plan_cell(point, grid.axes) for point in grid.points]
     if planner.problems:
         raise SweepFileError(truncate_problems(list(planner.problems.values())))
@@ -170,16 +172,28 @@ class Planner:
         self.trunks: dict[tuple[Any, ...], PlannedTrunk] = {}
         self.trunks_by_content: dict[str, PlannedTrunk] = {}
         self.pretrain_keys: dict[tuple[Any, ...], str] = {}
-        self.finetune_works: dict[tuple[Any, ...], list[JobTemplate]] = {}
+        self.finetune_works: dict[tuple[Any, ...], dict[int, JobTemplate]] = {}
         self.evaluate_works: dict[tuple[Any, ...], JobTemplate] = {}
+        self.points_by_step: dict[tuple[Any, ...], Point] = {}
 
-    def record_branch(self, point: Point) -> None:
-        """First pass: where the trunks are cut."""
+    def record_branch(self, point: Point, *, with_steps: bool) -> None:
+        """First pass: where the trunks are cut. `with_steps`: the grid has branch points that are steps."""
         try:
-            if point.values["branch"] > 0:
-                self.plan_trunk(point).cuts.add(self.compute_branch_step(point))
+            if point.values["branch"] != 0:
+                step = self.compute_branch_step(point)
+                self.plan_trunk(point).cuts.add(step)
+                if with_steps:
+                    self.check_same_step(point, step)
         except ConfigProblemError as problem:
             self.record_problem(point, problem)
+
+    # Why: docs/decisions.md, D78
+    def check_same_step(self, point: Point, step: int) -> None:
+        """ConfigProblemError where a step says of one cell what a percentage says of another."""
+        identity = step, *(value for name, value in point.values.items() if name != "branch")
+        first = self.points_by_step.setdefault(identity, point)
+        if first is not point and any(isinstance(each.values["branch"], BranchStep) for each in (first, point)):
+            raise ConfigProblemError(f"branches at step {step:,}, where cell {first.name} does; take one of them out")
 
     def plan_cell(self, point: Point, axes: tuple[str, ...]) -> Cell | None:
         """Second pass: the jobs of one point."""
@@ -191,7 +205,7 @@ class Planner:
             return None
         chains, cells = [], self.graph.cells
         cells[pretrain].append(point.name)
-        for epochs, work in zip(self.sweep.epochs, finetunes, strict=True):
+        for epochs, work in zip(point.block.epochs, finetunes, strict=True):
             finetune = self.add_child_job(work, pretrain)
             evaluation = self.add_child_job(evaluate, finetune)
             cells[finetune].append(point.name)
@@ -199,11 +213,22 @@ class Planner:
             chains.append(FinetuneChain(epochs=epochs, finetune=finetune, evaluate=evaluation))
         return Cell(
             name=point.name,
-            axes=point.build_axes_record(axes),
+            axes=self.build_axes_record(point, axes),
             pretrain=pretrain,
             chains=tuple(chains),
             block=point.block.label,
         )
+
+    def build_axes_record(self, point: Point, names: tuple[str, ...]) -> dict[str, Any]:
+        """The values to show. A branch step stands there in percent, as tables and figures need it, and as the step."""
+        shown = point.build_axes_record(names)
+        if not isinstance(point.values["branch"], BranchStep):
+            return shown
+        step, total = self.compute_branch_step(point), self.plan_trunk(point).config.schedule.total_steps
+        record: dict[str, Any] = {}
+        for name, value in shown.items():
+            record |= {"branch": 100 * step / total, "branch_step": step} if name == "branch" else {name: value}
+        return record
 
     def add_child_job(self, work: JobTemplate, parent: str) -> str:
         return self.graph.add_job(compute_job_key(work.stage, work.config_json, (parent,)), work, (parent,))
@@ -265,7 +290,7 @@ class Planner:
             config = build_pretrain_config(point.values, model.shape, self.sweep.data, trunk.config if trunk else None)
             config = add_engine(config, point.values["pretrain.engine"], self.sweep.engines)
             parents: tuple[str, ...] = ()
-            if trunk is not None and point.values["branch"] > 0:
+            if trunk is not None and point.values["branch"] != 0:
                 parents = (self.plan_segment(trunk, self.compute_branch_step(point)),)
             keeps = config.tokenizer is not None and self.settings.needs_feature_cache(model, "pretrain", config.vision)
             price = self.pricer.price_pretrain(model, config, keeps_features=keeps)
@@ -276,15 +301,15 @@ class Planner:
 
     def plan_finetunes(self, point: Point) -> list[JobTemplate]:
         """The fine-tunes, one for each number of epochs; cells that differ in their image-text run only share them."""
-        fields = FINETUNE_FIELDS(point.values)
-        if fields in self.finetune_works:
-            return self.finetune_works[fields]
-        first = [self.plan_finetune(point, epochs) for epochs in self.sweep.epochs]
-        encodes = any(work.estimate.feature_bytes for work in first)
-        # where the first cell's keep features, the fine-tunes of all others find them
-        rest = [self.plan_finetune(point, epochs) for epochs in self.sweep.epochs] if encodes else first
-        self.finetune_works[fields] = rest
-        return first
+        known = self.finetune_works.setdefault(FINETUNE_FIELDS(point.values), {})
+        works = []
+        for epochs in point.block.epochs:
+            work = known.get(epochs) or self.plan_finetune(point, epochs)
+            # where the first one keeps features, the fine-tunes of all other cells find them
+            encodes = epochs not in known and work.estimate.feature_bytes
+            known.setdefault(epochs, self.plan_finetune(point, epochs) if encodes else work)
+            works.append(work)
+        return works
 
     def plan_finetune(self, point: Point, epochs: int) -> JobTemplate:
         config, model = build_finetune_config(point.values, self.sweep.data, epochs), self.find_model(point)

@@ -193,8 +193,8 @@ def format_explanation(explanation: Explanation) -> str:
     cell, varied = explanation.cell, set(explanation.varied_axes)
     block = f", block {cell.block}" if cell.block else ""
     lines = [f"cell {cell.name} of sweep {explanation.sweep}{block}", ""]
-    here = [f"{name} {value}" for name, value in cell.axes.items() if name in varied]
-    same = [f"{name} {value}" for name, value in cell.axes.items() if name not in varied]
+    here = [format_axis(name, value) for name, value in cell.axes.items() if name in varied]
+    same = [format_axis(name, value) for name, value in cell.axes.items() if name not in varied]
     lines += [f"axes that vary in its block: {', '.join(here) or 'none'}"]
     lines += [f"axes that all cells of its block share: {', '.join(same)}", ""]
     rows = [["phase", "key", "what", "state", explanation.unit, "cells"]]
@@ -213,10 +213,15 @@ def format_explanation(explanation: Explanation) -> str:
     return "\n".join([*lines, *format_changed_lines(explanation), *format_history_section(explanation)])
 
 
+def format_axis(name: str, value: Any) -> str:
+    """`image_share 0.1`; a branch point that was given as a step is no round percentage."""
+    return f"{name} {value:.6g}" if name == "branch" and isinstance(value, float) else f"{name} {value}"
+
+
 def format_history_section(explanation: Explanation) -> list[str]:
     """What happened to the jobs of the chain, and which nodes are avoided."""
-    told = [line for link in explanation.chain_jobs for line in format_history(link.job, link.history)]
-    lines = ["", "history:", *told] if told else []
+    history = [line for link in explanation.chain_jobs for line in format_history(link.job, link.history)]
+    lines = ["", "history:", *history] if history else []
     if explanation.excluded:
         away = [f"  {each.node} until {format_time(each.until)}: {each.reason}" for each in explanation.excluded]
         lines += ["", "nodes that the next attempts avoid:", *away]

@@ -74,6 +74,9 @@ AXES = [
 
 # cells.parquet, summary.parquet and differences.parquet: the answers to the study's questions.
 
+BRANCH_STEP = define_column(
+    "branch_step", INTEGER, "steps", "optimizer steps of the text trunk that were done before images came in"
+)
 CELL_AXES = [field for field in AXES if field.name != "epochs"]
 POINT_AXES = [field for field in AXES if field.name not in {"parameters", "seed"}]
 
@@ -105,6 +108,7 @@ CELLS = define_table_schema(
         *define_best_columns("vision_z", "standard deviations", "vision_z_score"),
         define_column("a100_hours", REAL, "A100-hours", "its models' own and shared hours together"),
         define_column("cpu_hours", REAL, "CPU-core-hours", "its models' own and shared hours together"),
+        BRANCH_STEP,
     ],
 )
 
@@ -236,6 +240,7 @@ RESULTS = define_table_schema(
             "vision_z_score", REAL, "standard deviations", "mean over vision_z_metrics of the distance to the mean"
         ),
         define_column("vision_z_metrics", NAMES, "", "those of the z-score's eight metrics that the evaluation has"),
+        BRANCH_STEP,
     ],
 )
 

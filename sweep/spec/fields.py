@@ -16,12 +16,15 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from sweep.phases import PHASES, Phase
+from sweep.spec.yaml_source import format_given_value
 
 
 def convert_whole_float(value: Any) -> Any:
@@ -46,12 +49,43 @@ def convert_name_to_task(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(convert_whole_float), Field(ge=0, le=2**53)]
 Count = Annotated[int, BeforeValidator(convert_whole_float), Field(gt=0, le=2**53)]
+AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
+"""A whole number; -1: as the device likes it."""
 Rate = Annotated[float, Field(gt=0, le=100)]
 Size = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Multiplier = Annotated[float, Field(gt=0, le=1e6)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+:/@=-]{0,120}$")]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BranchStep:
+    """A branch point as the number of optimizer steps that the trunk has done: `{step: 813264}` in a sweep file."""
+
+    step: int
+
+    def __repr__(self) -> str:
+        return f"{{step: {self.step}}}"
+
+
+BranchPoint = float | BranchStep
+"""Where a cell leaves the trunk: in percent of the text budget, or as a step."""
+
+
+# Why: docs/decisions.md, D78
+def convert_branch_point(given: Any, check_percent: ValidatorFunctionWrapHandler) -> BranchPoint:
+    """`{step: N}` as a `BranchStep`; anything else must pass as a percentage."""
+    if not isinstance(given, dict):
+        percent: float = check_percent(given)
+        return percent
+    step = convert_whole_float(given.get("step"))
+    if given.keys() != {"step"} or type(step) is not int or not 0 < step <= 2**53:
+        raise ValueError(
+            f"{format_given_value(given)} will not do: as a step of the trunk a branch point is {{step: N}}, N a whole "
+            "number above 0"
+        )
+    return BranchStep(step)
 
 
 class Fields(BaseModel):
@@ -82,6 +116,7 @@ def make_phase_fields(name: str, kinds: Mapping[str, type[Fields]], what: str) -
 SWEEP_TYPES: Mapping[tuple[Any, ...], Any] = {
     (int, Ge(0)): Whole,
     (int, Gt(0)): Count,
+    (int, Ge(-1)): AutoCount,
     (float, Ge(0)): Size,
     (float, Gt(0)): Rate,
     (float, Ge(0), Le(1)): Share,
@@ -103,9 +138,11 @@ class StageSetting:
     def name(self) -> str:
         return self.path[-1]
 
-    def build_field(self) -> tuple[Any, Any]:
-        """The field of the sweep file, which may be left out."""
-        kind = SWEEP_TYPES.get((self.field.annotation, *self.field.metadata), self.field.rebuild_annotation())
+    def build_field(self, narrower: Any = None) -> tuple[Any, Any]:
+        """The field of the sweep file, which may be left out; its type is `narrower` where one is given."""
+        kind = narrower or SWEEP_TYPES.get(
+            (self.field.annotation, *self.field.metadata), self.field.rebuild_annotation()
+        )
         return kind | None, Field(None, description=self.field.description)
 
 
@@ -167,10 +204,11 @@ class PretrainSettings(OwnSettings):
     phase = "pretrain"
 
     unit_tokens: UnitTokens = None
-    restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up anew, above 0")
+    restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up again, above 0")
     restart_warmup_steps: Whole | None = Field(None, description="a whole number of optimizer steps")
-    matched_branch: float | None = Field(
-        None, gt=0, le=100, description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent"
+    matched_branch: Annotated[float, Field(gt=0, le=100), WrapValidator(convert_branch_point)] | None = Field(
+        None,
+        description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent or as {step: N}",
     )
     projector: Literal["linear", "gelu-mlp", "fused-gelu-mlp"] | None = Field(
         None, description="linear, gelu-mlp or fused-gelu-mlp"
@@ -257,7 +295,9 @@ WeightNames = Annotated[list[Name], BeforeValidator(convert_name_to_list), Field
 class AxisFields(Fields):
     """The settings of no single phase. Dotted names stand for nested ones."""
 
-    branch: float | None = Field(None, ge=0, le=100, description="a percentage of the text budget, 0 to 100")
+    branch: Annotated[float, Field(ge=0, le=100), WrapValidator(convert_branch_point)] | None = Field(
+        None, description="a percentage of the text budget, 0 to 100, or {step: N} of the trunk"
+    )
     image_share: Share | None = Field(None, description="a share from 0 to 1")
     instruction_share: Share | None = Field(None, description="a share of the image part, 0 to 1")
     text: TextShares | None = Field(
@@ -319,6 +359,8 @@ def convert_axis_values(given: Any) -> Any:
         return given
     for name in given.keys() & PHASES.keys():
         raise ValueError(f"{name} is a group of settings; name one of them, such as {name}.precision")
+    if "branch.step" in given:
+        raise ValueError("branch.step is no axis; give steps as values of branch: [{step: 1000}, {step: 2000}]")
     return {
         name: [{name: value} for value in values] if isinstance(values, list) else values
         for name, values in given.items()
