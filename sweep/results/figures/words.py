@@ -55,7 +55,8 @@ def format_axis_label(axis: str, value: Any, *, unit: bool = True) -> str:
     """A value of an axis for people: an image share of 0.25 is `25 %`."""
     if axis in FRACTIONS or axis == "branch":
         percent = 100 * value if axis in FRACTIONS else value
-        return f"{percent:.3g}" + (" %" if unit else "")  # a branch point may be a step: 19.7428 %
+        # A branch point that was given as a step is no round percentage.
+        return f"{percent:.4g}" + (" %" if unit else "")
     if axis == "epochs":
         return f"{value} epoch{'s' if value != 1 else ''}" if unit else str(value)
     if axis == "overrides":
