@@ -98,16 +98,16 @@ class BranchedRuns:
 
 
 def select_branched_runs(rows: Sequence[Row], jobs: Sequence[Mapping[str, Any]]) -> BranchedRuns:
-    """The runs of one model: all axes but the branch point at the value that most finished runs have, the lowest seed.
+    """The runs of one model: all axes but the branch point at the value that most finished runs have
+    (of those with images, if there are any), the lowest seed.
 
     `jobs`: rows of jobs.parquet.
     """
     parents = {job["key"]: job["parents"] for job in jobs}
-    with_images = [row for row in rows if row["image_share"]] or list(rows)
-    axes = [axis for axis in SLICE_AXES if axis not in {"branch", "epochs"}]
-    trained = [row for row in with_images if row["pretrain_loss"] is not None]
-    held = select_held_values(trained or with_images, axes)
-    shown = [row for row in with_images if is_in_slice(row, held)]
+    trained = [row for row in rows if row["pretrain_loss"] is not None]
+    basis = [row for row in trained if row["image_share"]] or trained or rows
+    held = select_held_values(basis, [axis for axis in SLICE_AXES if axis not in {"branch", "epochs"}])
+    shown = [row for row in rows if is_in_slice(row, held)]
     seed = min((row["seed"] for row in shown if row["seed"] is not None), default=None)
     branches = {
         row["branch"]: row["pretrain_key"] for row in shown if row["seed"] == seed and row["branch"] is not None

@@ -64,10 +64,13 @@ class FigurePanel:
         return [point for line in self.content.lines.values() for point in line]
 
 
-def draw_panel(axes: Axes, panel: FigurePanel, series_values: Sequence[Any], subtitle: Sequence[str] = ()) -> None:
+def draw_panel(
+    axes: Axes, panel: FigurePanel, series_values: Sequence[Any], *, panel_width: float, subtitle: Sequence[str]
+) -> None:
     """Draws lines with error bars, hollow points and the chance level.
 
-    `series_values`: those of the whole figure; `subtitle`: lines below the title.
+    `series_values`: those of the whole figure; `panel_width`: inches, with all margins; `subtitle`: lines below the
+    title.
     """
     x, view = panel.view.x, panel.content
     places = compute_x_positions(x, view.x_values)
@@ -82,7 +85,7 @@ def draw_panel(axes: Axes, panel: FigurePanel, series_values: Sequence[Any], sub
             hollow=[branch == AFTER_ALL_TEXT for branch in branches],
             joined=x not in CATEGORIES,
         )
-    draw_x_axis(axes, x, places)
+    draw_x_axis(axes, x, places, room=panel_width - 1.1)
     axes.set_title(panel.measure.title, pad=4 + 72 * LINE_HEIGHT * len(subtitle))
     axes.annotate(
         "\n".join(subtitle),
@@ -120,13 +123,12 @@ def draw_line(
             )
 
 
-def draw_x_axis(axes: Axes, x: str, places: dict[Any, float]) -> None:
-    """Ticks at the values, and the label."""
+def draw_x_axis(axes: Axes, x: str, places: dict[Any, float], room: float) -> None:
+    """Ticks at the values, and the label. `room`: inches for the labels of all ticks together."""
     labels = [format_axis_label(x, value, unit=False) for value in places]
     axes.margins(x=0.06, y=0.1)
     if x in CATEGORIES:
-        width = axes.figure.get_figwidth() / axes.get_subplotspec().get_gridspec().ncols - 1.1  # without its margins
-        labels = [wrap_name(label, max(6, int(width / len(places) / CHARACTER) - 1)) for label in labels]
+        labels = [wrap_name(label, max(6, int(room / len(places) / CHARACTER) - 1)) for label in labels]
         axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xticks(list(places.values()), labels)
     axes.set_xlabel(AXIS_LABELS.get(x, x))

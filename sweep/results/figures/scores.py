@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweep.results.figures.panels import FigurePanel, FigureView, build_panel_legend, draw_panel, list_series_values
-from sweep.results.figures.style import LINE_HEIGHT, DrawnFigure, OmittedFigure, start_figure
+from sweep.results.figures.style import LINE_HEIGHT, DrawnFigure, OmittedFigure, choose_columns, start_figure
 from sweep.results.figures.words import (
     AXIS_WORDS,
     format_held_axes,
@@ -91,15 +91,17 @@ def draw_panels(name: str, title: str, panels: Sequence[FigurePanel], rows: Sequ
     values = list_series_values(panels, rows)
     subtitles = [[] if same else textwrap.wrap(words, SUBTITLE_CHARACTERS, break_on_hyphens=False) for words in held]
     height = max(map(len, subtitles))
+    columns = min(len(panels), 2) if any(subtitles) else choose_columns(len(panels))
     figure, places = start_figure(
         len(panels),
         heading=join_sentences(held[0] if same else "", spread),
         legend=build_panel_legend(panels, values),
         panel_height=1.75 + LINE_HEIGHT * height,
-        columns=min(len(panels), 2) if any(subtitles) else None,
+        columns=columns,
     )
     for axes, panel, lines in zip(places, panels, subtitles, strict=True):
-        draw_panel(axes, panel, values, [*lines, *[""] * (height - len(lines))])
+        subtitle = [*lines, *[""] * (height - len(lines))]
+        draw_panel(axes, panel, values, panel_width=figure.get_figwidth() / columns, subtitle=subtitle)
     return DrawnFigure(name, title, join_sentences(held[0] if same else "; ".join(each), spread), figure)
 
 

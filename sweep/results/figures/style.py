@@ -12,6 +12,7 @@ from matplotlib import colormaps, rc_context, rcdefaults, rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from jobs.store.paths import open_replacement
@@ -48,7 +49,7 @@ DPI = 300
 SMALL = 7.0
 """Points; nothing is smaller."""
 GREY = "#404040"
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 7.5,
     "axes.titlesize": 8,
@@ -183,27 +184,31 @@ class FigureLegend:
         return -(-len(self.handles) // columns) + bool(self.title)
 
 
+def choose_columns(panels: int) -> int:
+    """Panels in a row: up to three, and no row with one hole."""
+    return panels if panels <= 3 else 2
+
+
 def start_figure(
     panels: int,
     *,
     heading: str,
     legend: FigureLegend | None = None,
     panel_height: float = 1.75,
-    wide: bool = False,
     columns: int | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of single-column width for one panel, else of double-column width; its heading, legend and axes.
 
-    `wide`: double-column width for a single panel too. `columns`: panels in a row, by default two, or three of three.
+    `columns`: panels in a row, by default `choose_columns`.
     """
-    width = DOUBLE_COLUMN if panels > 1 or wide else SINGLE_COLUMN
-    columns = columns or (panels if panels <= 3 else 2)
+    width = DOUBLE_COLUMN if panels > 1 else SINGLE_COLUMN
+    columns = columns or choose_columns(panels)
     rows = -(-panels // columns)
     lines = textwrap.wrap(heading, int((width - 0.1) / CHARACTER), break_on_hyphens=False)
     below = legend.count_lines(width) if legend else 0
     height = rows * (panel_height + 0.6) + LINE_HEIGHT * (len(lines) + below) + 0.1
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.03, hspace=0.03)
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.03, hspace=0.03))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color=GREY)
     if legend:
         figure.legend(

@@ -41,6 +41,11 @@ def list_texts(figure: Figure) -> list[tuple[str, Bbox]]:
     return [(each.get_text(), each.get_window_extent()) for each in shown if each.get_text().strip()]
 
 
+def list_points(line: Line2D) -> list[tuple[float, float]]:
+    across, up = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
+    return list(zip(across.tolist(), up.tolist(), strict=True))
+
+
 def is_marked(line: Line2D) -> bool:
     return line.get_marker() not in {None, "", " ", "None", "none"}
 
@@ -50,7 +55,7 @@ def iter_marker_boxes(axes: Axes) -> Iterator[Bbox]:
     for line in axes.lines:
         if not is_marked(line):
             continue
-        points = line.get_transform().transform(np.column_stack([line.get_xdata(), line.get_ydata()]).astype(float))
+        points = line.get_transform().transform(np.asarray(list_points(line)))
         every = line.get_markevery()
         if isinstance(every, tuple):
             points = points[every[0] :: every[1]]

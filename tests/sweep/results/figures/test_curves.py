@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from sweep.results.figures.curves import (
     MOST_BINS,
@@ -86,7 +85,3 @@ def test_before_any_log_there_is_no_figure() -> None:
     runs = select_branched_runs([row(pretrain_key="run", pretrain_loss=None)], [])
     found = draw_learning_rates(runs, {"run": {}})
     assert found == OmittedFigure("learning_rate", "no run has logged a learning rate yet")
-
-
-def test_a_hand_made_mean() -> None:
-    assert bin_curve(LoggedCurve([1, 2, 3], [1.0, 2.0, 6.0])) == ([1, 2, 3], pytest.approx([1, 2, 6]))

@@ -28,7 +28,7 @@ from sweep.results.figures.style import (
 from sweep.results.figures.tasks import build_bar_look
 from tests.oracle.stored import unpack
 from tests.sweep.results.figures.conftest import Entries
-from tests.sweep.results.figures.rendered import compute_grey, find_faults, is_marked
+from tests.sweep.results.figures.rendered import compute_grey, find_faults, is_marked, list_points
 
 MODELS = ("1.4b", "79m")
 AXES = ("branch", "image_share", "epochs")
@@ -125,7 +125,7 @@ def test_a_figure_is_as_wide_as_one_column_or_two(entries: Entries, name: str) -
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_text_is_of_seven_or_eight_points(entries: Entries, name: str) -> None:
-    sizes = {text.get_fontsize() for text in figure(entries, name).findobj(Text) if text.get_text().strip()}
+    sizes = {float(text.get_fontsize()) for text in figure(entries, name).findobj(Text) if text.get_text().strip()}
     assert min(sizes) >= SMALL
     assert max(sizes) <= 8
 
@@ -149,11 +149,9 @@ def test_the_legend_stands_outside_of_the_panels(entries: Entries, name: str) ->
 @pytest.mark.parametrize("model", MODELS)
 def test_points_at_100_percent_are_hollow_and_all_others_are_not(entries: Entries, model: str) -> None:
     for axes in panels(entries, f"score_by_branch-{model}"):
-        lines = marked(axes)
-        places = {
-            hollow(line): [round(x) for one in lines if hollow(one) is hollow(line) for x in one.get_xdata()]
-            for line in lines
-        }  # type: ignore[union-attr]
+        places: dict[bool, list[int]] = {True: [], False: []}
+        for line in marked(axes):
+            places[hollow(line)] += [round(across) for across, _ in list_points(line)]
         assert set(places[True]) <= {99, 100, 101}
         assert len(places[True]) == 4  # one for each image share
         assert len(places[False]) == 12
@@ -169,9 +167,9 @@ def test_the_line_of_100_percent_is_hollow_where_branch_points_are_lines(entries
 
 def test_every_model_is_a_point_in_the_scatters(entries: Entries, study: object) -> None:
     drawn = figure(entries, "text_against_vision-79m").axes[0]
-    assert sum(len(line.get_xdata()) for line in marked(drawn)) == 4 * 4 * 2  # type: ignore[arg-type]
+    assert sum(len(list_points(line)) for line in marked(drawn)) == 4 * 4 * 2
     cost = figure(entries, "score_by_cost").axes[0]
-    assert sum(len(line.get_xdata()) for line in marked(cost)) == 2 * 32 + 11  # type: ignore[arg-type]
+    assert sum(len(list_points(line)) for line in marked(cost)) == 2 * 32 + 11
 
 
 def test_the_heat_map_has_a_number_for_each_field(entries: Entries) -> None:
@@ -222,11 +220,11 @@ def test_tasks_have_a_bar_for_each_image_share(entries: Entries) -> None:
 
 def test_learning_rates_are_those_logged_and_branch_points_lie_on_the_trunk(entries: Entries) -> None:
     trunk, runs = panels(entries, "learning_rate-79m")
-    assert [float(line.get_xdata()[0]) for line in marked(trunk)] == [20, 80, 100]  # type: ignore[index]
-    assert [float(line.get_ydata()[0]) for line in marked(trunk)] == pytest.approx([0.8, 0.2, 0.0])  # type: ignore[index]
+    assert [list_points(line)[0][0] for line in marked(trunk)] == [20, 80, 100]
+    assert [list_points(line)[0][1] for line in marked(trunk)] == pytest.approx([0.8, 0.2, 0.0])
     assert [hollow(line) for line in marked(trunk)] == [False, False, True]
     assert len(runs.lines) == 4
-    assert list(runs.lines[0].get_ydata())[:2] == pytest.approx([0.99, 0.98])  # type: ignore[call-overload]
+    assert [up for _, up in list_points(runs.lines[0])[:2]] == pytest.approx([0.99, 0.98])
 
 
 def test_losses_have_a_panel_for_the_trunk_and_for_each_source(entries: Entries) -> None:
@@ -242,11 +240,11 @@ def test_differences_are_signed_as_their_labels_say_and_marked_by_significance(e
         *("image share: 1 - 0 %", "image share: 10 - 0 %", "image share: 50 - 0 %"),
     ]
     points = marked(axes)
-    values = [float(line.get_xdata()[0]) for line in points]  # type: ignore[index]
+    values = [list_points(line)[0][0] for line in points]
     assert values == pytest.approx([-9, -7, -1, 0.1, 1, 5])
     assert [hollow(line) for line in points] == [False, False, True, True, True, False]
-    bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_color() == "black"]  # type: ignore[arg-type]
-    assert list(bars[0].get_xdata()) == pytest.approx([-9.6, -8.4])  # type: ignore[call-overload]
+    bars = [line for line in axes.lines if len(list_points(line)) == 2 and line.get_color() == "black"]
+    assert [across for across, _ in list_points(bars[0])] == pytest.approx([-9.6, -8.4])
 
 
 def test_the_contrast_of_the_study_has_a_line_for_each_mix(entries: Entries) -> None:
