@@ -7,7 +7,7 @@ schemas       columns of the six tables, with units and descriptions
 tables        rows of jobs, results, cells and metrics
 slices        which rows compare: one axis varies, the others are held
 comparisons   rows of differences and summary, and the same as text
-figures       PNG files
+figures       a folder: figures and tables to print
 summary       the printed table, CSV, JSON, and hours by stage
 write         writes all of it, each file whole or absent
 """

@@ -189,6 +189,7 @@ def choose_columns(panels: int) -> int:
     return panels if panels <= 3 else 2
 
 
+# Why: docs/decisions.md, D98
 def start_figure(
     panels: int,
     *,
