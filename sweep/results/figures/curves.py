@@ -190,7 +190,7 @@ def draw_run_panels(runs: BranchedRuns, curves: Curves, metrics: Sequence[str], 
     for axes, metric in zip(places[bool(trunk) :], metrics, strict=True):
         for index, (value, key) in enumerate(runs.branches.items()):
             if curve := curves[key].get(metric):
-                steps, levels = bin_curve(curve) if metric != "lr" else (curve.steps, curve.values)
+                steps, levels = resample_curve(curve) if metric != "lr" else (curve.steps, curve.values)
                 draw_curve(axes, steps, levels, index, len(values), hollow=value == AFTER_ALL_TEXT)
         source = metric.removeprefix(PER_SOURCE)
         axes.set_title("Image-text runs" + (f": {source}" if source != metric else ""))
@@ -209,7 +209,7 @@ def draw_trunk(
     whole = LoggedCurve()
     for step, value in sorted(point for each in segments for point in zip(each.steps, each.values, strict=True)):
         whole.add_points([step], [value])
-    steps, levels = bin_curve(whole) if binned else (whole.steps, whole.values)
+    steps, levels = resample_curve(whole) if binned else (whole.steps, whole.values)
     axes.plot(steps, levels, color=GREY, linewidth=0.9)
     for index, (branch, place) in enumerate(branches.items()):
         if place is not None:
@@ -244,7 +244,7 @@ def draw_curve(
     )
 
 
-def bin_curve(curve: LoggedCurve) -> tuple[list[float], list[float]]:
+def resample_curve(curve: LoggedCurve) -> tuple[list[float], list[float]]:
     """Means over at most `MOST_BINS` equal parts of the run; numbers that are not finite are left out."""
     steps, values = np.asarray(curve.steps), np.asarray(curve.values)
     finite = np.isfinite(values)

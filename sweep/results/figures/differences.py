@@ -68,9 +68,8 @@ def draw_differences(contrasts: Contrasts) -> DrawnFigure | OmittedFigure:
     }
     if not any(lines.values()):
         return OmittedFigure(name, explain_omission(averages))
-    return draw_line_panels(
-        name, "Differences of scores, mean over all pairs of models that are equal in all else", lines, shown
-    )
+    subject = "first value minus second, mean over all pairs of models that are equal in all else"
+    return draw_line_panels(name, "Differences of scores", lines, shown, subject)
 
 
 def draw_differences_by_mix(contrasts: Contrasts) -> DrawnFigure | OmittedFigure:
@@ -97,8 +96,8 @@ def draw_differences_by_mix(contrasts: Contrasts) -> DrawnFigure | OmittedFigure
         for measure in MEASURES
     }
     early, late = (format_axis_label("branch", end) for end in ends)
-    title = f"Images from {early} minus images from {late} of the text"
-    return draw_line_panels(name, title, lines, chosen, subject=f"{title}, mean over the epochs")
+    subject = f"images from {early} minus images from {late} of the text, mean over the epochs"
+    return draw_line_panels(name, "Images before the end of the text against images after it", lines, chosen, subject)
 
 
 def select_against_reference(contrasts: Contrasts) -> list[Mapping[str, Any]]:
@@ -137,14 +136,14 @@ def build_line(contrast: Mapping[str, Any], label: str) -> ShownDifference:
 
 
 def describe_comparison(contrast: Mapping[str, Any]) -> str:
-    """`branch point: 80 - 100 %`."""
+    """`branch point: 80 vs 100 %`."""
     axis = contrast["axis"]
     sides = [parse_value(axis, contrast[side]) for side in ("second", "first")]
     if axis == AGAINST_LAST:
         sides.reverse()
     percent = axis == "branch" or axis in FRACTIONS
     words = [format_axis_label(axis, value, unit=False) for value in sides]
-    return f"{AXIS_WORDS[axis].removeprefix('fine-tuning ')}: {words[0]} - {words[1]}{' %' if percent else ''}"
+    return f"{AXIS_WORDS[axis].removeprefix('fine-tuning ')}: {words[0]} vs {words[1]}{' %' if percent else ''}"
 
 
 def describe_mix(contrast: Mapping[str, Any], several: bool) -> str:
@@ -182,7 +181,7 @@ def draw_line_panels(
     title: str,
     lines: Mapping[Measure, Sequence[ShownDifference]],
     contrasts: Contrasts,
-    subject: str = "",
+    subject: str,
 ) -> DrawnFigure:
     """A panel for each score, with a line for each difference and its interval, and zero."""
     shown = {measure: each[:MOST_LINES] for measure, each in lines.items() if each}

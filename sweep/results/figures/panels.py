@@ -26,7 +26,7 @@ from sweep.results.figures.words import (
     CATEGORIES,
     LEGEND_TITLES,
     format_axis_label,
-    order_values,
+    sort_axis_values,
     wrap_name,
 )
 from sweep.results.slices import GridSlice, Measure, PlotPoint, Row
@@ -171,7 +171,7 @@ def compute_x_offset(index: int, lines: int, axis: str, places: dict[Any, float]
 
 def list_series_values(panels: Sequence[FigurePanel], rows: Sequence[Row]) -> list[Any]:
     """The values of the series in any panel, in order: the same value looks the same in all panels."""
-    return order_values(panels[0].view.series, {value for panel in panels for value in panel.content.lines}, rows)
+    return sort_axis_values(panels[0].view.series, {value for panel in panels for value in panel.content.lines}, rows)
 
 
 def build_panel_legend(panels: Sequence[FigurePanel], values: Sequence[Any]) -> FigureLegend:

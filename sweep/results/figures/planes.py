@@ -30,7 +30,7 @@ from sweep.results.figures.words import (
     format_held_axes,
     join_sentences,
     list_varied_axes,
-    order_values,
+    sort_axis_values,
 )
 from sweep.results.slices import (
     BITS_PER_BYTE,
@@ -177,9 +177,10 @@ def draw_scatter(
     axes: Axes, rows: Sequence[Row], series: str, across: Callable[[Row], Any], up: Callable[[Row], Any]
 ) -> None:
     """A marker for each row; hollow where images came after all text."""
-    values = order_values(series, {row[series] for row in rows}, rows)
+    values = sort_axis_values(series, {row[series] for row in rows}, rows)
     for index, value in enumerate(values):
         look = select_style(index, len(values))
+        size = 3.6 if len(rows) <= 100 else 2.8 if len(rows) <= 400 else 2.2
         for hollow in (False, True):
             members = [row for row in rows if row[series] == value and (row["branch"] == AFTER_ALL_TEXT) is hollow]
             if members:
@@ -188,7 +189,7 @@ def draw_scatter(
                     [up(row) for row in members],
                     linestyle="none",
                     marker=look.marker,
-                    markersize=3.6 if len(rows) <= 100 else 2.8 if len(rows) <= 400 else 2.2,
+                    markersize=size if hollow else size + 0.8,  # of equal size to the eye
                     color=look.colour,
                     markerfacecolor="white" if hollow else look.colour,
                     markeredgecolor=look.colour if hollow else "white",  # else points that touch become one
@@ -202,7 +203,7 @@ def draw_scatter(
 
 def build_scatter_legend(rows: Sequence[Row], series: str) -> FigureLegend:
     """A marker for each value, and what hollow means."""
-    values = order_values(series, {row[series] for row in rows}, rows)
+    values = sort_axis_values(series, {row[series] for row in rows}, rows)
     handles = [
         build_handle(
             format_axis_label(series, value),

@@ -77,7 +77,7 @@ def build_view_slice(rows: Sequence[Row], measure: Measure, view: FigureView) ->
     return build_slice(compared, measure, view.x, view.series) if compared else found
 
 
-SUBTITLE_CHARACTERS = 44
+SUBTITLE_CHARACTERS = 46
 """Of small text, as fit above a panel that is half a page wide."""
 
 

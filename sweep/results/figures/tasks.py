@@ -66,7 +66,7 @@ def expand_tasks(rows: Sequence[Row], kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def order_tasks(view: GridSlice) -> list[str]:
+def sort_tasks(view: GridSlice) -> list[str]:
     """The tasks of a slice: the study's in their order, then all others by name."""
     known = [name for kind in KINDS for name in load_chances().list_counted_tasks(kind)]
     return sorted(view.x_values, key=lambda name: (known.index(name) if name in known else len(known), name))
@@ -107,7 +107,7 @@ def draw_tasks(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
         len(found),
         heading=caption,
         legend=FigureLegend(LEGEND_TITLES[axis], handles),
-        columns=1 if max(len(order_tasks(view)) for _, view in found) > 3 else None,
+        columns=1 if max(len(sort_tasks(view)) for _, view in found) > 3 else None,
     )
     chances = {task["task"]: task["chance"] for row in rows for task in row["scores"] or ()}
     for axes, (kind, view) in zip(places, found, strict=True):
@@ -118,7 +118,7 @@ def draw_tasks(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
 
 def draw_bars(axes: Axes, view: GridSlice, values: Sequence[Any], chances: Mapping[str, float | None]) -> None:
     """Grouped bars, a group for each task."""
-    tasks = order_tasks(view)
+    tasks = sort_tasks(view)
     width = 0.8 / len(values)
     for index, value in enumerate(values):
         points = view.lines.get(value, ())
@@ -224,7 +224,7 @@ def build_tasks_table(rows: Sequence[Row]) -> PrintedTable | OmittedFigure:
         return OmittedFigure(name, "nothing to compare: no axis has scores at two values")
     views = [build_slice(expand_tasks(rows, kind), TASK_SCORE, "task", axis) for kind in KINDS]
     found = [view for view in views if view.lines]
-    tasks = [task for view in found for task in order_tasks(view)]
+    tasks = [task for view in found for task in sort_tasks(view)]
     values = list(dict.fromkeys(value for view in found for value in view.lines))
     scores = {(value, point.x): point.y for view in found for value, points in view.lines.items() for point in points}
     lines = [[format_axis_label(axis, value), *(scores.get((value, task)) for task in tasks)] for value in values]

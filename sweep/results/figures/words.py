@@ -87,7 +87,7 @@ def format_held_axes(held: Mapping[str, Any], varied: Iterable[str]) -> str:
     return ", ".join(words)
 
 
-def order_values(axis: str, values: Iterable[Any], rows: Sequence[Row]) -> list[Any]:
+def sort_axis_values(axis: str, values: Iterable[Any], rows: Sequence[Row]) -> list[Any]:
     """Values of an axis in order; models by size, all else by `sort_values`."""
     if axis != "model":
         return sort_values(values)

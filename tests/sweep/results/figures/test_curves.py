@@ -10,9 +10,9 @@ from sweep.results.figures.curves import (
     MOST_BINS,
     MOST_VALUES,
     LoggedCurve,
-    bin_curve,
     draw_learning_rates,
     load_curves,
+    resample_curve,
     select_branched_runs,
 )
 from sweep.results.figures.style import OmittedFigure
@@ -47,10 +47,10 @@ def test_a_long_curve_is_halved_by_averaging_neighbours() -> None:
 
 def test_a_drawn_loss_is_the_mean_over_parts_of_the_run_without_what_is_not_finite() -> None:
     curve = LoggedCurve(list(range(2 * MOST_BINS + 1)), [1.0, 3.0] * MOST_BINS + [math.nan])
-    steps, values = bin_curve(curve)
+    steps, values = resample_curve(curve)
     assert steps[:2] == [0.5, 2.5]
     assert values == [2.0] * MOST_BINS
-    assert bin_curve(LoggedCurve([1], [math.inf])) == ([], [])
+    assert resample_curve(LoggedCurve([1], [math.inf])) == ([], [])
 
 
 def test_runs_differ_in_their_branch_point_only_and_share_a_trunk() -> None:

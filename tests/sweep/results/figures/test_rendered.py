@@ -236,8 +236,8 @@ def test_differences_are_signed_as_their_labels_say_and_marked_by_significance(e
     axes = panels(entries, "differences-79m")[0]
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == [
-        *("branch point: 0 - 100 %", "branch point: 20 - 100 %", "branch point: 80 - 100 %"),
-        *("image share: 1 - 0 %", "image share: 10 - 0 %", "image share: 50 - 0 %"),
+        *("branch point: 0 vs 100 %", "branch point: 20 vs 100 %", "branch point: 80 vs 100 %"),
+        *("image share: 1 vs 0 %", "image share: 10 vs 0 %", "image share: 50 vs 0 %"),
     ]
     points = marked(axes)
     values = [list_points(line)[0][0] for line in points]
