@@ -15,6 +15,7 @@ from typing import Any
 
 from stages.files import replace_atomically
 
+# Why: docs/decisions.md, D96
 FORMAT = 1
 MARKS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The n-th letter stands for the n-th distinct score of a task: most tasks have two, VQA's rule has eleven."""

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.catalog import REFERENCE, load_catalog
+from sweep.catalog.noise import load_noise_assumptions
 from sweep.phases import PHASES
+from sweep.plan.detectable import (
+    LEVEL,
+    POWER,
+    WANTED,
+    DetectableEffect,
+    compute_detectable_effects,
+    list_task_sizes,
+)
 from sweep.plan.manifest import Manifest
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
@@ -49,6 +58,7 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "detectable": build_detectable_json(manifest),
     }
 
 
@@ -73,6 +83,7 @@ def format_plan_report(
         *format_sharing(costs), *format_other_hours(costs), *format_features(costs), *format_finished(costs),
         *format_time_left(costs),
         *(("speed", format_speed_comparison(found)) for found in speeds),
+        *format_detectable_effects(load_detectable_effects(manifest)),
     ]  # fmt: skip
     return "\n".join([head, "", *format_cost_table(costs), "", *format_labelled_lines(remarks)])
 
@@ -179,6 +190,62 @@ def format_time_left(costs: PlanCosts) -> list[tuple[str, str]]:
     if time.too_wide:
         lines.append(("", f"{time.too_wide:,} jobs ask for more than {given} at once and could not start"))
     return lines
+
+
+# Which differences the evaluations can detect.
+
+
+def load_detectable_effects(manifest: Manifest) -> list[DetectableEffect]:
+    """By the catalog's figures."""
+    assumed = load_noise_assumptions()
+    return compute_detectable_effects(list_task_sizes(manifest, load_catalog(), assumed), assumed)
+
+
+def build_detectable_json(manifest: Manifest) -> dict[str, Any]:
+    """The field `detectable` of docs/json.md."""
+    assumed = load_noise_assumptions()
+    return {
+        "level": LEVEL,
+        "power": POWER,
+        "effects": [effect.convert_to_dict() for effect in load_detectable_effects(manifest)],
+        "assumptions": [
+            {"name": name, "value": getattr(assumed, name), "source": source}
+            for name, source in assumed.sources.items()
+        ],
+    }
+
+
+def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple[str, str]]:
+    """The difference that two models must have, and the seeds for less; nothing without evaluations."""
+    if not effects:
+        return []
+    assumed = load_noise_assumptions()
+    first, *others = [f"{100 * each.compute_effect(1):.1f}" for each in effects]
+    points = [f"{first} points", *others]
+    shown = [f"{value} in {format_score_name(each)}" for value, each in zip(points, effects, strict=True)]
+    lines = [f"two models of one seed must differ by {', '.join(shown)}"]
+    for difference in WANTED:
+        by_need: dict[str, list[str]] = {}
+        for each in effects:
+            by_need.setdefault(format_seeds(each.count_seeds(difference)), []).append(format_score_name(each))
+        needed = "; ".join(f"{need} in {', '.join(names)}" for need, names in by_need.items())
+        lines.append(f"{format_counted(round(100 * difference), 'point')}: {needed}")
+    correlations = f"{assumed.model_correlation:g} and {assumed.image_correlation:g}"
+    lines.append(
+        f"{100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
+        f" seeds {100 * assumed.seed_deviation:g} points (docs/results.md)"
+    )
+    return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def format_score_name(effect: DetectableEffect) -> str:
+    """`vision`, `held-out vision`."""
+    return effect.score.replace("heldout_", "held-out ")
+
+
+def format_seeds(seeds: int | None) -> str:
+    """`3 seeds`, or that no number of them does."""
+    return "too few questions" if seeds is None else format_counted(seeds, "seed")
 
 
 def select_hours(cost: Cost, costs: PlanCosts) -> float:

@@ -53,10 +53,8 @@ class QuestionSet:
     def compute_contributions(self, values: Floats) -> Floats:
         """What each cluster adds to the score beyond its mean, (G,); the sum is 0."""
         means = np.bincount(self.stratum, weights=self.shares * values, minlength=self.strata) * self.strata
-        contributions: Floats = np.bincount(
-            self.cluster, weights=self.shares * (values - means[self.stratum]), minlength=self.clusters
-        )
-        return contributions
+        parts = self.shares * (values - means[self.stratum])
+        return np.bincount(self.cluster, weights=parts, minlength=self.clusters).astype(float)
 
 
 def build_question_set(

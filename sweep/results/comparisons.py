@@ -217,7 +217,8 @@ LEGEND = (
 PAIRED_LEGEND = (
     "Mean differences between cells that are equal in all else.\n"
     "[low, high]: 95 % interval, paired by question, clustered by image; *: p below 0.05, by Holm over the axis.\n"
-    "Noise in the intervals: of the questions{seeds}. In none, as there is one draw: of {shared}.\n"
+    "Noise in the intervals: of the questions{seeds}.\n"
+    "In no interval, as there is one draw of each: {shared}.\n"
     "±: standard error by the spread over the pairs; of one pair, by its test sets.\n"
 )
 PHASE_NAMES = {"trunk": "the trunk", "pretrain": "the image-text runs", "finetune": "the fine-tunes"}

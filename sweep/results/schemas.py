@@ -75,7 +75,7 @@ AXES = [
 ]
 
 
-# cells.parquet, summary.parquet and differences.parquet: the answers to the study's questions.
+# cells, summary, differences and contrasts.parquet: the answers to the study's questions.
 
 BRANCH_STEP = define_column(
     "branch_step", INTEGER, "steps", "optimizer steps of the text trunk that were done before images came in"

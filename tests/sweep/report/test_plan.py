@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from sweep.phases import PHASES
+from sweep.plan.detectable import DetectableEffect
 from sweep.plan.manifest import Manifest
 from sweep.plan.speed_report import SpeedComparison
-from sweep.report.plan import build_plan_json, format_plan_report
+from sweep.report.plan import build_plan_json, format_detectable_effects, format_plan_report
 from tests.sweep.report.small_plans import cpu_plan, paper_plan
 
 PAPER_REPORT = """\
@@ -176,3 +177,20 @@ def test_an_empty_plan_has_a_report() -> None:
     empty = Manifest(sweep="none", backend="local", data={}, cells=(), jobs=())
     assert format_plan_report(empty, frozenset()).startswith("none: 0 cells, 0 jobs")
     assert build_plan_json(empty, frozenset())["total"]["jobs"] == 0
+
+
+def test_the_report_says_what_two_models_must_differ_by() -> None:
+    def effect(score: str, stderr: float) -> DetectableEffect:
+        return DetectableEffect(score=score, tasks=(), stderr=stderr, seed_deviation=0.0063)
+
+    effects = [effect("vision", 0.003), effect("heldout_vision", 0.02), effect("text", 0.02)]
+    # 2.80 sqrt(0.003^2 + 2 x 0.0063^2) = 0.0263; of 0.02: 2 x 0.0063^2 / ((0.02 / 2.80)^2 - 0.003^2) = 1.89 seeds
+    found = format_detectable_effects(effects)
+    assert found[:3] == [
+        ("power", "two models of one seed must differ by 2.6 points in vision, 6.1 in held-out vision, 6.1 in text"),
+        ("", "2 points: 2 seeds in vision; too few questions in held-out vision, text"),
+        ("", "1 point: 22 seeds in vision; too few questions in held-out vision, text"),
+    ]
+    assert found[3][1].startswith("80 % power, 5 % level; assumed: correlations 0.4 and 0.1, seeds 0.63 points")
+    assert max(len(line) for _, line in found) <= 92  # the label and its space before them: 100 columns
+    assert format_detectable_effects([]) == []

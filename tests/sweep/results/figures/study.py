@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from sweep.catalog.chance import load_chances
 from sweep.results.figures.gallery import FigureData
-from sweep.results.schemas import METRICS
+from sweep.results.schemas import CONTRASTS, METRICS
 from tests.sweep.results.score_rows import row
 
 BRANCHES = (0.0, 20.0, 80.0, 100.0)
@@ -157,5 +157,5 @@ def build_study(folder: Path) -> FigureData:
     jobs = build_jobs(rows)
     metrics, contrasts = folder / "metrics.parquet", folder / "contrasts.parquet"
     pq.write_table(pa.Table.from_pylist(list(iter_metrics(jobs)), schema=METRICS), metrics)
-    pq.write_table(pa.Table.from_pylist(list(iter_contrasts())), contrasts)
+    pq.write_table(pa.Table.from_pylist(list(iter_contrasts()), schema=CONTRASTS), contrasts)
     return FigureData(sweep="study", rows=rows, jobs=jobs, metrics=metrics, contrasts=contrasts)
