@@ -1,6 +1,7 @@
 """Which figures and printed tables a sweep allows; writes them, with captions.md, and removes those of before."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,15 @@ from sweep.results.figures.differences import draw_differences, draw_differences
 from sweep.results.figures.planes import draw_heat_map, draw_score_by_cost, draw_text_against_vision
 from sweep.results.figures.scores import VIEWS, draw_overview, draw_scores_by_axis, draw_scores_by_size, draw_sizes
 from sweep.results.figures.style import DrawnFigure, OmittedFigure, apply_style, save_figure
-from sweep.results.figures.tasks import PrintedTable, build_seeds_table, build_tasks_table, draw_tasks, save_table
-from sweep.results.slices import Row
+from sweep.results.figures.tasks import (
+    PrintedTable,
+    build_seeds_table,
+    build_tasks_table,
+    draw_tasks,
+    draw_tasks_by_branch,
+    save_table,
+)
+from sweep.results.slices import MEASURES, Row
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +30,7 @@ Entry = DrawnFigure | OmittedFigure | PrintedTable
 NAMES = {
     *(f"score_by_{axis}" for axis in (*(view.x for view in VIEWS), "size", "cost")),
     *("overview", "sizes", "heat_map", "text_against_vision", "loss", "learning_rate"),
-    *("tasks", "table_tasks", "table_seeds", "differences", "differences_by_mix"),
+    *("tasks", "tasks_by_branch", "table_tasks", "table_seeds", "differences", "differences_by_mix"),
 }
 """Of all figures and tables, without model and format."""
 SUFFIXES = (".png", ".pdf", ".svg", ".csv", ".md", ".tex")
@@ -79,10 +87,11 @@ def draw_figures(data: FigureData, folder: Path, formats: Sequence[str]) -> tupl
 
 def iter_entries(data: FigureData) -> Iterator[tuple[str, Entry]]:
     """Every figure and table, drawn or left out, with its model's name; that is empty where there is a single model."""
-    models = list(dict.fromkeys(str(row["model"]) for row in data.rows))
+    all_rows = [drop_non_finite_scores(row) for row in data.rows]
+    models = list(dict.fromkeys(str(row["model"]) for row in all_rows))
     contrasts = load_contrasts(data.contrasts)
     for model in models:
-        rows = [row for row in data.rows if str(row["model"]) == model]
+        rows = [row for row in all_rows if str(row["model"]) == model]
         suffix = model if len(models) > 1 else ""
         for entry in iter_model_entries(data, rows):
             yield suffix, entry
@@ -90,7 +99,7 @@ def iter_entries(data: FigureData) -> Iterator[tuple[str, Entry]]:
         yield suffix, draw_differences(of_model)
         yield suffix, draw_differences_by_mix(of_model)
     for draw in (draw_sizes, draw_scores_by_size, draw_score_by_cost):
-        yield "", draw(data.rows)
+        yield "", draw(all_rows)
 
 
 def iter_model_entries(data: FigureData, rows: Sequence[Row]) -> Iterator[Entry]:
@@ -98,7 +107,7 @@ def iter_model_entries(data: FigureData, rows: Sequence[Row]) -> Iterator[Entry]
     yield draw_overview(rows)
     for view in VIEWS:
         yield draw_scores_by_axis(rows, view)
-    for draw in (draw_heat_map, draw_text_against_vision, draw_tasks):
+    for draw in (draw_heat_map, draw_text_against_vision, draw_tasks, draw_tasks_by_branch):
         yield draw(rows)
     for build in (build_tasks_table, build_seeds_table):
         yield build(rows)
@@ -106,6 +115,12 @@ def iter_model_entries(data: FigureData, rows: Sequence[Row]) -> Iterator[Entry]
     curves = load_curves(data.metrics, {*runs.trunk, *runs.branches.values()})
     yield draw_losses(runs, curves)
     yield draw_learning_rates(runs, curves)
+
+
+def drop_non_finite_scores(row: Row) -> Row:
+    """The row without scores that have no place on an axis: a diverged model's loss is infinite or no number."""
+    lost = [each.column for each in MEASURES if row[each.column] is not None and not math.isfinite(row[each.column])]
+    return {**row, **dict.fromkeys(lost)} if lost else row
 
 
 def write_captions(folder: Path, sweep: str, captions: Sequence[str]) -> Path:

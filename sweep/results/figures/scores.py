@@ -81,8 +81,13 @@ SUBTITLE_CHARACTERS = 46
 """Of small text, as fit above a panel that is half a page wide."""
 
 
-def draw_panels(name: str, title: str, panels: Sequence[FigurePanel], rows: Sequence[Row]) -> DrawnFigure:
-    """A figure of panels with the same series. The heading says what is held, or each panel where they differ in it."""
+def draw_panels(
+    name: str, title: str, panels: Sequence[FigurePanel], rows: Sequence[Row], *, panel_height: float = 1.75
+) -> DrawnFigure:
+    """A figure of panels with the same series. The heading says what is held, or each panel where they differ in it.
+
+    More than four panels stand in rows of three.
+    """
     varied = list_varied_axes(rows)
     held = [format_held_axes(panel.content.held, varied) for panel in panels]
     spread = format_spread_note([point for panel in panels for point in panel.points])
@@ -96,7 +101,7 @@ def draw_panels(name: str, title: str, panels: Sequence[FigurePanel], rows: Sequ
         len(panels),
         heading=join_sentences(held[0] if same else "", spread),
         legend=build_panel_legend(panels, values),
-        panel_height=1.75 + LINE_HEIGHT * height,
+        panel_height=panel_height + LINE_HEIGHT * height,
         columns=columns,
     )
     for axes, panel, lines in zip(places, panels, subtitles, strict=True):

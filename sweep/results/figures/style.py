@@ -102,7 +102,7 @@ def apply_style() -> Iterator[None]:
 
 ORDERED_COLOURS = "viridis"
 """Its lightness rises evenly, so it reads in grey; safe for colour-blind readers. Its pale end is not used."""
-MARKERS = "osD^v<>hpP*X"
+MARKERS = "osD^v<>hpP*"
 LINES: tuple[Any, ...] = (
     "-",
     (0, (5, 1.5)),
@@ -185,8 +185,8 @@ class FigureLegend:
 
 
 def choose_columns(panels: int) -> int:
-    """Panels in a row: up to three, and no row with one hole."""
-    return panels if panels <= 3 else 2
+    """Panels in a row: up to three, but two rows of two for four."""
+    return 2 if panels == 4 else min(panels, 3)
 
 
 # Why: docs/decisions.md, D98

@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from matplotlib.patches import Patch
 
 from jobs.store.paths import open_replacement
 from sweep.catalog.chance import load_chances
-from sweep.results.figures.scores import TOO_FEW
+from sweep.results.figures.panels import FigurePanel, FigureView
+from sweep.results.figures.scores import ONE_VALUE, TOO_FEW, draw_panels
 from sweep.results.figures.style import (
     DrawnFigure,
     FigureLegend,
@@ -66,10 +67,10 @@ def expand_tasks(rows: Sequence[Row], kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def sort_tasks(view: GridSlice) -> list[str]:
-    """The tasks of a slice: the study's in their order, then all others by name."""
+def sort_tasks(tasks: Iterable[str]) -> list[str]:
+    """Tasks of one kind or several: the study's in their order, then all others by name."""
     known = [name for kind in KINDS for name in load_chances().list_counted_tasks(kind)]
-    return sorted(view.x_values, key=lambda name: (known.index(name) if name in known else len(known), name))
+    return sorted(tasks, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def find_compared_axis(rows: Sequence[Row]) -> str | None:
@@ -107,7 +108,7 @@ def draw_tasks(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
         len(found),
         heading=caption,
         legend=FigureLegend(LEGEND_TITLES[axis], handles),
-        columns=1 if max(len(sort_tasks(view)) for _, view in found) > 3 else None,
+        columns=1 if max(len(sort_tasks(view.x_values)) for _, view in found) > 3 else None,
     )
     chances = {task["task"]: task["chance"] for row in rows for task in row["scores"] or ()}
     for axes, (kind, view) in zip(places, found, strict=True):
@@ -116,9 +117,29 @@ def draw_tasks(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
     return DrawnFigure("tasks", f"Tasks by {AXIS_WORDS[axis]}", caption, figure)
 
 
+def draw_tasks_by_branch(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
+    """Every task with a chance level against the branch point, a line for each image share."""
+    name = "tasks_by_branch"
+    if not is_axis_varied(rows, "branch"):
+        return OmittedFigure(name, ONE_VALUE)
+    view = FigureView("branch", "image_share")
+    by_task: dict[str, list[Row]] = {}
+    for row in (row for kind in KINDS for row in expand_tasks(rows, kind) if row["task_chance"] is not None):
+        above = {**row, "task_score": row["task_score"] - row["task_chance"]}
+        by_task.setdefault(row["task"], []).append(above)
+    panels = []
+    for task in sort_tasks(by_task):
+        measure = replace(TASK_SCORE, title=wrap_name(task, 24).partition("\n")[0])
+        panels.append(FigurePanel(measure, view, build_slice(by_task[task], measure, view.x, view.series)))
+    panels = [panel for panel in panels if len(panel.content.x_values) > 1]
+    if not panels:
+        return OmittedFigure(name, TOO_FEW)
+    return draw_panels(name, "Tasks against branch point", panels, rows, panel_height=1.0)
+
+
 def draw_bars(axes: Axes, view: GridSlice, values: Sequence[Any], chances: Mapping[str, float | None]) -> None:
     """Grouped bars, a group for each task."""
-    tasks = sort_tasks(view)
+    tasks = sort_tasks(view.x_values)
     width = 0.8 / len(values)
     for index, value in enumerate(values):
         points = view.lines.get(value, ())
@@ -224,7 +245,7 @@ def build_tasks_table(rows: Sequence[Row]) -> PrintedTable | OmittedFigure:
         return OmittedFigure(name, "nothing to compare: no axis has scores at two values")
     views = [build_slice(expand_tasks(rows, kind), TASK_SCORE, "task", axis) for kind in KINDS]
     found = [view for view in views if view.lines]
-    tasks = [task for view in found for task in sort_tasks(view)]
+    tasks = [task for view in found for task in sort_tasks(view.x_values)]
     values = list(dict.fromkeys(value for view in found for value in view.lines))
     scores = {(value, point.x): point.y for view in found for value, points in view.lines.items() for point in points}
     lines = [[format_axis_label(axis, value), *(scores.get((value, task)) for task in tasks)] for value in values]

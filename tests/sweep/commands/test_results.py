@@ -23,7 +23,7 @@ TABLES = {
 }
 FIGURES = {
     *("overview", "score_by_branch", "score_by_image_share", "score_by_epochs", "heat_map", "text_against_vision"),
-    *("tasks", "loss", "learning_rate", "score_by_cost"),
+    *("tasks", "tasks_by_branch", "loss", "learning_rate", "score_by_cost"),
 }
 PRINTED = {f"{name}.{form}" for name in ("table_tasks", "table_seeds") for form in ("csv", "md", "tex")}
 Capture = pytest.CaptureFixture[str]
@@ -186,7 +186,7 @@ def test_a_partial_sweep_says_what_is_missing(tmp_path: Path, capsys: Capture) -
     assert hours.splitlines()[-1].split() == ["all", "3/41", "41.0", "3.00", "1.86", "-"]
     assert "missing: 15 of 16 models (15 ready)" in err
     assert (
-        "score_by_branch, score_by_image_share, score_by_epochs, heat_map: scores for fewer than two values so far"
+        "score_by_branch, score_by_image_share, score_by_epochs, heat_map, tasks_by_branch: scores for fewer than two"
         in err
     )
     assert {path.name for path in results_folder(written).iterdir()} == {*TABLES, "figures"}
@@ -220,7 +220,15 @@ def test_several_models_have_a_set_of_figures_each_and_some_together(tmp_path: P
     assert names == {
         *(
             f"{name}-{model}.png"
-            for name in ("score_by_branch", "overview", "text_against_vision", "tasks", "loss", "learning_rate")
+            for name in (
+                "score_by_branch",
+                "overview",
+                "text_against_vision",
+                "tasks",
+                "tasks_by_branch",
+                "loss",
+                "learning_rate",
+            )
             for model in ("2m", "9m")
         ),
         *("sizes.png", "score_by_cost.png"),  # both models have the same number of parameters: no score by size

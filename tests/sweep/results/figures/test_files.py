@@ -1,5 +1,6 @@
 """The files: three formats, fonts, sizes in inches, the same bytes, nothing stale."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,13 @@ def test_what_is_left_out_is_told_by_model_and_reason(study: FigureData, few: Fi
     _, remarks = draw_figures(few, tmp_path, ())
     assert "not drawn: sizes: a single model" in remarks
     assert any(remark.startswith("not drawn: score_by_image_share, ") for remark in remarks)
+
+
+def test_a_score_that_is_not_finite_is_no_score(few: FigureData, tmp_path: Path) -> None:
+    rows = [{**each, "vision_stable_score": math.nan, "bits_per_byte": math.inf} for each in few.rows]
+    written, remarks = draw_figures(replace(few, rows=rows), tmp_path, ("svg",))
+    assert "score_by_branch" in {path.stem for path in written}  # text alone
+    assert "not drawn: text_against_vision: no scores of vision or none of text" in remarks
 
 
 def test_several_models_have_a_set_of_figures_each_and_some_together(study: FigureData, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ OF_EACH_SIZE = (
     "heat_map",
     "text_against_vision",
     "tasks",
+    "tasks_by_branch",
     "loss",
     "learning_rate",
     "differences",
@@ -120,7 +121,7 @@ def test_a_label_over_a_point_or_label_or_edge_would_be_found(style: None) -> No
 def test_a_figure_is_as_wide_as_one_column_or_two(entries: Entries, name: str) -> None:
     width, height = figure(entries, name).get_size_inches()
     assert width in {SINGLE_COLUMN, DOUBLE_COLUMN}
-    assert 2 < height < 7
+    assert 2 < height < 9
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -216,6 +217,14 @@ def test_tasks_have_a_bar_for_each_image_share(entries: Entries) -> None:
     ]
     assert sum(isinstance(patch, Rectangle) for patch in vision.patches) == 7 * 4
     assert sum(isinstance(patch, Rectangle) for patch in text.patches) == 9 * 4
+
+
+def test_each_task_that_has_a_chance_level_is_shown_against_the_branch_point(entries: Entries) -> None:
+    shown = panels(entries, "tasks_by_branch-79m")
+    assert len(shown) == 6 + 9  # without vizwiz
+    first = [up for _, up in list_points(shown[0].lines[0])]
+    # no images, two epochs: 0.24, 0.26, 0.32, 0.34 above chance in every vision task
+    assert first == pytest.approx([0.24, 0.26, 0.32, 0.34])
 
 
 def test_learning_rates_are_those_logged_and_branch_points_lie_on_the_trunk(entries: Entries) -> None:
