@@ -11,16 +11,10 @@ from jobs.store.paths import open_replacement
 from sweep.results.figures.curves import draw_learning_rates, draw_losses, load_curves, select_branched_runs
 from sweep.results.figures.differences import draw_differences, draw_differences_by_mix, load_contrasts
 from sweep.results.figures.planes import draw_heat_map, draw_score_by_cost, draw_text_against_vision
+from sweep.results.figures.printed import PrintedTable, build_seeds_table, build_tasks_table, save_table
 from sweep.results.figures.scores import VIEWS, draw_overview, draw_scores_by_axis, draw_scores_by_size, draw_sizes
 from sweep.results.figures.style import DrawnFigure, OmittedFigure, apply_style, save_figure
-from sweep.results.figures.tasks import (
-    PrintedTable,
-    build_seeds_table,
-    build_tasks_table,
-    draw_tasks,
-    draw_tasks_by_branch,
-    save_table,
-)
+from sweep.results.figures.tasks import draw_tasks, draw_tasks_by_branch
 from sweep.results.slices import MEASURES, Row
 
 logger = logging.getLogger(__name__)

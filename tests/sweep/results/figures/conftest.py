@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from sweep.results.figures.gallery import FigureData, iter_entries
+from sweep.results.figures.printed import PrintedTable
 from sweep.results.figures.style import DrawnFigure, OmittedFigure, apply_style
-from sweep.results.figures.tasks import PrintedTable
 from tests.sweep.results.figures.study import build_study
 
 Entries = dict[str, DrawnFigure | OmittedFigure | PrintedTable]

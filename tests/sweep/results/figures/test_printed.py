@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from sweep.results.figures.printed import PrintedTable, build_seeds_table, build_tasks_table, format_seeds
 from sweep.results.figures.style import OmittedFigure
-from sweep.results.figures.tasks import PrintedTable, build_seeds_table, build_tasks_table, select_bar_values
+from sweep.results.figures.tasks import select_bar_values
 from tests.sweep.results.score_rows import row
 
 
@@ -46,6 +47,18 @@ def test_without_two_seeds_there_is_no_table_of_seeds() -> None:
 
 def test_nothing_to_compare_is_no_table_of_tasks() -> None:
     assert isinstance(build_tasks_table([scored(0.6)]), OmittedFigure)
+
+
+def test_losses_alone_are_no_table_of_tasks() -> None:
+    rows = [scored(0.6, image_share=share) for share in (0.0, 0.1)]
+    for each in rows:
+        each["scores"] = [task for task in each["scores"] if task["kind"] == "loss"]
+    assert build_tasks_table(rows) == OmittedFigure("table_tasks", "no task of vision or text has a score")
+
+
+def test_a_seed_that_one_model_names_and_another_does_not_is_told_apart() -> None:
+    assert format_seeds([(124,), (124, "7"), (124, "365")]) == ["seed -", "seed 7", "seed 365"]
+    assert format_seeds([(7,), (365,)]) == ["seed 7", "seed 365"]
 
 
 TABLE = PrintedTable("t", "A title.", ["image share", "sat_en"], [["10 %", 0.5], ["0 %", None]])
