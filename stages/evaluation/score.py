@@ -19,6 +19,10 @@ class Score:
     chance: float | None = None
     """What always giving the commonest answer, or guessing, would score."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    requests: int = 0
+    """What the model was asked: answers to compare, texts, or answers to generate."""
+    tokens: int = 0
+    """Positions of all requests: images, prompts, and answers that are compared; not those that are generated."""
     questions: QuestionScores | None = None
     """What each question scored; None where the score is no mean over questions."""
 

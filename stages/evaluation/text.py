@@ -90,11 +90,13 @@ def run_lm_eval(
 
     from stages.evaluation.language_model import LMEvalModel
 
+    model = LMEvalModel(subject)
     # not simple_evaluate: it also describes the machine, which takes longer than a small task
-    found = evaluate(LMEvalModel(subject), loaded, limit=limit, bootstrap_iters=0, log_samples=True)
+    found = evaluate(model, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     if samples is not None:
         write_samples(samples, found["samples"][name])
-    return found["results"][name], found["samples"][name]
+    results = {**found["results"][name], "requests": model.requests, "tokens": model.tokens}
+    return results, found["samples"][name]
 
 
 def load_task(task: TextTask) -> Any:
@@ -159,6 +161,8 @@ def build_score(result: dict[str, Any], metric: str, count: int, chance: float |
         chance=None if is_loss else chance,
         n=count,
         metrics=metrics,
+        requests=result["requests"],
+        tokens=result["tokens"],
     )
 
 

@@ -6,6 +6,7 @@ are read and left out: tasks are zero-shot. Everything else is refused, because 
 execute parts of it.
 """
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import Environment, StrictUndefined, TemplateError, TemplateSyntaxError, nodes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stages.config import Name, Share, Task
@@ -317,3 +318,42 @@ def _read_rows(source: Path) -> Iterator[dict[str, Any]]:
             wanted = ", ".join(sorted(keys)) or "at least one key"
             raise DataError(f"{source}, line {number}: an object with {wanted} is expected")
         yield row
+
+
+# The requests of a row, for whoever counts them before lm-eval is there.
+
+RENDERER = Environment(undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701 - texts of a model, no page
+
+
+def render_requests(settings: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """The text of each request that lm-eval makes of a row: context and, where one is compared, the answer.
+
+    `settings` and `row` are a `TextTask`'s. DataError for a row that does not fit them.
+    """
+    try:
+        context = settings.get("description", "") + render_field(settings["doc_to_text"], row)
+        kind = settings["output_type"]
+        if kind == "generate_until":
+            return [context]
+        if kind != "multiple_choice":
+            target = render_field(settings["doc_to_target"], row)
+            return [target] if kind == "loglikelihood_rolling" else [context + target]
+        delimiter = settings.get("target_delimiter", " ")
+        return [f"{context}{delimiter}{choice}" for choice in list_choices(settings["doc_to_choice"], row)]
+    except (KeyError, TypeError, ValueError, SyntaxError, TemplateError) as error:
+        raise DataError(f"task {settings.get('task')!r}: {type(error).__name__}: {summarize_error(error)}") from error
+
+
+def render_field(template: Any, row: Mapping[str, Any]) -> str:
+    """A template filled with a row; the name of a column stands for its value."""
+    if isinstance(template, str) and template not in row:
+        return RENDERER.from_string(template).render(**row)
+    return str(row[template] if isinstance(template, str) else template)
+
+
+def list_choices(given: Any, row: Mapping[str, Any]) -> list[str]:
+    """The answers that a row offers: a list, a column, or a template that renders to a list."""
+    if not isinstance(given, str):
+        return list(given)
+    found = row[given] if given in row else ast.literal_eval(render_field(given, row))
+    return list(found)
