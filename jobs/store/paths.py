@@ -1,7 +1,7 @@
 """The store: one directory that holds every sweep and run. This file alone knows its file names.
 
 STORE/sweeps/NAME/        manifest.jsonl, sweep.yaml, ledger/, results/
-STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, result.json, lock, claims/, attempts/ID/
+STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, questions/, result.json, lock, claims/, attempts/ID/
 STORE/code/               what jobs on a cluster import: DIGEST.zip
 STORE/counts/             what `sweep plan` has counted of local data, one file for each count
 STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
@@ -95,6 +95,11 @@ class RunPaths:
     @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
+
+    @property
+    def questions(self) -> Path:
+        """Of an evaluation: what each question scored, a file a task."""
+        return self.root / "questions"
 
     @property
     def result(self) -> Path:
