@@ -12,9 +12,8 @@ from sweep.catalog import TERA, Catalog, GpuType
 from sweep.cost.roofline import predict_utilisation
 from sweep.cost.speed import Measured, Speed, estimate_speed
 from sweep.phases import PHASES
-from sweep.plan.manifest import Manifest
+from sweep.plan.manifest import Manifest, map_jobs_to_models
 from sweep.plan.memory import format_run_settings, get_row_length
-from sweep.plan.totals import map_jobs_to_models
 from sweep.spec.schema import Sweep
 from sweep.text_format import format_columns
 
