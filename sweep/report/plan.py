@@ -300,23 +300,22 @@ def format_figure_value(value: float) -> str:
 
 
 def load_detectable_effects(manifest: Manifest, figures: UsedFigures) -> list[DetectableEffect]:
-    """By the counts of local tasks, else by the catalog's figures."""
+    """By the tasks' counted figures, where they were counted, else by the catalog's."""
     assumed = load_noise_assumptions()
-    sizes = list_task_sizes(manifest, load_catalog(), assumed, collect_counted_tasks(figures))
+    sizes = list_task_sizes(manifest, load_catalog(), assumed, collect_counted_sizes(figures))
     return compute_detectable_effects(sizes, assumed)
 
 
-def collect_counted_tasks(figures: UsedFigures) -> dict[str, tuple[int, int]]:
-    """Questions and images of the tasks that were counted; a text task's questions are each about a passage."""
-    counted = {
-        (figure.subject.removeprefix("task "), figure.name): round(figure.value)
-        for figure in figures
-        if figure.origin == "counted" and figure.subject.startswith("task ")
-    }
+def collect_counted_sizes(figures: UsedFigures) -> dict[str, tuple[int, int]]:
+    """Questions and images of the tasks that were counted; a text task has as many of both."""
+    counted: dict[str, dict[str, int]] = {}
+    for figure in figures:
+        if figure.origin == "counted" and figure.subject.startswith("task "):
+            counted.setdefault(figure.subject.removeprefix("task "), {})[figure.name] = round(figure.value)
     return {
-        task: (documents, counted.get((task, "images"), documents))
-        for (task, name), documents in counted.items()
-        if name == "documents"
+        task: (found["documents"], found.get("images") or found["documents"])
+        for task, found in counted.items()
+        if found.get("documents")
     }
 
 
@@ -342,7 +341,7 @@ def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple
     first, *others = [f"{100 * each.compute_effect(1):.1f}" for each in effects]
     points = [f"{first} points", *others]
     shown = [f"{value} in {format_score_name(each)}" for value, each in zip(points, effects, strict=True)]
-    lines = [f"two models of one seed must differ by {', '.join(shown)}"]
+    lines = [f"two models must differ by {', '.join(shown)}"]
     for difference in WANTED:
         by_need: dict[str, list[str]] = {}
         for each in effects:
@@ -351,8 +350,8 @@ def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple
         lines.append(f"{format_counted(round(100 * difference), 'point')}: {needed}")
     correlations = f"{assumed.model_correlation:g} and {assumed.image_correlation:g}"
     lines.append(
-        f"{100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
-        f" seeds {100 * assumed.seed_deviation:g} points (docs/results.md)"
+        f"one seed, {100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
+        f" seeds {100 * assumed.seed_deviation:g} points"
     )
     return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
 

@@ -219,10 +219,33 @@ def test_the_report_says_what_two_models_must_differ_by() -> None:
     # 2.80 sqrt(0.003^2 + 2 x 0.0063^2) = 0.0263; of 0.02: 2 x 0.0063^2 / ((0.02 / 2.80)^2 - 0.003^2) = 1.89 seeds
     found = format_detectable_effects(effects)
     assert found[:3] == [
-        ("power", "two models of one seed must differ by 2.6 points in vision, 6.1 in held-out vision, 6.1 in text"),
+        ("power", "two models must differ by 2.6 points in vision, 6.1 in held-out vision, 6.1 in text"),
         ("", "2 points: 2 seeds in vision; too few questions in held-out vision, text"),
         ("", "1 point: 22 seeds in vision; too few questions in held-out vision, text"),
     ]
-    assert found[3][1].startswith("80 % power, 5 % level; assumed: correlations 0.4 and 0.1, seeds 0.63 points")
+    assert found[3][1].startswith(
+        "one seed, 80 % power, 5 % level; assumed: correlations 0.4 and 0.1, seeds 0.63 points"
+    )
     assert max(len(line) for _, line in found) <= 92  # the label and its space before them: 100 columns
     assert format_detectable_effects([]) == []
+
+
+def test_counted_tasks_say_what_can_be_detected(paper: Manifest) -> None:
+    def counted(task: str, name: str, value: float) -> Figure:
+        return Figure(subject=f"task {task}", name=name, value=value, origin="counted", source="the task's files")
+
+    job = next(job for job in paper.jobs if job.phase == "evaluate")
+    asked = replace(job, config={**job.config, "vision_tasks": [{"name": "gqa"}], "text_tasks": [{"name": "copa"}]})
+    users = {("1.4b", "evaluate")}
+    figures = {
+        counted("gqa", "documents", 900): users,
+        counted("gqa", "images", 100): users,
+        counted("copa", "documents", 60): users,
+        counted("copa", "requests", 120): users,
+    }
+    plan = replace(paper, jobs=(*(each for each in paper.jobs if each.phase != "evaluate"), asked))
+    effects = build_plan_json(plan, frozenset(), figures=figures)["detectable"]["effects"]
+    assert [(each["score"], *each["tasks"]) for each in effects] == [
+        ("vision", {"name": "gqa", "questions": 900, "clusters": 100}),
+        ("text", {"name": "copa", "questions": 60, "clusters": 60}),
+    ]
