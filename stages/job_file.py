@@ -72,10 +72,10 @@ class Settings(BaseModel):
     """Longest wait of one process for another before the job fails; a checkpoint of the largest model must fit in."""
     activation_checkpointing: bool = False
     """Blocks' activations are computed again in the backward pass instead of kept."""
-    compile: bool = False
-    """torch.compile of each block and of the loss."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile of each block and of the loss; auto: on a GPU, if a C compiler is there."""
     attention: Literal["auto", "sdpa", "flex"] = "auto"
-    """Kernel for packed documents; auto: flex on a GPU when compiled, else SDPA with a mask."""
+    """Kernel for packed documents; auto: flex on a GPU (Ampere or newer, with a C compiler), else SDPA with a mask."""
     cpu_matmul: Literal["onednn", "torch"] = "onednn"
     """float32 matrix products on a CPU. onednn is up to twice as fast on AMD; torch has open_lm's bits."""
     loss_chunk_tokens: int = Field(default=-1, ge=-1)

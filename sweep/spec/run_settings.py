@@ -7,7 +7,7 @@ their `feature_store`. The planner adds what follows from a job's devices (`buil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool
 
 from jobs.job import Resources
 from sweep.catalog import Catalog
@@ -18,12 +18,17 @@ from sweep.spec.yaml_source import SettingPath
 AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
 """A whole number; -1: as the device likes it."""
 
+Switch = Annotated[
+    Literal["auto", True, False], BeforeValidator(lambda given: f"{given}" if type(given) is int else given)
+]
+"""auto, true or false; the number 1, which Python takes for true, is no choice."""
+
 
 class RunFields(Fields):
     """A setting that is left out comes from the next wider entry, at last from the stage."""
 
     parallel: Literal["ddp", "fsdp"] | None = Field(None, description="ddp or fsdp")
-    compile: StrictBool | None = Field(None, description="true or false")
+    compile: Switch | None = Field(None, description="auto, true or false")
     activation_checkpointing: StrictBool | None = Field(None, description="true or false")
     attention: Literal["auto", "sdpa", "flex"] | None = Field(None, description="auto, sdpa or flex")
     cpu_matmul: Literal["onednn", "torch"] | None = Field(None, description="onednn or torch")

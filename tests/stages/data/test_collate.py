@@ -12,7 +12,7 @@ from stages.data.batches import BatchLoader
 from stages.data.collate import FixedLengthCollator, MicroBatch, collate_sequences
 from stages.data.mixture import Mixture
 from stages.data.packing import PackedSequence, SequenceCounts, join_documents
-from stages.data.sample import Document
+from stages.data.sample import Document, SampleSource
 from stages.distributed import DistributedContext, resolve_micro_batch_tokens
 from stages.models.attention import build_attention_mask
 from stages.vision.image_input import ImageInput
@@ -68,7 +68,8 @@ TEXT, CAPTIONS = 0, 1
 
 def run_mixture(world: DistributedContext, share: float, steps: int) -> list[list[MicroBatch]]:
     """A rank's micro-batches in each of some steps with 32 sequences, up to four at once."""
-    sources, shares = [Texts(), Pairs()], [1 - share, share]
+    sources: list[SampleSource] = [Texts(), Pairs()]
+    shares = [1 - share, share]
     mixture = Mixture(sources, shares, by="tokens", context=CONTEXT, stripes=32, seed=1, bad_samples_limit=0)
     with BatchLoader(mixture, FixedLengthCollator(CONTEXT, 4 * CONTEXT), peers=world.peers) as batches:
         return [list(batches.take_batch().micro_batches) for _ in range(steps)]
