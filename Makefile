@@ -26,7 +26,7 @@ help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
 	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
 	@echo "make cluster start a real Slurm cluster on this machine to try \`sweep submit\` on;  make cluster-down  end it"
-	@echo "make newest  the same tests with the newest releases of all packages;  make lock  write requirements/ anew"
+	@echo "make newest  the same tests with the newest releases of all packages;  make lock  rewrite requirements/"
 	@echo "make format  put the sources in order;  make clean  remove the environments and the store"
 
 setup: $(VENV)/installed

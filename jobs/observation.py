@@ -30,3 +30,9 @@ class Observation:
     """With QUEUED: the cluster holds it back until other jobs end."""
     message: str = ""
     """With QUEUED: what it waits for. With ENDED: how it ended, or what the supervisor wrote on stderr."""
+    awaited: str = ""
+    """The cluster's ids of the jobs that it waits for, where the message says that it waits for jobs."""
+
+    def describe_wait(self) -> str:
+        """The message with those ids."""
+        return f"{self.message} ({self.awaited})" if self.awaited else self.message

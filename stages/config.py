@@ -89,7 +89,7 @@ class Source(StageConfig):
     revision: str = ""
     field: str = ""
     """For captions: the sample's text field (`txt`) or a key of its JSON (`caption`, `orig_text`); empty is `txt`.
-    Several, with commas between: one of them by chance, anew for each position of the run."""
+    Several, with commas between: one of them by chance for each position of the run."""
     share: Share = 1.0
 
 
@@ -149,7 +149,7 @@ class PretrainConfig(StageConfig):
     """Last step of this job; None is the schedule's end."""
     optimizer: Optimizer = Field(default=Optimizer(), description="AdamW's numbers")
     z_loss: float = Field(default=1e-4, ge=0, description="a number from 0 on")
-    # whether the parent's AdamW moments go on or start anew; of effect only where the data changes
+    # whether the parent's AdamW moments go on or start at 0; of effect only where the data changes
     optimizer_state: Literal["carried", "fresh"] = Field(default="carried", description="carried or fresh")
     seed: int = Field(default=124, ge=0, description="a whole number")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")

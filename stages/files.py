@@ -1,4 +1,4 @@
-"""Writing files so that they are whole or absent, with a refused write told apart from other errors."""
+"""Writing files so that they are whole or absent, with an error of its own for a refused write."""
 
 import json
 import os

@@ -29,66 +29,72 @@ class EngineSettings(BaseModel):
 class Settings(BaseModel):
     """How a run is carried out, without effect on its numbers. `settings` of job.json, else the environment.
 
-    The environment's names are the fields' in capitals behind `STAGE_`: STAGE_CHECKPOINT_MINUTES=5.
+    The environment's names are the fields' in capitals behind `STAGE_`: STAGE_CHECKPOINT_MINUTES=5. A sweep file may
+    give the fields that have a description, in the description's words (`sweep.spec.run_settings`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint_minutes: float = Field(default=10.0, ge=0)
-    """Minutes between checkpoints; 0: none by time."""
-    checkpoint_steps: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0: none by step."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """Checkpoints kept while the job runs; the final one always is, and replaces them."""
+    # How several processes share the work: whole replicas, or parameters, gradients and moments in shards (FSDP2).
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="ddp or fsdp")
+    # torch.compile of each block and of the loss; auto: on a GPU, if what builds its kernels is there
+    compile: bool | Literal["auto"] = Field("auto", description="auto, true or false")
+    # Blocks' activations are computed again in the backward pass instead of kept.
+    activation_checkpointing: bool = Field(False, description="true or false")
+    # Kernel for packed documents; auto: flex on a GPU (Ampere or newer, with a C compiler), else SDPA with a mask.
+    attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="auto, sdpa or flex")
+    # float32 matrix products on a CPU. onednn is up to twice as fast on AMD; torch has open_lm's bits.
+    cpu_matmul: Literal["onednn", "torch"] = Field("onednn", description="onednn or torch")
+    # A larger batch is summed up from several passes. The sum's rounding depends on it: keep it for a whole job.
+    micro_batch_tokens: int = Field(
+        0, ge=0, description="the positions that go through the model at once, 0 as the device likes it"
+    )
+    # 0 has open_lm's bits
+    loss_chunk_tokens: int = Field(
+        -1, ge=-1, description="the positions whose logits are in memory at once, 0 for all, -1 as the device likes it"
+    )
+    # They read and tokenize; with 0 batches are built in the loop.
+    data_workers: int = Field(
+        -1, ge=-1, description="the processes that read ahead, 0 for none, -1 as the device likes it"
+    )
+    prefetch_batches: int = Field(2, gt=0, description="the batches that are ready, a whole number above 0")
+    # empty: below the system's temporary folder
+    local_cache: str = Field("", description="the absolute path of a folder on the node, for shards of an object store")
+    # Images whose features do not fit are encoded each time.
+    feature_cache_gib: float = Field(1.0, ge=0, description="the memory for an encoder's features in GiB, from 0 on")
+    # One more bad sample stops the job.
+    bad_samples_limit: int = Field(100, ge=0, description="the bad samples of a data set that are skipped")
+    log_steps: int = Field(10, gt=0, description="the steps between lines of metrics, a whole number above 0")
+    # The mean is that of the last 128 steps. A spike is noted in the metrics.
+    loss_spike_sigmas: float = Field(
+        6.0, ge=0, description="the standard deviations above the mean at which a loss is a spike, 0 for none"
+    )
+    # A run that stops so has diverged; with 0 spikes are only noted.
+    loss_spikes_limit: int = Field(0, ge=0, description="the spikes in a row that stop a run, 0 for none")
+    # They get the metrics besides metrics.jsonl. W&B takes project, key and mode from its own environment variables.
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="a list of tensorboard and wandb")
+    branch_steps: tuple[int, ...] = Field((), description="a list of steps whose checkpoints are never removed")
+    checkpoint_minutes: float = Field(10.0, ge=0, description="the minutes between checkpoints, 0 for none by time")
+    checkpoint_steps: int = Field(0, ge=0, description="the steps between checkpoints, 0 for none by step")
+    # The final checkpoint is always kept, and replaces them.
+    keep_checkpoints: int = Field(2, ge=1, description="the checkpoints that are kept while a job runs, 1 to 1,000")
+    # `stages.evaluation.text`
+    log_samples: bool = Field(
+        False, description="true or false: whether each text document's requests and answers are kept"
+    )
+
+    # What follows is set by the planner or by the environment alone.
+
     keep_optimizer: bool = True
     """Whether a final pre-training checkpoint holds AdamW's moments, for children that carry them on."""
-    log_samples: bool = False
-    """Whether an evaluation keeps each text document's requests and answers (`stages.evaluation.text`)."""
-    log_steps: int = Field(default=10, ge=1)
-    """Steps between lines of metrics.jsonl."""
-    bad_samples_limit: int = Field(default=100, ge=0)
-    """Bad samples that are skipped; one more stops the job."""
-    micro_batch_tokens: int = Field(default=0, ge=0)
-    """Positions that go through the model at once; a larger batch is summed up from several passes.
-
-    0: as the device likes it. The sum's rounding depends on it, so keep it for the length of a job."""
-    feature_cache_gib: float = Field(default=1.0, ge=0)
-    """Memory for the frozen encoder's features; images beyond it are encoded each time."""
     feature_store: str = ""
-    """Folder that keeps them on disk, for all jobs of the store; relative to the job's folder. Empty: none are kept."""
-    branch_steps: tuple[int, ...] = ()
-    """Steps whose checkpoints are written and never removed."""
-    data_workers: int = Field(default=-1, ge=-1)
-    """Processes that read and tokenize ahead; 0: none, batches are built in the loop; -1: as the device likes it."""
-    prefetch_batches: int = Field(default=2, ge=1)
-    """Batches that are ready ahead of the loop."""
-    local_cache: str = ""
-    """Folder on the node for shards of an object store; empty: below the system's temporary folder."""
+    """Folder that keeps features on disk, for all jobs of the store; relative to the job's folder. Empty: none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cuda: fail where there is no GPU, rather than go on slowly."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How several processes share the work: whole replicas, or parameters, gradients and moments in shards (FSDP2)."""
-    peer_timeout_minutes: float = Field(default=30.0, gt=0)
+    peer_timeout_minutes: float = Field(30.0, gt=0)
     """Longest wait of one process for another before the job fails; a checkpoint of the largest model must fit in."""
-    activation_checkpointing: bool = False
-    """Blocks' activations are computed again in the backward pass instead of kept."""
-    compile: bool | Literal["auto"] = "auto"
-    """torch.compile of each block and of the loss; auto: on a GPU, if a C compiler is there."""
-    attention: Literal["auto", "sdpa", "flex"] = "auto"
-    """Kernel for packed documents; auto: flex on a GPU (Ampere or newer, with a C compiler), else SDPA with a mask."""
-    cpu_matmul: Literal["onednn", "torch"] = "onednn"
-    """float32 matrix products on a CPU. onednn is up to twice as fast on AMD; torch has open_lm's bits."""
-    loss_chunk_tokens: int = Field(default=-1, ge=-1)
-    """Positions whose logits are in memory at once; 0: all (open_lm's bits); -1: as the device likes it."""
-    peak_tflops: float = Field(default=0.0, ge=0)
+    peak_tflops: float = Field(0.0, ge=0)
     """bf16 peak of one GPU, for the utilisation (MFU) in the metrics; 0: it is left out."""
-    loss_spike_sigmas: float = Field(default=6.0, ge=0)
-    """A step whose loss lies so many standard deviations above the mean of the last 128 is a spike: noted in the
-    metrics; 0: not looked for."""
-    loss_spikes_limit: int = Field(default=0, ge=0)
-    """Spikes in a row that stop the run as diverged; 0: they are only noted."""
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where metrics go besides metrics.jsonl; W&B takes project, key and mode from its own environment variables."""
     engine: EngineSettings | None = None
     """Where the job's engine lies; needed by a job whose configuration names one. Not read from the environment."""
 

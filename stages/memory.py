@@ -16,7 +16,7 @@ def prepare_memory() -> None:
 def keep_freed_memory() -> None:
     """Lets glibc reuse the memory of freed tensors instead of giving it back; elsewhere (macOS, musl) without effect.
 
-    By default each tensor of more than 32 MiB, and many a smaller one, is mapped anew and unmapped, and the kernel
+    By default each tensor of more than 32 MiB, and many a smaller one, is mapped and unmapped each time, and the kernel
     fills its pages with zeros at the first touch: up to two thirds of the CPU time of a small model.
     """
     try:

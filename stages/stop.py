@@ -1,4 +1,4 @@
-"""Being asked to stop: signals only set a flag, which the loop looks at between steps."""
+"""Being asked to stop: signals only set a flag, which the loop reads between steps."""
 
 import signal
 from types import FrameType

@@ -30,9 +30,9 @@ VERBS = frozenset(
 """First words of public functions. Add a new verb here, where a reviewer sees it."""
 
 PRESCRIBED = frozenset(
-    "main monotonic now forward backward loglikelihood tok keys readable all init from to".split()  # noqa: SIM905
+    "main monotonic boottime now forward backward loglikelihood tok keys readable all init from to".split()  # noqa: SIM905
 )
-"""First words that libraries or usage prescribe: torch, lm-eval, io, torch.distributed's all_gather, constructors."""
+"""First words that libraries or usage prescribe: time, torch, lm-eval, io, torch.distributed, constructors."""
 
 
 def sources() -> dict[str, ast.Module]:
@@ -86,6 +86,48 @@ def test_a_class_name_stands_for_one_class() -> None:
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(name)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+CLOCK = "jobs.clock"
+READS_OF_TIME = frozenset(
+    "time monotonic sleep perf_counter clock_gettime time_ns monotonic_ns perf_counter_ns".split()  # noqa: SIM905
+)
+WITHOUT_A_CLOCK = {
+    "jobs.slurm.doctor.node_probe": "runs on a node as a copy of one file, where jobs.clock may not be installed"
+}
+"""Modules of jobs/ and sweep/ that read the machine's time themselves, and why."""
+
+
+def read_times(tree: ast.Module) -> list[str]:
+    """What a module takes of `time` to read it or to wait: as `time.NAME`, called or passed on, or imported from it."""
+    attributes = [
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time"
+    ]
+    names = [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "time"
+        for alias in node.names
+    ]
+    return sorted(READS_OF_TIME.intersection(attributes + names))
+
+
+def test_time_comes_from_the_clock_that_a_test_can_replace() -> None:
+    found = {
+        name: read
+        for name, tree in SOURCES.items()
+        if name.partition(".")[0] in {"jobs", "sweep"} and name != CLOCK and (read := read_times(tree))
+    }
+    assert found.keys() == WITHOUT_A_CLOCK.keys()
+
+
+def test_a_read_of_time_is_found_however_it_is_written() -> None:
+    assert read_times(ast.parse("import time\nbegan = time.monotonic()")) == ["monotonic"]
+    assert read_times(ast.parse("import time\nf = field(default_factory=time.time)")) == ["time"]
+    assert read_times(ast.parse("from time import sleep")) == ["sleep"]
+    assert read_times(ast.parse("import time\ntime.strftime('%Y')\nclock.sleep(1)")) == []
 
 
 def is_property(node: ast.FunctionDef) -> bool:

@@ -8,7 +8,6 @@ signals on and records the end in exit.json. It exits with an `ExitCode`.
 
 import os
 import sys
-import time
 from collections.abc import Sequence
 
 from jobs.attempt.finish import needs_requeue, requeue_job, write_attempt_exit
@@ -17,6 +16,7 @@ from jobs.attempt.stage_process import run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
 from jobs.claims.takeover import Ownership, acquire_cluster_ownership, acquire_local_ownership
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import STORAGE_ERRORS, AttemptSetupError, describe_storage_error
 from jobs.exit_codes import ExitCode
 from jobs.processes import read_boot_id, read_own_start
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 
 # Why: docs/decisions.md, D29
-def run_attempt(options: AttemptOptions) -> ExitCode:
+def run_attempt(options: AttemptOptions, clock: Clock = SYSTEM_CLOCK) -> ExitCode:
     """Raises OSError if the store refuses, AttemptSetupError if the attempt cannot be set up."""
     stop = StopForwarder()
     stop.install()
@@ -57,26 +57,32 @@ def run_attempt(options: AttemptOptions) -> ExitCode:
         if (parent := _unfinished_parent(store, planned)) is not None:
             print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
             return ExitCode.NO_PARENT
-    own = _acquire_ownership(options, run, stop)
+    own = _acquire_ownership(options, run, stop, clock)
     if own is None:
         return ExitCode.SAVED if stop.received else ExitCode.TAKEN
     try:
-        return _run_owned(options, planned, run, own, stop)
+        return _run_owned(options, planned, run, own, stop, clock=clock)
     finally:
         own.release()
 
 
-def _acquire_ownership(options: AttemptOptions, run: RunPaths, stop: StopForwarder) -> Ownership | None:
+def _acquire_ownership(options: AttemptOptions, run: RunPaths, stop: StopForwarder, clock: Clock) -> Ownership | None:
     if options.backend != SLURM:
-        return acquire_local_ownership(run)
+        return acquire_local_ownership(run, clock)
     holder = ClaimOwner.from_this_process(
         attempt=options.attempt, job_id=options.job_id, batch=options.batch, restart=options.restart
     )
-    return acquire_cluster_ownership(run, holder, stop)
+    return acquire_cluster_ownership(run, holder, stop, clock)
 
 
 def _run_owned(
-    options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, stop: StopForwarder
+    options: AttemptOptions,
+    planned: PlannedJob,
+    run: RunPaths,
+    own: Ownership,
+    stop: StopForwarder,
+    *,
+    clock: Clock,
 ) -> ExitCode:
     if _is_done(run, options.key):
         return ExitCode.DONE
@@ -86,7 +92,7 @@ def _run_owned(
         attempt.root.mkdir()
     except FileExistsError:
         return ExitCode.TAKEN  # the name has been used since the decision to start it, which is out of date
-    start = _start_record(options, str(planned.record["stage"]), run)
+    start = _start_record(options, str(planned.record["stage"]), run, clock.now())
     start.write(attempt.start)
     returncode, fenced = NEVER_RAN, False
     try:
@@ -96,7 +102,7 @@ def _run_owned(
         own.check()
     except ClaimLostError:
         fenced = True
-    end = write_attempt_exit(run, start, returncode, stop=stop.first, fenced=fenced)
+    end = write_attempt_exit(run, start, returncode, stop=stop.first, fenced=fenced, clock=clock)
     return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
 
 
@@ -124,7 +130,7 @@ def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
     return next((key for key, stage in parents if not _is_done(store.locate_run(stage, key), key)), None)
 
 
-def _start_record(options: AttemptOptions, stage: str, run: RunPaths) -> AttemptStart:
+def _start_record(options: AttemptOptions, stage: str, run: RunPaths, started_at: float) -> AttemptStart:
     return AttemptStart(
         attempt=options.attempt,
         key=options.key,
@@ -134,7 +140,7 @@ def _start_record(options: AttemptOptions, stage: str, run: RunPaths) -> Attempt
         pid=os.getpid(),
         pid_started=read_own_start(),
         boot_id=read_boot_id(),
-        started_at=time.time(),
+        started_at=started_at,
         cpus=options.cpus,
         gpus=options.gpus,
         gpu_type=options.gpu_type,

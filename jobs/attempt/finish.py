@@ -2,10 +2,10 @@
 
 import signal
 import sys
-import time
 from dataclasses import asdict
 
 from jobs.attempt.options import SLURM
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.exit_codes import ExitCode
 from jobs.reconcile.attempts import read_attempts, read_tail
 from jobs.reconcile.failures import FENCED, POLICIES, AttemptEvidence, Failure, classify_failure
@@ -19,7 +19,13 @@ SCONTROL_SECONDS = 60.0
 
 
 def write_attempt_exit(
-    run: RunPaths, start: AttemptStart, returncode: int, *, stop: signal.Signals | None = None, fenced: bool = False
+    run: RunPaths,
+    start: AttemptStart,
+    returncode: int,
+    *,
+    stop: signal.Signals | None = None,
+    fenced: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AttemptExit:
     """Judges what the stage left behind, and writes exit.json, the one file that a fenced attempt may still write.
 
@@ -31,7 +37,7 @@ def write_attempt_exit(
     end = AttemptExit(
         attempt=start.attempt,
         key=start.key,
-        ended_at=time.time(),
+        ended_at=clock.now(),
         returncode=returncode,
         checkpoint_step=newest.step,
         checkpoint_at=newest.saved_at,

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 # Why: docs/decisions.md, D30
 def set_rendezvous() -> None:
     """Sets the variables in this process's environment."""
-    os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # tells submitit that it runs in a job
+    os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # so submitit knows that it runs in a job
     from submitit.helpers import TorchDistributedEnvironment
 
     # submitit expands Slurm's node list, and chooses the port by the job's id.

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 
 from jobs.attempt.options import SLURM, AttemptOptions
@@ -106,7 +105,6 @@ def _kill(child: subprocess.Popen[bytes], attempt: AttemptPaths, *, through_srun
                 os.kill(pid, signal.SIGKILL)
     if through_srun:
         child.terminate()
-        deadline = time.monotonic() + SRUN_END_SECONDS
-        while child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(SRUN_END_SECONDS)
     child.kill()

@@ -1,10 +1,10 @@
 """The heartbeat of a claim: keeps it alive while its owner works, and notices when a newer claim exists."""
 
 import threading
-import time
 from collections.abc import Callable
 
 from jobs.claims.claims import Claim
+from jobs.clock import SYSTEM_CLOCK, Clock
 
 
 class ClaimLostError(Exception):
@@ -18,15 +18,18 @@ class Heartbeat:
     may have taken over: a node that is cut off stops by itself.
     """
 
-    def __init__(self, claim: Claim, beat_seconds: float, takeover_seconds: float) -> None:
+    def __init__(
+        self, claim: Claim, beat_seconds: float, takeover_seconds: float, *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.claim = claim
+        self._clock = clock
         self._beat_seconds = beat_seconds
         self._unreachable_seconds = takeover_seconds - 3 * beat_seconds
         self._lost = threading.Event()
         self._ended = threading.Event()
         self._on_loss: Callable[[], None] | None = None
         self._mutex = threading.Lock()
-        self._good_at = _clock()
+        self._good_at = self._clock.boottime()
         self._thread = threading.Thread(target=self._watch, name="claim", daemon=True)
 
     @property
@@ -67,9 +70,9 @@ class Heartbeat:
             # Never renew a claim that is not the newest: its successor waits until it is silent.
             good = self.claim.is_newest() and self.claim.send_heartbeat()
         except OSError:
-            return _clock() - self._good_at < self._unreachable_seconds
+            return self._clock.boottime() - self._good_at < self._unreachable_seconds
         if good:
-            self._good_at = _clock()
+            self._good_at = self._clock.boottime()
         return good
 
     def _lose(self) -> None:
@@ -79,8 +82,3 @@ class Heartbeat:
             act = self._on_loss
         if first and act is not None:
             act()
-
-
-def _clock() -> float:
-    """Seconds that also pass while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

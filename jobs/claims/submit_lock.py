@@ -2,12 +2,12 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.claims.claims import Claim, ClaimOwner, create_claim, find_newest_claim, measure_claim_age, remove_old_claims
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import SubmitterBusyError
 
 logger = logging.getLogger(__name__)
@@ -19,12 +19,12 @@ POLL_SECONDS = 0.5
 
 
 @contextmanager
-def hold_submit_lock(folder: Path, *, wait_seconds: float) -> Iterator[Callable[[], bool]]:
+def hold_submit_lock(folder: Path, *, wait_seconds: float, clock: Clock = SYSTEM_CLOCK) -> Iterator[Callable[[], bool]]:
     """Holds the lock while the block lasts. Yields a function that says whether it is still held.
 
     Call that function before every sbatch. Raises SubmitterBusyError after `wait_seconds` with another submitter.
     """
-    mine = acquire_submit_claim(folder, wait_seconds)
+    mine = acquire_submit_claim(folder, wait_seconds, clock)
     over = threading.Event()
     beats = threading.Thread(target=send_heartbeats, args=(mine, over), daemon=True)
     beats.start()
@@ -36,9 +36,9 @@ def hold_submit_lock(folder: Path, *, wait_seconds: float) -> Iterator[Callable[
         mine.release()
 
 
-def acquire_submit_claim(folder: Path, wait_seconds: float) -> Claim:
+def acquire_submit_claim(folder: Path, wait_seconds: float, clock: Clock = SYSTEM_CLOCK) -> Claim:
     """The next claim, as soon as the previous one is released or its owner is gone."""
-    began = time.monotonic()
+    began = clock.monotonic()
     deadline = began + wait_seconds
     while True:
         before = find_newest_claim(folder)
@@ -51,16 +51,16 @@ def acquire_submit_claim(folder: Path, wait_seconds: float) -> Claim:
             mine = create_claim(folder, ClaimOwner.from_this_process(), after=before)
             if mine is not None:
                 remove_old_claims(folder, mine)
-                logger.info("%s: claimed after %.1f s", folder, time.monotonic() - began)
+                logger.info("%s: claimed after %.1f s", folder, clock.monotonic() - began)
                 return mine
-        elif time.monotonic() >= deadline:
+        elif clock.monotonic() >= deadline:
             who = f"process {before.owner.pid} on {before.owner.host}"
             raise SubmitterBusyError(
                 f"another submission from this store is at work ({who}); try again when it is done"
             )
         else:
             logger.debug("waits for process %d on %s", before.owner.pid, before.owner.host)
-        time.sleep(POLL_SECONDS)
+        clock.sleep(POLL_SECONDS)
 
 
 def send_heartbeats(mine: Claim, over: threading.Event) -> None:

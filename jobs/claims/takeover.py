@@ -7,7 +7,6 @@ waits until the earlier ones can write no more. An attempt of another job first 
 
 import errno
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -22,6 +21,7 @@ from jobs.claims.claims import (
     remove_old_claims,
 )
 from jobs.claims.heartbeat import Heartbeat
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import AttemptSetupError
 from jobs.processes import kill_attempt_processes, list_attempt_pids
 from jobs.signals import StopForwarder
@@ -85,11 +85,12 @@ class PreviousClaim:
     run: RunPaths
     claim: Claim
     times: ClaimTimeouts
+    clock: Clock = SYSTEM_CLOCK
     since: float = 0.0
     age_at_first: float = 0.0
 
     def __post_init__(self) -> None:
-        self.since = time.monotonic()
+        self.since = self.clock.monotonic()
         self.age_at_first = measure_claim_age(self.claim)
 
     def read_state(self) -> PreviousClaimState:
@@ -97,9 +98,9 @@ class PreviousClaim:
         if seen is None or seen.released or self._is_over():
             return PreviousClaimState.OVER
         if seen.heartbeat_at != self.claim.heartbeat_at:
-            self.claim, self.since, self.age_at_first = seen, time.monotonic(), 0.0
+            self.claim, self.since, self.age_at_first = seen, self.clock.monotonic(), 0.0
             return PreviousClaimState.ALIVE
-        unchanged = time.monotonic() - self.since
+        unchanged = self.clock.monotonic() - self.since
         if unchanged >= self.times.takeover or (
             unchanged >= 2 * self.times.heartbeat_s and unchanged + self.age_at_first >= self.times.takeover
         ):
@@ -135,7 +136,11 @@ class AcquiredClaim:
 
 
 def acquire_run_claim(
-    run: RunPaths, holder: ClaimOwner, times: ClaimTimeouts, stopped: Callable[[], bool]
+    run: RunPaths,
+    holder: ClaimOwner,
+    times: ClaimTimeouts,
+    stopped: Callable[[], bool],
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AcquiredClaim | None:
     """Claims the run and returns once no older attempt can write.
 
@@ -143,15 +148,16 @@ def acquire_run_claim(
     """
     while not stopped():
         older = list_claims(run.claims)
-        watches = [PreviousClaim(run, rival, times) for rival in older if not rival.released]
+        watches = [PreviousClaim(run, rival, times, clock) for rival in older if not rival.released]
         if any(_is_newer_incarnation(watch.claim.owner, holder) for watch in watches):
             return None
         strangers = [watch for watch in watches if not _same_job(watch.claim.owner, holder)]
-        if not _all_ended(strangers, times, stopped):
+        if not _all_ended(strangers, times, stopped, clock):
             return None
         mine = create_claim(run.claims, holder, after=older[-1] if older else None)
         if mine is not None:
-            return _wait_for_previous(watches, Heartbeat(mine, times.heartbeat_s, times.takeover), times, stopped)
+            heartbeat = Heartbeat(mine, times.heartbeat_s, times.takeover, clock=clock)
+            return _wait_for_previous(watches, heartbeat, times, stopped, clock)
     return None
 
 
@@ -165,7 +171,9 @@ def _is_newer_incarnation(rival: ClaimOwner, holder: ClaimOwner) -> bool:
     return _same_job(rival, holder) and rival.restart > holder.restart
 
 
-def _all_ended(strangers: Sequence[PreviousClaim], times: ClaimTimeouts, stopped: Callable[[], bool]) -> bool:
+def _all_ended(
+    strangers: Sequence[PreviousClaim], times: ClaimTimeouts, stopped: Callable[[], bool], clock: Clock
+) -> bool:
     """Whether all were released or fell silent; false as soon as one shows a heartbeat."""
     while not stopped():
         seen = [watch.read_state() for watch in strangers]
@@ -173,16 +181,20 @@ def _all_ended(strangers: Sequence[PreviousClaim], times: ClaimTimeouts, stopped
             return False
         if PreviousClaimState.QUIET not in seen:
             return True
-        time.sleep(min(1.0, times.heartbeat_s / 2))
+        clock.sleep(min(1.0, times.heartbeat_s / 2))
     return False
 
 
 def _wait_for_previous(
-    watches: Sequence[PreviousClaim], guard: Heartbeat, times: ClaimTimeouts, stopped: Callable[[], bool]
+    watches: Sequence[PreviousClaim],
+    guard: Heartbeat,
+    times: ClaimTimeouts,
+    stopped: Callable[[], bool],
+    clock: Clock,
 ) -> AcquiredClaim | None:
     """Waits until the earlier ones can write no more. They notice that they are fenced within one heartbeat."""
     guard.start()
-    began = time.monotonic()
+    began = clock.monotonic()
     while not (stopped() or guard.lost):
         seen = [watch.read_state() for watch in watches]
         if PreviousClaimState.ALIVE not in seen and PreviousClaimState.QUIET not in seen:
@@ -190,10 +202,10 @@ def _wait_for_previous(
                 watch.kill()  # of a silent one, the supervisor may have been killed and the stage not
             remove_old_claims(guard.claim.path.parent, guard.claim)
             return AcquiredClaim(guard, from_silent=PreviousClaimState.SILENT in seen)
-        if time.monotonic() - began >= times.kill:
+        if clock.monotonic() - began >= times.kill:
             for watch in watches:
                 watch.kill()
-        time.sleep(min(0.5, times.heartbeat_s / 2))
+        clock.sleep(min(0.5, times.heartbeat_s / 2))
     guard.release()
     return None
 
@@ -242,13 +254,15 @@ class Ownership:
             self.lock = None
 
 
-def acquire_local_ownership(run: RunPaths) -> Ownership | None:
+def acquire_local_ownership(run: RunPaths, clock: Clock = SYSTEM_CLOCK) -> Ownership | None:
     """Takes the lock; None if another process has it."""
-    lock = acquire_lock(run.lock, wait_seconds=LOCK_WAIT_SECONDS)
+    lock = acquire_lock(run.lock, wait_seconds=LOCK_WAIT_SECONDS, clock=clock)
     return None if lock is None else Ownership(lock)
 
 
-def acquire_cluster_ownership(run: RunPaths, holder: ClaimOwner, stop: StopForwarder) -> Ownership | None:
+def acquire_cluster_ownership(
+    run: RunPaths, holder: ClaimOwner, stop: StopForwarder, clock: Clock = SYSTEM_CLOCK
+) -> Ownership | None:
     """Takes a claim, and the lock if the file system has locks.
 
     None if another attempt lives, or if a stop was asked for while it waited for an older one.
@@ -257,20 +271,20 @@ def acquire_cluster_ownership(run: RunPaths, holder: ClaimOwner, stop: StopForwa
         times = ClaimTimeouts.from_environment()
     except ValueError as error:
         raise AttemptSetupError(str(error)) from None
-    taken = acquire_run_claim(run, holder, times, lambda: bool(stop.received))
+    taken = acquire_run_claim(run, holder, times, lambda: bool(stop.received), clock)
     if taken is None:
         return None
-    lock, held_by_another = _try_lock(run)
+    lock, held_by_another = _try_lock(run, clock)
     if held_by_another and not taken.from_silent:  # an attempt of this machine's local backend, which makes no claim
         taken.heartbeat.release()
         return None
     return Ownership(lock, taken.heartbeat)
 
 
-def _try_lock(run: RunPaths) -> tuple[int | None, bool]:
+def _try_lock(run: RunPaths, clock: Clock) -> tuple[int | None, bool]:
     """(descriptor, whether another process has it)."""
     try:
-        lock = acquire_lock(run.lock, wait_seconds=LOCK_WAIT_SECONDS)
+        lock = acquire_lock(run.lock, wait_seconds=LOCK_WAIT_SECONDS, clock=clock)
     except OSError as error:
         if error.errno in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}:
             return None, False

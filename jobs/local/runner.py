@@ -3,6 +3,7 @@
 The queue lives in this process and in its part of the ledger. All else that the runner knows can be read again.
 """
 
+import logging
 import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState, JobStatus
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.results import set_result_aside
+
+logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.5
 UNRECORDED_ENDS = 3
@@ -92,8 +95,9 @@ class LocalRunner:
         self.snapshot = snapshot
         self.wanted = set(snapshot.by_key if wanted is None else wanted)
         self.slots = slots
+        self.clock = clock
         self.attempts = LocalAttempts(snapshot.store, snapshot.sweep, slots, program=program, clock=clock)
-        self.ledger = Ledger(snapshot.store.locate_sweep(snapshot.sweep).ledger)
+        self.ledger = Ledger(snapshot.store.locate_sweep(snapshot.sweep).ledger, clock)
         self.report = report
         self.problem = ""
         self._rank = rank_jobs(snapshot.jobs, trunks_first=slots.cpus > 1)
@@ -110,7 +114,7 @@ class LocalRunner:
         """Until nothing is left to do. RunnerBusyError, InfeasibleJobError, StoreRefusedError come before any start."""
         store, sweep = self.snapshot.store, self.snapshot.sweep
         try:
-            with hold_runner_lock(store, sweep=sweep, writer=self.ledger.writer):
+            with hold_runner_lock(store, sweep=sweep, writer=self.ledger.writer, clock=self.clock):
                 self._load()
                 return self._run_until_done(stop)
         except OSError as error:
@@ -123,6 +127,10 @@ class LocalRunner:
         for job in self.snapshot.live:
             self.attempts.adopt(job)
         self.snapshot.update({job.key: Observation(state=ClusterState.RUNNING) for job in self.snapshot.live})
+        states = Counter(status.state.value for status in self.snapshot.statuses.values())
+        logger.info("the jobs are: %s", ", ".join(f"{number} {state}" for state, number in states.items()))
+        for job in self.snapshot.live:
+            logger.info("%s %s runs already: waits for its end", job.phase, job.key)
 
     def _check_feasible(self) -> None:
         jobs = [job for job in self.snapshot.jobs if job.key in self.wanted]
@@ -148,6 +156,7 @@ class LocalRunner:
             if self.problem:
                 self._empty_queue()
             if not self.snapshot.observed and (not actions or self.problem):
+                logger.info("ends: %s", self.problem or ("it was asked to stop" if stops else "nothing is left to run"))
                 return RunnerResult(problem=self.problem, stopped_by=stop.received[0] if stop.received else 0)
             self._start_what_fits()
             self.attempts.wait(ROUND_SECONDS)
@@ -195,8 +204,12 @@ class LocalRunner:
     def _report_event(self, key: str, kind: EventKind, seen: Observation) -> None:
         evidence = self.snapshot.runs[key]
         failed = evidence.last.failure if evidence.last and kind is EventKind.ENDED and not evidence.result else None
+        state = self.snapshot.statuses[key].state
+        logger.info("%s %s: attempt %s %s%s", key, state, seen.id, kind, f", {failed}" if failed else "")
+        logger.debug("%s: exit code %s %s", key, seen.returncode, seen.message)
         try:
-            self.ledger.append([Event(event=kind, key=key, attempt=seen.id, failure=failed)])
+            event = Event(event=kind, key=key, time=self.clock.now(), attempt=seen.id, failure=failed)
+            self.ledger.append([event])
         except OSError as error:
             self.problem = self.problem or describe_storage_error(error)
         self.report(
@@ -220,6 +233,8 @@ class LocalRunner:
         )
 
     def _act(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            logger.debug("%s", action)
         try:
             for action in actions:
                 if isinstance(action, Invalidate):
@@ -238,11 +253,12 @@ class LocalRunner:
 
     def _enqueue(self, keys: Sequence[str]) -> None:
         # the ledger first: another process reads there what is queued (jobs.local.runner_lock.read_runner_queue)
-        self.ledger.append(Event(event=EventKind.INTENT, key=key) for key in keys)
+        self.ledger.append(Event(event=EventKind.INTENT, key=key, time=self.clock.now()) for key in keys)
         self._queue = sorted(
             [*self._queue, *(self.snapshot.by_key[key] for key in keys)], key=lambda job: self._rank[job.key]
         )
         if keys:
+            logger.info("queues %d jobs: %s", len(keys), ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else ""))
             self.snapshot.update(dict.fromkeys(keys, QUEUED))
 
     def _start_what_fits(self) -> None:
@@ -258,6 +274,7 @@ class LocalRunner:
             self.attempts.start(job)
 
     def _stop_all(self, *, at_once: bool) -> None:
+        logger.info("%s %d attempts", "kills" if at_once else "stops", len(self.snapshot.observed) - len(self._queue))
         self._queue = []
         self.attempts.terminate(self.snapshot.observed)
         if at_once:

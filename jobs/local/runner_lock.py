@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import RunnerBusyError
 from jobs.observation import ClusterState, Observation
 from jobs.store.flock import acquire_lock, is_held
@@ -33,16 +34,16 @@ class RunnerOwner:
 
 
 @contextmanager
-def hold_runner_lock(store: Store, *, sweep: str, writer: str) -> Iterator[None]:
+def hold_runner_lock(store: Store, *, sweep: str, writer: str, clock: Clock = SYSTEM_CLOCK) -> Iterator[None]:
     """Nobody else runs jobs of this store here while the block lasts. Raises RunnerBusyError."""
-    lock = acquire_lock(store.runner_lock, wait_seconds=0.2)
+    lock = acquire_lock(store.runner_lock, wait_seconds=0.2, clock=clock)
     if lock is None:
         raise RunnerBusyError(
             f"{store.root} has a runner already ({find_runner_owner(store) or 'just started'}); "
             "watch it with `sweep status`, or stop it with Ctrl-C there"
         )
     try:
-        holder = RunnerOwner(sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=time.time())
+        holder = RunnerOwner(sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=clock.now())
         os.truncate(lock, 0)
         os.write(lock, json.dumps(asdict(holder)).encode())
         yield

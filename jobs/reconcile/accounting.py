@@ -17,14 +17,14 @@ CANCELLED_BY = re.compile(r"\buid (\d+)\b")
 class AccountingRecord:
     """One row of `sacct --duplicates --allocations`: an execution that has ended.
 
-    A job that was requeued has several rows with the same `id`, told apart by `submitted_at`. An execution that ended
+    A job that was requeued has several rows with the same `id`, distinct by `submitted_at`. An execution that ended
     before its supervisor began has a row and no attempt folder.
     """
 
     id: str
     """Such as 123_4 (array job and task) or 123."""
     batch: str
-    """Job name. Slurm gives ids again after a crash of its controller, and then the name tells two jobs apart."""
+    """Job name. Slurm gives ids again after a crash of its controller, and then the name distinguishes two jobs."""
     key: str
     state: str
     """Slurm's state: COMPLETED, FAILED, TIMEOUT, NODE_FAIL, PREEMPTED, REQUEUED, CANCELLED, OUT_OF_MEMORY..."""
@@ -57,7 +57,7 @@ class AccountingRecord:
 
     @property
     def ran(self) -> bool:
-        # `started_at` does not tell: sacct gives a job that was cancelled in the queue its end as its start, and one
+        # `started_at` does not say so: sacct gives a job that was cancelled in the queue its end as its start, and one
         # that was requeued right after its launch may have no start and 0 seconds.
         return self.elapsed_seconds > 0 or bool(self.nodes)
 

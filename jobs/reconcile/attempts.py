@@ -99,7 +99,7 @@ class AttemptRecord:
     advanced: bool = False
     """It left a newer checkpoint than it found."""
     began: bool = True
-    """start.json exists. False: only `accounting_record` tells of it."""
+    """start.json exists. False: only `accounting_record` reports it."""
     accounting_record: AccountingRecord | None = None
 
     @property

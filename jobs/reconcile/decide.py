@@ -134,7 +134,7 @@ def _find_withdrawal(status: JobStatus, observation: Observation | None, job: Jo
     if status.state is JobState.DONE:
         return Withdraw(job.key, "done already")
     if observation.state is ClusterState.STUCK:
-        return Withdraw(job.key, observation.message or PARENT_LEFT)
+        return Withdraw(job.key, observation.describe_wait() or PARENT_LEFT)
     return None
 
 

@@ -43,7 +43,7 @@ class RetryPolicy:
     """How many attempts may end this way, the first included, before the job counts as failed. Each class has its own
     count. 0: the job stops at once. None: such ends are not counted."""
     renewed_by_progress: bool = False
-    """A newer checkpoint starts the count anew: a job that advances is not stuck."""
+    """A newer checkpoint starts the count at 0: a job that advances is not stuck."""
     planned_restarts: bool = False
     """The restarts that the plan counts on are allowed on top of `attempts`."""
     same_traceback_stops: bool = True
@@ -209,7 +209,7 @@ SLURM_STOPS: Mapping[signal.Signals, Failure] = {
         failure=FailureClass.WALL_CLOCK, message="the time limit is near: saved; goes on from its checkpoint"
     ),
     signal.SIGTERM: Failure(
-        failure=FailureClass.PREEMPTED, message="told to end by Slurm; goes on from its checkpoint"
+        failure=FailureClass.PREEMPTED, message="asked to end by Slurm; goes on from its checkpoint"
     ),
 }
 
@@ -478,7 +478,7 @@ def _classify_unstarted(accounted: AccountingRecord) -> Failure:
 
 
 def _find_supervisor_returncode(accounted: AccountingRecord) -> int | None:
-    """How the attempt's supervisor ended, by Slurm's account; None if that tells nothing of its stage."""
+    """How the attempt's supervisor ended, by Slurm's account; None if that says nothing of its stage."""
     if accounted.state != "FAILED" or accounted.signal == NO_OUTPUT_FILE:
         return None
     return -accounted.signal if accounted.signal else accounted.exit_code or None

@@ -29,7 +29,7 @@ class ClusterReport:
     accounting_records: Mapping[str, Sequence[AccountingRecord]] = field(default_factory=dict)
     """Executions that ended, oldest first."""
     remarks: tuple[str, ...] = ()
-    """What the cluster could not tell, one line each."""
+    """What the cluster could not answer, one line each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class SweepSnapshot:
         self._facts: dict[str, JobFacts] = {}
 
     def reload(self, cluster: ClusterReport | None = None) -> None:
-        """Reads everything anew; what an earlier report said is forgotten."""
+        """Reads everything again; what an earlier report said is dropped."""
         cluster = cluster or ClusterReport()
         self.observed = {key: seen for key, seen in cluster.observations.items() if key in self.by_key}
         self.accounting_records = cluster.accounting_records
@@ -93,7 +93,7 @@ class SweepSnapshot:
         self._update_statuses(self.by_key)
 
     def update(self, observed: Mapping[str, Observation | None], *, reread: Collection[str] = ()) -> None:
-        """Takes in what the cluster now says of some jobs (None: nothing), and reads the folders of `reread` anew."""
+        """Takes in what the cluster now says of some jobs (None: nothing), and reads the folders of `reread` again."""
         if not observed and not reread:
             return
         for key, seen in observed.items():
@@ -172,7 +172,7 @@ def load_snapshot(jobs: Sequence[Job], store: Store, sweep: str, cluster: Cluste
 
 @dataclass(slots=True)
 class RunReader:
-    """Reads run folders of one store. A stage's folder is listed once, so that unstarted jobs cost no look-up."""
+    """Reads run folders of one store. A stage's folder is listed once, so that unstarted jobs cost no system call."""
 
     store: Store
     _listed: dict[str, frozenset[str]] = field(default_factory=dict)

@@ -34,7 +34,7 @@ class BatchHistory:
         """Batches of which some task has no noted row with which it is surely over: sacct must be asked about them.
 
         Rows come late, after an outage of the accounting very late: a job that was given up as lost may still get its
-        row, and one whose last row tells of a requeue ran once more.
+        row, and one whose last row reports a requeue ran once more.
         """
         known = (record for records in self.accounting_records.values() for record in records)
         ended = {(record.batch, record.key) for record in known if record.state in SURELY_OVER}
@@ -63,7 +63,7 @@ class BatchLedger:
         self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=batch.user)
 
     def write_sent(self, name: str, job_id: str) -> None:
-        """Slurm took it, or a look-up found that it had."""
+        """Slurm took it, or a search by name found that it had."""
         self._write(name, "sent", id=job_id)
 
     def write_not_submitted(self, name: str, reason: str) -> None:
@@ -109,7 +109,7 @@ def sort_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:
 
 
 def read_batch_history(folder: Path) -> BatchHistory:
-    """All writers' lines. Torn or foreign ones are passed over."""
+    """All writers' lines. Torn or foreign ones are skipped."""
     history = BatchHistory()
     refresh_folder(folder)  # another login node may have written a moment ago
     files = sorted(folder.glob("*.jsonl"))

@@ -55,7 +55,7 @@ class SlurmBatch:
 
 @dataclass(slots=True, kw_only=True)
 class KnownBatch:
-    """A batch as the ledger tells it."""
+    """A batch as the ledger records it."""
 
     name: str
     phase: str
@@ -66,7 +66,7 @@ class KnownBatch:
     intended_at: float
     """Unix seconds, as all below."""
     id: str = ""
-    """The array's job id, once sbatch answered or a look-up found it."""
+    """The array's job id, once sbatch answered or a search by name found it."""
     sent_at: float = 0.0
     not_submitted_at: float = 0.0
     """Slurm refused it, or was asked for it long enough and does not have it: none of its tasks exists."""

@@ -33,7 +33,7 @@ CLOCKS_DIFFER_S = 3600
 """sacct's window begins so much earlier than needed: rows are recognised by name, so too many do no harm."""
 
 NOT_THE_WHOLE = ("Invalid user", "slurm_load_jobs error", "Unable to contact")
-"""squeue ends with code 0 and leaves out the jobs of a user whose name cannot be looked up at the moment."""
+"""squeue ends with code 0 and leaves out the jobs of a user whose name cannot be resolved at the moment."""
 NOT_THERE_ANY_MORE = ("Invalid job id specified", "already completing or completed")
 """Complaints about jobs that have left the queue meanwhile."""
 NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting_storage plugin")

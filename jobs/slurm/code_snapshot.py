@@ -28,7 +28,7 @@ SUFFIXES = frozenset({".py", ".json", ".yaml", ".txt", ".typed"})
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip can hold, for every member: times must not enter the bytes."""
 UNCHECKED_HASH = 0b01
-"""Flags of a .pyc that is valid without a look at its source (PEP 552)."""
+"""Flags of a .pyc that is valid whatever its source says (PEP 552)."""
 GIT_SECONDS = 20.0
 
 
@@ -82,7 +82,7 @@ def query_revision(folder: Path) -> str:
 
 
 def is_dirty(folder: Path) -> bool | None:
-    """Whether the packages of a checkout differ from its commit, new files included; None if git cannot tell."""
+    """Whether the packages of a checkout differ from its commit, new files included; None if git cannot say."""
     command = ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain", "--", *PACKAGES]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_SECONDS, check=False)

@@ -8,11 +8,11 @@ import shlex
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.reconcile.failures import format_one_line
 
 logger = logging.getLogger(__name__)
@@ -61,13 +61,18 @@ def list_ignored_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def run_program(
-    argv: Sequence[str], *, environment: Mapping[str, str], limit: float, script: str = ""
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    limit: float,
+    script: str = "",
+    clock: Clock = SYSTEM_CLOCK,
 ) -> ProgramOutput:
     """Runs `argv`, with `script` as its standard input, for `limit` seconds at most. Never raises for what it does."""
-    began = time.monotonic()
+    began = clock.monotonic()
     logger.debug("runs %s", shlex.join(argv))
     output = _run(argv, environment, limit, script)
-    took_s = time.monotonic() - began
+    took_s = clock.monotonic() - began
     logger.info("%s: %s after %.2f s, %d characters", argv[0], output.problem or "done", took_s, len(output.text))
     return output
 

@@ -31,7 +31,7 @@ class SubmitLimit:
 def compute_queue_capacity(site: Site, queue: Sequence[QueueRow], user: str) -> dict[str, int]:
     """How many more jobs of the user each limit lets in now; a pending array task counts one, as a job does.
 
-    `queue` tells the present use: where it leaves out jobs of other users, limits that are shared with them have
+    `queue` has the present use: where it leaves out jobs of other users, limits that are shared with them have
     less room than is said here, and Slurm refuses what is too much.
     """
     accounts = {each.account for each in site.associations or () if each.user == user}
@@ -331,7 +331,7 @@ def iter_tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]
 
 
 def resolve_gpu_type(job: Job, site: Site) -> str:
-    """The cluster's own name of the job's GPU type, to ask sbatch with; ours where the cluster did not tell."""
+    """The cluster's own name of the job's GPU type, to ask sbatch with; ours where the cluster did not say."""
     known = {each.name: each for each in site.partitions or ()}
     for name in list_partition_names(job, site):
         for shape in known[name].shapes if name in known else ():

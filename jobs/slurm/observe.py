@@ -25,6 +25,7 @@ from jobs.slurm.states import (
     explain_reason,
     is_hopeless,
     is_over,
+    list_awaited_jobs,
 )
 from jobs.slurm.timeouts import SlurmTimeouts
 
@@ -169,7 +170,7 @@ class _Reconciler:
         )
 
     def find_batches(self) -> None:
-        """Adopts what was found by name; gives up what was looked for long enough."""
+        """Adopts what was found by name; gives up what was searched for long enough."""
         answered = self.queue.ok and (self.accounting.ok or self.accounting.absent)
         for batch in self.batches:
             found = sorted(self.ids.get(batch.name, ()))
@@ -288,15 +289,16 @@ def _parse_id(job: str) -> tuple[int, ...]:
 
 
 def _observe_live(live: LiveRow) -> Observation:
-    row = live.row
+    row, awaited = live.row, ""
     if live.state is ClusterState.UNKNOWN:
         message = f"in a state unknown here: {row.state}"
     elif row.state == "PENDING":
-        message = explain_reason(row.reason, row.dependency)
+        message = explain_reason(row.reason)
+        awaited = list_awaited_jobs(row.reason, row.dependency)
     else:
         message = STATE_WORDS.get(row.state, "")
     behind = row.state == "PENDING" and row.reason == "Dependency"
-    return Observation(state=live.state, id=row.id, waits_for_parents=behind, message=message)
+    return Observation(state=live.state, id=row.id, waits_for_parents=behind, message=message, awaited=awaited)
 
 
 def _observe_end(row: AccountRow) -> Observation:

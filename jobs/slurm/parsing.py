@@ -65,7 +65,7 @@ class AccountRow(NamedTuple):
     """A line of `sacct --duplicates --allocations`: one execution; a requeued job has several with one id."""
 
     id: str
-    """123, or 123_4. Lines of pending array tasks (123_[5-9]) are left out: squeue tells of them. Such a line in a
+    """123, or 123_4. Lines of pending array tasks (123_[5-9]) are left out: squeue reports them. Such a line in a
     final state (the tasks were cancelled before they began) is given as one row a task."""
     name: str
     state: str
@@ -87,7 +87,7 @@ class AccountRow(NamedTuple):
     signal: int = 0
     reason: str = ""
     failed_node: str = ""
-    """Whose failure ended it; only later versions of Slurm tell."""
+    """Whose failure ended it; only later versions of Slurm say so."""
     shared: bool = False
     """Made of one line for several tasks. Slurm's list of them may be out of date: a task's own row outweighs it."""
 

@@ -87,7 +87,7 @@ def query_answers(
     `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd rewrites rows that were final before.
 
     A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue. A second squeue,
-    only where a job has left the queue and sacct does not tell of its end yet.
+    only where a job has left the queue and sacct does not report its end yet.
     """
     moment = clock.now()
     batches = list(history.batches.values()) if settled_too else history.list_open_batches()
@@ -103,7 +103,7 @@ def query_answers(
 def add_recent_jobs(
     client: SlurmClient, history: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
 ) -> SlurmAnswer[QueueRow]:
-    """Adds what the controller remembers of jobs that left the queue before sacct told of their end."""
+    """Adds what the controller remembers of jobs that left the queue before sacct reported their end."""
     if not (queue.ok and accounting.ok):
         return queue
     over = (row for row in accounting.rows if is_over(row))
@@ -160,7 +160,7 @@ def build_slurm_snapshot(
     )
     if answers.accounting.problem and not answers.accounting.absent:
         problem = answers.accounting.problem
-        result.remarks.append(f"sacct does not answer ({problem}): how jobs ended is told by their own records alone")
+        result.remarks.append(f"sacct does not answer ({problem}): only their own records say how jobs ended")
     for key in history.accounting_records.keys() - result.observations.keys():
         last = history.accounting_records[key][-1]
         result.observations[key] = Observation(state=ClusterState.ENDED, message=last.message)
@@ -177,7 +177,7 @@ def save_settled(found: SlurmSnapshot, ledger: BatchLedger, client: SlurmClient,
     for name, job_id in found.reconciled.unknown_batches.items():
         tasks = parse_script_tasks(client.query_batch_script(job_id) or "")
         if not tasks:
-            return f"job {job_id} ({name}) is in the queue, but neither a ledger nor its script tells what it runs"
+            return f"job {job_id} ({name}) is in the queue, but neither a ledger nor its script says what it runs"
         user = next(row.user for row in found.answers.queue.rows if row.name == name)
         ledger.write_adopted_intent(
             KnownBatch(name=name, phase="", tasks=tasks, user=user, intended_at=found.answers.taken_at)
@@ -214,12 +214,12 @@ def find_ended_jobs(found: SlurmSnapshot) -> set[tuple[str, str]]:
 
 
 def can_arrive_late(batch: KnownBatch, key: str, now: float, timeouts: SlurmTimeouts) -> bool:
-    """Whether the job was taken out so lately that sacct may still tell how it ended: it may have begun just before."""
+    """Whether the job was taken out so lately that sacct may still report its end: it may have begun just before."""
     return now - batch.withdrawn.get(key, float("-inf")) < timeouts.missing_job_s
 
 
 def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool) -> AccountingRecord:
-    """Closes a job that no row of Slurm's tells of."""
+    """Closes a job that no row of Slurm's reports."""
     index = next(index for index, each in batch.tasks.items() if each == key)
     # Without accounting no end leaves a row. One that we did not bring about counts as killed, so that a job which dies
     # before it leaves a trace in the store is not sent for ever.
@@ -238,7 +238,7 @@ def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool) -> Accoun
 # controller. For showing only: nothing is ever decided or sent on such an answer.
 
 FORMAT = 2
-"""Files with another number are passed over."""
+"""Files with another number are skipped."""
 
 
 def save_answers(path: Path, answers: SlurmAnswers) -> None:

@@ -1,6 +1,7 @@
 """One round of a sweep on Slurm: query, decide, act. Idempotent: nothing is left to do when it is repeated at once."""
 
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,8 @@ from jobs.slurm.sender import BatchSender, SendReport
 from jobs.slurm.site import Site
 from jobs.store.ledger import Ledger
 from jobs.store.results import set_result_aside
+
+logger = logging.getLogger(__name__)
 
 OWN_LIMIT = "--max-queued"
 MOST_PASSES = 3
@@ -98,9 +101,10 @@ class SlurmRound:
     # Query: what Slurm has, and what is on disk.
 
     def query(self) -> None:
-        """Queries once more, a few seconds later, where a job is missed and no record tells of its end."""
+        """Queries once more, a few seconds later, where a job is missed and no record reports its end."""
         self._query_once()
         if self._needs_second_query():
+            logger.info("a job is missing in squeue: queries again in %g s", self.timeouts.recheck_s)
             self.clock.sleep(self.timeouts.recheck_s)
             self._query_once()
 
@@ -120,6 +124,16 @@ class SlurmRound:
                 **find_stale_dependencies(self.snapshot, now - margin),
             }
         )
+        self._log_observations()
+
+    def _log_observations(self) -> None:
+        seen = Counter(observation.state.value for observation in self.snapshot.observed.values())
+        states = Counter(status.state.value for status in self.snapshot.statuses.values())
+        logger.info("Slurm has %s; the jobs are %s", format_counts(seen), format_counts(states))
+        if self.problem:
+            logger.info("nothing can be sent: %s", self.problem)
+        for key, observation in self.snapshot.observed.items():
+            logger.debug("%s: %s %s %s", key, observation.state, observation.id, observation.describe_wait())
 
     def _query_slurm(self, missing_since: Mapping[str, float]) -> SlurmSnapshot:
         history = load_batch_history(self.launch.store, self.launch.sweep, self.snapshot.by_key.keys())
@@ -177,7 +191,7 @@ class SlurmRound:
             return []
         finished = self.snapshot.select_in_state({JobState.DONE})
         self.capacity = self._compute_capacity()
-        return decide(
+        actions = decide(
             [*finished, *sort_depth_first(self.snapshot.jobs, self.snapshot.statuses)],
             self.snapshot.statuses,
             wanted=self.wanted,
@@ -186,6 +200,12 @@ class SlurmRound:
             chained=True,
             capacity=self.capacity,
         )
+        logger.info("to do: %s", format_counts(Counter(type(action).__name__.lower() for action in actions)))
+        for action in actions:
+            logger.debug("%s", action)
+        for limit in sorted(self.capacity.full):
+            logger.info("no room for more under %s", limit)
+        return actions
 
     def _compute_capacity(self) -> QueueCapacity:
         left = compute_queue_capacity(self.site, self.slurm.answers.queue.rows, self.site.user)
@@ -231,7 +251,7 @@ class SlurmRound:
     # Act.
 
     def run(self, actions: Sequence[Action]) -> RoundReport:
-        """Acts; and decides again where something was taken out that is to be sent anew, a few times at most.
+        """Acts; and decides again where something was taken out that is to be sent again, a few times at most.
 
         Raises StoreRefusedError; what was sent until then is in the ledger.
         """
@@ -294,20 +314,26 @@ class SlurmRound:
     def cancel(self, keys: Collection[str]) -> None:
         """Queued tasks leave the queue; running ones get SIGTERM, save and stop."""
         self._withdraw(keys)
-        self.client.cancel(self._list_own_ids(keys, {ClusterState.RUNNING}), signal="TERM", batch=True)
+        running = self._list_own_ids(keys, {ClusterState.RUNNING})
+        logger.info("asks %d running jobs to save and stop", len(running))
+        self.client.cancel(running, signal="TERM", batch=True)
 
     def kill(self, keys: Collection[str]) -> None:
         """Ends running tasks at once; work since the last checkpoint is lost."""
-        self.client.cancel(self._list_own_ids(keys, {ClusterState.RUNNING}))
+        running = self._list_own_ids(keys, {ClusterState.RUNNING})
+        logger.info("ends %d running jobs", len(running))
+        self.client.cancel(running)
 
     def _withdraw(self, keys: Collection[str]) -> None:
         """Takes out what is still pending at that moment, and nothing that has begun meanwhile."""
         ids = self._list_own_ids(keys, PENDING)
         if ids:
+            logger.info("takes %d jobs out of the queue", len(ids))
+            logger.debug("takes out %s", ", ".join(ids))
             self._withdraw_ids(self.slurm, ids)
 
     def _withdraw_ids(self, found: SlurmSnapshot, ids: Sequence[str]) -> None:
-        # Note it before scancel: sacct will show CANCELLED by our uid, and that must not be read as the user's wish.
+        # Note it before scancel: sacct will show CANCELLED by our uid, which must not be read as the user's request.
         self.ledger.write_withdrawn(group_keys_by_batch(found, set(ids)))
         self.client.cancel(ids, state="PENDING")
 
@@ -317,6 +343,11 @@ class SlurmRound:
         ids = [observed[key].id for key in keys if key in observed and observed[key].state in states]
         names = {row.id: row.name for row in self.slurm.answers.queue.rows}
         return [each for each in ids if parse_sweep_name(names.get(each, "")) == self.launch.sweep]
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """`3 queued, 1 running`; `nothing` without any."""
+    return ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing"
 
 
 def group_keys_by_batch(found: SlurmSnapshot, ids: set[str]) -> dict[str, list[str]]:
@@ -353,5 +384,5 @@ def find_stale_dependencies(snapshot: SweepSnapshot, before: float) -> dict[str,
         done = all(snapshot.statuses[parent].state is JobState.DONE for parent in parents)
         if seen.waits_for_parents and done and snapshot.are_done_before(parents, before):
             message = "waits for an id that is not its parent's any more"
-            found[key] = replace(seen, state=ClusterState.STUCK, message=message)
+            found[key] = replace(seen, state=ClusterState.STUCK, message=message, awaited="")
     return found

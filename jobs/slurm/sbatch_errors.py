@@ -37,7 +37,7 @@ class SubmitRefusal:
 
 @dataclass(frozen=True, slots=True)
 class UnknownSubmit:
-    """It is not known whether Slurm has the job: to be looked up by name."""
+    """It is not known whether Slurm has the job: to be searched for by name."""
 
     reason: str
     """One line."""

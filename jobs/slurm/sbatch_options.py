@@ -76,7 +76,7 @@ REFUSED = {
     "parsable": ANSWER,
     "quiet": ANSWER,
     "requeue": REQUEUED,
-    "signal": "jobs are told to save before their time limit",
+    "signal": "jobs are asked to save before their time limit",
     "test-only": "use `sweep submit --dry-run` or `sweep doctor`",
     "uid": SUBMITTER,
     "usage": ANSWER,
@@ -92,7 +92,7 @@ GPU_REQUESTS = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-ta
 """Ways to ask for GPUs; one that the user gives takes the place of ours."""
 
 WRITTEN_OUT = (*GPU_REQUESTS, "exclude")
-"""Allowed, and looked for by their full names."""
+"""Allowed, and searched for by their full names."""
 
 
 def check_option(name: str, value: str) -> str:

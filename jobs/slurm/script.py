@@ -17,7 +17,7 @@ from jobs.slurm.sbatch_options import build_sbatch_options
 from jobs.store.paths import Store
 
 TASKS_LINE = "# tasks: "
-"""Before the batch's tasks as JSON: a script that is found in the queue tells what its ledger line would."""
+"""Before the batch's tasks as JSON: a script that is found in the queue says what its ledger line would."""
 
 LONGEST_GRACE_SECONDS = 300
 GRACE_SHARE = 4

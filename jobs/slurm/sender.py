@@ -1,5 +1,6 @@
 """Sends batches: the intent first, then sbatch, then its answer; halves what a limit refuses; paced."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,8 @@ from jobs.slurm.batches import SlurmBatch, build_batch_name
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, render_batch_script
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -56,7 +59,10 @@ class BatchSender:
         for batch in batches:
             if self._has_its_parents(batch):
                 self._send_batch(batch)
-            if self.report.problem or self.report.full:
+            else:
+                logger.info("%s is not sent: a batch that it waits for was not", batch.name)
+            if end := self.report.problem or self.report.full:
+                logger.info("sends no more: %s", end)
                 break
         return self.report
 
@@ -69,6 +75,7 @@ class BatchSender:
         while attempt is not None and self._may_still_send(attempt):
             answer = self._call_sbatch(attempt)
             if isinstance(answer, UnknownSubmit):
+                logger.info("%s: sbatch gave no answer: %s", attempt.name, answer.reason)
                 self.report.problem = f"sbatch gave no answer ({answer.reason}); looked for by name at the next round"
                 return
             if isinstance(answer, SubmittedJob):
@@ -80,6 +87,7 @@ class BatchSender:
     def _may_still_send(self, batch: SlurmBatch) -> bool:
         pause = self._last_call + self.client.timeouts.submit_interval_s - self.clock.monotonic()
         if pause > 0:
+            logger.debug("waits %.1f s before the next sbatch", pause)
             self.clock.sleep(pause)
         if not self.holds_submit_lock():
             self.report.problem = "another submission from this store took over"
@@ -100,9 +108,12 @@ class BatchSender:
         self._last_call = self.clock.monotonic()
         self.report.calls += 1
         arguments = build_sbatch_arguments(batch, self.launch, self.report.ids)
+        logger.info("%s: sends %d %s jobs", batch.name, len(batch.tasks), batch.phase)
+        logger.debug("%s: %s", batch.name, " ".join(arguments))
         return self.client.submit(arguments, render_batch_script(batch, self.launch))
 
     def _note_sent(self, batch: SlurmBatch, job_id: str) -> None:
+        logger.info("%s: is job %s", batch.name, job_id)
         self.ledger.write_sent(batch.name, job_id)
         self._sent_at[batch.name] = self.clock.monotonic()
         self.report.ids[batch.name] = job_id
@@ -111,6 +122,7 @@ class BatchSender:
             self.report.refused.pop(key, None)
 
     def _note_refused(self, attempt: SlurmBatch, batch: SlurmBatch, answer: SubmitRefusal) -> None:
+        logger.info("%s: refused (%s): %s", attempt.name, answer.kind.name.lower(), answer.reason)
         self.ledger.write_not_submitted(attempt.name, answer.reason)
         self.report.refused |= dict.fromkeys(batch.tasks.values(), answer.reason)
         if answer.kind is RefusalKind.INVALID:

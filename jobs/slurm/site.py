@@ -32,7 +32,7 @@ class NodeShape:
     cpus: int
     memory_mib: int
     gpus: Mapping[str, int] = field(default_factory=dict)
-    """GPU type to number a node; the type is empty where the cluster does not tell types apart."""
+    """GPU type to number a node; the type is empty where the cluster does not distinguish types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ class Site:
 
     @property
     def accounts_gpus(self) -> bool:
-        """Whether sacct tells of GPUs (`gres/gpu` in AllocTRES)."""
+        """Whether sacct reports GPUs (`gres/gpu` in AllocTRES)."""
         return bool(self.accounting_answers) and "gres/gpu" in self.accounted
 
 
@@ -160,7 +160,7 @@ class ProgramRunner(Protocol):
 
 @dataclass(slots=True)
 class SiteReader:
-    """Runs a cluster's programs, and keeps what they could not tell."""
+    """Runs a cluster's programs, and keeps what they could not answer."""
 
     client: ProgramRunner
     remarks: list[str] = field(default_factory=list)
@@ -259,7 +259,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
 
 
 def parse_max_array_tasks(parameters: str) -> int | None:
-    """`max_array_tasks` of SchedulerParameters: the most tasks of one array, which MaxArraySize alone does not tell."""
+    """`max_array_tasks` of SchedulerParameters: the most tasks of one array, which may be below MaxArraySize."""
     for word in parse_words(parameters):
         name, _, value = word.partition("=")
         if name == "max_array_tasks":

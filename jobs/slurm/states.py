@@ -71,7 +71,7 @@ def is_over(row: AccountRow) -> bool:
 
 
 def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = False) -> AccountingRecord:
-    """Of a finished row. `withdrawn`: we took the job out ourselves, so a cancellation is not the user's wish."""
+    """Of a finished row. `withdrawn`: we took the job out ourselves, so a cancellation is not the user's."""
     uid = int(row.by_uid) if row.by_uid.isdigit() else None
     ran = bool(row.nodes)  # sacct gives a cancelled job that never ran its end as its start
     return AccountingRecord(
@@ -139,7 +139,7 @@ class PendingReason(NamedTuple):
 NEVER, NEVER_AS_THINGS_ARE = Outlook.NEVER, Outlook.NEVER_AS_THINGS_ARE
 RELEASE = "(scontrol release lets it go on)"
 REASONS = {
-    "": PendingReason("waits for the scheduler to look at it"),
+    "": PendingReason("waits for the scheduler to consider it"),
     "Priority": PendingReason("behind jobs of higher priority"),
     "Resources": PendingReason("waits for GPUs or nodes"),
     "Dependency": PendingReason("waits for the job before it"),
@@ -186,7 +186,7 @@ REASONS = {
     "PowerNotAvail": PendingReason("not enough power"),
     "PowerReserved": PendingReason("the power is reserved"),
     "FedJobLock": PendingReason("waits for the federation's clusters to agree"),
-    "SchedDefer": PendingReason("waits for the scheduler to look at it"),
+    "SchedDefer": PendingReason("waits for the scheduler to consider it"),
     "SystemFailure": PendingReason("Slurm had an internal failure"),
     "InactiveLimit": PendingReason("was inactive for too long"),
     "NonZeroExitCode": PendingReason("ended with a code other than zero"),
@@ -230,13 +230,11 @@ SCOPES = {"Job": " of one job", "Node": " on one node", "User": " of one user", 
 
 
 @lru_cache(4096)
-def explain_reason(reason: str, dependency: str = "") -> str:
+def explain_reason(reason: str) -> str:
     """Why it waits. An unknown reason is shown as it is; details that Slurm adds to one are kept."""
     head, rest = _split_reason(reason)
     known = _find_reason(head)
     words = str(known) if known else reason.replace("_", " ")
-    if head in {"Dependency", "DependencyNeverSatisfied"} and dependency:
-        return f"{words} ({_list_jobs_of(dependency)})"
     return f"{words} ({rest})" if rest and head == "ReqNodeNotAvail" else words
 
 
@@ -281,8 +279,13 @@ def _find_limit(reason: str) -> PendingReason | None:
     return PendingReason(words, NEVER if of_one_job else Outlook.WAITS)
 
 
-def _list_jobs_of(dependency: str) -> str:
-    """The first jobs that a dependency such as `afterok:12_*(unfulfilled),afterok:13(failed)` names."""
+def list_awaited_jobs(reason: str, dependency: str) -> str:
+    """The first jobs that a dependency such as `afterok:12_*(unfulfilled),afterok:13(failed)` names.
+
+    Empty if the job waits for something else.
+    """
+    if _split_reason(reason)[0] not in {"Dependency", "DependencyNeverSatisfied"}:
+        return ""
     names = re.findall(r":(\d+(?:_(?:\d+|\*))?)", dependency)
     shown = ", ".join(name.removesuffix("_*") for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or dependency

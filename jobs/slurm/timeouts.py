@@ -30,9 +30,9 @@ class SlurmTimeouts:
     missing_job_s: float = 60.0
     """From sbatch's answer to the belief that a job which neither squeue nor sacct knows is gone."""
     accounting_lag_s: float = 300.0
-    """From an end of which the controller tells to the belief that sacct will never say how the job ended."""
+    """From an end that the controller reports to the belief that sacct will never say how the job ended."""
     recheck_s: float = 10.0
-    """Between two looks that must agree before an absence counts."""
+    """Between two queries that must agree before an absence counts."""
     cache_s: float = 60.0
     """How old an answer `sweep status` may show."""
     submit_interval_s: float = 1.0

@@ -4,12 +4,12 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import describe_storage_error
 from jobs.store.flock import acquire_lock
 from jobs.store.paths import open_replacement
@@ -144,22 +144,22 @@ def check_locking(folder: Path) -> Check:
     return report_problem("locking", "a lock can be had twice", "mount the store with locks (NFS: without `nolock`)")
 
 
-def check_clock(folder: Path) -> Check:
+def check_clock(folder: Path, clock: Clock = SYSTEM_CLOCK) -> Check:
     """How far this machine's clock and the file server's differ."""
-    skew = measure_clock_skew(folder)
+    skew = measure_clock_skew(folder, clock)
     text = f"this machine's clock and the file server's differ by {abs(skew):.1f} s"
     if abs(skew) > LARGE_SKEW_SECONDS:
         return report_problem("clock", text, "have both set by NTP: ages of files decide what is alive")
     return report_note("clock", text) if abs(skew) > SMALL_SKEW_SECONDS else report_ok("clock", text)
 
 
-def measure_clock_skew(folder: Path) -> float:
+def measure_clock_skew(folder: Path, clock: Clock = SYSTEM_CLOCK) -> float:
     """Seconds by which this machine is ahead of the file server."""
     path = folder / "clock"
-    before = time.time()
+    before = clock.now()
     path.write_text("now")
     stamp = path.stat().st_mtime
-    after = time.time()
+    after = clock.now()
     return 0.0 if before - 0.1 <= stamp <= after + 0.1 else (before + after) / 2 - stamp
 
 
@@ -180,7 +180,7 @@ def check_file_system(folder: Path) -> Iterator[Check]:
     kind = read_file_system_type(folder)
     if kind in OWN_DISKS:
         advice = "keep the store on a shared file system; --node-test tries it from a node"
-        yield report_note("file system", f"the store lies on {kind}, which looks like this machine's own", advice)
+        yield report_note("file system", f"the store lies on {kind}, which seems to be this machine's own", advice)
     elif kind:
         yield report_ok("file system", f"the store lies on {kind}")
 

@@ -5,27 +5,28 @@ An flock belongs to the open file: a child that inherits the descriptor keeps th
 
 import fcntl
 import os
-import time
 from pathlib import Path
+
+from jobs.clock import SYSTEM_CLOCK, Clock
 
 
 # Why: docs/decisions.md, D4
-def acquire_lock(path: Path, *, wait_seconds: float = 0.0) -> int | None:
+def acquire_lock(path: Path, *, wait_seconds: float = 0.0, clock: Clock = SYSTEM_CLOCK) -> int | None:
     """The descriptor that holds the exclusive lock of `path`, or None if another process has it.
 
     Give some `wait_seconds` if `is_held` may be called meanwhile: it takes the shared lock for microseconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    deadline = time.monotonic() + wait_seconds
+    deadline = clock.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            if clock.monotonic() >= deadline:
                 os.close(descriptor)
                 return None
-            time.sleep(0.01)
+            clock.sleep(0.01)
         else:
             return descriptor
 

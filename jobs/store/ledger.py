@@ -8,12 +8,12 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.records import FailureClass
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Event:
 
     event: EventKind
     key: str
-    time: float = field(default_factory=time.time)
+    time: float = field(default_factory=SYSTEM_CLOCK.now)
     """Unix seconds."""
     attempt: str = ""
     id: str = ""
@@ -49,9 +49,9 @@ class Event:
 class Ledger:
     """One writer's file in a sweep's ledger folder, created at the first event."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self.folder = folder
-        self.writer = build_writer_name()
+        self.writer = build_writer_name(clock.now())
         self._torn = False
 
     def append(self, events: Iterable[Event]) -> None:
@@ -75,10 +75,10 @@ class Ledger:
         logger.debug("%s", lines)
 
 
-def build_writer_name() -> str:
-    """Unique to this process and moment: host, pid, milliseconds."""
+def build_writer_name(moment: float) -> str:
+    """Unique to this process and moment (Unix seconds): host, pid, milliseconds."""
     host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "host"
-    return f"w-{host[:60]}-{os.getpid()}-{int(time.time() * 1000)}"
+    return f"w-{host[:60]}-{os.getpid()}-{int(moment * 1000)}"
 
 
 def read_events(folder: Path, writer: str | None = None) -> list[Event]:

@@ -35,7 +35,7 @@ class FailureClass(StrEnum):
 class AttemptStart:
     """Which process runs the attempt, where, with which resources.
 
-    `pid_started` and `boot_id` tell the attempt's process from another one that got the same pid later.
+    `pid_started` and `boot_id` distinguish the attempt's process from another one that got the same pid later.
     """
 
     attempt: str

@@ -152,7 +152,7 @@ def read_step_checkpoint(folder: Path, step: int) -> Checkpoint:
 
 
 def find_newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose record holds; torn ones are passed over."""
+    """The newest checkpoint whose record holds; torn ones are skipped."""
     return next((found for path in list_step_folders(folder) if (found := read_checkpoint(path))), None)
 
 

@@ -182,7 +182,7 @@ def export_run(
     """Writes a finished run's language model as open_lm's files `epoch_`, `optimizer_`, `stats_NUMBER.pt`.
 
     `number` counts open_lm's "epochs" (its checkpoint intervals). `seed`, where given, is checked by its `--resume`.
-    `position`: where its data stand (`next_shard_per_source`, `samples_seen`), without which it begins them anew.
+    `position`: where its data stand (`next_shard_per_source`, `samples_seen`), without which it begins them at 0.
     The optimizer's file is written if the checkpoint has moments. A projector is left out: open_lm has no images.
     """
     checkpoint = read_result_checkpoint(run)

@@ -3,7 +3,7 @@
     sampler -> packer -> collator -> prefetcher
 
 The sampler plans which sequences come next (`Mixture`, `ExampleSampler`), the packer builds each from its source, the
-collator makes tensors of them, and the prefetcher does all that ahead of the loop. One `DataState` tells how far a run
+collator makes tensors of them, and the prefetcher does all that ahead of the loop. One `DataState` says how far a run
 has come; each batch comes with the state after it.
 """
 

@@ -43,8 +43,8 @@ class Captions:
         tokens = [*self._tokenizer.encode(text), self._tokenizer.end_of_text]
         if room is not None and self._images.image_tokens + len(tokens) - 1 > room:
             return None
-        picture = self._images.read(sample.where, read_image)
-        return Document(tokens, [True] * len(tokens), picture, self._images.image_tokens)
+        image = self._images.read(sample.where, read_image)
+        return Document(tokens, [True] * len(tokens), image, self._images.image_tokens)
 
     def prefetch(self, shards: Sequence[int]) -> None:
         self._shards.prefetch(shards)

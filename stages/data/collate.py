@@ -21,7 +21,7 @@ PADDING = -1
 class MicroBatch:
     """Sequences that go through the model at once.
 
-    B sequences of T positions, M of them with a loss; N pictures of I positions each. All tensors but `images` are
+    B sequences of T positions, M of them with a loss; N images of I positions each. All tensors but `images` are
     int64.
     """
 
@@ -39,12 +39,12 @@ class MicroBatch:
     image_inputs: tuple[ImageInput, ...] = ()
     """N of them, in the order of their positions."""
     images: Tensor | None = None
-    """What the model takes for the pictures: (N, I, F) features, or (N, 3, S, S) pixels; None until they were seen."""
+    """What the model takes for the images: (N, I, F) features, or (N, 3, S, S) pixels; None until attached."""
     image_positions: Tensor | None = None
-    """(N, I): places in the flattened (B*T); None where there is no picture."""
+    """(N, I): places in the flattened (B*T); None where there is no image."""
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """The same with its tensors on another device; pictures stay where they are."""
+        """The same with its tensors on another device; images stay where they are."""
         return self if device.type == "cpu" else self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "MicroBatch":
@@ -52,7 +52,7 @@ class MicroBatch:
         return self._mapped(lambda tensor: tensor.pin_memory())
 
     def attach_images(self, images: Tensor) -> "MicroBatch":
-        """The same with what the model takes for its pictures."""
+        """The same with what the model takes for its images."""
         return replace(self, images=images)
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
@@ -82,7 +82,7 @@ class Batch:
     positions: int
     """Positions that go through the model, padding included, of all processes."""
     images: int = 0
-    """Pictures, of all processes."""
+    """Images, of all processes."""
 
 
 class Collator(Protocol):
@@ -188,7 +188,7 @@ def collate_sequences(sequences: Sequence[PackedSequence], length: int) -> Micro
         target_positions=None if learned.all() else learned.flatten().nonzero()[:, 0],
         sources=sources[learned],
         documents=pad_rows([sequence.documents for sequence in sequences], length, PADDING) if packed else None,
-        image_inputs=tuple(picture for sequence in sequences for picture in sequence.image_inputs),
+        image_inputs=tuple(image for sequence in sequences for image in sequence.image_inputs),
         image_positions=compute_image_positions(sequences, length),
     )
 

@@ -131,8 +131,8 @@ class ConversationReader:
             return None
         if not record.image or self._images is None:
             return Document(tokens, learned, start=self.start)
-        picture = self._images.read(record.where, partial(self._image_files.read, record.where, record.image))
-        return Document(tokens, learned, picture, image_tokens, self.start)
+        image = self._images.read(record.where, partial(self._image_files.read, record.where, record.image))
+        return Document(tokens, learned, image, image_tokens, self.start)
 
     def _tokens(self, record: Conversation) -> tuple[list[int], list[bool]]:
         tokens: list[int] = []

@@ -34,9 +34,9 @@ class PackedSequence:
     """(L,): which document each position belongs to: 0, 1, 2..."""
     image_inputs: tuple[ImageInput, ...] = ()
     image_starts: tuple[int, ...] = ()
-    """First position of each picture."""
+    """First position of each image."""
     image_tokens: int = 0
-    """Positions of all pictures together."""
+    """Positions of all images together."""
     samples: int = 0
     next_cursor: int = 0
 
@@ -235,7 +235,7 @@ class StripeReader:
         self._prefetch_shards()
 
     def read_next(self, room: int | None) -> Document | None:
-        """The next good document; bad ones are noted and passed over. None: see `DocumentStream`."""
+        """The next good document; bad ones are noted and skipped. None: see `DocumentStream`."""
         while True:
             position = self._stripe + self.cursor * self._stripes
             index = self._order.compute_sample(position)

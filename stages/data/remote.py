@@ -112,7 +112,7 @@ class FsspecStore:
 
 
 class WebStore:
-    """A folder on a web server that tells its files' lengths."""
+    """A folder on a web server that gives its files' lengths."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -127,7 +127,7 @@ class WebStore:
         with self._request("HEAD", name) as response:
             headers = response.headers
         if not headers.get("Content-Length", "").isdecimal():
-            raise DataError(f"{self.address}/{name}: the server does not tell its length")
+            raise DataError(f"{self.address}/{name}: the server does not give its length")
         return FileVersion(int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or "")
 
     def download(self, name: str, path: Path) -> None:
@@ -162,7 +162,13 @@ STALE_SECONDS = 86_400.0
 class RemoteFolder:
     """A folder of shards with a manifest at an address, or one tar there. Can be pickled."""
 
-    def __init__(self, address: str, cache: Path, waits: Sequence[float] = RETRY_DELAYS) -> None:
+    def __init__(
+        self,
+        address: str,
+        cache: Path,
+        waits: Sequence[float] = RETRY_DELAYS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """`cache`: folder for the copies. DataError if the address is none that can be read."""
         self.address = check_address(address)
         parent, _, name = self.address.rpartition("/")
@@ -170,6 +176,7 @@ class RemoteFolder:
         self._parent = parent if self._single else self.address
         self._store = open_store(self._parent)
         self._waits = waits
+        self._sleep = sleep
         self.copies = cache / hashlib.sha256(self._parent.encode()).hexdigest()[:16]
         self._kept = SHARDS_KEPT
         self._versions: dict[str, FileVersion] = {}
@@ -195,11 +202,11 @@ class RemoteFolder:
     def fetch_local(self, name: str, *, wait: bool = True) -> Path:
         """The copy of a shard, fetched if it is not there; DataError if it cannot be had, or is not what it was.
 
-        Without `wait` a BlockingIOError tells that another process or thread of the node is about it.
+        Without `wait` a BlockingIOError says that another process or thread of the node fetches it.
         """
         version = self._retry(name, lambda: self._store.query_version(name))
         if self._versions.setdefault(name, version) != version:
-            raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job anew")
+            raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job again")
         path = self.copies / render_copy_name(name, version)
         if not path.exists():
             with convert_storage_errors(self.copies):
@@ -257,7 +264,7 @@ class RemoteFolder:
                 if wait is None:
                     tries = len(self._waits) + 1
                     raise DataError(f"{self._parent}/{name}: {tries} tries: {format_reason(error)}") from error
-                time.sleep(wait)
+                self._sleep(wait)
         raise AssertionError  # the last wait is None
 
 

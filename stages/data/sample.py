@@ -22,11 +22,11 @@ class BadSampleError(ValueError):
 
 
 class AbsentSampleError(ValueError):
-    """One sample that a manifest promises and its shard, which is whole, has not: it is passed over, and no bad one."""
+    """One sample that a manifest promises and its shard, which is whole, has not: it is skipped, and not counted."""
 
 
 class ImageReader(Protocol):
-    """How sources get at pictures (`stages.data.image_reader.EncoderImageReader`)."""
+    """How sources read images (`stages.data.image_reader.EncoderImageReader`)."""
 
     @property
     def image_tokens(self) -> int:
@@ -34,7 +34,7 @@ class ImageReader(Protocol):
         ...
 
     def read(self, where: str, content: Callable[[], bytes]) -> ImageInput:
-        """The picture of an image file's bytes; BadSampleError, naming `where`, if they are no usable image."""
+        """The image of a file's bytes; BadSampleError, naming `where`, if they are no usable image."""
         ...
 
 
@@ -50,7 +50,7 @@ class Document:
     """For each token: whether it is a target of the loss."""
     image_input: ImageInput | None = None
     image_tokens: int = 0
-    """Positions of the picture; 0 where there is none."""
+    """Positions of the image; 0 where there is none."""
     start: Sequence[int] = ()
     """Token ids before the image, never with a loss: a tokenizer's start-of-text token, where it has one."""
 

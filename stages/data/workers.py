@@ -1,6 +1,6 @@
 """Processes that build sequences, so that reading, decoding and tokenizing run beside the training.
 
-They are started anew (spawn), never forked from a process with threads, and hold no state that the outcome depends on:
+They are new processes (spawn), never forks of a process with threads, and hold no state that the outcome depends on:
 any number of them gives the same sequences. They end with the process that started them, however that ends.
 """
 
@@ -86,7 +86,7 @@ class WorkerPool:
     def close(self) -> None:
         """Ends the processes and waits for them."""
         self.cancel()
-        # Debian 12's Python 3.11.2 waits for ever for parts that were cancelled before it looked at them, unless it
+        # Debian 12's Python 3.11.2 waits for ever for parts that were cancelled before it reached them, unless it
         # cancels them itself (cpython#94440)
         self._executor.shutdown(cancel_futures=True)
 
@@ -130,7 +130,7 @@ def prepare_worker(packer: Packer) -> None:
 
 
 def exit_with_parent(sentinel: int) -> None:
-    """Ends this process at once when the sentinel's process is gone: a parent that was killed tells nobody."""
+    """Ends this process at once when the sentinel's process is gone: a parent that was killed sends no message."""
     connection.wait([sentinel])
     os._exit(1)
 

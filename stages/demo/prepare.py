@@ -46,7 +46,7 @@ class DemoSize:
 def prepare_demo(folder: Path, seed: int, report: ReportLine, size: DemoSize | None = None) -> bool:
     """Makes the data set in `folder`; False if it is there already. DataError if something else is there.
 
-    Two at once do the work once. What a killed preparation left behind is made anew.
+    Two at once do the work once. What a killed preparation left behind is made again.
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)

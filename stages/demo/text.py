@@ -193,7 +193,7 @@ def write_token_shards(
 def build_cloze_rows(documents: Sequence[DemoDocument], rng: random.Random) -> list[dict[str, object]]:
     """Four-way questions: which ending follows this beginning? In the wrong ones two neighbouring words are exchanged.
 
-    So all endings have the same words, and only a model of the language can tell them apart.
+    So all endings have the same words, and only a model of the language can distinguish them.
     """
     passages = [words for document in documents for words in _passages(document)]
     chosen = rng.sample(passages, min(CLOZE_QUESTIONS, len(passages)))

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,9 +150,8 @@ def run_program(
 def stop_program(child: "subprocess.Popen[bytes]") -> int:
     """Asks the program to stop and waits; kills it if it takes too long."""
     signal_group(child, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-    while child.poll() is None and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS / 5)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(STOP_TIMEOUT_SECONDS)
     signal_group(child, signal.SIGKILL)
     return child.wait()
 

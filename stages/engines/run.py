@@ -61,7 +61,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
 
 
 def is_done(run: EngineRun) -> bool:
-    """Whether an attempt before has left everything; what it left wrong is begun anew."""
+    """Whether an attempt before has left everything; what it left in a wrong state is made again."""
     try:
         return run.is_finished()
     except ConfigError:
@@ -69,7 +69,7 @@ def is_done(run: EngineRun) -> bool:
 
 
 class EngineMonitor:
-    """Looks at a program's files while it runs."""
+    """Reads a program's files while it runs."""
 
     def __init__(self, run: EngineRun, metrics: MetricsLog, timer: "EngineTimer") -> None:
         self._run, self._metrics, self._timer = run, metrics, timer

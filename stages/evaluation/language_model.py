@@ -142,7 +142,7 @@ class StopRule:
         return cls(tuple(text for text in until if text), int(settings.get("max_gen_toks") or max_new_tokens))
 
     def build_predicate(self, tokenizer: TextTokenizer) -> StopCondition:
-        """Whether an answer's end holds a stop text; only as many tokens as that may take are looked at."""
+        """Whether an answer's end holds a stop text; only as many tokens as that may take are checked."""
         reach = max(len(text.encode()) for text in self.until) + 8  # a token holds a byte at least, but for a few
         return lambda answer: any(text in tokenizer.decode(answer[-reach:]) for text in self.until)
 

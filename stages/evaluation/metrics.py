@@ -183,7 +183,7 @@ VIZWIZ_CONTRACTIONS = {
     if "'" not in spelt or spelt in KEPT_KEYS
 }
 """An oddity of the official script: most mended contractions have a backtick, which no reference has. Its keys with a
-backtick are left out here: punctuation is gone before they are looked up."""
+backtick are left out here: punctuation is gone before the words are searched for."""
 
 
 def normalise_vizwiz(answer: str) -> str:

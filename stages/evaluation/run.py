@@ -55,7 +55,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
 
 
 def load_parent(job: JobFile, world: DistributedContext) -> LoadedModel:
-    """The parent's model, on the CPU; the first rank looks whether its checkpoint holds."""
+    """The parent's model, on the CPU; the first rank checks its checkpoint's files."""
     parent = job.parents[0]
     checkpoint = read_result_checkpoint(parent.run, parent.key, verify=world.is_first_rank)
     world.wait()  # until the first rank has found it whole
@@ -84,10 +84,10 @@ def iter_scorers(
             partial(score_text_task, text_task, subject, resolve_samples_path(job, text_task.name, world)),
         )
     if loaded.vlm.vision is not None and vision:
-        eyes = load_feature_extractor(job, loaded.vlm.vision, subject.device)
-        images = open_image_reader(job, loaded.vlm.vision, eyes.cached_digests)
+        extractor = load_feature_extractor(job, loaded.vlm.vision, subject.device)
+        images = open_image_reader(job, loaded.vlm.vision, extractor.cached_digests)
         for vision_task in vision:
-            ask = partial(score_vision_task, vision_task, subject, images, eyes)
+            ask = partial(score_vision_task, vision_task, subject, images, extractor)
             yield vision_task.name, partial(ask, folder=job.checkpoints, stop=stop, world=world)
 
 

@@ -1,4 +1,4 @@
-"""Text tasks through lm-eval's Python API, offline: no bundled task is scanned and no data set is looked up.
+"""Text tasks through lm-eval's Python API, offline: no bundled task is scanned and no data set is downloaded.
 
 A task that the sweep file calls trusted is the exception (`stages.evaluation.text`).
 """
@@ -92,7 +92,7 @@ def run_lm_eval(loaded: Any, name: str, subject: EvaluatedModel, samples: Path |
 
 
 def load_task(task: TextTask) -> Any:
-    """lm-eval's own object of the task, every document of it looked at once."""
+    """lm-eval's own object of the task, with each of its documents read once."""
     from lm_eval.tasks import TaskManager
 
     try:

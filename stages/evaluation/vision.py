@@ -28,7 +28,7 @@ from stages.vision.feature_extractor import FeatureExtractor
 #
 # `answers-NAME.RANK.jsonl`: a line that says what was asked, then {"id": ..., "answer": ...} a line. What a kill tore
 # is dropped. All ranks' files are read, so that an evaluation may go on with another number of processes. Ranks that
-# work together tell each other what is in them (`stages.distributed`): on a network disk another node's file may show
+# work together exchange what is in them (`stages.distributed`): on a network disk another node's file may show
 # late.
 
 FORMAT = 1
@@ -150,7 +150,7 @@ def score_vision_task(
     task: VisionTask,
     subject: EvaluatedModel,
     images: EncoderImageReader,
-    eyes: FeatureExtractor,
+    extractor: FeatureExtractor,
     *,
     folder: Path,
     stop: StopFlag,
@@ -169,7 +169,7 @@ def score_vision_task(
         if is_stop_requested(stop, world):
             return None
         part = parts[world.rank]
-        given = generate_answers(task, part, subject, images, eyes) if part else []
+        given = generate_answers(task, part, subject, images, extractor) if part else []
         new = {question.id: text for question, text in zip(part, given, strict=True)}
         if new:
             log.add(new)
@@ -191,11 +191,11 @@ def generate_answers(
     questions: Sequence[Question],
     subject: EvaluatedModel,
     images: EncoderImageReader,
-    eyes: FeatureExtractor,
+    extractor: FeatureExtractor,
 ) -> list[str]:
     """The model's answers; each image is encoded once, however many questions there are about it."""
     paths = {question.image: task.resolve_image(question) for question in questions}
-    seen = encode_images(paths, task.name, images, eyes)
+    seen = encode_images(paths, task.name, images, extractor)
     room = subject.context - len(subject.start) - images.image_tokens - subject.max_new_tokens
     if room < 1:
         raise ConfigError(
@@ -219,7 +219,7 @@ def generate_answers(
 
 
 def encode_images(
-    paths: dict[str, Path], task: str, images: EncoderImageReader, eyes: FeatureExtractor
+    paths: dict[str, Path], task: str, images: EncoderImageReader, extractor: FeatureExtractor
 ) -> dict[str, torch.Tensor]:
     """What the model takes of each image, by its name; DataError names one that cannot be used."""
     seen: dict[str, torch.Tensor] = {}
@@ -227,8 +227,8 @@ def encode_images(
     for start in range(0, len(names), IMAGES_AT_ONCE):
         part = names[start : start + IMAGES_AT_ONCE]
         try:
-            pictures = [images.read(f"task {task!r}, image {name!r}", paths[name].read_bytes) for name in part]
+            inputs = [images.read(f"task {task!r}, image {name!r}", paths[name].read_bytes) for name in part]
         except BadSampleError as error:
             raise DataError(str(error)) from error
-        seen |= zip(part, eyes.extract_features(pictures), strict=True)
+        seen |= zip(part, extractor.extract_features(inputs), strict=True)
     return seen

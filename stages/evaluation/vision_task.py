@@ -107,7 +107,7 @@ def resolve_published_files(folder: Path, path: Path, about: FamilyFile, family:
 
 
 def check_ids(path: Path, questions: Sequence[Question]) -> None:
-    """DataError if a question is there twice: it would be scored twice, and a subset could not tell the two apart."""
+    """DataError if a question is there twice: it would be scored twice, and a subset could not distinguish the two."""
     [(name, count)] = Counter(question.id for question in questions).most_common(1) or [("", 1)]
     if count > 1:
         raise DataError(f"{path}: question id {name!r} is there {count} times")

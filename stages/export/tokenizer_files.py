@@ -1,4 +1,4 @@
-"""A model's tokenizer and prompt, and the files that tell transformers of them."""
+"""A model's tokenizer and prompt, and the files in which transformers reads them."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Causal self-attention within documents: the kernels, and the masks that they take."""
+"""Causal self-attention within documents: `attend` and its masks first, then its kernels, then the cache of keys."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,76 +15,6 @@ if TYPE_CHECKING:
     Mask = Tensor | BlockMask
 else:
     Mask = Tensor  # flex attention takes a second to import, and few runs use it
-
-# Attention on a CPU by whole matrices, where torch's fused kernel for a CPU, which multiplies small blocks, is slow.
-#
-# In bfloat16, for training on short sequences, it has a fifth of the speed that products reach there. For one
-# position behind a cache, in float32, it takes a fifth to a half longer.
-
-MAX_UNFUSED_LENGTH = 512
-"""Positions up to which this is used: the probabilities are kept for the backward pass, and nothing is skipped."""
-
-
-class UnfusedAttention(torch.autograd.Function):
-    """softmax(queries x keys^T / sqrt(head width) + bias) x values, of (B, heads, T, head width) in bfloat16.
-
-    `bias` is float32, (T, T) or (B * heads, T, T). As in the fused kernel the scores and their softmax are float32 and
-    the probabilities that weigh the values are bfloat16; so are the gradients of the probabilities.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        q, k, v = (x.flatten(0, 1) for x in (queries, keys, values))
-        ctx.scale = queries.shape[-1] ** -0.5
-        scores = torch.baddbmm(bias, q.float(), k.float().mT, alpha=ctx.scale)
-        probabilities = scores.softmax(dim=-1).bfloat16()
-        ctx.save_for_backward(q, k, v, probabilities)
-        return torch.bmm(probabilities, v).view_as(queries)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, probabilities = ctx.saved_tensors
-        flat = gradient.flatten(0, 1)
-        of_values = torch.bmm(probabilities.mT, flat)
-        of_probabilities = torch.bmm(flat, v.mT).float()
-        of_scores = torch._softmax_backward_data(of_probabilities, probabilities.float(), -1, torch.float32)
-        of_scores = of_scores.mul_(ctx.scale).bfloat16()
-        of_queries, of_keys = torch.bmm(of_scores, k), torch.bmm(of_scores.mT, q)
-        return of_queries.view_as(gradient), of_keys.view_as(gradient), of_values.view_as(gradient), None
-
-
-def compute_unfused_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of (B, heads, T, head width) in bfloat16, causal or by booleans (B or 1, 1, T, T)."""
-    batch, heads, length, _ = queries.shape
-    visible = torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask
-    bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
-    if mask is not None:
-        bias = bias.expand(batch, heads, length, length).flatten(0, 1)
-    attended: Tensor = UnfusedAttention.apply(queries, keys, values, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return attended
-
-
-def is_unfused_faster(queries: Tensor, keys: Tensor) -> bool:
-    """Whether this is the faster way: in training, each position with its own key."""
-    length = queries.shape[2]
-    return (
-        torch.is_grad_enabled()
-        and queries.requires_grad
-        and 1 < length <= MAX_UNFUSED_LENGTH
-        and length == keys.shape[2]
-    )
-
-
-def compute_single_query_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of one new position (B, heads, 1, head width) over (B, heads, S, head width), without gradients.
-
-    `mask`: booleans (B or 1, 1, 1, S), true where it may attend; None: everywhere.
-    """
-    scores = torch.matmul(keys, (queries * queries.shape[-1] ** -0.5).mT).mT
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return torch.matmul(scores.softmax(dim=-1), values)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> Tensor:
@@ -108,23 +38,6 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> 
     if queries.shape[2] == 1 and queries.device.type == "cpu" and not torch.is_grad_enabled():
         return compute_single_query_attention(queries, keys, values, mask)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
-
-
-def select_flex_kernel(device: str) -> Callable[..., Any]:
-    """flex_attention as it is fused: by the compilation of the block that calls it, else by its own; eager on a CPU."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    plain: Callable[..., Any] = flex_attention
-    return plain if device == "cpu" or torch.compiler.is_compiling() else compile_flex_attention()
-
-
-@cache
-def compile_flex_attention() -> Callable[..., Any]:
-    """One compiled function for all layers."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    compiled: Callable[..., Any] = torch.compile(flex_attention)
-    return compiled
 
 
 def build_attention_mask(documents: Tensor, kind: Literal["sdpa", "flex"]) -> Mask:
@@ -179,7 +92,109 @@ def list_blocks(chosen: Tensor) -> tuple[Tensor, Tensor]:
     return chosen.sum(dim=-1, dtype=torch.int32), numbers.int()
 
 
-# Keys and values of the positions that a model has seen, so that the next one costs one position.
+def build_padding_mask(visible: Tensor) -> Tensor:
+    """Booleans (B, 1, T, T) for rows of which `visible` (B, T) says what is not padding: causal, padding is masked.
+
+    A padding position sees itself alone: a row with nothing to see would be NaN.
+    """
+    length = visible.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=visible.device)
+    return ((causal & visible[:, None, :]) | itself)[:, None]
+
+
+# Flex attention on a GPU: it is one fused kernel only where it is compiled.
+
+
+def select_flex_kernel(device: str) -> Callable[..., Any]:
+    """flex_attention as it is fused: by the compilation of the block that calls it, else by its own; eager on a CPU."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    plain: Callable[..., Any] = flex_attention
+    return plain if device == "cpu" or torch.compiler.is_compiling() else compile_flex_attention()
+
+
+@cache
+def compile_flex_attention() -> Callable[..., Any]:
+    """One compiled function for all layers."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled: Callable[..., Any] = torch.compile(flex_attention)
+    return compiled
+
+
+# Attention on a CPU by whole matrices, where torch's fused kernel for a CPU, which multiplies small blocks, is slow.
+#
+# In bfloat16, for training on short sequences, it has a fifth of the speed that products reach there. For one
+# position behind a cache, in float32, it takes a fifth to a half longer.
+
+MAX_UNFUSED_LENGTH = 512
+"""Most positions: the probabilities are kept for the backward pass, and no block is skipped."""
+
+
+def is_unfused_faster(queries: Tensor, keys: Tensor) -> bool:
+    """Whether whole matrices are faster: in training, where each position has a key of its own."""
+    length = queries.shape[2]
+    return (
+        torch.is_grad_enabled()
+        and queries.requires_grad
+        and 1 < length <= MAX_UNFUSED_LENGTH
+        and length == keys.shape[2]
+    )
+
+
+def compute_unfused_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of (B, heads, T, head width) in bfloat16, causal or by booleans (B or 1, 1, T, T)."""
+    batch, heads, length, _ = queries.shape
+    visible = torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask
+    bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
+    if mask is not None:
+        bias = bias.expand(batch, heads, length, length).flatten(0, 1)
+    attended: Tensor = UnfusedAttention.apply(queries, keys, values, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return attended
+
+
+class UnfusedAttention(torch.autograd.Function):
+    """softmax(queries x keys^T / sqrt(head width) + bias) x values, of (B, heads, T, head width) in bfloat16.
+
+    `bias` is float32, (T, T) or (B * heads, T, T). As in the fused kernel the scores and their softmax are float32 and
+    the probabilities that weigh the values are bfloat16; so are the gradients of the probabilities.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (x.flatten(0, 1) for x in (queries, keys, values))
+        ctx.scale = queries.shape[-1] ** -0.5
+        scores = torch.baddbmm(bias, q.float(), k.float().mT, alpha=ctx.scale)
+        probabilities = scores.softmax(dim=-1).bfloat16()
+        ctx.save_for_backward(q, k, v, probabilities)
+        return torch.bmm(probabilities, v).view_as(queries)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, probabilities = ctx.saved_tensors
+        flat = gradient.flatten(0, 1)
+        of_values = torch.bmm(probabilities.mT, flat)
+        of_probabilities = torch.bmm(flat, v.mT).float()
+        of_scores = torch._softmax_backward_data(of_probabilities, probabilities.float(), -1, torch.float32)
+        of_scores = of_scores.mul_(ctx.scale).bfloat16()
+        of_queries, of_keys = torch.bmm(of_scores, k), torch.bmm(of_scores.mT, q)
+        return of_queries.view_as(gradient), of_keys.view_as(gradient), of_values.view_as(gradient), None
+
+
+def compute_single_query_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of one new position (B, heads, 1, head width) over (B, heads, S, head width), without gradients.
+
+    `mask`: booleans (B or 1, 1, 1, S), true where it may attend; None: everywhere.
+    """
+    scores = torch.matmul(keys, (queries * queries.shape[-1] ** -0.5).mT).mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return torch.matmul(scores.softmax(dim=-1), values)
+
+
+# Keys and values of earlier positions are kept, so that a new position costs one position.
 
 
 class KeyValueCache:
@@ -217,7 +232,7 @@ class KeyValueCache:
         return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with some rows of the batch only; `rows`: their numbers (N,), on the cache's device."""
+        """Keeps some rows of the batch only; `rows`: their numbers (N,), on the cache's device."""
         for layer, end in enumerate(self._filled):
             capacity = self._keys[layer].shape[2]
             self._keys[layer] = copy_with_capacity(self._keys[layer][:, :, :end], capacity, rows)
@@ -231,14 +246,3 @@ def copy_with_capacity(held: Tensor, capacity: int, rows: Tensor | None = None) 
     room = held.new_empty(batch, heads, capacity, width)
     room[:, :, :length] = held
     return room
-
-
-def build_padding_mask(visible: Tensor) -> Tensor:
-    """Booleans (B, 1, T, T) for rows of which `visible` (B, T) says what is not padding: causal, padding is masked.
-
-    A padding position sees itself alone: a row with nothing to see would be NaN.
-    """
-    length = visible.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=visible.device)
-    return ((causal & visible[:, None, :]) | itself)[:, None]

@@ -59,10 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument("--vocabulary", type=int, default=0, help="0: the tokenizer's own")
     make.add_argument("--end-of-text", default="")
     make.add_argument("--bad-limit", type=int, default=100)
-    look = commands.add_parser("check", help="check data sets; the request is JSON on stdin")
-    look.add_argument("--workers", type=int, default=0, help="0: one for each core")
-    look.add_argument("--decode", choices=("all", "sample", "none"), default="sample")
-    look.add_argument("--write-manifest", action="store_true")
+    check = commands.add_parser("check", help="check data sets; the request is JSON on stdin")
+    check.add_argument("--workers", type=int, default=0, help="0: one for each core")
+    check.add_argument("--decode", choices=("all", "sample", "none"), default="sample")
+    check.add_argument("--write-manifest", action="store_true")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Looks through data sets before a job does: what it would skip, and what it would refuse."""
+"""Checks data sets before a job reads them: what it would skip, and what it would refuse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ def check_numbered_part(task: tuple[int, Part]) -> Findings:
 
 
 def inspect_data_set(request: CheckRequest, decode: str) -> tuple[DataSetReport, list[Part]]:
-    """What the files as a whole say, and the parts that are to be looked at one by one."""
+    """What the files as a whole say, and the parts that are to be checked one by one."""
     report = DataSetReport(request)
     path = Path(request.path)
     if request.is_remote:
@@ -79,7 +79,7 @@ def inspect_data_set(request: CheckRequest, decode: str) -> tuple[DataSetReport,
 
 
 def list_parts(report: DataSetReport, decode: str) -> Sequence[Part]:
-    """The parts of a data set; none of a kind that is not looked into."""
+    """The parts of a data set; none of a kind whose parts are not checked."""
     match report.request.kind:
         case "text" | "captions":
             return list_shards(report, decode)

@@ -26,17 +26,17 @@ from stages.prepare.shards import iter_odd_members
 from stages.vision.image_input import ImageInput
 from stages.vision.specs import UnknownEncoderError, resolve_encoder_spec
 
-# Looks whether images can be used, without keeping anything of them.
+# Checks whether images can be used, without keeping anything of them.
 
 SAMPLED = 16
 """With `--decode sample`: one image in this many is decoded, the first of each shard among them."""
 DEFAULT_ENCODER = "siglip-so400m-14-384"
-"""Whose image size is taken where the check is told of no encoder."""
+"""Whose image size is taken where the request names no encoder."""
 
 
 @dataclass(slots=True)
 class ImageProbe:
-    """In the place of a stage's picture reader: the same transform, and a picture without content."""
+    """In the place of a stage's image reader: the same transform, and an image without content."""
 
     request: CheckRequest
     decode: str

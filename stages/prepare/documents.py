@@ -109,7 +109,7 @@ def open_input(given: Input) -> Iterator[BinaryIO]:
         with open(given.path, "rb") as file:  # noqa: PTH123 - a path is text here, as it is in the settings
             yield _decompressed(file, given.compression)
     except damages as error:
-        raise DataError(f"{given.path}: cut off or damaged: {error}; get the file anew, or leave it out") from error
+        raise DataError(f"{given.path}: cut off or damaged: {error}; get the file again, or leave it out") from error
 
 
 def _decompressed(file: BinaryIO, compression: str) -> BinaryIO:

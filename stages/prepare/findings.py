@@ -47,7 +47,7 @@ class Findings:
     """Of text shards; with a tokenizer also of captions and conversations."""
     images: int = 0
     decoded: int = 0
-    """Images that were decoded to look whether they can be."""
+    """Images that were decoded as a check."""
     shortest: int | None = None
     """Tokens of the shortest sample of a text shard."""
     problems: dict[str, Problem] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def render_report(name: str, kind: str, path: str, findings: Findings) -> dict[s
 
 
 class CheckRequest(BaseModel):
-    """One data set. What is empty or 0 is unknown, and what depends on it is not looked at."""
+    """One data set. What is empty or 0 is unknown, and what depends on it is not checked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -138,7 +138,7 @@ def guess_kind(path: Path) -> str:
         try:
             index = index_tar(tar)
         except DataError:
-            continue  # a torn one tells nothing; the check itself will name it
+            continue  # a torn one says nothing; the check itself will name it
         if len(index):
             extensions = index.list_extensions(0)
             is_text = any(name in {"json.gz", "json", "txt"} for name in extensions) and len(extensions) == 1
@@ -146,4 +146,4 @@ def guess_kind(path: Path) -> str:
     if not tars:
         find_conversation_file(path)  # DataError unless there is just one JSON file
         return "conversations"
-    raise DataError(f"{path}: no whole tar tells what it holds; say it with --kind")
+    raise DataError(f"{path}: no whole tar shows what it holds; say it with --kind")

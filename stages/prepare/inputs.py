@@ -61,7 +61,7 @@ def _values(values: Any) -> list[object]:
         values = values.dictionary_decode()
     if pyarrow.types.is_string(values.type) or pyarrow.types.is_large_string(values.type):
         binary = pyarrow.binary() if pyarrow.types.is_string(values.type) else pyarrow.large_binary()
-        values = values.cast(binary)  # pyarrow does not look whether a file's strings are UTF-8; `decode_text` does
+        values = values.cast(binary)  # pyarrow does not check that a file's strings are UTF-8; `decode_text` does
     return list(values.to_pylist())
 
 

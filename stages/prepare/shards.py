@@ -102,7 +102,7 @@ def read_shard_record(folder: WorkFolder, number: int) -> ShardRecord | None:
     return record if size == record.bytes else None
 
 
-# Members of a tar that look like an attack or a mistake. They are harmless here: no name is ever a path, nothing is
+# Members of a tar that suggest an attack or a mistake. They are harmless here: no name is ever a path, nothing is
 # unpacked, and no member is run.
 
 PROGRAM_SUFFIXES = {

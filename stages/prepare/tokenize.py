@@ -146,7 +146,7 @@ def _prepare_folder(folder: WorkFolder, settings: dict[str, object]) -> None:
 def _first_pass(
     recipe: Recipe, folder: WorkFolder, inputs: Sequence[Input], workers: int, bad_limit: int
 ) -> list[PieceRecord]:
-    """Tokens of all pieces; tells of bad lines."""
+    """Tokens of all pieces; reports bad lines."""
     pieces = divide_inputs(inputs, recipe.txt, recipe.piece_bytes)
     records: dict[int, PieceRecord] = {}
     for number in range(len(pieces)):

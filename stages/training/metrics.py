@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, append-only; a torn last line is ignored."""
+"""What a training logs: metrics.jsonl first, then the trackers, then the figures of a line and its loss spikes."""
 
 import json
 import math
@@ -15,10 +15,36 @@ import torch
 from stages.errors import ConfigError
 from stages.files import check_fence, convert_storage_errors, replace_atomically
 
-# Metrics to TensorBoard and Weights & Biases, for those who ask for it; both packages are loaded here alone.
 
-UNPLOTTED_FIELDS = {"step", "first_step", "total_steps", "time"}
-"""Figures of a log line that make no curve."""
+class MetricsLog:
+    """metrics.jsonl of one job, over all attempts: a JSON object a line, append-only; a torn last line is ignored."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def drop_after(self, step: int) -> None:
+        """Removes the lines of steps that a restored run will do again, and a torn last line."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text().splitlines() if (found := parse_step(line)) and found <= step]
+        with replace_atomically(self.path) as unfinished:
+            unfinished.write_text("".join(f"{line}\n" for line in kept))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends a line. StorageError if the file system refuses it; an attempt that was taken over adds none."""
+        check_fence()
+        with convert_storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as log:
+                log.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def parse_step(line: str) -> int | None:
+    """The step of a metrics line; None for a torn one."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class Tracker(Protocol):
@@ -29,8 +55,55 @@ class Tracker(Protocol):
         ...
 
     def close(self) -> None:
-        """Hands on what was held back."""
+        """Writes what is still in memory."""
         ...
+
+
+class TrainingLog:
+    """Where a training's figures go: metrics.jsonl, and the trackers of the settings.
+
+    Of several processes the first alone has one that writes.
+    """
+
+    def __init__(self, metrics: MetricsLog | None, trackers: Callable[[int], Sequence[Tracker]]) -> None:
+        """`metrics`: None for a process that logs nothing. `trackers` opens them, given the step to go on from."""
+        self._metrics, self._open_trackers = metrics, trackers
+        self._trackers: Sequence[Tracker] = ()
+
+    def begin(self, step: int) -> None:
+        """The run goes on after `step`: what was logged of later ones will come again."""
+        if self._metrics is not None:
+            self._metrics.drop_after(step)
+            self._trackers = self._open_trackers(step)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """A line; see `MetricsLog.write`."""
+        if self._metrics is not None:
+            self._metrics.write(record)
+            for tracker in self._trackers:
+                tracker.write(record["step"], flatten_record(record))
+
+    def close(self) -> None:
+        """Closes the trackers, which write what is still in memory."""
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def flatten_record(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a line; those of a nested object under `outer/inner`."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found |= flatten_record(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            found[prefix + name] = value
+    return found
+
+
+# TensorBoard and Weights & Biases. Both packages are loaded here alone, and only if the settings name them.
+
+UNPLOTTED_FIELDS = {"step", "first_step", "total_steps", "time"}
+"""Figures of a log line that make no curve."""
 
 
 def open_trackers(
@@ -89,78 +162,6 @@ class WandB:
         self._run.finish()
 
 
-class MetricsLog:
-    """The log of one job, over all its attempts."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def drop_after(self, step: int) -> None:
-        """Removes the lines of steps that a restored run will do again, and a torn last line."""
-        if not self.path.exists():
-            return
-        kept = [line for line in self.path.read_text().splitlines() if (found := parse_step(line)) and found <= step]
-        with replace_atomically(self.path) as unfinished:
-            unfinished.write_text("".join(f"{line}\n" for line in kept))
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Appends a line. StorageError if the file system refuses it; an attempt that was taken over adds none."""
-        check_fence()
-        with convert_storage_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as log:
-                log.write(json.dumps(record, allow_nan=False) + "\n")
-
-
-def parse_step(line: str) -> int | None:
-    """The step of a metrics line; None for a torn one."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-class TrainingLog:
-    """Where a training's figures go: metrics.jsonl, and the trackers that were asked for.
-
-    Of several processes the first alone has one that writes.
-    """
-
-    def __init__(self, metrics: MetricsLog | None, trackers: Callable[[int], Sequence[Tracker]]) -> None:
-        """`metrics`: None for a process that logs nothing. `trackers` opens them, given the step to go on from."""
-        self._metrics, self._open_trackers = metrics, trackers
-        self._trackers: Sequence[Tracker] = ()
-
-    def begin(self, step: int) -> None:
-        """The run goes on after `step`: what was logged of later ones will come again."""
-        if self._metrics is not None:
-            self._metrics.drop_after(step)
-            self._trackers = self._open_trackers(step)
-
-    def write(self, record: dict[str, Any]) -> None:
-        """A line; see `MetricsLog.write`."""
-        if self._metrics is not None:
-            self._metrics.write(record)
-            for tracker in self._trackers:
-                tracker.write(record["step"], flatten_record(record))
-
-    def close(self) -> None:
-        """Hands on what trackers hold back."""
-        for tracker in self._trackers:
-            tracker.close()
-
-
-def flatten_record(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a line; those of a nested object under `outer/inner`."""
-    found: dict[str, float] = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            found |= flatten_record(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float):
-            found[prefix + name] = value
-    return found
-
-
 # What a training run averages between two log lines.
 
 
@@ -187,7 +188,7 @@ class LossWindow:
         self._counts = [old + new for old, new in zip(self._counts, counts, strict=True)]
 
     def flush(self) -> dict[str, Any]:
-        """Means, and the window is empty again. `losses` has cross entropies by source, without z-loss; `grad_norm` and
+        """Means; empties the window. `losses` has cross entropies by source, without z-loss; `grad_norm` and
         `lr` are the last step's."""
         losses = {
             name: total / count
@@ -211,7 +212,7 @@ class LossWindow:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `dump_state` gave."""
+        """Sets the state that `dump_state` returned."""
         self._losses, self._sums, self._counts = list(state["losses"]), list(state["sums"]), list(state["counts"])
         self._spikes = state.get("spikes", 0)
 
@@ -246,7 +247,7 @@ class Meter:
 
     def flush(self) -> dict[str, float]:
         """`tokens_per_second`, `mfu` where the device's peak is known, `data_wait` (a share of the time), and
-        `measure_peak_memory` (of this process, from its start on); the meter starts anew."""
+        `measure_peak_memory` (of this process, from its start on); the meter starts at 0."""
         seconds = max(self.seconds, 1e-9)
         found = {"tokens_per_second": self.tokens / seconds}
         if self.peak_tflops and self.flops is not None:
@@ -308,6 +309,6 @@ class LossSpikeDetector:
         return {"losses": list(self._losses), "in_a_row": self.in_a_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `dump_state` gave."""
+        """Sets the state that `dump_state` returned."""
         self._losses = deque(state["losses"], maxlen=SPIKE_WINDOW)
         self.in_a_row = state["in_a_row"]

@@ -103,7 +103,7 @@ class AdamW:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `dump_state` gave; a parameter that it lacks (a new projector) starts anew."""
+        """Takes up what `dump_state` gave; a parameter that it lacks (a new projector) starts without moments."""
         self._moments = {
             name: Moments(
                 select_local_shard(tensors[f"exp_avg.{name}"]).to(parameter.device),

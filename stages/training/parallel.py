@@ -27,7 +27,7 @@ from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, VLM
 class ParallelModel:
     """The model as the training loop sees it: called like the VLM, with this rank's part of the batch.
 
-    `vlm` names the parameters. With FSDP they are DTensors, and must be looked up after this object was made.
+    `vlm` names the parameters. With FSDP they are DTensors, and must be read after this object was made.
     """
 
     def __init__(self, vlm: VLM, world: DistributedContext, settings: Settings, precision: str) -> None:
@@ -38,8 +38,9 @@ class ParallelModel:
         """What a rank's loss is multiplied by, as gradients are averaged over ranks."""
         compiled = resolve_compile(settings, world)
         configure_kernels(vlm, settings, world.device, compiled=compiled)
-        if compiled:
+        if compiled or vlm.attention == "flex":  # eager blocks compile flex attention alone
             configure_compiler()
+        if compiled:
             vlm.lm.chunk_loss = torch.compile(vlm.lm.chunk_loss)
         for block in vlm.lm.layers:
             prepare_block(block, recompute=settings.activation_checkpointing, compiled=compiled)

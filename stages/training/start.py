@@ -91,7 +91,7 @@ def resolve_pretrain_start(job: JobFile, config: PretrainConfig, world: Distribu
     """Of a pre-training job. ConfigError if its parent does not fit; DamagedInputError if that is damaged.
 
     A parent of the same trajectory is continued: its step, data order, moments and random numbers go on. From any
-    other parent come the weights and, with `optimizer_state: carried`, the moments; schedule and data begin anew.
+    other parent come the weights and, with `optimizer_state: carried`, the moments; schedule and data start at 0.
     """
     if own := find_own_start(job.checkpoints, world):
         return own

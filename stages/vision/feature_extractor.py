@@ -41,7 +41,7 @@ class FeatureCache:
 
 
 class FeatureExtractor:
-    """What the model sees of pictures: features of a frozen encoder, or the pixels for one that is trained."""
+    """What the model sees of images: features of a frozen encoder, or the pixels for one that is trained."""
 
     def __init__(
         self,
@@ -64,44 +64,44 @@ class FeatureExtractor:
         """Digests of the images in memory; it grows, and never shrinks."""
         return self._memory.digests
 
-    def extract_features(self, pictures: Sequence[ImageInput]) -> Tensor:
-        """Features (N, I, F), float32, or pixels (N, 3, S, S), uint8, of N >= 1 pictures, on the compute device."""
+    def extract_features(self, images: Sequence[ImageInput]) -> Tensor:
+        """Features (N, I, F), float32, or pixels (N, 3, S, S), uint8, of N >= 1 images, on the compute device."""
         if self._encoder is None:
-            return torch.stack([require_pixels(picture) for picture in pictures]).to(self._device, non_blocking=True)
+            return torch.stack([require_pixels(image) for image in images]).to(self._device, non_blocking=True)
         kept: dict[str, Tensor] = {}
         unseen: dict[str, ImageInput] = {}
-        for picture in pictures:
-            features = picture.features if picture.features is not None else self._find_features(picture.digest)
+        for image in images:
+            features = image.features if image.features is not None else self._find_features(image.digest)
             if features is None:
-                unseen[picture.digest] = picture
+                unseen[image.digest] = image
             else:
-                kept[picture.digest] = features
+                kept[image.digest] = features
         kept |= self._encode(list(unseen.values()))
-        stacked = [kept[picture.digest].to(self._device, non_blocking=True) for picture in pictures]
+        stacked = [kept[image.digest].to(self._device, non_blocking=True) for image in images]
         return torch.stack(stacked).float()
 
     def _find_features(self, digest: str) -> Tensor | None:
-        """Features from memory, or from the store, where they may be since the picture was read."""
+        """Features from memory, or from the store, where they may be since the image was read."""
         features = self._memory.get(digest)
         if features is None and self._store is not None:
             features = self._store.get(digest)
         return features
 
-    def _encode(self, pictures: Sequence[ImageInput]) -> dict[str, Tensor]:
-        """Features (I, F) by digest, of pictures that nobody remembers; from here on they are remembered.
+    def _encode(self, images: Sequence[ImageInput]) -> dict[str, Tensor]:
+        """Features (I, F) by digest, of images that are in no memory yet; they are kept in memory.
 
         On a CPU one image at a time: its bits depend neither on the batch nor on what was in memory before.
         """
         at_once = 1 if self._device.type == "cpu" else IMAGES_AT_ONCE
         encoded: dict[str, Tensor] = {}
-        for start in range(0, len(pictures), at_once):
-            part = pictures[start : start + at_once]
-            pixels = torch.stack([require_pixels(picture) for picture in part]).to(self._device, non_blocking=True)
-            for picture, features in zip(part, self._run(pixels), strict=True):
-                encoded[picture.digest] = features
-                self._memory.add(picture.digest, features)
+        for start in range(0, len(images), at_once):
+            part = images[start : start + at_once]
+            pixels = torch.stack([require_pixels(image) for image in part]).to(self._device, non_blocking=True)
+            for image, features in zip(part, self._run(pixels), strict=True):
+                encoded[image.digest] = features
+                self._memory.add(image.digest, features)
                 if self._store is not None:
-                    self._store.add(picture.digest, features.cpu())
+                    self._store.add(image.digest, features.cpu())
         return encoded
 
     def _run(self, pixels: Tensor) -> Tensor:
@@ -115,11 +115,11 @@ class FeatureExtractor:
         return features.to(self._dtype)
 
 
-def require_pixels(picture: ImageInput) -> Tensor:
+def require_pixels(image: ImageInput) -> Tensor:
     """(3, S, S), uint8."""
-    if picture.pixels is None:
-        raise ValueError(f"picture {picture.digest} has neither pixels nor features, and is not in memory")
-    return picture.pixels
+    if image.pixels is None:
+        raise ValueError(f"image {image.digest} has neither pixels nor features, and is not in memory")
+    return image.pixels
 
 
 def load_feature_extractor(job: JobFile, vision: Vision, device: torch.device) -> FeatureExtractor:

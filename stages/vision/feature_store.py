@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,12 +165,19 @@ MAX_PACKS = 64
 class FeatureStore:
     """Features (I, F) of one encoder behind one transform, by image digest."""
 
-    def __init__(self, folder: Path, shape: tuple[int, int], dtype: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shape: tuple[int, int],
+        dtype: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`folder`: that of the encoder and transform; what is in it is found at once."""
         self.folder, self.shape, self.dtype = folder, shape, dtype
         self.damaged = 0
         """Entries that did not hold."""
         self._torch_dtype = DTYPES[dtype]
+        self._clock = clock
         self._places: dict[str, list[tuple[PackReader, PackEntry]]] = {}
         self._packs: dict[str, PackReader] = {}
         self._writer: PackWriter | None = None
@@ -179,7 +186,7 @@ class FeatureStore:
         self._refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For another process: opened there anew."""
+        """For another process, which opens the folder itself."""
         return FeatureStore, (self.folder, self.shape, self.dtype)
 
     def __len__(self) -> int:
@@ -234,9 +241,9 @@ class FeatureStore:
 
     def _refresh(self) -> None:
         """Picks up what other processes have added, from time to time."""
-        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
+        if self._clock() - self._refreshed < REFRESH_SECONDS:
             return
-        self._refreshed = time.monotonic()
+        self._refreshed = self._clock()
         for index in sorted(self.folder.glob(f"*{INDEX}")):
             self._find_new(index)
 
@@ -252,7 +259,7 @@ class FeatureStore:
     def _drop(self, digest: str, error: Exception) -> None:
         """Forgets the newest entry of an image, which did not hold."""
         if not self.damaged:
-            print(f"feature store: {error}; such images are encoded anew", file=sys.stderr)
+            print(f"feature store: {error}; such images are encoded again", file=sys.stderr)
         self.damaged += 1
         self._places[digest].pop()
         if not self._places[digest]:

@@ -48,5 +48,5 @@ def load_tensor(dump: TensorDump | None) -> "Tensor | None":
 
 
 def load_image_input(digest: str, pixels: TensorDump | None, features: TensorDump | None) -> ImageInput:
-    """The picture that `ImageInput.__reduce__` took apart."""
+    """The image that `ImageInput.__reduce__` took apart."""
     return ImageInput(digest, load_tensor(pixels), load_tensor(features))

@@ -1,4 +1,4 @@
-"""A pre-norm vision transformer made of transformers' blocks, cut off where its features are taken."""
+"""Vision encoders made of transformers' blocks: the network, DINOv2, SigLIP, and the folders with their weights."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ from stages.vision.specs import EncoderSpec
 class VisionTransformer(nn.Module):
     """Normalisation, patch embedding, positions, blocks: the patches after the last of the blocks, without a norm.
 
-    That is the second to last block of the published network (Prismatic's choice): what follows it is not here.
+    That is the second to last block of the published network (Prismatic's choice); the rest is left out.
     """
 
     mean: Tensor
@@ -63,88 +63,6 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, None)  # no mask
         return x[:, len(self.prefix) :] if self.prefix is not None else x
-
-
-# A folder with an encoder's weights in transformers' format: config.json and safetensors, and nothing that is run.
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-
-Model = TypeVar("Model", bound=PreTrainedModel)
-
-
-def read_config(folder: Path, types: Sequence[str]) -> dict[str, Any]:
-    """config.json. DataError if it cannot be read, ConfigError if its model_type is none of `types`."""
-    path = folder / "config.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: cannot be read: {summarize_error(error)}; a folder of transformers is expected"
-        ) from error
-    kind = content.get("model_type") if isinstance(content, dict) else None
-    if kind not in types or not isinstance(content.get("vision_config", {}), dict):
-        raise ConfigError(f"{path}: model_type is {kind!r}; expected {' or '.join(types)}")
-    return dict(content)
-
-
-def check_config(
-    folder: Path, encoder: str, given: Mapping[str, Any], expected: Mapping[str, Any], defaults: PretrainedConfig
-) -> None:
-    """ConfigError names the first field in which a folder's configuration is not the encoder's.
-
-    Such a file may leave out what equals transformers' `defaults`.
-    """
-    for field, value in expected.items():
-        found = given.get(field, getattr(defaults, field))
-        if found != value:
-            raise ConfigError(f"{folder / 'config.json'}: {field} is {found!r}; encoder {encoder!r} has {value!r}")
-
-
-def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Model:
-    """transformers' model of `config` in float32 with the weights of `folder`, which may hold more than it takes.
-
-    Only safetensors are read, from the folder alone. DataError if weights are missing, damaged, or of other shapes.
-    """
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        pickled = sorted(path.name for path in folder.glob("*.bin"))
-        others = f"; {', '.join(pickled)} would be unpickled, which can run code: save it as safetensors" * bool(
-            pickled
-        )
-        raise DataError(f"{folder}: no {WEIGHTS[0]}{others}")
-    loaded: Any
-    try:
-        with silence_transformers():
-            loaded = kind.from_pretrained(
-                folder,
-                config=config,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: the weights cannot be loaded: {summarize_error(error)}") from error
-    model, info = loaded
-    if missing := sorted(info["missing_keys"]):
-        raise DataError(f"{folder}: {len(missing)} weights are missing, {missing[0]} the first")
-    if not isinstance(model, kind):
-        raise TypeError(f"transformers gave a {type(model).__name__} for {kind.__name__}")
-    return model
-
-
-@contextmanager
-def silence_transformers() -> Iterator[None]:
-    """Without its progress bar, and without its list of the weights that are in the folder and not taken."""
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it so
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 # DINOv2 with registers (Oquab et al. 2023; Darcet et al. 2023), as transformers has it.
@@ -182,7 +100,7 @@ def load_dinov2(spec: EncoderSpec, folder: Path) -> VisionTransformer:
 
 
 def build_empty_dinov2(spec: EncoderSpec) -> VisionTransformer:
-    """The network without weights: memory as it comes."""
+    """The network with uninitialized weights."""
     with torch.device("meta"):
         model = Dinov2WithRegistersModel(build_dinov2_config(spec, spec.image_size))
     return wrap_dinov2(spec, model.to_empty(device="cpu"))
@@ -258,7 +176,7 @@ def load_siglip(spec: EncoderSpec, folder: Path) -> VisionTransformer:
 
 
 def build_empty_siglip(spec: EncoderSpec) -> VisionTransformer:
-    """The tower without weights: memory as it comes."""
+    """The tower with uninitialized weights."""
     with torch.device("meta"):
         model = SiglipVisionModel(build_siglip_config(spec))
     return wrap_siglip(spec, model.to_empty(device="cpu"))
@@ -288,3 +206,85 @@ def wrap_siglip(spec: EncoderSpec, model: SiglipVisionModel) -> VisionTransforme
     embeddings = model.embeddings
     positions = embeddings.position_embedding.weight
     return VisionTransformer(spec, embeddings.patch_embedding, positions, None, model.encoder.layers)
+
+
+# A folder with an encoder's weights in transformers' format: config.json and safetensors, and nothing that is run.
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def read_config(folder: Path, types: Sequence[str]) -> dict[str, Any]:
+    """config.json. DataError if it cannot be read, ConfigError if its model_type is none of `types`."""
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: cannot be read: {summarize_error(error)}; a folder of transformers is expected"
+        ) from error
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind not in types or not isinstance(content.get("vision_config", {}), dict):
+        raise ConfigError(f"{path}: model_type is {kind!r}; expected {' or '.join(types)}")
+    return dict(content)
+
+
+def check_config(
+    folder: Path, encoder: str, given: Mapping[str, Any], expected: Mapping[str, Any], defaults: PretrainedConfig
+) -> None:
+    """ConfigError names the first field in which a folder's configuration is not the encoder's.
+
+    Such a file may leave out what equals transformers' `defaults`.
+    """
+    for field, value in expected.items():
+        found = given.get(field, getattr(defaults, field))
+        if found != value:
+            raise ConfigError(f"{folder / 'config.json'}: {field} is {found!r}; encoder {encoder!r} has {value!r}")
+
+
+def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Model:
+    """transformers' model of `config` in float32 with the weights of `folder`, which may hold more.
+
+    Only safetensors are read, from the folder alone. DataError if weights are missing, damaged, or of other shapes.
+    """
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        others = f"; {', '.join(pickled)} would be unpickled, which can run code: save it as safetensors" * bool(
+            pickled
+        )
+        raise DataError(f"{folder}: no {WEIGHTS[0]}{others}")
+    loaded: Any
+    try:
+        with silence_transformers():
+            loaded = kind.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: the weights cannot be loaded: {summarize_error(error)}") from error
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise DataError(f"{folder}: {len(missing)} weights are missing, {missing[0]} the first")
+    if not isinstance(model, kind):
+        raise TypeError(f"transformers gave a {type(model).__name__} for {kind.__name__}")
+    return model
+
+
+@contextmanager
+def silence_transformers() -> Iterator[None]:
+    """Hides its progress bar, and its list of the weights that are in the folder and not used."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it so
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -157,7 +157,7 @@ def check_share(content: Mapping[str, Any], name: str, where: object) -> float:
 
 
 def check_references(catalog: Catalog, folder: Path) -> None:
-    """GPU types that models name exist, and so do the defaults that look-ups fall back to."""
+    """GPU types that models name exist, and so do the defaults that searches fall back to."""
     if REFERENCE not in catalog.gpus or catalog.gpus[REFERENCE].factor != 1:
         raise SweepFileError(f"{folder / 'gpus.yaml'}: gpus.{REFERENCE}: must be there, with the factor 1")
     for model in catalog.models.values():

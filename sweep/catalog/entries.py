@@ -67,7 +67,7 @@ class ModelEntry:
     batch_sequences: int
     weight_decay: float
     restart_lr: float
-    """Peak of an image-text run from 0 % or 100 % of the text budget, which warms up anew."""
+    """Peak of an image-text run from 0 % or 100 % of the text budget, which warms up again."""
     restart_warmup_steps: int
     image_text_batch_sequences: int
     image_text_weight_decay: float

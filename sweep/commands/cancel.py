@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -79,20 +79,22 @@ def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
     return [job for job in named if job.key in words or set(job.cells) <= set(words)]
 
 
-def stop_live_attempts(snapshot: "SweepSnapshot", jobs: "Sequence[Job]", grace_seconds: float) -> int:
+def stop_live_attempts(
+    snapshot: "SweepSnapshot", jobs: "Sequence[Job]", grace_seconds: float, clock: Clock = SYSTEM_CLOCK
+) -> int:
     """Stops the running attempts of these jobs, by force after the grace; how many ran. None runs when it returns."""
     from jobs.local.attempts import stop_attempt
     from jobs.store.flock import is_held
 
     live = [snapshot.runs[job.key].run for job in jobs]
     live = [run for run in live if stop_attempt(run)]
-    deadline = time.monotonic() + grace_seconds
-    left, asked_at = live, time.monotonic()
-    while left and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+    deadline = clock.monotonic() + grace_seconds
+    left, asked_at = live, clock.monotonic()
+    while left and clock.monotonic() < deadline:
+        clock.sleep(POLL_SECONDS)
         left = [run for run in left if is_held(run.lock)]
-        if time.monotonic() > asked_at + ASK_AGAIN_SECONDS:  # a supervisor that was ending did not pass the first on
-            left, asked_at = [run for run in left if stop_attempt(run)], time.monotonic()
+        if clock.monotonic() > asked_at + ASK_AGAIN_SECONDS:  # a supervisor that was ending did not pass the first on
+            left, asked_at = [run for run in left if stop_attempt(run)], clock.monotonic()
     for run in left:
         print(
             f"{run.root}: did not stop within {grace_seconds:g} s and was killed; "
@@ -101,5 +103,5 @@ def stop_live_attempts(snapshot: "SweepSnapshot", jobs: "Sequence[Job]", grace_s
         )
         stop_attempt(run, at_once=True)
     while any(is_held(run.lock) for run in left):
-        time.sleep(POLL_SECONDS)
+        clock.sleep(POLL_SECONDS)
     return len(live)

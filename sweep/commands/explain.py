@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import time
 from dataclasses import dataclass
 
 from sweep.options import CommonOptions
@@ -30,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: ExplainOptions) -> int:
+    from jobs.clock import SYSTEM_CLOCK
     from jobs.store.paths import Store, UnsafeNameError
     from sweep.errors import UsageError
     from sweep.report.explain import build_explanation_json, explain_cell, find_cell, format_explanation
@@ -42,7 +42,7 @@ def run(options: ExplainOptions) -> int:
         raise UsageError(str(error)) from None
     with print_user_errors():
         snapshot = StoredSweep(store, found.manifest).load_snapshot(recent_answers=True)
-        explanation = explain_cell(store, found, snapshot, time.time())
+        explanation = explain_cell(store, found, snapshot, SYSTEM_CLOCK.now())
     if options.as_json:
         print(json.dumps(build_explanation_json(explanation), indent=1))
     else:

@@ -2,12 +2,12 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def is_unresolved(evidence: "RunStatus") -> bool:
     return evidence.result is None and evidence.last is not None and evidence.last.failure is not None
 
 
-def print_log(log: LogFile, *, follow: bool) -> None:
+def print_log(log: LogFile, *, follow: bool, clock: Clock = SYSTEM_CLOCK) -> None:
     """Prints the log; with `follow` until its attempt ends."""
     position = 0
     while True:
@@ -120,4 +120,4 @@ def print_log(log: LogFile, *, follow: bool) -> None:
             sys.stdout.flush()
         if not live:
             return
-        time.sleep(POLL_SECONDS)
+        clock.sleep(POLL_SECONDS)

@@ -3,7 +3,6 @@
 import argparse
 import gc
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,13 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: StatusOptions) -> int:
+    from jobs.clock import SYSTEM_CLOCK
     from sweep.report.status import build_status_json, format_status
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     with print_user_errors(), pause_gc():
         stored = open_sweep(options.store, options.name)
         report = build_status_json(
-            stored.manifest.sweep, stored.load_snapshot(recent_answers=not options.fresh), time.time()
+            stored.manifest.sweep, stored.load_snapshot(recent_answers=not options.fresh), SYSTEM_CLOCK.now()
         )
     print(json.dumps(report, indent=1) if options.as_json else format_status(report, show_all=options.show_all))
     return 1 if report["states"]["failed"] else 0

@@ -18,7 +18,7 @@ from sweep.errors import SweepError
 BYTES_OF_WEIGHT = 4  # fp32
 BYTES_OF_TRAINING_STATE = 12  # fp32 weight and AdamW's two moments
 MIN_TIME_LIMIT_MINUTES = 10
-"""Asked for at least: Slurm may tell a job a whole minute early that its time is up (sbatch(1), `--signal`)."""
+"""Asked for at least: Slurm may signal a job a whole minute before its time is up (sbatch(1), `--signal`)."""
 TIME_MARGIN = 1.25  # C: a job asks for a quarter more than its estimate
 SAVE_MINUTES = 10  # C: of each attempt, for saving before the limit and for work since the last checkpoint
 RESTORE_MINUTES = 5  # C
@@ -154,10 +154,10 @@ def build_estimate(tokens: int, flops: float, encoder_flops: float, speed: Speed
 
 def discount_kept_features(estimate: Estimate, speed: Speed, *, encoder_flops: float, feature_bytes: int) -> Estimate:
     """The same job where only some of its images go through the frozen encoder, and the others' features are there."""
-    anew = build_estimate(
+    estimate = build_estimate(
         estimate.tokens, estimate.flops, encoder_flops, speed, checkpoint_bytes=estimate.checkpoint_bytes
     )
-    return replace(anew, feature_bytes=feature_bytes)
+    return replace(estimate, feature_bytes=feature_bytes)
 
 
 def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType) -> Resources:

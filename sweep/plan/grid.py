@@ -32,7 +32,7 @@ ALLOWED_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 
 # Why: docs/decisions.md, D8
 def build_cell_name(values: Mapping[str, Any], base: Mapping[str, Any], taken: set[str]) -> str:
-    """The name of the point `values`, told apart from those `taken`, to which it is added."""
+    """The name of the point `values`, different from those `taken`, to which it is added."""
     parts = [
         f"m{values['model']}",
         f"b{format_number(values['branch'])}",
@@ -80,7 +80,7 @@ def format_name_value(value: Any) -> str:
 
 
 def compute_digest(content: object) -> str:
-    """Eight digits that tell contents apart."""
+    """Eight digits that differ where contents differ."""
     return hashlib.sha256(repr(content).encode()).hexdigest()[:8]
 
 
@@ -109,7 +109,7 @@ class Grid:
     axes: tuple[str, ...]
     """Names that every cell's record shows: the named axes, then the settings that a block names."""
     remarks: tuple[str, ...]
-    """What is no error and yet worth a look."""
+    """Warnings: no error, but worth reading."""
 
 
 def expand_grid(sweep: Sweep) -> Grid:

@@ -285,7 +285,7 @@ def describe_record_error(error: Exception) -> str:
 
 
 def check_line_counts(reader: ManifestReader, lines: int) -> None:
-    """The header tells how long the file is; a file cut at a line's end shows here."""
+    """The header says how long the file is; a file cut at a line's end shows here."""
     header = reader.header
     missing = {"sweep", "backend", "data", "cells", "jobs"} - header.keys()
     if missing:

@@ -108,7 +108,7 @@ def check_nothing_lost(planned: NewPlan, store: Store) -> None:
     if open_jobs:
         raise PlanConflictError(
             f"{len(open_jobs)} jobs that have begun would leave the plan ({format_phase_counts(open_jobs)}), "
-            f"such as {open_jobs[0].stage}/{open_jobs[0].key}; look with --diff, then plan with --replace: "
+            f"such as {open_jobs[0].stage}/{open_jobs[0].key}; compare with --diff, then plan with --replace: "
             "checkpoints stay, and a job that runs now should be cancelled first (sweep cancel)"
         )
 

@@ -2,7 +2,7 @@
 
 A chain is trunk segments -> image-text run -> (fine-tune -> evaluation) for each number of epochs. A trunk is cut where
 any cell of the sweep branches off it. A job's key holds its parents' keys, but for trunk segments: where a trunk is cut
-changes neither learning rate nor data order, so a segment's key tells the trunk and the step that it ends at.
+changes neither learning rate nor data order, so a segment's key names the trunk and the step that it ends at.
 """
 
 import hashlib

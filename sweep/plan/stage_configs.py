@@ -125,7 +125,7 @@ def compute_branch_step(branch: float, total_steps: int) -> int:
 def compute_restart(values: Values, trunk: PretrainConfig | None) -> tuple[float, int]:
     """Peak learning rate and warmup steps of the image-text run (paper, section 4).
 
-    auto: between 0 and 100 % it goes on at the trunk's rate, without warmup; at 0 and 100 % it warms up anew.
+    auto: between 0 and 100 % it goes on at the trunk's rate, without warmup; at 0 and 100 % it warms up again.
     matched: the trunk's rate at `pretrain.matched_branch`, whatever the branch point, so that two branch points differ
     in the text that they have seen and not in the learning rate.
     """

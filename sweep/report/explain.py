@@ -215,8 +215,8 @@ def format_explanation(explanation: Explanation) -> str:
 
 def format_history_section(explanation: Explanation) -> list[str]:
     """What happened to the jobs of the chain, and which nodes are avoided."""
-    told = [line for link in explanation.chain_jobs for line in format_history(link.job, link.history)]
-    lines = ["", "history:", *told] if told else []
+    history = [line for link in explanation.chain_jobs for line in format_history(link.job, link.history)]
+    lines = ["", "history:", *history] if history else []
     if explanation.excluded:
         away = [f"  {each.node} until {format_time(each.until)}: {each.reason}" for each in explanation.excluded]
         lines += ["", "nodes that the next attempts avoid:", *away]

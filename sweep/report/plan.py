@@ -97,7 +97,7 @@ def format_cost_table(costs: PlanCosts) -> list[str]:
     for above, row in reversed(list(itertools.pairwise(rows))):
         row[0] = "" if above[0] == row[0] else row[0]
     rows.append(["total", "", *format_cost_cells(costs.total, costs), "", format_bytes(costs.total.checkpoint_bytes)])
-    # on CPU cores the encoder's part is not told apart
+    # on CPU cores the encoder's part is not separate
     parts = ["LM only", "encoder", "LM only, each"] if costs.total.gpu_hours else ["each"]
     heads = ["model", "phase", "jobs", "tokens", select_hours_unit(costs), *parts, "storage"]
     return format_columns([heads, *rows], left=2, rules=(1, len(rows)))

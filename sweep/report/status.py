@@ -1,7 +1,6 @@
 """The report of `sweep status`: as a mapping for `--json` (docs/json.md, section `status`), and as text from that."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,8 +134,6 @@ def compute_longest_chain(jobs: Sequence[Job], remaining: Mapping[str, float]) -
 BAR_WIDTH = 24
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
-JOB_IDS = re.compile(r" \([\d_, ]+\)$")
-"""At the end of a reason: which jobs it waits for."""
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
 
 
@@ -236,7 +233,7 @@ def build_blocked_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
 def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     """What queued jobs wait for and why others are unknown, in the cluster's words; the commonest first."""
     found = Counter(
-        (snapshot.statuses[key].state.value, JOB_IDS.sub("", seen.message))
+        (snapshot.statuses[key].state.value, seen.message)
         for key, seen in snapshot.observed.items()
         if seen.message and snapshot.statuses[key].state in {JobState.QUEUED, JobState.UNKNOWN}
     )

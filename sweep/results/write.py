@@ -1,4 +1,4 @@
-"""Writes the tables and summary.txt, computed anew at every call; each file is whole or absent."""
+"""Writes the tables and summary.txt, computed at every call; each file is whole or absent."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -46,6 +46,8 @@ def convert_name_to_task(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(convert_whole_float), Field(ge=0, le=2**53)]
 Count = Annotated[int, BeforeValidator(convert_whole_float), Field(gt=0, le=2**53)]
+AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
+"""A whole number; -1: as the device likes it."""
 Rate = Annotated[float, Field(gt=0, le=100)]
 Size = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -82,6 +84,7 @@ def make_phase_fields(name: str, kinds: Mapping[str, type[Fields]], what: str) -
 SWEEP_TYPES: Mapping[tuple[Any, ...], Any] = {
     (int, Ge(0)): Whole,
     (int, Gt(0)): Count,
+    (int, Ge(-1)): AutoCount,
     (float, Ge(0)): Size,
     (float, Gt(0)): Rate,
     (float, Ge(0), Le(1)): Share,
@@ -103,9 +106,11 @@ class StageSetting:
     def name(self) -> str:
         return self.path[-1]
 
-    def build_field(self) -> tuple[Any, Any]:
-        """The field of the sweep file, which may be left out."""
-        kind = SWEEP_TYPES.get((self.field.annotation, *self.field.metadata), self.field.rebuild_annotation())
+    def build_field(self, narrower: Any = None) -> tuple[Any, Any]:
+        """The field of the sweep file, which may be left out; its type is `narrower` where one is given."""
+        kind = narrower or SWEEP_TYPES.get(
+            (self.field.annotation, *self.field.metadata), self.field.rebuild_annotation()
+        )
         return kind | None, Field(None, description=self.field.description)
 
 
@@ -167,7 +172,7 @@ class PretrainSettings(OwnSettings):
     phase = "pretrain"
 
     unit_tokens: UnitTokens = None
-    restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up anew, above 0")
+    restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up again, above 0")
     restart_warmup_steps: Whole | None = Field(None, description="a whole number of optimizer steps")
     matched_branch: float | None = Field(
         None, gt=0, le=100, description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent"

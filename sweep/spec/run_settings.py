@@ -1,6 +1,6 @@
 """How jobs are carried out: `settings` of a sweep file, by phase and by model. None of it enters a key.
 
-A field has the name that the stages give it (`stages.job_file.Settings`), but for `feature_cache`, which stands for
+The stages declare the settings (`stages.job_file.Settings`). `feature_cache` alone is declared here: it stands for
 their `feature_store`. The planner adds what follows from a job's devices (`build_device_settings`).
 """
 
@@ -10,71 +10,53 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool
 
 from jobs.job import Resources
+from stages.job_file import Settings
 from sweep.catalog import Catalog
 from sweep.phases import PHASES
-from sweep.spec.fields import Count, Fields, Name, Size, Whole, make_phase_fields
+from sweep.spec.fields import Count, Fields, Name, list_stage_settings, make_fields, make_phase_fields
 from sweep.spec.yaml_source import SettingPath
-
-AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
-"""A whole number; -1: as the device likes it."""
 
 Switch = Annotated[
     Literal["auto", True, False], BeforeValidator(lambda given: f"{given}" if type(given) is int else given)
 ]
 """auto, true or false; the number 1, which Python takes for true, is no choice."""
 
+NARROWER: Mapping[str, Any] = {
+    "compile": Switch,
+    "local_cache": Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_length=1_000)],
+    "trackers": list[Literal["tensorboard", "wandb"]],
+    "branch_steps": Annotated[list[Count], Field(max_length=10_000)],
+    "checkpoint_minutes": Annotated[float, Field(ge=0, le=10_000)],
+    "keep_checkpoints": Annotated[int, Field(ge=1, le=1_000)],
+}
+"""Types in place of the stages' own: a sweep file limits more, and YAML has lists where the stages have tuples.
 
-class RunFields(Fields):
-    """A setting that is left out comes from the next wider entry, at last from the stage."""
+A union has a message for each of its parts; `Switch` has one for all.
+"""
+OF_EVALUATIONS = frozenset({"log_samples"})
+"""Settings of evaluations. Those of all training jobs do not hold for them."""
+FROM_STAGES: Mapping[str, tuple[Any, Any]] = {
+    setting.name: setting.build_field(NARROWER.get(setting.name)) for setting in list_stage_settings(Settings)
+}
 
-    parallel: Literal["ddp", "fsdp"] | None = Field(None, description="ddp or fsdp")
-    compile: Switch | None = Field(None, description="auto, true or false")
-    activation_checkpointing: StrictBool | None = Field(None, description="true or false")
-    attention: Literal["auto", "sdpa", "flex"] | None = Field(None, description="auto, sdpa or flex")
-    cpu_matmul: Literal["onednn", "torch"] | None = Field(None, description="onednn or torch")
-    micro_batch_tokens: Whole | None = Field(
-        None, description="the positions that go through the model at once, 0 as the device likes it"
-    )
-    loss_chunk_tokens: AutoCount | None = Field(
-        None, description="the positions whose logits are in memory at once, 0 for all, -1 as the device likes it"
-    )
-    data_workers: AutoCount | None = Field(
-        None, description="the processes that read ahead, 0 for none, -1 as the device likes it"
-    )
-    prefetch_batches: Count | None = Field(None, description="the batches that are ready, a whole number above 0")
-    local_cache: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_length=1_000)] | None = Field(
-        None, description="the absolute path of a folder on the node, for shards of an object store"
-    )
+
+class FeatureFields(Fields):
+    """What the planner turns into a folder of the store."""
+
     feature_cache: StrictBool | None = Field(
         None, description="true or false: whether the store keeps what a frozen encoder makes of an image"
     )
-    feature_cache_gib: Size | None = Field(None, description="the memory for an encoder's features in GiB, from 0 on")
-    bad_samples_limit: Whole | None = Field(None, description="the bad samples of a data set that are skipped")
-    log_steps: Count | None = Field(None, description="the steps between lines of metrics, a whole number above 0")
-    loss_spike_sigmas: Size | None = Field(
-        None, description="the standard deviations above the mean at which a loss is a spike, 0 for none"
-    )
-    loss_spikes_limit: Whole | None = Field(None, description="the spikes in a row that stop a run, 0 for none")
-    trackers: list[Literal["tensorboard", "wandb"]] | None = Field(None, description="a list of tensorboard and wandb")
-    branch_steps: list[Count] | None = Field(
-        None, max_length=10_000, description="a list of steps whose checkpoints are never removed"
-    )
-    checkpoint_minutes: Annotated[float, Field(ge=0, le=10_000)] | None = Field(
-        None, description="the minutes between checkpoints, 0 for none by time"
-    )
-    checkpoint_steps: Whole | None = Field(None, description="the steps between checkpoints, 0 for none by step")
-    keep_checkpoints: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
-        None, description="the checkpoints that are kept while a job runs, 1 to 1,000"
-    )
 
 
-class EvaluateRunFields(Fields):
-    """Settings of evaluations. Those of all training jobs do not hold for them."""
-
-    log_samples: StrictBool | None = Field(
-        None, description="true or false: whether each text document's requests and answers are kept"
+if TYPE_CHECKING:
+    RunFields = FeatureFields
+    EvaluateRunFields = Fields
+else:
+    # A setting that is left out comes from the next wider entry, at last from the stage.
+    RunFields = make_fields(
+        "RunFields", {name: field for name, field in FROM_STAGES.items() if name not in OF_EVALUATIONS}, FeatureFields
     )
-
+    EvaluateRunFields = make_fields("EvaluateRunFields", {name: FROM_STAGES[name] for name in OF_EVALUATIONS})
 
 PHASE_FIELDS: Mapping[str, type[Fields]] = {
     **{name: RunFields for name, phase in PHASES.items() if phase.trains},

@@ -78,7 +78,7 @@ class YamlSource:
             dotted = ".".join(map(str, where[steps : steps + 2]))
             if where[steps] in node.parts:
                 node, steps = node.parts[where[steps]], steps + 1
-            elif dotted in node.parts:  # `trunk.seed: 1` is looked up as trunk, seed
+            elif dotted in node.parts:  # `trunk.seed: 1` is found as trunk, seed
                 node, steps = node.parts[dotted], steps + 2
             else:
                 break
@@ -129,7 +129,7 @@ def parse_document(text: str, path: Path) -> YamlNode:
 def check_depth_before(text: str, path: Path, error: yaml.YAMLError) -> None:
     """Raises TooDeepError if the text is nested too deep before the place where the library gave up.
 
-    The library looks up to 1,024 characters ahead, so its own limit of depth (PyYAML 6.0.4 has one, of 1,000 levels)
+    The library reads up to 1,024 characters ahead, so its own limit of depth (PyYAML 6.0.4 has one, of 1,000 levels)
     can end the reading before the events of the first levels have come. The limit and its words differ between
     releases; ours must not.
     """
@@ -196,7 +196,7 @@ class YamlParser:
         if node is None:
             raise self.build_error(event, f"alias *{event.anchor} stands for itself or for nothing above it")
         self.count_nodes(event, node.size)
-        # shown where the alias stands: the reader looks there first
+        # shown where the alias stands: the reader sees that place first
         return YamlNode(node.value, find_event_line(event), node.parts, node.size)
 
     def count_nodes(self, event: Any, size: int) -> None:

@@ -178,7 +178,7 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
     for reason in dict.fromkeys(report.refused.values()):
         jobs = sum(each == reason for each in report.refused.values())
-        print(f"sweep: Slurm refuses {jobs} jobs as they are: {reason}", file=sys.stderr)
+        print(f"sweep: {jobs} jobs were not sent: {reason}", file=sys.stderr)
     for remark in slurm_round.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
     if report.problem:

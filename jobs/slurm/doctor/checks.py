@@ -63,7 +63,7 @@ def check_site(site: Site) -> Iterator[Check]:
         return
     yield report_ok("controller", f"cluster {site.cluster}, Slurm {site.version}")
     for remark in site.remarks:
-        yield report_note("not known", remark, "what it would have told is taken to be without limit")
+        yield report_note("not known", remark, "what it would have said is taken to be without limit")
     yield check_partitions(site)
     yield from check_limits(site)
     yield check_accounting(site)
@@ -136,9 +136,9 @@ def check_job_ends(site: Site) -> Iterator[Check]:
     if not site.preempts:
         yield report_ok("preemption", "there is none")
     elif site.sends_user_signal:
-        yield report_ok("preemption", f"{site.preempt_type}, {site.preempt_mode}; jobs are told before, and save")
+        yield report_ok("preemption", f"{site.preempt_type}, {site.preempt_mode}; jobs are warned before, and save")
     else:
-        text = f"{site.preempt_type}, {site.preempt_mode}; jobs are not told before (no preempt_send_user_signal)"
+        text = f"{site.preempt_type}, {site.preempt_mode}; jobs are not warned before (no preempt_send_user_signal)"
         yield report_note(
             "preemption", text, f"what a job cannot save in {site.kill_wait_seconds} s is lost: checkpoints.minutes"
         )

@@ -2,7 +2,7 @@
 
     python node_probe.py FOLDER DISTRIBUTION...
 
-Runs from a copy in the store, with the standard library alone: whether more is there is what it is to tell. Writes
+Runs from a copy in the store, with the standard library alone: it is to find out whether more is there. Writes
 FOLDER/report.json, whole or not at all.
 """
 

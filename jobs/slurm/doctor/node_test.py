@@ -75,7 +75,11 @@ class NodeTest:
         if isinstance(answer, UnknownSubmit):
             return [report_note(NODE, f"no test job: {answer.reason}", "try again")]
         found = self._wait(folder, answer.id)
-        return [found] if isinstance(found, Check) else check_report(found, mark, here=measure_clock_skew(folder))
+        return (
+            [found]
+            if isinstance(found, Check)
+            else check_report(found, mark, here=measure_clock_skew(folder, self.clock))
+        )
 
     def _wait(self, folder: Path, job_id: str) -> Mapping[str, Any] | Check:
         """The job's report, or why there is none."""
@@ -136,7 +140,7 @@ def read_installed_version(distribution: str) -> str:
 
 def read_report(folder: Path) -> dict[str, Any] | None:
     """What the probe wrote; None until it is there."""
-    sorted(folder.iterdir())  # listing a folder makes NFS look at it anew
+    sorted(folder.iterdir())  # listing a folder makes NFS read it again
     try:
         content = json.loads((folder / "report.json").read_bytes())
     except (FileNotFoundError, ValueError):
@@ -146,7 +150,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 
 def explain_missing_report(folder: Path, job_id: str) -> Check:
     """The job ended, and there is no report."""
-    advice = "look at `setup`, `launcher` and the path of the store: nodes have to see it under the same name"
+    advice = "check `setup`, `launcher` and the path of the store: nodes have to see it under the same name"
     try:
         lines = (folder / "log.txt").read_text(errors="replace").split("\n")
     except OSError:

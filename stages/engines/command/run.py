@@ -91,7 +91,7 @@ def read_answer(path: Path, key: str) -> EngineAnswer | None:
 
 
 def build_request(job: JobFile, engine: Engine, folder: Path) -> dict[str, Any]:
-    """What the program is told: all paths absolute, defaults spelt out. DataError for data that are not here."""
+    """The program's input: all paths absolute, defaults spelt out. DataError for data that are not here."""
     config = job.config.model_dump(mode="json")
     config.pop("engine", None)
     return {
@@ -125,7 +125,7 @@ NUMBERS = ("step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "to
 
 
 class ProgramLog:
-    """From the file's beginning: metrics.jsonl is written anew from it."""
+    """From the file's beginning: metrics.jsonl is rewritten from it."""
 
     def __init__(self, path: Path) -> None:
         self._log = LogFollower(path)
@@ -133,7 +133,7 @@ class ProgramLog:
         """Whether the program has noted a loss that is not a number."""
 
     def read_records(self) -> Iterator[dict[str, Any]]:
-        """Those of the lines that have been ended since the last call; a line that is none is passed over."""
+        """Those of the lines that have been ended since the last call; a line that is not JSON is skipped."""
         for line in self._log.read_new_lines():
             found = parse_numbers(line.text)
             self.has_nan = self.has_nan or not math.isfinite(found.get("loss", 0.0))

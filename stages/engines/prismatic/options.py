@@ -117,7 +117,7 @@ MODULES = ("torch", "torchvision", "timm", "transformers", "huggingface_hub", "a
            "rich", "PIL", "numpy", "tqdm", "requests", "wandb", "yaml", "open_lm")  # fmt: skip
 """What scripts/pretrain.py imports at its start, and open_lm for the language model."""
 TRIGGER_WORDS = ("True", "False", "Yes", "No", *(chr(ord("A") + i) for i in range(26)))
-"""Words that prismatic's model looks up when it is built, and fails on where one is not a single token."""
+"""Words that prismatic's model encodes when it is built, and fails on where one is not a single token."""
 OPEN_LM_ADVICE = (
     "; a checkout of open_lm may be named in PYTHONPATH behind prismatic's "
     "(environment: {PYTHONPATH: /opt/prismatic:/opt/open_lm})"

@@ -1,8 +1,8 @@
 """prismatic (TRI-ML/prismatic-vlms) as the engine of a fine-tune.
 
 Its scripts/pretrain.py runs as it is, on one GPU, with the parent's language model (open_lm's own code) and projector.
-It keeps no optimizer state, so an attempt after a stop begins anew. Its configuration and the model that it builds were
-checked against its own code (874c5bb); it was never run on a GPU.
+It keeps no optimizer state, so an attempt after a stop begins at step 0. Its configuration and the model that it builds
+were checked against its own code (874c5bb); it was never run on a GPU.
 """
 
 import importlib.resources

@@ -5,10 +5,10 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
+from jobs.clock import SYSTEM_CLOCK
 from sweep.errors import SweepError
 
 logger = logging.getLogger(__name__)
@@ -24,11 +24,11 @@ def run_module(
     command = [sys.executable, "-m", module, *arguments]
     logger.info("runs %s", shlex.join(command))
     logger.debug("on its stdin: %s", given)
-    began = time.monotonic()
+    began = SYSTEM_CLOCK.monotonic()
     finished = subprocess.run(
         command, check=False, input=given, stdout=subprocess.PIPE if given is not None else None, text=True
     )
-    logger.info("%s: exit code %d after %.1f s", module, finished.returncode, time.monotonic() - began)
+    logger.info("%s: exit code %d after %.1f s", module, finished.returncode, SYSTEM_CLOCK.monotonic() - began)
     return finished
 
 

@@ -2,14 +2,28 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from jobs.claims import submit_lock
-from jobs.claims.claims import ClaimOwner, create_claim, find_newest_claim
+from jobs.claims.claims import Claim, ClaimOwner, create_claim, find_newest_claim
 from jobs.claims.submit_lock import hold_submit_lock
 from jobs.errors import SubmitterBusyError
+from tests.jobs.fake_clock import FakeClock
+
+
+@dataclass
+class ClockThatReleases(FakeClock):
+    """The other submitter is done after 20 s."""
+
+    claim: Claim = field(kw_only=True)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if sum(self.slept) >= 20:
+            self.claim.release()
 
 
 def test_a_submitter_has_the_sweep_to_itself(tmp_path: Path) -> None:
@@ -25,16 +39,21 @@ def test_a_submitter_has_the_sweep_to_itself(tmp_path: Path) -> None:
 
 
 def test_the_next_waits_for_the_one_before(tmp_path: Path) -> None:
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom jobs.claims.submit_lock import hold_submit_lock\n"
-        "with hold_submit_lock(Path(sys.argv[1]), wait_seconds=0):\n    print('mine', flush=True); time.sleep(1)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
-        assert other.stdout
-        assert other.stdout.readline() == b"mine\n"
-        began = time.monotonic()
-        with hold_submit_lock(tmp_path, wait_seconds=30):
-            assert time.monotonic() - began > 0.5
+    other = create_claim(tmp_path, ClaimOwner.from_this_process(), after=None)
+    assert other
+    clock = ClockThatReleases(claim=other)
+    with hold_submit_lock(tmp_path, wait_seconds=30, clock=clock) as still_mine:
+        assert still_mine()
+    assert sum(clock.slept) >= 20
+
+
+def test_who_waits_longer_than_it_may_gives_up(tmp_path: Path) -> None:
+    other = create_claim(tmp_path, ClaimOwner.from_this_process(), after=None)
+    assert other
+    clock = ClockThatReleases(claim=other)
+    with pytest.raises(SubmitterBusyError), hold_submit_lock(tmp_path, wait_seconds=10, clock=clock):
+        pass
+    assert sum(clock.slept) == pytest.approx(10, abs=1)
 
 
 def test_one_that_was_killed_on_this_machine_is_replaced_at_once(tmp_path: Path) -> None:

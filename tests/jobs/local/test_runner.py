@@ -1,6 +1,7 @@
 """Whole small sweeps on this machine: order, slots, retries, repair."""
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -41,6 +42,18 @@ def test_a_graph_runs_to_its_end_and_once(store: Store) -> None:
     )
     toy.submit(store, jobs)
     assert all(toy.count(store, job, "begin") == 1 for job in jobs)
+
+
+def test_the_log_says_what_is_queued_how_attempts_end_and_why_the_runner_ends(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jobs.local.runner")
+    toy.submit(store, [toy.toy_job("only")])
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "the jobs are: 1 ready"
+    assert said[1] == "queues 1 jobs: only"
+    assert [line.split(": attempt")[0] for line in said[2:-1]] == ["only running", "only done"]
+    assert said[-1] == "ends: nothing is left to run"
 
 
 def test_with_one_slot_whole_chains_finish_before_the_next_begins(store: Store) -> None:

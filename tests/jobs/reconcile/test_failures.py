@@ -123,7 +123,7 @@ def test_a_message_is_one_line_of_printable_marks_and_bounded() -> None:
     ("evidence", "failure", "words"),
     [
         (AttemptEvidence(returncode=75, stop=signal.SIGUSR2), F.WALL_CLOCK, "the time limit is near: saved"),
-        (AttemptEvidence(returncode=75, stop=signal.SIGTERM), F.PREEMPTED, "told to end by Slurm"),
+        (AttemptEvidence(returncode=75, stop=signal.SIGTERM), F.PREEMPTED, "asked to end by Slurm"),
         (AttemptEvidence(returncode=-9, stop=signal.SIGUSR2), F.WALL_CLOCK, "asked to stop (SIGUSR2)"),
         (AttemptEvidence(returncode=75, stop=signal.SIGINT), F.INTERRUPTED, "stopped on request"),
         (AttemptEvidence(returncode=1, stop=signal.SIGUSR2, log_tail="MemoryError"), F.OUT_OF_MEMORY, "MemoryError"),
@@ -214,4 +214,4 @@ def describe_budget(policy: RetryPolicy) -> str:
         return "not counted"
     words = str(policy.attempts or "stops at once")
     words += " and those that the plan counts on" if policy.planned_restarts else ""
-    return f"{words}, anew after progress" if policy.renewed_by_progress else words
+    return f"{words}; progress resets the count" if policy.renewed_by_progress else words

@@ -120,7 +120,7 @@ def test_a_live_row_outweighs_all_that_is_older(
     row: QueueRow, state: ClusterState, message: str, accounting: SlurmAnswer[AccountRow]
 ) -> None:
     seen = look(queue(row), accounting).observations[KEY]
-    assert (seen.state, seen.message, seen.id) == (state, message, "7_0")
+    assert (seen.state, seen.describe_wait(), seen.id) == (state, message, "7_0")
 
 
 FIRST_LOOK: Mapping[str, float] = {}

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,24 @@ def sender(tmp_path: Path, client: FakeClient, **changes: Any) -> BatchSender:
 @pytest.fixture
 def client(tmp_path: Path) -> FakeClient:
     return FakeClient(tmp_path / "ledger")
+
+
+def test_the_log_says_what_was_sent_and_why_no_more(
+    tmp_path: Path, client: FakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "jobs.slurm.sender")
+    client.room = 2
+    report = sender(tmp_path, client).send([batch("a", 2), batch("b", 1)])
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    first, second = batch("a", 2).name, batch("b", 1).name
+    assert said == [
+        f"{first}: sends 2 pretrain jobs",
+        f"{first}: is job 101",
+        f"{second}: sends 1 pretrain jobs",
+        f"{second}: refused (limit): QOSMaxSubmitJobPerUserLimit",
+        f"sends no more: {report.full}",
+    ]
+    assert "--array=" in caplog.text
 
 
 def test_children_name_the_ids_that_their_parents_got(tmp_path: Path, client: FakeClient) -> None:

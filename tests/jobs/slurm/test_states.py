@@ -4,7 +4,7 @@ import pytest
 
 from jobs.observation import ClusterState
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.states import classify_queue_row, explain_reason, is_hopeless
+from jobs.slurm.states import classify_queue_row, explain_reason, is_hopeless, list_awaited_jobs
 
 
 @pytest.mark.parametrize(
@@ -60,35 +60,46 @@ def test_every_reason_of_slurm_has_words(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "dependency", "words"),
+    ("reason", "words"),
     [
-        ("Resources", "", "waits for GPUs or nodes"),
-        ("Priority", "", "behind jobs of higher priority"),
-        ("QOSMaxGRESPerUser", "", "QOS limit on GPUs of one user"),
-        ("QOSMaxJobsPerUserLimit", "", "QOS limit on running jobs of one user"),
-        ("AssocGrpGRESMinutes", "", "account's limit on GPU-minutes for all its jobs together"),
-        ("QOSMaxWallDurationPerJobLimit", "", "never: QOS limit on wall-clock time of one job"),
-        ("QOSMinGRES", "", "never: less than the QOS minimum of GPUs"),
-        ("PartitionTimeLimit", "", "never: time limit above the partition's"),
-        ("Dependency", "afterok:12_*(unfulfilled),afterok:13_4(unfulfilled)", "waits for the job before it (12, 13_4)"),
-        ("Dependency", "afterok:1,afterok:2,afterok:3,afterok:4", "waits for the job before it (1, 2, 3 and 1 more)"),
-        ("Dependency", "singleton", "waits for the job before it (singleton)"),
-        ("DependencyNeverSatisfied", "afterok:6328(failed)", "never: the job before it did not end well (6328)"),
+        ("Resources", "waits for GPUs or nodes"),
+        ("Priority", "behind jobs of higher priority"),
+        ("QOSMaxGRESPerUser", "QOS limit on GPUs of one user"),
+        ("QOSMaxJobsPerUserLimit", "QOS limit on running jobs of one user"),
+        ("AssocGrpGRESMinutes", "account's limit on GPU-minutes for all its jobs together"),
+        ("QOSMaxWallDurationPerJobLimit", "never: QOS limit on wall-clock time of one job"),
+        ("QOSMinGRES", "never: less than the QOS minimum of GPUs"),
+        ("PartitionTimeLimit", "never: time limit above the partition's"),
+        ("Dependency", "waits for the job before it"),
+        ("DependencyNeverSatisfied", "never: the job before it did not end well"),
         (
             "ReqNodeNotAvail,_UnavailableNodes:n[1-2]",
-            "",
             "a node that it needs is down or reserved (UnavailableNodes:n[1-2])",
         ),
         (
             "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved_for_jobs_in_higher_priority_partitions",
-            "",
             "nodes that it needs are down, drained or reserved for jobs of higher priority",
         ),
-        ("", "", "waits for the scheduler to look at it"),
+        ("", "waits for the scheduler to consider it"),
     ],
 )
-def test_reasons_in_words(reason: str, dependency: str, words: str) -> None:
-    assert explain_reason(reason, dependency) == words
+def test_reasons_in_words(reason: str, words: str) -> None:
+    assert explain_reason(reason) == words
+
+
+@pytest.mark.parametrize(
+    ("reason", "dependency", "jobs"),
+    [
+        ("Dependency", "afterok:12_*(unfulfilled),afterok:13_4(unfulfilled)", "12, 13_4"),
+        ("Dependency", "afterok:1,afterok:2,afterok:3,afterok:4", "1, 2, 3 and 1 more"),
+        ("Dependency", "singleton", "singleton"),
+        ("Dependency", "", ""),
+        ("DependencyNeverSatisfied", "afterok:6328(failed)", "6328"),
+        ("Resources", "afterok:6328(failed)", ""),
+    ],
+)
+def test_the_jobs_that_a_job_waits_for(reason: str, dependency: str, jobs: str) -> None:
+    assert list_awaited_jobs(reason, dependency) == jobs
 
 
 def test_an_unknown_reason_is_shown_as_it_is() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from jobs.store import checks
 from jobs.store.checks import Check, Severity
+from tests.jobs.fake_clock import FakeClock
 
 
 def found(root: Path, *, needed: int = 0, shared: bool = False) -> dict[str, Check]:
@@ -63,12 +64,8 @@ def test_a_disk_that_does_not_lock_or_exclude_is_found_out(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("ahead", "verdict"), [(0.0, "ok"), (10.0, "note"), (3_600.0, "problem"), (-3_600.0, "problem")]
 )
-def test_clocks_that_differ_are_told(
-    ahead: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    true_time = time.time
-    monkeypatch.setattr("jobs.store.checks.time.time", lambda: true_time() + ahead)
-    told = checks.check_clock(tmp_path)
+def test_clocks_that_differ_are_reported(ahead: float, verdict: str, tmp_path: Path) -> None:
+    told = checks.check_clock(tmp_path, FakeClock(time.time() + ahead))
     assert told.severity.value == verdict
     assert f"differ by {abs(ahead):.0f}." in told.text
 

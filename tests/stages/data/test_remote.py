@@ -6,7 +6,7 @@ import pickle
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -84,8 +84,10 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield f"{root}/text"
 
 
-def remote(address: str, tmp_path: Path, waits: tuple[float, ...] = (0.01, 0.01)) -> RemoteFolder:
-    return RemoteFolder(address, tmp_path / "cache", waits)
+def remote(
+    address: str, tmp_path: Path, waits: tuple[float, ...] = (0.01, 0.01), sleep: Callable[[float], None] = time.sleep
+) -> RemoteFolder:
+    return RemoteFolder(address, tmp_path / "cache", waits, sleep)
 
 
 def copies(tmp_path: Path) -> list[str]:
@@ -145,6 +147,14 @@ def test_a_download_that_stays_broken_names_the_address_and_leaves_nothing(addre
 def test_a_server_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/text/manifest\.jsonl: 3 tries: URLError"):
         TarShards(remote("http://127.0.0.1:9/text", tmp_path))
+
+
+def test_a_server_that_is_gone_is_tried_again_after_longer_and_longer_waits(tmp_path: Path) -> None:
+    slept: list[float] = []
+    with pytest.raises(DataError, match=f"{len(remote_shards.RETRY_DELAYS) + 1} tries"):
+        TarShards(remote("http://127.0.0.1:9/text", tmp_path, remote_shards.RETRY_DELAYS, slept.append))
+    assert slept == list(remote_shards.RETRY_DELAYS)
+    assert slept == sorted(slept)
 
 
 def test_a_folder_without_a_manifest_is_an_error(address: str, tmp_path: Path) -> None:

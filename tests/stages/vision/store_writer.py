@@ -2,6 +2,8 @@
 
 import hashlib
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,9 +22,9 @@ def features(number: int) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(number)).bfloat16()
 
 
-def store_in(folder: Path) -> FeatureStore:
+def store_in(folder: Path, clock: Callable[[], float] = time.monotonic) -> FeatureStore:
     folder.mkdir(exist_ok=True)
-    return FeatureStore(folder, SHAPE, "bfloat16")
+    return FeatureStore(folder, SHAPE, "bfloat16", clock)
 
 
 def filled(folder: Path, numbers: range) -> FeatureStore:

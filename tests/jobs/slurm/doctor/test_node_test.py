@@ -42,7 +42,7 @@ class Node:
 
 
 def outcome(node: Node, store: Path, **given: Any) -> list[Check]:
-    checks = NodeTest(node, store, **{"clock": FakeClock(), **given}).run()  # type: ignore[arg-type]
+    checks = NodeTest(node, store, **{"clock": FakeClock(time.time()), **given}).run()  # type: ignore[arg-type]
     assert list(store.iterdir()) == []
     assert len(node.cancelled) == 1
     assert node.cancelled[0].startswith("--name=sweep-doctor-")

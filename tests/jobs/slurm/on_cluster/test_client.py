@@ -88,7 +88,7 @@ def test_a_child_of_a_failed_job_is_stuck(slurm: Lab) -> None:
     parent = send(build_batch_name("stuck", "trunk"), "--array=0", script="#!/bin/bash\nexit 1\n")
     child = known(name, send(name, "--array=0", f"--dependency=afterok:{parent}_0"), 1, since)
     wait_for("its state", lambda: look(child).observations["k0"].state is ClusterState.STUCK, seconds=30)
-    assert look(child).observations["k0"].message == f"never: the job before it did not end well ({parent}_0)"
+    assert look(child).observations["k0"].describe_wait() == f"never: the job before it did not end well ({parent}_0)"
 
 
 def test_a_cancelled_array_is_told_task_by_task(slurm: Lab) -> None:
