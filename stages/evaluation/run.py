@@ -101,7 +101,8 @@ def build_evaluated_model(
 ) -> EvaluatedModel:
     """The parent's model on this process's device. Texts are read as in fine-tuning: no word is a special token."""
     if world.device.type == "cpu":
-        set_matmul_backend(loaded.vlm, job.settings.cpu_matmul)
+        # packed weights pay on every processor: see D51 and D89
+        set_matmul_backend(loaded.vlm, "torch" if job.settings.cpu_matmul == "torch" else "onednn")
         if config.precision == "fp32":
             pack_weights(loaded.vlm)
     return EvaluatedModel(

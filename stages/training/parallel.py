@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from stages.distributed import DistributedContext
 from stages.errors import ConfigError
 from stages.job_file import Settings
-from stages.models.linear import set_matmul_backend
+from stages.models.linear import select_training_matmul, set_matmul_backend
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, VLM
 
 
@@ -143,8 +143,9 @@ def configure_kernels(vlm: VLM, settings: Settings, device: torch.device, *, com
     """Whose matrix products and which attention the model takes. ConfigError for flex attention on a CPU."""
     if settings.attention == "flex" and device.type == "cpu":
         raise ConfigError("settings.attention is flex, which has no gradients on a CPU; set auto or sdpa")
+    chosen = select_training_matmul() if settings.cpu_matmul == "auto" else settings.cpu_matmul
     # compiled blocks take the compiler's kernels; it knows no gradient of oneDNN's operator
-    set_matmul_backend(vlm, "torch" if compiled else settings.cpu_matmul)
+    set_matmul_backend(vlm, "torch" if compiled else chosen)
     vlm.attention = select_packed_attention(device) if settings.attention == "auto" else settings.attention
 
 
