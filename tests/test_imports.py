@@ -19,6 +19,7 @@ TORCH_FREE_STAGES = {
     "stages.vision.specs",
     "stages.engines.limits",
     "stages.flops",
+    "stages.precision",
     "stages.job_file",
 }
 HEAVY = {"torch", "pandas", "pyarrow", "matplotlib", "numpy", "webdataset", "tokenizers", "lm_eval", "pydantic", "rich"}

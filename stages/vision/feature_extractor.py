@@ -58,6 +58,8 @@ class FeatureExtractor:
         """
         self._encoder, self._device, self._dtype = encoder, device, feature_dtype
         self._memory, self._store = FeatureCache(memory_gib), store
+        self.encoded_images = 0
+        """Images that went through the encoder so far, in this process."""
 
     @property
     def cached_digests(self) -> Container[str]:
@@ -97,6 +99,7 @@ class FeatureExtractor:
         for start in range(0, len(images), at_once):
             part = images[start : start + at_once]
             pixels = torch.stack([require_pixels(image) for image in part]).to(self._device, non_blocking=True)
+            self.encoded_images += len(part)
             for image, features in zip(part, self._run(pixels), strict=True):
                 encoded[image.digest] = features
                 self._memory.add(image.digest, features)

@@ -9,20 +9,26 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from stages.config import Precision
+from stages.precision import has_cpu_bf16
+from sweep.catalog import Catalog
 from sweep.errors import SweepFileError
+from sweep.phases import PHASES
 from sweep.spec.data import build_data_layer
+from sweep.spec.fields import BranchPoint, BranchStep
 from sweep.spec.models import Model
+from sweep.spec.resources import resolve_placement, select_gpu_type
 from sweep.spec.schema import GridBlock, Sweep
 from sweep.spec.settings import AXES, BASE, Layer, apply_recipe, replace_recipe
 
 # Short, safe, stable names of cells.
 #
-# A name begins with the five axes that the paper varies (m model, b branch %, i image share %, c share of instruction
-# data in it %, x amount) and adds what differs from the sweep's own defaults. So an axis that is added later, with
-# the present value among its values, renames no cell.
+# A name begins with the five axes that the paper varies (m model, b branch % or bs branch step, i image share %,
+# c share of instruction data in it %, x amount) and adds what differs from the sweep's own defaults. So an axis that is
+# added later, with the present value among its values, renames no cell.
 
 MAX_NAME_LENGTH = 100
 CORE_AXES = ("model", "branch", "image_share", "instruction_share", "amount")
@@ -35,7 +41,7 @@ def build_cell_name(values: Mapping[str, Any], base: Mapping[str, Any], taken: s
     """The name of the point `values`, different from those `taken`, to which it is added."""
     parts = [
         f"m{values['model']}",
-        f"b{format_number(values['branch'])}",
+        f"b{format_branch_point(values['branch'])}",
         f"i{format_percent(values['image_share'])}",
         f"c{format_percent(values['instruction_share'])}",
         f"x{format_number(values['amount'])}",
@@ -46,6 +52,11 @@ def build_cell_name(values: Mapping[str, Any], base: Mapping[str, Any], taken: s
         name = f"{name[: MAX_NAME_LENGTH - 9]}-{compute_digest(sorted(map(repr, values.items())))}"
     taken.add(name)
     return name
+
+
+def format_branch_point(branch: BranchPoint) -> str:
+    """`20` (percent) or `s813264` (a step)."""
+    return f"s{branch.step}" if isinstance(branch, BranchStep) else format_number(branch)
 
 
 def format_number(value: float) -> str:
@@ -73,6 +84,8 @@ def format_axis_part(name: str, value: Any) -> str:
 
 def format_name_value(value: Any) -> str:
     """The value, or a digest of what cannot stand in a name."""
+    if isinstance(value, BranchStep):
+        return format_branch_point(value)
     if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
         value = "+".join(value)
     text = format_number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
@@ -194,6 +207,51 @@ def list_unused_exclusions(sweep: Sweep, hits: list[int]) -> list[str]:
     return [sweep.source.format_problem(("exclude", position), "excludes no cell") for position in unused]
 
 
+# `precision: auto`: what it means is settled here, so that configurations and keys are of what runs.
+
+AUTO = "auto"
+
+
+# Why: docs/decisions.md, D92
+def resolve_precisions(sweep: Sweep, grid: Grid, catalog: Catalog) -> Grid:
+    """The same points with bf16 or fp32 in the place of `auto`, and a remark on each choice.
+
+    A GPU type's word is the catalog's. A job on CPU cores of this machine goes by its processor; of a cluster's nodes
+    nobody knows it here, and fp32 is right on all.
+    """
+    choices: dict[tuple[str, str], str] = {}
+    points = []
+    for point in grid.points:
+        phases = [phase for phase in PHASES if point.values.get(f"{phase}.precision") == AUTO]
+        settled = {
+            f"{phase}.precision": choose_precision(sweep, catalog, point.values["model"], phase, choices)
+            for phase in phases
+        }
+        points.append(replace(point, values={**point.values, **settled}) if settled else point)
+    groups: dict[str, list[str]] = {}
+    for (model, phase), reason in choices.items():
+        groups.setdefault(reason, []).append(f"{phase} of {model}")
+    remarks = [f"precision auto is {reason}: {', '.join(names)}" for reason, names in groups.items()]
+    return replace(grid, points=tuple(points), remarks=(*grid.remarks, *remarks)) if choices else grid
+
+
+def choose_precision(
+    sweep: Sweep, catalog: Catalog, name: str, phase: str, choices: dict[tuple[str, str], str]
+) -> Precision:
+    """The precision of a model's jobs of a phase; adds it with its reason to `choices`."""
+    placement = resolve_placement(catalog, sweep.resources, name, sweep.models[name].catalog_name, phase)
+    gpu = catalog.gpus[select_gpu_type(placement)]
+    if gpu.is_gpu:
+        chosen, reason = gpu.bf16, f"{gpu.name} has {'' if gpu.bf16 else 'no '}bfloat16"
+    elif sweep.backend == "local":
+        chosen = has_cpu_bf16()
+        reason = f"this machine's processor has {'' if chosen else 'no '}bfloat16"
+    else:
+        chosen, reason = False, "which processors the nodes have is not known here"
+    choices[name, phase] = f"{'bf16' if chosen else 'fp32'} ({reason})"
+    return "bf16" if chosen else "fp32"
+
+
 def describe_duplicate_point(sweep: Sweep, first: Point, block: GridBlock) -> str:
     """The complaint about a point that `block` repeats."""
     line = sweep.source.find_line(("blocks", first.block.position))
@@ -210,6 +268,8 @@ def list_shown_axes(sweep: Sweep) -> tuple[str, ...]:
 
 def convert_shown_value(value: Any) -> Any:
     """A value of a layer as JSON: pairs become a mapping again, one whole data set its name."""
+    if isinstance(value, BranchStep):
+        return {"step": value.step}
     if not isinstance(value, tuple):
         return value
     if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):

@@ -10,6 +10,7 @@ from jobs.store.paths import Store
 from stages.config import Vision
 from stages.flops import compute_image_cost
 from sweep.catalog import Catalog
+from sweep.cost.estimate import FEATURE_MEMORY_GIB
 from sweep.phases import PHASES
 from sweep.spec.models import Model
 from sweep.spec.resources import count_processes
@@ -34,6 +35,10 @@ class JobSettingsBuilder:
             return False
         image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
         return image.feature_bytes > 0
+
+    def read_feature_memory(self, model: Model, phase: str) -> float:
+        """GiB in which a process of the phase remembers features."""
+        return float(self.read_file_settings(model.name, phase).get("feature_cache_gib", FEATURE_MEMORY_GIB))
 
     def build_settings(self, model: Model, phase: str, resources: Resources, *, keeps_features: bool) -> dict[str, Any]:
         """The settings for job.json."""

@@ -16,8 +16,9 @@ from typing import Any
 from jobs.job import Estimate, Job, Resources
 from stages.config import STAGES, PretrainConfig, StageConfig
 from sweep.catalog import Catalog
+from sweep.cost.figures import FigureBook
 from sweep.cost.pricing import Pricer, ResourcesAndEstimate
-from sweep.cost.speed import NOTHING_MEASURED, Measured
+from sweep.cost.speed import NOTHING_MEASURED, NOTHING_STARTED, Measured, Startups
 from sweep.errors import ConfigProblemError, SweepFileError
 from sweep.phases import PHASES
 from sweep.plan.grid import Grid, Point
@@ -33,6 +34,7 @@ from sweep.plan.stage_configs import (  # fmt: skip
     needs_trunk,
 )
 from sweep.spec.engines import add_engine, build_engine_settings, check_engine, check_engine_model
+from sweep.spec.fields import BranchStep
 from sweep.spec.models import Model
 from sweep.spec.reader import truncate_problems
 from sweep.spec.resources import count_processes
@@ -135,17 +137,27 @@ VISION = (
     "pretrain.encoder_revision", "tokenizer",
 )  # fmt: skip
 FINETUNE_FIELDS = make_field_getter("finetune", also=VISION)
-EVALUATE_FIELDS = make_field_getter("evaluate", also=VISION)
+EVALUATE_FIELDS = make_field_getter("evaluate", also=(*VISION, "finetune.prompt"))
 
 
-def build_manifest(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measured = NOTHING_MEASURED) -> Manifest:
+def build_manifest(
+    sweep: Sweep,
+    grid: Grid,
+    catalog: Catalog,
+    measured: Measured = NOTHING_MEASURED,
+    *,
+    startups: Startups = NOTHING_STARTED,
+    figures: FigureBook | None = None,
+) -> Manifest:
     """The whole plan; SweepFileError lists points whose values make no configuration.
 
-    `measured`: speeds of finished jobs, which estimates and so time limits go by; no key does.
+    `measured`, `startups`: what finished jobs show, and `figures`: what is counted of the data; estimates and so time
+    limits go by them, no key does. The book takes note of what it is asked for.
     """
-    planner = Planner(sweep, catalog, measured)
+    planner = Planner(sweep, catalog, Pricer(sweep, catalog, measured, startups=startups, figures=figures))
+    with_steps = any(isinstance(point.values["branch"], BranchStep) for point in grid.points)
     for point in grid.points:
-        planner.record_branch(point)
+        planner.record_branch(point, with_steps=with_steps)
     cells = [planner.plan_cell(point, grid.axes) for point in grid.points]
     if planner.problems:
         raise SweepFileError(truncate_problems(list(planner.problems.values())))
@@ -161,25 +173,37 @@ def build_manifest(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measure
 class Planner:
     """Builds the graph of one sweep. It makes, checks and prices each distinct configuration once."""
 
-    def __init__(self, sweep: Sweep, catalog: Catalog, measured: Measured) -> None:
+    def __init__(self, sweep: Sweep, catalog: Catalog, pricer: Pricer) -> None:
         self.sweep = sweep
-        self.pricer = Pricer(catalog, sweep.data, sweep.resources, measured)
+        self.pricer = pricer
         self.settings = JobSettingsBuilder(sweep, catalog)
         self.graph = JobGraph()
         self.problems: dict[tuple[str, str], str] = {}
         self.trunks: dict[tuple[Any, ...], PlannedTrunk] = {}
         self.trunks_by_content: dict[str, PlannedTrunk] = {}
         self.pretrain_keys: dict[tuple[Any, ...], str] = {}
-        self.finetune_works: dict[tuple[Any, ...], list[JobTemplate]] = {}
+        self.finetune_works: dict[tuple[Any, ...], dict[int, JobTemplate]] = {}
         self.evaluate_works: dict[tuple[Any, ...], JobTemplate] = {}
+        self.points_by_step: dict[tuple[Any, ...], Point] = {}
 
-    def record_branch(self, point: Point) -> None:
-        """First pass: where the trunks are cut."""
+    def record_branch(self, point: Point, *, with_steps: bool) -> None:
+        """First pass: where the trunks are cut. `with_steps`: the grid has branch points that are steps."""
         try:
-            if point.values["branch"] > 0:
-                self.plan_trunk(point).cuts.add(self.compute_branch_step(point))
+            if point.values["branch"] != 0:
+                step = self.compute_branch_step(point)
+                self.plan_trunk(point).cuts.add(step)
+                if with_steps:
+                    self.check_same_step(point, step)
         except ConfigProblemError as problem:
             self.record_problem(point, problem)
+
+    # Why: docs/decisions.md, D78
+    def check_same_step(self, point: Point, step: int) -> None:
+        """ConfigProblemError where a step says of one cell what a percentage says of another."""
+        identity = step, *(value for name, value in point.values.items() if name != "branch")
+        first = self.points_by_step.setdefault(identity, point)
+        if first is not point and any(isinstance(each.values["branch"], BranchStep) for each in (first, point)):
+            raise ConfigProblemError(f"branches at step {step:,}, where cell {first.name} does; take one of them out")
 
     def plan_cell(self, point: Point, axes: tuple[str, ...]) -> Cell | None:
         """Second pass: the jobs of one point."""
@@ -191,7 +215,7 @@ class Planner:
             return None
         chains, cells = [], self.graph.cells
         cells[pretrain].append(point.name)
-        for epochs, work in zip(self.sweep.epochs, finetunes, strict=True):
+        for epochs, work in zip(point.block.epochs, finetunes, strict=True):
             finetune = self.add_child_job(work, pretrain)
             evaluation = self.add_child_job(evaluate, finetune)
             cells[finetune].append(point.name)
@@ -199,11 +223,22 @@ class Planner:
             chains.append(FinetuneChain(epochs=epochs, finetune=finetune, evaluate=evaluation))
         return Cell(
             name=point.name,
-            axes=point.build_axes_record(axes),
+            axes=self.build_axes_record(point, axes),
             pretrain=pretrain,
             chains=tuple(chains),
             block=point.block.label,
         )
+
+    def build_axes_record(self, point: Point, names: tuple[str, ...]) -> dict[str, Any]:
+        """The values to show. A branch step stands there in percent, as tables and figures need it, and as the step."""
+        shown = point.build_axes_record(names)
+        if not isinstance(point.values["branch"], BranchStep):
+            return shown
+        step, total = self.compute_branch_step(point), self.plan_trunk(point).config.schedule.total_steps
+        record: dict[str, Any] = {}
+        for name, value in shown.items():
+            record |= {"branch": 100 * step / total, "branch_step": step} if name == "branch" else {name: value}
+        return record
 
     def add_child_job(self, work: JobTemplate, parent: str) -> str:
         return self.graph.add_job(compute_job_key(work.stage, work.config_json, (parent,)), work, (parent,))
@@ -265,10 +300,11 @@ class Planner:
             config = build_pretrain_config(point.values, model.shape, self.sweep.data, trunk.config if trunk else None)
             config = add_engine(config, point.values["pretrain.engine"], self.sweep.engines)
             parents: tuple[str, ...] = ()
-            if trunk is not None and point.values["branch"] > 0:
+            if trunk is not None and point.values["branch"] != 0:
                 parents = (self.plan_segment(trunk, self.compute_branch_step(point)),)
             keeps = config.tokenizer is not None and self.settings.needs_feature_cache(model, "pretrain", config.vision)
-            price = self.pricer.price_pretrain(model, config, keeps_features=keeps)
+            memory = self.settings.read_feature_memory(model, "pretrain")
+            price = self.pricer.price_pretrain(model, config, keeps_features=keeps, memory_gib=memory)
             work = self.build_template("pretrain", model, config, price, keeps_features=keeps)
             key = compute_job_key(work.stage, work.config_json, parents)
             self.pretrain_keys[fields] = self.graph.add_job(key, work, parents)
@@ -276,22 +312,23 @@ class Planner:
 
     def plan_finetunes(self, point: Point) -> list[JobTemplate]:
         """The fine-tunes, one for each number of epochs; cells that differ in their image-text run only share them."""
-        fields = FINETUNE_FIELDS(point.values)
-        if fields in self.finetune_works:
-            return self.finetune_works[fields]
-        first = [self.plan_finetune(point, epochs) for epochs in self.sweep.epochs]
-        encodes = any(work.estimate.feature_bytes for work in first)
-        # where the first cell's keep features, the fine-tunes of all others find them
-        rest = [self.plan_finetune(point, epochs) for epochs in self.sweep.epochs] if encodes else first
-        self.finetune_works[fields] = rest
-        return first
+        known = self.finetune_works.setdefault(FINETUNE_FIELDS(point.values), {})
+        works = []
+        for epochs in point.block.epochs:
+            work = known.get(epochs) or self.plan_finetune(point, epochs)
+            # where the first one keeps features, the fine-tunes of all other cells find them
+            encodes = epochs not in known and work.estimate.feature_bytes
+            known.setdefault(epochs, self.plan_finetune(point, epochs) if encodes else work)
+            works.append(work)
+        return works
 
     def plan_finetune(self, point: Point, epochs: int) -> JobTemplate:
         config, model = build_finetune_config(point.values, self.sweep.data, epochs), self.find_model(point)
         config = add_engine(config, point.values["finetune.engine"], self.sweep.engines)
         vision = build_vision(point.values, self.sweep.data)
         keeps = self.settings.needs_feature_cache(model, "finetune", vision)
-        price = self.pricer.price_finetune(model, config, vision, keeps_features=keeps)
+        memory = self.settings.read_feature_memory(model, "finetune")
+        price = self.pricer.price_finetune(model, config, vision, keeps_features=keeps, memory_gib=memory)
         work = self.build_template("finetune", model, config, price, keeps_features=keeps)
         check_engine_model(config, model.shape, vision)
         return work
@@ -302,7 +339,8 @@ class Planner:
             config = build_evaluate_config(point.values, self.sweep.data)
             config = add_engine(config, point.values["evaluate.engine"], self.sweep.engines)
             model = self.find_model(point)
-            price = self.pricer.price_evaluate(model, config, build_vision(point.values, self.sweep.data))
+            vision, prompt = build_vision(point.values, self.sweep.data), point.values["finetune.prompt"]
+            price = self.pricer.price_evaluate(model, config, vision, prompt=prompt)
             self.evaluate_works[fields] = self.build_template("evaluate", model, config, price)
         return self.evaluate_works[fields]
 

@@ -20,7 +20,8 @@ from stages.schedule import Schedule
 from stages.vision.specs import resolve_encoder_spec
 from sweep.errors import ConfigProblemError
 from sweep.spec.data import ROLES, DataSet, EncoderWeightsError, build_content_revision, resolve_encoder_weights
-from sweep.spec.fields import STAGE_SETTINGS
+from sweep.spec.engines import OWN_ENGINE
+from sweep.spec.fields import STAGE_SETTINGS, BranchPoint, BranchStep
 
 Values = Mapping[str, Any]
 """A value for every setting (`sweep.spec.settings.BASE`)."""
@@ -53,14 +54,28 @@ def build_pretrain_config(
     settings["schedule"] = build_schedule(
         values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
     )
-    # one meaning, one key: without images there is nothing to pack, without a parent no state to carry
+    # Why: docs/decisions.md, D74
+    # one meaning, one key: without images there is nothing to pack and every sequence has as many targets; without a
+    # parent there is no state to carry and no text that it has read
     if not with_images:
-        settings["packing"] = "packed"
+        settings |= {"packing": "packed", "loss_mean": "tokens"}
     if values["branch"] == 0:
-        settings["optimizer_state"] = "carried"
+        settings |= {"optimizer_state": "carried", "text_order": "anew"}
+    if not any(source.kind == "text" for source in sources):
+        settings["text_order"] = "anew"
+    check_text_order(settings["text_order"], trunk)
     return PretrainConfig(
         model=shape, sources=sources, vision=vision, tokenizer=tokenizer, seed=values["seed"], **settings
     )
+
+
+def check_text_order(text_order: str, trunk: PretrainConfig | None) -> None:
+    """ConfigProblemError where a text is to go on behind a trunk whose checkpoints do not say how far it is read."""
+    if text_order == "continue" and trunk is not None and trunk.engine is not None:
+        raise ConfigProblemError(
+            f"pretrain.text_order: continue needs the trunk's place in its text, which a checkpoint of an engine of "
+            f"kind {trunk.engine.kind} does not hold; set trunk.engine: {OWN_ENGINE}, or pretrain.text_order: anew"
+        )
 
 
 def check_context_length(setting: str, values: Values) -> None:
@@ -117,46 +132,69 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Tokens a parameter at multiplier 1 (paper, section 2)."""
 
 
-def compute_branch_step(branch: float, total_steps: int) -> int:
-    """Optimizer steps of the trunk that are done at `branch` percent of its budget, rounded down."""
+def compute_branch_step(branch: BranchPoint, total_steps: int) -> int:
+    """Optimizer steps of the trunk that are done at the branch point; those of a percentage are rounded down.
+
+    ConfigProblemError for a step behind the trunk's last one.
+    """
+    if isinstance(branch, BranchStep):
+        if branch.step > total_steps:
+            raise ConfigProblemError(
+                f"branch point {branch} lies behind the trunk's {total_steps:,} steps; take 1 to {total_steps:,}, of "
+                "which the last is 100 %"
+            )
+        return branch.step
     return math.floor(total_steps * branch / 100 + 1e-9)
 
 
 def compute_restart(values: Values, trunk: PretrainConfig | None) -> tuple[float, int]:
     """Peak learning rate and warmup steps of the image-text run (paper, section 4).
 
-    auto: between 0 and 100 % it goes on at the trunk's rate, without warmup; at 0 and 100 % it warms up again.
+    auto: between 0 and 100 % it goes on at the trunk's rate, without warmup; at 0 and 100 % (the trunk's last step) it
+    warms up again.
     matched: the trunk's rate at `pretrain.matched_branch`, whatever the branch point, so that two branch points differ
     in the text that they have seen and not in the learning rate.
     """
     branch, mode = values["branch"], values["lr_at_branch"]
-    restart = mode == "restart" or (mode == "auto" and branch in {0, 100})
-    if restart:
+    if mode == "restart" or (mode == "auto" and is_at_an_end(branch, trunk)):
         return require_setting(values, "pretrain.restart_lr"), require_setting(values, "pretrain.restart_warmup_steps")
     if trunk is None:  # `needs_trunk`
         raise ConfigProblemError("lr_at_branch: continue has nothing to go on from at branch 0; take auto or restart")
     if mode == "matched":
-        warmup = 0 if branch > 0 else require_setting(values, "pretrain.restart_warmup_steps")
+        warmup = 0 if branch != 0 else require_setting(values, "pretrain.restart_warmup_steps")
         return compute_trunk_lr(trunk, values["pretrain.matched_branch"]), warmup
     return compute_trunk_lr(trunk, branch), 0
 
 
+def is_at_an_end(branch: BranchPoint, trunk: PretrainConfig | None) -> bool:
+    """Whether none of the trunk comes before the images, or all of it."""
+    if isinstance(branch, BranchStep):
+        return trunk is not None and branch.step == trunk.schedule.total_steps
+    return branch in {0, 100}
+
+
 def needs_trunk(values: Values) -> bool:
     """Whether the image-text run has a parent, or takes its learning rate from a trunk."""
-    return bool(values["branch"] > 0 or values["lr_at_branch"] == "matched")
+    return bool(values["branch"] != 0 or values["lr_at_branch"] == "matched")
 
 
-def compute_trunk_lr(trunk: PretrainConfig, branch: float) -> float:
-    """The trunk's learning rate at `branch` percent of its budget, the same on every machine."""
+def compute_trunk_lr(trunk: PretrainConfig, branch: BranchPoint) -> float:
+    """The trunk's learning rate at the branch point, the same on every machine."""
     rate = trunk.schedule.compute_lr(compute_branch_step(branch, trunk.schedule.total_steps))
     # cos differs in its last digit between C libraries; a key must not
     # Why: docs/decisions.md, D2
     rounded = float(f"{rate:.10g}")
     if rounded <= 0:
         raise ConfigProblemError(
-            f"the trunk's learning rate at {branch} % is 0; set trunk.final_lr above 0, or lr_at_branch: restart"
+            f"the trunk's learning rate at {describe_branch_point(branch)} is 0; set trunk.final_lr above 0, or "
+            "lr_at_branch: restart"
         )
     return rounded
+
+
+def describe_branch_point(branch: BranchPoint) -> str:
+    """`80 %` or `step 813,264`."""
+    return f"step {branch.step:,}" if isinstance(branch, BranchStep) else f"{branch} %"
 
 
 def build_schedule(

@@ -193,8 +193,8 @@ def format_explanation(explanation: Explanation) -> str:
     cell, varied = explanation.cell, set(explanation.varied_axes)
     block = f", block {cell.block}" if cell.block else ""
     lines = [f"cell {cell.name} of sweep {explanation.sweep}{block}", ""]
-    here = [f"{name} {value}" for name, value in cell.axes.items() if name in varied]
-    same = [f"{name} {value}" for name, value in cell.axes.items() if name not in varied]
+    here = [format_axis(name, value) for name, value in cell.axes.items() if name in varied]
+    same = [format_axis(name, value) for name, value in cell.axes.items() if name not in varied]
     lines += [f"axes that vary in its block: {', '.join(here) or 'none'}"]
     lines += [f"axes that all cells of its block share: {', '.join(same)}", ""]
     rows = [["phase", "key", "what", "state", explanation.unit, "cells"]]
@@ -211,6 +211,11 @@ def format_explanation(explanation: Explanation) -> str:
     ]
     lines += [*format_columns(rows, left=4, rules=(1,)), "", format_cost_line(explanation)]
     return "\n".join([*lines, *format_changed_lines(explanation), *format_history_section(explanation)])
+
+
+def format_axis(name: str, value: Any) -> str:
+    """`image_share 0.1`; a branch point that was given as a step is no round percentage."""
+    return f"{name} {value:.6g}" if name == "branch" and isinstance(value, float) else f"{name} {value}"
 
 
 def format_history_section(explanation: Explanation) -> list[str]:

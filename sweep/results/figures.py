@@ -86,7 +86,7 @@ def format_axis_label(axis: str, value: Any, *, unit: bool = True) -> str:
     if axis in FRACTIONS:
         return f"{100 * value:g}{sign}"
     if axis == "branch":
-        return f"{value:g}{sign}"
+        return f"{value:.4g}{sign}"  # a branch point that was given as a step is no round percentage
     if axis == "epochs":
         return f"{value} epoch{'s' if value != 1 else ''}" if unit else str(value)
     if axis == "overrides":

@@ -16,7 +16,7 @@ from jobs.reconcile.attempts import AttemptRecord
 from stages.config import PretrainConfig
 from sweep.results.evidence import ExecutionHours, JobEvidence, parse_number, parse_text_pairs, parse_whole_number
 from sweep.results.lineage import ModelChain, count_models_by_job, group_cells_by_job, map_jobs_to_model_names
-from sweep.results.schemas import AXES, CELL_AXES, CELLS, JOBS, METRICS, RESULTS
+from sweep.results.schemas import AXES, BRANCH_STEP, CELL_AXES, CELLS, JOBS, METRICS, RESULTS
 from sweep.results.scores import build_score_columns, compute_z_scores, extract_z_metrics, parse_task_scores
 from sweep.results.slices import SUMMARISED_MEASURES, TEXT, VISION, Measure, Row
 
@@ -131,6 +131,7 @@ def convert_to_milliseconds(seconds: float | None) -> int | None:
 
 AXIS_TYPES = {field.name: field.type for field in AXES if field.name not in {"parameters", "epochs", "overrides"}}
 """Axes of a cell in the manifest that have a column of their own, with its type."""
+NO_OVERRIDES = AXIS_TYPES.keys() | {BRANCH_STEP.name}
 
 
 def build_results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
@@ -143,6 +144,7 @@ def build_results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapp
             "sweep": sweep,
             "parameters": count_parameters(configs.get(chain.cell.pretrain)),
             **build_axis_columns(chain.cell.axes),
+            BRANCH_STEP.name: count_trunk_steps(evidence[chain.cell.pretrain], configs),
             **build_token_columns(evidence[chain.cell.pretrain], configs),
             **build_model_columns(chain, [evidence[key] for key in chain.keys]),
             **compared.get(chain.evaluate, {}),
@@ -157,7 +159,7 @@ def build_results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapp
 def build_axis_columns(axes: Mapping[str, Any]) -> dict[str, Any]:
     """Axes with a column in it; all others, such as dotted settings, in `overrides` as JSON."""
     values = {name: convert_to_column_type(axes.get(name), kind) for name, kind in AXIS_TYPES.items()}
-    others = sorted((name, json.dumps(value)) for name, value in axes.items() if name not in AXIS_TYPES)
+    others = sorted((name, json.dumps(value)) for name, value in axes.items() if name not in NO_OVERRIDES)
     return {**values, "overrides": others}
 
 
@@ -240,6 +242,12 @@ def count_parameters(config: PretrainConfig | None) -> int | None:
     return config.model.parameters if config else None
 
 
+def count_trunk_steps(pretrain: JobEvidence, configs: Mapping[str, PretrainConfig | None]) -> int | None:
+    """Steps of the trunk before the image-text run, by the plan; None where the trunk is another program's."""
+    trunks = [configs.get(parent) for parent in pretrain.job.parents]
+    return None if None in trunks else sum(trunk.last_step for trunk in trunks if trunk)
+
+
 def build_token_columns(pretrain: JobEvidence, configs: Mapping[str, PretrainConfig | None]) -> dict[str, Any]:
     """Text and image tokens of trunk and image-text run together; empty before that run has a result."""
     # The trunk's tokens come from the plan. A segment's result counts from where another sweep may have cut the trunk.
@@ -283,7 +291,7 @@ def build_planned_cost_columns(hours: Iterable[tuple[float, int]]) -> dict[str, 
 
 # cells.parquet: every cell with the best of its fine-tuned models, by each score.
 
-KEPT_COLUMNS = ("sweep", "cell", "block", *(field.name for field in CELL_AXES))
+KEPT_COLUMNS = ("sweep", "cell", "block", *(field.name for field in CELL_AXES), BRANCH_STEP.name)
 """Columns in which the models of a cell are equal."""
 WITH_ERROR = (VISION, TEXT)
 """Scores whose standard error has a column."""

@@ -16,12 +16,16 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
+from stages.config import Precision
 from sweep.phases import PHASES, Phase
+from sweep.spec.yaml_source import format_given_value
 
 
 def convert_whole_float(value: Any) -> Any:
@@ -56,6 +60,35 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+:/@=-]{0,120}$")]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class BranchStep:
+    """A branch point as the number of optimizer steps that the trunk has done: `{step: 813264}` in a sweep file."""
+
+    step: int
+
+    def __repr__(self) -> str:
+        return f"{{step: {self.step}}}"
+
+
+BranchPoint = float | BranchStep
+"""Where a cell leaves the trunk: in percent of the text budget, or as a step."""
+
+
+# Why: docs/decisions.md, D78
+def convert_branch_point(given: Any, check_percent: ValidatorFunctionWrapHandler) -> BranchPoint:
+    """`{step: N}` as a `BranchStep`; anything else must pass as a percentage."""
+    if not isinstance(given, dict):
+        percent: float = check_percent(given)
+        return percent
+    step = convert_whole_float(given.get("step"))
+    if given.keys() != {"step"} or type(step) is not int or not 0 < step <= 2**53:
+        raise ValueError(
+            f"{format_given_value(given)} will not do: as a step of the trunk a branch point is {{step: N}}, N a whole "
+            "number above 0"
+        )
+    return BranchStep(step)
+
+
 class Fields(BaseModel):
     """Base of all parts of a sweep file: unknown keys refused, no silent conversion, no NaN or Inf."""
 
@@ -88,8 +121,9 @@ SWEEP_TYPES: Mapping[tuple[Any, ...], Any] = {
     (float, Ge(0)): Size,
     (float, Gt(0)): Rate,
     (float, Ge(0), Le(1)): Share,
+    (Precision,): Literal["bf16", "fp32", "auto"],
 }
-"""A number's type and bounds in a configuration -> the type in a sweep file, which also has an upper bound."""
+"""A type and its bounds in a configuration -> the type in a sweep file: with an upper bound, or with `auto`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +208,9 @@ class PretrainSettings(OwnSettings):
     unit_tokens: UnitTokens = None
     restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up again, above 0")
     restart_warmup_steps: Whole | None = Field(None, description="a whole number of optimizer steps")
-    matched_branch: float | None = Field(
-        None, gt=0, le=100, description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent"
+    matched_branch: Annotated[float, Field(gt=0, le=100), WrapValidator(convert_branch_point)] | None = Field(
+        None,
+        description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent or as {step: N}",
     )
     projector: Literal["linear", "gelu-mlp", "fused-gelu-mlp"] | None = Field(
         None, description="linear, gelu-mlp or fused-gelu-mlp"
@@ -262,7 +297,9 @@ WeightNames = Annotated[list[Name], BeforeValidator(convert_name_to_list), Field
 class AxisFields(Fields):
     """The settings of no single phase. Dotted names stand for nested ones."""
 
-    branch: float | None = Field(None, ge=0, le=100, description="a percentage of the text budget, 0 to 100")
+    branch: Annotated[float, Field(ge=0, le=100), WrapValidator(convert_branch_point)] | None = Field(
+        None, description="a percentage of the text budget, 0 to 100, or {step: N} of the trunk"
+    )
     image_share: Share | None = Field(None, description="a share from 0 to 1")
     instruction_share: Share | None = Field(None, description="a share of the image part, 0 to 1")
     text: TextShares | None = Field(
@@ -324,6 +361,8 @@ def convert_axis_values(given: Any) -> Any:
         return given
     for name in given.keys() & PHASES.keys():
         raise ValueError(f"{name} is a group of settings; name one of them, such as {name}.precision")
+    if "branch.step" in given:
+        raise ValueError("branch.step is no axis; give steps as values of branch: [{step: 1000}, {step: 2000}]")
     return {
         name: [{name: value} for value in values] if isinstance(values, list) else values
         for name, values in given.items()

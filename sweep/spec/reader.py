@@ -53,7 +53,7 @@ SETTING_HINTS = {
     "pretrain.seed": "the image-text run's seed is the axis `seed`",
     "pretrain.encoder": "the encoder is the axis `encoder`",
     "pretrain.peak_lr": "it follows from lr_at_branch and pretrain.restart_lr",
-    "finetune.epochs": "the numbers of epochs are the list `epochs` of the whole file",
+    "finetune.epochs": "the numbers of epochs are the list `epochs` of the file or of a block",
 }
 """Keys that one may expect where they are not."""
 
@@ -176,6 +176,7 @@ def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
             position=position,
             axes={name: freeze_axis_values(points) for name, points in block.axes.items()},
             settings=flatten_settings(block.set),
+            epochs=tuple(sorted(block.epochs or fields.epochs)),
         )
         for position, block in enumerate(fields.blocks)
     )
@@ -195,12 +196,12 @@ def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
         defaults=flatten_settings(fields.defaults),
         blocks=blocks,
         exclude=tuple(exclude),
-        epochs=tuple(sorted(fields.epochs)),
         checkpoints=fields.checkpoints.build_settings(),
         settings=fields.settings,
         resources=fields.resources,
     )
     reader.check_sweep(sweep, layers, [*fields.models, *catalog.models])
+    reader.check_epochs(fields)
     reader.raise_if_problems()
     return sweep
 
@@ -273,8 +274,13 @@ class SweepFileReader:
         self.check_repeats(layers)
         self.check_resources(sweep.resources, models)
         self.check_settings(sweep.settings, models)
-        if len(set(sweep.epochs)) < len(sweep.epochs):
-            self.record_problem(("epochs",), "has a number twice; keep one")
+
+    def check_epochs(self, fields: SweepFields) -> None:
+        lists: list[tuple[SettingPath, list[int]]] = [(("epochs",), fields.epochs)]
+        lists += [(("blocks", position, "epochs"), block.epochs) for position, block in enumerate(fields.blocks)]
+        for where, epochs in lists:
+            if len(set(epochs)) < len(epochs):
+                self.record_problem(where, "has a number twice; keep one")
 
     def find_reference_problem(self, name: str, value: Any, sweep: Sweep, models: list[str]) -> str:
         if name == "model" and value not in models:

@@ -27,6 +27,9 @@ def convert_exclusion_value(given: Any) -> Any:
     )
 
 
+EpochNumbers = Annotated[list[Count], Field(min_length=1, max_length=100)]
+
+
 class BlockFields(Fields):
     """One block: the product of its axes, with settings that hold for all of it."""
 
@@ -35,6 +38,10 @@ class BlockFields(Fields):
         description="a mapping from an axis to the list of its values"
     )
     set: PointFields = Field(default_factory=PointFields, description="settings of this block")
+    # Why: docs/decisions.md, D79
+    epochs: EpochNumbers = Field(
+        default_factory=list, description="a list of whole numbers, in place of the file's, a fine-tune for each"
+    )
 
 
 class CheckpointFields(Fields):
@@ -66,9 +73,7 @@ class SweepFields(Fields):
     exclude: list[Annotated[AxisValues, BeforeValidator(convert_exclusion_value)]] = Field(
         default_factory=list, description="a list of points, {axis: value} or {axis: [values]}"
     )
-    epochs: list[Count] = Field(
-        min_length=1, max_length=100, description="a list of whole numbers, a fine-tune for each"
-    )
+    epochs: EpochNumbers = Field(description="a list of whole numbers, a fine-tune for each")
     checkpoints: CheckpointFields = Field(default_factory=CheckpointFields, description="when training jobs save")
     settings: RunSettingFields = Field(
         default_factory=RunSettingFields, description="how training jobs are carried out"
@@ -84,6 +89,8 @@ class GridBlock:
     position: int
     axes: Mapping[str, tuple[Any, ...]]
     settings: Layer
+    epochs: tuple[int, ...]
+    """A fine-tune of its cells for each: its own, else the file's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +108,6 @@ class Sweep:
     defaults: Layer
     blocks: tuple[GridBlock, ...]
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...]
-    epochs: tuple[int, ...]
     checkpoints: Mapping[str, Any]
     """When training jobs save, by the stages' names (`jobs.job.Job.settings`)."""
     settings: RunSettingFields

@@ -27,10 +27,13 @@ def moved(before: Manifest, after: Manifest) -> dict[str, int]:
     ("name", "cells", "jobs"),
     [
         ("paper", 300, {"trunk": 10, "pretrain": 300, "finetune": 1_200, "evaluate": 1_200}),
+        ("paper-as-run", 78, {"trunk": 5, "pretrain": 78, "finetune": 317, "evaluate": 317}),
         ("7b-pair", 2, {"trunk": 1, "pretrain": 2, "finetune": 2, "evaluate": 2}),
         ("frozen", 6, {"trunk": 1, "pretrain": 6, "finetune": 24, "evaluate": 24}),
         ("captions", 4, {"trunk": 1, "pretrain": 4, "finetune": 16, "evaluate": 16}),
         ("encoders", 3, {"trunk": 1, "pretrain": 3, "finetune": 12, "evaluate": 12}),
+        ("shares", 10, {"trunk": 2, "pretrain": 10, "finetune": 40, "evaluate": 40}),
+        ("loss-mean", 8, {"trunk": 1, "pretrain": 8, "finetune": 32, "evaluate": 32}),
         ("seeds", 8, {"trunk": 1, "pretrain": 4, "finetune": 32, "evaluate": 32}),
     ],
 )
@@ -40,15 +43,32 @@ def test_the_shipped_sweeps_have_the_stated_size(name: str, cells: int, jobs: di
     assert phases(manifest) == jobs
 
 
+ROW = re.compile(r"^\| `([\w-]+)\.yaml` \|.*\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", flags=re.MULTILINE)
+
+
+def test_the_page_lists_every_shipped_sweep_with_its_size() -> None:
+    text = (MANIFESTS.parent / "docs" / "sweep-file.md").read_text()
+    rows = {name: [int(number.replace(",", "")) for number in numbers] for name, *numbers in ROW.findall(text)}
+    assert sorted(rows) == sorted(path.stem for path in MANIFESTS.glob("*.yaml"))
+    for name, (cells, jobs, hours) in rows.items():
+        manifest = shipped(name)
+        assert (len(manifest.cells), len(manifest.jobs)) == (cells, jobs), name
+        assert sum(job.estimate.a100_hours for job in manifest.jobs) == pytest.approx(hours, rel=0.05, abs=1), name
+
+
 def test_studies_of_one_store_share_what_they_have_in_common() -> None:
     paper = shipped("paper")
-    new = {name: moved(paper, shipped(name)) for name in ("captions", "encoders", "seeds", "frozen")}
+    studies = ("captions", "encoders", "seeds", "frozen", "shares", "loss-mean")
+    new = {name: moved(paper, shipped(name)) for name in studies}
     assert new == {
         # the datacompdr cell, SigLIP's cell, seed 7 and one frozen cell are the reference sweep's own
         "captions": {"trunk": 0, "pretrain": 3, "finetune": 12, "evaluate": 12},
         "encoders": {"trunk": 0, "pretrain": 2, "finetune": 8, "evaluate": 8},
         "seeds": {"trunk": 0, "pretrain": 0, "finetune": 16, "evaluate": 16},
         "frozen": {"trunk": 0, "pretrain": 5, "finetune": 20, "evaluate": 20},
+        # its cells at 10 % are, and here those with the mean over sequences
+        "shares": {"trunk": 0, "pretrain": 8, "finetune": 32, "evaluate": 32},
+        "loss-mean": {"trunk": 0, "pretrain": 4, "finetune": 16, "evaluate": 16},
     }
 
 

@@ -42,6 +42,7 @@ def test_the_overview_shows_each_panel_once() -> None:
 def test_values_read_as_a_person_writes_them() -> None:
     assert format_axis_label("image_share", 0.25) == "25 %"
     assert format_axis_label("branch", 80.0) == "80 %"
+    assert format_axis_label("branch", 100 * 813_264 / 4_119_287) == "19.74 %"
     assert format_axis_label("epochs", 1) == "1 epoch"
     assert format_axis_label("amount", 2.0) == "2"
     assert format_axis_label("captions", "dense") == "dense"

@@ -86,6 +86,20 @@ def test_an_axis_without_a_column_is_an_override(tmp_path: Path) -> None:
     assert row["branch"] is None
 
 
+def test_a_branch_step_has_a_column_and_is_no_override(tmp_path: Path) -> None:
+    """The step is the trunk's by the plan, so plans of before, which do not name it, have it too."""
+    written = plan(Store(tmp_path), SMALL)
+    of_50 = [cell for cell in written.cells if cell["axes"]["branch"] == 50]
+    of_50[0]["axes"] |= {"branch": 49.97, "branch_step": 30}
+    write_manifest(written)
+    found = rows(written)
+    assert {(row["branch"], row["branch_step"]) for row in found} == {(0.0, 0), (50.0, 30), (49.97, 30), (100.0, 60)}
+    assert all(row["overrides"] == [] for row in found)
+    assert {(row["branch"], row["branch_step"]) for row in pq.read_table(parquet(written, "cells")).to_pylist()} == {
+        (row["branch"], row["branch_step"]) for row in found
+    }
+
+
 def test_scores_are_those_of_the_evaluation(done: Written) -> None:
     for row in rows(done):
         scores = json.loads(done.run(row["evaluate_key"]).result.read_text())["scores"]
