@@ -20,6 +20,7 @@ from sweep.plan.detectable import (
 )
 from sweep.plan.loss_report import MixtureLoss, format_mixture_losses
 from sweep.plan.manifest import Manifest
+from sweep.plan.placements import PhasePlacement, format_placement_table
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
 from sweep.text_format import (
@@ -44,14 +45,15 @@ def build_plan_json(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
     losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
-    jobs have measured; `losses`: what the data sets of each mixture are expected to have of the loss; `figures`: what
-    the estimates rest on, and for which models and phases.
+    jobs have measured; `placements`: where jobs run, and whether they fit; `losses`: what the data sets of each mixture
+    are expected to have of the loss; `figures`: what the estimates rest on, and for which models and phases.
     """
     costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     return {
@@ -69,12 +71,13 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "placements": [each.convert_to_dict() for each in placements],
         "losses": [found.convert_to_dict() for found in losses],
         "figures": [
             {**figure.convert_to_dict(), "models": list_models(users), "phases": list_used_phases(users)}
             for figure, users in figures.items()
         ],
-        "detectable": build_detectable_json(manifest),
+        "detectable": build_detectable_json(manifest, figures),
     }
 
 
@@ -85,6 +88,7 @@ def format_plan_report(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
     losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> str:
@@ -102,9 +106,9 @@ def format_plan_report(
         *format_time_left(costs), *format_counted_figures(figures),
         *(("speed", format_speed_comparison(found)) for found in speeds),
         *format_mixture_losses(losses),
-        *format_detectable_effects(load_detectable_effects(manifest)),
+        *format_detectable_effects(load_detectable_effects(manifest, figures)),
     ]  # fmt: skip
-    table = format_cost_table(costs, Marks.from_figures(figures))
+    table = [*format_cost_table(costs, Marks.from_figures(figures)), *format_placement_table(placements)]
     assumed = format_assumed_figures(figures)
     return "\n".join([head, "", *table, "", *format_labelled_lines(remarks), *assumed])
 
@@ -295,19 +299,33 @@ def format_figure_value(value: float) -> str:
 # Which differences the evaluations can detect.
 
 
-def load_detectable_effects(manifest: Manifest) -> list[DetectableEffect]:
-    """By the catalog's figures."""
+def load_detectable_effects(manifest: Manifest, figures: UsedFigures) -> list[DetectableEffect]:
+    """By the tasks' counted figures, where they were counted, else by the catalog's."""
     assumed = load_noise_assumptions()
-    return compute_detectable_effects(list_task_sizes(manifest, load_catalog(), assumed), assumed)
+    sizes = list_task_sizes(manifest, load_catalog(), assumed, collect_counted_sizes(figures))
+    return compute_detectable_effects(sizes, assumed)
 
 
-def build_detectable_json(manifest: Manifest) -> dict[str, Any]:
+def collect_counted_sizes(figures: UsedFigures) -> dict[str, tuple[int, int]]:
+    """Questions and images of the tasks that were counted; a text task has as many of both."""
+    counted: dict[str, dict[str, int]] = {}
+    for figure in figures:
+        if figure.origin == "counted" and figure.subject.startswith("task "):
+            counted.setdefault(figure.subject.removeprefix("task "), {})[figure.name] = round(figure.value)
+    return {
+        task: (found["documents"], found.get("images") or found["documents"])
+        for task, found in counted.items()
+        if found.get("documents")
+    }
+
+
+def build_detectable_json(manifest: Manifest, figures: UsedFigures) -> dict[str, Any]:
     """The field `detectable` of docs/json.md."""
     assumed = load_noise_assumptions()
     return {
         "level": LEVEL,
         "power": POWER,
-        "effects": [effect.convert_to_dict() for effect in load_detectable_effects(manifest)],
+        "effects": [effect.convert_to_dict() for effect in load_detectable_effects(manifest, figures)],
         "assumptions": [
             {"name": name, "value": getattr(assumed, name), "source": source}
             for name, source in assumed.sources.items()
@@ -323,7 +341,7 @@ def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple
     first, *others = [f"{100 * each.compute_effect(1):.1f}" for each in effects]
     points = [f"{first} points", *others]
     shown = [f"{value} in {format_score_name(each)}" for value, each in zip(points, effects, strict=True)]
-    lines = [f"two models of one seed must differ by {', '.join(shown)}"]
+    lines = [f"two models must differ by {', '.join(shown)}"]
     for difference in WANTED:
         by_need: dict[str, list[str]] = {}
         for each in effects:
@@ -332,8 +350,8 @@ def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple
         lines.append(f"{format_counted(round(100 * difference), 'point')}: {needed}")
     correlations = f"{assumed.model_correlation:g} and {assumed.image_correlation:g}"
     lines.append(
-        f"{100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
-        f" seeds {100 * assumed.seed_deviation:g} points (docs/results.md)"
+        f"one seed, {100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
+        f" seeds {100 * assumed.seed_deviation:g} points"
     )
     return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
 

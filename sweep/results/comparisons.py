@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sweep.phases import PHASES
 from sweep.results.contrasts import AVERAGE, AXES, CELL, MODEL, SEEDS, Contrast
 from sweep.results.schemas import CONTRASTS, DIFFERENCES, SUMMARY
 from sweep.results.scores import compute_deviation, compute_mean, sum_squared_deviations
@@ -221,7 +222,6 @@ PAIRED_LEGEND = (
     "In no interval, as there is one draw of each: {shared}.\n"
     "±: standard error by the spread over the pairs; of one pair, by its test sets.\n"
 )
-PHASE_NAMES = {"trunk": "the trunk", "pretrain": "the image-text runs", "finetune": "the fine-tunes"}
 
 
 def format_effects(found: Sequence[ScoreDifference]) -> list[str]:
@@ -292,7 +292,7 @@ def format_legend(found: Sequence[ScoreDifference]) -> str:
     shared = {phase for each in known for phase in each.shared_draws}
     return PAIRED_LEGEND.format(
         seeds=", and of the seeds where models have the same ones" if several else "",
-        shared=", ".join(name for phase, name in PHASE_NAMES.items() if phase in shared) or "nothing",
+        shared=", ".join(phase_words.jobs for phase, phase_words in PHASES.items() if phase in shared) or "none",
     )
 
 

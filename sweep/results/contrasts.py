@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sweep.phases import PHASES
 from sweep.results.answers import NO_ANSWERS, TaskAnswers
 from sweep.results.intervals import (
     adjust_by_holm,
@@ -32,7 +33,7 @@ MODEL, CELL, AVERAGE = LEVELS = ("model", "cell", "average")
 """Of a contrast: one pair of models; one pair of cells, the mean over their epochs; the mean over all pairs."""
 QUESTIONS, SEEDS = "questions", "questions+seeds"
 """What noise is in an interval."""
-PHASES = ("trunk", "pretrain", "finetune")
+TRAINING_PHASES = tuple(name for name in PHASES if name != "evaluate")
 MANY_TASKS = "the models' scores are means over different tasks"
 NO_DIFFERENCE = "no question differs"
 
@@ -298,8 +299,8 @@ def list_shared_draws(pairs: Sequence[Pair], estimate: DifferenceEstimate | None
     if estimate is None:
         return ()
     if estimate.noise == QUESTIONS:
-        return PHASES
-    return tuple(phase for phase in PHASES if is_shared(phase, pairs))
+        return TRAINING_PHASES
+    return tuple(phase for phase in TRAINING_PHASES if is_shared(phase, pairs))
 
 
 def is_shared(phase: str, pairs: Sequence[Pair]) -> bool:

@@ -99,13 +99,16 @@ def list_scored_models(
         if result is None:
             continue
         tasks = parse_task_scores(result)
-        pretrain = evidence[chain.cell.pretrain].job
+        runs: dict[str, tuple[str, ...]] = {}
+        for key in chain.keys:
+            phase = evidence[key].job.phase
+            runs[phase] = (*runs.get(phase, ()), key)
         found.append(
             ScoredModel(
                 row=row,
                 scores={task.task: task.score for task in tasks},
                 groups={name: tuple(task.task for task in group) for name, group in group_tasks(tasks).items()},
-                runs={"trunk": pretrain.parents, "pretrain": (pretrain.key,), "finetune": (chain.finetune,)},
+                runs=runs,
             )
         )
     return found

@@ -237,7 +237,10 @@ def test_the_summary_prints_intervals_and_what_is_not_in_them(
     text = (written.store.locate_sweep(written.sweep).results / "summary.txt").read_text()
     assert code == 0
     assert "Noise in the intervals: of the questions.\n" in text
-    assert "In no interval, as there is one draw of each: the trunk, the image-text runs, the fine-tunes.\n" in text
+    assert (
+        "In no interval, as there is one draw of each: the trunk's segments, the image-text runs, the fine-tunes.\n"
+        in text
+    )
     [head] = [number for number, line in enumerate(text.splitlines()) if line.startswith("2m: branch 80 % against")]
     table = text.splitlines()[head : head + 4]
     assert [line.split("  ")[0] for line in table[1:]] == ["image share 10 %", "image share 50 %", "average"]
