@@ -2,20 +2,20 @@
 
 import getpass
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jobs.claims.submit_lock import hold_submit_lock
-from jobs.errors import InfeasibleJobError, NoSchedulerError
+from jobs.errors import InfeasibleJobError, NoSchedulerError, SubmitterBusyError
 from jobs.observation import ClusterState
 from jobs.reconcile.decide import Action, Submit
 from jobs.reconcile.state import JobState
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import save_code_snapshot
 from jobs.slurm.limits import find_infeasible_reason
-from jobs.slurm.round import RoundReport, SlurmRound
+from jobs.slurm.round import PENDING, RoundReport, SlurmRound
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.site import query_site
 from jobs.slurm.timeouts import SlurmTimeouts
@@ -38,6 +38,10 @@ class RoundRequest:
     submit_interval_s: float | None = None
     dry: bool = False
     """Query and decide; change nothing, neither here nor there."""
+    if_unreachable: str = (
+        "nothing was done: see `sweep doctor`, try again later, or run it on this machine with --backend local"
+    )
+    """What it means for the user that Slurm does not answer."""
 
 
 def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
@@ -53,31 +57,55 @@ def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hour
     return print_round_report(slurm_round, report, as_json=as_json)
 
 
-def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: float) -> int:
-    """Takes the jobs out of the queue, has running ones save and stop, ends them after the grace; how many ran.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelReport:
+    """What became of a cancellation, as Slurm's queue shows it afterwards."""
 
-    The cancellation is in the ledger already, so that nobody sends them again meanwhile.
+    ended: int = 0
+    """Jobs that ran and run no more."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Ids by key of jobs that are in the queue all the same."""
+    problem: str = ""
+    """Why, or why the queue cannot be seen; one line."""
+
+
+# Why: docs/decisions.md, D101
+def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: float) -> CancelReport:
+    """Takes the jobs out of the queue, has running ones save and stop, ends them after the grace.
+
+    The cancellation is in the ledger already: nobody sends them again meanwhile, and no attempt of them starts.
     """
-    with open_slurm_round(stored, RoundRequest(wanted=())) as slurm_round:
-        running = list_jobs_in_state(slurm_round, keys, ClusterState.RUNNING)
-        slurm_round.cancel(keys)
-        deadline = slurm_round.clock.monotonic() + grace_seconds
-        left = running
-        while left and slurm_round.clock.monotonic() < deadline:
-            slurm_round.clock.sleep(min(CANCEL_POLL_SECONDS, grace_seconds))
-            slurm_round.query()
-            left = list_jobs_in_state(slurm_round, keys, ClusterState.RUNNING)
-            slurm_round.cancel(list_jobs_in_state(slurm_round, keys, ClusterState.QUEUED))  # requeued meanwhile
-        slurm_round.kill(left)
-        if slurm_round.problem:
-            raise SweepError(f"{slurm_round.problem}; the jobs stay cancelled here, run it again to end them there")
-    return len(running)
+    request = RoundRequest(wanted=(), if_unreachable="its queue is as it was")
+    try:
+        with open_slurm_round(stored, request) as slurm_round:
+            running = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
+            refusal = stop_jobs(slurm_round, keys, grace_seconds)
+            left = slurm_round.list_remaining(keys)
+            problem = slurm_round.problem or (refusal if left else "")
+    except (NoSchedulerError, SubmitterBusyError) as error:
+        return CancelReport(problem=str(error))
+    return CancelReport(ended=len(running.keys() - left.keys()), left=left, problem=problem)
 
 
-def list_jobs_in_state(slurm_round: SlurmRound, keys: Collection[str], state: ClusterState) -> list[str]:
-    """Those of the keys that are in this state."""
-    observed = slurm_round.snapshot.observed
-    return [key for key in keys if key in observed and observed[key].state is state]
+def stop_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:
+    """Cancels, waits for the grace, kills, and queries once more. Returns a problem of scancel or "".
+
+    Where scancel fails nothing is waited for, and nothing is killed that was not asked to save.
+    """
+    if not slurm_round.list_own_ids(keys, {*PENDING, ClusterState.RUNNING}):
+        return ""
+    problem = slurm_round.cancel(keys)
+    deadline = slurm_round.clock.monotonic() + grace_seconds
+    left = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
+    while left and not problem and slurm_round.clock.monotonic() < deadline:
+        slurm_round.clock.sleep(min(CANCEL_POLL_SECONDS, grace_seconds))
+        slurm_round.query()
+        left = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
+        problem = slurm_round.cancel(slurm_round.list_own_ids(keys, PENDING))  # requeued meanwhile
+    if not problem:
+        problem = slurm_round.kill(left)
+    slurm_round.query()
+    return problem
 
 
 def resolve_slurm_timeouts(request: RoundRequest) -> SlurmTimeouts:
@@ -103,10 +131,7 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
     client = SlurmClient(resolve_slurm_timeouts(request))
     site = query_site(client, getpass.getuser())
     if site.problem:
-        raise NoSchedulerError(
-            f"Slurm cannot be asked: {site.problem}; nothing was done: see `sweep doctor`, try again later, "
-            "or run it on this machine with --backend local"
-        )
+        raise NoSchedulerError(f"Slurm cannot be asked: {site.problem}; {request.if_unreachable}")
     slurm_round = SlurmRound(
         stored.manifest.jobs,
         wanted=request.wanted,
