@@ -10,14 +10,25 @@ from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide, sort_depth_first
-from jobs.reconcile.node_exclusion import compute_exclusion_limit, select_excluded_nodes
+from jobs.reconcile.node_exclusion import (
+    MOST_NODES,
+    compute_exclusion_limit,
+    parse_node_list,
+    select_excluded_nodes,
+)
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.limits import compute_queue_capacity, list_limit_names, resolve_gpu_type
+from jobs.slurm.limits import (
+    compute_queue_capacity,
+    describe_limit,
+    find_infeasible_reason,
+    list_limit_names,
+    resolve_gpu_type,
+)
 from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, load_batch_history, query_answers, save_settled
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.sender import BatchSender, SendReport
@@ -97,6 +108,10 @@ class SlurmRound:
         self.problem = ""
         """Why nothing may be sent; empty if there is no reason."""
         self.capacity = QueueCapacity()
+        self.over_budget = ""
+        """Why nothing may be sent although Slurm would take it; empty if there is no reason."""
+        self.unfit: Mapping[str, str] = {}
+        """Jobs that this cluster could never run, with the reason. They are not sent, and hold up no others."""
         self.withdrawal_problem = ""
         """Why jobs that were to leave the queue are still in it, or why that is not known; empty if all left."""
         self._missing_since: Mapping[str, float] = {}
@@ -197,10 +212,11 @@ class SlurmRound:
             return []
         finished = self.snapshot.select_in_state({JobState.DONE})
         self.capacity = self._compute_capacity()
+        self.unfit = self._find_unfit_jobs()
         actions = decide(
             [*finished, *sort_depth_first(self.snapshot.jobs, self.snapshot.statuses)],
             self.snapshot.statuses,
-            wanted=self.wanted,
+            wanted=() if self.over_budget else set(self.wanted) - self.unfit.keys(),
             observed=self.live,
             damaged=self.snapshot.find_damaged_parents(),
             chained=True,
@@ -212,6 +228,14 @@ class SlurmRound:
         for limit in sorted(self.capacity.full):
             logger.info("no room for more under %s", limit)
         return actions
+
+    def _find_unfit_jobs(self) -> dict[str, str]:
+        found = {}
+        for job in self.snapshot.select_in_state({JobState.READY, JobState.INTERRUPTED, JobState.WAITING}):
+            reason = find_infeasible_reason(job, self.site) if job.key in self.wanted else None
+            if reason is not None and job.key not in self.live:
+                found[job.key] = f"it can never run here: {reason}"
+        return found
 
     def _compute_capacity(self) -> QueueCapacity:
         left = compute_queue_capacity(self.site, self.slurm.answers.queue.rows, self.site.user)
@@ -250,9 +274,12 @@ class SlurmRound:
             [outcome for run in self.snapshot.runs.values() for outcome in run.outcomes],
             self.clock.now(),
             endings=[record for known in self.snapshot.accounting_records.values() for record in known],
-            limit=compute_exclusion_limit(nodes),
+            limit=MOST_NODES,
         )
-        return tuple(each.node for each in excluded)
+        # sbatch refuses every job that excludes a node which has left the cluster
+        known = {node for partition in self.site.partitions or () for node in parse_node_list(partition.node_list)}
+        there = [each.node for each in excluded if each.node in known or not known]
+        return tuple(there[: compute_exclusion_limit(nodes)])
 
     # Act.
 
@@ -286,18 +313,20 @@ class SlurmRound:
         placed = {key: Observation(state=ClusterState.QUEUED, id=job_id) for key, job_id in sent.placed.items()}
         self.snapshot.update({**dict.fromkeys(gone.intersection(withdrawn)), **placed})
         unsent = sent.full or sent.problem or "the array that it waits for was not sent"
+        refused = {each.key: sent.refused.get(each.key, unsent) for each in submits if each.key not in placed}
+        if not sent.invalid:
+            refused.clear()
         return RoundReport(
             sent=len(placed),
             calls=sent.calls,
             withdrawn=len(gone),
             limits=(
-                *(f"no room for more under {limit}" for limit in sorted(self.capacity.full)),
+                *(f"no room for more under {describe_limit(limit)}" for limit in sorted(self.capacity.full)),
                 *([sent.full] if sent.full else []),
+                *sent.delayed,
             ),
-            refused={each.key: sent.refused.get(each.key, unsent) for each in submits if each.key not in placed}
-            if sent.invalid
-            else {},
-            problem=self.problem or sent.problem or self.withdrawal_problem,
+            refused={**self.unfit, **refused},
+            problem=self.problem or sent.problem or self.withdrawal_problem or self.over_budget,
         )
 
     def _send(self, submits: Sequence[Submit]) -> SendReport:

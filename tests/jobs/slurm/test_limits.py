@@ -105,7 +105,7 @@ def test_what_could_never_run_is_told_in_one_line(job: Job, part: str) -> None:
 
 
 def test_a_newer_clusters_doors() -> None:
-    assert "is down" in str(find_infeasible_reason(a_job(), NEW))
+    assert find_infeasible_reason(a_job(), NEW) is None  # its partition is down today
     assert find_infeasible_reason(a_job("gpu"), NEW) is None
     assert "closed to QOS long" in str(find_infeasible_reason(a_job("cpu", "long"), replace(NEW, partitions=up(NEW))))
     assert "closed to account guest" in str(find_infeasible_reason(a_job("cpu", account="guest"), guest(NEW)))
