@@ -5,8 +5,7 @@ from jobs.claims.claims import refresh_folder
 from jobs.reconcile.attempts import read_attempts
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import RetryDecision, decide_retry
-from jobs.slurm.batch_ledger import is_withdrawn
-from jobs.store.ledger import collect_user_requests, read_events
+from jobs.store.ledger import collect_user_requests, is_withdrawn, read_events
 from jobs.store.paths import RunPaths, Store
 
 

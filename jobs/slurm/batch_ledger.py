@@ -151,17 +151,6 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
             batch.withdrawn.pop(key, None)
 
 
-def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
-    """Whether this job of this batch was taken out of the queue by us. Every attempt asks, so little is parsed."""
-    refresh_folder(folder)
-    name = json.dumps(batch).encode()
-    lines = [line for path in folder.glob("*.jsonl") for line in read_lines_of_kind(path, "batch") if name in line]
-    named = [line for line in _parse_lines(lines) if line.get("batch") == batch and _is_number(line.get("time"))]
-    words = {"withdrawn", "kept"}
-    about = [line for line in named if line.get("what") in words and key in (line.get("keys") or ())]
-    return bool(about) and max(about, key=lambda line: float(line["time"]))["what"] == "withdrawn"
-
-
 def _parse_record(line: Mapping[str, Any]) -> AccountingRecord | None:
     try:
         return parse_accounting_record(line["ending"])

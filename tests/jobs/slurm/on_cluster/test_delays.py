@@ -63,6 +63,19 @@ def test_a_partition_that_is_drained_delays_its_own_jobs_alone(
     assert toys.tick()["sent"] == 1
 
 
+def test_nodes_that_are_reserved_are_waited_for(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "starttime=now duration=60 nodes=ALL flags=maint,ignore_jobs users=nobody"
+    slurm.output("scontrol", "create", "reservation", "reservationname=upkeep", *words.split())
+    try:
+        toys = ToySweep(slurm, tmp_path, [toy.toy_job("a")], monkeypatch)
+        assert toys.sent()[0] == 1
+        assert toys.states() == {"a": JobState.QUEUED}
+        assert "reserved" in toys.sweep("status", "--fresh").out.lower()
+    finally:
+        slurm.output("scontrol", "delete", "reservationname=upkeep")
+    toys.finish()
+
+
 def test_a_job_that_can_never_run_is_listed_and_the_rest_is_sent(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
