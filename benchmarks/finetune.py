@@ -23,7 +23,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from train import MODEL, STEP_TOKENS, write_shard
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.train import MODEL, STEP_TOKENS, write_shard  # noqa: E402 - found from the root
 
 STAGES = ("pretrain", "finetune")
 CONTEXT = 256

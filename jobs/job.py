@@ -32,26 +32,53 @@ class Resources:
     def gpus(self) -> int:
         return self.nodes * self.gpus_per_node
 
+    @property
+    def cores(self) -> int:
+        """CPU cores of all nodes."""
+        return self.nodes * self.cpus
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """What a job is expected to cost."""
 
     tokens: int = 0
+    images: int = 0
+    """That the language model is shown; the same image counts each time."""
+    encoded_images: int = 0
+    """That go through the vision encoder for it: features that are at hand are not made again."""
+    requests: int = 0
+    """Of an evaluation: answers to compare, texts, and answers to generate."""
     flops: float = 0.0
     """Language model and projector, forward and backward."""
     encoder_flops: float = 0.0
     """Vision encoder; 0 where there is none."""
     gpu_hours: float = 0.0
+    """Start-up included, as it is allocated too."""
     a100_hours: float = 0.0
     encoder_a100_hours: float = 0.0
     """Part of `a100_hours` that the vision encoder takes."""
     cpu_hours: float = 0.0
-    """Core-hours of a job that uses no GPU; 0 where it does."""
+    """Core-hours of a job that uses no GPU, start-up included; 0 where it does."""
+    startup_hours: float = 0.0
+    """Part of `gpu_hours`, or of `cpu_hours`, that passes before the first step and after the last."""
     checkpoint_bytes: int = 0
     """Kept on disk once the job is done."""
     feature_bytes: int = 0
     """The encoder's features that it adds to those that the store keeps."""
+    gpu_memory_bytes: int = 0
+    """Of each GPU at the worst moment, with a reserve; 0 where it is not known."""
+    host_memory_bytes: int = 0
+    """Of a node that the job is on; likewise."""
+    gpu_rows: int = 0
+    """Sequences that each GPU takes at once in training."""
+    gpu_passes: int = 0
+    """How often, for one step."""
+
+    @property
+    def startup_a100_hours(self) -> float:
+        """Part of `a100_hours` that is start-up."""
+        return self.a100_hours * self.startup_hours / self.gpu_hours if self.gpu_hours else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

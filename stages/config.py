@@ -17,6 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stages.schedule import Schedule
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["bf16", "fp32"]
+"""Of matrix products; weights and optimizer are float32 in both."""
+# the planner makes one of the two of `auto`: a configuration says what runs
+PRECISIONS = "bf16, fp32, or auto: bf16 where the device has it, else fp32"
+LossMean = Literal["tokens", "sequences"]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 
@@ -149,10 +154,14 @@ class PretrainConfig(StageConfig):
     """Last step of this job; None is the schedule's end."""
     optimizer: Optimizer = Field(default=Optimizer(), description="AdamW's numbers")
     z_loss: float = Field(default=1e-4, ge=0, description="a number from 0 on")
+    # one mean over all targets of a batch; or over its sequences, each with the mean over its own targets
+    loss_mean: LossMean = Field(default="tokens", description="tokens or sequences")
+    # where the text of a run behind a trunk begins: behind what the trunk has read, or at the beginning again
+    text_order: Literal["continue", "anew"] = Field(default="anew", description="continue or anew")
     # whether the parent's AdamW moments go on or start at 0; of effect only where the data changes
     optimizer_state: Literal["carried", "fresh"] = Field(default="carried", description="carried or fresh")
     seed: int = Field(default=124, ge=0, description="a whole number")
-    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")
+    precision: Precision = Field(default="bf16", description=PRECISIONS)
     engine: Engine | None = None
 
     @model_validator(mode="after")
@@ -189,10 +198,12 @@ class FinetuneConfig(StageConfig):
     final_lr: float = Field(default=0.0, ge=0, description="the learning rate at the end, from 0 on")
     optimizer: Optimizer = Field(default=Optimizer(weight_decay=0.1), description="AdamW's numbers")
     max_length: Count = Field(default=2_048, description="the longest sequence in tokens")
+    # as of a pre-training
+    loss_mean: LossMean = Field(default="tokens", description="tokens or sequences")
     # the words around questions and answers (`stages.data.prompts.TEMPLATES`); the evaluation takes the same
     prompt: Literal["pure", "vicuna", "llava"] = Field(default="pure", description="pure, vicuna or llava")
     seed: int = Field(default=7, ge=0, description="a whole number")
-    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")
+    precision: Precision = Field(default="bf16", description=PRECISIONS)
     engine: Engine | None = None
 
 
@@ -219,7 +230,7 @@ class EvaluateConfig(StageConfig):
     max_new_tokens: Count = Field(default=128, description="the longest answer in tokens")
     # what lies further back is cut off
     context: Count = Field(default=2_048, description="the longest sequence that the model is given, in tokens")
-    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="bf16 or fp32")
+    precision: Precision = Field(default="bf16", description=PRECISIONS)
     engine: Engine | None = None
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stages.errors import ConfigError
+from stages.gpu_memory import GPU_LOSS_CHUNK_TOKENS, GPU_MICRO_BATCH_TOKENS
 from stages.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def resolve_micro_batch_tokens(given: int, device: "torch.device") -> int:
 
     On a CPU a small part stays in the cache; a GPU needs a large one to be busy.
     """
-    return given or (2_048 if device.type == "cpu" else 16_384)
+    return given or (2_048 if device.type == "cpu" else GPU_MICRO_BATCH_TOKENS)
 
 
 def resolve_loss_chunk_tokens(given: int, device: "torch.device") -> int:
@@ -67,7 +68,7 @@ def resolve_loss_chunk_tokens(given: int, device: "torch.device") -> int:
 
     With 50,000 tokens, 512 positions' logits are 100 MB: on a CPU that is half as fast again as all of 2,048 positions.
     """
-    return given if given >= 0 else (512 if device.type == "cpu" else 2_048)
+    return given if given >= 0 else (512 if device.type == "cpu" else GPU_LOSS_CHUNK_TOKENS)
 
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]

@@ -55,7 +55,7 @@ PHASES: Mapping[str, Phase] = {
             jobs="the trunk's segments",
             section="the text trunk",
             # of images and of a parent
-            without=frozenset({"share_by", "packing", "optimizer_state"}),
+            without=frozenset({"share_by", "packing", "optimizer_state", "loss_mean", "text_order"}),
             trains=True,
             sees_images=False,
             in_catalog=True,

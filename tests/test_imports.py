@@ -19,6 +19,8 @@ TORCH_FREE_STAGES = {
     "stages.vision.specs",
     "stages.engines.limits",
     "stages.flops",
+    "stages.gpu_memory",
+    "stages.precision",
     "stages.job_file",
 }
 HEAVY = {"torch", "pandas", "pyarrow", "matplotlib", "numpy", "webdataset", "tokenizers", "lm_eval", "pydantic", "rich"}

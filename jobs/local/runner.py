@@ -114,7 +114,8 @@ class LocalRunner:
         """Until nothing is left to do. RunnerBusyError, InfeasibleJobError, StoreRefusedError come before any start."""
         store, sweep = self.snapshot.store, self.snapshot.sweep
         try:
-            with hold_runner_lock(store, sweep=sweep, writer=self.ledger.writer, clock=self.clock):
+            slots = {"cpus": self.slots.cpus, "gpus": len(self.slots.devices)}
+            with hold_runner_lock(store, sweep=sweep, writer=self.ledger.writer, clock=self.clock, **slots):
                 self._load()
                 return self._run_until_done(stop)
         except OSError as error:

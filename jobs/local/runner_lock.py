@@ -27,6 +27,9 @@ class RunnerOwner:
     pid: int
     since: float
     """Unix seconds."""
+    cpus: int = 0
+    """Cores that it gives to jobs, all together; 0: an earlier version did not say."""
+    gpus: int = 0
 
     def __str__(self) -> str:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
@@ -34,8 +37,13 @@ class RunnerOwner:
 
 
 @contextmanager
-def hold_runner_lock(store: Store, *, sweep: str, writer: str, clock: Clock = SYSTEM_CLOCK) -> Iterator[None]:
-    """Nobody else runs jobs of this store here while the block lasts. Raises RunnerBusyError."""
+def hold_runner_lock(
+    store: Store, *, sweep: str, writer: str, cpus: int = 0, gpus: int = 0, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[None]:
+    """Nobody else runs jobs of this store here while the block lasts. Raises RunnerBusyError.
+
+    `cpus`, `gpus`: what the runner gives to its jobs.
+    """
     lock = acquire_lock(store.runner_lock, wait_seconds=0.2, clock=clock)
     if lock is None:
         raise RunnerBusyError(
@@ -43,7 +51,10 @@ def hold_runner_lock(store: Store, *, sweep: str, writer: str, clock: Clock = SY
             "watch it with `sweep status`, or stop it with Ctrl-C there"
         )
     try:
-        holder = RunnerOwner(sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=clock.now())
+        holder = RunnerOwner(
+            sweep=sweep, writer=writer, host=os.uname().nodename, pid=os.getpid(), since=clock.now(),
+            cpus=cpus, gpus=gpus,
+        )  # fmt: skip
         os.truncate(lock, 0)
         os.write(lock, json.dumps(asdict(holder)).encode())
         yield

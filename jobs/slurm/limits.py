@@ -359,13 +359,20 @@ def match_gpu_type(asked: Resources, shape: NodeShape) -> str | None:
     """What these nodes call the GPU type of the job, where they have enough of it; None where they have not.
 
     Their type may be our name, our name in other letters, or longer (`nvidia_a100-sxm4-80gb`); nodes may have GPUs
-    without a type, which then count as any.
+    without a type, which then count as any. A size at the end of our name (`a100-40`) fits theirs with that size, and
+    theirs without any.
     """
     wanted = asked.gpu_type.lower()
-    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(wanted)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
+    name, size = re.fullmatch(r"(.*?)(?:-(\d+))?", wanted).groups()  # type: ignore[union-attr]  # it fits any text
+    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(name)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
+
+    def fits(kind: str) -> bool:
+        sizes = re.findall(r"(\d+)gb", kind)
+        return not kind or not wanted or bool(named.fullmatch(kind) and (not size or not sizes or size in sizes))
+
     enough = [kind for kind, count in shape.gpus.items() if count >= asked.gpus_per_node]
     ranked = sorted(enough, key=lambda kind: (kind != asked.gpu_type, kind.lower() != wanted, kind))
-    return next((kind for kind in ranked if not kind or not wanted or named.fullmatch(kind.lower())), None)
+    return next((kind for kind in ranked if fits(kind.lower())), None)
 
 
 def list_partition_names(job: Job, site: Site) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The store: one directory that holds every sweep and run. This file alone knows its file names.
 
 STORE/sweeps/NAME/        manifest.jsonl, sweep.yaml, ledger/, results/
-STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, result.json, lock, claims/, attempts/ID/
+STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, questions/, result.json, lock, claims/, attempts/ID/
 STORE/code/               what jobs on a cluster import: DIGEST.zip
+STORE/counts/             what `sweep plan` has counted of local data, one file for each count
 STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
 """
 
@@ -94,6 +95,11 @@ class RunPaths:
     @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
+
+    @property
+    def questions(self) -> Path:
+        """Of an evaluation: what each question scored, a file a task."""
+        return self.root / "questions"
 
     @property
     def result(self) -> Path:
@@ -201,6 +207,11 @@ class Store:
     def features(self) -> Path:
         """Features of frozen vision encoders, which all jobs share. The stages write and read them."""
         return self.root / "features"
+
+    @property
+    def counts(self) -> Path:
+        """Counts of local data for estimates; each may be removed, and is counted anew."""
+        return self.root / "counts"
 
     @property
     def submitters(self) -> Path:

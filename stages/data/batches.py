@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from stages.data.collate import Batch, Collator
+from stages.data.collate import Batch, Collator, count_loss_terms
 from stages.data.packing import BuiltSequence, Packer, SequenceCounts, SequenceStart, decode_counts
 from stages.data.progress import DataState
 from stages.data.sample import SampleSource
@@ -140,7 +140,7 @@ class BatchLoader:
         micro_batches, positions = self._collator.collate(sequences, len(plan), self._peers)
         batch = Batch(
             micro_batches=[part.pin_memory() for part in micro_batches] if self._pin else micro_batches,
-            targets=sum(each.targets for each in counts),
+            count=count_loss_terms(counts, self._collator.loss_mean),
             positions=positions,
             images=sum(each.images for each in counts),
         )

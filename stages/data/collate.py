@@ -1,6 +1,6 @@
 """Sequences to the tensors of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.data.packing import PackedSequence
+from stages.config import LossMean
+from stages.data.packing import PackedSequence, SequenceCounts
 from stages.data.sample import NO_LOSS, Integers
 from stages.distributed import Communicator
 from stages.vision.image_input import ImageInput
@@ -21,8 +22,8 @@ PADDING = -1
 class MicroBatch:
     """Sequences that go through the model at once.
 
-    B sequences of T positions, M of them with a loss; N images of I positions each. All tensors but `images` are
-    int64.
+    B sequences of T positions, M of them with a loss; N images of I positions each. All tensors but `images` and
+    `weights` are int64.
     """
 
     tokens: Tensor
@@ -42,6 +43,8 @@ class MicroBatch:
     """What the model takes for the images: (N, I, F) features, or (N, 3, S, S) pixels; None until attached."""
     image_positions: Tensor | None = None
     """(N, I): places in the flattened (B*T); None where there is no image."""
+    weights: Tensor | None = None
+    """(M,), float32: 1 over the number of targets in the target's sequence; None where each target weighs the same."""
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same with its tensors on another device; images stay where they are."""
@@ -68,6 +71,7 @@ class MicroBatch:
             image_inputs=self.image_inputs,
             images=changed(self.images),
             image_positions=changed(self.image_positions),
+            weights=changed(self.weights),
         )
 
 
@@ -77,16 +81,28 @@ class Batch:
 
     micro_batches: Sequence[MicroBatch]
     """Those of this process."""
-    targets: int
-    """Positions with a loss, of all processes."""
+    count: int
+    """What the loss is one mean over, of all processes (`count_loss_terms`)."""
     positions: int
     """Positions that go through the model, padding included, of all processes."""
     images: int = 0
     """Images, of all processes."""
 
 
+# Why: docs/decisions.md, D74
+def count_loss_terms(counts: Iterable[SequenceCounts], loss_mean: LossMean) -> int:
+    """Terms of the mean: targets of the whole batch, each weighing the same; or its sequences that have a target, each
+    with the mean over its own targets."""
+    if loss_mean == "tokens":
+        return sum(each.targets for each in counts)
+    return sum(each.targets > 0 for each in counts)
+
+
 class Collator(Protocol):
     """Makes micro-batches of the sequences of a batch."""
+
+    @property
+    def loss_mean(self) -> LossMean: ...
 
     def collate(
         self, sequences: Sequence[PackedSequence], batch_sequences: int, peers: Communicator
@@ -104,6 +120,7 @@ class FixedLengthCollator:
 
     length: int
     micro_batch_tokens: int
+    loss_mean: LossMean = "tokens"
 
     def collate(
         self,
@@ -113,7 +130,8 @@ class FixedLengthCollator:
     ) -> tuple[list[MicroBatch], int]:
         rows = max(1, self.micro_batch_tokens // self.length)
         parts = [sequences[start : start + rows] for start in range(0, len(sequences), rows)]
-        return [collate_sequences(part, self.length) for part in parts], self.length * batch_sequences
+        made = [collate_sequences(part, self.length, self.loss_mean) for part in parts]
+        return made, self.length * batch_sequences
 
 
 @dataclass(frozen=True)
@@ -124,6 +142,7 @@ class PaddingCollator:
     """
 
     micro_batch_tokens: int
+    loss_mean: LossMean = "tokens"
 
     def collate(
         self,
@@ -133,7 +152,7 @@ class PaddingCollator:
     ) -> tuple[list[MicroBatch], int]:
         # of like length side by side, so that little is padded; a stable sort keeps the order reproducible
         by_length = sorted(sequences, key=lambda sequence: sequence.length)
-        parts = [collate_sequences(part, part[-1].length) for part in self.split(by_length)]
+        parts = [collate_sequences(part, part[-1].length, self.loss_mean) for part in self.split(by_length)]
         own = [len(parts), sum(part.tokens.numel() for part in parts)]
         counts = [each.tolist() for each in peers.gather(np.array(own, dtype=np.int64))]
         most = max(passes for passes, _ in counts)
@@ -157,7 +176,7 @@ def build_empty_micro_batch() -> MicroBatch:
     return MicroBatch(torch.zeros(1, 1, dtype=torch.int64), none, none, none, None)
 
 
-def collate_sequences(sequences: Sequence[PackedSequence], length: int) -> MicroBatch:
+def collate_sequences(sequences: Sequence[PackedSequence], length: int, loss_mean: LossMean = "tokens") -> MicroBatch:
     """Sequences, padded on the right to `length`, as tensors."""
     targets = pad_rows([sequence.targets for sequence in sequences], length, NO_LOSS)
     learned = targets != NO_LOSS
@@ -171,7 +190,14 @@ def collate_sequences(sequences: Sequence[PackedSequence], length: int) -> Micro
         documents=pad_rows([sequence.documents for sequence in sequences], length, PADDING) if packed else None,
         image_inputs=tuple(image for sequence in sequences for image in sequence.image_inputs),
         image_positions=compute_image_positions(sequences, length),
+        weights=compute_sequence_weights(learned) if loss_mean == "sequences" else None,
     )
+
+
+def compute_sequence_weights(learned: Tensor) -> Tensor:
+    """(M,): for each target of `learned` (B, T) 1 over the number of them in its row, so that a row's add up to 1."""
+    counts = learned.sum(dim=1, keepdim=True)  # of a row with none 1 / 0 comes out, which nothing selects
+    return (1 / counts).expand_as(learned)[learned]
 
 
 def pad_rows(rows: Sequence[Integers], length: int, filler: int) -> Tensor:

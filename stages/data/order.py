@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import numpy as np
-
 MASK = (1 << 64) - 1
 ROUNDS = 4
 EPOCHS_KEPT = 3
@@ -99,6 +97,8 @@ class ShardOrder:
         return self._epochs[epoch]
 
     def _new_epoch(self, epoch: int) -> EpochOrder:
+        import numpy as np  # here: what counts samples on a login node starts without it
+
         # a sort by hash, as the shuffles of numpy and Python may change from one version to the next
         hashes = np.array(
             [hash_numbers(self._seed, epoch, shard) for shard in range(len(self._sizes))], dtype=np.uint64
@@ -125,6 +125,8 @@ class ExampleOrder:
 
     def __init__(self, with_image: Sequence[bool], *, batch_size: int, seed: int) -> None:
         """`with_image`: whether each example has one; there is one example at least."""
+        import numpy as np
+
         marks = np.asarray(with_image, dtype=np.bool_)
         self._kinds = [np.flatnonzero(marks), np.flatnonzero(~marks)]
         self._batches = [-(-len(kind) // batch_size) for kind in self._kinds]

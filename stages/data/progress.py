@@ -21,7 +21,8 @@ class SourceProgress:
     image_tokens: int = 0
     images: int = 0
     cursors: list[int] = field(default_factory=list)
-    """Samples read of each stripe, bad ones included."""
+    """How far each stripe is read: samples that lie before it, bad ones included. A source that goes on behind an
+    earlier run does not begin at 0."""
     bad: list[int] = field(default_factory=list)
     """Numbers of the bad samples met; at most one more than the limit."""
 

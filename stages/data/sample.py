@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from stages.vision.image_input import ImageInput
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
+    """int64, one dimension."""
+    Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
+    """bool, one dimension."""
+else:  # the names alone: what counts samples on a login node starts without numpy
+    Integers = Flags = Sequence
+
 NO_LOSS = -100
 """Target of a position without loss (torch's own ignore_index)."""
-
-Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
-"""int64, one dimension."""
-Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
-"""bool, one dimension."""
 
 
 class BadSampleError(ValueError):

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stages.data.order import hash_numbers
 from stages.data.sample import BadSampleError, Document, Integers
 from stages.data.shards import ShardFolder, TarSample, TarShards
@@ -23,6 +21,8 @@ class TokenShards:
         self.name = name
         self.context, self.vocabulary, self.seed = context, vocabulary, seed
         self._shards = TarShards(folder)
+        import numpy as np
+
         self._learned = np.ones(context + 1, dtype=np.bool_)
         self.size = self._shards.size
 
@@ -60,6 +60,8 @@ def check_ids(where: str, tokens: Integers, vocabulary: int) -> None:
 
 def read_token_ids(sample: TarSample) -> Integers:
     """The ids of a sample's `json.gz`, `json` or `txt` member, any integers of 64 bits."""
+    import numpy as np  # here: what counts samples on a login node starts without it
+
     for extension in ("json.gz", "json", "txt"):
         if extension in sample.extensions:
             ids = parse_json(sample.where, sample.read(extension), compressed=extension.endswith(".gz"))

@@ -5,8 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from stages.data.prompts import PromptTemplate
 from stages.errors import DataError
 
@@ -22,6 +20,8 @@ class TextTokenizer:
         `end_of_text`: that token's name; empty: the first of END_OF_TEXT_NAMES that the file knows. `literal`: a
         special token's name within a text is encoded as the letters that it is made of, and means nothing.
         """
+        from tokenizers import Tokenizer  # here: what counts samples on a login node starts without it
+
         file = path / "tokenizer.json" if path.is_dir() else path
         self.file, self.literal = file, literal
         try:

@@ -31,6 +31,10 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     def __init__(self, subject: EvaluatedModel) -> None:
         super().__init__()
         self.subject = subject
+        self.requests = 0
+        """That it was asked so far."""
+        self.tokens = 0
+        """Positions of these requests."""
 
     @property
     def eot_token_id(self) -> int:
@@ -46,6 +50,7 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return [*start, *self.subject.tokenizer.encode(string)]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        self.requests += len(requests)
         pairs: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
         return pairs
 
@@ -55,12 +60,14 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         """Log-probability of each continuation, and whether it is the greedy one; old context is cut off."""
         asked = [self._shorten(context, continuation) for _, context, continuation in requests]
         check_same_requests(asked, self.subject.peers)
+        self.tokens += sum(len(context) + len(continuation) for context, continuation in asked)
         with self.subject.enter_inference():
             found = compute_log_likelihoods(self.subject.vlm, asked, peers=self.subject.peers)
         return [(likelihood.log_probability, likelihood.is_greedy) for likelihood in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
         """Log-probability of each text, in windows of the model's context; every token is predicted once."""
+        self.requests += len(requests)
         windows: list[tuple[list[int], list[int]]] = []
         owners: list[int] = []
         for number, request in enumerate(requests):
@@ -80,6 +87,7 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """The greedy answer to each text, up to the first of its stop texts; requests of equal settings in batches."""
+        self.requests += len(requests)
         answers = [""] * len(requests)
         parts: dict[StopRule, list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
@@ -106,6 +114,7 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 ended=ending.build_predicate(tokenizer) if ending.until else None,
                 peers=self.subject.peers,
             )
+        self.tokens += sum(map(len, prompts))
         return [ending.cut(tokenizer.decode(answer)) for answer in found]
 
     def _shorten(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:

@@ -4,29 +4,33 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stages.checkpoint.files import LoadedModel, build_model, read_result_checkpoint
 from stages.config import EvaluateConfig
-from stages.data.image_reader import open_image_reader
+from stages.data.image_reader import EncoderImageReader, open_image_reader
 from stages.data.prompts import restore_template
 from stages.data.tokenizer import TextTokenizer
 from stages.distributed import DistributedContext, all_gather_objects, is_stop_requested, open_distributed_context
 from stages.errors import ConfigError
 from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.evaluation.question_scores import write_question_scores
+from stages.evaluation.questions import VisionTask
 from stages.evaluation.score import Score
 from stages.evaluation.text import score_text_task, score_trusted_task
 from stages.evaluation.text_task import read_text_task
-from stages.evaluation.vision import score_vision_task
+from stages.evaluation.vision import count_positions, score_vision_task
 from stages.evaluation.vision_task import read_vision_task
 from stages.files import write_json
 from stages.job_file import JobFile
 from stages.models.linear import pack_weights, set_matmul_backend
+from stages.precision import report_slow_precision
 from stages.result import Result, write_result
 from stages.stop import StopFlag
-from stages.vision.feature_extractor import load_feature_extractor
+from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
 
 Scorer = Callable[[], Score | None]
 """None: stopped before the end; what it has so far is on disk."""
@@ -43,7 +47,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         raise ConfigError(f"job {job.key}: an evaluation needs its configuration and exactly one parent")
     with open_distributed_context(job.settings) as world:
         loaded = load_parent(job, world)
-        progress = EvaluationProgress.read(job.checkpoints / "scores.json", world)
+        progress = EvaluationProgress.read(job, world)
         for name, scorer in iter_scorers(job, config, loaded, stop, world):
             if is_stop_requested(stop, world):
                 return False
@@ -87,8 +91,16 @@ def iter_scorers(
         extractor = load_feature_extractor(job, loaded.vlm.vision, subject.device)
         images = open_image_reader(job, loaded.vlm.vision, extractor.cached_digests)
         for vision_task in vision:
-            ask = partial(score_vision_task, vision_task, subject, images, extractor)
+            ask = partial(score_counted_task, vision_task, subject, images, extractor)
             yield vision_task.name, partial(ask, folder=job.checkpoints, stop=stop, world=world)
+
+
+def score_counted_task(
+    task: VisionTask, subject: EvaluatedModel, images: EncoderImageReader, extractor: FeatureExtractor, **how: Any
+) -> Score | None:
+    """As `score_vision_task`, with the positions of what was asked."""
+    score = score_vision_task(task, subject, images, extractor, **how)
+    return score and replace(score, tokens=count_positions(task, subject, images.image_tokens))
 
 
 def resolve_samples_path(job: JobFile, task: str, world: DistributedContext) -> Path | None:
@@ -100,6 +112,8 @@ def build_evaluated_model(
     job: JobFile, config: EvaluateConfig, loaded: LoadedModel, world: DistributedContext
 ) -> EvaluatedModel:
     """The parent's model on this process's device. Texts are read as in fine-tuning: no word is a special token."""
+    if world.is_first_rank:
+        report_slow_precision(config.precision, world.device)
     if world.device.type == "cpu":
         set_matmul_backend(loaded.vlm, job.settings.cpu_matmul)
         if config.precision == "fp32":
@@ -119,21 +133,27 @@ def build_evaluated_model(
     )
 
 
+def locate_scores(job: JobFile) -> Path:
+    """Where the tasks that are scored stand until the job is done."""
+    return job.checkpoints / "scores.json"
+
+
 class EvaluationProgress:
     """The scores so far, on disk after every task, so that a stopped evaluation goes on where it was."""
 
-    def __init__(self, path: Path, world: DistributedContext, scores: dict[str, Any], seconds: float) -> None:
-        self.path, self.world, self.scores, self.seconds = path, world, scores, seconds
+    def __init__(self, job: JobFile, world: DistributedContext, scores: dict[str, Any], seconds: float) -> None:
+        self.path, self.questions = locate_scores(job), job.run / "questions"
+        self.world, self.scores, self.seconds = world, scores, seconds
 
     @classmethod
-    def read(cls, path: Path, world: DistributedContext) -> "EvaluationProgress":
+    def read(cls, job: JobFile, world: DistributedContext) -> "EvaluationProgress":
         """What the first rank finds, on all ranks."""
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(locate_scores(job).read_bytes())
             found = dict(content["scores"]), float(content["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             found = {}, 0.0
-        return cls(path, world, *all_gather_objects(found, world.peers)[0])
+        return cls(job, world, *all_gather_objects(found, world.peers)[0])
 
     def add(self, name: str, scorer: Scorer) -> bool:
         """Whether the task was scored to its end."""
@@ -143,6 +163,8 @@ class EvaluationProgress:
         if score is not None:
             self.scores[name] = score.build_record()
         if self.world.is_first_rank:
+            if score is not None and score.questions is not None:
+                write_question_scores(self.questions, name, score.kind, score.questions)
             write_json(self.path, {"scores": self.scores, "seconds": self.seconds})
             if score is not None:
                 print(f"{name}: {score.score:.4f} ({score.kind}, n {score.n}, chance {score.chance})", file=sys.stderr)

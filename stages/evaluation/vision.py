@@ -17,6 +17,7 @@ from stages.distributed import DistributedContext, all_gather_objects, is_stop_r
 from stages.errors import ConfigError, DataError
 from stages.evaluation.evaluated_model import EvaluatedModel
 from stages.evaluation.metrics import RULES
+from stages.evaluation.question_scores import QuestionScores
 from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.score import Score, compute_standard_error
 from stages.files import check_fence, convert_storage_errors
@@ -125,7 +126,14 @@ def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
         stderr=compute_kinds_error(by_kind) if task.mean_of_kinds else compute_standard_error(values),
         chance=task.chance,
         n=len(values),
+        requests=len(values),
         metrics=metrics | task.extra_metrics(task.questions, answers),
+        questions=QuestionScores(
+            ids=tuple(question.id for question in task.questions),
+            clusters=tuple(question.image for question in task.questions),
+            values=tuple(values),
+            strata=tuple(question.kind for question in task.questions) if task.mean_of_kinds else (),
+        ),
     )
 
 
@@ -176,6 +184,13 @@ def score_vision_task(
         for found in all_gather_objects(new, world.peers):
             answers |= found
     return score_answers(task, [answers[question.id] for question in task.questions])
+
+
+def count_positions(task: VisionTask, subject: EvaluatedModel, image_tokens: int) -> int:
+    """Positions of the task's prompts: start, image and text."""
+    texts = [subject.template.format_question(task.format_prompt(question)) for question in task.questions]
+    each = len(subject.start) + image_tokens
+    return each * len(task.questions) + sum(map(len, subject.tokenizer.encode_batch(texts)))
 
 
 def split_rounds(questions: Sequence[Question], size: int) -> Iterator[list[Sequence[Question]]]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.models.linear import Matmul, multiply
 
-ChunkLoss = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]
+ChunkLoss = Callable[[Tensor, Tensor, Tensor | None, int, float], tuple[Tensor, Tensor, Tensor]]
 """As `compute_chunk_loss`."""
 
 
@@ -25,33 +25,50 @@ class LossSettings:
     """Positions whose logits are in memory at once; 0: all."""
 
 
-def compute_token_loss(logits: Tensor, targets: Tensor, *, count: int, settings: LossSettings) -> tuple[Tensor, Tensor]:
+def compute_token_loss(
+    logits: Tensor, targets: Tensor, *, count: int, settings: LossSettings, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The loss to differentiate (a scalar) and the cross entropy of each token (N,), in nats, without gradient.
 
-    Logits (N, V) in float32, targets (N,) without masked ones. `count`: tokens of the whole batch, of which these may
-    be a part. Where they are all of them the gradient has the bits of open_lm's loss (`CrossEntropyLossWithZLoss`):
-    mean cross entropy + z_loss * mean(logsumexp^2).
+    Logits (N, V) in float32, targets (N,) without masked ones. The loss is the sum over tokens of
+    weight * (cross entropy + z_loss * logsumexp^2) / count. `weights` (N,), float32; None: each is 1. `count`: the
+    weights of the whole batch, of which these tokens may be a part. Where they are all of it and have no weights the
+    gradient has the bits of open_lm's loss (`CrossEntropyLossWithZLoss`).
     """
     entropies = F.cross_entropy(logits, targets, reduction="none")
-    loss = (entropies / count).sum()
+    loss = (apply_weights(entropies, weights) / count).sum()
     if settings.z_loss:
-        loss = loss + (torch.logsumexp(logits, dim=-1).square() / count).sum() * settings.z_loss
+        squares = torch.logsumexp(logits, dim=-1).square()
+        loss = loss + (apply_weights(squares, weights) / count).sum() * settings.z_loss
     return loss, entropies.detach()
 
 
-def compute_chunk_loss(logits: Tensor, targets: Tensor, count: int, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+def apply_weights(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Each value times its weight; without weights the values themselves."""
+    return values if weights is None else values * weights
+
+
+def compute_chunk_loss(
+    logits: Tensor, targets: Tensor, weights: Tensor | None, count: int, z_loss: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of float32 logits (N, V): their part of the loss, the cross entropies (N,), and the loss's gradient (N, V).
 
-    d loss / d logit_v = (p_v (1 + 2 z logsumexp) - [v is the target]) / count, with p the softmax.
+    d loss / d logit_v = weight (p_v (1 + 2 z logsumexp) - [v is the target]) / count, with p the softmax.
     """
     gradient = torch.softmax(logits, dim=-1)
     # the largest probability is exp(0) / sum(exp(logit - largest)): so the sum need not be computed again
     log_sums = logits.amax(dim=-1) - gradient.amax(dim=-1).log()
     wanted = targets[:, None]
     entropies = log_sums - logits.gather(1, wanted)[:, 0]
-    loss = (entropies.sum() + z_loss * log_sums.square().sum()) / count
-    gradient.mul_(((1 + 2 * z_loss * log_sums) / count)[:, None])
-    gradient.scatter_add_(1, wanted, torch.full_like(wanted, -1 / count, dtype=gradient.dtype))
+    if weights is None:
+        loss = (entropies.sum() + z_loss * log_sums.square().sum()) / count
+        gradient.mul_(((1 + 2 * z_loss * log_sums) / count)[:, None])
+        gradient.scatter_add_(1, wanted, torch.full_like(wanted, -1 / count, dtype=gradient.dtype))
+        return loss, entropies, gradient
+    scales = weights / count
+    loss = ((entropies + z_loss * log_sums.square()) * scales).sum()
+    gradient.mul_(((1 + 2 * z_loss * log_sums) * scales)[:, None])
+    gradient.scatter_add_(1, wanted, -scales[:, None])
     return loss, entropies, gradient
 
 
@@ -63,6 +80,7 @@ def compute_output_loss(
     *,
     count: int,
     settings: LossSettings,
+    weights: Tensor | None = None,
     matmul: Matmul = "torch",
     of_chunk: ChunkLoss = compute_chunk_loss,
 ) -> tuple[Tensor, Tensor]:
@@ -74,7 +92,7 @@ def compute_output_loss(
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    options = ChunkOptions(count, settings, matmul, of_chunk, dtype)
+    options = ChunkOptions(weights, count, settings, matmul, of_chunk, dtype)
     with torch.autocast(device, enabled=False):
         answer: tuple[Tensor, Tensor] = OutputLoss.apply(hidden, weight, targets, options)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return answer
@@ -84,6 +102,7 @@ def compute_output_loss(
 class ChunkOptions:
     """How `OutputLoss` goes about it; see `compute_output_loss`."""
 
+    weights: Tensor | None
     count: int
     settings: LossSettings
     matmul: Matmul
@@ -106,7 +125,10 @@ class OutputLoss(torch.autograd.Function):
             chunk = slice(start, start + options.settings.chunk_tokens)
             some = hidden[chunk].to(options.dtype)
             logits = multiply(some, low, options.matmul).float()
-            part, entropy, gradient = options.of_chunk(logits, targets[chunk], options.count, options.settings.z_loss)
+            scales = options.weights[chunk] if options.weights is not None else None
+            part, entropy, gradient = options.of_chunk(
+                logits, targets[chunk], scales, options.count, options.settings.z_loss
+            )
             loss += part
             entropies.append(entropy)
             if needed:

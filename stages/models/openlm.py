@@ -191,17 +191,19 @@ class OpenLM(nn.Module):
         return logits.float()
 
     def compute_loss(
-        self, hidden: Tensor, targets: Tensor, *, count: int, settings: LossSettings
+        self, hidden: Tensor, targets: Tensor, *, count: int, settings: LossSettings, weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The loss of hidden states (N, D), and the entropy of each (N,); see `stages.models.loss`."""
         if not settings.chunk_tokens:
-            return compute_token_loss(self.compute_logits(hidden), targets, count=count, settings=settings)
+            logits = self.compute_logits(hidden)
+            return compute_token_loss(logits, targets, count=count, settings=settings, weights=weights)
         return compute_output_loss(
             hidden,
             self.output.weight,
             targets,
             count=count,
             settings=settings,
+            weights=weights,
             matmul=self.output.matmul,
             of_chunk=self.chunk_loss,
         )

@@ -61,8 +61,8 @@ class VLM(nn.Module):
     def forward(self, batch: "MicroBatch", *, count: int, settings: LossSettings) -> tuple[Tensor, Tensor]:
         """Loss of a part of a batch (a scalar), and the cross entropy of its M targets (M,), float32, without gradient.
 
-        The loss is these targets' part of a mean over `count` (those of the whole batch), z-loss included: the parts'
-        losses, and their gradients, add up.
+        The loss is these targets' part of a mean over `count` (targets of the whole batch, or its sequences where the
+        targets have weights), z-loss included: the parts' losses, and their gradients, add up.
         """
         embeddings = self.embed(batch.tokens, batch.images, batch.image_positions)
         mask = build_attention_mask(batch.documents, self.attention) if batch.documents is not None else None
@@ -70,7 +70,9 @@ class VLM(nn.Module):
         if batch.target_positions is not None:
             # the output layer is a good part of a small model: positions without a target are left out
             hidden = hidden.index_select(0, batch.target_positions)
-        loss, entropies = self.lm.compute_loss(hidden, batch.targets, count=count, settings=settings)
+        loss, entropies = self.lm.compute_loss(
+            hidden, batch.targets, count=count, settings=settings, weights=batch.weights
+        )
         if batch.images is None and self.projector is not None:
             loss = loss + self.touch_projector()
         return loss, entropies

@@ -1,4 +1,4 @@
-"""`python -m stages.prepare text|check`: the program behind `sweep data text` and `sweep data check`.
+"""`python -m stages.prepare text|check|count`: behind `sweep data text`, `sweep data check` and `sweep plan`.
 
 Options come from the command line, reports go to stdout as JSON, progress and remarks to stderr. Exit code: 0 done, 1
 not possible, 130 interrupted.
@@ -19,14 +19,14 @@ from stages.prepare.pool import count_cores, exit_with_parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one of the two; a StageError becomes one line on stderr."""
+    """Runs one of the three; a StageError becomes one line on stderr."""
     options = build_parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, exit_on_signal)
     if options.parent:
         exit_with_parent(options.parent)
     try:
-        return run_text(options) if options.command == "text" else run_check(options)
+        return {"text": run_text, "check": run_check, "count": run_count}[options.command](options)
     except StorageError as error:
         print(f"error: {error}; make room, and the same command goes on where it stopped", file=sys.stderr)
     except (StageError, OSError) as error:
@@ -42,7 +42,7 @@ def exit_on_signal(number: int, _frame: object) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Options of both commands."""
+    """Options of all commands."""
     parser = argparse.ArgumentParser(prog="python -m stages.prepare", description=__doc__)
     parser.add_argument("--parent", type=int, default=0, help="end when this process, which began us, has ended")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--workers", type=int, default=0, help="0: one for each core")
     check.add_argument("--decode", choices=("all", "sample", "none"), default="sample")
     check.add_argument("--write-manifest", action="store_true")
+    commands.add_parser("count", help="count data sets for an estimate; the request is JSON on stdin")
     return parser
 
 
@@ -108,6 +109,16 @@ def run_check(options: argparse.Namespace) -> int:
     )
     print(json.dumps([report.render_json() for report in reports]))
     return 0 if all(report.findings.is_clean for report in reports) else 1
+
+
+def run_count(_options: argparse.Namespace) -> int:
+    """Prints the counts as JSON, in the order of the requests."""
+    import json
+
+    from stages.prepare.count import count_data_sets, read_count_requests
+
+    print(json.dumps(count_data_sets(read_count_requests(sys.stdin.read()))))
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenizers import Tokenizer
-
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError, DataError
 
@@ -197,6 +195,8 @@ def resolve_vocabulary(file: Path, given: int, end_of_text: str) -> int:
 
     DataError if the file is no tokenizer, has no end-of-text token, or knows ids beyond the vocabulary given.
     """
+    from tokenizers import Tokenizer  # here: what counts samples on a login node starts without it
+
     TextTokenizer(file, given or LARGEST_ID, end_of_text)
     ids = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True).values()
     return given or max(ids) + 1

@@ -65,7 +65,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
             bad_samples_limit=job.settings.bad_samples_limit,
         )
         micro_batch_tokens = resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device)
-        batches = build_batch_loader(job, world, sampler, PaddingCollator(micro_batch_tokens))
+        batches = build_batch_loader(job, world, sampler, PaddingCollator(micro_batch_tokens, config.loss_mean))
         spikes = LossSpikeDetector(job.settings.loss_spike_sigmas)
         state = TrainState(model, AdamW(iter_trained_weights(vlm), config.optimizer), batches, spikes)
         start.restore(state)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from stages.job_file import JobFile
 from stages.models.loss import LossSettings
 from stages.schedule import Schedule
 from stages.stop import StopFlag
-from stages.training.metrics import Meter, TrainingLog
+from stages.training.metrics import Meter, SourceSums, TrainingLog
 from stages.training.parallel import copy_to_host, select_local_shard
 from stages.training.state import TrainState
 from stages.vision.feature_extractor import FeatureExtractor
@@ -32,13 +32,10 @@ class StepOutcome:
     """What all ranks know of a step, equal on each."""
 
     loss: float
-    """One mean over the targets of the whole batch, z-loss included."""
+    """One mean over the whole batch (its targets or its sequences), z-loss included."""
     norm: float
     """Of the whole gradient, before clipping."""
-    entropies: Sequence[float]
-    """Sum of the cross entropies of each source's targets."""
-    targets: Sequence[int]
-    """How many these are."""
+    sources: SourceSums
     stop: bool
     """Whether any rank was asked to stop."""
     checkpoint_due: bool
@@ -55,29 +52,42 @@ class StepTotals:
     def __init__(self, sources: int, device: torch.device) -> None:
         self._numbers = torch.arange(sources, device=device)[:, None]
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._entropies = torch.zeros(sources, dtype=torch.float64, device=device)
-        self._targets = torch.zeros(sources, dtype=torch.float64, device=device)
+        self._entropies, self._targets, self._weights, self._weighted = (
+            torch.zeros(sources, dtype=torch.float64, device=device) for _ in range(4)
+        )
 
-    def add(self, loss: Tensor, entropies: Tensor, sources: Tensor) -> None:
-        """A micro-batch: its part of the loss, cross entropies (M,) and the number of the source of each (M,)."""
+    def add(self, loss: Tensor, entropies: Tensor, sources: Tensor, weights: Tensor | None) -> None:
+        """A micro-batch: its part of the loss, and of its targets (M,) the cross entropies, the numbers of their
+        sources, and the weights, where they have any."""
         ours = self._numbers == sources  # no bincount, whose sums on a GPU have no fixed order
         self._loss += loss.detach()
         self._entropies += torch.where(ours, entropies.double(), 0.0).sum(dim=1)
         self._targets += ours.sum(dim=1)
+        if weights is not None:
+            weights = weights.double()
+            self._weights += torch.where(ours, weights, 0.0).sum(dim=1)
+            self._weighted += torch.where(ours, weights * entropies.double(), 0.0).sum(dim=1)
 
     def all_reduce(self, norm: Tensor, world: DistributedContext, *, stop: bool, checkpoint_due: bool) -> StepOutcome:
         """The step's outcome over all ranks; waits for the device and for the other ranks. `norm` is equal on all."""
-        parts = [self._loss[None], norm.detach().double()[None], self._entropies, self._targets]
-        loss, own_norm, *sums = torch.cat(parts).tolist()
+        sources = [self._entropies, self._targets, self._weights, self._weighted]
+        loss, own_norm, *sums = torch.cat([self._loss[None], norm.detach().double()[None], *sources]).tolist()
         flags = [float(stop), float(checkpoint_due and world.is_first_rank)]
         # Why: docs/decisions.md, D20
         loss, norm_sum, stops, due, *sums = world.all_reduce_sum([loss, own_norm, *flags, *sums])
-        half = len(sums) // 2
+        size = len(self._numbers)
+        entropies, targets, weights, weighted = (sums[start : start + size] for start in range(0, 4 * size, size))
+        if not any(weights):  # each target weighs the same
+            weights, weighted = targets, entropies
         return StepOutcome(
             loss=loss,
             norm=norm_sum / world.size,
-            entropies=sums[:half],
-            targets=[round(count) for count in sums[half:]],
+            sources=SourceSums(
+                entropies=entropies,
+                targets=[round(count) for count in targets],
+                weights=weights,
+                weighted_entropies=weighted,
+            ),
             stop=stops > 0,
             checkpoint_due=due > 0,
         )
@@ -159,7 +169,7 @@ class Training:
         self.check_divergence(state, outcome)
         state.optimizer.step(rate)
         state.window.add(outcome.loss, outcome.norm, rate, spike=spike)
-        state.window.add_entropies(outcome.entropies, outcome.targets)
+        state.window.add_sources(outcome.sources)
         state.step += 1
         state.tokens += batch.positions
         self.writer.check()
@@ -175,14 +185,14 @@ class Training:
         totals = StepTotals(len(state.batches.source_names), self.world.device)
         for number, micro_batch in enumerate(batch.micro_batches, start=1):
             with model.hold_gradient_sync(last=number == len(batch.micro_batches)):
-                self.accumulate_gradients(state, micro_batch, batch.targets, totals)
+                self.accumulate_gradients(state, micro_batch, batch.count, totals)
         if not batch.images:
             model.clear_image_gradients()
         norm = model.clip(self.gradient_clip)
         return totals.all_reduce(norm, self.world, stop=stop.requested, checkpoint_due=self.is_interval_over())
 
     def accumulate_gradients(self, state: TrainState, batch: MicroBatch, count: int, totals: StepTotals) -> None:
-        """Adds a micro-batch's gradients, and its numbers to `totals`. `count`: targets of the whole batch."""
+        """Adds a micro-batch's gradients, and its numbers to `totals`. `count`: `Batch.count`."""
         device = self.world.device
         batch = batch.to(device)
         if batch.image_inputs and self.feature_extractor is not None:
@@ -190,7 +200,7 @@ class Training:
         with open_autocast(self.precision, device):
             loss, entropies = state.model(batch, count=max(1, count), settings=self.loss)
         (loss * state.model.scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        totals.add(loss, entropies, batch.sources)
+        totals.add(loss, entropies, batch.sources, batch.weights)
 
     def check_divergence(self, state: TrainState, outcome: StepOutcome) -> None:
         """DivergedError if loss or gradient is not finite, or there were more spikes in a row than allowed."""

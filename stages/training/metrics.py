@@ -165,6 +165,17 @@ class WandB:
 # What a training run averages between two log lines.
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSums:
+    """What a step's targets add up to, for each source."""
+
+    entropies: Sequence[float]
+    targets: Sequence[int]
+    weights: Sequence[float]
+    """Of the targets, in the loss."""
+    weighted_entropies: Sequence[float]
+
+
 class LossWindow:
     """Means over the steps since the last log line. Part of a checkpoint, so that an interrupted run logs the same."""
 
@@ -174,6 +185,8 @@ class LossWindow:
         self._losses: list[float] = []
         self._sums = [0.0] * len(source_names)
         self._counts = [0] * len(source_names)
+        self._weights = [0.0] * len(source_names)
+        self._weighted = [0.0] * len(source_names)
         self._spikes = 0
 
     def add(self, loss: float, norm: float, rate: float, *, spike: bool = False) -> None:
@@ -182,14 +195,19 @@ class LossWindow:
         self._norm, self._rate = norm, rate
         self._spikes += spike
 
-    def add_entropies(self, sums: Sequence[float], counts: Sequence[int]) -> None:
-        """Of each source: the sum of a step's cross entropies, and how many they are."""
-        self._sums = [old + new for old, new in zip(self._sums, sums, strict=True)]
-        self._counts = [old + new for old, new in zip(self._counts, counts, strict=True)]
+    def add_sources(self, sums: SourceSums) -> None:
+        """What a step took of each source. Every step counts the same, however many targets it has."""
+        total = sum(sums.weights) or 1.0
+        self._sums = [old + new for old, new in zip(self._sums, sums.entropies, strict=True)]
+        self._counts = [old + new for old, new in zip(self._counts, sums.targets, strict=True)]
+        self._weights = [old + new / total for old, new in zip(self._weights, sums.weights, strict=True)]
+        self._weighted = [old + new / total for old, new in zip(self._weighted, sums.weighted_entropies, strict=True)]
 
     def flush(self) -> dict[str, Any]:
-        """Means; empties the window. `losses` has cross entropies by source, without z-loss; `grad_norm` and
-        `lr` are the last step's."""
+        """Means; empties the window. `losses` has cross entropies by source, each a plain mean over the source's
+        targets, without z-loss; `grad_norm` and `lr` are the last step's. With several sources also their shares:
+        `target_share` of the targets, `weight_share` of the weight in the loss, `loss_share` of the cross entropies so
+        weighted."""
         losses = {
             name: total / count
             for name, total, count in zip(self._names, self._sums, self._counts, strict=True)
@@ -199,8 +217,19 @@ class LossWindow:
         averages = {
             "loss": mean, "lr": self._rate, "grad_norm": self._norm, "losses": losses, "spikes": self._spikes,
         }  # fmt: skip
+        if len(self._names) > 1:
+            averages |= {
+                "target_share": self._divide_by_sum(self._counts),
+                "weight_share": self._divide_by_sum(self._weights),
+                "loss_share": self._divide_by_sum(self._weighted),
+            }
         self.restore(LossWindow(self._names).dump_state())
         return averages
+
+    def _divide_by_sum(self, values: Sequence[float]) -> dict[str, float]:
+        """By source."""
+        total = sum(values)
+        return {name: value / total if total else 0.0 for name, value in zip(self._names, values, strict=True)}
 
     def dump_state(self) -> dict[str, Any]:
         """As JSON; a copy, which a writer may keep."""
@@ -208,12 +237,17 @@ class LossWindow:
             "losses": list(self._losses),
             "sums": list(self._sums),
             "counts": list(self._counts),
+            "weights": list(self._weights),
+            "weighted": list(self._weighted),
             "spikes": self._spikes,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Sets the state that `dump_state` returned."""
         self._losses, self._sums, self._counts = list(state["losses"]), list(state["sums"]), list(state["counts"])
+        # checkpoints of earlier versions do not have these
+        nothing = [0.0] * len(self._names)
+        self._weights, self._weighted = list(state.get("weights", nothing)), list(state.get("weighted", nothing))
         self._spikes = state.get("spikes", 0)
 
 

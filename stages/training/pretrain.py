@@ -1,5 +1,7 @@
 """The pretrain stage: text, or text with captioned images, from scratch or from a parent's checkpoint."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from stages.data.captions import Captions
 from stages.data.collate import FixedLengthCollator
 from stages.data.conversations import Conversations
 from stages.data.image_reader import EncoderImageReader, open_image_reader
-from stages.data.mixture import Mixture
+from stages.data.mixture import NOTHING_CONTINUED, ContinuedOrder, Mixture
 from stages.data.sample import SampleSource
 from stages.data.shards import ShardFolder
 from stages.data.text import TokenShards
@@ -123,7 +125,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         extractor = (
             load_feature_extractor(job, config.vision, world.device) if config.vision and has_images(config) else None
         )
-        batches = build_batches(job, config, world, extractor)
+        batches = build_batches(job, config, world, extractor, start.continued_text)
         spikes = LossSpikeDetector(job.settings.loss_spike_sigmas)
         state = TrainState(model, AdamW(vlm.iter_named_weights(), config.optimizer), batches, spikes)
         start.restore(state)
@@ -150,11 +152,18 @@ def build_vlm(job: JobFile, config: PretrainConfig) -> VLM:
 
 
 def build_batches(
-    job: JobFile, config: PretrainConfig, world: DistributedContext, extractor: FeatureExtractor | None
+    job: JobFile,
+    config: PretrainConfig,
+    world: DistributedContext,
+    extractor: FeatureExtractor | None,
+    continued: Mapping[str, ContinuedOrder] = NOTHING_CONTINUED,
 ) -> BatchLoader:
-    """The mixture of the configured sources, opened where the job's data lie."""
+    """The mixture of the configured sources, opened where the job's data lie. `continued`: see `Mixture`."""
+    sources = open_sources(job, config, extractor)
+    if world.is_first_rank:
+        print_continued_text(sources, continued)
     mixture = Mixture(
-        open_sources(job, config, extractor),
+        sources,
         [source.share for source in select_used_sources(config)],
         by=config.share_by,
         context=config.context,
@@ -163,9 +172,22 @@ def build_batches(
         bad_samples_limit=job.settings.bad_samples_limit,
         packing=config.packing,
         shuffle_shards=config.shuffle_shards,
+        continued=continued,
     )
     micro_batch_tokens = resolve_micro_batch_tokens(job.settings.micro_batch_tokens, world.device)
-    return build_batch_loader(job, world, mixture, FixedLengthCollator(config.context, micro_batch_tokens))
+    return build_batch_loader(
+        job, world, mixture, FixedLengthCollator(config.context, micro_batch_tokens, config.loss_mean)
+    )
+
+
+def print_continued_text(sources: Sequence[SampleSource], continued: Mapping[str, ContinuedOrder]) -> None:
+    """Says on stderr where text goes on, and where all of it was read before: what comes then is not new."""
+    for source in sources:
+        if (order := continued.get(source.name)) is None:
+            continue
+        passes, place = divmod(order.position, source.size)
+        again = f"; all of it was read before, {passes} times" if passes else ""
+        print(f"data set {source.name!r}: goes on behind sample {place:,} of {source.size:,}{again}", file=sys.stderr)
 
 
 def build_pretraining(
@@ -188,7 +210,7 @@ def build_pretraining(
         loss=LossSettings(z_loss=config.z_loss, chunk_tokens=chunk_tokens),
         gradient_clip=config.optimizer.gradient_clip,
         precision=config.precision,
-        checkpoint_metadata=build_checkpoint_metadata(config),
+        checkpoint_metadata=build_checkpoint_metadata(config, start.continued_text),
         keep_optimizer=job.settings.keep_optimizer,
         feature_extractor=extractor,
         saved_step=start.saved_step,

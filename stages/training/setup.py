@@ -13,6 +13,7 @@ from stages.data.workers import resolve_worker_count
 from stages.distributed import DistributedContext
 from stages.job_file import JobFile
 from stages.memory import keep_freed_memory
+from stages.precision import report_slow_precision
 from stages.result import Result, render_relative_path, write_result
 from stages.stop import StopFlag
 from stages.training.loop import Training
@@ -50,6 +51,8 @@ def run_training(job: JobFile, training: Training, state: TrainState, stop: Stop
 
     False if it was asked to stop; what it did is saved then. `malformed`: samples found bad before training.
     """
+    if training.world.is_first_rank:
+        report_slow_precision(training.precision, training.world.device)
     if training.world.device.type == "cpu":
         keep_freed_memory()
     if not training.run(state, stop):

@@ -1,11 +1,13 @@
 """Where a training begins: at its own newest checkpoint, at its parent's last one, or from scratch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stages.checkpoint.files import Checkpoint, find_newest_checkpoint, read_result_checkpoint, read_step_checkpoint
 from stages.config import PretrainConfig
+from stages.data.mixture import NOTHING_CONTINUED, ContinuedOrder, compute_next_position, compute_order_seed
 from stages.distributed import DistributedContext
 from stages.errors import ConfigError
 from stages.job_file import JobFile
@@ -15,9 +17,14 @@ from stages.training.state import TrainState
 # What a pre-training checkpoint says of its run besides the weights and the position.
 
 
-def build_checkpoint_metadata(config: PretrainConfig) -> dict[str, Any]:
-    """What a reader of the checkpoint needs to know, whatever the step."""
-    return {
+CONTINUED_TEXT = "continued_text"
+
+
+def build_checkpoint_metadata(
+    config: PretrainConfig, continued: Mapping[str, ContinuedOrder] = NOTHING_CONTINUED
+) -> dict[str, Any]:
+    """What a reader of the checkpoint needs to know, whatever the step. `continued`: as of `Mixture`."""
+    fixed = {
         "format": 1,
         "stage": "pretrain",
         "model": config.model.model_dump(mode="json"),
@@ -25,13 +32,21 @@ def build_checkpoint_metadata(config: PretrainConfig) -> dict[str, Any]:
         "tokenizer": config.tokenizer.model_dump(mode="json") if config.tokenizer else None,
         "trajectory": build_trajectory(config),
     }
+    return fixed | ({CONTINUED_TEXT: {name: asdict(order) for name, order in continued.items()}} if continued else {})
+
+
+# Why: docs/decisions.md, D77
+NEWER_FIELDS = ("engine", "loss_mean", "text_order")
+"""Fields that checkpoints of earlier versions do not name. They had the effect of today's defaults."""
 
 
 def build_trajectory(config: PretrainConfig) -> dict[str, Any]:
-    """All that decides a run's numbers but where it stops: equal for all segments of a trunk."""
+    """All that decides a run's numbers but where it stops: equal for all segments of a trunk, whatever version of this
+    program trained them."""
     content = config.model_copy(update={"stop_step": None}).model_dump(mode="json")
-    if config.engine is None:
-        del content["engine"]  # checkpoints from before there were engines do not name it
+    for name in NEWER_FIELDS:
+        if getattr(config, name) == PretrainConfig.model_fields[name].default:
+            del content[name]
     return content
 
 
@@ -50,6 +65,8 @@ class TrainingStart:
     """False where the job itself wrote the checkpoint: its tokens and seconds go on too."""
     new_projector: bool = False
     """Whether the checkpoint's model saw no images and this one does."""
+    continued_text: Mapping[str, ContinuedOrder] = field(default_factory=dict)
+    """Text that goes on behind what an earlier run has read of it, by the data set's name."""
 
     @property
     def saved_step(self) -> int | None:
@@ -91,10 +108,11 @@ def resolve_pretrain_start(job: JobFile, config: PretrainConfig, world: Distribu
     """Of a pre-training job. ConfigError if its parent does not fit; DamagedInputError if that is damaged.
 
     A parent of the same trajectory is continued: its step, data order, moments and random numbers go on. From any
-    other parent come the weights and, with `optimizer_state: carried`, the moments; schedule and data start at 0.
+    other parent come the weights and, with `optimizer_state: carried`, the moments; schedule and data start at 0,
+    except for text with `text_order: continue`.
     """
     if own := find_own_start(job.checkpoints, world):
-        return own
+        return replace(own, continued_text=read_continued_text(own.checkpoint))
     if not job.parents:
         return TrainingStart()
     if len(job.parents) != 1:
@@ -111,4 +129,57 @@ def resolve_pretrain_start(job: JobFile, config: PretrainConfig, world: Distribu
     has_projector = checkpoint.state["vision"] is not None
     if has_projector and checkpoint.state["vision"] != build_checkpoint_metadata(config)["vision"]:
         raise ConfigError(f"parent {parent.key} sees images in another way: {checkpoint.state['vision']}")
-    return TrainingStart(checkpoint=checkpoint, moments=carried, position=continued, new_projector=not has_projector)
+    continued_text = NOTHING_CONTINUED
+    if continued:
+        continued_text = read_continued_text(checkpoint)
+    elif config.text_order == "continue":
+        continued_text = find_continued_text(config, checkpoint, parent.key)
+    return TrainingStart(
+        checkpoint=checkpoint,
+        moments=carried,
+        position=continued,
+        new_projector=not has_projector,
+        continued_text=continued_text,
+    )
+
+
+# Where the text of a run goes on that begins at a parent of another trajectory.
+
+
+def read_continued_text(checkpoint: Checkpoint | None) -> Mapping[str, ContinuedOrder]:
+    """What the run of a checkpoint of ours had continued itself."""
+    entries = checkpoint.state.get(CONTINUED_TEXT, {}) if checkpoint is not None else {}
+    return {name: ContinuedOrder(**entry) for name, entry in entries.items()}
+
+
+# Why: docs/decisions.md, D76
+def find_continued_text(config: PretrainConfig, checkpoint: Checkpoint, key: str) -> Mapping[str, ContinuedOrder]:
+    """Of each text that the parent (its `key`, for messages) has read too: its order there, and where that run stands.
+
+    A text that the parent has not read begins at its start. ConfigError if the parent's checkpoint does not say where
+    its data stand, as that of another program, or if it has read another revision.
+    """
+    state = checkpoint.state
+    if "data" not in state or "trajectory" not in state:
+        raise ConfigError(
+            f"text_order: continue: the checkpoint of parent {key} does not say how far its text was read (another "
+            "program trained it); use text_order: anew"
+        )
+    before, parent = read_continued_text(checkpoint), state["trajectory"]
+    read = [source for source in parent["sources"] if source["share"] > 0]
+    wanted = {source.name: source for source in config.sources if source.kind == "text" and source.share > 0}
+    found: dict[str, ContinuedOrder] = {}
+    for number, (source, progress) in enumerate(zip(read, state["data"], strict=True)):
+        if source["kind"] != "text" or (ours := wanted.get(source["name"])) is None:
+            continue
+        if source["revision"] != ours.revision:
+            raise ConfigError(
+                f"text_order: continue: parent {key} has read revision {source['revision']!r} of {ours.name}, and this "
+                f"run is to read {ours.revision!r}, whose order is another one; use text_order: anew"
+            )
+        first = ContinuedOrder(
+            seed=compute_order_seed(parent["seed"], number), shuffle_shards=parent["shuffle_shards"], position=0
+        )
+        position = compute_next_position(progress["cursors"])
+        found[ours.name] = replace(before.get(ours.name, first), position=position)
+    return found

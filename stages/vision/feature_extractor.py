@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from stages.config import Vision
+from stages.gpu_memory import ENCODER_IMAGES_AT_ONCE
 from stages.job_file import JobFile
 from stages.vision.encoders import load_encoder_module, resolve_encoder_paths
 from stages.vision.feature_store import DTYPES, FeatureStore, open_feature_store
 from stages.vision.image_input import ImageInput
 from stages.vision.specs import resolve_encoder_spec
-
-IMAGES_AT_ONCE = 64
-"""Bounds the encoder's memory on a GPU."""
 
 
 class FeatureCache:
@@ -58,6 +56,8 @@ class FeatureExtractor:
         """
         self._encoder, self._device, self._dtype = encoder, device, feature_dtype
         self._memory, self._store = FeatureCache(memory_gib), store
+        self.encoded_images = 0
+        """Images that went through the encoder so far, in this process."""
 
     @property
     def cached_digests(self) -> Container[str]:
@@ -92,11 +92,12 @@ class FeatureExtractor:
 
         On a CPU one image at a time: its bits depend neither on the batch nor on what was in memory before.
         """
-        at_once = 1 if self._device.type == "cpu" else IMAGES_AT_ONCE
+        at_once = 1 if self._device.type == "cpu" else ENCODER_IMAGES_AT_ONCE
         encoded: dict[str, Tensor] = {}
         for start in range(0, len(images), at_once):
             part = images[start : start + at_once]
             pixels = torch.stack([require_pixels(image) for image in part]).to(self._device, non_blocking=True)
+            self.encoded_images += len(part)
             for image, features in zip(part, self._run(pixels), strict=True):
                 encoded[image.digest] = features
                 self._memory.add(image.digest, features)

@@ -70,6 +70,7 @@ def load_catalog(folder: Path = FOLDER) -> Catalog:
         evaluate_efficiency=check_share(gpus, "evaluate_efficiency", folder / "gpus.yaml"),
     )
     check_references(catalog, folder)
+    check_startups(catalog, folder)
     return catalog
 
 
@@ -154,6 +155,17 @@ def check_share(content: Mapping[str, Any], name: str, where: object) -> float:
     if not isinstance(value, int | float) or not 0 < value <= 1:
         raise SweepFileError(f"{where}: {name}: {value!r} is not a number above 0 and up to 1")
     return float(value)
+
+
+def check_startups(catalog: Catalog, folder: Path) -> None:
+    """Each GPU type states the start-up of every phase."""
+    for gpu in catalog.gpus.values():
+        given = check_mapping(gpu.startup_minutes, f"{folder / 'gpus.yaml'}: gpus.{gpu.name}.startup_minutes")
+        named = [name for name, phase in PHASES.items() if phase.in_catalog]
+        sound = all(isinstance(value, int | float) and value >= 0 for value in given.values())
+        if set(given) != set(named) or not sound:
+            place = f"{folder / 'gpus.yaml'}: gpus.{gpu.name}.startup_minutes"
+            raise SweepFileError(f"{place}: wants minutes for exactly {', '.join(named)}")
 
 
 def check_references(catalog: Catalog, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The catalog's types: models, GPU types, data sets, tasks. Frozen; every entry names the source of its figures."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -19,13 +20,28 @@ class GpuType:
     """A100-hours of one hour."""
     cpus: int
     host_memory_gib: float
-    startup_minutes: float
-    """From the attempt's start to its first step."""
+    startup_minutes: Mapping[str, float]
+    """From an attempt's start to its first step, and from its last one to its end, by phase."""
     source: str
+    startup_source: str
     peak_tflops: float | None = None
     """bf16, dense; None where there is no GPU."""
+    memory_gib: float = 0.0
+    """Of one GPU, as its driver leaves it to programs; 0 where there is none, or it is not known."""
+    bandwidth_gbs: float = 0.0
+    """Of that memory, in GB/s; 0 where it is not known."""
+    matmul_share: float = 0.0
+    """Of the peak that large matrix products reach, for predictions; 0 where nothing is assumed."""
+    bf16: bool = True
+    """Whether it has products in bfloat16; of a processor that is not known here (`stages.precision`)."""
+    fp32_speed: float = 1.0
+    """Of training in fp32, relative to bf16."""
     core_gflops: float = 0.0
     """Useful GFLOP/s of one CPU core; for the type without a GPU."""
+
+    def find_startup(self, phase: str) -> float:
+        """Minutes of the phase; of one that the catalog does not name, those of the slowest that it does."""
+        return self.startup_minutes.get(phase, max(self.startup_minutes.values()))
 
     @property
     def is_gpu(self) -> bool:
@@ -49,6 +65,12 @@ class Placement:
     """The longest attempt that the partition allows."""
     retry_memory_gib: float = 0.0
     """A node, after an attempt has run out of memory; 0: the same as before."""
+    parallel: str = "ddp"
+    """Of jobs that train on several GPUs, where the sweep file does not say: `ddp` or `fsdp`."""
+    activation_checkpointing: bool = False
+    """Likewise."""
+    check_memory: bool = True
+    """Whether a job that does not fit its GPUs, or its nodes' memory, is refused."""
     options: Mapping[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     launcher: tuple[str, ...] = ()
@@ -97,11 +119,17 @@ class TaskEntry:
     name: str
     source: str
     documents: int
-    requests: int
+    requests: float
     """Forwards a document: answers to compare, or one generation."""
     text_tokens: float
     """Of one request, prompt and answer."""
     with_image: bool = False
+    images: int = 0
+    """Different ones; 0: each document has its own, or none."""
+    round_images: int = 0
+    """Different ones within each round of questions, all rounds together; 0: as many as there are."""
+    new_images: int | None = None
+    """Those that no earlier task of an evaluation shows; None: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,4 +190,8 @@ class Catalog:
     def find_task(self, name: str, *, with_image: bool, limit: int | None = None) -> TaskEntry:
         """The entry of that name, or the kind's stated default, with at most `limit` documents."""
         entry = self.tasks.get(name) or self.tasks["default_vision" if with_image else "default_text"]
-        return entry if limit is None else replace(entry, documents=min(limit, entry.documents))
+        if limit is None or limit >= entry.documents:
+            return entry
+        # the first questions have the first images
+        images = math.ceil(entry.images * limit / entry.documents)
+        return replace(entry, documents=limit, images=images, round_images=min(entry.round_images, images))

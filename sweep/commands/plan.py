@@ -82,11 +82,15 @@ def plan_sweep(options: PlanOptions) -> int:
 def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions) -> None:
     from sweep.report.plan import build_plan_json, format_plan_report
 
+    how: dict[str, Any] = {
+        "gpus": options.gpus, "cpus": options.cpus, "speeds": planned.speeds, "losses": planned.losses,
+        "figures": planned.figures, "placements": planned.placements,
+    }  # fmt: skip
     if options.as_json:
-        report = build_plan_json(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds)
+        report = build_plan_json(planned.manifest, done, **how)
         print(json.dumps({**report, "changes": build_changes_json(planned)}, indent=1))
     else:
-        print(format_plan_report(planned.manifest, done, gpus=options.gpus, cpus=options.cpus, speeds=planned.speeds))
+        print(format_plan_report(planned.manifest, done, **how))
 
 
 def print_diff(planned: "NewPlan", *, as_json: bool) -> None:

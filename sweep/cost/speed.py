@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jobs.store.paths import Store
 from jobs.store.results import list_names
-from stages.config import LanguageModel, PretrainConfig, Vision
+from stages.config import STAGES, LanguageModel, PretrainConfig, Vision
 from stages.flops import compute_image_cost, count_step_flops, count_training_flops
 from sweep.catalog import REFERENCE, TERA, Catalog, GpuType, ModelEntry
 from sweep.text_format import format_counted
@@ -18,10 +18,11 @@ from sweep.text_format import format_counted
 # How fast finished pre-training jobs of a store were: what an estimate believes before the catalog.
 #
 # Every finished job counts, of whatever sweep, once: useful FLOPs (docs/estimates.md) over the seconds of all its
-# attempts together, for one GPU or one CPU core. A figure is the median of a model's jobs on one type of device, so
-# that a few slow nodes do not move it. What says little is left out: jobs of a few minutes, jobs whose attempts ran
-# on different devices, jobs in which the encoder took more time than the language model, and jobs whose images'
-# features were kept, as nobody knows how many of them the encoder saw.
+# attempts together, for one GPU or one CPU core. A figure is the median of a model's jobs on one type of device in one
+# precision, so that a few slow nodes do not move it; it says nothing of another type or precision. What says little is
+# left out: jobs of a few minutes, jobs whose attempts ran on different devices, jobs in which the encoder took more
+# time than the language model, and jobs whose images' features were kept, as nobody knows how many of them the encoder
+# saw.
 
 MIN_MEASURED_SECONDS = 180.0
 """Of training. In a shorter job the start (compiling, first reads) weighs too much."""
@@ -29,21 +30,26 @@ MIN_MEASURED_SECONDS = 180.0
 MAX_MEASURED_RUNS = 300
 """Runs that are read. Keys are hashes, so the first of them in order are a fair sample of a larger store."""
 
+Origin = Literal["counted", "given", "assumed"]
+"""How a figure of an estimate is known: counted or measured, stated in the sweep file, or neither."""
+
 Shape = tuple[int, int, int, int]
 """Width, layers, heads and vocabulary of a language model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Speed of one model on one type of device."""
+    """Speed of one model on one type of device in one precision."""
 
     flops_per_second: float
     """Language model and projector in training, of one GPU or CPU core; the median of `jobs`."""
     jobs: int
 
 
-Measured = Mapping[tuple[Shape, str], Measurement]
-"""By the model's shape and the GPU type (`cpu` for cores)."""
+SpeedKey = tuple[Shape, str, str]
+"""A model's shape, the GPU type (`cpu` for cores), and the precision."""
+
+Measured = Mapping[SpeedKey, Measurement]
 NOTHING_MEASURED: Measured = {}
 
 
@@ -54,7 +60,7 @@ def extract_speed_shape(model: LanguageModel) -> Shape:
 
 def load_measured_speeds(store: Store, catalog: Catalog) -> Measured:
     """The speeds that the store shows; empty for a new one. What cannot be read or understood counts as not there."""
-    rates: dict[tuple[Shape, str], list[float]] = defaultdict(list)
+    rates: dict[SpeedKey, list[float]] = defaultdict(list)
     runs = f"{store.runs}/pretrain"
     for key in sorted(list_names(store.runs / "pretrain"))[:MAX_MEASURED_RUNS]:
         result = read_json_object(f"{runs}/{key}/result.json")
@@ -62,10 +68,60 @@ def load_measured_speeds(store: Store, catalog: Catalog) -> Measured:
             continue
         devices = read_devices(f"{runs}/{key}/attempts")
         if devices is not None and devices.kind in catalog.gpus:
-            found = measure_speed(read_json_object(f"{runs}/{key}/job.json"), result, devices, catalog)
+            job = read_json_object(f"{runs}/{key}/job.json")
+            found = measure_speed(job, result, devices, catalog)
             if found is not None:
-                rates[found[0], devices.kind].append(found[1])
+                rates[found[0], devices.kind, read_precision(job)].append(found[1])
     return {where: Measurement(compute_median(found), len(found)) for where, found in rates.items()}
+
+
+def read_precision(job: Mapping[str, Any]) -> str:
+    """The precision of a job that `measure_speed` understands."""
+    return str(job["config"].get("precision") or PretrainConfig.model_fields["precision"].default)
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """What attempts of one stage take beside their steps on one type of device."""
+
+    minutes: float
+    """The median of `jobs`."""
+    jobs: int
+
+
+Startups = Mapping[tuple[str, str], Startup]
+"""By stage and GPU type (`cpu` for cores)."""
+NOTHING_STARTED: Startups = {}
+MIN_STARTS = 3
+"""Fewer jobs say little: one of them may have waited for a file system."""
+MAX_STARTS_READ = 100
+"""Runs of each stage that are read."""
+
+
+def load_measured_startups(store: Store, catalog: Catalog) -> Startups:
+    """The start-up that finished jobs show: from the attempt's start to the result, less the seconds of their steps.
+
+    Jobs of several attempts are left out.
+    """
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for stage in STAGES:
+        runs = store.runs / stage
+        for key in sorted(list_names(runs))[:MAX_STARTS_READ]:
+            result = read_json_object(f"{runs}/{key}/result.json")
+            attempts = list_names(runs / key / "attempts") if result else frozenset()
+            if len(attempts) != 1:
+                continue
+            start = read_json_object(f"{runs}/{key}/attempts/{min(attempts)}/start.json")
+            kind = str(start.get("gpu_type", "")) if parse_number(start, "gpus") else "cpu"
+            beside = parse_number(result, "finished_at") - parse_number(start, "started_at")
+            beside -= parse_number(result, "seconds")
+            if start and kind in catalog.gpus and beside > 0:
+                found[stage, kind].append(beside / 60)
+    return {
+        where: Startup(compute_median(minutes), len(minutes))
+        for where, minutes in found.items()
+        if len(minutes) >= MIN_STARTS
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +210,7 @@ class Speed:
     """Speed of evaluation relative to training."""
     basis: str = ""
     """Where the figure comes from, in words."""
+    origin: Origin = "assumed"
 
     def scale_for_evaluation(self) -> "Speed":
         return replace(
@@ -172,24 +229,31 @@ def estimate_speed(
     measured: Measured = NOTHING_MEASURED,
     tokens_per_second: float | None = None,
     context: int = 2_048,
+    precision: str = "bf16",
 ) -> Speed:
     """Speed of `model` (the catalog's `name`, empty for one of the user's own) on a GPU of `gpu_type`.
 
     In this order: `tokens_per_second` (training, of one GPU or core, at `context`); what finished jobs of the same
-    shape `measured` on the type; the catalog's figure for the type; the A100's figure times the type's factor. A model
-    without a figure takes one by interpolation between its neighbours in log(parameters), the end's beyond the ends.
+    shape and `precision` `measured` on the type; the catalog's figure for the type; the A100's figure times the type's
+    factor. A model without a figure takes one by interpolation between its neighbours in log(parameters), the end's
+    beyond the ends. The catalog's figures are bf16's; fp32 is slower by the type's own ratio.
 
     Raises:
         KeyError: no such GPU type (the sweep file's reader checks it).
     """
     gpu = catalog.gpus[gpu_type]
-    found = measured.get((extract_speed_shape(model), gpu_type))
+    found = measured.get((extract_speed_shape(model), gpu_type, precision))
+    origin: Origin = "assumed"
     if tokens_per_second is not None:
         rate, basis = tokens_per_second * count_training_flops(model, context), f"{tokens_per_second:g} tokens/s, given"
+        origin = "given"
     elif found is not None:
         rate, basis = found.flops_per_second, f"measured from {format_counted(found.jobs, 'job')}"
+        origin = "counted"
     else:
         rate, basis = estimate_catalog_rate(catalog, model, gpu, name)
+        if precision == "fp32":
+            rate, basis = rate * gpu.fp32_speed, f"{basis}, times {gpu.fp32_speed:g} for fp32"
     return Speed(
         flops_per_second=rate,
         encoder_flops_per_second=catalog.compute_encoder_rate(gpu_type, rate),
@@ -197,6 +261,7 @@ def estimate_speed(
         is_gpu=gpu.is_gpu,
         evaluate_efficiency=catalog.evaluate_efficiency,
         basis=basis,
+        origin=origin,
     )
 
 

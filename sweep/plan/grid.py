@@ -9,13 +9,18 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from stages.config import Precision
+from stages.precision import has_cpu_bf16
+from sweep.catalog import Catalog
 from sweep.errors import SweepFileError
+from sweep.phases import PHASES
 from sweep.spec.data import build_data_layer
 from sweep.spec.fields import BranchPoint, BranchStep
 from sweep.spec.models import Model
+from sweep.spec.resources import resolve_placement, select_gpu_type
 from sweep.spec.schema import GridBlock, Sweep
 from sweep.spec.settings import AXES, BASE, Layer, apply_recipe, replace_recipe
 
@@ -200,6 +205,51 @@ def list_unused_exclusions(sweep: Sweep, hits: list[int]) -> list[str]:
     """A remark on each exclusion without effect."""
     unused = [position for position, count in enumerate(hits) if count == 0]
     return [sweep.source.format_problem(("exclude", position), "excludes no cell") for position in unused]
+
+
+# `precision: auto`: what it means is settled here, so that configurations and keys are of what runs.
+
+AUTO = "auto"
+
+
+# Why: docs/decisions.md, D92
+def resolve_precisions(sweep: Sweep, grid: Grid, catalog: Catalog) -> Grid:
+    """The same points with bf16 or fp32 in the place of `auto`, and a remark on each choice.
+
+    A GPU type's word is the catalog's. A job on CPU cores of this machine goes by its processor; of a cluster's nodes
+    nobody knows it here, and fp32 is right on all.
+    """
+    choices: dict[tuple[str, str], str] = {}
+    points = []
+    for point in grid.points:
+        phases = [phase for phase in PHASES if point.values.get(f"{phase}.precision") == AUTO]
+        settled = {
+            f"{phase}.precision": choose_precision(sweep, catalog, point.values["model"], phase, choices)
+            for phase in phases
+        }
+        points.append(replace(point, values={**point.values, **settled}) if settled else point)
+    groups: dict[str, list[str]] = {}
+    for (model, phase), reason in choices.items():
+        groups.setdefault(reason, []).append(f"{phase} of {model}")
+    remarks = [f"precision auto is {reason}: {', '.join(names)}" for reason, names in groups.items()]
+    return replace(grid, points=tuple(points), remarks=(*grid.remarks, *remarks)) if choices else grid
+
+
+def choose_precision(
+    sweep: Sweep, catalog: Catalog, name: str, phase: str, choices: dict[tuple[str, str], str]
+) -> Precision:
+    """The precision of a model's jobs of a phase; adds it with its reason to `choices`."""
+    placement = resolve_placement(catalog, sweep.resources, name, sweep.models[name].catalog_name, phase)
+    gpu = catalog.gpus[select_gpu_type(placement)]
+    if gpu.is_gpu:
+        chosen, reason = gpu.bf16, f"{gpu.name} has {'' if gpu.bf16 else 'no '}bfloat16"
+    elif sweep.backend == "local":
+        chosen = has_cpu_bf16()
+        reason = f"this machine's processor has {'' if chosen else 'no '}bfloat16"
+    else:
+        chosen, reason = False, "which processors the nodes have is not known here"
+    choices[name, phase] = f"{'bf16' if chosen else 'fp32'} ({reason})"
+    return "bf16" if chosen else "fp32"
 
 
 def describe_duplicate_point(sweep: Sweep, first: Point, block: GridBlock) -> str:

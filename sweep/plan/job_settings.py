@@ -1,6 +1,6 @@
 """The settings of each job (`settings` of job.json), from the sweep file and from what the job runs on."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from jobs.store.paths import Store
 from stages.config import Vision
 from stages.flops import compute_image_cost
 from sweep.catalog import Catalog
+from sweep.cost.estimate import FEATURE_MEMORY_GIB
 from sweep.phases import PHASES
 from sweep.spec.models import Model
 from sweep.spec.resources import count_processes
@@ -35,10 +36,17 @@ class JobSettingsBuilder:
         image = compute_image_cost(vision.encoder, vision.projector, vision.frozen, model.shape.d_model)
         return image.feature_bytes > 0
 
-    def build_settings(self, model: Model, phase: str, resources: Resources, *, keeps_features: bool) -> dict[str, Any]:
-        """The settings for job.json."""
+    def read_feature_memory(self, model: Model, phase: str) -> float:
+        """GiB in which a process of the phase remembers features."""
+        return float(self.read_file_settings(model.name, phase).get("feature_cache_gib", FEATURE_MEMORY_GIB))
+
+    def build_settings(
+        self, model: Model, phase: str, resources: Resources, *, keeps_features: bool, fitted: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The settings for job.json; `fitted`: those with which it fits its GPUs (`sweep.plan.memory`)."""
         several = count_processes(resources, self.sweep.backend) > 1
-        where = (model.name, phase, resources.gpus > 0, resources.gpu_type, several, keeps_features)
+        extra = tuple(fitted.items())
+        where = (model.name, phase, resources.gpus > 0, resources.gpu_type, several, keeps_features, extra)
         if where not in self.known:
             given = {
                 name: value
@@ -49,6 +57,7 @@ class JobSettingsBuilder:
                 given.pop("parallel", None)  # one process shares its work with nobody
             self.known[where] = {
                 **given,
+                **fitted,
                 # nothing goes on from an image-text run's moments: its last checkpoint leaves them out
                 **({"keep_optimizer": False} if phase == "pretrain" else {}),
                 **({"feature_store": FEATURES} if keeps_features else {}),

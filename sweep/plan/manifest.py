@@ -304,6 +304,19 @@ def index_jobs(manifest: Manifest) -> dict[str, Job]:
     return {job.key: job for job in manifest.jobs}
 
 
+def map_jobs_to_models(manifest: Manifest) -> dict[str, str]:
+    """The model of each job, by key: its cells' axis; a trunk segment's is that of the jobs that follow from it."""
+    axis = {cell.name: str(cell.axes.get("model", "")) for cell in manifest.cells}
+    models: dict[str, str] = {}
+    for job in reversed(manifest.jobs):  # parents come before children
+        if job.cells:
+            models[job.key] = axis[job.cells[0]]
+        model = models.setdefault(job.key, "")
+        for parent in job.parents:
+            models.setdefault(parent, model)
+    return models
+
+
 def iter_chain_keys(cell: Cell) -> Iterator[str]:
     """Keys of the cell's own jobs, in the order of the chain."""
     return chain((cell.pretrain,), *((each.finetune, each.evaluate) for each in cell.chains))

@@ -6,17 +6,22 @@ replaces another experiment of the same name.
 """
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.store.paths import Store, SweepPaths, open_replacement
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.catalog import load_catalog
-from sweep.cost.speed import load_measured_speeds
+from sweep.cost.counts import DataCounts
+from sweep.cost.figures import Figure, FigureBook
+from sweep.cost.speed import load_measured_speeds, load_measured_startups
 from sweep.errors import ManifestError, PlanConflictError, StoreError
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
-from sweep.plan.grid import expand_grid
+from sweep.plan.grid import expand_grid, resolve_precisions
+from sweep.plan.loss_report import MixtureLoss, list_mixture_losses
 from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write_manifest
+from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
 from sweep.spec.reader import load_sweep
@@ -35,6 +40,14 @@ class NewPlan:
     """From the stored plan to this one; None where there is none or it is the same."""
     speeds: tuple[SpeedComparison, ...] = ()
     """What finished jobs say of the plan's speeds."""
+    placements: tuple[PhasePlacement, ...] = ()
+    """Where its jobs run, and whether they fit."""
+    losses: tuple[MixtureLoss, ...] = ()
+    """What each data set of a mixture with images is expected to have of the loss."""
+    figures: Mapping[Figure, Collection[tuple[str, str]]] = field(default_factory=dict)
+    """What the estimates rest on, each with the (model, phase) whose jobs it is for."""
+    counts: DataCounts | None = None
+    """What was counted for this plan; `store_plan` keeps it."""
     damage: str = ""
     """Why the stored plan cannot be read."""
 
@@ -43,15 +56,31 @@ def make_plan(path: Path, store: Store) -> NewPlan:
     """Reads the sweep file and plans it; writes nothing."""
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
-    grid = expand_grid(sweep)
-    measured = load_measured_speeds(store, catalog)
-    manifest = build_manifest(sweep, grid, catalog, measured)
+    grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
+    measured, startups = load_measured_speeds(store, catalog), load_measured_startups(store, catalog)
+    counts = DataCounts(store)
+    figures = FigureBook(catalog, sweep.data, counts)
+    manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
+    if counts.missing:  # known only now: which data the jobs read, and how
+        counts.count_missing()
+        figures = FigureBook(catalog, sweep.data, counts)
+        manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
     is_stored, diff, damage = compare_with_stored(manifest, store.locate_sweep(sweep.name).manifest)
     return NewPlan(
         manifest=manifest,
         source_text=sweep.source.text,
-        remarks=(*grid.remarks, *find_repeated_work(manifest), *find_absent_data(manifest)),
+        remarks=(
+            *grid.remarks,
+            *find_repeated_work(manifest),
+            *find_absent_data(manifest),
+            *(f"not counted: {path}: {problem}" for path, problem in counts.problems.items()),
+            *figures.contradictions,
+        ),
         speeds=list_speed_comparisons(sweep, catalog, measured),
+        placements=list_placements(manifest, sweep, catalog, measured),
+        losses=list_mixture_losses(sweep, catalog, manifest, counts),
+        figures=figures.used,
+        counts=counts,
         is_stored=is_stored,
         diff=diff,
         damage=damage,
@@ -117,6 +146,8 @@ def store_plan(planned: NewPlan, store: Store) -> None:
     """Writes manifest and sweep file, and keeps the plan before for `sweep explain`."""
     paths = store.locate_sweep(planned.manifest.sweep)
     try:
+        if planned.counts is not None:
+            planned.counts.save()
         write_sweep_file(paths.source, planned.source_text)
         if not planned.is_stored:
             if planned.diff is None or not planned.diff.is_empty:

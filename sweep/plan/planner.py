@@ -14,15 +14,17 @@ from operator import itemgetter
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from stages.config import STAGES, PretrainConfig, StageConfig
+from stages.config import STAGES, PretrainConfig, StageConfig, Vision
 from sweep.catalog import Catalog
+from sweep.cost.figures import FigureBook
 from sweep.cost.pricing import Pricer, ResourcesAndEstimate
-from sweep.cost.speed import NOTHING_MEASURED, Measured
+from sweep.cost.speed import NOTHING_MEASURED, NOTHING_STARTED, Measured, Startups
 from sweep.errors import ConfigProblemError, SweepFileError
 from sweep.phases import PHASES
 from sweep.plan.grid import Grid, Point
 from sweep.plan.job_settings import JobSettingsBuilder
 from sweep.plan.manifest import Cell, FinetuneChain, Manifest
+from sweep.plan.memory import MemoryFitter, MemoryQuestion, select_memory_settings
 from sweep.plan.stage_configs import (  # fmt: skip
     build_evaluate_config,
     build_finetune_config,
@@ -136,15 +138,24 @@ VISION = (
     "pretrain.encoder_revision", "tokenizer",
 )  # fmt: skip
 FINETUNE_FIELDS = make_field_getter("finetune", also=VISION)
-EVALUATE_FIELDS = make_field_getter("evaluate", also=VISION)
+EVALUATE_FIELDS = make_field_getter("evaluate", also=(*VISION, "finetune.prompt"))
 
 
-def build_manifest(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measured = NOTHING_MEASURED) -> Manifest:
+def build_manifest(
+    sweep: Sweep,
+    grid: Grid,
+    catalog: Catalog,
+    measured: Measured = NOTHING_MEASURED,
+    *,
+    startups: Startups = NOTHING_STARTED,
+    figures: FigureBook | None = None,
+) -> Manifest:
     """The whole plan; SweepFileError lists points whose values make no configuration.
 
-    `measured`: speeds of finished jobs, which estimates and so time limits go by; no key does.
+    `measured`, `startups`: what finished jobs show, and `figures`: what is counted of the data; estimates and so time
+    limits go by them, no key does. The book takes note of what it is asked for.
     """
-    planner = Planner(sweep, catalog, measured)
+    planner = Planner(sweep, catalog, Pricer(sweep, catalog, measured, startups=startups, figures=figures))
     with_steps = any(isinstance(point.values["branch"], BranchStep) for point in grid.points)
     for point in grid.points:
         planner.record_branch(point, with_steps=with_steps)
@@ -163,10 +174,11 @@ def build_manifest(sweep: Sweep, grid: Grid, catalog: Catalog, measured: Measure
 class Planner:
     """Builds the graph of one sweep. It makes, checks and prices each distinct configuration once."""
 
-    def __init__(self, sweep: Sweep, catalog: Catalog, measured: Measured) -> None:
+    def __init__(self, sweep: Sweep, catalog: Catalog, pricer: Pricer) -> None:
         self.sweep = sweep
-        self.pricer = Pricer(catalog, sweep.data, sweep.resources, measured)
+        self.pricer = pricer
         self.settings = JobSettingsBuilder(sweep, catalog)
+        self.memory = MemoryFitter(catalog, sweep.backend)
         self.graph = JobGraph()
         self.problems: dict[tuple[str, str], str] = {}
         self.trunks: dict[tuple[Any, ...], PlannedTrunk] = {}
@@ -293,7 +305,8 @@ class Planner:
             if trunk is not None and point.values["branch"] != 0:
                 parents = (self.plan_segment(trunk, self.compute_branch_step(point)),)
             keeps = config.tokenizer is not None and self.settings.needs_feature_cache(model, "pretrain", config.vision)
-            price = self.pricer.price_pretrain(model, config, keeps_features=keeps)
+            memory = self.settings.read_feature_memory(model, "pretrain")
+            price = self.pricer.price_pretrain(model, config, keeps_features=keeps, memory_gib=memory)
             work = self.build_template("pretrain", model, config, price, keeps_features=keeps)
             key = compute_job_key(work.stage, work.config_json, parents)
             self.pretrain_keys[fields] = self.graph.add_job(key, work, parents)
@@ -316,8 +329,9 @@ class Planner:
         config = add_engine(config, point.values["finetune.engine"], self.sweep.engines)
         vision = build_vision(point.values, self.sweep.data)
         keeps = self.settings.needs_feature_cache(model, "finetune", vision)
-        price = self.pricer.price_finetune(model, config, vision, keeps_features=keeps)
-        work = self.build_template("finetune", model, config, price, keeps_features=keeps)
+        memory = self.settings.read_feature_memory(model, "finetune")
+        price = self.pricer.price_finetune(model, config, vision, keeps_features=keeps, memory_gib=memory)
+        work = self.build_template("finetune", model, config, price, keeps_features=keeps, vision=vision)
         check_engine_model(config, model.shape, vision)
         return work
 
@@ -327,8 +341,9 @@ class Planner:
             config = build_evaluate_config(point.values, self.sweep.data)
             config = add_engine(config, point.values["evaluate.engine"], self.sweep.engines)
             model = self.find_model(point)
-            price = self.pricer.price_evaluate(model, config, build_vision(point.values, self.sweep.data))
-            self.evaluate_works[fields] = self.build_template("evaluate", model, config, price)
+            vision, prompt = build_vision(point.values, self.sweep.data), point.values["finetune.prompt"]
+            price = self.pricer.price_evaluate(model, config, vision, prompt=prompt)
+            self.evaluate_works[fields] = self.build_template("evaluate", model, config, price, vision=vision)
         return self.evaluate_works[fields]
 
     def build_template(
@@ -339,14 +354,35 @@ class Planner:
         price: ResourcesAndEstimate,
         *,
         keeps_features: bool = False,
+        vision: Vision | None = None,
     ) -> JobTemplate:
+        """`vision`: how images enter, where the configuration does not say."""
         if isinstance(config, PretrainConfig):
             check_batch_divides(phase, config, price[0], self.sweep.backend)
+            vision = config.vision
         check_engine(config, phase, count_processes(price[0], self.sweep.backend))
+        question = self.build_memory_question(phase, model, config, vision)
+        fitted, resources, estimate = self.memory.fit_job(question, *price)
         content = config.model_dump(mode="json", exclude_defaults=True)
-        settings = self.settings.build_settings(model, phase, price[0], keeps_features=keeps_features)
+        settings = self.settings.build_settings(model, phase, resources, keeps_features=keeps_features, fitted=fitted)
         settings = {**settings, **build_engine_settings(config, self.sweep.engines)}
-        return JobTemplate(PHASES[phase].stage, phase, content, render_compact_json(content), settings, *price)
+        stage = PHASES[phase].stage
+        return JobTemplate(stage, phase, content, render_compact_json(content), settings, resources, estimate)
+
+    def build_memory_question(
+        self, phase: str, model: Model, config: StageConfig, vision: Vision | None
+    ) -> MemoryQuestion:
+        given = self.settings.read_file_settings(model.name, phase)
+        return MemoryQuestion(
+            phase=phase,
+            model=model.name,
+            shape=model.shape,
+            config=config,
+            vision=vision,
+            placement=self.pricer.resolve_placement(model.name, model.catalog_name, phase),
+            given=select_memory_settings(given),
+            answer_tokens=self.pricer.find_longest_prompt(config),
+        )
 
 
 def check_batch_divides(phase: str, config: PretrainConfig, resources: Resources, backend: str) -> None:

@@ -20,6 +20,7 @@ from stages.schedule import Schedule
 from stages.vision.specs import resolve_encoder_spec
 from sweep.errors import ConfigProblemError
 from sweep.spec.data import ROLES, DataSet, EncoderWeightsError, build_content_revision, resolve_encoder_weights
+from sweep.spec.engines import OWN_ENGINE
 from sweep.spec.fields import STAGE_SETTINGS, BranchPoint, BranchStep
 
 Values = Mapping[str, Any]
@@ -53,14 +54,28 @@ def build_pretrain_config(
     settings["schedule"] = build_schedule(
         values, "pretrain", shape, values["amount"], peak_lr=peak_lr, warmup_steps=warmup_steps
     )
-    # one meaning, one key: without images there is nothing to pack, without a parent no state to carry
+    # Why: docs/decisions.md, D74
+    # one meaning, one key: without images there is nothing to pack and every sequence has as many targets; without a
+    # parent there is no state to carry and no text that it has read
     if not with_images:
-        settings["packing"] = "packed"
+        settings |= {"packing": "packed", "loss_mean": "tokens"}
     if values["branch"] == 0:
-        settings["optimizer_state"] = "carried"
+        settings |= {"optimizer_state": "carried", "text_order": "anew"}
+    if not any(source.kind == "text" for source in sources):
+        settings["text_order"] = "anew"
+    check_text_order(settings["text_order"], trunk)
     return PretrainConfig(
         model=shape, sources=sources, vision=vision, tokenizer=tokenizer, seed=values["seed"], **settings
     )
+
+
+def check_text_order(text_order: str, trunk: PretrainConfig | None) -> None:
+    """ConfigProblemError where a text is to go on behind a trunk whose checkpoints do not say how far it is read."""
+    if text_order == "continue" and trunk is not None and trunk.engine is not None:
+        raise ConfigProblemError(
+            f"pretrain.text_order: continue needs the trunk's place in its text, which a checkpoint of an engine of "
+            f"kind {trunk.engine.kind} does not hold; set trunk.engine: {OWN_ENGINE}, or pretrain.text_order: anew"
+        )
 
 
 def check_context_length(setting: str, values: Values) -> None:

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jobs.job import Job
-from sweep.catalog import GpuType
-from sweep.plan.manifest import Manifest
+from sweep.plan.manifest import Manifest, map_jobs_to_models
 
 
 @dataclass(slots=True)
@@ -16,6 +15,9 @@ class Cost:
 
     jobs: int = 0
     tokens: int = 0
+    images: int = 0
+    encoded_images: int = 0
+    requests: int = 0
     flops: float = 0.0
     encoder_flops: float = 0.0
     gpu_hours: float = 0.0
@@ -23,6 +25,8 @@ class Cost:
     """The vision encoder included."""
     encoder_a100_hours: float = 0.0
     cpu_hours: float = 0.0
+    startup_hours: float = 0.0
+    startup_a100_hours: float = 0.0
     checkpoint_bytes: int = 0
     feature_bytes: int = 0
 
@@ -30,12 +34,17 @@ class Cost:
         estimate = job.estimate
         self.jobs += times
         self.tokens += times * estimate.tokens
+        self.images += times * estimate.images
+        self.encoded_images += times * estimate.encoded_images
+        self.requests += times * estimate.requests
         self.flops += times * estimate.flops
         self.encoder_flops += times * estimate.encoder_flops
         self.gpu_hours += times * estimate.gpu_hours
         self.a100_hours += times * estimate.a100_hours
         self.encoder_a100_hours += times * estimate.encoder_a100_hours
         self.cpu_hours += times * estimate.cpu_hours
+        self.startup_hours += times * estimate.startup_hours
+        self.startup_a100_hours += times * estimate.startup_a100_hours
         self.checkpoint_bytes += times * estimate.checkpoint_bytes
         self.feature_bytes += times * estimate.feature_bytes
 
@@ -48,13 +57,14 @@ class PhaseCost(Cost):
     """The jobs of one phase of one model."""
 
     least_hours: float = float("inf")
-    """Without the encoder: the cheapest job's A100-hours, or core-hours where it uses no GPU."""
+    """Without encoder and start-up: the cheapest job's A100-hours, or core-hours where it uses no GPU."""
     most_hours: float = 0.0
 
     def add_job(self, job: Job, times: int = 1) -> None:
         Cost.add_job(self, job, times)
         estimate = job.estimate
-        hours = estimate.a100_hours - estimate.encoder_a100_hours + estimate.cpu_hours
+        hours = estimate.a100_hours - estimate.encoder_a100_hours - estimate.startup_a100_hours
+        hours += 0.0 if estimate.gpu_hours else estimate.cpu_hours - estimate.startup_hours
         self.least_hours = min(self.least_hours, hours)
         self.most_hours = max(self.most_hours, hours)
 
@@ -93,7 +103,6 @@ class PlanCosts:
 def compute_plan_costs(
     manifest: Manifest,
     done: frozenset[str],
-    gpu_types: Mapping[str, GpuType],
     *,
     gpus: int | None = None,
     cpus: int | None = None,
@@ -116,23 +125,8 @@ def compute_plan_costs(
         if job.resources.gpus:
             kind = job.resources.gpu_type
             costs.gpu_hours_by_type[kind] = costs.gpu_hours_by_type.get(kind, 0.0) + number * job.estimate.gpu_hours
-    costs.time = compute_wall_clock(
-        [job for job in manifest.jobs if job.key not in done], gpu_types, gpus=gpus, cpus=cpus
-    )
+    costs.time = compute_wall_clock([job for job in manifest.jobs if job.key not in done], gpus=gpus, cpus=cpus)
     return costs
-
-
-def map_jobs_to_models(manifest: Manifest) -> dict[str, str]:
-    """The model of each job, by key: its cells' axis; a trunk segment's is that of the jobs that follow from it."""
-    axis = {cell.name: str(cell.axes.get("model", "")) for cell in manifest.cells}
-    models: dict[str, str] = {}
-    for job in reversed(manifest.jobs):  # parents come before children
-        if job.cells:
-            models[job.key] = axis[job.cells[0]]
-        model = models.setdefault(job.key, "")
-        for parent in job.parents:
-            models.setdefault(parent, model)
-    return models
 
 
 def count_unshared_runs(manifest: Manifest) -> dict[str, int]:
@@ -145,19 +139,15 @@ def count_unshared_runs(manifest: Manifest) -> dict[str, int]:
     return times
 
 
-def compute_wall_hours(job: Job, gpu_types: Mapping[str, GpuType]) -> float:
+def compute_wall_hours(job: Job) -> float:
     """Expected duration on the resources that the job asks for, without waits: work, and start-up of each attempt."""
     resources, estimate = job.resources, job.estimate
-    kind = gpu_types.get(resources.gpu_type if resources.gpus else "cpu")
-    startup = (kind.startup_minutes if kind else 0.0) / 60 * (1 + resources.restarts)
     if resources.gpus:
-        return startup + estimate.gpu_hours / resources.gpus
-    return startup + estimate.cpu_hours / count_cores(job)
+        return estimate.gpu_hours / resources.gpus
+    return estimate.cpu_hours / job.resources.cores
 
 
-def compute_wall_clock(
-    jobs: Sequence[Job], gpu_types: Mapping[str, GpuType], *, gpus: int | None, cpus: int | None
-) -> WallClock:
+def compute_wall_clock(jobs: Sequence[Job], *, gpus: int | None, cpus: int | None) -> WallClock:
     """Bounds for `jobs`, parents before children; parents that are not among them are finished."""
     known: dict[tuple[int, int], float] = {}
     hours: dict[str, float] = {}
@@ -165,12 +155,12 @@ def compute_wall_clock(
     for job in jobs:
         alike = id(job.estimate), id(job.resources)
         if alike not in known:
-            known[alike] = compute_wall_hours(job, gpu_types)
+            known[alike] = compute_wall_hours(job)
         hours[job.key] = known[alike]
         if job.resources.gpus:
             gpu_work += known[alike] * job.resources.gpus
         else:
-            cpu_work += known[alike] * count_cores(job)
+            cpu_work += known[alike] * job.resources.cores
     path, path_hours = find_critical_path(jobs, hours)
     on_gpus, on_cpus = gpu_work / gpus if gpus else 0.0, cpu_work / cpus if cpus else 0.0
     return WallClock(
@@ -183,16 +173,11 @@ def compute_wall_clock(
     )
 
 
-def count_cores(job: Job) -> int:
-    """CPU cores of all its nodes."""
-    return job.resources.nodes * job.resources.cpus
-
-
 def is_too_wide(job: Job, gpus: int | None, cpus: int | None) -> bool:
     """Whether it asks for more than there is; a job on GPUs has its cores beside them."""
     if job.resources.gpus:
         return gpus is not None and job.resources.gpus > gpus
-    return cpus is not None and count_cores(job) > cpus
+    return cpus is not None and job.resources.cores > cpus
 
 
 def find_critical_path(jobs: Iterable[Job], hours: Mapping[str, float]) -> tuple[tuple[str, ...], float]:

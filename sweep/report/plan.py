@@ -1,12 +1,26 @@
 """The report of `sweep plan`: as text for a reader, and as a mapping for `--json` (docs/json.md, section `plan`)."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sweep.catalog import REFERENCE, load_catalog
+from sweep.catalog.noise import load_noise_assumptions
+from sweep.cost.figures import Figure
 from sweep.phases import PHASES
+from sweep.plan.detectable import (
+    LEVEL,
+    POWER,
+    WANTED,
+    DetectableEffect,
+    compute_detectable_effects,
+    list_task_sizes,
+)
+from sweep.plan.loss_report import MixtureLoss, format_mixture_losses
 from sweep.plan.manifest import Manifest
+from sweep.plan.placements import PhasePlacement, format_placement_table
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
 from sweep.text_format import (
@@ -19,6 +33,10 @@ from sweep.text_format import (
     format_large_number,
 )
 
+UsedFigures = Mapping[Figure, Collection[tuple[str, str]]]
+"""Each figure with the (model, phase) whose estimates rest on it."""
+NO_FIGURES: UsedFigures = {}
+
 
 def build_plan_json(
     manifest: Manifest,
@@ -27,13 +45,17 @@ def build_plan_json(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
+    losses: Sequence[MixtureLoss] = (),
+    figures: UsedFigures = NO_FIGURES,
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
-    jobs have measured.
+    jobs have measured; `placements`: where jobs run, and whether they fit; `losses`: what the data sets of each mixture
+    are expected to have of the loss; `figures`: what the estimates rest on, and for which models and phases.
     """
-    costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
+    costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     return {
         "format": 1,
         "sweep": manifest.sweep,
@@ -49,6 +71,13 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "placements": [each.convert_to_dict() for each in placements],
+        "losses": [found.convert_to_dict() for found in losses],
+        "figures": [
+            {**figure.convert_to_dict(), "models": list_models(users), "phases": list_used_phases(users)}
+            for figure, users in figures.items()
+        ],
+        "detectable": build_detectable_json(manifest, figures),
     }
 
 
@@ -59,9 +88,12 @@ def format_plan_report(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
+    losses: Sequence[MixtureLoss] = (),
+    figures: UsedFigures = NO_FIGURES,
 ) -> str:
     """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
-    costs = compute_plan_costs(manifest, done, load_catalog().gpus, gpus=gpus, cpus=cpus)
+    costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     counts = [
         format_counted(count_phase_jobs(costs, phase), PHASES[phase].job)
         for phase in PHASES
@@ -71,10 +103,14 @@ def format_plan_report(
     head = f"{manifest.sweep}: {cells}, {jobs} ({', '.join(counts)})"
     remarks = [
         *format_sharing(costs), *format_other_hours(costs), *format_features(costs), *format_finished(costs),
-        *format_time_left(costs),
+        *format_time_left(costs), *format_counted_figures(figures),
         *(("speed", format_speed_comparison(found)) for found in speeds),
+        *format_mixture_losses(losses),
+        *format_detectable_effects(load_detectable_effects(manifest, figures)),
     ]  # fmt: skip
-    return "\n".join([head, "", *format_cost_table(costs), "", *format_labelled_lines(remarks)])
+    table = [*format_cost_table(costs, Marks.from_figures(figures)), *format_placement_table(placements)]
+    assumed = format_assumed_figures(figures)
+    return "\n".join([head, "", *table, "", *format_labelled_lines(remarks), *assumed])
 
 
 def count_phase_jobs(costs: PlanCosts, phase: str) -> int:
@@ -87,18 +123,52 @@ def sort_phases(by_phase: Mapping[str, PhaseCost]) -> list[tuple[str, PhaseCost]
     return [(phase, by_phase[phase]) for phase in PHASES if phase in by_phase]
 
 
-def format_cost_table(costs: PlanCosts) -> list[str]:
-    """A row for each phase of each model, and the total; A100-hours where GPUs are used at all, else core-hours."""
-    rows = [
-        [model, phase, *format_cost_cells(cost, costs), format_hours_per_job(cost), format_bytes(cost.checkpoint_bytes)]
-        for model, by_phase in costs.by_model.items()
-        for phase, cost in sort_phases(by_phase)
+MARK = "~"
+"""Before a number that rests on an assumed figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The (model, phase) whose numbers rest on assumed figures."""
+
+    tokens: frozenset[tuple[str, str]]
+    hours: frozenset[tuple[str, str]]
+
+    @classmethod
+    def from_figures(cls, figures: UsedFigures) -> "Marks":
+        """Assumed data and tasks decide tokens and hours, assumed speeds and start-ups hours alone."""
+        assumed = [(figure, users) for figure, users in figures.items() if figure.origin == "assumed"]
+        work = {each for figure, users in assumed if figure.subject.startswith(("data ", "task ")) for each in users}
+        return cls(frozenset(work), frozenset(each for _, users in assumed for each in users))
+
+
+def format_marked_cells(cells: list[str], where: tuple[str, str] | None, marks: Marks) -> list[str]:
+    """The cells behind the number of jobs: tokens, then hours. `where` None: of all jobs."""
+    kinds = [marks.tokens, *[marks.hours] * (len(cells) - 1)]
+    is_number = [cell not in {"", "-"} for cell in cells]
+    is_assumed = [bool(kind) if where is None else where in kind for kind in kinds]
+    return [
+        f"{MARK}{cell}" if number and assumed else cell
+        for cell, number, assumed in zip(cells, is_number, is_assumed, strict=True)
     ]
+
+
+def format_cost_table(costs: PlanCosts, marks: Marks) -> list[str]:
+    """A row for each phase of each model, and the total; A100-hours where GPUs are used at all, else core-hours."""
+    rows = []
+    for model, by_phase in costs.by_model.items():
+        for phase, cost in sort_phases(by_phase):
+            jobs, *cells = [*format_cost_cells(cost, costs), format_hours_per_job(cost)]
+            marked = format_marked_cells(cells, (model, phase), marks)
+            rows.append([model, phase, jobs, *marked, format_bytes(cost.checkpoint_bytes)])
     for above, row in reversed(list(itertools.pairwise(rows))):
         row[0] = "" if above[0] == row[0] else row[0]
-    rows.append(["total", "", *format_cost_cells(costs.total, costs), "", format_bytes(costs.total.checkpoint_bytes)])
+    jobs, *cells = [*format_cost_cells(costs.total, costs), ""]
+    rows.append(
+        ["total", "", jobs, *format_marked_cells(cells, None, marks), format_bytes(costs.total.checkpoint_bytes)]
+    )
     # on CPU cores the encoder's part is not separate
-    parts = ["LM only", "encoder", "LM only, each"] if costs.total.gpu_hours else ["each"]
+    parts = ["LM only", "encoder", "start-up", "LM only, each"] if costs.total.gpu_hours else ["start-up", "work, each"]
     heads = ["model", "phase", "jobs", "tokens", select_hours_unit(costs), *parts, "storage"]
     return format_columns([heads, *rows], left=2, rules=(1, len(rows)))
 
@@ -107,9 +177,9 @@ def format_cost_cells(cost: Cost, costs: PlanCosts) -> list[str]:
     """Jobs, tokens and hours of one row."""
     cells = [f"{cost.jobs:,}", format_large_number(cost.tokens)]
     if not costs.total.gpu_hours:
-        return [*cells, format_hours(cost.cpu_hours)]
-    encoder = cost.encoder_a100_hours
-    return [*cells, format_hours(cost.a100_hours), format_hours(cost.a100_hours - encoder), format_hours(encoder)]
+        return [*cells, format_hours(cost.cpu_hours), format_hours(cost.startup_hours)]
+    parts = cost.encoder_a100_hours, cost.startup_a100_hours
+    return [*cells, *map(format_hours, (cost.a100_hours, cost.a100_hours - sum(parts), *parts))]
 
 
 def format_hours_per_job(cost: PhaseCost) -> str:
@@ -179,6 +249,121 @@ def format_time_left(costs: PlanCosts) -> list[tuple[str, str]]:
     if time.too_wide:
         lines.append(("", f"{time.too_wide:,} jobs ask for more than {given} at once and could not start"))
     return lines
+
+
+# What the estimates rest on.
+
+WIDTH = 100
+
+
+def list_models(users: Collection[tuple[str, str]]) -> list[str]:
+    """The models whose jobs rest on a figure, by name."""
+    return sorted({model for model, _ in users})
+
+
+def list_used_phases(users: Collection[tuple[str, str]]) -> list[str]:
+    """The phases whose jobs rest on a figure, in the order of the chain."""
+    return [phase for phase in PHASES if any(used == phase for _, used in users)]
+
+
+def format_counted_figures(figures: UsedFigures) -> list[tuple[str, str]]:
+    """Whose figures were counted."""
+    subjects = dict.fromkeys(figure.subject for figure in figures if figure.origin == "counted")
+    names = [name for name in subjects if name.startswith(("data ", "task "))]
+    return [("counted", ", ".join(names))] if names else []
+
+
+def format_assumed_figures(figures: UsedFigures) -> list[str]:
+    """Each assumed figure with its source, those of one subject and source in one entry."""
+    groups: dict[tuple[str, str], list[Figure]] = {}
+    for figure in figures:
+        if figure.origin == "assumed":
+            groups.setdefault((figure.subject, figure.source), []).append(figure)
+    lines = ["", f"{MARK} rests on figures that are assumed, and neither counted nor given:"] if groups else []
+    for (subject, source), found in groups.items():
+        values = ", ".join(f"{figure.name} {format_figure_value(figure.value)}" for figure in found)
+        lines += textwrap.wrap(
+            f"{subject}: {values}. {source}", WIDTH, initial_indent="  ", subsequent_indent="      ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return lines
+
+
+def format_figure_value(value: float) -> str:
+    """`12,578`, `0.25`, `9.8e+13`."""
+    if value >= 1e9:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 1_000 or float(value).is_integer() else f"{value:.4g}"
+
+
+# Which differences the evaluations can detect.
+
+
+def load_detectable_effects(manifest: Manifest, figures: UsedFigures) -> list[DetectableEffect]:
+    """By the tasks' counted figures, where they were counted, else by the catalog's."""
+    assumed = load_noise_assumptions()
+    sizes = list_task_sizes(manifest, load_catalog(), assumed, collect_counted_sizes(figures))
+    return compute_detectable_effects(sizes, assumed)
+
+
+def collect_counted_sizes(figures: UsedFigures) -> dict[str, tuple[int, int]]:
+    """Questions and images of the tasks that were counted; a text task has as many of both."""
+    counted: dict[str, dict[str, int]] = {}
+    for figure in figures:
+        if figure.origin == "counted" and figure.subject.startswith("task "):
+            counted.setdefault(figure.subject.removeprefix("task "), {})[figure.name] = round(figure.value)
+    return {
+        task: (found["documents"], found.get("images") or found["documents"])
+        for task, found in counted.items()
+        if found.get("documents")
+    }
+
+
+def build_detectable_json(manifest: Manifest, figures: UsedFigures) -> dict[str, Any]:
+    """The field `detectable` of docs/json.md."""
+    assumed = load_noise_assumptions()
+    return {
+        "level": LEVEL,
+        "power": POWER,
+        "effects": [effect.convert_to_dict() for effect in load_detectable_effects(manifest, figures)],
+        "assumptions": [
+            {"name": name, "value": getattr(assumed, name), "source": source}
+            for name, source in assumed.sources.items()
+        ],
+    }
+
+
+def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple[str, str]]:
+    """The difference that two models must have, and the seeds for less; nothing without evaluations."""
+    if not effects:
+        return []
+    assumed = load_noise_assumptions()
+    first, *others = [f"{100 * each.compute_effect(1):.1f}" for each in effects]
+    points = [f"{first} points", *others]
+    shown = [f"{value} in {format_score_name(each)}" for value, each in zip(points, effects, strict=True)]
+    lines = [f"two models must differ by {', '.join(shown)}"]
+    for difference in WANTED:
+        by_need: dict[str, list[str]] = {}
+        for each in effects:
+            by_need.setdefault(format_seeds(each.count_seeds(difference)), []).append(format_score_name(each))
+        needed = "; ".join(f"{need} in {', '.join(names)}" for need, names in by_need.items())
+        lines.append(f"{format_counted(round(100 * difference), 'point')}: {needed}")
+    correlations = f"{assumed.model_correlation:g} and {assumed.image_correlation:g}"
+    lines.append(
+        f"one seed, {100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
+        f" seeds {100 * assumed.seed_deviation:g} points"
+    )
+    return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def format_score_name(effect: DetectableEffect) -> str:
+    """`vision`, `held-out vision`."""
+    return effect.score.replace("heldout_", "held-out ")
+
+
+def format_seeds(seeds: int | None) -> str:
+    """`3 seeds`, or that no number of them does."""
+    return "too few questions" if seeds is None else format_counted(seeds, "seed")
 
 
 def select_hours(cost: Cost, costs: PlanCosts) -> float:

@@ -1,138 +1,20 @@
 """The report of `sweep status`: as a mapping for `--json` (docs/json.md, section `status`), and as text from that."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jobs.job import Job
 from jobs.observation import ClusterState
-from jobs.reconcile.attempts import find_log_path, read_tail
+from jobs.reconcile.attempts import find_log_path
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.records import read_record
 from sweep.kept_limits import format_limit_lines
 from sweep.phases import PHASES
+from sweep.report.time_left import TimeLeft, read_last_metrics
 from sweep.text_format import format_columns, format_counted, format_duration
-
-# How long a sweep still takes on one machine: from what finished jobs took, scaled by their estimates.
-
-METRICS_TAIL_BYTES = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class TimeToEnd:
-    """`seconds` None: not known yet. `basis`: what the number is based on, for people."""
-
-    seconds: float | None
-    basis: str
-
-
-def estimate_time_to_end(snapshot: SweepSnapshot, now: float) -> TimeToEnd:
-    """Time to the end of all jobs that are not stopped, if as many run at once as do now, one at least.
-
-    The longer of two lower bounds: all remaining work over the jobs at once, and the longest chain.
-    `now`: Unix seconds.
-    """
-    pace = compute_pace(snapshot)
-    remaining: dict[str, float] = {}
-    for job in snapshot.jobs:
-        state = snapshot.statuses[job.key].state
-        if state is JobState.DONE or state in STOPPED:
-            continue
-        seconds = estimate_remaining_seconds(job, snapshot.runs[job.key], state, pace, now)
-        if seconds is None:
-            return TimeToEnd(None, "no job of this kind has finished yet")
-        remaining[job.key] = seconds
-    at_once = max(1, len(snapshot.select_in_state({JobState.RUNNING})))
-    bound = max(sum(remaining.values()) / at_once, compute_longest_chain(snapshot.jobs, remaining))
-    return TimeToEnd(
-        bound,
-        f"{at_once} at once; durations of finished jobs" if pace else f"{at_once} at once; estimates",
-    )
-
-
-def compute_pace(snapshot: SweepSnapshot) -> dict[str, float]:
-    """Seconds of finished jobs for one unit of `compute_work`, by phase; under "" that of all phases together."""
-    seconds: dict[str, float] = {}
-    work: dict[str, float] = {}
-    for job in snapshot.jobs:
-        result = snapshot.runs[job.key].result
-        took = result.get("seconds") if result else None
-        if not isinstance(took, int | float) or took <= 0:
-            continue
-        for phase in (job.phase, ""):
-            seconds[phase] = seconds.get(phase, 0.0) + took
-            work[phase] = work.get(phase, 0.0) + compute_work(job)
-    return {phase: seconds[phase] / work[phase] for phase in seconds}
-
-
-def compute_work(job: Job) -> float:
-    """A job's size in a unit that is the same for all jobs: the plan's seconds, which know how fast a model is and on
-    how many GPUs; FLOPs where it has no seconds, and 1 where nothing is estimated."""
-    return compute_planned_seconds(job) or (job.estimate.flops + job.estimate.encoder_flops) or 1.0
-
-
-def estimate_remaining_seconds(
-    job: Job, evidence: RunStatus, state: JobState, pace: Mapping[str, float], now: float
-) -> float | None:
-    """What the job still takes; a running one by its own last metrics line where it has one."""
-    if state is JobState.RUNNING and evidence.last is not None:
-        seconds = estimate_from_metrics(evidence, evidence.last.start.started_at, now)
-        if seconds is not None:
-            return seconds
-    whole = compute_planned_seconds(job)
-    if job.phase in pace or "" in pace:
-        whole = pace.get(job.phase, pace.get("", 0.0)) * compute_work(job)
-    if whole is None or state is not JobState.RUNNING or evidence.last is None:
-        return whole
-    return max(0.0, whole - (now - evidence.last.start.started_at))
-
-
-def compute_planned_seconds(job: Job) -> float | None:
-    """The estimate as wall seconds on the resources asked for; None where there is none."""
-    estimate, resources = job.estimate, job.resources
-    if resources.gpus and estimate.gpu_hours:
-        return 3600 * estimate.gpu_hours / resources.gpus
-    return 3600 * estimate.cpu_hours / (resources.cpus * resources.nodes) if estimate.cpu_hours else None
-
-
-def estimate_from_metrics(evidence: RunStatus, started_at: float, now: float) -> float | None:
-    """Steps left at this attempt's own speed; None without a metrics line of this attempt."""
-    last = read_last_metrics(evidence)
-    begun_at = evidence.last.start.checkpoint_step if evidence.last else -1
-    try:
-        step, total, written = float(last["step"]), float(last["total_steps"]), float(last["time"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    done = step - max(0, begun_at)
-    if done <= 0 or written <= started_at:
-        return None
-    return max(0.0, (total - step) * (written - started_at) / done - (now - written))
-
-
-def read_last_metrics(evidence: RunStatus) -> Mapping[str, Any]:
-    """The last whole line of metrics.jsonl; empty if there is none."""
-    for line in reversed(read_tail(evidence.run.metrics, METRICS_TAIL_BYTES).splitlines()):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue  # half written
-        if isinstance(content, dict):
-            return content
-    return {}
-
-
-def compute_longest_chain(jobs: Sequence[Job], remaining: Mapping[str, float]) -> float:
-    """The longest way through the graph, in seconds; `jobs` with parents before children."""
-    ends: dict[str, float] = {}
-    for job in jobs:
-        start = max((ends[parent] for parent in job.parents), default=0.0)
-        ends[job.key] = start + remaining.get(job.key, 0.0)
-    return max(ends.values(), default=0.0)
-
 
 BAR_WIDTH = 24
 MAX_LISTED = 10
@@ -140,9 +22,8 @@ MAX_LISTED = 10
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
 
 
-def build_status_json(sweep: str, snapshot: SweepSnapshot, now: float) -> dict[str, Any]:
+def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float) -> dict[str, Any]:
     """The report as JSON types. `now`: Unix seconds."""
-    eta = estimate_time_to_end(snapshot, now)
     return {
         "format": 1,
         "sweep": sweep,
@@ -162,7 +43,7 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, now: float) -> dict[s
         "waits": build_waiting_rows(snapshot),
         "not_sent": build_unsent_rows(snapshot),
         "remarks": [*snapshot.remarks, *list_queue_remarks(snapshot, sweep)],
-        "eta": build_eta_row(eta, snapshot),
+        "eta": build_eta_row(left, snapshot),
     }
 
 
@@ -274,12 +155,8 @@ def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:
     ]
 
 
-def build_eta_row(eta: TimeToEnd, snapshot: SweepSnapshot) -> dict[str, Any]:
-    """Seconds to the end, where something runs or is to run."""
-    open_jobs = any(
-        status.state not in {JobState.DONE, JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED}
-        for status in snapshot.statuses.values()
-    )
+def build_eta_row(left: TimeLeft, snapshot: SweepSnapshot) -> dict[str, Any]:
+    """Seconds to the end; none while a job waits that does not start by itself."""
     held = sum(
         snapshot.statuses[key].state is JobState.QUEUED and seen.message.startswith(("held", "never"))
         for key, seen in snapshot.observed.items()
@@ -287,7 +164,7 @@ def build_eta_row(eta: TimeToEnd, snapshot: SweepSnapshot) -> dict[str, Any]:
     if held:
         waits = "is held and does not start by itself" if held == 1 else "are held and do not start by themselves"
         return {"seconds": None, "basis": f"{format_counted(held, 'job')} {waits}"}
-    return {"seconds": eta.seconds if open_jobs else 0.0, "basis": eta.basis if open_jobs else "nothing is left to run"}
+    return {"seconds": left.seconds, "basis": left.basis}
 
 
 def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
@@ -382,5 +259,5 @@ def format_eta_line(report: Mapping[str, Any]) -> str:
     """`about 12 min left (...)`."""
     seconds, basis = report["eta"]["seconds"], report["eta"]["basis"]
     if seconds is None:
-        return f"time left: not known yet ({basis})"
+        return f"no estimate yet: {basis}"
     return f"about {format_duration(seconds / 3600)} left ({basis})" if seconds else basis

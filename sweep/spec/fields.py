@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from stages.config import Precision
 from sweep.phases import PHASES, Phase
 from sweep.spec.yaml_source import format_given_value
 
@@ -120,8 +121,9 @@ SWEEP_TYPES: Mapping[tuple[Any, ...], Any] = {
     (float, Ge(0)): Size,
     (float, Gt(0)): Rate,
     (float, Ge(0), Le(1)): Share,
+    (Precision,): Literal["bf16", "fp32", "auto"],
 }
-"""A number's type and bounds in a configuration -> the type in a sweep file, which also has an upper bound."""
+"""A type and its bounds in a configuration -> the type in a sweep file: with an upper bound, or with `auto`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

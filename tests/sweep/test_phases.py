@@ -60,7 +60,7 @@ def test_no_class_of_a_sweep_file_declares_a_setting_of_a_stage() -> None:
     second = [
         (file, node.name, part.target.id)
         for file, node in iter_nodes("sweep/spec", "sweep/plan")
-        if isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.ClassDef) and not file.endswith("_report.py")  # rows of reports say what a job has
         for part in node.body
         if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and part.target.id in NAMES
     ]

@@ -53,6 +53,12 @@ def find_recipe_problem(config: FinetuneConfig) -> str:
             )
     if config.final_lr:
         return f"prismatic's learning rate ends at 0; set finetune.final_lr to 0 (now {config.final_lr:g})"
+    # Why: docs/decisions.md, D75
+    if config.loss_mean != "tokens":
+        return (
+            "prismatic takes the mean over the targets of each device's part of a batch, not over sequences; "
+            "set finetune.loss_mean: tokens"
+        )
     micro = compute_micro_batch(config)
     if micro < 1 or config.batch_sequences % micro:
         return f"arguments.per_device_batch_size {micro} must divide the batch of {config.batch_sequences} examples"

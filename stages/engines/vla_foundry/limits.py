@@ -20,6 +20,7 @@ def find_vla_foundry_problem(config: PretrainConfig, engine: Engine, phase: str)
     return (
         find_arguments_problem(config, engine)
         or find_precision_problem(config)
+        or find_loss_problem(config)
         or find_windows_problem(config, engine)
         or (find_images_problem(config, engine) if uses_images(config) else find_text_problem(config, phase))
     )
@@ -66,6 +67,16 @@ def find_precision_problem(config: PretrainConfig) -> str:
     if config.schedule.final_lr > config.schedule.peak_lr:
         return (
             f"final_lr {config.schedule.final_lr:g} is above the peak {config.schedule.peak_lr:g}; its rates only fall"
+        )
+    return ""
+
+
+def find_loss_problem(config: PretrainConfig) -> str:
+    """What its loss is a mean over."""
+    if config.loss_mean != "tokens":
+        return (
+            "vla_foundry takes the mean over the targets of each device's batch, not over sequences; "
+            "set pretrain.loss_mean: tokens"
         )
     return ""
 

@@ -161,6 +161,9 @@ def test_gpus_go_by_the_clusters_own_names() -> None:
     assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="H100"), NEW) == "h100"
     assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="v100"), NEW) == "v100"
     assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a10"), NEW) == "a10"  # not a part of a100
+    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a100-80"), NEW) == "nvidia_a100-sxm4-80gb"
+    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a100-40"), NEW) == "a100-40"  # it has none
+    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="h100-80"), NEW) == "h100"  # of any size
     shapes = (NodeShape(nodes=4, cpus=64, memory_mib=512_000, gpus={"": 8}),)
     bare = replace(OLD, partitions=tuple(replace(each, shapes=shapes) for each in OLD.partitions or ()))
     assert resolve_gpu_type(a_job(gpus_per_node=8, gpu_type="a100"), bare) == ""

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 import torch
 
-from stages.data.collate import MicroBatch, collate_sequences
-from stages.data.packing import join_documents
+from stages.data.collate import MicroBatch, collate_sequences, count_loss_terms
+from stages.data.packing import SequenceCounts, join_documents
 from stages.data.sample import Document
 from stages.distributed import resolve_micro_batch_tokens
 from stages.models.attention import build_attention_mask
@@ -18,9 +18,8 @@ META = torch.device("meta")
 def full_batch() -> MicroBatch:
     """Two documents with an image each in one sequence, and padding: no field is None."""
     document = Document([5, 6, 7], [True, True, False], ImageInput("0" * 64), image_tokens=4)
-    return collate_sequences([join_documents([document, document], source=0)], length=16).attach_images(
-        torch.zeros(2, 4, 8)
-    )
+    sequence = join_documents([document, document], source=0)
+    return collate_sequences([sequence], length=16, loss_mean="sequences").attach_images(torch.zeros(2, 4, 8))
 
 
 def test_every_tensor_of_a_batch_moves() -> None:
@@ -39,6 +38,25 @@ def test_a_batch_stays_where_it_is_on_a_cpu() -> None:
 def test_a_gpu_gets_larger_micro_batches_unless_the_job_says(device: str, tokens: int) -> None:
     assert resolve_micro_batch_tokens(0, torch.device(device)) == tokens
     assert resolve_micro_batch_tokens(512, torch.device(device)) == 512
+
+
+def test_the_targets_of_a_sequence_weigh_as_much_as_those_of_any_other() -> None:
+    short, long = (join_documents([Document([1] * n, [True] * n)], source=0) for n in (3, 6))
+    silent = join_documents([Document([1, 2, 3], [False] * 3)], source=1)
+    batch = collate_sequences([short, silent, long], length=8, loss_mean="sequences")
+    assert batch.weights is not None
+    assert batch.weights.dtype == torch.float32
+    assert batch.weights.tolist() == pytest.approx([1 / 2] * 2 + [1 / 5] * 5)
+    assert collate_sequences([short, long], length=8).weights is None
+
+
+def test_the_mean_is_over_targets_or_over_sequences_that_have_one() -> None:
+    counts = [
+        SequenceCounts(samples=1, tokens=8, image_tokens=0, images=0, targets=targets, next_cursor=1)
+        for targets in (7, 0, 2)
+    ]
+    assert count_loss_terms(counts, "tokens") == 9
+    assert count_loss_terms(counts, "sequences") == 2
 
 
 def test_a_position_sees_its_own_document_alone() -> None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stages.data.mixture import Mixture
+from stages.data.mixture import ContinuedOrder, Mixture, compute_next_position
 from stages.data.packing import PackedSequence
 from stages.data.progress import DataState
 from stages.data.sample import NO_LOSS, SampleSource
@@ -147,3 +147,41 @@ def test_bad_samples_are_counted_once_and_skipped_up_to_the_limit(capsys: pytest
 def test_a_source_of_bad_samples_alone_ends_in_an_error() -> None:
     with pytest.raises(DataError, match="every sample is bad"):
         mixture([Pairs(size=5, bad=tuple(range(5)))], [1.0]).take_batch()
+
+
+@pytest.mark.parametrize("stripes", [1, 3, 8])
+@pytest.mark.parametrize("cursors", [[0], [5], [2, 1, 1, 1], [3, 3, 3], [1, 0], [2, 2, 4, 2]])
+def test_stripes_go_on_behind_the_last_position_that_an_earlier_run_has_read(cursors: list[int], stripes: int) -> None:
+    read = {stripe + turn * len(cursors) for stripe, cursor in enumerate(cursors) for turn in range(cursor)}
+    position = compute_next_position(cursors)
+    assert position == max(read, default=-1) + 1
+    own = ContinuedOrder(seed=0, shuffle_shards=1, position=position).compute_cursors(stripes)
+    ahead = [stripe + turn * stripes for stripe, cursor in enumerate(own) for turn in range(cursor, cursor + 9)]
+    assert sorted(ahead)[:9] == list(range(position, position + 9))
+
+
+def test_a_source_that_goes_on_takes_the_order_of_before_and_the_others_their_own() -> None:
+    """With another seed, batch and window than the run before had."""
+    first = Mixture([Texts()], [1.0], by="tokens", context=CONTEXT, stripes=4, seed=1, bad_samples_limit=0)
+    before = MixtureRun(first)
+    take(before, 10)
+    order = ContinuedOrder(
+        seed=first.orders[0].seed, shuffle_shards=16, position=compute_next_position(before.progress[0].cursors)
+    )
+    assert order.position == 40
+    second, fresh = (
+        Mixture(
+            [Pairs(), Texts()], [0.5, 0.5], by="tokens", context=CONTEXT, stripes=6, seed=2, bad_samples_limit=0,
+            shuffle_shards=2, continued=given,
+        )
+        for given in ({"text": order}, {})
+    )  # fmt: skip
+    after, other = MixtureRun(second), MixtureRun(fresh)
+    read = [sequence for _ in range(8) for sequence in after.take_batch()]
+    apart = [sequence for _ in range(8) for sequence in other.take_batch()]
+    numbers = [int(sequence.tokens[0]) for sequence in read if sequence.source == 1]
+    del numbers[len(numbers) // 6 * 6 :]  # whole rounds of the stripes
+    assert len(numbers) > 12
+    stream = [second.packer.orders[1].compute_sample(position) for position in range(40, 40 + len(numbers))]
+    assert sorted(numbers) == sorted(stream)
+    assert content([each for each in read if each.source == 0]) == content([each for each in apart if each.source == 0])

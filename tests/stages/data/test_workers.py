@@ -79,7 +79,7 @@ def run_of(data: BatchLoader, count: int = BATCHES) -> tuple[list[Content], list
     with data:
         met = [data.take_batch() for _ in range(count)]
         state = data.state
-    return [content(batch) for batch in met], [(each.targets, each.positions, each.images) for each in met], state
+    return [content(batch) for batch in met], [(each.count, each.positions, each.images) for each in met], state
 
 
 @pytest.fixture(scope="module")

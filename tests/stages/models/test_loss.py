@@ -1,5 +1,8 @@
 """The loss in chunks of positions, and float32 products by oneDNN: the same functions in another order of sums."""
 
+import math
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,10 +10,16 @@ from torch.nn import functional as F  # noqa: N812 - the name that every torch u
 
 from stages.config import LanguageModel
 from stages.models.linear import Linear, Matmul, is_onednn_available, set_matmul_backend
-from stages.models.loss import LossSettings, compute_output_loss, compute_token_loss
+from stages.models.loss import ChunkLoss, LossSettings, compute_chunk_loss, compute_output_loss, compute_token_loss
 from stages.models.openlm import OpenLM
 
 Figures = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def row_weights(n: int = 50) -> Tensor:
+    """Of four rows with 30, 5, 5 and the other targets."""
+    sizes = [min(30, n), min(5, n - 30), min(5, n - 35), n - 40]
+    return torch.cat([torch.full((size,), 1 / size) for size in sizes])
 
 
 def inputs(n: int = 50, width: int = 24, vocabulary: int = 70) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,23 +29,39 @@ def inputs(n: int = 50, width: int = 24, vocabulary: int = 70) -> tuple[Tensor, 
     return hidden, weight, torch.randint(0, vocabulary, (n,), generator=generator)
 
 
-def reference(scale: float = 1.0) -> Figures:
+def reference(scale: float = 1.0, weights: Tensor | None = None) -> Figures:
     """In float64, by differentiation of the formula."""
     hidden, weight, targets = inputs()
     wide, heavy = hidden.double().requires_grad_(), weight.double().requires_grad_()
-    loss, entropies = compute_token_loss(F.linear(wide, heavy), targets, count=200, settings=LossSettings(z_loss=1e-2))
+    exact = weights.double() if weights is not None else None
+    loss, entropies = compute_token_loss(
+        F.linear(wide, heavy), targets, count=200, settings=LossSettings(z_loss=1e-2), weights=exact
+    )
     (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert wide.grad is not None
     assert heavy.grad is not None
     return loss.detach().float(), entropies.float(), wide.grad.float(), heavy.grad.float()
 
 
-def chunked(chunk: int, matmul: Matmul, scale: float = 1.0) -> Figures:
+def chunked(
+    chunk: int,
+    matmul: Matmul,
+    scale: float = 1.0,
+    weights: Tensor | None = None,
+    of_chunk: ChunkLoss = compute_chunk_loss,
+) -> Figures:
     hidden, weight, targets = inputs()
     hidden.requires_grad_()
     weight.requires_grad_()
     loss, entropies = compute_output_loss(
-        hidden, weight, targets, count=200, settings=LossSettings(z_loss=1e-2, chunk_tokens=chunk), matmul=matmul
+        hidden,
+        weight,
+        targets,
+        count=200,
+        settings=LossSettings(z_loss=1e-2, chunk_tokens=chunk),
+        weights=weights,
+        matmul=matmul,
+        of_chunk=of_chunk,
     )
     assert not entropies.requires_grad
     (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -50,6 +75,42 @@ def chunked(chunk: int, matmul: Matmul, scale: float = 1.0) -> Figures:
 def test_chunks_give_the_loss_and_the_gradients_of_all_positions_at_once(chunk: int, matmul: Matmul) -> None:
     for ours, expected in zip(chunked(chunk, matmul, scale=3.0), reference(scale=3.0), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("matmul", ["torch", "onednn"])
+@pytest.mark.parametrize("chunk", [1, 16, 64])
+def test_chunks_weigh_their_targets_as_all_at_once_do(chunk: int, matmul: Matmul) -> None:
+    found = chunked(chunk, matmul, scale=3.0, weights=row_weights())
+    for ours, expected in zip(found, reference(scale=3.0, weights=row_weights()), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_with_weights_the_loss_is_the_mean_over_rows_of_each_ones_mean() -> None:
+    """Two rows, of one target and of three, and z-loss: written out with numbers.
+
+    Logits (0, 0) give an entropy of log 2, logits (log 3, 0) for the first id log 4/3 and for the second log 4.
+    """
+    high = torch.tensor([math.log(3), 0.0])
+    logits = torch.stack([torch.zeros(2), high, high, torch.zeros(2)])
+    weights = torch.tensor([1.0, 1 / 3, 1 / 3, 1 / 3])
+    loss, entropies = compute_token_loss(
+        logits, torch.tensor([0, 0, 1, 1]), count=2, settings=LossSettings(z_loss=0.1), weights=weights
+    )
+    log2, log4 = math.log(2), math.log(4)
+    first = log2 + 0.1 * log2**2
+    second = ((math.log(4 / 3) + log4 + log2) + 0.1 * (2 * log4**2 + log2**2)) / 3
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+    assert entropies.tolist() == pytest.approx([log2, math.log(4 / 3), log4, log2], rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, row_weights()])
+def test_a_chunk_is_traced_whole_by_the_compiler_with_and_without_weights(weights: Tensor | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler about itself
+        traced = torch.compile(compute_chunk_loss, backend="aot_eager", fullgraph=True)
+        found = chunked(16, "torch", weights=weights, of_chunk=traced)
+    for ours, expected in zip(found, chunked(16, "torch", weights=weights), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_under_autocast_the_loss_is_float32_and_near_the_exact_one() -> None:

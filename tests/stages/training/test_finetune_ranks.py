@@ -75,14 +75,22 @@ def server() -> Iterator[RankServer]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def alone_by_sequences(world: World, base: JobFile) -> JobFile:
+    return world.run("alone-by-sequences", "finetune", {**CONFIG, "loss_mean": "sequences"}, [base])
+
+
+@pytest.mark.parametrize("one", ["alone", "alone_by_sequences"])
 @pytest.mark.parametrize(("parallel", "ranks"), [("ddp", 2), ("fsdp", 3)])
 def test_several_processes_fine_tune_as_one_does(
-    world: World, server: RankServer, alone: JobFile, parallel: str, ranks: int
+    world: World, server: RankServer, request: pytest.FixtureRequest, *, parallel: str, ranks: int, one: str
 ) -> None:
     # passes of one example each: of three ranks, one has fewer than another where a batch has four examples
     settings = {"parallel": parallel, "micro_batch_tokens": 1}
+    alone: JobFile = request.getfixturevalue(one)
     [base] = alone.parents
-    job = world.job(f"{parallel}-{ranks}", "finetune", CONFIG, [read_job(base.run / "job.json")], **settings)
+    config = alone.config.model_dump(mode="json")
+    job = world.job(f"{parallel}-{ranks}-{one}", "finetune", config, [read_job(base.run / "job.json")], **settings)
     ranks_started = server.start(job, ranks)
     assert ranks_started.wait() == [0] * ranks, ranks_started.output()
     mine, theirs = read_result_checkpoint(job.run), read_result_checkpoint(alone.run)

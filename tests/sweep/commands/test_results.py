@@ -18,7 +18,7 @@ from tests.sweep.synthetic_store import START, Grid, Written, finish, plan, toy,
 
 GRID = Grid(branches=(0, 100), shares=(0.0, 0.5), epochs=(1, 2), seeds=(0, 1))
 TABLES = {
-    *(f"{name}.parquet" for name in ("results", "jobs", "metrics", "cells", "summary", "differences")),
+    *(f"{name}.parquet" for name in ("results", "jobs", "metrics", "cells", "summary", "differences", "contrasts")),
     "summary.txt",
 }
 FIGURES = {"score_by_branch.png", "score_by_image_share.png", "score_by_epochs.png", "overview.png"}
@@ -93,6 +93,7 @@ def test_the_summary_file_shows_all_models_what_each_axis_does_and_the_hours(don
     assert titles == [
         *("branch, against 100 %", "image share, against 0 %", "epochs, against 1"),
         "Mean differences between cells that are equal in all else.",
+        "2m: branch 0 % against 100 %, at",
         "epochs: cells that are best there",
     ]
     assert parts[2].splitlines()[1].startswith("0 %                        4  -0.0")

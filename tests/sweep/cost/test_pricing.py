@@ -81,8 +81,8 @@ def test_fine_tunes_encode_their_images_once_for_the_whole_sweep(tmp_path: Path)
     manifest = planned(tmp_path, TEXT + CACHE)
     assert kept(manifest, "finetune") == [700, *[0] * 11]
     assert encoded(manifest, "finetune") == pytest.approx(700)
-    # six cells of one and two epochs
-    assert encoded(planned(tmp_path / "b", TEXT), "finetune") == pytest.approx(6 * 3 * 700)
+    # six cells of one and two epochs; a process remembers 639 images, and encodes the other 61 in each epoch
+    assert encoded(planned(tmp_path / "b", TEXT), "finetune") == pytest.approx(6 * (700 + 639 + 2 * 61))
 
 
 def test_a_trained_encoder_and_raw_patches_keep_nothing(tmp_path: Path) -> None:

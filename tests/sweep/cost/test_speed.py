@@ -53,7 +53,7 @@ def test_a_gpu_type_without_a_figure_goes_by_its_factor() -> None:
 
 def test_a_measured_speed_goes_before_the_catalog() -> None:
     shape = CATALOG.models["79m"].shape
-    measured = {(extract_speed_shape(shape), "a100"): Measurement(flops_per_second=6e13, jobs=3)}
+    measured = {(extract_speed_shape(shape), "a100", "bf16"): Measurement(flops_per_second=6e13, jobs=3)}
     speed = estimate_speed(CATALOG, shape, "a100", name="79m", measured=measured)
     assert (speed.flops_per_second, speed.basis) == (6e13, "measured from 3 jobs")
     assert estimate_speed(CATALOG, shape, "h100", name="79m", measured=measured).basis.startswith(

@@ -12,7 +12,16 @@ from stages.config import LanguageModel, Vision
 from stages.flops import count_step_flops, count_training_flops
 from sweep.catalog import load_catalog
 from sweep.cli import main
-from sweep.cost.speed import Measured, compute_median, extract_speed_shape, load_measured_speeds
+from sweep.cost.speed import (  # fmt: skip
+    NOTHING_MEASURED,
+    Measured,
+    Startup,
+    compute_median,
+    estimate_speed,
+    extract_speed_shape,
+    load_measured_speeds,
+    load_measured_startups,
+)
 from tests.sweep.small_sweep import SMALL, edited, keys, planned, written
 from tests.sweep.synthetic_store import Grid, finish, plan
 
@@ -56,10 +65,34 @@ def test_the_median_of_the_jobs_is_the_measured_speed(tmp_path: Path) -> None:
         run(store, f"a{number}", utilisation=utilisation)
     run(store, "b", gpu_type="h100")
     speeds = found(store)
-    assert set(speeds) == {(extract_speed_shape(SHAPE), "a100"), (extract_speed_shape(SHAPE), "h100")}
-    a100 = speeds[extract_speed_shape(SHAPE), "a100"]
+    assert set(speeds) == {(extract_speed_shape(SHAPE), "a100", "bf16"), (extract_speed_shape(SHAPE), "h100", "bf16")}
+    a100 = speeds[extract_speed_shape(SHAPE), "a100", "bf16"]
     assert a100.flops_per_second == pytest.approx(0.21 * PEAK, rel=1e-3)
     assert a100.jobs == 5
+
+
+def test_a_speed_in_one_precision_says_nothing_of_another(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run(store, "half", utilisation=0.3)
+    run(store, "full", utilisation=0.05, config={"precision": "fp32"})
+    shape, speeds = extract_speed_shape(SHAPE), found(store)
+    assert speeds[shape, "a100", "bf16"].flops_per_second == pytest.approx(0.3 * PEAK, rel=1e-3)
+    assert speeds[shape, "a100", "fp32"].flops_per_second == pytest.approx(0.05 * PEAK, rel=1e-3)
+    only = {(shape, "a100", "bf16"): speeds[shape, "a100", "bf16"]}
+    for gpu, precision in (("a100", "fp32"), ("h100", "bf16"), ("cpu", "bf16")):
+        with_it, without = (
+            estimate_speed(CATALOG, SHAPE, gpu, measured=each, precision=precision) for each in (only, NOTHING_MEASURED)
+        )
+        assert with_it == without
+
+
+def test_start_up_is_what_attempts_take_beside_their_steps(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, minutes in enumerate((3, 5, 4)):
+        run(store, f"a{number}", seconds=600, finished_at=600 + 60 * minutes)
+    run(store, "again", gpus=(8, 8), finished_at=90_000)  # two attempts: the time between them is no start-up
+    run(store, "h", gpu_type="h100", finished_at=1_000)  # one job says too little
+    assert load_measured_startups(store, CATALOG) == {("pretrain", "a100"): Startup(minutes=4, jobs=3)}
 
 
 def test_what_says_little_is_left_out(tmp_path: Path) -> None:
@@ -79,12 +112,12 @@ def test_what_says_little_is_left_out(tmp_path: Path) -> None:
 def test_the_encoders_time_is_not_the_language_models(tmp_path: Path) -> None:
     store, eyes = Store(tmp_path), {"vision": {"encoder": "siglip-so400m-14-384"}}
     run(store, "text")
-    without = found(store)[extract_speed_shape(SHAPE), "a100"].flops_per_second
+    without = found(store)[extract_speed_shape(SHAPE), "a100", "bf16"].flops_per_second
     run(store, "text", config=eyes, images=100_000)
     tokens = json.loads(store.locate_run("pretrain", "text").result.read_text())["tokens"]
     flops = count_step_flops(SHAPE, 2_048, tokens, Vision(encoder="siglip-so400m-14-384"), 100_000, encoded=0)
     encoding = 100_000 * 6.7e11 / (0.4 * PEAK)
-    speed = found(store)[extract_speed_shape(SHAPE), "a100"].flops_per_second
+    speed = found(store)[extract_speed_shape(SHAPE), "a100", "bf16"].flops_per_second
     assert speed == pytest.approx(flops / (8 * 600 - encoding), rel=0.02)
     assert speed > without
     # more time for images than for the language model: the guess of the encoder's speed would decide
@@ -97,7 +130,9 @@ def test_the_encoders_time_is_not_the_language_models(tmp_path: Path) -> None:
 def test_cores_are_measured_too(tmp_path: Path) -> None:
     store = Store(tmp_path)
     run(store, "a", gpus=(0,), cpus=4, utilisation=1e-3)
-    assert found(store)[extract_speed_shape(SHAPE), "cpu"].flops_per_second == pytest.approx(1e-3 * PEAK / 4, rel=1e-3)
+    assert found(store)[extract_speed_shape(SHAPE), "cpu", "bf16"].flops_per_second == pytest.approx(
+        1e-3 * PEAK / 4, rel=1e-3
+    )
 
 
 def test_the_median_of_an_even_number_lies_between() -> None:
@@ -126,11 +161,12 @@ def test_a_plan_says_what_it_has_measured_and_from_how_many_jobs(
     assert (speed["model"], speed["gpu_type"], speed["jobs"], speed["used"]) == ("2m", "h100", 14, True)
     assert speed["flops_per_second"] == pytest.approx(rate)
     assert speed["utilisation"] == pytest.approx(rate / 989e12)
-    hours = sum(job.estimate.gpu_hours for job in before.jobs)
-    assert report["total"]["gpu_hours"] == pytest.approx(hours * speed["expected_flops_per_second"] / rate, rel=0.01)
+    hours = sum(job.estimate.gpu_hours - job.estimate.startup_hours for job in before.jobs)
+    working = report["total"]["gpu_hours"] - report["total"]["startup_hours"]
+    assert working == pytest.approx(hours * speed["expected_flops_per_second"] / rate, rel=0.01)
     assert main(["plan", path, "--store", str(store)]) == 0
     output, remarks = capsys.readouterr()
-    told = f"speed 2m on h100: measured from 14 jobs: {100 * rate / 989e12:.2g} % (catalog 2.5 %)"
+    told = f"speed 2m in bf16 on h100: measured from 14 jobs: {100 * rate / 989e12:.2g} % (catalog 2.5 %)"
     assert told in " ".join(output.split())
     assert "the same as the stored plan" in remarks
 

@@ -32,6 +32,8 @@ def moved(before: Manifest, after: Manifest) -> dict[str, int]:
         ("frozen", 6, {"trunk": 1, "pretrain": 6, "finetune": 24, "evaluate": 24}),
         ("captions", 4, {"trunk": 1, "pretrain": 4, "finetune": 16, "evaluate": 16}),
         ("encoders", 3, {"trunk": 1, "pretrain": 3, "finetune": 12, "evaluate": 12}),
+        ("shares", 10, {"trunk": 2, "pretrain": 10, "finetune": 40, "evaluate": 40}),
+        ("loss-mean", 8, {"trunk": 1, "pretrain": 8, "finetune": 32, "evaluate": 32}),
         ("seeds", 8, {"trunk": 1, "pretrain": 4, "finetune": 32, "evaluate": 32}),
     ],
 )
@@ -56,13 +58,17 @@ def test_the_page_lists_every_shipped_sweep_with_its_size() -> None:
 
 def test_studies_of_one_store_share_what_they_have_in_common() -> None:
     paper = shipped("paper")
-    new = {name: moved(paper, shipped(name)) for name in ("captions", "encoders", "seeds", "frozen")}
+    studies = ("captions", "encoders", "seeds", "frozen", "shares", "loss-mean")
+    new = {name: moved(paper, shipped(name)) for name in studies}
     assert new == {
         # the datacompdr cell, SigLIP's cell, seed 7 and one frozen cell are the reference sweep's own
         "captions": {"trunk": 0, "pretrain": 3, "finetune": 12, "evaluate": 12},
         "encoders": {"trunk": 0, "pretrain": 2, "finetune": 8, "evaluate": 8},
         "seeds": {"trunk": 0, "pretrain": 0, "finetune": 16, "evaluate": 16},
         "frozen": {"trunk": 0, "pretrain": 5, "finetune": 20, "evaluate": 20},
+        # its cells at 10 % are, and here those with the mean over sequences
+        "shares": {"trunk": 0, "pretrain": 8, "finetune": 32, "evaluate": 32},
+        "loss-mean": {"trunk": 0, "pretrain": 4, "finetune": 16, "evaluate": 16},
     }
 
 

@@ -209,3 +209,50 @@ def test_state_can_be_carried_only_from_a_parent(tmp_path: Path) -> None:
     states = {cell.axes["branch"]: pretrain(cell.name, manifest).optimizer_state for cell in manifest.cells}
     assert states == {0: "carried", 50: "fresh", 100: "fresh"}
     assert planned(tmp_path, SMALL).cells[0].pretrain == manifest.cells[0].pretrain
+
+
+LOSS_AND_ORDER = (
+    "restart_warmup_steps: 3}",
+    "restart_warmup_steps: 3, loss_mean: sequences, text_order: continue}",
+)
+
+
+def test_a_setting_that_changes_no_number_of_a_cell_is_not_in_its_key(tmp_path: Path) -> None:
+    before, after = planned(tmp_path / "a"), planned(tmp_path / "b", edited(LOSS_AND_ORDER))
+    told = {}
+    for cell in after.cells:
+        found = config(after, cell.pretrain)
+        told[cell.axes["branch"], cell.axes["image_share"]] = (found.loss_mean, found.text_order)
+    assert told == {
+        (0, 0): ("tokens", "anew"),
+        (0, 0.2): ("sequences", "anew"),
+        (50, 0): ("tokens", "continue"),
+        (50, 0.2): ("sequences", "continue"),
+        (100, 0): ("tokens", "continue"),
+        (100, 0.2): ("sequences", "continue"),
+    }
+    same = {cell.name for cell in before.cells} & {
+        new.name for old, new in zip(before.cells, after.cells, strict=True) if old.pretrain == new.pretrain
+    }
+    assert same == {"mtiny-b0-i0-c0-x1"}
+    trunks = [[job.key for job in plan.jobs if job.phase == "trunk"] for plan in (before, after)]
+    assert trunks[0] == trunks[1]
+
+
+def test_without_text_there_is_none_to_go_on_with(tmp_path: Path) -> None:
+    manifest = planned(tmp_path, edited(LOSS_AND_ORDER, ("[0, 0.2]", "[1]")))
+    found = [config(manifest, cell.pretrain) for cell in manifest.cells]
+    assert {(each.loss_mean, each.text_order) for each in found} == {("sequences", "anew")}
+
+
+def test_a_fine_tune_has_a_rule_of_its_own(tmp_path: Path) -> None:
+    manifest = planned(tmp_path, edited(("finetune: {", "finetune: {loss_mean: sequences, ")))
+    tuned = [config(manifest, job.key) for job in manifest.jobs if job.phase == "finetune"]
+    assert {each.loss_mean for each in tuned} == {"sequences"}
+    assert {config(manifest, cell.pretrain).loss_mean for cell in manifest.cells} == {"tokens"}
+
+
+def test_the_trunk_has_no_such_settings(tmp_path: Path) -> None:
+    for setting in ("loss_mean: sequences", "text_order: continue"):
+        with pytest.raises(SweepFileError, match=r"trunk\.(loss_mean|text_order)"):
+            planned(tmp_path, edited(("warmup_steps: 4}", f"warmup_steps: 4, {setting}}}")))

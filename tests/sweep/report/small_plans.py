@@ -7,6 +7,7 @@ from stages.config import LanguageModel, Vision
 from sweep.catalog import Placement, load_catalog
 from sweep.cost.estimate import (
     SourceUse,
+    add_startup,
     count_packed_images,
     estimate_evaluate,
     estimate_finetune,
@@ -41,9 +42,11 @@ class Builder:
     ) -> str:
         stage = "pretrain" if phase == "trunk" else phase
         gpu = CATALOG.gpus[place.gpu_type]
+        minutes = gpu.find_startup(phase)
+        resources = plan_resources(estimate, place, gpu, minutes)
         self.jobs[key] = Job(
-            key=key, stage=stage, version=1, phase=phase, parents=parents, config={}, cells=cells, estimate=estimate,
-            resources=plan_resources(estimate, place, gpu),
+            key=key, stage=stage, version=1, phase=phase, parents=parents, config={}, cells=cells,
+            estimate=add_startup(estimate, resources, gpu, minutes), resources=resources,
         )  # fmt: skip
         return key
 

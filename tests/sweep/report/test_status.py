@@ -18,7 +18,7 @@ from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store, write_json
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from sweep.cli import main
-from sweep.report.status import estimate_time_to_end
+from sweep.report.time_left import Capacity, TimeLeft, estimate_time_left, read_progress
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 
@@ -141,7 +141,7 @@ def test_the_table_shows_states_failures_with_their_log_and_what_they_block(
         "blocked\n"
         "  1 job waits for failed pretrain e failed\n"
         "\n"
-        "about 25 min left (1 at once; durations of finished jobs)\n"
+        "no estimate yet: no fine-tune has finished\n"
     )
 
 
@@ -193,8 +193,14 @@ def sized(key: str, *parents: str, flops: float = 1e9, gpu_hours: float = 0.0, c
     )
 
 
+def left(store: Store) -> TimeLeft:
+    """On two cores, or four GPUs: one of the jobs that `sized` makes at once."""
+    progress = read_progress(open_sweep(store.root, toy.SWEEP).load_snapshot(), {}, NOW)
+    return estimate_time_left(progress, Capacity(cores=2, gpus=4, basis="2 cores"))
+
+
 def eta_of(store: Store) -> float | None:
-    return estimate_time_to_end(open_sweep(store.root, toy.SWEEP).load_snapshot(), NOW).seconds
+    return left(store).seconds
 
 
 def test_time_left_comes_from_finished_jobs_scaled_by_their_flops(tmp_path: Path) -> None:
@@ -218,10 +224,9 @@ def test_a_running_job_is_timed_by_its_own_metrics(tmp_path: Path) -> None:
     os.close(lock)
 
 
-def test_without_a_finished_job_the_plan_is_believed(tmp_path: Path) -> None:
-    assert eta_of(planned(tmp_path / "gpu", [sized("a", gpu_hours=8.0)])) == pytest.approx(7_200.0)
-    assert eta_of(planned(tmp_path / "cpu", [sized("a", cpu_hours=2.0)])) == pytest.approx(3_600.0)
-    assert eta_of(planned(tmp_path / "none", [sized("a")])) is None
+def test_without_a_finished_job_of_its_kind_nothing_is_said(tmp_path: Path) -> None:
+    for name, job in (("gpu", sized("a", gpu_hours=8.0)), ("cpu", sized("a", cpu_hours=2.0)), ("none", sized("a"))):
+        assert left(planned(tmp_path / name, [job])) == TimeLeft(None, "no image-text run has finished")
 
 
 def test_the_local_run_and_the_status_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

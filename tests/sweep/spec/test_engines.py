@@ -106,6 +106,11 @@ def test_an_axis_compares_an_engine_with_our_own_stage(tmp_path: Path) -> None:
          "finetune.engine: open_lm in bf16 builds its positions' angles in bfloat16"),
         ([PRISMATIC, ("finetune: {", "finetune: {engine: mine, recipe: prismatic, precision: fp32, ")],
          "finetune.engine: prismatic has no encoder patches-16-64; it has siglip-so400m-14-384"),
+        ([PRISMATIC, ("finetune: {", "finetune: {engine: mine, recipe: prismatic, loss_mean: sequences, ")],
+         "prismatic takes the mean over the targets of each device's part of a batch"),
+        ([("pretrain: {", "pretrain: {text_order: continue, ")],
+         "pretrain.text_order: continue needs the trunk's place in its text, which a checkpoint of an engine of kind "
+         "open_lm does not hold; set trunk.engine: own, or pretrain.text_order: anew"),
         ([("kind: open_lm", "kind: openlm")], "kind is command, open_lm"),
         ([("/opt/olm/bin/python", "python3")], "engines.olm.python"),
         ([("revision: 8ddc185", "version: 8ddc185")], "engines.olm.version"),

@@ -13,6 +13,7 @@ from tests.stages.engines.prismatic.prismatic_case import ENGINE, MODEL, OPTIMIZ
         ({"optimizer": {"beta2": 0.95}}, "beta2 0.999 and no setting for it, and 0.95 is asked for"),
         ({"optimizer": {**OPTIMIZER, "eps": 1e-6}}, "eps 1e-08"),
         ({"final_lr": 1e-5}, "set finetune.final_lr to 0"),
+        ({"loss_mean": "sequences"}, "not over sequences; set finetune.loss_mean: tokens"),
         ({"engine": {**ENGINE, "arguments": {"learning_rate": 0.1}}}, "learning_rate is unknown or follows"),
         ({"engine": {**ENGINE, "arguments": {"per_device_batch_size": 3}}}, "3 must divide the batch of 4"),
         ({"engine": {**ENGINE, "arguments": {"per_device_batch_size": 0}}}, "0 must divide"),

@@ -39,6 +39,7 @@ def test_what_vla_foundry_cannot_do_on_text_is_known_before_it_starts(changes: d
                       {"name": "captions", "kind": "captions", "share": 0.5}]}, "one data set of captions"),
         ({"sources": [{"name": "captions", "kind": "captions", "field": "syn_text"}]}, "reads the text file only"),
         ({"packing": "packed"}, "pretrain.packing: padded"),
+        ({"loss_mean": "sequences"}, "not over sequences; set pretrain.loss_mean: tokens"),
         (arguments(**{"hparams.grad_checkpointing": True}), "its timm encoders have none"),
         ({"vision": {**VISION, "projector": "gelu-mlp"}}, "pretrain.projector: linear"),
         ({"vision": {**VISION, "transform": "letterbox"}}, "image_transform: resize-naive"),

@@ -1,0 +1,354 @@
+"""Counts data sets for an estimate: samples, images, tokens, requests, with the functions by which stages read them.
+
+It reads no image and no shard whole. What is exact and what is measured on a sample is said in the counts themselves.
+Neither torch nor numpy is loaded, so that a login node without them can count; without `tokenizers` tokens are
+reckoned from characters, and without jinja2 text tasks are not counted.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.config import Task
+from stages.data.captions import read_captions
+from stages.data.conversations import Conversation, find_conversation_file, parse_record, read_records
+from stages.data.prompts import TEMPLATES, PromptTemplate
+from stages.data.sample import AbsentSampleError, BadSampleError
+from stages.data.shards import MANIFEST, LocalFolder, OpenShard, index_tar
+from stages.data.tokenizer import TextTokenizer
+from stages.errors import ConfigError, DataError
+from stages.evaluation.questions import VisionTask
+from stages.evaluation.vision_task import read_vision_task
+from stages.prepare.inputs import LARGEST_ID
+
+SAMPLED = 2_000
+"""Samples of captions whose text is measured, evenly spaced; see docs/decisions.md, D90."""
+SAMPLED_SHARDS = 8
+SAMPLED_CONVERSATIONS = 20_000
+MOST_INDEXED = 64
+"""Shards without a manifest whose headers are read; of more, so many are, and the others' samples go by their bytes."""
+MOST_BYTES = 2 << 30
+"""A larger JSON file of conversations is not read: it would take four times as much memory."""
+CHARACTERS_PER_TOKEN = 4.0
+"""Where no tokenizer can be asked: English text under vocabularies of about 50,000 (GPT-2, GPT-NeoX)."""
+QUESTIONS_AT_ONCE = 256
+"""As the evaluation asks them (`stages.evaluation.vision`)."""
+
+
+class CountRequest(BaseModel):
+    """One data set, as one kind of job reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    """text, captions, conversations or tasks."""
+    path: str
+    """Absolute and local."""
+    field: str = ""
+    """Of captions: where they stand."""
+    prompt: str = "pure"
+    """Of conversations and questions: the words around them."""
+    tokenizer: str = ""
+    """Absolute path of a tokenizer.json; empty: tokens are reckoned from characters."""
+    text_tasks: tuple[Task, ...] = ()
+    vision_tasks: tuple[Task, ...] = ()
+
+
+@dataclass(slots=True)
+class TaskCounts:
+    """One evaluation task."""
+
+    documents: int = 0
+    requests: int = 0
+    tokens: int = 0
+    """Text of all requests: prompts, and answers that are compared."""
+    images: int = 0
+    """Different ones."""
+    new_images: int = 0
+    """Those that no earlier task of the list shows."""
+    round_images: int = 0
+    """Different ones within each round of questions, all rounds together."""
+    problem: str = ""
+    """Why it is not counted."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a data set holds; 0 and empty: not known."""
+
+    samples: int = 0
+    images: int = 0
+    """Different ones."""
+    without_image: int = 0
+    """Samples that have none, of those measured."""
+    tokens: int = 0
+    """Of text shards: token ids in all samples, as the first sample of a shard has them."""
+    measured: int = 0
+    """Samples whose text was measured."""
+    lengths: dict[int, int] = field(default_factory=dict)
+    """Positions of a sample's text, its image left out: how many of the measured samples have it."""
+    by_characters: bool = False
+    """Positions were reckoned from characters."""
+    shards: int = 0
+    opened_shards: int = 0
+    """Shards in which samples were measured or counted."""
+    manifest: bool = False
+    """Samples are those that a manifest states."""
+    tasks: dict[str, TaskCounts] = field(default_factory=dict)
+    problem: str = ""
+    """Why the data set is not counted."""
+
+
+def read_count_requests(given: str) -> list[CountRequest]:
+    """The requests of a JSON list; ConfigError if they are none."""
+    try:
+        return [CountRequest.model_validate(each) for each in json.loads(given)]
+    except (ValueError, TypeError, ValidationError) as error:
+        raise ConfigError(f"not a list of requests: {' '.join(str(error).split())}") from error
+
+
+def count_data_sets(requests: Sequence[CountRequest]) -> list[dict[str, Any]]:
+    """The counts of each request, as JSON types. What cannot be read has a `problem`."""
+    return [asdict(count_data_set(request)) for request in requests]
+
+
+def count_data_set(request: CountRequest) -> Counts:
+    """The counts of one data set."""
+    try:
+        ruler = Ruler(request.tokenizer)
+        match request.kind:
+            case "text":
+                return count_text(Path(request.path))
+            case "captions":
+                return count_captions(request, ruler)
+            case "conversations":
+                return count_conversations(request, ruler)
+            case "tasks":
+                return count_tasks(request, ruler)
+    except (DataError, OSError, BadSampleError, AbsentSampleError) as error:
+        return Counts(problem=str(error))
+    return Counts(problem=f"data of kind {request.kind} have no counts")
+
+
+class Ruler:
+    """How many tokens a text is."""
+
+    def __init__(self, tokenizer: str) -> None:
+        """`tokenizer`: path of a file; without it, or without the package, texts are measured in characters."""
+        self.measure: Callable[[str], int] = measure_characters
+        self.by_characters = True
+        if not tokenizer or not Path(tokenizer).exists():
+            return
+        try:
+            found = TextTokenizer(Path(tokenizer), LARGEST_ID, literal=True)
+        except ImportError:
+            return
+        self.by_characters, self.start = False, len(found.start_of_text)
+        self.measure = lambda text: len(found.encode(text))
+
+    start: int = 0
+    """Tokens that stand before every conversation."""
+
+
+def measure_characters(text: str) -> int:
+    """Tokens by the usual ratio, one at least."""
+    return max(1, round(len(text) / CHARACTERS_PER_TOKEN))
+
+
+# Shards of text and of captions.
+
+
+def count_text(folder: Path) -> Counts:
+    """Samples, and tokens as the first sample of the first shard has them: all samples of a set have one length."""
+    counts, names = count_samples(folder)
+    path = next((path for path in names if path.exists()), None)
+    if path is not None:
+        with OpenedShard(path) as shard:
+            counts.tokens = counts.samples * count_ids(shard)
+    return counts
+
+
+def count_ids(shard: OpenShard) -> int:
+    """Token ids of a shard's first sample."""
+    from stages.data.text import parse_json
+
+    sample = shard.find_sample(0)
+    for extension in ("json.gz", "json", "txt"):
+        if extension in sample.extensions:
+            found = parse_json(sample.where, sample.read(extension), compressed=extension.endswith(".gz"))
+            return len(found) if isinstance(found, list) else 0
+    return 0
+
+
+def count_captions(request: CountRequest, ruler: Ruler) -> Counts:
+    """Samples, each with an image of its own, and the lengths of evenly spaced captions."""
+    counts, paths = count_samples(Path(request.path))
+    counts.images = counts.samples
+    present = [path for path in paths if path.exists()]
+    chosen = select_evenly(present, SAMPLED_SHARDS)
+    fields = [part.strip() for part in request.field.split(",") if part.strip()] or ["txt"]
+    lengths: Counter[int] = Counter()
+    for path in chosen:
+        with OpenedShard(path) as shard:
+            numbers = select_evenly(range(len(shard.index)), -(-SAMPLED // len(chosen)))
+            for number in numbers:
+                counts.measured += add_caption(lengths, shard, number, fields, ruler)
+    counts.lengths, counts.by_characters = dict(lengths), ruler.by_characters
+    counts.opened_shards = max(counts.opened_shards, len(chosen))
+    return counts
+
+
+def add_caption(lengths: Counter[int], shard: OpenShard, number: int, fields: list[str], ruler: Ruler) -> int:
+    """Adds a sample's caption to `lengths`; 1, or 0 if it has none. Of several captions each counts for its part."""
+    try:
+        found = read_captions(shard.find_sample(number), fields)
+    except BadSampleError:
+        return 0
+    texts = [text for captions in found for text in captions]
+    # which of them a run takes is chance: the mean length is what it takes in the long run
+    lengths[round(sum(map(ruler.measure, texts)) / len(texts))] += 1
+    return 1
+
+
+class OpenedShard:
+    """A shard that is closed at the end of a block."""
+
+    def __init__(self, path: Path) -> None:
+        self.shard = OpenShard(path)
+
+    def __enter__(self) -> OpenShard:
+        return self.shard
+
+    def __exit__(self, *_: object) -> None:
+        self.shard.close()
+
+
+def count_samples(folder: Path) -> tuple[Counts, list[Path]]:
+    """The samples of all shards, by the manifest or by the tars' headers, and the shards."""
+    if (folder / MANIFEST).exists():
+        names, sizes = LocalFolder(folder).load_manifest()
+        paths = [folder / name for name in names]
+        return Counts(samples=sum(sizes), shards=len(paths), manifest=True), paths
+    paths = sorted(folder.glob("*.tar")) if folder.is_dir() else [folder]
+    opened = select_evenly(paths, MOST_INDEXED)
+    if not opened:
+        raise DataError(f"{folder}: no shards")
+    samples = sum(len(index_tar(path)) for path in opened)
+    if len(opened) < len(paths):
+        share = sum(path.stat().st_size for path in opened) / sum(path.stat().st_size for path in paths)
+        samples = round(samples / share)
+    return Counts(samples=samples, shards=len(paths), opened_shards=len(opened)), paths
+
+
+def select_evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """`most` of the items, evenly spaced; all of them where there are no more."""
+    if len(items) <= most:
+        return list(items)
+    return [items[place * len(items) // most] for place in range(most)]
+
+
+# Conversations.
+
+
+def count_conversations(request: CountRequest, ruler: Ruler) -> Counts:
+    """Examples that a job would use, their images, and the lengths of evenly spaced ones."""
+    file = find_conversation_file(Path(request.path))
+    if file.stat().st_size > MOST_BYTES:
+        raise DataError(f"{file}: larger than {MOST_BYTES >> 30} GiB, and so not read for an estimate")
+    records = list(iter_conversations(file))
+    images = {record.image for record in records if record.image}
+    measured = select_evenly(records, SAMPLED_CONVERSATIONS)
+    template = TEMPLATES[request.prompt]
+    return Counts(
+        samples=len(records),
+        images=len(images),
+        without_image=sum(not record.image for record in measured),
+        measured=len(measured),
+        lengths=dict(Counter(measure_conversation(record, template, ruler) for record in measured)),
+        by_characters=ruler.by_characters,
+        shards=1,
+        opened_shards=1,
+    )
+
+
+def iter_conversations(file: Path) -> Iterator[Conversation]:
+    """The records that are conversations."""
+    for number, record in enumerate(read_records(file)):
+        try:
+            yield parse_record(f"{file.name}: record {number}", record)
+        except BadSampleError:
+            continue  # the job counts it, and leaves it out
+
+
+def measure_conversation(record: Conversation, template: PromptTemplate, ruler: Ruler) -> int:
+    """Positions of its text: the last token, an end of text, is a target only."""
+    texts = [
+        text
+        for number, (question, answer) in enumerate(record.turns)
+        for text in (template.format_question(question, first=number == 0), template.format_answer(answer))
+    ]
+    return ruler.start + sum(map(ruler.measure, texts)) + len(record.turns) - 1
+
+
+# Evaluation tasks.
+
+
+def count_tasks(request: CountRequest, ruler: Ruler) -> Counts:
+    """Each task that has files here; the images of vision tasks in the order in which they are asked."""
+    folder, counts = Path(request.path), Counts(by_characters=ruler.by_characters)
+    shown: set[Path] = set()
+    for task in request.text_tasks:
+        counts.tasks[task.name] = count_text_task(folder, task, ruler)
+    for task in request.vision_tasks:
+        try:
+            found = read_vision_task(folder, task)
+            counts.tasks[task.name] = count_vision_task(found, TEMPLATES[request.prompt], ruler, shown)
+        except DataError as error:
+            counts.tasks[task.name] = TaskCounts(problem=str(error))
+    return counts
+
+
+def count_vision_task(task: VisionTask, template: PromptTemplate, ruler: Ruler, shown: set[Path]) -> TaskCounts:
+    """Questions and their images; those seen are added to `shown`."""
+    images = [task.folder / question.image for question in task.questions]
+    rounds = [images[start : start + QUESTIONS_AT_ONCE] for start in range(0, len(images), QUESTIONS_AT_ONCE)]
+    different = set(images)
+    counts = TaskCounts(
+        documents=len(images),
+        requests=len(images),
+        tokens=sum(
+            ruler.start + ruler.measure(template.format_question(task.format_prompt(question)))
+            for question in task.questions
+        ),
+        images=len(different),
+        new_images=len(different - shown),
+        round_images=sum(len(set(part)) for part in rounds),
+    )
+    shown |= different
+    return counts
+
+
+def count_text_task(folder: Path, task: Task, ruler: Ruler) -> TaskCounts:
+    """Documents, requests and their tokens, as lm-eval makes them of the task's rows."""
+    if task.trusted:
+        return TaskCounts(problem="lm-eval reads it itself (trusted)")
+    try:
+        from stages.evaluation.text_task import read_text_task, render_requests
+    except ImportError as error:
+        return TaskCounts(problem=f"the package {error.name} is not installed")
+    try:
+        found = read_text_task(folder, task)
+        requests = [request for row in found.rows for request in render_requests(found.settings, row)]
+    except DataError as error:
+        return TaskCounts(problem=str(error))
+    tokens = sum(ruler.start + (ruler.measure(text) if text else 0) for text in requests)
+    # a text without context is predicted from the end-of-text token
+    rolling = found.settings["output_type"] == "loglikelihood_rolling"
+    return TaskCounts(
+        documents=len(found.rows), requests=len(requests), tokens=tokens + (len(requests) if rolling else 0)
+    )

@@ -1,0 +1,216 @@
+"""What is counted of a sweep's local data, and kept in the store, so that the next plan need not count it again.
+
+`python -m stages.prepare count` counts, in a process of its own. A count is found again by what was asked and by the
+files' sizes and times of change (or by the `dataset.json` or `manifest.jsonl` that describes them).
+"""
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs.store.paths import Store, write_json
+from stages.config import Task
+from sweep.cost.estimate import Lengths
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raised when the same files give other counts."""
+TIMEOUT_SECONDS = 600.0
+MOST_FILES = 20_000
+"""Of a folder without a description, so many files are looked at."""
+MISSING_PACKAGE = "the package "
+"""How `stages.prepare.count` begins to say that a task's reader is not installed."""
+DESCRIPTIONS = ("dataset.json", "manifest.jsonl")
+"""Files that say what a folder of shards holds; where there is one, the shards themselves are not looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataUse:
+    """A local data set as one kind of job reads it: the request of `stages.prepare.count`."""
+
+    kind: str
+    path: str
+    field: str = ""
+    prompt: str = "pure"
+    tokenizer: str = ""
+    text_tasks: tuple[Task, ...] = ()
+    vision_tasks: tuple[Task, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.path
+
+    def build_request(self) -> dict[str, Any]:
+        """As JSON types."""
+        content = {name: getattr(self, name) for name in ("kind", "path", "field", "prompt", "tokenizer")}
+        tasks = {name: [each.model_dump() for each in getattr(self, name)] for name in ("text_tasks", "vision_tasks")}
+        return {**content, **tasks}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCount:
+    """One evaluation task, as it was counted."""
+
+    documents: int = 0
+    requests: int = 0
+    tokens: int = 0
+    images: int = 0
+    new_images: int = 0
+    round_images: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataCount:
+    """A data set, as it was counted; 0 and empty: not known. What each field means: `stages.prepare.count.Counts`."""
+
+    samples: int = 0
+    images: int = 0
+    without_image: int = 0
+    tokens: int = 0
+    measured: int = 0
+    lengths: Lengths = ()
+    by_characters: bool = False
+    shards: int = 0
+    opened_shards: int = 0
+    manifest: bool = False
+    tasks: Mapping[str, TaskCount] = field(default_factory=dict)
+    problem: str = ""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "DataCount":
+        """Raises KeyError, TypeError, ValueError or AttributeError for what is no count."""
+        return cls(
+            **{
+                **content,
+                "lengths": tuple(sorted((int(tokens), int(number)) for tokens, number in content["lengths"].items())),
+                "tasks": {name: TaskCount(**task) for name, task in content["tasks"].items()},
+            }
+        )
+
+    def convert_to_json(self) -> dict[str, Any]:
+        """The reverse of `from_json`."""
+        return {**asdict(self), "lengths": {str(tokens): number for tokens, number in self.lengths}}
+
+    @property
+    def mean_text_tokens(self) -> float:
+        """Of the measured samples; 0 where none was."""
+        return sum(tokens * number for tokens, number in self.lengths) / self.measured if self.measured else 0.0
+
+
+class DataCounts:
+    """Counts of one store. What it is asked for and does not have is `missing`, until it is counted."""
+
+    def __init__(self, store: Store) -> None:
+        self.folder = store.counts
+        self.missing: dict[DataUse, str] = {}
+        """With the digest under which the count will be kept."""
+        self._known: dict[DataUse, DataCount | None] = {}
+        self._new: dict[str, DataCount] = {}
+
+    def find_count(self, use: DataUse) -> DataCount | None:
+        """The count, if it is there; None for data that are elsewhere or absent, and for those that are `missing`."""
+        if use not in self._known:
+            self._known[use] = self._read_count(use) if use.is_local and Path(use.path).exists() else None
+        return self._known[use]
+
+    def _read_count(self, use: DataUse) -> DataCount | None:
+        digest = compute_use_digest(use)
+        try:
+            return DataCount.from_json(json.loads((self.folder / f"{digest}.json").read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.missing[use] = digest
+            return None
+
+    def count_missing(self) -> None:
+        """Counts what is missing. What cannot be counted at all has a `problem`; the next plan tries it again."""
+        if not self.missing:
+            return
+        uses = list(self.missing)
+        for use, count in zip(uses, run_count(uses), strict=True):
+            self._known[use] = count
+            if is_lasting(use, count):
+                self._new[self.missing[use]] = count
+        self.missing.clear()
+
+    def save(self) -> None:
+        """Keeps the new counts in the store. OSError."""
+        for digest, count in self._new.items():
+            write_json(self.folder / f"{digest}.json", count.convert_to_json())
+        self._new.clear()
+
+    @cached_property
+    def problems(self) -> dict[str, str]:
+        """Why data sets were not counted, by path; after `count_missing`."""
+        return {use.path: count.problem for use, count in self._known.items() if count is not None and count.problem}
+
+
+# Why: docs/decisions.md, D90
+def run_count(uses: Iterable[DataUse]) -> list[DataCount]:
+    """What the program counts of each; a `problem` for all of them where it does not run here."""
+    requests = [use.build_request() for use in uses]
+    command = [sys.executable, "-m", "stages.prepare", "--parent", str(os.getpid()), "count"]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(requests), capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
+        )
+        return [DataCount.from_json(each) for each in json.loads(done.stdout)]
+    except subprocess.TimeoutExpired:
+        problem = f"counting took more than {TIMEOUT_SECONDS / 60:g} minutes"
+    except subprocess.CalledProcessError as error:
+        said = str(error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
+        problem = f"the program that counts ended: {said[-1]}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"the program that counts gave no counts: {error}"
+    logger.info("data are not counted: %s", problem)
+    return [DataCount(problem=problem) for _ in requests]
+
+
+def is_lasting(use: DataUse, count: DataCount) -> bool:
+    """Whether the count holds as long as the files do: no package was missing that may be there the next time."""
+    by_characters = count.by_characters and bool(use.tokenizer) and Path(use.tokenizer).exists()
+    missing = any(task.problem.startswith(MISSING_PACKAGE) for task in count.tasks.values())
+    return not (count.problem or by_characters or missing)
+
+
+def compute_use_digest(use: DataUse) -> str:
+    """Of the request and of what tells its files from others."""
+    digest = hashlib.sha256(json.dumps([FORMAT, use.build_request()], sort_keys=True).encode())
+    for path in (use.path, use.tokenizer):
+        for name, size, changed in iter_file_facts(Path(path)) if path else ():
+            digest.update(f"{name} {size} {changed}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def iter_file_facts(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, size, time of change) of a file, or of the files of a folder, which are those that a job reads first."""
+    try:
+        if not path.is_dir():
+            yield read_file_facts(path)
+            return
+        described = [path / name for name in DESCRIPTIONS if (path / name).exists()]
+        if described:
+            yield from map(read_file_facts, described)
+            return
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file())
+        yield str(len(names)), 0, 0
+        for name in names[:MOST_FILES]:
+            yield read_file_facts(path / name)
+    except OSError:
+        return  # the count itself says what is wrong
+
+
+def read_file_facts(path: Path) -> tuple[str, int, int]:
+    """Name, bytes and nanoseconds."""
+    facts = path.stat()
+    return path.name, facts.st_size, facts.st_mtime_ns
