@@ -64,7 +64,7 @@ def test_a_partition_that_is_drained_delays_its_own_jobs_alone(
 
 
 def test_nodes_that_are_reserved_are_waited_for(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "starttime=now duration=60 nodes=ALL flags=maint,ignore_jobs users=nobody"
+    words = f"starttime=now duration=60 nodes=ALL flags=maint,ignore_jobs users={slurm.submit_user}"
     slurm.output("scontrol", "create", "reservation", "reservationname=upkeep", *words.split())
     try:
         toys = ToySweep(slurm, tmp_path, [toy.toy_job("a")], monkeypatch)
@@ -97,15 +97,15 @@ def test_a_node_that_left_the_cluster_is_excluded_no_more(
 ) -> None:
     drain(slurm)
     toys = ToySweep(slurm, tmp_path, [toy.toy_job("a"), toy.toy_job("b")], monkeypatch)
-    for key, node in (("a", "n9"), ("b", "n2")):
-        note_node_fault(toys, key, node)
+    note_node_fault(toys, "a", "n9", seconds_ago=1)  # the newest, so that it takes the only place
+    note_node_fault(toys, "b", "n2", seconds_ago=60)
     assert toys.sent()[0] == 2
     assert set(re.findall(r"ExcNodeList=(\S+)", slurm.output("scontrol", "--oneliner", "show", "job"))) >= {"n2"}
     assert all(state == "PENDING" for state, _ in toys.queue().values())
 
 
-def note_node_fault(toys: ToySweep, key: str, node: str) -> None:
-    """As if the job had run on that node a moment ago, and the node had failed."""
+def note_node_fault(toys: ToySweep, key: str, node: str, *, seconds_ago: float) -> None:
+    """As if the job had run on that node until then, and the node had failed."""
     run = toy.run_of(toys.store, toys.by_key[key])
     attempt = run.locate_attempt(f"slurm-7_{node[1:]}-r0-abcdef")
     attempt.root.mkdir(parents=True)
@@ -121,11 +121,11 @@ def note_node_fault(toys: ToySweep, key: str, node: str) -> None:
         started_at=1.0,
         node=node,
     ).write(attempt.start)
-    now = run.root.stat().st_mtime
+    ended_at = run.root.stat().st_mtime - seconds_ago
     AttemptExit(
         attempt=attempt.root.name,
         key=key,
-        ended_at=now,
+        ended_at=ended_at,
         returncode=1,
         failure=FailureClass.NODE_FAULT,
         message="uncorrectable ECC error",
@@ -142,8 +142,9 @@ def test_a_user_who_left_stops_nobody_and_their_queued_jobs_are_still_seen(
 ) -> None:
     drain(slurm)
     toys = ToySweep(slurm, tmp_path, [toy.toy_job(name) for name in "ab"], monkeypatch)
-    toys.sent("submit", "--only", "a")
-    toys.sweep("limits", "--only", "all")
+    toy.plan(toys.store, toys.jobs[:1], backend="slurm")
+    assert toys.sent()[0] == 1
+    toy.plan(toys.store, toys.jobs, backend="slurm")
     forget_the_sender(toys)
     assert toys.sent()[0] == 1  # b; what the other one sent is queued and not sent again
     assert set(toys.states().values()) == {JobState.QUEUED}

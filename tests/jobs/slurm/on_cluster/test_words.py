@@ -29,7 +29,7 @@ def test_a_held_job_has_no_time_left(slurm: Lab, tmp_path: Path, monkeypatch: py
     slurm.output("scontrol", "hold", toys.ids()["k"][0])
     told = toys.sweep("status", "--fresh")
     assert "1 queued: held by" in told.out
-    assert "time left: not known yet (1 job is held and does not start by itself)" in told.out
+    assert "no estimate yet: 1 job is held and does not start by itself" in told.out
 
 
 def test_a_job_that_was_cancelled_before_it_started_had_no_attempt_and_no_log(
