@@ -11,16 +11,16 @@ MOST_FILES = 25
 
 VERBS = frozenset(
     """
-    accumulate acquire add adopt advance allocate append apply attach attend begin block build can
+    accumulate acquire add adjust adopt advance allocate append apply attach attend begin block build can
     cancel centre check checkpoint choose classify clean clear clip close collate collect compact
     compare compile compute configure connect convert copy count create cut decide decode
     deduplicate define describe detect discount divide download draw drop dump embed encode enter
-    escape estimate exit expand explain export extend extract fetch fill find flatten flush fold
+    escape estimate exit expand explain export extend extract fetch fill find fit flatten flush fold
     format freeze fuse gather generate get group guess gunzip halve has hash hold ignore import
     index infer inspect install is are iter join keep kill label letterbox limit list listen load locate log
-    make map match measure merge multiply needs nest normalise normalize note number observe open
-    pack pad parse pause permute pick pin plan poll prefetch prefill prepare preview price print
-    project query quote raise rank read readinto reconcile record refresh register release reload
+    make map match measure merge multiply name needs nest normalise normalize note number observe open
+    pack pad parse pause permute pick pin plan poll predict prefetch prefill prepare preview price print
+    project query quote raise rank read readinto reconcile record refine refresh register release reload
     remove rename render reorder replace replicate report request requeue require resample reserve
     reset resize resolve restore rotate round run sample save scale score select send set shard show
     shuffle signal silence sleep sort split start step stop store strip submit subtract sum summarize take terminate

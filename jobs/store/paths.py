@@ -1,7 +1,7 @@
 """The store: one directory that holds every sweep and run. This file alone knows its file names.
 
 STORE/sweeps/NAME/        manifest.jsonl, sweep.yaml, ledger/, results/
-STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, result.json, lock, claims/, attempts/ID/
+STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, questions/, result.json, lock, claims/, attempts/ID/
 STORE/code/               what jobs on a cluster import: DIGEST.zip
 STORE/counts/             what `sweep plan` has counted of local data, one file for each count
 STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
@@ -97,6 +97,11 @@ class RunPaths:
         return self.root / "metrics.jsonl"
 
     @property
+    def questions(self) -> Path:
+        """Of an evaluation: what each question scored, a file a task."""
+        return self.root / "questions"
+
+    @property
     def result(self) -> Path:
         return self.root / "result.json"
 
@@ -148,6 +153,11 @@ class SweepPaths:
         return self.root / "ledger"
 
     @property
+    def limits(self) -> Path:
+        """What was chosen for the sweep and lasts (`sweep limits`); absent if nothing was."""
+        return self.root / "limits.json"
+
+    @property
     def results(self) -> Path:
         return self.root / "results"
 
@@ -159,6 +169,11 @@ class SweepPaths:
     def locate_slurm_log(self, job_id: str) -> Path:
         """Of one task, such as 123_4."""
         return self.slurm_logs / f"{check_safe_name(job_id)}.log"
+
+    @property
+    def last_round(self) -> Path:
+        """Which jobs the last round on Slurm did not send, and why."""
+        return self.root / "last-round.json"
 
     @property
     def slurm_answers(self) -> Path:

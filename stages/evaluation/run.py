@@ -17,6 +17,7 @@ from stages.data.tokenizer import TextTokenizer
 from stages.distributed import DistributedContext, all_gather_objects, is_stop_requested, open_distributed_context
 from stages.errors import ConfigError
 from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.evaluation.question_scores import write_question_scores
 from stages.evaluation.questions import VisionTask
 from stages.evaluation.score import Score
 from stages.evaluation.text import score_text_task, score_trusted_task
@@ -46,7 +47,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         raise ConfigError(f"job {job.key}: an evaluation needs its configuration and exactly one parent")
     with open_distributed_context(job.settings) as world:
         loaded = load_parent(job, world)
-        progress = EvaluationProgress.read(job.checkpoints / "scores.json", world)
+        progress = EvaluationProgress.read(job, world)
         for name, scorer in iter_scorers(job, config, loaded, stop, world):
             if is_stop_requested(stop, world):
                 return False
@@ -114,7 +115,8 @@ def build_evaluated_model(
     if world.is_first_rank:
         report_slow_precision(config.precision, world.device)
     if world.device.type == "cpu":
-        set_matmul_backend(loaded.vlm, job.settings.cpu_matmul)
+        # packed weights pay on every processor: see D51 and D89
+        set_matmul_backend(loaded.vlm, "torch" if job.settings.cpu_matmul == "torch" else "onednn")
         if config.precision == "fp32":
             pack_weights(loaded.vlm)
     return EvaluatedModel(
@@ -132,21 +134,27 @@ def build_evaluated_model(
     )
 
 
+def locate_scores(job: JobFile) -> Path:
+    """Where the tasks that are scored stand until the job is done."""
+    return job.checkpoints / "scores.json"
+
+
 class EvaluationProgress:
     """The scores so far, on disk after every task, so that a stopped evaluation goes on where it was."""
 
-    def __init__(self, path: Path, world: DistributedContext, scores: dict[str, Any], seconds: float) -> None:
-        self.path, self.world, self.scores, self.seconds = path, world, scores, seconds
+    def __init__(self, job: JobFile, world: DistributedContext, scores: dict[str, Any], seconds: float) -> None:
+        self.path, self.questions = locate_scores(job), job.run / "questions"
+        self.world, self.scores, self.seconds = world, scores, seconds
 
     @classmethod
-    def read(cls, path: Path, world: DistributedContext) -> "EvaluationProgress":
+    def read(cls, job: JobFile, world: DistributedContext) -> "EvaluationProgress":
         """What the first rank finds, on all ranks."""
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(locate_scores(job).read_bytes())
             found = dict(content["scores"]), float(content["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             found = {}, 0.0
-        return cls(path, world, *all_gather_objects(found, world.peers)[0])
+        return cls(job, world, *all_gather_objects(found, world.peers)[0])
 
     def add(self, name: str, scorer: Scorer) -> bool:
         """Whether the task was scored to its end."""
@@ -156,6 +164,8 @@ class EvaluationProgress:
         if score is not None:
             self.scores[name] = score.build_record()
         if self.world.is_first_rank:
+            if score is not None and score.questions is not None:
+                write_question_scores(self.questions, name, score.kind, score.questions)
             write_json(self.path, {"scores": self.scores, "seconds": self.seconds})
             if score is not None:
                 print(f"{name}: {score.score:.4f} ({score.kind}, n {score.n}, chance {score.chance})", file=sys.stderr)

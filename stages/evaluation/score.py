@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from stages.evaluation.question_scores import QuestionScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +23,19 @@ class Score:
     """What the model was asked: answers to compare, texts, or answers to generate."""
     tokens: int = 0
     """Positions of all requests: images, prompts, and answers that are compared; not those that are generated."""
+    questions: QuestionScores | None = None
+    """What each question scored; None where the score is no mean over questions."""
 
     def build_record(self) -> dict[str, Any]:
-        return asdict(self)
+        """The entry of result.json. With scores of questions: `clusters` and `clustered_stderr` too."""
+        record = asdict(replace(self, questions=None))
+        del record["questions"]
+        if self.questions is not None:
+            record |= {
+                "clusters": len(set(self.questions.clusters)),
+                "clustered_stderr": self.questions.compute_clustered_error(),
+            }
+        return record
 
 
 def compute_mean(values: Sequence[float]) -> float:

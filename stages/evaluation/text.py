@@ -5,18 +5,21 @@ A task that the sweep file calls trusted is the exception (`stages.evaluation.te
 
 import json
 import logging
+import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stages.config import Task
 from stages.errors import DataError
 from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.evaluation.question_scores import QuestionScores
 from stages.evaluation.score import Score, compute_mean
-from stages.evaluation.text_task import LOSSES, TextTask
+from stages.evaluation.text_task import LOSSES, TextTask, name_cluster
 from stages.files import replace_atomically
 from stages.job_file import summarize_error
 
@@ -74,22 +77,26 @@ def score_text_task(task: TextTask, subject: EvaluatedModel, samples: Path | Non
         loaded = load_task(task)
         made = loaded["tasks"][task.name]
         chance = task.chance if task.chance is not None else compute_guessing_chance(made)
-        result = run_lm_eval(loaded, task.name, subject, samples)
-    return build_score(result, task.metric, len(task.rows), chance)
+        result, documents = run_lm_eval(loaded, task.name, subject, samples)
+    score = build_score(result, task.metric, len(task.rows), chance)
+    return replace(score, questions=collect_question_scores(documents, task.metric, score.score, task.clusters))
 
 
-def run_lm_eval(loaded: Any, name: str, subject: EvaluatedModel, samples: Path | None, limit: int | None = None) -> Any:
-    """lm-eval's own result of a loaded task; `limit`: its first documents only."""
+def run_lm_eval(
+    loaded: Any, name: str, subject: EvaluatedModel, samples: Path | None, limit: int | None = None
+) -> tuple[Any, list[dict[str, Any]]]:
+    """lm-eval's own result of a loaded task, and its samples, one a document; `limit`: its first documents only."""
     from lm_eval.evaluator import evaluate
 
     from stages.evaluation.language_model import LMEvalModel
 
     model = LMEvalModel(subject)
     # not simple_evaluate: it also describes the machine, which takes longer than a small task
-    found = evaluate(model, loaded, limit=limit, bootstrap_iters=0, log_samples=samples is not None)
+    found = evaluate(model, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     if samples is not None:
         write_samples(samples, found["samples"][name])
-    return {**found["results"][name], "requests": model.requests, "tokens": model.tokens}
+    results = {**found["results"][name], "requests": model.requests, "tokens": model.tokens}
+    return results, found["samples"][name]
 
 
 def load_task(task: TextTask) -> Any:
@@ -159,6 +166,43 @@ def build_score(result: dict[str, Any], metric: str, count: int, chance: float |
     )
 
 
+def collect_question_scores(
+    documents: Sequence[Mapping[str, Any]], metric: str, score: float, clusters: Sequence[str] = ()
+) -> QuestionScores | None:
+    """What each document scored by `metric`, from lm-eval's samples; None where `score` is no mean of such numbers.
+
+    `clusters`: what each document is about, by its number; without it a document's `passage`, else the document alone.
+    """
+    filters = {sample["filter"] for sample in documents}
+    if not documents or len(filters) > 1 or metric not in documents[0]:
+        return None
+    ordered = sorted(documents, key=lambda sample: int(sample["doc_id"]))
+    found = [sample[metric] for sample in ordered]
+    pairs = [read_value(value, is_loss=metric == "bits_per_byte") for value in found]
+    if None in pairs:
+        return None
+    values, weights = zip(*(pair for pair in pairs if pair is not None), strict=True)
+    ids = [f"{sample['doc_id']}-{sample['doc_hash'][:8]}" for sample in ordered]
+    names = clusters or [name_cluster(sample["doc"].get("passage")) for sample in ordered]
+    scores = QuestionScores(
+        ids=tuple(ids),
+        clusters=tuple(name or own for name, own in zip(names, ids, strict=True)),
+        values=values,
+        weights=weights if len(set(weights)) > 1 else (),
+    )
+    return scores if math.isclose(scores.compute_score(), score, rel_tol=1e-9, abs_tol=1e-12) else None
+
+
+def read_value(value: Any, *, is_loss: bool) -> tuple[float, float] | None:
+    """One document's value and its weight; None for what is no number. A loss comes as log-likelihood and bytes."""
+    if is_loss:
+        log_likelihood, size = value
+        return (-float(log_likelihood) / (size * math.log(2)), float(size)) if size else None
+    if isinstance(value, (bool, int, float)) and math.isfinite(value):
+        return float(value), 1.0
+    return None
+
+
 # A text task that lm-eval reads itself, code included: its own task of that name, or any lm-eval YAML of the user's.
 #
 # Nothing here is checked before lm-eval has run the task's code, and the score depends on what that does, on lm-
@@ -175,9 +219,10 @@ def score_trusted_task(folder: Path, task: Task, subject: EvaluatedModel, sample
     with chdir(folder):
         loaded = load_trusted_task(folder if local else None, task.name)
         made = loaded["tasks"][task.name]
-        result = run_lm_eval(loaded, task.name, subject, samples, limit=task.limit)
+        result, documents = run_lm_eval(loaded, task.name, subject, samples, limit=task.limit)
     metric = next(iter(made.aggregation()))
-    return build_score(result, metric, int(result["sample_len"]), compute_guessing_chance(made))
+    score = build_score(result, metric, int(result["sample_len"]), compute_guessing_chance(made))
+    return replace(score, questions=collect_question_scores(documents, metric, score.score))
 
 
 def load_trusted_task(folder: Path | None, name: str) -> Any:

@@ -9,8 +9,9 @@ execute parts of it.
 import ast
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +32,13 @@ Prepare = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 def prepare_hellaswag(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of Rowan/hellaswag: `query`, `choices` and `gold`, without the marks in brackets that WikiHow left."""
+    """Rows of Rowan/hellaswag: `query`, `choices` and `gold`, without the marks in brackets that WikiHow left.
+
+    `source_id`, the video or article that a row is cut from, is kept where the row has it.
+    """
     context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     return {
+        **{name: row[name] for name in ("source_id",) if name in row},
         "query": remove_marks(context),
         "choices": [remove_marks(ending) for ending in row["endings"]],
         "gold": int(row["label"]),
@@ -175,10 +180,18 @@ class _Metadata(_Part):
     version: float = 0
     chance: Share | None = None
     prepare: Literal["", "hellaswag", "mathqa"] = ""
+    cluster: str = ""
+    """A template of what a row is about; rows for which it gives the same are taken as dependent."""
+
+    @field_validator("cluster")
+    @classmethod
+    def _check_no_code(cls, value: str) -> str:
+        check_template(value)
+        return value
 
 
 class _TextTaskFile(_Part):
-    """The keys of an lm-eval task file that are taken; `metadata.chance` and `.prepare` (PREPARATIONS) are ours."""
+    """The keys of an lm-eval task file that are taken; `metadata.chance`, `.prepare` and `.cluster` are ours."""
 
     task: Name
     dataset_path: Literal["json"]
@@ -217,6 +230,8 @@ class TextTask:
     metric: str
     """The first metric: the task's score."""
     chance: float | None
+    clusters: tuple[str, ...] = ()
+    """For each row what it is about (a passage), as a digest; empty for a row that stands alone."""
 
     @property
     def is_loss(self) -> bool:
@@ -248,7 +263,23 @@ def read_text_task(folder: Path, task: Task) -> TextTask:
         rows=rows,
         metric=about.metric_list[0].metric,
         chance=about.metadata.chance,
+        clusters=tuple(_iter_clusters(rows, about.metadata.cluster, path)),
     )
+
+
+def name_cluster(text: Any) -> str:
+    """A digest of what several documents may be about, such as a passage; "" for an empty text or none."""
+    return sha256(text.encode()).hexdigest()[:16] if isinstance(text, str) and text.strip() else ""
+
+
+def _iter_clusters(rows: Sequence[Mapping[str, Any]], template: str, path: Path) -> Iterator[str]:
+    """`name_cluster` of what the template gives for each row; without a template of its field `passage`."""
+    rendered = Environment().from_string(template) if template else None  # noqa: S701  # checked, and no HTML
+    for number, row in enumerate(rows, start=1):
+        try:
+            yield name_cluster(row.get("passage") if rendered is None else rendered.render(**row))
+        except (TemplateError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: metadata.cluster, row {number}: {summarize_error(error)}") from error
 
 
 def _read_task_file(path: Path) -> _TextTaskFile:

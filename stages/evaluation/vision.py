@@ -17,6 +17,7 @@ from stages.distributed import DistributedContext, all_gather_objects, is_stop_r
 from stages.errors import ConfigError, DataError
 from stages.evaluation.evaluated_model import EvaluatedModel
 from stages.evaluation.metrics import RULES
+from stages.evaluation.question_scores import QuestionScores
 from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.score import Score, compute_standard_error
 from stages.files import check_fence, convert_storage_errors
@@ -127,6 +128,12 @@ def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
         n=len(values),
         requests=len(values),
         metrics=metrics | task.extra_metrics(task.questions, answers),
+        questions=QuestionScores(
+            ids=tuple(question.id for question in task.questions),
+            clusters=tuple(question.image for question in task.questions),
+            values=tuple(values),
+            strata=tuple(question.kind for question in task.questions) if task.mean_of_kinds else (),
+        ),
     )
 
 

@@ -133,7 +133,10 @@ def iter_row_cells(row: Mapping[str, Any]) -> Iterator[str]:
         value = sums[name] if name in sums else row[name]
         if name.endswith("_stable_score"):
             error = row[name.replace("score", "stderr")]
-            yield "" if value is None else f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")
+            low, high = (row[name.replace("stable_score", end)] for end in ("low", "high"))
+            interval = f" ({low:.4f} to {high:.4f})" if error == 0 and low is not None else ""  # all answers equal
+            noise = interval or ("" if error is None else f" ± {error:.4f}")
+            yield "" if value is None else f"{value:.4f}{noise}"
         else:
             yield "" if value is None else escape_markdown(f"{value:.4g}" if isinstance(value, float) else str(value))
 

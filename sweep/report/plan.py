@@ -6,11 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.catalog import REFERENCE
+from sweep.catalog import REFERENCE, load_catalog
+from sweep.catalog.noise import load_noise_assumptions
 from sweep.cost.figures import Figure
 from sweep.phases import PHASES
+from sweep.plan.detectable import (
+    LEVEL,
+    POWER,
+    WANTED,
+    DetectableEffect,
+    compute_detectable_effects,
+    list_task_sizes,
+)
 from sweep.plan.loss_report import MixtureLoss, format_mixture_losses
 from sweep.plan.manifest import Manifest
+from sweep.plan.placements import PhasePlacement, format_placement_table
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
 from sweep.text_format import (
@@ -35,14 +45,15 @@ def build_plan_json(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
     losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
-    jobs have measured; `losses`: what the data sets of each mixture are expected to have of the loss; `figures`: what
-    the estimates rest on, and for which models and phases.
+    jobs have measured; `placements`: where jobs run, and whether they fit; `losses`: what the data sets of each mixture
+    are expected to have of the loss; `figures`: what the estimates rest on, and for which models and phases.
     """
     costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     return {
@@ -60,11 +71,13 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "placements": [each.convert_to_dict() for each in placements],
         "losses": [found.convert_to_dict() for found in losses],
         "figures": [
             {**figure.convert_to_dict(), "models": list_models(users), "phases": list_used_phases(users)}
             for figure, users in figures.items()
         ],
+        "detectable": build_detectable_json(manifest, figures),
     }
 
 
@@ -75,6 +88,7 @@ def format_plan_report(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
     losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> str:
@@ -92,8 +106,9 @@ def format_plan_report(
         *format_time_left(costs), *format_counted_figures(figures),
         *(("speed", format_speed_comparison(found)) for found in speeds),
         *format_mixture_losses(losses),
+        *format_detectable_effects(load_detectable_effects(manifest, figures)),
     ]  # fmt: skip
-    table = format_cost_table(costs, Marks.from_figures(figures))
+    table = [*format_cost_table(costs, Marks.from_figures(figures)), *format_placement_table(placements)]
     assumed = format_assumed_figures(figures)
     return "\n".join([head, "", *table, "", *format_labelled_lines(remarks), *assumed])
 
@@ -279,6 +294,76 @@ def format_figure_value(value: float) -> str:
     if value >= 1e9:
         return f"{value:.3g}"
     return f"{value:,.0f}" if value >= 1_000 or float(value).is_integer() else f"{value:.4g}"
+
+
+# Which differences the evaluations can detect.
+
+
+def load_detectable_effects(manifest: Manifest, figures: UsedFigures) -> list[DetectableEffect]:
+    """By the tasks' counted figures, where they were counted, else by the catalog's."""
+    assumed = load_noise_assumptions()
+    sizes = list_task_sizes(manifest, load_catalog(), assumed, collect_counted_sizes(figures))
+    return compute_detectable_effects(sizes, assumed)
+
+
+def collect_counted_sizes(figures: UsedFigures) -> dict[str, tuple[int, int]]:
+    """Questions and images of the tasks that were counted; a text task has as many of both."""
+    counted: dict[str, dict[str, int]] = {}
+    for figure in figures:
+        if figure.origin == "counted" and figure.subject.startswith("task "):
+            counted.setdefault(figure.subject.removeprefix("task "), {})[figure.name] = round(figure.value)
+    return {
+        task: (found["documents"], found.get("images") or found["documents"])
+        for task, found in counted.items()
+        if found.get("documents")
+    }
+
+
+def build_detectable_json(manifest: Manifest, figures: UsedFigures) -> dict[str, Any]:
+    """The field `detectable` of docs/json.md."""
+    assumed = load_noise_assumptions()
+    return {
+        "level": LEVEL,
+        "power": POWER,
+        "effects": [effect.convert_to_dict() for effect in load_detectable_effects(manifest, figures)],
+        "assumptions": [
+            {"name": name, "value": getattr(assumed, name), "source": source}
+            for name, source in assumed.sources.items()
+        ],
+    }
+
+
+def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple[str, str]]:
+    """The difference that two models must have, and the seeds for less; nothing without evaluations."""
+    if not effects:
+        return []
+    assumed = load_noise_assumptions()
+    first, *others = [f"{100 * each.compute_effect(1):.1f}" for each in effects]
+    points = [f"{first} points", *others]
+    shown = [f"{value} in {format_score_name(each)}" for value, each in zip(points, effects, strict=True)]
+    lines = [f"two models must differ by {', '.join(shown)}"]
+    for difference in WANTED:
+        by_need: dict[str, list[str]] = {}
+        for each in effects:
+            by_need.setdefault(format_seeds(each.count_seeds(difference)), []).append(format_score_name(each))
+        needed = "; ".join(f"{need} in {', '.join(names)}" for need, names in by_need.items())
+        lines.append(f"{format_counted(round(100 * difference), 'point')}: {needed}")
+    correlations = f"{assumed.model_correlation:g} and {assumed.image_correlation:g}"
+    lines.append(
+        f"one seed, {100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
+        f" seeds {100 * assumed.seed_deviation:g} points"
+    )
+    return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def format_score_name(effect: DetectableEffect) -> str:
+    """`vision`, `held-out vision`."""
+    return effect.score.replace("heldout_", "held-out ")
+
+
+def format_seeds(seeds: int | None) -> str:
+    """`3 seeds`, or that no number of them does."""
+    return "too few questions" if seeds is None else format_counted(seeds, "seed")
 
 
 def select_hours(cost: Cost, costs: PlanCosts) -> float:

@@ -1,15 +1,17 @@
-"""What an axis does to the scores: rows of differences.parquet and summary.parquet, and the same as text."""
+"""What an axis does to the scores: rows of differences, contrasts and summary.parquet, and the same as text."""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
 
-from sweep.results.schemas import DIFFERENCES, SUMMARY
+from sweep.phases import PHASES
+from sweep.results.contrasts import AVERAGE, AXES, CELL, MODEL, SEEDS, Contrast
+from sweep.results.schemas import CONTRASTS, DIFFERENCES, SUMMARY
 from sweep.results.scores import compute_deviation, compute_mean, sum_squared_deviations
 from sweep.results.slices import (
     BITS_PER_BYTE,
@@ -20,6 +22,7 @@ from sweep.results.slices import (
     Measure,
     Row,
     list_seeds,
+    make_sort_key,
     normalise_axis_value,
     sort_values,
 )
@@ -28,7 +31,6 @@ from sweep.text_format import format_columns
 
 # differences.parquet: score differences between models that are equal in all axes but one.
 
-AXES = ("branch", "image_share", "instruction_share", "captions", "encoder", "freeze_encoder", "amount", "epochs")
 RowsByAxisValue = dict[Any, Row]
 """Models that differ in one axis only, by their value of it."""
 
@@ -51,6 +53,8 @@ class ScoreDifference:
     """Pairs of cells. Models of a cell that differ in epochs are not independent, so they count as one."""
     models: int
     """Pairs of models."""
+    contrast: Contrast | None = None
+    """The same difference paired by question; None where the models' answers are not kept."""
 
 
 # Why: docs/decisions.md, D54
@@ -76,8 +80,11 @@ class PairedDifferences:
         return compute_mean(means), stderr, test_stderr, len(means), len(self.errors)
 
 
-def compute_differences(rows: Sequence[Row]) -> list[ScoreDifference]:
-    """The differences of every axis that varies, for every two of its values and every score."""
+def compute_differences(rows: Sequence[Row], contrasts: Sequence[Contrast] = ()) -> list[ScoreDifference]:
+    """The differences of every axis that varies, for every two of its values and every score.
+
+    `contrasts`: those of the same rows; a difference that has an interval among them gets it.
+    """
     scored = [row for row in rows if any(row.get(measure.column) is not None for measure in SUMMARISED_MEASURES)]
     identities = [
         (row["model"], list_seeds(row), *(normalise_axis_value(row, name) for name in SLICE_AXES)) for row in scored
@@ -90,7 +97,15 @@ def compute_differences(rows: Sequence[Row]) -> list[ScoreDifference]:
             if identity[place] is not None:
                 families[(*identity[:place], *identity[place + 1 :])][identity[place]] = row
         found += iter_axis_differences(axis, families)
-    return found
+    averages = {
+        (each.comparison.model, each.comparison.axis, each.comparison.first, each.comparison.second, each.score): each
+        for each in contrasts
+        if each.comparison.level == AVERAGE and not each.is_task and each.estimate
+    }
+    return [
+        replace(each, contrast=averages.get((each.model, each.axis, each.first, each.second, each.measure.name)))
+        for each in found
+    ]
 
 
 def iter_axis_differences(axis: str, families: dict[tuple[Any, ...], RowsByAxisValue]) -> Iterator[ScoreDifference]:
@@ -130,10 +145,56 @@ def build_differences_table(sweep: str, found: Sequence[ScoreDifference]) -> pa.
             "difference": each.difference,
             "stderr": each.stderr,
             "test_stderr": each.test_stderr,
+            **(build_paired_columns(each.contrast) if each.contrast else {}),
         }
         for each in found
     ]
     return pa.Table.from_pylist(rows, schema=DIFFERENCES)
+
+
+def build_paired_columns(contrast: Contrast) -> dict[str, Any]:
+    """The columns of a difference paired by question; nulls where it has no interval."""
+    found = contrast.estimate
+    return {
+        "paired_stderr": found.stderr if found else None,
+        "low": contrast.low,
+        "high": contrast.high,
+        "p_value": contrast.p_value,
+        "p_holm": contrast.p_holm,
+        "noise": found.noise if found else None,
+    }
+
+
+def build_contrasts_table(sweep: str, contrasts: Sequence[Contrast]) -> pa.Table:
+    """The table of contrasts.parquet. Axes that a contrast is a mean over are null, and so is its own."""
+    rows = [
+        {
+            "sweep": sweep,
+            "level": each.comparison.level,
+            "model": each.comparison.model,
+            "axis": each.comparison.axis,
+            "first": format_axis_value(each.comparison.first),
+            "second": format_axis_value(each.comparison.second),
+            "score": each.score,
+            "is_task": each.is_task,
+            **dict(each.comparison.at),
+            "pairs": each.pairs,
+            "models": each.models,
+            "seeds": each.seeds,
+            "tasks": list(each.tasks),
+            "questions": each.questions or None,
+            "clusters": each.clusters or None,
+            "difference": each.difference,
+            **build_paired_columns(each),
+            "freedom": each.estimate.freedom if each.estimate else None,
+            "family": each.family,
+            "family_size": each.family_size or None,
+            "shared_draws": list(each.shared_draws),
+            "note": each.note or None,
+        }
+        for each in contrasts
+    ]
+    return pa.Table.from_pylist(rows, schema=CONTRASTS)
 
 
 def format_axis_value(value: Any) -> str:
@@ -152,6 +213,13 @@ AGAINST_LAST = {"branch"}
 
 LEGEND = (
     "Mean differences between cells that are equal in all else.\n"
+    "±: standard error by the spread over the pairs; of one pair, by its test sets.\n"
+)
+PAIRED_LEGEND = (
+    "Mean differences between cells that are equal in all else.\n"
+    "[low, high]: 95 % interval, paired by question, clustered by image; *: p below 0.05, by Holm over the axis.\n"
+    "Noise in the intervals: of the questions{seeds}.\n"
+    "In no interval, as there is one draw of each: {shared}.\n"
     "±: standard error by the spread over the pairs; of one pair, by its test sets.\n"
 )
 
@@ -185,10 +253,22 @@ def format_change(each: ScoreDifference) -> str:
 
 
 def format_signed_difference(each: ScoreDifference, sign: int = 1) -> str:
-    """`+0.120 ±0.010`. The error is that of the spread over pairs; for one pair, that of its test sets."""
+    """`+0.120 [+0.100, +0.140]*`, the interval paired by question; else `+0.120 ±0.010`.
+
+    `±`: by the spread over pairs; for one pair, by its test sets.
+    """
+    if each.contrast is not None:
+        return format_interval(each.contrast, sign)
     error = each.stderr if each.stderr is not None else each.test_stderr
     value = sign * each.difference + 0.0
     return f"{value:+.3f}" if error is None else f"{value:+.3f} ±{error:.3f}"
+
+
+def format_interval(contrast: Contrast, sign: int = 1) -> str:
+    """`+0.120 [+0.100, +0.140]*`: the star says that p is below 0.05 in its family."""
+    ends = sorted(sign * (end or 0.0) + 0.0 for end in (contrast.low, contrast.high))
+    star = "*" if contrast.p_holm is not None and contrast.p_holm < 0.05 else ""
+    return f"{sign * contrast.difference + 0.0:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}]{star}"
 
 
 def format_effects_table(found: Sequence[ScoreDifference]) -> str:
@@ -200,7 +280,73 @@ def format_effects_table(found: Sequence[ScoreDifference]) -> str:
             of_axis = [each for each in found if each.model == model and each.axis == axis]
             if of_axis:
                 tables.append(format_axis_table(f"{model} by " if len(models) > 1 else "", axis, of_axis))
-    return "\n".join([*tables, LEGEND]) if tables else ""
+    return "\n".join([*tables, format_legend(found)]) if tables else ""
+
+
+def format_legend(found: Sequence[ScoreDifference]) -> str:
+    """What the intervals hold and what not."""
+    known = [each.contrast for each in found if each.contrast is not None]
+    if not known:
+        return LEGEND
+    several = any(each.estimate and each.estimate.noise == SEEDS for each in known)
+    shared = {phase for each in known for phase in each.shared_draws}
+    return PAIRED_LEGEND.format(
+        seeds=", and of the seeds where models have the same ones" if several else "",
+        shared=", ".join(phase_words.jobs for phase, phase_words in PHASES.items() if phase in shared) or "none",
+    )
+
+
+FIXED_AXES = ("branch",)
+"""Axes whose last two values are compared at fixed values of the others: the study's question."""
+
+
+def format_fixed_tables(contrasts: Sequence[Contrast]) -> str:
+    """The last two branch points at each mix, mean over epochs, and the mean over mixes; empty where there is one."""
+    tables = []
+    for axis in FIXED_AXES:
+        for model in dict.fromkeys(each.comparison.model for each in contrasts):
+            found = [
+                each
+                for each in contrasts
+                if each.comparison.axis == axis and each.comparison.model == model and not each.is_task
+            ]
+            if table := format_fixed_table(model, axis, found):
+                tables.append(table)
+    return "\n".join(tables)
+
+
+def format_fixed_table(model: str, axis: str, contrasts: Sequence[Contrast]) -> str:
+    """A line for each cell's place on the other axes that vary, and the average; empty below two places."""
+    values = sort_values({value for each in contrasts for value in (each.comparison.first, each.comparison.second)})
+    if len(values) < 2:
+        return ""
+    chosen = [each for each in contrasts if (each.comparison.first, each.comparison.second) == (*values[-2:],)]
+    level = CELL if any(each.comparison.level == CELL for each in chosen) else MODEL
+    fixed = [each for each in chosen if each.comparison.level == level]
+    places = list(dict.fromkeys(each.comparison.at for each in fixed))
+    varied = [
+        name
+        for name in (places and dict(places[0])) or ()
+        if len({dict(place)[name] for place in places if dict(place)[name] is not None}) > 1
+    ]
+    if len(places) < 2 or not varied:
+        return ""
+    measures = [measure for measure in MEASURES if any(each.score == measure.name for each in chosen)]
+    head = f"{model}: {axis} {format_shown_value(axis, values[-2])} against {format_shown_value(axis, values[-1])}, at"
+    table = [[head, *map(format_measure_title, measures)]]
+    by_place = {(each.comparison.at, each.score): each for each in chosen if each.comparison.level in {level, AVERAGE}}
+    for place in [*sorted(places, key=lambda place: [make_sort_key(value) for _, value in place]), ()]:
+        at = dict(place)
+        words = [f"{name.replace('_', ' ')} {format_shown_value(name, at[name])}" for name in varied if place]
+        cells = [by_place.get((place, measure.name)) for measure in measures]
+        shown = ["-" if each is None else format_contrast(each, -1) for each in cells]
+        table.append([", ".join(words) or "average", *shown])
+    return "\n".join(format_columns(table)) + "\n"
+
+
+def format_contrast(contrast: Contrast, sign: int) -> str:
+    """With its interval, or the difference alone."""
+    return f"{sign * contrast.difference + 0.0:+.3f}" if contrast.low is None else format_interval(contrast, sign)
 
 
 def format_axis_table(prefix: str, axis: str, found: Sequence[ScoreDifference]) -> str:

@@ -1,4 +1,4 @@
-"""Columns of the six Parquet tables, the same for every sweep (docs/results.md).
+"""Columns of the seven Parquet tables, the same for every sweep (docs/results.md).
 
 The metadata of each field have its `unit` ("" where it has none) and its `description`.
 """
@@ -30,6 +30,9 @@ SCORES = make_list_type(
             pa.field("stderr", REAL),
             pa.field("chance", REAL),
             pa.field("n", INTEGER),
+            pa.field("low", REAL),
+            pa.field("high", REAL),
+            pa.field("clusters", INTEGER),
         ]
     )
 )
@@ -72,7 +75,7 @@ AXES = [
 ]
 
 
-# cells.parquet, summary.parquet and differences.parquet: the answers to the study's questions.
+# cells, summary, differences and contrasts.parquet: the answers to the study's questions.
 
 BRANCH_STEP = define_column(
     "branch_step", INTEGER, "steps", "optimizer steps of the text trunk that were done before images came in"
@@ -138,6 +141,19 @@ SUMMARY = define_table_schema(
     ],
 )
 
+
+def define_paired_columns() -> list[pa.Field]:
+    """A difference paired by question: its interval, and how likely it is without an effect."""
+    return [
+        define_column("paired_stderr", REAL, "", "standard error, paired by question and clustered by image"),
+        define_column("low", REAL, "", "95 % interval of the difference, from here"),
+        define_column("high", REAL, "", "to here"),
+        define_column("p_value", REAL, "", "two-sided p-value of no difference, by t"),
+        define_column("p_holm", REAL, "", "the same, adjusted by Holm over the contrasts of the axis and score"),
+        define_column("noise", STRING, "", "what noise the interval holds: questions, or questions+seeds"),
+    ]
+
+
 DIFFERENCES = define_table_schema(
     "differences",
     [
@@ -154,6 +170,42 @@ DIFFERENCES = define_table_schema(
         define_column(
             "test_stderr", REAL, "", "standard error of one pair's difference by the test sets, mean over the pairs"
         ),
+        *define_paired_columns(),
+    ],
+)
+
+CONTRASTS = define_table_schema(
+    "contrasts",
+    [
+        define_column("sweep", STRING, "", "name of the sweep"),
+        define_column(
+            "level",
+            STRING,
+            "",
+            "model: a pair of models, all other axes fixed; cell: two cells, mean over epochs; average: over all pairs",
+        ),
+        define_column("model", STRING, "", "language model's name in the sweep file"),
+        define_column("axis", STRING, "", "the one axis in which the models of a pair differ"),
+        define_column("first", STRING, "", "its value in the one model, as text: 80, 0.1, true"),
+        define_column("second", STRING, "", "its value in the other"),
+        define_column("score", STRING, "", "vision, heldout_vision, text or bits_per_byte; or a task's name"),
+        define_column("is_task", FLAG, "", "whether it is one task's score"),
+        *(field for field in POINT_AXES if field.name != "model"),
+        define_column("pairs", INTEGER, "", "pairs of cells, the mean over their epochs each; seeds count apart"),
+        define_column("models", INTEGER, "models", "models at the second value that have a partner at the first"),
+        define_column("seeds", INTEGER, "", "different seeds among them"),
+        define_column("tasks", NAMES, "", "tasks that the score is the mean over"),
+        define_column("questions", INTEGER, "", "questions of these tasks"),
+        define_column("clusters", INTEGER, "", "images and passages that the questions are about"),
+        define_column("difference", REAL, "", "mean over the pairs of (score at second - score at first)"),
+        *define_paired_columns(),
+        define_column("freedom", REAL, "", "degrees of freedom of t"),
+        define_column("family", STRING, "", "contrasts among which p_holm is adjusted: model, axis, score, level"),
+        define_column("family_size", INTEGER, "", "how many they are"),
+        define_column(
+            "shared_draws", NAMES, "", "phases of training that there was one draw of: no bar has their noise"
+        ),
+        define_column("note", STRING, "", "why there is no interval"),
     ],
 )
 
@@ -180,6 +232,16 @@ def define_entered_columns(prefix: str) -> list[pa.Field]:
             "",
             "whether they are all tasks of the study's score: comparable with the paper's",
         ),
+    ]
+
+
+def define_interval_columns(prefix: str) -> list[pa.Field]:
+    """95 % interval of a stable score by its test sets."""
+    return [
+        define_column(
+            f"{prefix}_low", REAL, "fraction", f"{prefix}_stable_score is from here, in 95 % of draws of questions,"
+        ),
+        define_column(f"{prefix}_high", REAL, "fraction", "to here"),
     ]
 
 
@@ -213,7 +275,10 @@ RESULTS = define_table_schema(
         *define_score_columns("text", "the text tasks"),
         define_column("bits_per_byte", REAL, "bits/byte", "loss on held-out text, mean over the tasks of kind loss"),
         define_column(
-            "scores", SCORES, "fraction", "every task: score, standard error, chance level, number of examples"
+            "scores",
+            SCORES,
+            "fraction",
+            "every task: score, standard error, chance level, number of examples, 95 % interval, number of images",
         ),
         define_column("pretrain_loss", REAL, "nats/token", "training loss at the end of the image-text run"),
         define_column("finetune_loss", REAL, "nats/token", "training loss at the end of the fine-tune"),
@@ -241,6 +306,9 @@ RESULTS = define_table_schema(
         ),
         define_column("vision_z_metrics", NAMES, "", "those of the z-score's eight metrics that the evaluation has"),
         BRANCH_STEP,
+        *define_interval_columns("vision"),
+        *define_interval_columns("heldout_vision"),
+        *define_interval_columns("text"),
     ],
 )
 
@@ -322,4 +390,5 @@ SCHEMAS: dict[str, pa.Schema] = {
     "cells": CELLS,
     "summary": SUMMARY,
     "differences": DIFFERENCES,
+    "contrasts": CONTRASTS,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from sweep.catalog.chance import load_chances
 from sweep.results.evidence import parse_number, parse_whole_number
+from sweep.results.intervals import compute_wilson_interval, merge_intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,12 @@ class MeasuredTaskScore:
     """From the chance table; for a task that is not in it, from its evaluation."""
     n: int | None
     """Examples."""
+    low: float | None = None
+    """95 % interval of the score, from `low` to `high`; None for kind loss and where the number of examples is not
+    known."""
+    high: float | None = None
+    clusters: int | None = None
+    """Images or passages that the examples are about; None: not known, examples are taken as independent."""
     whole: bool = True
     """Whether all parts that the chance table names are in it: three splits of POPE; RefCOCO, RefCOCO+ and RefCOCOg."""
 
@@ -30,7 +37,7 @@ class MeasuredTaskScore:
         return "heldout" in self.task.replace("_", "").replace("-", "")
 
 
-SCORE_FIELDS = ("task", "kind", "score", "stderr", "chance", "n")
+SCORE_FIELDS = ("task", "kind", "score", "stderr", "chance", "n", "low", "high", "clusters")
 """Fields of an entry in the column `scores`."""
 
 
@@ -46,6 +53,9 @@ class StableScore:
     """Names of the tasks in the mean."""
     whole: bool
     """Whether each of these tasks has all its parts."""
+    low: float | None = None
+    """95 % interval; None where a task has none."""
+    high: float | None = None
 
 
 def parse_task_scores(result: Mapping[str, Any]) -> list[MeasuredTaskScore]:
@@ -63,15 +73,32 @@ def parse_task_score(name: str, entry: Mapping[str, Any]) -> MeasuredTaskScore |
         return None
     kind = str(entry.get("kind", ""))
     known = load_chances().find_task(name, kind)
+    clustered = parse_number(entry.get("clustered_stderr"))
+    stderr = parse_number(entry.get("stderr")) if clustered is None else clustered
+    n, clusters = parse_whole_number(entry.get("n")), parse_whole_number(entry.get("clusters"))
+    low, high = compute_task_interval(kind, score, stderr, n, clusters)
     return MeasuredTaskScore(
         task=name,
         kind=kind,
         score=score,
-        stderr=parse_number(entry.get("stderr")),
+        stderr=stderr,
         chance=known.chance if known else parse_number(entry.get("chance")),
-        n=parse_whole_number(entry.get("n")),
+        n=n,
+        low=low,
+        high=high,
+        clusters=clusters,
         whole=has_parts(entry.get("metrics"), known.parts if known else ()),
     )
+
+
+def compute_task_interval(
+    kind: str, score: float, stderr: float | None, n: int | None, clusters: int | None
+) -> tuple[float, float] | tuple[None, None]:
+    """Wilson's interval of a fraction (`compute_wilson_interval`); None for a loss or without a number of examples."""
+    images = n if clusters is None else clusters
+    if kind == "loss" or n is None or images is None or min(n, images) < 1 or not 0 <= score <= 1:
+        return None, None
+    return compute_wilson_interval(score, stderr, n, clusters)
 
 
 def has_parts(metrics: Any, parts: Iterable[str]) -> bool:
@@ -102,6 +129,10 @@ def compute_stable_score(tasks: Iterable[MeasuredTaskScore]) -> StableScore | No
     accuracy = sum(task.score for task, _ in scored) / len(scored)
     chance = sum(chance for _, chance in scored) / len(scored)
     errors = [task.stderr for task, _ in scored if task.stderr is not None]
+    intervals = [(task.low, task.high) for task, _ in scored if task.low is not None and task.high is not None]
+    low = high = None
+    if len(intervals) == len(scored):
+        low, high = merge_intervals([task.score for task, _ in scored], intervals)
     return StableScore(
         score=accuracy - chance,
         stderr=math.sqrt(sum(error**2 for error in errors)) / len(scored) if len(errors) == len(scored) else None,
@@ -109,21 +140,29 @@ def compute_stable_score(tasks: Iterable[MeasuredTaskScore]) -> StableScore | No
         chance=chance,
         tasks=tuple(task.task for task, _ in scored),
         whole=all(task.whole for task, _ in scored),
+        low=None if low is None else low - chance,
+        high=None if high is None else high - chance,
     )
+
+
+def group_tasks(tasks: Sequence[MeasuredTaskScore]) -> dict[str, list[MeasuredTaskScore]]:
+    """The tasks that each score is the mean over: vision, heldout_vision, text and bits_per_byte."""
+    vision = [task for task in tasks if task.kind == "vision" and not task.held_out]
+    return {
+        "vision": select_entering_tasks(vision, "vision"),
+        "heldout_vision": [task for task in tasks if task.kind == "vision" and task.held_out],
+        "text": select_entering_tasks([task for task in tasks if task.kind == "text"], "text"),
+        "bits_per_byte": [task for task in tasks if task.kind == "loss"],
+    }
 
 
 def build_score_columns(tasks: Sequence[MeasuredTaskScore]) -> dict[str, Any]:
     """The score columns of results.parquet, except z-scores, which compare models."""
-    vision = [task for task in tasks if task.kind == "vision" and not task.held_out]
-    groups = {
-        "vision": select_entering_tasks(vision, "vision"),
-        "heldout_vision": [task for task in tasks if task.kind == "vision" and task.held_out],
-        "text": select_entering_tasks([task for task in tasks if task.kind == "text"], "text"),
-    }
+    groups = group_tasks(tasks)
+    losses = [task.score for task in groups.pop("bits_per_byte")]
     values: dict[str, Any] = {"scores": [{name: getattr(task, name) for name in SCORE_FIELDS} for task in tasks]}
     for prefix, group in groups.items():
         values |= build_stable_score_columns(prefix, compute_stable_score(group))
-    losses = [task.score for task in tasks if task.kind == "loss"]
     if losses:
         values["bits_per_byte"] = sum(losses) / len(losses)
     return values
@@ -138,6 +177,8 @@ def build_stable_score_columns(prefix: str, stable: StableScore | None) -> dict[
         f"{prefix}_stable_stderr": stable.stderr,
         f"{prefix}_accuracy": stable.accuracy,
         f"{prefix}_chance": stable.chance,
+        f"{prefix}_low": stable.low,
+        f"{prefix}_high": stable.high,
     }
     if wanted := load_chances().list_counted_tasks(prefix):
         complete = stable.whole and set(stable.tasks) == set(wanted)

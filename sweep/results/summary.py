@@ -28,7 +28,7 @@ def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
     title = ["cell", "epochs", *(TITLES[measure] for measure in measures), f"{unit} own", "shared"]
     table = [title]
     for row in scored:
-        scores = [format_with_error(row[measure.column], row.get(measure.stderr)) for measure in measures]
+        scores = [format_score(row, measure) for measure in measures]
         table.append(
             [
                 row["cell"],
@@ -43,6 +43,15 @@ def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
 def join_tables(*parts: str) -> str:
     """The tables that are not empty, with an empty line between them."""
     return "\n".join(part for part in parts if part)
+
+
+def format_score(row: Row, measure: Measure) -> str:
+    """`0.412 ±0.016`; where all answers are equal, which has an error of 0, the 95 % interval instead."""
+    value, stderr = row[measure.column], row.get(measure.stderr)
+    low, high = (row.get(f"{measure.name}_{end}") for end in ("low", "high"))
+    if value is not None and stderr == 0 and low is not None and high is not None:
+        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return format_with_error(value, stderr)
 
 
 def format_with_error(value: float | None, stderr: float | None) -> str:
@@ -97,7 +106,7 @@ def list_remarks(rows: Sequence[Row]) -> list[str]:
     best = find_best_row(finished)
     if best is not None:
         measure = next(measure for measure in (VISION, HELD_OUT, TEXT, BITS_PER_BYTE) if has_score(best, measure))
-        score = format_with_error(best[measure.column], best.get(measure.stderr))
+        score = format_score(best, measure)
         lines.append(f"best {TITLES[measure]} score: {best['cell']}, {format_epochs(best['epochs'])}: {score}")
     if len(finished) < len(rows):
         states = Counter(row["state"] for row in rows if row["state"] != "done")

@@ -13,17 +13,22 @@ import pyarrow.parquet as pq
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.snapshot import ClusterReport
 from jobs.store.paths import Store, open_replacement
+from sweep.results.answers import load_answers
 from sweep.results.comparisons import (
     ScoreDifference,
+    build_contrasts_table,
     build_differences_table,
     build_points_table,
     compute_differences,
     format_best_epochs,
     format_effects_table,
+    format_fixed_tables,
 )
+from sweep.results.contrasts import Contrast, ScoredModel, compute_contrasts
 from sweep.results.evidence import JobEvidence, load_job_evidence
-from sweep.results.lineage import list_model_chains
+from sweep.results.lineage import ModelChain, list_model_chains
 from sweep.results.schemas import METRICS
+from sweep.results.scores import group_tasks, parse_task_scores
 from sweep.results.summary import JOB_COLUMNS, format_hours_table, format_summary_table, join_tables
 from sweep.results.tables import build_cells_table, build_jobs_table, build_results_table, iter_metric_batches
 from sweep.stored_sweep import StoredSweep
@@ -44,8 +49,9 @@ class WrittenTables:
     rows: Sequence[dict[str, Any]]
     """Rows of `results` without the columns `JSON_ONLY_COLUMNS`."""
     differences: Sequence[ScoreDifference]
+    contrasts: Sequence[Contrast]
     paths: tuple[Path, ...]
-    """Of the six files."""
+    """Of the seven files."""
 
 
 def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> WrittenTables:
@@ -63,12 +69,16 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     results = build_results_table(sweep, chains, evidence)
     jobs = build_jobs_table(sweep, chains, evidence)
     rows = results.drop_columns([*JSON_ONLY_COLUMNS]).to_pylist()
-    found = compute_differences(rows)
+    models = list_scored_models(chains, rows, evidence)
+    answers = load_answers(stored.store, {model.key: evidence[model.key].result or {} for model in models})
+    contrasts = compute_contrasts(models, answers)
+    found = compute_differences(rows, contrasts)
     tables = {
         "jobs": jobs,
         "cells": build_cells_table(rows),
         "summary": build_points_table(sweep, rows),
         "differences": build_differences_table(sweep, found),
+        "contrasts": build_contrasts_table(sweep, contrasts),
         # Why: docs/decisions.md, D55
         "results": results,  # the last: its time says when all of them were written
     }
@@ -76,7 +86,32 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, evidence)))
     for name, table in tables.items():
         write_parquet(paths[name], table.schema, table.to_batches())
-    return WrittenTables(results, jobs, rows, found, tuple(paths.values()))
+    return WrittenTables(results, jobs, rows, found, contrasts, tuple(paths.values()))
+
+
+def list_scored_models(
+    chains: Sequence[ModelChain], rows: Sequence[dict[str, Any]], evidence: Mapping[str, JobEvidence]
+) -> list[ScoredModel]:
+    """The models whose evaluation has a result, with what contrasts need. `rows`: those of results.parquet."""
+    found = []
+    for chain, row in zip(chains, rows, strict=True):
+        result = evidence[chain.evaluate].result
+        if result is None:
+            continue
+        tasks = parse_task_scores(result)
+        runs: dict[str, tuple[str, ...]] = {}
+        for key in chain.keys:
+            phase = evidence[key].job.phase
+            runs[phase] = (*runs.get(phase, ()), key)
+        found.append(
+            ScoredModel(
+                row=row,
+                scores={task.task: task.score for task in tasks},
+                groups={name: tuple(task.task for task in group) for name, group in group_tasks(tasks).items()},
+                runs=runs,
+            )
+        )
+    return found
 
 
 def iter_metric_logs(
@@ -102,7 +137,11 @@ def format_results_summary(tables: WrittenTables) -> str:
     """Text of summary.txt: scored models, effects of the axes, the best numbers of epochs, hours."""
     models = format_summary_table(tables.rows) or "no model has scores yet\n"
     return join_tables(
-        models, format_effects_table(tables.differences), format_best_epochs(tables.rows), format_hours_summary(tables)
+        models,
+        format_effects_table(tables.differences),
+        format_fixed_tables(tables.contrasts),
+        format_best_epochs(tables.rows),
+        format_hours_summary(tables),
     )
 
 

@@ -65,6 +65,12 @@ def test_every_task_is_scored_the_same_way_twice(small_demo: Path, parent: Path,
     result = json.loads((tmp_path / "one" / "result.json").read_text())
     assert (result["stage"], result["key"], result["files"]) == ("evaluate", "a" * 16, {})
     assert result["seconds"] > 0
+    for task, entry in found.items():
+        lines = (tmp_path / "one" / "questions" / f"{task}.jsonl").read_text().splitlines()
+        head, asked = json.loads(lines[0]), json.loads(lines[2])
+        assert head["score"] == pytest.approx(entry["score"], rel=1e-9)
+        assert (head["n"], head["clusters"], len(asked["ids"])) == (entry["n"], entry["clusters"], entry["n"])
+        assert lines[2] == (tmp_path / "two" / "questions" / f"{task}.jsonl").read_text().splitlines()[2]
 
 
 def test_a_stopped_evaluation_goes_on_with_the_tasks_that_are_left(
