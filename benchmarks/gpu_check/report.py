@@ -121,13 +121,25 @@ def format_training(report: CheckReport) -> str:
             format_number(row.figures.get("mfu")),
             format_goal(row.figures),
             format_number(row.figures.get("peak_memory_gib")),
+            format_number(row.figures.get("planned_memory_gib")),
             format_number(row.figures.get("micro_batch_tokens")),
             format_number(row.figures.get("first_step_seconds")),
             row.reason,
         )
         for _, row in iter_rows(report, "training")
     ]
-    heads = ("weights", "case", "tokens/s", "MFU", "goal", "peak GiB", "at once", "first step, s", "remark")
+    heads = (
+        "weights",
+        "case",
+        "tokens/s",
+        "MFU",
+        "goal",
+        "peak GiB",
+        "planned GiB",
+        "at once",
+        "first step, s",
+        "remark",
+    )
     return format_table(heads, rows) if rows else ""
 
 

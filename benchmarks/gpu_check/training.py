@@ -6,7 +6,6 @@ captions, the fused AdamW and page-locked transfers. The CPU half is an eager mo
 """
 
 import gc
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,13 @@ from stages.data.batches import BatchLoader
 from stages.data.collate import Batch, FixedLengthCollator
 from stages.data.mixture import Mixture
 from stages.data.sample import Document
-from stages.distributed import DistributedContext, resolve_micro_batch_tokens, select_device
+from stages.distributed import (
+    DistributedContext,
+    resolve_loss_chunk_tokens,
+    resolve_micro_batch_tokens,
+    select_device,
+)
+from stages.gpu_memory import TrainingPass, compute_training_memory
 from stages.job_file import JobFile, Settings
 from stages.models.vlm import VLM
 from stages.schedule import Schedule
@@ -122,8 +127,6 @@ def measure_case(check: Check, size: Size, case: Case) -> Row:
 
 def release_memory(check: Check) -> None:
     """Gives back what an earlier case held."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()  # it keeps the first block that it has compiled, with its gradients
     gc.collect()
     if check.on_gpu:
         torch.cuda.empty_cache()
@@ -155,10 +158,29 @@ def train(check: Check, size: Size, case: Case) -> dict[str, Figure]:
         "images_a_step": batches.images_a_step,
         "micro_batch_tokens": size.micro_batch_tokens,
         "parameters": size.shape.parameters,
+        "planned_memory_gib": plan_memory(size, case, state.model, batches) / GIB,
     }
     if check.on_gpu:
         figures["reserved_memory_gib"] = torch.cuda.max_memory_reserved(device) / GIB
     return figures
+
+
+def plan_memory(size: Size, case: Case, model: ParallelModel, batches: "RepeatedBatches") -> int:
+    """Bytes of all tensors at the worst moment of a step, by the formula that a plan goes by."""
+    rows = max(1, size.micro_batch_tokens // size.context)
+    parts = [part for batch in batches.ready for part in batch.micro_batches]
+    run = TrainingPass(
+        model=size.shape,
+        rows=rows,
+        length=size.context,
+        passes=-(-size.batch_sequences // rows),
+        vision=size.vision if case.images else None,
+        images=max(len(part.image_inputs) for part in parts),
+        masked=model.vlm.attention == "sdpa" and any(part.documents is not None for part in parts),
+        recompute=case.recompute,
+        chunk_tokens=resolve_loss_chunk_tokens(-1, model.world.device),
+    )
+    return compute_training_memory(run).counted
 
 
 def open_training(check: Check, size: Size, case: Case) -> tuple[Training, TrainState, "RepeatedBatches"]:
@@ -232,12 +254,12 @@ class RepeatedBatches(BatchLoader):
 
     def __init__(self, sampler: Mixture, collator: FixedLengthCollator, *, count: int, pin: bool) -> None:
         super().__init__(sampler, collator, pin=pin)
-        ready = [super(RepeatedBatches, self).take_batch() for _ in range(count)]
-        self.images_a_step = sum(batch.images for batch in ready) / count
-        self._ready = cycle(ready)
+        self.ready = [super(RepeatedBatches, self).take_batch() for _ in range(count)]
+        self.images_a_step = sum(batch.images for batch in self.ready) / count
+        self._next = cycle(self.ready)
 
     def take_batch(self) -> Batch:
-        return next(self._ready)
+        return next(self._next)
 
 
 class RandomText:
