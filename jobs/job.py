@@ -66,6 +66,14 @@ class Estimate:
     """Kept on disk once the job is done."""
     feature_bytes: int = 0
     """The encoder's features that it adds to those that the store keeps."""
+    gpu_memory_bytes: int = 0
+    """Of each GPU at the worst moment, with a reserve; 0 where it is not known."""
+    host_memory_bytes: int = 0
+    """Of a node that the job is on; likewise."""
+    gpu_rows: int = 0
+    """Sequences that each GPU takes at once in training."""
+    gpu_passes: int = 0
+    """How often, for one step."""
 
     @property
     def startup_a100_hours(self) -> float:

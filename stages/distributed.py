@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stages.errors import ConfigError
+from stages.gpu_memory import GPU_LOSS_CHUNK_TOKENS, GPU_MICRO_BATCH_TOKENS
 from stages.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def resolve_micro_batch_tokens(given: int, device: "torch.device") -> int:
 
     On a CPU a small part stays in the cache; a GPU needs a large one to be busy.
     """
-    return given or (2_048 if device.type == "cpu" else 16_384)
+    return given or (2_048 if device.type == "cpu" else GPU_MICRO_BATCH_TOKENS)
 
 
 def resolve_loss_chunk_tokens(given: int, device: "torch.device") -> int:
@@ -67,7 +68,7 @@ def resolve_loss_chunk_tokens(given: int, device: "torch.device") -> int:
 
     With 50,000 tokens, 512 positions' logits are 100 MB: on a CPU that is half as fast again as all of 2,048 positions.
     """
-    return given if given >= 0 else (512 if device.type == "cpu" else 2_048)
+    return given if given >= 0 else (512 if device.type == "cpu" else GPU_LOSS_CHUNK_TOKENS)
 
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -123,7 +124,7 @@ class DistributedContext:
     peers: Communicator = SINGLE_PROCESS
     """For the data; a group of its own."""
     host: "ProcessGroup | None" = None
-    """gloo group for the numbers that ranks agree on each step; None for one process."""
+    """gloo group for numbers in the CPU's memory that ranks agree on; None for one process."""
 
     @property
     def rank(self) -> int:
@@ -138,15 +139,18 @@ class DistributedContext:
         """Whether this is the rank that writes checkpoints, metrics and the result."""
         return self.peers.rank == 0
 
-    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
-        """Sums over all ranks, in float64, equal on each; a NaN or Inf of one rank reaches all. Waits for all ranks."""
-        if self.host is None:
-            return list(numbers)
+    # Why: docs/decisions.md, D88
+    def all_reduce_sum(self, numbers: "Sequence[float] | torch.Tensor") -> list[float]:
+        """Sums over all ranks, in float64, equal on each; a NaN or Inf of one rank reaches all. Waits for all ranks.
+
+        A tensor (N,) of float64 is summed in place where it is: a GPU's by the GPUs, in the order of its own work.
+        """
         import torch
         from torch import distributed
 
-        summed = torch.tensor(numbers, dtype=torch.float64)
-        distributed.all_reduce(summed, group=self.host)
+        summed = numbers if isinstance(numbers, torch.Tensor) else torch.tensor(numbers, dtype=torch.float64)
+        if self.host is not None:
+            distributed.all_reduce(summed, group=self.host if summed.device.type == "cpu" else None)
         found: list[float] = summed.tolist()
         return found
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from stages.errors import StageError, StorageError, find_storage_errno
 
 FENCE_VARIABLE = "SWEEP_FENCE"
@@ -39,6 +37,8 @@ def check_fence() -> None:
 @contextmanager
 def convert_storage_errors(path: Path) -> Iterator[None]:
     """Turns a full disk, an exhausted quota or a read-only file system into StorageError."""
+    from safetensors import SafetensorError  # here: what counts samples on a login node starts without it
+
     try:
         yield
     except (OSError, SafetensorError) as error:

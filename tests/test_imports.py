@@ -19,6 +19,7 @@ TORCH_FREE_STAGES = {
     "stages.vision.specs",
     "stages.engines.limits",
     "stages.flops",
+    "stages.gpu_memory",
     "stages.precision",
     "stages.job_file",
 }

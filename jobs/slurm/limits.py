@@ -19,6 +19,22 @@ from jobs.slurm.site import Association, NodeShape, Partition, Qos, Site
 CLUSTER = "cluster"
 
 
+def describe_limit(name: str) -> str:
+    """A limit of `compute_queue_capacity` in the words of a user; any other name as it is."""
+    kind, _, rest = name.partition(":")
+    whose, _, below = rest.partition("/")
+    if name == CLUSTER:
+        return "the number of jobs that the cluster holds (MaxJobCount)"
+    if kind == "qos":
+        account = below.removeprefix("account:")
+        owner = "everybody's jobs" if below == "everybody" else f"jobs of account {account}" if below else "your jobs"
+        return f"the limit of QOS {whose} on {owner}"
+    if kind == "user":
+        where = f" in partition {below}" if below not in {"", "all"} else ""
+        return f"the limit on your jobs in account {whose}{where}"
+    return f"the limit on all jobs of account {whose}" if kind == "account" else name
+
+
 @dataclass(frozen=True, slots=True)
 class SubmitLimit:
     """At most `most` jobs of the queue that `counts` is true of."""
@@ -166,7 +182,7 @@ def find_infeasible_reason(job: Job, site: Site) -> str | None:
     """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows.
 
     Slurm accepts many such jobs and keeps them pending for ever (unless EnforcePartLimits is set), so they are refused
-    before anything is sent. That nodes are busy, drained or down at present is no reason.
+    before anything is sent. That nodes or a partition are busy, drained, down or reserved at present is no reason.
     """
     kind = id(job.resources)
     if kind not in site.known_infeasible_reasons:
@@ -231,8 +247,6 @@ def iter_partition_reasons(
 ) -> Iterator[str]:
     """What speaks against one partition."""
     asked = job.resources
-    if partition.state not in {"UP", ""}:
-        yield f"partition {partition.name} is {partition.state.lower()}; take another, or wait until it is up"
     yield from iter_access_reasons(job, partition, association, site)
     yield from iter_time_reasons(asked.time_minutes, partition, rules, association)
     free = any("PartitionMaxNodes" in rule.flags for rule in rules)
@@ -345,13 +359,20 @@ def match_gpu_type(asked: Resources, shape: NodeShape) -> str | None:
     """What these nodes call the GPU type of the job, where they have enough of it; None where they have not.
 
     Their type may be our name, our name in other letters, or longer (`nvidia_a100-sxm4-80gb`); nodes may have GPUs
-    without a type, which then count as any.
+    without a type, which then count as any. A size at the end of our name (`a100-40`) fits theirs with that size, and
+    theirs without any.
     """
     wanted = asked.gpu_type.lower()
-    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(wanted)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
+    name, size = re.fullmatch(r"(.*?)(?:-(\d+))?", wanted).groups()  # type: ignore[union-attr]  # it fits any text
+    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(name)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
+
+    def fits(kind: str) -> bool:
+        sizes = re.findall(r"(\d+)gb", kind)
+        return not kind or not wanted or bool(named.fullmatch(kind) and (not size or not sizes or size in sizes))
+
     enough = [kind for kind, count in shape.gpus.items() if count >= asked.gpus_per_node]
     ranked = sorted(enough, key=lambda kind: (kind != asked.gpu_type, kind.lower() != wanted, kind))
-    return next((kind for kind in ranked if not kind or not wanted or named.fullmatch(kind.lower())), None)
+    return next((kind for kind in ranked if fits(kind.lower())), None)
 
 
 def list_partition_names(job: Job, site: Site) -> tuple[str, ...]:

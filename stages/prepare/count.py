@@ -18,7 +18,7 @@ from stages.config import Task
 from stages.data.captions import read_captions
 from stages.data.conversations import Conversation, find_conversation_file, parse_record, read_records
 from stages.data.prompts import TEMPLATES, PromptTemplate
-from stages.data.sample import BadSampleError
+from stages.data.sample import AbsentSampleError, BadSampleError
 from stages.data.shards import MANIFEST, LocalFolder, OpenShard, index_tar
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError, DataError
@@ -119,8 +119,8 @@ def count_data_sets(requests: Sequence[CountRequest]) -> list[dict[str, Any]]:
 
 def count_data_set(request: CountRequest) -> Counts:
     """The counts of one data set."""
-    ruler = Ruler(request.tokenizer)
     try:
+        ruler = Ruler(request.tokenizer)
         match request.kind:
             case "text":
                 return count_text(Path(request.path))
@@ -130,7 +130,7 @@ def count_data_set(request: CountRequest) -> Counts:
                 return count_conversations(request, ruler)
             case "tasks":
                 return count_tasks(request, ruler)
-    except (DataError, OSError) as error:
+    except (DataError, OSError, BadSampleError, AbsentSampleError) as error:
         return Counts(problem=str(error))
     return Counts(problem=f"data of kind {request.kind} have no counts")
 

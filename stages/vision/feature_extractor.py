@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from stages.config import Vision
+from stages.gpu_memory import ENCODER_IMAGES_AT_ONCE
 from stages.job_file import JobFile
 from stages.vision.encoders import load_encoder_module, resolve_encoder_paths
 from stages.vision.feature_store import DTYPES, FeatureStore, open_feature_store
 from stages.vision.image_input import ImageInput
 from stages.vision.specs import resolve_encoder_spec
-
-IMAGES_AT_ONCE = 64
-"""Bounds the encoder's memory on a GPU."""
 
 
 class FeatureCache:
@@ -94,7 +92,7 @@ class FeatureExtractor:
 
         On a CPU one image at a time: its bits depend neither on the batch nor on what was in memory before.
         """
-        at_once = 1 if self._device.type == "cpu" else IMAGES_AT_ONCE
+        at_once = 1 if self._device.type == "cpu" else ENCODER_IMAGES_AT_ONCE
         encoded: dict[str, Tensor] = {}
         for start in range(0, len(images), at_once):
             part = images[start : start + at_once]

@@ -26,6 +26,12 @@ class GpuType:
     startup_source: str
     peak_tflops: float | None = None
     """bf16, dense; None where there is no GPU."""
+    memory_gib: float = 0.0
+    """Of one GPU, as its driver leaves it to programs; 0 where there is none, or it is not known."""
+    bandwidth_gbs: float = 0.0
+    """Of that memory, in GB/s; 0 where it is not known."""
+    matmul_share: float = 0.0
+    """Of the peak that large matrix products reach, for predictions; 0 where nothing is assumed."""
     bf16: bool = True
     """Whether it has products in bfloat16; of a processor that is not known here (`stages.precision`)."""
     fp32_speed: float = 1.0
@@ -59,6 +65,12 @@ class Placement:
     """The longest attempt that the partition allows."""
     retry_memory_gib: float = 0.0
     """A node, after an attempt has run out of memory; 0: the same as before."""
+    parallel: str = "ddp"
+    """Of jobs that train on several GPUs, where the sweep file does not say: `ddp` or `fsdp`."""
+    activation_checkpointing: bool = False
+    """Likewise."""
+    check_memory: bool = True
+    """Whether a job that does not fit its GPUs, or its nodes' memory, is refused."""
     options: Mapping[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     launcher: tuple[str, ...] = ()

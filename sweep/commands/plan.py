@@ -84,7 +84,7 @@ def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions)
 
     how: dict[str, Any] = {
         "gpus": options.gpus, "cpus": options.cpus, "speeds": planned.speeds, "losses": planned.losses,
-        "figures": planned.figures,
+        "figures": planned.figures, "placements": planned.placements,
     }  # fmt: skip
     if options.as_json:
         report = build_plan_json(planned.manifest, done, **how)

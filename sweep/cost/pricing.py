@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from jobs.job import Estimate, Resources
-from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, Vision
+from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, StageConfig, Vision
 from stages.flops import compute_image_cost
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Catalog, Placement
@@ -254,6 +254,11 @@ class Pricer:
             processes=self.count_job_processes(model, "evaluate"),
         )
         return self.price_estimate(model, "evaluate", estimate)
+
+    def find_longest_prompt(self, config: StageConfig) -> int:
+        """Mean text tokens of the longest-winded vision task of an evaluation; 0 where there is none."""
+        tasks = config.vision_tasks if isinstance(config, EvaluateConfig) else ()
+        return max((round(self.catalog.find_task(task.name, with_image=True).text_tokens) for task in tasks), default=0)
 
     def count_encoded(
         self, model: Model, phase: str, vision: Vision | None, draws: Sequence[ImageDraws], memory_gib: float

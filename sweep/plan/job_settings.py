@@ -1,6 +1,6 @@
 """The settings of each job (`settings` of job.json), from the sweep file and from what the job runs on."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,13 @@ class JobSettingsBuilder:
         """GiB in which a process of the phase remembers features."""
         return float(self.read_file_settings(model.name, phase).get("feature_cache_gib", FEATURE_MEMORY_GIB))
 
-    def build_settings(self, model: Model, phase: str, resources: Resources, *, keeps_features: bool) -> dict[str, Any]:
-        """The settings for job.json."""
+    def build_settings(
+        self, model: Model, phase: str, resources: Resources, *, keeps_features: bool, fitted: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The settings for job.json; `fitted`: those with which it fits its GPUs (`sweep.plan.memory`)."""
         several = count_processes(resources, self.sweep.backend) > 1
-        where = (model.name, phase, resources.gpus > 0, resources.gpu_type, several, keeps_features)
+        extra = tuple(fitted.items())
+        where = (model.name, phase, resources.gpus > 0, resources.gpu_type, several, keeps_features, extra)
         if where not in self.known:
             given = {
                 name: value
@@ -54,6 +57,7 @@ class JobSettingsBuilder:
                 given.pop("parallel", None)  # one process shares its work with nobody
             self.known[where] = {
                 **given,
+                **fitted,
                 # nothing goes on from an image-text run's moments: its last checkpoint leaves them out
                 **({"keep_optimizer": False} if phase == "pretrain" else {}),
                 **({"feature_store": FEATURES} if keeps_features else {}),

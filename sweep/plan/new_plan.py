@@ -21,6 +21,7 @@ from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
 from sweep.plan.grid import expand_grid, resolve_precisions
 from sweep.plan.loss_report import MixtureLoss, list_mixture_losses
 from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write_manifest
+from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
 from sweep.spec.reader import load_sweep
@@ -39,6 +40,8 @@ class NewPlan:
     """From the stored plan to this one; None where there is none or it is the same."""
     speeds: tuple[SpeedComparison, ...] = ()
     """What finished jobs say of the plan's speeds."""
+    placements: tuple[PhasePlacement, ...] = ()
+    """Where its jobs run, and whether they fit."""
     losses: tuple[MixtureLoss, ...] = ()
     """What each data set of a mixture with images is expected to have of the loss."""
     figures: Mapping[Figure, Collection[tuple[str, str]]] = field(default_factory=dict)
@@ -74,6 +77,7 @@ def make_plan(path: Path, store: Store) -> NewPlan:
             *figures.contradictions,
         ),
         speeds=list_speed_comparisons(sweep, catalog, measured),
+        placements=list_placements(manifest, sweep, catalog, measured),
         losses=list_mixture_losses(sweep, catalog, manifest, counts),
         figures=figures.used,
         counts=counts,

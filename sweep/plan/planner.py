@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from stages.config import STAGES, PretrainConfig, StageConfig
+from stages.config import STAGES, PretrainConfig, StageConfig, Vision
 from sweep.catalog import Catalog
 from sweep.cost.figures import FigureBook
 from sweep.cost.pricing import Pricer, ResourcesAndEstimate
@@ -24,6 +24,7 @@ from sweep.phases import PHASES
 from sweep.plan.grid import Grid, Point
 from sweep.plan.job_settings import JobSettingsBuilder
 from sweep.plan.manifest import Cell, FinetuneChain, Manifest
+from sweep.plan.memory import MemoryFitter, MemoryQuestion, select_memory_settings
 from sweep.plan.stage_configs import (  # fmt: skip
     build_evaluate_config,
     build_finetune_config,
@@ -177,6 +178,7 @@ class Planner:
         self.sweep = sweep
         self.pricer = pricer
         self.settings = JobSettingsBuilder(sweep, catalog)
+        self.memory = MemoryFitter(catalog, sweep.backend)
         self.graph = JobGraph()
         self.problems: dict[tuple[str, str], str] = {}
         self.trunks: dict[tuple[Any, ...], PlannedTrunk] = {}
@@ -329,7 +331,7 @@ class Planner:
         keeps = self.settings.needs_feature_cache(model, "finetune", vision)
         memory = self.settings.read_feature_memory(model, "finetune")
         price = self.pricer.price_finetune(model, config, vision, keeps_features=keeps, memory_gib=memory)
-        work = self.build_template("finetune", model, config, price, keeps_features=keeps)
+        work = self.build_template("finetune", model, config, price, keeps_features=keeps, vision=vision)
         check_engine_model(config, model.shape, vision)
         return work
 
@@ -341,7 +343,7 @@ class Planner:
             model = self.find_model(point)
             vision, prompt = build_vision(point.values, self.sweep.data), point.values["finetune.prompt"]
             price = self.pricer.price_evaluate(model, config, vision, prompt=prompt)
-            self.evaluate_works[fields] = self.build_template("evaluate", model, config, price)
+            self.evaluate_works[fields] = self.build_template("evaluate", model, config, price, vision=vision)
         return self.evaluate_works[fields]
 
     def build_template(
@@ -352,14 +354,35 @@ class Planner:
         price: ResourcesAndEstimate,
         *,
         keeps_features: bool = False,
+        vision: Vision | None = None,
     ) -> JobTemplate:
+        """`vision`: how images enter, where the configuration does not say."""
         if isinstance(config, PretrainConfig):
             check_batch_divides(phase, config, price[0], self.sweep.backend)
+            vision = config.vision
         check_engine(config, phase, count_processes(price[0], self.sweep.backend))
+        question = self.build_memory_question(phase, model, config, vision)
+        fitted, resources, estimate = self.memory.fit_job(question, *price)
         content = config.model_dump(mode="json", exclude_defaults=True)
-        settings = self.settings.build_settings(model, phase, price[0], keeps_features=keeps_features)
+        settings = self.settings.build_settings(model, phase, resources, keeps_features=keeps_features, fitted=fitted)
         settings = {**settings, **build_engine_settings(config, self.sweep.engines)}
-        return JobTemplate(PHASES[phase].stage, phase, content, render_compact_json(content), settings, *price)
+        stage = PHASES[phase].stage
+        return JobTemplate(stage, phase, content, render_compact_json(content), settings, resources, estimate)
+
+    def build_memory_question(
+        self, phase: str, model: Model, config: StageConfig, vision: Vision | None
+    ) -> MemoryQuestion:
+        given = self.settings.read_file_settings(model.name, phase)
+        return MemoryQuestion(
+            phase=phase,
+            model=model.name,
+            shape=model.shape,
+            config=config,
+            vision=vision,
+            placement=self.pricer.resolve_placement(model.name, model.catalog_name, phase),
+            given=select_memory_settings(given),
+            answer_tokens=self.pricer.find_longest_prompt(config),
+        )
 
 
 def check_batch_divides(phase: str, config: PretrainConfig, resources: Resources, backend: str) -> None:

@@ -20,6 +20,7 @@ from sweep.plan.detectable import (
 )
 from sweep.plan.loss_report import MixtureLoss, format_mixture_losses
 from sweep.plan.manifest import Manifest
+from sweep.plan.placements import PhasePlacement, format_placement_table
 from sweep.plan.speed_report import SpeedComparison, format_speed_comparison
 from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
 from sweep.text_format import (
@@ -44,14 +45,15 @@ def build_plan_json(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
     losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> dict[str, Any]:
     """The report as JSON types; the schema is docs/json.md's. Hours are hours, bytes are bytes, nothing is rounded.
 
     `done` holds the keys of finished jobs; `gpus` and `cpus` say how many may be used at once; `speeds`: what finished
-    jobs have measured; `losses`: what the data sets of each mixture are expected to have of the loss; `figures`: what
-    the estimates rest on, and for which models and phases.
+    jobs have measured; `placements`: where jobs run, and whether they fit; `losses`: what the data sets of each mixture
+    are expected to have of the loss; `figures`: what the estimates rest on, and for which models and phases.
     """
     costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     return {
@@ -69,6 +71,7 @@ def build_plan_json(
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
         "speeds": [found.convert_to_dict() for found in speeds],
+        "placements": [each.convert_to_dict() for each in placements],
         "losses": [found.convert_to_dict() for found in losses],
         "figures": [
             {**figure.convert_to_dict(), "models": list_models(users), "phases": list_used_phases(users)}
@@ -85,6 +88,7 @@ def format_plan_report(
     gpus: int | None = None,
     cpus: int | None = None,
     speeds: Sequence[SpeedComparison] = (),
+    placements: tuple[PhasePlacement, ...] = (),
     losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
 ) -> str:
@@ -104,7 +108,7 @@ def format_plan_report(
         *format_mixture_losses(losses),
         *format_detectable_effects(load_detectable_effects(manifest, figures)),
     ]  # fmt: skip
-    table = format_cost_table(costs, Marks.from_figures(figures))
+    table = [*format_cost_table(costs, Marks.from_figures(figures)), *format_placement_table(placements)]
     assumed = format_assumed_figures(figures)
     return "\n".join([head, "", *table, "", *format_labelled_lines(remarks), *assumed])
 

@@ -33,6 +33,8 @@ MOST_READ = 40
 """Finished jobs of a kind whose attempts are read; more would not move a median."""
 NEWEST = 6
 """Finished jobs that say how fast the machine is now."""
+MOST_NAMED = 2
+"""Kinds of jobs of which none has finished that a message names."""
 LEAST_LEFT = 0.05
 """Of a job's expected seconds: what is left at least while it runs longer than expected."""
 
@@ -177,11 +179,19 @@ def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLef
             name = PHASES[job.phase].job if job.phase in PHASES else job.phase
             missing[f"{name} of {kind[1]}" if kind[1] else name] = None
     if missing:
-        return TimeLeft(None, f"no {' and no '.join(missing)} has finished")
+        return TimeLeft(None, describe_missing_kinds(list(missing)))
     if capacity is None:
         return TimeLeft(None, "nothing runs now, so nobody knows how many jobs would run at once")
     basis = f"{capacity.basis}; {format_counted(len(progress.finished), 'finished job')}"
     return TimeLeft(compute_schedule_end(progress, seconds, capacity), basis)
+
+
+def describe_missing_kinds(names: Sequence[str]) -> str:
+    """`no fine-tune of 1.4b and no evaluation of 1.4b has finished`; of many kinds the first two."""
+    shown = [f"no {name}" for name in names[:MOST_NAMED]]
+    if len(names) > MOST_NAMED:
+        shown.append(f"none of {format_counted(len(names) - MOST_NAMED, 'other kind')}")
+    return f"{' and '.join(shown)} has finished"
 
 
 def estimate_rest(job: Job, pace: Pace, progress: Progress) -> float:

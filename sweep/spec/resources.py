@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from jobs.job import Resources
 from jobs.slurm.sbatch_options import check_launcher, check_option, check_setup
@@ -65,6 +65,9 @@ class RequestFields(Fields):
     memory_gib: Multiplier | None = Field(None, description="the memory of a node in GiB")
     retry_memory_gib: Multiplier | None = Field(
         None, description="the memory of a node in GiB after an attempt has run out of it"
+    )
+    check_memory: StrictBool | None = Field(
+        None, description="true or false: whether a job that does not fit its GPUs' or its nodes' memory is refused"
     )
     time_minutes: Count | None = Field(None, description="the wall-clock limit to ask for, default from the estimate")
     limit_minutes: Count | None = Field(None, description="the partition's own limit in minutes")

@@ -110,6 +110,12 @@ def test_tasks_are_counted_as_they_are_asked(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "no shards" in count_data_set(CountRequest(kind="captions", path=str(tmp_path))).problem
+    (tmp_path / "text").mkdir()
+    write_tar(tmp_path / "text" / "0.tar", [("0.json", b"[1, 2")])
+    assert "unreadable" in count_data_set(CountRequest(kind="text", path=str(tmp_path / "text"))).problem
+    (tmp_path / "text" / "bpe.json").write_text("{}")
+    broken = CountRequest(kind="text", path=str(tmp_path / "text"), tokenizer=str(tmp_path / "text" / "bpe.json"))
+    assert "not a tokenizer file" in count_data_set(broken).problem
     assert "0 JSON files" in count_data_set(CountRequest(kind="conversations", path=str(tmp_path))).problem
 
 

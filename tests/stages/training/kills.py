@@ -1,6 +1,6 @@
 """The long version of a promise: a run that is killed again and again ends with the bits of one that is not.
 
-    python -m tests.stages.training.kills --kills 30 [--seed 1] [--workers 1]
+    python -m tests.stages.training.kills --kills 30 [--seed 1] [--workers 1] [--device cuda]
 
 Kills `python -m stages` with SIGKILL at random moments of its life (start-up, a step, a checkpoint's writing), starts
 it again, and compares the end with an undisturbed run's. Exit code 1 if weights, moments, data position, loss or any
@@ -14,16 +14,20 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.checkpoint.files import find_newest_checkpoint, list_step_folders, read_checkpoint, read_result_checkpoint
 from stages.job_file import JobFile
-from tests.stages.training.training_case import image_config, make_world, result_of, same_bits, start
+from tests.stages.training.training_case import STAGES_PROGRAM, image_config, make_world, result_of, same_bits, start
 
 CLOCK = {"time", "tokens_per_second", "data_wait", "peak_memory_gib"}
 STEPS_A_KILL = 40
 """Steps of the run for each kill; about a second's."""
+LONGEST_WAIT = 1.0
+"""Seconds from a checkpoint to the kill."""
 
 
 def main(arguments: list[str]) -> int:
@@ -31,37 +35,69 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="data workers")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        world = make_world(Path(folder))
-        config = image_config(max(60, STEPS_A_KILL * given.kills))
-        settings = {"data_workers": given.workers, "checkpoint_steps": 3, "log_steps": 5, "keep_checkpoints": 3}
-        whole = world.job("whole", "pretrain", config, **settings)
-        started = time.monotonic()
-        finish(whole)
-        seconds = time.monotonic() - started
-        killed = world.job("killed", "pretrain", config, **settings)
-        count = kill(killed, given.kills, random.Random(given.seed), seconds / max(1, given.kills))
-        finish(killed)
-        differing = differences(killed, whole)
-    print(f"{count} kills, {config['schedule']['total_steps']} steps: {', '.join(differing) or 'equal bits'}")
-    return 1 if differing or count < given.kills else 0
+        found = compare_killed_run(
+            Path(folder), kills=given.kills, seed=given.seed, workers=given.workers, device=given.device
+        )
+    print(f"{found.kills} kills, {found.steps} steps: {', '.join(found.differing) or 'equal bits'}")
+    return 1 if found.differing or found.kills < given.kills else 0
 
 
-def finish(job: JobFile) -> None:
+@dataclass(frozen=True)
+class KilledRun:
+    kills: int
+    """How often it was alive to be killed."""
+    steps: int
+    differing: list[str]
+    """What is not equal to the undisturbed run's; see `differences`."""
+
+
+def compare_killed_run(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    workers: int,
+    steps_a_kill: int = STEPS_A_KILL,
+    longest_wait: float = LONGEST_WAIT,
+    precision: str = "fp32",
+    program: Sequence[str] = STAGES_PROGRAM,
+    **settings: Any,
+) -> KilledRun:
+    """An undisturbed run below `folder` and one that is killed so often, both by `program`."""
+    world = make_world(folder)
+    config = image_config(max(60, steps_a_kill * kills), precision=precision)
+    settings = {"data_workers": workers, "checkpoint_steps": 3, "log_steps": 5, "keep_checkpoints": 3, **settings}
+    whole = world.job("whole", "pretrain", config, **settings)
+    started = time.monotonic()
+    finish(whole, program)
+    seconds = time.monotonic() - started
+    killed = world.job("killed", "pretrain", config, **settings)
+    # a start may take most of the time, and a run that has gone on so long has ended
+    longest = min(longest_wait, seconds / max(1, kills))
+    count = kill(killed, kills, random.Random(seed), longest, program)
+    finish(killed, program)
+    return KilledRun(count, config["schedule"]["total_steps"], differences(killed, whole))
+
+
+def finish(job: JobFile, program: Sequence[str] = STAGES_PROGRAM) -> None:
     """Runs the job to its end."""
-    process = start(job)
+    process = start(job, program)
     _, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(f"{job.key} ended with {process.returncode}: {errors}")
 
 
-def kill(job: JobFile, kills: int, chance: random.Random, longest: float) -> int:
+def kill(
+    job: JobFile, kills: int, chance: random.Random, longest: float, program: Sequence[str] = STAGES_PROGRAM
+) -> int:
     """Starts and kills the job so often; returns how often it was alive to be killed."""
     count = 0
     for number in range(kills):
         before = newest_step(job)
-        process = start(job)
+        process = start(job, program)
         if chance.random() < 0.8:  # else perhaps in the middle of its start
             wait_for_progress(job, before, process)
         time.sleep(chance.uniform(0, longest))

@@ -112,9 +112,12 @@ def run_here(job: JobFile, stop: StopFlag | None = None) -> bool:
     return load_stage(job.stage)(job, stop or StopFlag())
 
 
-def start(job: JobFile) -> subprocess.Popen[str]:
-    """`python -m stages JOB_JSON` on one thread."""
-    command = [sys.executable, "-m", "stages", str(job.run / "job.json")]
+STAGES_PROGRAM = ("-m", "stages")
+
+
+def start(job: JobFile, program: Sequence[str] = STAGES_PROGRAM) -> subprocess.Popen[str]:
+    """`python -m stages JOB_JSON` on one thread, or another program of Python's in its stead."""
+    command = [sys.executable, *program, str(job.run / "job.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -148,6 +151,10 @@ def assert_equal_moments(found: Mapping[str, torch.Tensor], wanted: Mapping[str,
 def result_of(job: JobFile) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(job.result.read_text())
     return content
+
+
+def metrics_of(job: JobFile) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in job.metrics.read_text().splitlines()]
 
 
 def make_world(root: Path) -> World:

@@ -55,6 +55,9 @@ def test_local_data_are_counted_and_what_is_not_there_is_assumed(
     assert "not counted: " in cloze["source"]
     assert "cloze.yaml" in cloze["source"]
     assert (cloze["models"], cloze["phases"]) == (["tiny"], ["evaluate"])
+    # what the evaluations can detect goes by the same counts: three questions about two images
+    vision = next(each for each in report["detectable"]["effects"] if each["score"] == "vision")
+    assert {"name": "hues", "questions": 3, "clusters": 2} in vision["tasks"]
     # six cells of fine-tunes of one and two epochs over three examples; each evaluation asks 5 + 4,000 + 3 + 3
     assert report["models"]["tiny"]["finetune"]["images"] == 6 * 3 * 2
     assert report["models"]["tiny"]["evaluate"]["requests"] == 12 * (5 + 4_000 + 3 + 3)

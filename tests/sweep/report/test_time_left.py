@@ -66,6 +66,8 @@ def test_each_kind_of_job_needs_a_finished_one_of_its_own() -> None:
     )
     assert estimate_time_left(progress([jobs[0], other], {"a": (110, 100)}), ONE).seconds is None
     by_model = {"a": "79m", "b": "1.4b"}
+    many = estimate_time_left(progress([job(name) for name in "abcd"], {}, models={name: name for name in "abcd"}), ONE)
+    assert many.basis == "no fine-tune of a and no fine-tune of b and none of 2 other kinds has finished"
     told = estimate_time_left(progress(jobs[:2], {"a": (110, 100)}, models=by_model), ONE)
     assert told == TimeLeft(None, "no fine-tune of 1.4b has finished")
 

@@ -1,0 +1,1 @@
+"""What is measured, each a program of its own: benchmarks/README.md."""
