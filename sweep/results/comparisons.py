@@ -292,7 +292,7 @@ def format_legend(found: Sequence[ScoreDifference]) -> str:
     shared = {phase for each in known for phase in each.shared_draws}
     return PAIRED_LEGEND.format(
         seeds=", and of the seeds where models have the same ones" if several else "",
-        shared=", ".join(phase_words.jobs for phase, phase_words in PHASES.items() if phase in shared) or "none",
+        shared=", ".join(words.jobs for phase, words in PHASES.items() if phase in shared) or "none",
     )
 
 
