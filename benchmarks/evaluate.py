@@ -44,7 +44,10 @@ def main() -> None:
         return
     import torch
 
+    from stages.processor import describe_processor
+
     torch.set_num_threads(1)
+    print(describe_processor())
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

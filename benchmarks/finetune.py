@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.train import MODEL, STEP_TOKENS, write_shard  # noqa: E402 - found from the root
+from stages.processor import describe_processor  # noqa: E402 - found from the root
 
 STAGES = ("pretrain", "finetune")
 CONTEXT = 256
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, in turn; the median counts (default: 3)")
     given = parser.parse_args()
     steps, repeats = given.steps, given.repeats
+    print(describe_processor())
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), steps)
         for images in (False, True):

@@ -22,6 +22,7 @@ from PIL import Image, ImageFilter
 
 from stages.config import Vision
 from stages.data.image_reader import EncoderImageReader
+from stages.processor import describe_processor
 from stages.vision.encoders import build_encoder_module, load_encoder_module
 from stages.vision.feature_store import FeatureStore
 from stages.vision.specs import resolve_encoder_spec
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--siglip", action="store_true", help="also run SigLIP SO400M/14 at 384 px on one image")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    print(describe_processor())
     kinds = {"tars": from_tars(options.tars, options.images)} if options.tars else made(options.images)
     for kind, images in kinds.items():
         size = sum(map(len, images)) / len(images) / 1_000

@@ -31,6 +31,7 @@ from stages.data.mixture import Mixture
 from stages.data.sample import SampleSource
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
+from stages.processor import describe_processor
 from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
 
@@ -49,6 +50,7 @@ def main() -> int:
         folder = Path(name)
         write_text(folder / "text")
         write_captions(folder / "captions")
+        print(describe_processor())
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
         print("| workers | text, tokens/s | captions, samples/s |\n|---|---|---|")
         for workers in options.workers:

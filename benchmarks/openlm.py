@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from stages.processor import describe_processor  # noqa: E402 - found from the root
 from tests.stages.models.openlm_checkout import Case, options, run_open_lm, write_shard  # noqa: E402 - found from the root
 
 SHORT = 2
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default: 3)")
     given = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread")
+    print(describe_processor())
     print(f"{'case':10} {'open_lm':>9} {'ours':>9} {'ratio':>6}   tokens per CPU second")
     for name in given.cases:
         case = CASES[name]

@@ -20,6 +20,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages.demo.text import PACKAGES, collect_documents
+from stages.processor import describe_processor
 
 VOCABULARY = 8_000
 TRAINED_ON_BYTES = 4_000_000
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes (default: 1 2)")
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    print(describe_processor())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = write_text(folder / "text.jsonl", options.megabytes * 1_000_000)

@@ -19,6 +19,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from stages.processor import describe_processor
+
 MODEL = {"d_model": 192, "layers": 4, "heads": 6, "vocabulary": 2_048}
 STEP_TOKENS = 4_096
 
@@ -28,6 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure training speed on one CPU thread.")
     parser.add_argument("--steps", type=int, default=12, help="steps of the longer run (default: 12)")
     steps = parser.parse_args().steps
+    print(describe_processor())
     with tempfile.TemporaryDirectory() as folder:
         for context in (128, 256):
             write_shard(Path(folder) / f"text-{context}", context)

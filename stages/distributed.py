@@ -124,7 +124,7 @@ class DistributedContext:
     peers: Communicator = SINGLE_PROCESS
     """For the data; a group of its own."""
     host: "ProcessGroup | None" = None
-    """gloo group for the numbers that ranks agree on each step; None for one process."""
+    """gloo group for numbers in the CPU's memory that ranks agree on; None for one process."""
 
     @property
     def rank(self) -> int:
@@ -139,15 +139,18 @@ class DistributedContext:
         """Whether this is the rank that writes checkpoints, metrics and the result."""
         return self.peers.rank == 0
 
-    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
-        """Sums over all ranks, in float64, equal on each; a NaN or Inf of one rank reaches all. Waits for all ranks."""
-        if self.host is None:
-            return list(numbers)
+    # Why: docs/decisions.md, D88
+    def all_reduce_sum(self, numbers: "Sequence[float] | torch.Tensor") -> list[float]:
+        """Sums over all ranks, in float64, equal on each; a NaN or Inf of one rank reaches all. Waits for all ranks.
+
+        A tensor (N,) of float64 is summed in place where it is: a GPU's by the GPUs, in the order of its own work.
+        """
         import torch
         from torch import distributed
 
-        summed = torch.tensor(numbers, dtype=torch.float64)
-        distributed.all_reduce(summed, group=self.host)
+        summed = numbers if isinstance(numbers, torch.Tensor) else torch.tensor(numbers, dtype=torch.float64)
+        if self.host is not None:
+            distributed.all_reduce(summed, group=self.host if summed.device.type == "cpu" else None)
         found: list[float] = summed.tolist()
         return found
 

@@ -37,14 +37,14 @@ class Settings(BaseModel):
 
     # How several processes share the work: whole replicas, or parameters, gradients and moments in shards (FSDP2).
     parallel: Literal["ddp", "fsdp"] = Field("ddp", description="ddp or fsdp")
-    # torch.compile of each block and of the loss
-    compile: bool = Field(False, description="true or false")
+    # torch.compile of each block and of the loss; auto: on a GPU, if what builds its kernels is there
+    compile: bool | Literal["auto"] = Field("auto", description="auto, true or false")
     # Blocks' activations are computed again in the backward pass instead of kept.
     activation_checkpointing: bool = Field(False, description="true or false")
-    # Kernel for packed documents; auto: flex on a GPU when compiled, else SDPA with a mask.
+    # Kernel for packed documents; auto: flex on a GPU (Ampere or newer, with a C compiler), else SDPA with a mask.
     attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="auto, sdpa or flex")
-    # float32 matrix products on a CPU. onednn is up to twice as fast on AMD; torch has open_lm's bits.
-    cpu_matmul: Literal["onednn", "torch"] = Field("onednn", description="onednn or torch")
+    # float32 matrix products on a CPU; auto: as the processor likes it. torch has open_lm's bits.
+    cpu_matmul: Literal["auto", "onednn", "torch"] = Field("auto", description="auto, onednn or torch")
     # A larger batch is summed up from several passes. The sum's rounding depends on it: keep it for a whole job.
     micro_batch_tokens: int = Field(
         0, ge=0, description="the positions that go through the model at once, 0 as the device likes it"

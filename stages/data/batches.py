@@ -137,7 +137,7 @@ class BatchLoader:
         built, counts = build_together(own, self._pack, self._peers)
         self.sampler.record_batch(state, plan, counts, collect_bad_reasons(own, built))
         sequences = [each.sequence for each in built if each.sequence is not None]
-        micro_batches, positions = self._collator.collate(sequences, len(plan), self._peers)
+        micro_batches, positions = self._collator.collate(sequences, counts, self._peers)
         batch = Batch(
             micro_batches=[part.pin_memory() for part in micro_batches] if self._pin else micro_batches,
             count=count_loss_terms(counts, self._collator.loss_mean),

@@ -105,33 +105,45 @@ class Collator(Protocol):
     def loss_mean(self) -> LossMean: ...
 
     def collate(
-        self, sequences: Sequence[PackedSequence], batch_sequences: int, peers: Communicator
+        self, sequences: Sequence[PackedSequence], counts: Sequence[SequenceCounts], peers: Communicator
     ) -> tuple[list[MicroBatch], int]:
-        """This rank's micro-batches, and the positions of all ranks' (padding included).
+        """This rank's micro-batches, as many on each rank, and the positions of all ranks' (padding included).
 
-        `sequences`: this rank's. `batch_sequences`: planned for all ranks.
+        `sequences`: this rank's. `counts`: of all ranks' planned sequences, in the order of ranks.
         """
         ...
 
 
+# Why: docs/decisions.md, D85
 @dataclass(frozen=True)
 class FixedLengthCollator:
-    """Sequences of `length` positions, as many at once as `micro_batch_tokens` allow (one at least)."""
+    """Sequences of `length` positions, as many at once as `micro_batch_tokens` allow (one at least).
+
+    Sequences of several documents share no micro-batch with the others, which so need no mask but the causal one.
+    """
 
     length: int
     micro_batch_tokens: int
     loss_mean: LossMean = "tokens"
 
     def collate(
-        self,
-        sequences: Sequence[PackedSequence],
-        batch_sequences: int,
-        peers: Communicator,  # noqa: ARG002 - all ranks have equally many sequences
+        self, sequences: Sequence[PackedSequence], counts: Sequence[SequenceCounts], peers: Communicator
     ) -> tuple[list[MicroBatch], int]:
         rows = max(1, self.micro_batch_tokens // self.length)
-        parts = [sequences[start : start + rows] for start in range(0, len(sequences), rows)]
-        made = [collate_sequences(part, self.length, self.loss_mean) for part in parts]
-        return made, self.length * batch_sequences
+        single = [sequence for sequence in sequences if sequence.samples <= 1]
+        several = [sequence for sequence in sequences if sequence.samples > 1]
+        parts = [group[start : start + rows] for group in (single, several) for start in range(0, len(group), rows)]
+        micro_batches = [collate_sequences(part, self.length, self.loss_mean) for part in parts]
+        # all ranks have equally many sequences, and every rank knows of each how many documents it holds
+        share = len(counts) // peers.size
+        most = max(count_passes(counts[start : start + share], rows) for start in range(0, len(counts), share))
+        return add_empty_passes(micro_batches, most), self.length * len(counts)
+
+
+def count_passes(counts: Sequence[SequenceCounts], rows: int) -> int:
+    """Micro-batches of at most `rows` sequences that a `FixedLengthCollator` makes of these."""
+    several = sum(each.samples > 1 for each in counts)
+    return -(-(len(counts) - several) // rows) + -(-several // rows)
 
 
 @dataclass(frozen=True)
@@ -147,17 +159,16 @@ class PaddingCollator:
     def collate(
         self,
         sequences: Sequence[PackedSequence],
-        batch_sequences: int,  # noqa: ARG002 - sequences may be left out, and have any length
+        counts: Sequence[SequenceCounts],  # noqa: ARG002 - which of them are a rank's depends on the sampler
         peers: Communicator,
     ) -> tuple[list[MicroBatch], int]:
         # of like length side by side, so that little is padded; a stable sort keeps the order reproducible
         by_length = sorted(sequences, key=lambda sequence: sequence.length)
         parts = [collate_sequences(part, part[-1].length, self.loss_mean) for part in self.split(by_length)]
         own = [len(parts), sum(part.tokens.numel() for part in parts)]
-        counts = [each.tolist() for each in peers.gather(np.array(own, dtype=np.int64))]
-        most = max(passes for passes, _ in counts)
-        parts += [build_empty_micro_batch()] * (most - len(parts))
-        return parts, sum(positions for _, positions in counts)
+        gathered = [each.tolist() for each in peers.gather(np.array(own, dtype=np.int64))]
+        most = max(passes for passes, _ in gathered)
+        return add_empty_passes(parts, most), sum(positions for _, positions in gathered)
 
     def split(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
         """Sequences, sorted by length, in parts of one micro-batch each."""
@@ -169,9 +180,16 @@ class PaddingCollator:
         return parts
 
 
+def add_empty_passes(micro_batches: list[MicroBatch], passes: int) -> list[MicroBatch]:
+    """As many `passes` as the rank with the most has: in each FSDP gathers the weights from all ranks.
+
+    Empty ones come first. During the backward pass of the last one gradients are exchanged, which a full one hides.
+    """
+    return [build_empty_micro_batch()] * (passes - len(micro_batches)) + micro_batches
+
+
 def build_empty_micro_batch() -> MicroBatch:
-    """One position and no target, for a rank that has fewer micro-batches than another: in each pass FSDP gathers the
-    weights from all ranks."""
+    """One position and no target."""
     none = torch.zeros(0, dtype=torch.int64)
     return MicroBatch(torch.zeros(1, 1, dtype=torch.int64), none, none, none, None)
 

@@ -115,7 +115,8 @@ def build_evaluated_model(
     if world.is_first_rank:
         report_slow_precision(config.precision, world.device)
     if world.device.type == "cpu":
-        set_matmul_backend(loaded.vlm, job.settings.cpu_matmul)
+        # packed weights pay on every processor: see D51 and D89
+        set_matmul_backend(loaded.vlm, "torch" if job.settings.cpu_matmul == "torch" else "onednn")
         if config.precision == "fp32":
             pack_weights(loaded.vlm)
     return EvaluatedModel(

@@ -25,7 +25,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> 
     if mask is not None and not isinstance(mask, Tensor):
         attended: Tensor = select_flex_kernel(queries.device.type)(queries, keys, values, block_mask=mask)
         return attended
-    causal = mask is None and queries.shape[2] > 1
+    causal = False
+    if mask is None and queries.shape[2] > 1:  # decided here: torch's compiler hands no symbolic boolean on
+        causal = True
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
             if is_unfused_faster(queries, keys):
@@ -41,17 +43,53 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> 
 def build_attention_mask(documents: Tensor, kind: Literal["sdpa", "flex"]) -> Mask:
     """What `attend` takes for `documents` (B, T): a position attends to earlier ones of its own document.
 
+    Their numbers do not fall along a row, but for negative ones at its end (padding, which sees padding).
     sdpa: booleans (B, 1, T, T). flex: a BlockMask, with which blocks of positions that see nothing cost nothing.
     """
     if kind == "sdpa":
         return (documents[:, :, None] == documents[:, None, :]).tril()[:, None]
-    from torch.nn.attention.flex_attention import create_block_mask
+    return build_block_mask(documents)
+
+
+FLEX_BLOCK = 128
+"""Positions of a block of flex attention, on each side."""
+
+
+# Why: docs/decisions.md, D86
+def build_block_mask(documents: Tensor) -> "BlockMask":
+    """`build_attention_mask` for flex attention, from the first and last document of each block of positions.
+
+    torch's `create_block_mask` gives the same blocks by way of all (B, T, T) pairs.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    length = documents.shape[1]
+    padding = -length % FLEX_BLOCK
+    rising = F.pad(documents.masked_fill(documents < 0, length), (0, padding), value=length + 1)
+    blocks = rising.view(len(documents), -1, FLEX_BLOCK)
+    first, last = blocks[:, None, :, 0], blocks[:, None, :, -1]
+    place = torch.arange(blocks.shape[1], device=documents.device)
+    # in both, rows are blocks of queries and columns blocks of keys: (B, 1, blocks, blocks)
+    seen = (place[:, None] >= place) & (last[..., None, :] >= first[..., :, None])
+    whole = (place[:, None] > place) & (first[..., None, :] == last[..., :, None])
 
     def visible(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (documents[row, query] == documents[row, key])
 
-    batch, length = documents.shape
-    return create_block_mask(visible, batch, None, length, length, device=documents.device.type)
+    return BlockMask.from_kv_blocks(
+        *list_blocks(seen & ~whole),
+        *list_blocks(whole),
+        BLOCK_SIZE=FLEX_BLOCK,
+        mask_mod=visible,
+        seq_lengths=(length, length),
+    )
+
+
+def list_blocks(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys are chosen (..., blocks), and the numbers of these before the others' (..., blocks,
+    blocks), as flex attention takes them."""
+    numbers = chosen.byte().argsort(dim=-1, descending=True, stable=True)
+    return chosen.sum(dim=-1, dtype=torch.int32), numbers.int()
 
 
 def build_padding_mask(visible: Tensor) -> Tensor:

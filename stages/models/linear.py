@@ -1,4 +1,4 @@
-"""float32 matrix products on a CPU: oneDNN's instead of torch's, which are MKL's and, on AMD, half as fast.
+"""float32 matrix products on a CPU: torch's, which are MKL's, or oneDNN's, where those are faster.
 
 The mathematics is the same (float32, accumulated in float32); the order of the sums, and so the last bits, differ.
 """
@@ -10,7 +10,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
+from stages.processor import read_processor
+
 Matmul = Literal["onednn", "torch"]
+
+
+# Why: docs/decisions.md, D89
+def select_training_matmul() -> Matmul:
+    """Whose products are the faster ones in training on this processor.
+
+    MKL makes little use of AMD's AVX-512. Elsewhere its products are as fast, and take transposed operands as they are.
+    """
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return "onednn" if wide and read_processor().vendor == "AuthenticAMD" else "torch"
+
 
 PACKED_ROWS = 32
 """Rows of the products that packed weights are meant for; at 1 to 1,024 this order was never slower than another."""

@@ -5,9 +5,11 @@ weights, bit for bit: SwiGLU, rotary positions, qk-norm, norms with a gain and n
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel
@@ -40,8 +42,40 @@ def build_rotary_table(
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns (B, T, heads, head width) by its positions' angles, (T, 1, head width) or (B, T, 1, head width)."""
+    if is_training_on_cpu(x):
+        turned: Tensor = Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return turned
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def is_training_on_cpu(x: Tensor) -> bool:
+    """Whether a function with a backward pass of its own pays: it copies less. A compiler does better by itself."""
+    return x.device.type == "cpu" and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class Rotation(torch.autograd.Function):
+    """`rotate`, with its bits and those of its gradient, in half the time on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return rotate_halves(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return rotate_halves(gradient, cos, -sin), None, None
+
+
+def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` without a copy of the halves in the other order."""
+    half = x.shape[-1] // 2
+    turned = x * cos
+    turned[..., :half].sub_(x[..., half:] * sin[..., :half])
+    turned[..., half:].add_(x[..., :half] * sin[..., half:])
+    return turned
 
 
 NORM_EPS = 1e-5
@@ -109,9 +143,39 @@ class SwiGLU(nn.Module):
         init_truncated_normal(self.w3.weight, 1.0 / math.sqrt(self.w3.in_features) / math.sqrt(2 * (self.layer + 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, x = self.w12(x).chunk(2, dim=-1)
-        y: Tensor = self.w3(F.silu(gate) * x)
+        both = self.w12(x)
+        if is_training_on_cpu(both):
+            gated = GatedProduct.apply(both)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        else:
+            gate, x = both.chunk(2, dim=-1)
+            gated = F.silu(gate) * x
+        y: Tensor = self.w3(gated)
         return y
+
+
+class GatedProduct(torch.autograd.Function):
+    """silu(first half) * second half of (..., 2 H), with the bits of the plain formula and of its gradient.
+
+    Both halves' gradients are written where the layer before takes them, instead of being put together.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        gate, x = both.chunk(2, dim=-1)
+        opened = F.silu(gate)
+        ctx.save_for_backward(both, opened)
+        return opened * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        both, opened = ctx.saved_tensors
+        gate, x = both.chunk(2, dim=-1)
+        answer = torch.empty_like(both)
+        of_gate, of_x = answer.chunk(2, dim=-1)
+        torch.mul(gradient, opened, out=of_x)
+        torch.ops.aten.silu_backward.grad_input(gradient * x, gate, grad_input=of_gate)
+        return answer
 
 
 class DecoderBlock(nn.Module):

@@ -22,7 +22,7 @@ from stages.training.parallel import copy_to_host, select_local_shard
 from stages.training.state import TrainState
 from stages.vision.feature_extractor import FeatureExtractor
 
-# The numbers of one step, summed over its micro-batches on the device and over the ranks on the host.
+# The numbers of one step, summed over its micro-batches and over the ranks on the device.
 #
 # They leave the device once a step: a GPU that is asked for a number has to finish all work that was queued before.
 
@@ -71,10 +71,12 @@ class StepTotals:
     def all_reduce(self, norm: Tensor, world: DistributedContext, *, stop: bool, checkpoint_due: bool) -> StepOutcome:
         """The step's outcome over all ranks; waits for the device and for the other ranks. `norm` is equal on all."""
         sources = [self._entropies, self._targets, self._weights, self._weighted]
-        loss, own_norm, *sums = torch.cat([self._loss[None], norm.detach().double()[None], *sources]).tolist()
-        flags = [float(stop), float(checkpoint_due and world.is_first_rank)]
+        # filled on the device: a number that is copied to it would be waited for
+        flags = [self._loss.new_full((1,), flag) for flag in (stop, checkpoint_due and world.is_first_rank)]
         # Why: docs/decisions.md, D20
-        loss, norm_sum, stops, due, *sums = world.all_reduce_sum([loss, own_norm, *flags, *sums])
+        loss, norm_sum, stops, due, *sums = world.all_reduce_sum(
+            torch.cat([self._loss[None], norm.detach().double()[None], *flags, *sources])
+        )
         size = len(self._numbers)
         entropies, targets, weights, weighted = (sums[start : start + size] for start in range(0, 4 * size, size))
         if not any(weights):  # each target weighs the same

@@ -4,16 +4,23 @@ The batch is cut by rank and the loss is one mean over all of it, so the gradien
 Both kinds average over ranks instead; `scale` undoes that. Checkpoints hold whole tensors, whoever writes them.
 """
 
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stages.distributed import DistributedContext
+from stages.errors import ConfigError
 from stages.job_file import Settings
-from stages.models.linear import set_matmul_backend
+from stages.models.linear import select_training_matmul, set_matmul_backend
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, VLM
 
 
@@ -29,11 +36,14 @@ class ParallelModel:
         self.sharded = world.size > 1 and settings.parallel == "fsdp"
         self.scale = world.size
         """What a rank's loss is multiplied by, as gradients are averaged over ranks."""
-        configure_kernels(vlm, settings, world.device)
-        for block in vlm.lm.layers:
-            prepare_block(block, recompute=settings.activation_checkpointing, compiled=settings.compile)
-        if settings.compile:
+        compiled = resolve_compile(settings, world)
+        configure_kernels(vlm, settings, world.device, compiled=compiled)
+        if compiled or vlm.attention == "flex":  # eager blocks compile flex attention alone
+            configure_compiler()
+        if compiled:
             vlm.lm.chunk_loss = torch.compile(vlm.lm.chunk_loss)
+        for block in vlm.lm.layers:
+            prepare_block(block, recompute=settings.activation_checkpointing, compiled=compiled)
         self.module: nn.Module = vlm
         if self.sharded:
             shard(vlm, world.device, precision)
@@ -97,14 +107,71 @@ class ParallelModel:
         return gather_full_tensor(norm)
 
 
-def configure_kernels(vlm: VLM, settings: Settings, device: torch.device) -> None:
-    """Whose matrix products and which attention the model takes."""
+# Why: docs/decisions.md, D87
+def resolve_compile(settings: Settings, world: DistributedContext) -> bool:
+    """Whether blocks and loss are compiled; `auto`: on a GPU, if what its kernels are built with is there.
+
+    What is missing is said once on stderr.
+    """
+    if settings.compile != "auto":
+        return settings.compile
+    if world.device.type != "cuda":
+        return False
+    missing = find_missing_build_tool()
+    if missing and world.is_first_rank:
+        print(f"settings.compile is auto: nothing is compiled, as {missing}", file=sys.stderr)
+    return not missing
+
+
+def find_missing_build_tool() -> str:
+    """What Triton lacks here to build a GPU's kernels; empty if nothing.
+
+    It compiles a small C file against Python's headers for each kernel, at the first step. A container often has
+    neither.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "there is no C compiler (gcc or clang; the variable CC names another)"
+    headers = Path(sysconfig.get_paths()["include"])
+    if not (headers / "Python.h").is_file():
+        return f"{headers} lacks Python.h (Debian's package is python3-dev)"
+    return ""
+
+
+def configure_kernels(vlm: VLM, settings: Settings, device: torch.device, *, compiled: bool) -> None:
+    """Whose matrix products and which attention the model takes. ConfigError for flex attention on a CPU."""
+    if settings.attention == "flex" and device.type == "cpu":
+        raise ConfigError("settings.attention is flex, which has no gradients on a CPU; set auto or sdpa")
+    chosen = select_training_matmul() if settings.cpu_matmul == "auto" else settings.cpu_matmul
     # compiled blocks take the compiler's kernels; it knows no gradient of oneDNN's operator
-    set_matmul_backend(vlm, "torch" if settings.compile else settings.cpu_matmul)
-    if settings.attention == "auto":
-        vlm.attention = "flex" if device.type == "cuda" and settings.compile else "sdpa"
-    else:
-        vlm.attention = settings.attention
+    set_matmul_backend(vlm, "torch" if compiled else chosen)
+    vlm.attention = select_packed_attention(device) if settings.attention == "auto" else settings.attention
+
+
+# Why: docs/decisions.md, D86
+def select_packed_attention(device: torch.device) -> Literal["sdpa", "flex"]:
+    """The kernel for packed documents: flex on GPUs for which it can be built (Ampere and newer), compiled or not."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0) or find_missing_build_tool():
+        return "sdpa"
+    return "flex"
+
+
+GRAPHS_LIMIT = 64
+"""Graphs of one function at most, beyond which torch leaves further shapes uncompiled (its own limit is 8).
+
+A block has one for each of: a first shape, other shapes, one row; with a mask or without.
+"""
+
+
+def configure_compiler() -> None:
+    """Sets up torch's compiler for this process; every model of it is compiled so."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = GRAPHS_LIMIT
+    # It cuts a graph where DDP's buckets end, and refuses recomputation and flex attention. Each block is a graph of
+    # its own here: DDP exchanges a block's gradients while those of the block before it are computed.
+    torch._dynamo.config.optimize_ddp = False
 
 
 def prepare_block(block: nn.Module, *, recompute: bool, compiled: bool) -> None:
@@ -116,9 +183,19 @@ def prepare_block(block: nn.Module, *, recompute: bool, compiled: bool) -> None:
     if recompute:
         forward = checkpoint_activations(forward)
     if compiled:
-        forward = torch.compile(forward)
+        forward = compile_forward(forward)
     if recompute or compiled:
         block.forward = forward
+
+
+def compile_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function of (B, T, D) and more, compiled but for an empty pass: one position is worth no graph."""
+    compiled = torch.compile(forward)
+
+    def run(x: Tensor, *inputs: Any) -> Any:
+        return (forward if x.shape[:2].numel() == 1 else compiled)(x, *inputs)
+
+    return run
 
 
 def checkpoint_activations(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
 NEEDED = ("pyarrow", "matplotlib")
+FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class ResultsOptions(CommonOptions):
     top: int
     """Models in the printed summary."""
     no_figures: bool
+    figure_formats: tuple[str, ...]
 
 
 OPTIONS = ResultsOptions
@@ -43,7 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top", type=parse_positive_int, default=20, metavar="N", help="models in the summary (default: %(default)s)"
     )
     parser.add_argument("--no-figures", action="store_true", help="write the tables only")
+    parser.add_argument(
+        "--figure-formats",
+        type=parse_figure_formats,
+        default=FIGURE_FORMATS,
+        metavar="LIST",
+        help=f"formats of the figures, with commas between (default: {','.join(FIGURE_FORMATS)})",
+    )
     parser.epilog = "example:\n  sweep results demo\n  sweep results demo --csv > demo.csv"
+
+
+def parse_figure_formats(text: str) -> tuple[str, ...]:
+    """`png,svg` as a tuple, without repetitions."""
+    given = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [each for each in given if each not in FIGURE_FORMATS]:
+        known = ", ".join(FIGURE_FORMATS)
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no format of figures; take some of {known}")
+    return given
 
 
 def run(options: ResultsOptions) -> int:
@@ -70,9 +88,16 @@ def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> i
     written = [*tables.paths, write_summary(folder, format_results_summary(tables))]
     left_out: list[str] = []
     if not options.no_figures:
-        from sweep.results.figures import draw_figures
+        from sweep.results.figures.gallery import FigureData, draw_figures
 
-        drawn, left_out = draw_figures(rows, stored.manifest.sweep, folder)
+        data = FigureData(
+            sweep=stored.manifest.sweep,
+            rows=tables.results.to_pylist(),
+            jobs=tables.jobs.select(["key", "parents"]).to_pylist(),
+            metrics=folder / "metrics.parquet",
+            contrasts=folder / "contrasts.parquet",
+        )
+        drawn, left_out = draw_figures(data, folder / "figures", options.figure_formats)
         written += drawn
     print_results(options, rows, written, format_hours_summary(tables))
     for remark in [

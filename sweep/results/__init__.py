@@ -10,7 +10,7 @@ slices        which rows compare: one axis varies, the others are held
 answers       what each question scored: how models' scores move together with the questions
 contrasts     differences paired by question, with 95 % intervals
 comparisons   rows of differences, contrasts and summary, and the same as text
-figures       PNG files
+figures       a folder: figures and tables to print
 summary       the printed table, CSV, JSON, and hours by stage
 write         writes all of it, each file whole or absent
 """

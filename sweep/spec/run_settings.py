@@ -7,7 +7,7 @@ their `feature_store`. The planner adds what follows from a job's devices (`buil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool
 
 from jobs.job import Resources
 from stages.job_file import Settings
@@ -16,14 +16,23 @@ from sweep.phases import PHASES
 from sweep.spec.fields import Count, Fields, Name, list_stage_settings, make_fields, make_phase_fields
 from sweep.spec.yaml_source import SettingPath
 
+Switch = Annotated[
+    Literal["auto", True, False], BeforeValidator(lambda given: f"{given}" if type(given) is int else given)
+]
+"""auto, true or false; the number 1, which Python takes for true, is no choice."""
+
 NARROWER: Mapping[str, Any] = {
+    "compile": Switch,
     "local_cache": Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_length=1_000)],
     "trackers": list[Literal["tensorboard", "wandb"]],
     "branch_steps": Annotated[list[Count], Field(max_length=10_000)],
     "checkpoint_minutes": Annotated[float, Field(ge=0, le=10_000)],
     "keep_checkpoints": Annotated[int, Field(ge=1, le=1_000)],
 }
-"""Types in place of the stages' own: a sweep file limits more, and YAML has lists where the stages have tuples."""
+"""Types in place of the stages' own: a sweep file limits more, and YAML has lists where the stages have tuples.
+
+A union has a message for each of its parts; `Switch` has one for all.
+"""
 OF_EVALUATIONS = frozenset({"log_samples"})
 """Settings of evaluations. Those of all training jobs do not hold for them."""
 FROM_STAGES: Mapping[str, tuple[Any, Any]] = {

@@ -32,9 +32,10 @@ class RankServer:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 
-    def start(self, job: JobFile, ranks: int) -> "Ranks":
-        """The job's processes, running."""
-        return Ranks(self, job, self.ask({"job": str(job.run / "job.json"), "ranks": ranks, "port": free_port()}))
+    def start(self, job: JobFile, ranks: int, *, backend: str = "inductor") -> "Ranks":
+        """The job's processes, running. `backend`: of torch.compile."""
+        request = {"job": str(job.run / "job.json"), "ranks": ranks, "port": free_port(), "backend": backend}
+        return Ranks(self, job, self.ask(request))
 
     def run(self, job: JobFile, ranks: int) -> list[int]:
         """The exit codes of the job's processes."""
@@ -106,6 +107,10 @@ def fork_rank(request: dict[str, Any], rank: int) -> int:
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(request["port"]),
     }  # fmt: skip
     note_what_is_taken(run / TAKEN.format(rank=rank))
+    if request["backend"] != "inductor":
+        import torch
+
+        torch.compiler.set_default_backend(request["backend"])
     from stages.__main__ import main
 
     code = main([request["job"]])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,18 @@ def test_one_process_talks_to_nobody() -> None:
     assert world.all_reduce_sum([1.5, 2.0]) == [1.5, 2.0]
     (numbers,) = SINGLE_PROCESS.gather(np.array([3, 4]))
     assert numbers.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(("device", "over_hosts"), [("cpu", True), ("meta", False)])
+def test_numbers_on_a_device_are_summed_there_and_not_over_the_hosts(
+    monkeypatch: pytest.MonkeyPatch, device: str, over_hosts: bool
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda summed, group: asked.append(group))  # noqa: ARG005
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda _: [0.0])
+    host: Any = object()
+    DistributedContext(torch.device(device), host=host).all_reduce_sum(torch.zeros(1, device=device))
+    assert asked == [host if over_hosts else None]
 
 
 @pytest.mark.parametrize(("given", "size"), [({}, 1), ({"WORLD_SIZE": "1"}, 1), ({"WORLD_SIZE": "8"}, 8)])

@@ -45,7 +45,7 @@ class ThreadPeers(Communicator):
 class ThreadWorld(DistributedContext):
     """Sums over its peers."""
 
-    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, numbers: Sequence[float] | torch.Tensor) -> list[float]:
         rows = self.peers.gather(np.array(numbers, dtype=np.float64).view(np.int64))
         total: list[float] = np.sum([row.view(np.float64) for row in rows], axis=0).tolist()
         return total

@@ -1,16 +1,23 @@
-"""What a second device needs. The meta device stands in for one: it refuses tensors of the CPU beside its own."""
+"""What a second device needs, and which sequences share a micro-batch.
+
+The meta device stands in for a second one: it refuses tensors of the CPU beside its own.
+"""
 
 from dataclasses import fields
 
 import pytest
 import torch
 
-from stages.data.collate import MicroBatch, collate_sequences, count_loss_terms
-from stages.data.packing import SequenceCounts, join_documents
-from stages.data.sample import Document
-from stages.distributed import resolve_micro_batch_tokens
+from stages.data.batches import BatchLoader
+from stages.data.collate import FixedLengthCollator, MicroBatch, collate_sequences, count_loss_terms
+from stages.data.mixture import Mixture
+from stages.data.packing import PackedSequence, SequenceCounts, join_documents
+from stages.data.sample import Document, SampleSource
+from stages.distributed import DistributedContext, resolve_micro_batch_tokens
 from stages.models.attention import build_attention_mask
 from stages.vision.image_input import ImageInput
+from tests.stages.data.synthetic_sources import CONTEXT, Pairs, Texts
+from tests.stages.thread_ranks import on_threads
 
 META = torch.device("meta")
 
@@ -72,3 +79,48 @@ def test_a_position_sees_its_own_document_alone() -> None:
     expected = torch.zeros(7, 7, dtype=torch.bool)
     expected[:2, :2] = expected[2:5, 2:5] = expected[5:, 5:] = True  # padding sees padding, so that no row is empty
     assert torch.equal(mask[0, 0], expected.tril())
+
+
+TEXT, CAPTIONS = 0, 1
+
+
+def run_mixture(world: DistributedContext, share: float, steps: int) -> list[list[MicroBatch]]:
+    """A rank's micro-batches in each of some steps with 32 sequences, up to four at once."""
+    sources: list[SampleSource] = [Texts(), Pairs()]
+    shares = [1 - share, share]
+    mixture = Mixture(sources, shares, by="tokens", context=CONTEXT, stripes=32, seed=1, bad_samples_limit=0)
+    with BatchLoader(mixture, FixedLengthCollator(CONTEXT, 4 * CONTEXT), peers=world.peers) as batches:
+        return [list(batches.take_batch().micro_batches) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1])
+def test_no_row_of_text_goes_through_a_mask_of_documents(share: float, ranks: int) -> None:
+    steps = 60
+    found = on_threads(ranks, lambda world: run_mixture(world, share, steps))
+    every = [part for of_rank in found for step in of_rank for part in step]
+    masked = [part for part in every if part.documents is not None]
+    assert masked
+    assert sum(int((part.sources == TEXT).sum()) for part in masked) == 0
+    rows = sum(len(part.tokens) for part in every if part.tokens.shape[1] == CONTEXT)
+    assert rows == 32 * steps
+    for step in zip(*found, strict=True):
+        assert len({len(parts) for parts in step}) == 1
+
+
+def sequences(*documents: int) -> list[PackedSequence]:
+    """Sequences of 12 positions, of so many documents each."""
+    return [join_documents([Document([7] * (12 // n + 1), [True] * (12 // n + 1))] * n, source=0) for n in documents]
+
+
+def test_ranks_with_fewer_passes_begin_with_empty_ones() -> None:
+    # 3 and 1 of a kind make two passes of two rows, and one; 4 of a kind make two passes
+    rows = [sequences(1, 2, 1, 1), sequences(1, 1, 1, 1), sequences(2, 3, 2, 2)]
+    counts = [SequenceCounts.from_sequence(sequence) for of_rank in rows for sequence in of_rank]
+    found = on_threads(3, lambda world: FixedLengthCollator(12, 24).collate(rows[world.rank], counts, world.peers))
+    shapes = [[tuple(part.tokens.shape) for part in parts] for parts, _ in found]
+    assert shapes == [[(2, 12), (1, 12), (1, 12)], [(1, 1), (2, 12), (2, 12)], [(1, 1), (2, 12), (2, 12)]]
+    masks = [[part.documents is not None for part in parts] for parts, _ in found]
+    assert masks == [[False, False, True], [False] * 3, [False, True, True]]
+    assert [positions for _, positions in found] == [3 * 4 * 12] * 3
+    assert [len(parts[0].targets) for parts, _ in found[1:]] == [0, 0]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from stages.data.batches import BatchLoader
-from stages.data.collate import Batch, FixedLengthCollator
+from stages.data.collate import Batch, FixedLengthCollator, MicroBatch
 from stages.data.mixture import Mixture
 from stages.data.packing import SequenceStart
 from stages.data.progress import DataState
@@ -31,8 +31,10 @@ from tests.stages.training.training_case import final_weights, image_config, mak
 
 LANES = 8
 BATCHES = 50
-Content = list[tuple[list[list[int]], list[int], list[str]]]
-"""Of each micro-batch: tokens, targets, digests of the pictures."""
+Row = tuple[list[int], list[int], list[str]]
+"""Of a sequence: tokens, targets, digests of the pictures."""
+Content = list[list[Row]]
+"""Of each micro-batch its sequences."""
 
 
 class Threads(Communicator):
@@ -68,10 +70,21 @@ def batches(
 
 
 def content(batch: Batch) -> Content:
-    return [
-        (part.tokens.tolist(), part.targets.tolist(), [picture.digest for picture in part.image_inputs])
-        for part in batch.micro_batches
-    ]
+    return [[row_of(part, number) for number in range(len(part.tokens))] for part in batch.micro_batches]
+
+
+def row_of(part: MicroBatch, number: int) -> Row:
+    count, length = part.tokens.shape
+    places = torch.arange(count * length) if part.target_positions is None else part.target_positions
+    targets = part.targets[places // length == number] if len(part.targets) else part.targets
+    rows = [] if part.image_positions is None else (part.image_positions[:, 0] // length).tolist()
+    pictures = [each.digest for each, row in zip(part.image_inputs, rows, strict=True) if row == number]
+    return part.tokens[number].tolist(), targets.tolist(), pictures
+
+
+def sort_rows(parts: Content) -> list[Row]:
+    """All sequences, whichever were together; an empty pass is left out."""
+    return sorted(row for part in parts for row in part if len(row[0]) == CONTEXT)
 
 
 def run_of(data: BatchLoader, count: int = BATCHES) -> tuple[list[Content], list[tuple[int, int, int]], object]:
@@ -105,7 +118,8 @@ def test_ranks_share_the_batches_of_one(
     with ThreadPoolExecutor(size) as pool:
         found = list(pool.map(lambda peers: run_of(batches(peers=peers)), ranks(size)))
     for step, whole in enumerate(alone[0]):
-        assert [part for parts, _, _ in found for part in parts[step]] == whole
+        assert sort_rows([part for parts, _, _ in found for part in parts[step]]) == sort_rows(whole)
+        assert len({len(parts[step]) for parts, _, _ in found}) == 1
     assert all((counts, state) == alone[1:] for _, counts, state in found)
 
 
@@ -113,7 +127,8 @@ def test_ranks_may_have_workers_of_their_own(alone: tuple[list[Content], list[tu
     data = [batches(peers=peers, workers=1) for peers in ranks(2)]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda each: run_of(each, 20), data))
-    assert [[*one, *other] for one, other in zip(found[0][0], found[1][0], strict=True)] == alone[0][:20]
+    both = zip(found[0][0], found[1][0], strict=True)
+    assert [sort_rows([*one, *other]) for one, other in both] == [sort_rows(whole) for whole in alone[0][:20]]
 
 
 def test_the_state_is_that_after_the_last_batch_that_was_taken(

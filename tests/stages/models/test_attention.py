@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel
-from stages.models.attention import attend, build_attention_mask, compute_unfused_attention
+from stages.models.attention import attend, build_attention_mask, build_block_mask, compute_unfused_attention
 from stages.models.openlm import DecoderBlock, OpenLM, build_rotary_table
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, -1], [0] * 10, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
@@ -29,6 +29,50 @@ def test_flex_attention_gives_what_sdpa_gives() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is slow without a compiler
         attended = attend(queries, keys, values, build_attention_mask(DOCUMENTS, "flex"))
+    torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-5)
+
+
+def pack_rows(length: int, *rows: tuple[int, ...]) -> Tensor:
+    """Documents of these lengths in each row, with padding behind them."""
+    numbers = [[number for number, size in enumerate(row) for _ in range(size)] for row in rows]
+    return torch.tensor([row + [-1] * (length - len(row)) for row in numbers])
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        pack_rows(512, (512,), (128, 384), (100, 60, 300, 52), (1,) * 512),
+        pack_rows(300, (129, 171), (300,), (10, 20), (256,), (255, 1, 1)),
+        pack_rows(2048, (743, 760), (2048,), (760, 740, 548)),
+        DOCUMENTS,
+    ],
+)
+def test_blocks_of_flex_attention_are_those_of_torch(documents: Tensor) -> None:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def visible(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (documents[row, query] == documents[row, key])
+
+    batch, length = documents.shape
+    wanted = create_block_mask(visible, batch, None, length, length, device="cpu")
+    found = build_block_mask(documents)
+    assert found.shape == wanted.shape
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+    for counts, numbers in (("kv_num_blocks", "kv_indices"), ("full_kv_num_blocks", "full_kv_indices")):
+        mine, theirs = getattr(found, numbers), getattr(wanted, numbers)
+        used = torch.arange(mine.shape[-1]) < getattr(found, counts)[..., None]
+        assert torch.equal(mine[used], theirs[used]), numbers
+
+
+def test_flex_attention_over_several_blocks_gives_what_sdpa_gives() -> None:
+    torch.manual_seed(0)
+    documents = pack_rows(300, (129, 171), (300,), (10, 20))
+    queries, keys, values = (torch.randn(3, 2, 300, 16) for _ in range(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is slow without a compiler
+        attended = attend(queries, keys, values, build_attention_mask(documents, "flex"))
+    expected = attend(queries, keys, values, build_attention_mask(documents, "sdpa"))
     torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-5)
 
 

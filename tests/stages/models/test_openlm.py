@@ -2,12 +2,14 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 
 from stages.config import LanguageModel, Optimizer
+from stages.models import openlm
 from stages.models.attention import KeyValueCache
 from stages.models.loss import LossSettings, compute_token_loss
-from stages.models.openlm import OpenLM, build_rotary_table, rotate
+from stages.models.openlm import OpenLM, SwiGLU, build_rotary_table, rotate
 from stages.training.optimizer import AdamW
 
 SMALL = LanguageModel(d_model=48, layers=3, heads=4, vocabulary=100)
@@ -172,3 +174,28 @@ def test_the_fused_kernel_of_gpus_makes_the_same_updates() -> None:
             optimizer.step(1e-3, fused=optimizer is one_kernel)
     for weight, expected in zip(fused.parameters(), ours.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_functions_with_a_backward_pass_of_their_own_have_the_plain_bits(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    x, gradient = torch.randn(3, 10, 2, 16).to(dtype), torch.randn(3, 10, 2, 16).to(dtype)
+    table = tuple(part[:, None].to(dtype) for part in build_rotary_table(10, 16, x.device))
+    layer = SwiGLU(LanguageModel(d_model=32, layers=1, heads=2, vocabulary=50), 0).to(dtype)
+    hidden, of_output = torch.randn(3, 10, 32).to(dtype), torch.randn(3, 10, 32).to(dtype)
+
+    def figures() -> list[Tensor]:
+        given, state = x.clone().requires_grad_(), hidden.clone().requires_grad_()
+        turned, gated = rotate(given, *table), layer(state)
+        weights = [state, *layer.parameters()]
+        return [
+            turned.detach(), *torch.autograd.grad(turned, given, gradient),
+            gated.detach(), *torch.autograd.grad(gated, weights, of_output),
+        ]  # fmt: skip
+
+    ours = figures()
+    monkeypatch.setattr(openlm, "is_training_on_cpu", lambda _: False)
+    for one, other in zip(ours, figures(), strict=True):
+        assert torch.equal(one, other)

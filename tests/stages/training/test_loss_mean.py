@@ -1,6 +1,6 @@
 """`loss_mean`: which gradient it gives, on how many processes and in how many passes soever, and what the log says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -72,10 +72,14 @@ def assert_close_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor]) 
         assert float((found[name] - gradient).norm()) <= 1e-5 * float(gradient.norm()), name
 
 
-def rows_of(batch: MicroBatch) -> Tensor:
-    """(M,): the row of each target."""
-    assert batch.target_positions is not None
-    return batch.target_positions // batch.tokens.shape[1]
+def rows_of(parts: Sequence[MicroBatch]) -> Tensor:
+    """(M,): the row of each target of a whole batch."""
+    found, before = [], 0
+    for part in parts:
+        places = torch.arange(part.tokens.numel()) if part.target_positions is None else part.target_positions
+        found.append(before + places // part.tokens.shape[1])
+        before += len(part.tokens)
+    return torch.cat(found)
 
 
 def expected_gradients(job: JobFile, rule: str) -> dict[str, Tensor]:
@@ -86,20 +90,26 @@ def expected_gradients(job: JobFile, rule: str) -> dict[str, Tensor]:
     vlm = build_vlm(job, config).double()
     assert config.vision is not None
     extractor = load_feature_extractor(job, config.vision, world.device)
-    (batch,) = build_batches(job, config, world, extractor).take_batch().micro_batches
-    batch = batch.attach_images(extractor.extract_features(batch.image_inputs).double())
-    assert batch.documents is not None
-    hidden = vlm.lm.compute_hidden(
-        vlm.embed(batch.tokens, batch.images, batch.image_positions),
-        mask=build_attention_mask(batch.documents, "sdpa"),
-    ).flatten(0, 1)
-    assert batch.target_positions is not None
-    logits = F.linear(hidden[batch.target_positions], vlm.lm.output.weight)
-    values = F.cross_entropy(logits, batch.targets, reduction="none") + Z_LOSS * logits.logsumexp(dim=-1).square()
+    parts = build_batches(job, config, world, extractor).take_batch().micro_batches
+    found = []
+    for part in parts:
+        seen = part
+        if part.image_inputs:
+            seen = part.attach_images(extractor.extract_features(part.image_inputs).double())
+        hidden = vlm.lm.compute_hidden(
+            vlm.embed(seen.tokens, seen.images, seen.image_positions),
+            mask=build_attention_mask(seen.documents, "sdpa") if seen.documents is not None else None,
+        ).flatten(0, 1)
+        used = hidden if seen.target_positions is None else hidden[seen.target_positions]
+        logits = F.linear(used, vlm.lm.output.weight)
+        found.append(
+            F.cross_entropy(logits, seen.targets, reduction="none") + Z_LOSS * logits.logsumexp(dim=-1).square()
+        )
+    values = torch.cat(found)
     if rule == "tokens":
         loss = values.mean()
     else:
-        rows = rows_of(batch)
+        rows = rows_of(parts)
         loss = torch.stack([values[rows == row].mean() for row in range(ROWS)]).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return {name: parameter.grad.float() for name, parameter in vlm.iter_named_weights() if parameter.grad is not None}
@@ -136,18 +146,19 @@ def test_the_log_says_what_each_source_weighs(world: World) -> None:
     job = world.run("weights", "pretrain", one_step("sequences"))
     by_tokens = world.run("weights-by-tokens", "pretrain", one_step("tokens"))
     config = cast("PretrainConfig", job.config)
-    (batch,) = build_batches(job, config, DistributedContext(torch.device("cpu")), None).take_batch().micro_batches
-    row_sources = {int(row): int(source) for row, source in zip(rows_of(batch), batch.sources, strict=True)}
+    parts = build_batches(job, config, DistributedContext(torch.device("cpu")), None).take_batch().micro_batches
+    sources = torch.cat([part.sources for part in parts])
+    row_sources = {int(row): int(source) for row, source in zip(rows_of(parts), sources, strict=True)}
     [line], [other] = metrics_of(job), metrics_of(by_tokens)
     captions = sum(row_sources.values()) / ROWS
-    targets = batch.sources.double().mean().item()
+    targets = sources.double().mean().item()
     assert line["weight_share"]["captions"] == pytest.approx(captions)
     assert line["target_share"]["captions"] == pytest.approx(targets)
     assert captions > targets + 0.05
     assert other["weight_share"] == other["target_share"] == pytest.approx(line["target_share"])
     # by tokens a source's part of the loss is its mean times its part of the targets
-    parts = {name: other["losses"][name] * other["target_share"][name] for name in other["losses"]}
-    assert other["loss_share"]["captions"] == pytest.approx(parts["captions"] / sum(parts.values()))
+    losses = {name: other["losses"][name] * other["target_share"][name] for name in other["losses"]}
+    assert other["loss_share"]["captions"] == pytest.approx(losses["captions"] / sum(losses.values()))
     assert sum(line["loss_share"].values()) == pytest.approx(1)
     # plain means over targets by both rules: they are what scaling laws are fitted to
     assert line["losses"] == pytest.approx(other["losses"], rel=1e-5)

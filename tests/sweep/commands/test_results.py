@@ -21,7 +21,11 @@ TABLES = {
     *(f"{name}.parquet" for name in ("results", "jobs", "metrics", "cells", "summary", "differences", "contrasts")),
     "summary.txt",
 }
-FIGURES = {"score_by_branch.png", "score_by_image_share.png", "score_by_epochs.png", "overview.png"}
+FIGURES = {
+    *("overview", "score_by_branch", "score_by_image_share", "score_by_epochs", "heat_map", "text_against_vision"),
+    *("tasks", "tasks_by_branch", "loss", "learning_rate", "score_by_cost"),
+}
+PRINTED = {f"{name}.{form}" for name in ("table_tasks", "table_seeds") for form in ("csv", "md", "tex")}
 Capture = pytest.CaptureFixture[str]
 
 
@@ -36,15 +40,24 @@ def results_folder(written: Written) -> Path:
     return written.store.locate_sweep(written.sweep).results
 
 
+def figures_folder(written: Written) -> Path:
+    return results_folder(written) / "figures"
+
+
 def test_it_writes_tables_summary_and_figures_and_nothing_else(done: Written) -> None:
-    assert {path.name for path in results_folder(done).iterdir()} == TABLES | FIGURES
+    assert {path.name for path in results_folder(done).iterdir()} == {*TABLES, "figures"}
+    assert {path.name for path in figures_folder(done).iterdir()} == {
+        *(f"{name}.{form}" for name in FIGURES for form in ("png", "pdf", "svg")),
+        *PRINTED,
+        "captions.md",
+    }
 
 
 def test_the_figures_show_something(done: Written) -> None:
     for name in FIGURES:
-        with Image.open(results_folder(done) / name) as image:
+        with Image.open(figures_folder(done) / f"{name}.png") as image:
             grey = image.convert("L")
-            assert image.width >= 700
+            assert image.width in {990, 2070}  # 3.3 and 6.9 inches at 300 dots an inch
             inked = sum(grey.histogram()[:200]) / (image.width * image.height)
             colours = image.convert("RGB").getcolors(maxcolors=2**24)
         assert 0.005 < inked < 0.5, name
@@ -53,14 +66,29 @@ def test_the_figures_show_something(done: Written) -> None:
 
 
 def test_the_same_results_give_the_same_figures(done: Written, capsys: Capture) -> None:
-    before = {name: (results_folder(done) / name).read_bytes() for name in FIGURES}
+    before = {path.name: path.read_bytes() for path in figures_folder(done).iterdir()}
     command(done, capsys)
-    assert {name: (results_folder(done) / name).read_bytes() for name in FIGURES} == before
+    assert {path.name: path.read_bytes() for path in figures_folder(done).iterdir()} == before
 
 
-def test_the_overview_has_the_size_for_a_readme(done: Written) -> None:
-    with Image.open(results_folder(done) / "overview.png") as image:
-        assert image.size == (1400, 900)
+def test_formats_are_those_asked_for(tmp_path: Path, capsys: Capture) -> None:
+    written = toy(tmp_path, Grid(branches=(0, 100), shares=(0.5,), epochs=(1,)))
+    command(written, capsys, "--figure-formats", "png")
+    command(written, capsys, "--figure-formats", "svg,pdf")
+    assert {path.suffix for path in figures_folder(written).glob("overview.*")} == {".svg", ".pdf"}
+
+
+def test_an_unknown_format_is_wrong_usage(done: Written, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command(done, capsys, "--figure-formats", "png,jpg")
+    assert stop.value.code == 2
+    assert "'jpg' is no format of figures; take some of png, pdf, svg" in capsys.readouterr().err
+
+
+def test_every_figure_has_its_caption(done: Written) -> None:
+    captions = (figures_folder(done) / "captions.md").read_text()
+    assert all(f"**{name}**" in captions for name in FIGURES)
+    assert "mean over 2 seeds; bars: standard deviation over the seeds" in captions.lower()
 
 
 def test_the_summary_is_on_stdout_and_the_remarks_on_stderr(done: Written, capsys: Capture) -> None:
@@ -157,8 +185,12 @@ def test_a_partial_sweep_says_what_is_missing(tmp_path: Path, capsys: Capture) -
     assert chances.startswith("Scores are accuracy above chance")
     assert hours.splitlines()[-1].split() == ["all", "3/41", "41.0", "3.00", "1.86", "-"]
     assert "missing: 15 of 16 models (15 ready)" in err
-    assert "no figure by branch, image_share, epochs: scores for fewer than two values so far" in err
-    assert {path.name for path in results_folder(written).iterdir()} == TABLES
+    assert (
+        "score_by_branch, score_by_image_share, score_by_epochs, heat_map, tasks_by_branch: scores for fewer than two"
+        in err
+    )
+    assert {path.name for path in results_folder(written).iterdir()} == {*TABLES, "figures"}
+    assert {path.name for path in figures_folder(written).glob("*.png")} == {"loss.png", "learning_rate.png"}
 
 
 def test_a_sweep_without_scores_has_an_empty_summary(tmp_path: Path, capsys: Capture) -> None:
@@ -171,26 +203,42 @@ def test_a_sweep_without_scores_has_an_empty_summary(tmp_path: Path, capsys: Cap
 
 def test_figures_that_the_results_no_longer_allow_are_removed(tmp_path: Path, capsys: Capture) -> None:
     written = toy(tmp_path, Grid(branches=(0, 100), shares=(0.5,), epochs=(1,)))
-    folder = results_folder(written)
+    folder = figures_folder(written)
     folder.mkdir(parents=True)
     (folder / "score_by_epochs.png").write_bytes(b"old")
     (folder / "mine.png").write_bytes(b"kept")
-    command(written, capsys)
-    assert {path.name for path in folder.glob("*.png")} == {"score_by_branch.png", "overview.png", "mine.png"}
+    command(written, capsys, "--figure-formats", "png")
+    names = {path.name for path in folder.glob("*.png")}
+    assert {"score_by_branch.png", "overview.png", "mine.png"} <= names
+    assert "score_by_epochs.png" not in names
 
 
-def test_several_models_have_a_set_of_figures_each(tmp_path: Path, capsys: Capture) -> None:
+def test_several_models_have_a_set_of_figures_each_and_some_together(tmp_path: Path, capsys: Capture) -> None:
     written = toy(tmp_path, Grid(models=("2m", "9m"), branches=(0, 100), shares=(0.5,), epochs=(1,)))
-    command(written, capsys)
-    assert {path.name for path in results_folder(written).glob("*.png")} == {
-        f"{name}-{model}.png" for name in ("score_by_branch", "overview") for model in ("2m", "9m")
+    command(written, capsys, "--figure-formats", "png")
+    names = {path.name for path in figures_folder(written).glob("*.png")}
+    assert names == {
+        *(
+            f"{name}-{model}.png"
+            for name in (
+                "score_by_branch",
+                "overview",
+                "text_against_vision",
+                "tasks",
+                "tasks_by_branch",
+                "loss",
+                "learning_rate",
+            )
+            for model in ("2m", "9m")
+        ),
+        *("sizes.png", "score_by_cost.png"),  # both models have the same number of parameters: no score by size
     }
 
 
 def test_words_on_an_axis_are_points_without_lines(tmp_path: Path, capsys: Capture) -> None:
     written = toy(tmp_path, Grid(branches=(0,), shares=(0.1, 0.5), epochs=(1,), captions=("dense", "short")))
-    command(written, capsys)
-    assert (results_folder(written) / "score_by_captions.png").is_file()
+    command(written, capsys, "--figure-formats", "png")
+    assert (figures_folder(written) / "score_by_captions.png").is_file()
 
 
 def test_a_summary_of_no_models_is_wrong_usage(done: Written, capsys: Capture) -> None:

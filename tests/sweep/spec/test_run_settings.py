@@ -48,6 +48,7 @@ checkpoints: {minutes: 5}
 
 def test_settings_go_from_wide_to_narrow_and_change_no_key(tmp_path: Path) -> None:
     jobs = jobs_by_phase(SMALL + RUN, tmp_path / "a")
+    assert planned(tmp_path / "auto", SMALL + RUN.replace("compile: true", "compile: auto"))
     wide = {"compile": True, "data_workers": 3, "loss_chunk_tokens": -1, "trackers": ["tensorboard"]}
     assert jobs["trunk"].settings == {**wide, "checkpoint_minutes": 30, "micro_batch_tokens": 4096}
     assert jobs["pretrain"].settings == {
@@ -124,7 +125,12 @@ WRONG = {
     "unknown": ("settings: {colour: red}", 24, ["settings.colour: is unknown"]),
     "near miss": ("settings: {compiled: true}", 24, ["did you mean compile?"]),
     "no choice": ("settings: {parallel: zero}", 24, ["'zero' is not one of the choices; parallel is ddp or fsdp"]),
-    "word for a switch": ("settings: {compile: 1}", 24, ["compile: 1 is neither true nor false"]),
+    "word for a choice": (
+        "settings: {compile: 1}",
+        24,
+        ["'1' is not one of the choices; compile is auto, true or false"],
+    ),
+    "word for a switch": ("settings: {feature_cache: 1}", 24, ["feature_cache: 1 is neither true nor false"]),
     "below the least": ("settings: {data_workers: -2}", 24, ["-2 is out of range", "-1 as the device likes it"]),
     "a relative folder": ("settings: {local_cache: tmp/x}", 24, ["local_cache"]),
     "empty": ("settings: {compile: }", 24, ["settings.compile: is empty", "true or false"]),
