@@ -1,6 +1,7 @@
 """What a plan says that captions have of the loss, against what the loader of real data sets gives them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, cast
 
@@ -31,22 +32,33 @@ def caption_of(number: int) -> str:
     return f"a {COLOURS[number % 6]} square{'!' * (number % 12)}"
 
 
+def long_caption_of(number: int) -> str:
+    """Of 3 to 58 tokens: sometimes two pairs fill a sequence, sometimes one does."""
+    words = ("on", "a", "table", "beside", "the", "other", "one")
+    return " ".join([f"a {COLOURS[number % 6]} square", *(words[(number + i) % 7] for i in range(number % 14))])
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = make_world(tmp_path_factory.mktemp("world"))
     write_text(world.data / "long", shards=3, sequences=100, length=CONTEXT + 1)
-    members: dict[str, bytes] = {}
-    for number in range(CAPTIONS):
-        members[f"{number:05d}.png"] = png(COLOURS[number % 6])
-        members[f"{number:05d}.txt"] = caption_of(number).encode()
-    write_tar(world.data / "worded" / "shard-0.tar", members)
+    for name, text_of in (("worded", caption_of), ("wordy", long_caption_of)):
+        members: dict[str, bytes] = {}
+        for number in range(CAPTIONS):
+            members[f"{number:05d}.png"] = png(COLOURS[number % 6])
+            members[f"{number:05d}.txt"] = text_of(number).encode()
+        write_tar(world.data / name / "shard-0.tar", members)
     return world
 
 
-def mean_tokens(world: World) -> float:
-    """Of a caption, without its end."""
+def count_tokens(world: World, text_of: Callable[[int], str]) -> list[int]:
+    """Of each caption, without its end."""
     tokenizer = Tokenizer.from_file(str(world.data / "tokenizer.json"))
-    lengths = [len(tokenizer.encode(caption_of(number)).ids) for number in range(CAPTIONS)]
+    return [len(tokenizer.encode(text_of(number)).ids) for number in range(CAPTIONS)]
+
+
+def mean_tokens(world: World) -> float:
+    lengths = count_tokens(world, caption_of)
     assert max(lengths) > 3 * min(lengths)
     assert 3 * IMAGE_TOKENS > CONTEXT >= 2 * (IMAGE_TOKENS + max(lengths))
     return sum(lengths) / CAPTIONS
@@ -96,6 +108,23 @@ def test_captions_have_the_share_of_the_loss_that_the_plan_expects(
     assert realised(world, f"{share}-{share_by}-{packing}-{loss_mean}", config) == pytest.approx(
         expected.weight, rel=0.05
     )
+
+
+@pytest.mark.parametrize("loss_mean", ["tokens", "sequences"])
+def test_counted_lengths_say_how_many_captions_fit_a_sequence(world: World, loss_mean: str) -> None:
+    """By the mean alone one pair would fit a sequence, and captions weigh a tenth more by sequences than they do."""
+    sources = [{"name": "long", "kind": "text", "share": 0.9}, {"name": "wordy", "kind": "captions", "share": 0.1}]
+    config = image_config(1, context=CONTEXT, batch_sequences=BATCH, loss_mean=loss_mean)
+    config |= {"sources": sources, "vision": {"encoder": "patches-8-64"}}
+    tokens = count_tokens(world, long_caption_of)
+    use = SourceUse(
+        0.1, with_images=True, text_tokens=sum(tokens) / CAPTIONS, lengths=tuple(sorted(Counter(tokens).items()))
+    )
+    _, expected = compute_loss_shares(
+        [SourceUse(0.9), use],
+        image_tokens=IMAGE_TOKENS, context=CONTEXT, share_by="tokens", packing="packed", loss_mean=loss_mean,
+    )  # fmt: skip
+    assert realised(world, f"wordy-{loss_mean}", config) == pytest.approx(expected.weight, rel=0.05)
 
 
 def test_the_shares_of_the_reference_study_are_those_that_were_measured() -> None:
