@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.train import MODEL, STEP_TOKENS, write_shard  # noqa: E402 - found from the root
-from stages.processor import describe_processor  # noqa: E402
+from stages.processor import describe_processor  # noqa: E402 - found from the root
 
 STAGES = ("pretrain", "finetune")
 CONTEXT = 256
