@@ -6,7 +6,8 @@ from enum import IntEnum
 class ExitCode(IntEnum):
     """Exit codes of `python -m jobs.attempt`, and of the stage that it starts (DONE, FAILED, USAGE and SAVED).
 
-    From 74 on they lie in the range of sysexits.h, where neither Python's own codes nor a shell's 128 + signal are.
+    From 74 on they lie in the range of sysexits.h (64 to 78) or right behind it, where neither Python's own codes nor a
+    shell's 128 + signal are.
     stages/ imports nothing of ours and writes its own numbers, which must agree (stages/stop.py).
     """
 
@@ -26,3 +27,5 @@ class ExitCode(IntEnum):
     """Nothing was done: a parent has no result. Slurm takes a parent that it has forgotten for a finished one."""
     NOT_SET_UP = 78
     """The attempt could not be set up: the manifest or the installation is at fault (EX_CONFIG)."""
+    NOT_WANTED = 79
+    """Nothing was done: the job is cancelled, was taken out of the queue, or has failed for good."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,6 +42,15 @@ def read_process_stat(pid: int) -> ProcessStat | None:
 def read_boot_id() -> str:
     """Differs after every boot; the same in all containers of one machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def read_user_name() -> str:
+    """Name of the effective user; its number where the system has no name for it. Never what USER or LOGNAME say."""
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def read_own_start() -> float:

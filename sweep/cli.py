@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "check the cluster and the store: what they offer, what they lack, what to do about it",
     "submit": "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time",
     "tick": "one round on Slurm: record what ended, send what is missing, refresh the tables; made for cron",
+    "limits": "show, change or lift what was chosen for a sweep and lasts: queue cap, budget, cells, pace, back end",
     "status": "show what is done, what runs, what failed and why, and how long it still takes",
     "resume": "give failed and cancelled jobs a new budget and go on from their last checkpoints",
     "cancel": "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`",

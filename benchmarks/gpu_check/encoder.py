@@ -13,9 +13,10 @@ from torch import nn
 from benchmarks.gpu_check.parts import Check, Figure, Row
 from stages.config import Vision
 from stages.distributed import select_device
+from stages.gpu_memory import ENCODER_IMAGES_AT_ONCE
 from stages.training.metrics import measure_peak_memory
 from stages.vision.encoders import build_encoder_module
-from stages.vision.feature_extractor import IMAGES_AT_ONCE, FeatureExtractor
+from stages.vision.feature_extractor import FeatureExtractor
 from stages.vision.image_input import ImageInput
 from stages.vision.specs import resolve_encoder_spec
 
@@ -33,7 +34,7 @@ def measure(check: Check) -> Iterator[Row]:
     shape = (3, spec.image_size, spec.image_size)
     images = [
         ImageInput(f"{number:064x}", pixels=torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
-        for number in range(IMAGES_AT_ONCE if check.on_gpu else 4)
+        for number in range(ENCODER_IMAGES_AT_ONCE if check.on_gpu else 4)
     ]
     finite = bool(extractor.extract_features(images).isfinite().all())  # warms up, too
     rounds, began = 0, time.perf_counter()

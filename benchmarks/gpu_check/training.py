@@ -6,6 +6,7 @@ captions, the fused AdamW and page-locked transfers. The CPU half is an eager mo
 """
 
 import gc
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -121,6 +122,8 @@ def measure_case(check: Check, size: Size, case: Case) -> Row:
 
 def release_memory(check: Check) -> None:
     """Gives back what an earlier case held."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # it keeps the first block that it has compiled, with its gradients
     gc.collect()
     if check.on_gpu:
         torch.cuda.empty_cache()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from jobs.attempt.finish import needs_requeue, requeue_job, write_attempt_exit
 from jobs.attempt.options import SLURM, AttemptOptions, parse_options
+from jobs.attempt.refusal import find_start_refusal
 from jobs.attempt.stage_process import run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
@@ -57,6 +58,9 @@ def run_attempt(options: AttemptOptions, clock: Clock = SYSTEM_CLOCK) -> ExitCod
         if (parent := _unfinished_parent(store, planned)) is not None:
             print(f"attempt {options.attempt} of {options.key}: its parent {parent} has no result", file=sys.stderr)
             return ExitCode.NO_PARENT
+        if reason := find_start_refusal(store, run, options, restarts=_count_planned_restarts(planned)):
+            print(f"attempt {options.attempt} of {options.key}: not started: {reason}", file=sys.stderr)
+            return ExitCode.NOT_WANTED
     own = _acquire_ownership(options, run, stop, clock)
     if own is None:
         return ExitCode.SAVED if stop.received else ExitCode.TAKEN
@@ -111,11 +115,21 @@ def _exit_code(
 ) -> ExitCode:
     if end.failure is None:
         return ExitCode.DONE
-    restarts = int(planned.record.get("resources", {}).get("restarts", 0))
-    if options.backend == SLURM and options.job_id and needs_requeue(run, end, restarts=restarts):
+    if options.backend == SLURM and options.job_id and _needs_requeue(options, planned, run, end):
         own.release()  # Slurm may end this process at any moment from here on
         requeue_job(options.job_id)
     return ExitCode.SAVED if end.returncode == ExitCode.SAVED else ExitCode.FAILED
+
+
+def _needs_requeue(options: AttemptOptions, planned: PlannedJob, run: RunPaths, end: AttemptExit) -> bool:
+    restarts = _count_planned_restarts(planned)
+    if not needs_requeue(run, end, restarts=restarts):
+        return False
+    return not find_start_refusal(Store(options.store.resolve()), run, options, restarts=restarts)
+
+
+def _count_planned_restarts(planned: PlannedJob) -> int:
+    return int(planned.record.get("resources", {}).get("restarts", 0))
 
 
 def _is_done(run: RunPaths, key: str) -> bool:

@@ -136,6 +136,9 @@ def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Cl
         os.write(descriptor, _content(holder, released=False))
         os.fsync(descriptor)
         beaten_at = os.fstat(descriptor).st_mtime
+    except OSError:
+        path.unlink(missing_ok=True)  # an empty claim has no owner, and the next process would wait until it is old
+        raise
     finally:
         os.close(descriptor)
     made = Claim(path=path, number=number, owner=holder, heartbeat_at=beaten_at)

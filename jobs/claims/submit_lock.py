@@ -16,15 +16,24 @@ BEAT_SECONDS = 10.0
 SILENT_SECONDS = 120.0
 """A submitter on another machine that was silent for so long is gone. NFS caches may hide a heartbeat for 60 s."""
 POLL_SECONDS = 0.5
+SILENT_WAIT_SECONDS = 3.0
+"""A longer wait is reported."""
 
 
 @contextmanager
-def hold_submit_lock(folder: Path, *, wait_seconds: float, clock: Clock = SYSTEM_CLOCK) -> Iterator[Callable[[], bool]]:
+def hold_submit_lock(
+    folder: Path,
+    *,
+    wait_seconds: float,
+    report_wait: Callable[[str], None] = logger.info,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Iterator[Callable[[], bool]]:
     """Holds the lock while the block lasts. Yields a function that says whether it is still held.
 
     Call that function before every sbatch. Raises SubmitterBusyError after `wait_seconds` with another submitter.
+    `report_wait` is called once with a line about whom a wait of more than a few seconds is for.
     """
-    mine = acquire_submit_claim(folder, wait_seconds, clock)
+    mine = acquire_submit_claim(folder, wait_seconds, clock, report_wait)
     over = threading.Event()
     beats = threading.Thread(target=send_heartbeats, args=(mine, over), daemon=True)
     beats.start()
@@ -36,9 +45,15 @@ def hold_submit_lock(folder: Path, *, wait_seconds: float, clock: Clock = SYSTEM
         mine.release()
 
 
-def acquire_submit_claim(folder: Path, wait_seconds: float, clock: Clock = SYSTEM_CLOCK) -> Claim:
+def acquire_submit_claim(
+    folder: Path,
+    wait_seconds: float,
+    clock: Clock = SYSTEM_CLOCK,
+    report_wait: Callable[[str], None] = logger.info,
+) -> Claim:
     """The next claim, as soon as the previous one is released or its owner is gone."""
     began = clock.monotonic()
+    reported = False
     deadline = began + wait_seconds
     while True:
         before = find_newest_claim(folder)
@@ -54,13 +69,23 @@ def acquire_submit_claim(folder: Path, wait_seconds: float, clock: Clock = SYSTE
                 logger.info("%s: claimed after %.1f s", folder, clock.monotonic() - began)
                 return mine
         elif clock.monotonic() >= deadline:
-            who = f"process {before.owner.pid} on {before.owner.host}"
             raise SubmitterBusyError(
-                f"another submission from this store is at work ({who}); try again when it is done"
+                f"another submission from this store is at work ({describe_owner(before)}); try again when it is done"
+            )
+        elif not reported and clock.monotonic() - began > SILENT_WAIT_SECONDS:
+            reported = True
+            report_wait(
+                f"waits up to {wait_seconds:.0f} s for another submission from this store ({describe_owner(before)})"
             )
         else:
             logger.debug("waits for process %d on %s", before.owner.pid, before.owner.host)
         clock.sleep(POLL_SECONDS)
+
+
+def describe_owner(claim: Claim) -> str:
+    """Which process has the claim."""
+    owner = claim.owner
+    return f"process {owner.pid} on {owner.host}" if owner.host else f"nobody has signed {claim.path.name}"
 
 
 def send_heartbeats(mine: Claim, over: threading.Event) -> None:

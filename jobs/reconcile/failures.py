@@ -224,6 +224,7 @@ SUPERVISOR_FAILURES: Mapping[int, Failure] = {
 NOTHING_DONE: Mapping[int, str] = {
     ExitCode.TAKEN: "nothing done: another attempt was at work",
     ExitCode.NO_PARENT: "nothing done: a parent was not done yet",
+    ExitCode.NOT_WANTED: "nothing done: it was cancelled, taken out of the queue, or had failed for good",
 }
 """Exit codes of executions that count for nothing."""
 NO_OUTPUT_FILE = 53
@@ -423,8 +424,14 @@ def _exception_type(traceback_body: str) -> str:
     return lines[0].partition(":")[0] if lines else ""
 
 
+OF_SLURM = ("srun: ", "slurmstepd: ")
+"""Beginnings of lines in which Slurm says that a process has ended, behind what the process itself said."""
+
+
 def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    """The last line of the program itself; Slurm's last line where there is no other."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line.startswith(OF_SLURM)), lines[-1] if lines else "")
 
 
 def _classify_accounted(accounted: AccountingRecord) -> Failure | None:

@@ -78,6 +78,13 @@ class BatchLedger:
             for name, keys in keys_by_batch.items()
         )
 
+    def write_kept(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
+        """Undoes `write_withdrawn` for jobs that are in the queue after it: no cancellation of them is ours."""
+        moment = self.clock.now()
+        self.ledger.write(
+            {"batch": name, "what": "kept", "time": moment, "keys": list(keys)} for name, keys in keys_by_batch.items()
+        )
+
     def write_ended(self, records: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
         self.ledger.write({"ending": encode_accounting_record(record)} for record in records)
@@ -139,6 +146,9 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
         batch.not_submitted_at = moment
     elif what == "withdrawn" and isinstance(line.get("keys"), list):
         batch.withdrawn |= dict.fromkeys(map(str, line["keys"]), moment)
+    elif what == "kept" and isinstance(line.get("keys"), list):
+        for key in map(str, line["keys"]):
+            batch.withdrawn.pop(key, None)
 
 
 def _parse_record(line: Mapping[str, Any]) -> AccountingRecord | None:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from jobs.slurm.commands import (
     ProgramOutput,
@@ -22,6 +23,7 @@ from jobs.slurm.parsing import (
     select_fields,
 )
 from jobs.slurm.sbatch_errors import SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer
+from jobs.slurm.states import QUEUED
 from jobs.slurm.timeouts import SlurmTimeouts
 
 LONGEST_WORD = 100_000
@@ -37,6 +39,18 @@ NOT_THE_WHOLE = ("Invalid user", "slurm_load_jobs error", "Unable to contact")
 NOT_THERE_ANY_MORE = ("Invalid job id specified", "already completing or completed")
 """Complaints about jobs that have left the queue meanwhile."""
 NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting_storage plugin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalReport:
+    """What became of jobs and array tasks that were to leave the queue, as squeue shows it after scancel."""
+
+    gone: frozenset[str] = frozenset()
+    """They were pending, and are in the queue no more."""
+    kept: frozenset[str] = frozenset()
+    """They are in the queue: scancel was refused, or they had begun before it was called."""
+    problem: str = ""
+    """One line from scancel or squeue. What is neither gone nor kept is not known then."""
 
 
 class SlurmClient:
@@ -56,11 +70,21 @@ class SlurmClient:
         )
 
     def query_queue(self, users: Collection[str]) -> SlurmAnswer[QueueRow]:
-        """All unfinished jobs of these users, array tasks one by one, in one squeue."""
-        users_word = ",".join(sorted(users))
-        output = self.run(
-            "squeue", "--array", "--noheader", "--all", f"--user={users_word}", f"--format={QUEUE_FORMAT}"
-        )
+        """All unfinished jobs of these users (none: of everybody), array tasks one by one, in one squeue."""
+        return self._query_queue(*([f"--user={','.join(sorted(users))}"] if users else []))
+
+    def query_queue_by_name(self, names: Collection[str]) -> SlurmAnswer[QueueRow]:
+        """All unfinished jobs with these names, whoever sent them: for users who have left the system."""
+        rows: list[QueueRow] = []
+        for word in pack_words(names):
+            answer = self._query_queue(f"--name={word}")
+            if not answer.ok:
+                return answer
+            rows += answer.rows
+        return SlurmAnswer(rows=tuple(rows))
+
+    def _query_queue(self, *whose: str) -> SlurmAnswer[QueueRow]:
+        output = self.run("squeue", "--array", "--noheader", "--all", *whose, f"--format={QUEUE_FORMAT}")
         warning = next((line for line in output.errors.splitlines() if any(sign in line for sign in NOT_THE_WHOLE)), "")
         if output.problem or warning:
             return SlurmAnswer(problem=output.problem or warning.strip())
@@ -110,33 +134,48 @@ class SlurmClient:
             run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
         )
 
-    def cancel(self, ids: Collection[str], *, signal: str = "", state: str = "", batch: bool = False) -> str:
+    def cancel(self, ids: Collection[str], *, signal: str = "", batch: bool = False) -> str:
         """scancel for jobs and array tasks, many in one call; ended ones are no error. Returns a problem or "".
 
         `signal`: send it instead of ending the job; `batch`: to the batch process alone.
-        `state`: only those in this state (PENDING) a moment before. scancel's own `--state` is not used: asked for one
-        pending task of an array, it ends all of them (seen with 22.05).
         """
-        if state:
-            ids, problem = self._select_in_state(ids, state)
-            if problem:
-                return problem
         options = [*([f"--signal={signal}"] if signal else []), *(["--batch"] if batch else [])]
         problems = [
             _find_cancel_problem(self.run("scancel", *options, *words)) for words in _split_calls(render_array_ids(ids))
         ]
         return next((problem for problem in problems if problem), "")
 
-    def _select_in_state(self, ids: Collection[str], state: str) -> tuple[Collection[str], str]:
-        """Those of the jobs and array tasks that are in a state now, or a problem."""
-        found: set[str] = set()
+    # Why: docs/decisions.md, D101
+    def withdraw(self, ids: Collection[str]) -> WithdrawalReport:
+        """Takes those of the jobs and array tasks out of the queue that wait a moment before, held ones included.
+
+        scancel's own `--state` is not used: asked for one pending task of an array, it ends all of them (seen with
+        22.05), and it does not count a job that is requeued and held among the pending ones.
+        """
+        before, problem = self._query_states(ids)
+        if problem:
+            return WithdrawalReport(problem=problem)
+        pending = {each for each, state in before.items() if state in QUEUED}
+        begun = before.keys() - pending
+        problem = self.cancel(pending)
+        after, unseen = self._query_states(pending)
+        if unseen:
+            return WithdrawalReport(kept=frozenset(begun), problem=problem or unseen)
+        left = {each for each, state in after.items() if state != "COMPLETING"}  # Slurm has ended it
+        if left and not problem:
+            problem = f"scancel reports no error, and {len(left)} jobs are still in the queue"
+        return WithdrawalReport(gone=frozenset(pending - left), kept=frozenset(begun | left), problem=problem)
+
+    def _query_states(self, ids: Collection[str]) -> tuple[dict[str, str], str]:
+        """States of those of the jobs and array tasks that have not ended, or a problem."""
+        found: dict[str, str] = {}
         for word in pack_words({each.partition("_")[0] for each in ids}):
-            what = (f"--jobs={word}", f"--states={state}", "--format=%i")
-            output = self.run("squeue", "--array", "--noheader", "--all", *what)
+            output = self.run("squeue", "--array", "--noheader", "--all", f"--jobs={word}", "--format=%i %T")
             if output.problem and NOT_THERE_ANY_MORE[0] not in output.errors:
-                return (), output.problem
-            found.update(output.text.split())
-        return found & set(ids), ""
+                return {}, output.problem
+            rows = (line.split() for line in output.text.splitlines())
+            found |= {row[0]: row[1] for row in rows if len(row) == 2}
+        return {each: found[each] for each in found.keys() & set(ids)}, ""
 
     def requeue(self, job_id: str) -> str:
         """`scontrol requeue`. Returns a problem or ""."""

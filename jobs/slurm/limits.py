@@ -19,6 +19,22 @@ from jobs.slurm.site import Association, NodeShape, Partition, Qos, Site
 CLUSTER = "cluster"
 
 
+def describe_limit(name: str) -> str:
+    """A limit of `compute_queue_capacity` in the words of a user; any other name as it is."""
+    kind, _, rest = name.partition(":")
+    whose, _, below = rest.partition("/")
+    if name == CLUSTER:
+        return "the number of jobs that the cluster holds (MaxJobCount)"
+    if kind == "qos":
+        account = below.removeprefix("account:")
+        owner = "everybody's jobs" if below == "everybody" else f"jobs of account {account}" if below else "your jobs"
+        return f"the limit of QOS {whose} on {owner}"
+    if kind == "user":
+        where = f" in partition {below}" if below not in {"", "all"} else ""
+        return f"the limit on your jobs in account {whose}{where}"
+    return f"the limit on all jobs of account {whose}" if kind == "account" else name
+
+
 @dataclass(frozen=True, slots=True)
 class SubmitLimit:
     """At most `most` jobs of the queue that `counts` is true of."""
@@ -166,7 +182,7 @@ def find_infeasible_reason(job: Job, site: Site) -> str | None:
     """Why the job could never run here, in one line with what would do; None if it could, or if nobody knows.
 
     Slurm accepts many such jobs and keeps them pending for ever (unless EnforcePartLimits is set), so they are refused
-    before anything is sent. That nodes are busy, drained or down at present is no reason.
+    before anything is sent. That nodes or a partition are busy, drained, down or reserved at present is no reason.
     """
     kind = id(job.resources)
     if kind not in site.known_infeasible_reasons:
@@ -231,8 +247,6 @@ def iter_partition_reasons(
 ) -> Iterator[str]:
     """What speaks against one partition."""
     asked = job.resources
-    if partition.state not in {"UP", ""}:
-        yield f"partition {partition.name} is {partition.state.lower()}; take another, or wait until it is up"
     yield from iter_access_reasons(job, partition, association, site)
     yield from iter_time_reasons(asked.time_minutes, partition, rules, association)
     free = any("PartitionMaxNodes" in rule.flags for rule in rules)

@@ -1,8 +1,8 @@
 """One query of a sweep on Slurm: the ledgers, one squeue and one sacct, judged together; and noting what is settled."""
 
 import contextlib
-import getpass
 import json
+import pwd
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.observation import ClusterState, Observation
+from jobs.processes import read_user_name
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
@@ -93,10 +94,51 @@ def query_answers(
     batches = list(history.batches.values()) if settled_too else history.list_open_batches()
     ids = [batch.id for batch in batches if batch.id]
     since = min((batch.intended_at for batch in batches), default=0.0)
-    users = {batch.user for batch in history.batches.values()} | {getpass.getuser()}
+    users, nameless = select_users(history)
     queue, accounting = client.query_queue_and_accounting(users, ids, since)
+    queue = add_jobs_by_name(client, nameless, queue)
     queue = add_recent_jobs(client, history, queue, accounting)
     return SlurmAnswers(queue, add_unknown_submits(client, history, queue, accounting), moment)
+
+
+# Why: docs/decisions.md, D103
+def select_users(history: BatchHistory) -> tuple[set[str], list[str]]:
+    """Whose jobs squeue is asked for, and the names of batches whose sender this system does not know (any more).
+
+    Only for batches that are not settled. squeue takes no user that the system has no name for, not even by number and
+    not as `--me`: nobody means everybody.
+    """
+    own = read_user_name()
+    if not is_known_user(own):
+        return set(), []
+    settled = history.list_settled()
+    open_batches = [
+        batch
+        for batch in history.batches.values()
+        if not batch.not_submitted_at and any((batch.name, key) not in settled for key in batch.tasks.values())
+    ]
+    known = {user for user in {batch.user for batch in open_batches} if is_known_user(user)}
+    return known | {own}, [batch.name for batch in open_batches if batch.user not in known]
+
+
+def is_known_user(name: str) -> bool:
+    """Whether Slurm's programs on this machine can find the user."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def add_jobs_by_name(
+    client: SlurmClient, names: Collection[str], queue: SlurmAnswer[QueueRow]
+) -> SlurmAnswer[QueueRow]:
+    """Adds the unfinished jobs of these batches."""
+    if not names or not queue.ok:
+        return queue
+    found = client.query_queue_by_name(names)
+    seen = {row.id for row in queue.rows}
+    return SlurmAnswer(rows=(*queue.rows, *(row for row in found.rows if row.id not in seen))) if found.ok else found
 
 
 # Why: docs/decisions.md, D36

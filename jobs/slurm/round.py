@@ -10,14 +10,25 @@ from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide, sort_depth_first
-from jobs.reconcile.node_exclusion import compute_exclusion_limit, select_excluded_nodes
+from jobs.reconcile.node_exclusion import (
+    MOST_NODES,
+    compute_exclusion_limit,
+    parse_node_list,
+    select_excluded_nodes,
+)
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.limits import compute_queue_capacity, list_limit_names, resolve_gpu_type
+from jobs.slurm.limits import (
+    compute_queue_capacity,
+    describe_limit,
+    find_infeasible_reason,
+    list_limit_names,
+    resolve_gpu_type,
+)
 from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, load_batch_history, query_answers, save_settled
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.sender import BatchSender, SendReport
@@ -41,6 +52,7 @@ class RoundReport:
     calls: int = 0
     """sbatch calls."""
     withdrawn: int = 0
+    """Jobs that left the queue, as squeue showed it afterwards."""
     limits: tuple[str, ...] = ()
     """Why not everything went out, one line each: expected, the next round goes on."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -96,6 +108,12 @@ class SlurmRound:
         self.problem = ""
         """Why nothing may be sent; empty if there is no reason."""
         self.capacity = QueueCapacity()
+        self.over_budget = ""
+        """Why nothing may be sent although Slurm would take it; empty if there is no reason."""
+        self.unfit: Mapping[str, str] = {}
+        """Jobs that this cluster could never run, with the reason. They are not sent, and hold up no others."""
+        self.withdrawal_problem = ""
+        """Why jobs that were to leave the queue are still in it, or why that is not known; empty if all left."""
         self._missing_since: Mapping[str, float] = {}
 
     # Query: what Slurm has, and what is on disk.
@@ -146,7 +164,10 @@ class SlurmRound:
         if found.reconciled.unknown_batches and not self.problem:
             self.slurm = self._query_slurm({})  # with the tasks that their scripts named
         if found.reconciled.duplicates:
+            self.withdrawal_problem = ""
             self._withdraw_ids(found, found.reconciled.duplicates)
+            if self.withdrawal_problem:
+                self.slurm.reconciled.remarks.append(self.withdrawal_problem)
 
     def _needs_second_query(self) -> bool:
         """Whether some job that is not done is missed, and was sent so long ago that two queries suffice."""
@@ -191,10 +212,11 @@ class SlurmRound:
             return []
         finished = self.snapshot.select_in_state({JobState.DONE})
         self.capacity = self._compute_capacity()
+        self.unfit = self._find_unfit_jobs()
         actions = decide(
             [*finished, *sort_depth_first(self.snapshot.jobs, self.snapshot.statuses)],
             self.snapshot.statuses,
-            wanted=self.wanted,
+            wanted=() if self.over_budget else set(self.wanted) - self.unfit.keys(),
             observed=self.live,
             damaged=self.snapshot.find_damaged_parents(),
             chained=True,
@@ -206,6 +228,14 @@ class SlurmRound:
         for limit in sorted(self.capacity.full):
             logger.info("no room for more under %s", limit)
         return actions
+
+    def _find_unfit_jobs(self) -> dict[str, str]:
+        found = {}
+        for job in self.snapshot.select_in_state({JobState.READY, JobState.INTERRUPTED, JobState.WAITING}):
+            reason = find_infeasible_reason(job, self.site) if job.key in self.wanted else None
+            if reason is not None and job.key not in self.live:
+                found[job.key] = f"it can never run here: {reason}"
+        return found
 
     def _compute_capacity(self) -> QueueCapacity:
         left = compute_queue_capacity(self.site, self.slurm.answers.queue.rows, self.site.user)
@@ -244,9 +274,12 @@ class SlurmRound:
             [outcome for run in self.snapshot.runs.values() for outcome in run.outcomes],
             self.clock.now(),
             endings=[record for known in self.snapshot.accounting_records.values() for record in known],
-            limit=compute_exclusion_limit(nodes),
+            limit=MOST_NODES,
         )
-        return tuple(each.node for each in excluded)
+        # sbatch refuses every job that excludes a node which has left the cluster
+        known = {node for partition in self.site.partitions or () for node in parse_node_list(partition.node_list)}
+        there = [each.node for each in excluded if each.node in known or not known]
+        return tuple(there[: compute_exclusion_limit(nodes)])
 
     # Act.
 
@@ -273,24 +306,27 @@ class SlurmRound:
                 set_result_aside(self.snapshot.runs[action.key].run)
         withdrawn = [action.key for action in actions if isinstance(action, Withdraw)]
         orphaned = [key for key, seen in self.orphaned_jobs.items() if seen.state in PENDING]
-        self._withdraw([*withdrawn, *orphaned])
+        self.withdrawal_problem = ""
+        gone = self._withdraw([*withdrawn, *orphaned])
         submits = [action for action in actions if isinstance(action, Submit)]
         sent = self._send(submits)
         placed = {key: Observation(state=ClusterState.QUEUED, id=job_id) for key, job_id in sent.placed.items()}
-        self.snapshot.update({**dict.fromkeys(withdrawn), **placed})
+        self.snapshot.update({**dict.fromkeys(gone.intersection(withdrawn)), **placed})
         unsent = sent.full or sent.problem or "the array that it waits for was not sent"
+        refused = {each.key: sent.refused.get(each.key, unsent) for each in submits if each.key not in placed}
+        if not sent.invalid:
+            refused.clear()
         return RoundReport(
             sent=len(placed),
             calls=sent.calls,
-            withdrawn=len(withdrawn) + len(orphaned),
+            withdrawn=len(gone),
             limits=(
-                *(f"no room for more under {limit}" for limit in sorted(self.capacity.full)),
+                *(f"no room for more under {describe_limit(limit)}" for limit in sorted(self.capacity.full)),
                 *([sent.full] if sent.full else []),
+                *sent.delayed,
             ),
-            refused={each.key: sent.refused.get(each.key, unsent) for each in submits if each.key not in placed}
-            if sent.invalid
-            else {},
-            problem=self.problem or sent.problem,
+            refused={**self.unfit, **refused},
+            problem=self.problem or sent.problem or self.withdrawal_problem or self.over_budget,
         )
 
     def _send(self, submits: Sequence[Submit]) -> SendReport:
@@ -311,38 +347,55 @@ class SlurmRound:
         )
         return sender.send(self.plan_batches(submits))
 
-    def cancel(self, keys: Collection[str]) -> None:
-        """Queued tasks leave the queue; running ones get SIGTERM, save and stop."""
+    def cancel(self, keys: Collection[str]) -> str:
+        """Queued tasks leave the queue; running ones get SIGTERM, save and stop. Returns a problem or ""."""
+        self.withdrawal_problem = ""
         self._withdraw(keys)
-        running = self._list_own_ids(keys, {ClusterState.RUNNING})
+        running = self.list_own_ids(keys, {ClusterState.RUNNING})
         logger.info("asks %d running jobs to save and stop", len(running))
-        self.client.cancel(running, signal="TERM", batch=True)
+        return self.client.cancel(running.values(), signal="TERM", batch=True) or self.withdrawal_problem
 
-    def kill(self, keys: Collection[str]) -> None:
-        """Ends running tasks at once; work since the last checkpoint is lost."""
-        running = self._list_own_ids(keys, {ClusterState.RUNNING})
+    def kill(self, keys: Collection[str]) -> str:
+        """Ends running tasks at once; work since the last checkpoint is lost. Returns a problem or ""."""
+        running = self.list_own_ids(keys, {ClusterState.RUNNING})
         logger.info("ends %d running jobs", len(running))
-        self.client.cancel(running)
+        return self.client.cancel(running.values())
 
-    def _withdraw(self, keys: Collection[str]) -> None:
-        """Takes out what is still pending at that moment, and nothing that has begun meanwhile."""
-        ids = self._list_own_ids(keys, PENDING)
-        if ids:
-            logger.info("takes %d jobs out of the queue", len(ids))
-            logger.debug("takes out %s", ", ".join(ids))
-            self._withdraw_ids(self.slurm, ids)
+    def _withdraw(self, keys: Collection[str]) -> set[str]:
+        """Takes out what is still pending at that moment, and nothing that has begun meanwhile; the keys that left."""
+        ids = self.list_own_ids(keys, PENDING)
+        if not ids:
+            return set()
+        logger.info("takes %d jobs out of the queue", len(ids))
+        logger.debug("takes out %s", ", ".join(ids.values()))
+        gone = self._withdraw_ids(self.slurm, list(ids.values()))
+        return {key for key, job_id in ids.items() if job_id in gone}
 
-    def _withdraw_ids(self, found: SlurmSnapshot, ids: Sequence[str]) -> None:
+    def _withdraw_ids(self, found: SlurmSnapshot, ids: Sequence[str]) -> Collection[str]:
         # Note it before scancel: sacct will show CANCELLED by our uid, which must not be read as the user's request.
         self.ledger.write_withdrawn(group_keys_by_batch(found, set(ids)))
-        self.client.cancel(ids, state="PENDING")
+        report = self.client.withdraw(ids)
+        self.ledger.write_kept(group_keys_by_batch(found, set(report.kept)))
+        if report.problem:
+            what = (
+                f"{len(report.kept)} jobs did not leave" if report.kept else f"it is not known whether {len(ids)} left"
+            )
+            self.withdrawal_problem = f"{what} the queue as they should: {report.problem}"
+            logger.info("%s", self.withdrawal_problem)
+        return report.gone
 
-    def _list_own_ids(self, keys: Collection[str], states: Collection[ClusterState]) -> list[str]:
-        """Without those whose live copy another sweep of the store has sent: it is not ours to end."""
+    def list_own_ids(self, keys: Collection[str], states: Collection[ClusterState]) -> dict[str, str]:
+        """Ids by key, without those whose live copy another sweep of the store has sent: it is not ours to end."""
         observed = {**self.orphaned_jobs, **self.snapshot.observed}
-        ids = [observed[key].id for key in keys if key in observed and observed[key].state in states]
+        ids = {key: observed[key].id for key in keys if key in observed and observed[key].state in states}
         names = {row.id: row.name for row in self.slurm.answers.queue.rows}
-        return [each for each in ids if parse_sweep_name(names.get(each, "")) == self.launch.sweep]
+        return {key: each for key, each in ids.items() if parse_sweep_name(names.get(each, "")) == self.launch.sweep}
+
+    def list_remaining(self, keys: Collection[str]) -> dict[str, str]:
+        """Ids by key of the jobs that the last query found in the queue and that Slurm is not ending already."""
+        ending = {row.id for row in self.slurm.answers.queue.rows if row.state == "COMPLETING"}
+        found = self.list_own_ids(keys, {*PENDING, ClusterState.RUNNING})
+        return {key: each for key, each in found.items() if each not in ending}
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

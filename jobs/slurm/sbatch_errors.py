@@ -15,6 +15,8 @@ class RefusalKind(StrEnum):
     """So many jobs of yours are in the queue already: fewer, or later."""
     FULL = "full"
     """The cluster takes no jobs at present: later."""
+    DELAYED = "delayed"
+    """What this request names (partition, nodes, reservation) takes no jobs at present. Others may be taken."""
     INVALID = "invalid"
     """This request will not be taken however often it is made."""
 
@@ -54,6 +56,9 @@ FULL_TEXTS = (
     "System submissions disabled",
     "Requested operation is presently disabled",
     "Rate limit exceeded, please retry later",
+    "I/O error writing script/environment to file",
+)
+DELAYED_TEXTS = (
     "Requested nodes are busy",
     "Required partition not available",
     "Required node not available",
@@ -62,7 +67,6 @@ FULL_TEXTS = (
     "Requested reservation is in use",
     "Requested reservation not usable now",
     "Licenses currently unavailable",
-    "I/O error writing script/environment to file",
 )
 INVALID_TEXTS = (
     "Access denied to requested reservation",
@@ -125,9 +129,15 @@ def parse_submit_answer(output: ProgramOutput) -> SubmittedJob | SubmitRefusal |
         return SubmitRefusal(RefusalKind.INVALID, output.problem)
     if output.returncode in {126, 127}:  # of timeout(1): sbatch cannot be run, or is not there
         return SubmitRefusal(RefusalKind.INVALID, f"sbatch cannot be run: {output.problem}")
-    if output.returncode in {None, 124, 137} or output.returncode == 0 or output.text.strip():
+    if output.returncode in {None, 124, 137} or output.returncode == 0 or ids or _breaks_off(output.text):
         return UnknownSubmit(_why_unknown(output))
-    return _refusal(output) or UnknownSubmit(output.problem)
+    refusal = _refusal(output)  # a site's wrapper may have printed a banner on standard output before it
+    return refusal or UnknownSubmit(_why_unknown(output) if output.text.strip() else output.problem)
+
+
+def _breaks_off(text: str) -> bool:
+    """Whether what was printed may be the beginning of an id."""
+    return bool(text) and not text.endswith("\n")
 
 
 def _refusal(output: ProgramOutput) -> SubmitRefusal | None:
@@ -145,6 +155,8 @@ def _kind(failed: str, others: list[str]) -> RefusalKind | None:
         return RefusalKind.INVALID if any(PER_JOB.search(line) for line in others) else RefusalKind.LIMIT
     if failed.startswith(FULL_TEXTS):
         return RefusalKind.FULL
+    if failed.startswith(DELAYED_TEXTS):
+        return RefusalKind.DELAYED
     if failed.startswith(INVALID_TEXTS) and not failed.startswith(NOT_OF_THE_REQUEST):
         return RefusalKind.INVALID
     return None

@@ -100,6 +100,16 @@ def build_log_pattern(store: Store, sweep: str) -> str:
     return str(store.locate_sweep(sweep).slurm_logs.resolve()).replace("%", "%%") + "/%A_%a.log"
 
 
+def find_path_problem(root: Path) -> str:
+    """Why Slurm could not write logs below this store, in one line with what would do; empty if it can."""
+    if "\\" in str(root.resolve()):
+        return (
+            f"{root.resolve()}: Slurm fills in no job number in a log's path with a backslash, so that no job could "
+            "open its log; choose another folder with --store"
+        )
+    return ""
+
+
 def compute_grace_seconds(resources: Resources) -> int:
     """From the signal to save to the time limit. Slurm may send it up to 60 s earlier (sbatch(1))."""
     return max(1, min(LONGEST_GRACE_SECONDS, resources.time_minutes * 60 // GRACE_SHARE))

@@ -30,6 +30,8 @@ class SendReport:
     """The limit that Slurm refused more jobs for: an expected end of the round, in one line."""
     problem: str = ""
     """What else ended the round early; empty if nothing did."""
+    delayed: list[str] = field(default_factory=list)
+    """What takes no jobs at present, one line a batch; the others were sent."""
     invalid: bool = False
     """Slurm will refuse some jobs as they are for ever: partition, account, node configuration."""
 
@@ -52,17 +54,25 @@ class BatchSender:
     report: SendReport = field(default_factory=SendReport)
     _sent_at: dict[str, float] = field(default_factory=dict)
     _last_call: float = float("-inf")
+    _full_for: set[tuple[str, ...]] = field(default_factory=set)
+    """Partition, account and QOS of batches that a limit refused: it may be theirs alone."""
+    _takes_none: bool = False
+    """The cluster takes no jobs at all at present."""
 
     def send(self, batches: Sequence[SlurmBatch]) -> SendReport:
         """All of them, parents before children; what waits for an unsent batch stays unsent too, and is no refusal."""
         self.launch.store.locate_sweep(self.launch.sweep).slurm_logs.mkdir(parents=True, exist_ok=True)
         for batch in batches:
-            if self._has_its_parents(batch):
-                self._send_batch(batch)
-            else:
+            if not self._has_its_parents(batch):
                 logger.info("%s is not sent: a batch that it waits for was not", batch.name)
-            if end := self.report.problem or self.report.full:
-                logger.info("sends no more: %s", end)
+            elif _list_limited_options(batch) in self._full_for:
+                logger.info("%s is not sent: a limit of its partition, account and QOS is full", batch.name)
+            else:
+                self._send_batch(batch)
+                if _list_limited_options(batch) in self._full_for and not self._takes_none:
+                    logger.info("sends no more of its partition, account and QOS: %s", self.report.full)
+            if self.report.problem or self._takes_none:
+                logger.info("sends no more: %s", self.report.problem or self.report.full)
                 break
         return self.report
 
@@ -92,8 +102,10 @@ class BatchSender:
         if not self.holds_submit_lock():
             self.report.problem = "another submission from this store took over"
         elif not self._parents_are_known(batch):
-            self.report.problem = "the last answer of squeue is too old to depend on; the next round goes on"
-        return not self.report.problem
+            # an ordinary pause: a site with a short MinJobAge, or a slow machine
+            self.report.full = "the last answer of squeue is too old to depend on"
+            self._takes_none = True
+        return not (self.report.problem or self._takes_none)
 
     def _parents_are_known(self, batch: SlurmBatch) -> bool:
         # Slurm takes a dependency on an id that it has forgotten for satisfied, so no id is used that it may forget.
@@ -127,8 +139,17 @@ class BatchSender:
         self.report.refused |= dict.fromkeys(batch.tasks.values(), answer.reason)
         if answer.kind is RefusalKind.INVALID:
             self.report.invalid = True
+        elif answer.kind is RefusalKind.DELAYED:
+            self.report.delayed.append(f"{len(batch.tasks)} {batch.phase} jobs cannot be queued now: {answer.reason}")
         else:  # what is smaller may still fit, and is the last
             self.report.full = f"Slurm takes no more for now: {answer.reason}"
+            self._full_for.add(_list_limited_options(batch))
+            self._takes_none |= answer.kind is RefusalKind.FULL
+
+
+def _list_limited_options(batch: SlurmBatch) -> tuple[str, ...]:
+    """What limits on the number of jobs are about."""
+    return tuple(batch.resources.options.get(name, "") for name in ("partition", "account", "qos"))
 
 
 def _list_parents(batch: SlurmBatch) -> set[str]:

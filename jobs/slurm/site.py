@@ -56,6 +56,8 @@ class Partition:
     """Empty: all."""
     denied_accounts: tuple[str, ...] = ()
     shapes: tuple[NodeShape, ...] = ()
+    node_list: str = ""
+    """Its nodes as Slurm writes them, `n[1-4],m7`; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +285,7 @@ def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> 
             allowed_accounts=parse_words(each.get("AllowAccounts", "")),
             denied_accounts=parse_words(each.get("DenyAccounts", "")),
             shapes=shapes.get(each["PartitionName"], ()),
+            node_list="" if each.get("Nodes", "") in NOTHING else each["Nodes"],
         )
         for each in parse_records(text)
         if "PartitionName" in each

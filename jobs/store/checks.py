@@ -63,7 +63,7 @@ LARGE_SKEW_SECONDS = 60.0
 def check_store(root: Path, *, needed_bytes: int = 0, shared: bool = False) -> list[Check]:
     """`needed_bytes`: what the plan still writes and keeps. `shared`: the nodes of a cluster must see the store."""
     folder = find_nearest_folder(root)
-    where = f"store {root}" if folder == root else f"store {root} (not there yet: tried in {folder})"
+    where = f"store {root}" if folder == root.absolute() else f"store {root} (not there yet: tried in {folder})"
     try:
         trial = Path(tempfile.mkdtemp(prefix=".doctor-", dir=folder))
     except OSError as error:

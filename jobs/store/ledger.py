@@ -104,6 +104,23 @@ def has_batches(folder: Path) -> bool:
     return any(read_lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
 
 
+def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
+    """Whether this job of this batch was taken out of Slurm's queue by us, and did not stay there all the same.
+
+    Every attempt asks at its start, so little is parsed. The lines are those of `jobs.slurm.batch_ledger`.
+    """
+    name, last = json.dumps(batch).encode(), (float("-inf"), "")
+    lines = [line for path in folder.glob("*.jsonl") for line in read_lines_of_kind(path, "batch") if name in line]
+    for line in lines:
+        try:
+            content = json.loads(line)
+            if content["batch"] == batch and content["what"] in {"withdrawn", "kept"} and key in content["keys"]:
+                last = max(last, (float(content["time"]), str(content["what"])), key=lambda pair: pair[0])
+        except (ValueError, KeyError, TypeError):
+            continue  # torn
+    return last[1] == "withdrawn"
+
+
 def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
     """Lines of one writer's file that begin with the field `kind`. The last of them may be torn."""
     beginning = f'{{"{kind}":'.encode()

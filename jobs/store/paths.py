@@ -153,6 +153,11 @@ class SweepPaths:
         return self.root / "ledger"
 
     @property
+    def limits(self) -> Path:
+        """What was chosen for the sweep and lasts (`sweep limits`); absent if nothing was."""
+        return self.root / "limits.json"
+
+    @property
     def results(self) -> Path:
         return self.root / "results"
 
@@ -164,6 +169,11 @@ class SweepPaths:
     def locate_slurm_log(self, job_id: str) -> Path:
         """Of one task, such as 123_4."""
         return self.slurm_logs / f"{check_safe_name(job_id)}.log"
+
+    @property
+    def last_round(self) -> Path:
+        """Which jobs the last round on Slurm did not send, and why."""
+        return self.root / "last-round.json"
 
     @property
     def slurm_answers(self) -> Path:

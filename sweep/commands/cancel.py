@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 ASK_AGAIN_SECONDS = 2.0
+MOST_IDS = 5
+"""Shown of the jobs that are still in the queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: CancelOptions) -> int:
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind, has_batches
+    from sweep.errors import SweepError
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
@@ -63,12 +66,29 @@ def run(options: CancelOptions) -> int:
         # Record the cancellation first: a runner that sees the attempt end must not start the job again.
         stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
         ended = stop_live_attempts(snapshot, undone, options.grace_seconds)
+        left: Collection[str] = ()
+        problem = ""
         if has_batches(stored.paths.ledger):
             from sweep.submit.slurm import cancel_on_slurm
 
-            ended += cancel_on_slurm(stored, {job.key for job in undone}, options.grace_seconds)
+            report = cancel_on_slurm(stored, {job.key for job in undone}, options.grace_seconds)
+            ended, left, problem = ended + report.ended, report.left.values(), report.problem
+    if left or problem:
+        raise SweepError(explain_unfinished(options.name, len(undone), left, problem))
     print(f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` puts them back")
     return 0
+
+
+def explain_unfinished(name: str, cancelled: int, left: Collection[str], problem: str) -> str:
+    """The error of a cancellation that Slurm has not carried out; `left`: ids of jobs that it still has."""
+    ids = ", ".join(sorted(left)[:MOST_IDS]) + (", ..." if len(left) > MOST_IDS else "")
+    there = (
+        f"{len(left)} of them are still in Slurm's queue ({ids})" if left else "what Slurm's queue holds is not known"
+    )
+    return (
+        f"{cancelled} jobs are noted as cancelled here, and {there}{f': {problem}' if problem else ''}; "
+        f"those that wait end as soon as they start, those that run go on: run `sweep cancel {name}` again"
+    )
 
 
 def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.commands import submit
@@ -53,7 +53,7 @@ def run(options: ResumeOptions) -> int:
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
         return 0
-    return submit.run(replace(options, only=options.only or options.cells))
+    return submit.run(options, only_now=options.cells)
 
 
 def is_runner_live(stored: "StoredSweep") -> bool:

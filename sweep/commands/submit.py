@@ -2,8 +2,9 @@
 
 import argparse
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from sweep.arguments import parse_amount, parse_count, parse_positive_int
 from sweep.options import CommonOptions
@@ -11,6 +12,7 @@ from sweep.options import CommonOptions
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from sweep.kept_limits import KeptLimits
     from sweep.stored_sweep import StoredSweep
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "example:\n  sweep submit demo --cpus 2\n  sweep submit demo --only m5-b60-i10 --dry-run\n"
         "  sweep submit paper --max-queued 500 --budget-a100-hours 20000\n"
+        "On Slurm, what is given here lasts: later rounds obey it until `sweep limits NAME` changes it.\n"
         "Here: Ctrl-C once: running jobs save and stop; twice: they are killed. Run it again to go on.\n"
         "On Slurm it sends what the queue takes and ends; `sweep tick` from cron does the rest (docs/slurm.md)."
     )
@@ -90,6 +93,54 @@ def add_slurm_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+SlurmOptionsT = TypeVar("SlurmOptionsT", bound=SlurmSubmitOptions)
+
+
+def fill_from_limits(options: SlurmOptionsT, kept: "KeptLimits") -> SlurmOptionsT:
+    """The options, with the sweep's kept limits in the place of what was not given."""
+    return replace(
+        options,
+        max_queued=kept.max_queued if options.max_queued is None else options.max_queued,
+        budget_a100_hours=kept.budget_a100_hours if options.budget_a100_hours is None else options.budget_a100_hours,
+        pace_seconds=kept.pace_seconds if options.pace_seconds is None else options.pace_seconds,
+    )
+
+
+def select_wanted(stored: "StoredSweep", given: "Collection[str]", kept: "Collection[str]") -> set[str]:
+    """Keys that may be sent: of the cells and jobs that were given now, else of those that are kept, else all."""
+    from jobs.job import add_ancestors
+    from sweep.kept_limits import select_kept_jobs
+
+    named = select_kept_jobs(stored, kept) if kept and not given else {job.key for job in stored.select_jobs([*given])}
+    return add_ancestors(stored.manifest.jobs, named)
+
+
+def keep_choices(options: SubmitOptions, stored: "StoredSweep", backend: str) -> None:
+    """Keeps what this command was given for the rounds to come. What it was not given stays as it is."""
+    from sweep.kept_limits import update_limits
+
+    given: dict[str, object] = {"backend": options.backend}
+    if backend == "slurm":
+        given |= {
+            "max_queued": options.max_queued,
+            "budget_a100_hours": options.budget_a100_hours,
+            "only": options.only,
+            "pace_seconds": options.pace_seconds,
+        }
+    update_limits(
+        stored.paths.limits, {name: value for name, value in given.items() if value is not None and value != ()}
+    )
+
+
+def print_limits(name: str, kept: "KeptLimits") -> None:
+    """Says on stderr which kept limits hold, as they may be of another day and another person."""
+    from sweep.kept_limits import build_limits_json, format_limit_lines
+
+    lines = format_limit_lines(build_limits_json(kept))
+    if lines:
+        print(f"limits: {'; '.join(lines)}; `sweep limits {name}` changes them", file=sys.stderr)
+
+
 def submit_to_slurm(options: SlurmSubmitOptions, stored: "StoredSweep", wanted: "Collection[str]") -> int:
     """One round of `wanted` on Slurm with the options of the command; the exit code."""
     from sweep.submit.slurm import RoundRequest, submit_round
@@ -100,17 +151,25 @@ def submit_to_slurm(options: SlurmSubmitOptions, stored: "StoredSweep", wanted: 
     return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
 
 
-def run(options: SubmitOptions) -> int:
-    from jobs.job import add_ancestors
+def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
+    """`only_now`: cells or jobs for this submission alone, which are not kept."""
+    from sweep.kept_limits import read_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})
-    backend = options.backend or stored.manifest.backend
+    with print_user_errors():
+        kept = read_limits(stored.paths.limits)
+    backend = options.backend or kept.backend or stored.manifest.backend
+    on_slurm = backend == "slurm"
+    wanted = select_wanted(stored, options.only or only_now, kept.only if on_slurm else ())
     logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
     with print_user_errors():
-        if backend == "slurm":
-            return submit_to_slurm(options, stored, wanted)
+        if on_slurm:
+            if not options.dry_run:
+                keep_choices(options, stored, backend)
+                kept = read_limits(stored.paths.limits)
+            print_limits(options.name, kept)
+            return submit_to_slurm(fill_from_limits(options, kept), stored, wanted)
         from sweep.submit.local import run_local
 
         return run_local(
@@ -120,4 +179,5 @@ def run(options: SubmitOptions) -> int:
             gpus=options.gpus,
             dry_run=options.dry_run,
             as_json=options.as_json,
+            before_start=lambda: keep_choices(options, stored, backend),
         )

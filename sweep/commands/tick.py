@@ -4,7 +4,14 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from sweep.commands.submit import SlurmSubmitOptions, add_slurm_arguments, submit_to_slurm
+from sweep.commands.submit import (
+    SlurmSubmitOptions,
+    add_slurm_arguments,
+    fill_from_limits,
+    print_limits,
+    select_wanted,
+    submit_to_slurm,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "example, a line for crontab(5) or scrontab(1):\n"
         "  */10 * * * * /home/me/.venv/bin/sweep tick paper --store /shared/store >> /shared/tick.log 2>&1\n"
-        "Repeating it changes nothing; two at a time wait for one another."
+        "Repeating it changes nothing; two at a time wait for one another. It obeys what `sweep submit` was told\n"
+        "(`sweep limits NAME`); an option given here holds for this round alone."
     )
 
 
 def run(options: TickOptions) -> int:
-    from jobs.job import add_ancestors
+    from sweep.kept_limits import read_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    wanted = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.only)})
     with print_user_errors():
-        code = submit_to_slurm(options, stored, wanted)
+        kept = read_limits(stored.paths.limits)
+        wanted = select_wanted(stored, options.only, kept.only)
+        print_limits(options.name, kept)
+        code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted)
         if not options.no_results:
             from sweep.results.write import refresh_results
 

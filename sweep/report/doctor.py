@@ -1,6 +1,5 @@
 """`sweep doctor`: the checks that it makes, and its report as text and as JSON (docs/json.md, section `doctor`)."""
 
-import getpass
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.job import Job, Resources
+from jobs.processes import read_user_name
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
+from jobs.slurm.script import find_path_problem
 from jobs.slurm.site import query_site
 from jobs.store.checks import Check, Severity, check_store, report_note, report_problem
 from jobs.store.results import list_finished_keys
@@ -48,6 +49,8 @@ class DoctorRun:
             )
         else:
             yield report_note("clients", "no Slurm on this machine; sweeps run here with --backend local")
+        if slurm and (problem := find_path_problem(self.store)):
+            yield report_problem("store", problem, "choose another folder with --store")
         needed = sum(job.estimate.checkpoint_bytes for job in jobs)
         yield from check_store(self.store, needed_bytes=needed, shared=slurm)
         if self.node_test and slurm:
@@ -66,7 +69,7 @@ class DoctorRun:
         yield from found
         if any(check.severity is Severity.PROBLEM for check in found):
             return
-        site = query_site(client, getpass.getuser())
+        site = query_site(client, read_user_name())
         yield from check_site(site)
         if self.planned is not None:
             yield from check_plan(site, jobs, largest_save_bytes=max(map(estimate_checkpoint_bytes, jobs), default=0))

@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.job import Job
+from jobs.observation import ClusterState
 from jobs.reconcile.attempts import find_log_path
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
-from jobs.reconcile.state import JobState
+from jobs.reconcile.state import STOPPED, JobState
+from jobs.store.records import read_record
+from sweep.kept_limits import format_limit_lines
 from sweep.phases import PHASES
 from sweep.report.time_left import TimeLeft, read_last_metrics
-from sweep.text_format import format_columns, format_duration
+from sweep.text_format import format_columns, format_counted, format_duration
 
 BAR_WIDTH = 24
 MAX_LISTED = 10
@@ -38,8 +41,9 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         ],
         "blocked": build_blocked_rows(snapshot),
         "waits": build_waiting_rows(snapshot),
-        "remarks": list(snapshot.remarks),
-        "eta": {"seconds": left.seconds, "basis": left.basis},
+        "not_sent": build_unsent_rows(snapshot),
+        "remarks": [*snapshot.remarks, *list_queue_remarks(snapshot, sweep)],
+        "eta": build_eta_row(left, snapshot),
     }
 
 
@@ -92,13 +96,14 @@ def build_trouble_row(job: Job, snapshot: SweepSnapshot, sweep: str) -> dict[str
         )
     if not message or (failure and not POLICIES[failure].listed):
         return None
+    log = find_log_path(last, snapshot.store.locate_sweep(sweep)) if last else None
     return {
         **build_job_row(job),
         "state": state.value,
         "class": failure.value if failure else "",
         "message": message,
-        "attempts": len(evidence.outcomes),
-        "log": str(find_log_path(last, snapshot.store.locate_sweep(sweep))) if last else "",
+        "attempts": sum(outcome.began for outcome in evidence.outcomes),
+        "log": str(log) if log and log.exists() else "",
     }
 
 
@@ -116,9 +121,50 @@ def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     found = Counter(
         (snapshot.statuses[key].state.value, seen.message)
         for key, seen in snapshot.observed.items()
-        if seen.message and snapshot.statuses[key].state in {JobState.QUEUED, JobState.UNKNOWN}
+        if seen.message and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
     )
     return [{"state": state, "message": message, "jobs": number} for (state, message), number in found.most_common()]
+
+
+UNSENT_STATES = (JobState.READY, JobState.INTERRUPTED, JobState.WAITING)
+
+
+def build_unsent_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
+    """Why the last round on Slurm did not send jobs that could go, by reason; nothing without such a round."""
+    kept = read_record(snapshot.store.locate_sweep(snapshot.sweep).last_round) or {}
+    refused = kept.get("refused")
+    found = Counter(
+        reason
+        for key, reason in (refused.items() if isinstance(refused, dict) else ())
+        if key in snapshot.statuses and snapshot.statuses[key].state in UNSENT_STATES
+    )
+    return [{"message": str(reason), "jobs": number} for reason, number in found.most_common()]
+
+
+def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:
+    """What was to leave Slurm's queue and is still in it."""
+    waiting = {ClusterState.QUEUED, ClusterState.STUCK}
+    left = Counter(
+        snapshot.statuses[key].state.value
+        for key, seen in snapshot.observed.items()
+        if seen.state in waiting and snapshot.statuses[key].state in STOPPED
+    )
+    return [
+        f"{format_counted(number, f'{state} job')} still in Slurm's queue; `sweep tick {sweep}` takes them out"
+        for state, number in left.items()
+    ]
+
+
+def build_eta_row(left: TimeLeft, snapshot: SweepSnapshot) -> dict[str, Any]:
+    """Seconds to the end; none while a job waits that does not start by itself."""
+    held = sum(
+        snapshot.statuses[key].state is JobState.QUEUED and seen.message.startswith(("held", "never"))
+        for key, seen in snapshot.observed.items()
+    )
+    if held:
+        waits = "is held and does not start by itself" if held == 1 else "are held and do not start by themselves"
+        return {"seconds": None, "basis": f"{format_counted(held, 'job')} {waits}"}
+    return {"seconds": left.seconds, "basis": left.basis}
 
 
 def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
@@ -132,7 +178,9 @@ def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
         ),
         format_section("blocked", [format_blocked_line(row) for row in report["blocked"]], limit),
         format_section("in the queue", [format_waiting_line(row) for row in report["waits"]], limit),
+        format_section("not sent", [f"{row['jobs']:,} {row['message']}" for row in report["not_sent"]], limit),
         format_section("remarks", list(report["remarks"]), limit),
+        format_section("limits", format_limit_lines(report["limits"]) if "limits" in report else [], None),
         format_eta_line(report),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -185,9 +233,9 @@ def format_running_line(row: Mapping[str, Any]) -> str:
 
 def format_trouble_lines(row: Mapping[str, Any]) -> list[str]:
     """What, why, and where to read more."""
-    tries = "1 attempt" if row["attempts"] == 1 else f"{row['attempts']} attempts"
+    when = f"after {format_counted(row['attempts'], 'attempt')}" if row["attempts"] else "before it started"
     why = f"{row['class']}: {row['message']}" if row["class"] else row["message"]
-    lines = [f"{format_job_name(row)}  {row['state']} after {tries}", f"  {why}"]
+    lines = [f"{format_job_name(row)}  {row['state']} {when}", f"  {why}"]
     return [*lines, f"  log: {row['log']}"] if row["log"] else lines
 
 

@@ -20,9 +20,19 @@ from sweep.submit.report import count_states, print_action_rows, print_report, r
 
 
 def run_local(
-    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, dry_run: bool, as_json: bool
+    stored: StoredSweep,
+    wanted: Collection[str],
+    *,
+    cpus: int | None,
+    gpus: int | None,
+    dry_run: bool,
+    as_json: bool,
+    before_start: Callable[[], None] = lambda: None,
 ) -> int:
-    """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all."""
+    """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all.
+
+    `before_start` is called once nothing speaks against the run any more, and not for a dry run.
+    """
     snapshot = stored.load_snapshot()
     if has_batches(stored.paths.ledger):
         check_not_on_slurm(snapshot, wanted)
@@ -30,6 +40,7 @@ def run_local(
     local = LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
     if dry_run:
         return print_actions(local.preview(), stored, as_json=as_json)
+    before_start()
     stop = StopRequest()
     with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
         local.report = report

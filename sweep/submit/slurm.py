@@ -1,31 +1,36 @@
 """One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
 
-import getpass
+import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jobs.claims.submit_lock import hold_submit_lock
-from jobs.errors import InfeasibleJobError, NoSchedulerError
+from jobs.errors import NoSchedulerError, SubmitterBusyError
 from jobs.observation import ClusterState
+from jobs.processes import read_user_name
 from jobs.reconcile.decide import Action, Submit
 from jobs.reconcile.state import JobState
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import save_code_snapshot
-from jobs.slurm.limits import find_infeasible_reason
-from jobs.slurm.round import RoundReport, SlurmRound
-from jobs.slurm.script import LaunchSettings
+from jobs.slurm.limits import describe_limit
+from jobs.slurm.round import PENDING, RoundReport, SlurmRound
+from jobs.slurm.script import LaunchSettings, find_path_problem
 from jobs.slurm.site import query_site
 from jobs.slurm.timeouts import SlurmTimeouts
-from sweep.errors import SweepError
+from jobs.store.paths import write_json
+from sweep.errors import StoreError
 from sweep.results.evidence import load_job_evidence
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
+from sweep.text_format import format_counted
 
 SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 CANCEL_POLL_SECONDS = 2.0
+LAST_ROUND_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,46 +43,73 @@ class RoundRequest:
     submit_interval_s: float | None = None
     dry: bool = False
     """Query and decide; change nothing, neither here nor there."""
+    if_unreachable: str = (
+        "nothing was done: see `sweep doctor`, try again later, or run it on this machine with --backend local"
+    )
+    """What it means for the user that Slurm does not answer."""
 
 
 def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
     with open_slurm_round(stored, request) as slurm_round:
+        slurm_round.over_budget = explain_over_budget(slurm_round, budget_a100_hours)
         actions = slurm_round.decide()
-        check_jobs_fit(slurm_round, actions)
-        if budget_a100_hours is not None:
-            check_budget(slurm_round, budget_a100_hours)
         if request.dry:
             return print_actions(slurm_round, actions, stored, as_json=as_json)
         report = slurm_round.run(actions)
+        write_last_round(slurm_round, report)
     return print_round_report(slurm_round, report, as_json=as_json)
 
 
-def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: float) -> int:
-    """Takes the jobs out of the queue, has running ones save and stop, ends them after the grace; how many ran.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelReport:
+    """What became of a cancellation, as Slurm's queue shows it afterwards."""
 
-    The cancellation is in the ledger already, so that nobody sends them again meanwhile.
+    ended: int = 0
+    """Jobs that ran and run no more."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Ids by key of jobs that are in the queue all the same."""
+    problem: str = ""
+    """Why, or why the queue cannot be seen; one line."""
+
+
+# Why: docs/decisions.md, D101
+def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: float) -> CancelReport:
+    """Takes the jobs out of the queue, has running ones save and stop, ends them after the grace.
+
+    The cancellation is in the ledger already: nobody sends them again meanwhile, and no attempt of them starts.
     """
-    with open_slurm_round(stored, RoundRequest(wanted=())) as slurm_round:
-        running = list_jobs_in_state(slurm_round, keys, ClusterState.RUNNING)
-        slurm_round.cancel(keys)
-        deadline = slurm_round.clock.monotonic() + grace_seconds
-        left = running
-        while left and slurm_round.clock.monotonic() < deadline:
-            slurm_round.clock.sleep(min(CANCEL_POLL_SECONDS, grace_seconds))
-            slurm_round.query()
-            left = list_jobs_in_state(slurm_round, keys, ClusterState.RUNNING)
-            slurm_round.cancel(list_jobs_in_state(slurm_round, keys, ClusterState.QUEUED))  # requeued meanwhile
-        slurm_round.kill(left)
-        if slurm_round.problem:
-            raise SweepError(f"{slurm_round.problem}; the jobs stay cancelled here, run it again to end them there")
-    return len(running)
+    request = RoundRequest(wanted=(), if_unreachable="its queue is as it was")
+    try:
+        with open_slurm_round(stored, request) as slurm_round:
+            running = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
+            refusal = stop_jobs(slurm_round, keys, grace_seconds)
+            left = slurm_round.list_remaining(keys)
+            problem = slurm_round.problem or (refusal if left else "")
+    except (NoSchedulerError, SubmitterBusyError) as error:
+        return CancelReport(problem=str(error))
+    return CancelReport(ended=len(running.keys() - left.keys()), left=left, problem=problem)
 
 
-def list_jobs_in_state(slurm_round: SlurmRound, keys: Collection[str], state: ClusterState) -> list[str]:
-    """Those of the keys that are in this state."""
-    observed = slurm_round.snapshot.observed
-    return [key for key in keys if key in observed and observed[key].state is state]
+def stop_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:
+    """Cancels, waits for the grace, kills, and queries once more. Returns a problem of scancel or "".
+
+    Where scancel fails nothing is waited for, and nothing is killed that was not asked to save.
+    """
+    if not slurm_round.list_own_ids(keys, {*PENDING, ClusterState.RUNNING}):
+        return ""
+    problem = slurm_round.cancel(keys)
+    deadline = slurm_round.clock.monotonic() + grace_seconds
+    left = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
+    while left and not problem and slurm_round.clock.monotonic() < deadline:
+        slurm_round.clock.sleep(min(CANCEL_POLL_SECONDS, grace_seconds))
+        slurm_round.query()
+        left = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
+        problem = slurm_round.cancel(slurm_round.list_own_ids(keys, PENDING))  # requeued meanwhile
+    if not problem:
+        problem = slurm_round.kill(left)
+    slurm_round.query()
+    return problem
 
 
 def resolve_slurm_timeouts(request: RoundRequest) -> SlurmTimeouts:
@@ -94,19 +126,22 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Slu
     if request.dry:
         yield prepare_round(stored, request, lambda: True)
         return
-    with hold_submit_lock(stored.store.submitters, wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS) as holds_submit_lock:
+    with hold_submit_lock(
+        stored.store.submitters,
+        wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS,
+        report_wait=lambda line: print(f"sweep: {line}", file=sys.stderr, flush=True),
+    ) as holds_submit_lock:
         yield prepare_round(stored, request, holds_submit_lock)
 
 
 def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock: Callable[[], bool]) -> SlurmRound:
     """Reads the cluster's limits, pins the code, queries Slurm."""
+    if problem := find_path_problem(stored.store.root):
+        raise StoreError(problem)
     client = SlurmClient(resolve_slurm_timeouts(request))
-    site = query_site(client, getpass.getuser())
+    site = query_site(client, read_user_name())
     if site.problem:
-        raise NoSchedulerError(
-            f"Slurm cannot be asked: {site.problem}; nothing was done: see `sweep doctor`, try again later, "
-            "or run it on this machine with --backend local"
-        )
+        raise NoSchedulerError(f"Slurm cannot be asked: {site.problem}; {request.if_unreachable}")
     slurm_round = SlurmRound(
         stored.manifest.jobs,
         wanted=request.wanted,
@@ -134,26 +169,18 @@ def build_launch(stored: StoredSweep, *, dry: bool) -> LaunchSettings:
     )
 
 
-def check_jobs_fit(slurm_round: SlurmRound, actions: Sequence[Action]) -> None:
-    """Raises InfeasibleJobError if this cluster could never run one of the jobs that are to be sent."""
-    jobs = [slurm_round.snapshot.by_key[action.key] for action in actions if isinstance(action, Submit)]
-    misfits = [(job, reason) for job in jobs if (reason := find_infeasible_reason(job, slurm_round.site))]
-    if misfits:
-        job, reason = misfits[0]
-        raise InfeasibleJobError(
-            f"{len(misfits)} jobs can never run here, and nothing was sent; the first, {job.phase} {job.key}: {reason}"
-        )
-
-
-def check_budget(slurm_round: SlurmRound, budget: float) -> None:
-    """SweepError if what was spent and what is left to do come to more A100-hours than `budget`."""
+def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
+    """Why nothing may be sent: what was spent and what is left to do come to more A100-hours than `budget`; else ""."""
+    if budget is None:
+        return ""
     spent = sum(each.costs.total.a100_hours or 0.0 for each in load_job_evidence(slurm_round.snapshot).values())
     left = sum_planned_a100_hours(slurm_round)
-    if spent + left > budget:
-        raise SweepError(
-            f"nothing was sent: {spent:,.1f} A100-hours are spent and {left:,.1f} are left to do, "
-            f"{spent + left:,.1f} together, above the budget of {budget:,.1f}"
-        )
+    if spent + left <= budget:
+        return ""
+    return (
+        f"nothing was sent: {spent:,.1f} A100-hours are spent and {left:,.1f} are left to do, "
+        f"{spent + left:,.1f} together, above the budget of {budget:,.1f}"
+    )
 
 
 def sum_planned_a100_hours(slurm_round: SlurmRound) -> float:
@@ -176,14 +203,33 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
         print(f"sent {report.sent} jobs in {report.calls} sbatch calls{withdrawn}", file=sys.stderr)
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
-    for reason in dict.fromkeys(report.refused.values()):
-        jobs = sum(each == reason for each in report.refused.values())
-        print(f"sweep: {jobs} jobs were not sent: {reason}", file=sys.stderr)
+    print_refusals(report.refused, "were not sent")
     for remark in slurm_round.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
     if report.problem:
-        print(f"sweep: {report.problem}; nothing is lost, run it again", file=sys.stderr)
+        hint = "" if report.problem == slurm_round.over_budget else "; nothing is lost, run it again"
+        print(f"sweep: {report.problem}{hint}", file=sys.stderr)
     return 1 if report.problem or report.refused else 0
+
+
+def write_last_round(slurm_round: SlurmRound, report: RoundReport) -> None:
+    """Keeps for `sweep status` why jobs were not sent. A store that refuses the write is no error."""
+    path = slurm_round.launch.store.locate_sweep(slurm_round.launch.sweep).last_round
+    content = {
+        "format": LAST_ROUND_FORMAT,
+        "time": slurm_round.clock.now(),
+        "refused": dict(report.refused),
+        "limits": list(report.limits),
+        "problem": report.problem,
+    }
+    with contextlib.suppress(OSError):
+        write_json(path, content)
+
+
+def print_refusals(refused: Mapping[str, str], what: str) -> None:
+    """One line on stderr for each reason, with the number of its jobs."""
+    for reason, jobs in Counter(refused.values()).items():
+        print(f"sweep: {format_counted(jobs, 'job')} {what}: {reason}", file=sys.stderr)
 
 
 def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, Any]:
@@ -199,8 +245,8 @@ def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: St
     calls = len(slurm_round.plan_batches([action for action in actions if isinstance(action, Submit)]))
     print(f"{jobs} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
     for limit in sorted(slurm_round.capacity.full):
-        print(f"sweep: no room for more under {limit}", file=sys.stderr)
-    if slurm_round.problem:
-        print(f"sweep: {slurm_round.problem}", file=sys.stderr)
-        return 1
-    return 0
+        print(f"sweep: no room for more under {describe_limit(limit)}", file=sys.stderr)
+    print_refusals(slurm_round.unfit, "would not be sent")
+    if problem := slurm_round.problem or slurm_round.over_budget:
+        print(f"sweep: {problem}", file=sys.stderr)
+    return 1 if problem or slurm_round.unfit else 0

@@ -119,6 +119,8 @@ EXAMPLES = [
     "submit demo --only a b --backend slurm --pace 0.5 --max-queued 3 --budget-a100-hours 2",
     "submit demo --cpus 2 --gpus 0 --dry-run",
     "tick demo --only a --no-results --json",
+    "limits demo --max-queued 3 --budget-a100-hours 2.5 --only a b --pace 1 --backend slurm --json",
+    "limits demo --max-queued none --budget-a100-hours none --only all --pace none --backend none",
     "status demo --all --fresh",
     "resume demo --cells a b --no-submit",
     "cancel demo a b --grace 2.5",

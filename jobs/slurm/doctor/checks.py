@@ -11,6 +11,7 @@ from jobs.slurm.commands import list_ignored_variables
 from jobs.slurm.limits import (
     CLUSTER,
     compute_queue_capacity,
+    describe_limit,
     find_infeasible_reason,
     find_job_partitions,
     list_limit_names,
@@ -95,7 +96,7 @@ def check_limits(site: Site) -> Iterator[Check]:
     """Arrays, and how many jobs may be in the queue."""
     yield report_ok("arrays", f"up to {site.array_limit:,} tasks each; larger ones are split")
     small = {limit: left for limit, left in compute_queue_capacity(site, (), site.user).items() if limit != CLUSTER}
-    words = [f"{left:,} under {limit}" for limit, left in small.items()]
+    words = [f"{left:,} under {describe_limit(limit)}" for limit, left in small.items()]
     whole = f"the cluster holds {site.max_jobs:,} jobs of everybody"
     if words:
         yield report_ok("queue", f"at most {'; '.join(words)}; {whole}")
@@ -172,7 +173,7 @@ def check_queue_limits(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     counted = Counter(limit for job in jobs for limit in list_limit_names(job, site, site.user))
     for limit, number in counted.items():
         if number > room.get(limit, number):
-            text = f"{number:,} jobs, of which {room[limit]:,} may be in the queue at once ({limit})"
+            text = f"{number:,} jobs, of which {room[limit]:,} may be in the queue at once ({describe_limit(limit)})"
             yield report_note(
                 "refill", text, "have `sweep tick` run by cron or scrontab: it sends more as the queue drains"
             )

@@ -59,10 +59,15 @@ class NodeTest:
             ]
         name = f"sweep-doctor-{secrets.token_hex(6)}"
         try:
-            return self._run_in(folder, name)
+            found = self._run_in(folder, name)
         finally:
-            self.client.run("scancel", f"--name={name}")  # by name: also where sbatch's answer was lost
+            ended = self.client.run("scancel", f"--name={name}")  # by name: also where sbatch's answer was lost
             shutil.rmtree(folder, ignore_errors=True)
+        if ended.problem:
+            found.append(
+                report_note(NODE, f"the test job may still be there: {ended.problem}", f"scancel --name={name}")
+            )
+        return found
 
     def _run_in(self, folder: Path, name: str) -> list[Check]:
         mark = secrets.token_hex(16)

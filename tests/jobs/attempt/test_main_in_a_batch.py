@@ -6,12 +6,15 @@ import signal
 
 import pytest
 
+from jobs.slurm.batch_ledger import BatchLedger
 from jobs.store.flock import acquire_lock
+from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store
 from jobs.store.records import AttemptStart, FailureClass
 from tests.jobs import toy
 from tests.jobs.attempt.slurm_attempts import (
     BATCH,
+    claim_number,
     end_of,
     files_below,
     finish,
@@ -51,6 +54,44 @@ def test_a_finished_job_is_left_as_it_is(store: Store) -> None:
     before = files_below(run.root)
     assert finish(start(store, job_id="8_0"))[0] == 0
     assert files_below(run.root) == before
+
+
+def test_a_cancelled_job_does_not_start_until_it_is_resumed(store: Store) -> None:
+    run = planned(store)
+    ledger = Ledger(store.locate_sweep(toy.SWEEP).ledger)
+    ledger.append([Event(event=EventKind.CANCELLED, key="only")])
+    code, said = finish(start(store))
+    assert (code, said.count("\n"), run.attempts.exists(), claim_number(run)) == (79, 1, False, 0)
+    assert "not started: it is cancelled; `sweep resume toy` puts it back" in said
+    ledger.append([Event(event=EventKind.RESUMED, key="only")])
+    assert finish(start(store, restart=1))[0] == 0
+
+
+def test_a_copy_that_was_taken_out_of_the_queue_does_not_start_unless_it_stayed_there(store: Store) -> None:
+    run = planned(store)
+    ledger = BatchLedger(Ledger(store.locate_sweep(toy.SWEEP).ledger))
+    ledger.write_withdrawn({BATCH: ["only", "other"], "sw-aaaaaabbbbbc-pretrain-toy": ["only"]})
+    code, said = finish(start(store))
+    assert (code, run.attempts.exists()) == (79, False)
+    assert "this copy of it was taken out of the queue" in said
+    ledger.write_kept({BATCH: ["only"]})
+    assert finish(start(store, restart=1))[0] == 0
+
+
+def test_a_job_that_has_failed_for_good_is_not_repeated_by_a_restart(store: Store) -> None:
+    run = planned(store, fail="diverged", fail_times=1)
+    assert finish(start(store))[0] == 1
+    code, said = finish(start(store, restart=1))
+    assert (code, [path.name for path in run.attempts.iterdir()]) == (79, [paths_of(run).root.name])
+    assert "it has failed for good (diverged: diverged at step 0 second line)" in said
+    Ledger(store.locate_sweep(toy.SWEEP).ledger).append([Event(event=EventKind.RESUMED, key="only")])
+    assert finish(start(store, restart=2))[0] == 0
+
+
+def test_a_job_that_was_killed_often_may_start_as_only_accounting_knows_the_cause(store: Store) -> None:
+    run = planned(store, fail="kill", fail_times=4)
+    codes = [finish(start(store, restart=restart))[0] for restart in range(5)]
+    assert (codes, end_of(run, 3).failure) == ([1, 1, 1, 1, 0], FailureClass.KILLED)
 
 
 def test_a_local_attempt_that_lives_is_left_alone(store: Store) -> None:

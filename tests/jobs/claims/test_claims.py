@@ -1,5 +1,6 @@
 """Claims: numbered files of which the newest alone entitles to write."""
 
+import errno
 import json
 import os
 import subprocess
@@ -130,3 +131,15 @@ def test_a_process_of_this_machine_that_ended_is_known_to_be_gone() -> None:
     ended.wait()
     assert ClaimOwner(boot_id=read_boot_id(), pid=ended.pid, pid_started=1.0).process_is_gone
     assert not ClaimOwner(boot_id="another machine", pid=ended.pid, pid_started=1.0).process_is_gone
+
+
+def test_a_claim_that_the_disk_refuses_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("jobs.claims.claims.os.fsync", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            create_claim(tmp_path, ClaimOwner.from_this_process(), after=None)
+    assert list(tmp_path.iterdir()) == []
+    assert create_claim(tmp_path, ClaimOwner.from_this_process(), after=None)

@@ -42,9 +42,12 @@ def test_the_next_waits_for_the_one_before(tmp_path: Path) -> None:
     other = create_claim(tmp_path, ClaimOwner.from_this_process(), after=None)
     assert other
     clock = ClockThatReleases(claim=other)
-    with hold_submit_lock(tmp_path, wait_seconds=30, clock=clock) as still_mine:
+    said: list[str] = []
+    with hold_submit_lock(tmp_path, wait_seconds=30, clock=clock, report_wait=said.append) as still_mine:
         assert still_mine()
     assert sum(clock.slept) >= 20
+    host = os.uname().nodename
+    assert said == [f"waits up to 30 s for another submission from this store (process {os.getpid()} on {host})"]
 
 
 def test_who_waits_longer_than_it_may_gives_up(tmp_path: Path) -> None:

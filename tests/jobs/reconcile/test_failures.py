@@ -77,6 +77,16 @@ CASES = [
     (AttemptEvidence(returncode=1, log_tail="RuntimeError: NCCL communicator timed out"), F.NODE_FAULT, "NCCL"),
     (AttemptEvidence(returncode=1, log_tail="CUDA error: uncorrectable ECC error encountered"), F.NODE_FAULT, "ECC"),
     (AttemptEvidence(returncode=1, log_tail=trace("TypeError: no")), F.CODE, "TypeError: no"),
+    (
+        AttemptEvidence(
+            returncode=1,
+            log_tail=trace("TypeError: no")
+            + "\nsrun: error: n1: task 0: Exited with exit code 1\nslurmstepd: error: *** STEP 7.0 CANCELLED ***\n",
+        ),
+        F.CODE,
+        "TypeError: no",
+    ),
+    (AttemptEvidence(returncode=1, log_tail="srun: error: n1: task 0: Exited\n"), F.UNKNOWN, "last line: srun: error"),
     (AttemptEvidence(returncode=1, log_tail=trace("ConnectionError: reset")), F.UNKNOWN, "ConnectionError: reset"),
     (AttemptEvidence(returncode=3), F.UNKNOWN, "code 3"),
     (AttemptEvidence(returncode=0), F.CODE, "no result.json"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.client import SlurmClient, pack_words, render_array_ids
+from jobs.slurm.client import SlurmClient, WithdrawalReport, pack_words, render_array_ids
 from jobs.slurm.parsing import parse_config, parse_records
 from jobs.slurm.sbatch_errors import SubmittedJob, UnknownSubmit
 from jobs.slurm.timeouts import SlurmTimeouts
@@ -262,22 +262,36 @@ def test_tasks_of_one_array_are_cancelled_together(programs: Programs) -> None:
     assert programs.arguments("scancel") == ["8", "7_[0,2]", "9_[1]"]
 
 
-def test_only_tasks_in_the_wanted_state_are_cancelled_and_without_scancels_own_filter(programs: Programs) -> None:
+def test_only_waiting_tasks_are_withdrawn_and_without_scancels_own_filter(programs: Programs) -> None:
     """`scancel --state=PENDING 7_1` ends every pending task of array 7."""
-    programs.prints("squeue", "7_1\n7_2\n7_3\n")
-    programs.add("scancel", "true")
-    assert programs.client().cancel(["7_0", "7_2", "9_1"], state="PENDING") == ""
-    assert programs.arguments("scancel") == ["7_[2]"]
-    assert {"--array", "--states=PENDING", "--jobs=7,9"} <= set(programs.arguments("squeue"))
+    before = "7_0 RUNNING\\n7_1 PENDING\\n7_2 PENDING\\n7_3 SPECIAL_EXIT\\n7_4 PENDING\\n"
+    cancelled = programs.root / "cancelled"
+    programs.add("squeue", f"[ -e {cancelled} ] && printf '7_0 RUNNING\\n7_4 PENDING\\n' || printf '{before}'")
+    programs.add("scancel", f"touch {cancelled}; echo 'scancel: error: Access/permission denied' >&2; exit 1")
+    report = programs.client().withdraw(["7_0", "7_2", "7_3", "7_4", "9_1"])
+    assert programs.arguments("scancel") == ["7_[2,3,4]"]
+    assert {"--array", "--jobs=7"} <= set(programs.arguments("squeue"))
+    assert (set(report.gone), set(report.kept)) == ({"7_2", "7_3"}, {"7_0", "7_4"})
+    assert report.problem == "Access/permission denied"
 
 
-def test_nothing_is_cancelled_by_state_while_the_queue_cannot_be_seen(programs: Programs) -> None:
+def test_nothing_is_withdrawn_while_the_queue_cannot_be_seen(programs: Programs) -> None:
     programs.add("scancel", "true")
     programs.add("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    assert "Unable to contact" in programs.client().cancel(["7_0"], state="PENDING")
+    report = programs.client().withdraw(["7_0"])
+    assert (report.gone, report.kept) == (frozenset(), frozenset())
+    assert "Unable to contact" in report.problem
     programs.add("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert programs.client().cancel(["7_0"], state="PENDING") == ""
+    assert programs.client().withdraw(["7_0"]) == WithdrawalReport()
     assert not (programs.root / "scancel.calls").exists()
+
+
+def test_what_a_silent_scancel_leaves_in_the_queue_is_told(programs: Programs) -> None:
+    programs.prints("squeue", "7_0 PENDING\n")
+    programs.add("scancel", "true")
+    report = programs.client().withdraw(["7_0"])
+    assert (set(report.gone), set(report.kept)) == (set(), {"7_0"})
+    assert report.problem == "scancel reports no error, and 1 jobs are still in the queue"
 
 
 def test_a_signal_for_the_batch_process_alone(programs: Programs) -> None:

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from jobs.job import Job
-from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names, resolve_gpu_type
+from jobs.slurm.limits import (
+    compute_queue_capacity,
+    describe_limit,
+    find_infeasible_reason,
+    list_limit_names,
+    resolve_gpu_type,
+)
 from jobs.slurm.site import Association, NodeShape, Site
 from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 
@@ -105,7 +111,7 @@ def test_what_could_never_run_is_told_in_one_line(job: Job, part: str) -> None:
 
 
 def test_a_newer_clusters_doors() -> None:
-    assert "is down" in str(find_infeasible_reason(a_job(), NEW))
+    assert find_infeasible_reason(a_job(), NEW) is None  # its partition is down today
     assert find_infeasible_reason(a_job("gpu"), NEW) is None
     assert "closed to QOS long" in str(find_infeasible_reason(a_job("cpu", "long"), replace(NEW, partitions=up(NEW))))
     assert "closed to account guest" in str(find_infeasible_reason(a_job("cpu", account="guest"), guest(NEW)))
@@ -171,3 +177,21 @@ def test_gpus_go_by_the_clusters_own_names() -> None:
 def test_gpus_that_the_user_asks_for_by_other_words_are_not_judged() -> None:
     asked = a_job(gpus_per_node=1, gpu_type="h100", options={"gpus-per-node": "h100:1"})
     assert find_infeasible_reason(asked, OLD) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cluster", "the number of jobs that the cluster holds (MaxJobCount)"),
+        ("qos:long", "the limit of QOS long on your jobs"),
+        ("qos:long/everybody", "the limit of QOS long on everybody's jobs"),
+        ("qos:long/account:lab", "the limit of QOS long on jobs of account lab"),
+        ("user:lab", "the limit on your jobs in account lab"),
+        ("user:lab/gpu", "the limit on your jobs in account lab in partition gpu"),
+        ("user:lab/all", "the limit on your jobs in account lab"),
+        ("account:lab", "the limit on all jobs of account lab"),
+        ("--max-queued", "--max-queued"),
+    ],
+)
+def test_a_limit_has_a_name_that_a_user_knows(name: str, words: str) -> None:
+    assert describe_limit(name) == words

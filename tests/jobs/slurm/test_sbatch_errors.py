@@ -103,3 +103,17 @@ def test_the_reason_names_the_limit_in_one_line() -> None:
     answer = parse_submit_answer(failed(POLICY, "QOSMaxSubmitJobPerUserLimit"))
     assert isinstance(answer, SubmitRefusal)
     assert answer.reason == f"{POLICY}; QOSMaxSubmitJobPerUserLimit"
+
+
+def test_a_refusal_counts_though_a_site_prints_a_banner_before_it() -> None:
+    refused = "sbatch: error: Batch job submission failed: Invalid qos specification\n"
+    found = parse_submit_answer(said(refused, text="Welcome to the cluster\n"))
+    assert found == SubmitRefusal(RefusalKind.INVALID, "Invalid qos specification")
+    assert isinstance(parse_submit_answer(said(refused, text="Welcome\n12\n13\n")), UnknownSubmit)
+    assert isinstance(parse_submit_answer(said("sbatch: error: nobody knows\n", text="Welcome\n")), UnknownSubmit)
+
+
+def test_what_is_down_is_told_from_a_cluster_that_takes_nothing() -> None:
+    found = parse_submit_answer(failed("Required partition not available (inactive or drain)"))
+    assert isinstance(found, SubmitRefusal)
+    assert found.kind is RefusalKind.DELAYED

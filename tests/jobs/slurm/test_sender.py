@@ -1,6 +1,6 @@
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def test_the_log_says_what_was_sent_and_why_no_more(
         f"{first}: is job 101",
         f"{second}: sends 1 pretrain jobs",
         f"{second}: refused (limit): QOSMaxSubmitJobPerUserLimit",
-        f"sends no more: {report.full}",
+        f"sends no more of its partition, account and QOS: {report.full}",
     ]
     assert "--array=" in caplog.text
 
@@ -145,7 +145,8 @@ def test_an_id_that_may_be_forgotten_is_no_dependency(tmp_path: Path, client: Fa
     """Slurm takes an unknown parent for a satisfied dependency."""
     report = sender(tmp_path, client, parents_known_until=0.0).send([batch("a", 1), batch("b", 1, after_ids=("5_0",))])
     assert list(report.placed) == ["a0"]
-    assert "too old to depend on" in report.problem
+    assert "too old to depend on" in report.full
+    assert report.problem == ""
     first = batch("c", 1)
     late = sender(tmp_path, client, parents_known_for=0.0).send([first, batch("d", 1, after_tasks=((first.name, 0),))])
     assert list(late.placed) == ["c0"]
@@ -163,4 +164,24 @@ def test_an_id_of_this_round_is_a_dependency_for_a_while(tmp_path: Path, client:
     batches = [first, batch("b", 1, after_tasks=((first.name, 0),)), batch("c", 1, after_tasks=((first.name, 0),))]
     report = sender(tmp_path, client, clock=clock, parents_known_for=60.0).send(batches)
     assert list(report.placed) == ["a0", "b0"]
-    assert "too old to depend on" in report.problem
+    assert "too old to depend on" in report.full
+    assert report.problem == ""
+
+
+def test_a_limit_of_one_partition_does_not_hold_up_another(tmp_path: Path, client: FakeClient) -> None:
+    client.answers = [SubmitRefusal(RefusalKind.LIMIT, "QOSMaxSubmitJobPerUserLimit"), SubmittedJob("7")]
+    busy, free = Resources(options={"qos": "busy"}), Resources(options={"qos": "free"})
+    batches = [replace(batch(name, 1), resources=asked) for name, asked in (("a", busy), ("b", busy), ("c", free))]
+    report = sender(tmp_path, client).send(batches)
+    assert (report.calls, report.placed) == (2, {"c0": "7_0"})
+    assert "QOSMaxSubmitJobPerUserLimit" in report.full
+
+
+def test_a_full_cluster_and_a_drained_partition_are_told_apart(tmp_path: Path, client: FakeClient) -> None:
+    client.answers = [SubmitRefusal(RefusalKind.DELAYED, "Required partition not available"), SubmittedJob("7")]
+    report = sender(tmp_path, client).send([batch("a", 2), batch("b", 1)])
+    assert (report.placed, report.full, report.problem, report.invalid) == ({"b0": "7_0"}, "", "", False)
+    assert report.delayed == ["2 pretrain jobs cannot be queued now: Required partition not available"]
+    client.answers = [SubmitRefusal(RefusalKind.FULL, "Resource temporarily unavailable")]
+    report = sender(tmp_path, client).send([batch("d", 2), batch("e", 1)])
+    assert (report.calls, report.placed) == (1, {})

@@ -5,6 +5,7 @@ A reference is computed on the CPU in float64 or float32, and the same lines run
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -18,13 +19,12 @@ def device() -> torch.device:
 
 
 @pytest.fixture
-def compiler(device: torch.device) -> Iterator[None]:
+def compiler(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A compiler without memory of other tests. On a CPU all of it but its code generation, which takes a minute."""
     import torch._dynamo
 
     torch._dynamo.reset()
     if device.type == "cpu":
-        torch.compiler.set_default_backend("aot_eager")
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     yield
-    torch.compiler.set_default_backend(None)
     torch._dynamo.reset()

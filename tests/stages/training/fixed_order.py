@@ -7,11 +7,11 @@ fails, and its error names the operation.
 import os
 import sys
 
-import torch
-
 from stages.__main__ import main
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # and not in the processes that read data
+    import torch
+
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS's own condition for it
     torch.use_deterministic_algorithms(True)
     sys.exit(main(sys.argv[1:]))

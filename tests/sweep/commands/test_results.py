@@ -73,7 +73,7 @@ def test_the_same_results_give_the_same_figures(done: Written, capsys: Capture) 
 
 def test_formats_are_those_asked_for(tmp_path: Path, capsys: Capture) -> None:
     written = toy(tmp_path, Grid(branches=(0, 100), shares=(0.5,), epochs=(1,)))
-    command(written, capsys)
+    command(written, capsys, "--figure-formats", "png")
     command(written, capsys, "--figure-formats", "svg,pdf")
     assert {path.suffix for path in figures_folder(written).glob("overview.*")} == {".svg", ".pdf"}
 
@@ -207,7 +207,7 @@ def test_figures_that_the_results_no_longer_allow_are_removed(tmp_path: Path, ca
     folder.mkdir(parents=True)
     (folder / "score_by_epochs.png").write_bytes(b"old")
     (folder / "mine.png").write_bytes(b"kept")
-    command(written, capsys)
+    command(written, capsys, "--figure-formats", "png")
     names = {path.name for path in folder.glob("*.png")}
     assert {"score_by_branch.png", "overview.png", "mine.png"} <= names
     assert "score_by_epochs.png" not in names

@@ -126,6 +126,8 @@ def test_only_the_named_cells_and_what_they_need_are_sent(toys: ToySweep) -> Non
     assert toys.sent("submit", "--only", "c2")[0] == 3
     states = toys.states()
     assert {key for key, state in states.items() if state is JobState.QUEUED} == {"trunk", "c2-pre", "c2-ft"}
+    assert toys.sent()[0] == 0
+    assert toys.sweep("limits", "--only", "all").code == 0
     assert toys.sent()[0] == 6
 
 

@@ -31,7 +31,7 @@ def test_a_good_cluster_has_no_problems() -> None:
     ]  # fmt: skip
     assert all(check.severity is not Severity.PROBLEM for check in told)
     assert "main (default): 4 nodes, 8 a100, no time limit; short: 4 nodes, 8 a100, 1 min" in told[1].text
-    assert "5 under qos:capped" in named(told, "queue").text
+    assert "5 under the limit of QOS capped on your jobs" in named(told, "queue").text
     assert "is lost" in named(told, "preemption").advice
 
 
@@ -90,7 +90,10 @@ def test_a_plan_that_is_larger_than_a_limit_is_refilled() -> None:
     told = list(
         check_plan(OLD, [toy_job(f"j{number}", resources=shared) for number in range(60)], largest_save_bytes=1)
     )
-    assert named(told, "refill").text == "60 jobs, of which 5 may be in the queue at once (qos:capped)"
+    assert (
+        named(told, "refill").text
+        == "60 jobs, of which 5 may be in the queue at once (the limit of QOS capped on your jobs)"
+    )
     assert named(told, "time to save").severity is Severity.OK
 
 

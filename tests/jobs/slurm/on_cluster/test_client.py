@@ -109,7 +109,7 @@ def test_a_task_that_left_no_row_has_ended_when_two_looks_agree(slurm: Lab) -> N
     since, name = time.time(), build_batch_name("norow", "trunk")
     job = send(name, "--array=0-1", "--hold")
     batch = known(name, job, 2, since)
-    assert SlurmClient().cancel([f"{job}_1"], state="PENDING") == ""
+    assert SlurmClient().withdraw([f"{job}_1"]).problem == ""
     queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
     first = reconcile_answers([batch], queue, accounting, now=time.time(), timeouts=SlurmTimeouts())
     assert first.observations["k1"].state is ClusterState.UNKNOWN
@@ -125,17 +125,17 @@ def test_one_pending_task_is_cancelled_and_not_its_whole_array(slurm: Lab) -> No
     """scancel's own `--state=PENDING` would end them all."""
     job = send(build_batch_name("holes", "trunk"), "--array=0-4", "--hold")
     for gone, left in (([1], [0, 2, 3, 4]), ([3], [0, 2, 4]), ([0, 2, 3], [4])):
-        assert SlurmClient().cancel([f"{job}_{index}" for index in gone], state="PENDING") == ""
+        assert SlurmClient().withdraw([f"{job}_{index}" for index in gone]).problem == ""
         assert {row.id for row in SlurmClient().query_queue([ME]).rows} == {f"{job}_{index}" for index in left}
-    assert SlurmClient().cancel([f"{job}_4"], state="PENDING") == ""
-    assert SlurmClient().cancel([f"{job}_4"], state="PENDING") == ""
+    assert SlurmClient().withdraw([f"{job}_4"]).problem == ""
+    assert SlurmClient().withdraw([f"{job}_4"]).problem == ""
     assert SlurmClient().query_queue([ME]).rows == ()
 
 
 def test_only_pending_tasks_are_withdrawn(slurm: Lab) -> None:
     job = send(build_batch_name("withdrawn", "trunk"), "--array=0-2%1")
     slurm.wait_job(f"{job}_0", "RUNNING")
-    assert SlurmClient().cancel([f"{job}_{index}" for index in range(3)], state="PENDING") == ""
+    assert SlurmClient().withdraw([f"{job}_{index}" for index in range(3)]).problem == ""
     wait_for("the queue", lambda: [row.id for row in SlurmClient().query_queue([ME]).rows] == [f"{job}_0"], seconds=20)
 
 

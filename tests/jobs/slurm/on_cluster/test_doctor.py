@@ -174,7 +174,7 @@ def test_doctor_names_what_would_stop_a_plan(slurm: Lab, tmp_path: Path, capsys:
     assert main(["doctor", "small", "--store", store]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any("2 of 32 jobs could never run" in line and "4 nodes" in line for line in lines)
-    assert any("may be in the queue at once (qos:capped)" in line for line in lines)
+    assert any("may be in the queue at once (the limit of QOS capped on your jobs)" in line for line in lines)
 
 
 def test_doctor_says_so_when_the_controller_is_down(

@@ -56,7 +56,8 @@ def test_sixty_jobs_drain_through_a_limit_of_five_by_ticks_alone(
     reports = toys.ticks_until(complete, seconds=120)
     assert len(list(toys.store.root.glob("runs/*/*/attempts/*"))) == 60  # each job began once
     assert max(queued) <= 5
-    assert all(report["limits"] == ["no room for more under qos:capped"] for report in reports if report["sent"] > 5)
+    full = ["no room for more under the limit of QOS capped on your jobs"]
+    assert all(report["limits"] == full for report in reports if report["sent"] > 5)
     assert not any(batch.not_submitted_at for batch in toys.notes().batches.values())
     first, last = toys.ids()["c0-ev"], toys.ids()["c19-pre"]
     assert int(first[0].partition("_")[0]) < int(last[0].partition("_")[0])  # depth first: whole chains finish early

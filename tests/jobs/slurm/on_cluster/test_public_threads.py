@@ -83,7 +83,7 @@ def test_sisyphus_241_the_submit_limit_is_no_failure(
     toys = ToySweep(slurm, tmp_path, [toy.toy_job(f"j{index}", resources=asked) for index in range(7)], monkeypatch)
     told = toys.sweep("submit")
     assert told.code == 0
-    assert "no room for more under qos:capped" in told.err
+    assert "no room for more under the limit of QOS capped on your jobs" in told.err
     assert sorted(toys.states().values()) == [JobState.QUEUED] * 5 + [JobState.READY] * 2
 
 

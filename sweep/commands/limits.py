@@ -1,0 +1,101 @@
+"""`sweep limits NAME`: shows, changes or lifts what `sweep submit` was told once and every later round obeys."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.arguments import parse_amount, parse_positive_int
+from sweep.options import CommonOptions
+
+NONE = "none"
+ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsOptions(CommonOptions):
+    """What `sweep limits` was given. A word `none` lifts, and so does the one cell `all`."""
+
+    name: str
+    backend: str | None
+    max_queued: int | str | None
+    budget_a100_hours: float | str | None
+    only: tuple[str, ...]
+    pace_seconds: float | str | None
+    as_json: bool
+
+
+OPTIONS = LimitsOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    parser.add_argument(
+        "--max-queued", type=parse_or_none(parse_positive_int), metavar="N|none", help="jobs in the queue at once"
+    )
+    parser.add_argument(
+        "--budget-a100-hours",
+        type=parse_or_none(parse_amount),
+        metavar="X|none",
+        help="nothing is sent where what is spent and what is left to do come to more",
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="CELL|all", help="these cells or jobs, and what they need"
+    )
+    parser.add_argument(
+        "--pace",
+        dest="pace_seconds",
+        type=parse_or_none(parse_amount),
+        metavar="SECONDS|none",
+        help="between two sbatch calls",
+    )
+    parser.add_argument(
+        "--backend", choices=("local", "slurm", NONE), help="where it runs; none: as the sweep file says"
+    )
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print them as JSON (docs/json.md)")
+    parser.epilog = (
+        "example:\n  sweep limits paper\n  sweep limits paper --max-queued 200\n"
+        "  sweep limits paper --budget-a100-hours none --only all\n"
+        "`sweep submit` keeps what it is given; `sweep tick` and `sweep resume` obey it."
+    )
+
+
+def parse_or_none(parse: Callable[[str], float]) -> Callable[[str], float | str]:
+    """The parser, which also takes the word that lifts a limit."""
+
+    def parse_word(text: str) -> float | str:
+        return NONE if text == NONE else parse(text)
+
+    return parse_word
+
+
+def run(options: LimitsOptions) -> int:
+    from sweep.kept_limits import build_limits_json, format_limit_lines, update_limits
+    from sweep.stored_sweep import open_sweep, print_user_errors
+
+    stored = open_sweep(options.store, options.name)
+    if options.only != (ALL,):
+        stored.select_jobs(options.only)  # unknown names are an error now, and not at the next tick
+    with print_user_errors():
+        kept = update_limits(stored.paths.limits, collect_changes(options))
+    limits = build_limits_json(kept)
+    if options.as_json:
+        print(json.dumps({"format": 1, "sweep": options.name, **limits}, indent=1))
+    else:
+        print("\n".join(format_limit_lines(limits)) or "no limits: every round sends what the queue takes")
+    return 0
+
+
+def collect_changes(options: LimitsOptions) -> dict[str, Any]:
+    """The fields of `KeptLimits` that the command line names; None and () lift."""
+    words = {
+        "backend": options.backend,
+        "max_queued": options.max_queued,
+        "budget_a100_hours": options.budget_a100_hours,
+        "pace_seconds": options.pace_seconds,
+    }
+    changes: dict[str, Any] = {name: None if word == NONE else word for name, word in words.items() if word is not None}
+    if options.only:
+        changes["only"] = () if options.only == (ALL,) else options.only
+    return changes

@@ -1,0 +1,162 @@
+"""What was chosen for a sweep and lasts until it is changed: back end, caps, cells. STORE/sweeps/NAME/limits.json.
+
+`sweep submit` and `sweep resume` keep what they are given, every round obeys it, `sweep status` shows it, and
+`sweep limits` changes or lifts it. A store without the file has none.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.processes import read_user_name
+from jobs.store.paths import write_json
+from sweep.errors import NotPlannedError, StoreError
+from sweep.stored_sweep import StoredSweep
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """Who set a limit last, and when."""
+
+    by: str
+    at: float
+    """Unix seconds."""
+
+    def __str__(self) -> str:
+        return f"{self.by}, {datetime.fromtimestamp(self.at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLimits:
+    """The limits of one sweep. A field that is None or empty is not limited."""
+
+    backend: str | None = None
+    """local or slurm; None: that of the sweep file."""
+    max_queued: int | None = None
+    """Jobs of this sweep in Slurm's queue at once."""
+    budget_a100_hours: float | None = None
+    """Nothing is sent where what is spent and what is left to do come to more."""
+    only: tuple[str, ...] = ()
+    """Names of cells or keys of jobs: these, and what they need."""
+    pace_seconds: float | None = None
+    """Between two sbatch calls."""
+    changes: Mapping[str, LimitChange] = field(default_factory=dict)
+    """By the names of the fields above."""
+
+    def list_set(self) -> dict[str, Any]:
+        """The limits that there are, by field."""
+        return {name: value for name in NAMES if (value := getattr(self, name)) not in (None, ())}
+
+
+NAMES = tuple(each.name for each in fields(KeptLimits) if each.name != "changes")
+OPTIONS = {
+    "backend": "--backend",
+    "max_queued": "--max-queued",
+    "budget_a100_hours": "--budget-a100-hours",
+    "only": "--only",
+    "pace_seconds": "--pace",
+}
+"""The command line's name of each."""
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "backend": (str,),
+    "max_queued": (int,),
+    "budget_a100_hours": (int, float),
+    "only": (list,),
+    "pace_seconds": (int, float),
+}
+"""As JSON has them."""
+
+
+def read_limits(path: Path) -> KeptLimits:
+    """The limits that a file holds; none if there is no file.
+
+    Raises:
+        StoreError: a file that cannot be understood. It is not taken for no limit at all.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return KeptLimits()
+    except ValueError as error:
+        raise StoreError(f"{path}: is damaged ({error}); remove it, and set the limits again") from None
+    written = content.get("format") if isinstance(content, dict) else None
+    if written != FORMAT:
+        raise StoreError(f"{path}: has format {written}, not {FORMAT}; use the version of sweep that wrote it")
+    if content.get("backend") not in {None, "local", "slurm"}:
+        raise StoreError(f"{path}: backend is {content['backend']!r}; set it again with `sweep limits --backend`")
+    for name in NAMES:
+        value = content.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, TYPES[name])):
+            raise StoreError(f"{path}: {name} is {value!r}; set it again with `sweep limits`, or remove the file")
+    changes = content.get("changes")
+    return KeptLimits(
+        **{name: content.get(name) for name in NAMES if name != "only"},
+        only=tuple(map(str, content.get("only") or ())),
+        changes={
+            name: LimitChange(str(each.get("by", "")), float(each.get("at", 0.0)))
+            for name, each in (changes if isinstance(changes, dict) else {}).items()
+            if name in NAMES and isinstance(each, dict)
+        },
+    )
+
+
+# Why: docs/decisions.md, D102
+def update_limits(path: Path, given: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK) -> KeptLimits:
+    """Sets the fields in `given` (None or empty: lifts them), and returns what holds now.
+
+    The file is whole or as before, and is written only where something is different from before.
+    """
+    before = read_limits(path)
+    different = {name: value for name, value in given.items() if getattr(before, name) != value}
+    if not different:
+        return before
+    change = LimitChange(read_user_name(), clock.now())
+    after = KeptLimits(
+        **{name: different.get(name, getattr(before, name)) for name in NAMES},
+        changes={**before.changes, **dict.fromkeys(different, change)},
+    )
+    write_json(path, {"format": FORMAT, **asdict(after)})
+    return after
+
+
+def select_kept_jobs(stored: StoredSweep, only: Collection[str]) -> set[str]:
+    """Keys of the jobs that a kept `--only` names, without names that a later plan dropped. Raises NotPlannedError if
+    none is left."""
+    found: set[str] = set()
+    for word in only:
+        try:
+            found |= {job.key for job in stored.select_jobs([word])}
+        except NotPlannedError:
+            continue
+    if not found:
+        name = stored.manifest.sweep
+        raise NotPlannedError(
+            f"sweep {name} is limited to {', '.join(only)}, and its plan has none of them any more; "
+            f"lift it: `sweep limits {name} --only all`"
+        )
+    return found
+
+
+def build_limits_json(kept: KeptLimits) -> dict[str, Any]:
+    """Section `limits` of docs/json.md."""
+    changed = {name: asdict(kept.changes[name]) for name in kept.list_set() if name in kept.changes}
+    return {**{name: getattr(kept, name) for name in NAMES if name != "only"}, "only": list(kept.only), "set": changed}
+
+
+def format_limit_lines(limits: Mapping[str, Any]) -> list[str]:
+    """`--max-queued 2 (ann, 2026-01-31 12:00 UTC)`, one line a limit, of what `build_limits_json` built."""
+    lines = []
+    for name in NAMES:
+        value = limits[name]
+        if value in (None, []):
+            continue
+        words = " ".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+        by_whom = f"  ({LimitChange(**limits['set'][name])})" if name in limits["set"] else ""
+        lines.append(f"{OPTIONS[name]} {words}{by_whom}")
+    return lines
