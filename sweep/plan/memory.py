@@ -325,9 +325,12 @@ def build_training_pass(question: MemoryQuestion, mode: RunMode, ranks: int) -> 
 
 
 def uses_flex_attention(settings: Mapping[str, Any]) -> bool:
-    """Whether documents are masked by blocks (`stages.training.parallel.configure_kernels`)."""
+    """Whether documents are surely masked by blocks (`stages.training.parallel.select_packed_attention`).
+
+    By default a GPU takes flex attention only where its kernels can be built, which a plan cannot know.
+    """
     attention = settings.get("attention", "auto")
-    return attention == "flex" or (attention == "auto" and bool(settings.get("compile")))
+    return attention == "flex" or (attention == "auto" and settings.get("compile") is True)
 
 
 def compute_evaluation_fit(question: MemoryQuestion, config: EvaluateConfig) -> MemoryFit:
