@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sweep.phases import PHASES
 from sweep.results.figures.style import (
     GREY,
     DrawnFigure,
@@ -32,7 +33,6 @@ AVERAGE, CELL = "average", "cell"
 AGAINST_LAST = "branch"
 """The axis whose values are compared with the last one, images after all text; all others with the first."""
 SIGNIFICANT = 0.05
-PHASE_WORDS = {"trunk": "trunk", "pretrain": "image-text run", "finetune": "fine-tune"}
 MOST_LINES = 40
 """Differences of a panel: more would not be readable on one page."""
 
@@ -236,7 +236,9 @@ def draw_difference_lines(axes: Axes, measure: Measure, lines: Sequence[ShownDif
 def describe_noise(contrasts: Contrasts) -> str:
     """What noise the intervals hold and what they do not."""
     with_seeds = any("seeds" in (each["noise"] or "") for each in contrasts)
-    shared = list(dict.fromkeys(PHASE_WORDS[phase] for each in contrasts for phase in each["shared_draws"] or ()))
+    phases = dict.fromkeys(phase for each in contrasts for phase in each["shared_draws"] or ())
+    # a trunk is one draw, however many segments it was cut into
+    shared = [PHASES[phase].job.removesuffix(" segment") for phase in phases]
     held = "the sampling of questions" + (" and the seeds' spread" if with_seeds else "")
     missing = f"; not in them: the noise of one draw of {', '.join(shared)}" if shared else ""
     return f"bars: 95 % intervals, paired by question; they hold {held}{missing}"

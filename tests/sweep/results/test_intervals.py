@@ -23,8 +23,8 @@ from tests.sweep.results.simulated import collect_answers, draw_answers, draw_va
 DRAWS = 2_000
 
 
-def test_students_t_agrees_with_scipy() -> None:
-    """Written down from scipy.stats.t (1.17), for whole and broken degrees of freedom."""
+def test_students_t_is_right_for_whole_and_broken_degrees_of_freedom() -> None:
+    # one and two degrees have closed forms: tan(0.475 pi), and 0.95 sqrt(2 / (1 - 0.95^2))
     quantiles: dict[float, float] = {
         1: 12.706204736174694, 1.5: 6.016663104427929, 2: 4.302652729749462, 5: 2.5705818356363146,
         10: 2.228138851986274, 29.5: 2.043724966772122, 99.9: 1.9839958380769385, 100: 1.9839715185235518,
