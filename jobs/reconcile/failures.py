@@ -246,10 +246,13 @@ LOG_SIGNS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = tuple(
         (
             FailureClass.NODE_FAULT,
             r"uncorrectable ecc|ecc error|nvlink error|no cuda-capable device|cuda driver error|\bxid\b.*\d"
-            r"|nccl.*(timed? ?out|remote process exited|unhandled system error)|input/output error",
+            r"|nccl.*(timed? ?out|remote process exited|unhandled system error)|input/output error"
+            r"|^srun: error: node failure on ",
         ),
     )
 )
+
+NODE_LOST = re.compile(r"^srun: error: Node failure on ")
 
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
@@ -386,6 +389,9 @@ def _classify_exit(wrote: AttemptEvidence) -> Failure:
     if wrote.returncode < 0:
         return _classify_signal(wrote, -wrote.returncode)
     if wrote.returncode == ExitCode.DONE:
+        # srun ends with 0 when it loses its node, and the supervisor may outlive the stage there
+        if lost := _find_sign(wrote.log_tail, NODE_LOST):
+            return Failure(failure=FailureClass.NODE_FAULT, message=format_one_line(lost))
         problem = wrote.result_problem or "it wrote no result.json"
         return Failure(failure=FailureClass.CODE, message=f"ended with code 0 but without a valid result: {problem}")
     return _classify_log(wrote.log_tail, FailureClass.UNKNOWN, f"ended with code {wrote.returncode}")
@@ -410,13 +416,17 @@ def _classify_log(log_tail: str, otherwise: FailureClass, message: str) -> Failu
     digest = hash_traceback(log_tail)
     last = _last_line(log_tail)
     for failure, sign in LOG_SIGNS:
-        line = next((line for line in reversed(log_tail.splitlines()) if sign.search(line)), None)
-        if line is not None:
+        if line := _find_sign(log_tail, sign):
             return Failure(failure=failure, message=format_one_line(line), traceback_digest=digest)
     if digest and otherwise is FailureClass.UNKNOWN:
         failure = FailureClass.CODE if last.partition(":")[0] in PROGRAM_ERRORS else FailureClass.UNKNOWN
         return Failure(failure=failure, message=format_one_line(last), traceback_digest=digest)
     return Failure(failure=otherwise, message=format_one_line(f"{message}; last line: {last}" if last else message))
+
+
+def _find_sign(log_tail: str, sign: re.Pattern[str]) -> str:
+    """The last line with the sign; empty if there is none."""
+    return next((line for line in reversed(log_tail.splitlines()) if sign.search(line)), "")
 
 
 def _exception_type(traceback_body: str) -> str:

@@ -90,6 +90,8 @@ CASES = [
     (AttemptEvidence(returncode=1, log_tail=trace("ConnectionError: reset")), F.UNKNOWN, "ConnectionError: reset"),
     (AttemptEvidence(returncode=3), F.UNKNOWN, "code 3"),
     (AttemptEvidence(returncode=0), F.CODE, "no result.json"),
+    (AttemptEvidence(returncode=0, log_tail="at step 4\nsrun: error: Node failure on n1\n"), F.NODE_FAULT, "n1"),
+    (AttemptEvidence(returncode=1, log_tail="srun: error: Node failure on n1\n"), F.NODE_FAULT, "on n1"),
     (AttemptEvidence(returncode=0, result_problem="model has 3 bytes, not 4"), F.CODE, "3 bytes, not 4"),
 ]
 

@@ -77,7 +77,8 @@ def test_the_log_says_what_was_sent_and_why_no_more(
     caplog.set_level(logging.DEBUG, "jobs.slurm.sender")
     client.room = 2
     report = sender(tmp_path, client).send([batch("a", 2), batch("b", 1)])
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    own = [record for record in caplog.records if record.name == "jobs.slurm.sender"]
+    said = [record.getMessage() for record in own if record.levelno == logging.INFO]
     first, second = batch("a", 2).name, batch("b", 1).name
     assert said == [
         f"{first}: sends 2 pretrain jobs",
