@@ -79,7 +79,7 @@ class MemoryFit:
     rows: int = 0
     """Sequences that go through the model at once on each GPU."""
     passes: int = 0
-    """Micro-batches of a step on each GPU."""
+    """Micro-batches of a step on each GPU, of rows that share them; see `count_most_passes`."""
     settings: Mapping[str, Any]
 
 
