@@ -140,19 +140,31 @@ def find_missing_build_tool() -> str:
 
 
 def configure_kernels(vlm: VLM, settings: Settings, device: torch.device, *, compiled: bool) -> None:
-    """Whose matrix products and which attention the model takes. ConfigError for flex attention on a CPU."""
+    """Whose matrix products and which attention the model takes. ConfigError where flex attention cannot do it."""
     if settings.attention == "flex" and device.type == "cpu":
         raise ConfigError("settings.attention is flex, which has no gradients on a CPU; set auto or sdpa")
+    width = vlm.lm.config.d_model // vlm.lm.config.heads
+    if settings.attention == "flex" and width < LEAST_FLEX_WIDTH:
+        raise ConfigError(
+            f"settings.attention is flex, which takes heads of {LEAST_FLEX_WIDTH} or wider, and this model has "
+            f"{width} (d_model / heads); set auto or sdpa"
+        )
     chosen = select_training_matmul() if settings.cpu_matmul == "auto" else settings.cpu_matmul
     # compiled blocks take the compiler's kernels; it knows no gradient of oneDNN's operator
     set_matmul_backend(vlm, "torch" if compiled else chosen)
-    vlm.attention = select_packed_attention(device) if settings.attention == "auto" else settings.attention
+    vlm.attention = select_packed_attention(device, width) if settings.attention == "auto" else settings.attention
+
+
+LEAST_FLEX_WIDTH = 16
+"""Of a head: Triton multiplies no narrower matrices, and torch refuses them when it compiles flex attention."""
 
 
 # Why: docs/decisions.md, D86
-def select_packed_attention(device: torch.device) -> Literal["sdpa", "flex"]:
+def select_packed_attention(device: torch.device, head_width: int) -> Literal["sdpa", "flex"]:
     """The kernel for packed documents: flex on GPUs for which it can be built (Ampere and newer), compiled or not."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0) or find_missing_build_tool():
+    if head_width < LEAST_FLEX_WIDTH or device.type != "cuda":
+        return "sdpa"
+    if torch.cuda.get_device_capability(device) < (8, 0) or find_missing_build_tool():
         return "sdpa"
     return "flex"
 

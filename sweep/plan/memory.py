@@ -79,7 +79,7 @@ class MemoryFit:
     rows: int = 0
     """Sequences that go through the model at once on each GPU."""
     passes: int = 0
-    """Micro-batches of a step on each GPU."""
+    """Micro-batches of a step on each GPU, of rows that share them; see `count_most_passes`."""
     settings: Mapping[str, Any]
 
 
@@ -270,7 +270,7 @@ def compute_training_fit(question: MemoryQuestion, mode: RunMode, ranks: int) ->
     copies = run.trained_weights
     processes = question.placement.gpus_per_node if ranks > 1 else 1
     return MemoryFit(
-        gpu_bytes=compute_training_memory(run).needed,
+        gpu_bytes=compute_training_memory(replace(run, passes=count_most_passes(question.config, run))).needed,
         host_bytes=compute_host_memory(
             copies,
             processes=processes,
@@ -283,6 +283,21 @@ def compute_training_fit(question: MemoryQuestion, mode: RunMode, ranks: int) ->
         passes=run.passes,
         settings={name: value for name, value in mode.list_settings().items() if name not in given},
     )
+
+
+# Why: docs/decisions.md, D85
+def count_most_passes(config: StageConfig, run: TrainingPass) -> int:
+    """Micro-batches of a step at most, where rows of one document may be beside packed ones, with which they share no
+    micro-batch (`stages.data.collate.FixedLengthCollator`): gradients of a first pass wait for the second.
+    """
+    assert isinstance(config, PretrainConfig | FinetuneConfig)  # noqa: S101 - what trains
+    own_rows = ceil(config.batch_sequences / run.ranks)
+    if isinstance(config, FinetuneConfig) or config.packing == "padded" or own_rows < 2:
+        return run.passes
+    # a conversation without an image leaves room for others; of pairs, two images with a word each have to fit
+    several = run.images > run.rows or any(each.kind == "conversations" and each.share > 0 for each in config.sources)
+    # one row of the one kind, and in turn one left over of the other
+    return (own_rows - 2) // run.rows + 2 if several else run.passes
 
 
 def count_data_workers(given: int) -> int:

@@ -14,9 +14,11 @@ from stages.distributed import DistributedContext
 from stages.errors import ConfigError
 from stages.job_file import JobFile, Settings
 from stages.models.openlm import OpenLM
+from stages.models.vlm import VLM
 from stages.training import parallel
 from stages.training.parallel import (
     configure_compiler,
+    configure_kernels,
     find_missing_build_tool,
     prepare_block,
     resolve_compile,
@@ -181,16 +183,23 @@ def test_what_a_gpus_kernels_cannot_be_built_without_is_named(monkeypatch: pytes
     assert find_missing_build_tool() == ""
 
 
-@pytest.mark.parametrize(("capability", "missing", "kernel"), [
-    ((8, 0), "", "flex"), ((9, 0), "", "flex"), ((7, 5), "", "sdpa"), ((8, 0), "a compiler", "sdpa"),
+@pytest.mark.parametrize(("capability", "missing", "width", "kernel"), [
+    ((8, 0), "", 16, "flex"), ((9, 0), "", 24, "flex"), ((7, 5), "", 64, "sdpa"), ((8, 0), "a compiler", 64, "sdpa"),
+    ((9, 0), "", 12, "sdpa"),  # torch: "embedding dimension ... must be at least 16"
 ])  # fmt: skip
 def test_packed_captions_go_through_flex_attention_on_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], missing: str, kernel: str
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], missing: str, width: int, kernel: str
 ) -> None:
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
     monkeypatch.setattr(parallel, "find_missing_build_tool", lambda: missing)
-    assert select_packed_attention(GPU) == kernel
-    assert select_packed_attention(torch.device("cpu")) == "sdpa"
+    assert select_packed_attention(GPU, width) == kernel
+    assert select_packed_attention(torch.device("cpu"), width) == "sdpa"
+
+
+def test_flex_attention_is_refused_for_narrow_heads() -> None:
+    vlm = VLM(LanguageModel(d_model=32, layers=1, heads=4, vocabulary=50))
+    with pytest.raises(ConfigError, match=r"flex, which takes heads of 16 or wider, and this model has 8 "):
+        configure_kernels(vlm, Settings(attention="flex"), GPU, compiled=False)
 
 
 def test_flex_attention_is_refused_on_a_cpu(world: World) -> None:

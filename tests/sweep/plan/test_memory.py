@@ -1,15 +1,28 @@
 """Jobs get settings with which they fit their GPUs, or are refused with what would do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.job import Job
-from sweep.catalog import load_catalog
+from stages.config import LanguageModel, PretrainConfig, Source, Tokenizer, Vision
+from stages.data.collate import count_passes
+from stages.data.packing import SequenceCounts
+from stages.gpu_memory import compute_training_memory
+from stages.schedule import Schedule
+from sweep.catalog import Placement, load_catalog
 from sweep.cost.speed import NOTHING_MEASURED
 from sweep.errors import SweepFileError
 from sweep.plan.grid import expand_grid
 from sweep.plan.manifest import Manifest
+from sweep.plan.memory import (  # fmt: skip
+    MemoryQuestion,
+    RunMode,
+    build_training_pass,
+    compute_training_fit,
+    count_most_passes,
+)
 from sweep.plan.placements import format_placement_table, list_placements
 from sweep.plan.planner import build_manifest
 from tests.sweep.small_sweep import MANIFESTS, edited, keys, loaded, planned, shipped
@@ -59,6 +72,33 @@ def test_the_7b_pair_is_sharded_and_recomputes() -> None:
         "pretrain": (8, 1, "fsdp", True),
         "finetune": (8, 1, "fsdp", True),
     }
+
+
+@pytest.mark.parametrize("kinds", [("text", "captions"), ("text", "conversations"), ("text",)])
+@pytest.mark.parametrize(("own", "micro"), [(1, 16_384), (8, 16_384), (8, 4_096), (9, 4_096), (8, 2_048)])
+def test_rows_of_two_kinds_share_no_pass_and_memory_counts_on_as_many_as_the_collator_makes(
+    kinds: tuple[str, ...], own: int, micro: int
+) -> None:
+    config = PretrainConfig(
+        model=LanguageModel(d_model=512, layers=2, heads=4),
+        sources=tuple(Source.model_validate({"name": kind, "kind": kind, "share": 1 / len(kinds)}) for kind in kinds),
+        vision=Vision(encoder="siglip-so400m-14-384"),
+        tokenizer=Tokenizer(name="neox"),
+        schedule=Schedule(total_steps=10, warmup_steps=1, peak_lr=1e-3, final_lr=1e-5),
+        batch_sequences=4 * own,
+    )
+    question = MemoryQuestion(
+        phase="pretrain", model="small", shape=config.model, config=config, vision=config.vision,
+        placement=Placement(gpus_per_node=4, gpu_type="a100"), given=(),
+    )  # fmt: skip
+    mode = RunMode(sharded=True, recompute=True, micro_batch_tokens=micro)
+    run = build_training_pass(question, mode, 4)
+    one, two = (SequenceCounts(samples, 2_048, 0, 0, 14, 0) for samples in (1, 2))
+    packed = range(own + 1 if len(kinds) > 1 else 1)
+    most = max(count_passes([one] * (own - several) + [two] * several, run.rows) for several in packed)
+    assert count_most_passes(config, run) == most
+    fit = compute_training_fit(question, mode, 4)
+    assert fit.gpu_bytes == compute_training_memory(replace(run, passes=most)).needed
 
 
 def test_every_gpu_of_the_papers_jobs_has_several_rows() -> None:
