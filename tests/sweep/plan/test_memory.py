@@ -6,12 +6,14 @@ import pytest
 
 from jobs.job import Job
 from sweep.catalog import load_catalog
+from sweep.cost.pricing import Pricer
 from sweep.cost.speed import NOTHING_MEASURED
 from sweep.errors import SweepFileError
 from sweep.plan.grid import expand_grid
 from sweep.plan.manifest import Manifest
 from sweep.plan.placements import format_placement_table, list_placements
-from sweep.plan.planner import build_manifest
+from sweep.plan.planner import Planner, build_manifest
+from sweep.spec.reader import load_sweep
 from tests.sweep.small_sweep import MANIFESTS, edited, keys, loaded, planned, shipped
 
 GIB = 2**30
@@ -75,6 +77,19 @@ def test_on_40_gb_the_1_4b_is_sharded_with_the_same_keys(tmp_path: Path) -> None
     assert keys(small) == keys(large)
     assert first_jobs(small)["finetune"].settings["micro_batch_tokens"] == 8_192
     assert all(job.estimate.gpu_memory_bytes <= 39.4 * GIB for job in small.jobs)
+
+
+def test_runs_that_differ_in_the_mixture_or_the_branch_alone_are_one_question_of_memory() -> None:
+    sweep, catalog = load_sweep(MANIFESTS / "paper.yaml", store=Path("/store"), catalog=load_catalog()), load_catalog()
+    planner = Planner(sweep, catalog, Pricer(sweep, catalog))
+    points = expand_grid(sweep).points
+    for point in points:
+        planner.record_branch(point, with_steps=False)
+    for point in points:
+        planner.plan_cell(point, ("branch", "image_share"))
+    # two models, each with: trunk, image-text run with and without images, fine-tune, evaluation
+    assert planner.memory.cached_fit.cache_info().misses == 10
+    assert len({job.estimate.gpu_memory_bytes for job in shipped("paper").jobs if job.phase == "pretrain"}) == 4
 
 
 def test_what_the_file_says_holds_and_a_job_that_cannot_fit_is_refused_with_what_would_do(tmp_path: Path) -> None:
