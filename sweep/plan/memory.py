@@ -25,9 +25,9 @@ from stages.gpu_memory import (  # fmt: skip
 )
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Catalog, Placement
+from sweep.cost.estimate import GIB
 from sweep.errors import ConfigProblemError
 
-GIB = 2**30
 SMALL_CHUNK_TOKENS = 512
 """Of logits, where nothing else is left to save."""
 LEAST_SHARED_TOKENS = 4_096

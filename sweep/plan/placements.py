@@ -9,6 +9,7 @@ from jobs.job import Job
 from stages.config import STAGES, EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig
 from stages.gpu_memory import GPU_LOSS_CHUNK_TOKENS, GPU_MICRO_BATCH_TOKENS, TrainingPass
 from sweep.catalog import TERA, Catalog, GpuType
+from sweep.cost.estimate import GIB
 from sweep.cost.roofline import predict_utilisation
 from sweep.cost.speed import Measured, Speed, estimate_speed
 from sweep.phases import PHASES
@@ -16,8 +17,6 @@ from sweep.plan.manifest import Manifest, map_jobs_to_models
 from sweep.plan.memory import format_run_settings, get_row_length
 from sweep.spec.schema import Sweep
 from sweep.text_format import format_columns
-
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.paths import Store
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.results import list_names
+from sweep.kept_limits import read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.stored_sweep import StoredSweep
@@ -261,7 +262,7 @@ def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capac
 def read_time_left(stored: StoredSweep, snapshot: SweepSnapshot, now: float) -> TimeLeft:
     """How long the sweep still takes as things stand. `now`: Unix seconds."""
     progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
-    if stored.manifest.backend == "local":
+    if (read_limits(stored.paths.limits).backend or stored.manifest.backend) == "local":
         return estimate_time_left(progress, find_local_capacity(stored.store, progress))
     return estimate_time_left(progress, measure_running_capacity(progress.open, progress.running))
 
