@@ -345,10 +345,10 @@ class Pricer:
         parts = []
         if phase == "evaluate":
             why = "C: short answers, decoded token by token"
-            parts.append(("speed of evaluation", "of training's", speed.evaluate_efficiency, why))
+            parts.append(("speed of evaluation", "share of training's", speed.evaluate_efficiency, why))
         if PHASES[phase].sees_images and speed.is_gpu:
             why = "C: the forward of a ViT alone, of the A100's peak times the type's factor"
-            parts.append(("speed of a frozen encoder", "of the peak", self.catalog.encoder_utilisation, why))
+            parts.append(("speed of a frozen encoder", "share of the peak", self.catalog.encoder_utilisation, why))
         return found + [
             Figure(subject=subject, name=name, value=value, origin="assumed", source=f"{why} (sweep/catalog/gpus.yaml)")
             for subject, name, value, why in parts

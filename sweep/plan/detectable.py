@@ -143,10 +143,11 @@ def list_task_sizes(
         for name, limit in tasks:
             if kind == "text" and name not in catalog.tasks and is_loss(folder / f"{name}.yaml"):
                 continue
-            whole = catalog.find_task(name, with_image=kind == "vision").documents
+            entry = catalog.find_task(name, with_image=kind == "vision")
+            whole = entry.documents
             questions = min(limit or whole, whole)
             # the first questions have the first images
-            images = math.ceil(assumed.clusters.get(name, whole) * questions / whole)
+            images = math.ceil(assumed.clusters.get(name, entry.images or whole) * questions / whole)
             if name in counted:
                 questions, images = counted[name]
             clusters = max(1, min(questions, images))
