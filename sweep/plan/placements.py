@@ -176,7 +176,7 @@ def format_placement_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
 
 
 def explain_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
-    """What the columns say, and what was not checked."""
+    """What the columns say, and what does not fit."""
     lines = [
         "needs, has: GiB of each GPU at the worst moment. speed: part of the bf16 peak that the hours go by.",
         "predicted: at most, without and with torch.compile, for one GPU on text (docs/estimates.md).",
@@ -190,7 +190,7 @@ def explain_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
     over = [f"{each.phase} of {each.model}" for each in placements if not each.fits]
     return [
         *lines,
-        *([f"over the GPU's memory, and not checked (check_memory: false): {', '.join(over)}"] if over else []),
+        *([f"over the GPU's memory, and not refused (check_memory: false): {', '.join(over)}"] if over else []),
     ]
 
 

@@ -127,7 +127,7 @@ def test_a_refusal_can_be_overridden_and_the_plan_says_so(tmp_path: Path) -> Non
         ("trunk", True), ("pretrain", True), ("finetune", True), ("evaluate", False),
     ]  # fmt: skip
     assert format_placement_table(placements)[-1] == (
-        "over the GPU's memory, and not checked (check_memory: false): evaluate of 7b"
+        "over the GPU's memory, and not refused (check_memory: false): evaluate of 7b"
     )
 
 
