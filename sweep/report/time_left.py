@@ -122,13 +122,14 @@ def find_job_kind(job: Job, models: Mapping[str, str]) -> JobKind:
 
 def compute_work(job: Job) -> float:
     """A job's size in a unit that is the same for all jobs of a kind: the plan's seconds without start-up, FLOPs where
-    it has no seconds, and 1 where nothing is estimated."""
+    it has no seconds, and 1 where nothing is estimated but the start-up (an evaluation without tasks)."""
     estimate, resources = job.estimate, job.resources
+    work = float(estimate.flops + estimate.encoder_flops)
     if resources.gpus and estimate.gpu_hours:
-        return 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus
-    if estimate.cpu_hours:
-        return 3600 * (estimate.cpu_hours - estimate.startup_hours) / resources.cores
-    return (estimate.flops + estimate.encoder_flops) or 1.0
+        work = 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus
+    elif estimate.cpu_hours:
+        work = 3600 * (estimate.cpu_hours - estimate.startup_hours) / resources.cores
+    return work if work > 0 else 1.0
 
 
 def measure_paces(progress: Progress) -> dict[JobKind, Pace]:
