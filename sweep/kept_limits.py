@@ -88,20 +88,21 @@ def read_limits(path: Path) -> KeptLimits:
     written = content.get("format") if isinstance(content, dict) else None
     if written != FORMAT:
         raise StoreError(f"{path}: has format {written}, not {FORMAT}; use the version of sweep that wrote it")
-    if content.get("backend") not in {None, "local", "slurm"}:
-        raise StoreError(f"{path}: backend is {content['backend']!r}; set it again with `sweep limits --backend`")
+    if content.get("backend") not in (None, "local", "slurm"):
+        raise StoreError(f"{path}: backend is {content['backend']!r}; remove the file, and set the limits again")
     for name in NAMES:
         value = content.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, TYPES[name])):
-            raise StoreError(f"{path}: {name} is {value!r}; set it again with `sweep limits`, or remove the file")
+        wrong = isinstance(value, bool) or not isinstance(value, TYPES[name])
+        if value is not None and (wrong or (isinstance(value, int | float) and value < 0)):
+            raise StoreError(f"{path}: {name} is {value!r}; remove the file, and set the limits again")
     changes = content.get("changes")
     return KeptLimits(
         **{name: content.get(name) for name in NAMES if name != "only"},
         only=tuple(map(str, content.get("only") or ())),
         changes={
-            name: LimitChange(str(each.get("by", "")), float(each.get("at", 0.0)))
+            name: LimitChange(str(each.get("by", "")), float(each["at"]))
             for name, each in (changes if isinstance(changes, dict) else {}).items()
-            if name in NAMES and isinstance(each, dict)
+            if name in NAMES and isinstance(each, dict) and isinstance(each.get("at"), int | float)
         },
     )
 
@@ -156,7 +157,7 @@ def format_limit_lines(limits: Mapping[str, Any]) -> list[str]:
         value = limits[name]
         if value in (None, []):
             continue
-        words = " ".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+        words = " ".join(value) if isinstance(value, list) else f"{value:.15g}" if isinstance(value, float) else value
         by_whom = f"  ({LimitChange(**limits['set'][name])})" if name in limits["set"] else ""
         lines.append(f"{OPTIONS[name]} {words}{by_whom}")
     return lines

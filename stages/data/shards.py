@@ -5,6 +5,7 @@ webdataset itself reads tars as streams, from the start; a resumed run would hav
 
 import json
 import os
+import stat
 import sys
 import weakref
 from array import array
@@ -272,9 +273,14 @@ def index_tar(path: Path) -> TarIndex:
 def open_tar(path: Path) -> int:
     """A descriptor for reading; DataError if the file cannot be opened."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # a pipe of that name would be waited on for ever; on a file O_NONBLOCK has no effect
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise DataError(f"{path}: not a readable tar: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path}: not a readable tar: not a file")
+    return descriptor
 
 
 def read_index(path: Path, descriptor: int) -> TarIndex:

@@ -21,7 +21,9 @@ def read_text(path: Path) -> str:
     """A file's text; DataError if it is missing, unreadable or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read: {summarize_error(error)}") from error
 
 

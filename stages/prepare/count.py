@@ -8,6 +8,7 @@ reckoned from characters, and without jinja2 text tasks are not counted.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ def count_data_sets(requests: Sequence[CountRequest]) -> list[dict[str, Any]]:
 
 def count_data_set(request: CountRequest) -> Counts:
     """The counts of one data set."""
+    problem = f"data of kind {request.kind} have no counts"
     try:
+        for path in filter(None, (request.path, request.tokenizer)):
+            check_readable_kind(Path(path))
         ruler = Ruler(request.tokenizer)
         match request.kind:
             case "text":
@@ -130,9 +134,17 @@ def count_data_set(request: CountRequest) -> Counts:
                 return count_conversations(request, ruler)
             case "tasks":
                 return count_tasks(request, ruler)
-    except (DataError, OSError, BadSampleError, AbsentSampleError) as error:
-        return Counts(problem=str(error))
-    return Counts(problem=f"data of kind {request.kind} have no counts")
+    except OSError as error:
+        problem = f"{error.filename or request.path}: {error.strerror or error}"
+    except (DataError, BadSampleError, AbsentSampleError) as error:
+        problem = str(error)
+    return Counts(problem=problem)
+
+
+def check_readable_kind(path: Path) -> None:
+    """DataError for a pipe, a socket or a device, which might be waited on for ever."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise DataError(f"{path}: neither a file nor a folder")
 
 
 class Ruler:
@@ -168,7 +180,7 @@ def count_text(folder: Path) -> Counts:
     counts, names = count_samples(folder)
     path = next((path for path in names if path.exists()), None)
     if path is not None:
-        with OpenedShard(path) as shard:
+        with closing(OpenShard(path)) as shard:
             counts.tokens = counts.samples * count_ids(shard)
     return counts
 
@@ -194,7 +206,7 @@ def count_captions(request: CountRequest, ruler: Ruler) -> Counts:
     fields = [part.strip() for part in request.field.split(",") if part.strip()] or ["txt"]
     lengths: Counter[int] = Counter()
     for path in chosen:
-        with OpenedShard(path) as shard:
+        with closing(OpenShard(path)) as shard:
             numbers = select_evenly(range(len(shard.index)), -(-SAMPLED // len(chosen)))
             for number in numbers:
                 counts.measured += add_caption(lengths, shard, number, fields, ruler)
@@ -213,19 +225,6 @@ def add_caption(lengths: Counter[int], shard: OpenShard, number: int, fields: li
     # which of them a run takes is chance: the mean length is what it takes in the long run
     lengths[round(sum(map(ruler.measure, texts)) / len(texts))] += 1
     return 1
-
-
-class OpenedShard:
-    """A shard that is closed at the end of a block."""
-
-    def __init__(self, path: Path) -> None:
-        self.shard = OpenShard(path)
-
-    def __enter__(self) -> OpenShard:
-        return self.shard
-
-    def __exit__(self, *_: object) -> None:
-        self.shard.close()
 
 
 def count_samples(folder: Path) -> tuple[Counts, list[Path]]:

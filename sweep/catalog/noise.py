@@ -26,7 +26,7 @@ class NoiseAssumptions:
     """Standard deviation of a model's score over seeds, a fraction of 1."""
     sources: Mapping[str, str]
     clusters: Mapping[str, int]
-    """Images or passages of a task's questions, by task."""
+    """Scenes or passages of a task's questions, by task, where they are not the images that the catalog has."""
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -82,8 +83,12 @@ def run(options: LimitsOptions) -> int:
     limits = build_limits_json(kept)
     if options.as_json:
         print(json.dumps({"format": 1, "sweep": options.name, **limits}, indent=1))
-    else:
-        print("\n".join(format_limit_lines(limits)) or "no limits: every round sends what the queue takes")
+        return 0
+    on_slurm = (kept.backend or stored.manifest.backend) == "slurm"
+    no_limits = "no limits: every round sends what the queue takes" if on_slurm else "no limits"
+    print("\n".join(format_limit_lines(limits)) or no_limits)
+    if not on_slurm and kept.list_set().keys() - {"backend"}:
+        print(f"sweep limits: {options.name} runs on this machine; these limits hold on Slurm only", file=sys.stderr)
     return 0
 
 

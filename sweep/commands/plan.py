@@ -70,10 +70,11 @@ def plan_sweep(options: PlanOptions) -> int:
         check_nothing_lost(planned, store)
     store_plan(planned, store)
     print_report(planned, list_finished_keys(store, planned.manifest.jobs), options)
+    name = planned.manifest.sweep
     for line in [
         *planned.remarks,
         format_changes_line(planned),
-        f"plan: {store.locate_sweep(planned.manifest.sweep).manifest}",
+        f"plan: {store.locate_sweep(name).manifest}; run it with `sweep submit {name}`",
     ]:
         print(line, file=sys.stderr)
     return 0

@@ -120,7 +120,7 @@ class DataCounts:
     def find_count(self, use: DataUse) -> DataCount | None:
         """The count, if it is there; None for data that are elsewhere or absent, and for those that are `missing`."""
         if use not in self._known:
-            self._known[use] = self._read_count(use) if use.is_local and Path(use.path).exists() else None
+            self._known[use] = self._read_count(use) if use.is_local and is_present(use.path) else None
         return self._known[use]
 
     def _read_count(self, use: DataUse) -> DataCount | None:
@@ -177,9 +177,17 @@ def run_count(uses: Iterable[DataUse]) -> list[DataCount]:
 
 def is_lasting(use: DataUse, count: DataCount) -> bool:
     """Whether the count holds as long as the files do: no package was missing that may be there the next time."""
-    by_characters = count.by_characters and bool(use.tokenizer) and Path(use.tokenizer).exists()
+    by_characters = count.by_characters and bool(use.tokenizer) and is_present(use.tokenizer)
     missing = any(task.problem.startswith(MISSING_PACKAGE) for task in count.tasks.values())
     return not (count.problem or by_characters or missing)
+
+
+def is_present(path: str) -> bool:
+    """Whether there is something at a local path, and this user may look at it."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def compute_use_digest(use: DataUse) -> str:

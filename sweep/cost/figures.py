@@ -205,7 +205,7 @@ class FigureBook:
 
     def note_assumed_task(self, task: Task, entry: TaskEntry, counted: TaskCount | None, model: str) -> TaskEntry:
         """The catalog's entry."""
-        why = f"; not counted: {counted.problem}" if counted and counted.problem else ""
+        why = f" Not counted: {counted.problem}" if counted and counted.problem else ""
         source = f"{entry.source}{why}"
         for name, value in (
             ("documents", float(entry.documents)),

@@ -111,11 +111,13 @@ class Pricer:
         self.cached_placement = cache(self.resolve_placement)
         self.cached_speed = cache(self.compute_speed)
         self.cached_startup = cache(self.choose_startup)
+        self.cached_data = cache(self.figures.find_data)
+        self.note_text = cache(self.figures.note_text)
 
     def price_trunk(self, model: Model, config: PretrainConfig, steps: int) -> ResourcesAndEstimate:
         """`steps` of the trunk; its last checkpoint keeps the optimizer's state for what goes on from it."""
         for source in config.sources:
-            self.figures.note_text(source.name, model.name, "trunk")
+            self.note_text(source.name, model.name, "trunk")
         estimate = estimate_pretrain(
             model.shape,
             tokens=steps * config.step_tokens,
@@ -168,9 +170,9 @@ class Pricer:
         tokenizer = config.tokenizer.name if config.tokenizer is not None else ""
         for source in config.sources:
             if source.kind == "text":
-                self.figures.note_text(source.name, model, "pretrain")
+                self.note_text(source.name, model, "pretrain")
         return [
-            None if source.kind == "text" else self.figures.find_data(source.name, tokenizer, model, "pretrain")
+            None if source.kind == "text" else self.cached_data(source.name, tokenizer, model, "pretrain")
             for source in config.sources
         ]
 
@@ -214,7 +216,7 @@ class Pricer:
     ) -> ResourcesAndEstimate:
         """With `keeps_features` the encoder sees each image once for the whole plan. `memory_gib`: as for pretrain."""
         name = config.conversations.name
-        figures = self.figures.find_data(name, config.tokenizer.name, model.name, "finetune", prompt=config.prompt)
+        figures = self.cached_data(name, config.tokenizer.name, model.name, "finetune", prompt=config.prompt)
         speed = self.find_speed(model, "finetune", config)
         samples = round(figures.samples * figures.image_share)
         drawn = ImageDraws(
@@ -345,10 +347,10 @@ class Pricer:
         parts = []
         if phase == "evaluate":
             why = "C: short answers, decoded token by token"
-            parts.append(("speed of evaluation", "of training's", speed.evaluate_efficiency, why))
+            parts.append(("speed of evaluation", "share of training's", speed.evaluate_efficiency, why))
         if PHASES[phase].sees_images and speed.is_gpu:
             why = "C: the forward of a ViT alone, of the A100's peak times the type's factor"
-            parts.append(("speed of a frozen encoder", "of the peak", self.catalog.encoder_utilisation, why))
+            parts.append(("speed of a frozen encoder", "share of the peak", self.catalog.encoder_utilisation, why))
         return found + [
             Figure(subject=subject, name=name, value=value, origin="assumed", source=f"{why} (sweep/catalog/gpus.yaml)")
             for subject, name, value, why in parts

@@ -25,6 +25,8 @@ FACTOR = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)
 WANTED = (0.02, 0.01)
 """Differences for which the number of seeds is said: the paper's effect, and half of it."""
 MOST_SEEDS = 100
+Tasks = tuple[tuple[str, int | None], ...]
+"""Names and limits of an evaluation's tasks."""
 NOTHING_COUNTED: Mapping[str, tuple[int, int]] = {}
 LOSSES = ("bits_per_byte", "byte_perplexity", "word_perplexity", "perplexity")
 
@@ -126,15 +128,12 @@ def list_task_sizes(
 
     `counted`: questions and images by task, where their local files were counted; else the catalog's figures.
     """
-    jobs = [job for job in manifest.jobs if job.phase == "evaluate"]
-    lists = Counter(
-        (
-            str(job.config.get("tasks", "")),
-            tuple(read_tasks(job.config.get("vision_tasks"))),
-            tuple(read_tasks(job.config.get("text_tasks"))),
-        )
-        for job in jobs
-    )
+    evaluations = [job.config for job in manifest.jobs if job.phase == "evaluate"]
+    configs = {id(config): config for config in evaluations}  # a planner makes few, and shares them between jobs
+    lists: Counter[tuple[str, Tasks, Tasks]] = Counter()
+    for identity, times in Counter(map(id, evaluations)).items():
+        tasks, vision_tasks, text_tasks = map(configs[identity].get, ("tasks", "vision_tasks", "text_tasks"))
+        lists[str(tasks or ""), tuple(read_tasks(vision_tasks)), tuple(read_tasks(text_tasks))] += times
     if not lists:
         return []
     (data, vision, text), _ = lists.most_common(1)[0]
@@ -144,10 +143,11 @@ def list_task_sizes(
         for name, limit in tasks:
             if kind == "text" and name not in catalog.tasks and is_loss(folder / f"{name}.yaml"):
                 continue
-            whole = catalog.find_task(name, with_image=kind == "vision").documents
+            entry = catalog.find_task(name, with_image=kind == "vision")
+            whole = entry.documents
             questions = min(limit or whole, whole)
             # the first questions have the first images
-            images = math.ceil(assumed.clusters.get(name, whole) * questions / whole)
+            images = math.ceil(assumed.clusters.get(name, entry.images or whole) * questions / whole)
             if name in counted:
                 questions, images = counted[name]
             clusters = max(1, min(questions, images))

@@ -25,9 +25,9 @@ from stages.gpu_memory import (  # fmt: skip
 )
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Catalog, Placement
+from sweep.cost.estimate import GIB
 from sweep.errors import ConfigProblemError
 
-GIB = 2**30
 SMALL_CHUNK_TOKENS = 512
 """Of logits, where nothing else is left to save."""
 LEAST_SHARED_TOKENS = 4_096
@@ -90,13 +90,18 @@ class MemoryQuestion:
     phase: str
     model: str
     shape: LanguageModel
-    config: StageConfig
+    config: StageConfig = field(compare=False)  # by its traits: the runs of a sweep differ in much else
+    traits: tuple[object, ...] = field(init=False)
+    """Of the configuration, all that memory depends on."""
     vision: Vision | None
     placement: Placement = field(hash=False)  # its options cannot be hashed
     given: tuple[tuple[str, Any], ...]
     """The sweep file's settings of the job."""
     answer_tokens: int = 0
     """Text of the longest prompt about an image that an evaluation generates an answer to; 0: none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "traits", list_memory_traits(self.config))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,6 +110,19 @@ class MemoryQuestion:
     @property
     def ranks(self) -> int:
         return self.placement.nodes * self.placement.gpus_per_node
+
+
+def list_memory_traits(config: StageConfig) -> tuple[object, ...]:
+    """What `compute_training_fit` and `compute_evaluation_fit` read of a configuration."""
+    if isinstance(config, EvaluateConfig):
+        return config.context, config.max_new_tokens, bool(config.text_tasks), config.precision
+    traits = get_row_length(config), config.batch_sequences, config.precision
+    return (*traits, config.packing, has_images(config)) if isinstance(config, PretrainConfig) else traits
+
+
+def has_images(config: PretrainConfig) -> bool:
+    """Whether the mixture has a source with images."""
+    return any(source.kind != "text" and source.share > 0 for source in config.sources)
 
 
 def select_memory_settings(given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -318,7 +336,7 @@ def build_training_pass(question: MemoryQuestion, mode: RunMode, ranks: int) -> 
         if isinstance(config, FinetuneConfig):
             # shorter examples, more of them
             images = min(own_rows, max(1, mode.micro_batch_tokens // (image_tokens + 1)))
-        elif any(source.kind != "text" and source.share > 0 for source in config.sources):
+        elif has_images(config):
             in_row = 1 if config.packing == "padded" else max(1, length // (image_tokens + 1))
             images = rows * in_row
             masked = in_row > 1 and not uses_flex_attention(question.settings)

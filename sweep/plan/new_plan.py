@@ -13,7 +13,7 @@ from pathlib import Path
 from jobs.store.paths import Store, SweepPaths, open_replacement
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.catalog import load_catalog
-from sweep.cost.counts import DataCounts
+from sweep.cost.counts import DataCounts, is_present
 from sweep.cost.figures import Figure, FigureBook
 from sweep.cost.speed import load_measured_speeds, load_measured_startups
 from sweep.errors import ManifestError, PlanConflictError, StoreError
@@ -73,7 +73,7 @@ def make_plan(path: Path, store: Store) -> NewPlan:
             *grid.remarks,
             *find_repeated_work(manifest),
             *find_absent_data(manifest),
-            *(f"not counted: {path}: {problem}" for path, problem in counts.problems.items()),
+            *format_uncounted(counts.problems),
             *figures.contradictions,
         ),
         speeds=list_speed_comparisons(sweep, catalog, measured),
@@ -114,8 +114,16 @@ def find_repeated_work(manifest: Manifest) -> list[str]:
 
 def find_absent_data(manifest: Manifest) -> list[str]:
     """A remark on data sets that are not on this machine."""
-    absent = [name for name, path in manifest.data.items() if path.startswith("/") and not Path(path).exists()]
+    absent = [name for name, path in manifest.data.items() if path.startswith("/") and not is_present(path)]
     return [f"not there yet: data {', '.join(absent)}"] if absent else []
+
+
+def format_uncounted(problems: Mapping[str, str]) -> list[str]:
+    """A remark on each data set that is there and was not counted; most problems name the file already."""
+    return [
+        f"not counted: {problem if problem.startswith(path) else f'{path}: {problem}'}"
+        for path, problem in problems.items()
+    ]
 
 
 # Why: docs/decisions.md, D7

@@ -9,6 +9,7 @@ from jobs.job import Job
 from stages.config import STAGES, EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig
 from stages.gpu_memory import GPU_LOSS_CHUNK_TOKENS, GPU_MICRO_BATCH_TOKENS, TrainingPass
 from sweep.catalog import TERA, Catalog, GpuType
+from sweep.cost.estimate import GIB
 from sweep.cost.roofline import predict_utilisation
 from sweep.cost.speed import Measured, Speed, estimate_speed
 from sweep.phases import PHASES
@@ -16,8 +17,6 @@ from sweep.plan.manifest import Manifest, map_jobs_to_models
 from sweep.plan.memory import format_run_settings, get_row_length
 from sweep.spec.schema import Sweep
 from sweep.text_format import format_columns
-
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +176,7 @@ def format_placement_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
 
 
 def explain_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
-    """What the columns say, and what was not checked."""
+    """What the columns say, and what does not fit."""
     lines = [
         "needs, has: GiB of each GPU at the worst moment. speed: part of the bf16 peak that the hours go by.",
         "predicted: at most, without and with torch.compile, for one GPU on text (docs/estimates.md).",
@@ -191,7 +190,7 @@ def explain_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
     over = [f"{each.phase} of {each.model}" for each in placements if not each.fits]
     return [
         *lines,
-        *([f"over the GPU's memory, and not checked (check_memory: false): {', '.join(over)}"] if over else []),
+        *([f"over the GPU's memory, and not refused (check_memory: false): {', '.join(over)}"] if over else []),
     ]
 
 

@@ -379,7 +379,7 @@ class Planner:
             shape=model.shape,
             config=config,
             vision=vision,
-            placement=self.pricer.resolve_placement(model.name, model.catalog_name, phase),
+            placement=self.pricer.cached_placement(model.name, model.catalog_name, phase),
             given=select_memory_settings(given),
             answer_tokens=self.pricer.find_longest_prompt(config),
         )

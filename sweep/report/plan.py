@@ -274,19 +274,24 @@ def format_counted_figures(figures: UsedFigures) -> list[tuple[str, str]]:
 
 
 def format_assumed_figures(figures: UsedFigures) -> list[str]:
-    """Each assumed figure with its source, those of one subject and source in one entry."""
+    """Each assumed figure with its source, those of one subject and source in one entry: speeds, data, then tasks."""
     groups: dict[tuple[str, str], list[Figure]] = {}
     for figure in figures:
         if figure.origin == "assumed":
             groups.setdefault((figure.subject, figure.source), []).append(figure)
     lines = ["", f"{MARK} rests on figures that are assumed, and neither counted nor given:"] if groups else []
-    for (subject, source), found in groups.items():
+    for (subject, source), found in sorted(groups.items(), key=lambda group: rank_subject(group[0][0])):
         values = ", ".join(f"{figure.name} {format_figure_value(figure.value)}" for figure in found)
         lines += textwrap.wrap(
             f"{subject}: {values}. {source}", WIDTH, initial_indent="  ", subsequent_indent="      ",
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
     return lines
+
+
+def rank_subject(subject: str) -> int:
+    """What weighs on all hours comes first, tasks come last; else the order in which figures were asked for."""
+    return ("speed", "start-up", "data", "task").index(subject.split(maxsplit=1)[0])
 
 
 def format_figure_value(value: float) -> str:

@@ -23,6 +23,7 @@ from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.paths import Store
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.results import list_names
+from sweep.kept_limits import read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.stored_sweep import StoredSweep
@@ -121,13 +122,14 @@ def find_job_kind(job: Job, models: Mapping[str, str]) -> JobKind:
 
 def compute_work(job: Job) -> float:
     """A job's size in a unit that is the same for all jobs of a kind: the plan's seconds without start-up, FLOPs where
-    it has no seconds, and 1 where nothing is estimated."""
+    it has no seconds, and 1 where nothing is estimated but the start-up (an evaluation without tasks)."""
     estimate, resources = job.estimate, job.resources
+    work = float(estimate.flops + estimate.encoder_flops)
     if resources.gpus and estimate.gpu_hours:
-        return 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus
-    if estimate.cpu_hours:
-        return 3600 * (estimate.cpu_hours - estimate.startup_hours) / resources.cores
-    return (estimate.flops + estimate.encoder_flops) or 1.0
+        work = 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus
+    elif estimate.cpu_hours:
+        work = 3600 * (estimate.cpu_hours - estimate.startup_hours) / resources.cores
+    return work if work > 0 else 1.0
 
 
 def measure_paces(progress: Progress) -> dict[JobKind, Pace]:
@@ -261,7 +263,7 @@ def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capac
 def read_time_left(stored: StoredSweep, snapshot: SweepSnapshot, now: float) -> TimeLeft:
     """How long the sweep still takes as things stand. `now`: Unix seconds."""
     progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
-    if stored.manifest.backend == "local":
+    if (read_limits(stored.paths.limits).backend or stored.manifest.backend) == "local":
         return estimate_time_left(progress, find_local_capacity(stored.store, progress))
     return estimate_time_left(progress, measure_running_capacity(progress.open, progress.running))
 

@@ -27,7 +27,7 @@ from sweep.results.slices import (
     sort_values,
 )
 from sweep.results.tables import find_best_by
-from sweep.text_format import format_columns
+from sweep.text_format import format_columns, format_counted
 
 # differences.parquet: score differences between models that are equal in all axes but one.
 
@@ -222,10 +222,11 @@ PAIRED_LEGEND = (
     "In no interval, as there is one draw of each: {shared}.\n"
     "±: standard error by the spread over the pairs; of one pair, by its test sets.\n"
 )
+SHORT_LEGEND = "[low, high]: 95 % interval, paired by question; *: p below 0.05, by Holm; all differences: summary.txt"
 
 
 def format_effects(found: Sequence[ScoreDifference]) -> list[str]:
-    """A line for each axis that varies: the change of each score from its first value to its last."""
+    """A line for each axis that varies: the change of each score from its first value to its last; what marks mean."""
     models = list(dict.fromkeys(each.model for each in found))
     lines = []
     for model in models:
@@ -234,7 +235,7 @@ def format_effects(found: Sequence[ScoreDifference]) -> list[str]:
             of_axis = [each for each in of_model if each.axis == axis]
             if of_axis:
                 lines.append((f"{model}: " if len(models) > 1 else "") + format_axis_effect(axis, of_axis))
-    return lines
+    return [*lines, SHORT_LEGEND] if any(each.contrast for each in found) else lines
 
 
 def format_axis_effect(axis: str, found: Sequence[ScoreDifference]) -> str:
@@ -249,7 +250,7 @@ def format_axis_effect(axis: str, found: Sequence[ScoreDifference]) -> str:
 def format_change(each: ScoreDifference) -> str:
     """`vision +0.120 ±0.010 (9 pairs)`."""
     name = format_measure_title(each.measure)
-    return f"{name} {format_signed_difference(each)} ({each.pairs} pair{'s' if each.pairs > 1 else ''})"
+    return f"{name} {format_signed_difference(each)} ({format_counted(each.pairs, 'pair')})"
 
 
 def format_signed_difference(each: ScoreDifference, sign: int = 1) -> str:

@@ -40,6 +40,17 @@ def test_who_set_a_limit_and_when_is_that_of_its_last_change(tmp_path: Path, mon
     assert "(ann, " in lines[0]
 
 
+def test_a_large_budget_is_shown_to_the_last_digit(tmp_path: Path) -> None:
+    kept = update_limits(tmp_path / "limits.json", {"budget_a100_hours": 1_234_567.0})
+    assert format_limit_lines(build_limits_json(kept))[0].startswith("--budget-a100-hours 1234567  (")
+
+
+def test_a_change_without_a_time_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    path.write_text('{"format": 1, "max_queued": 2, "changes": {"max_queued": {"by": "ann", "at": "noon"}}}')
+    assert (read_limits(path).max_queued, read_limits(path).changes) == (2, {})
+
+
 def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
     path = tmp_path / "limits.json"
     update_limits(path, {"max_queued": None})
@@ -55,6 +66,8 @@ def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
         ('{"format": 1, "max_queued": "2"}', "max_queued is '2'"),
         ('{"format": 1, "budget_a100_hours": true}', "budget_a100_hours is True"),
         ('{"format": 1, "backend": "pbs"}', "backend is 'pbs'"),
+        ('{"format": 1, "backend": []}', "backend is []"),
+        ('{"format": 1, "max_queued": -4}', "max_queued is -4"),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_an_error_and_not_no_limit(tmp_path: Path, text: str, problem: str) -> None:

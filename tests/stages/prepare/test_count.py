@@ -1,6 +1,7 @@
 """What is counted of data for an estimate, with and without the packages of training."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,21 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     broken = CountRequest(kind="text", path=str(tmp_path / "text"), tokenizer=str(tmp_path / "text" / "bpe.json"))
     assert "not a tokenizer file" in count_data_set(broken).problem
     assert "0 JSON files" in count_data_set(CountRequest(kind="conversations", path=str(tmp_path))).problem
+
+
+def test_a_pipe_is_told_and_not_waited_on(tmp_path: Path) -> None:
+    pipe, shards = tmp_path / "talks.json", tmp_path / "shards"
+    shards.mkdir()
+    for path in (pipe, shards / "0.tar"):
+        os.mkfifo(path)
+    assert count_data_set(CountRequest(kind="conversations", path=str(pipe))).problem == (
+        f"{pipe}: neither a file nor a folder"
+    )
+    talks = CountRequest(kind="conversations", path=str(make_talks(tmp_path / "t")), tokenizer=str(pipe))
+    assert count_data_set(talks).problem == f"{pipe}: neither a file nor a folder"
+    assert count_data_set(CountRequest(kind="captions", path=str(shards))).problem == (
+        f"{shards}/0.tar: not a readable tar: not a file"
+    )
 
 
 def test_some_stand_evenly_for_all() -> None:

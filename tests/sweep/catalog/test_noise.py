@@ -22,7 +22,7 @@ def test_every_assumption_has_a_source_and_every_cluster_count_a_task() -> None:
     [
         ("seed_deviation: 0.0063", "seed_deviation: 63", "seed_deviation: 63 is not a number above 0 and up to 1"),
         ("  seed_deviation: 0.0063\n", "", "assumptions: wants exactly"),
-        ("number: 500", "number: 0", "clusters.pope: wants a number of at least 1 and a source"),
+        ("number: 20,", "number: 0,", "clusters.agieval_sat_en: wants a number of at least 1 and a source"),
         ("clusters:", "images:", "clusters: wants a mapping, and has None"),
     ],
 )

@@ -10,8 +10,9 @@ import pytest
 from jobs.store.paths import Store
 from sweep.cli import main
 from sweep.cost import counts as counts_module
-from sweep.cost.counts import DataCount, DataCounts, DataUse, TaskCount, compute_use_digest
+from sweep.cost.counts import DataCount, DataCounts, DataUse, TaskCount, compute_use_digest, is_present
 from sweep.plan.manifest import Manifest
+from sweep.plan.new_plan import format_uncounted
 from tests.stages.prepare.test_count import make_pairs, make_talks, make_tasks
 from tests.sweep.small_sweep import edited, keys, written
 
@@ -52,7 +53,7 @@ def test_local_data_are_counted_and_what_is_not_there_is_assumed(
     assert found["task hues", "images"] == (2, "counted")
     assert found["task cloze", "documents"] == (1_000, "assumed")
     (cloze,) = (each for each in report["figures"] if (each["subject"], each["name"]) == ("task cloze", "documents"))
-    assert "not counted: " in cloze["source"]
+    assert ". Not counted: " in cloze["source"]
     assert "cloze.yaml" in cloze["source"]
     assert (cloze["models"], cloze["phases"]) == (["tiny"], ["evaluate"])
     # what the evaluations can detect goes by the same counts: three questions about two images
@@ -121,6 +122,19 @@ def test_a_program_that_does_not_run_leaves_the_assumptions_and_says_why(
     assert origins(report)["data talks", "samples"] == (100_000, "assumed")
     assert "data/talks: the program that counts ended: exit code 1" in remarks
     assert not (study.parent / "store" / "counts").exists()
+
+
+def test_a_path_that_may_not_be_looked_at_is_not_there() -> None:
+    assert is_present("/")
+    assert not is_present("/" + 5_000 * "a")  # an OSError: the name is too long
+
+
+def test_each_problem_names_its_file_once() -> None:
+    problems = {"/d/text": "/d/text/0.tar: cut off", "/d/pairs": "counting took more than 10 minutes"}
+    assert format_uncounted(problems) == [
+        "not counted: /d/text/0.tar: cut off",
+        "not counted: /d/pairs: counting took more than 10 minutes",
+    ]
 
 
 def test_a_torn_count_is_counted_again(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from stages.data.packing import SequenceCounts
 from stages.gpu_memory import compute_training_memory
 from stages.schedule import Schedule
 from sweep.catalog import Placement, load_catalog
+from sweep.cost.pricing import Pricer
 from sweep.cost.speed import NOTHING_MEASURED
 from sweep.errors import SweepFileError
 from sweep.plan.grid import expand_grid
@@ -24,7 +25,8 @@ from sweep.plan.memory import (  # fmt: skip
     count_most_passes,
 )
 from sweep.plan.placements import format_placement_table, list_placements
-from sweep.plan.planner import build_manifest
+from sweep.plan.planner import Planner, build_manifest
+from sweep.spec.reader import load_sweep
 from tests.sweep.small_sweep import MANIFESTS, edited, keys, loaded, planned, shipped
 
 GIB = 2**30
@@ -117,6 +119,19 @@ def test_on_40_gb_the_1_4b_is_sharded_with_the_same_keys(tmp_path: Path) -> None
     assert all(job.estimate.gpu_memory_bytes <= 39.4 * GIB for job in small.jobs)
 
 
+def test_runs_that_differ_in_the_mixture_or_the_branch_alone_are_one_question_of_memory() -> None:
+    sweep, catalog = load_sweep(MANIFESTS / "paper.yaml", store=Path("/store"), catalog=load_catalog()), load_catalog()
+    planner = Planner(sweep, catalog, Pricer(sweep, catalog))
+    points = expand_grid(sweep).points
+    for point in points:
+        planner.record_branch(point, with_steps=False)
+    for point in points:
+        planner.plan_cell(point, ("branch", "image_share"))
+    # two models, each with: trunk, image-text run with and without images, fine-tune, evaluation
+    assert planner.memory.cached_fit.cache_info().misses == 10
+    assert len({job.estimate.gpu_memory_bytes for job in shipped("paper").jobs if job.phase == "pretrain"}) == 4
+
+
 def test_what_the_file_says_holds_and_a_job_that_cannot_fit_is_refused_with_what_would_do(tmp_path: Path) -> None:
     text = on_gpus(SEEDS, "gpu_type: a100-40", "models: {1.4b: {parallel: ddp, activation_checkpointing: false}}")
     with pytest.raises(SweepFileError) as raised:
@@ -152,7 +167,7 @@ def test_a_refusal_can_be_overridden_and_the_plan_says_so(tmp_path: Path) -> Non
         ("trunk", True), ("pretrain", True), ("finetune", True), ("evaluate", False),
     ]  # fmt: skip
     assert format_placement_table(placements)[-1] == (
-        "over the GPU's memory, and not checked (check_memory: false): evaluate of 7b"
+        "over the GPU's memory, and not refused (check_memory: false): evaluate of 7b"
     )
 
 

@@ -196,8 +196,8 @@ def test_what_rests_on_an_assumed_figure_is_marked_and_the_figure_is_listed(pape
     assert "counted  data pairs" in text
     end = text.partition("\n\n~ rests on")[2].splitlines()[1:]
     assert end == [
-        "  data talks: text tokens a sample 295.5. C: as in other sets.",
         "  speed of 1.4b in bf16 on a100: FLOP/s 9.76e+13. catalog",
+        "  data talks: text tokens a sample 295.5. C: as in other sets.",
     ]
 
 

@@ -58,6 +58,12 @@ def test_a_job_takes_what_jobs_of_its_kind_took_beside_their_steps_and_in_propor
     assert seconds(progress(jobs, {"a": (210, 200), "b": (214, 200)})) == pytest.approx(12 + 600)
 
 
+def test_jobs_of_which_the_start_up_alone_is_estimated_are_of_one_size() -> None:
+    only_startup = Estimate(cpu_hours=0.01, startup_hours=0.01)
+    jobs = [replace(job(name, phase="evaluate"), estimate=only_startup) for name in "abc"]
+    assert seconds(progress(jobs, {"a": (12, 2)})) == pytest.approx(24)
+
+
 def test_each_kind_of_job_needs_a_finished_one_of_its_own() -> None:
     jobs = [job("a"), job("b"), job("e", "b", phase="evaluate")]
     other = replace(jobs[1], config={**jobs[1].config, "precision": "fp32"})

@@ -1,8 +1,10 @@
 """What the report says about each axis."""
 
+from dataclasses import replace
 from typing import Any
 
-from sweep.results.comparisons import LEGEND, compute_differences, format_effects, format_effects_table
+from sweep.results.comparisons import LEGEND, SHORT_LEGEND, compute_differences, format_effects, format_effects_table
+from sweep.results.contrasts import AVERAGE, Comparison, Contrast
 
 
 def row(branch: float, share: float, score: float | None, **changes: Any) -> dict[str, Any]:
@@ -15,6 +17,18 @@ def test_an_effect_is_the_mean_over_pairs_that_differ_in_one_axis() -> None:
     assert format_effects(compute_differences(rows)) == [
         "branch 0 % -> 100 %: vision +0.300 ±0.200 (2 pairs), bits/byte -1.000 ±0.000 (2 pairs)",
         "image share 0 % -> 50 %: vision +0.400 ±0.200 (2 pairs), bits/byte +0.000 ±0.000 (2 pairs)",
+    ]
+
+
+def test_an_interval_is_printed_with_what_its_marks_mean() -> None:
+    (found,) = compute_differences([row(0, 0.5, 0.1, bits_per_byte=None), row(100, 0.5, 0.2, bits_per_byte=None)])
+    contrast = Contrast(
+        comparison=Comparison("m", "branch", 0, 100, AVERAGE), score="vision", is_task=False, pairs=1, models=1,
+        seeds=1, difference=0.1, tasks=(), low=0.05, high=0.15, p_value=0.01, p_holm=0.01,
+    )  # fmt: skip
+    assert format_effects([replace(found, contrast=contrast)]) == [
+        "branch 0 % -> 100 %: vision +0.100 [+0.050, +0.150]* (1 pair)",
+        SHORT_LEGEND,
     ]
 
 
