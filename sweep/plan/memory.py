@@ -116,6 +116,8 @@ def list_memory_traits(config: StageConfig) -> tuple[object, ...]:
     """What `compute_training_fit` and `compute_evaluation_fit` read of a configuration."""
     if isinstance(config, EvaluateConfig):
         return config.context, config.max_new_tokens, bool(config.text_tasks), config.precision
+    if not isinstance(config, PretrainConfig | FinetuneConfig):
+        return ()  # of a stage that no formula is for
     traits = get_row_length(config), config.batch_sequences, config.precision
     return (*traits, config.packing, has_images(config)) if isinstance(config, PretrainConfig) else traits
 
@@ -144,9 +146,10 @@ class MemoryFitter:
         """Settings that the job takes beside the sweep file's, and its resources and estimate with its memory.
 
         ConfigProblemError where nothing that the file leaves open makes it fit, unless `check_memory` is false. A job
-        without GPUs, one of another program, and one on a GPU of unknown memory are left as they are.
+        without GPUs, one of another program or of a stage that no formula is for, and one on a GPU of unknown memory
+        are left as they are.
         """
-        if not resources.gpus or getattr(question.config, "engine", None) is not None:
+        if not resources.gpus or not question.traits or getattr(question.config, "engine", None) is not None:
             return {}, resources, estimate
         fit = self.cached_fit(question)
         needed_gib = ceil(fit.host_bytes / GIB)
