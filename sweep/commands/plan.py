@@ -62,7 +62,7 @@ def plan_sweep(options: PlanOptions) -> int:
     from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
-    planned = make_plan(options.file, store)
+    planned = make_plan(options.file, store, announce=print_progress)
     if options.diff:
         print_diff(planned, as_json=options.as_json)
         return 0
@@ -103,6 +103,11 @@ def print_diff(planned: "NewPlan", *, as_json: bool) -> None:
         print(f"{planned.manifest.sweep}: {format_changes_line(planned)}")
     else:
         print(format_diff_report(planned.manifest.sweep, planned.diff))
+
+
+def print_progress(line: str) -> None:
+    """At once: the command goes on for a while."""
+    print(f"{line} ...", file=sys.stderr, flush=True)
 
 
 def build_changes_json(planned: "NewPlan") -> dict[str, Any]:

@@ -5,8 +5,9 @@ Two changes need --replace: one that drops begun jobs from the plan, because nob
 replaces another experiment of the same name.
 """
 
+import logging
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
 from sweep.spec.reader import load_sweep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,8 @@ class NewPlan:
     """Why the stored plan cannot be read."""
 
 
-def make_plan(path: Path, store: Store) -> NewPlan:
-    """Reads the sweep file and plans it; writes nothing."""
+def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger.info) -> NewPlan:
+    """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes."""
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
     grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
@@ -62,6 +65,7 @@ def make_plan(path: Path, store: Store) -> NewPlan:
     figures = FigureBook(catalog, sweep.data, counts)
     manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
     if counts.missing:  # known only now: which data the jobs read, and how
+        announce(f"counting local data, which the next plan need not do: {list_uncounted(counts)}")
         counts.count_missing()
         figures = FigureBook(catalog, sweep.data, counts)
         manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
@@ -85,6 +89,11 @@ def make_plan(path: Path, store: Store) -> NewPlan:
         diff=diff,
         damage=damage,
     )
+
+
+def list_uncounted(counts: DataCounts) -> str:
+    """The paths of the data that are to be counted."""
+    return ", ".join(dict.fromkeys(use.path for use in counts.missing))
 
 
 def compare_with_stored(manifest: Manifest, path: Path) -> tuple[bool, PlanDiff | None, str]:

@@ -197,6 +197,17 @@ def test_absent_data_and_repeated_work_are_remarked(tmp_path: Path, capsys: pyte
     ) in remarks
 
 
+def test_local_data_are_counted_once_and_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data" / "talks"
+    data.mkdir(parents=True)
+    answer = [{"from": "human", "value": "why?"}, {"from": "gpt", "value": "so"}]
+    (data / "conversations.json").write_text(json.dumps([{"id": "1", "conversations": answer}]))
+    assert plan(tmp_path) == 0
+    assert f"counting local data, which the next plan need not do: {data} ..." in capsys.readouterr().err
+    assert plan(tmp_path) == 0
+    assert "counting" not in capsys.readouterr().err
+
+
 def test_an_unwritable_store_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "store").write_text("a file")
     assert plan(tmp_path) == 1
