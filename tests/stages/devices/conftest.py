@@ -3,7 +3,6 @@
 A reference is computed on the CPU in float64 or float32, and the same lines run on the device. None has run on a GPU.
 """
 
-import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,11 +10,12 @@ import pytest
 import torch
 
 from stages.distributed import select_device
+from tests.stages.devices import DEVICE
 
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    return select_device(os.environ.get("STAGE_DEVICE", "cpu"))
+    return select_device(DEVICE)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.models.attention import Mask, attend, build_attention_mask
+from tests.stages.devices import FLEX
 
 LENGTH, HEADS, WIDTH = 300, 2, 64
 Kind = Literal["sdpa", "flex"]
@@ -49,12 +50,10 @@ def compute_figures(inputs: list[Tensor], gradient: Tensor, mask: Mask | None) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["causal", "sdpa", "flex"])
+@pytest.mark.parametrize("kind", ["causal", "sdpa", *FLEX])
 def test_attention_and_its_gradients_are_those_of_whole_matrices(
     device: torch.device, kind: Literal["causal", "sdpa", "flex"], dtype: torch.dtype
 ) -> None:
-    if kind == "flex" and device.type == "cpu":
-        pytest.skip("flex attention has no gradients on a CPU")
     inputs, gradient = draw(dtype)
     wide = [tensor.double().requires_grad_() for tensor in inputs]
     visible = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()[None, None]
