@@ -73,7 +73,7 @@ class Estimate:
     gpu_rows: int = 0
     """Sequences that each GPU takes at once in training."""
     gpu_passes: int = 0
-    """How often, for one step."""
+    """Micro-batches of a step on each GPU."""
 
     @property
     def startup_a100_hours(self) -> float:

@@ -34,5 +34,5 @@ class Observation:
     """The cluster's ids of the jobs that it waits for, where the message says that it waits for jobs."""
 
     def describe_wait(self) -> str:
-        """The message with those ids."""
+        """For people: the message, and the ids where there are any."""
         return f"{self.message} ({self.awaited})" if self.awaited else self.message

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from jobs.attempt.finish import needs_requeue, requeue_job, write_attempt_exit
 from jobs.attempt.options import SLURM, AttemptOptions, parse_options
-from jobs.attempt.refusal import find_start_refusal
 from jobs.attempt.stage_process import run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
@@ -21,8 +20,12 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import STORAGE_ERRORS, AttemptSetupError, describe_storage_error
 from jobs.exit_codes import ExitCode
 from jobs.processes import read_boot_id, read_own_start
+from jobs.reconcile.attempts import read_attempts
+from jobs.reconcile.failures import POLICIES
+from jobs.reconcile.retries import RetryDecision, decide_retry
 from jobs.signals import StopForwarder
 from jobs.store.job_file import PlannedJob, build_job_content, read_planned_job
+from jobs.store.ledger import collect_user_requests, is_withdrawn, read_events
 from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
 from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint
 from jobs.store.results import check_result
@@ -108,6 +111,35 @@ def _run_owned(
         fenced = True
     end = write_attempt_exit(run, start, returncode, stop=stop.first, fenced=fenced, clock=clock)
     return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
+
+
+# Whether a job that Slurm starts is still wanted. Slurm restarts jobs for reasons of its own, and knows no ledger.
+
+
+# Why: docs/decisions.md, D101
+def find_start_refusal(store: Store, run: RunPaths, options: AttemptOptions, *, restarts: int) -> str:
+    """Why the stage must not start, in one line; empty if it may.
+
+    By the ledger (a person cancelled the job, or we took this batch's copy out of the queue) or by the job's own
+    history, if the last end is one that no accounting can explain away. `restarts`: the attempts beyond the first that
+    the plan counts on.
+    """
+    ledger = store.locate_sweep(options.sweep).ledger
+    refresh_folder(ledger)  # the cancellation may have been written on another machine a moment ago
+    requests = collect_user_requests(read_events(ledger))
+    if options.key in requests.cancelled:
+        return f"it is cancelled; `sweep resume {options.sweep}` puts it back"
+    if is_withdrawn(ledger, options.batch, options.key):
+        return "this copy of it was taken out of the queue; `sweep tick` sends the job again if it is still to run"
+    attempts = read_attempts(run, live=False)
+    resumed_at = requests.resumed_at.get(options.key, 0.0)
+    if decide_retry(attempts, counted_from=resumed_at, restarts=restarts) is not RetryDecision.STOP:
+        return ""
+    last = attempts[-1]
+    # What was killed or preempted may be the fault of a node: only Slurm's accounting says so, and no attempt asks it.
+    if last.end is None or last.failure is None or POLICIES[last.failure].refined_by_slurm:
+        return ""
+    return f"it has failed for good ({last.failure}: {last.end.message}); `sweep resume {options.sweep}` tries it again"
 
 
 def _exit_code(

@@ -83,7 +83,7 @@ def acquire_submit_claim(
 
 
 def describe_owner(claim: Claim) -> str:
-    """Which process has the claim."""
+    """For people: a claim that was only just made has no owner yet."""
     owner = claim.owner
     return f"process {owner.pid} on {owner.host}" if owner.host else f"nobody has signed {claim.path.name}"
 

@@ -14,7 +14,7 @@ from sweep.options import CommonOptions
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
-NEEDED = ("pyarrow", "matplotlib")
+NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib")
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
@@ -69,11 +69,16 @@ def run(options: ResultsOptions) -> int:
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    missing = [package for package in NEEDED if find_spec(package) is None]
-    if missing:
-        raise SweepError(f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'")
+    if missing := describe_missing_packages():
+        raise SweepError(missing)
     with print_user_errors():
         return write_and_print_results(options, stored)
+
+
+def describe_missing_packages() -> str:
+    """What to install for tables and figures; empty where all is there. Ask before importing `sweep.results.write`."""
+    missing = [package for package in NEEDED if find_spec(package) is None]
+    return f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'" if missing else ""
 
 
 def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> int:

@@ -3,7 +3,9 @@
 import argparse
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from sweep.commands.results import describe_missing_packages
 from sweep.commands.submit import (
     SlurmSubmitOptions,
     add_slurm_arguments,
@@ -12,6 +14,9 @@ from sweep.commands.submit import (
     select_wanted,
     submit_to_slurm,
 )
+
+if TYPE_CHECKING:
+    from sweep.stored_sweep import StoredSweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +54,15 @@ def run(options: TickOptions) -> int:
         wanted = select_wanted(stored, options.only, kept.only)
         print_limits(options.name, kept)
         code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted)
-        if not options.no_results:
-            from sweep.results.write import refresh_results
-
-            remark = refresh_results(stored)
-            if remark:
-                print(f"sweep: {remark}", file=sys.stderr)
+        if not options.no_results and (remark := refresh_tables(stored)):
+            print(f"sweep: {remark}", file=sys.stderr)
     return code
+
+
+def refresh_tables(stored: "StoredSweep") -> str:
+    """Brings the tables up to date, where this machine can write them. A remark for the user, or ""."""
+    if missing := describe_missing_packages():
+        return f"tables are not refreshed: {missing}"
+    from sweep.results.write import refresh_results
+
+    return refresh_results(stored)

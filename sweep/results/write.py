@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +166,6 @@ def refresh_results(stored: StoredSweep) -> str:
     newest = max((read_result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
     if newest <= written:
         return ""
-    if find_spec("pyarrow") is None:
-        return "tables are not refreshed, as pyarrow is not installed here: pip install 'sweep-vlm[report]'"
-
     tables = write_tables(stored)
     write_summary(stored.paths.results, format_results_summary(tables))
     return f"tables refreshed in {stored.paths.results}"

@@ -286,3 +286,16 @@ def test_without_its_packages_it_says_what_to_install(done: Written) -> None:
     ended = subprocess.run([sys.executable, "-c", hide, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr == ("sweep results: tables and figures need pyarrow: pip install 'sweep-vlm[report]'\n")
+
+
+def test_a_round_of_cron_goes_on_without_the_packages_of_tables(done: Written) -> None:
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['pyarrow'])); from pathlib import Path;"
+        " from sweep.commands.tick import refresh_tables; from sweep.stored_sweep import open_sweep;"
+        " print(refresh_tables(open_sweep(Path(sys.argv[1]), 'toy')))"
+    )
+    command = [sys.executable, "-c", program, str(done.store.root)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == (
+        "tables are not refreshed: tables and figures need pyarrow: pip install 'sweep-vlm[report]'\n"
+    )
