@@ -1,6 +1,5 @@
 """One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
 
-import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,11 +16,12 @@ from jobs.reconcile.state import JobState
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import save_code_snapshot
 from jobs.slurm.limits import describe_limit
+from jobs.slurm.refusals import Refusal, update_refusals
 from jobs.slurm.round import PENDING, RoundReport, SlurmRound
+from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings, find_path_problem
 from jobs.slurm.site import query_site
 from jobs.slurm.timeouts import SlurmTimeouts
-from jobs.store.paths import write_json
 from sweep.errors import StoreError
 from sweep.results.evidence import load_job_evidence
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
@@ -30,7 +30,6 @@ from sweep.text_format import format_counted
 
 SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 CANCEL_POLL_SECONDS = 2.0
-LAST_ROUND_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hour
         if request.dry:
             return print_actions(slurm_round, actions, stored, as_json=as_json)
         report = slurm_round.run(actions)
-        write_last_round(slurm_round, report)
+        keep_refusals(slurm_round, report)
     return print_round_report(slurm_round, report, as_json=as_json)
 
 
@@ -212,18 +211,16 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     return 1 if report.problem or report.refused else 0
 
 
-def write_last_round(slurm_round: SlurmRound, report: RoundReport) -> None:
-    """Keeps for `sweep status` why jobs were not sent. A store that refuses the write is no error."""
-    path = slurm_round.launch.store.locate_sweep(slurm_round.launch.sweep).last_round
-    content = {
-        "format": LAST_ROUND_FORMAT,
-        "time": slurm_round.clock.now(),
-        "refused": dict(report.refused),
-        "limits": list(report.limits),
-        "problem": report.problem,
-    }
-    with contextlib.suppress(OSError):
-        write_json(path, content)
+def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:
+    """Keeps for `sweep status` and `explain` why jobs were not sent."""
+    now = slurm_round.clock.now()
+    update_refusals(
+        slurm_round.launch.store,
+        slurm_round.launch.sweep,
+        {key: Refusal(text=text, when=now, kind=RefusalKind.INVALID) for key, text in report.refused.items()},
+        settled=[key for key in slurm_round.snapshot.by_key if key not in report.refused],
+        planned=slurm_round.snapshot.by_key.keys(),
+    )
 
 
 def print_refusals(refused: Mapping[str, str], what: str) -> None:
