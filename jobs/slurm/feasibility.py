@@ -33,6 +33,8 @@ OF_TODAY = "Requested node configuration is not available"
 """Slurm's words for what no node has, and also for what only nodes have that are down or drained at present."""
 CLOSED = "Required partition not available"
 """Of the answers that pass by themselves, the one that sbatch gives as well. Others are of --test-only alone."""
+MOST_KINDS = 3
+"""Of nodes, named in a message."""
 ABOUT_TIME = ("Requested time limit is invalid", "MaxWall")
 
 
@@ -228,12 +230,15 @@ class FeasibilityChecker:
         if self.exclude and self._call(self._build_options(job, asked, exclude=())) is None:
             text = f"too few nodes are left without those that are excluded for their faults: {', '.join(self.exclude)}"
             return replace(refusal, text=text, advice="", kind=RefusalKind.DELAYED)
-        where = ", ".join(each.name for each in find_job_partitions(job, self.site)) or "the default"
+        partitions = find_job_partitions(job, self.site)
+        where = ", ".join(each.name for each in partitions)
         for what, less in iter_smaller_requests(asked):
             if self._call(self._build_options(job, less)) is None and not self.silent:
                 amount, name = what
                 text = f"{REFUSED}: partition {where} does not give a job {amount} ({answer.reason})"
-                return replace(refusal, text=text, advice=f"change {name}; with less of it Slurm would take the job")
+                there = "; or ".join(map(describe_nodes, partitions))
+                advice = f"change {name}: with less Slurm would take the job (nodes there have {there})"
+                return replace(refusal, text=text, advice=advice)
         return refusal
 
 
@@ -271,7 +276,9 @@ def describe_nodes(partition: Partition) -> str:
         )
         for shape in partition.shapes
     ]
-    return " or ".join(dict.fromkeys(kinds))
+    distinct = list(dict.fromkeys(kinds))
+    more = f" or {len(distinct) - MOST_KINDS} other kinds" if len(distinct) > MOST_KINDS else ""
+    return " or ".join(distinct[:MOST_KINDS]) + more
 
 
 def count_fitting_nodes(asked: Resources, partition: Partition) -> int:

@@ -190,6 +190,7 @@ def build_sbatch_options(
         "nodes": str(resources.nodes),
         "ntasks-per-node": "1",
         "cpus-per-task": str(resources.cpus),
+        # Why: docs/decisions.md, D114
         **({"mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M"} if memory_tracked else {}),
         "time": str(resources.time_minutes),
         **build_gpu_request(resources, given, gpu_type),

@@ -67,6 +67,9 @@ def check_site(site: Site) -> Iterator[Check]:
     for remark in site.remarks:
         yield report_note("not known", remark, "what it would have said is taken to be without limit")
     yield check_partitions(site)
+    if names := [each.name for each in site.partitions or () if not each.knows_memory]:
+        text = f"nodes of partition {', '.join(names)} have none in Slurm's configuration (RealMemory)"
+        yield report_note("memory", text, "jobs are sent without --mem, and nothing holds them to memory_gib")
     yield from check_limits(site)
     yield check_accounting(site)
     yield from check_job_ends(site)

@@ -12,6 +12,7 @@ from jobs.slurm.sbatch_errors import RefusalKind
 from tests.jobs import toy
 from tests.slurm_lab import Accounting, Lab, Options
 from tests.slurm_lab.fakes.sbatch_wrapper import wrap_sbatch
+from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep, drain, resume
 
 
@@ -69,6 +70,18 @@ def test_nodes_that_are_drained_delay_and_do_not_refuse(
     toys.ticks_until(lambda report: report["states"]["done"] == 1)
 
 
+def test_without_a_default_partition_one_has_to_be_named(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.conf("PartitionName=main Default=NO")
+    toys = ToySweep(slurm, tmp_path, [job_with("a"), job_with("b", options={"partition": "main"})], monkeypatch)
+    told = toys.sweep("submit")
+    assert told.code == 1
+    assert "no partition is the default" in told.err
+    assert "name one: partition: main, short, urgent" in told.err
+    assert toys.states()["b"] is JobState.QUEUED
+
+
 def test_accounts_and_qos_are_slurms_in_any_letters_and_partitions_are_not(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +137,7 @@ LIMITS: dict[str, tuple[dict[str, str], dict[str, float], str]] = {
         "does not give a job 6 CPUs on a node",
     ),
     "CoreSpecCount": ({"node_extra": "CoreSpecCount=4"}, {"cpus": 6}, "does not give a job 6 CPUs on a node"),
+    "no GRES": ({"gpus": 0}, {"gpus_per_node": 1, "gpu_type": "a100"}, "no node has such GPUs"),
     "MemSpecLimit": ({"node_extra": "MemSpecLimit=4096"}, {"memory_gib": 6}, "does not give a job 6 GiB on a node"),
 }
 
@@ -137,6 +151,8 @@ def test_a_limit_on_a_resource_is_told_with_the_resource_before_anything_waits_f
 ) -> None:
     settings, too_much, told = LIMITS[limit]
     lab = make_site("limit", Options(**{**BARE, **settings}))  # type: ignore[arg-type]
+    if limit == "CoreSpecCount":
+        wait_for("the nodes' cores", lambda: "CPUEfctv=4" in lab.output("scontrol", "show", "node", "n2"), seconds=20)
     toys = ToySweep(lab, tmp_path, [job_with("a", **too_much), job_with("b")], monkeypatch)
     said = toys.sweep("submit")
     assert said.code == 1
@@ -182,3 +198,4 @@ def test_a_site_without_a_feature_runs_a_sweep(
     assert told.err.count(line) == (1 if line else len(told.err) + 1)
     toys.finish()
     toys.assert_as_undisturbed()
+    assert "problem" not in toys.sweep("doctor", "--node-test").out
