@@ -105,6 +105,8 @@ class FeasibilityChecker:
 
     def select_taken(self, jobs: Iterable[Job]) -> set[str]:
         """Keys of the jobs that Slurm said in this round it would take."""
+        if self.silent:
+            return set()
         return {job.key for job in jobs if self._is_answered(job) and self._find_known(job) is None}
 
     def _find_known(self, job: Job) -> Refusal | None:
@@ -200,6 +202,9 @@ class FeasibilityChecker:
             return None
         return answer
 
+    def _takes(self, options: Sequence[str]) -> bool:
+        return self._call(options) is None and not self.silent
+
     def _explain(self, job: Job, answer: SubmitRefusal) -> Refusal:
         """With our own numbers where they say the same."""
         refusal = explain_refusal(answer, self.clock.now(), list_choices(self.site))
@@ -212,10 +217,12 @@ class FeasibilityChecker:
     def _judge_nodes(self, job: Job, asked: Resources, answer: SubmitRefusal) -> Refusal | None:
         """Tells what no nodes have from what nodes have that are down or drained today. None: it may run later."""
         partitions = find_job_partitions(job, self.site)
+        if not partitions or not all(each.shapes for each in partitions):
+            return None  # nobody knows: sbatch decides
         enough = any(count_fitting_nodes(asked, each) >= asked.nodes for each in partitions)
         if enough and any(each.nodes_out for each in partitions):
             return None
-        if enough or not partitions:
+        if enough:
             return self._name_resource(job, asked, answer)
         where = ", ".join(each.name for each in partitions)
         refusal = self._explain(job, answer)
@@ -227,13 +234,13 @@ class FeasibilityChecker:
     def _name_resource(self, job: Job, asked: Resources, answer: SubmitRefusal) -> Refusal | None:
         """Asks with less of one resource at a time: Slurm's words name none."""
         refusal = self._explain(job, answer)
-        if self.exclude and self._call(self._build_options(job, asked, exclude=())) is None:
+        if self.exclude and self._takes(self._build_options(job, asked, exclude=())):
             text = f"too few nodes are left without those that are excluded for their faults: {', '.join(self.exclude)}"
             return replace(refusal, text=text, advice="", kind=RefusalKind.DELAYED)
         partitions = find_job_partitions(job, self.site)
         where = ", ".join(each.name for each in partitions)
         for what, less in iter_smaller_requests(asked):
-            if self._call(self._build_options(job, less)) is None and not self.silent:
+            if self._takes(self._build_options(job, less)):
                 amount, name = what
                 text = f"{REFUSED}: partition {where} does not give a job {amount} ({answer.reason})"
                 there = "; or ".join(map(describe_nodes, partitions))

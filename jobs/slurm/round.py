@@ -451,7 +451,9 @@ def list_site_remarks(site: Site, jobs: Sequence[Job]) -> list[str]:
 def list_delays(refused: Mapping[str, Refusal]) -> list[str]:
     """A line for each reason that passes by itself."""
     found = Counter(str(each) for each in refused.values() if each.kind is not RefusalKind.INVALID)
-    return [f"{number} jobs cannot be queued now: {reason}" for reason, number in found.items()]
+    return [
+        f"{number} {'job' if number == 1 else 'jobs'} cannot be queued now: {text}" for text, number in found.items()
+    ]
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

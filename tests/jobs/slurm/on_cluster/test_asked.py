@@ -174,7 +174,10 @@ SITES: dict[str, tuple[dict[str, object], str]] = {
     "select/linear": ({"extra": "SelectType=select/linear\nSelectTypeParameters=CR_Memory"}, ""),
     "no GRES": ({"gpus": 0}, ""),
     "arrays of one": ({"max_array_size": 1}, ""),
-    "no arrays": ({"max_array_size": 0}, "this cluster takes no arrays (MaxArraySize 0)"),
+    "no arrays": (
+        {"accounting": Accounting.SLURMDBD, "max_array_size": 0},
+        "this cluster takes no arrays (MaxArraySize 0)",
+    ),
 }
 
 
