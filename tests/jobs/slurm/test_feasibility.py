@@ -118,9 +118,11 @@ def test_a_partition_that_is_closed_today_is_a_delay() -> None:
 
 
 def test_a_slurm_that_does_not_answer_is_asked_no_more_and_refuses_nothing() -> None:
-    jobs = [a_job(), toy_job("b", resources=Resources(cpus=3))]
-    refused, slurm = ask(jobs, answer=UnknownSubmit("no answer"))
-    assert (refused, len(slurm.asked)) == ({}, 1)
+    jobs = [toy_job(f"a{number}", resources=Resources(cpus=number)) for number in range(1, 6)]
+    slurm = TestedSlurm(answer=UnknownSubmit("no answer"))
+    checker = FeasibilityChecker(client=slurm, site=OLD)
+    assert checker.find_refusals(jobs) == {}
+    assert (len(slurm.asked), checker.silent, checker.select_taken(jobs)) == (2, "no answer", set())
 
 
 def test_too_few_nodes_beside_excluded_ones_is_a_delay() -> None:
