@@ -90,11 +90,16 @@ class FeasibilityChecker:
     """Distinct requests among them; the others find the time or the resource that is too much."""
     silent: str = ""
     """Why Slurm gave no clear answer to some question; empty if it did to all."""
+    moment: float = field(init=False)
+    """Unix seconds at which all its refusals are dated, so that those of one reason are equal."""
     _unknown: int = 0
     _answers: dict[tuple[str, ...], ShapeAnswer] = field(default_factory=dict)
     _shapes: dict[int, tuple[Resources, tuple[str, ...]]] = field(default_factory=dict)
     """By the identity of a job's resources, which this keeps alive: thousands of jobs have few kinds of them."""
     _endless: dict[int, Refusal | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.moment = self.clock.now()
 
     def find_refusals(self, jobs: Iterable[Job]) -> dict[str, Refusal]:
         """The refusal of each job that Slurm would refuse or never start, by key. Asks about what is not known yet."""
@@ -136,7 +141,7 @@ class FeasibilityChecker:
             self._endless[kind] = misfit and Refusal(
                 text=f"{NEVER}: {misfit.text}",
                 advice=misfit.advice,
-                when=self.clock.now(),
+                when=self.moment,
                 kind=RefusalKind.INVALID,
             )
         return self._endless[kind]
@@ -194,7 +199,7 @@ class FeasibilityChecker:
         if answer.kind is RefusalKind.DELAYED and answer.reason.startswith(CLOSED):
             where = ", ".join(list_partition_names(job, self.site))
             text = f"partition {where} takes no jobs at present ({answer.reason})"
-            return Refusal(text=text, when=self.clock.now(), kind=answer.kind)
+            return Refusal(text=text, when=self.moment, kind=answer.kind)
         if answer.kind is not RefusalKind.INVALID:
             return None
         if answer.reason.startswith(OF_TODAY):
@@ -219,7 +224,7 @@ class FeasibilityChecker:
 
     def _explain(self, job: Job, answer: SubmitRefusal) -> Refusal:
         """With our own numbers where they say the same."""
-        refusal = explain_refusal(answer, self.clock.now(), list_choices(self.site))
+        refusal = explain_refusal(answer, self.moment, list_choices(self.site))
         misfit = next(iter_misfits(job, self.site, also_refused=True), None)
         if misfit is None:
             return refusal

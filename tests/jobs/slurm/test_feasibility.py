@@ -41,6 +41,13 @@ def test_each_distinct_request_is_asked_about_once() -> None:
     assert checker.select_taken(jobs) == {job.key for job in jobs}
 
 
+def test_jobs_that_are_refused_for_one_reason_have_equal_refusals() -> None:
+    jobs = [toy_job(f"a{number}", resources=Resources(nodes=9)) for number in range(3)]
+    refused, _ = ask(jobs)
+    assert len(refused) == 3
+    assert len(set(refused.values())) == 1
+
+
 def test_the_longest_time_that_slurm_takes_is_found() -> None:
     def judge(options: Sequence[str]) -> Answer:
         minutes = next(int(word.partition("=")[2]) for word in options if word.startswith("--time="))
