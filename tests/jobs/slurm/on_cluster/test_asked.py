@@ -134,7 +134,7 @@ def make_site(
 
 
 BARE = {"accounting": Accounting.NONE, "nodes": 2, "cpus": 8, "gpus": 2, "memory_mb": 8192}
-LIMITS: dict[str, tuple[dict[str, str], dict[str, float], str]] = {
+LIMITS: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
     "MaxMemPerNode": ({"extra": "MaxMemPerNode=1024"}, {"memory_gib": 2}, "1 GiB on a node (MaxMemPerNode)"),
     "MaxMemPerNode of the partition": (
         {"extra": "PartitionName=main Default=YES MaxMemPerNode=1024"},
