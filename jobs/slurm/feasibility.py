@@ -72,6 +72,7 @@ class ShapeAnswer:
     """It gave no clear answer, which counts as yes."""
 
 
+# Why: docs/decisions.md, D110
 @dataclass(slots=True, kw_only=True)
 class FeasibilityChecker:
     """Asks about the requests of one round, and keeps the answers as long as it lives.
