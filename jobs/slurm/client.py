@@ -135,7 +135,7 @@ class SlurmClient:
             run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
         )
 
-    def test_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
+    def query_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
         """Whether Slurm would take a job with these options, by `sbatch --test-only`, which sends none. None: it would.
 
         Slurm judges the nodes as they are now, and says yes to some jobs that it would keep pending for ever.
