@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from jobs.errors import add_denial
 from jobs.job import Job, index_by_key
 from jobs.observation import ClusterState, Observation
 from jobs.processes import read_boot_id
@@ -191,7 +192,8 @@ class RunReader:
         try:
             return _read_run_status(run, job.key, records)
         except OSError as error:
-            return RunStatus(run=run, problem=f"{run.root} cannot be read: {error.strerror or error}", readable=False)
+            reason = add_denial(error.strerror or str(error), error)
+            return RunStatus(run=run, problem=f"{run.root} cannot be read: {reason}", readable=False)
 
     def _read_if_begun(self, job: Job, records: Sequence[AccountingRecord]) -> RunStatus:
         if job.stage not in self._listed:

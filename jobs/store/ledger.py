@@ -27,7 +27,8 @@ class EventKind(StrEnum):
     STARTED = "started"
     ENDED = "ended"
     CANCELLED = "cancelled"
-    """A person takes the job out until it is resumed."""
+    """A person asks that the job is taken out until it is resumed. A wish: what became of it say the cluster's queue,
+    its accounting and the attempts' records."""
     RESUMED = "resumed"
     """A person gives the job a new budget, which also undoes a cancellation."""
 
@@ -44,6 +45,8 @@ class Event:
     id: str = ""
     """The cluster's id of the attempt."""
     failure: FailureClass | None = None
+    by: str = ""
+    """The user who asks, of a cancellation or a resumption; empty in ledgers of earlier versions."""
 
 
 class Ledger:
@@ -140,6 +143,7 @@ def _parse_event(line: bytes) -> Event | None:
             attempt=str(content.get("attempt", "")),
             id=str(content.get("id", "")),
             failure=FailureClass(content["failure"]) if content.get("failure") else None,
+            by=str(content.get("by", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -149,19 +153,20 @@ def _parse_event(line: bytes) -> Event | None:
 class UserRequests:
     """What people asked for, read from the ledger."""
 
-    cancelled: frozenset[str] = frozenset()
+    cancelled: Mapping[str, Event] = field(default_factory=dict)
+    """By key, the last wish that the job is cancelled."""
     resumed_at: dict[str, float] = field(default_factory=dict)
     """Key to Unix seconds: attempts that began earlier no longer count against the job's budgets."""
 
 
 def collect_user_requests(events: Iterable[Event]) -> UserRequests:
     """The last event of each key counts; `events` oldest first."""
-    cancelled: set[str] = set()
+    cancelled: dict[str, Event] = {}
     resumed_at: dict[str, float] = {}
     for event in events:
         if event.event is EventKind.CANCELLED:
-            cancelled.add(event.key)
+            cancelled[event.key] = event
         elif event.event is EventKind.RESUMED:
-            cancelled.discard(event.key)
+            cancelled.pop(event.key, None)
             resumed_at[event.key] = event.time
-    return UserRequests(frozenset(cancelled), resumed_at)
+    return UserRequests(cancelled, resumed_at)

@@ -1,0 +1,145 @@
+"""Machines that share a folder: each has a mount of its own with its own caches, its own host name, boot id and pids.
+
+A machine is a set of Linux namespaces of this host; the folder has the same path on all of them. Needs root.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+START_SECONDS = 30.0
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+SETUP = 'mount --bind "$1" {boot_id} && hostname "$2" && echo ready && exec sleep infinity'
+
+
+class MountError(Exception):
+    """This host cannot do what the tests need, or a machine did not start; one line."""
+
+
+def check_host() -> None:
+    """Raises MountError with what is missing. Nothing is skipped: a test that needs the mount fails with this line."""
+    if os.geteuid() != 0:
+        raise MountError("mounts and namespaces need root: run these tests as root")
+    if not Path("/dev/fuse").exists():
+        raise MountError(
+            "there is no /dev/fuse: load the kernel's module fuse, or give the container --device /dev/fuse"
+        )
+    for program in ("unshare", "nsenter"):
+        if shutil.which(program) is None:
+            raise MountError(f"{program} is not installed: apt-get install util-linux")
+
+
+class SharedFolder:
+    """A server's folder, and the machines that mount it at `path`."""
+
+    def __init__(self, base: Path, *, cache_seconds: float, seconds_ahead: int) -> None:
+        self.base = base
+        self.server = base / "server"
+        self.path = base / "mnt"
+        self.cache_seconds = cache_seconds
+        self.seconds_ahead = seconds_ahead
+        self.machines: dict[str, Machine] = {}
+        for folder in (self.server, self.path):
+            folder.mkdir()
+
+    @classmethod
+    @contextmanager
+    def make(cls, *, cache_seconds: float = 3.0, seconds_ahead: int = 47) -> Iterator["SharedFolder"]:
+        """All machines end with it. The folder itself is short and everybody's to enter."""
+        check_host()
+        base = Path(tempfile.mkdtemp(prefix="sw-nfs-"))
+        shared = cls(base, cache_seconds=cache_seconds, seconds_ahead=seconds_ahead)
+        try:
+            yield shared
+        finally:
+            for machine in shared.machines.values():
+                machine.crash()
+            shutil.rmtree(base)
+
+    def boot(self, name: str) -> "Machine":
+        """A machine that runs and has mounted the folder."""
+        machine = self.machines.setdefault(name, Machine(self, name))
+        machine.boot()
+        return machine
+
+
+class Machine:
+    """One machine. `boot` starts it, `crash` ends all of its processes at once, as a loss of power does."""
+
+    def __init__(self, shared: SharedFolder, name: str) -> None:
+        self.shared = shared
+        self.name = name
+        self.control = shared.base / f"control-{name}"
+        self.control.mkdir()
+        self._init: subprocess.Popen[str] | None = None
+        self._client: subprocess.Popen[str] | None = None
+        self._pid = 0
+
+    def boot(self) -> None:
+        """Does nothing if it runs."""
+        if self._init is not None:
+            return
+        boot_id = self.control / "boot_id"
+        boot_id.write_text(f"{uuid.uuid4()}\n")
+        unshare = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+        script = SETUP.format(boot_id=BOOT_ID)
+        self._init = subprocess.Popen(
+            [*unshare, "sh", "-c", script, "sh", str(boot_id), self.name], stdout=subprocess.PIPE, text=True
+        )
+        self._expect(self._init, "ready")
+        self._pid = int(Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text().split()[0])
+        words = [str(self.shared.server), str(self.shared.path), str(self.control)]
+        times = [f"--cache={self.shared.cache_seconds}", f"--ahead={self.shared.seconds_ahead}"]
+        self._client = self.start([sys.executable, "-m", "tests.nfs.client", *words, *times], stdout=subprocess.PIPE)
+        self._expect(self._client, "mounted")
+
+    def _expect(self, process: "subprocess.Popen[str]", word: str) -> None:
+        line = process.stdout.readline() if process.stdout else ""
+        if line.strip() != word:
+            raise MountError(f"machine {self.name} does not start: {process.args!r} said {line!r}")
+
+    def crash(self) -> None:
+        """Nothing of it runs when this returns; what was written and not flushed is lost."""
+        for fault in ("away", "stale"):
+            (self.control / fault).unlink(missing_ok=True)
+        if self._init is None:
+            return
+        os.kill(self._pid, signal.SIGKILL)
+        self._init.wait()
+        if self._client is not None:
+            self._client.wait()
+        self._init = self._client = None
+
+    def start(self, words: Sequence[str], *, env: Mapping[str, str] | None = None, stdout: int | None = None,
+              stderr: int | None = None) -> "subprocess.Popen[str]":  # fmt: skip
+        """A process on this machine."""
+        enter = ["nsenter", f"--target={self._pid}", "--mount", "--uts", "--pid"]
+        return subprocess.Popen(
+            [*enter, *words], cwd=ROOT, env={**os.environ, **(env or {})}, stdout=stdout, stderr=stderr, text=True
+        )
+
+    def run(self, words: Sequence[str], *, seconds: float = 60, env: Mapping[str, str] | None = None) -> str:
+        """What a process on this machine printed; it must succeed."""
+        process = self.start(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate(timeout=seconds)
+        if process.returncode:
+            raise MountError(f"{self.name}: {words!r}: exit {process.returncode}: {err}")
+        return out
+
+    def python(self, code: str, *words: str) -> str:
+        """What a few lines of Python printed on this machine, where `folder` is the shared one."""
+        begin = f"import os, sys, time; from pathlib import Path; folder = Path({str(self.shared.path)!r})\n"
+        return self.run([sys.executable, "-c", begin + code, *words]).strip()
+
+    def set_fault(self, name: str, *, on: bool) -> None:
+        """`away`: the server does not answer; `stale`: a third of its answers is ESTALE."""
+        path = self.control / name
+        path.touch() if on else path.unlink(missing_ok=True)
