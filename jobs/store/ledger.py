@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.store.reading import read_file
 from jobs.store.records import FailureClass
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
     """Lines of one writer's file that begin with the field `kind`. The last of them may be torn."""
     beginning = f'{{"{kind}":'.encode()
     try:
-        return [line for line in path.read_bytes().splitlines() if line.startswith(beginning)]
+        return [line for line in read_file(path).splitlines() if line.startswith(beginning)]
     except FileNotFoundError:
         return []
 

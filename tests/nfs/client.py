@@ -12,8 +12,7 @@ It mounts SERVER_FOLDER at MOUNT_POINT and behaves like Linux's client of NFS ve
   a name `.nfs...` until it is closed.
 - Modification times are the server's, whose clock is `--ahead` of this machine's.
 
-Files in CONTROL_FOLDER are faults: `away` (nothing is answered while it is there), `stale` (a third of all answers is
-ESTALE).
+Files in CONTROL_FOLDER are faults: `away` (nothing is answered while it is there), `stale` (one in seven answers is ESTALE).
 """
 
 import argparse
@@ -44,7 +43,7 @@ from tests.nfs.fuse import (
 
 CACHED_BYTES = 4 << 20
 """Larger files are read from the server each time."""
-STALE_SHARE = 1 / 3
+STALE_SHARE = 0.15
 STALE_OPCODES = {1, 3, 14, 15, 27}
 """LOOKUP, GETATTR, OPEN, READ, OPENDIR."""
 SIZE, MODE, OWNER, GROUP, MTIME, MTIME_NOW = 8, 1, 2, 4, 32, 256

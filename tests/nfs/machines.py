@@ -66,7 +66,7 @@ class SharedFolder:
 
     def boot(self, name: str) -> "Machine":
         """A machine that runs and has mounted the folder."""
-        machine = self.machines.setdefault(name, Machine(self, name))
+        machine = self.machines.get(name) or self.machines.setdefault(name, Machine(self, name))
         machine.boot()
         return machine
 
@@ -92,7 +92,10 @@ class Machine:
         unshare = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
         script = SETUP.format(boot_id=BOOT_ID)
         self._init = subprocess.Popen(
-            [*unshare, "sh", "-c", script, "sh", str(boot_id), self.name], stdout=subprocess.PIPE, text=True
+            [*unshare, "sh", "-c", script, "sh", str(boot_id), self.name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         self._expect(self._init, "ready")
         self._pid = int(Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text().split()[0])
@@ -121,7 +124,7 @@ class Machine:
     def start(self, words: Sequence[str], *, env: Mapping[str, str] | None = None, stdout: int | None = None,
               stderr: int | None = None) -> "subprocess.Popen[str]":  # fmt: skip
         """A process on this machine."""
-        enter = ["nsenter", f"--target={self._pid}", "--mount", "--uts", "--pid"]
+        enter = [shutil.which("nsenter") or "nsenter", f"--target={self._pid}", "--mount", "--uts", "--pid", f"--wd={ROOT}"]
         return subprocess.Popen(
             [*enter, *words], cwd=ROOT, env={**os.environ, **(env or {})}, stdout=stdout, stderr=stderr, text=True
         )
@@ -140,6 +143,6 @@ class Machine:
         return self.run([sys.executable, "-c", begin + code, *words]).strip()
 
     def set_fault(self, name: str, *, on: bool) -> None:
-        """`away`: the server does not answer; `stale`: a third of its answers is ESTALE."""
+        """`away`: the server does not answer; `stale`: one in seven of its answers is ESTALE."""
         path = self.control / name
         path.touch() if on else path.unlink(missing_ok=True)
