@@ -96,6 +96,8 @@ class Season:
         self.log = (shared.base / f"log-{number}").open("w")
         self.executions: dict[str, list[Execution]] = defaultdict(list)
         self.submitters: list[subprocess.Popen[str]] = []
+        self.replacing: dict[str, subprocess.Popen[str]] = {}
+        """A writer of a file that is replaced again and again, and a reader of it."""
         self.ids = 0
         self.env = {
             "NFS_WITNESS": str(self.witness),
@@ -126,8 +128,10 @@ class Season:
 
     def keep_going(self) -> bool:
         """Restarts what has ended without a result; whether anything is unfinished."""
-        for machine in self.machines:
-            machine.boot()
+        for machine, role in zip(self.machines, ("write", "read"), strict=True):
+            if role not in self.replacing or self.replacing[role].poll() is not None:
+                words = [sys.executable, "-m", "tests.nfs.replaced_file", role, str(self.seen.root)]
+                self.replacing[role] = machine.start(words, env=self.env, stderr=self.log)
         unfinished = [job for job in self.jobs if not self.done(job)]
         for job in unfinished:
             if not any(each.alive for each in self.executions[job.key]):
@@ -203,7 +207,7 @@ class Season:
             os.kill(pid, signal.SIGSTOP)
         self.start(found[0], self.other_than(found[1].machine), again=again)
         time.sleep(TAKEOVER_SECONDS + self.chance.uniform(-1, 4))
-        for pid in pids:
+        for pid in [*pids, found[1].process.pid]:  # nsenter stops with what it has started
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
         return bool(pids)
@@ -248,12 +252,6 @@ class Season:
 
     def run(self, faults: int, outcome: Outcome) -> None:
         """Strikes so often, heals, and checks what is left."""
-        reader = self.machines[1].start(
-            [sys.executable, "-m", "tests.nfs.replaced_file", "read", str(self.seen.root)], env=self.env
-        )
-        writer = self.machines[0].start(
-            [sys.executable, "-m", "tests.nfs.replaced_file", "write", str(self.seen.root)], env=self.env
-        )
         deck: list[str] = []
         while faults > 0:
             self.keep_going()
@@ -264,8 +262,9 @@ class Season:
                 outcome.faults[kind] += 1
                 faults -= 1
         self.heal()
-        for process in (writer, reader):
-            process.kill()
+        for machine in self.machines:
+            machine.crash()
+        for process in self.replacing.values():
             process.wait()
         self.log.close()
         self.check(outcome)

@@ -6,13 +6,14 @@ It mounts SERVER_FOLDER at MOUNT_POINT and behaves like Linux's client of NFS ve
 
 - Attributes are believed for `--cache` seconds. The names in a folder, present and absent ones, are believed as long as
   the folder's own remembered attributes do not change.
-- Opening a file or a folder asks the server for its attributes (close-to-open); the name that led to it may be an old one.
+- Opening a file or a folder asks the server for its attributes (close-to-open); the name that led to it may be old.
 - What is written reaches the server when the file is closed or flushed.
-- A file that was removed on another machine, and is open here, is ESTALE. One that is removed here while it is open gets
-  a name `.nfs...` until it is closed.
+- A file that was removed on another machine, and is open here, is ESTALE. One that is removed here while it is open
+  gets a name `.nfs...` until it is closed.
 - Modification times are the server's, whose clock is `--ahead` of this machine's.
 
-Files in CONTROL_FOLDER are faults: `away` (nothing is answered while it is there), `stale` (one in seven answers is ESTALE).
+Files in CONTROL_FOLDER are faults: `away` (nothing is answered while it is there), `stale` (one in
+seven answers is ESTALE).
 """
 
 import argparse
@@ -20,7 +21,6 @@ import errno
 import fcntl
 import os
 import random
-import stat
 import struct
 import sys
 import time
@@ -83,6 +83,11 @@ class Handle:
     dirty: list[tuple[int, bytes]] = field(default_factory=list)
 
 
+def read_attributes(descriptor: int) -> os.stat_result:
+    """The server's, of a file that is held."""
+    return os.stat(descriptor)  # noqa: PTH116 - a descriptor has no path
+
+
 def changes(found: os.stat_result) -> tuple[int, int, int]:
     """What tells a client that something has changed."""
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size
@@ -97,7 +102,7 @@ class NfsClient:
         self.ahead = seconds_ahead
         self.away, self.stale = control / "away", control / "stale"
         self.chance = random.Random(os.getpid())
-        root = Node(1, descriptor, os.stat(descriptor), time.monotonic(), lookups=1)
+        root = Node(1, descriptor, read_attributes(descriptor), time.monotonic(), lookups=1)
         self.nodes: dict[int, Node] = {1: root}
         self.by_inode: dict[int, Node] = {root.attributes.st_ino: root}
         self.handles: dict[int, Handle] = {}
@@ -116,15 +121,15 @@ class NfsClient:
         """Faults."""
         while self.away.exists():
             time.sleep(0.02)
-        if request.opcode in STALE_OPCODES and request.node != 1 and self.stale.exists():
-            if self.chance.random() < STALE_SHARE:
-                raise OSError(errno.ESTALE, "stale")
+        asks = request.opcode in STALE_OPCODES and request.node != 1
+        if asks and self.stale.exists() and self.chance.random() < STALE_SHARE:
+            raise OSError(errno.ESTALE, "stale")
 
     # What is believed, and for how long.
 
     def ask(self, node: Node) -> os.stat_result:
         """The server's attributes now. ESTALE if it was removed there."""
-        found = os.stat(node.descriptor)
+        found = read_attributes(node.descriptor)
         if found.st_nlink == 0:
             self.forget_names(node)
             raise OSError(errno.ESTALE, "stale")
@@ -154,7 +159,7 @@ class NfsClient:
         except FileNotFoundError:
             parent.children[name] = None
             return None
-        found = os.stat(descriptor)
+        found = read_attributes(descriptor)
         node = self.by_inode.get(found.st_ino)
         if node is None:
             node = Node(self.next, descriptor, found, time.monotonic())
@@ -165,15 +170,14 @@ class NfsClient:
         parent.children[name] = node
         return node
 
-    def note_own_change(self, parent: Node, before: os.stat_result, **names: Node | None) -> None:
+    def note_own_change(self, parent: Node, before: os.stat_result, name: str) -> None:
         """After a change of our own the other names are believed only if nobody else has changed the folder."""
         alone = changes(before) == changes(parent.attributes)
         if not alone:
             parent.children.clear()
         parent.listing = None
-        parent.attributes, parent.asked_at = os.stat(parent.descriptor), time.monotonic()
-        for name in names:
-            parent.children.pop(name, None)
+        parent.attributes, parent.asked_at = read_attributes(parent.descriptor), time.monotonic()
+        parent.children.pop(name, None)
 
     def pack_node(self, node: Node) -> bytes:
         return pack_attributes(node.attributes, size=node.attributes.st_size, seconds_ahead=self.ahead)
@@ -266,9 +270,9 @@ class NfsClient:
 
     def _make(self, request: Request, name: str, make: Callable[[int, str], object]) -> bytes:
         parent = self.nodes[request.node]
-        before = os.stat(parent.descriptor)
+        before = read_attributes(parent.descriptor)
         make(parent.descriptor, name)
-        self.note_own_change(parent, before, **{name: None})
+        self.note_own_change(parent, before, name)
         node = self.find(parent, name)
         if node is None:
             raise OSError(errno.ESTALE, "gone again")
@@ -284,7 +288,7 @@ class NfsClient:
 
     def _remove(self, number: int, name: str) -> None:
         parent = self.nodes[number]
-        before = os.stat(parent.descriptor)
+        before = read_attributes(parent.descriptor)
         node = parent.children.get(name)
         if node is not None and node.opened:
             silly = f".nfs{node.attributes.st_ino:016x}{self.next:08x}"
@@ -293,13 +297,13 @@ class NfsClient:
             self.silly[node] = (parent, silly)
         else:
             os.unlink(name, dir_fd=parent.descriptor)
-        self.note_own_change(parent, before, **{name: None})
+        self.note_own_change(parent, before, name)
 
     def rmdir(self, request: Request) -> bytes:
         parent, name = self.nodes[request.node], _name(request.body)
-        before = os.stat(parent.descriptor)
+        before = read_attributes(parent.descriptor)
         os.rmdir(name, dir_fd=parent.descriptor)
-        self.note_own_change(parent, before, **{name: None})
+        self.note_own_change(parent, before, name)
         return b""
 
     def rename(self, request: Request) -> bytes:
@@ -312,15 +316,15 @@ class NfsClient:
         replaced = target.children.get(new)
         if replaced is not None and replaced.opened and replaced is not moved:
             self._remove(target.number, new)
-        before_source, before_target = os.stat(source.descriptor), os.stat(target.descriptor)
+        before_source, before_target = read_attributes(source.descriptor), read_attributes(target.descriptor)
         os.rename(old, new, src_dir_fd=source.descriptor, dst_dir_fd=target.descriptor)
-        self.note_own_change(source, before_source, **{old: None})
+        self.note_own_change(source, before_source, old)
         if target is not source:
-            self.note_own_change(target, before_target, **{new: None})
+            self.note_own_change(target, before_target, new)
         else:
             target.children.pop(new, None)
         if moved is not None:
-            moved.attributes = os.stat(moved.descriptor)
+            moved.attributes = read_attributes(moved.descriptor)
         return b""
 
     def open(self, request: Request) -> bytes:
@@ -381,7 +385,7 @@ class NfsClient:
     def _flush(self, handle: Handle) -> None:
         if not handle.dirty:
             return
-        if os.stat(handle.descriptor).st_nlink == 0:
+        if read_attributes(handle.descriptor).st_nlink == 0:
             handle.dirty.clear()
             raise OSError(errno.ESTALE, "stale")
         for offset, data in handle.dirty:
@@ -434,7 +438,7 @@ class NfsClient:
         numbers = (found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree)
         return struct.pack("<5Q4I24x", *numbers, found.f_bsize, 255, found.f_frsize, 0)
 
-    def getlk(self, request: Request) -> bytes:
+    def getlk(self, _: Request) -> bytes:
         raise OSError(errno.ENOLCK, "not served")
 
     def setlk(self, request: Request) -> bytes:

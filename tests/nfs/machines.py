@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 30.0
@@ -116,31 +117,40 @@ class Machine:
         if self._init is None:
             return
         os.kill(self._pid, signal.SIGKILL)
-        self._init.wait()
-        if self._client is not None:
-            self._client.wait()
+        for process in filter(None, (self._init, self._client)):
+            process.communicate()
         self._init = self._client = None
 
-    def start(self, words: Sequence[str], *, env: Mapping[str, str] | None = None, stdout: int | None = None,
-              stderr: int | None = None) -> "subprocess.Popen[str]":  # fmt: skip
-        """A process on this machine."""
-        enter = [shutil.which("nsenter") or "nsenter", f"--target={self._pid}", "--mount", "--uts", "--pid", f"--wd={ROOT}"]
-        return subprocess.Popen(
-            [*enter, *words], cwd=ROOT, env={**os.environ, **(env or {})}, stdout=stdout, stderr=stderr, text=True
+    def start(
+        self, words: Sequence[str], *, env: Mapping[str, str] | None = None, **streams: IO[str] | int
+    ) -> "subprocess.Popen[str]":
+        """A process on this machine; `streams` as of Popen."""
+        namespaces = ("--mount", "--uts", "--pid", f"--wd={ROOT}")
+        enter = [shutil.which("nsenter") or "nsenter", f"--target={self._pid}", *namespaces]
+        own: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **(env or {})}, "text": True, **streams}
+        return subprocess.Popen([*enter, *words], **own)
+
+    def begin(self, code: str) -> "subprocess.Popen[str]":
+        """A few lines of Python on this machine, where `folder` is the shared one; they may read a line from stdin."""
+        begin = f"import os, sys, time; from pathlib import Path; folder = Path({str(self.shared.path)!r})\n"
+        return self.start(
+            [sys.executable, "-c", begin + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
-    def run(self, words: Sequence[str], *, seconds: float = 60, env: Mapping[str, str] | None = None) -> str:
-        """What a process on this machine printed; it must succeed."""
-        process = self.start(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        out, err = process.communicate(timeout=seconds)
-        if process.returncode:
-            raise MountError(f"{self.name}: {words!r}: exit {process.returncode}: {err}")
-        return out
+    def python(self, code: str) -> str:
+        """What a few lines of Python printed on this machine; they must succeed."""
+        return "\n".join(self.converse(code))
 
-    def python(self, code: str, *words: str) -> str:
-        """What a few lines of Python printed on this machine, where `folder` is the shared one."""
-        begin = f"import os, sys, time; from pathlib import Path; folder = Path({str(self.shared.path)!r})\n"
-        return self.run([sys.executable, "-c", begin + code, *words]).strip()
+    def converse(self, code: str, act: Callable[[], object] | None = None) -> list[str]:
+        """The lines that it printed. With `act`: it is called after the first of them, and then a line is sent."""
+        process = self.begin(code)
+        first = process.stdout.readline() if act and process.stdout else ""
+        if act:
+            act()
+        out, err = process.communicate("\n", timeout=START_SECONDS)
+        if process.returncode:
+            raise MountError(f"{self.name}: exit {process.returncode}: {err}")
+        return (first + out).splitlines()
 
     def set_fault(self, name: str, *, on: bool) -> None:
         """`away`: the server does not answer; `stale`: one in seven of its answers is ESTALE."""

@@ -1,4 +1,4 @@
-"""A small stage that publishes as the real ones do (stages/files.py: the fence, whole files), and tells a witness of it.
+"""A small stage that publishes as the real ones do (stages/files.py: fence, whole files), and tells a witness of it.
 
     python -m tests.nfs.stage JOB_JSON
 
