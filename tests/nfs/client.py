@@ -85,7 +85,7 @@ class Handle:
 
 def read_attributes(descriptor: int) -> os.stat_result:
     """The server's, of a file that is held."""
-    return os.stat(descriptor)  # noqa: PTH116 - a descriptor has no path
+    return os.stat(descriptor)
 
 
 def changes(found: os.stat_result) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ def test_two_machines_have_a_name_and_a_boot_of_their_own_and_one_folder(pair: P
 
 
 def on_both(reader: Machine, act: Callable[[], object], ask: str) -> list[str]:
-    """What `ask` (of `name`) prints on a machine before `act`, right after it, after an open of the folder, and late."""
+    """What `ask` prints on a machine before `act`, right after it, after an open of the folder, and late."""
     code = (
         f"{ask}\nsys.stdin.readline()\n{ask}\nos.close(os.open(folder, os.O_RDONLY))\n{ask}\n"
         f"time.sleep({CACHE_SECONDS + 0.5})\n{ask}"
