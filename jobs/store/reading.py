@@ -1,4 +1,4 @@
-"""Reading what other machines replace: over NFS a file that is replaced while it is read is ESTALE, and is read anew."""
+"""Reading what other machines replace: over NFS a file that is replaced while it is read is ESTALE; it is read anew."""
 
 import errno
 import time
