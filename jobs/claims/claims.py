@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from jobs.processes import read_boot_id, read_own_start, read_process_stat
 from jobs.store.paths import SAFE_NAME
-from jobs.store.reading import retry_stale
+from jobs.store.reading import read_anew
 
 CLAIM_FILE = re.compile(r"(\d{6,})\.json")
 KEPT = 2
@@ -159,7 +159,7 @@ def remove_old_claims(folder: Path, newest_claim: Claim) -> None:
 def read_claim(path: Path) -> Claim | None:
     """Reads a claim from the server, not from a cache; None if it does not exist."""
     try:
-        content, beaten_at = retry_stale(lambda: _read_open(path))
+        content, beaten_at = read_anew(lambda: _read_open(path))
     except FileNotFoundError:
         return None
     holder, released = _parse_claim(content)
@@ -207,7 +207,7 @@ def _numbers_if_any(folder: Path) -> list[int]:
 
 
 def _numbers(folder: Path) -> set[int]:
-    return set(_parse_claim_numbers(retry_stale(lambda: _list_open(folder))))
+    return set(_parse_claim_numbers(read_anew(lambda: _list_open(folder))))
 
 
 def _list_open(folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import decide_retry
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.flock import is_held
-from jobs.store.ledger import UserRequests, collect_user_requests, read_events
+from jobs.store.ledger import UserRequests, collect_user_requests, list_ledger_files, read_events
 from jobs.store.paths import RunPaths, Store
 from jobs.store.results import check_result
 
@@ -114,7 +114,7 @@ class SweepSnapshot:
         return True
 
     def _read_user_requests(self, but_not_of: str) -> bool:
-        files = sorted(self._ledger.glob("*.jsonl")) if self._ledger.exists() else []
+        files = list_ledger_files(self._ledger)
         sizes = [(path.name, path.stat().st_size) for path in files if path.stem != but_not_of]
         if sizes == self._ledger_sizes:
             return False

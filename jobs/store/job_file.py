@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.errors import AttemptSetupError
 from jobs.store.paths import RunPaths
-from jobs.store.reading import retry_stale
+from jobs.store.reading import read_anew
 
 JOB_FORMAT = 1
 REPORTED_PACKAGES = ("sweep-vlm", "torch", "numpy", "tokenizers", "safetensors", "webdataset", "lm-eval")
@@ -30,7 +30,7 @@ class PlannedJob:
 def read_planned_job(manifest: Path, key: str) -> PlannedJob:
     """Reads one job from a manifest and builds no others. Raises AttemptSetupError if it is not there."""
     try:
-        header, record = retry_stale(lambda: _read_job_record(manifest, key))
+        header, record = read_anew(lambda: _read_job_record(manifest, key))
     except (OSError, StopIteration, ValueError) as error:
         reason = error if isinstance(error, OSError | ValueError) else "it holds no such job"
         raise AttemptSetupError(f"{manifest}: cannot read job {key}: {reason}") from None

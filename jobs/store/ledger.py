@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.store.reading import read_file
+from jobs.store.reading import read_anew, read_file
 from jobs.store.records import FailureClass
 
 logger = logging.getLogger(__name__)
@@ -85,9 +85,21 @@ def build_writer_name(moment: float) -> str:
     return f"w-{host[:60]}-{os.getpid()}-{int(moment * 1000)}"
 
 
+def list_ledger_files(folder: Path) -> list[Path]:
+    """Every writer's file; none if there is no folder. Raises OSError.
+
+    A folder that may not be read is no empty one (`Path.glob` takes it for that): all jobs would be sent again.
+    """
+    try:
+        names = read_anew(lambda: os.listdir(folder))  # noqa: PTH208 - pathlib's lists are made step by step
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(names) if name.endswith(".jsonl")]
+
+
 def read_events(folder: Path, writer: str | None = None) -> list[Event]:
     """The events of all writers, or of one, oldest first. Torn and unknown lines are skipped."""
-    names = sorted(folder.glob("*.jsonl")) if writer is None else [folder / f"{writer}.jsonl"]
+    names = list_ledger_files(folder) if writer is None else [folder / f"{writer}.jsonl"]
     events = [event for path in names for event in _file_events(path)]
     return sorted(events, key=lambda event: event.time)
 
@@ -105,7 +117,7 @@ def _file_events(path: Path) -> Iterable[Event]:
 
 def has_batches(folder: Path) -> bool:
     """Whether jobs of this sweep were ever handed to Slurm (`jobs.slurm.batch_ledger`)."""
-    return any(read_lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
+    return any(read_lines_of_kind(path, "batch") for path in list_ledger_files(folder))
 
 
 def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
@@ -114,7 +126,7 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
     Every attempt asks at its start, so little is parsed. The lines are those of `jobs.slurm.batch_ledger`.
     """
     name, last = json.dumps(batch).encode(), (float("-inf"), "")
-    lines = [line for path in folder.glob("*.jsonl") for line in read_lines_of_kind(path, "batch") if name in line]
+    lines = [line for path in list_ledger_files(folder) for line in read_lines_of_kind(path, "batch") if name in line]
     for line in lines:
         try:
             content = json.loads(line)

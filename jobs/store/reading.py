@@ -1,10 +1,11 @@
 """Reading what other machines replace: over NFS a file that is replaced while it is read is ESTALE; it is read anew."""
 
 import errno
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+from jobs.clock import SYSTEM_CLOCK, Clock
 
 Value = TypeVar("Value")
 
@@ -13,7 +14,7 @@ STALE_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 
 # Why: docs/decisions.md, D142
-def retry_stale(read: Callable[[], Value]) -> Value:
+def read_anew(read: Callable[[], Value], clock: Clock = SYSTEM_CLOCK) -> Value:
     """What `read` returns. It must open what it reads, by name, each time that it is called."""
     for pause in STALE_PAUSES:
         try:
@@ -21,10 +22,10 @@ def retry_stale(read: Callable[[], Value]) -> Value:
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-        time.sleep(pause)
+        clock.sleep(pause)
     return read()
 
 
 def read_file(path: Path) -> bytes:
     """The content of a file that may be replaced meanwhile, on this machine or another. Raises OSError."""
-    return retry_stale(path.read_bytes)
+    return read_anew(path.read_bytes)

@@ -98,6 +98,8 @@ class Season:
         self.submitters: list[subprocess.Popen[str]] = []
         self.replacing: dict[str, subprocess.Popen[str]] = {}
         """A writer of a file that is replaced again and again, and a reader of it."""
+        self.stale_times: list[tuple[float, float]] = []
+        """When a server's answers were ESTALE without a reason: then a reader may hear of it, and at no other time."""
         self.ids = 0
         self.env = {
             "NFS_WITNESS": str(self.witness),
@@ -214,9 +216,11 @@ class Season:
 
     def stale_answers(self) -> bool:
         machine = self.chance.choice(self.machines)
+        began = time.monotonic()
         machine.set_fault("stale", on=True)
         time.sleep(self.chance.uniform(0.3, 1.5))
         machine.set_fault("stale", on=False)
+        self.stale_times.append((began, time.monotonic() + 1.0))
         return True
 
     def submit_on_both(self, *, killed: bool) -> bool:
@@ -290,6 +294,11 @@ class Season:
         outcome.violations += [f"{self.name}: {key} was handed over {n} times" for key, n in sent.items() if n > 1]
         outcome.violations += self.find_ledger_problems(notes)
         torn = [note for note in notes if note["event"] == "torn"]
+        torn += [
+            note
+            for note in notes
+            if note["event"] == "refused" and not any(begin <= note["at"] <= end for begin, end in self.stale_times)
+        ]
         outcome.reads += sum(note["step"] for note in notes if note["event"] == "read")
         outcome.violations += [f"{self.name}: a reader saw {note['who']}" for note in torn]
         text = Path(self.log.name).read_text()

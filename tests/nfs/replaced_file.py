@@ -23,7 +23,7 @@ def main() -> int:
 
 
 def write(path: Path) -> int:
-    for number in count(1):
+    for number in count(int(time.monotonic() * 1_000)):  # greater than any before a crash of this machine
         try:
             write_json(path, {"number": number, "padding": "x" * 2_000})
         except OSError as error:
@@ -40,14 +40,18 @@ def read(path: Path) -> int:
         try:
             content = read_record(path)
         except OSError as error:
-            write_line(json.dumps({"key": "", "event": "torn", "step": 0, "who": f"{error!r}", "at": 0.0}))
+            note("refused", f"{error!r}")
             continue
         number = content["number"] if content else 0
         if number < last:
-            write_line(json.dumps({"key": "", "event": "torn", "step": 0, "who": f"{number} after {last}", "at": 0.0}))
+            note("torn", f"{number} after {last}")
         last, reads = number, reads + 1
         if reads % 20 == 0:
-            write_line(json.dumps({"key": "", "event": "read", "step": 20, "who": "", "at": 0.0}))
+            note("read", "", step=20)
+
+
+def note(event: str, who: str, step: int = 0) -> None:
+    write_line(json.dumps({"key": "", "event": event, "step": step, "who": who, "at": time.monotonic()}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs.claims import submit_lock
-from jobs.errors import SubmitterBusyError
+from jobs.errors import SubmitterBusyError, describe_storage_error
 from jobs.job import Resources
 from jobs.slurm.batch_ledger import BatchLedger, read_batch_history
 from jobs.slurm.batches import SlurmBatch
@@ -35,6 +35,9 @@ def main() -> int:
             submit(store, most, holds)
     except SubmitterBusyError:
         return 3
+    except OSError as error:  # as `sweep` does: one line, and the next submission goes on
+        print(describe_storage_error(error), file=sys.stderr)
+        return 4
     return 0
 
 

@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.claims.claims import ClaimOwner, create_claim, find_newest_claim
-from jobs.store import reading
-from jobs.store.reading import STALE_PAUSES, read_file, retry_stale
+from jobs.store.reading import STALE_PAUSES, read_anew, read_file
 from jobs.store.records import read_record
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading.time, "sleep", lambda _: None)
 
 
 def fail_times(number: int, code: int, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
@@ -58,7 +52,7 @@ def test_an_error_of_another_kind_is_not_tried_again() -> None:
         raise OSError(errno.EIO, "fails")
 
     with pytest.raises(OSError, match="fails"):
-        retry_stale(read)
+        read_anew(read)
     assert len(calls) == 1
 
 
