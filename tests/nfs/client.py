@@ -12,6 +12,8 @@ It mounts SERVER_FOLDER at MOUNT_POINT and behaves like Linux's client of NFS ve
   gets a name `.nfs...` until it is closed.
 - Modification times are the server's, whose clock is `--ahead` of this machine's.
 
+With `--local-locks` a lock holds on its own machine alone (mount options `nolock`, `local_lock=all`).
+
 Files in CONTROL_FOLDER are faults: `away` (nothing is answered while it is there), `stale` (one in
 seven answers is ESTALE).
 """
@@ -96,7 +98,9 @@ def changes(found: os.stat_result) -> tuple[int, int, int]:
 class NfsClient:
     """Handlers of the kernel's messages, by opcode."""
 
-    def __init__(self, server: Path, control: Path, *, cache_seconds: float, seconds_ahead: int) -> None:
+    def __init__(
+        self, server: Path, control: Path, *, cache_seconds: float, seconds_ahead: int, local_locks: bool
+    ) -> None:
         descriptor = os.open(server, os.O_PATH)
         self.cache_seconds = cache_seconds
         self.ahead = seconds_ahead
@@ -113,7 +117,8 @@ class NfsClient:
             1: self.lookup, 2: self.forget, 3: self.getattr, 4: self.setattr, 5: self.readlink, 6: self.symlink,
             9: self.mkdir, 10: self.unlink, 11: self.rmdir, 12: self.rename, 13: self.link, 14: self.open,
             15: self.read, 16: self.write, 17: self.statfs, 18: self.release, 20: self.fsync, 25: self.flush,
-            26: lambda _: pack_init(), 27: self.opendir, 28: self.readdir, 29: lambda _: b"", 30: lambda _: b"",
+            26: lambda _: pack_init(locks_reach_the_server=not local_locks), 27: self.opendir, 28: self.readdir,
+            29: lambda _: b"", 30: lambda _: b"",
             31: self.getlk, 32: self.setlk, 33: self.setlk, 35: self.create, 36: lambda _: b"", 42: self.batch_forget,
         }  # fmt: skip
 
@@ -475,8 +480,15 @@ def main() -> int:
     parser.add_argument("control", type=Path)
     parser.add_argument("--cache", type=float, default=3.0)
     parser.add_argument("--ahead", type=int, default=0)
+    parser.add_argument("--local-locks", action="store_true")
     given = parser.parse_args()
-    client = NfsClient(given.server, given.control, cache_seconds=given.cache, seconds_ahead=given.ahead)
+    client = NfsClient(
+        given.server,
+        given.control,
+        cache_seconds=given.cache,
+        seconds_ahead=given.ahead,
+        local_locks=given.local_locks,
+    )
     descriptor = mount(str(given.mount_point), "nfs-like")
     print("mounted", flush=True)
     serve(descriptor, client.handlers, client.before)

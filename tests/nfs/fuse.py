@@ -93,9 +93,11 @@ def _handle(
         return error.errno or errno.EIO, b""
 
 
-def pack_init() -> bytes:
-    """The answer to the first message."""
-    return INIT_ANSWER.pack(7, 31, 0, BIG_WRITES | FLOCK_LOCKS, 12, 10, MAX_WRITE, 1, 0, 0, 0)
+def pack_init(*, locks_reach_the_server: bool) -> bytes:
+    """The answer to the first message. Else the kernel keeps locks to this mount."""
+    return INIT_ANSWER.pack(
+        7, 31, 0, BIG_WRITES | (FLOCK_LOCKS if locks_reach_the_server else 0), 12, 10, MAX_WRITE, 1, 0, 0, 0
+    )
 
 
 def pack_attributes(found: os.stat_result, *, size: int, seconds_ahead: int) -> bytes:

@@ -47,6 +47,8 @@ class SharedFolder:
         self.path = base / "mnt"
         self.cache_seconds = cache_seconds
         self.seconds_ahead = seconds_ahead
+        self.local_locks = False
+        """Of the machines that are booted from now on: locks hold on their own machine alone."""
         self.machines: dict[str, Machine] = {}
         for folder in (self.server, self.path):
             folder.mkdir()
@@ -102,6 +104,8 @@ class Machine:
         self._pid = int(Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text().split()[0])
         words = [str(self.shared.server), str(self.shared.path), str(self.control)]
         times = [f"--cache={self.shared.cache_seconds}", f"--ahead={self.shared.seconds_ahead}"]
+        if self.shared.local_locks:
+            times.append("--local-locks")
         self._client = self.start([sys.executable, "-m", "tests.nfs.client", *words, *times], stdout=subprocess.PIPE)
         self._expect(self._client, "mounted")
 

@@ -115,6 +115,19 @@ def test_a_lock_that_one_machine_holds_is_not_to_be_had_on_the_other(pair: Pair)
     assert told == ["held", "taken"]
 
 
+def test_a_lock_that_is_local_is_to_be_had_on_both() -> None:
+    take = (
+        "import fcntl\nfile = os.open(folder / 'lock', os.O_RDWR | os.O_CREAT)\n"
+        "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\nprint('taken', flush=True)\n"
+    )
+    with SharedFolder.make(cache_seconds=CACHE_SECONDS) as shared:
+        shared.local_locks = True
+        here, there = shared.boot("node-a"), shared.boot("node-b")
+        told: list[str] = []
+        here.converse(take + "sys.stdin.readline()\n", lambda: told.append(there.python(take)))
+    assert told == ["taken"]
+
+
 def test_times_are_the_servers(pair: Pair) -> None:
     ahead = float(pair[0].python("(folder / 'now').touch(); print((folder / 'now').stat().st_mtime - time.time())"))
     assert 45 < ahead < 48
