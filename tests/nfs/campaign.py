@@ -35,6 +35,7 @@ STEPS, STEP_SECONDS = 40, 0.3
 SEASON_FAULTS = 25
 JOBS = 6
 HEALING_SECONDS = 180.0
+PICK_SECONDS = 15.0
 BATCH = "sw-aaaaaabbbbbb-pretrain-toy"
 
 
@@ -72,6 +73,7 @@ class Execution:
     process: "subprocess.Popen[str]"
     job_id: str
     restart: int
+    attempt: str
 
     @property
     def alive(self) -> bool:
@@ -123,7 +125,7 @@ class Season:
         words += ["--backend", "slurm", "--job-id", job_id, "--batch", BATCH, "--restart", str(restart)]
         words += ["--revision", "r1", "--", sys.executable, "-m", "tests.nfs.stage"]
         process = machine.start([sys.executable, "-m", "jobs.attempt", *words], env=self.env, stderr=self.log)
-        known.append(Execution(machine, process, job_id, restart))
+        known.append(Execution(machine, process, job_id, restart, attempt))
 
     def done(self, job: Job) -> bool:
         return check_result(toy.run_of(self.true, job), job.key).valid
@@ -145,10 +147,21 @@ class Season:
         return [self.shared.boot(name) for name in NAMES]
 
     def pick(self) -> tuple[Job, Execution] | None:
-        """A job that runs, with its newest execution."""
-        alive = [(job, [each for each in self.executions[job.key] if each.alive]) for job in self.jobs]
-        found = [(job, known[-1]) for job, known in alive if known and not self.done(job)]
-        return self.chance.choice(found) if found else None
+        """A job that is at work, with the execution that publishes; waits some seconds for one."""
+        until = time.monotonic() + PICK_SECONDS
+        while time.monotonic() < until and self.keep_going():
+            notes = [json.loads(line) for line in self.witness.read_text().splitlines()]
+            publish = {note["who"].partition("-slurm-")[2] for note in notes if note["event"] == "saved"}
+            found = [
+                (job, each)
+                for job in self.jobs
+                for each in self.executions[job.key]
+                if each.alive and each.attempt.removeprefix("slurm-") in publish and not self.done(job)
+            ]
+            if found:
+                return self.chance.choice(found)
+            time.sleep(0.2)
+        return None
 
     def other_than(self, machine: Machine) -> Machine:
         return next(each for each in self.machines if each is not machine)
@@ -214,6 +227,25 @@ class Season:
                 os.kill(pid, signal.SIGCONT)
         return bool(pids)
 
+    def orphan(self, *, suspended: bool) -> bool:
+        """The supervisor is killed and the stage lives on, while a copy starts elsewhere: only its own look at the
+        claims keeps the stage from publishing. `suspended`: it stands still until the copy is at work."""
+        if (found := self.pick()) is None:
+            return False
+        supervisors = list_children(found[1].process.pid)
+        stages = [pid for each in supervisors for pid in list_children(each)]
+        for pid in stages if suspended else []:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in supervisors:
+            os.kill(pid, signal.SIGKILL)
+        self.start(found[0], self.other_than(found[1].machine), again=self.chance.random() < 0.5)
+        if suspended:
+            time.sleep(TAKEOVER_SECONDS + self.chance.uniform(1, 5))
+            for pid in stages:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        return bool(stages)
+
     def stale_answers(self) -> bool:
         machine = self.chance.choice(self.machines)
         began = time.monotonic()
@@ -242,6 +274,8 @@ class Season:
             "supervisor killed": lambda: self.kill(stage=False),
             "stage killed": lambda: self.kill(stage=True),
             "machine loses power": self.crash,
+            "supervisor killed, its stage lives, restarted elsewhere": lambda: self.orphan(suspended=False),
+            "supervisor killed, its stage suspended, restarted elsewhere": lambda: self.orphan(suspended=True),
             "server away for a moment": lambda: self.server_away(self.chance.uniform(0.3, 1.5)),
             "machine cut off, its job restarted elsewhere": lambda: self.cut_off(again=True),
             "machine cut off, its key sent once more": lambda: self.cut_off(again=False),

@@ -23,9 +23,9 @@ CLAIM_TESTS = (
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_fault_of_each_kind_on_two_machines_loses_nothing_and_doubles_nothing() -> None:
-    outcome = run_campaign(faults=13, seed=1)
+    outcome = run_campaign(faults=15, seed=1)
     assert outcome.violations == [], outcome.format()
-    assert outcome.faults.total() == 13
+    assert outcome.faults.total() == 15
     assert len(outcome.faults) >= 10, "too few kinds found something to strike"
     assert outcome.handed_over > 0
     assert outcome.reads > 100
