@@ -276,7 +276,11 @@ class NfsClient:
     def _make(self, request: Request, name: str, make: Callable[[int, str], object]) -> bytes:
         parent = self.nodes[request.node]
         before = read_attributes(parent.descriptor)
-        make(parent.descriptor, name)
+        try:
+            make(parent.descriptor, name)
+        except OSError:
+            parent.children.pop(name, None)  # as Linux does: an absent name is believed no more if making it fails
+            raise
         self.note_own_change(parent, before, name)
         node = self.find(parent, name)
         if node is None:
