@@ -118,8 +118,8 @@ def choose_among(job: Job, wanted: GpuKind, offers: Sequence[GpuOffer], partitio
     )
     if not problem and most < asked.nodes:
         problem = (
-            f"{format_partitions(large[best])} has {most} nodes with {best or 'gpu'}:{asked.gpus_per_node}, and a job "
-            f"asks for {asked.nodes}; lower nodes"
+            f"{format_partitions(large[best])} has {format_nodes(most)} with {best or 'gpu'}:{asked.gpus_per_node}, and "
+            f"a job asks for {asked.nodes}; lower nodes"
         )
     if problem:
         return GpuChoice(problem=problem)
@@ -138,8 +138,8 @@ def describe_own_request(asked: Resources) -> str:
     if not other or (wanted.shards and other[0].is_part):
         return ""
     return (
-        f"gpu_type {asked.gpu_type}: options ask for {other[0].name}, which is another kind; its hours count as what it "
-        "is, and the plan's estimates are wrong: name that kind as gpu_type"
+        f"gpu_type {asked.gpu_type}: options ask for {other[0].name}, which is another kind; its hours count as what "
+        "it is, and the plan's estimates are wrong: name that kind as gpu_type"
     )
 
 
@@ -337,7 +337,7 @@ def describe_choice(
     """`gpu_type a100: --gres=gpu:a100_80gb:8 (same model and memory; 4 nodes of partition main)`, and what to know."""
     best = min(offers, key=lambda offer: cast(int, offer.rank))
     gres = ":".join(filter(None, ("gpu", best.kind.name, str(asked.gpus_per_node))))
-    remarks = [REASONS[cast(int, best.rank)], f"{count_nodes(offers)} nodes of {format_partitions(offers)}"]
+    remarks = [REASONS[cast(int, best.rank)], f"{format_nodes(count_nodes(offers))} of {format_partitions(offers)}"]
     if best.rank == UNTYPED:
         named = all(wanted.model in list_feature_models(offer.shape) for offer in offers)
         remarks.append(
@@ -347,13 +347,18 @@ def describe_choice(
         )
     if doubtful:
         sizes = " or ".join(f"{size} GB" for size in MODELS[wanted.model])
-        remarks.append(f"a {wanted.model} has {sizes}, and the plan needs more than the least")
+        remarks.append(f"GPUs of that model have {sizes}, and the plan needs more than the least")
     if beside:
         remarks.append(
             f"{', '.join(beside)} would do too, and is asked for by options: "
             f"{{gres: 'gpu:{beside[0]}:{asked.gpus_per_node}'}}"
         )
     return f"gpu_type {asked.gpu_type or 'any'}: --gres={gres} ({'; '.join(remarks)})"
+
+
+def format_nodes(number: int) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} node{'' if number == 1 else 's'}"
 
 
 def format_partitions(offers: Iterable[GpuOffer]) -> str:

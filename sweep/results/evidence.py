@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from jobs.job import Job
@@ -110,6 +111,7 @@ def price_usage(usage: Usage, gpu_type: str, gpu_kinds: str = "") -> ExecutionHo
     return ExecutionHours(usage.gpu_hours, usage.cpu_hours, a100_hours)
 
 
+@cache
 def find_mean_factor(gpu_kinds: str, gpu_type: str) -> float | None:
     """A100-hours of one GPU-hour over the kinds `a100=2,v100=1`; None where one of them is unknown."""
     gpus = load_catalog().gpus

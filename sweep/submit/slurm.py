@@ -178,8 +178,8 @@ def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
     if unknown:
         kinds = ", ".join(sorted({each.gpu_kinds or "their gpu_type" for each in unknown}))
         return (
-            f"nothing was sent: the A100-hours of {format_counted(len(unknown), 'job')} are not known, as there is no factor "
-            f"for {kinds}, and so nobody can hold the budget; lift it: `sweep limits {slurm_round.launch.sweep} "
+            f"nothing was sent: the A100-hours of {format_counted(len(unknown), 'job')} are not known, as there is no "
+            f"factor for {kinds}, and so nobody can hold the budget; lift it: `sweep limits {slurm_round.launch.sweep} "
             "--budget-a100-hours none`"
         )
     spent = sum(each.total.a100_hours or 0.0 for each in costs)
