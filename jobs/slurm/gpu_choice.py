@@ -118,8 +118,8 @@ def choose_among(job: Job, wanted: GpuKind, offers: Sequence[GpuOffer], partitio
     )
     if not problem and most < asked.nodes:
         problem = (
-            f"{format_partitions(large[best])} has {format_nodes(most)} with {best or 'gpu'}:{asked.gpus_per_node}, and "
-            f"a job asks for {asked.nodes}; lower nodes"
+            f"{format_partitions(large[best])} has {format_nodes(most)} with {best or 'gpu'}:{asked.gpus_per_node}, "
+            f"and a job asks for {asked.nodes}; lower nodes"
         )
     if problem:
         return GpuChoice(problem=problem)

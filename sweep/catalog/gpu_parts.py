@@ -87,6 +87,7 @@ def is_as_asked(kind: GpuKind, wanted: GpuKind) -> bool:
     return says_nothing or by_memory or rank_gpu_kind(wanted, kind) is not None
 
 
+# Why: docs/decisions.md, D131
 def build_slice(whole: GpuType, slices: SliceProfiles, kind: GpuKind) -> GpuType:
     """A MIG slice of the type."""
     memory = slices.memory[f"{kind.slice_units}g.{kind.slice_gb}gb"]
