@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.job import Job, Resources
+from jobs.slurm.gpu_choice import choose_gpus
 from jobs.slurm.limits import (
     can_ask_memory,
     find_association,
     find_job_partitions,
     list_partition_names,
     read_name,
-    resolve_gpu_type,
     resolve_qos_name,
     sort_job_qos,
 )
@@ -60,6 +60,10 @@ class Misfit(NamedTuple):
 
     text: str
     advice: str
+
+
+RequestKind = tuple[int, str | None, str]
+"""Identity of a job's resources, and which GPUs are asked for or why none can be: thousands of jobs have few kinds."""
 
 
 class RequestTester(Protocol):
@@ -105,9 +109,8 @@ class FeasibilityChecker:
     """Unix seconds at which all its refusals are dated, so that those of one reason are equal."""
     _unknown: int = 0
     _answers: dict[tuple[str, ...], ShapeAnswer] = field(default_factory=dict)
-    _shapes: dict[int, tuple[Resources, tuple[str, ...]]] = field(default_factory=dict)
-    """By the identity of a job's resources, which this keeps alive: thousands of jobs have few kinds of them."""
-    _endless: dict[int, Refusal | None] = field(default_factory=dict)
+    _shapes: dict[RequestKind, tuple[Resources, tuple[str, ...]]] = field(default_factory=dict)
+    _endless: dict[RequestKind, Refusal | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.moment = self.clock.now()
@@ -145,20 +148,22 @@ class FeasibilityChecker:
         return not answer.taken_up_to < job.resources.time_minutes < answer.refused_from
 
     def _find_endless(self, job: Job) -> Refusal | None:
-        kind = id(job.resources)
+        kind = self._find_kind(job)
         if kind not in self._endless:
-            self._find_shape(job)
-            misfit = next(iter_misfits(job, self.site), None)
-            self._endless[kind] = misfit and Refusal(
-                text=f"{NEVER}: {misfit.text}",
-                advice=misfit.advice,
-                when=self.moment,
-                kind=RefusalKind.INVALID,
-            )
+            self._find_shape(job)  # keeps the resources alive
+            misfit, unclear = next(iter_misfits(job, self.site), None), choose_gpus(job, self.site).problem
+            text = f"{NEVER}: {misfit.text}" if misfit else f"it cannot be sent as it is: {unclear}" if unclear else ""
+            advice = misfit.advice if misfit else ""
+            refusal = Refusal(text=text, advice=advice, when=self.moment, kind=RefusalKind.INVALID)
+            self._endless[kind] = refusal if text else None
         return self._endless[kind]
 
+    def _find_kind(self, job: Job) -> RequestKind:
+        choice = choose_gpus(job, self.site)
+        return id(job.resources), choice.kind, choice.problem
+
     def _find_shape(self, job: Job) -> tuple[str, ...]:
-        kind = id(job.resources)
+        kind = self._find_kind(job)
         if kind not in self._shapes:
             words = self._build_options(job, self._build_request(job))
             self._shapes[kind] = (job.resources, tuple(word for word in words if not word.startswith("--time=")))
@@ -172,7 +177,7 @@ class FeasibilityChecker:
     def _build_options(self, job: Job, asked: Resources, exclude: Iterable[str] | None = None) -> list[str]:
         return build_sbatch_options(
             asked,
-            gpu_type=resolve_gpu_type(job, self.site),
+            gpu_type=choose_gpus(job, self.site).kind,
             memory_tracked=can_ask_memory(job, self.site),
             exclude=self.exclude if exclude is None else exclude,
         )

@@ -5,14 +5,13 @@ association (the job's QOS comes first with the flag OverPartQOS). Limits of acc
 (resource_limits.html of Slurm's documentation; the order was tried on a cluster).
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from jobs.job import Job, Resources
+from jobs.job import Job
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.site import Association, NodeShape, Partition, Qos, Site
+from jobs.slurm.site import Association, Partition, Qos, Site
 
 CLUSTER = "cluster"
 
@@ -173,37 +172,6 @@ def list_accounts_below(name: str, accounts: dict[str, Association]) -> frozense
     while more := {each.account for each in accounts.values() if each.parent in found} - found:
         found |= more
     return frozenset(found)
-
-
-def resolve_gpu_type(job: Job, site: Site) -> str:
-    """The cluster's own name of the job's GPU type, to ask sbatch with; ours where the cluster did not say."""
-    known = {each.name: each for each in site.partitions or ()}
-    for name in list_partition_names(job, site):
-        for shape in known[name].shapes if name in known else ():
-            found = match_gpu_type(job.resources, shape)
-            if found is not None:
-                return found
-    return job.resources.gpu_type
-
-
-def match_gpu_type(asked: Resources, shape: NodeShape) -> str | None:
-    """What these nodes call the GPU type of the job, where they have enough of it; None where they have not.
-
-    Their type may be our name, our name in other letters, or longer (`nvidia_a100-sxm4-80gb`); nodes may have GPUs
-    without a type, which then count as any. A size at the end of our name (`a100-40`) fits theirs with that size, and
-    theirs without any.
-    """
-    wanted = asked.gpu_type.lower()
-    name, size = re.fullmatch(r"(.*?)(?:-(\d+))?", wanted).groups()  # type: ignore[union-attr]  # it fits any text
-    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(name)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
-
-    def fits(kind: str) -> bool:
-        sizes = re.findall(r"(\d+)gb", kind)
-        return not kind or not wanted or bool(named.fullmatch(kind) and (not size or not sizes or size in sizes))
-
-    enough = [kind for kind, count in shape.gpus.items() if count >= asked.gpus_per_node]
-    ranked = sorted(enough, key=lambda kind: (kind != asked.gpu_type, kind.lower() != wanted, kind))
-    return next((kind for kind in ranked if fits(kind.lower())), None)
 
 
 def read_name(job: Job, option: str) -> str:

@@ -36,6 +36,10 @@ class NodeShape:
     memory_mib: int
     gpus: Mapping[str, int] = field(default_factory=dict)
     """GPU type to number a node; the type is empty where the cluster does not distinguish types."""
+    shards: int = 0
+    """Shards a node, into which its GPUs are divided (`gres/shard`)."""
+    features: frozenset[str] = frozenset()
+    """For `constraint`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,10 @@ class Site:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """Answers of `limits.list_limit_names` so far: thousands of jobs have few kinds of resources."""
+    known_gpu_choices: dict[tuple[object, ...], object] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Answers of `gpu_choice.choose_gpus` so far, by what they depend on."""
 
     @property
     def preempts(self) -> bool:
@@ -209,7 +217,7 @@ def query_partitions(questions: SiteReader) -> tuple[Partition, ...] | None:
     text = questions.query("partitions", "scontrol", "--all", "--oneliner", "show", "partition")
     if text is None:
         return None
-    form = "--format=%R|%D|%c|%m|%G|%T"
+    form = "--format=%R|%D|%c|%m|%G|%T|%f"
     nodes = questions.query("nodes", "sinfo", "--all", "--noheader", "--exact", "--noconvert", form)
     return parse_partitions(text, parse_node_shapes(nodes or ""), count_nodes_out(nodes or ""))
 
@@ -308,11 +316,11 @@ def parse_partitions(
 
 
 def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
-    """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G|%T`, which has a line for each state."""
+    """Node shapes by partition, from sinfo's lines as `query_partitions` asks for them, one for each state."""
     found: dict[str, dict[tuple[str, ...], int]] = {}
     for parts in split_node_lines(text):
         kinds = found.setdefault(parts[0], {})
-        kind = tuple(parts[2:5])
+        kind = (*parts[2:5], *parts[6:])
         kinds[kind] = kinds.get(kind, 0) + (parse_optional_number(parts[1]) or 0)
     return {
         name: tuple(
@@ -321,8 +329,10 @@ def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
                 cpus=parse_optional_number(cpus) or 0,
                 memory_mib=parse_optional_number(memory) or 0,
                 gpus=parse_gpus(gres),
+                shards=sum(parse_gpus(gres, "shard").values()),
+                features=frozenset(word for part in features for word in parse_words(part)),
             )
-            for (cpus, memory, gres), nodes in kinds.items()
+            for (cpus, memory, gres, *features), nodes in kinds.items()
         )
         for name, kinds in found.items()
     }
@@ -331,23 +341,23 @@ def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
 def count_nodes_out(text: str) -> dict[str, int]:
     """Nodes by partition that take no jobs at present, from the same lines."""
     found: dict[str, int] = {}
-    for name, nodes, *_, state in split_node_lines(text):
+    for name, nodes, _, _, _, state, *_ in split_node_lines(text):
         if not IN_SERVICE.fullmatch(state):
             found[name] = found.get(name, 0) + (parse_optional_number(nodes) or 0)
     return found
 
 
 def split_node_lines(text: str) -> list[list[str]]:
-    """The whole lines of sinfo."""
-    return [parts for line in text.splitlines() if len(parts := line.split("|")) == NODE_COLUMNS]
+    """The whole lines of sinfo; features, at their end, may be missing."""
+    return [parts for line in text.splitlines() if len(parts := line.split("|")) >= NODE_COLUMNS]
 
 
-def parse_gpus(gres: str) -> dict[str, int]:
-    """GPUs of sinfo's `gpu:a100:8(S:0-1),gpu:v100:2,nvme:1`, by type."""
+def parse_gpus(gres: str, resource: str = "gpu") -> dict[str, int]:
+    """GPUs of sinfo's `gpu:a100:8(S:0-1),gpu:v100:2,nvme:1`, by type; or another generic resource."""
     found: dict[str, int] = {}
     for word in re.sub(r"\([^)]*\)", "", gres).split(","):
         name, *kind, count = [part for part in word.split(":") if part != "no_consume"] if ":" in word else ("", "")
-        if name == "gpu" and count.isdigit():
+        if name == resource and count.isdigit():
             found[":".join(kind)] = found.get(":".join(kind), 0) + int(count)
     return found
 

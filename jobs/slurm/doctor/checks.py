@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from jobs.job import Job
 from jobs.slurm.commands import list_ignored_variables
 from jobs.slurm.feasibility import FeasibilityChecker
+from jobs.slurm.gpu_choice import choose_gpus
 from jobs.slurm.limits import (
     CLUSTER,
     compute_queue_capacity,
@@ -90,10 +91,9 @@ def check_partitions(site: Site) -> Check:
 
 
 def format_gpus(shapes: Sequence[NodeShape]) -> str:
-    """`8 a100 or 4 h100`: a node's GPUs, for each kind of node."""
-    return " or ".join(
-        dict.fromkeys(f"{count} {kind or 'GPUs'}" for shape in shapes for kind, count in shape.gpus.items())
-    )
+    """`8 a100 or 4 h100`: a node's GPUs, for each kind of node; shards count beside the GPUs that they are of."""
+    kinds = [(f"{count} {kind or 'GPUs'}", shape.shards) for shape in shapes for kind, count in shape.gpus.items()]
+    return " or ".join(dict.fromkeys(f"{gpus} in {shards} shards" if shards else gpus for gpus, shards in kinds))
 
 
 def check_limits(site: Site) -> Iterator[Check]:
@@ -160,6 +160,7 @@ def check_plan(
     """What holds for one plan. `largest_save_bytes`: its largest checkpoint while training."""
     if not site.problem:
         yield from check_feasible(site, jobs, checker)
+        yield from check_gpus(site, jobs)
         yield from check_queue_limits(site, jobs)
     yield from check_setup(jobs)
     if largest_save_bytes and not site.problem:
@@ -181,6 +182,12 @@ def check_feasible(site: Site, jobs: Sequence[Job], checker: FeasibilityChecker)
         names = sorted({each.name for job in jobs for each in find_job_partitions(job, site)})
         asked = f" (sbatch --test-only, {checker.asked} asked)" if checker.asked else ""
         yield report_ok("plan", f"all {len(jobs):,} jobs can run{f' in {chr(44).join(names)}' if names else ''}{asked}")
+
+
+def check_gpus(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
+    """Which of the site's GPUs the jobs are given, and why."""
+    for text in dict.fromkeys(text for job in jobs if (text := choose_gpus(job, site).text)):
+        yield report_ok("GPUs", text)
 
 
 def check_queue_limits(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:

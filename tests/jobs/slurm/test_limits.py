@@ -8,9 +8,8 @@ from jobs.slurm.limits import (
     compute_queue_capacity,
     describe_limit,
     list_limit_names,
-    resolve_gpu_type,
 )
-from jobs.slurm.site import Association, NodeShape
+from jobs.slurm.site import Association
 from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 
 
@@ -73,20 +72,6 @@ def test_an_association_of_a_partition_goes_before_the_general_one() -> None:
         "user:sub": 19,
         "user:sub/short": 1,
     }
-
-
-def test_gpus_go_by_the_clusters_own_names() -> None:
-    eight = a_job("gpu", gpus_per_node=4, gpu_type="a100")
-    assert resolve_gpu_type(eight, NEW) == "nvidia_a100-sxm4-80gb"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="H100"), NEW) == "h100"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="v100"), NEW) == "v100"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a10"), NEW) == "a10"  # not a part of a100
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a100-80"), NEW) == "nvidia_a100-sxm4-80gb"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a100-40"), NEW) == "a100-40"  # it has none
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="h100-80"), NEW) == "h100"  # of any size
-    shapes = (NodeShape(nodes=4, cpus=64, memory_mib=512_000, gpus={"": 8}),)
-    bare = replace(OLD, partitions=tuple(replace(each, shapes=shapes) for each in OLD.partitions or ()))
-    assert resolve_gpu_type(a_job(gpus_per_node=8, gpu_type="a100"), bare) == ""
 
 
 def test_accounts_and_qos_are_compared_in_small_letters_and_partitions_as_they_are() -> None:

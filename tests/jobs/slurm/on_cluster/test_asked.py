@@ -23,16 +23,18 @@ def job_with(key: str, **resources: object) -> Job:
 def test_what_slurm_refuses_is_told_and_kept_and_the_rest_runs(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [job_with("a", gpus_per_node=9, gpu_type="a100"), job_with("b"), job_with("c", options={"qos": "nope"})]
+    jobs = [job_with("a", options={"gres": "gpu:a100:9"}), job_with("b"), job_with("c", options={"qos": "nope"})]
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
     told = toys.sweep("submit")
     assert told.code == 1
-    assert "1 job were not sent: Slurm refuses it: partition main does not give a job 9 GPUs a100 on a node" in told.err
+    assert (
+        "1 job were not sent: Slurm refuses it: partition main does not give a job the GPUs of its options" in told.err
+    )
     assert "1 job were not sent: Slurm refuses it: the QOS does not exist or is not open to its account" in told.err
     assert "correct qos: yours: " in told.err
     kept = read_refusals(toys.store, toy.SWEEP)
     assert {key: each.kind for key, each in kept.items()} == dict.fromkeys("ac", RefusalKind.INVALID)
-    assert "does not give a job 9 GPUs a100" in toys.sweep("status", "--fresh").out
+    assert "does not give a job the GPUs of its options" in toys.sweep("status", "--fresh").out
     toys.ticks_until(lambda report: report["states"]["done"] == 1)
     assert read_refusals(toys.store, toy.SWEEP).keys() == {"a", "c"}
 
@@ -152,7 +154,7 @@ LIMITS: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
         "does not give a job 6 CPUs on a node",
     ),
     "CoreSpecCount": ({"node_extra": "CoreSpecCount=4"}, {"cpus": 6}, "does not give a job 6 CPUs on a node"),
-    "no GRES": ({"gpus": 0}, {"gpus_per_node": 1, "gpu_type": "a100"}, "no node has such GPUs"),
+    "no GRES": ({"gpus": 0}, {"options": {"gres": "gpu:1"}}, "no node has such GPUs"),
     "MemSpecLimit": ({"node_extra": "MemSpecLimit=4096"}, {"memory_gib": 6}, "does not give a job 6 GiB on a node"),
 }
 
