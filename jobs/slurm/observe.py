@@ -24,10 +24,10 @@ from jobs.slurm.states import (
     classify_queue_row,
     describe_end,
     explain_reason,
+    is_cancelled_in_queue,
     is_hopeless,
     is_over,
     list_awaited_jobs,
-    is_cancelled_in_queue,
 )
 from jobs.slurm.timeouts import SlurmTimeouts
 
