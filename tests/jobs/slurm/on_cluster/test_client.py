@@ -199,7 +199,7 @@ def test_names_that_are_not_ours_may_hold_anything(slurm: Lab) -> None:
         (["--mem=9999999"], RefusalKind.INVALID),
         (["--time=soon"], RefusalKind.INVALID),
         (["--array=0-99999"], RefusalKind.INVALID),
-        (["--dependency=afterok:x"], RefusalKind.INVALID),
+        (["--dependency=afterok:x"], RefusalKind.DELAYED),  # the text of 24.11 for a parent that it has forgotten
         (["--reservation=nope"], RefusalKind.INVALID),
         (["--constraint=nope"], RefusalKind.INVALID),
         (["--licenses=nope"], RefusalKind.INVALID),
