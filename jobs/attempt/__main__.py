@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from jobs.attempt.finish import needs_requeue, requeue_job, write_attempt_exit
 from jobs.attempt.options import SLURM, AttemptOptions, parse_options
-from jobs.attempt.stage_process import run_stage
+from jobs.attempt.stage_process import StageEnd, run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
 from jobs.claims.takeover import Ownership, acquire_cluster_ownership, acquire_local_ownership
@@ -53,6 +53,7 @@ def run_attempt(options: AttemptOptions, clock: Clock = SYSTEM_CLOCK) -> ExitCod
     stop = StopForwarder()
     stop.install()
     store = Store(options.store.resolve())
+    os.umask(compute_umask(store.root.stat().st_mode))
     planned = read_planned_job(store.locate_sweep(options.sweep).manifest, options.key)
     run = store.locate_run(str(planned.record["stage"]), options.key)
     if options.backend == SLURM:
@@ -101,16 +102,24 @@ def _run_owned(
         return ExitCode.TAKEN  # the name has been used since the decision to start it, which is out of date
     start = _start_record(options, str(planned.record["stage"]), run, clock.now())
     start.write(attempt.start)
-    returncode, fenced = NEVER_RAN, False
+    stage, fenced = StageEnd(NEVER_RAN), False
     try:
         own.check()
         write_json(run.job, build_job_content(planned, options.attempt, revision=options.revision))
-        returncode = run_stage(options, run, attempt, own, stop)
+        stage = run_stage(options, run, attempt, own, stop)
         own.check()
     except ClaimLostError:
         fenced = True
-    end = write_attempt_exit(run, start, returncode, stop=stop.first, fenced=fenced, clock=clock)
+    end = write_attempt_exit(run, start, stage.returncode, stop=stop.first, fenced=fenced, hang=stage.hang, clock=clock)
     return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
+
+
+def compute_umask(mode: int) -> int:
+    """The umask of a job in a store with that mode: who may read or write the store may do so with what is new there.
+
+    Not the submitting shell's, which Slurm would take along. Others than the store's group never get to write.
+    """
+    return (~mode & 0o077) | 0o002
 
 
 # Whether a job that Slurm starts is still wanted. Slurm restarts jobs for reasons of its own, and knows no ledger.

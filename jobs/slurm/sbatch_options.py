@@ -190,6 +190,8 @@ def build_sbatch_options(
         "cpus-per-task": str(resources.cpus),
         "mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M",
         "time": str(resources.time_minutes),
+        # else the limits of the submitting shell hold in the job: open files, memory, core dumps (ulimit)
+        "propagate": given.pop("propagate", "NONE"),
         **build_gpu_request(resources, given, gpu_type),
         **{name: given.pop(name) for name in OWN_FIELDS if name in given},
         **({"exclude": ",".join(kept_away)} if kept_away else {}),
