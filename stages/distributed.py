@@ -17,7 +17,7 @@ import numpy as np
 
 from stages.errors import ConfigError, NodeFaultError, PortTakenError
 from stages.gpu_memory import GPU_LOSS_CHUNK_TOKENS, GPU_MICRO_BATCH_TOKENS
-from stages.stop import StopFlag, end_at_stop
+from stages.stop import StopFlag, exit_at_stop
 
 if TYPE_CHECKING:
     import torch
@@ -211,7 +211,7 @@ def open_distributed_context(settings: "Settings", stop: StopFlag) -> Iterator[D
 
     device = select_device(settings.device, read_local_rank())
     timeout = timedelta(minutes=settings.peer_timeout_minutes)
-    with end_at_stop(stop):
+    with exit_at_stop(stop):
         connect(device, timeout)
         peers, host = (distributed.new_group(backend="gloo", timeout=timeout) for _ in range(2))
         distributed.barrier(group=host)  # from here on every process is known to be there

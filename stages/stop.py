@@ -38,7 +38,7 @@ class StopFlag:
 
 # Why: docs/decisions.md, D138
 @contextmanager
-def end_at_stop(stop: StopFlag) -> Iterator[None]:
+def exit_at_stop(stop: StopFlag) -> Iterator[None]:
     """Around a call that waits in a library and has nothing to save: a stop ends the process at once, with `STOPPED`.
 
     Python runs the handler of a signal only once the call returns, which takes until the library's own time-out. Here

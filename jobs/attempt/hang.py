@@ -35,10 +35,13 @@ class HangWatch:
     """Why the stage was ended, in one line; empty if it was not."""
     _over: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _before: bytes = b""
+    """What was there before the stage began."""
     _seen: bytes = b""
     _quiet_seconds: float = 0.0
 
     def start(self) -> None:
+        self._before = self._read_progress()
         self._thread = threading.Thread(target=self._run, name="hang watch", daemon=True)
         self._thread.start()
 
@@ -64,16 +67,19 @@ class HangWatch:
 
     def is_over_limit(self, passed: float) -> bool:
         """Takes another look, `passed` seconds after the last one."""
-        try:
-            content = self.attempt.progress.read_bytes()
-        except OSError:  # nothing is known
-            content = b""
+        content = self._read_progress()
         limit = self._read_number("limit_seconds")
-        if content != self._seen or limit <= 0:
+        if content != self._seen or content == self._before or limit <= 0:
             self._seen, self._quiet_seconds = content, 0.0
             return False
         self._quiet_seconds += passed
         return self._quiet_seconds > limit
+
+    def _read_progress(self) -> bytes:
+        try:
+            return self.attempt.progress.read_bytes()
+        except OSError:  # nothing is known
+            return b""
 
     def _is_confirmed(self) -> bool:
         """Whether it stays so after the store has taken a file from here, and the processes had time to write theirs.

@@ -117,11 +117,8 @@ class AttemptExit:
             return None
         known = {field.name for field in fields(cls)}
         content = {name: value for name, value in content.items() if name in known}
-        if content["failure"]:
-            named = content["failure"] in {*FailureClass}
-            content["failure"] = FailureClass(content["failure"]) if named else FailureClass.UNKNOWN
-        else:
-            content["failure"] = None
+        given = content["failure"]
+        content["failure"] = FailureClass(given if given in {*FailureClass} else "unknown") if given else None
         return cls(**content)
 
 

@@ -4,16 +4,19 @@ import json
 import resource
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.job import Resources
+from sweep.report.explain import list_excluded_nodes
+from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.fakes import FOLDER
-from tests.slurm_lab.slurm_toy import ToySweep, sweep
+from tests.slurm_lab.slurm_toy import ToySweep
 
 ON_A_GPU = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=0.5)
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 7, in step\nRuntimeError: unexpected'
@@ -69,15 +72,9 @@ def test_three_jobs_that_meet_a_node_without_gpu_finish_elsewhere_and_the_node_i
     assert all(len(each) == 2 and each[1][0] != "n1" for each in ends), ends
     last = toys.ids()["a"][-1]
     assert slurm.output("squeue", "-h", "-r", "-t", "all", "-o", "%x", "-j", last) == "n1"
-    (node,) = json.loads(explain(toys, "a"))["excluded_nodes"]
-    assert node["node"] == "n1"
-    assert "node fault: settings.device is cuda and torch finds no GPU on" in node["reason"]
-
-
-def explain(toys: ToySweep, key: str) -> str:
-    told = sweep("explain", key, "--store", str(toys.store.root), "--json")
-    assert told.code == 0, told.err
-    return told.out
+    (node,) = list_excluded_nodes(open_sweep(toys.store.root, toy.SWEEP).load_snapshot(), time.time())
+    assert node.node == "n1"
+    assert node.reason.startswith("node fault: settings.device is cuda and torch finds no GPU on")
 
 
 def test_a_lone_job_that_fails_alike_on_one_node_is_tried_on_another_before_its_code_is_blamed(
