@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.paths import AttemptPaths, write_json
@@ -27,7 +28,7 @@ class HangWatch:
     """Watches one stage from a thread, while `watch` is entered. `kill` ends all of its processes."""
 
     attempt: AttemptPaths
-    child: subprocess.Popen[bytes]
+    child: subprocess.Popen[Any]
     kill: Callable[[], None]
     clock: Clock = SYSTEM_CLOCK
     poll_seconds: float = POLL_SECONDS
