@@ -16,6 +16,7 @@ from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.fakes import FOLDER
+from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep
 
 ON_A_GPU = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=0.5)
@@ -144,3 +145,22 @@ def test_nothing_of_a_launcher_no_limit_and_no_current_folder_of_the_shell_enter
     assert f"{tmp_path}/mine" in seen["path"]
     assert not {str(tmp_path), str(toys.store.root), ""}.intersection(seen["path"])
     assert seen["open_files"] != 321
+
+
+def test_two_jobs_of_several_processes_on_one_node_meet_at_ports_of_their_own(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = Resources(gpus_per_node=2, gpu_type="a100", cpus=2, memory_gib=0.5, options={"nodelist": "n2"})
+    stage = (sys.executable, "-S", str(FOLDER / "meeting_stage.py"))
+    jobs = [toy.toy_job(name, resources=two) for name in "ab"]
+    toys = ToySweep(slurm, tmp_path, jobs, monkeypatch, stage=stage)
+    monkeypatch.setenv("MASTER_PORT", "29512")
+    toys.sent()
+    met = [toy.run_of(toys.store, job).root / "met.json" for job in jobs]
+    wait_for("both jobs to have met", lambda: all(path.exists() for path in met), seconds=60)
+    (toys.store.root / "go").touch()
+    toys.finish()
+    told = [json.loads(path.read_text()) for path in met]
+    assert [each["with"] for each in told] == ["a", "b"]
+    assert len({each["port"] for each in told} | {29512}) == 3
+    assert [toys.ends(job.key) for job in jobs] == [[("n2", "")]] * 2
