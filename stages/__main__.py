@@ -52,8 +52,13 @@ def keep_stacks(job: JobFile) -> Iterator[None]:
         yield
         return
     faulthandler.enable(2)
-    name = f"stacks-{os.environ.get('RANK', '0')}.txt"
-    with job.error.with_name(name).open("w") as stacks:
+    try:
+        stacks = job.error.with_name(f"stacks-{os.environ.get('RANK', '0')}.txt").open("w")
+    except OSError as error:  # a store that refuses this will be named by what needs it
+        print(f"stages: no stacks will be kept: {error}", file=sys.stderr)
+        yield
+        return
+    with stacks:
         faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
         yield
         faulthandler.unregister(signal.SIGUSR1)
@@ -172,7 +177,8 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
 def classify_failure(error: Exception) -> str:
     """The class of docs/formats.md that an error belongs to."""
     if find_mount_errno(error) is not None:
-        return "node_fault"
+        # on one machine there is no other node, and nothing else would fare better
+        return "node_fault" if "SLURMD_NODENAME" in os.environ else "storage"
     if isinstance(error, StageError):
         return error.failure_class
     if find_storage_errno(error) is not None:

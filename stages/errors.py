@@ -79,7 +79,10 @@ class StorageError(StageError):
 
 
 class MountError(StageError):
-    """This node's disk or mount has failed (`MOUNT_ERRNOS`). Its file server may be to blame as well."""
+    """This node's disk or mount has failed (`MOUNT_ERRNOS`). Its file server may be to blame as well.
+
+    On one machine its class is `storage` (`stages.__main__`).
+    """
 
     failure_class = "node_fault"
     node_unsure = True

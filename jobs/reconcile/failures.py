@@ -489,6 +489,8 @@ def _classify_error_file(wrote: AttemptEvidence) -> Failure | None:
     if failure not in {FailureClass.CODE, FailureClass.UNKNOWN}:
         return said
     by_text = _classify_text(str(error.get("message", "")), wrote)
+    if by_text is not None and by_text.failure is FailureClass.STORAGE:
+        by_text = None  # a stage names a store that refuses; in its words to a person these mean something else
     if by_text is None and error.get("cause_in_log") is True:
         by_text = _classify_text(wrote.log_tail, wrote)
     if by_text is None:

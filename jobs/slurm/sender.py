@@ -91,7 +91,8 @@ class BatchSender:
             if isinstance(answer, SubmittedJob):
                 self._note_sent(attempt, answer.id)
                 return
-            if answer.kind is RefusalKind.INVALID and attempt.exclude and "node" in answer.reason.lower():
+            of_nodes = answer.kind in {RefusalKind.INVALID, RefusalKind.DELAYED} and "node" in answer.reason.lower()
+            if of_nodes and attempt.exclude:
                 # the nodes that it avoids may be the only ones that can run it
                 logger.info("%s: refused without %s: %s", attempt.name, ",".join(attempt.exclude), answer.reason)
                 self.ledger.write_not_submitted(attempt.name, answer.reason)

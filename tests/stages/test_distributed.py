@@ -1,5 +1,6 @@
 """What a process knows of the others; those that are there in truth are in training/test_pretrain_ranks.py."""
 
+import errno
 import json
 import socket
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.__main__ import is_lost_peer_error
+from stages.__main__ import classify_failure, is_lost_peer_error
 from stages.distributed import (
     SINGLE_PROCESS,
     DistributedContext,
@@ -17,8 +18,8 @@ from stages.distributed import (
     read_world_size,
     select_device,
 )
-from stages.errors import ConfigError, NodeFaultError, OtherRankError, PortTakenError
-from stages.files import FencedError, create_json
+from stages.errors import ConfigError, DataError, MountError, NodeFaultError, OtherRankError, PortTakenError
+from stages.files import FencedError, convert_storage_errors, create_json
 from stages.job_file import Settings
 from stages.stop import StopFlag
 
@@ -106,6 +107,22 @@ def test_a_port_that_is_in_use_is_named_as_such(monkeypatch: pytest.MonkeyPatch)
             open_distributed_context(Settings(device="cpu", peer_timeout_minutes=0.1), StopFlag()),
         ):
             pytest.fail("no world is expected")
+
+
+@pytest.mark.parametrize(("variables", "kind"), [({"SLURMD_NODENAME": "n1"}, "node_fault"), ({}, "storage")])
+def test_a_mount_that_has_failed_is_the_nodes_fault_where_there_are_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], kind: str
+) -> None:
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stale = OSError(errno.ESTALE, "Stale file handle", "/data/a.tar")
+    read = DataError("data set 'text': a.tar cannot be read")
+    read.__cause__ = stale
+    assert [classify_failure(error) for error in (stale, read)] == [kind, kind]
+    with pytest.raises(MountError, match="cannot write: Stale file handle"), convert_storage_errors(tmp_path):
+        raise stale
+    assert classify_failure(OSError(errno.ENOSPC, "No space left on device")) == "storage"
 
 
 def test_that_a_peer_is_gone_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:

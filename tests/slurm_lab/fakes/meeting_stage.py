@@ -1,7 +1,7 @@
 """A stage of two ranks that meet at the launcher's address, as torch does: the first listens, the other connects.
 
-Run as `python -S meeting_stage.py JOB_JSON` by jobs.attempt.rank. The first waits for a file `go` in the store before it
-writes the result, so that several jobs listen at one time.
+Run as `python -S meeting_stage.py JOB_JSON` by jobs.attempt.rank. The first waits for a file `go` in the store before
+it writes the result, so that several jobs listen at one time.
 """
 
 import json
