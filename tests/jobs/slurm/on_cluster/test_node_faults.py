@@ -137,7 +137,7 @@ def test_nothing_of_a_launcher_no_limit_and_no_current_folder_of_the_shell_enter
     toys.finish()
     seen = inherited(toys, "k")
     found = {name: seen["variables"].get(name) for name in LAUNCHED}
-    of_the_job = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    of_the_job = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": "/tmp"}  # the last is Slurm's own
     fence = found.pop("SWEEP_FENCE")
     assert found == {**dict.fromkeys(found), **of_the_job}
     assert fence.startswith(str(toys.store.root))
