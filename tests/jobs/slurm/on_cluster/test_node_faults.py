@@ -66,6 +66,10 @@ def test_three_jobs_that_meet_a_node_without_gpu_finish_elsewhere_and_the_node_i
     jobs = [toy.toy_job(name, resources=ON_A_GPU) for name in "abc"]
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch, stage=gpu_stage(tmp_path, "n1"))
     toys.sent()
+    wait_for("three faults", lambda: all([end for _, end in toys.ends(name)] == ["node_fault"] for name in "abc"))
+    (node,) = list_excluded_nodes(open_sweep(toys.store.root, toy.SWEEP).load_snapshot(), time.time())
+    assert node.node == "n1"
+    assert node.reason.startswith("node fault: settings.device is cuda and torch finds no GPU on")
     toys.finish()
     toys.assert_as_undisturbed()
     ends = [toys.ends(job.key) for job in jobs]
@@ -73,9 +77,6 @@ def test_three_jobs_that_meet_a_node_without_gpu_finish_elsewhere_and_the_node_i
     assert all(len(each) == 2 and each[1][0] != "n1" for each in ends), ends
     last = toys.ids()["a"][-1]
     assert slurm.output("squeue", "-h", "-r", "-t", "all", "-o", "%x", "-j", last) == "n1"
-    (node,) = list_excluded_nodes(open_sweep(toys.store.root, toy.SWEEP).load_snapshot(), time.time())
-    assert node.node == "n1"
-    assert node.reason.startswith("node fault: settings.device is cuda and torch finds no GPU on")
 
 
 def test_a_lone_job_that_fails_alike_on_one_node_is_tried_on_another_before_its_code_is_blamed(
