@@ -29,6 +29,7 @@ from jobs.store.ledger import collect_user_requests, is_withdrawn, read_events
 from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
 from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint
 from jobs.store.results import check_result
+from jobs.store.sharing import adopt_group_umask
 
 NEVER_RAN = -9
 """Recorded as the exit code of a stage that was not started, because the attempt was fenced before."""
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Runs the attempt that the command line names."""
     options = parse_options(arguments)
     try:
-        return run_attempt(options)
+        with adopt_group_umask(options.store):
+            return run_attempt(options)
     except (AttemptSetupError, UnsafeNameError) as error:
         print(f"attempt {options.attempt} of {options.key}: {error}", file=sys.stderr)
         return ExitCode.NOT_SET_UP
@@ -53,7 +55,6 @@ def run_attempt(options: AttemptOptions, clock: Clock = SYSTEM_CLOCK) -> ExitCod
     stop = StopForwarder()
     stop.install()
     store = Store(options.store.resolve())
-    os.umask(compute_umask(store.root.stat().st_mode))
     planned = read_planned_job(store.locate_sweep(options.sweep).manifest, options.key)
     run = store.locate_run(str(planned.record["stage"]), options.key)
     if options.backend == SLURM:
@@ -112,14 +113,6 @@ def _run_owned(
         fenced = True
     end = write_attempt_exit(run, start, stage.returncode, stop=stop.first, fenced=fenced, hang=stage.hang, clock=clock)
     return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
-
-
-def compute_umask(mode: int) -> int:
-    """The umask of a job in a store with that mode: who may read or write the store may do so with what is new there.
-
-    Not the submitting shell's, which Slurm would take along. Others than the store's group never get to write.
-    """
-    return (~mode & 0o077) | 0o002
 
 
 # Whether a job that Slurm starts is still wanted. Slurm restarts jobs for reasons of its own, and knows no ledger.

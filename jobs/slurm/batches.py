@@ -182,7 +182,9 @@ class BatchPlanner:
         job = self.jobs[submit.key]
         asked = job.resources
         memory = self.memory_gib.get(job.key, asked.memory_gib)
-        request = (asked.nodes, asked.gpus_per_node, asked.gpu_type, asked.cpus, memory, self.avoid.get(job.key, ()))
+        avoided = self.avoid.get(job.key, ())
+        # of jobs that are alike one may need the larger of a site's GPUs
+        request = (asked.nodes, asked.gpus_per_node, asked.gpu_type, self.gpu_type(job), asked.cpus, memory, avoided)
         return (job.phase, *request, tuple(sorted(asked.options.items())), tuple(asked.setup), tuple(asked.launcher))
 
 

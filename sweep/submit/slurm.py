@@ -69,6 +69,8 @@ class CancelReport:
     """Jobs that ran and run no more."""
     left: Mapping[str, str] = field(default_factory=dict)
     """Ids by key of jobs that are in the queue all the same."""
+    owners: Mapping[str, int] = field(default_factory=dict)
+    """Of those, the number of jobs by the other person whose they are."""
     problem: str = ""
     """Why, or why the queue cannot be seen; one line."""
 
@@ -86,16 +88,27 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
             refusal = stop_jobs(slurm_round, keys, grace_seconds)
             left = slurm_round.list_remaining(keys)
             problem = slurm_round.problem or (refusal if left else "")
+            own = slurm_round.select_own_keys(left.keys())
+            owners = Counter(slurm_round.find_owner(left[key]) for key in left.keys() - set(own))
     except (NoSchedulerError, SubmitterBusyError) as error:
         return CancelReport(problem=str(error))
-    return CancelReport(ended=len(running.keys() - left.keys()), left=left, problem=problem)
+    return CancelReport(ended=len(running.keys() - left.keys()), left=left, owners=owners, problem=problem)
 
 
 def stop_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:
     """Cancels, waits for the grace, kills, and queries once more. Returns a problem of scancel or "".
 
-    Where scancel fails nothing is waited for, and nothing is killed that was not asked to save.
+    Where scancel fails nothing is waited for, and nothing is killed that was not asked to save. Jobs of another person
+    are asked for apart: Slurm refuses, unless this user is an operator, and this person's own jobs end all the same.
     """
+    own = slurm_round.select_own_keys(keys)
+    others = set(keys).difference(own)
+    problems = [stop_these_jobs(slurm_round, each, grace_seconds) for each in (own, others)]
+    return next((problem for problem in problems if problem), "")
+
+
+def stop_these_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:
+    """As `stop_jobs`, of jobs that can all be ended or can all not."""
     if not slurm_round.list_own_ids(keys, {*PENDING, ClusterState.RUNNING}):
         return ""
     problem = slurm_round.cancel(keys)
@@ -173,7 +186,16 @@ def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
     """Why nothing may be sent: what was spent and what is left to do come to more A100-hours than `budget`; else ""."""
     if budget is None:
         return ""
-    spent = sum(each.costs.total.a100_hours or 0.0 for each in load_job_evidence(slurm_round.snapshot).values())
+    costs = [each.costs for each in load_job_evidence(slurm_round.snapshot).values()]
+    unknown = [each for each in costs if each.total.a100_hours is None]
+    if unknown:
+        kinds = ", ".join(sorted({each.gpu_kinds or "their gpu_type" for each in unknown}))
+        return (
+            f"nothing was sent: the A100-hours of {format_counted(len(unknown), 'job')} are not known, as there is no "
+            f"factor for {kinds}, and so nobody can hold the budget; lift it: `sweep limits {slurm_round.launch.sweep} "
+            "--budget-a100-hours none`"
+        )
+    spent = sum(each.total.a100_hours or 0.0 for each in costs)
     left = sum_planned_a100_hours(slurm_round)
     if spent + left <= budget:
         return ""
@@ -200,7 +222,11 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     name = outcome["sweep"]
     if not as_json:
         withdrawn = f", took {report.withdrawn} out of the queue" if report.withdrawn else ""
+        if report.asked_to_stop:
+            withdrawn += f", told {report.asked_to_stop} cancelled jobs that run to save and stop"
         print(f"sent {report.sent} jobs in {report.calls} sbatch calls{withdrawn}", file=sys.stderr)
+    for line in report.gpus:
+        print(f"sweep: {line}", file=sys.stderr)
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
     print_refusals(report.refused, "were not sent")
@@ -235,15 +261,23 @@ def print_refusals(refused: Mapping[str, str], what: str) -> None:
 def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
     counts = count_states(slurm_round.snapshot, slurm_round.wanted)
-    return {**counts, **asdict(report), "limits": list(report.limits), "refused": dict(report.refused)}
+    return {
+        **counts,
+        **asdict(report),
+        "limits": list(report.limits),
+        "refused": dict(report.refused),
+        "gpus": list(report.gpus),
+    }
 
 
 def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
     """`--dry-run`."""
     print_action_rows(actions, stored, as_json=as_json)
-    jobs = sum(isinstance(action, Submit) for action in actions)
-    calls = len(slurm_round.plan_batches([action for action in actions if isinstance(action, Submit)]))
-    print(f"{jobs} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
+    submits = [action for action in actions if isinstance(action, Submit)]
+    calls = len(slurm_round.plan_batches(submits))
+    print(f"{len(submits)} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
+    for line in slurm_round.describe_gpus(action.key for action in submits):
+        print(f"sweep: {line}", file=sys.stderr)
     for limit in sorted(slurm_round.capacity.full):
         print(f"sweep: no room for more under {describe_limit(limit)}", file=sys.stderr)
     print_refusals(slurm_round.unfit, "would not be sent")
