@@ -121,6 +121,8 @@ class BatchPlanner:
     memory_gib: Mapping[str, float] = field(default_factory=dict)
     """By key, where it differs from the plan's: after an attempt ran out of memory."""
     exclude: tuple[str, ...] = ()
+    avoid: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By key, further nodes that a job keeps away from because of its own failures there."""
     gpu_type: Callable[[Job], str | None] = lambda _job: None
     """The cluster's own name of the GPUs that a job asks for."""
     memory_tracked: Callable[[Job], bool] = lambda _job: True
@@ -183,7 +185,7 @@ class BatchPlanner:
             after_tasks=tuple((place.batch, place.index) for place in places if not place.id),
             corresponds_id=parent.id if parent else "",
             corresponds_batch=parent.batch if parent and not parent.id else "",
-            exclude=self.exclude,
+            exclude=tuple(dict.fromkeys([*self.exclude, *self.avoid.get(jobs[0].key, ())])),
             gpu_type=self.gpu_type(jobs[0]),
             memory_tracked=self.memory_tracked(jobs[0]),
             is_single=not self.array_limit,
@@ -203,8 +205,9 @@ class BatchPlanner:
         job = self.jobs[submit.key]
         asked = job.resources
         memory = self.memory_gib.get(job.key, asked.memory_gib)
+        avoided = self.avoid.get(job.key, ())
         # of jobs that are alike one may need the larger of a site's GPUs
-        request = (asked.nodes, asked.gpus_per_node, asked.gpu_type, self.gpu_type(job), asked.cpus, memory)
+        request = (asked.nodes, asked.gpus_per_node, asked.gpu_type, self.gpu_type(job), asked.cpus, memory, avoided)
         return (job.phase, *request, tuple(sorted(asked.options.items())), tuple(asked.setup), tuple(asked.launcher))
 
 

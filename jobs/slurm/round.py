@@ -15,6 +15,7 @@ from jobs.reconcile.node_exclusion import (
     MOST_NODES,
     compute_exclusion_limit,
     parse_node_list,
+    select_avoided_nodes,
     select_excluded_nodes,
 )
 from jobs.reconcile.retries import choose_memory_gib
@@ -326,7 +327,8 @@ class SlurmRound:
                 submit.key: choose_memory_gib(self.snapshot.by_key[submit.key], self.snapshot.runs[submit.key].outcomes)
                 for submit in submits
             },
-            exclude=self._select_excluded_nodes(),
+            exclude=(excluded := self._select_excluded_nodes()),
+            avoid=self._select_avoided_nodes(submits, excluded),
             gpu_type=lambda job: choose_gpus(job, self.site).kind,
             memory_tracked=lambda job: can_ask_memory(job, self.site),
         )
@@ -353,6 +355,26 @@ class SlurmRound:
         known = {node for partition in self.site.partitions or () for node in parse_node_list(partition.node_list)}
         there = [each.node for each in excluded if each.node in known or not known]
         return tuple(there[: compute_exclusion_limit(nodes)])
+
+    def _select_avoided_nodes(
+        self, submits: Sequence[Submit], excluded: Collection[str]
+    ) -> Mapping[str, tuple[str, ...]]:
+        """By key, what a job avoids beside `excluded`; at most half of what its partition has left, and never so much
+        that it has too few nodes."""
+        found: dict[str, tuple[str, ...]] = {}
+        for submit in submits:
+            job = self.snapshot.by_key[submit.key]
+            avoided = select_avoided_nodes(self.snapshot.runs[job.key].outcomes, self.clock.now())
+            if not avoided:
+                continue
+            partitions = find_job_partitions(job, self.site)
+            left = {node for each in partitions for node in parse_node_list(each.node_list)}.difference(excluded)
+            room = min(len(left) // 2, len(left) - job.resources.nodes)
+            there = [node for node in avoided if node in left][: max(0, room)]
+            if there:
+                logger.info("%s avoids %s, where it failed", job.key, ", ".join(there))
+                found[job.key] = tuple(sorted(there))
+        return found
 
     # Act.
 

@@ -194,6 +194,8 @@ def build_sbatch_options(
         # Why: docs/decisions.md, D114
         **({"mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M"} if memory_tracked else {}),
         "time": str(resources.time_minutes),
+        # else the limits of the submitting shell hold in the job: open files, memory, core dumps (ulimit)
+        "propagate": given.pop("propagate", "NONE"),
         **build_gpu_request(resources, given, gpu_type),
         **{name: given.pop(name) for name in OWN_FIELDS if name in given},
         **({"exclude": ",".join(kept_away)} if kept_away else {}),

@@ -89,6 +89,13 @@ class BatchSender:
             if isinstance(answer, SubmittedJob):
                 self._note_sent(attempt, answer.id)
                 return
+            of_nodes = answer.kind in {RefusalKind.INVALID, RefusalKind.DELAYED} and "node" in answer.reason.lower()
+            if of_nodes and attempt.exclude:
+                # the nodes that it avoids may be the only ones that can run it
+                logger.info("%s: refused without %s: %s", attempt.name, ",".join(attempt.exclude), answer.reason)
+                self.ledger.write_not_submitted(attempt.name, answer.reason)
+                attempt = replace(attempt, name=rename_batch(attempt), exclude=())
+                continue
             self._note_refused(attempt, batch, answer)
             attempt = halve_batch(attempt) if answer.kind is RefusalKind.LIMIT else None
 
@@ -162,5 +169,9 @@ def halve_batch(batch: SlurmBatch) -> SlurmBatch | None:
     if len(batch.tasks) < 2:
         return None
     kept: Mapping[int, str] = dict(list(batch.tasks.items())[: len(batch.tasks) // 2])
-    sweep = batch.name.split("-", 3)[3]
-    return replace(batch, name=build_batch_name(sweep, batch.phase), tasks=kept)
+    return replace(batch, name=rename_batch(batch), tasks=kept)
+
+
+def rename_batch(batch: SlurmBatch) -> str:
+    """Another name for what is left of a batch that was refused."""
+    return build_batch_name(batch.name.split("-", 3)[3], batch.phase)

@@ -77,6 +77,16 @@ class AttemptPaths:
         """The stage writes it when it fails for a reason that it can name."""
         return self.root / "error.json"
 
+    @property
+    def progress(self) -> Path:
+        """A training stage says here how far it is, and how long it may take without a change."""
+        return self.root / "progress.json"
+
+    @property
+    def hang(self) -> Path:
+        """The supervisor writes it before it ends a stage that has hung."""
+        return self.root / "hang.json"
+
 
 @dataclass(frozen=True, slots=True)
 class RunPaths:

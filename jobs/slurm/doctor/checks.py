@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from jobs.environment import list_launcher_variables
 from jobs.job import Job
 from jobs.slurm.commands import list_ignored_variables
 from jobs.slurm.feasibility import FeasibilityChecker
@@ -57,6 +58,8 @@ def check_client(client: ProgramRunner, environment: dict[str, str]) -> Iterator
         yield report_note(
             "environment", f"{', '.join(names)} set here and kept from Slurm's programs; use the sweep file"
         )
+    if names := list_launcher_variables(environment):
+        yield report_note("environment", f"{', '.join(names)} set here, as by a launcher, and kept from jobs")
 
 
 def check_site(site: Site) -> Iterator[Check]:
