@@ -14,7 +14,8 @@ from tests.jobs.slurm.site_case import NEW, a_job
 
 def a_site(*nodes: str) -> Site:
     """One partition; each text is a node's GRES and features, `gpu:a100:8|a100_80gb,ib`."""
-    shapes = parse_node_shapes("".join(f"main|1|64|512000|{node if '|' in node else node + '|'}\n" for node in nodes))
+    pairs = [node.partition("|")[::2] for node in nodes]
+    shapes = parse_node_shapes("".join(f"main|1|64|512000|{gres}|idle|{features}\n" for gres, features in pairs))
     return Site(partitions=(Partition(name="main", is_default=True, nodes=len(nodes), shapes=shapes["main"]),))
 
 
@@ -249,7 +250,7 @@ def test_shards_are_asked_for_as_shards_and_never_beside_gpus() -> None:
 
 
 def test_shapes_have_their_shards_and_features() -> None:
-    (shape,) = parse_node_shapes("main|2|64|512000|gpu:a100:2(S:0-1),shard:a100:8(S:0-1)|a100_80gb,ib\n")["main"]
+    (shape,) = parse_node_shapes("main|2|64|512000|gpu:a100:2(S:0-1),shard:a100:8(S:0-1)|idle|a100_80gb,ib\n")["main"]
     assert shape == NodeShape(
         nodes=2,
         cpus=64,
@@ -258,4 +259,4 @@ def test_shapes_have_their_shards_and_features() -> None:
         shards=8,
         features=frozenset({"a100_80gb", "ib"}),
     )
-    assert parse_node_shapes("main|2|64|512000|(null)|(null)\n")["main"][0].features == frozenset()
+    assert parse_node_shapes("main|2|64|512000|(null)|idle|(null)\n")["main"][0].features == frozenset()
