@@ -299,6 +299,16 @@ def classify_slurm_state(
     return SLURM_STATES.get(state)
 
 
+def may_conceal_cancellation(end: AttemptExit, *, recorded: bool) -> bool:
+    """Whether an attempt that ended so may have been cancelled by a person, for all that it knows itself.
+
+    scancel sends SIGTERM first, as a preemption does. `recorded`: the attempt wrote its exit record itself.
+    """
+    if end.failure is None or not POLICIES[end.failure].refined_by_slurm:
+        return False
+    return not recorded or end.stop_signal == signal.SIGTERM.name
+
+
 def explain_idle_record(accounted: AccountingRecord) -> str:
     """Why an execution left no attempt and counts for nothing (`classify_failure` gives None), in one line."""
     if _is_withdrawn(accounted):
@@ -464,6 +474,8 @@ def _classify_accounted(accounted: AccountingRecord) -> Failure | None:
 def _is_withdrawn(accounted: AccountingRecord) -> bool:
     """Whether it was cancelled by us, or by Slurm for a dependency that can never be met: no person asked for it."""
     if accounted.state != "CANCELLED":
+        return False
+    if accounted.remembered:  # the controller does not say by whom; its own cancellations are none of these records
         return False
     return accounted.failure is None or (not accounted.ran and accounted.cancelled_by_uid is None)
 

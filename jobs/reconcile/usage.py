@@ -66,13 +66,15 @@ def compute_execution_usage(
     `gpus`: what the job asks for. It counts if Slurm does not account for GPUs and no attempt has recorded them.
     """
     began = [outcome for outcome in outcomes if outcome.began]
-    rows = endings or [outcome.accounting_record for outcome in outcomes if outcome.accounting_record is not None]
+    known = endings or [outcome.accounting_record for outcome in outcomes if outcome.accounting_record is not None]
+    accounted = {(row.id, row.batch) for row in known if not row.remembered}
+    rows = [row for row in known if not row.remembered or (row.id, row.batch) not in accounted]
     matched = match_records([outcome.start for outcome in began], rows)
     found = []
     for number, outcome in enumerate(began):
         following = began[number + 1] if number + 1 < len(began) else None
         row = matched.by_attempt.get(outcome.start.attempt)
-        if row is not None and row.ran:
+        if row is not None and row.ran and not row.remembered:
             found.append(_by_row(row, outcome, following))
         elif outcome.end is not None:
             found.append(_by_record(outcome, following))
@@ -129,7 +131,8 @@ def _by_record(outcome: AttemptRecord, following: AttemptRecord | None) -> Execu
 
 
 def _without_attempt(row: AccountingRecord, gpus: int) -> ExecutionUsage:
-    return ExecutionUsage(used=Usage(), wasted=_usage(row.elapsed_seconds, row.cpus, row.gpus or gpus), by_cluster=True)
+    wasted = _usage(row.elapsed_seconds, row.cpus, row.gpus or gpus)
+    return ExecutionUsage(used=Usage(), wasted=wasted, by_cluster=not row.remembered)
 
 
 def _usage(seconds: float, cpus: int, gpus: int) -> Usage:

@@ -78,6 +78,11 @@ class KnownBatch:
         """sbatch was called, or was about to be, and nobody noted an answer."""
         return not self.id and not self.not_submitted_at
 
+    def build_task_id(self, key: str) -> str:
+        """Slurm's id of the task with that key; the array's id must be known."""
+        index = next(index for index, each in self.tasks.items() if each == key)
+        return f"{self.id}_{index}"
+
 
 Shape = tuple[object, ...]
 

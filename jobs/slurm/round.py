@@ -19,6 +19,7 @@ from jobs.reconcile.node_exclusion import (
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
+from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
@@ -135,11 +136,11 @@ class SlurmRound:
         # The disk after Slurm: the result of what has ended by then is there.
         # Why: docs/decisions.md, D39
         self.snapshot.reload(self.slurm.build_report())
-        now, margin = self.slurm.answers.taken_at, self.timeouts.missing_job_s
+        answers, margin = self.slurm.answers, self.timeouts.missing_job_s
         self.snapshot.update(
             {
-                **find_invisible_results(self.snapshot, now - margin),
-                **find_stale_dependencies(self.snapshot, now - margin),
+                **find_invisible_results(self.snapshot, answers.cluster_now - margin),
+                **find_stale_dependencies(self.snapshot, answers.taken_at - margin),
             }
         )
         self._log_observations()
@@ -196,7 +197,7 @@ class SlurmRound:
 
     def list_remarks(self) -> list[str]:
         """What the last query found odd, one line each."""
-        remarks = list(self.snapshot.remarks)
+        remarks = [*self.snapshot.remarks, *list_unsettled_remarks(self.snapshot)]
         running = [seen.id for seen in self.orphaned_jobs.values() if seen.state is ClusterState.RUNNING]
         if running:
             remarks.append(

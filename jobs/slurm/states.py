@@ -9,6 +9,7 @@ from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.failures import POLICIES, NodeEvidence, classify_slurm_state
 from jobs.slurm.parsing import AccountRow, QueueRow
+from jobs.store.records import FailureClass
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 RUNNING = {
@@ -92,6 +93,25 @@ def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = Fals
         exit_code=row.exit_code,
         signal=row.signal,
         message=describe_end(row),
+    )
+
+
+def build_remembered_record(row: QueueRow, key: str) -> AccountingRecord:
+    """Of a job that somebody cancelled and that left no row in the accounting, as the controller remembers it."""
+    ran = bool(row.nodes)
+    return AccountingRecord(
+        id=row.id,
+        batch=row.name,
+        key=key,
+        state=row.state,
+        failure=FailureClass.CANCELLED,
+        submitted_at=row.submitted_at,
+        started_at=row.started_at if ran else 0.0,
+        ended_at=row.ends_at,
+        elapsed_seconds=max(0, int(row.ends_at - row.started_at)) if ran else 0,
+        nodes=row.nodes,
+        message="cancelled with scancel",
+        remembered=True,
     )
 
 

@@ -10,6 +10,7 @@ from jobs.reconcile.attempts import find_log_path
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
+from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.store.records import read_record
 from sweep.kept_limits import format_limit_lines
 from sweep.phases import PHASES
@@ -42,7 +43,7 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         "blocked": build_blocked_rows(snapshot),
         "waits": build_waiting_rows(snapshot),
         "not_sent": build_unsent_rows(snapshot),
-        "remarks": [*snapshot.remarks, *list_queue_remarks(snapshot, sweep)],
+        "remarks": [*snapshot.remarks, *list_queue_remarks(snapshot, sweep), *list_unsettled_remarks(snapshot)],
         "eta": build_eta_row(left, snapshot),
     }
 
@@ -119,9 +120,10 @@ def build_blocked_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
 def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     """What queued jobs wait for and why others are unknown, in the cluster's words; the commonest first."""
     found = Counter(
-        (snapshot.statuses[key].state.value, seen.message)
+        (snapshot.statuses[key].state.value, seen.doubt or seen.message)
         for key, seen in snapshot.observed.items()
-        if seen.message and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
+        if (seen.doubt or seen.message)
+        and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
     )
     return [{"state": state, "message": message, "jobs": number} for (state, message), number in found.most_common()]
 

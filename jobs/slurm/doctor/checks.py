@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from jobs.job import Job
+from jobs.slurm.client import HIDING
 from jobs.slurm.commands import list_ignored_variables
 from jobs.slurm.limits import (
     CLUSTER,
@@ -68,6 +69,11 @@ def check_site(site: Site) -> Iterator[Check]:
     yield check_partitions(site)
     yield from check_limits(site)
     yield check_accounting(site)
+    if site.private_data & HIDING:
+        text = f"other people's jobs are hidden from you (PrivateData={','.join(sorted(site.private_data))})"
+        yield report_note(
+            "other users", text, "what a colleague has sent of a sweep, that colleague's `sweep tick` settles"
+        )
     yield from check_job_ends(site)
 
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.observation import ClusterState
+from jobs.reconcile.truth import GONE
 from jobs.slurm.batches import KnownBatch
-from jobs.slurm.observe import GONE, ReconcileResult, reconcile_answers
+from jobs.slurm.observe import ReconcileResult, reconcile_answers
 from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.records import FailureClass
@@ -189,7 +190,10 @@ def test_sacct_is_waited_for_while_the_controller_remembers_the_end() -> None:
         seen = look(queue(just), accounting, missing_since=LONG_MISSED)
         assert seen.observations[KEY].message == "ended (CANCELLED); sacct does not tell of it yet"
         assert seen.observations[KEY].state is UNKNOWN
-        assert look(queue(long_ago), accounting, missing_since=LONG_MISSED).observations[KEY].message == GONE
+        given_up = look(queue(long_ago), accounting, missing_since=LONG_MISSED)
+        assert given_up.observations[KEY].message == "cancelled with scancel"
+        (record,) = given_up.accounting_records[KEY]
+        assert (record.failure, record.remembered) == (FailureClass.CANCELLED, True)
     assert look(queue(just), NO_SACCT, missing_since=LONG_MISSED).observations[KEY].state is ENDED
 
 
