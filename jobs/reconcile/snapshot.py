@@ -16,7 +16,7 @@ from jobs.reconcile.failures import POLICIES, may_conceal_cancellation
 from jobs.reconcile.retries import decide_retry
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.flock import is_held
-from jobs.store.ledger import UserRequests, collect_user_requests, read_events
+from jobs.store.ledger import EventKind, UserRequests, collect_user_requests, read_events
 from jobs.store.paths import RunPaths, Store
 from jobs.store.results import check_result
 
@@ -34,6 +34,18 @@ class ClusterReport:
     """Jobs of whose executions the accounting does not show all, and why; by key."""
     accounting_problem: str = ""
     """Why the accounting shows nothing of any job; empty if it answers."""
+    sent_phases: Mapping[str, str] = field(default_factory=dict)
+    """Phase of every job that this sweep ever handed to the cluster, by key, whether or not its plan still has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoursDoubt:
+    """Why the hours of a job's executions on a cluster may not be those of its accounting."""
+
+    unseen: str = ""
+    """Why there may be executions that nothing here shows; empty if there are none."""
+    missing: str = ""
+    """Why the accounting shows nothing at all; empty if it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,8 @@ class SweepSnapshot:
         self.remarks: tuple[str, ...] = ()
         self.cluster = ClusterReport()
         """The last report as it came."""
+        self.started_here: Mapping[str, frozenset[str]] = {}
+        """Attempts that this sweep's runner started on some machine, by key."""
         self.user_requests = UserRequests()
         self._reader = RunReader(store)
         self._ledger = store.locate_sweep(sweep).ledger
@@ -133,8 +147,23 @@ class SweepSnapshot:
         if sizes == self._ledger_sizes:
             return False
         self._ledger_sizes = sizes
-        self.user_requests = collect_user_requests(read_events(self._ledger))
+        events = read_events(self._ledger)
+        self.user_requests = collect_user_requests(events)
+        started: dict[str, set[str]] = {}
+        for event in events:
+            if event.event is EventKind.STARTED:
+                started.setdefault(event.key, set()).add(event.attempt)
+        self.started_here = {key: frozenset(attempts) for key, attempts in started.items()}
         return True
+
+    def list_left_keys(self) -> dict[str, str]:
+        """Jobs that this sweep has begun and that are not in its plan, with their phase where that is known."""
+        begun = {**dict.fromkeys(self.started_here, ""), **self.cluster.sent_phases}
+        return {key: phase for key, phase in begun.items() if key not in self.by_key}
+
+    def explain_hours(self, key: str) -> HoursDoubt:
+        """Why hours of that job may not be the accounting's."""
+        return HoursDoubt(unseen=self.cluster.unaccounted.get(key, ""), missing=self.cluster.accounting_problem)
 
     def _update_statuses(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, match_records
 
+SLURM = "slurm"
+"""The back end of attempts that Slurm started."""
 OVERSTATED_SECONDS = 60.0
 """If a row ends so long after the attempt's own record, the controller was down and noticed the end late."""
 
@@ -48,6 +50,10 @@ class ExecutionUsage:
     """Empty if only Slurm knows of the execution; then it is the job's type."""
     by_cluster: bool = False
     """From Slurm's row, not from the attempt's own record."""
+    on_cluster: bool = True
+    """Under a cluster's scheduler, so that its accounting would be the one to count by."""
+    gpus_assumed: bool = False
+    """Slurm's row has no GPUs; they are those of the attempt's own record, or those that the job asks for."""
     # Why: docs/decisions.md, D40
     overstated_seconds: int = 0
     """Wall seconds of the row after the attempt's own end, if there are more than OVERSTATED_SECONDS."""
@@ -112,6 +118,7 @@ def _by_row(row: AccountingRecord, outcome: AttemptRecord, following: AttemptRec
         wasted=_usage(seconds - kept, cpus, gpus),
         gpu_type=outcome.start.gpu_type,
         by_cluster=True,
+        gpus_assumed=gpus > row.gpus,
         overstated_seconds=int(late) if late > OVERSTATED_SECONDS else 0,
     )
 
@@ -127,12 +134,15 @@ def _by_record(outcome: AttemptRecord, following: AttemptRecord | None) -> Execu
         used=_usage(kept, start.cpus, start.gpus),
         wasted=_usage(seconds - kept, start.cpus, start.gpus),
         gpu_type=start.gpu_type,
+        on_cluster=start.backend == SLURM,
     )
 
 
 def _without_attempt(row: AccountingRecord, gpus: int) -> ExecutionUsage:
     wasted = _usage(row.elapsed_seconds, row.cpus, row.gpus or gpus)
-    return ExecutionUsage(used=Usage(), wasted=wasted, by_cluster=not row.remembered)
+    return ExecutionUsage(
+        used=Usage(), wasted=wasted, by_cluster=not row.remembered, gpus_assumed=not row.gpus and gpus > 0
+    )
 
 
 def _usage(seconds: float, cpus: int, gpus: int) -> Usage:

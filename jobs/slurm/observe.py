@@ -32,6 +32,8 @@ from jobs.slurm.states import (
 from jobs.slurm.timeouts import SlurmTimeouts
 
 NOBODY_HIDDEN = HiddenUsers()
+UNSEEN = {RecordSight.HIDDEN, RecordSight.SILENT}
+"""There may be executions of which neither the accounting nor the store shows anything."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class ReconcileResult:
     missing_since: dict[str, float] = field(default_factory=dict)
     """Keys whose absence the next query must confirm, and when they were first missed (Unix seconds)."""
     unaccounted: dict[str, str] = field(default_factory=dict)
-    """Keys of ended or hidden jobs whose hours the accounting does not show, and why."""
+    """Keys of jobs of which the accounting may have executions that it does not show, and why it does not."""
     stuck_reasons: dict[str, str] = field(default_factory=dict)
     """Keys that are queued and would wait for ever as things are, and why."""
     remarks: list[str] = field(default_factory=list)
@@ -257,7 +259,7 @@ class _Reconciler:
         first = self._find_first_missed(batch, key)
         seen = self._collect_evidence(batch, key, row, first)
         facts = judge_evidence(seen)
-        if not facts.accounted.known:
+        if not facts.accounted.known and (seen.queue is QueueSight.HIDDEN or seen.record in UNSEEN):
             self.result.unaccounted[key] = facts.accounted.reason
         if not facts.ended.known:
             if facts.ended.reason == NO_WORD:
@@ -275,16 +277,13 @@ class _Reconciler:
     def _collect_evidence(self, batch: KnownBatch, key: str, row: AccountRow | None, first: float) -> ClusterEvidence:
         """What both answers show of the job. `first`: when it was first missed."""
         left = self.left.get((batch.name, key))
-        due = (
-            left is not None and self.accounting.ok and self.cluster_now - left.ends_at < self.timeouts.accounting_lag_s
-        )
         since = max(batch.sent_at, batch.intended_at)
         return ClusterEvidence(
             queue=self._find_queue_sight(batch),
             record=self._find_record_sight(batch, row),
             record_words=describe_end(row) if row is not None else "",
             record_is_old=row is not None and self._is_old(row),
-            record_is_due=due,
+            record_is_due=left is not None and self._is_record_due(left),
             cancelled_by_person=row is not None and row.state == "CANCELLED" and bool(row.by_uid),
             remembered=left.state if left is not None else "",
             remembered_dependency=left is not None and left.reason == STUCK_REASON,
@@ -295,6 +294,16 @@ class _Reconciler:
             owner=batch.user,
             problem=self.queue.problem or self.accounting.problem,
         )
+
+    def _is_record_due(self, left: QueueRow) -> bool:
+        """Whether sacct may still tell of an end that the controller remembers.
+
+        Only sacct says who cancelled a job, and the attempt's own record of a stop on request reads as if the job were
+        to go on. Tasks that were cancelled before they started often leave no row at all: they are not waited for long.
+        """
+        never_ran = left.state == "CANCELLED" and not left.nodes
+        wait = self.timeouts.recheck_s if never_ran else self.timeouts.accounting_lag_s
+        return self.accounting.ok and self.cluster_now - left.ends_at < wait
 
     def _is_old(self, row: AccountRow) -> bool:
         """Whether the row's end lies so far back that a requeued job would be in the queue again."""

@@ -45,6 +45,12 @@ class SlurmSnapshot:
             remarks=tuple(self.reconciled.remarks),
             unaccounted=self.reconciled.unaccounted,
             accounting_problem=self._explain_no_accounting(),
+            sent_phases={
+                key: batch.phase
+                for batch in self.batch_history.batches.values()
+                if batch.id
+                for key in batch.tasks.values()
+            },
         )
 
     def _explain_no_accounting(self) -> str:

@@ -43,7 +43,12 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         "blocked": build_blocked_rows(snapshot),
         "waits": build_waiting_rows(snapshot),
         "not_sent": build_unsent_rows(snapshot),
-        "remarks": [*snapshot.remarks, *list_queue_remarks(snapshot, sweep), *list_unsettled_remarks(snapshot)],
+        "remarks": [
+            *snapshot.remarks,
+            *list_queue_remarks(snapshot, sweep),
+            *list_unsettled_remarks(snapshot),
+            *list_left_remarks(snapshot),
+        ],
         "eta": build_eta_row(left, snapshot),
     }
 
@@ -155,6 +160,17 @@ def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:
         f"{format_counted(number, f'{state} job')} still in Slurm's queue; `sweep tick {sweep}` takes them out"
         for state, number in left.items()
     ]
+
+
+def list_left_remarks(snapshot: SweepSnapshot) -> list[str]:
+    """The hours of jobs that an edit took out of the plan."""
+    if not snapshot.list_left_keys():
+        return []
+    # imported here: hardly any sweep has such jobs, and the catalog's factors take time to load
+    from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
+
+    line = describe_left_hours(sum_left_hours(load_left_jobs(snapshot)))
+    return [line] if line else []
 
 
 def build_eta_row(left: TimeLeft, snapshot: SweepSnapshot) -> dict[str, Any]:

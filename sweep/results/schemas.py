@@ -309,6 +309,9 @@ RESULTS = define_table_schema(
         *define_interval_columns("vision"),
         *define_interval_columns("heldout_vision"),
         *define_interval_columns("text"),
+        define_column(
+            "hours_remark", STRING, "", "why not all hours of its jobs under Slurm are Slurm's; null where they are"
+        ),
     ],
 )
 
@@ -366,6 +369,12 @@ JOBS = define_table_schema(
             INTEGER,
             "seconds",
             "wall time in the cluster's accounting after the attempts' own ends",
+        ),
+        define_column(
+            "hours_remark", STRING, "", "why not all hours of a job under Slurm are Slurm's; null where they are"
+        ),
+        define_column(
+            "in_plan", FLAG, "", "false: the sweep has run it, and an edit took it out of the plan; state is `left`"
         ),
     ],
 )

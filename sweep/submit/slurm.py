@@ -24,6 +24,7 @@ from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import write_json
 from sweep.errors import StoreError
 from sweep.results.evidence import load_job_evidence
+from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 from sweep.text_format import format_counted
@@ -173,13 +174,18 @@ def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
     """Why nothing may be sent: what was spent and what is left to do come to more A100-hours than `budget`; else ""."""
     if budget is None:
         return ""
-    spent = sum(each.costs.total.a100_hours or 0.0 for each in load_job_evidence(slurm_round.snapshot).values())
+    gone = load_left_jobs(slurm_round.snapshot)
+    known = [*load_job_evidence(slurm_round.snapshot).values(), *gone.values()]
+    spent = sum(each.costs.total.a100_hours or 0.0 for each in known)
     left = sum_planned_a100_hours(slurm_round)
     if spent + left <= budget:
         return ""
+    dropped = describe_left_hours(sum_left_hours(gone))
+    marks = sorted({each.costs.remark for each in known if each.costs.remark})
+    source = f"; not all of them are Slurm's: {'; '.join(marks)}" if marks else ""
     return (
-        f"nothing was sent: {spent:,.1f} A100-hours are spent and {left:,.1f} are left to do, "
-        f"{spent + left:,.1f} together, above the budget of {budget:,.1f}"
+        f"nothing was sent: {spent:,.1f} A100-hours are spent{f' ({dropped})' if dropped else ''} and {left:,.1f} are "
+        f"left to do, {spent + left:,.1f} together, above the budget of {budget:,.1f}{source}"
     )
 
 

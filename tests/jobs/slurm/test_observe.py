@@ -185,7 +185,7 @@ def test_a_final_state_without_an_end_is_no_end_yet(state: str) -> None:
 
 def test_sacct_is_waited_for_while_the_controller_remembers_the_end() -> None:
     late = sacct(run("RUNNING", ended_at=0.0))
-    just, long_ago = (live("CANCELLED")._replace(ends_at=NOW - seconds) for seconds in (299, 300))
+    just, long_ago = (live("CANCELLED")._replace(ends_at=NOW - seconds, nodes="n1") for seconds in (299, 300))
     for accounting in (late, NOTHING):
         seen = look(queue(just), accounting, missing_since=LONG_MISSED)
         assert seen.observations[KEY].message == "ended (CANCELLED); sacct does not tell of it yet"
