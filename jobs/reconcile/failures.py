@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 from jobs.exit_codes import ExitCode
-from jobs.reconcile.accounting import LOST, AccountingRecord
+from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord
 from jobs.store.records import AttemptExit, FailureClass
 
 
@@ -283,15 +283,23 @@ def classify_failure(
 
 
 def classify_slurm_state(
-    state: str, *, cancelled_by_uid: int | None = None, withdrawn: bool = False, accounted: bool = True
+    state: str,
+    *,
+    cancelled_by_uid: int | None = None,
+    withdrawn: bool = False,
+    accounted: bool = True,
+    by_person: bool = False,
 ) -> FailureClass | None:
     """What Slurm's state of an ended execution means; None if it names no cause (COMPLETED, FAILED, REQUEUED).
 
-    `withdrawn`: we took the job out of the queue ourselves. `accounted`: Slurm keeps accounting.
+    `withdrawn`: we took the job out of the queue ourselves. `accounted`: Slurm keeps accounting. `by_person`: a person
+    cancelled it, though nothing says who.
     """
     if state == "CANCELLED":
         # No uid: Slurm did it, because a dependency can never be met (kill_invalid_depend, --kill-on-invalid-dep).
-        return None if withdrawn or cancelled_by_uid is None else FailureClass.CANCELLED
+        return FailureClass.CANCELLED if not withdrawn and (by_person or cancelled_by_uid is not None) else None
+    if state == CANCELLED_IN_QUEUE:
+        return FailureClass.CANCELLED
     if state == LOST:
         # Without accounting no end leaves a row. One that we did not bring about counts as killed, so that a job which
         # dies before it leaves a trace in the store is not sent for ever.
@@ -299,7 +307,7 @@ def classify_slurm_state(
     return SLURM_STATES.get(state)
 
 
-def may_conceal_cancellation(end: AttemptExit, *, recorded: bool) -> bool:
+def can_conceal_cancellation(end: AttemptExit, *, recorded: bool) -> bool:
     """Whether an attempt that ended so may have been cancelled by a person, for all that it knows itself.
 
     scancel sends SIGTERM first, as a preemption does. `recorded`: the attempt wrote its exit record itself.

@@ -12,7 +12,7 @@ from jobs.observation import ClusterState, Observation
 from jobs.processes import read_boot_id
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_attempts
-from jobs.reconcile.failures import POLICIES, may_conceal_cancellation
+from jobs.reconcile.failures import POLICIES, can_conceal_cancellation
 from jobs.reconcile.retries import decide_retry
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.flock import is_held
@@ -296,7 +296,7 @@ def _explains_end(evidence: RunStatus, job_id: str) -> bool:
     last = next((outcome for outcome in reversed(evidence.outcomes) if outcome.began), None)
     if last is None or last.end is None or last.start.job_id != job_id:
         return False
-    return not may_conceal_cancellation(last.end, recorded=last.recorded)
+    return not can_conceal_cancellation(last.end, recorded=last.recorded)
 
 
 def _may_be_out_of_sight(evidence: RunStatus, resumed_at: float) -> bool:

@@ -74,6 +74,10 @@ class ClusterEvidence:
     """By the record."""
     remembered: str = ""
     """The final state that the controller remembers of a job which left the queue."""
+    remembered_in_queue: bool = False
+    """The controller remembers that a person cancelled it before it started."""
+    forgotten_in_queue: bool = False
+    """The controller has no trace of it, and what it has of the same array shows that it was cancelled in the queue."""
     remembered_dependency: bool = False
     """The controller remembers that it cancelled the job itself, as its dependency can never be met."""
     withdrawn: bool = False
@@ -152,6 +156,8 @@ def _judge_ended(seen: ClusterEvidence) -> Fact:  # noqa: PLR0911 - a table, rea
         return Fact(Truth.UNKNOWN, f"{seen.record_words}; may be in the queue again in a moment", "the next query")
     if seen.withdrawn:
         return Fact(Truth.YES, "taken out of the queue")
+    if seen.remembered_in_queue and seen.record_is_due:
+        return Fact(Truth.UNKNOWN, "cancelled in the queue; sacct may yet tell by whom", "its record in sacct")
     if seen.remembered and seen.record_is_due:
         return Fact(Truth.UNKNOWN, f"ended ({seen.remembered}); sacct does not tell of it yet", "its record in sacct")
     if _is_remembered_cancellation(seen) or seen.missed_for_long:
@@ -169,6 +175,8 @@ def _judge_cancelled(seen: ClusterEvidence, ended: Fact) -> Fact:  # noqa: PLR09
         return Fact(Truth.NO, "taken out of the queue")
     if _is_remembered_cancellation(seen):
         return Fact(Truth.YES, "cancelled with scancel")
+    if seen.forgotten_in_queue and not seen.remembered and seen.record is RecordSight.NONE:
+        return Fact(Truth.YES, "cancelled in the queue")
     if seen.remembered:
         return Fact(Truth.NO, f"ended ({seen.remembered})")
     if seen.record is RecordSight.SWITCHED_OFF:

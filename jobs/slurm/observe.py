@@ -7,12 +7,13 @@ good answer, some time after sbatch, and when two queries agree; without squeue 
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from jobs.observation import ClusterState, Observation
-from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, AccountingRecord
+from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.truth import NO_WORD, ClusterEvidence, ClusterFacts, QueueSight, RecordSight, Truth, judge_evidence
 from jobs.slurm.batches import KnownBatch, parse_sweep_name
 from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer
@@ -28,12 +29,15 @@ from jobs.slurm.states import (
     is_hopeless,
     is_over,
     list_awaited_jobs,
+    was_cancelled_in_queue,
 )
 from jobs.slurm.timeouts import SlurmTimeouts
 
 NOBODY_HIDDEN = HiddenUsers()
 UNSEEN = {RecordSight.HIDDEN, RecordSight.SILENT}
 """There may be executions of which neither the accounting nor the store shows anything."""
+SAME_SCANCEL_S = 2.0
+"""Ends of tasks that one scancel took out lie no further apart; Slurm's times are whole seconds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,6 +134,8 @@ class _Reconciler:
     """By key; more than one where a job was sent twice."""
     left: dict[tuple[str, str], QueueRow] = field(default_factory=dict)
     """squeue's row by (batch name, key) of jobs that have ended and that the controller has not forgotten yet."""
+    arrays: set[tuple[str, str]] = field(default_factory=set)
+    """(batch name, id) of the arrays of which the controller still has some task."""
     newest: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
     """Newest row of sacct by (batch name, key)."""
     shared: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
@@ -142,14 +148,15 @@ class _Reconciler:
         """Live rows by key; jobs of this sweep that no ledger knows."""
         for row in self.queue.rows:
             batch = self.by_name.get(row.name)
-            array, _, index = row.id.partition("_")
+            array = row.id.partition("_")[0]
             if batch is None:
                 if sweep and parse_sweep_name(row.name) == sweep:
                     self.result.unknown_batches.setdefault(row.name, array)
                 continue
             self.ids[row.name].add(array)
             self.shown.add(row.name)
-            key = batch.tasks.get(int(index)) if index.isdecimal() else None
+            self.arrays.add((row.name, array))
+            key = _find_key(batch, row.id)
             state = classify_queue_row(row)
             if key is not None and state is None:
                 self.left[row.name, key] = row
@@ -278,32 +285,49 @@ class _Reconciler:
         """What both answers show of the job. `first`: when it was first missed."""
         left = self.left.get((batch.name, key))
         since = max(batch.sent_at, batch.intended_at)
+        missed = self.now - since >= self.timeouts.missing_job_s and self.now - first >= self.timeouts.recheck_s
         return ClusterEvidence(
             queue=self._find_queue_sight(batch),
             record=self._find_record_sight(batch, row),
             record_words=describe_end(row) if row is not None else "",
             record_is_old=row is not None and self._is_old(row),
-            record_is_due=left is not None and self._is_record_due(left),
+            record_is_due=left is not None and self._is_record_due(batch, left, row),
             cancelled_by_person=row is not None and row.state == "CANCELLED" and bool(row.by_uid),
             remembered=left.state if left is not None else "",
+            remembered_in_queue=left is not None and was_cancelled_in_queue(left),
+            forgotten_in_queue=missed and row is None and left is None and self._was_forgotten_in_queue(batch),
             remembered_dependency=left is not None and left.reason == STUCK_REASON,
             withdrawn=key in batch.withdrawn,
-            missed_for_long=(
-                self.now - since >= self.timeouts.missing_job_s and self.now - first >= self.timeouts.recheck_s
-            ),
+            missed_for_long=missed,
             owner=batch.user,
             problem=self.queue.problem or self.accounting.problem,
         )
 
-    def _is_record_due(self, left: QueueRow) -> bool:
+    def _is_record_due(self, batch: KnownBatch, left: QueueRow, row: AccountRow | None) -> bool:
         """Whether sacct may still tell of an end that the controller remembers.
 
         Only sacct says who cancelled a job, and the attempt's own record of a stop on request reads as if the job were
         to go on. Tasks that were cancelled before they started often leave no row at all: they are not waited for long.
         """
-        never_ran = left.state == "CANCELLED" and not left.nodes
-        wait = self.timeouts.recheck_s if never_ran else self.timeouts.accounting_lag_s
-        return self.accounting.ok and self.cluster_now - left.ends_at < wait
+        if self.accounting.absent:
+            return False
+        if row is None and was_cancelled_in_queue(left):
+            unnamed = self.accounting.ok and self._find_canceller(batch, left.ends_at) is None
+            return self._is_younger(left, self.timeouts.missing_job_s if unnamed else self.timeouts.recheck_s)
+        return self.accounting.ok and self._is_younger(left, self.timeouts.accounting_lag_s)
+
+    def _is_younger(self, left: QueueRow, seconds: float) -> bool:
+        return self.cluster_now - left.ends_at < seconds
+
+    def _was_forgotten_in_queue(self, batch: KnownBatch) -> bool:
+        """Whether a task of the batch of which nothing is left was cancelled before it started.
+
+        Of an array that waits as one, the controller forgets a cancelled task at once. What it lost in a crash it lost
+        with the whole array; what ran has a row.
+        """
+        if not self.accounting.ok:
+            return False
+        return (batch.name, self._find_id(batch)) in self.arrays or self._find_canceller(batch) is not None
 
     def _is_old(self, row: AccountRow) -> bool:
         """Whether the row's end lies so far back that a requeued job would be in the queue again."""
@@ -344,16 +368,60 @@ class _Reconciler:
         if row is not None and is_over(row):
             return _observe_row(row)
         left = self.left.get((batch.name, key))
-        if left is not None and facts.cancelled.truth is Truth.YES:
-            self.result.accounting_records.setdefault(key, []).append(build_remembered_record(left, key))
+        if facts.cancelled.truth is Truth.YES:
+            if left is not None and not was_cancelled_in_queue(left):
+                self.result.accounting_records.setdefault(key, []).append(build_remembered_record(left, key))
+                return Observation(state=ClusterState.ENDED, id=left.id, message=facts.cancelled.reason)
+            moment = left.ends_at if left is not None else 0.0
+            return self._observe_cancelled(batch, key, self._find_canceller(batch, moment), moment)
         doubt = "" if facts.cancelled.known else facts.cancelled.reason
         return Observation(
             state=ClusterState.ENDED,
-            id=batch.build_task_id(key),
-            message=facts.cancelled.reason if facts.cancelled.truth is Truth.YES else facts.ended.reason,
+            id=self._build_task_id(batch, key),
+            message=facts.ended.reason,
             doubt=doubt,
             vouched_from=max(batch.sent_at, batch.intended_at) if doubt else 0.0,
         )
+
+    # Why: docs/decisions.md, D104
+    def _observe_cancelled(self, batch: KnownBatch, key: str, uid: int | None, moment: float = 0.0) -> Observation:
+        """A job that a person took out of the queue before it started, and of which sacct has no row. `moment`: its end
+        (Unix seconds), if the controller remembers it."""
+        record = AccountingRecord(
+            id=self._build_task_id(batch, key),
+            batch=batch.name,
+            key=key,
+            state=CANCELLED_IN_QUEUE,
+            failure=classify_slurm_state(CANCELLED_IN_QUEUE),
+            cancelled_by_uid=uid,
+            submitted_at=max(batch.sent_at, batch.intended_at),
+            ended_at=moment,
+            message="cancelled in the queue",
+        )
+        self.result.accounting_records.setdefault(key, []).append(record)
+        return Observation(state=ClusterState.ENDED, id=record.id, message=record.message)
+
+    def _find_canceller(self, batch: KnownBatch, moment: float = 0.0) -> int | None:
+        """Who cancelled other tasks of the batch in the queue (at that moment, if there is one), if sacct names one."""
+        uids = {
+            row.by_uid
+            for row in self.accounting.rows
+            if row.name == batch.name and row.state == "CANCELLED" and row.by_uid.isdigit() and not row.nodes
+            if not moment or abs(row.ended_at - moment) <= SAME_SCANCEL_S
+            if _find_key(batch, row.id) not in batch.withdrawn
+        }
+        return int(uids.pop()) if len(uids) == 1 else None
+
+    def _build_task_id(self, batch: KnownBatch, key: str) -> str:
+        return replace(batch, id=self._find_id(batch)).build_task_id(key)
+
+    def _find_id(self, batch: KnownBatch) -> str:
+        return batch.id or self.result.adopted[batch.name]
+
+
+def _find_key(batch: KnownBatch, job: str) -> str | None:
+    index = job.partition("_")[2]
+    return batch.tasks.get(int(index)) if index.isdecimal() else None
 
 
 MOST_ALIVE_FIRST = (ClusterState.RUNNING, ClusterState.UNKNOWN, ClusterState.QUEUED, ClusterState.STUCK)
