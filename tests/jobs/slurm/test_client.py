@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.slurm.client import SlurmClient, WithdrawalReport, pack_words, render_array_ids
-from jobs.slurm.parsing import parse_config, parse_records
+from jobs.slurm.parsing import HiddenUsers, parse_config, parse_records
 from jobs.slurm.sbatch_errors import SubmittedJob, UnknownSubmit
 from jobs.slurm.timeouts import SlurmTimeouts
 
@@ -375,3 +375,63 @@ def test_the_environment_of_the_moment_is_used_unless_one_is_given(
     assert SlurmClient().query_queue(["ann"]).ok
     seen: Mapping[str, str] = dict(line.split("=", 1) for line in (programs.root / "seen").read_text().splitlines())
     assert seen["SLURM_CONF"] == "/somewhere/slurm.conf"
+
+
+# --- what is hidden, and whose clock it is
+
+
+SHOWN, HIDES = "PrivateData = none\n", "PrivateData = jobs,usage\n"
+WITH_ACCOUNTING = "AccountingStorageType = accounting_storage/slurmdbd\nSlurmUser = slurm(64030)\n"
+
+
+@pytest.mark.parametrize(
+    ("controller", "database", "level", "hides"),
+    [
+        (SHOWN, SHOWN, "None", (False, False)),
+        (HIDES, SHOWN, "None", (True, False)),
+        (SHOWN, HIDES, "None", (False, True)),
+        (HIDES, HIDES, "None", (True, True)),
+        (HIDES, HIDES, "Operator", (False, False)),
+        (HIDES, HIDES, "Administrator", (False, False)),
+        ("PrivateData = users\n", SHOWN, "None", (False, False)),
+        ("PrivateData = ALL\n", SHOWN, "None", (True, False)),
+    ],
+)
+def test_each_daemon_says_for_itself_what_it_hides_and_operators_see_everybody(
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    controller: str,
+    database: str,
+    level: str,
+    hides: tuple[bool, bool],
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    programs.prints("scontrol", WITH_ACCOUNTING + controller)
+    programs.add("sacctmgr", f'case "$*" in *config*) printf "{database}";; *) echo "{level}";; esac')
+    hidden = programs.client().query_hidden_users("bob", {"ann"})
+    assert (bool(hidden.queue), bool(hidden.records)) == hides
+    assert hidden.queue | hidden.records <= {"ann"}
+
+
+def test_what_cannot_be_asked_counts_as_hidden(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    programs.add("scontrol", "exit 1")
+    programs.add("sacctmgr", "exit 1")
+    hidden = programs.client().query_hidden_users("bob", {"ann"})
+    assert hidden.queue == hidden.records == {"ann"}
+
+
+@pytest.mark.parametrize(("uid", "own"), [(0, "root"), (64030, "slurm")], ids=["root", "SlurmUser"])
+def test_who_runs_slurm_sees_everybody(uid: int, own: str, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    programs.prints("scontrol", WITH_ACCOUNTING + HIDES)
+    programs.prints("sacctmgr", HIDES)
+    assert programs.client().query_hidden_users(own, {"ann"}) == HiddenUsers()
+
+
+def test_the_controllers_clock_is_read_from_sdiag(programs: Programs) -> None:
+    programs.prints("sdiag", "****\nsdiag output at Sun Nov 29 19:41:00 2026 (1795981260)\nData since (0)\n")
+    assert programs.client().query_controller_time() == 1795981260.0
+    programs.add("sdiag", "exit 1")
+    assert programs.client().query_controller_time() == 0.0
