@@ -86,10 +86,17 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
             running = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
             refusal = stop_jobs(slurm_round, keys, grace_seconds)
             left = slurm_round.list_remaining(keys)
-            problem = slurm_round.problem or (refusal if left else "")
+            problem = slurm_round.problem or (refusal if left else "") or explain_hidden(slurm_round, keys)
     except (NoSchedulerError, SubmitterBusyError) as error:
         return CancelReport(problem=str(error))
     return CancelReport(ended=len(running.keys() - left.keys()), left=left, problem=problem)
+
+
+def explain_hidden(slurm_round: SlurmRound, keys: Collection[str]) -> str:
+    """Why it is not known whether these jobs are out of the queue; empty if it is."""
+    seen = (slurm_round.snapshot.observed.get(key) for key in keys)
+    owners = sorted({each.hidden_owner for each in seen if each is not None and each.hidden_owner})
+    return f"jobs of {' and '.join(owners)} are hidden from you (PrivateData)" if owners else ""
 
 
 def stop_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:

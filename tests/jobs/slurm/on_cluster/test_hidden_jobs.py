@@ -132,6 +132,10 @@ def test_a_second_person_does_not_send_again_what_a_hidden_queue_holds(people: T
     doctor = people.tell(BOB, "doctor").out
     assert "other people's jobs are hidden from you (PrivateData=jobs,usage,users)" in doctor
     assert f"3 jobs are {ALICE}'s" in doctor
+    cancelled = people.tell(BOB, "cancel", "c")
+    assert cancelled.code == 1
+    assert f"jobs of {ALICE} are hidden from you (PrivateData)" in cancelled.err
+    people.tell(ALICE, "resume", "--cells", "c", "--no-submit")
     assert "hidden from you" not in people.tell(ALICE, "status", "--fresh").out
     explained = people.sweep("status", "--fresh").out  # root sees everything
     assert "hidden from you" not in explained
