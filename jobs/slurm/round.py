@@ -1,9 +1,11 @@
 """One round of a sweep on Slurm: query, decide, act. Idempotent: nothing is left to do when it is repeated at once."""
 
 import logging
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import StoreRefusedError, describe_storage_error
@@ -34,6 +36,7 @@ from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, load_batch_his
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.sender import BatchSender, SendReport
 from jobs.slurm.site import Site
+from jobs.store.checks import measure_clock_skew
 from jobs.store.ledger import Ledger
 from jobs.store.results import set_result_aside
 
@@ -140,10 +143,19 @@ class SlurmRound:
         self.snapshot.update(
             {
                 **find_invisible_results(self.snapshot, answers.cluster_now - margin),
-                **find_stale_dependencies(self.snapshot, answers.taken_at - margin),
+                **self._find_stale_dependencies(answers.taken_at - margin),
             }
         )
         self._log_observations()
+
+    def _find_stale_dependencies(self, before: float) -> dict[str, Observation]:
+        """Looks at the file server's clock before it believes that results are old: this machine's may be ahead."""
+        found = find_stale_dependencies(self.snapshot, before)
+        if not found or self.dry:
+            return found
+        with tempfile.TemporaryDirectory(prefix=".clock-", dir=self.launch.store.root) as folder:
+            skew = measure_clock_skew(Path(folder), self.clock)
+        return find_stale_dependencies(self.snapshot, before - skew) if skew > 0 else found
 
     def _log_observations(self) -> None:
         seen = Counter(observation.state.value for observation in self.snapshot.observed.values())

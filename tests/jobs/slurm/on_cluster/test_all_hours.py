@@ -98,6 +98,19 @@ def test_a_clock_that_is_hours_off_changes_no_hours(
     toys.assert_as_undisturbed()
 
 
+def test_a_chain_goes_out_once_by_a_clock_that_is_ahead(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results are as old as the file server says: a child that still waits for its parent's end is not sent anew."""
+    shift_clock(HOURS_APART, monkeypatch)
+    jobs = [toy.toy_job("a"), toy.toy_job("b", "a", phase="finetune")]
+    toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
+    toys.sent()
+    wait_for("the parent's result", toys.store.locate_run("pretrain", "a").result.exists, seconds=30)
+    assert sum(report["sent"] for report in toys.finish()) == 0
+    toys.assert_as_undisturbed()
+
+
 @pytest.mark.parametrize("hours", [HOURS_APART, -HOURS_APART])
 def test_a_person_who_cancels_is_obeyed_by_a_clock_that_is_hours_off(
     hours: int, slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
