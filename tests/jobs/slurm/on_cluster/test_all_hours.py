@@ -19,7 +19,7 @@ from tests.slurm_lab.late_accounting import late_accounting
 from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep
 
-GPUS = Resources(gpus_per_node=2, gpu_type="a100", memory_gib=0.25, time_minutes=10)
+GPUS = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=0.25, time_minutes=10)
 HOURS_APART = 3
 
 

@@ -11,7 +11,7 @@ from tests.slurm_lab import Lab
 from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep, drain
 
-GPUS = Resources(gpus_per_node=2, gpu_type="a100", memory_gib=0.25, time_minutes=10)
+GPUS = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=0.25, time_minutes=10)
 
 
 def assert_left_alone(toys: ToySweep) -> None:
