@@ -26,10 +26,10 @@ from jobs.slurm.states import (
     classify_queue_row,
     describe_end,
     explain_reason,
+    is_cancelled_in_queue,
     is_hopeless,
     is_over,
     list_awaited_jobs,
-    was_cancelled_in_queue,
 )
 from jobs.slurm.timeouts import SlurmTimeouts
 
@@ -294,7 +294,7 @@ class _Reconciler:
             record_is_due=left is not None and self._is_record_due(batch, left, row),
             cancelled_by_person=row is not None and row.state == "CANCELLED" and bool(row.by_uid),
             remembered=left.state if left is not None else "",
-            remembered_in_queue=left is not None and was_cancelled_in_queue(left),
+            remembered_in_queue=left is not None and is_cancelled_in_queue(left),
             forgotten_in_queue=missed and row is None and left is None and self._was_forgotten_in_queue(batch),
             remembered_dependency=left is not None and left.reason == STUCK_REASON,
             withdrawn=key in batch.withdrawn,
@@ -311,7 +311,7 @@ class _Reconciler:
         """
         if self.accounting.absent:
             return False
-        if row is None and was_cancelled_in_queue(left):
+        if row is None and is_cancelled_in_queue(left):
             unnamed = self.accounting.ok and self._find_canceller(batch, left.ends_at) is None
             return self._is_younger(left, self.timeouts.missing_job_s if unnamed else self.timeouts.recheck_s)
         return self.accounting.ok and self._is_younger(left, self.timeouts.accounting_lag_s)
@@ -369,7 +369,7 @@ class _Reconciler:
             return _observe_row(row)
         left = self.left.get((batch.name, key))
         if facts.cancelled.truth is Truth.YES:
-            if left is not None and not was_cancelled_in_queue(left):
+            if left is not None and not is_cancelled_in_queue(left):
                 self.result.accounting_records.setdefault(key, []).append(build_remembered_record(left, key))
                 return Observation(state=ClusterState.ENDED, id=left.id, message=facts.cancelled.reason)
             moment = left.ends_at if left is not None else 0.0

@@ -199,7 +199,7 @@ def test_names_that_are_not_ours_may_hold_anything(slurm: Lab) -> None:
         (["--mem=9999999"], RefusalKind.INVALID),
         (["--time=soon"], RefusalKind.INVALID),
         (["--array=0-99999"], RefusalKind.INVALID),
-        (["--dependency=afterok:x"], RefusalKind.INVALID),
+        (["--dependency=afterok:x"], RefusalKind.DELAYED),  # the text of 24.11 for a parent that it has forgotten
         (["--reservation=nope"], RefusalKind.INVALID),
         (["--constraint=nope"], RefusalKind.INVALID),
         (["--licenses=nope"], RefusalKind.INVALID),
@@ -228,7 +228,7 @@ def test_a_full_controller_is_doubt_within_the_time_limit(slurm: Lab) -> None:
     answer = SlurmClient(SlurmTimeouts(submit_s=2)).submit(["--array=0-5", "--hold", "--output=/dev/null"], SLEEP)
     assert time.monotonic() - started < 10
     assert isinstance(answer, UnknownSubmit)
-    assert "temporarily unable to accept job" in answer.reason
+    assert "sleeping and retrying" in answer.reason  # 26.05 says why in other words
 
 
 def test_without_a_controller_nothing_is_believed(slurm: Lab) -> None:
