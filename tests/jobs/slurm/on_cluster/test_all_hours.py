@@ -38,7 +38,7 @@ def gpu_seconds(toys: ToySweep) -> float:
     rows = write_tables(open_sweep(toys.store.root, toy.SWEEP)).jobs.to_pylist()
     assert {row["hours_source"] for row in rows} == {"slurm"}
     assert {row["hours_remark"] for row in rows} == {None}
-    return round(3600 * sum(row["used_gpu_hours"] + row["wasted_gpu_hours"] for row in rows), 3)
+    return round(3600 * sum(float(row["used_gpu_hours"] + row["wasted_gpu_hours"]) for row in rows), 3)
 
 
 def all_tasks(toys: ToySweep) -> list[str]:

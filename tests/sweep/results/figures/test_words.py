@@ -1,5 +1,7 @@
 """How values of axes are written."""
 
+from typing import Any
+
 from sweep.results.figures.planes import describe_cost_sources
 from sweep.results.figures.words import (
     format_axis_label,
@@ -55,7 +57,7 @@ def test_parts_become_sentences() -> None:
 
 
 def test_a_caption_says_which_costs_are_not_slurms() -> None:
-    rows = [{"hours_remark": None}, {"hours_remark": "there is no accounting on this cluster"}]
+    rows: list[dict[str, Any]] = [{"hours_remark": None}, {"hours_remark": "there is no accounting on this cluster"}]
     assert describe_cost_sources(rows) == [
         "the cost of 1 of 2 models is not Slurm's, but what their attempts recorded "
         "(there is no accounting on this cluster)"
