@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.reconcile.state import JobState
 from tests.jobs import toy
 from tests.slurm_lab import Lab, Options
 from tests.slurm_lab.processes import wait_for
@@ -165,8 +164,11 @@ def test_records_of_a_hidden_user_are_neither_an_end_nor_hours_until_that_user_n
     assert (told.json["sent"], told.json["states"]["unknown"], told.json["states"]["done"]) == (0, 1, 2)
     hours = people.tell(BOB, "results", "--no-figures").out
     assert f"are not Slurm's: records of {ALICE} are hidden from you (PrivateData)" in hours
-    people.tell(ALICE, "tick")
-    people.wait_state("a", JobState.FAILED)
+
+    def noted() -> bool:
+        return bool(people.tell(ALICE, "tick", "--json").json["states"]["failed"] == 1)
+
+    wait_for("her tick to note it", noted, seconds=60)
     told = people.tell(BOB, "tick", "--json")
     assert (told.json["sent"], told.json["states"]["failed"]) == (0, 1)
     assert "are not Slurm's" not in people.tell(BOB, "results", "--no-figures").out
