@@ -32,6 +32,13 @@ class Observation:
     """With QUEUED: what it waits for. With ENDED: how it ended, or what the supervisor wrote on stderr."""
     awaited: str = ""
     """The cluster's ids of the jobs that it waits for, where the message says that it waits for jobs."""
+    doubt: str = ""
+    """With ENDED: why nobody can say whether a person cancelled it. Empty if that is known."""
+    vouched_from: float = 0.0
+    """With UNKNOWN or a doubt: a `sweep resume` after that moment (Unix seconds) settles it, as a person then says that
+    the job is gone and may be sent again. 0: only the cluster can settle it."""
+    hidden_owner: str = ""
+    """With UNKNOWN: the user who sent it, if the cluster hides that user's jobs."""
 
     user: str = ""
     """Whose job it is in the cluster, where that is known. Only that user, or an operator, can end it."""

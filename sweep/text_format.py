@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 DAY_HOURS = 24
+NO_HOURS = "-"
+"""How tables show that no time was taken."""
 
 
 def format_hours(value: float) -> str:
     """Hours as a number: three figures or decimals below 100, whole numbers from there on; `-` for nothing."""
     if value == 0:
-        return "-"
+        return NO_HOURS
     if value < 0.1:
         return f"{value:.3f}" if value >= 0.001 else "<0.001"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

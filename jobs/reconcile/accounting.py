@@ -57,6 +57,10 @@ class AccountingRecord:
     """One line for people. Nothing is decided by it."""
     gpu_kinds: str = ""
     """The site's names of the allocated GPUs with their numbers, `a100_1g.5gb=2`; empty where it does not say."""
+    remembered: bool = False
+    """Made of what the controller remembered of an ended job: the accounting has no row of it, or not yet."""
+    doubt: str = ""
+    """With LOST: why nobody can say whether a person cancelled it; empty if that is known."""
 
     @property
     def gpu_seconds(self) -> int:
@@ -77,11 +81,10 @@ class AccountingRecord:
 def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
     """The record as a ledger holds it."""
     content = asdict(record)
+    # only where they say something, so that earlier versions go on reading the lines of all other ends
     if record.cancelled_by_uid is None:
-        del content["cancelled_by_uid"]  # so that version 0.1 goes on reading the lines of all other ends
-    if not record.gpu_kinds:
-        del content["gpu_kinds"]  # likewise
-    return content
+        del content["cancelled_by_uid"]
+    return {name: value for name, value in content.items() if value or name not in {"gpu_kinds", "remembered", "doubt"}}
 
 
 def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:

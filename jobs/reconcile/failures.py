@@ -378,15 +378,21 @@ def classify_failure(
 
 
 def classify_slurm_state(
-    state: str, *, cancelled_by_uid: int | None = None, withdrawn: bool = False, accounted: bool = True
+    state: str,
+    *,
+    cancelled_by_uid: int | None = None,
+    withdrawn: bool = False,
+    accounted: bool = True,
+    by_person: bool = False,
 ) -> FailureClass | None:
     """What Slurm's state of an ended execution means; None if it names no cause (COMPLETED, FAILED, REQUEUED).
 
-    `withdrawn`: we took the job out of the queue ourselves. `accounted`: Slurm keeps accounting.
+    `withdrawn`: we took the job out of the queue ourselves. `accounted`: Slurm keeps accounting. `by_person`: a person
+    cancelled it, though nothing says who.
     """
     if state == "CANCELLED":
         # No uid: Slurm did it, because a dependency can never be met (kill_invalid_depend, --kill-on-invalid-dep).
-        return None if withdrawn or cancelled_by_uid is None else FailureClass.CANCELLED
+        return FailureClass.CANCELLED if not withdrawn and (by_person or cancelled_by_uid is not None) else None
     if state == CANCELLED_IN_QUEUE:
         return FailureClass.CANCELLED
     if state == LOST:
@@ -394,6 +400,16 @@ def classify_slurm_state(
         # dies before it leaves a trace in the store is not sent for ever.
         return None if withdrawn or accounted else FailureClass.KILLED
     return SLURM_STATES.get(state)
+
+
+def can_conceal_cancellation(end: AttemptExit, *, recorded: bool) -> bool:
+    """Whether an attempt that ended so may have been cancelled by a person, for all that it knows itself.
+
+    scancel sends SIGTERM first, as a preemption does. `recorded`: the attempt wrote its exit record itself.
+    """
+    if end.failure is None or not POLICIES[end.failure].refined_by_slurm:
+        return False
+    return not recorded or end.stop_signal == signal.SIGTERM.name
 
 
 def explain_idle_record(accounted: AccountingRecord) -> str:
@@ -611,6 +627,8 @@ def _classify_accounted(accounted: AccountingRecord) -> Failure | None:
 def _is_withdrawn(accounted: AccountingRecord) -> bool:
     """Whether it was cancelled by us, or by Slurm for a dependency that can never be met: no person asked for it."""
     if accounted.state != "CANCELLED":
+        return False
+    if accounted.remembered:  # the controller does not say by whom; its own cancellations are none of these records
         return False
     return accounted.failure is None or (not accounted.ran and accounted.cancelled_by_uid is None)
 

@@ -13,11 +13,11 @@ from jobs.observation import ClusterState, Observation
 from jobs.processes import read_boot_id
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_attempts
-from jobs.reconcile.failures import POLICIES
+from jobs.reconcile.failures import POLICIES, can_conceal_cancellation
 from jobs.reconcile.retries import decide_retry
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.flock import is_held
-from jobs.store.ledger import UserRequests, collect_user_requests, list_ledger_files, read_events
+from jobs.store.ledger import EventKind, UserRequests, collect_user_requests, list_ledger_files, read_events
 from jobs.store.paths import RunPaths, Store
 from jobs.store.results import check_result
 
@@ -31,6 +31,22 @@ class ClusterReport:
     """Executions that ended, oldest first."""
     remarks: tuple[str, ...] = ()
     """What the cluster could not answer, one line each."""
+    unaccounted: Mapping[str, str] = field(default_factory=dict)
+    """Jobs of whose executions the accounting does not show all, and why; by key."""
+    accounting_problem: str = ""
+    """Why the accounting shows nothing of any job; empty if it answers."""
+    sent_phases: Mapping[str, str] = field(default_factory=dict)
+    """Phase of every job that this sweep ever handed to the cluster, by key, whether or not its plan still has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoursDoubt:
+    """Why the hours of a job's executions on a cluster may not be those of its accounting."""
+
+    unseen: str = ""
+    """Why there may be executions that nothing here shows; empty if there are none."""
+    missing: str = ""
+    """Why the accounting shows nothing at all; empty if it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +93,10 @@ class SweepSnapshot:
         """What the cluster last said of each job of the plan."""
         self.accounting_records: Mapping[str, Sequence[AccountingRecord]] = {}
         self.remarks: tuple[str, ...] = ()
+        self.cluster = ClusterReport()
+        """The last report as it came."""
+        self.started_here: Mapping[str, frozenset[str]] = {}
+        """Attempts that this sweep's runner started on some machine, by key."""
         self.user_requests = UserRequests()
         self._reader = RunReader(store)
         self._ledger = store.locate_sweep(sweep).ledger
@@ -86,12 +106,21 @@ class SweepSnapshot:
     def reload(self, cluster: ClusterReport | None = None) -> None:
         """Reads everything again; what an earlier report said is dropped."""
         cluster = cluster or ClusterReport()
-        self.observed = {key: seen for key, seen in cluster.observations.items() if key in self.by_key}
+        self.cluster = cluster
         self.accounting_records = cluster.accounting_records
         self.remarks = cluster.remarks
         self.runs = self._reader.read_all(self.jobs, self.accounting_records)
         self._read_user_requests(but_not_of="")
+        self.observed = {
+            key: self._apply_word(key, seen) for key, seen in cluster.observations.items() if key in self.by_key
+        }
         self._update_statuses(self.by_key)
+
+    def _apply_word(self, key: str, seen: Observation) -> Observation:
+        """Where the cluster cannot say, a person's later word counts: `sweep resume` says that the job is gone."""
+        if seen.vouched_from and self.user_requests.resumed_at.get(key, 0.0) > seen.vouched_from:
+            return Observation(state=ClusterState.ENDED, id=seen.id, message="gone, by `sweep resume`")
+        return seen
 
     def update(self, observed: Mapping[str, Observation | None], *, reread: Collection[str] = ()) -> None:
         """Takes in what the cluster now says of some jobs (None: nothing), and reads the folders of `reread` again."""
@@ -119,8 +148,23 @@ class SweepSnapshot:
         if sizes == self._ledger_sizes:
             return False
         self._ledger_sizes = sizes
-        self.user_requests = collect_user_requests(read_events(self._ledger))
+        events = read_events(self._ledger)
+        self.user_requests = collect_user_requests(events)
+        started: dict[str, set[str]] = {}
+        for event in events:
+            if event.event is EventKind.STARTED:
+                started.setdefault(event.key, set()).add(event.attempt)
+        self.started_here = {key: frozenset(attempts) for key, attempts in started.items()}
         return True
+
+    def list_left_keys(self) -> dict[str, str]:
+        """Jobs that this sweep has begun and that are not in its plan, with their phase where that is known."""
+        begun = {**dict.fromkeys(self.started_here, ""), **self.cluster.sent_phases}
+        return {key: phase for key, phase in begun.items() if key not in self.by_key}
+
+    def explain_hours(self, key: str) -> HoursDoubt:
+        """Why hours of that job may not be the accounting's."""
+        return HoursDoubt(unseen=self.cluster.unaccounted.get(key, ""), missing=self.cluster.accounting_problem)
 
     def _update_statuses(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -244,8 +288,17 @@ def collect_facts(
         cluster=cluster,
         may_run_elsewhere=out_of_sight or not evidence.readable,
         cancelled=key in requests.cancelled,
+        in_doubt=observation is not None and bool(observation.doubt) and not _explains_end(evidence, observation.id),
         retry_decision=decide_retry(evidence.outcomes, counted_from=resumed_at, restarts=restarts),
     )
+
+
+def _explains_end(evidence: RunStatus, job_id: str) -> bool:
+    """Whether the attempt of that job of the cluster recorded an end that no person can have brought about."""
+    last = next((outcome for outcome in reversed(evidence.outcomes) if outcome.began), None)
+    if last is None or last.end is None or last.start.job_id != job_id:
+        return False
+    return not can_conceal_cancellation(last.end, recorded=last.recorded)
 
 
 def _may_be_out_of_sight(evidence: RunStatus, resumed_at: float) -> bool:

@@ -27,7 +27,7 @@ class JobState(StrEnum):
     """An ancestor failed or was cancelled."""
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
-    """It is not known whether it lives. It is not started again until that is known."""
+    """It is not known whether it lives, or whether a person cancelled it. It is not started until that is known."""
 
 
 STOPPED = {JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED}
@@ -47,6 +47,8 @@ class JobFacts:
     may_run_elsewhere: bool = False
     """An attempt on another machine has no exit record, or the run's files cannot be read."""
     cancelled: bool = False
+    in_doubt: bool = False
+    """It has ended, and nobody can say whether a person cancelled it."""
     retry_decision: RetryDecision = RetryDecision.NEW
 
 
@@ -70,6 +72,8 @@ def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> Jo
         return JobState.UNKNOWN
     if facts.cancelled:
         return JobState.CANCELLED
+    if facts.in_doubt:
+        return JobState.UNKNOWN
     if facts.retry_decision is RetryDecision.STOP:
         return JobState.FAILED
     if any(parent in STOPPED for parent in parents):

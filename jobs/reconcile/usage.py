@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, match_records
 
+SLURM = "slurm"
+"""The back end of attempts that Slurm started."""
 OVERSTATED_SECONDS = 60.0
 """If a row ends so long after the attempt's own record, the controller was down and noticed the end late."""
 
@@ -50,6 +52,10 @@ class ExecutionUsage:
     """What Slurm allocated, by the site's own names (`AccountingRecord.gpu_kinds`)."""
     by_cluster: bool = False
     """From Slurm's row, not from the attempt's own record."""
+    on_cluster: bool = True
+    """Under a cluster's scheduler, so that its accounting would be the one to count by."""
+    gpus_assumed: bool = False
+    """Slurm's row has no GPUs; they are those of the attempt's own record, or those that the job asks for."""
     # Why: docs/decisions.md, D40
     overstated_seconds: int = 0
     """Wall seconds of the row after the attempt's own end, if there are more than OVERSTATED_SECONDS."""
@@ -68,13 +74,15 @@ def compute_execution_usage(
     `gpus`: what the job asks for. It counts if Slurm does not account for GPUs and no attempt has recorded them.
     """
     began = [outcome for outcome in outcomes if outcome.began]
-    rows = endings or [outcome.accounting_record for outcome in outcomes if outcome.accounting_record is not None]
+    known = endings or [outcome.accounting_record for outcome in outcomes if outcome.accounting_record is not None]
+    accounted = {(row.id, row.batch) for row in known if not row.remembered}
+    rows = [row for row in known if not row.remembered or (row.id, row.batch) not in accounted]
     matched = match_records([outcome.start for outcome in began], rows)
     found = []
     for number, outcome in enumerate(began):
         following = began[number + 1] if number + 1 < len(began) else None
         row = matched.by_attempt.get(outcome.start.attempt)
-        if row is not None and row.ran:
+        if row is not None and row.ran and not row.remembered:
             found.append(_by_row(row, outcome, following))
         elif outcome.end is not None:
             found.append(_by_record(outcome, following))
@@ -113,6 +121,7 @@ def _by_row(row: AccountingRecord, outcome: AttemptRecord, following: AttemptRec
         gpu_type=outcome.start.gpu_type,
         gpu_kinds=row.gpu_kinds,
         by_cluster=True,
+        gpus_assumed=gpus > row.gpus,
         overstated_seconds=int(late) if late > OVERSTATED_SECONDS else 0,
     )
 
@@ -128,12 +137,19 @@ def _by_record(outcome: AttemptRecord, following: AttemptRecord | None) -> Execu
         used=_usage(kept, start.cpus, start.gpus),
         wasted=_usage(seconds - kept, start.cpus, start.gpus),
         gpu_type=start.gpu_type,
+        on_cluster=start.backend == SLURM,
     )
 
 
 def _without_attempt(row: AccountingRecord, gpus: int) -> ExecutionUsage:
     wasted = _usage(row.elapsed_seconds, row.cpus, row.gpus or gpus)
-    return ExecutionUsage(used=Usage(), wasted=wasted, gpu_kinds=row.gpu_kinds, by_cluster=True)
+    return ExecutionUsage(
+        used=Usage(),
+        wasted=wasted,
+        gpu_kinds=row.gpu_kinds,
+        by_cluster=not row.remembered,
+        gpus_assumed=not row.gpus and gpus > 0,
+    )
 
 
 def _usage(seconds: float, cpus: int, gpus: int) -> Usage:

@@ -37,7 +37,9 @@ class BatchHistory:
         row, and one whose last row reports a requeue ran once more.
         """
         known = (record for records in self.accounting_records.values() for record in records)
-        ended = {(record.batch, record.key) for record in known if record.state in SURELY_OVER}
+        ended = {
+            (record.batch, record.key) for record in known if record.state in SURELY_OVER and not record.remembered
+        }
         return [
             batch
             for batch in self.batches.values()

@@ -89,6 +89,11 @@ class KnownBatch:
         index = "0" if self.is_single and "_" not in job_id else job_id.partition("_")[2]
         return self.tasks.get(int(index)) if index.isdecimal() else None
 
+    def build_task_id(self, key: str) -> str:
+        """Slurm's id of the task with that key; the array's id must be known."""
+        index = next(index for index, each in self.tasks.items() if each == key)
+        return build_task_id(self.id, index, is_single=self.is_single)
+
 
 def build_task_id(array: str, index: int, *, is_single: bool) -> str:
     """`123_4`, or `123` of a single job."""

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.slurm.commands import (
@@ -16,9 +16,12 @@ from jobs.slurm.parsing import (
     QUEUE_FORMAT,
     SEPARATOR,
     AccountRow,
+    HiddenUsers,
     QueueRow,
     SlurmAnswer,
     parse_accounting,
+    parse_config,
+    parse_controller_time,
     parse_queue,
     select_fields,
 )
@@ -32,13 +35,16 @@ LONGEST_CALL = 1_000_000
 """Characters of all arguments of one call; Linux takes about 2 million with the environment."""
 TERM_TO_KILL_S = 5
 EMPTY_SCRIPT = "#!/bin/sh\n"
-CLOCKS_DIFFER_S = 3600
-"""sacct's window begins so much earlier than needed: rows are recognised by name, so too many do no harm."""
+CLOCKS_DIFFER_S = 86_400
+"""In a search by name sacct's window begins so much earlier than needed: the clock of the machine that sent may be
+ahead of the controller's. Rows are recognised by name, so too many do no harm."""
 
 NOT_THE_WHOLE = ("Invalid user", "slurm_load_jobs error", "Unable to contact")
 """squeue ends with code 0 and leaves out the jobs of a user whose name cannot be resolved at the moment."""
 NOT_THERE_ANY_MORE = ("Invalid job id specified", "already completing or completed")
 """Complaints about jobs that have left the queue meanwhile."""
+HIDING = {"jobs", "all"}
+"""Words of PrivateData with which squeue and sacct show a user no jobs of others (slurm.conf(5), slurmdbd.conf(5))."""
 NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting_storage plugin")
 
 
@@ -109,20 +115,25 @@ class SlurmClient:
             rows += (row for row in answer.rows if row.id in ids or row.id in arrays)
         return SlurmAnswer(rows=tuple(rows))
 
-    def query_accounting(self, ids: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
-        """All executions of these jobs (123, 123_4; of an array's id all its tasks) since then (Unix seconds)."""
-        return self._query_accounting("--jobs", ids, since)
+    # Why: docs/decisions.md, D123
+    def query_accounting(self, ids: Collection[str]) -> SlurmAnswer[AccountRow]:
+        """All executions of these jobs (123, 123_4; of an array's id all its tasks), however old."""
+        return self._query_accounting(f"--jobs={word}" for word in pack_words(ids))
 
     def query_accounting_by_name(self, names: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
-        """All executions of jobs with these names. Jobs that never got past a dependency are not shown (sacct(1))."""
-        return self._query_accounting("--name", names, since)
+        """All executions of jobs with these names since a day before that moment (Unix seconds).
+
+        Jobs that never got past a dependency are not shown (sacct(1)).
+        """
+        begin = f"--starttime=uts{max(1, int(since) - CLOCKS_DIFFER_S)}"
+        return self._query_accounting((f"--name={word}" for word in pack_words(names)), begin)
 
     def query_queue_and_accounting(
-        self, users: Collection[str], ids: Collection[str], since: float
+        self, users: Collection[str], ids: Collection[str]
     ) -> tuple[SlurmAnswer[QueueRow], SlurmAnswer[AccountRow]]:
         """`query_queue` and `query_accounting` at once: with both services down it costs one time limit."""
         answers: list[SlurmAnswer[AccountRow]] = []
-        asking = threading.Thread(target=lambda: answers.append(self.query_accounting(ids, since)), daemon=True)
+        asking = threading.Thread(target=lambda: answers.append(self.query_accounting(ids)), daemon=True)
         asking.start()
         queue = self.query_queue(users)
         asking.join()
@@ -199,16 +210,53 @@ class SlurmClient:
         output = self.run("scontrol", "write", "batch_script", job_id.partition("_")[0], "-")
         return None if output.problem or not output.text else output.text
 
-    def _query_accounting(self, option: str, values: Collection[str], since: float) -> SlurmAnswer[AccountRow]:
-        begin = f"--starttime=uts{max(1, int(since) - CLOCKS_DIFFER_S)}"
+    def query_controller_time(self) -> float:
+        """Unix seconds by the controller's clock; 0 if it does not tell."""
+        output = self.run("sdiag")
+        return 0.0 if output.problem else parse_controller_time(output.text)
+
+    # Why: docs/decisions.md, D124
+    def query_hidden_users(self, own: str, others: Collection[str]) -> HiddenUsers:
+        """Which of the `others` this cluster hides from `own`, the asking user. What cannot be asked counts as hidden.
+
+        A coordinator of their account sees them all the same: what is shown outweighs this.
+        """
+        if not others or os.geteuid() == 0:
+            return HiddenUsers()
+        config, queue_hides = self._query_config("scontrol", "show", "config")
+        accounts = "slurmdbd" in config.get("AccountingStorageType", "slurmdbd")
+        records_hide = accounts and self._query_config("sacctmgr", "--readonly", "show", "config")[1]
+        if not (queue_hides or records_hide) or self._sees_everybody(own, config, accounts=accounts):
+            return HiddenUsers()
+        users = frozenset(others)
+        return HiddenUsers(users if queue_hides else frozenset(), users if records_hide else frozenset())
+
+    def _query_config(self, *argv: str) -> tuple[Mapping[str, str], bool]:
+        """A daemon's settings, and whether it hides jobs of other users, or may do so."""
+        output = self.run(*argv)
+        config = parse_config(output.text)[0]
+        words = {word.strip().lower() for word in config.get("PrivateData", "").split(",")}
+        return config, bool(output.problem) or bool(words & HIDING)
+
+    def _sees_everybody(self, own: str, config: Mapping[str, str], *, accounts: bool) -> bool:
+        """Whether the user runs Slurm, or is its operator or administrator."""
+        if config.get("SlurmUser", "").partition("(")[0] == own:
+            return True
+        if not accounts:
+            return False
+        what = ("user", "where", f"name={own}", "format=AdminLevel")
+        output = self.run("sacctmgr", "--readonly", "--parsable2", "--noheader", "show", *what)
+        return not output.problem and output.text.strip().startswith(("Operator", "Admin"))
+
+    def _query_accounting(self, wanted: Iterable[str], *window: str) -> SlurmAnswer[AccountRow]:
         rows: list[AccountRow] = []
-        for words in _split_calls(f"{option}={word}" for word in pack_words(values)):
+        for words in _split_calls(iter(wanted)):
             fields, problem = self._query_account_fields()
             if problem:
                 return SlurmAnswer(problem=problem)
             output = self.run(
                 *("sacct", "--noheader", "--parsable2", "--duplicates", "--allocations", "--allusers"),
-                *(f"--delimiter={SEPARATOR}", begin, f"--format={','.join(fields)}", *words),
+                *(f"--delimiter={SEPARATOR}", *window, f"--format={','.join(fields)}", *words),
             )
             if output.problem:
                 return SlurmAnswer(problem=output.problem, absent=_is_absent(output))

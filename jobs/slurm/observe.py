@@ -7,20 +7,22 @@ good answer, some time after sbatch, and when two queries agree; without squeue 
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
-from jobs.slurm.batches import KnownBatch, build_task_id, parse_sweep_name
-from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
+from jobs.reconcile.truth import NO_WORD, ClusterEvidence, ClusterFacts, QueueSight, RecordSight, Truth, judge_evidence
+from jobs.slurm.batches import KnownBatch, parse_sweep_name
+from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer
 from jobs.slurm.states import (
-    MAY_RUN_AGAIN,
     STATE_WORDS,
+    STUCK_REASON,
     SURELY_OVER,
     build_accounting_record,
+    build_remembered_record,
     classify_queue_row,
     describe_end,
     explain_reason,
@@ -31,7 +33,9 @@ from jobs.slurm.states import (
 )
 from jobs.slurm.timeouts import SlurmTimeouts
 
-GONE = "Slurm no longer knows it"
+NOBODY_HIDDEN = HiddenUsers()
+UNSEEN = {RecordSight.HIDDEN, RecordSight.SILENT}
+"""There may be executions of which neither the accounting nor the store shows anything."""
 SAME_SCANCEL_S = 2.0
 """Ends of tasks that one scancel took out lie no further apart; Slurm's times are whole seconds."""
 
@@ -54,6 +58,8 @@ class ReconcileResult:
     """Ids of pending copies of jobs that are live elsewhere."""
     missing_since: dict[str, float] = field(default_factory=dict)
     """Keys whose absence the next query must confirm, and when they were first missed (Unix seconds)."""
+    unaccounted: dict[str, str] = field(default_factory=dict)
+    """Keys of jobs of which the accounting may have executions that it does not show, and why it does not."""
     stuck_reasons: dict[str, str] = field(default_factory=dict)
     """Keys that are queued and would wait for ever as things are, and why."""
     remarks: list[str] = field(default_factory=list)
@@ -79,12 +85,15 @@ def reconcile_answers(
     sweep: str = "",
     missing_since: Mapping[str, float] | None = None,
     settled: Collection[tuple[str, str]] = frozenset(),
+    hidden: HiddenUsers = NOBODY_HIDDEN,
+    cluster_now: float = 0.0,
 ) -> ReconcileResult:
     """What the answers say of every job of the batches (any order).
 
     `queue` is of all users who have sent batches; `accounting` of all batches that are not settled, by id, and of those
     whose sbatch gave no answer, by name. `missing_since`: that of the previous query. `settled`: (batch name, key) of
-    jobs whose end was noted before; `accounting` need not have rows of them.
+    jobs whose end was noted before; `accounting` need not have rows of them. `now` is by the clock of this machine,
+    which stamps the ledger; `cluster_now` by the clock that stamps Slurm's times, if that is known.
     """
     reconciler = _Reconciler(
         batches=sorted(batches, key=lambda batch: batch.intended_at),
@@ -95,6 +104,8 @@ def reconcile_answers(
         timeouts=timeouts,
         missing_before=missing_since or {},
         settled=frozenset(settled),
+        hidden=hidden,
+        cluster_now=cluster_now or now,
     )
     reconciler.sort_queue(sweep or next((parse_sweep_name(batch.name) for batch in batches), ""))
     reconciler.sort_accounting()
@@ -115,6 +126,10 @@ class _Reconciler:
     timeouts: SlurmTimeouts
     missing_before: Mapping[str, float]
     settled: Collection[tuple[str, str]]
+    hidden: HiddenUsers
+    cluster_now: float
+    shown: set[str] = field(default_factory=set)
+    """Names of batches of which squeue shows something."""
     live: dict[str, list[LiveRow]] = field(default_factory=dict)
     """By key; more than one where a job was sent twice."""
     left: dict[tuple[str, str], QueueRow] = field(default_factory=dict)
@@ -139,6 +154,7 @@ class _Reconciler:
                     self.result.unknown_batches.setdefault(row.name, array)
                 continue
             self.ids[row.name].add(array)
+            self.shown.add(row.name)
             self.arrays.add((row.name, array))
             key = batch.find_key(row.id)
             state = classify_queue_row(row)
@@ -188,8 +204,16 @@ class _Reconciler:
                 continue
             if found:
                 self.result.adopted[batch.name] = found[0]
-            elif batch.submit_unknown and answered and self.now - batch.intended_at > self.timeouts.unknown_submit_s:
+            elif (
+                self._is_in_sight(batch)
+                and batch.submit_unknown
+                and answered
+                and self.now - batch.intended_at > self.timeouts.unknown_submit_s
+            ):
                 self.result.not_submitted.append(batch.name)
+
+    def _is_in_sight(self, batch: KnownBatch) -> bool:
+        return batch.user not in self.hidden.queue | self.hidden.records
 
     def reconcile_live(self) -> None:
         """Jobs that squeue shows."""
@@ -224,6 +248,11 @@ class _Reconciler:
     def _observe_unanswered(self, batch: KnownBatch) -> Observation:
         moment = datetime.fromtimestamp(batch.intended_at, UTC)
         words = f"sbatch gave no answer at {moment:%Y-%m-%d %H:%M:%S} UTC; looked for by name"
+        if not self._is_in_sight(batch):
+            words = f"sbatch gave {batch.user} no answer, and jobs of {batch.user} are hidden from you (PrivateData)"
+            return Observation(
+                state=ClusterState.UNKNOWN, message=words, vouched_from=batch.intended_at, hidden_owner=batch.user
+            )
         problem = self.queue.problem or (self.accounting.problem if not self.accounting.absent else "")
         return _unknown(f"{words} ({problem})" if problem else words)
 
@@ -231,70 +260,135 @@ class _Reconciler:
         """A job that was sent and has no row in squeue's answer. None: its end was noted before."""
         if (batch.name, key) in self.settled:
             return None
-        row = self.newest.get((batch.name, key))
-        if row is not None and row.state in SURELY_OVER and is_over(row):
-            return _observe_end(row)
-        if self.queue.ok:
-            return self._observe_left(batch, key, row)
-        if key in self.missing_before:
-            self.result.missing_since[key] = self.missing_before[key]  # squeue did not answer: this query says nothing
-        return _unknown(f"squeue: {self.queue.problem}")
+        row, shared = self.newest.get((batch.name, key)), self.shared.get((batch.name, key))
+        if row is None and shared is not None and is_over(shared) and self._is_old(shared):
+            row = shared
+        first = self._find_first_missed(batch, key)
+        seen = self._collect_evidence(batch, key, row, first)
+        facts = judge_evidence(seen)
+        if not facts.accounted.known and (seen.queue is QueueSight.HIDDEN or seen.record in UNSEEN):
+            self.result.unaccounted[key] = facts.accounted.reason
+        if not facts.ended.known:
+            if facts.ended.reason == NO_WORD:
+                self.result.missing_since[key] = first
+            return self._observe_unknown(batch, key, seen, facts)
+        if row is not None and row is shared:
+            self._add_record(batch, key, row)
+        return self._observe_end(batch, key, row, facts)
 
-    def _observe_left(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
-        """A job that is surely not in the queue, and not surely over."""
-        if row is not None and row.state in MAY_RUN_AGAIN and is_over(row):
-            if self.now - row.ended_at >= self.timeouts.recheck_s:
-                return _observe_end(row)
-            return _unknown(f"{describe_end(row)}; may be in the queue again in a moment")
-        shared = self.shared.get((batch.name, key))
-        if (
-            row is None
-            and shared is not None
-            and is_over(shared)
-            and self.now - shared.ended_at >= self.timeouts.recheck_s
-        ):
-            self._add_record(batch, key, shared)
-            return _observe_end(shared)
-        if key in batch.withdrawn:
-            return Observation(state=ClusterState.ENDED, message="taken out of the queue")
-        return self._observe_unaccounted(batch, key, row)
-
-    def _observe_unaccounted(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
-        """Nowhere, or in sacct alone and not as ended (sacct lags; after a crash its rows may never be closed)."""
-        left = self.left.get((batch.name, key))
-        if row is None and left is not None and is_cancelled_in_queue(left):
-            uid = self._find_canceller(batch, left.ends_at)
-            can_tell = uid is None and self.accounting.ok
-            wait_s = self.timeouts.missing_job_s if can_tell else self.timeouts.recheck_s
-            if self.now - left.ends_at < wait_s:
-                return _unknown("cancelled in the queue; sacct may yet tell by whom")
-            return self._observe_cancelled(batch, key, uid, left.ends_at)
-        # For some minutes after an end that the controller remembers, wait for sacct: only sacct says who cancelled a
-        # job, and the attempt's own record of a stop on request reads as if the job were to go on.
-        if left is not None and self.accounting.ok and self.now - left.ends_at < self.timeouts.accounting_lag_s:
-            return _unknown(f"ended ({left.state}); sacct does not tell of it yet")
-        since = max(batch.sent_at, batch.intended_at)
+    def _find_first_missed(self, batch: KnownBatch, key: str) -> float:
+        """When the job was first missed; now, if that was before it was sent once more."""
         first = self.missing_before.get(key, self.now)
-        if first < since:
-            first = self.now  # missed before it was sent once more
-        if self.now - since >= self.timeouts.missing_job_s and self.now - first >= self.timeouts.recheck_s:
-            # Of an array that waits as one, the controller forgets a cancelled task at once. What it lost in a crash it
-            # lost with the whole array; what ran has a row, or an attempt, which counts for more.
-            if row is None and left is None and self.accounting.ok:
-                uid = self._find_canceller(batch)
-                if uid is not None or (batch.name, self._find_id(batch)) in self.arrays:
-                    return self._observe_cancelled(batch, key, uid)
-            return Observation(state=ClusterState.ENDED, id=row.id if row else "", message=GONE)
-        self.result.missing_since[key] = first
-        return _unknown("not in Slurm's queue, and no word of its end yet")
+        return self.now if first < max(batch.sent_at, batch.intended_at) else first
+
+    def _collect_evidence(self, batch: KnownBatch, key: str, row: AccountRow | None, first: float) -> ClusterEvidence:
+        """What both answers show of the job. `first`: when it was first missed."""
+        left = self.left.get((batch.name, key))
+        since = max(batch.sent_at, batch.intended_at)
+        missed = self.now - since >= self.timeouts.missing_job_s and self.now - first >= self.timeouts.recheck_s
+        return ClusterEvidence(
+            queue=self._find_queue_sight(batch),
+            record=self._find_record_sight(batch, row),
+            record_words=describe_end(row) if row is not None else "",
+            record_is_old=row is not None and self._is_old(row),
+            record_is_due=left is not None and self._is_record_due(batch, left, row),
+            cancelled_by_person=row is not None and row.state == "CANCELLED" and bool(row.by_uid),
+            remembered=left.state if left is not None else "",
+            remembered_in_queue=left is not None and is_cancelled_in_queue(left),
+            forgotten_in_queue=missed and row is None and left is None and self._was_forgotten_in_queue(batch),
+            remembered_dependency=left is not None and left.reason == STUCK_REASON,
+            withdrawn=key in batch.withdrawn,
+            missed_for_long=missed,
+            owner=batch.user,
+            problem=self.queue.problem or self.accounting.problem,
+        )
+
+    def _is_record_due(self, batch: KnownBatch, left: QueueRow, row: AccountRow | None) -> bool:
+        """Whether sacct may still tell of an end that the controller remembers.
+
+        Only sacct says who cancelled a job, and the attempt's own record of a stop on request reads as if the job were
+        to go on. Tasks that were cancelled before they started often leave no row at all: they are not waited for long.
+        """
+        if self.accounting.absent:
+            return False
+        if row is None and is_cancelled_in_queue(left):
+            unnamed = self.accounting.ok and self._find_canceller(batch, left.ends_at) is None
+            return self._is_younger(left, self.timeouts.missing_job_s if unnamed else self.timeouts.recheck_s)
+        return self.accounting.ok and self._is_younger(left, self.timeouts.accounting_lag_s)
+
+    def _is_younger(self, left: QueueRow, seconds: float) -> bool:
+        return self.cluster_now - left.ends_at < seconds
+
+    def _was_forgotten_in_queue(self, batch: KnownBatch) -> bool:
+        """Whether a task of the batch of which nothing is left was cancelled before it started.
+
+        Of an array that waits as one, the controller forgets a cancelled task at once. What it lost in a crash it lost
+        with the whole array; what ran has a row.
+        """
+        if not self.accounting.ok:
+            return False
+        return (batch.name, self._find_id(batch)) in self.arrays or self._find_canceller(batch) is not None
+
+    def _is_old(self, row: AccountRow) -> bool:
+        """Whether the row's end lies so far back that a requeued job would be in the queue again."""
+        return self.cluster_now - row.ended_at >= self.timeouts.recheck_s
+
+    def _find_queue_sight(self, batch: KnownBatch) -> QueueSight:
+        """Of a job of the batch that no live row shows."""
+        if not self.queue.ok:
+            return QueueSight.SILENT
+        hidden = batch.user in self.hidden.queue and batch.name not in self.shown
+        return QueueSight.HIDDEN if hidden else QueueSight.NOT_SHOWN
+
+    def _find_record_sight(self, batch: KnownBatch, row: AccountRow | None) -> RecordSight:
+        if row is not None and is_over(row):
+            final = row.state in SURELY_OVER and not row.shared  # a line for several tasks may be out of date
+            return RecordSight.FINAL if final else RecordSight.PASSING
+        if self.accounting.absent:
+            return RecordSight.SWITCHED_OFF
+        if not self.accounting.ok:
+            return RecordSight.SILENT
+        if row is not None:
+            return RecordSight.OPEN
+        return RecordSight.HIDDEN if batch.user in self.hidden.records else RecordSight.NONE
+
+    def _observe_unknown(self, batch: KnownBatch, key: str, seen: ClusterEvidence, facts: ClusterFacts) -> Observation:
+        if seen.queue is QueueSight.SILENT and key in self.missing_before:
+            self.result.missing_since[key] = self.missing_before[key]  # this query says nothing
+        hidden = seen.queue is QueueSight.HIDDEN
+        return Observation(
+            state=ClusterState.UNKNOWN,
+            message=facts.ended.reason,
+            vouched_from=max(batch.sent_at, batch.intended_at) if hidden else 0.0,
+            hidden_owner=batch.user if hidden else "",
+        )
+
+    def _observe_end(self, batch: KnownBatch, key: str, row: AccountRow | None, facts: ClusterFacts) -> Observation:
+        """A job that is over. Without a row, a record of what is known of its end is made where that says something."""
+        if row is not None and is_over(row):
+            return _observe_row(row)
+        left = self.left.get((batch.name, key))
+        if facts.cancelled.truth is Truth.YES:
+            if left is not None and not is_cancelled_in_queue(left):
+                self.result.accounting_records.setdefault(key, []).append(build_remembered_record(left, key))
+                return Observation(state=ClusterState.ENDED, id=left.id, message=facts.cancelled.reason)
+            moment = left.ends_at if left is not None else 0.0
+            return self._observe_cancelled(batch, key, self._find_canceller(batch, moment), moment)
+        doubt = "" if facts.cancelled.known else facts.cancelled.reason
+        return Observation(
+            state=ClusterState.ENDED,
+            id=self._build_task_id(batch, key),
+            message=facts.ended.reason,
+            doubt=doubt,
+            vouched_from=max(batch.sent_at, batch.intended_at) if doubt else 0.0,
+        )
 
     # Why: docs/decisions.md, D104
     def _observe_cancelled(self, batch: KnownBatch, key: str, uid: int | None, moment: float = 0.0) -> Observation:
         """A job that a person took out of the queue before it started, and of which sacct has no row. `moment`: its end
         (Unix seconds), if the controller remembers it."""
-        index = next(index for index, each in batch.tasks.items() if each == key)
         record = AccountingRecord(
-            id=build_task_id(self._find_id(batch), index, is_single=batch.is_single),
+            id=self._build_task_id(batch, key),
             batch=batch.name,
             key=key,
             state=CANCELLED_IN_QUEUE,
@@ -317,6 +411,9 @@ class _Reconciler:
             if batch.find_key(row.id) not in batch.withdrawn
         }
         return int(uids.pop()) if len(uids) == 1 else None
+
+    def _build_task_id(self, batch: KnownBatch, key: str) -> str:
+        return replace(batch, id=self._find_id(batch)).build_task_id(key)
 
     def _find_id(self, batch: KnownBatch) -> str:
         return batch.id or self.result.adopted[batch.name]
@@ -356,7 +453,7 @@ def _observe_live(live: LiveRow) -> Observation:
     )
 
 
-def _observe_end(row: AccountRow) -> Observation:
+def _observe_row(row: AccountRow) -> Observation:
     knows = row.state in {"COMPLETED", "FAILED"} and not row.signal
     return Observation(
         state=ClusterState.ENDED, id=row.id, returncode=row.exit_code if knows else None, message=describe_end(row)

@@ -109,13 +109,30 @@ class SlurmAnswer(Generic[Row]):
         return not self.problem
 
 
+class HiddenUsers(NamedTuple):
+    """Users whose jobs this cluster does not show to the user who asks (PrivateData)."""
+
+    queue: frozenset[str] = frozenset()
+    """By squeue and scontrol: PrivateData in slurm.conf."""
+    records: frozenset[str] = frozenset()
+    """By sacct: PrivateData in slurmdbd.conf."""
+
+
 class SlurmAnswers(NamedTuple):
     """What squeue and sacct answered at one moment."""
 
     queue: SlurmAnswer[QueueRow]
     accounting: SlurmAnswer[AccountRow]
     taken_at: float
-    """Unix seconds, before the questions."""
+    """Unix seconds by this machine's clock, before the questions."""
+    hidden: HiddenUsers = HiddenUsers()
+    controller_time: float = 0.0
+    """Unix seconds by the controller's clock; 0 where it was not needed or not told."""
+
+    @property
+    def cluster_now(self) -> float:
+        """The moment of the answers by the clock that stamps Slurm's times, as far as it is known."""
+        return self.controller_time or self.taken_at
 
 
 def parse_queue(text: str) -> SlurmAnswer[QueueRow]:
@@ -243,6 +260,12 @@ def parse_allocated_kinds(tres: str) -> str:
     rest = parse_allocated_gpus(tres) - sum(parse_number(amounts[name]) for name in amounts if name[:9] == "gres/gpu:")
     typed = [f"{name}={amount}" for name, amount in sorted(found.items())]
     return ",".join([*typed, f"={rest}"] if rest > 0 else typed)
+
+
+def parse_controller_time(text: str) -> float:
+    """Unix seconds of the controller's clock in sdiag's first line, `sdiag output at DATE (1795981260)`; 0 without."""
+    match = re.search(r"^sdiag output at .*\((\d+)\)", text, re.MULTILINE)
+    return float(match[1]) if match else 0.0
 
 
 def parse_array_tasks(job: str) -> Iterator[str]:

@@ -14,13 +14,14 @@ from jobs.processes import read_user_name
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
+from jobs.reconcile.truth import NO_ACCOUNTING
 from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history, sort_records
 from jobs.slurm.batches import KnownBatch, build_task_id
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
-from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer, SlurmAnswers
+from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers
 from jobs.slurm.script import parse_script_tasks
-from jobs.slurm.states import is_over
+from jobs.slurm.states import MAY_RUN_AGAIN, OVER, is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store, open_replacement
 from jobs.store.results import list_names
@@ -43,7 +44,20 @@ class SlurmSnapshot:
                 key: sort_records([*noted.get(key, ()), *fresh.get(key, ())]) for key in noted.keys() | fresh.keys()
             },
             remarks=tuple(self.reconciled.remarks),
+            unaccounted=self.reconciled.unaccounted,
+            accounting_problem=self._explain_no_accounting(),
+            sent_phases={
+                key: batch.phase
+                for batch in self.batch_history.batches.values()
+                if batch.id
+                for key in batch.tasks.values()
+            },
         )
+
+    def _explain_no_accounting(self) -> str:
+        if self.answers.accounting.absent:
+            return NO_ACCOUNTING
+        return "sacct does not answer" if self.answers.accounting.problem else ""
 
 
 def load_cluster_report(
@@ -94,12 +108,36 @@ def query_answers(
     moment = clock.now()
     batches = list(history.batches.values()) if settled_too else history.list_open_batches()
     ids = [batch.id for batch in batches if batch.id]
-    since = min((batch.intended_at for batch in batches), default=0.0)
     users, nameless = select_users(history)
-    queue, accounting = client.query_queue_and_accounting(users, ids, since)
+    queue, accounting = client.query_queue_and_accounting(users, ids)
     queue = add_jobs_by_name(client, nameless, queue)
     queue = add_recent_jobs(client, history, queue, accounting)
-    return SlurmAnswers(queue, add_unknown_submits(client, history, queue, accounting), moment)
+    hidden = client.query_hidden_users(read_user_name(), list_other_senders(history)) if queue.ok else HiddenUsers()
+    controller_time = client.query_controller_time() if has_ends_to_date(queue, accounting) else 0.0
+    accounting = add_unknown_submits(client, history, queue, accounting)
+    return SlurmAnswers(queue, accounting, moment, hidden, controller_time)
+
+
+def has_ends_to_date(queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]) -> bool:
+    """Whether it matters how long ago some end was: the controller's clock stamped it, which may not be as ours."""
+    return any(row.state in OVER for row in queue.rows) or any(
+        is_over(row) and (row.shared or row.state in MAY_RUN_AGAIN) for row in accounting.rows
+    )
+
+
+def list_other_senders(history: BatchHistory) -> set[str]:
+    """Users other than the asking one with batches of which some task's end is not noted."""
+    return {batch.user for batch in list_unsettled_batches(history)} - {read_user_name()}
+
+
+def list_unsettled_batches(history: BatchHistory) -> list[KnownBatch]:
+    """Batches that were or may have been sent, and of which some task's end is not noted."""
+    settled = history.list_settled()
+    return [
+        batch
+        for batch in history.batches.values()
+        if not batch.not_submitted_at and any((batch.name, key) not in settled for key in batch.tasks.values())
+    ]
 
 
 # Why: docs/decisions.md, D103
@@ -112,12 +150,7 @@ def select_users(history: BatchHistory) -> tuple[set[str], list[str]]:
     own = read_user_name()
     if not is_known_user(own):
         return set(), []
-    settled = history.list_settled()
-    open_batches = [
-        batch
-        for batch in history.batches.values()
-        if not batch.not_submitted_at and any((batch.name, key) not in settled for key in batch.tasks.values())
-    ]
+    open_batches = list_unsettled_batches(history)
     known = {user for user in {batch.user for batch in open_batches} if is_known_user(user)}
     return known | {own}, [batch.name for batch in open_batches if batch.user not in known]
 
@@ -146,7 +179,7 @@ def add_jobs_by_name(
 def add_recent_jobs(
     client: SlurmClient, history: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
 ) -> SlurmAnswer[QueueRow]:
-    """Adds what the controller remembers of jobs that left the queue before sacct reported their end."""
+    """Adds what the controller remembers of jobs that left the queue and of whose end sacct does not tell (yet)."""
     if not queue.ok:
         return queue
     over = (row for row in accounting.rows if is_over(row))
@@ -202,13 +235,21 @@ def build_slurm_snapshot(
         sweep=sweep,
         missing_since=missing_since,
         settled=history.list_settled(),
+        hidden=answers.hidden,
+        cluster_now=answers.cluster_now,
     )
     if answers.accounting.problem and not answers.accounting.absent:
         problem = answers.accounting.problem
         result.remarks.append(f"sacct does not answer ({problem}): only their own records say how jobs ended")
     for key in history.accounting_records.keys() - result.observations.keys():
         last = history.accounting_records[key][-1]
-        result.observations[key] = Observation(state=ClusterState.ENDED, message=last.message)
+        result.observations[key] = Observation(
+            state=ClusterState.ENDED,
+            id=last.id if last.doubt else "",
+            message=last.message,
+            doubt=last.doubt,
+            vouched_from=last.submitted_at if last.doubt else 0.0,
+        )
     return SlurmSnapshot(batch_history=history, answers=answers, reconciled=result)
 
 
@@ -255,7 +296,9 @@ def iter_newly_ended(found: SlurmSnapshot, timeouts: SlurmTimeouts) -> Iterable[
         missed = [(history.batches[name], key) for name, key in over if (name, key) not in closed]
         now = found.answers.taken_at
         missed = [(batch, key) for batch, key in missed if not can_arrive_late(batch, key, now, timeouts)]
-        yield from (build_lost_record(batch, key, accounted=accounting.ok) for batch, key in missed)
+        for batch, key in missed:
+            doubt = found.reconciled.observations[key].doubt
+            yield build_lost_record(batch, key, accounted=accounting.ok, doubt=doubt)
 
 
 def find_ended_jobs(found: SlurmSnapshot) -> set[tuple[str, str]]:
@@ -270,26 +313,26 @@ def can_arrive_late(batch: KnownBatch, key: str, now: float, timeouts: SlurmTime
     return now - batch.withdrawn.get(key, float("-inf")) < timeouts.missing_job_s
 
 
-def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool) -> AccountingRecord:
-    """Closes a job that no row of Slurm's reports."""
-    index = next(index for index, each in batch.tasks.items() if each == key)
+def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool, doubt: str = "") -> AccountingRecord:
+    """Closes a job that no row of Slurm's reports. `doubt`: why nobody can say whether a person cancelled it."""
     # Without accounting no end leaves a row. One that we did not bring about counts as killed, so that a job which dies
     # before it leaves a trace in the store is not sent for ever.
     return AccountingRecord(
-        id=build_task_id(batch.id, index, is_single=batch.is_single),
+        id=batch.build_task_id(key),
         batch=batch.name,
         key=key,
         state=LOST,
         failure=classify_slurm_state(LOST, withdrawn=key in batch.withdrawn, accounted=accounted),
         submitted_at=batch.sent_at,
         message="" if accounted else "gone from Slurm's queue without a trace; there is no accounting to ask",
+        doubt=doubt,
     )
 
 
 # Slurm's last answers are kept on disk, so that people who ask for a sweep's status again and again do not burden the
 # controller. For showing only: nothing is ever decided or sent on such an answer.
 
-FORMAT = 2
+FORMAT = 3
 """Files with another number are skipped."""
 
 
@@ -298,6 +341,8 @@ def save_answers(path: Path, answers: SlurmAnswers) -> None:
     content = {
         "format": FORMAT,
         "time": answers.taken_at,
+        "controller_time": answers.controller_time,
+        "hidden": [sorted(users) for users in answers.hidden],
         "queue": _serialize_answer(answers.queue),
         "accounting": _serialize_answer(answers.accounting),
     }
@@ -323,6 +368,8 @@ def read_fresh_answers(
                 rows=tuple(map(AccountRow._make, content["accounting"]["rows"])), **_parse_state(content["accounting"])
             ),
             float(content["time"]),
+            HiddenUsers(*map(frozenset, content["hidden"])),
+            float(content["controller_time"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

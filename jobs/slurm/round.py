@@ -2,9 +2,11 @@
 
 import logging
 import os
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import StoreRefusedError, describe_storage_error
@@ -21,6 +23,7 @@ from jobs.reconcile.node_exclusion import (
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
+from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
@@ -39,6 +42,7 @@ from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.sender import BatchSender, SendReport
 from jobs.slurm.site import Site
+from jobs.store.checks import measure_clock_skew
 from jobs.store.ledger import Ledger
 from jobs.store.results import set_result_aside
 
@@ -157,14 +161,23 @@ class SlurmRound:
         # The disk after Slurm: the result of what has ended by then is there.
         # Why: docs/decisions.md, D39
         self.snapshot.reload(self.slurm.build_report())
-        now, margin = self.slurm.answers.taken_at, self.timeouts.missing_job_s
+        answers, margin = self.slurm.answers, self.timeouts.missing_job_s
         self.snapshot.update(
             {
-                **find_invisible_results(self.snapshot, now - margin),
-                **find_stale_dependencies(self.snapshot, now - margin),
+                **find_invisible_results(self.snapshot, answers.cluster_now - margin),
+                **self._find_stale_dependencies(answers.taken_at - margin),
             }
         )
         self._log_observations()
+
+    def _find_stale_dependencies(self, before: float) -> dict[str, Observation]:
+        """Looks at the file server's clock before it believes that results are old: this machine's may be ahead."""
+        found = find_stale_dependencies(self.snapshot, before)
+        if not found or self.dry:
+            return found
+        with tempfile.TemporaryDirectory(prefix=".clock-", dir=self.launch.store.root) as folder:
+            skew = measure_clock_skew(Path(folder), self.clock)
+        return find_stale_dependencies(self.snapshot, before - skew) if skew > 0 else found
 
     def _log_observations(self) -> None:
         seen = Counter(observation.state.value for observation in self.snapshot.observed.values())
@@ -218,7 +231,7 @@ class SlurmRound:
 
     def list_remarks(self) -> list[str]:
         """What the last query found odd, one line each."""
-        remarks = [*self.snapshot.remarks, *self.site_remarks]
+        remarks = [*self.snapshot.remarks, *self.site_remarks, *list_unsettled_remarks(self.snapshot)]
         running = [seen.id for seen in self.orphaned_jobs.values() if seen.state is ClusterState.RUNNING]
         if running:
             remarks.append(

@@ -145,6 +145,8 @@ class Site:
     """What is accounted for: cpu, mem, gres/gpu..."""
     enforced: frozenset[str] = frozenset()
     """Of associations, limits, qos."""
+    private_data: frozenset[str] = frozenset()
+    """What ordinary users do not see of others: jobs, usage, users..."""
     partitions: tuple[Partition, ...] | None = None
     qos: Mapping[str, Qos] | None = None
     associations: tuple[Association, ...] | None = None
@@ -280,6 +282,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
         ),
         "accounting_type": read_accounting_type(config),
         "accounted": parse_words(config.get("AccountingStorageTRES", "")),
+        "private_data": frozenset(word.lower() for word in parse_words(config.get("PrivateData", ""))),
         # `safe` brings limits with it, `limits` and `qos` bring associations (slurm.conf(5))
         "enforced": enforced | {word for word, by in IMPLIED.items() if enforced & by},
     }

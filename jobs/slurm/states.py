@@ -101,6 +101,25 @@ def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = Fals
     )
 
 
+def build_remembered_record(row: QueueRow, key: str) -> AccountingRecord:
+    """Of a job that somebody cancelled and that left no row in the accounting, as the controller remembers it."""
+    ran = bool(row.nodes)
+    return AccountingRecord(
+        id=row.id,
+        batch=row.name,
+        key=key,
+        state=row.state,
+        failure=classify_slurm_state(row.state, by_person=True),
+        submitted_at=row.submitted_at,
+        started_at=row.started_at if ran else 0.0,
+        ended_at=row.ends_at,
+        elapsed_seconds=max(0, int(row.ends_at - row.started_at)) if ran else 0,
+        nodes=row.nodes,
+        message="cancelled with scancel",
+        remembered=True,
+    )
+
+
 def describe_end(row: AccountRow) -> str:
     """One line for people on how an execution ended."""
     if row.state == "CANCELLED":

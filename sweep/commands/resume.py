@@ -37,14 +37,21 @@ def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
     from jobs.processes import read_user_name
     from jobs.reconcile.state import JobState
+    from jobs.reconcile.unsettled import list_unsettled_remarks
     from jobs.store.ledger import Event, EventKind
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
     chosen = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.cells)})
     with print_user_errors():
-        stopped = stored.load_snapshot().select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
+        snapshot = stored.load_snapshot()
+        stopped = snapshot.select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
         keys = [job.key for job in stopped if job.key in chosen]
+        if not options.cells:  # what another user may still have in the queue is sent again only where it is named
+            hidden = {key for key in keys if key in snapshot.observed and snapshot.observed[key].hidden_owner}
+            keys = [key for key in keys if key not in hidden]
+            for line in list_unsettled_remarks(snapshot) if hidden else ():
+                print(f"sweep: {line}", file=sys.stderr)
         logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
         if options.dry_run:
             print("\n".join(keys))

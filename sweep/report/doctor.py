@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.job import Job, Resources
 from jobs.processes import read_user_name
+from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
@@ -74,6 +75,8 @@ class DoctorRun:
         site = query_site(client, read_user_name())
         yield from check_site(site)
         if self.planned is not None:
+            for line in list_unsettled_remarks(self.planned.load_snapshot()):
+                yield report_note("not known", line)
             largest = max(map(estimate_checkpoint_bytes, jobs), default=0)
             checker = FeasibilityChecker(client=client, site=site)
             yield from check_plan(site, jobs, checker, largest_save_bytes=largest)

@@ -12,6 +12,7 @@ from jobs.reconcile.failures import explain_idle_record
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
+from jobs.reconcile.unsettled import explain_unknown
 from sweep.text_format import format_duration
 
 NOTHING = "nothing"
@@ -68,6 +69,8 @@ class JobHistory:
     memory_raised: bool
     resumed_at: float | None
     """When a person last gave it a new budget."""
+    not_known: str = ""
+    """Why the cluster cannot say what became of it; empty if it can, or if that does not matter any more."""
 
 
 def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
@@ -91,6 +94,7 @@ def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
         memory_gib=memory,
         memory_raised=memory > job.resources.memory_gib,
         resumed_at=snapshot.user_requests.resumed_at.get(job.key),
+        not_known=explain_unknown(snapshot.observed.get(job.key)) if state is JobState.UNKNOWN else "",
     )
 
 
@@ -158,7 +162,7 @@ def describe_followup(job: Job, outcomes: Sequence[AttemptRecord], place: int, s
 
 def format_history(job: Job, history: JobHistory) -> list[str]:
     """The job's history for a reader; empty if nothing has happened yet."""
-    if not history.executions:
+    if not history.executions and not history.not_known:
         return []
     lines = [f"  {job.phase} {job.key}, {history.state}"]
     for row in history.executions:
@@ -167,6 +171,8 @@ def format_history(job: Job, history: JobHistory) -> list[str]:
         follows = f"; {row.then}" if row.then else ""
         where = " ".join(part for part in (f"on {row.node}" if row.node else "", row.attempt or row.id) if part)
         lines.append(f"    {format_time(row.started_at)}  {where}  {took}  {ended}{follows}")
+    if history.not_known:
+        lines.append(f"    not known: {history.not_known}")
     if history.resumed_at is not None:
         lines.append(f"    {format_time(history.resumed_at)}  `sweep resume` gave it a new budget")
     if history.memory_raised:
@@ -182,6 +188,7 @@ def build_history_json(history: JobHistory) -> dict[str, Any]:
         "memory_gib": history.memory_gib,
         "memory_raised": history.memory_raised,
         "resumed_at": history.resumed_at,
+        "not_known": history.not_known,
     }
 
 

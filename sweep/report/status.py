@@ -12,6 +12,7 @@ from jobs.reconcile.attempts import find_log_path
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState, JobStatus
+from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.refusals import read_refusals
 from sweep.kept_limits import format_limit_lines
 from sweep.phases import PHASES
@@ -45,7 +46,12 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         "waits": build_waiting_rows(snapshot),
         "not_sent": build_unsent_rows(snapshot),
         "asked": build_asked_rows(snapshot, sweep),
-        "remarks": [*snapshot.remarks, *list_queue_remarks(snapshot, sweep)],
+        "remarks": [
+            *snapshot.remarks,
+            *list_queue_remarks(snapshot, sweep),
+            *list_unsettled_remarks(snapshot),
+            *list_left_remarks(snapshot),
+        ],
         "eta": build_eta_row(left, snapshot),
     }
 
@@ -128,9 +134,10 @@ def build_blocked_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
 def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     """What queued jobs wait for and why others are unknown, in the cluster's words; the commonest first."""
     found = Counter(
-        (snapshot.statuses[key].state.value, seen.message)
+        (snapshot.statuses[key].state.value, seen.doubt or seen.message)
         for key, seen in snapshot.observed.items()
-        if seen.message and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
+        if (seen.doubt or seen.message)
+        and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
     )
     return [{"state": state, "message": message, "jobs": number} for (state, message), number in found.most_common()]
 
@@ -204,6 +211,17 @@ def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:
         f"`sweep tick {sweep}`{f' of {owner}' if owner else ''} takes them out"
         for (state, owner), number in left.items()
     ]
+
+
+def list_left_remarks(snapshot: SweepSnapshot) -> list[str]:
+    """The hours of jobs that an edit took out of the plan."""
+    if not snapshot.list_left_keys():
+        return []
+    # imported here: hardly any sweep has such jobs, and the catalog's factors take time to load
+    from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
+
+    line = describe_left_hours(sum_left_hours(load_left_jobs(snapshot)))
+    return [line] if line else []
 
 
 def build_eta_row(left: TimeLeft, snapshot: SweepSnapshot) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from typing import Any
 from jobs.job import Job
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_finished_attempts
-from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
+from jobs.reconcile.snapshot import HoursDoubt, RunStatus, SweepSnapshot
 from jobs.reconcile.state import JobState
-from jobs.reconcile.usage import Usage, compute_execution_usage
+from jobs.reconcile.usage import ExecutionUsage, Usage, compute_execution_usage
 from jobs.slurm.sbatch_options import list_requested_kinds
 from jobs.store.records import read_record
 from sweep.catalog import load_catalog
 from sweep.catalog.gpu_parts import find_factor
+
+NO_DOUBT = HoursDoubt()
 
 # What a job cost.
 
@@ -69,6 +71,8 @@ class JobHours:
     """Wall seconds in the cluster's rows after the ends that the attempts recorded themselves."""
     gpu_kinds: str = ""
     """What the cluster says it allocated, by its own names; empty where it does not say."""
+    remark: str = ""
+    """Why not all of these hours are Slurm's, of a job that ran under it; empty if they are."""
 
     @property
     def total(self) -> ExecutionHours:
@@ -76,7 +80,10 @@ class JobHours:
 
 
 def compute_job_hours(
-    job: Job, outcomes: Sequence[AttemptRecord], endings: Sequence[AccountingRecord] = ()
+    job: Job,
+    outcomes: Sequence[AttemptRecord],
+    endings: Sequence[AccountingRecord] = (),
+    doubt: HoursDoubt = NO_DOUBT,
 ) -> JobHours:
     """Hours by the cluster's rows; for attempts without one, by their own records."""
     kept, lost, overstated = ExecutionHours(), ExecutionHours(), 0
@@ -89,7 +96,18 @@ def compute_job_hours(
         overstated += execution.overstated_seconds
     source = merge_sources({execution.by_cluster for execution in found})
     names = sorted({word for execution in found for word in execution.gpu_kinds.split(",") if word})
-    return JobHours(kept, lost, source, overstated, ",".join(names))
+    return JobHours(kept, lost, source, overstated, ",".join(names), explain_hours(found, doubt))
+
+
+def explain_hours(found: Sequence[ExecutionUsage], doubt: HoursDoubt) -> str:
+    """Why not all hours of these executions are Slurm's; empty if they are, or if none ran under Slurm."""
+    if doubt.unseen:
+        return doubt.unseen
+    if any(execution.on_cluster and not execution.by_cluster for execution in found):
+        return doubt.missing or "sacct has no record of some executions"
+    if any(execution.gpus_assumed for execution in found):
+        return "sacct does not count their GPUs"
+    return ""
 
 
 def merge_sources(by_cluster: Collection[bool]) -> HoursSource | None:
@@ -181,14 +199,22 @@ def load_job_evidence(snapshot: SweepSnapshot) -> dict[str, JobEvidence]:
     """Evidence by key, in the order of the plan (parents before children)."""
     return {
         job.key: build_job_evidence(
-            job, snapshot.statuses[job.key].state, snapshot.runs[job.key], snapshot.accounting_records.get(job.key, ())
+            job,
+            snapshot.statuses[job.key].state,
+            snapshot.runs[job.key],
+            snapshot.accounting_records.get(job.key, ()),
+            snapshot.explain_hours(job.key),
         )
         for job in snapshot.jobs
     }
 
 
 def build_job_evidence(
-    job: Job, state: JobState, found: RunStatus, endings: Sequence[AccountingRecord] = ()
+    job: Job,
+    state: JobState,
+    found: RunStatus,
+    endings: Sequence[AccountingRecord] = (),
+    doubt: HoursDoubt = NO_DOUBT,
 ) -> JobEvidence:
     """Reads what a snapshot leaves out: the attempts of a finished job, and the code that ran."""
     begun = found.result is not None or bool(found.outcomes)
@@ -199,6 +225,6 @@ def build_job_evidence(
         state=state,
         result=found.result,
         outcomes=outcomes,
-        costs=compute_job_hours(job, outcomes, endings),
+        costs=compute_job_hours(job, outcomes, endings, doubt),
         code_revision=str(code.get("revision") or "") if isinstance(code, dict) else "",
     )

@@ -309,6 +309,9 @@ RESULTS = define_table_schema(
         *define_interval_columns("vision"),
         *define_interval_columns("heldout_vision"),
         *define_interval_columns("text"),
+        define_column(
+            "hours_remark", STRING, "", "why not all hours of its jobs under Slurm are Slurm's; null where they are"
+        ),
     ],
 )
 
@@ -368,6 +371,12 @@ JOBS = define_table_schema(
             "wall time in the cluster's accounting after the attempts' own ends",
         ),
         define_column("gpu_kinds", STRING, "", "GPUs that the cluster says it allocated, by its own names"),
+        define_column(
+            "hours_remark", STRING, "", "why not all hours of a job under Slurm are Slurm's; null where they are"
+        ),
+        define_column(
+            "in_plan", FLAG, "", "false: the sweep has run it, and an edit took it out of the plan; state is `left`"
+        ),
     ],
 )
 

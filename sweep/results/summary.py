@@ -11,7 +11,7 @@ from typing import Any
 from sweep.catalog.chance import load_chances
 from sweep.phases import PHASES
 from sweep.results.slices import BITS_PER_BYTE, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, find_best_row
-from sweep.text_format import format_columns, format_hours
+from sweep.text_format import NO_HOURS, format_columns, format_hours
 
 NESTED = ("overrides", "scores", "versions", "vision_tasks", "text_tasks", "vision_z_metrics")
 TITLES = {VISION: "vision", HELD_OUT: "held-out", TEXT: "text", BITS_PER_BYTE: "bits/byte"}
@@ -34,10 +34,15 @@ def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
                 row["cell"],
                 str(row["epochs"]),
                 *scores,
-                *(format_hours_or_unknown(row[cost + part]) for part in ("_own", "_shared")),
+                *(mark_hours(format_hours_or_unknown(row[cost + part]), row) for part in ("_own", "_shared")),
             ]
         )
-    notes = [*format_chance_note(scored), *format_tasks_note(scored), *format_hours_note(scored)]
+    notes = [
+        *format_chance_note(scored),
+        *format_tasks_note(scored),
+        *format_hours_note(scored),
+        *format_source_note(scored, "model"),
+    ]
     return "\n".join([*format_columns(table), *notes]) + "\n"
 
 
@@ -72,6 +77,28 @@ def format_with_error(value: float | None, stderr: float | None) -> str:
 def format_hours_or_unknown(value: float | None) -> str:
     """Hours; `?` where they are not known."""
     return "?" if value is None else format_hours(value)
+
+
+NOT_SLURMS = "~"
+"""Before hours that are not Slurm's, or not all of them."""
+
+
+# Why: docs/decisions.md, D126
+def mark_hours(text: str, row: Row) -> str:
+    """The hours of a row of any table with the mark, where they are not Slurm's."""
+    return f"{NOT_SLURMS}{text}" if row.get("hours_remark") and text != NO_HOURS else text
+
+
+def format_source_note(rows: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+    """What the mark means, and why the hours of so many rows bear it; empty where none does."""
+    found = Counter(row["hours_remark"] for row in rows if row.get("hours_remark"))
+    return ["", *(describe_source(what, number, remark) for remark, number in found.items())] if found else []
+
+
+def describe_source(what: str, number: int, remark: str) -> str:
+    """One line on hours that are not Slurm's."""
+    counted = f"1 {what}" if number == 1 else f"{number:,} {what}s"
+    return f"{NOT_SLURMS} Hours of {counted} are not Slurm's: {remark}. What the attempts recorded is counted."
 
 
 def format_chance_note(rows: Sequence[Row]) -> list[str]:
@@ -191,10 +218,14 @@ def render_csv(rows: Sequence[Row]) -> str:
 
 KINDS = ("planned", "used", "wasted")
 JOB_COLUMNS = (
-    *("model", "phase", "state", "overstated_seconds"),
+    *("model", "phase", "state", "overstated_seconds", "hours_remark", "in_plan"),
     *(f"{kind}_{unit}_hours" for kind in KINDS for unit in ("a100", "cpu")),
 )
 """The columns of jobs.parquet that this table needs."""
+
+
+LEFT_THE_PLAN = ("left the plan", "")
+"""The line of jobs that an edit took out of the plan after they had been run."""
 
 
 @dataclass(slots=True)
@@ -207,6 +238,8 @@ class HoursTotal:
     planned_of_done: float = 0.0
     used: float | None = 0.0
     wasted: float | None = 0.0
+    marked: bool = False
+    """Some of the hours are not Slurm's."""
 
     def add_row(self, row: Mapping[str, Any], unit: str) -> None:
         """Adds a job: a row of jobs.parquet. `unit`: a100 or cpu."""
@@ -217,10 +250,12 @@ class HoursTotal:
         self.planned_of_done += planned * done
         self.used = add_known(self.used, row[f"used_{unit}_hours"])
         self.wasted = add_known(self.wasted, row[f"wasted_{unit}_hours"])
+        self.marked |= bool(row.get("hours_remark"))
 
     def format_cells(self) -> list[str]:
         """The sums as cells of a table."""
         known = ["?" if value is None else format_hours(value) for value in (self.used, self.wasted)]
+        known = [f"{NOT_SLURMS}{each}" if self.marked and each != NO_HOURS else each for each in known]
         return [f"{self.done:,}/{self.jobs:,}", format_hours(self.planned), format_hours(self.planned_of_done), *known]
 
 
@@ -230,20 +265,26 @@ def add_known(first: float | None, second: float | None) -> float | None:
 
 
 def format_hours_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A line for each stage of each model, and one for all; each job counts once. Empty before anything has run."""
+    """A line for each stage of each model, one for what left the plan, and one for all; each job counts once.
+
+    Empty before anything has run.
+    """
     found = list(rows)
     unit = "a100" if any(row["planned_a100_hours"] or row["used_a100_hours"] != 0 for row in found) else "cpu"
     if not any(row[f"{kind}_{unit}_hours"] != 0 for row in found for kind in ("used", "wasted")):
         return ""
     sums: dict[tuple[str, str], HoursTotal] = defaultdict(HoursTotal)
     for row in found:
-        sums[row["model"] or "", row["phase"]].add_row(row, unit)
+        place = LEFT_THE_PLAN if row.get("in_plan") is False else (row["model"] or "", row["phase"])
+        sums[place].add_row(row, unit)
         sums["all", ""].add_row(row, unit)
     name = "A100-hours" if unit == "a100" else "core-hours"
     head = [name, "stage", "done", "planned", "of done", "used", "wasted"]
     order = sorted((key for key in sums if key[1]), key=lambda key: make_table_sort_key(key, found))
+    order += [LEFT_THE_PLAN] if LEFT_THE_PLAN in sums else []
     table = [head, *([*key, *sums[key].format_cells()] for key in order), ["all", "", *sums["all", ""].format_cells()]]
-    return "\n".join([*format_columns(table, left=2, rules=(1, len(table) - 1)), *format_overstated_note(found)]) + "\n"
+    notes = [*format_overstated_note(found), *format_source_note(found, "job")]
+    return "\n".join([*format_columns(table, left=2, rules=(1, len(table) - 1)), *notes]) + "\n"
 
 
 def make_table_sort_key(key: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

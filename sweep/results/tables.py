@@ -28,8 +28,17 @@ COUNTS = ("steps", "tokens", "image_tokens", "images", "bad_samples")
 """Whole numbers of result.json; their columns have the same names."""
 
 
-def build_jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping[str, JobEvidence]) -> pa.Table:
-    """The table, jobs in the manifest's order."""
+LEFT_STATE = "left"
+"""State of a job that an edit took out of the plan after it had been run."""
+
+
+def build_jobs_table(
+    sweep: str,
+    chains: Sequence[ModelChain],
+    evidence: Mapping[str, JobEvidence],
+    left: Mapping[str, JobEvidence] | None = None,
+) -> pa.Table:
+    """The table, jobs in the manifest's order, and behind them those that left the plan and took some time before."""
     cells, models, names = group_cells_by_job(chains), count_models_by_job(chains), map_jobs_to_model_names(chains)
     rows = [
         {
@@ -38,8 +47,22 @@ def build_jobs_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapping
             "models": models[key],
             "model": names.get(key),
             **build_job_columns(found),
+            "in_plan": True,
         }
         for key, found in evidence.items()
+    ]
+    rows += [
+        {
+            "sweep": sweep,
+            "cells": [],
+            "models": 0,
+            **build_job_columns(found),
+            **dict.fromkeys(PLANNED_COLUMNS, 0.0),
+            "state": LEFT_STATE,
+            "in_plan": False,
+        }
+        for found in (left or {}).values()
+        if found.costs.source is not None
     ]
     return pa.Table.from_pylist(rows, schema=JOBS)
 
@@ -61,6 +84,9 @@ def build_job_columns(found: JobEvidence) -> dict[str, Any]:
         "finished_at": convert_to_milliseconds(found.finished_at),
         "code_revision": found.code_revision,
     }
+
+
+PLANNED_COLUMNS = ("planned_a100_hours", "planned_gpu_hours", "planned_cpu_hours")
 
 
 def build_planned_columns(job: Job) -> dict[str, Any]:
@@ -88,6 +114,7 @@ def build_job_cost_columns(found: JobEvidence) -> dict[str, Any]:
         "hours_source": found.costs.source,
         "overstated_seconds": found.costs.overstated_seconds if found.costs.source else None,
         "gpu_kinds": found.costs.gpu_kinds or None,
+        "hours_remark": found.costs.remark or None,
     }
 
 
@@ -151,6 +178,7 @@ def build_results_table(sweep: str, chains: Sequence[ModelChain], evidence: Mapp
             **compared.get(chain.evaluate, {}),
             **build_cost_columns([(evidence[key].costs.total, shares[key]) for key in chain.keys]),
             **build_planned_cost_columns([(evidence[key].job.estimate.a100_hours, shares[key]) for key in chain.keys]),
+            "hours_remark": join_remarks(evidence[key].costs.remark for key in chain.keys),
         }
         for chain in chains
     ]
@@ -279,6 +307,11 @@ def build_cost_columns(costs: Iterable[tuple[ExecutionHours, int]]) -> dict[str,
         "cpu_hours_own": own.cpu_hours,
         "cpu_hours_shared": shared.cpu_hours,
     }
+
+
+def join_remarks(remarks: Iterable[str]) -> str | None:
+    """Each remark once; None without any."""
+    return "; ".join(dict.fromkeys(filter(None, remarks))) or None
 
 
 def build_planned_cost_columns(hours: Iterable[tuple[float, int]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.reconcile.accounting import AccountingRecord
-from jobs.reconcile.snapshot import ClusterReport
 from jobs.store.paths import Store, open_replacement
 from sweep.results.answers import load_answers
 from sweep.results.comparisons import (
@@ -25,6 +24,7 @@ from sweep.results.comparisons import (
 )
 from sweep.results.contrasts import Contrast, ScoredModel, compute_contrasts
 from sweep.results.evidence import JobEvidence, load_job_evidence
+from sweep.results.left_jobs import load_left_jobs
 from sweep.results.lineage import ModelChain, list_model_chains
 from sweep.results.schemas import METRICS
 from sweep.results.scores import group_tasks, parse_task_scores
@@ -61,12 +61,12 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     """
     snapshot = stored.load_snapshot(whole_account=True)
     if endings is not None:
-        snapshot.reload(ClusterReport(observations=snapshot.observed, accounting_records=endings))
+        snapshot.reload(replace(snapshot.cluster, observations=snapshot.observed, accounting_records=endings))
     evidence = load_job_evidence(snapshot)
     chains = list_model_chains(stored.manifest)
     sweep = stored.manifest.sweep
     results = build_results_table(sweep, chains, evidence)
-    jobs = build_jobs_table(sweep, chains, evidence)
+    jobs = build_jobs_table(sweep, chains, evidence, load_left_jobs(snapshot))
     rows = results.drop_columns([*JSON_ONLY_COLUMNS]).to_pylist()
     models = list_scored_models(chains, rows, evidence)
     answers = load_answers(stored.store, {model.key: evidence[model.key].result or {} for model in models})

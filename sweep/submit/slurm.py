@@ -25,6 +25,7 @@ from jobs.slurm.site import query_site
 from jobs.slurm.timeouts import SlurmTimeouts
 from sweep.errors import StoreError
 from sweep.results.evidence import load_job_evidence
+from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 from sweep.text_format import format_counted
@@ -87,12 +88,19 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
             running = slurm_round.list_own_ids(keys, {ClusterState.RUNNING})
             refusal = stop_jobs(slurm_round, keys, grace_seconds)
             left = slurm_round.list_remaining(keys)
-            problem = slurm_round.problem or (refusal if left else "")
+            problem = slurm_round.problem or (refusal if left else "") or explain_hidden(slurm_round, keys)
             own = slurm_round.select_own_keys(left.keys())
             owners = Counter(slurm_round.find_owner(left[key]) for key in left.keys() - set(own))
     except (NoSchedulerError, SubmitterBusyError) as error:
         return CancelReport(problem=str(error))
     return CancelReport(ended=len(running.keys() - left.keys()), left=left, owners=owners, problem=problem)
+
+
+def explain_hidden(slurm_round: SlurmRound, keys: Collection[str]) -> str:
+    """Why it is not known whether these jobs are out of the queue; empty if it is."""
+    seen = (slurm_round.snapshot.observed.get(key) for key in keys)
+    owners = sorted({each.hidden_owner for each in seen if each is not None and each.hidden_owner})
+    return f"jobs of {' and '.join(owners)} are hidden from you (PrivateData)" if owners else ""
 
 
 def stop_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:
@@ -186,8 +194,9 @@ def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
     """Why nothing may be sent: what was spent and what is left to do come to more A100-hours than `budget`; else ""."""
     if budget is None:
         return ""
-    costs = [each.costs for each in load_job_evidence(slurm_round.snapshot).values()]
-    unknown = [each for each in costs if each.total.a100_hours is None]
+    gone = load_left_jobs(slurm_round.snapshot)
+    known = [*load_job_evidence(slurm_round.snapshot).values(), *gone.values()]
+    unknown = [each.costs for each in known if each.costs.total.a100_hours is None]
     if unknown:
         kinds = ", ".join(sorted({each.gpu_kinds or "their gpu_type" for each in unknown}))
         return (
@@ -195,13 +204,16 @@ def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
             f"factor for {kinds}, and so nobody can hold the budget; lift it: `sweep limits {slurm_round.launch.sweep} "
             "--budget-a100-hours none`"
         )
-    spent = sum(each.total.a100_hours or 0.0 for each in costs)
+    spent = sum(each.costs.total.a100_hours or 0.0 for each in known)
     left = sum_planned_a100_hours(slurm_round)
     if spent + left <= budget:
         return ""
+    dropped = describe_left_hours(sum_left_hours(gone))
+    marks = sorted({each.costs.remark for each in known if each.costs.remark})
+    source = f"; not all of them are Slurm's: {'; '.join(marks)}" if marks else ""
     return (
-        f"nothing was sent: {spent:,.1f} A100-hours are spent and {left:,.1f} are left to do, "
-        f"{spent + left:,.1f} together, above the budget of {budget:,.1f}"
+        f"nothing was sent: {spent:,.1f} A100-hours are spent{f' ({dropped})' if dropped else ''} and {left:,.1f} are "
+        f"left to do, {spent + left:,.1f} together, above the budget of {budget:,.1f}{source}"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from jobs.environment import list_launcher_variables
 from jobs.job import Job
+from jobs.slurm.client import HIDING
 from jobs.slurm.commands import list_ignored_variables
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.gpu_choice import choose_gpus
@@ -76,6 +77,11 @@ def check_site(site: Site) -> Iterator[Check]:
         yield report_note("memory", text, "jobs are sent without --mem, and nothing holds them to memory_gib")
     yield from check_limits(site)
     yield check_accounting(site)
+    if site.private_data & HIDING:
+        text = f"other people's jobs are hidden from you (PrivateData={','.join(sorted(site.private_data))})"
+        yield report_note(
+            "other users", text, "what a colleague has sent of a sweep, that colleague's `sweep tick` settles"
+        )
     yield from check_job_ends(site)
 
 

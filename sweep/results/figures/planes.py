@@ -1,5 +1,6 @@
 """Figures with two numbers of each model as coordinates: heat map, text against vision, score against cost."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,6 +158,7 @@ def draw_score_by_cost(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
     caption = join_sentences(
         "every scored model is a point; its cost is its own jobs and an equal part of those that it shares",
         "the step line is the best score up to a cost",
+        *describe_cost_sources(shown),
     )
     figure, (axes,) = start_figure(1, heading=caption, legend=build_scatter_legend(shown, series), panel_height=2.2)
     points = sorted((sum_cost(row, column) or 0.0, row[measure.column]) for row in shown)
@@ -171,6 +173,15 @@ def draw_score_by_cost(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
     axes.set_xlabel(f"{unit} a model")
     axes.set_ylabel(label_measure(measure))
     return DrawnFigure(name, "Score against cost", caption, figure)
+
+
+def describe_cost_sources(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each reason for which costs are not by Slurm's accounting, with the number of models."""
+    found = Counter(row["hours_remark"] for row in rows if row.get("hours_remark"))
+    return [
+        f"the cost of {number:,} of {len(rows):,} models is not Slurm's, but what their attempts recorded ({remark})"
+        for remark, number in found.items()
+    ]
 
 
 def draw_scatter(

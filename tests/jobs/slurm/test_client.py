@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.slurm.client import SlurmClient, WithdrawalReport, pack_words, render_array_ids
-from jobs.slurm.parsing import parse_config, parse_records
+from jobs.slurm.parsing import HiddenUsers, parse_config, parse_records
 from jobs.slurm.sbatch_errors import SubmittedJob, UnknownSubmit
 from jobs.slurm.timeouts import SlurmTimeouts
 
@@ -114,12 +114,13 @@ def test_sacct_is_asked_for_the_fields_that_it_knows(programs: Programs) -> None
     (programs.root / "rows").write_text(f"{ROW}None\x1f{NAME}\n")
     programs.add("sacct", f"{KNOWS_REASON}; cat {programs.root}/rows")
     client = programs.client()
-    answer = client.query_accounting(["7", "8"], 100_000.0)
+    answer = client.query_accounting(["7", "8"])
     assert answer.ok
     assert answer.rows[0].name == NAME
-    assert client.query_accounting(["9"], 100_000.0).ok
+    assert client.query_accounting(["9"]).ok
     arguments = programs.arguments("sacct")
-    assert {"--duplicates", "--allocations", "--jobs=7,8", "--starttime=uts96400"} <= set(arguments)
+    assert {"--duplicates", "--allocations", "--jobs=7,8"} <= set(arguments)
+    assert not [word for word in arguments if word.startswith("--starttime")]  # no clock of ours cuts anything off
     assert arguments.count("--helpformat") == 1
     assert "FailedNode" not in "".join(arguments)
 
@@ -127,21 +128,21 @@ def test_sacct_is_asked_for_the_fields_that_it_knows(programs: Programs) -> None
 def test_without_a_list_of_fields_only_those_of_every_version_are_asked_for(programs: Programs) -> None:
     (programs.root / "rows").write_text(f"{ROW}{NAME}\n")
     programs.add("sacct", f'if [ "$1" = --helpformat ]; then exit 1; fi; cat {programs.root}/rows')
-    assert programs.client().query_accounting(["7"], 0.0).rows[0].state == "COMPLETED"
+    assert programs.client().query_accounting(["7"]).rows[0].state == "COMPLETED"
 
 
 def test_accounting_that_is_switched_off_is_absent_and_one_that_fails_is_not(programs: Programs) -> None:
     programs.add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert programs.client().query_accounting(["7"], 0.0).absent
+    assert programs.client().query_accounting(["7"]).absent
     programs.add("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
-    answer = programs.client().query_accounting(["7"], 0.0)
+    answer = programs.client().query_accounting(["7"])
     assert answer.problem == "Problem talking to the database: Connection refused"
     assert not answer.absent
 
 
 def test_nothing_to_ask_is_not_asked(programs: Programs) -> None:
     programs.add("sacct", "exit 1")
-    assert programs.client().query_accounting([], 0.0).ok
+    assert programs.client().query_accounting([]).ok
     assert not (programs.root / "sacct.calls").exists()
 
 
@@ -154,7 +155,7 @@ def test_a_batch_is_looked_up_by_its_name(programs: Programs) -> None:
 def test_ten_thousand_ids_are_one_call(programs: Programs) -> None:
     programs.add("sacct", "true")
     ids = [str(number) for number in range(1_000_000, 1_020_000)]
-    assert programs.client().query_accounting(ids, 0.0).ok
+    assert programs.client().query_accounting(ids).ok
     lists = [word.removeprefix("--jobs=") for word in programs.arguments("sacct") if word.startswith("--jobs=")]
     assert len(lists) == 2
     assert ",".join(lists).split(",") == ids
@@ -167,7 +168,7 @@ def test_two_programs_that_hang_cost_one_time_limit(programs: Programs) -> None:
         programs.add(name, "exec sleep 60")
     programs.add("sacct", f"{KNOWS_REASON}; exec sleep 60")
     started = time.monotonic()
-    queue, accounting = programs.client().query_queue_and_accounting(["ann"], ["7"], 0.0)
+    queue, accounting = programs.client().query_queue_and_accounting(["ann"], ["7"])
     assert time.monotonic() - started < 1.9
     assert queue.problem == "squeue gave no answer within 1 s"
     assert accounting.problem == "sacct gave no answer within 1 s"
@@ -177,7 +178,7 @@ def test_both_answers_of_a_healthy_cluster(programs: Programs) -> None:
     programs.prints("squeue", RUNNING)
     (programs.root / "rows").write_text(f"{ROW}None\x1f{NAME}\n")
     programs.add("sacct", f"{KNOWS_REASON}; cat {programs.root}/rows")
-    queue, accounting = programs.client().query_queue_and_accounting(["ann"], ["7"], 0.0)
+    queue, accounting = programs.client().query_queue_and_accounting(["ann"], ["7"])
     assert (len(queue.rows), len(accounting.rows)) == (1, 1)
 
 
@@ -344,9 +345,9 @@ def test_a_script_that_the_controller_forgot_is_none(programs: Programs) -> None
 
 def test_a_cluster_without_accounting_is_told_from_one_whose_accounting_fails(programs: Programs) -> None:
     programs.add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert programs.client().query_accounting(["7"], 1.0).absent
+    assert programs.client().query_accounting(["7"]).absent
     programs.add("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
-    answer = programs.client().query_accounting(["7"], 1.0)
+    answer = programs.client().query_accounting(["7"])
     assert (answer.ok, answer.absent) == (False, False)
 
 
@@ -374,3 +375,63 @@ def test_the_environment_of_the_moment_is_used_unless_one_is_given(
     assert SlurmClient().query_queue(["ann"]).ok
     seen: Mapping[str, str] = dict(line.split("=", 1) for line in (programs.root / "seen").read_text().splitlines())
     assert seen["SLURM_CONF"] == "/somewhere/slurm.conf"
+
+
+# --- what is hidden, and whose clock it is
+
+
+SHOWN, HIDES = "PrivateData = none\n", "PrivateData = jobs,usage\n"
+WITH_ACCOUNTING = "AccountingStorageType = accounting_storage/slurmdbd\nSlurmUser = slurm(64030)\n"
+
+
+@pytest.mark.parametrize(
+    ("controller", "database", "level", "hides"),
+    [
+        (SHOWN, SHOWN, "None", (False, False)),
+        (HIDES, SHOWN, "None", (True, False)),
+        (SHOWN, HIDES, "None", (False, True)),
+        (HIDES, HIDES, "None", (True, True)),
+        (HIDES, HIDES, "Operator", (False, False)),
+        (HIDES, HIDES, "Administrator", (False, False)),
+        ("PrivateData = users\n", SHOWN, "None", (False, False)),
+        ("PrivateData = ALL\n", SHOWN, "None", (True, False)),
+    ],
+)
+def test_each_daemon_says_for_itself_what_it_hides_and_operators_see_everybody(
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    controller: str,
+    database: str,
+    level: str,
+    hides: tuple[bool, bool],
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    programs.prints("scontrol", WITH_ACCOUNTING + controller)
+    programs.add("sacctmgr", f'case "$*" in *config*) printf "{database}";; *) echo "{level}";; esac')
+    hidden = programs.client().query_hidden_users("bob", {"ann"})
+    assert (bool(hidden.queue), bool(hidden.records)) == hides
+    assert hidden.queue | hidden.records <= {"ann"}
+
+
+def test_what_cannot_be_asked_counts_as_hidden(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    programs.add("scontrol", "exit 1")
+    programs.add("sacctmgr", "exit 1")
+    hidden = programs.client().query_hidden_users("bob", {"ann"})
+    assert hidden.queue == hidden.records == {"ann"}
+
+
+@pytest.mark.parametrize(("uid", "own"), [(0, "root"), (64030, "slurm")], ids=["root", "SlurmUser"])
+def test_who_runs_slurm_sees_everybody(uid: int, own: str, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    programs.prints("scontrol", WITH_ACCOUNTING + HIDES)
+    programs.prints("sacctmgr", HIDES)
+    assert programs.client().query_hidden_users(own, {"ann"}) == HiddenUsers()
+
+
+def test_the_controllers_clock_is_read_from_sdiag(programs: Programs) -> None:
+    programs.prints("sdiag", "****\nsdiag output at Sun Nov 29 19:41:00 2026 (1795981260)\nData since (0)\n")
+    assert programs.client().query_controller_time() == 1795981260.0
+    programs.add("sdiag", "exit 1")
+    assert programs.client().query_controller_time() == 0.0

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.observation import ClusterState
+from jobs.observation import ClusterState, Observation
+from jobs.reconcile.truth import GONE
 from jobs.slurm.batches import KnownBatch
-from jobs.slurm.observe import GONE, ReconcileResult, reconcile_answers
-from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
+from jobs.slurm.observe import ReconcileResult, reconcile_answers
+from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.records import FailureClass
 
@@ -189,7 +190,10 @@ def test_sacct_is_waited_for_while_the_controller_remembers_the_end() -> None:
         seen = look(queue(just), accounting, missing_since=LONG_MISSED)
         assert seen.observations[KEY].message == "ended (CANCELLED); sacct does not tell of it yet"
         assert seen.observations[KEY].state is UNKNOWN
-        assert look(queue(long_ago), accounting, missing_since=LONG_MISSED).observations[KEY].message == GONE
+        given_up = look(queue(long_ago), accounting, missing_since=LONG_MISSED)
+        assert given_up.observations[KEY].message == "cancelled with scancel"
+        (record,) = given_up.accounting_records[KEY]
+        assert (record.failure, record.remembered) == (FailureClass.CANCELLED, True)
     assert look(queue(just), NO_SACCT, missing_since=LONG_MISSED).observations[KEY].state is ENDED
 
 
@@ -541,3 +545,48 @@ def test_without_squeue_only_a_final_row_ends_a_job(
         if observation.state is ENDED:
             assert key.removeprefix("k") in proven
     assert not seen.not_submitted
+
+
+def test_jobs_of_a_hidden_user_are_unknown_unless_something_shows_them() -> None:
+    hidden = HiddenUsers(queue=frozenset({"ann"}))
+
+    def state(squeue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow] = NOTHING) -> Observation:
+        return reconcile_answers(
+            (batch(keys="k0 k1"),), squeue, accounting, now=NOW, timeouts=PATIENCE, missing_since=LONG_MISSED,
+            hidden=hidden,
+        ).observations[KEY]  # fmt: skip
+
+    unseen = state(queue())
+    assert (unseen.state, unseen.hidden_owner) == (UNKNOWN, "ann")
+    assert state(queue(), sacct(run("PENDING", ended_at=0.0))).hidden_owner == "ann"
+    assert state(queue(), sacct(run("COMPLETED"))).state is ENDED
+    coordinator = state(queue(live("RUNNING", id="7_1")), sacct())  # is shown another task of the same array
+    assert not coordinator.hidden_owner
+
+
+def test_an_unanswered_sbatch_of_a_hidden_user_is_never_given_up() -> None:
+    doubted = batch(id="", sent_at=0.0)
+    for hidden, given_up in ((HiddenUsers(), [NAME]), (HiddenUsers(queue=frozenset({"ann"})), [])):
+        seen = reconcile_answers((doubted,), queue(), NOTHING, now=NOW, timeouts=PATIENCE, hidden=hidden)
+        assert seen.not_submitted == given_up
+
+
+@pytest.mark.parametrize("off", [-10_800, 10_800])
+def test_the_age_of_an_end_is_by_the_controllers_clock(off: float) -> None:
+    """This machine's clock is hours off; the job was preempted 5 s ago and may be in the queue again in a moment."""
+    just = sacct(run("PREEMPTED", ended_at=NOW - 5))
+    seen = reconcile_answers((batch(),), queue(), just, now=NOW + off, timeouts=PATIENCE, cluster_now=NOW)
+    assert seen.observations[KEY].state is UNKNOWN
+    over = reconcile_answers((batch(),), queue(), just, now=NOW + off, timeouts=PATIENCE, cluster_now=NOW + 60)
+    assert over.observations[KEY].state is ENDED
+
+
+def test_without_accounting_an_end_that_nobody_remembers_is_in_doubt_and_one_that_is_remembered_is_not() -> None:
+    unseen = look(queue(), SWITCHED_OFF, missing_since=LONG_MISSED).observations[KEY]
+    assert (unseen.state, unseen.vouched_from) == (ENDED, SENT)
+    assert "there is no accounting on this cluster" in unseen.doubt
+    remembered = look(queue(live("FAILED")), SWITCHED_OFF, missing_since=LONG_MISSED).observations[KEY]
+    assert (remembered.state, remembered.doubt) == (ENDED, "")
+    cancelled = look(queue(live("CANCELLED")._replace(nodes="n1", started_at=1500.0, ends_at=1600.0)), SWITCHED_OFF)
+    (record,) = cancelled.accounting_records[KEY]
+    assert (record.failure, record.remembered, record.elapsed_seconds) == (FailureClass.CANCELLED, True, 100)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer, SlurmAnswers
+from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers
 from jobs.slurm.query import read_fresh_answers, save_answers
 from jobs.slurm.timeouts import SlurmTimeouts
 
@@ -18,10 +18,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_answers_come_back_as_they_were(path: Path) -> None:
-    save_answers(path, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0))
+    hidden = HiddenUsers(queue=frozenset({"ann", "bob"}), records=frozenset({"bob"}))
+    given = SlurmAnswers(QUEUE, ACCOUNTING, 1000.0, hidden, controller_time=990.0)
+    save_answers(path, given)
     kept = read_fresh_answers(path, 1060.0, PATIENCE)
     assert kept is not None
-    assert kept == (QUEUE, ACCOUNTING, 1000.0)
+    assert kept == given
     assert isinstance(kept.queue.rows[0], QueueRow)
     assert isinstance(kept.accounting.rows[0], AccountRow)
 

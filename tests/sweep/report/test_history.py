@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
+from jobs.observation import ClusterState, Observation
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.snapshot import ClusterReport, load_snapshot
 from jobs.store.ledger import Event, EventKind, Ledger
@@ -47,6 +48,14 @@ def run(store: Store) -> RunPaths:
 
 def test_nothing_that_happened_is_no_history(store: Store) -> None:
     assert lines_of(store) == []
+
+
+def test_what_the_cluster_cannot_say_is_told_with_its_reason(store: Store) -> None:
+    job = toy_job("k", resources=RESOURCES)
+    words = "the controller has forgotten how it ended, and there is no accounting on this cluster"
+    seen = Observation(state=ClusterState.ENDED, doubt=words, vouched_from=100.0)
+    picture = load_snapshot([job], store, "toy", ClusterReport(observations={"k": seen}))
+    assert format_history(job, build_history(job, picture)) == ["  pretrain k, unknown", f"    not known: {words}"]
 
 
 def test_executions_are_told_in_the_order_of_time_with_what_followed(store: Store, run: RunPaths) -> None:

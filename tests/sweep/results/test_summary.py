@@ -2,7 +2,7 @@ from pathlib import Path
 
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
-from sweep.results.summary import JOB_COLUMNS, format_hours_table
+from sweep.results.summary import JOB_COLUMNS, KINDS, format_hours_table
 from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
 from tests.sweep.results.accounted import known_to_slurm, row_of
@@ -51,3 +51,24 @@ def test_hours_without_a_factor_are_shown_as_unknown(tmp_path: Path) -> None:
 def test_nothing_that_ran_is_no_table(tmp_path: Path) -> None:
     found = write_tables(open_sweep(tmp_path, plan(Store(tmp_path), SMALL).sweep))
     assert format_hours_table(found.jobs.select(list(JOB_COLUMNS)).to_pylist()) == ""
+
+
+def test_hours_that_are_not_slurms_bear_a_mark_and_the_reason() -> None:
+    hours = dict.fromkeys((f"{kind}_{unit}_hours" for kind in KINDS for unit in ("a100", "cpu")), 1.0)
+    own = {**hours, "model": "m", "phase": "trunk", "state": "done", "overstated_seconds": 0, "in_plan": True}
+    rows = [
+        {**own, "hours_remark": None},
+        {**own, "phase": "pretrain", "hours_remark": "there is no accounting on this cluster"},
+        {**own, "model": None, "state": "left", "in_plan": False, "hours_remark": None},
+    ]
+    lines = [line.split() for line in format_hours_table(rows).splitlines()]
+    assert [line for line in lines if line and line[0] in {"m", "left", "all"}] == [
+        ["m", "trunk", "1/1", "1.00", "1.00", "1.00", "1.00"],
+        ["m", "pretrain", "1/1", "1.00", "1.00", "~1.00", "~1.00"],
+        ["left", "the", "plan", "0/1", "1.00", "-", "1.00", "1.00"],
+        ["all", "2/3", "3.00", "2.00", "~3.00", "~3.00"],
+    ]
+    assert " ".join(lines[-1]) == (
+        "~ Hours of 1 job are not Slurm's: there is no accounting on this cluster. "
+        "What the attempts recorded is counted."
+    )

@@ -34,12 +34,12 @@ def known(name: str, job: str, tasks: int, since: float) -> KnownBatch:
 
 
 def look(batch: KnownBatch, patience: SlurmTimeouts | None = None) -> ReconcileResult:
-    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [batch.id], batch.intended_at)
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [batch.id])
     return reconcile_answers([batch], queue, accounting, now=time.time(), timeouts=patience or SlurmTimeouts())
 
 
 def rows_of(job: str, since: float) -> Sequence[AccountRow]:
-    answer = SlurmClient().query_accounting([job], since)
+    answer = SlurmClient().query_accounting([job])
     assert answer.ok, answer.problem
     return answer.rows
 
@@ -110,7 +110,7 @@ def test_a_task_that_left_no_row_has_ended_when_two_looks_agree(slurm: Lab) -> N
     job = send(name, "--array=0-1", "--hold")
     batch = known(name, job, 2, since)
     assert SlurmClient().withdraw([f"{job}_1"]).problem == ""
-    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job])
     first = reconcile_answers([batch], queue, accounting, now=time.time(), timeouts=SlurmTimeouts())
     assert first.observations["k1"].state is ClusterState.UNKNOWN
     later = time.time() + 60
@@ -169,7 +169,7 @@ def test_a_batch_is_found_by_name_in_the_queue_and_in_the_accounting(slurm: Lab)
     doubted = known(name, "", 1, since)
     queue = SlurmClient().query_queue([ME])
     assert reconcile_answers(
-        [doubted], queue, SlurmClient().query_accounting([], since), now=time.time(), timeouts=SlurmTimeouts()
+        [doubted], queue, SlurmClient().query_accounting([]), now=time.time(), timeouts=SlurmTimeouts()
     ).adopted == {name: job}
     slurm.wait_job(f"{job}_0")
     wait_for("its row", lambda: len(SlurmClient().query_accounting_by_name([name], since).rows) == 1, seconds=30)
@@ -237,14 +237,14 @@ def test_without_a_controller_nothing_is_believed(slurm: Lab) -> None:
     slurm.stop("ctld")
     client = SlurmClient(SlurmTimeouts(call_s=3, submit_s=3))
     started = time.monotonic()
-    queue, _ = client.query_queue_and_accounting([ME], [job], since)
+    queue, _ = client.query_queue_and_accounting([ME], [job])
     assert time.monotonic() - started < 6
     assert not queue.ok
     assert isinstance(client.submit(["--array=0"], SLEEP), UnknownSubmit)
     seen = reconcile_answers(
         [known(name, job, 1, since)],
         queue,
-        client.query_accounting([], since),
+        client.query_accounting([]),
         now=time.time(),
         timeouts=SlurmTimeouts(),
     )
@@ -257,7 +257,7 @@ def test_without_a_database_the_queue_is_still_told(slurm: Lab) -> None:
     since, name = time.time(), build_batch_name("nodb", "trunk")
     job = send(name, "--array=0", "--hold")
     slurm.stop("dbd")
-    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job])
     assert queue.ok
     assert not accounting.ok
     assert not accounting.absent
@@ -266,9 +266,9 @@ def test_without_a_database_the_queue_is_still_told(slurm: Lab) -> None:
 
 
 def test_a_cluster_without_accounting_says_so(slurm_without_accounting: Lab) -> None:
-    since, name = time.time(), build_batch_name("bare", "trunk")
+    name = build_batch_name("bare", "trunk")
     job = send(name, "--array=0", "--hold")
-    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job], since)
+    queue, accounting = SlurmClient().query_queue_and_accounting([ME], [job])
     assert [row.name for row in queue.rows] == [name]
     assert accounting.absent
 
@@ -293,6 +293,6 @@ def test_rows_of_all_ids_come_in_one_call(slurm: Lab) -> None:
         "the rows", lambda: {row.id for job in jobs for row in rows_of(job, since)} >= {f"{jobs[0]}_1"}, seconds=30
     )
     many = [*jobs, *(str(number) for number in range(5_000_000, 5_020_000))]
-    answer = SlurmClient().query_accounting(many, since)
+    answer = SlurmClient().query_accounting(many)
     assert answer.ok
     assert {row.id.partition("_")[0] for row in answer.rows} <= set(jobs)

@@ -1,5 +1,8 @@
 """How values of axes are written."""
 
+from typing import Any
+
+from sweep.results.figures.planes import describe_cost_sources
 from sweep.results.figures.words import (
     format_axis_label,
     format_held_axes,
@@ -51,3 +54,12 @@ def test_long_names_break_behind_their_own_separators() -> None:
 
 def test_parts_become_sentences() -> None:
     assert join_sentences("dense captions", "", "one seed") == "Dense captions. One seed."
+
+
+def test_a_caption_says_which_costs_are_not_slurms() -> None:
+    rows: list[dict[str, Any]] = [{"hours_remark": None}, {"hours_remark": "there is no accounting on this cluster"}]
+    assert describe_cost_sources(rows) == [
+        "the cost of 1 of 2 models is not Slurm's, but what their attempts recorded "
+        "(there is no accounting on this cluster)"
+    ]
+    assert describe_cost_sources(rows[:1]) == []
