@@ -298,7 +298,14 @@ def _observe_live(live: LiveRow) -> Observation:
     else:
         message = STATE_WORDS.get(row.state, "")
     behind = row.state == "PENDING" and row.reason == "Dependency"
-    return Observation(state=live.state, id=row.id, waits_for_parents=behind, message=message, awaited=awaited)
+    return Observation(
+        state=live.state,
+        id=row.id,
+        waits_for_parents=behind,
+        message=message,
+        awaited=awaited,
+        put_aside=row.state == "SPECIAL_EXIT",
+    )
 
 
 def _observe_end(row: AccountRow) -> Observation:

@@ -40,7 +40,7 @@ class Options:
     cpus: int = 64
     """Per node; may exceed the machine's."""
     memory_mb: int = 512_000
-    """Per node; may exceed the machine's."""
+    """Per node; may exceed the machine's. 0: the cluster neither knows nor hands out memory."""
     gpus: int = 8
     """Per node: names for /dev/null, counted and handed out like real ones."""
     gpu_type: str = "a100"
@@ -146,8 +146,9 @@ def _basics(options: Options, layout: Layout, ports: Ports, user: str) -> list[s
         "JobAcctGatherParams=OverMemoryKill",  # without cgroups nothing else holds a job to its memory
         "MpiDefault=none",
         "SelectType=select/cons_tres",
-        "SelectTypeParameters=CR_Core_Memory",
-        "DefMemPerNode=1024",  # else a job without --mem takes a node's whole memory
+        # without a default a job without --mem takes a node's whole memory
+        *(["SelectTypeParameters=CR_Core_Memory", "DefMemPerNode=1024"] if options.memory_mb else []),
+        *([] if options.memory_mb else ["SelectTypeParameters=CR_Core"]),
         f"SchedulerParameters={SCHEDULER}",
         f"MaxArraySize={options.max_array_size}",
         f"MaxJobCount={options.max_job_count}",
@@ -172,13 +173,13 @@ def _nodes(options: Options, ports: Ports) -> list[str]:
     first, last = ports.node("n1"), ports.node(f"n{options.nodes}")
     names, port = (f"n[1-{options.nodes}]", f"[{first}-{last}]") if options.nodes > 1 else ("n1", str(first))
     cores = f"CPUs={options.cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={options.cpus} ThreadsPerCore=1"
+    memory = f" RealMemory={options.memory_mb}" if options.memory_mb else ""
     gres = f" Gres=gpu:{options.gpu_type}:{options.gpus}" if options.gpus else ""
     return [
         "SlurmdParameters=config_overrides",  # believe this file about cores and memory, not the machine
         "ReturnToService=2",
         *(["GresTypes=gpu"] if options.gpus else []),
-        f"NodeName={names} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}"
-        f" RealMemory={options.memory_mb}{gres} State=UNKNOWN",
+        f"NodeName={names} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}{memory}{gres} State=UNKNOWN",
     ]
 
 
