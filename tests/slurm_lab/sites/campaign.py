@@ -58,7 +58,8 @@ epochs: [1, 2]
 """
 """A trunk of two segments, an image-text run on each, two fine-tunes of both and their evaluations: twelve jobs."""
 MODELS, JOBS = 4, 12
-GPU_PHASES = ("trunk", "pretrain", "finetune")
+GPU = "{gpus_per_node: 1, gpu_type: a100}"
+RESOURCES = f"{{memory_gib: 0.25, phases: {{trunk: {GPU}, pretrain: {GPU}, finetune: {GPU}}}}}"
 
 
 def do_nothing(_campaign: "SiteCampaign") -> None:
@@ -73,9 +74,7 @@ class SiteSettings:
     options: Options
     sacctmgr: tuple[str, ...] = ()
     """What `sacctmgr --immediate` is told once the cluster is up, a call each."""
-    resources: str = (
-        "{memory_gib: 0.25, phases: {trunk: &gpu {gpus_per_node: 1, gpu_type: a100}, pretrain: *gpu, finetune: *gpu}}"
-    )
+    resources: str = RESOURCES
     """Of the sweep file."""
     stage: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `planned_stage`."""
@@ -196,9 +195,10 @@ class SiteCampaign:
         )
         if not ours.is_near(by_model):
             yield f"jobs.parquet sums to {ours}, results.parquet to {by_model}"
-        yield from self._compare_with_slurm(ours, jobs) if with_accounting else self._compare_with_records(ours, jobs)
+        compare = self._compare_with_slurm if with_accounting else self._compare_with_records
+        yield from compare(ours, jobs)
         if not self.site.happened(self):
-            yield f"what this site is like did not show: {dict(self.seen)}, {self.ticks} ticks, {self.most_queued} queued"
+            yield f"what this site is like did not show: {dict(self.seen)}, at most {self.most_queued} queued"
 
     def _wait_until_settled(self) -> None:
         """Until every row of sacct is closed."""

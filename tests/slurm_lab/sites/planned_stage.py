@@ -1,7 +1,7 @@
 """A small stage for planned sweeps: some steps with checkpoints, a stop on request, and a result with scores.
 
 Run as `python -S planned_stage.py SETTINGS JOB_JSON`; keeps to docs/formats.md. The settings are a JSON file: `steps`,
-`step_seconds`, and `raises_once`, a list of the stages that raise in their first execution. It leaves `executions.jsonl`
+`step_seconds`, and `raises_once`, a list of the stages that raise in their first execution. It leaves executions.jsonl
 in the run's folder, by which a test counts what ran.
 """
 

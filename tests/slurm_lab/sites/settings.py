@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tests.slurm_lab import Accounting, Options
 from tests.slurm_lab.people import NAMES
-from tests.slurm_lab.sites.campaign import SiteCampaign, SiteSettings
+from tests.slurm_lab.sites.campaign import RESOURCES, SiteCampaign, SiteSettings
 from tests.slurm_lab.sites.hours import list_rows
 
 PLAIN = Options(nodes=2)
@@ -66,7 +66,7 @@ def ended_as(campaign: SiteCampaign, state: str) -> bool:
     return any(row["State"].startswith(state) for row in list_rows(campaign.lab, "site"))
 
 
-LOW_QOS = "{memory_gib: 0.25, qos: low, phases: {trunk: &gpu {gpus_per_node: 1, gpu_type: a100}, pretrain: *gpu, finetune: *gpu}}"
+LOW_QOS = RESOURCES.replace("{", "{qos: low, ", 1)
 RAISES = {"raises_once": ["finetune"]}
 
 SITES = (
