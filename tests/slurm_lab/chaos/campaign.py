@@ -104,11 +104,10 @@ def campaign(lab: Lab, folder: Path, plan: Plan, say: Callable[[str], None]) -> 
 
 def list_unavailable(world: World) -> dict[str, str]:
     """Kinds of faults that this machine cannot have, and why."""
-    found = {}
+    found: dict[str, str] = {}
     if len(world.people) < 2:
-        found |= dict.fromkeys(
-            (daemons.HIDDEN, submitters.SECOND_PERSON), "no process of two other users can be started"
-        )
+        alone = "processes of two other users cannot be started"
+        found |= dict.fromkeys((daemons.HIDDEN, submitters.SECOND_PERSON), alone)
     if not submitters.find_faketime():
         found[submitters.CLOCK_OFF] = "Debian's package faketime is not installed"
     return found
