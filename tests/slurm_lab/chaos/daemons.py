@@ -115,7 +115,7 @@ def slurmd_restarts(world: World) -> str | None:
 
 def node_leaves(world: World) -> str | None:
     """A machine is taken away for good while jobs run: it is no longer in slurm.conf. It is back in the next season."""
-    node = world.lab.options.node_names[-1]  # the others keep their ports
+    node = world.lab.options.node_names[0]
     alive = [name for name in world.lab.options.node_names if world.lab.daemons.pid(name)]
     if world.absent or node not in alive or len(alive) < 4:
         return None

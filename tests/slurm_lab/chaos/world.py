@@ -2,12 +2,13 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,12 +181,15 @@ class World:
         self.lab.run("scontrol", "reconfigure")
 
     def _write_conf(self) -> None:
-        present = replace(self.lab.options, nodes=self.lab.options.nodes - len(self.absent))
         extra = "\n".join(self._conf.values())
-        write_slurm_conf(present, self.lab.layout, self.lab.ports, user=self.lab.submit_user, extra=extra)
+        layout, ports = self.lab.layout, self.lab.ports
+        write_slurm_conf(self.lab.options, layout, ports, user=self.lab.submit_user, extra=extra)
+        if self.absent:
+            text = layout.slurm_conf.read_text()
+            layout.slurm_conf.write_text(ALL_NODES.sub(_without_the_first, text))
 
     def leave(self, node: str) -> None:
-        """The last node is taken out of slurm.conf, for the rest of the season; only a new start of the controller
+        """The first node, on which most jobs run, is taken out of slurm.conf, for the rest of the season; only a new start of the controller
         heeds that."""
         self.absent.add(node)
         self.lab.stop("ctld")
@@ -276,6 +280,14 @@ class World:
 
     def is_done(self) -> bool:
         return all(run_of(self.store, job).result.exists() for job in self.jobs)
+
+
+ALL_NODES = re.compile(r"NodeName=n\[1-(\d+)\](.* Port=)\[(\d+)-(\d+)\]")
+
+
+def _without_the_first(line: "re.Match[str]") -> str:
+    """The others keep their names and ports."""
+    return f"NodeName=n[2-{line[1]}]{line[2]}[{int(line[3]) + 1}-{line[4]}]"
 
 
 @contextmanager
