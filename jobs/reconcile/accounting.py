@@ -50,6 +50,8 @@ class AccountingRecord:
     signal: int = 0
     message: str = ""
     """One line for people. Nothing is decided by it."""
+    gpu_kinds: str = ""
+    """The site's names of the allocated GPUs with their numbers, `a100_1g.5gb=2`; empty where it does not say."""
 
     @property
     def gpu_seconds(self) -> int:
@@ -72,6 +74,8 @@ def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
     content = asdict(record)
     if record.cancelled_by_uid is None:
         del content["cancelled_by_uid"]  # so that version 0.1 goes on reading the lines of all other ends
+    if not record.gpu_kinds:
+        del content["gpu_kinds"]  # likewise
     return content
 
 

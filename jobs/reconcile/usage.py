@@ -46,6 +46,8 @@ class ExecutionUsage:
     wasted: Usage
     gpu_type: str = ""
     """Empty if only Slurm knows of the execution; then it is the job's type."""
+    gpu_kinds: str = ""
+    """What Slurm allocated, by the site's own names (`AccountingRecord.gpu_kinds`)."""
     by_cluster: bool = False
     """From Slurm's row, not from the attempt's own record."""
     # Why: docs/decisions.md, D40
@@ -109,6 +111,7 @@ def _by_row(row: AccountingRecord, outcome: AttemptRecord, following: AttemptRec
         used=_usage(kept, cpus, gpus),
         wasted=_usage(seconds - kept, cpus, gpus),
         gpu_type=outcome.start.gpu_type,
+        gpu_kinds=row.gpu_kinds,
         by_cluster=True,
         overstated_seconds=int(late) if late > OVERSTATED_SECONDS else 0,
     )
@@ -129,7 +132,8 @@ def _by_record(outcome: AttemptRecord, following: AttemptRecord | None) -> Execu
 
 
 def _without_attempt(row: AccountingRecord, gpus: int) -> ExecutionUsage:
-    return ExecutionUsage(used=Usage(), wasted=_usage(row.elapsed_seconds, row.cpus, row.gpus or gpus), by_cluster=True)
+    wasted = _usage(row.elapsed_seconds, row.cpus, row.gpus or gpus)
+    return ExecutionUsage(used=Usage(), wasted=wasted, gpu_kinds=row.gpu_kinds, by_cluster=True)
 
 
 def _usage(seconds: float, cpus: int, gpus: int) -> Usage:

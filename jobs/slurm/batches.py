@@ -180,7 +180,8 @@ class BatchPlanner:
         job = self.jobs[submit.key]
         asked = job.resources
         memory = self.memory_gib.get(job.key, asked.memory_gib)
-        request = (asked.nodes, asked.gpus_per_node, asked.gpu_type, asked.cpus, memory)
+        # of jobs that are alike one may need the larger of a site's GPUs
+        request = (asked.nodes, asked.gpus_per_node, asked.gpu_type, self.gpu_type(job), asked.cpus, memory)
         return (job.phase, *request, tuple(sorted(asked.options.items())), tuple(asked.setup), tuple(asked.launcher))
 
 

@@ -6,15 +6,13 @@ association (the job's QOS comes first with the flag OverPartQOS). Limits of acc
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from jobs.job import Job, Resources
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.sbatch_options import has_gpu_options
-from jobs.slurm.site import Association, NodeShape, Partition, Qos, Site
+from jobs.slurm.site import Association, Partition, Qos, Site
 
 CLUSTER = "cluster"
 
@@ -304,28 +302,12 @@ def iter_node_reasons(asked: Resources, partition: Partition) -> Iterator[str]:
         )
         most = math.floor(most_memory / 102.4) / 10
         yield f"nodes of partition {partition.name} have up to {most:g} GiB, and {field} is {memory / 1024:g}"
-    own = has_gpu_options(asked.options)
-    if asked.gpus_per_node and not own and all(match_gpu_type(asked, shape) is None for shape in shapes):
-        yield explain_missing_gpus(asked, partition)
-    fitting = [
-        shape
-        for shape in shapes
-        if shape.cpus >= asked.cpus
-        and shape.memory_mib >= memory
-        and (own or not asked.gpus_per_node or match_gpu_type(asked, shape) is not None)
-    ]
+    fitting = [shape for shape in shapes if shape.cpus >= asked.cpus and shape.memory_mib >= memory]
     if sum(shape.nodes for shape in fitting) < asked.nodes:
         yield (
-            f"partition {partition.name} has {sum(shape.nodes for shape in fitting)} nodes with {asked.cpus} CPUs, "
-            f"{memory / 1024:g} GiB and {asked.gpus_per_node} GPUs each, and a job asks for {asked.nodes}"
+            f"partition {partition.name} has {sum(shape.nodes for shape in fitting)} nodes with {asked.cpus} CPUs "
+            f"and {memory / 1024:g} GiB each, and a job asks for {asked.nodes}"
         )
-
-
-def explain_missing_gpus(asked: Resources, partition: Partition) -> str:
-    """The GPUs that are there instead."""
-    there = sorted({f"{kind or 'gpu'}:{count}" for shape in partition.shapes for kind, count in shape.gpus.items()})
-    has = f"has {', '.join(there)} a node" if there else "has no GPUs"
-    return f"partition {partition.name} {has}, and a job asks for {asked.gpu_type or 'gpu'}:{asked.gpus_per_node}"
 
 
 def iter_tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]:
@@ -342,37 +324,6 @@ def iter_tres_reasons(asked: Resources, rules: tuple[Qos, ...]) -> Iterator[str]
             for name, most in limits.items():
                 if wants.get(name, 0) > most:
                     yield f"QOS {rule.name} gives at most {name}={most:g}, and a job asks for {wants[name]:g}"
-
-
-def resolve_gpu_type(job: Job, site: Site) -> str:
-    """The cluster's own name of the job's GPU type, to ask sbatch with; ours where the cluster did not say."""
-    known = {each.name: each for each in site.partitions or ()}
-    for name in list_partition_names(job, site):
-        for shape in known[name].shapes if name in known else ():
-            found = match_gpu_type(job.resources, shape)
-            if found is not None:
-                return found
-    return job.resources.gpu_type
-
-
-def match_gpu_type(asked: Resources, shape: NodeShape) -> str | None:
-    """What these nodes call the GPU type of the job, where they have enough of it; None where they have not.
-
-    Their type may be our name, our name in other letters, or longer (`nvidia_a100-sxm4-80gb`); nodes may have GPUs
-    without a type, which then count as any. A size at the end of our name (`a100-40`) fits theirs with that size, and
-    theirs without any.
-    """
-    wanted = asked.gpu_type.lower()
-    name, size = re.fullmatch(r"(.*?)(?:-(\d+))?", wanted).groups()  # type: ignore[union-attr]  # it fits any text
-    named = re.compile(rf"(?:.*[^a-z0-9])?{re.escape(name)}(?:[^a-z0-9].*)?")  # a10 is no part of a100
-
-    def fits(kind: str) -> bool:
-        sizes = re.findall(r"(\d+)gb", kind)
-        return not kind or not wanted or bool(named.fullmatch(kind) and (not size or not sizes or size in sizes))
-
-    enough = [kind for kind, count in shape.gpus.items() if count >= asked.gpus_per_node]
-    ranked = sorted(enough, key=lambda kind: (kind != asked.gpu_type, kind.lower() != wanted, kind))
-    return next((kind for kind in ranked if fits(kind.lower())), None)
 
 
 def list_partition_names(job: Job, site: Site) -> tuple[str, ...]:

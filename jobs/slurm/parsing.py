@@ -90,6 +90,8 @@ class AccountRow(NamedTuple):
     """Whose failure ended it; only later versions of Slurm say so."""
     shared: bool = False
     """Made of one line for several tasks. Slurm's list of them may be out of date: a task's own row outweighs it."""
+    gpu_kinds: str = ""
+    """What AllocTRES says of the GPUs' types, such as `a100=2,=1` or `shard=1` (`parse_allocated_kinds`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +187,7 @@ def _iter_account_rows(text: str, count: int, extra: Sequence[str]) -> Iterator[
             number_of_signal,
             parse_value(others.get("Reason", "")),
             parse_value(others.get("FailedNode", "")),
+            gpu_kinds=parse_allocated_kinds(tres),
         )
         if "[" not in job:
             yield row
@@ -221,6 +224,25 @@ def parse_allocated_gpus(tres: str) -> int:
     if "gres/gpu" in amounts:
         return parse_number(amounts["gres/gpu"])
     return sum(parse_number(amount) for name, amount in amounts.items() if name.startswith("gres/gpu:"))
+
+
+@lru_cache(MEMORY_OF_PARSED)
+def parse_allocated_kinds(tres: str) -> str:
+    """Types of the GPUs with their numbers, `a100_1g.5gb=2`; shares of GPUs as `shard=4` or `mps=50`.
+
+    Without a name come those of which the site tracks no type. Empty where it tracks none at all.
+    """
+    amounts = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
+    found = {
+        name.removeprefix("gres/gpu:").removeprefix("gres/"): parse_number(amount)
+        for name, amount in amounts.items()
+        if name.startswith(("gres/gpu:", "gres/shard", "gres/mps"))
+    }
+    if not found:
+        return ""
+    rest = parse_allocated_gpus(tres) - sum(parse_number(amounts[name]) for name in amounts if name[:9] == "gres/gpu:")
+    typed = [f"{name}={amount}" for name, amount in sorted(found.items())]
+    return ",".join([*typed, f"={rest}"] if rest > 0 else typed)
 
 
 def parse_array_tasks(job: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.clock import SYSTEM_CLOCK, Clock
@@ -22,12 +22,12 @@ from jobs.reconcile.state import JobState
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
+from jobs.slurm.gpu_choice import choose_gpus
 from jobs.slurm.limits import (
     compute_queue_capacity,
     describe_limit,
     find_infeasible_reason,
     list_limit_names,
-    resolve_gpu_type,
 )
 from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, load_batch_history, query_answers, save_settled
 from jobs.slurm.script import LaunchSettings
@@ -59,6 +59,8 @@ class RoundReport:
     """Jobs that Slurm will not take as they are, with its reason."""
     problem: str = ""
     """Why the round ended early."""
+    gpus: tuple[str, ...] = ()
+    """Which of the site's GPUs were asked for and why, one line for each choice."""
 
     def merge_later(self, later: "RoundReport") -> "RoundReport":
         """Both together; limits and problems are the later one's."""
@@ -68,6 +70,7 @@ class RoundReport:
             calls=self.calls + later.calls,
             withdrawn=self.withdrawn + later.withdrawn,
             refused={**self.refused, **later.refused},
+            gpus=tuple(dict.fromkeys((*self.gpus, *later.gpus))),
         )
 
 
@@ -232,9 +235,12 @@ class SlurmRound:
     def _find_unfit_jobs(self) -> dict[str, str]:
         found = {}
         for job in self.snapshot.select_in_state({JobState.READY, JobState.INTERRUPTED, JobState.WAITING}):
-            reason = find_infeasible_reason(job, self.site) if job.key in self.wanted else None
-            if reason is not None and job.key not in self.live:
+            if job.key not in self.wanted or job.key in self.live:
+                continue
+            if reason := find_infeasible_reason(job, self.site):
                 found[job.key] = f"it can never run here: {reason}"
+            elif problem := choose_gpus(job, self.site).problem:
+                found[job.key] = f"it cannot be sent as it is: {problem}"
         return found
 
     def _compute_capacity(self) -> QueueCapacity:
@@ -255,7 +261,7 @@ class SlurmRound:
                 for submit in submits
             },
             exclude=self._select_excluded_nodes(),
-            gpu_type=lambda job: resolve_gpu_type(job, self.site),
+            gpu_type=lambda job: choose_gpus(job, self.site).kind,
         )
         return planner.plan_batches(submits)
 
@@ -327,7 +333,13 @@ class SlurmRound:
             ),
             refused={**self.unfit, **refused},
             problem=self.problem or sent.problem or self.withdrawal_problem or self.over_budget,
+            gpus=self.describe_gpus(placed),
         )
+
+    def describe_gpus(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Which of the site's GPUs these jobs ask for, and why; one line for each choice."""
+        texts = (choose_gpus(self.snapshot.by_key[key], self.site).text for key in keys)
+        return tuple(dict.fromkeys(filter(None, texts)))
 
     def _send(self, submits: Sequence[Submit]) -> SendReport:
         if not submits:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.job import Resources
+from jobs.slurm.gpu_kinds import SHARED, parse_gpu_kind
 from jobs.store.paths import UnsafeNameError
 
 LONGEST_VALUE = 400
@@ -208,13 +209,29 @@ def build_gpu_request(resources: Resources, given: dict[str, str], gpu_type: str
     if not resources.gpus_per_node or has_gpu_options(resources.options):
         return {"gres": gres} if gres else {}
     kind = resources.gpu_type if gpu_type is None else gpu_type
-    own = ":".join(filter(None, ("gpu", kind, str(resources.gpus_per_node))))
+    shards = parse_gpu_kind(resources.gpu_type).shards
+    words = ("shard", str(shards)) if shards else ("gpu", kind, str(resources.gpus_per_node))
+    own = ":".join(filter(None, words))
     return {"gres": f"{own},{gres}" if gres else own}
 
 
+def list_requested_kinds(options: Mapping[str, str]) -> str:
+    """Types of the GPUs that the user's own options ask for, with numbers: `a100_1g.5gb=1`, `shard=4`."""
+    found = []
+    for name in GPU_REQUESTS:
+        for word in options.get(name, "").split(","):
+            resource, *rest = re.split("[:=]", re.sub("^gres[/:]", "", word.strip()))
+            if name.startswith("gpus"):
+                resource, rest = "gpu", [resource, *rest]
+            kind = resource if resource in SHARED else next((part for part in rest if not part.isdigit()), "")
+            if kind and resource in {"gpu", *SHARED}:
+                found.append(f"{kind}={next((part for part in rest if part.isdigit()), 1)}")
+    return ",".join(found)
+
+
 def has_gpu_options(options: Mapping[str, str]) -> bool:
-    """Whether the user's own options ask for GPUs."""
+    """Whether the user's own options ask for GPUs, or for shares of them."""
     if any(name in options for name in GPU_REQUESTS if name.startswith("gpus")):
         return True
     words = f"{options.get('gres', '')},{options.get('tres-per-task', '')}".split(",")
-    return any(re.match(r"(gres[/:])?gpu([:=/]|$)", word.strip()) for word in words)
+    return any(re.match(r"(gres[/:])?(gpu|shard|mps)([:=/]|$)", word.strip()) for word in words)

@@ -33,6 +33,10 @@ class NodeShape:
     memory_mib: int
     gpus: Mapping[str, int] = field(default_factory=dict)
     """GPU type to number a node; the type is empty where the cluster does not distinguish types."""
+    shards: int = 0
+    """Shards a node, into which its GPUs are divided (`gres/shard`)."""
+    features: frozenset[str] = frozenset()
+    """For `constraint`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +141,10 @@ class Site:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """Answers of `limits.list_limit_names` so far: thousands of jobs have few kinds of resources."""
+    known_gpu_choices: dict[tuple[object, ...], object] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Answers of `gpu_choice.choose_gpus` so far, by what they depend on."""
     known_infeasible_reasons: dict[int, tuple[Resources, str | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -199,7 +207,7 @@ def query_partitions(questions: SiteReader) -> tuple[Partition, ...] | None:
     text = questions.query("partitions", "scontrol", "--all", "--oneliner", "show", "partition")
     if text is None:
         return None
-    form = "--format=%R|%D|%c|%m|%G"
+    form = "--format=%R|%D|%c|%m|%G|%f"
     nodes = questions.query("nodes", "sinfo", "--all", "--noheader", "--exact", "--noconvert", form)
     return parse_partitions(text, parse_node_shapes(nodes or ""))
 
@@ -293,24 +301,31 @@ def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> 
 
 
 def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
-    """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G`."""
+    """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G|%f`."""
     found: dict[str, list[NodeShape]] = {}
     for line in text.splitlines():
         parts = line.split("|")
-        if len(parts) != 5:
+        if len(parts) < 5:
             continue
         nodes, cpus, memory = (parse_optional_number(part) or 0 for part in parts[1:4])
-        shape = NodeShape(nodes=nodes, cpus=cpus, memory_mib=memory, gpus=parse_gpus(parts[4]))
+        shape = NodeShape(
+            nodes=nodes,
+            cpus=cpus,
+            memory_mib=memory,
+            gpus=parse_gpus(parts[4]),
+            shards=sum(parse_gpus(parts[4], "shard").values()),
+            features=frozenset(word for part in parts[5:] for word in parse_words(part)),
+        )
         found.setdefault(parts[0], []).append(shape)
     return {name: tuple(shapes) for name, shapes in found.items()}
 
 
-def parse_gpus(gres: str) -> dict[str, int]:
-    """GPUs of sinfo's `gpu:a100:8(S:0-1),gpu:v100:2,nvme:1`, by type."""
+def parse_gpus(gres: str, resource: str = "gpu") -> dict[str, int]:
+    """GPUs of sinfo's `gpu:a100:8(S:0-1),gpu:v100:2,nvme:1`, by type; or another generic resource."""
     found: dict[str, int] = {}
     for word in re.sub(r"\([^)]*\)", "", gres).split(","):
         name, *kind, count = [part for part in word.split(":") if part != "no_consume"] if ":" in word else ("", "")
-        if name == "gpu" and count.isdigit():
+        if name == resource and count.isdigit():
             found[":".join(kind)] = found.get(":".join(kind), 0) + int(count)
     return found
 

@@ -92,6 +92,7 @@ def build_accounting_record(row: AccountRow, key: str, *, withdrawn: bool = Fals
         exit_code=row.exit_code,
         signal=row.signal,
         message=describe_end(row),
+        gpu_kinds=row.gpu_kinds,
     )
 
 

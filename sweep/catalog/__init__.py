@@ -3,6 +3,7 @@
 `load_catalog()` reads and checks them; `sweep.catalog.parse_entries` has the types.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -24,6 +25,7 @@ from sweep.catalog.entries import (
     TaskEntry,
     ZMetric,
 )
+from sweep.catalog.gpu_parts import GpuTable, SliceProfiles
 from sweep.errors import SweepFileError
 from sweep.phases import PHASES
 
@@ -49,7 +51,7 @@ ACCEPTED_TYPES: Mapping[object, tuple[type, ...]] = {
     str: (str,),
     bool: (bool,),
 }
-Entry = TypeVar("Entry", GpuType, DatasetEntry, TaskEntry, ModelEntry, Placement, TaskChance, ZMetric)
+Entry = TypeVar("Entry", GpuType, DatasetEntry, TaskEntry, ModelEntry, Placement, TaskChance, ZMetric, SliceProfiles)
 
 
 @cache
@@ -60,10 +62,11 @@ def load_catalog(folder: Path = FOLDER) -> Catalog:
         SweepFileError: a file is missing, is no YAML, or has a field that is unknown, missing or of another type.
     """
     gpus = read_mapping(folder / "gpus.yaml")
+    whole = parse_entries(GpuType, gpus, "gpus", folder / "gpus.yaml")
     data = read_mapping(folder / "data.yaml")
     catalog = Catalog(
         models=read_model_entries(folder / "models.yaml"),
-        gpus=parse_entries(GpuType, gpus, "gpus", folder / "gpus.yaml"),
+        gpus=GpuTable(whole, read_slices(gpus, whole, folder / "gpus.yaml")),
         datasets=parse_entries(DatasetEntry, data, "datasets", folder / "data.yaml"),
         tasks=parse_entries(TaskEntry, data, "tasks", folder / "data.yaml"),
         encoder_utilisation=check_share(gpus, "encoder_utilisation", folder / "gpus.yaml"),
@@ -81,6 +84,22 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise SweepFileError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     return check_mapping(content, str(path))
+
+
+def read_slices(content: Mapping[str, Any], whole: Mapping[str, GpuType], path: Path) -> dict[str, SliceProfiles]:
+    """The MIG slices of the types."""
+    found = parse_entries(SliceProfiles, content, "slices", path)
+    for name, slices in found.items():
+        where = f"{path}: slices.{name}"
+        if name not in whole:
+            raise SweepFileError(f"{where}: there is no GPU type of that name")
+        shares = check_mapping(slices.memory, f"{where}.memory")
+        for profile in shares:
+            check_share(shares, profile, f"{where}.memory")
+            units = re.fullmatch(r"([1-9])g\.[1-9]\d{0,2}gb", profile)
+            if units is None or int(units[1]) > slices.units:
+                raise SweepFileError(f"{where}.memory: {profile!r} is no profile such as 1g.10gb")
+    return found
 
 
 def read_model_entries(path: Path) -> dict[str, ModelEntry]:

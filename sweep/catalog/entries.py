@@ -38,6 +38,8 @@ class GpuType:
     """Of training in fp32, relative to bf16."""
     core_gflops: float = 0.0
     """Useful GFLOP/s of one CPU core; for the type without a GPU."""
+    part_of: str = ""
+    """Of a slice or of shards: the type of the whole GPU."""
 
     def find_startup(self, phase: str) -> float:
         """Minutes of the phase; of one that the catalog does not name, those of the slowest that it does."""
@@ -166,6 +168,7 @@ class Catalog:
 
     models: Mapping[str, ModelEntry]
     gpus: Mapping[str, GpuType]
+    """Iterated over are whole GPUs; names of slices and shards are found as well (`gpu_parts.GpuTable`)."""
     datasets: Mapping[str, DatasetEntry]
     tasks: Mapping[str, TaskEntry]
     encoder_utilisation: float

@@ -362,12 +362,19 @@ def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType, start
     Cores and memory left open are those that go with the GPUs (`GpuType`).
 
     Raises:
-        SweepError: GPUs are asked for, of a type that is none; or no more memory after running out of it.
+        SweepError: GPUs are asked for, of a type that is none; several parts of GPUs; or no more memory after running
+            out of it.
     """
     if placement.gpus_per_node and not gpu.is_gpu:
         raise SweepError(
             f"resources: gpus_per_node is {placement.gpus_per_node}, and gpu_type is {gpu.name!r}; "
             "name the GPU type, or set gpus_per_node: 0"
+        )
+    # Why: docs/decisions.md, D131
+    if gpu.part_of and placement.gpus_per_node > 1:
+        raise SweepError(
+            f"resources: gpus_per_node is {placement.gpus_per_node}, and gpu_type {gpu.name} is a part of a GPU: a "
+            f"process sees one part alone; set gpus_per_node: 1, or gpu_type: {gpu.part_of}"
         )
     gpus = max(1, placement.gpus_per_node)
     memory_gib = placement.memory_gib or gpus * gpu.host_memory_gib

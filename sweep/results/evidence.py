@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from jobs.job import Job
@@ -11,8 +12,10 @@ from jobs.reconcile.attempts import AttemptRecord, read_finished_attempts
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.reconcile.usage import Usage, compute_execution_usage
+from jobs.slurm.sbatch_options import list_requested_kinds
 from jobs.store.records import read_record
 from sweep.catalog import load_catalog
+from sweep.catalog.gpu_parts import find_factor
 
 # What a job cost.
 
@@ -64,6 +67,8 @@ class JobHours:
     """None: nothing has ended yet."""
     overstated_seconds: int = 0
     """Wall seconds in the cluster's rows after the ends that the attempts recorded themselves."""
+    gpu_kinds: str = ""
+    """What the cluster says it allocated, by its own names; empty where it does not say."""
 
     @property
     def total(self) -> ExecutionHours:
@@ -78,10 +83,13 @@ def compute_job_hours(
     found = compute_execution_usage(outcomes, endings, gpus=job.resources.gpus)
     for execution in found:
         gpu_type = execution.gpu_type or job.resources.gpu_type
-        kept += price_usage(execution.used, gpu_type)
-        lost += price_usage(execution.wasted, gpu_type)
+        kinds = execution.gpu_kinds or list_requested_kinds(job.resources.options)
+        kept += price_usage(execution.used, gpu_type, kinds)
+        lost += price_usage(execution.wasted, gpu_type, kinds)
         overstated += execution.overstated_seconds
-    return JobHours(kept, lost, merge_sources({execution.by_cluster for execution in found}), overstated)
+    source = merge_sources({execution.by_cluster for execution in found})
+    names = sorted({word for execution in found for word in execution.gpu_kinds.split(",") if word})
+    return JobHours(kept, lost, source, overstated, ",".join(names))
 
 
 def merge_sources(by_cluster: Collection[bool]) -> HoursSource | None:
@@ -93,12 +101,28 @@ def merge_sources(by_cluster: Collection[bool]) -> HoursSource | None:
     return HoursSource.SLURM if True in by_cluster else HoursSource.ATTEMPTS
 
 
-def price_usage(usage: Usage, gpu_type: str) -> ExecutionHours:
-    """The same hours with A100-hours; an unknown GPU type has none, unless no GPU was used."""
-    kind = load_catalog().gpus.get(gpu_type)
-    factor = kind.factor if kind else None
+def price_usage(usage: Usage, gpu_type: str, gpu_kinds: str = "") -> ExecutionHours:
+    """The same hours with A100-hours; an unknown GPU type has none, unless no GPU was used.
+
+    `gpu_kinds`: what the cluster says it allocated (`AccountingRecord.gpu_kinds`).
+    """
+    factor = find_mean_factor(gpu_kinds, gpu_type)
     a100_hours = 0.0 if usage.gpu_hours == 0 else None if factor is None else usage.gpu_hours * factor
     return ExecutionHours(usage.gpu_hours, usage.cpu_hours, a100_hours)
+
+
+@cache
+def find_mean_factor(gpu_kinds: str, gpu_type: str) -> float | None:
+    """A100-hours of one GPU-hour over the kinds `a100=2,v100=1`; None where one of them is unknown."""
+    gpus = load_catalog().gpus
+    total, weighted = 0, 0.0
+    for word in filter(None, gpu_kinds.split(",")):
+        name, _, count = word.rpartition("=")
+        factor = find_factor(gpus, name, gpu_type)
+        if factor is None:
+            return None
+        total, weighted = total + int(count), weighted + int(count) * factor
+    return weighted / total if total else find_factor(gpus, "", gpu_type)
 
 
 # Values of JSON files that stages and engines write. A value of another type than expected counts as absent.

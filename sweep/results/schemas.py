@@ -367,6 +367,7 @@ JOBS = define_table_schema(
             "seconds",
             "wall time in the cluster's accounting after the attempts' own ends",
         ),
+        define_column("gpu_kinds", STRING, "", "GPUs that the cluster says it allocated, by its own names"),
     ],
 )
 

@@ -23,7 +23,7 @@ def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
     if not scored:
         return ""
     measures = [measure for measure in MEASURES if any(has_score(row, measure) for row in scored)]
-    on_gpu = any(row["a100_hours_own"] or row["a100_hours_shared"] for row in scored)
+    on_gpu = any(row[name] != 0 for row in scored for name in ("a100_hours_own", "a100_hours_shared"))
     unit, cost = ("A100-h", "a100_hours") if on_gpu else ("core-h", "cpu_hours")
     title = ["cell", "epochs", *(TITLES[measure] for measure in measures), f"{unit} own", "shared"]
     table = [title]
@@ -37,7 +37,15 @@ def format_summary_table(rows: Sequence[Row], limit: int | None = None) -> str:
                 *(format_hours_or_unknown(row[cost + part]) for part in ("_own", "_shared")),
             ]
         )
-    return "\n".join([*format_columns(table), *format_chance_note(scored), *format_tasks_note(scored)]) + "\n"
+    notes = [*format_chance_note(scored), *format_tasks_note(scored), *format_hours_note(scored)]
+    return "\n".join([*format_columns(table), *notes]) + "\n"
+
+
+def format_hours_note(rows: Sequence[Row]) -> list[str]:
+    """That A100-hours are not known, and where to see why; empty where all are."""
+    if all(row[name] is not None for row in rows for name in ("a100_hours_own", "a100_hours_shared")):
+        return []
+    return ["?: on GPUs of a kind without a factor; gpu_kinds and gpu_type of jobs.parquet name it."]
 
 
 def join_tables(*parts: str) -> str:

@@ -87,6 +87,7 @@ def build_job_cost_columns(found: JobEvidence) -> dict[str, Any]:
         "wasted_cpu_hours": wasted.cpu_hours,
         "hours_source": found.costs.source,
         "overstated_seconds": found.costs.overstated_seconds if found.costs.source else None,
+        "gpu_kinds": found.costs.gpu_kinds or None,
     }
 
 

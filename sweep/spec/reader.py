@@ -327,7 +327,9 @@ class SweepFileReader:
         for where, kind in list_gpu_types(self.source.data.get("resources"), ("resources",)):
             if kind not in self.catalog.gpus:
                 self.record_problem(
-                    where, f"{format_given_value(kind)} is not a GPU type; types are {', '.join(self.catalog.gpus)}"
+                    where,
+                    f"{format_given_value(kind)} is not a GPU type; types are {', '.join(self.catalog.gpus)}; "
+                    "slices of them such as a100-1g.10gb; and shards such as a100-shard.1of4",
                 )
         for where, message in dict(iter_contradictions(resources, list(resources.models))).items():
             self.record_problem(where, message)

@@ -173,7 +173,16 @@ def explain_over_budget(slurm_round: SlurmRound, budget: float | None) -> str:
     """Why nothing may be sent: what was spent and what is left to do come to more A100-hours than `budget`; else ""."""
     if budget is None:
         return ""
-    spent = sum(each.costs.total.a100_hours or 0.0 for each in load_job_evidence(slurm_round.snapshot).values())
+    costs = [each.costs for each in load_job_evidence(slurm_round.snapshot).values()]
+    unknown = [each for each in costs if each.total.a100_hours is None]
+    if unknown:
+        kinds = ", ".join(sorted({each.gpu_kinds or "their gpu_type" for each in unknown}))
+        return (
+            f"nothing was sent: the A100-hours of {format_counted(len(unknown), 'job')} are not known, as there is no "
+            f"factor for {kinds}, and so nobody can hold the budget; lift it: `sweep limits {slurm_round.launch.sweep} "
+            "--budget-a100-hours none`"
+        )
+    spent = sum(each.total.a100_hours or 0.0 for each in costs)
     left = sum_planned_a100_hours(slurm_round)
     if spent + left <= budget:
         return ""
@@ -201,6 +210,8 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     if not as_json:
         withdrawn = f", took {report.withdrawn} out of the queue" if report.withdrawn else ""
         print(f"sent {report.sent} jobs in {report.calls} sbatch calls{withdrawn}", file=sys.stderr)
+    for line in report.gpus:
+        print(f"sweep: {line}", file=sys.stderr)
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
     print_refusals(report.refused, "were not sent")
@@ -235,15 +246,23 @@ def print_refusals(refused: Mapping[str, str], what: str) -> None:
 def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
     counts = count_states(slurm_round.snapshot, slurm_round.wanted)
-    return {**counts, **asdict(report), "limits": list(report.limits), "refused": dict(report.refused)}
+    return {
+        **counts,
+        **asdict(report),
+        "limits": list(report.limits),
+        "refused": dict(report.refused),
+        "gpus": list(report.gpus),
+    }
 
 
 def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
     """`--dry-run`."""
     print_action_rows(actions, stored, as_json=as_json)
-    jobs = sum(isinstance(action, Submit) for action in actions)
-    calls = len(slurm_round.plan_batches([action for action in actions if isinstance(action, Submit)]))
-    print(f"{jobs} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
+    submits = [action for action in actions if isinstance(action, Submit)]
+    calls = len(slurm_round.plan_batches(submits))
+    print(f"{len(submits)} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
+    for line in slurm_round.describe_gpus(action.key for action in submits):
+        print(f"sweep: {line}", file=sys.stderr)
     for limit in sorted(slurm_round.capacity.full):
         print(f"sweep: no room for more under {describe_limit(limit)}", file=sys.stderr)
     print_refusals(slurm_round.unfit, "would not be sent")

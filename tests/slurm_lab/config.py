@@ -44,6 +44,10 @@ class Options:
     gpus: int = 8
     """Per node: names for /dev/null, counted and handed out like real ones."""
     gpu_type: str = "a100"
+    node_gres: tuple[str, ...] = ()
+    """Instead of GPUs of one type: what each node has, such as `gpu:a100:2,gpu:1g.5gb:7` or `gpu:4,shard:16`."""
+    node_features: tuple[str, ...] = ()
+    """Features of each node, such as `a100_80gb,ib`; none where it is shorter."""
     accounting: Accounting = Accounting.SLURMDBD
     users: tuple[str, ...] = ()
     """Who may submit besides the user who starts the cluster."""
@@ -66,6 +70,25 @@ class Options:
     @property
     def node_names(self) -> list[str]:
         return [f"n{number}" for number in range(1, self.nodes + 1)]
+
+    @property
+    def devices(self) -> int:
+        """Files that stand for GPUs: as many as any node has."""
+        return max(
+            (sum(count for name, _, count in parse_gres(text) if name == "gpu") for text in self.gres), default=0
+        )
+
+    @property
+    def gres(self) -> list[str]:
+        """What each node has."""
+        usual = f"gpu:{self.gpu_type}:{self.gpus}" if self.gpus else ""
+        return [*self.node_gres, *[usual] * self.nodes][: self.nodes]
+
+
+def parse_gres(text: str) -> list[tuple[str, str, int]]:
+    """`gpu:a100:2,shard:8` as name, type and number; the type may be empty."""
+    parts = [word.split(":") for word in text.split(",") if word]
+    return [(name, ":".join(kind), int(count)) for name, *kind, count in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +195,38 @@ def _times(options: Options) -> list[str]:
 def _nodes(options: Options, ports: Ports) -> list[str]:
     first, last = ports.node("n1"), ports.node(f"n{options.nodes}")
     names, port = (f"n[1-{options.nodes}]", f"[{first}-{last}]") if options.nodes > 1 else ("n1", str(first))
+    nodes = [(names, port, options.gres[0], "")]
+    if options.node_gres or options.node_features:
+        features = [*options.node_features, *[""] * options.nodes]
+        nodes = [
+            (name, str(ports.node(name)), gres, own)
+            for name, gres, own in zip(options.node_names, options.gres, features, strict=False)
+        ]
+    kinds = sorted({name for text in options.gres for name, _, _ in parse_gres(text)})
     cores = f"CPUs={options.cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={options.cpus} ThreadsPerCore=1"
     memory = f" RealMemory={options.memory_mb}" if options.memory_mb else ""
-    gres = f" Gres=gpu:{options.gpu_type}:{options.gpus}" if options.gpus else ""
     return [
         "SlurmdParameters=config_overrides",  # believe this file about cores and memory, not the machine
         "ReturnToService=2",
-        *(["GresTypes=gpu"] if options.gpus else []),
-        f"NodeName={names} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}{memory}{gres} State=UNKNOWN",
+        *([f"GresTypes={','.join(kinds)}"] if kinds else []),
+        *(
+            f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}"
+            f"{memory}{f' Gres={gres}' if gres else ''}{f' Feature={own}' if own else ''}"
+            " State=UNKNOWN"
+            for name, port, gres, own in nodes
+        ),
     ]
 
 
 def _accounting(options: Options, layout: Layout, ports: Ports) -> list[str]:
+    found = {(name, kind) for text in options.gres for name, kind, _ in parse_gres(text)}
+    tracked = sorted({f"gres/{name}" for name, _ in found} | {f"gres/{name}:{kind}" for name, kind in found if kind})
     return [
         "AccountingStorageType=accounting_storage/slurmdbd",
         "AccountingStorageHost=127.0.0.1",
         f"AccountingStoragePort={ports.dbd}",
         f"AccountingStoragePass={layout.munge_socket}",  # sacct and sacctmgr find munge here, not by AuthInfo
-        *([f"AccountingStorageTRES=gres/gpu,gres/gpu:{options.gpu_type}"] if options.gpus else []),
+        *([f"AccountingStorageTRES={','.join(tracked)}"] if tracked else []),
         "AccountingStoreFlags=job_comment",
         "AccountingStorageEnforce=associations,limits,qos",
         "PriorityType=priority/multifactor",
@@ -204,10 +241,23 @@ def _no_accounting() -> list[str]:
 
 def gres_conf(options: Options, layout: Layout) -> str:
     """The text of gres.conf. `Count=` alone is refused for GPUs: every one needs a device file of its own."""
-    if not options.gpus:
+    if not options.devices:
         return ""
-    numbers = f"[0-{options.gpus - 1}]" if options.gpus > 1 else "0"
-    return f"AutoDetect=off\nName=gpu Type={options.gpu_type} File={layout.devices}/gpu{numbers}\n"
+    if not options.node_gres:
+        return f"AutoDetect=off\nName=gpu Type={options.gpu_type} File={layout.devices}/gpu{_range(0, options.gpus)}\n"
+    lines = ["AutoDetect=off"]
+    for node, text in zip(options.node_names, options.gres, strict=True):
+        first = 0
+        for name, kind, count in parse_gres(text):
+            typed = f" Type={kind}" if kind else ""
+            what = f"File={layout.devices}/gpu{_range(first, count)}" if name == "gpu" else f"Count={count}"
+            lines.append(f"NodeName={node} Name={name}{typed} {what}")
+            first += count if name == "gpu" else 0
+    return "\n".join(lines) + "\n"
+
+
+def _range(first: int, count: int) -> str:
+    return f"[{first}-{first + count - 1}]" if count > 1 else str(first)
 
 
 def slurmdbd_conf(layout: Layout, ports: Ports, *, user: str) -> str:

@@ -16,7 +16,7 @@ def write_files(options: Options, layout: Layout, ports: Ports, *, user: str) ->
     layout.cgroup_conf.write_text(CGROUP_CONF)
     layout.slurmdbd_conf.touch(mode=0o600)
     layout.slurmdbd_conf.write_text(slurmdbd_conf(layout, ports, user=user))
-    for number in range(options.gpus):
+    for number in range(options.devices):
         device = layout.devices / f"gpu{number}"
         if not device.is_symlink():
             device.symlink_to("/dev/null")  # a character device, as Slurm wants, without root's mknod
@@ -38,7 +38,8 @@ def read_settings(layout: Layout) -> tuple[Options, Ports]:
         raise LabError(f"there is no cluster in {layout.root}")
     found = json.loads(layout.settings.read_text())
     values = found["options"]
-    values |= {"users": tuple(values["users"]), "accounting": Accounting(values["accounting"])}
+    values |= {name: tuple(values[name]) for name in ("users", "node_gres", "node_features")}
+    values |= {"accounting": Accounting(values["accounting"])}
     return Options(**values), Ports(found["base_port"])
 
 

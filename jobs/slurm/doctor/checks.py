@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from jobs.job import Job
 from jobs.slurm.commands import list_ignored_variables
+from jobs.slurm.gpu_choice import choose_gpus
 from jobs.slurm.limits import (
     CLUSTER,
     compute_queue_capacity,
@@ -86,10 +87,9 @@ def check_partitions(site: Site) -> Check:
 
 
 def format_gpus(shapes: Sequence[NodeShape]) -> str:
-    """`8 a100 or 4 h100`: a node's GPUs, for each kind of node."""
-    return " or ".join(
-        dict.fromkeys(f"{count} {kind or 'GPUs'}" for shape in shapes for kind, count in shape.gpus.items())
-    )
+    """`8 a100 or 4 h100`: a node's GPUs, for each kind of node; shards count beside the GPUs that they are of."""
+    kinds = [(f"{count} {kind or 'GPUs'}", shape.shards) for shape in shapes for kind, count in shape.gpus.items()]
+    return " or ".join(dict.fromkeys(f"{gpus} in {shards} shards" if shards else gpus for gpus, shards in kinds))
 
 
 def check_limits(site: Site) -> Iterator[Check]:
@@ -149,6 +149,7 @@ def check_plan(site: Site, jobs: Sequence[Job], *, largest_save_bytes: int = 0) 
     """What holds for one plan. `largest_save_bytes`: its largest checkpoint while training."""
     if not site.problem:
         yield from check_feasible(site, jobs)
+        yield from check_gpus(site, jobs)
         yield from check_queue_limits(site, jobs)
     yield from check_setup(jobs)
     if largest_save_bytes and not site.problem:
@@ -157,7 +158,9 @@ def check_plan(site: Site, jobs: Sequence[Job], *, largest_save_bytes: int = 0) 
 
 def check_feasible(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     """Jobs that could never run, by reason."""
-    found = Counter(reason for job in jobs if (reason := find_infeasible_reason(job, site)))
+    found = Counter(
+        reason for job in jobs if (reason := find_infeasible_reason(job, site) or choose_gpus(job, site).problem)
+    )
     for reason, number in found.items():
         yield report_problem(
             "plan", f"{number:,} of {len(jobs):,} jobs could never run: {reason}", "change `resources`"
@@ -165,6 +168,12 @@ def check_feasible(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     if jobs and not found:
         names = sorted({each.name for job in jobs for each in find_job_partitions(job, site)})
         yield report_ok("plan", f"all {len(jobs):,} jobs can run{f' in {chr(44).join(names)}' if names else ''}")
+
+
+def check_gpus(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
+    """Which of the site's GPUs the jobs are given, and why."""
+    for text in dict.fromkeys(text for job in jobs if (text := choose_gpus(job, site).text)):
+        yield report_ok("GPUs", text)
 
 
 def check_queue_limits(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:

@@ -11,9 +11,8 @@ from jobs.slurm.limits import (
     describe_limit,
     find_infeasible_reason,
     list_limit_names,
-    resolve_gpu_type,
 )
-from jobs.slurm.site import Association, NodeShape, Site
+from jobs.slurm.site import Association, Site
 from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 
 
@@ -88,8 +87,6 @@ MISFITS: list[tuple[str, Job, str]] = [
     ("time of the QOS", a_job(qos="deny", time_minutes=2), "QOS deny allows a job 1 min"),
     ("nodes of the cluster", a_job(nodes=5), "partition main has 4 nodes, and a job asks for 5"),
     ("nodes of a job", a_job("short", nodes=3, time_minutes=1), "gives a job 2 nodes, not 3"),
-    ("GPU type", a_job(gpus_per_node=1, gpu_type="h100"), "has a100:8 a node, and a job asks for h100:1"),
-    ("GPUs", a_job(gpus_per_node=9, gpu_type="a100"), "has a100:8 a node, and a job asks for a100:9"),
     ("CPUs", a_job(cpus=65), "up to 64 CPUs, not 65"),
     ("memory", a_job(memory_gib=501), "up to 500 GiB, and memory_gib is 501"),
     ("memory of a retry", a_job(retry_memory_gib=501), "retry_memory_gib is 501"),
@@ -152,26 +149,6 @@ def test_one_of_several_partitions_is_enough() -> None:
 def test_without_a_default_partition_one_has_to_be_named() -> None:
     site = replace(NEW, partitions=tuple(replace(each, is_default=False) for each in NEW.partitions or ()))
     assert "no partition is the default; name one: partition, of gpu, cpu" in str(find_infeasible_reason(a_job(), site))
-
-
-def test_gpus_go_by_the_clusters_own_names() -> None:
-    eight = a_job("gpu", gpus_per_node=4, gpu_type="a100")
-    assert find_infeasible_reason(eight, NEW) is None
-    assert resolve_gpu_type(eight, NEW) == "nvidia_a100-sxm4-80gb"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="H100"), NEW) == "h100"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="v100"), NEW) == "v100"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a10"), NEW) == "a10"  # not a part of a100
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a100-80"), NEW) == "nvidia_a100-sxm4-80gb"
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=4, gpu_type="a100-40"), NEW) == "a100-40"  # it has none
-    assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="h100-80"), NEW) == "h100"  # of any size
-    shapes = (NodeShape(nodes=4, cpus=64, memory_mib=512_000, gpus={"": 8}),)
-    bare = replace(OLD, partitions=tuple(replace(each, shapes=shapes) for each in OLD.partitions or ()))
-    assert resolve_gpu_type(a_job(gpus_per_node=8, gpu_type="a100"), bare) == ""
-    assert find_infeasible_reason(a_job(gpus_per_node=8, gpu_type="a100"), bare) is None
-    none = replace(
-        OLD, partitions=tuple(replace(p, shapes=(replace(shapes[0], gpus={}),)) for p in OLD.partitions or ())
-    )
-    assert "has no GPUs" in str(find_infeasible_reason(a_job(gpus_per_node=8, gpu_type="a100"), none))
 
 
 def test_gpus_that_the_user_asks_for_by_other_words_are_not_judged() -> None:

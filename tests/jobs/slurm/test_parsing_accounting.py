@@ -5,6 +5,7 @@ from jobs.slurm.parsing import (
     AccountRow,
     parse_accounting,
     parse_allocated_gpus,
+    parse_allocated_kinds,
     parse_array_tasks,
     select_fields,
 )
@@ -49,6 +50,7 @@ def test_a_finished_execution_is_read_in_full() -> None:
             cpus=1,
             nodes="n1",
             exit_code=3,
+            gpu_kinds="a100=4",
         ),
     )
 
@@ -102,11 +104,30 @@ def test_array_expressions(job: str, tasks: list[str]) -> None:
         ("cpu=8,gres/gpu=16,node=2", 16),
         ("cpu=8,gres/gpu:a100=2,gres/gpu:h100=1", 3),
         ("cpu=8,gres/gpumem=80,node=2", 0),
+        ("cpu=1,gres/shard=2,node=1", 0),
         ("", 0),
     ],
 )
 def test_devices_are_counted_once(tres: str, gpus: int) -> None:
     assert parse_allocated_gpus(tres) == gpus
+
+
+@pytest.mark.parametrize(
+    ("tres", "kinds"),
+    [
+        ("billing=1,cpu=1,gres/gpu:a100_1g.5gb=1,gres/gpu=1,mem=1G,node=1", "a100_1g.5gb=1"),
+        ("cpu=24,gres/gpu=3,gres/gpu:3g.40gb=2,gres/gpu:4g.40gb=1", "3g.40gb=2,4g.40gb=1"),
+        ("cpu=24,gres/gpu=3,gres/gpu:a100=2", "a100=2,=1"),
+        ("cpu=1,gres/shard=2,node=1", "shard=2"),
+        ("cpu=1,gres/shard:a100=2,node=1", "shard:a100=2"),
+        ("cpu=1,gres/mps=50,node=1", "mps=50"),
+        ("cpu=8,gres/gpu=16,node=2", ""),
+        ("cpu=8,gres/gpumem=80,gres/gpuutil=5,node=2", ""),
+        ("", ""),
+    ],
+)
+def test_types_of_devices_are_kept_with_their_numbers(tres: str, kinds: str) -> None:
+    assert parse_allocated_kinds(tres) == kinds
 
 
 def test_fields_that_a_version_lacks_are_not_asked_for() -> None:

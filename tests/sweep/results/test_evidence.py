@@ -13,7 +13,7 @@ from jobs.store.records import FailureClass
 from sweep.results.evidence import HoursSource, compute_job_hours, merge_sources
 from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
-from tests.jobs.reconcile.executions import outcome
+from tests.jobs.reconcile.executions import ending, outcome
 from tests.jobs.toy import toy_job
 from tests.sweep.results.accounted import known_to_slurm, row_of
 from tests.sweep.synthetic_store import SECONDS, START, Grid, Written, plan, toy, write_attempt
@@ -127,6 +127,34 @@ def test_the_gpu_type_of_the_job_serves_where_the_attempt_has_none() -> None:
     found = compute_job_hours(job, [outcome()])
     assert found.used.gpu_hours == pytest.approx(240 / 3600)
     assert found.used.a100_hours == pytest.approx(H100 * 240 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "gpus", "factor"),
+    [
+        ("", 4, 1),
+        ("a100=4", 4, 1),
+        ("a100_1g.5gb=1", 1, 1 / 7),
+        ("a100=2,nvidia_h100=2", 4, (1 + 2.9) / 2),
+        ("a100_1g.5gb=1,=1", 2, (1 + 1 / 7) / 2),
+        ("mig_24gb=1", 1, None),
+        ("shard=1", 0, None),
+    ],
+)
+def test_hours_count_as_the_kind_that_was_allocated(kinds: str, gpus: int, factor: float | None) -> None:
+    job = toy_job("k", resources=Resources(gpus_per_node=4, gpu_type="a100"))
+    row = ending(gpus=gpus, gpu_kinds=kinds)
+    found = compute_job_hours(job, [outcome()], [row])
+    hours = (gpus or 4) * 60 / 3600
+    assert found.total.gpu_hours == pytest.approx(hours)
+    assert found.total.a100_hours == (None if factor is None else pytest.approx(hours * factor))
+    assert set(found.gpu_kinds.split(",")) == set(kinds.split(","))
+
+
+def test_what_the_user_s_own_options_ask_for_counts_where_slurm_tells_no_types() -> None:
+    asked = Resources(gpus_per_node=1, gpu_type="a100", options={"gres": "gpu:a100_1g.5gb:1"})
+    found = compute_job_hours(toy_job("k", resources=asked), [outcome()], [ending(gpus=1)])
+    assert found.total.a100_hours == pytest.approx(60 / 3600 / 7)
 
 
 def test_the_source_is_one_word() -> None:
