@@ -189,8 +189,10 @@ class World:
             layout.slurm_conf.write_text(ALL_NODES.sub(_without_the_first, text))
 
     def leave(self, node: str) -> None:
-        """The first node, on which most jobs run, is taken out of slurm.conf for the rest of the season. Only a new start
-        of the controller heeds that."""
+        """The first node, on which most jobs run, is taken out of slurm.conf for the rest of the season.
+
+        Only a new start of the controller heeds that.
+        """
         self.absent.add(node)
         self.lab.stop("ctld")
         self.lab.stop(node, signal.SIGKILL)

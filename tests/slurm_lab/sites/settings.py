@@ -67,6 +67,10 @@ def ended_as(campaign: SiteCampaign, state: str) -> bool:
 
 
 LOW_QOS = RESOURCES.replace("{", "{qos: low, ", 1)
+ODD_GPUS = (
+    "{memory_gib: 0.25, phases: {trunk: {gpus_per_node: 1}, pretrain: {gpus_per_node: 1, gpu_type: v100}, "
+    "finetune: {gpus_per_node: 1, gpu_type: a100-1g.5gb}}}"
+)
 RAISES = {"raises_once": ["finetune"]}
 
 SITES = (
@@ -119,6 +123,11 @@ SITES = (
     SiteSettings(
         name="no-memory",
         options=replace(PLAIN, memory_mb=0),
+    ),
+    SiteSettings(
+        name="odd-gpus",
+        options=replace(PLAIN, nodes=3, node_gres=("gpu:4", "gpu:a100:2,gpu:v100:2", "gpu:a100_1g.5gb:7")),
+        resources=ODD_GPUS,
     ),
     SiteSettings(
         name="partition-down",
