@@ -10,6 +10,10 @@ from jobs.store.records import FailureClass
 LOST = "LOST"
 """State of a record of which Slurm has no row: the job never started, or the controller forgot it in a crash."""
 
+CANCELLED_IN_QUEUE = "CANCELLED_IN_QUEUE"
+"""State of a record of which Slurm has no row: a person took the job out of the queue before it started. A row that
+comes after all counts instead; and if nobody saw the end (`ended_at` is 0), so does an attempt of the job."""
+
 CANCELLED_BY = re.compile(r"\buid (\d+)\b")
 
 
@@ -31,7 +35,8 @@ class AccountingRecord:
     failure: FailureClass | None = None
     """What the state means (`failures.classify_slurm_state`); None for a job that we took out of the queue."""
     cancelled_by_uid: int | None = None
-    """With CANCELLED: whose scancel it was; None if Slurm itself cancelled it."""
+    """With CANCELLED: whose scancel it was; None if Slurm itself cancelled it. With CANCELLED_IN_QUEUE: None if no row
+    of the batch tells."""
     submitted_at: float
     """Unix seconds, as the next two. A requeue counts as a new submission."""
     started_at: float = 0.0
@@ -93,7 +98,13 @@ def deduplicate_records(records: Iterable[AccountingRecord]) -> list[AccountingR
     """Each execution once, oldest first. Of several records of one execution the last counts.
 
     sacct may change a state after the end (FAILED becomes REQUEUED), so pass stored records first and fresh ones after
-    them.
+    them. A row that came after all counts in place of the conclusion that the job was cancelled in the queue.
     """
     found = {(record.id, record.batch, record.submitted_at): record for record in records}
-    return sorted(found.values(), key=lambda record: (record.submitted_at, record.started_at, record.id))
+    told = {(record.id, record.batch) for record in found.values() if record.state not in {LOST, CANCELLED_IN_QUEUE}}
+    kept = (
+        record
+        for record in found.values()
+        if record.state != CANCELLED_IN_QUEUE or (record.id, record.batch) not in told
+    )
+    return sorted(kept, key=lambda record: (record.submitted_at, record.started_at, record.id))

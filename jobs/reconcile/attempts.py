@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.reconcile.accounting import LOST, AccountingRecord, deduplicate_records
+from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord, deduplicate_records
 from jobs.reconcile.failures import AttemptEvidence, Failure, classify_failure
 from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, find_newest_checkpoint, read_record
@@ -37,7 +37,12 @@ def match_records(starts: Sequence[AttemptStart], endings: Sequence[AccountingRe
     """
     if not endings:
         return MatchedRecords({}, ())
-    rows = deduplicate_records(endings)
+    begun = {(start.job_id, start.batch) for start in starts}
+    rows = [
+        row
+        for row in deduplicate_records(endings)
+        if row.state != CANCELLED_IN_QUEUE or row.ended_at or (row.id, row.batch) not in begun
+    ]
     runs: dict[tuple[str, str], list[AccountingRecord]] = defaultdict(list)
     lost: dict[tuple[str, str], AccountingRecord] = {}
     for row in rows:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 from jobs.exit_codes import ExitCode
-from jobs.reconcile.accounting import LOST, AccountingRecord
+from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord
 from jobs.store.records import AttemptExit, FailureClass
 
 
@@ -292,6 +292,8 @@ def classify_slurm_state(
     if state == "CANCELLED":
         # No uid: Slurm did it, because a dependency can never be met (kill_invalid_depend, --kill-on-invalid-dep).
         return None if withdrawn or cancelled_by_uid is None else FailureClass.CANCELLED
+    if state == CANCELLED_IN_QUEUE:
+        return FailureClass.CANCELLED
     if state == LOST:
         # Without accounting no end leaves a row. One that we did not bring about counts as killed, so that a job which
         # dies before it leaves a trace in the store is not sent for ever.

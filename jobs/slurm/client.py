@@ -91,9 +91,11 @@ class SlurmClient:
         return parse_queue(output.text)
 
     def query_recent_jobs(self, ids: Collection[str]) -> SlurmAnswer[QueueRow]:
-        """What the controller still knows (for MinJobAge seconds after its end) of these array tasks, ended or not."""
+        """What the controller still knows (for MinJobAge seconds after its end) of these array tasks, ended or not; and
+        of their arrays as such, where it has lost count of the tasks."""
         rows: list[QueueRow] = []
-        for word in pack_words({each.partition("_")[0] for each in ids}):
+        arrays = {each.partition("_")[0] for each in ids}
+        for word in pack_words(arrays):
             what = (f"--jobs={word}", "--states=all", f"--format={QUEUE_FORMAT}")
             output = self.run("squeue", "--array", "--noheader", "--all", *what)
             if NOT_THERE_ANY_MORE[0] in output.errors:
@@ -103,7 +105,7 @@ class SlurmClient:
             )
             if not answer.ok:
                 return answer
-            rows += (row for row in answer.rows if row.id in ids)
+            rows += (row for row in answer.rows if row.id in ids or row.id in arrays)
         return SlurmAnswer(rows=tuple(rows))
 
     def query_accounting(self, ids: Collection[str], since: float) -> SlurmAnswer[AccountRow]:

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from jobs.observation import ClusterState, Observation
-from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, AccountingRecord
+from jobs.reconcile.failures import classify_slurm_state
 from jobs.slurm.batches import KnownBatch, parse_sweep_name
 from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
 from jobs.slurm.states import (
@@ -26,10 +27,13 @@ from jobs.slurm.states import (
     is_hopeless,
     is_over,
     list_awaited_jobs,
+    was_cancelled_in_queue,
 )
 from jobs.slurm.timeouts import SlurmTimeouts
 
 GONE = "Slurm no longer knows it"
+SAME_SCANCEL_S = 2.0
+"""Ends of tasks that one scancel took out lie no further apart; Slurm's times are whole seconds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,6 +119,8 @@ class _Reconciler:
     """By key; more than one where a job was sent twice."""
     left: dict[tuple[str, str], QueueRow] = field(default_factory=dict)
     """squeue's row by (batch name, key) of jobs that have ended and that the controller has not forgotten yet."""
+    arrays: set[tuple[str, str]] = field(default_factory=set)
+    """(batch name, id) of the arrays of which the controller still has some task."""
     newest: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
     """Newest row of sacct by (batch name, key)."""
     shared: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
@@ -127,13 +133,14 @@ class _Reconciler:
         """Live rows by key; jobs of this sweep that no ledger knows."""
         for row in self.queue.rows:
             batch = self.by_name.get(row.name)
-            array, _, index = row.id.partition("_")
+            array = row.id.partition("_")[0]
             if batch is None:
                 if sweep and parse_sweep_name(row.name) == sweep:
                     self.result.unknown_batches.setdefault(row.name, array)
                 continue
             self.ids[row.name].add(array)
-            key = batch.tasks.get(int(index)) if index.isdecimal() else None
+            self.arrays.add((row.name, array))
+            key = _find_key(batch, row.id)
             state = classify_queue_row(row)
             if key is not None and state is None:
                 self.left[row.name, key] = row
@@ -255,6 +262,13 @@ class _Reconciler:
     def _observe_unaccounted(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
         """Nowhere, or in sacct alone and not as ended (sacct lags; after a crash its rows may never be closed)."""
         left = self.left.get((batch.name, key))
+        if row is None and left is not None and was_cancelled_in_queue(left):
+            uid = self._find_canceller(batch, left.ends_at)
+            can_tell = uid is None and self.accounting.ok
+            wait_s = self.timeouts.missing_job_s if can_tell else self.timeouts.recheck_s
+            if self.now - left.ends_at < wait_s:
+                return _unknown("cancelled in the queue; sacct may yet tell by whom")
+            return self._observe_cancelled(batch, key, uid, left.ends_at)
         # For some minutes after an end that the controller remembers, wait for sacct: only sacct says who cancelled a
         # job, and the attempt's own record of a stop on request reads as if the job were to go on.
         if left is not None and self.accounting.ok and self.now - left.ends_at < self.timeouts.accounting_lag_s:
@@ -264,9 +278,53 @@ class _Reconciler:
         if first < since:
             first = self.now  # missed before it was sent once more
         if self.now - since >= self.timeouts.missing_job_s and self.now - first >= self.timeouts.recheck_s:
+            # Of an array that waits as one, the controller forgets a cancelled task at once. What it lost in a crash it
+            # lost with the whole array; what ran has a row, or an attempt, which counts for more.
+            if row is None and left is None and self.accounting.ok:
+                uid = self._find_canceller(batch)
+                if uid is not None or (batch.name, self._find_id(batch)) in self.arrays:
+                    return self._observe_cancelled(batch, key, uid)
             return Observation(state=ClusterState.ENDED, id=row.id if row else "", message=GONE)
         self.result.missing_since[key] = first
         return _unknown("not in Slurm's queue, and no word of its end yet")
+
+    # Why: docs/decisions.md, D104
+    def _observe_cancelled(self, batch: KnownBatch, key: str, uid: int | None, moment: float = 0.0) -> Observation:
+        """A job that a person took out of the queue before it started, and of which sacct has no row. `moment`: its end
+        (Unix seconds), if the controller remembers it."""
+        index = next(index for index, each in batch.tasks.items() if each == key)
+        record = AccountingRecord(
+            id=f"{self._find_id(batch)}_{index}",
+            batch=batch.name,
+            key=key,
+            state=CANCELLED_IN_QUEUE,
+            failure=classify_slurm_state(CANCELLED_IN_QUEUE),
+            cancelled_by_uid=uid,
+            submitted_at=max(batch.sent_at, batch.intended_at),
+            ended_at=moment,
+            message="cancelled in the queue",
+        )
+        self.result.accounting_records.setdefault(key, []).append(record)
+        return Observation(state=ClusterState.ENDED, id=record.id, message=record.message)
+
+    def _find_canceller(self, batch: KnownBatch, moment: float = 0.0) -> int | None:
+        """Who cancelled other tasks of the batch in the queue (at that moment, if there is one), if sacct names one."""
+        uids = {
+            row.by_uid
+            for row in self.accounting.rows
+            if row.name == batch.name and row.state == "CANCELLED" and row.by_uid.isdigit() and not row.nodes
+            if not moment or abs(row.ended_at - moment) <= SAME_SCANCEL_S
+            if _find_key(batch, row.id) not in batch.withdrawn
+        }
+        return int(uids.pop()) if len(uids) == 1 else None
+
+    def _find_id(self, batch: KnownBatch) -> str:
+        return batch.id or self.result.adopted[batch.name]
+
+
+def _find_key(batch: KnownBatch, job: str) -> str | None:
+    index = job.partition("_")[2]
+    return batch.tasks.get(int(index)) if index.isdecimal() else None
 
 
 MOST_ALIVE_FIRST = (ClusterState.RUNNING, ClusterState.UNKNOWN, ClusterState.QUEUED, ClusterState.STUCK)

@@ -146,7 +146,7 @@ def add_recent_jobs(
     client: SlurmClient, history: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
 ) -> SlurmAnswer[QueueRow]:
     """Adds what the controller remembers of jobs that left the queue before sacct reported their end."""
-    if not (queue.ok and accounting.ok):
+    if not queue.ok:
         return queue
     over = (row for row in accounting.rows if is_over(row))
     found = {(row.name, row.id.partition("_")[2]) for rows in (queue.rows, over) for row in rows}

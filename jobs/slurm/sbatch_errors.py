@@ -55,7 +55,8 @@ FULL_TEXTS = (
     "MaxJobCount limit reached",
     "System submissions disabled",
     "Requested operation is presently disabled",
-    "Rate limit exceeded, please retry later",
+    "Rate limit exceeded, please retry",  # `later`; from 24.11 on `momentarily`
+    "Unable to resolve user ID to user name",
     "I/O error writing script/environment to file",
 )
 DELAYED_TEXTS = (
@@ -67,6 +68,15 @@ DELAYED_TEXTS = (
     "Requested reservation is in use",
     "Requested reservation not usable now",
     "Licenses currently unavailable",
+    # ours are well formed: 24.11 says so of a parent that it has forgotten, whose end the next round knows
+    "Job dependency problem",
+    "Max powered up nodes reached",
+    # texts of 26.05
+    "Insufficient resources in topology unit",
+    "No available nodes in topology",
+    "No suitable topology unit found",
+    "Required nodes lack available resources",
+    "Weight-based selection could not satisfy request",
 )
 INVALID_TEXTS = (
     "Access denied to requested reservation",
@@ -78,9 +88,10 @@ INVALID_TEXTS = (
     "Cannot request more threads per core",
     "Circular job dependency",
     "Duplicate generic resource (gres) specification",
+    "Exceeded maximum node limit during topology allocation",
     "Invalid ",
+    "Job --batch option is invalid",
     "Job cannot be submitted without the current working directory",
-    "Job dependency problem",
     "Job script not specified",
     "Job size specification needs to be provided",
     "Memory required by task is not available",
@@ -90,6 +101,7 @@ INVALID_TEXTS = (
     "Node count specification invalid",
     "Only batch jobs are accepted",
     "Pathname of a file, directory or other parameter too long",
+    "Preemption is required but is disabled",
     "Requested GRES option unsupported",
     "Requested node configuration is not available",
     "Requested nodes not in this partition",
@@ -97,6 +109,8 @@ INVALID_TEXTS = (
     "Requested reservation is invalid",
     "Requested time limit is invalid",
     "Requested topology configuration is not available",
+    "Required nodes do not fit topology",
+    "RestrictedCoresPerGPU: ",
     "Task count specification invalid",
     "Task distribution specification invalid",
     "Unspecified error",  # what a site's own submission check says (job_submit/lua)

@@ -152,7 +152,7 @@ class Site:
 
     @property
     def preempts(self) -> bool:
-        return self.preempt_type not in {"", "preempt/none"} and self.preempt_mode not in {"", "OFF"}
+        return self.preempt_type not in {*NOTHING, "preempt/none"} and self.preempt_mode not in {*NOTHING, "OFF"}
 
     @property
     def accounts_gpus(self) -> bool:
@@ -214,7 +214,7 @@ def query_partitions(questions: SiteReader) -> tuple[Partition, ...] | None:
 
 def query_accounting_settings(questions: SiteReader, config: Mapping[str, str], user: str) -> dict[str, Any]:
     """The fields of `Site` that come from slurmdbd; asks no further once it does not answer."""
-    if config.get("AccountingStorageType", NO_ACCOUNTING) == NO_ACCOUNTING:
+    if read_accounting_type(config) == NO_ACCOUNTING:
         return {}
     sacctmgr = ("sacctmgr", "--readonly", "--parsable2", "show")
     rules = questions.query("QOS", *sacctmgr, "qos")
@@ -232,6 +232,12 @@ def query_accounting_settings(questions: SiteReader, config: Mapping[str, str], 
         "associations": tuple(each for found in known for each in found) if own is not None else None,
         "default_account": next((row.get("Def Acct", "") for row in parse_headed_table(default or "")), ""),
     }
+
+
+def read_accounting_type(config: Mapping[str, str]) -> str:
+    """`accounting_storage/none`, which 24.11 calls `(null)`, or whatever it is."""
+    given = config.get("AccountingStorageType", "")
+    return NO_ACCOUNTING if given in NOTHING else given
 
 
 def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
@@ -261,7 +267,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
         "default_memory": next(
             (f"{key} {config[key]} MiB" for key in ("DefMemPerNode", "DefMemPerCPU") if key in config), ""
         ),
-        "accounting_type": config.get("AccountingStorageType", NO_ACCOUNTING),
+        "accounting_type": read_accounting_type(config),
         "accounted": parse_words(config.get("AccountingStorageTRES", "")),
         # `safe` brings limits with it, `limits` and `qos` bring associations (slurm.conf(5))
         "enforced": enforced | {word for word, by in IMPLIED.items() if enforced & by},

@@ -65,6 +65,11 @@ def is_held_by_slurm(reason: str) -> bool:
     return plain.endswith(" requeued held") or plain.startswith("JobHoldMaxRequeue")
 
 
+def was_cancelled_in_queue(row: QueueRow) -> bool:
+    """Whether a person took it out before it started; Slurm itself does so to a job that can never start."""
+    return row.state == "CANCELLED" and not row.nodes and row.reason != STUCK_REASON
+
+
 def is_over(row: AccountRow) -> bool:
     """Whether this execution has ended, which its job may not have."""
     return row.ended_at > 0 and row.state in SURELY_OVER | MAY_RUN_AGAIN
@@ -114,7 +119,7 @@ def describe_end(row: AccountRow) -> str:
     return f"{said} ({where})" if where and blames_node else said
 
 
-# Why a job is pending, in words. The reasons are those of job_state_reason.c, 22.05 to 25.05, and squeue(1).
+# Why a job is pending, in words. The reasons are those of job_state_reason.c, 22.05 to 26.05, and squeue(1).
 
 
 class Outlook(StrEnum):
@@ -155,6 +160,9 @@ REASONS = {
     "launch failed requeued held": PendingReason(f"could not be started on its node, and held {RELEASE}", NEVER),
     "JobLaunchFailure": PendingReason("could not be started on its node"),
     "Licenses": PendingReason("waits for a licence"),
+    "MaxPoweredUpNodes": PendingReason("as many nodes are powered up as may be at once"),
+    "MpiPortsBusy": PendingReason("waits for free MPI ports"),
+    "NvidiaImexChannels": PendingReason("waits for a free channel between GPUs of several nodes (NVIDIA IMEX)"),
     "Reservation": PendingReason("waits for its reservation"),
     "ReservationDeleted": PendingReason("its reservation was deleted", NEVER),
     "ReservationInvalid": PendingReason("its reservation is not valid", NEVER),
@@ -203,7 +211,7 @@ REASONS = {
 
 LIMIT = re.compile(
     r"(?P<owner>QOS|Assoc|)(?P<scope>Grp|Max|Min)(?P<what>Submit(?=Job)|WallDuration|[A-Z][a-z]+?|[A-Z]+?|[A-Z]+[a-z]+)"
-    r"(?:Job(?=Per|Limit)|Jobs)?(?P<time>RunMinutes|Minutes)?"
+    r"(?:Job(?=Per|Limit)|Jobs)?(?P<time>RunMinutes|RunMins|Minutes)?"
     r"(?:Per(?P<per>Job|Node|User|Account))?(?:Limit)?(?:NotSatisfied)?"
 )
 """Families such as QOSMaxGRESPerUser, AssocGrpCPUMinutesLimit, MaxJobsPerAccount."""

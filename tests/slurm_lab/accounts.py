@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from tests.slurm_lab.clients import Clients
-from tests.slurm_lab.config import Options
+from tests.slurm_lab.config import CLUSTER, Options
 from tests.slurm_lab.daemons import Daemons
 from tests.slurm_lab.database import bootstrap
 from tests.slurm_lab.errors import LabError
 from tests.slurm_lab.packages import find_program
+from tests.slurm_lab.processes import wait_for
 
 QOS = {
     "low": "PreemptMode=requeue",
@@ -46,6 +47,8 @@ def make_database(daemons: Daemons, clients: Clients, *, user: str) -> None:
     try:
         for name in ("db", "dbd", "ctld"):  # slurmctld tells slurmdbd of the cluster and of gres/gpu
             daemons.start(name)
+        # which it does a moment after it listens; until then sacctmgr may find no cluster to add accounts to
+        wait_for("the cluster's name in its accounting", partial(_knows_cluster, clients))
         with ThreadPoolExecutor() as pool:
             for scripts in rounds:
                 list(pool.map(partial(_tell, clients), scripts))
@@ -71,6 +74,10 @@ def account_commands(user: str, options: Options) -> list[list[str]]:
     names_another = qos.pop("high")
     everyone = f"modify account root set qos=normal,{','.join(QOS)}"  # all others are below root, and inherit
     return [["\n".join(people), *qos.values()], [names_another], [everyone]]
+
+
+def _knows_cluster(clients: Clients) -> bool:
+    return CLUSTER in clients.run("sacctmgr", "--noheader", "show", "cluster", "format=Cluster").stdout.split()
 
 
 def _tell(clients: Clients, script: str) -> None:

@@ -14,6 +14,12 @@ SCHEDULER = (
     "bf_interval=1,bf_continue,bf_max_job_test=5000,bf_yield_interval=1000000"
 )
 
+CLUSTER = "lab"
+"""Its name, which is also in the names of the accounting's tables."""
+
+ACCOUNTING_DATABASE = "slurm_acct_db"
+"""slurmdbd's, on the cluster's own MariaDB."""
+
 READ_ONCE = frozenset({"maxarraysize"})
 """Keys whose value slurmctld keeps from its first use to its end, whatever `scontrol reconfigure` says."""
 
@@ -149,7 +155,7 @@ def _subject(line: str) -> str:
 
 def _basics(options: Options, layout: Layout, ports: Ports, user: str) -> list[str]:
     return [
-        "ClusterName=lab",
+        f"ClusterName={CLUSTER}",
         "SlurmctldHost=localhost(127.0.0.1)",
         f"SlurmctldPort={ports.ctld}",
         f"SlurmUser={user}",
@@ -271,7 +277,7 @@ def slurmdbd_conf(layout: Layout, ports: Ports, *, user: str) -> str:
         "StorageType=accounting_storage/mysql",
         "StorageHost=localhost",
         "StorageUser=root",
-        "StorageLoc=slurm_acct_db",
+        f"StorageLoc={ACCOUNTING_DATABASE}",
         f"LogFile={layout.log_file('dbd')}",
         f"PidFile={layout.pid_file('dbd')}",
     ]

@@ -34,7 +34,7 @@ class Daemons:
 
     def pid(self, name: str) -> int | None:
         """None if it does not run."""
-        return daemon_pid(self.layout, name)
+        return daemon_pid(self.layout, name, self._command(name))
 
     def start(self, *names: str) -> None:
         """Starts those that do not run, side by side, and returns when all answer. They outlive this process."""
@@ -68,12 +68,15 @@ class Daemons:
 
     def _launch(self, name: str) -> subprocess.Popen[bytes]:
         """A process that ends as soon as the daemon is on its own."""
+        command = self._command(name)
+        if name == "munge":
+            _make_munge_key(self.layout)
         self.layout.pid_file(name).unlink(missing_ok=True)
         if (port := self._port(name)) and listens(port):
             raise LabError(f"port {port}, meant for {name}, has been taken by another process")
         with self.layout.output(name).open("ab") as output:
             return subprocess.Popen(
-                self._command(name),
+                [find_program("setsid"), "--fork", *command] if name == "db" else command,  # it stays in the foreground
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -86,7 +89,7 @@ class Daemons:
         if name == "munge":
             return _munged(self.layout)
         if name == "db":
-            return [find_program("setsid"), "--fork", *server_command(self.layout)]
+            return server_command(self.layout)
         program = {"dbd": "slurmdbd", "ctld": "slurmctld"}.get(name)
         return [find_program(program)] if program else [find_program("slurmd"), "-N", name]
 
@@ -129,10 +132,13 @@ class Daemons:
         return (self.layout.database_socket if name == "db" else self.layout.munge_socket).is_socket()
 
 
-def _munged(layout: Layout) -> list[str]:
+def _make_munge_key(layout: Layout) -> None:
     if not layout.munge_key.exists():
         layout.munge_key.touch(mode=0o600)
         layout.munge_key.write_bytes(os.urandom(128))
+
+
+def _munged(layout: Layout) -> list[str]:
     return [
         find_program("munged"),
         "--force",  # or it refuses a socket below /tmp, which others can write to

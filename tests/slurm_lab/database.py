@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.slurm_lab.config import ACCOUNTING_DATABASE
 from tests.slurm_lab.errors import LabError
 from tests.slurm_lab.layout import Layout
 from tests.slurm_lab.packages import find_program
@@ -15,7 +16,9 @@ from tests.slurm_lab.packages import find_program
 SYSTEM_TABLES = (
     Path("/usr/share/mysql/mysql_system_tables.sql"),
     Path("/usr/share/mariadb/mysql_system_tables.sql"),
+    Path("/usr/share/mariadb/mariadb_system_tables.sql"),
 )
+"""Where the releases of MariaDB have them: 10, and 11 from Debian 13 on."""
 
 
 def server_command(layout: Layout) -> list[str]:
@@ -28,6 +31,7 @@ def server_command(layout: Layout) -> list[str]:
         "--skip-networking",
         "--skip-grant-tables",  # who reaches the socket is trusted: the folder is the user's own
         "--innodb-lock-wait-timeout=900",  # slurmdbd asks for this
+        "--loose-innodb-snapshot-isolation=OFF",  # on in MariaDB 11, where slurmdbd's transactions then fail; new in 10
         "--max-allowed-packet=64M",
         "--performance-schema=off",
     ]
@@ -42,7 +46,9 @@ def bootstrap(layout: Layout) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     prelude = (
-        "create database mysql;\nuse mysql;\nset @auth_root_socket=NULL;\nset @skip_auth_anonymous=1;\n"  # one a line
+        # slurmdbd would make the second one itself; with MariaDB's connector 3.4.10 it dies after its failed first look
+        f"create database mysql;\ncreate database {ACCOUNTING_DATABASE};\n"
+        "use mysql;\nset @auth_root_socket=NULL;\nset @skip_auth_anonymous=1;\n"  # one a line
     )
     done = subprocess.run(
         [*_basics(unfinished, layout.temporary), "--bootstrap", "--skip-grant-tables"],

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from jobs.processes import read_process_stat
@@ -35,13 +35,23 @@ def alive(pid: int) -> bool:
     return stat is not None and stat.alive
 
 
-def daemon_pid(layout: Layout, daemon: str) -> int | None:
-    """The pid in the daemon's pid file, if that very daemon lives: a recycled pid lacks the mark."""
+def daemon_pid(layout: Layout, daemon: str, command: Sequence[str]) -> int | None:
+    """The pid in the daemon's pid file, if that very daemon lives: a recycled pid lacks the mark.
+
+    Else that of a marked process with the daemon's command: from 24.11 on, `scontrol reconfigure` gives the daemons new
+    pids, and for a moment the file names the old one, or is removed by it.
+    """
     try:
         pid = int(layout.pid_file(daemon).read_text())
     except (FileNotFoundError, ValueError):  # not yet started, or not yet written
-        return None
-    return pid if alive(pid) and _mark(layout) in environment(pid) else None
+        pid = 0
+    if pid and _is_daemon(layout, pid):
+        return pid
+    return next((pid for pid in _pids() if _arguments(pid) == command and _is_daemon(layout, pid)), None)
+
+
+def _is_daemon(layout: Layout, pid: int) -> bool:
+    return alive(pid) and _mark(layout) in environment(pid)
 
 
 def environment(pid: int) -> list[bytes]:
@@ -58,20 +68,22 @@ def job_processes(layout: Layout) -> list[int]:
     Known by SLURM_JOB_ID together with this cluster's SLURM_CONF, or by descent from such a process.
     """
     conf = f"SLURM_CONF={layout.slurm_conf}".encode()
-    return _families(
-        lambda variables: conf in variables and any(variable.startswith(b"SLURM_JOB_ID=") for variable in variables)
-    )
+
+    def is_job(pid: int) -> bool:
+        variables = environment(pid)
+        return conf in variables and any(variable.startswith(b"SLURM_JOB_ID=") for variable in variables)
+
+    return _families(is_job)
 
 
 def step_daemons(layout: Layout) -> list[int]:
     """Live pids of the slurmstepd of this cluster, which look after the jobs' processes and outlive their slurmd."""
-    mark = _mark(layout)
-    return [pid for pid in _pids() if mark in environment(pid) and _name(pid).startswith("slurmstepd") and alive(pid)]
+    return [pid for pid in _pids() if _name(pid).startswith("slurmstepd") and _is_of(layout, pid) and alive(pid)]
 
 
 def all_processes(layout: Layout) -> list[int]:
     """Live pids of everything that the cluster has started: daemons, step daemons, jobs."""
-    return sorted({*_families(lambda variables: _mark(layout) in variables), *job_processes(layout)})
+    return sorted({*_families(lambda pid: _is_of(layout, pid)), *job_processes(layout)})
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
@@ -81,13 +93,13 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _families(chosen: Callable[[list[bytes]], bool]) -> list[int]:
-    """Live pids of the processes with a chosen environment, and of all below them."""
+def _families(chosen: Callable[[int], bool]) -> list[int]:
+    """Live pids of the chosen processes, and of all below them."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     found: list[int] = []
     for pid in _pids():
         children[_parent(pid)].append(pid)
-        if chosen(environment(pid)):
+        if chosen(pid):
             found.append(pid)
     members: set[int] = set()
     while found:
@@ -96,6 +108,18 @@ def _families(chosen: Callable[[list[bytes]], bool]) -> list[int]:
             members.add(pid)
             found += children[pid]
     return sorted(pid for pid in members if alive(pid))
+
+
+def _is_of(layout: Layout, pid: int) -> bool:
+    """Whether it has the cluster's mark, or works in the cluster's folder: slurmstepd of 24.11 blanks its environment,
+    and only daemons work there."""
+    if _mark(layout) in environment(pid):
+        return True
+    try:
+        folder = Path(f"/proc/{pid}/cwd").readlink()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return folder.is_relative_to(layout.root) and _name(pid).startswith("slurmstepd")
 
 
 def _mark(layout: Layout) -> bytes:
@@ -111,6 +135,13 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _parent(pid: int) -> int:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.reconcile.accounting import LOST, AccountingRecord, deduplicate_records
+from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord, deduplicate_records
 from jobs.reconcile.attempts import match_records
 from jobs.store.records import AttemptStart
 from tests.jobs.reconcile.executions import BATCH, JOB, ending, pending_ending
@@ -58,6 +58,31 @@ def test_what_the_cluster_lost_closes_the_newest_attempt_of_that_id() -> None:
     found = match_records([start_of(0, 102.0), start_of(1, 302.0)], [lost])
     assert list(found.by_attempt) == ["r1"]
     assert found.rest == ()
+
+
+def cancelled_in_queue(ended_at: float) -> AccountingRecord:
+    return AccountingRecord(
+        id=JOB, batch=BATCH, key="k", state=CANCELLED_IN_QUEUE, submitted_at=90.0, ended_at=ended_at
+    )
+
+
+def test_an_attempt_counts_for_more_than_the_conclusion_that_its_job_was_cancelled_in_the_queue() -> None:
+    concluded = cancelled_in_queue(0.0)
+    assert match_records([start_of(0, 102.0)], [concluded]).rest == ()
+    assert match_records([], [concluded]).rest == (concluded,)
+
+
+def test_a_job_that_was_requeued_can_be_seen_to_be_cancelled_in_the_queue() -> None:
+    seen = cancelled_in_queue(400.0)
+    found = match_records([start_of(0, 102.0)], [ending("REQUEUED", 100.0, 60), seen])
+    assert found.by_attempt.keys() == {"r0"}
+    assert match_records([start_of(0, 102.0)], [seen]).rest == (seen,)
+
+
+def test_a_row_that_comes_after_all_counts_in_place_of_that_conclusion() -> None:
+    row = ending("FAILED", 100.0, 60)
+    assert deduplicate_records([cancelled_in_queue(0.0), row]) == [row]
+    assert deduplicate_records([cancelled_in_queue(0.0)]) == [cancelled_in_queue(0.0)]
 
 
 def start_of(restart: int, started_at: float) -> AttemptStart:

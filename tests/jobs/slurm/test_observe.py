@@ -184,13 +184,82 @@ def test_a_final_state_without_an_end_is_no_end_yet(state: str) -> None:
 
 def test_sacct_is_waited_for_while_the_controller_remembers_the_end() -> None:
     late = sacct(run("RUNNING", ended_at=0.0))
-    just, long_ago = (live("CANCELLED")._replace(ends_at=NOW - seconds) for seconds in (299, 300))
+    just, long_ago = (live("CANCELLED")._replace(ends_at=NOW - seconds, nodes="n1") for seconds in (299, 300))
     for accounting in (late, NOTHING):
         seen = look(queue(just), accounting, missing_since=LONG_MISSED)
         assert seen.observations[KEY].message == "ended (CANCELLED); sacct does not tell of it yet"
         assert seen.observations[KEY].state is UNKNOWN
         assert look(queue(long_ago), accounting, missing_since=LONG_MISSED).observations[KEY].message == GONE
     assert look(queue(just), NO_SACCT, missing_since=LONG_MISSED).observations[KEY].state is ENDED
+
+
+ONE_OF_TWO = batch(keys="k0 k1")
+IN_QUEUE: dict[str, Any] = {"started_at": 0.0, "elapsed_seconds": 0, "nodes": ""}
+
+
+@pytest.mark.parametrize(
+    ("reason", "seconds", "accounting", "uid", "said"),
+    [
+        # a row of the batch with the same end says by whom: 24.11 has one row for all tasks that did not start
+        ("Dependency", 10, sacct(run("CANCELLED", id="7_1", by_uid="4", ended_at=NOW - 10, **IN_QUEUE)), 4, ENDED),
+        ("Dependency", 9, sacct(run("CANCELLED", id="7_1", by_uid="4", ended_at=NOW - 9, **IN_QUEUE)), 4, UNKNOWN),
+        # none does: it may come yet
+        ("Priority", 59, sacct(run("CANCELLED", id="7_1", by_uid="4", ended_at=NOW - 9, **IN_QUEUE)), None, UNKNOWN),
+        ("Priority", 60, sacct(run("CANCELLED", id="7_1", by_uid="4", ended_at=NOW - 9, **IN_QUEUE)), None, ENDED),
+        ("Priority", 60, NOTHING, None, ENDED),
+        # there is nothing to wait for
+        ("JobHeldUser", 10, SWITCHED_OFF, None, ENDED),
+        ("JobHeldUser", 10, NO_SACCT, None, ENDED),
+    ],
+)
+def test_a_person_took_out_what_the_controller_remembers_as_cancelled_without_a_node(
+    reason: str, seconds: float, accounting: SlurmAnswer[AccountRow], uid: int | None, said: ClusterState
+) -> None:
+    gone = live("CANCELLED", reason)._replace(ends_at=NOW - seconds)
+    found = look(queue(gone, live("PENDING", id="7_1")), accounting, ONE_OF_TWO)
+    assert found.observations[KEY].state is said
+    records = [(each.failure, each.cancelled_by_uid) for each in found.accounting_records.get(KEY, ())]
+    assert records == ([(FailureClass.CANCELLED, uid)] if said is ENDED else [])
+
+
+@pytest.mark.parametrize(
+    "gone", [live("CANCELLED", "DependencyNeverSatisfied"), live("CANCELLED")._replace(nodes="n1"), live("DEADLINE")]
+)
+def test_what_slurm_took_out_or_what_ran_is_not_called_cancelled_in_the_queue(gone: QueueRow) -> None:
+    found = look(queue(gone._replace(ends_at=NOW - 299)), NOTHING, missing_since=LONG_MISSED)
+    assert found.observations[KEY].state is UNKNOWN
+    assert found.accounting_records == {}
+
+
+BY_US = replace(ONE_OF_TWO, withdrawn={"k1": NOW - 100})
+BY_UID = sacct(run("CANCELLED", id="7_1", by_uid="4", **IN_QUEUE))
+
+
+@pytest.mark.parametrize(
+    ("squeue", "accounting", "sent", "cancelled"),
+    [
+        # the controller has the array, and not the task: of an array that waits as one it keeps none that was cancelled
+        (queue(live("PENDING", id="7_1")), NOTHING, ONE_OF_TWO, True),
+        (queue(live("CANCELLED", id="7")), NOTHING, ONE_OF_TWO, True),
+        # it has forgotten both, and sacct has one row for all tasks that did not start
+        (queue(), BY_UID, ONE_OF_TWO, True),
+        # that row is ours
+        (queue(), BY_UID, BY_US, False),
+        # it lost the array in a crash, or gave its id to another job
+        (queue(), NOTHING, ONE_OF_TWO, False),
+        (queue(live("PENDING", id="7_1", name=OTHER)), NOTHING, ONE_OF_TWO, False),
+        # the task may have run
+        (queue(live("PENDING", id="7_1")), NO_SACCT, ONE_OF_TWO, False),
+        (queue(live("PENDING", id="7_1")), sacct(run("RUNNING", ended_at=0.0)), ONE_OF_TWO, False),
+    ],
+)
+def test_a_task_that_nobody_has_while_its_array_is_known_was_cancelled_in_the_queue(
+    squeue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow], sent: KnownBatch, cancelled: bool
+) -> None:
+    assert look(squeue, accounting, sent, missing_since=JUST_MISSED).observations[KEY].state is UNKNOWN
+    found = look(squeue, accounting, sent, missing_since=LONG_MISSED)
+    assert found.observations[KEY].message == ("cancelled in the queue" if cancelled else GONE)
+    assert (KEY in found.accounting_records) is cancelled
 
 
 def test_a_failed_look_is_no_look() -> None:

@@ -52,7 +52,6 @@ def test_an_id_counts_even_if_sbatch_was_ended_after_it() -> None:
         (failed("Requested node configuration is not available"), RefusalKind.INVALID),
         (failed("Requested time limit is invalid (missing or exceeds some limit)"), RefusalKind.INVALID),
         (failed("Invalid job array specification"), RefusalKind.INVALID),
-        (failed("Job dependency problem"), RefusalKind.INVALID),
         (failed("Unspecified error", "You must give an account"), RefusalKind.INVALID),
         (said("sbatch: error: Invalid --time specification\n", returncode=255), RefusalKind.INVALID),
         (said("sbatch: unrecognized option '--bogus'\nTry \"sbatch --help\"\n", returncode=255), RefusalKind.INVALID),
@@ -97,6 +96,40 @@ def test_everything_else_is_doubt(output: ProgramOutput) -> None:
     assert isinstance(answer, UnknownSubmit)
     assert answer.reason
     assert "\n" not in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Rate limit exceeded, please retry later", RefusalKind.FULL),
+        ("Rate limit exceeded, please retry momentarily", RefusalKind.FULL),
+        ("Unable to resolve user ID to user name", RefusalKind.FULL),
+        ("Insufficient resources in topology unit", RefusalKind.DELAYED),
+        ("Max powered up nodes reached", RefusalKind.DELAYED),
+        ("No available nodes in topology", RefusalKind.DELAYED),
+        ("No suitable topology unit found", RefusalKind.DELAYED),
+        ("No suitable topology unit found for segment", RefusalKind.DELAYED),
+        ("Required nodes lack available resources", RefusalKind.DELAYED),
+        ("Weight-based selection could not satisfy request within topology unit", RefusalKind.DELAYED),
+        ("Exceeded maximum node limit during topology allocation", RefusalKind.INVALID),
+        ("Job --batch option is invalid or not a subset of --constraint", RefusalKind.INVALID),
+        ("Preemption is required but is disabled on this system", RefusalKind.INVALID),
+        ("Required nodes do not fit topology", RefusalKind.INVALID),
+        ("RestrictedCoresPerGPU: Job requires a node with GPUs", RefusalKind.INVALID),
+    ],
+)
+def test_texts_of_newer_releases_are_known_by_their_stable_part(text: str, kind: RefusalKind) -> None:
+    """As libslurm of 24.11 and 26.05 has them."""
+    answer = parse_submit_answer(failed(text))
+    assert isinstance(answer, SubmitRefusal)
+    assert answer.kind is kind
+
+
+def test_a_dependency_that_the_controller_does_not_know_any_more_is_tried_again_later() -> None:
+    """24.11 refuses what 22.05 takes for satisfied; the next round has looked at the parent again."""
+    answer = parse_submit_answer(failed("Job dependency problem"))
+    assert isinstance(answer, SubmitRefusal)
+    assert answer.kind is RefusalKind.DELAYED
 
 
 def test_the_reason_names_the_limit_in_one_line() -> None:

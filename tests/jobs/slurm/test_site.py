@@ -4,6 +4,7 @@ import pytest
 
 from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names
 from jobs.slurm.site import (
+    NO_ACCOUNTING,
     NodeShape,
     Qos,
     Site,
@@ -57,19 +58,23 @@ def test_a_newer_clusters_words_are_understood() -> None:
     assert NEW.qos["long"].max_tres == ({"mem": 1.5 * 2**20, "node": 4.0},)
 
 
-def test_a_cluster_without_accounting_is_asked_no_further_and_has_one_limit() -> None:
-    text = (
-        V22["config"]
-        .replace("accounting_storage/slurmdbd", "accounting_storage/none")
-        .replace("associations,limits,qos", "none")
-    )
+@pytest.mark.parametrize("none", ["accounting_storage/none", "(null)", ""])
+def test_a_cluster_without_accounting_is_asked_no_further_and_has_one_limit(none: str) -> None:
+    """24.11 and 26.05 show `(null)`, whatever slurm.conf says."""
+    text = V22["config"].replace("accounting_storage/slurmdbd", none).replace("associations,limits,qos", "none")
     client = Told({**V22, "config": text})
     site = query_site(client, "ann")
     assert client.asked == ["config", "partition", "sinfo"]
     assert (site.accounting_answers, site.qos, site.associations, site.remarks) == (None, None, None, ())
+    assert site.accounting_type == NO_ACCOUNTING
     assert list_limit_names(a_job(qos="capped"), site, "ann") == ("cluster",)
     assert compute_queue_capacity(site, rows(3), "ann") == {"cluster": 59_996}
     assert find_infeasible_reason(a_job(qos="any", account="any"), site) is None
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("preempt/none", "OFF"), ("(null)", "OFF"), ("(null)", "GANG,SUSPEND")])
+def test_a_cluster_without_preemption_does_not_preempt(kind: str, mode: str) -> None:
+    assert not Site(preempt_type=kind, preempt_mode=mode).preempts
 
 
 def test_a_database_that_does_not_answer_is_a_remark_and_is_not_asked_again() -> None:

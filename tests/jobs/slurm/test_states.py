@@ -37,7 +37,7 @@ MaxLicensePerAccount MaxMemoryPerAccount MaxUnknownPerAccount MaxJobsPerAccount 
 MaxBillingPerAccount QOSMaxSubmitJobPerUserLimit QOSMaxJobsPerUserLimit QOSMinCpuNotSatisfied AssocMaxJobsLimit
 AssocMaxSubmitJobLimit QOSMaxWallDurationPerJobLimit AssocMaxWallDurationPerJobLimit QOSGrpMemLimit AssocGrpMemLimit
 QOSMaxNodePerJobLimit AssocMaxNodePerJobLimit QOSMaxNodePerUserLimit QOSMaxCpuMinutesPerJobLimit QOSGrpCPUMinutesLimit
-AssocMaxCpuMinutesPerJobLimit AssocGrpCPURunMinutesLimit
+AssocMaxCpuMinutesPerJobLimit AssocGrpCPURunMinutesLimit MaxPoweredUpNodes MpiPortsBusy NvidiaImexChannels
 """
 FAMILIES = [
     f"{owner}{scope}"
@@ -48,6 +48,12 @@ FAMILIES = [
         *("MaxBBPerJob", "MaxBillingPerNode", "MaxCpuPerJobLimit", "MaxGRESMinutesPerJob", "MaxUnknownPerJob"),
         *("MaxGRESPerUser", "MaxMemoryPerUser", "MinGRES", "MinNode"),
     )
+]
+# from 24.11 on
+FAMILIES += [
+    f"Max{resource}RunMinsPer{owner}"
+    for resource in ("BB", "Billing", "Cpu", "Energy", "GRES", "Node", "License", "Memory", "Unknown")
+    for owner in ("User", "Account")
 ]
 
 

@@ -79,3 +79,47 @@ def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(
     assert toys.sweep("resume").code == 0
     toys.finish()
     toys.assert_as_undisturbed()
+
+
+def test_single_tasks_that_a_person_cancelled_stay_out_though_their_array_goes_on(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an array that waits as one, nothing remembers such a task; of one that was split, the controller alone does.
+
+    Before 24.11 accounting has a row of the second kind.
+    """
+    trunks = [toy.toy_job(f"t{number}", phase="trunk", gate_at=2) for number in range(3)]
+    split = [toy.toy_job(f"s{number}", f"t{number}", cells=[f"s{number}"]) for number in range(3)]
+    whole = [toy.toy_job(f"w{number}", "t0", phase="evaluate", cells=[f"w{number}"]) for number in range(3)]
+    toys = ToySweep(slurm, tmp_path, [*trunks, *split, *whole], monkeypatch)
+    toys.sent()
+    ids = toys.ids()
+    slurm.output("scancel", ids["s1"][0], ids["w1"][0])
+    toys.ticks_until(lambda report: report["states"]["failed"] == 2)
+    assert trouble(toys).keys() == {"s1", "w1"}
+    assert {message[:22] for message in trouble(toys).values()} == {"cancelled with scancel"}
+    for trunk in trunks:
+        wait_for(f"{trunk.key} to be at work", lambda: toys.began(trunk.key))  # noqa: B023 - called at once
+        toys.open_gate(trunk.key)
+    toys.ticks_until(lambda report: report["states"]["done"] == 7)
+    assert_left_alone(toys)
+    assert toys.sweep("resume").code == 0
+    toys.finish()
+    toys.assert_as_undisturbed()
+
+
+def test_queued_jobs_that_a_person_cancelled_stay_out_without_accounting(
+    slurm_without_accounting: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller alone remembers, and says that they never had a node."""
+    trunks = [toy.toy_job(f"t{number}", phase="trunk", gate_at=2) for number in range(2)]
+    children = [toy.toy_job(f"c{number}", f"t{number}", cells=[f"c{number}"]) for number in range(2)]
+    toys = ToySweep(slurm_without_accounting, tmp_path, [*trunks, *children], monkeypatch)
+    toys.sent()
+    slurm_without_accounting.output("scancel", toys.ids()["c1"][0].partition("_")[0])
+    toys.ticks_until(lambda report: report["states"]["failed"] == 2)
+    assert trouble(toys) == dict.fromkeys(("c0", "c1"), "cancelled with scancel")
+    for trunk in trunks:
+        toys.open_gate(trunk.key)
+    toys.ticks_until(lambda report: report["states"]["done"] == 2)
+    assert_left_alone(toys)
