@@ -70,7 +70,7 @@ LOW_QOS = RESOURCES.replace("{", "{qos: low, ", 1)
 BY_NODE = "PartitionName=untyped Nodes=n1\nPartitionName=mixed Nodes=n2\nPartitionName=slices Nodes=n3"
 ODD_GPUS = (
     "{memory_gib: 0.25, phases: {trunk: {gpus_per_node: 1, gpu_type: a100, partition: untyped}, "
-    "pretrain: {gpus_per_node: 1, gpu_type: v100, partition: mixed}, "
+    "pretrain: {gpus_per_node: 1, gpu_type: l40s, partition: mixed}, "
     "finetune: {gpus_per_node: 1, gpu_type: a100-1g.5gb, partition: slices}}}"
 )
 RAISES = {"raises_once": ["finetune"]}
@@ -129,7 +129,7 @@ SITES = (
     SiteSettings(
         name="odd-gpus",
         options=replace(
-            PLAIN, nodes=3, node_gres=("gpu:4", "gpu:a100:2,gpu:v100:2", "gpu:a100_1g.5gb:7"), extra=BY_NODE
+            PLAIN, nodes=3, node_gres=("gpu:4", "gpu:a100:2,gpu:l40s:2", "gpu:a100_1g.5gb:7"), extra=BY_NODE
         ),
         resources=ODD_GPUS,
     ),
