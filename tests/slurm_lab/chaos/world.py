@@ -186,7 +186,7 @@ class World:
         write_slurm_conf(self.lab.options, layout, ports, user=self.lab.submit_user, extra=extra)
         if self.absent:
             text = layout.slurm_conf.read_text()
-            layout.slurm_conf.write_text(ALL_NODES.sub(_without_the_first, text))
+            layout.slurm_conf.write_text(ALL_NODES.sub(without_the_first, text))
 
     def leave(self, node: str) -> None:
         """The first node, on which most jobs run, is taken out of slurm.conf for the rest of the season.
@@ -287,7 +287,7 @@ class World:
 ALL_NODES = re.compile(r"NodeName=n\[1-(\d+)\](.* Port=)\[(\d+)-(\d+)\]")
 
 
-def _without_the_first(line: "re.Match[str]") -> str:
+def without_the_first(line: "re.Match[str]") -> str:
     """The others keep their names and ports."""
     return f"NodeName=n[2-{line[1]}]{line[2]}[{int(line[3]) + 1}-{line[4]}]"
 
