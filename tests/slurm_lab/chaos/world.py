@@ -25,8 +25,8 @@ from tests.slurm_lab import Lab, Options
 from tests.slurm_lab.chaos import sbatch_program, scancel_program
 from tests.slurm_lab.chaos.graph import season_graph
 from tests.slurm_lab.files import write_slurm_conf
+from tests.slurm_lab.group_mates import GROUP_MASK, NAMES, GroupMate, find_group_mates, share
 from tests.slurm_lab.packages import find_program
-from tests.slurm_lab.people import GROUP_MASK, NAMES, Person, find_people, share
 
 OPTIONS = Options(slurmd_timeout=3, message_timeout=5, users=NAMES)
 PATIENCE = "call=6 submit=4 doubt=15 absent=8 late=15 look_again=1 cache=0 pace=0"
@@ -72,7 +72,7 @@ class World:
         self._conf: dict[str, str] = {}
         self.absent: set[str] = set()
         """Nodes that have left the cluster."""
-        self.people: Sequence[Person] = find_people() or (Person(),)
+        self.people: Sequence[GroupMate] = find_group_mates() or (GroupMate(),)
         """Who ticks; the second is another user where the machine allows it."""
         self._turn = 0
         self._install_programs()

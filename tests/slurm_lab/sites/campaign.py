@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from tests.slurm_lab import Accounting, Lab, LabError, Options
 from tests.slurm_lab.clients import CLIENT_VARIABLES
-from tests.slurm_lab.people import Person, find_people, share
+from tests.slurm_lab.group_mates import GroupMate, find_group_mates, share
 from tests.slurm_lab.sites.hours import (
     SOON_SECONDS,
     Sum,
@@ -96,7 +96,7 @@ class SiteCampaign:
     site: SiteSettings
     lab: Lab
     folder: Path
-    people: Sequence[Person]
+    people: Sequence[GroupMate]
     seen: Counter[str] = field(default_factory=Counter)
     """What `meddle` has done and met, by its own words."""
     most_queued: int = 0
@@ -269,7 +269,7 @@ def find_repeated_work(store: Path) -> Iterator[str]:
 
 def run_campaign(site: SiteSettings, *, keep: bool = False) -> tuple[list[str], SiteCampaign]:
     """On a cluster of its own, which ends with it. The folder stays if something is wrong, or with `keep`."""
-    people = find_people() if site.two_people else (Person(),)
+    people = find_group_mates() if site.two_people else (GroupMate(),)
     if not people:
         raise LabError("this machine cannot start processes for two other users")
     with cluster_of(site) as lab:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tests.slurm_lab import Accounting, Options
-from tests.slurm_lab.people import NAMES
+from tests.slurm_lab.group_mates import NAMES
 from tests.slurm_lab.sites.campaign import RESOURCES, SiteCampaign, SiteSettings
 from tests.slurm_lab.sites.hours import list_rows
 

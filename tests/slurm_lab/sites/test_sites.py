@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.slurm_lab.people import find_people
+from tests.slurm_lab.group_mates import find_group_mates
 from tests.slurm_lab.sites.campaign import SiteSettings, run_campaign
 from tests.slurm_lab.sites.hours import Sum, sum_rows
 from tests.slurm_lab.sites.settings import SITES
@@ -14,7 +14,7 @@ ROW = {"ElapsedRaw": "6", "AllocTRES": "cpu=12,gres/gpu:a100=4,gres/gpu=4,mem=1G
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.name)
 def test_a_campaign_ends_with_each_job_done_once_and_the_hours_of_slurm(site: SiteSettings) -> None:
-    if site.two_people and not find_people():
+    if site.two_people and not find_group_mates():
         pytest.skip("processes of two other users cannot be started: it takes root, and a Python that they can read")
     problems, _ = run_campaign(site)
     assert problems == []

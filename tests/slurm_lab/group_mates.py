@@ -20,7 +20,7 @@ GROUP_MASK = 0o002
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class GroupMate:
     """Starts processes as one user of the machine; the present one if `name` is empty."""
 
     name: str = ""
@@ -47,7 +47,7 @@ class Person:
         return subprocess.Popen(words, env={**environment, **self.environment}, **self.options, **options)
 
 
-def find_people() -> tuple[Person, ...]:
+def find_group_mates() -> tuple[GroupMate, ...]:
     """Two who share a group. Empty if this machine cannot start processes for them: only root can, and they must be
     able to read a Python and this checkout."""
     if os.geteuid() != 0:
@@ -55,13 +55,13 @@ def find_people() -> tuple[Person, ...]:
     packages = os.pathsep.join(path for path in sys.path if Path(path).name == "site-packages")
     own = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python, more in ((sys.executable, ""), (shutil.which(own, path="/usr/bin"), packages)):
-        people = tuple(Person(name, python, more) for name in NAMES) if python else ()
+        people = tuple(GroupMate(name, python, more) for name in NAMES) if python else ()
         if people and all(_can_work(person) for person in people):
             return people
     return ()
 
 
-def _can_work(person: Person) -> bool:
+def _can_work(person: GroupMate) -> bool:
     root = Path(__file__).parent.parent.parent
     words = [person.python, "-c", "import pydantic, yaml, pyarrow, numpy, scipy, matplotlib, sweep.cli"]
     try:
