@@ -61,6 +61,13 @@ def count_forgotten(campaign: SiteCampaign) -> None:
     campaign.seen["forgotten"] = max(campaign.seen["forgotten"], len(over - known))
 
 
+def allocated_types(campaign: SiteCampaign) -> set[str]:
+    """Of GPUs, "" for those without a type."""
+    words = [row["AllocTRES"].split(",") for row in list_rows(campaign.lab, "site") if "gres/gpu" in row["AllocTRES"]]
+    typed = [[word for word in each if word.startswith("gres/gpu:")] for each in words]
+    return {each[0].removeprefix("gres/gpu:").partition("=")[0] if each else "" for each in typed}
+
+
 def ended_as(campaign: SiteCampaign, state: str) -> bool:
     """Whether any execution ended so."""
     return any(row["State"].startswith(state) for row in list_rows(campaign.lab, "site"))
@@ -132,6 +139,7 @@ SITES = (
             PLAIN, nodes=3, node_gres=("gpu:4", "gpu:a100:2,gpu:l40s:2", "gpu:a100_1g.5gb:7"), extra=BY_NODE
         ),
         resources=ODD_GPUS,
+        happened=lambda campaign: {"a100_1g.5gb", "l40s", ""} == allocated_types(campaign),
     ),
     SiteSettings(
         name="partition-down",
