@@ -71,7 +71,7 @@ def choose_gpus(job: Job, site: Site) -> GpuChoice:
 def find_choice(job: Job, site: Site) -> GpuChoice:
     """The same, worked out."""
     asked, constraint = job.resources, job.resources.options.get("constraint", "")
-    partitions = [narrow_partition(each, constraint) for each in find_job_partitions(job, site)]
+    partitions = [select_partition_nodes(each, constraint) for each in find_job_partitions(job, site)]
     if not any(each.shapes for each in find_job_partitions(job, site)):
         return GpuChoice()
     wanted = parse_gpu_kind(asked.gpu_type)
@@ -107,7 +107,7 @@ def choose_among(job: Job, wanted: GpuKind, offers: Sequence[GpuOffer], partitio
     equal = [name for name in order[1:] if place(name) == place(best)]
     if best in doubtful and equal:
         return GpuChoice(
-            problem=ask_which(
+            problem=explain_ambiguity(
                 asked, [best, *equal], f"it needs {need_gib:.0f} GiB on each GPU, and no name says which has that"
             )
         )
@@ -146,9 +146,9 @@ def describe_own_request(asked: Resources) -> str:
 # What there is.
 
 
-def narrow_partition(partition: Partition, constraint: str) -> Partition:
+def select_partition_nodes(partition: Partition, constraint: str) -> Partition:
     """The partition with those nodes alone whose features satisfy the constraint."""
-    return replace(partition, shapes=tuple(each for each in partition.shapes if satisfies(each.features, constraint)))
+    return replace(partition, shapes=tuple(each for each in partition.shapes if is_admitted(each.features, constraint)))
 
 
 def iter_offers(asked: Resources, wanted: GpuKind, partition: Partition) -> Iterator[GpuOffer]:
@@ -222,7 +222,7 @@ def find_constraint_problem(
         sizes = ", ".join(f"{size} GB" for size in sorted({offer.memory_gb for offer in found if offer.memory_gb}))
         return (
             f"{name} of {where} has {sizes} by the nodes' features, and a job needs {need_gib:.0f} GiB on each GPU; "
-            f"{suggest_constraint(wanted, fitting, small)}"
+            f"{describe_remedy(wanted, fitting, small)}"
         )
     if fitting[0].rank != UNTYPED:
         return ""
@@ -231,7 +231,7 @@ def find_constraint_problem(
         names = ", ".join(sorted({offer.kind.name for offer in typed}))
         return (
             f"some nodes of {where} have GPUs without a type and others {names}, and Slurm would give a job either; "
-            f"{suggest_constraint(wanted, fitting, typed)}"
+            f"{describe_remedy(wanted, fitting, typed)}"
         )
     named = [offer for offer in fitting if wanted.model in list_feature_models(offer.shape)]
     foreign = [offer for offer in fitting if offer not in named and list_feature_models(offer.shape)]
@@ -239,7 +239,7 @@ def find_constraint_problem(
         there = ", ".join(sorted({model for offer in fitting for model in list_feature_models(offer.shape)}))
         return (
             f"the GPUs of {where} have no type, and features of its nodes name {there}, so that Slurm would give a job "
-            f"any of them; {suggest_constraint(wanted, named, foreign)}"
+            f"any of them; {describe_remedy(wanted, named, foreign)}"
         )
     return ""
 
@@ -249,7 +249,7 @@ def list_feature_models(shape: NodeShape) -> set[str]:
     return {model for each in shape.features if (model := parse_gpu_kind(each).model)}
 
 
-def suggest_constraint(wanted: GpuKind, right: Sequence[GpuOffer], wrong: Sequence[GpuOffer]) -> str:
+def describe_remedy(wanted: GpuKind, right: Sequence[GpuOffer], wrong: Sequence[GpuOffer]) -> str:
     """What to write so that a job keeps to the right nodes."""
     common = frozenset.intersection(*(offer.shape.features for offer in right))
     telling = common - frozenset().union(*(offer.shape.features for offer in wrong))
@@ -259,7 +259,7 @@ def suggest_constraint(wanted: GpuKind, right: Sequence[GpuOffer], wrong: Sequen
     return "choose another partition, or ask for the GPUs by `options`, such as {gres: 'gpu:TYPE:1'}"
 
 
-def satisfies(features: frozenset[str], constraint: str) -> bool:
+def is_admitted(features: frozenset[str], constraint: str) -> bool:
     """Whether a node with the features is one that the constraint admits (sbatch(1)); True where it cannot be read.
 
     In lists with counts (`[a*2&b*1]`) each node needs one of the features.
@@ -367,7 +367,7 @@ def format_partitions(offers: Iterable[GpuOffer]) -> str:
     return f"partition{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def ask_which(asked: Resources, names: Sequence[str], why: str) -> str:
+def explain_ambiguity(asked: Resources, names: Sequence[str], why: str) -> str:
     """Several kinds are equally good, and the difference matters."""
     requests = " or ".join(f"{{gres: 'gpu:{name}:{asked.gpus_per_node}'}}" for name in names)
     return f"gpu_type {asked.gpu_type} may be {' or '.join(names)} here: {why}; write options: {requests}"

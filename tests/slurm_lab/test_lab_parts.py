@@ -47,6 +47,27 @@ def test_a_cluster_without_gpus_has_no_word_of_them() -> None:
     assert gres_conf(Options(gpus=0), layout) == ""
 
 
+def test_each_node_may_have_generic_resources_and_features_of_its_own() -> None:
+    layout = Layout(Path("/tmp/x"))
+    options = Options(nodes=3, node_gres=("gpu:a100:2,gpu:1g.5gb:3", "gpu:1,shard:4"), node_features=("ib",))
+    text = slurm_conf(options, layout, Ports(20_000), user="me")
+    nodes = [line for line in text.splitlines() if line.startswith("NodeName")]
+    assert ["Gres=gpu:a100:2,gpu:1g.5gb:3 Feature=ib" in nodes[0], "Gres=gpu:1,shard:4 State" in nodes[1]] == [True] * 2
+    assert "NodeName=n3 NodeHostname=localhost NodeAddr=127.0.0.1 Port=20004 " in nodes[2]
+    assert "Gres=gpu:a100:8" in nodes[2]
+    assert "GresTypes=gpu,shard\n" in text
+    assert "AccountingStorageTRES=gres/gpu,gres/gpu:1g.5gb,gres/gpu:a100,gres/shard\n" in text
+    assert gres_conf(options, layout).splitlines() == [
+        "AutoDetect=off",
+        "NodeName=n1 Name=gpu Type=a100 File=/tmp/x/dev/gpu[0-1]",
+        "NodeName=n1 Name=gpu Type=1g.5gb File=/tmp/x/dev/gpu[2-4]",
+        "NodeName=n2 Name=gpu File=/tmp/x/dev/gpu0",
+        "NodeName=n2 Name=shard Count=4",
+        "NodeName=n3 Name=gpu Type=a100 File=/tmp/x/dev/gpu[0-7]",
+    ]
+    assert options.devices == 8
+
+
 def test_only_what_slurmctld_reads_once_makes_it_restart() -> None:
     assert needs_restart("", "MaxArraySize=10")
     assert needs_restart("MaxArraySize=10\nKillWait=4", "KillWait=4")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobs.job import Estimate, Job
-from jobs.slurm.gpu_choice import GpuChoice, choose_gpus, satisfies
+from jobs.slurm.gpu_choice import GpuChoice, choose_gpus, is_admitted
 from jobs.slurm.sbatch_options import build_sbatch_options, list_requested_kinds
 from jobs.slurm.site import NodeShape, Partition, Site, parse_node_shapes
 from tests.jobs.slurm.site_case import NEW, a_job
@@ -171,7 +171,7 @@ def test_a_constraint_narrows_the_nodes() -> None:
     ],
 )
 def test_constraints_are_read_as_sbatch_reads_them(constraint: str, held: bool) -> None:
-    assert satisfies(frozenset({"a", "b", "GPU_SKU:A100_SXM4"}), constraint) is held
+    assert is_admitted(frozenset({"a", "b", "GPU_SKU:A100_SXM4"}), constraint) is held
 
 
 def test_the_site_s_own_names_are_found_among_several_partitions() -> None:

@@ -246,6 +246,15 @@ def test_a_cpu_job_takes_its_core_hours_over_its_cores() -> None:
     assert (resources.time_minutes, resources.gpus, resources.gpu_type) == (1 + 75, 0, "")
 
 
+@pytest.mark.parametrize("part", ["a100-1g.10gb", "h100-shard.1of2"])
+def test_several_parts_of_gpus_are_refused_and_one_has_its_share_of_cores(part: str) -> None:
+    gpu = CATALOG.gpus[part]
+    with pytest.raises(SweepError, match=f"gpu_type {part} is a part of a GPU: .* set gpus_per_node: 1, or gpu_type"):
+        plan_resources(Estimate(gpu_hours=1), replace(ONE_NODE, gpu_type=part), gpu, 10)
+    resources = plan_resources(Estimate(gpu_hours=1), replace(ONE_NODE, gpu_type=part, gpus_per_node=1), gpu, 10)
+    assert (resources.gpu_type, resources.cpus, resources.gpus) == (part, gpu.cpus, 1)
+
+
 def test_gpus_of_no_type_are_refused() -> None:
     with pytest.raises(SweepError, match="gpus_per_node is 8, and gpu_type is 'cpu'; name the GPU type"):
         plan_resources(Estimate(cpu_hours=2), Placement(gpus_per_node=8), CATALOG.gpus["cpu"], 0.2)

@@ -119,6 +119,20 @@ def test_on_40_gb_the_1_4b_is_sharded_with_the_same_keys(tmp_path: Path) -> None
     assert all(job.estimate.gpu_memory_bytes <= 39.4 * GIB for job in small.jobs)
 
 
+def test_a_slice_has_its_own_memory_and_hours_and_moves_no_key(tmp_path: Path) -> None:
+    place = "gpu_type: {}, gpus_per_node: 1, nodes: 1"
+    part, whole = (
+        planned(tmp_path, edited(("backend: local", f"backend: slurm\nresources: {{{place.format(name)}}}")))
+        for name in ("a100-1g.10gb", "a100")
+    )
+    assert keys(part) == keys(whole)
+    for small, large in zip(part.jobs, whole.jobs, strict=True):
+        assert small.resources.gpu_type == "a100-1g.10gb"
+        assert small.estimate.gpu_memory_bytes <= 9 * GIB
+        assert small.estimate.gpu_hours >= large.estimate.gpu_hours
+        assert small.estimate.a100_hours == pytest.approx(small.estimate.gpu_hours / 7)
+
+
 def test_runs_that_differ_in_the_mixture_or_the_branch_alone_are_one_question_of_memory() -> None:
     sweep, catalog = load_sweep(MANIFESTS / "paper.yaml", store=Path("/store"), catalog=load_catalog()), load_catalog()
     planner = Planner(sweep, catalog, Pricer(sweep, catalog))

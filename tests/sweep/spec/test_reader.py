@@ -53,6 +53,7 @@ WRONG: list[tuple[str, str, int, list[str]]] = [
     ("name that climbs out", edited(("name: small", "name: ../small")), 1, ["is not a plain word"]),
     ("partition with a newline", SMALL + 'resources: {partition: "gpu\\n#SBATCH"}\n', 24, ["is not a plain word"]),
     ("GPU type", SMALL + "resources: {gpu_type: z100}\n", 24, ["'z100' is not a GPU type", "a100"]),
+    ("slice", SMALL + "resources: {gpu_type: a100-1g.7gb}\n", 24, ["'a100-1g.7gb' is not a GPU type", "a100-1g.10gb"]),
     ("resources of no model", SMALL + "resources:\n  models:\n    tini: {nodes: 1}\n", 26, ["did you mean tiny?"]),
     ("same cell twice", SMALL.replace("epochs:", "  - axes: {branch: [50], image_share: [0]}\nepochs:"), 23, ["also in blocks.0"]),
     ("axis also set", edited((AXES, AXES + "    set: {branch: 50}\n")), 23, ["branch is also an axis"]),
