@@ -20,13 +20,14 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos slurm-releases
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
 	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
 	@echo "make cluster start a real Slurm cluster on this machine to try \`sweep submit\` on;  make cluster-down  end it"
 	@echo "make gpu-check  check and measure all that needs a GPU, in eight minutes on one; without a GPU the CPU halves"
+	@echo "make slurm-releases  the Slurm tests on Slurm 24.11 and 26.05, in roots of Debian 13 and unstable (as root)"
 	@echo "make newest  the same tests with the newest releases of all packages;  make lock  rewrite requirements/"
 	@echo "make format  put the sources in order;  make clean  remove the environments and the store"
 
@@ -112,9 +113,13 @@ cluster-down: setup
 chaos: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab.chaos --faults $(or $(FAULTS),300) --seed $(or $(SEED),1)
 
+# the Slurm tests on Debian 13 and unstable, in roots below build/: docs/slurm-cluster.md
+slurm-releases: setup
+	$(BIN)/python -m tests.slurm_lab.releases $(SUITES) $(if $(TESTS),--tests $(TESTS))
+
 # on a machine with a GPU, run `make setup` before its minutes count: docs/gpu-check.md
 gpu-check: setup
 	$(BIN)/python -m benchmarks.gpu_check --budget-minutes $(or $(MINUTES),8) $(if $(ONLY),--only $(ONLY))
 
 clean:
-	rm -rf .venv .venv-newest .venv-lock $(STORE)
+	rm -rf .venv .venv-newest .venv-lock build/slurm-releases $(STORE)

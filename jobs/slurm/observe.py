@@ -24,10 +24,10 @@ from jobs.slurm.states import (
     classify_queue_row,
     describe_end,
     explain_reason,
+    is_cancelled_in_queue,
     is_hopeless,
     is_over,
     list_awaited_jobs,
-    was_cancelled_in_queue,
 )
 from jobs.slurm.timeouts import SlurmTimeouts
 
@@ -262,7 +262,7 @@ class _Reconciler:
     def _observe_unaccounted(self, batch: KnownBatch, key: str, row: AccountRow | None) -> Observation:
         """Nowhere, or in sacct alone and not as ended (sacct lags; after a crash its rows may never be closed)."""
         left = self.left.get((batch.name, key))
-        if row is None and left is not None and was_cancelled_in_queue(left):
+        if row is None and left is not None and is_cancelled_in_queue(left):
             uid = self._find_canceller(batch, left.ends_at)
             can_tell = uid is None and self.accounting.ok
             wait_s = self.timeouts.missing_job_s if can_tell else self.timeouts.recheck_s

@@ -65,7 +65,7 @@ def is_held_by_slurm(reason: str) -> bool:
     return plain.endswith(" requeued held") or plain.startswith("JobHoldMaxRequeue")
 
 
-def was_cancelled_in_queue(row: QueueRow) -> bool:
+def is_cancelled_in_queue(row: QueueRow) -> bool:
     """Whether a person took it out before it started; Slurm itself does so to a job that can never start."""
     return row.state == "CANCELLED" and not row.nodes and row.reason != STUCK_REASON
 

@@ -11,6 +11,15 @@ from tests.slurm_lab.config import Ports, gres_conf, merged, needs_restart, slur
 from tests.slurm_lab.files import read_settings, write_files
 from tests.slurm_lab.layout import Layout
 from tests.slurm_lab.ports import BLOCK, check_network, free_ports
+from tests.slurm_lab.releases import (
+    SOURCES,
+    ReleaseCounts,
+    list_local_paths,
+    parse_pip_settings,
+    read_counts,
+    render_entry,
+    render_table,
+)
 from tests.slurm_lab.text import status_table, welcome
 
 
@@ -148,3 +157,48 @@ def test_the_words_of_welcome_can_be_pasted_into_a_shell() -> None:
 def test_status_has_a_line_for_each_daemon() -> None:
     table = status_table({"ctld": 123, "n1": 45, "n2": None}, {"n1": "idle", "n2": "down*"})
     assert table == "ctld        123\nn1           45  idle\nn2            -  down*"
+
+
+PIP_SETTINGS = """
+:env:.cert='/etc/ssl/c.crt'
+global.extra-index-url='file:///opt/a file:///opt/b'
+global.index-url='https://packages.example/simple'
+download.quiet='1'
+"""
+
+
+def test_pip_inside_another_debian_has_the_settings_of_this_machine() -> None:
+    assert dict(parse_pip_settings(PIP_SETTINGS)) == {
+        "PIP_CERT": "/etc/ssl/c.crt",
+        "PIP_EXTRA_INDEX_URL": "file:///opt/a file:///opt/b",
+        "PIP_INDEX_URL": "https://packages.example/simple",
+    }
+
+
+def test_what_pip_reads_on_this_machine_is_there_inside_too(tmp_path: Path) -> None:
+    there = tmp_path / "wheels"
+    there.mkdir()
+    given = {"PIP_FIND_LINKS": f"file://{there} {tmp_path}/gone", "PIP_INDEX_URL": "https://packages.example/simple"}
+    assert list_local_paths(given) == [there]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_tests_of_a_release_have_a_network_of_their_own_and_its_setup_has_not(alone: bool) -> None:
+    script = render_entry(Path("/r/x"), "make setup", environment={"PIP_CERT": "/c d"}, shared=[SOURCES], alone=alone)
+    assert ("ip link set lo up" in script) is alone
+    assert f"mount --bind -o ro {SOURCES} /r/x{SOURCES}" in script
+    assert script.splitlines()[-1].startswith("exec chroot /r/x env -i ")
+    assert "'PIP_CERT=/c d' sh -ec 'cd /project && make setup'" in script
+
+
+def test_the_tests_of_the_releases_are_counted(tmp_path: Path) -> None:
+    results = tmp_path / "x.xml"
+    results.write_text('<testsuites><testsuite tests="9" failures="2" errors="1" skipped="1"/></testsuites>')
+    counts = read_counts(results, "trixie", "24.11.5", 12.3)
+    assert counts == ReleaseCounts(suite="trixie", release="24.11.5", passed=5, failed=3, skipped=1, minutes=12.3)
+    assert [line.split() for line in render_table([counts]).splitlines()] == [
+        ["Slurm", "Debian", "passed", "failed", "skipped", "minutes"],
+        ["24.11.5", "trixie", "5", "3", "1", "12"],
+    ]
+    with pytest.raises(LabError, match="pytest left no"):
+        read_counts(tmp_path / "none.xml", "trixie", "24.11.5", 0.1)
