@@ -7,6 +7,7 @@ Exit codes: 0 nothing is wrong, 1 something is (printed).
 """
 
 import argparse
+import signal
 import sys
 import time
 
@@ -41,4 +42,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster's processes end too
     sys.exit(main())
