@@ -12,7 +12,8 @@ from typing import Any
 from tests.slurm_lab import Lab
 
 SOON_SECONDS = 3.0
-"""By how much an attempt's own record may be shorter than Slurm's row: the launch of its batch script."""
+"""By how much an attempt's own record is shorter than Slurm's row, at most: the launch of its batch script, and whole
+seconds."""
 
 
 @dataclass(frozen=True, slots=True)
