@@ -226,7 +226,10 @@ class SiteCampaign:
             yield f"our tables sum to {ours}, the attempts' records to {records}"
         logged = sum_completion_log(completion_log(self.lab), SWEEP)
         late = logged.seconds - records.seconds
-        if logged.executions != records.executions or not -1 <= late / records.executions <= BUSY * SOON_SECONDS:
+        if (
+            logged.executions != records.executions
+            or not -1 <= late / max(1, records.executions) <= BUSY * SOON_SECONDS
+        ):
             yield f"the attempts' records sum to {records}, Slurm's completion log to {logged}"
         if any(job["hours_source"] != "attempts" for job in jobs):
             yield "hours of a cluster without accounting are not marked as such"
