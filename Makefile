@@ -20,7 +20,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos slurm-releases
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos slurm-releases nfs
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
@@ -110,6 +110,10 @@ cluster-down: setup
 	$(BIN)/python -m tests.slurm_lab down
 
 # faults of every kind on a real Slurm cluster of its own: docs/slurm-cluster.md
+# faults on two machines (namespaces of this one) that share a folder as over NFS; needs root and /dev/fuse
+nfs: setup
+	$(BIN)/python -m tests.nfs --faults $(or $(FAULTS),100) --seed $(or $(SEED),1)
+
 chaos: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab.chaos --faults $(or $(FAULTS),300) --seed $(or $(SEED),1)
 

@@ -2,6 +2,8 @@
 
 import errno
 
+from jobs.store.sharing import explain_denial
+
 STORAGE_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -45,5 +47,12 @@ class AttemptSetupError(JobsError):
 
 
 def describe_storage_error(error: OSError) -> str:
-    """The file and the reason, in one line."""
-    return f"{error.filename or 'the store'}: {STORAGE_ERRORS.get(error.errno or 0, error.strerror or str(error))}"
+    """The file and the reason, in one line; of a file that is another user's, also whose, and what to do."""
+    reason = STORAGE_ERRORS.get(error.errno or 0, error.strerror or str(error))
+    return f"{error.filename or 'the store'}: {add_denial(reason, error)}"
+
+
+def add_denial(reason: str, error: OSError) -> str:
+    """The reason, and of a file that is another user's also whose, and what to do."""
+    whose = explain_denial(error)
+    return f"{reason}: {whose}" if whose else reason

@@ -36,6 +36,9 @@ class Observation:
     awaited: str = ""
     """The cluster's ids of the jobs that it waits for, where the message says that it waits for jobs."""
 
+    user: str = ""
+    """Whose job it is in the cluster, where that is known. Only that user, or an operator, can end it."""
+
     def describe_wait(self) -> str:
         """For people: the message, and the ids where there are any."""
         return f"{self.message} ({self.awaited})" if self.awaited else self.message

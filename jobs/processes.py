@@ -104,5 +104,6 @@ def _is_marked(pid: int, mark: bytes) -> bool:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    # A process of another user cannot be signalled: the caller sees that it lives on.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)

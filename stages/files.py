@@ -88,6 +88,18 @@ def create_json(path: Path, content: object) -> None:
             unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def keep_usual_mode(path: Path) -> Iterator[None]:
+    """In the block, a library writes the file `path`, which then has the bits that the umask leaves to a new file.
+
+    safetensors makes files for their owner alone, and the person who goes on with a shared run could not read them.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    path.chmod(mode)
+
+
 def flush_to_disk(path: Path) -> None:
     """Waits until a file's or folder's content is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -83,7 +83,6 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.ArgumentParser, argp
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. A user-level error (`SweepError`) becomes one line on stderr."""
     from sweep.errors import SweepError, UsageError
-    from sweep.options import read_options
 
     parser, given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if given.version:
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         with log_to_stderr(getattr(given, "verbose", 0)):
-            return int(given.module.run(read_options(given.module.OPTIONS, given)))
+            return run_parsed(given)
     except SweepError as error:
         print(f"sweep {given.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -103,6 +102,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`head`, a closed pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def run_parsed(given: argparse.Namespace) -> int:
+    """Runs the command of a parsed command line. What it creates in a shared store is the group's to write."""
+    from jobs.errors import describe_storage_error
+    from jobs.store.sharing import adopt_group_umask
+    from sweep.errors import StoreError
+    from sweep.options import read_options
+
+    options = read_options(given.module.OPTIONS, given)
+    try:
+        with adopt_group_umask(options.store):
+            return int(given.module.run(options))
+    except PermissionError as error:  # wherever in a store that is another person's
+        raise StoreError(describe_storage_error(error)) from error
 
 
 @contextmanager

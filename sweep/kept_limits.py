@@ -14,6 +14,7 @@ from typing import Any
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.processes import read_user_name
 from jobs.store.paths import write_json
+from jobs.store.reading import read_file
 from sweep.errors import NotPlannedError, StoreError
 from sweep.stored_sweep import StoredSweep
 
@@ -80,7 +81,7 @@ def read_limits(path: Path) -> KeptLimits:
         StoreError: a file that cannot be understood. It is not taken for no limit at all.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
     except FileNotFoundError:
         return KeptLimits()
     except ValueError as error:

@@ -29,6 +29,7 @@ from jobs.store.ledger import collect_user_requests, is_withdrawn, read_events
 from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
 from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint
 from jobs.store.results import check_result
+from jobs.store.sharing import adopt_group_umask
 
 NEVER_RAN = -9
 """Recorded as the exit code of a stage that was not started, because the attempt was fenced before."""
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Runs the attempt that the command line names."""
     options = parse_options(arguments)
     try:
-        return run_attempt(options)
+        with adopt_group_umask(options.store):
+            return run_attempt(options)
     except (AttemptSetupError, UnsafeNameError) as error:
         print(f"attempt {options.attempt} of {options.key}: {error}", file=sys.stderr)
         return ExitCode.NOT_SET_UP

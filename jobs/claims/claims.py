@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from jobs.processes import read_boot_id, read_own_start, read_process_stat
 from jobs.store.paths import SAFE_NAME
+from jobs.store.reading import read_anew
 
 CLAIM_FILE = re.compile(r"(\d{6,})\.json")
 KEPT = 2
@@ -158,16 +159,20 @@ def remove_old_claims(folder: Path, newest_claim: Claim) -> None:
 def read_claim(path: Path) -> Claim | None:
     """Reads a claim from the server, not from a cache; None if it does not exist."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        content, beaten_at = read_anew(lambda: _read_open(path))
     except FileNotFoundError:
         return None
-    try:
-        content = os.read(descriptor, 4 * CONTENT_BYTES)
-        beaten_at = os.fstat(descriptor).st_mtime
-    finally:
-        os.close(descriptor)
     holder, released = _parse_claim(content)
     return Claim(path=path, number=int(path.stem), owner=holder, released=released, heartbeat_at=beaten_at)
+
+
+def _read_open(path: Path) -> tuple[bytes, float]:
+    """Content and modification time by one descriptor."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4 * CONTENT_BYTES), os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
 
 
 def measure_claim_age(claim: Claim) -> float:
@@ -202,10 +207,14 @@ def _numbers_if_any(folder: Path) -> list[int]:
 
 
 def _numbers(folder: Path) -> set[int]:
+    return set(_parse_claim_numbers(read_anew(lambda: _list_open(folder))))
+
+
+def _list_open(folder: Path) -> list[str]:
     """Opens the folder and lists it by that descriptor, so that NFS asks the server."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return set(_parse_claim_numbers(os.listdir(descriptor)))  # noqa: PTH208 - pathlib lists no open folders
+        return os.listdir(descriptor)  # noqa: PTH208 - pathlib lists no open folders
     finally:
         os.close(descriptor)
 

@@ -21,6 +21,7 @@ from jobs.processes import kill_attempt_processes, signal_attempt
 from jobs.store.flock import is_held
 from jobs.store.paths import AttemptPaths, RunPaths, Store
 from jobs.store.records import AttemptStart
+from jobs.store.sharing import name_user
 
 STAGE_PROGRAM = (sys.executable, "-m", "stages")
 BACKEND = "local"
@@ -180,6 +181,15 @@ def find_newest_attempt(run: RunPaths) -> tuple[AttemptPaths, AttemptStart] | No
         return None
     found = [(folder, start) for folder in folders if (start := AttemptStart.read(folder.start)) is not None]
     return max(found, key=lambda pair: pair[1].started_at, default=None)
+
+
+def find_foreign_owner(run: RunPaths) -> str:
+    """The user whose live attempt of the run this one may not stop; empty if it may, or if none lives here."""
+    newest = find_newest_attempt(run)
+    if newest is None or os.geteuid() == 0 or not is_held(run.lock):
+        return ""
+    owner = newest[0].start.stat().st_uid
+    return "" if owner == os.geteuid() else name_user(owner)
 
 
 def stop_attempt(run: RunPaths, *, at_once: bool = False) -> bool:

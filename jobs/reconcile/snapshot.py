@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from jobs.errors import add_denial
 from jobs.job import Job, index_by_key
 from jobs.observation import ClusterState, Observation
 from jobs.processes import read_boot_id
@@ -16,7 +17,7 @@ from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import decide_retry
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.flock import is_held
-from jobs.store.ledger import UserRequests, collect_user_requests, read_events
+from jobs.store.ledger import UserRequests, collect_user_requests, list_ledger_files, read_events
 from jobs.store.paths import RunPaths, Store
 from jobs.store.results import check_result
 
@@ -113,7 +114,7 @@ class SweepSnapshot:
         return True
 
     def _read_user_requests(self, but_not_of: str) -> bool:
-        files = sorted(self._ledger.glob("*.jsonl")) if self._ledger.exists() else []
+        files = list_ledger_files(self._ledger)
         sizes = [(path.name, path.stat().st_size) for path in files if path.stem != but_not_of]
         if sizes == self._ledger_sizes:
             return False
@@ -194,7 +195,8 @@ class RunReader:
         try:
             return _read_run_status(run, job.key, records)
         except OSError as error:
-            return RunStatus(run=run, problem=f"{run.root} cannot be read: {error.strerror or error}", readable=False)
+            reason = add_denial(error.strerror or str(error), error)
+            return RunStatus(run=run, problem=f"{run.root} cannot be read: {reason}", readable=False)
 
     def _read_if_begun(self, job: Job, records: Sequence[AccountingRecord]) -> RunStatus:
         if job.stage not in self._listed:

@@ -56,6 +56,8 @@ class JobStatus:
 
     state: JobState
     cause: str = ""
+    cancel_pending: bool = False
+    """A person asked that it is cancelled, and the cluster still has it or a process of it lives."""
 
 
 def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> JobState:  # noqa: PLR0911 - a table, read downwards
@@ -79,6 +81,12 @@ def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> Jo
     return JobState.INTERRUPTED if facts.retry_decision is RetryDecision.GO_ON else JobState.READY
 
 
+def is_cancel_pending(facts: JobFacts) -> bool:
+    """Whether a cancellation was asked for and is not carried out yet, as far as can be seen."""
+    in_the_cluster = facts.cluster not in {None, ClusterState.ENDED}
+    return facts.cancelled and not facts.has_result and (facts.live or facts.may_run_elsewhere or in_the_cluster)
+
+
 def compute_job_statuses(jobs: Iterable[Job], facts: Mapping[str, JobFacts]) -> dict[str, JobStatus]:
     """The status of every job; `jobs` with parents before children."""
     statuses: dict[str, JobStatus] = {}
@@ -89,5 +97,5 @@ def compute_job_statuses(jobs: Iterable[Job], facts: Mapping[str, JobFacts]) -> 
         if state is JobState.BLOCKED:
             blocker, status = next(pair for pair in parents if pair[1].state in STOPPED)
             cause = status.cause or blocker
-        statuses[job.key] = JobStatus(state, cause)
+        statuses[job.key] = JobStatus(state, cause, is_cancel_pending(facts[job.key]))
     return statuses

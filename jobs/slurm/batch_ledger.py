@@ -14,7 +14,7 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record, parse_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.states import SURELY_OVER
-from jobs.store.ledger import Ledger, read_lines_of_kind
+from jobs.store.ledger import Ledger, list_ledger_files, read_lines_of_kind
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ def read_batch_history(folder: Path) -> BatchHistory:
     """All writers' lines. Torn or foreign ones are skipped."""
     history = BatchHistory()
     refresh_folder(folder)  # another login node may have written a moment ago
-    files = sorted(folder.glob("*.jsonl"))
+    files = list_ledger_files(folder)
     lines = [line for path in files for line in _parse_lines(read_lines_of_kind(path, "batch"))]
     timed = [line for line in lines if _is_number(line.get("time"))]
     for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree

@@ -152,14 +152,24 @@ def select_partition_nodes(partition: Partition, constraint: str) -> Partition:
 
 
 def iter_offers(asked: Resources, wanted: GpuKind, partition: Partition) -> Iterator[GpuOffer]:
-    """All kinds of GPUs of which nodes have enough, those that are no match included (rank None)."""
+    """All kinds of GPUs on nodes that have enough of them together; rank None: they do not serve, or are too few."""
     for shape in partition.shapes:
+        if sum(shape.gpus.values()) < asked.gpus_per_node:
+            continue
         for name, count in shape.gpus.items():
             kind = parse_gpu_kind(name)
-            if count >= asked.gpus_per_node:
-                rank = (None if kind.is_part else EXACT) if not wanted.name else rank_gpu_kind(wanted, kind)
-                memory = kind.certain_memory_gb or find_feature_memory(shape, kind.model or wanted.model)
-                yield GpuOffer(partition=partition.name, shape=shape, kind=kind, rank=rank, memory_gb=memory)
+            rank = (None if kind.is_part else EXACT) if not wanted.name else rank_gpu_kind(wanted, kind)
+            if not name and (sliced := find_slice_feature(shape)):
+                kind, rank = sliced, None
+            memory = kind.certain_memory_gb or find_feature_memory(shape, kind.model or wanted.model)
+            rank = rank if count >= asked.gpus_per_node else None
+            yield GpuOffer(partition=partition.name, shape=shape, kind=kind, rank=rank, memory_gb=memory)
+
+
+def find_slice_feature(shape: NodeShape) -> GpuKind | None:
+    """The slices that a feature names (`mig`, `1g.10gb`); `1g` alone may be a network's."""
+    named = (parse_gpu_kind(each) for each in sorted(shape.features))
+    return next((each for each in named if each.is_part and (each.slice_gb or "mig" in each.name.lower())), None)
 
 
 def find_feature_memory(shape: NodeShape, model: str) -> int:

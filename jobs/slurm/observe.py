@@ -363,6 +363,7 @@ def _observe_live(live: LiveRow) -> Observation:
         message=message,
         awaited=awaited,
         put_aside=row.state == "SPECIAL_EXIT",
+        user=row.user,
     )
 
 

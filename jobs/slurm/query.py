@@ -23,6 +23,7 @@ from jobs.slurm.script import parse_script_tasks
 from jobs.slurm.states import is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store, open_replacement
+from jobs.store.results import list_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def load_cluster_report(
 def load_batch_history(store: Store, sweep: str, keys: Collection[str]) -> BatchHistory:
     """The sweep's ledgers, and those of the store's other sweeps as far as they share jobs with it."""
     own = store.locate_sweep(sweep).ledger
-    others = [path / own.name for path in sorted(store.sweeps.glob("*")) if path != own.parent]
+    others = [store.sweeps / name / own.name for name in sorted(list_names(store.sweeps)) if name != own.parent.name]
     return read_shared_history(own, others, keys)
 
 

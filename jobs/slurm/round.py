@@ -1,6 +1,7 @@
 """One round of a sweep on Slurm: query, decide, act. Idempotent: nothing is left to do when it is repeated at once."""
 
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from jobs.reconcile.node_exclusion import (
 )
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
-from jobs.reconcile.state import JobState
+from jobs.reconcile.state import STOPPED, JobState
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
@@ -53,6 +54,8 @@ class RoundReport:
     """sbatch calls."""
     withdrawn: int = 0
     """Jobs that left the queue, as squeue showed it afterwards."""
+    asked_to_stop: int = 0
+    """Running jobs whose cancellation is asked for, and that were told to save and stop."""
     limits: tuple[str, ...] = ()
     """Why not everything went out, one line each: expected, the next round goes on."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class RoundReport:
             sent=self.sent + later.sent,
             calls=self.calls + later.calls,
             withdrawn=self.withdrawn + later.withdrawn,
+            asked_to_stop=self.asked_to_stop + later.asked_to_stop,
             refused={**self.refused, **later.refused},
             gpus=tuple(dict.fromkeys((*self.gpus, *later.gpus))),
         )
@@ -118,6 +122,8 @@ class SlurmRound:
         self.withdrawal_problem = ""
         """Why jobs that were to leave the queue are still in it, or why that is not known; empty if all left."""
         self._missing_since: Mapping[str, float] = {}
+        self._told_to_stop: set[str] = set()
+        """Ids of running jobs that this round has sent a SIGTERM."""
 
     # Query: what Slurm has, and what is on disk.
 
@@ -168,7 +174,7 @@ class SlurmRound:
             self.slurm = self._query_slurm({})  # with the tasks that their scripts named
         if found.reconciled.duplicates:
             self.withdrawal_problem = ""
-            self._withdraw_ids(found, found.reconciled.duplicates)
+            self._withdraw_ids(found, [each for each in found.reconciled.duplicates if self._may_end(each)])
             if self.withdrawal_problem:
                 self.slurm.reconciled.remarks.append(self.withdrawal_problem)
 
@@ -205,7 +211,34 @@ class SlurmRound:
             remarks.append(
                 f"{len(running)} jobs that left the plan still run: {', '.join(running[:5])}; end them with scancel"
             )
-        return remarks
+        return [*remarks, *self._list_foreign_remarks()]
+
+    def _list_foreign_remarks(self) -> list[str]:
+        """What is to leave the queue and is another person's job."""
+        ids = [*self.list_own_ids(self._find_unwanted(), {*PENDING, ClusterState.RUNNING}).values()]
+        rows = {row.id: row for row in self.slurm.answers.queue.rows}
+        foreign = {each: rows[each].user for each in [*ids, *self.slurm.reconciled.duplicates] if each in rows}
+        owners = Counter(user for each, user in foreign.items() if not self._may_end(each))
+        return [
+            f"{number} jobs of {user} are to leave the queue: only {user} (the next `sweep tick {self.launch.sweep}`) "
+            "or an operator can take them out"
+            for user, number in owners.items()
+        ]
+
+    def _find_unwanted(self) -> list[str]:
+        """Keys of jobs that the cluster has and should have no more."""
+        statuses = self.snapshot.statuses
+        stopped = [key for key, status in statuses.items() if status.state in STOPPED or status.cancel_pending]
+        return [key for key in [*stopped, *self.orphaned_jobs] if key in self.slurm.reconciled.observations]
+
+    # Why: docs/decisions.md, D141
+    def _may_end(self, job_id: str) -> bool:
+        """Whether a round tries to end this job: this user's, and for root anybody's.
+
+        Slurm refuses other people's, and notes each try as an attack in the controller's log.
+        """
+        owners = {row.id: row.user for row in self.slurm.answers.queue.rows if row.user}
+        return os.geteuid() == 0 or owners.get(job_id, self.site.user) == self.site.user
 
     # Decide: nothing is changed.
 
@@ -313,7 +346,8 @@ class SlurmRound:
         withdrawn = [action.key for action in actions if isinstance(action, Withdraw)]
         orphaned = [key for key, seen in self.orphaned_jobs.items() if seen.state in PENDING]
         self.withdrawal_problem = ""
-        gone = self._withdraw([*withdrawn, *orphaned])
+        gone = self._withdraw(self.select_own_keys([*withdrawn, *orphaned]))
+        stopping = self._stop_cancelled()
         submits = [action for action in actions if isinstance(action, Submit)]
         sent = self._send(submits)
         placed = {key: Observation(state=ClusterState.QUEUED, id=job_id) for key, job_id in sent.placed.items()}
@@ -326,6 +360,7 @@ class SlurmRound:
             sent=len(placed),
             calls=sent.calls,
             withdrawn=len(gone),
+            asked_to_stop=stopping,
             limits=(
                 *(f"no room for more under {describe_limit(limit)}" for limit in sorted(self.capacity.full)),
                 *([sent.full] if sent.full else []),
@@ -367,6 +402,23 @@ class SlurmRound:
         logger.info("asks %d running jobs to save and stop", len(running))
         return self.client.cancel(running.values(), signal="TERM", batch=True) or self.withdrawal_problem
 
+    def _stop_cancelled(self) -> int:
+        """Carries out cancellations of jobs that run; how many were told.
+
+        Somebody may have asked for them who could not: another person, or while scancel failed.
+        """
+        asked = [key for key, status in self.snapshot.statuses.items() if status.cancel_pending]
+        running = set(self.list_own_ids(self.select_own_keys(asked), {ClusterState.RUNNING}).values())
+        running -= self._told_to_stop
+        if not running:
+            return 0
+        logger.info("asks %d running jobs, which are cancelled, to save and stop", len(running))
+        self._told_to_stop |= running
+        if problem := self.client.cancel(running, signal="TERM", batch=True):
+            self.withdrawal_problem = f"{len(running)} cancelled jobs could not be told to stop: {problem}"
+            return 0
+        return len(running)
+
     def kill(self, keys: Collection[str]) -> str:
         """Ends running tasks at once; work since the last checkpoint is lost. Returns a problem or ""."""
         running = self.list_own_ids(keys, {ClusterState.RUNNING})
@@ -402,6 +454,15 @@ class SlurmRound:
         ids = {key: observed[key].id for key in keys if key in observed and observed[key].state in states}
         names = {row.id: row.name for row in self.slurm.answers.queue.rows}
         return {key: each for key, each in ids.items() if parse_sweep_name(names.get(each, "")) == self.launch.sweep}
+
+    def select_own_keys(self, keys: Collection[str]) -> list[str]:
+        """Those whose job in the queue this user may end."""
+        observed = {**self.orphaned_jobs, **self.snapshot.observed}
+        return [key for key in keys if key not in observed or self._may_end(observed[key].id)]
+
+    def find_owner(self, job_id: str) -> str:
+        """The user whose job it is; empty if the queue does not say."""
+        return next((row.user for row in self.slurm.answers.queue.rows if row.id == job_id), "")
 
     def list_remaining(self, keys: Collection[str]) -> dict[str, str]:
         """Ids by key of the jobs that the last query found in the queue and that Slurm is not ending already."""

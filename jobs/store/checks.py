@@ -13,6 +13,7 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import describe_storage_error
 from jobs.store.flock import acquire_lock
 from jobs.store.paths import open_replacement
+from jobs.store.sharing import find_sharing_problem, is_shared, name_group
 
 # Findings of `sweep doctor`: one line each, with what to do about it.
 
@@ -79,6 +80,7 @@ def check_store(root: Path, *, needed_bytes: int = 0, shared: bool = False) -> l
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     found = [report_ok("store", f"{where} can be written"), *tried, check_space(folder, needed_bytes)]
+    found += check_sharing(root) if folder == root.absolute() else ()
     return [*found, *(check_file_system(folder) if shared else ())]
 
 
@@ -161,6 +163,16 @@ def measure_clock_skew(folder: Path, clock: Clock = SYSTEM_CLOCK) -> float:
     stamp = path.stat().st_mtime
     after = clock.now()
     return 0.0 if before - 0.1 <= stamp <= after + 0.1 else (before + after) / 2 - stamp
+
+
+def check_sharing(root: Path) -> Iterator[Check]:
+    """Of a store whose group may write: whether all of it can be used by two people."""
+    problem, advice = find_sharing_problem(root)
+    if problem:
+        yield report_problem("sharing", problem, advice)
+    elif is_shared(root):
+        group = name_group(root.stat().st_gid)
+        yield report_ok("sharing", f"what is made in the store is the group's ({group}) to write")
 
 
 def check_space(folder: Path, needed_bytes: int) -> Check:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.errors import AttemptSetupError
 from jobs.store.paths import RunPaths
+from jobs.store.reading import read_anew
 
 JOB_FORMAT = 1
 REPORTED_PACKAGES = ("sweep-vlm", "torch", "numpy", "tokenizers", "safetensors", "webdataset", "lm-eval")
@@ -29,8 +30,7 @@ class PlannedJob:
 def read_planned_job(manifest: Path, key: str) -> PlannedJob:
     """Reads one job from a manifest and builds no others. Raises AttemptSetupError if it is not there."""
     try:
-        header = next(_records(manifest))
-        record = next(record for record in _records(manifest, key) if record.get("key") == key)
+        header, record = read_anew(lambda: _read_job_record(manifest, key))
     except (OSError, StopIteration, ValueError) as error:
         reason = error if isinstance(error, OSError | ValueError) else "it holds no such job"
         raise AttemptSetupError(f"{manifest}: cannot read job {key}: {reason}") from None
@@ -44,6 +44,12 @@ def read_planned_job(manifest: Path, key: str) -> PlannedJob:
     if set(parents) != wanted:
         raise AttemptSetupError(f"{manifest}: job {key} has parents that are not in the manifest")
     return PlannedJob(record=record, parents=parents, data=header.get("data", {}))
+
+
+def _read_job_record(manifest: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the job's own line."""
+    header = next(_records(manifest))
+    return header, next(record for record in _records(manifest, key) if record.get("key") == key)
 
 
 def build_job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dict[str, object]:

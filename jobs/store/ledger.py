@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.store.reading import read_anew, read_file
 from jobs.store.records import FailureClass
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ class EventKind(StrEnum):
     STARTED = "started"
     ENDED = "ended"
     CANCELLED = "cancelled"
-    """A person takes the job out until it is resumed."""
+    """A person asks that the job is taken out until it is resumed. A wish: what became of it say the cluster's queue,
+    its accounting and the attempts' records."""
     RESUMED = "resumed"
     """A person gives the job a new budget, which also undoes a cancellation."""
 
@@ -44,6 +46,8 @@ class Event:
     id: str = ""
     """The cluster's id of the attempt."""
     failure: FailureClass | None = None
+    by: str = ""
+    """The user who asks, of a cancellation or a resumption; empty in ledgers of earlier versions."""
 
 
 class Ledger:
@@ -81,9 +85,21 @@ def build_writer_name(moment: float) -> str:
     return f"w-{host[:60]}-{os.getpid()}-{int(moment * 1000)}"
 
 
+def list_ledger_files(folder: Path) -> list[Path]:
+    """Every writer's file; none if there is no folder. Raises OSError.
+
+    A folder that may not be read is no empty one (`Path.glob` takes it for that): all jobs would be sent again.
+    """
+    try:
+        names = read_anew(lambda: os.listdir(folder))  # noqa: PTH208 - pathlib's lists are made step by step
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(names) if name.endswith(".jsonl")]
+
+
 def read_events(folder: Path, writer: str | None = None) -> list[Event]:
     """The events of all writers, or of one, oldest first. Torn and unknown lines are skipped."""
-    names = sorted(folder.glob("*.jsonl")) if writer is None else [folder / f"{writer}.jsonl"]
+    names = list_ledger_files(folder) if writer is None else [folder / f"{writer}.jsonl"]
     events = [event for path in names for event in _file_events(path)]
     return sorted(events, key=lambda event: event.time)
 
@@ -101,7 +117,7 @@ def _file_events(path: Path) -> Iterable[Event]:
 
 def has_batches(folder: Path) -> bool:
     """Whether jobs of this sweep were ever handed to Slurm (`jobs.slurm.batch_ledger`)."""
-    return any(read_lines_of_kind(path, "batch") for path in folder.glob("*.jsonl"))
+    return any(read_lines_of_kind(path, "batch") for path in list_ledger_files(folder))
 
 
 def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
@@ -110,7 +126,7 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
     Every attempt asks at its start, so little is parsed. The lines are those of `jobs.slurm.batch_ledger`.
     """
     name, last = json.dumps(batch).encode(), (float("-inf"), "")
-    lines = [line for path in folder.glob("*.jsonl") for line in read_lines_of_kind(path, "batch") if name in line]
+    lines = [line for path in list_ledger_files(folder) for line in read_lines_of_kind(path, "batch") if name in line]
     for line in lines:
         try:
             content = json.loads(line)
@@ -125,7 +141,7 @@ def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
     """Lines of one writer's file that begin with the field `kind`. The last of them may be torn."""
     beginning = f'{{"{kind}":'.encode()
     try:
-        return [line for line in path.read_bytes().splitlines() if line.startswith(beginning)]
+        return [line for line in read_file(path).splitlines() if line.startswith(beginning)]
     except FileNotFoundError:
         return []
 
@@ -140,6 +156,7 @@ def _parse_event(line: bytes) -> Event | None:
             attempt=str(content.get("attempt", "")),
             id=str(content.get("id", "")),
             failure=FailureClass(content["failure"]) if content.get("failure") else None,
+            by=str(content.get("by", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -149,19 +166,20 @@ def _parse_event(line: bytes) -> Event | None:
 class UserRequests:
     """What people asked for, read from the ledger."""
 
-    cancelled: frozenset[str] = frozenset()
+    cancelled: Mapping[str, Event] = field(default_factory=dict)
+    """By key, the last wish that the job is cancelled."""
     resumed_at: dict[str, float] = field(default_factory=dict)
     """Key to Unix seconds: attempts that began earlier no longer count against the job's budgets."""
 
 
 def collect_user_requests(events: Iterable[Event]) -> UserRequests:
     """The last event of each key counts; `events` oldest first."""
-    cancelled: set[str] = set()
+    cancelled: dict[str, Event] = {}
     resumed_at: dict[str, float] = {}
     for event in events:
         if event.event is EventKind.CANCELLED:
-            cancelled.add(event.key)
+            cancelled[event.key] = event
         elif event.event is EventKind.RESUMED:
-            cancelled.discard(event.key)
+            cancelled.pop(event.key, None)
             resumed_at[event.key] = event.time
-    return UserRequests(frozenset(cancelled), resumed_at)
+    return UserRequests(cancelled, resumed_at)

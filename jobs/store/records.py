@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from jobs.store.paths import RunPaths, write_json
+from jobs.store.reading import read_file
 
 
 class FailureClass(StrEnum):
@@ -116,7 +117,7 @@ class AttemptExit:
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object from disk; None if the file is absent, torn or no object."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -10,6 +10,7 @@ from typing import Any
 from jobs.job import Job
 from jobs.store.flock import acquire_lock
 from jobs.store.paths import RunPaths, Store
+from jobs.store.reading import read_file
 
 RESULT_FORMAT = 1
 
@@ -29,7 +30,7 @@ class ResultCheck:
 def check_result(run: RunPaths, key: str) -> ResultCheck:
     """A result is valid if it parses, its format and key are right, and every file in `files` has its size."""
     try:
-        content = json.loads(run.result.read_bytes())
+        content = json.loads(read_file(run.result))
     except (FileNotFoundError, NotADirectoryError):
         return ResultCheck(None)
     except ValueError as error:

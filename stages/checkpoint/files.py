@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.config import LanguageModel, Tokenizer, Vision
 from stages.errors import DamagedInputError
-from stages.files import check_fence, convert_storage_errors, flush_to_disk, write_json
+from stages.files import check_fence, convert_storage_errors, flush_to_disk, keep_usual_mode, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +93,8 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
     """A safetensors file, flushed to disk."""
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with keep_usual_mode(path):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     flush_to_disk(path)
 
 

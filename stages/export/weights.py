@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.config import LanguageModel
 from stages.errors import DamagedInputError
-from stages.files import flush_to_disk, write_json
+from stages.files import flush_to_disk, keep_usual_mode, write_json
 from stages.models.openlm import NORM_EPS, ROTARY_BASE
 
 # Which of transformers' own architectures computes what OpenLM computes, and what becomes of each weight.
@@ -195,11 +195,9 @@ def write_weights(
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, flushed to disk, that whoever may read the folder's other files may read."""
-    path.touch()
-    mode = path.stat().st_mode
-    # transformers wants to know which library's tensors they are
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-    path.chmod(mode)  # safetensors makes files for their owner alone
+    with keep_usual_mode(path):
+        # transformers wants to know which library's tensors they are
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
     flush_to_disk(path)
 
 

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.processes import read_user_name
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -64,8 +66,9 @@ def run(options: CancelOptions) -> int:
             job for job in select_jobs(stored, options.cells) if snapshot.statuses[job.key].state is not JobState.DONE
         ]
         # Record the cancellation first: a runner that sees the attempt end must not start the job again.
-        stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key) for job in undone)
-        ended = stop_live_attempts(snapshot, undone, options.grace_seconds)
+        by = read_user_name()
+        stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key, by=by) for job in undone)
+        ended, foreign = stop_live_attempts(snapshot, undone, options.grace_seconds)
         left: Collection[str] = ()
         problem = ""
         if has_batches(stored.paths.ledger):
@@ -73,6 +76,9 @@ def run(options: CancelOptions) -> int:
 
             report = cancel_on_slurm(stored, {job.key for job in undone}, options.grace_seconds)
             ended, left, problem = ended + report.ended, report.left.values(), report.problem
+            foreign = report.owners or foreign
+    if foreign and sum(foreign.values()) >= len(left) and (left or not problem):
+        raise SweepError(explain_foreign(options.name, len(undone), foreign))
     if left or problem:
         raise SweepError(explain_unfinished(options.name, len(undone), left, problem))
     print(f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` puts them back")
@@ -91,6 +97,16 @@ def explain_unfinished(name: str, cancelled: int, left: Collection[str], problem
     )
 
 
+def explain_foreign(name: str, cancelled: int, foreign: Mapping[str, int]) -> str:
+    """The error of a cancellation that only another person can carry out; `foreign`: that person's jobs."""
+    whose = " and ".join(f"{number} of them as {user}'s" for user, number in foreign.items())
+    owners = " and ".join(foreign)
+    return (
+        f"{cancelled} jobs are noted as cancelled here, and {whose} go on: only {owners} or an operator can end them; "
+        f"the next `sweep tick {name}` or `sweep cancel {name}` of {owners} does"
+    )
+
+
 def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
     """Jobs named by key, and the jobs that only the named cells need; all jobs if nothing is named."""
     named = stored.select_jobs(words)
@@ -101,13 +117,16 @@ def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
 
 def stop_live_attempts(
     snapshot: "SweepSnapshot", jobs: "Sequence[Job]", grace_seconds: float, clock: Clock = SYSTEM_CLOCK
-) -> int:
-    """Stops the running attempts of these jobs, by force after the grace; how many ran. None runs when it returns."""
-    from jobs.local.attempts import stop_attempt
+) -> tuple[int, Mapping[str, int]]:
+    """Stops the running attempts of these jobs, by force after the grace; how many ran, and by their owner the number
+    of those that only another user of this machine can stop. None of the others runs when it returns."""
+    from jobs.local.attempts import find_foreign_owner, stop_attempt
     from jobs.store.flock import is_held
 
-    live = [snapshot.runs[job.key].run for job in jobs]
-    live = [run for run in live if stop_attempt(run)]
+    runs = [snapshot.runs[job.key].run for job in jobs]
+    owners = [find_foreign_owner(run) for run in runs]
+    foreign = Counter(owner for owner in owners if owner)
+    live = [run for run, owner in zip(runs, owners, strict=True) if not owner and stop_attempt(run)]
     deadline = clock.monotonic() + grace_seconds
     left, asked_at = live, clock.monotonic()
     while left and clock.monotonic() < deadline:
@@ -124,4 +143,4 @@ def stop_live_attempts(
         stop_attempt(run, at_once=True)
     while any(is_held(run.lock) for run in left):
         clock.sleep(POLL_SECONDS)
-    return len(live)
+    return len(live), foreign

@@ -59,6 +59,7 @@ def run(options: PlanOptions) -> int:
 def plan_sweep(options: PlanOptions) -> int:
     from jobs.store.paths import Store
     from jobs.store.results import list_finished_keys
+    from jobs.store.sharing import find_sharing_problem
     from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
@@ -71,8 +72,10 @@ def plan_sweep(options: PlanOptions) -> int:
     store_plan(planned, store)
     print_report(planned, list_finished_keys(store, planned.manifest.jobs), options)
     name = planned.manifest.sweep
+    problem, advice = find_sharing_problem(store.root)
     for line in [
         *planned.remarks,
+        *([f"{problem}: {advice}"] if problem else []),
         format_changes_line(planned),
         f"plan: {store.locate_sweep(name).manifest}; run it with `sweep submit {name}`",
     ]:

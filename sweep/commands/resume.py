@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
+    from jobs.processes import read_user_name
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind
     from sweep.stored_sweep import open_sweep, print_user_errors
@@ -49,7 +50,7 @@ def run(options: ResumeOptions) -> int:
             print("\n".join(keys))
             print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
             return 0
-        stored.ledger.append(Event(event=EventKind.RESUMED, key=key) for key in keys)
+        stored.ledger.append(Event(event=EventKind.RESUMED, key=key, by=read_user_name()) for key in keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
         return 0

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import open_replacement
 from sweep.errors import ManifestError
@@ -260,7 +261,7 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError:
         raise ManifestError(f"{path}: there is no plan of that name here; make one with `sweep plan FILE`") from None
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ManifestError(f"{path}: cannot be read: {add_denial(error.strerror or str(error), error)}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(
             f"{path}:{number}: is damaged: {describe_record_error(error)}; plan the sweep again"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.errors import add_denial
 from jobs.store.paths import Store, SweepPaths, open_replacement
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.catalog import load_catalog
@@ -171,7 +172,8 @@ def store_plan(planned: NewPlan, store: Store) -> None:
                 copy_previous_plan(paths)  # else only resources or estimates are other ones
             write_manifest(paths.manifest, planned.manifest)
     except OSError as error:
-        raise StoreError(f"{error.filename or paths.root}: cannot be written: {error.strerror}") from None
+        reason = add_denial(error.strerror or str(error), error)
+        raise StoreError(f"{error.filename or paths.root}: cannot be written: {reason}") from None
 
 
 def write_sweep_file(path: Path, text: str) -> None:

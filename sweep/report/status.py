@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.job import Job
+from jobs.local.attempts import find_foreign_owner
 from jobs.observation import ClusterState
+from jobs.processes import read_user_name
 from jobs.reconcile.attempts import find_log_path
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
-from jobs.reconcile.state import STOPPED, JobState
+from jobs.reconcile.state import STOPPED, JobState, JobStatus
 from jobs.store.records import read_record
 from sweep.kept_limits import format_limit_lines
 from sweep.phases import PHASES
@@ -42,6 +44,7 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         "blocked": build_blocked_rows(snapshot),
         "waits": build_waiting_rows(snapshot),
         "not_sent": build_unsent_rows(snapshot),
+        "asked": build_asked_rows(snapshot, sweep),
         "remarks": [*snapshot.remarks, *list_queue_remarks(snapshot, sweep)],
         "eta": build_eta_row(left, snapshot),
     }
@@ -55,8 +58,14 @@ def list_phases(snapshot: SweepSnapshot) -> list[str]:
 
 def count_states(snapshot: SweepSnapshot, jobs: Sequence[Job]) -> dict[str, int]:
     """Every state with its number of jobs."""
-    found = Counter(snapshot.statuses[job.key].state for job in jobs)
+    found = Counter(find_shown_state(snapshot.statuses[job.key]) for job in jobs)
     return {state.value: found[state] for state in JobState}
+
+
+# Why: docs/decisions.md, D141
+def find_shown_state(status: JobStatus) -> JobState:
+    """A job whose cancellation is asked for, and that the queue still holds, is shown as queued."""
+    return JobState.QUEUED if status.state is JobState.CANCELLED and status.cancel_pending else status.state
 
 
 def build_job_row(job: Job) -> dict[str, Any]:
@@ -141,17 +150,61 @@ def build_unsent_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     return [{"message": str(reason), "jobs": number} for reason, number in found.most_common()]
 
 
+def build_asked_rows(snapshot: SweepSnapshot, sweep: str) -> list[dict[str, Any]]:
+    """Cancellations that were asked for and are not carried out: who asked, whose jobs they are, who can end them."""
+    found = Counter(
+        (
+            snapshot.user_requests.cancelled[key].by,
+            find_shown_state(status).value,
+            find_job_owner(snapshot, key),
+            key in snapshot.observed,
+        )
+        for key, status in snapshot.statuses.items()
+        if status.cancel_pending
+    )
+    me = read_user_name()
+    return [
+        {
+            "asked": "cancel",
+            "by": by,
+            "state": state,
+            "owner": owner,
+            "jobs": number,
+            "message": f"still {state}: {explain_who_ends(sweep, owner, me, on_slurm=on_slurm)}",
+        }
+        for (by, state, owner, on_slurm), number in found.items()
+    ]
+
+
+def find_job_owner(snapshot: SweepSnapshot, key: str) -> str:
+    """The user whose job or process it is; empty if that is not known."""
+    seen = snapshot.observed.get(key)
+    return (seen.user if seen else "") or find_foreign_owner(snapshot.runs[key].run)
+
+
+def explain_who_ends(sweep: str, owner: str, me: str, *, on_slurm: bool) -> str:
+    """Who can end a job whose cancellation is asked for, and how."""
+    command = f"sweep {'tick' if on_slurm else 'cancel'} {sweep}"
+    if owner in {"", me}:
+        return f"`{command}` ends it"
+    return f"only {owner} (by `{command}`) or an operator can end it"
+
+
 def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:
-    """What was to leave Slurm's queue and is still in it."""
+    """What was to leave Slurm's queue and is still in it, but for cancelled jobs (`build_asked_rows`)."""
     waiting = {ClusterState.QUEUED, ClusterState.STUCK}
+    me = read_user_name()
     left = Counter(
-        snapshot.statuses[key].state.value
+        (snapshot.statuses[key].state.value, seen.user if seen.user != me else "")
         for key, seen in snapshot.observed.items()
-        if seen.state in waiting and snapshot.statuses[key].state in STOPPED
+        if seen.state in waiting
+        and snapshot.statuses[key].state in STOPPED
+        and not snapshot.statuses[key].cancel_pending
     )
     return [
-        f"{format_counted(number, f'{state} job')} still in Slurm's queue; `sweep tick {sweep}` takes them out"
-        for state, number in left.items()
+        f"{format_counted(number, f'{state} job')} still in Slurm's queue; "
+        f"`sweep tick {sweep}`{f' of {owner}' if owner else ''} takes them out"
+        for (state, owner), number in left.items()
     ]
 
 
@@ -178,6 +231,7 @@ def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
         ),
         format_section("blocked", [format_blocked_line(row) for row in report["blocked"]], limit),
         format_section("in the queue", [format_waiting_line(row) for row in report["waits"]], limit),
+        format_section("asked for, and not done yet", [format_asked_line(row) for row in report["asked"]], limit),
         format_section("not sent", [f"{row['jobs']:,} {row['message']}" for row in report["not_sent"]], limit),
         format_section("remarks", list(report["remarks"]), limit),
         format_section("limits", format_limit_lines(report["limits"]) if "limits" in report else [], None),
@@ -248,6 +302,12 @@ def format_blocked_line(row: Mapping[str, Any]) -> str:
 def format_waiting_line(row: Mapping[str, Any]) -> str:
     """How many wait for what."""
     return f"{row['jobs']:,} {row['state']}: {row['message']}"
+
+
+def format_asked_line(row: Mapping[str, Any]) -> str:
+    """What was asked by whom, and what keeps it from being done."""
+    by = f" by {row['by']}" if row["by"] else ""
+    return f"{format_counted(row['jobs'], 'job')}: {row['asked']} asked{by}, {row['message']}"
 
 
 def format_job_name(row: Mapping[str, Any]) -> str:

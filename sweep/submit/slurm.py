@@ -69,6 +69,8 @@ class CancelReport:
     """Jobs that ran and run no more."""
     left: Mapping[str, str] = field(default_factory=dict)
     """Ids by key of jobs that are in the queue all the same."""
+    owners: Mapping[str, int] = field(default_factory=dict)
+    """Of those, the number of jobs by the other person whose they are."""
     problem: str = ""
     """Why, or why the queue cannot be seen; one line."""
 
@@ -86,16 +88,27 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
             refusal = stop_jobs(slurm_round, keys, grace_seconds)
             left = slurm_round.list_remaining(keys)
             problem = slurm_round.problem or (refusal if left else "")
+            own = slurm_round.select_own_keys(left.keys())
+            owners = Counter(slurm_round.find_owner(left[key]) for key in left.keys() - set(own))
     except (NoSchedulerError, SubmitterBusyError) as error:
         return CancelReport(problem=str(error))
-    return CancelReport(ended=len(running.keys() - left.keys()), left=left, problem=problem)
+    return CancelReport(ended=len(running.keys() - left.keys()), left=left, owners=owners, problem=problem)
 
 
 def stop_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:
     """Cancels, waits for the grace, kills, and queries once more. Returns a problem of scancel or "".
 
-    Where scancel fails nothing is waited for, and nothing is killed that was not asked to save.
+    Where scancel fails nothing is waited for, and nothing is killed that was not asked to save. Jobs of another person
+    are asked for apart: Slurm refuses, unless this user is an operator, and this person's own jobs end all the same.
     """
+    own = slurm_round.select_own_keys(keys)
+    others = set(keys).difference(own)
+    problems = [stop_these_jobs(slurm_round, each, grace_seconds) for each in (own, others)]
+    return next((problem for problem in problems if problem), "")
+
+
+def stop_these_jobs(slurm_round: SlurmRound, keys: Collection[str], grace_seconds: float) -> str:
+    """As `stop_jobs`, of jobs that can all be ended or can all not."""
     if not slurm_round.list_own_ids(keys, {*PENDING, ClusterState.RUNNING}):
         return ""
     problem = slurm_round.cancel(keys)
@@ -209,6 +222,8 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     name = outcome["sweep"]
     if not as_json:
         withdrawn = f", took {report.withdrawn} out of the queue" if report.withdrawn else ""
+        if report.asked_to_stop:
+            withdrawn += f", told {report.asked_to_stop} cancelled jobs that run to save and stop"
         print(f"sent {report.sent} jobs in {report.calls} sbatch calls{withdrawn}", file=sys.stderr)
     for line in report.gpus:
         print(f"sweep: {line}", file=sys.stderr)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stages.config import PretrainConfig
 from stages.engines.vla_foundry.limits import uses_images
-from stages.files import replace_atomically
+from stages.files import keep_usual_mode, replace_atomically
 from stages.models.openlm import OpenLM
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX
 from stages.vision.specs import EncoderSpec, resolve_encoder_spec
@@ -121,7 +121,7 @@ def write_encoder(spec: EncoderSpec, encoder: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     own = {name: parameter.detach() for name, parameter in encoder.named_parameters()}
     tensors = {name: tensor.float().contiguous() for name, tensor in convert_to_timm(spec, own).items()}
-    with replace_atomically(folder / "model.safetensors") as unfinished:
+    with replace_atomically(folder / "model.safetensors") as unfinished, keep_usual_mode(unfinished):
         save_file(tensors, unfinished)
     with replace_atomically(folder / "config.json") as unfinished:
         unfinished.write_text(json.dumps(build_timm_config(spec), indent=1))

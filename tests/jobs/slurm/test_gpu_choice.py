@@ -107,6 +107,8 @@ def test_the_best_kind_is_chosen(asked: str, need_gib: float, nodes: tuple[str, 
             "write constraint: a100",
         ),
         ("a100", 0, ("gpu:8", "gpu:v100:8"), "GPUs without a type and others v100", "choose another partition"),
+        ("a100", 0, ("gpu:7|mig",), "has gpu:7 a node, and a job asks for a100:1", ""),
+        ("a100", 0, ("gpu:8|a100", "gpu:7|a100_1g.5gb"), "without a type and others a100_1g.5gb", "constraint: a100"),
         ("a100-1g.10gb", 0, ("gpu:a100_1g.5gb:7",), "has a100_1g.5gb:7", ""),
         ("a100-1g.10gb", 0, ("gpu:8",), "has gpu:8 a node", ""),
         ("a100-shard.1of4", 0, ("gpu:a100:2",), "has no shards of a100 (gres/shard)", "write gpu_type: a100"),
@@ -192,6 +194,13 @@ def test_too_few_nodes_or_gpus_are_told() -> None:
     )
     assert choose(site, "a100", gpus_per_node=4, nodes=2).kind == "a100"
     assert "has a100:4, a100:8 a node, and a job asks for a100:9" in choose(site, "a100", gpus_per_node=9).problem
+
+
+def test_a_request_without_a_type_could_be_given_several_kinds_of_one_node() -> None:
+    found = choose(a_site("gpu:4", "gpu:k80:2,gpu:v100:2"), "a100", gpus_per_node=4)
+    assert "some nodes of partition main have GPUs without a type and others k80, v100" in found.problem
+    assert choose(a_site("gpu:4", "gpu:v100:2"), "a100", gpus_per_node=4).kind == ""
+    assert choose(a_site("gpu:4|1g,eth"), "a100").kind == ""  # a network of 1 Gbit/s
 
 
 def test_nodes_that_nobody_could_read_are_no_reason() -> None:

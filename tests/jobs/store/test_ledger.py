@@ -1,4 +1,9 @@
-from jobs.store.ledger import Event, EventKind, Ledger, collect_user_requests, read_events
+from pathlib import Path
+
+import pytest
+
+from jobs.slurm.batch_ledger import read_batch_history
+from jobs.store.ledger import Event, EventKind, Ledger, collect_user_requests, has_batches, read_events
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
 
@@ -57,5 +62,19 @@ def test_the_last_wish_counts() -> None:
             event(EventKind.CANCELLED, "a", 5),
         ]
     )
-    assert read.cancelled == {"a"}
+    assert read.cancelled.keys() == {"a"}
     assert read.resumed_at == {"b": 3, "a": 4}
+
+
+def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = tmp_path / "ledger"
+    Ledger(folder).append([Event(event=EventKind.CANCELLED, key="a", by="bob")])
+    assert [(event.key, event.by) for event in read_events(folder)] == [("a", "bob")]
+    monkeypatch.setattr("os.listdir", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
+    for read in (read_events, read_batch_history, has_batches):
+        with pytest.raises(PermissionError):
+            read(folder)

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,18 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
     assert found.state["note"] == "x"
     assert torch.equal(found.read_weights()["a"], WEIGHTS["a"])
     assert found.read_moments().keys() == {"exp_avg.a"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_checkpoint_is_for_whom_the_umask_lets(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        path = save(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in path.iterdir()} == dict.fromkeys(
+        ["model.safetensors", "optimizer.safetensors", "state.json", "record.json"], mode
+    )
 
 
 def test_a_record_states_size_and_sha256_of_every_file(tmp_path: Path) -> None:

@@ -104,6 +104,21 @@ def test_one_job_of_every_state_is_shown(
     assert toy.states(store, jobs) == {job.key: job.key for job in jobs}
 
 
+def test_a_cancellation_of_a_job_that_lives_is_listed_as_asked_for(
+    every_state: tuple[Store, list[Job]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, _ = every_state
+    Ledger(store.locate_sweep(toy.SWEEP).ledger).append(
+        [Event(event=EventKind.CANCELLED, key=key, by="bob") for key in ("running", "queued")]
+    )
+    shown = report(store, capsys)
+    assert (shown["states"]["running"], shown["states"]["queued"], shown["states"]["cancelled"]) == (1, 1, 1)
+    wishes = {row["state"]: (row["asked"], row["by"], row["jobs"]) for row in shown["asked"]}
+    assert wishes == {"running": ("cancel", "bob", 1), "queued": ("cancel", "bob", 1)}
+    main(["status", toy.SWEEP, "--store", str(store.root)])
+    assert "1 job: cancel asked by bob, still running: " in capsys.readouterr().out
+
+
 def test_the_table_shows_states_failures_with_their_log_and_what_they_block(
     every_state: tuple[Store, list[Job]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

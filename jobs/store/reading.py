@@ -1,0 +1,31 @@
+"""Reading what other machines replace: over NFS a file that is replaced while it is read is ESTALE; it is read anew."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.clock import SYSTEM_CLOCK, Clock
+
+Value = TypeVar("Value")
+
+STALE_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Seconds before each further try. A server that restarts may answer so for longer, and then the caller hears of it."""
+
+
+# Why: docs/decisions.md, D142
+def read_anew(read: Callable[[], Value], clock: Clock = SYSTEM_CLOCK) -> Value:
+    """What `read` returns. It must open what it reads, by name, each time that it is called."""
+    for pause in STALE_PAUSES:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        clock.sleep(pause)
+    return read()
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file that may be replaced meanwhile, on this machine or another. Raises OSError."""
+    return read_anew(path.read_bytes)

@@ -1,0 +1,70 @@
+"""The campaign on a shared folder (`make nfs`) in short, that its checks see what they are there for, and the tests of
+claims and attempts on such a folder.
+"""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.jobs import toy
+from tests.nfs import SharedFolder
+from tests.nfs.campaign import STEPS, find_job_problems, run_campaign
+from tests.nfs.stage import compute_expected
+
+CLAIM_TESTS = (
+    "tests/jobs/claims",
+    "tests/jobs/attempt/test_main_in_a_batch.py",
+    "tests/jobs/local/test_runner_lock.py",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_fault_of_each_kind_on_two_machines_loses_nothing_and_doubles_nothing() -> None:
+    outcome = run_campaign(faults=15, seed=1)
+    assert outcome.violations == [], outcome.format()
+    assert outcome.faults.total() == 15
+    assert len(outcome.faults) >= 10, "too few kinds found something to strike"
+    assert outcome.handed_over > 0
+    assert outcome.reads > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_tests_of_claims_locks_and_attempts_pass_on_the_mount() -> None:
+    with SharedFolder.make() as shared:
+        words = [sys.executable, "-m", "pytest", "-q", *CLAIM_TESTS, "--basetemp", str(shared.path / "tests")]
+        process = shared.boot("node-a").start(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        told, _ = process.communicate()
+    assert process.returncode == 0, told[-6_000:]
+
+
+def notes(*words: str) -> list[dict[str, Any]]:
+    """`a:saved` is an event of the execution a."""
+    pairs = [word.split(":") for word in words]
+    return [{"who": who, "event": event, "at": 0.0} for who, event in pairs]
+
+
+JOB = toy.toy_job("k")
+GOOD = {"value": compute_expected("k", STEPS)}
+
+
+def test_an_execution_that_goes_on_where_another_ended_is_no_problem() -> None:
+    assert list(find_job_problems(JOB, notes("a:saved", "b:begin", "b:saved", "a:fenced", "b:completed"), GOOD)) == []
+
+
+@pytest.mark.parametrize(
+    ("events", "result", "said"),
+    [
+        (["a:saved", "b:saved", "a:saved"], GOOD, "a published at 0.00 though b had begun to"),
+        (["a:completed", "b:completed"], GOOD, "completed 2 times"),
+        (["a:saved"], None, "lost: it has no result"),
+        (["a:completed"], {"value": "other"}, "its value is other"),
+    ],
+)
+def test_what_the_witness_saw_twice_or_not_at_all_is_a_problem(
+    events: list[str], result: dict[str, Any] | None, said: str
+) -> None:
+    assert said in list(find_job_problems(JOB, notes(*events), result))
