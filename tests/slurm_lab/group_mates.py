@@ -27,6 +27,7 @@ class GroupMate:
     python: str = sys.executable
     packages: str = ""
     """Folders of installed packages that `python` does not look into by itself."""
+    umask: int = GROUP_MASK
 
     @property
     def options(self) -> dict[str, Any]:
@@ -34,7 +35,7 @@ class GroupMate:
         if not self.name:
             return {}
         entry = pwd.getpwnam(self.name)
-        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": [], "umask": GROUP_MASK}
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": [], "umask": self.umask}
 
     @property
     def environment(self) -> dict[str, str]:

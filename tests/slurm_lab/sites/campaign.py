@@ -34,6 +34,7 @@ PATIENCE = "call=20 submit=20 doubt=8 absent=4 late=120 look_again=1 cache=0 pac
 """As the usual one in its proportions (jobs/slurm/timeouts.py)."""
 CAMPAIGN_SECONDS = 240.0
 COMMAND_SECONDS = 120.0
+USUAL_UMASK = 0o022
 SETTLED_SECONDS = 60.0
 SPEC = """\
 name: site
@@ -273,7 +274,9 @@ def find_repeated_work(store: Path) -> Iterator[str]:
 
 def run_campaign(site: SiteSettings, *, keep: bool = False) -> tuple[list[str], SiteCampaign]:
     """On a cluster of its own, which ends with it. The folder stays if something is wrong, or with `keep`."""
-    people = find_group_mates() if site.two_people else (GroupMate(),)
+    people: Sequence[GroupMate] = (GroupMate(),)
+    if site.two_people:
+        people = [replace(each, umask=USUAL_UMASK) for each in find_group_mates()]
     if not people:
         raise LabError("this machine cannot start processes for two other users")
     with cluster_of(site) as lab:
