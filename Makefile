@@ -20,7 +20,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos slurm-releases nfs
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos nfs slurm-releases
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"

@@ -1,14 +1,18 @@
 """`python -m stages JOB_JSON`: runs one job. Exit codes: 0 done, 75 saved and stopped, 1 failed, 2 usage."""
 
+import faulthandler
 import os
+import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from stages.config import STAGES, find_engine
-from stages.errors import ConfigError, OtherRankError, StageError, find_storage_errno
+from stages.errors import ConfigError, OtherRankError, StageError, find_mount_errno, find_storage_errno
 from stages.files import create_json, write_json
 from stages.job_file import JobFile, read_job, summarize_error
 from stages.memory import prepare_memory
@@ -30,11 +34,35 @@ def main(arguments: list[str]) -> int:
         print(f"stages: {error}", file=sys.stderr)
         return 1
     prepare_memory()
-    code = run(job, stop)
+    with keep_stacks(job):
+        code = run(job, stop)
     stop.ignore()
     if code == 1 and has_several_processes():
         exit_at_once(code)
     return code
+
+
+@contextmanager
+def keep_stacks(job: JobFile) -> Iterator[None]:
+    """Under a supervisor, stacks of all threads go into the attempt's folder at SIGUSR1, and into the log at a crash.
+
+    Both work while the process waits in a library.
+    """
+    if not os.environ.get("SWEEP_ATTEMPT"):
+        yield
+        return
+    faulthandler.enable(2)
+    try:
+        stacks = job.error.with_name(f"stacks-{os.environ.get('RANK', '0')}.txt").open("w")
+    except OSError as error:  # a store that refuses this will be named by what needs it
+        print(f"stages: no stacks will be kept: {error}", file=sys.stderr)
+        yield
+        return
+    with stacks:
+        faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+        yield
+        faulthandler.unregister(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the work is over
 
 
 def exit_at_once(code: int) -> None:
@@ -95,6 +123,10 @@ def check_single_process(job: JobFile) -> None:
         )
 
 
+OWN_GPU = re.compile("unhandled cuda error|cuda failure", re.IGNORECASE)
+"""What NCCL says of this process's own GPU, in an error of the same type as those about peers."""
+
+
 def is_lost_peer_error(error: BaseException | None) -> bool:
     """Whether an error only says that another process of the job does not answer: that one knows what happened.
 
@@ -102,6 +134,8 @@ def is_lost_peer_error(error: BaseException | None) -> bool:
     the causes too, as a thread that reads data may have met it first.
     """
     while error is not None:
+        if OWN_GPU.search(str(error)):
+            return False
         names = {kind.__name__ for kind in type(error).__mro__}
         if (
             isinstance(error, OtherRankError)
@@ -125,6 +159,9 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
         else f"{type(error).__name__}: {summarize_error(error)}",
         "traceback": text,
         "damaged_key": error.damaged_key if isinstance(error, StageError) else "",
+        "node": os.environ.get("SLURMD_NODENAME", ""),
+        "node_unsure": (isinstance(error, StageError) and error.node_unsure) or find_mount_errno(error) is not None,
+        "cause_in_log": isinstance(error, StageError) and error.cause_in_log,
     }
     try:
         if has_several_processes():
@@ -139,6 +176,9 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
 
 def classify_failure(error: Exception) -> str:
     """The class of docs/formats.md that an error belongs to."""
+    if find_mount_errno(error) is not None:
+        # on one machine there is no other node, and nothing else would fare better
+        return "node_fault" if "SLURMD_NODENAME" in os.environ else "storage"
     if isinstance(error, StageError):
         return error.failure_class
     if find_storage_errno(error) is not None:

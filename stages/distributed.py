@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from stages.errors import ConfigError
+from stages.errors import ConfigError, NodeFaultError, PortTakenError
 from stages.gpu_memory import GPU_LOSS_CHUNK_TOKENS, GPU_MICRO_BATCH_TOKENS
-from stages.stop import StopFlag
+from stages.stop import StopFlag, exit_at_stop
 
 if TYPE_CHECKING:
     import torch
@@ -33,17 +33,45 @@ def select_device(asked: str = "auto", local_rank: int = 0) -> "torch.device":
     """Where this process computes: "cpu", "cuda", or "auto", which is the GPU where there is one.
 
     Several processes of a node take a GPU each, by their number on the node. Threads follow OMP_NUM_THREADS (torch's
-    own rule). ConfigError for "cuda" without a GPU, and where a node has fewer GPUs than processes.
+    own rule). NodeFaultError for "cuda" without a GPU, and where a node has fewer GPUs than processes; ConfigError if
+    torch is one for CPUs.
     """
     import torch
 
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("settings.device is cuda and torch finds no GPU here; ask for one, or set device: auto")
+        if not has_gpu_build():
+            raise ConfigError(
+                f"settings.device is cuda and torch finds no GPU: {torch.__version__} is built for CPUs alone"
+            )
+        raise NodeFaultError(
+            f"settings.device is cuda and torch finds no GPU on {os.uname().nodename} ({explain_no_gpu()}, "
+            f"CUDA_VISIBLE_DEVICES {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')!r})"
+        )
     if local_rank >= (count := torch.cuda.device_count()):
-        raise ConfigError(f"process {local_rank + 1} of a node with {count} GPUs: start one process for each GPU")
+        raise NodeFaultError(
+            f"process {local_rank + 1} of a node with {count} GPUs ({os.uname().nodename}): each process takes one"
+        )
     return torch.device("cuda", local_rank)
+
+
+def has_gpu_build() -> bool:
+    """Whether this torch could use a GPU."""
+    import torch
+
+    return torch.version.cuda is not None or torch.version.hip is not None
+
+
+def explain_no_gpu() -> str:
+    """What the driver says, in one line."""
+    import torch
+
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split())[:200]
+    return "the driver shows none"
 
 
 def open_autocast(precision: str, device: "torch.device") -> AbstractContextManager[object]:
@@ -168,11 +196,12 @@ def read_world_size(environment: Mapping[str, str]) -> int:
 
 
 @contextmanager
-def open_distributed_context(settings: "Settings") -> Iterator[DistributedContext]:
+def open_distributed_context(settings: "Settings", stop: StopFlag) -> Iterator[DistributedContext]:
     """This process's place in the job, connected to the others; the connection ends with the block.
 
-    After an error in the block nobody is waited for: the others notice that this process is gone.
-    ConfigError if the launcher's variables are incomplete or there is no GPU where one was asked for.
+    After an error in the block nobody is waited for: the others notice that this process is gone. A stop while it
+    still waits for them ends the process: there is nothing to save yet.
+    ConfigError if the launcher's variables are incomplete, NodeFaultError where GPUs are missing, PortTakenError.
     """
 
     if read_world_size(os.environ) == 1:
@@ -182,8 +211,10 @@ def open_distributed_context(settings: "Settings") -> Iterator[DistributedContex
 
     device = select_device(settings.device, read_local_rank())
     timeout = timedelta(minutes=settings.peer_timeout_minutes)
-    connect(device, timeout)
-    peers, host = (distributed.new_group(backend="gloo", timeout=timeout) for _ in range(2))
+    with exit_at_stop(stop):
+        connect(device, timeout)
+        peers, host = (distributed.new_group(backend="gloo", timeout=timeout) for _ in range(2))
+        distributed.barrier(group=host)  # from here on every process is known to be there
     world = DistributedContext(device, GlooCommunicator(peers), host)
     yield world
     world.wait()  # the first rank holds the address book of all: it must not leave before the others
@@ -202,15 +233,24 @@ def read_local_rank() -> int:
 
 
 def connect(device: "torch.device", timeout: timedelta) -> None:
-    """Joins the job's other processes: nccl between GPUs, gloo between CPUs. `timeout`: longest wait for a peer."""
+    """Joins the job's other processes: nccl between GPUs, gloo between CPUs. `timeout`: longest wait for a peer.
+
+    PortTakenError in the first rank if it cannot listen at the port that the launcher chose.
+    """
     import torch
     from torch import distributed
 
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        distributed.init_process_group("nccl", timeout=timeout, device_id=device)
-    else:
-        distributed.init_process_group("gloo", timeout=timeout)
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            distributed.init_process_group("nccl", timeout=timeout, device_id=device)
+        else:
+            distributed.init_process_group("gloo", timeout=timeout)
+    except distributed.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise PortTakenError(f"{place}, where the job's processes meet, is in use by another program") from error
 
 
 # Evaluation on several processes: what each computes of a whole, and how all come to know all of it.

@@ -3,13 +3,23 @@
 import errno
 import re
 
-STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE}
+STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""The file system takes no more, from whichever node."""
+MOUNT_ERRNOS = {
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.EREMOTEIO, errno.EHOSTDOWN, errno.ENODEV),
+    *(errno.ENXIO, errno.EUCLEAN),
+}
+"""This node's disk, mount or link to a file server has failed: other nodes may read and write the same file."""
 
 
 class StageError(Exception):
     """One line for `sweep status`; `failure_class` is one of the classes of docs/formats.md (error.json)."""
 
     failure_class = "code"
+    node_unsure = False
+    """With `node_fault`: something else than the node may be to blame."""
+    cause_in_log = False
+    """The message only says how another program ended; its own words stand in the log."""
 
     def __init__(self, message: str, *, damaged_key: str = "") -> None:
         super().__init__(message)
@@ -25,6 +35,13 @@ class DataError(StageError):
     """A data set is missing, malformed, or has more bad samples than the limit."""
 
     failure_class = "data"
+
+
+class MissingMountError(DataError):
+    """A data set is not on this node. Other nodes may have it."""
+
+    failure_class = "node_fault"
+    node_unsure = True
 
 
 class OtherRankError(DataError):
@@ -43,18 +60,51 @@ class DamagedInputError(StageError):
     failure_class = "damaged_input"
 
 
+class NodeFaultError(StageError):
+    """The node lacks what the job was promised there: a GPU, enough GPUs."""
+
+    failure_class = "node_fault"
+
+
+class PortTakenError(StageError):
+    """Another program has the port on which the job's processes were to meet."""
+
+    failure_class = "port_taken"
+
+
 class StorageError(StageError):
     """The file system refused a write: full, over quota, read-only."""
 
     failure_class = "storage"
 
 
-def find_storage_errno(error: Exception) -> int | None:
-    """The errno by which the file system refused a write; None if `error` is about something else.
+class MountError(StageError):
+    """This node's disk or mount has failed (`MOUNT_ERRNOS`). Its file server may be to blame as well.
 
-    safetensors reports I/O errors as text ("... (os error 28)") and not as OSError.
+    On one machine its class is `storage` (`stages.__main__`).
     """
+
+    failure_class = "node_fault"
+    node_unsure = True
+
+
+def find_storage_errno(error: Exception) -> int | None:
+    """The errno by which the file system refused a write; None if `error` is about something else."""
+    return number if (number := find_errno(error)) in STORAGE_ERRNOS else None
+
+
+def find_mount_errno(error: BaseException | None) -> int | None:
+    """Likewise of a disk or mount that has failed; of the causes too, as a reader may have named it after its file."""
+    while error is not None:
+        if (number := find_errno(error)) in MOUNT_ERRNOS:
+            return number
+        error = error.__cause__
+    return None
+
+
+def find_errno(error: BaseException) -> int | None:
+    """safetensors reports I/O errors as text ("... (os error 28)") and not as OSError."""
     if isinstance(error, OSError):
-        return error.errno if error.errno in STORAGE_ERRNOS else None
+        return error.errno
     found = re.search(r"os error (\d+)", str(error))
-    return int(found[1]) if found and int(found[1]) in STORAGE_ERRNOS else None
+    return int(found[1]) if found else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stages.errors import StageError, StorageError, find_storage_errno
+from stages.errors import MountError, StageError, StorageError, find_mount_errno, find_storage_errno
 
 FENCE_VARIABLE = "SWEEP_FENCE"
 """Path of the numbered claim that a process runs under (docs/formats.md); unset where there is but one machine."""
@@ -36,7 +36,8 @@ def check_fence() -> None:
 
 @contextmanager
 def convert_storage_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk, an exhausted quota or a read-only file system into StorageError."""
+    """Turns a full disk, an exhausted quota or a read-only file system into StorageError, and a disk or mount that has
+    failed into MountError."""
     from safetensors import SafetensorError  # here: what counts samples on a login node starts without it
 
     try:
@@ -44,6 +45,8 @@ def convert_storage_errors(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if (number := find_storage_errno(error)) is not None:
             raise StorageError(f"{path}: cannot write: {os.strerror(number)}") from error
+        if (number := find_mount_errno(error)) is not None:
+            raise MountError(f"{path}: cannot write: {os.strerror(number)}") from error
         raise
 
 

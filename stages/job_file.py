@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.config import STAGES, StageConfig
-from stages.errors import ConfigError, DataError
+from stages.errors import ConfigError, DataError, MissingMountError
 
 
 class EngineSettings(BaseModel):
@@ -71,6 +71,10 @@ class Settings(BaseModel):
     )
     # A run that stops so has diverged; with 0 spikes are only noted.
     loss_spikes_limit: int = Field(0, ge=0, description="the spikes in a row that stop a run, 0 for none")
+    # By the supervisor, with the stacks kept; the limit is never below 50 times the median step.
+    hang_minutes: float = Field(
+        15.0, ge=0, description="the least minutes without a step after which a training is ended as hung, 0 for never"
+    )
     # They get the metrics besides metrics.jsonl. W&B takes project, key and mode from its own environment variables.
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="a list of tensorboard and wandb")
     branch_steps: tuple[int, ...] = Field((), description="a list of steps whose checkpoints are never removed")
@@ -147,7 +151,9 @@ class JobFile:
             raise DataError(f"data set {name!r}: {location!r} is not a local path; copy it and give its folder")
         path = (self.run / location).resolve()
         if not path.exists():
-            raise DataError(f"data set {name!r}: there is no {path}")
+            # on a cluster it may be this node alone that lacks the mount
+            missing = MissingMountError if "SLURMD_NODENAME" in os.environ else DataError
+            raise missing(f"data set {name!r}: there is no {path}")
         return path
 
 

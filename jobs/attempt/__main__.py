@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from jobs.attempt.finish import needs_requeue, requeue_job, write_attempt_exit
 from jobs.attempt.options import SLURM, AttemptOptions, parse_options
-from jobs.attempt.stage_process import run_stage
+from jobs.attempt.stage_process import StageEnd, run_stage
 from jobs.claims.claims import ClaimOwner, refresh_folder
 from jobs.claims.heartbeat import ClaimLostError
 from jobs.claims.takeover import Ownership, acquire_cluster_ownership, acquire_local_ownership
@@ -103,15 +103,15 @@ def _run_owned(
         return ExitCode.TAKEN  # the name has been used since the decision to start it, which is out of date
     start = _start_record(options, str(planned.record["stage"]), run, clock.now())
     start.write(attempt.start)
-    returncode, fenced = NEVER_RAN, False
+    stage, fenced = StageEnd(NEVER_RAN), False
     try:
         own.check()
         write_json(run.job, build_job_content(planned, options.attempt, revision=options.revision))
-        returncode = run_stage(options, run, attempt, own, stop)
+        stage = run_stage(options, run, attempt, own, stop)
         own.check()
     except ClaimLostError:
         fenced = True
-    end = write_attempt_exit(run, start, returncode, stop=stop.first, fenced=fenced, clock=clock)
+    end = write_attempt_exit(run, start, stage.returncode, stop=stop.first, fenced=fenced, hang=stage.hang, clock=clock)
     return ExitCode.TAKEN if fenced else _exit_code(options, planned, run, own, end)
 
 

@@ -1,8 +1,10 @@
 """The end of an attempt: its exit record, and whether it puts its job back into Slurm's queue."""
 
+import os
 import signal
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from jobs.attempt.options import SLURM
 from jobs.clock import SYSTEM_CLOCK, Clock
@@ -25,14 +27,16 @@ def write_attempt_exit(
     *,
     stop: signal.Signals | None = None,
     fenced: bool = False,
+    hang: str = "",
     clock: Clock = SYSTEM_CLOCK,
 ) -> AttemptExit:
     """Judges what the stage left behind, and writes exit.json, the one file that a fenced attempt may still write.
 
     `returncode` of the stage, negative for a signal. `stop`: the first stop signal that the supervisor received.
+    `hang`: why the supervisor ended the stage; empty if it did not.
     """
     attempt = run.locate_attempt(start.attempt)
-    failure = FENCED if fenced else _find_failure(run, start, returncode, stop)
+    failure = FENCED if fenced else _find_failure(run, start, returncode, stop, hang)
     newest = find_newest_checkpoint(run)
     end = AttemptExit(
         attempt=start.attempt,
@@ -48,7 +52,9 @@ def write_attempt_exit(
     return end
 
 
-def _find_failure(run: RunPaths, start: AttemptStart, returncode: int, stop: signal.Signals | None) -> Failure | None:
+def _find_failure(
+    run: RunPaths, start: AttemptStart, returncode: int, stop: signal.Signals | None, hang: str
+) -> Failure | None:
     check = check_result(run, start.key)
     if check.valid:
         return None
@@ -57,11 +63,37 @@ def _find_failure(run: RunPaths, start: AttemptStart, returncode: int, stop: sig
         returncode=returncode,
         stop=stop,
         under_slurm=start.backend == SLURM,
+        asked_gpus=start.gpus > 0,
+        full_folder=find_full_folder(run.root),
+        hang=hang,
         error=read_record(attempt.error) or {},
         log_tail=read_tail(attempt.log),
         result_problem=check.problem,
     )
     return classify_failure(evidence)
+
+
+LOCAL_FOLDERS = ("/tmp", "/dev/shm")  # noqa: S108 - looked at, not written to
+LEAST_FREE_BYTES = 1 << 20
+
+
+def find_full_folder(run: Path) -> str:
+    """A folder of this node's own disk or memory that is full, while the store has room; empty if there is none."""
+    folders = dict.fromkeys([os.environ.get("TMPDIR", ""), *LOCAL_FOLDERS])
+    try:
+        store = run.stat().st_dev
+        if _is_full(run):
+            return ""
+        return next(
+            (each for each in folders if each and Path(each).stat().st_dev != store and _is_full(Path(each))), ""
+        )
+    except OSError:  # a folder that is not here says nothing
+        return ""
+
+
+def _is_full(folder: Path) -> bool:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize < LEAST_FREE_BYTES or (found.f_files > 0 and found.f_favail == 0)
 
 
 def needs_requeue(run: RunPaths, end: AttemptExit, *, restarts: int) -> bool:

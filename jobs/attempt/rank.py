@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from jobs.attempt.port import PORT_VARIABLE
 from jobs.exit_codes import ExitCode
 
 
@@ -37,10 +38,12 @@ def main(arguments: Sequence[str]) -> int:
 def set_rendezvous() -> None:
     """Sets the variables in this process's environment."""
     os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # so submitit knows that it runs in a job
+    os.environ.pop("MASTER_PORT", None)  # submitit would take it over
     from submitit.helpers import TorchDistributedEnvironment
 
-    # submitit expands Slurm's node list, and chooses the port by the job's id.
+    # submitit expands Slurm's node list. The port that it chooses by the job's id may be in use.
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    os.environ["MASTER_PORT"] = os.environ.get(PORT_VARIABLE, os.environ["MASTER_PORT"])
     os.environ["MASTER_ADDR"] = resolve_master_address(
         os.environ["MASTER_ADDR"], os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
     )

@@ -6,9 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 
+from jobs.attempt.hang import HangWatch
 from jobs.attempt.options import SLURM, AttemptOptions
+from jobs.attempt.port import PORT_VARIABLE, hold_port
 from jobs.claims.takeover import Ownership
+from jobs.environment import remove_launcher_variables
 from jobs.errors import AttemptSetupError
 from jobs.processes import ATTEMPT_MARK, kill_attempt_processes, list_attempt_pids
 from jobs.signals import StopForwarder
@@ -21,16 +27,31 @@ SRUN_END_SECONDS = 10.0
 SRUN_SIGNALED = 128
 
 
+@dataclass(frozen=True, slots=True)
+class StageEnd:
+    """How a stage's process ended."""
+
+    returncode: int
+    """Negative for a signal."""
+    hang: str = ""
+    """Why it was ended as hung, in one line; empty if it was not."""
+
+
 def run_stage(
     options: AttemptOptions, run: RunPaths, attempt: AttemptPaths, own: Ownership, stop: StopForwarder
-) -> int:
-    """Runs the stage to its end and returns its exit code, negative for a signal.
+) -> StageEnd:
+    """Runs the stage to its end.
 
-    The stage inherits the lock, so that the run stays locked if this process is killed. A stage whose claim is lost is
-    killed.
+    The stage inherits the lock, so that the run stays locked if this process is killed. A stage whose claim is lost, or
+    which has hung, is killed.
     """
     command = build_stage_command(options, run)
-    with attempt.log.open("ab") as log:
+    through_srun = command[0] == SRUN
+    with ExitStack() as held:
+        log = held.enter_context(attempt.log.open("ab"))
+        environment = build_stage_environment(options, attempt, own, os.environ)
+        if through_srun:
+            environment[PORT_VARIABLE] = str(held.enter_context(hold_port()))
         try:
             child = subprocess.Popen(
                 command,
@@ -38,17 +59,20 @@ def run_stage(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=() if own.lock is None else (own.lock,),
-                env=build_stage_environment(options, attempt, own, os.environ),
+                env=environment,
             )
         except (FileNotFoundError, PermissionError) as error:
             raise AttemptSetupError(f"cannot run {command[0]}: {error.strerror}") from None
-    through_srun = command[0] == SRUN
-    stop.attach(child, through_srun=through_srun)
-    if own.heartbeat is not None:
-        own.heartbeat.register_loss_callback(lambda: _kill(child, attempt, through_srun=through_srun))
-    returncode = child.wait()
+        stop.attach(child, through_srun=through_srun)
+        kill = partial(_kill, child, attempt, through_srun=through_srun)
+        if own.heartbeat is not None:
+            own.heartbeat.register_loss_callback(kill)
+        watch = HangWatch(attempt, child, kill)
+        watch.start()
+        returncode = child.wait()
+        watch.stop()
     kill_attempt_processes(attempt.root)  # its children must not keep the lock, a core or a GPU
-    return convert_srun_exit(returncode) if through_srun else returncode
+    return StageEnd(convert_srun_exit(returncode) if through_srun else returncode, watch.reason)
 
 
 def convert_srun_exit(returncode: int) -> int:
@@ -89,7 +113,12 @@ def build_stage_environment(
     options: AttemptOptions, attempt: AttemptPaths, own: Ownership, inherited: Mapping[str, str]
 ) -> dict[str, str]:
     """The stage's environment variables. The local runner sets threads and devices itself."""
-    environment = {**inherited, ATTEMPT_MARK: str(attempt.root), "PYTHONUNBUFFERED": "1", **own.build_environment()}
+    environment = {
+        **remove_launcher_variables(inherited),
+        ATTEMPT_MARK: str(attempt.root),
+        "PYTHONUNBUFFERED": "1",
+        **own.build_environment(),
+    }
     if options.backend == SLURM:
         environment.setdefault("OMP_NUM_THREADS", str(count_cpus_per_task(options)))
         if not options.gpus:

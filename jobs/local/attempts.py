@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import IO
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.environment import select_job_variables
 from jobs.job import Job
 from jobs.local.slots import Allocation, Slots
 from jobs.observation import ClusterState, Observation
 from jobs.processes import kill_attempt_processes, signal_attempt
 from jobs.store.flock import is_held
+from jobs.store.job_file import PACKAGE_FOLDER
 from jobs.store.paths import AttemptPaths, RunPaths, Store
 from jobs.store.records import AttemptStart
 from jobs.store.sharing import name_user
@@ -97,7 +99,7 @@ class LocalAttempts:
             stdout=stderr,
             stderr=stderr,
             start_new_session=True,  # neither Ctrl-C nor the end of this terminal reaches it
-            env=_build_environment(allocation),
+            env=build_attempt_environment(allocation, os.environ),
         )
         self._running[job.key] = RunningAttempt(
             job=job, run=run, allocation=allocation, id=attempt, process=process, stderr=stderr
@@ -156,10 +158,30 @@ class LocalAttempts:
         ]
 
 
-def _build_environment(allocation: Allocation) -> dict[str, str]:
-    """Threads and devices of one attempt; no GPU is visible to one that asked for none."""
-    threads = str(allocation.cpus)
-    return os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(allocation.devices), "OMP_NUM_THREADS": threads}
+# Why: docs/decisions.md, D136
+def build_attempt_environment(allocation: Allocation, shell: Mapping[str, str]) -> dict[str, str]:
+    """One attempt's variables: those of the shell that enter a job at all, its threads and devices, where its code is.
+
+    No GPU is visible to an attempt that asked for none, and no Python looks for modules in the current folder.
+    """
+    kept = select_job_variables(shell, same_machine=True)
+    path = os.pathsep.join(filter(None, [find_own_code(), kept.pop("PYTHONPATH", "")]))
+    return {
+        **kept,
+        **({"PYTHONPATH": path} if path else {}),
+        "PYTHONSAFEPATH": "1",
+        "CUDA_VISIBLE_DEVICES": ",".join(allocation.devices),
+        "OMP_NUM_THREADS": str(allocation.cpus),
+    }
+
+
+def find_own_code() -> str:
+    """The folder that this program's packages lie in; empty where Python finds them without being told.
+
+    Packages of an installation must not come before Python's own modules, as PYTHONPATH does.
+    """
+    installed = {"site-packages", "dist-packages"}.intersection(PACKAGE_FOLDER.parts)
+    return "" if installed else str(PACKAGE_FOLDER)
 
 
 def choose_attempt_name(run: RunPaths) -> str:

@@ -183,7 +183,9 @@ def _reconstruct_exit(
     row: AccountingRecord | None,
 ) -> AttemptExit:
     """The exit record that an attempt would have written. Its supervisor was killed, or its machine went down."""
-    evidence = AttemptEvidence(error=read_record(paths.error) or {}, log_tail=read_tail(paths.log))
+    evidence = AttemptEvidence(
+        error=read_record(paths.error) or {}, log_tail=read_tail(paths.log), asked_gpus=start.gpus > 0
+    )
     failure = classify_failure(evidence, row)
     newest = find_newest_checkpoint(run)
     # With an attempt after it, the newest checkpoint may be that one's; its start says what this one had left.

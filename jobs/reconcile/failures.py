@@ -47,7 +47,7 @@ class RetryPolicy:
     planned_restarts: bool = False
     """The restarts that the plan counts on are allowed on top of `attempts`."""
     same_traceback_stops: bool = True
-    """The same traceback twice is deterministic: there is no third attempt."""
+    """The same traceback on two different nodes is deterministic: there is no further attempt."""
     node: NodeEvidence = NodeEvidence.NOTHING
     more_memory: bool = False
     """The next attempts get `retry_memory_gib`."""
@@ -98,6 +98,21 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
         renewed_by_progress=True,
         same_traceback_stops=False,  # a broken link or device shows the same traceback on every node that it hits
         node=NodeEvidence.FAULT,
+    ),
+    FailureClass.PORT_TAKEN: RetryPolicy(
+        meaning="another program on the node had its network port",
+        follows="Goes on from its checkpoint with another port. Its node is not to blame.",
+        attempts=4,
+        renewed_by_progress=True,
+        same_traceback_stops=False,
+    ),
+    FailureClass.HUNG: RetryPolicy(
+        meaning="made no step for far longer than its own steps take",
+        follows="Is ended, and goes on from its checkpoint, elsewhere if it can. Stacks are in the attempt's folder.",
+        attempts=3,
+        renewed_by_progress=True,
+        same_traceback_stops=False,  # where it waits says little of why
+        node=NodeEvidence.SUSPECT,
     ),
     FailureClass.KILLED: RetryPolicy(
         meaning="killed from outside, or gone without an exit record",
@@ -170,6 +185,12 @@ class AttemptEvidence:
     stop: signal.Signals | None = None
     """The first stop signal that its supervisor received and passed on."""
     under_slurm: bool = False
+    asked_gpus: bool = True
+    """False: it asked for none, so that a program which finds none says nothing of the node."""
+    full_folder: str = ""
+    """A folder of the node's own disk that was full right after the end; empty: none, or nobody looked."""
+    hang: str = ""
+    """Why its supervisor ended it as hung, in one line; empty: it did not."""
     error: Mapping[str, Any] = field(default_factory=dict)
     """Content of error.json; empty if there is none."""
     log_tail: str = ""
@@ -186,6 +207,8 @@ class Failure:
     """One line."""
     traceback_digest: str = ""
     damaged_key: str = ""
+    failed_node: str = ""
+    node_unsure: bool = False
 
 
 # Of an attempt whose claim was lost. Its evidence is not read: the run may already be its successor's.
@@ -230,31 +253,102 @@ NOTHING_DONE: Mapping[int, str] = {
 NO_OUTPUT_FILE = 53
 """The `signal` that Slurm reports if it cannot open the job's output file (ExitCode 0:53)."""
 
-# Signs in the last lines of a log, the surest first.
-LOG_SIGNS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = tuple(
-    (failure, re.compile(pattern, re.IGNORECASE))
-    for failure, pattern in (
-        (
-            FailureClass.STORAGE,
-            r"no space left on device|disk quota exceeded|read-only file system|file too large",
-        ),
-        (
-            FailureClass.OUT_OF_MEMORY,
-            r"cuda out of memory|outofmemoryerror|^memoryerror|can't allocate memory|cannot allocate memory"
-            r"|exceeded job memory limit|oom[-_ ]kill",
-        ),
-        (
-            FailureClass.NODE_FAULT,
-            r"uncorrectable ecc|ecc error|nvlink error|no cuda-capable device|cuda driver error|\bxid\b.*\d"
-            r"|nccl.*(timed? ?out|remote process exited|unhandled system error)|input/output error"
-            r"|^srun: error: node failure on ",
-        ),
-    )
+
+@dataclass(frozen=True, slots=True)
+class FailureSign:
+    """A text in an error or in the last lines of a log, and the class that it points to."""
+
+    failure: FailureClass
+    pattern: re.Pattern[str]
+    of_gpus: bool = False
+    """It says nothing of a node whose GPUs nobody asked for."""
+    unsure: bool = False
+    """Something else than the node may be to blame."""
+
+
+def _build_sign(failure: FailureClass, *texts: str, of_gpus: bool = False, unsure: bool = False) -> FailureSign:
+    return FailureSign(failure, re.compile("|".join(texts), re.IGNORECASE), of_gpus, unsure)
+
+
+# Why: docs/decisions.md, D134
+# The surest first. The texts are those of CUDA's runtime and driver (cudaGetErrorString), of NVML, of the kernel
+# (strerror, NVRM), of torch and NCCL; illegal addresses and failed asserts on a GPU are not among them: these are ours.
+FAILURE_SIGNS: tuple[FailureSign, ...] = (
+    _build_sign(
+        FailureClass.NODE_FAULT, r"no space left on device.*['\"](/tmp|/var/tmp|/dev/shm|/run|/local|/torch_)\b"
+    ),
+    _build_sign(
+        FailureClass.NODE_FAULT, r"['\"<](/tmp|/var/tmp|/dev/shm|/run|/local|/torch_)\S*['\">].*no space left on device"
+    ),
+    _build_sign(
+        FailureClass.STORAGE,
+        "no space left on device",
+        "disk quota exceeded",
+        "read-only file system",
+        "file too large",
+    ),
+    _build_sign(
+        FailureClass.OUT_OF_MEMORY,
+        "cuda out of memory",
+        "outofmemoryerror",
+        "^memoryerror",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "exceeded job memory limit",
+        "oom[-_ ]kill",
+    ),
+    _build_sign(FailureClass.PORT_TAKEN, "address already in use", "eaddrinuse"),
+    _build_sign(
+        FailureClass.NODE_FAULT,
+        "uncorrectable ecc",
+        "ecc error",
+        "nvlink error",
+        "cuda driver error",
+        r"\bxid\b.*\d",
+        "fallen off the bus",
+        r"\bgpu is lost\b",
+        "unable to determine the device handle",
+        "^srun: error: node failure on ",
+    ),
+    _build_sign(
+        FailureClass.NODE_FAULT,
+        "no cuda-capable device",
+        "no cuda gpus are available",
+        r"cuda-capable device\(s\) is/are busy or unavailable",
+        "cuda unknown error",
+        "cuda error: unknown error",
+        "cuda error: initialization error",
+        "invalid device ordinal",
+        "cuda error: system not yet initialized",
+        "unsupported display driver / cuda driver combination",
+        "forward compatibility was attempted on non supported",
+        "driver version is insufficient for cuda runtime",
+        "found no nvidia driver",
+        "nvidia driver on your system is too old",
+        "driver/library version mismatch",
+        "failed to initialize nvml",
+        "couldn't communicate with the nvidia driver",
+        "no devices were found",
+        of_gpus=True,
+    ),
+    _build_sign(
+        FailureClass.NODE_FAULT,
+        r"nccl.*(timed? ?out|remote process exited|unhandled system error|connection (closed|reset|refused))",
+        "input/output error",
+        "stale (nfs )?file handle",
+        "transport endpoint (is not connected|shutdown)",
+        unsure=True,
+    ),
 )
 
 NODE_LOST = re.compile(r"^srun: error: Node failure on ")
 
-CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGSYS}
+# A file that was shortened under a mapping ends in SIGBUS too, and a program for another processor in SIGILL.
+NODE_SIGNALS: Mapping[int, str] = {
+    signal.SIGBUS: "memory or disk fault, or a mapped file that was shortened",
+    signal.SIGILL: "the processor lacks an instruction of the program",
+}
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
 
 # Exceptions that come back however often the attempt is repeated.
@@ -264,6 +358,7 @@ PROGRAM_ERRORS = {
 }
 
 LAST_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?!.*Traceback \(most recent)", re.DOTALL)
+CRASH_FRAME = re.compile(r'^\s*File "([^"]*)", line \d+ in (\S+)', re.MULTILINE)
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]*)", line \d+, in (?P<function>\S+)', re.MULTILINE)
 
 
@@ -320,6 +415,13 @@ def hash_traceback(text: str) -> str:
     return hashlib.sha256("\n".join([*frames, _exception_type(body)]).encode()).hexdigest()[:16]
 
 
+def hash_crash(log_tail: str) -> str:
+    """Differs with the place of a crash, where Python has written its stack (faulthandler); empty without one."""
+    start = log_tail.rfind("Fatal Python error:")
+    frames = CRASH_FRAME.findall(log_tail[start:]) if start >= 0 else []
+    return hashlib.sha256(repr(frames).encode()).hexdigest()[:16] if frames else ""
+
+
 def format_one_line(text: str, limit: int = 300) -> str:
     """`text` on one line without control characters, cut to `limit` characters."""
     flat = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
@@ -338,6 +440,8 @@ def _refine_exit(end: AttemptExit, accounted: AccountingRecord | None) -> Failur
         message=end.message,
         traceback_digest=end.traceback_digest,
         damaged_key=end.damaged_key,
+        failed_node=end.failed_node,
+        node_unsure=end.node_unsure,
     )
 
 
@@ -354,7 +458,8 @@ def _classify_attempt(wrote: AttemptEvidence, accounted: AccountingRecord | None
     if wrote.returncode is None and accounted is not None:
         wrote = replace(wrote, returncode=_find_supervisor_returncode(accounted))
     failure = (
-        _classify_error_file(wrote.error)
+        (Failure(failure=FailureClass.HUNG, message=format_one_line(wrote.hang)) if wrote.hang else None)
+        or _classify_error_file(wrote)
         or (_classify_accounted(accounted) if accounted is not None else None)
         or _classify_exit(wrote)
     )
@@ -366,23 +471,56 @@ def _classify_attempt(wrote: AttemptEvidence, accounted: AccountingRecord | None
     return replace(failure, failure=by_slurm.failure, message=f"{failure.message} ({wrote.stop.name})")
 
 
-def _classify_error_file(error: Mapping[str, Any]) -> Failure | None:
+def _classify_error_file(wrote: AttemptEvidence) -> Failure | None:
+    """The stage's own word. What it took for an error of the program may say of itself that the node is to blame."""
+    error = wrote.error
     try:
         failure = FailureClass(str(error.get("class")))
     except ValueError:
         return None
-    return Failure(
+    said = Failure(
         failure=failure,
         message=format_one_line(str(error.get("message") or failure)),
         traceback_digest=hash_traceback(str(error.get("traceback", ""))),
         damaged_key=str(error.get("damaged_key", "")),
+        failed_node=str(error.get("node", "")),
+        node_unsure=error.get("node_unsure") is True,
     )
+    if failure is FailureClass.STORAGE and wrote.full_folder:
+        return _blame_full_folder(wrote, said)
+    if failure not in {FailureClass.CODE, FailureClass.UNKNOWN}:
+        return said
+    by_text = _classify_text(str(error.get("message", "")), wrote)
+    if by_text is not None and by_text.failure is FailureClass.STORAGE:
+        by_text = None  # a stage names a store that refuses; in its words to a person these mean something else
+    if by_text is None and error.get("cause_in_log") is True:
+        by_text = _classify_text(wrote.log_tail, wrote)
+    if by_text is None:
+        return said
+    return replace(by_text, traceback_digest=said.traceback_digest, failed_node=said.failed_node)
+
+
+def _blame_full_folder(wrote: AttemptEvidence, said: Failure) -> Failure:
+    """The store has room, and the node's own disk has none."""
+    message = f"{said.message} ({wrote.full_folder} of the node is full)"
+    return replace(said, failure=FailureClass.NODE_FAULT, message=format_one_line(message))
+
+
+def _classify_text(text: str, wrote: AttemptEvidence) -> Failure | None:
+    """By a known sign in an error's message or in a log; None without one."""
+    for sign in FAILURE_SIGNS:
+        if (wrote.asked_gpus or not sign.of_gpus) and (line := _find_sign(text, sign.pattern)):
+            found = Failure(failure=sign.failure, message=format_one_line(line), node_unsure=sign.unsure)
+            if sign.failure is FailureClass.STORAGE and wrote.full_folder:
+                return _blame_full_folder(wrote, found)
+            return found
+    return None
 
 
 def _classify_exit(wrote: AttemptEvidence) -> Failure:
     if wrote.returncode is None:
         return _classify_log(
-            wrote.log_tail, FailureClass.KILLED, "ended without an exit record (killed, or the machine went down)"
+            wrote, FailureClass.KILLED, "ended without an exit record (killed, or the machine went down)"
         )
     if wrote.returncode == ExitCode.SAVED or (wrote.stop is not None and -wrote.returncode in STOP_SIGNALS):
         # Without a signal from us, somebody else sent one: a scheduler that takes the machine back.
@@ -396,30 +534,37 @@ def _classify_exit(wrote: AttemptEvidence) -> Failure:
             return Failure(failure=FailureClass.NODE_FAULT, message=format_one_line(lost))
         problem = wrote.result_problem or "it wrote no result.json"
         return Failure(failure=FailureClass.CODE, message=f"ended with code 0 but without a valid result: {problem}")
-    return _classify_log(wrote.log_tail, FailureClass.UNKNOWN, f"ended with code {wrote.returncode}")
+    return _classify_log(wrote, FailureClass.UNKNOWN, f"ended with code {wrote.returncode}")
 
 
 def _classify_signal(wrote: AttemptEvidence, number: int) -> Failure:
     name = signal.Signals(number).name if number in {*signal.Signals} else f"signal {number}"
     if number == signal.SIGKILL and wrote.stop is not None:
         return Failure(failure=FailureClass.INTERRUPTED, message="killed after it had been asked to stop")
+    place = hash_crash(wrote.log_tail)
     if number in CRASH_SIGNALS:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-        return Failure(failure=FailureClass.CODE, message=f"crashed with {name}", traceback_digest=digest)
+        digest = hashlib.sha256(f"{name}{place}".encode()).hexdigest()[:16]
+        # NCCL and CUDA end a process by SIGABRT, and say why before
+        crash = Failure(failure=FailureClass.CODE, message=f"crashed with {name}")
+        return replace(_classify_text(wrote.log_tail, wrote) or crash, traceback_digest=digest)
     if number == signal.SIGXFSZ:
         return Failure(failure=FailureClass.STORAGE, message="a file may not grow any more (ulimit -f)")
-    if number == signal.SIGBUS:
-        return Failure(failure=FailureClass.NODE_FAULT, message="crashed with SIGBUS (memory or disk fault)")
-    return _classify_log(wrote.log_tail, FailureClass.KILLED, f"killed by {name}")
+    if number in NODE_SIGNALS:
+        return Failure(
+            failure=FailureClass.NODE_FAULT,
+            message=f"crashed with {name} ({NODE_SIGNALS[number]})",
+            traceback_digest=place,
+            node_unsure=True,
+        )
+    return _classify_log(wrote, FailureClass.KILLED, f"killed by {name}")
 
 
-def _classify_log(log_tail: str, otherwise: FailureClass, message: str) -> Failure:
+def _classify_log(wrote: AttemptEvidence, otherwise: FailureClass, message: str) -> Failure:
     """By a known sign in the log, else by the exception of its last traceback, else `otherwise`."""
-    digest = hash_traceback(log_tail)
-    last = _last_line(log_tail)
-    for failure, sign in LOG_SIGNS:
-        if line := _find_sign(log_tail, sign):
-            return Failure(failure=failure, message=format_one_line(line), traceback_digest=digest)
+    digest = hash_traceback(wrote.log_tail)
+    last = _last_line(wrote.log_tail)
+    if (found := _classify_text(wrote.log_tail, wrote)) is not None:
+        return replace(found, traceback_digest=digest)
     if digest and otherwise is FailureClass.UNKNOWN:
         failure = FailureClass.CODE if last.partition(":")[0] in PROGRAM_ERRORS else FailureClass.UNKNOWN
         return Failure(failure=failure, message=format_one_line(last), traceback_digest=digest)

@@ -110,10 +110,31 @@ def select_excluded_nodes(
     ]
 
 
+# Why: docs/decisions.md, D135
+def select_avoided_nodes(attempts: Sequence[AttemptRecord], now: float, *, hours: float = EXCLUSION_HOURS) -> list[str]:
+    """Nodes that a job avoids at its next attempt, the newest first. `attempts`: its own, oldest first.
+
+    These are nodes on which it has failed so that the node may be to blame. One job's failures exclude a node for
+    nobody else, as the job may be to blame: elsewhere that shows.
+    """
+    good = find_last_success(attempts, ())
+    found: list[str] = []
+    for attempt in reversed(attempts):
+        nodes = find_blamed_nodes(attempt)
+        sign = find_suspicion(attempt, alone=len(nodes) == 1, traceback_elsewhere=set())
+        if sign is not None and len(nodes) == 1 and sign.at > max(now - hours * 3600, good.get(nodes[0], 0.0)):
+            found.append(nodes[0])
+    return list(dict.fromkeys(found))
+
+
 def find_blamed_nodes(outcome: AttemptRecord) -> tuple[str, ...]:
-    """The node that Slurm blames, else all nodes of the attempt."""
+    """The node that Slurm blames, else the one that the stage names, else all nodes of the attempt."""
     failed = parse_node_list(outcome.accounting_record.failed_node) if outcome.accounting_record is not None else ()
-    return failed or list_attempt_nodes(outcome)
+    if failed:
+        return failed
+    nodes = list_attempt_nodes(outcome)
+    named = outcome.end.failed_node if outcome.end is not None else ""
+    return (named,) if named in nodes else nodes
 
 
 def list_attempt_nodes(outcome: AttemptRecord) -> tuple[str, ...]:
@@ -159,7 +180,7 @@ def find_suspicion(outcome: AttemptRecord, *, alone: bool, traceback_elsewhere: 
     if end is None:
         return None
     evidence = POLICIES[end.failure].node if end.failure is not None else NodeEvidence.WORKS
-    sure = evidence is NodeEvidence.FAULT and alone
+    sure = evidence is NodeEvidence.FAULT and alone and not end.node_unsure
     unlaunched = evidence is NodeEvidence.SUSPECT_BEFORE_START and not outcome.began
     suspicious = evidence in {NodeEvidence.SUSPECT, NodeEvidence.FAULT} or unlaunched
     if not suspicious or (not sure and end.traceback_digest in traceback_elsewhere):

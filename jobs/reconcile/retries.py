@@ -9,6 +9,7 @@ from enum import StrEnum
 from jobs.job import Job
 from jobs.reconcile.attempts import AttemptRecord
 from jobs.reconcile.failures import POLICIES, RetryPolicy
+from jobs.reconcile.node_exclusion import list_attempt_nodes
 
 
 class RetryDecision(StrEnum):
@@ -48,9 +49,15 @@ def choose_memory_gib(job: Job, attempts: Sequence[AttemptRecord]) -> float:
     return max(resources.memory_gib, resources.retry_memory_gib) if more else resources.memory_gib
 
 
+# Why: docs/decisions.md, D135
 def _repeats_its_traceback(counted: Sequence[AttemptRecord]) -> bool:
-    digests = [attempt.end.traceback_digest for attempt in counted if attempt.end is not None]
-    return bool(digests[-1]) and digests.count(digests[-1]) > 1
+    """Whether the last traceback came before on other nodes, or before at all where there is but one machine."""
+    last = counted[-1]
+    if last.end is None or not last.end.traceback_digest:
+        return False
+    same = [each for each in counted[:-1] if each.end and each.end.traceback_digest == last.end.traceback_digest]
+    nodes = set(list_attempt_nodes(last))
+    return any(not nodes or nodes.isdisjoint(list_attempt_nodes(each)) for each in same)
 
 
 def _count_spent(counted: Sequence[AttemptRecord], policy: RetryPolicy) -> int:

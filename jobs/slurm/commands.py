@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.environment import select_job_variables
 from jobs.reconcile.failures import format_one_line
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
 """Where the cluster is, and who asks."""
 ASKING = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "TZ": "UTC"}
 """Times as Unix seconds, UTC where a program should not know that; array expressions are not cut off (sacct(1))."""
+ENGLISH = {"LC_ALL": "C.UTF-8"}
+"""C alone would make jobs that inherit it print ASCII."""
 AFTER_KILL_S = 2.0
 """A killed process is waited for so long; one that hangs in the kernel is left behind."""
 
@@ -51,8 +54,9 @@ def build_query_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def build_submit_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """For sbatch, whose environment a job may inherit: its times stay as they are."""
-    return _cleaned(environment)
+    """For sbatch, whose whole environment its jobs inherit: what is to enter them, and where the cluster is."""
+    where = {name: value for name, value in environment.items() if name in KEPT}
+    return {**select_job_variables(environment, same_machine=False), **where, **ENGLISH}
 
 
 def list_ignored_variables(environment: Mapping[str, str]) -> list[str]:
@@ -146,4 +150,4 @@ def _killed(process: subprocess.Popen[str]) -> str:
 def _cleaned(environment: Mapping[str, str]) -> dict[str, str]:
     ignored = set(list_ignored_variables(environment))
     kept = {name: value for name, value in environment.items() if name not in ignored}
-    return kept | {"LC_ALL": "C.UTF-8"}  # English; C alone would make jobs that inherit it print ASCII
+    return kept | ENGLISH

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
-from jobs.slurm.batches import KnownBatch, parse_sweep_name
+from jobs.slurm.batches import KnownBatch, build_task_id, parse_sweep_name
 from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer
 from jobs.slurm.states import (
     MAY_RUN_AGAIN,
@@ -140,7 +140,7 @@ class _Reconciler:
                 continue
             self.ids[row.name].add(array)
             self.arrays.add((row.name, array))
-            key = _find_key(batch, row.id)
+            key = batch.find_key(row.id)
             state = classify_queue_row(row)
             if key is not None and state is None:
                 self.left[row.name, key] = row
@@ -155,11 +155,11 @@ class _Reconciler:
                 continue
             array, _, index = row.id.partition("_")
             self.ids[row.name].add(array)
-            if not index and row.state == "CANCELLED" and row.by_uid:
+            if not index and row.state == "CANCELLED" and row.by_uid and not batch.is_single:
                 # of tasks that were cancelled one by one in the queue, all that is left may be a row of the whole array
                 for each, task in batch.tasks.items():
                     self.shared.setdefault((row.name, task), row._replace(id=f"{array}_{each}", shared=True))
-            key = batch.tasks.get(int(index)) if index.isdecimal() else None
+            key = batch.find_key(row.id)
             if key is None:
                 continue
             if row.shared:
@@ -294,7 +294,7 @@ class _Reconciler:
         (Unix seconds), if the controller remembers it."""
         index = next(index for index, each in batch.tasks.items() if each == key)
         record = AccountingRecord(
-            id=f"{self._find_id(batch)}_{index}",
+            id=build_task_id(self._find_id(batch), index, is_single=batch.is_single),
             batch=batch.name,
             key=key,
             state=CANCELLED_IN_QUEUE,
@@ -314,17 +314,12 @@ class _Reconciler:
             for row in self.accounting.rows
             if row.name == batch.name and row.state == "CANCELLED" and row.by_uid.isdigit() and not row.nodes
             if not moment or abs(row.ended_at - moment) <= SAME_SCANCEL_S
-            if _find_key(batch, row.id) not in batch.withdrawn
+            if batch.find_key(row.id) not in batch.withdrawn
         }
         return int(uids.pop()) if len(uids) == 1 else None
 
     def _find_id(self, batch: KnownBatch) -> str:
         return batch.id or self.result.adopted[batch.name]
-
-
-def _find_key(batch: KnownBatch, job: str) -> str | None:
-    index = job.partition("_")[2]
-    return batch.tasks.get(int(index)) if index.isdecimal() else None
 
 
 MOST_ALIVE_FIRST = (ClusterState.RUNNING, ClusterState.UNKNOWN, ClusterState.QUEUED, ClusterState.STUCK)

@@ -170,12 +170,14 @@ def build_sbatch_options(
     *,
     memory_gib: float | None = None,
     gpu_type: str | None = None,
+    memory_tracked: bool = True,
     exclude: Iterable[str] = (),
 ) -> list[str]:
     """What an attempt asks of Slurm, each as one word `--name=value` of sbatch's argument list (sbatch(1)).
 
     `memory_gib` a node and `gpu_type` (the cluster's own name, empty where its GPUs have none) go over those of
-    `resources`. `exclude`: nodes to keep away from, beside those that the user excludes.
+    `resources`. `memory_tracked`: False leaves `--mem` out. `exclude`: nodes to keep away from, beside those that the
+    user excludes.
 
     Raises:
         UnsafeNameError: words that must not reach Slurm.
@@ -189,8 +191,11 @@ def build_sbatch_options(
         "nodes": str(resources.nodes),
         "ntasks-per-node": "1",
         "cpus-per-task": str(resources.cpus),
-        "mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M",
+        # Why: docs/decisions.md, D114
+        **({"mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M"} if memory_tracked else {}),
         "time": str(resources.time_minutes),
+        # else the limits of the submitting shell hold in the job: open files, memory, core dumps (ulimit)
+        "propagate": given.pop("propagate", "NONE"),
         **build_gpu_request(resources, given, gpu_type),
         **{name: given.pop(name) for name in OWN_FIELDS if name in given},
         **({"exclude": ",".join(kept_away)} if kept_away else {}),
@@ -213,6 +218,11 @@ def build_gpu_request(resources: Resources, given: dict[str, str], gpu_type: str
     words = ("shard", str(shards)) if shards else ("gpu", kind, str(resources.gpus_per_node))
     own = ":".join(filter(None, words))
     return {"gres": f"{own},{gres}" if gres else own}
+
+
+def drop_gpu_options(options: Mapping[str, str]) -> dict[str, str]:
+    """The user's own options without those that ask for GPUs, and without all of a list that names one."""
+    return {name: value for name, value in options.items() if not has_gpu_options({name: value})}
 
 
 def list_requested_kinds(options: Mapping[str, str]) -> str:

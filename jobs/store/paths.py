@@ -77,6 +77,16 @@ class AttemptPaths:
         """The stage writes it when it fails for a reason that it can name."""
         return self.root / "error.json"
 
+    @property
+    def progress(self) -> Path:
+        """A training stage says here how far it is, and how long it may take without a change."""
+        return self.root / "progress.json"
+
+    @property
+    def hang(self) -> Path:
+        """The supervisor writes it before it ends a stage that has hung."""
+        return self.root / "hang.json"
+
 
 @dataclass(frozen=True, slots=True)
 class RunPaths:
@@ -171,9 +181,9 @@ class SweepPaths:
         return self.slurm_logs / f"{check_safe_name(job_id)}.log"
 
     @property
-    def last_round(self) -> Path:
-        """Which jobs the last round on Slurm did not send, and why."""
-        return self.root / "last-round.json"
+    def refusals(self) -> Path:
+        """Slurm's last answer for each job that it would not take, for `sweep status` and `explain`."""
+        return self.root / "refusals.json"
 
     @property
     def slurm_answers(self) -> Path:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,8 @@ class FailureClass(StrEnum):
     WALL_CLOCK = "wall_clock"
     PREEMPTED = "preempted"
     NODE_FAULT = "node_fault"
+    PORT_TAKEN = "port_taken"
+    HUNG = "hung"
     KILLED = "killed"
     DIVERGED = "diverged"
     DATA = "data"
@@ -100,17 +102,24 @@ class AttemptExit:
     """Unix seconds at which that checkpoint was saved, 0 if there is none. Work after it is lost."""
     stop_signal: str = ""
     """The first signal that asked it to stop, such as SIGUSR2; empty if none did."""
+    failed_node: str = ""
+    """Slurm's name of the node on which a process of several saw the fault; empty: not known."""
+    node_unsure: bool = False
+    """Something else than the node may be to blame: another process, the network, the data."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """None if the file is absent or torn."""
+        """None if the file is absent or torn. A class or field of a later version is read as `unknown` or left out."""
         content = read_record(path)
         if not content:
             return None
-        content["failure"] = FailureClass(content["failure"]) if content["failure"] else None
+        known = {field.name for field in fields(cls)}
+        content = {name: value for name, value in content.items() if name in known}
+        given = content["failure"]
+        content["failure"] = FailureClass(given if given in {*FailureClass} else "unknown") if given else None
         return cls(**content)
 
 

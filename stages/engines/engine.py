@@ -82,13 +82,22 @@ def build_exit_error(engine: str, code: int, clue: str = "") -> StageError:
     return EngineError(f"{engine} {how} and left no finished run{f': {clue}' if clue else ''}; see log.txt", code)
 
 
+SHELL_SIGNALED = 128
+"""A shell ends with so much more than the number of the signal that ended its program."""
+
+
 class EngineError(StageError):
     """A program ended without what it was to make."""
 
+    cause_in_log = True
+
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        if code == -9:  # SIGKILL, which nobody of ours has sent
+        number = code - SHELL_SIGNALED if code > SHELL_SIGNALED else -code
+        if number == signal.SIGKILL:  # which nobody of ours has sent
             self.failure_class = "killed"
+        elif number in {signal.SIGBUS, signal.SIGILL}:
+            self.failure_class, self.node_unsure = "node_fault", True
 
 
 # A foreign program as a child of the stage's process: its environment, its stop, its end.

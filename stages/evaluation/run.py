@@ -45,7 +45,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     config = job.config
     if not isinstance(config, EvaluateConfig) or len(job.parents) != 1:
         raise ConfigError(f"job {job.key}: an evaluation needs its configuration and exactly one parent")
-    with open_distributed_context(job.settings) as world:
+    with open_distributed_context(job.settings, stop) as world:
         loaded = load_parent(job, world)
         progress = EvaluationProgress.read(job, world)
         for name, scorer in iter_scorers(job, config, loaded, stop, world):

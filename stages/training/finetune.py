@@ -50,7 +50,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     assert isinstance(config, FinetuneConfig)  # noqa: S101 - read_job gives each stage its own configuration
     if len(job.parents) != 1:
         raise ConfigError(f"finetune takes one parent; {len(job.parents)} are given")
-    with open_distributed_context(job.settings) as world:
+    with open_distributed_context(job.settings, stop) as world:
         torch.manual_seed(config.seed)
         start = find_own_start(job.checkpoints, world) or TrainingStart()
         vlm = load_initial_model(job, start, world)

@@ -19,6 +19,7 @@ from stages.schedule import Schedule
 from stages.stop import StopFlag
 from stages.training.metrics import Meter, SourceSums, TrainingLog
 from stages.training.parallel import copy_to_host, select_local_shard
+from stages.training.progress import STEP, ProgressReport, locate_progress
 from stages.training.state import TrainState
 from stages.vision.feature_extractor import FeatureExtractor
 
@@ -121,8 +122,12 @@ class Training:
     saved_at: float = field(init=False)
     """When the last checkpoint was written, or the attempt began (by `clock`)."""
     writer: CheckpointWriter = field(init=False)
+    progress: ProgressReport = field(init=False)
 
     def __post_init__(self) -> None:
+        settings = self.job.settings
+        place = locate_progress(self.job.error) if self.world.is_first_rank else None
+        self.progress = ProgressReport(place, 60 * settings.hang_minutes)
         self.saved_at = self.clock()
         self.writer = CheckpointWriter(self.job.checkpoints, always=self.job.settings.branch_steps)
 
@@ -130,11 +135,13 @@ class Training:
         """Trains to `last_step` and saves; false if it was asked to stop before, and has saved."""
         state.model.vlm.train()
         self.log.begin(state.step)
+        self.progress.start(state.step)
         failed = True
         try:
             self.run_steps(state, stop)
             failed = False
         finally:
+            self.progress.stop()
             self.writer.close()
             self.log.close()
             # after a failure among several, a thread that waits for a rank which is gone would hold this one up
@@ -164,8 +171,10 @@ class Training:
     def train_step(self, state: TrainState, stop: StopFlag) -> StepOutcome:
         """One update of the weights. DivergedError, with the weights as before, where `check_divergence` raises it."""
         started = self.clock()
+        self.progress.note(state.step, "data")
         batch = state.batches.take_batch()
         waited = self.clock() - started
+        self.progress.note(state.step, STEP)
         rate = self.schedule.compute_lr(state.step)
         outcome = self.compute_gradients(state, batch, stop)
         if batch.count:  # of a batch of bad samples alone nothing is learned, and no moment decays
@@ -180,6 +189,7 @@ class Training:
         seconds = self.clock() - started
         state.seconds += seconds
         self.meter.add(batch.positions, batch.images, seconds, waited)
+        self.progress.add_step(state.step, seconds - waited)
         return outcome
 
     def compute_gradients(self, state: TrainState, batch: Batch, stop: StopFlag) -> StepOutcome:

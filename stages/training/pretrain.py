@@ -115,7 +115,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     """
     config = job.config
     assert isinstance(config, PretrainConfig)  # noqa: S101 - read_job gives each stage its own configuration
-    with open_distributed_context(job.settings) as world:
+    with open_distributed_context(job.settings, stop) as world:
         check_ranks(config, world)
         torch.manual_seed(config.seed)
         start = resolve_pretrain_start(job, config, world)

@@ -131,6 +131,10 @@ def fail_if_told(step: int) -> None:
         raise SystemExit(75)
     elif kind == "raise":
         raise RuntimeError(f"unexpected after {events('failing')} tries")
+    elif kind == "hang":
+        progress = {"step": step, "limit_seconds": 0.5, "every_seconds": 0.1}
+        write((RUN / SPEC["paths"]["error"]).with_name("progress.json"), progress)
+        time.sleep(600)
     elif kind == "full":
         raise OSError(28, "No space left on device")
     write_error(

@@ -70,6 +70,8 @@ class Options:
     """From SIGTERM to SIGKILL at a time limit, a cancellation, a preemption."""
     slurmd_timeout: int = 10
     """How long a silent node is still believed to be up."""
+    node_extra: str = ""
+    """More words of the nodes' line, such as `CoreSpecCount=2`."""
     extra: str = ""
     """More lines of slurm.conf; a line about what is set above replaces it."""
 
@@ -218,7 +220,7 @@ def _nodes(options: Options, ports: Ports) -> list[str]:
         *(
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}"
             f"{memory}{f' Gres={gres}' if gres else ''}{f' Feature={own}' if own else ''}"
-            " State=UNKNOWN"
+            f" {options.node_extra} State=UNKNOWN"
             for name, port, gres, own in nodes
         ),
     ]

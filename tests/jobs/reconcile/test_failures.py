@@ -1,4 +1,5 @@
 import itertools
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,109 @@ def test_a_failure_is_classified_from_its_evidence(evidence: AttemptEvidence, fa
     assert found.failure is failure
     assert words in found.message
     assert "\n" not in found.message
+
+
+NODE_TEXTS = [
+    "RuntimeError: No CUDA GPUs are available",
+    "CUDA error: no CUDA-capable device is detected",
+    "torch.AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+    "RuntimeError: CUDA unknown error - this may be due to an incorrectly set up environment",
+    "CUDA error: invalid device ordinal",
+    "CUDA error: system not yet initialized",
+    "RuntimeError: Found no NVIDIA driver on your system.",
+    "CUDA driver version is insufficient for CUDA runtime version",
+    "Failed to initialize NVML: Driver/library version mismatch",
+    "NVRM: GPU at PCI:0000:07:00: GPU has fallen off the bus.",
+    "Unable to determine the device handle for GPU 0000:07:00.0: GPU is lost.",
+    "OSError: [Errno 28] No space left on device: '/tmp/torchinductor_me/x.so'",
+    "RuntimeError: unable to write to file </torch_12_3_0>: No space left on device (28)",
+]
+UNSURE_TEXTS = [
+    "OSError: [Errno 116] Stale file handle: '/data/a.tar'",
+    "OSError: [Errno 5] Input/output error",
+    "OSError: [Errno 107] Transport endpoint is not connected",
+    "torch.distributed.DistBackendError: NCCL error: remote process exited or there was a network error",
+]
+
+
+@pytest.mark.parametrize("text", NODE_TEXTS + UNSURE_TEXTS)
+def test_a_fault_of_the_node_is_told_from_the_programs_own_wherever_it_stands(text: str) -> None:
+    """In the log of a program that wrote no record, in an error that its stage took for its own, in an engine's log."""
+    of_the_stage = {"class": "code", "message": text, "node": "n2"}
+    of_an_engine = {"class": "code", "message": "prismatic ended with exit code 1", "cause_in_log": True}
+    for evidence in (
+        AttemptEvidence(returncode=1, log_tail=trace(text)),
+        AttemptEvidence(returncode=1, error=of_the_stage),
+        AttemptEvidence(returncode=1, error=of_an_engine, log_tail=f"{text}\nat the end"),
+        AttemptEvidence(returncode=-signal.SIGABRT, log_tail=text),
+    ):
+        found = classify_failure(evidence)
+        assert found is not None
+        assert (found.failure, found.node_unsure) == (F.NODE_FAULT, text in UNSURE_TEXTS)
+    named = classify_failure(AttemptEvidence(returncode=1, error=of_the_stage))
+    assert named is not None
+    assert named.failed_node == "n2"
+
+
+def test_a_program_without_gpus_that_finds_none_is_at_fault_itself() -> None:
+    words = AttemptEvidence(returncode=1, log_tail=trace("RuntimeError: No CUDA GPUs are available"), asked_gpus=False)
+    found = classify_failure(words)
+    assert found is not None
+    assert found.failure is F.UNKNOWN
+
+
+def test_an_error_of_the_program_on_a_gpu_stays_one() -> None:
+    for text in ("CUDA error: an illegal memory access was encountered", "CUDA error: device-side assert triggered"):
+        found = classify_failure(AttemptEvidence(returncode=1, error={"class": "code", "message": text}))
+        assert found is not None
+        assert found.failure is F.CODE
+    unnamed = {"class": "code", "message": "the engine ended with exit code 1"}
+    handled = classify_failure(AttemptEvidence(returncode=1, error=unnamed, log_tail="retried: Input/output error"))
+    assert handled is not None
+    assert handled.failure is F.CODE
+
+
+def test_a_bus_error_may_come_of_a_file_that_was_shortened() -> None:
+    stack = (
+        "Fatal Python error: Bus error\n\nCurrent thread 0x1 (most recent call first):\n"
+        '  File "a.py", line {} in read\n'
+    )
+    ends = [
+        classify_failure(AttemptEvidence(returncode=-signal.SIGBUS, log_tail=tail))
+        for tail in ("", stack.format(7), stack.format(9), stack.format(9).replace("read", "write"))
+    ]
+    assert all(end is not None and end.failure is F.NODE_FAULT and end.node_unsure for end in ends)
+    places = [end.traceback_digest for end in ends if end is not None]
+    assert places[0] == ""
+    assert places[1] == places[2] != places[3]
+
+
+def test_a_taken_port_and_a_hang_are_classes_of_their_own() -> None:
+    taken = classify_failure(AttemptEvidence(returncode=1, log_tail="errno: 98 - Address already in use"))
+    hung = classify_failure(AttemptEvidence(returncode=-9, hang="no step after step 7", log_tail="CUDA out of memory"))
+    assert taken is not None
+    assert hung is not None
+    assert (taken.failure, hung.failure, hung.message) == (F.PORT_TAKEN, F.HUNG, "no step after step 7")
+
+
+def test_a_full_disk_of_the_node_is_not_the_stores() -> None:
+    error = {"class": "storage", "message": "OSError: [Errno 28] No space left on device"}
+    full = classify_failure(AttemptEvidence(returncode=1, error=error, full_folder="/tmp"))
+    assert full is not None
+    assert full.failure is F.NODE_FAULT
+    assert "/tmp of the node is full" in full.message
+    stored = classify_failure(AttemptEvidence(returncode=1, error=error))
+    assert stored is not None
+    assert stored.failure is F.STORAGE
+
+
+def test_a_record_of_a_later_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "exit.json"
+    later = {"attempt": "a", "key": "k", "ended_at": 1.0, "returncode": 1, "failure": "of 2030", "mood": "bad"}
+    path.write_text(json.dumps(later))
+    end = AttemptExit.read(path)
+    assert end is not None
+    assert end.failure is F.UNKNOWN
 
 
 def test_a_damaged_parent_is_named() -> None:

@@ -11,6 +11,7 @@ from jobs.reconcile.node_exclusion import (
     EXCLUSION_HOURS,
     compute_exclusion_limit,
     parse_node_list,
+    select_avoided_nodes,
     select_excluded_nodes,
 )
 from jobs.store.records import FailureClass as F
@@ -35,7 +36,7 @@ def test_a_success_does_not_clear_a_node_fault() -> None:
     assert names(outcome(F.NODE_FAULT), outcome(key="other", at=500.0)) == ["n1"]
 
 
-@pytest.mark.parametrize("failure", [F.KILLED, F.UNKNOWN])
+@pytest.mark.parametrize("failure", [F.KILLED, F.UNKNOWN, F.HUNG])
 def test_two_different_jobs_that_end_for_no_known_reason_exclude_their_node(failure: F) -> None:
     assert names(outcome(failure)) == []
     assert names(outcome(failure), outcome(failure, at=200.0)) == []  # one job twice: it may be the job
@@ -49,7 +50,7 @@ def test_launches_that_fail_for_a_store_that_the_node_does_not_see_exclude_it() 
     assert names(*[outcome(F.STORAGE, key=key) for key in "ab"]) == []  # it saw the store: the disk is full everywhere
 
 
-@pytest.mark.parametrize("failure", sorted({*F} - {F.KILLED, F.UNKNOWN, F.NODE_FAULT}))
+@pytest.mark.parametrize("failure", sorted({*F} - {F.KILLED, F.UNKNOWN, F.NODE_FAULT, F.HUNG}))
 def test_other_ends_say_nothing_of_a_node(failure: F) -> None:
     assert names(*[outcome(failure, key=key) for key in "abc"]) == []
 
@@ -77,6 +78,39 @@ def test_of_several_nodes_the_cluster_may_know_the_one_to_blame() -> None:
     assert names(outcome(F.NODE_FAULT, accounting_record=blamed)) == ["n3"]
     other = outcome(F.NODE_FAULT, key="other", accounting_record=ending("NODE_FAIL", nodes="n[3,7]"))
     assert names(outcome(F.NODE_FAULT, accounting_record=together), other) == ["n3"]
+
+
+def test_the_stage_may_name_the_one_of_several_nodes_that_failed() -> None:
+    together = ending("FAILED", nodes="n[1-4]")
+    assert names(outcome(F.NODE_FAULT, accounting_record=together, failed_node="n2")) == ["n2"]
+    assert names(outcome(F.NODE_FAULT, accounting_record=together, failed_node="elsewhere")) == []
+
+
+def test_a_fault_that_may_not_be_the_nodes_excludes_it_only_after_two_jobs() -> None:
+    assert names(outcome(F.NODE_FAULT, node_unsure=True)) == []
+    assert names(*[outcome(F.NODE_FAULT, key=key, node_unsure=True) for key in "ab"]) == ["n1"]
+    everywhere = [
+        outcome(F.NODE_FAULT, key=key, node=f"n{key}", node_unsure=True, traceback_digest="d") for key in "12"
+    ]
+    assert names(*everywhere) == []  # the file server, or a file that was shortened
+
+
+def test_a_taken_port_says_nothing_of_the_node() -> None:
+    assert names(*[outcome(F.PORT_TAKEN, key=key) for key in "abc"]) == []
+
+
+def test_a_job_avoids_the_nodes_on_which_it_failed_itself() -> None:
+    def avoided(*attempts: AttemptRecord) -> list[str]:
+        return select_avoided_nodes(attempts, NOW)
+
+    assert avoided(outcome(F.UNKNOWN, at=10), outcome(F.NODE_FAULT, node="n2", at=80)) == ["n2", "n1"]
+    assert avoided(outcome(F.STORAGE, began=False), outcome(F.HUNG, node="n2")) == ["n2", "n1"]
+    assert avoided(outcome(F.UNKNOWN), outcome(F.PREEMPTED, at=300.0, advanced=True)) == []  # it went well there since
+    assert avoided(outcome(F.UNKNOWN, at=LONG_AGO)) == []
+    assert avoided(outcome(F.CODE), outcome(F.OUT_OF_MEMORY), outcome(F.PORT_TAKEN)) == []
+    several = ending("FAILED", nodes="n[1-4]")
+    assert avoided(outcome(F.UNKNOWN, accounting_record=several)) == []
+    assert avoided(outcome(F.NODE_FAULT, accounting_record=several, failed_node="n3")) == ["n3"]
 
 
 def test_what_runs_on_no_cluster_excludes_nothing() -> None:

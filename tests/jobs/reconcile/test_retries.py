@@ -12,7 +12,9 @@ from jobs.store.records import FailureClass as F
 from tests.jobs.toy import toy_job
 
 
-def outcome(store: Store, number: int, failure: F | None, *, advanced: bool = False, digest: str = "") -> AttemptRecord:
+def outcome(
+    store: Store, number: int, failure: F | None, *, advanced: bool = False, digest: str = "", node: str = ""
+) -> AttemptRecord:
     name = f"local-{number:04d}"
     start = AttemptStart(
         attempt=name,
@@ -24,6 +26,7 @@ def outcome(store: Store, number: int, failure: F | None, *, advanced: bool = Fa
         pid_started=0.0,
         boot_id="b",
         started_at=10.0 * (number + 1),
+        node=node,
     )
     end = AttemptExit(
         attempt=name, key="k", ended_at=10.0 * number + 15, returncode=1, failure=failure, traceback_digest=digest
@@ -54,6 +57,8 @@ def test_what_would_end_the_same_way_stops_at_once(store: Store, failure: F) -> 
         (F.UNKNOWN, 2),
         (F.WALL_CLOCK, 2),
         (F.PREEMPTED, 19),
+        (F.HUNG, 2),
+        (F.PORT_TAKEN, 3),
     ],
 )
 def test_each_class_has_its_budget_of_retries(store: Store, failure: F, retries: int) -> None:
@@ -79,6 +84,23 @@ def test_the_same_traceback_twice_is_not_tried_a_third_time(store: Store) -> Non
     assert judged(store, F.UNKNOWN, digests=("a",)) is RetryDecision.GO_ON
     assert judged(store, F.UNKNOWN, F.UNKNOWN, digests=("a", "b")) is RetryDecision.GO_ON
     assert judged(store, F.UNKNOWN, F.KILLED, F.UNKNOWN, digests=("a", "", "a")) is RetryDecision.STOP
+
+
+@pytest.mark.parametrize(
+    ("nodes", "decision"),
+    [
+        (("n1", "n1"), RetryDecision.GO_ON),  # the node may be to blame
+        (("n1", "n2"), RetryDecision.STOP),
+        (("n[1-2]", "n[2-3]"), RetryDecision.GO_ON),
+        (("n[1-2]", "n[3-4]"), RetryDecision.STOP),
+    ],
+)
+def test_the_same_traceback_counts_only_from_two_different_nodes(
+    store: Store, nodes: tuple[str, str], decision: RetryDecision
+) -> None:
+    pair = [outcome(store, number, F.UNKNOWN, digest="a", node=node) for number, node in enumerate(nodes)]
+    assert decide_retry(pair) is decision
+    assert decide_retry([*pair, outcome(store, 2, F.UNKNOWN, digest="a", node=nodes[0])]) is RetryDecision.STOP
 
 
 def test_a_broken_link_may_show_the_same_traceback_on_every_node(store: Store) -> None:

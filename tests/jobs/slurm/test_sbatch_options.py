@@ -42,6 +42,7 @@ def test_the_whole_list_of_a_small_job() -> None:
         "--cpus-per-task=2",
         "--mem=1536M",
         "--time=7",
+        "--propagate=NONE",
     ]
 
 
@@ -52,6 +53,7 @@ def test_the_whole_list_of_a_large_job() -> None:
         "--cpus-per-task=96",
         "--mem=983040M",
         "--time=1440",
+        "--propagate=NONE",
         "--gres=gpu:a100:8",
         "--partition=gpu",
         "--account=proj",
@@ -63,7 +65,13 @@ def test_the_whole_list_of_a_large_job() -> None:
 
 def test_further_options_follow_in_order_and_an_empty_value_is_a_flag() -> None:
     asked = Resources(options={"nice": "100", "exclusive": "", "mail-user": "me@uni.edu"})
-    assert build_sbatch_options(asked)[5:] == ["--exclusive", "--mail-user=me@uni.edu", "--nice=100"]
+    assert build_sbatch_options(asked)[6:] == ["--exclusive", "--mail-user=me@uni.edu", "--nice=100"]
+
+
+def test_limits_of_the_submitting_shell_hold_in_no_job_unless_the_file_says_so() -> None:
+    assert "--propagate=NONE" in build_sbatch_options(Resources())
+    asked = build_sbatch_options(Resources(options={"propagate": "MEMLOCK"}))
+    assert [word for word in asked if word.startswith("--propagate")] == ["--propagate=MEMLOCK"]
 
 
 def test_a_retry_asks_for_its_own_memory_and_the_clusters_name_of_the_gpu() -> None:

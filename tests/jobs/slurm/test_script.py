@@ -98,7 +98,8 @@ def test_all_options_of_sbatch(tmp_path: Path) -> None:
         f"--chdir={tmp_path}",
         "--signal=B:USR2@300",
         "--dependency=afterok:5_1",
-        *("--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=4096M", "--time=60", "--exclude=n7"),
+        *("--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=4096M", "--time=60"),
+        *("--propagate=NONE", "--exclude=n7"),
     ]
 
 

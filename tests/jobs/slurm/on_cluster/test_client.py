@@ -199,7 +199,7 @@ def test_names_that_are_not_ours_may_hold_anything(slurm: Lab) -> None:
         (["--mem=9999999"], RefusalKind.INVALID),
         (["--time=soon"], RefusalKind.INVALID),
         (["--array=0-99999"], RefusalKind.INVALID),
-        (["--dependency=afterok:x"], RefusalKind.INVALID),
+        (["--dependency=afterok:x"], RefusalKind.DELAYED),  # the text of 24.11 for a parent that it has forgotten
         (["--reservation=nope"], RefusalKind.INVALID),
         (["--constraint=nope"], RefusalKind.INVALID),
         (["--licenses=nope"], RefusalKind.INVALID),
@@ -221,17 +221,14 @@ def test_a_script_that_is_none_is_refused(slurm: Lab) -> None:
     assert answer.kind is RefusalKind.INVALID
 
 
-def test_a_full_controller_is_doubt_within_the_time_limit_or_refuses_for_now(slurm: Lab) -> None:
-    """sbatch of 22.05 and 24.11 would go on trying for two minutes; that of 26.05 may give up at once."""
+def test_a_full_controller_is_doubt_within_the_time_limit(slurm: Lab) -> None:
+    """sbatch itself would go on trying for two minutes."""
     slurm.conf("MaxJobCount=1")
     started = time.monotonic()
     answer = SlurmClient(SlurmTimeouts(submit_s=2)).submit(["--array=0-5", "--hold", "--output=/dev/null"], SLEEP)
     assert time.monotonic() - started < 10
-    if isinstance(answer, SubmitRefusal):
-        assert (answer.kind, answer.reason) == (RefusalKind.FULL, "MaxJobCount limit reached")
-    else:
-        assert isinstance(answer, UnknownSubmit)
-        assert "temporarily unable to accept job" in answer.reason
+    assert isinstance(answer, UnknownSubmit)
+    assert "sleeping and retrying" in answer.reason  # 26.05 says why in other words
 
 
 def test_without_a_controller_nothing_is_believed(slurm: Lab) -> None:

@@ -188,5 +188,7 @@ def test_doctor_says_which_gpus_and_which_cannot_be_told(
     toys = ToySweep(lab, tmp_path, [SENT["large"][0], REFUSED["on-slices-alone"][0]], monkeypatch)
     lines = toys.sweep("doctor").out.splitlines()
     assert any("GPUs" in line and "--gres=gpu:a100_80gb:1 (same model and memory" in line for line in lines)
-    assert any("1 of 2 jobs could never run: partition mig has a100_1g.5gb:7 a node" in line for line in lines)
+    assert any(
+        "1 of 2 jobs: it cannot be sent as it is: partition mig has a100_1g.5gb:7 a node" in line for line in lines
+    )
     assert any("shards: 1 nodes, 2 a100 in 8 shards" in line for line in lines)

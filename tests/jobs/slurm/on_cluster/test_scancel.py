@@ -120,6 +120,7 @@ def test_queued_jobs_that_a_person_cancelled_stay_out_without_accounting(
     toys.ticks_until(lambda report: report["states"]["failed"] == 2)
     assert trouble(toys) == dict.fromkeys(("c0", "c1"), "cancelled with scancel")
     for trunk in trunks:
+        wait_for(f"{trunk.key} to be at work", lambda: toys.began(trunk.key))  # noqa: B023 - called at once
         toys.open_gate(trunk.key)
     toys.ticks_until(lambda report: report["states"]["done"] == 2)
     assert_left_alone(toys)

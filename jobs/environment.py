@@ -1,0 +1,84 @@
+"""Which variables enter a job: a list, the same on one machine and on a cluster. Pure.
+
+A job does not depend on the shell that happened to submit it. What a launcher, a scheduler or another job of ours has
+left there would make a job wait for peers that do not exist, or meet them on a port that is in use. So a variable of
+the submitting shell passes only if it is listed here. What a sweep file's `setup` exports on the node passes, except
+for what launchers set for each process.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+PASSED = re.compile(
+    "|".join(
+        (
+            # who runs it, where programs and libraries are
+            "HOME|USER|LOGNAME|SHELL|PATH|LD_LIBRARY_PATH|PYTHONPATH|LANG|LANGUAGE|LC_.*|TZ|KRB5CCNAME",
+            "XDG_(CACHE|CONFIG|DATA)_HOME",
+            # environment modules and package managers, with the shell functions that they define
+            "BASH_ENV|BASH_FUNC_.*|_*(MODULE|LMOD|ModuleTable|LMFILES).*|LOADEDMODULES|EBROOT.*|EBVERSION.*|SPACK_.*",
+            "VIRTUAL_ENV|_?CONDA_.*|MAMBA_.*|PYENV_.*|UV_.*|NIX_.*|(APPTAINER|SINGULARITY)(ENV)?_.*",
+            # compilers, and where they find what they compile against: torch.compile uses them
+            "CC|CXX|CPATH|(C|CPLUS)_INCLUDE_PATH|LIBRARY_PATH|CUDA_(HOME|PATH|ROOT|DIR)|CUDNN_.*|ROCM_(HOME|PATH)",
+            # how processes reach one another on this cluster, and torch's own switches
+            "(NCCL|GLOO|UCX|FI|RDMAV|IBV)_.*|(TORCH|PYTORCH|TORCHINDUCTOR|TRITON)_.*",
+            # data, hubs, trackers, the way to them
+            "(HF|HUGGINGFACE|TRANSFORMERS|TOKENIZERS|WANDB|AWS|S3|GOOGLE|GCS|AZURE|FSSPEC)_.*|BOTO_CONFIG",
+            "((HTTP|HTTPS|FTP|ALL|NO)_PROXY)|((http|https|ftp|all|no)_proxy)|SSL_CERT_(FILE|DIR)",
+            "REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE",
+            # ours, and what measures our tests
+            "SWEEP_.*|STAGE_.*|COVERAGE_.*",
+        )
+    )
+)
+"""Names that pass from the submitting shell."""
+
+LAUNCHERS = re.compile(
+    "|".join(
+        (
+            # torchrun, and whoever sets the same names
+            "RANK|LOCAL_RANK|GROUP_RANK|ROLE_RANK|NODE_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|GROUP_WORLD_SIZE",
+            "ROLE_WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*|TORCH_ELASTIC_.*|PET_.*",
+            # MPI's launchers
+            "(PMI|PMIX|PMI2|OMPI|PRTE|ORTE|HYDRA|HYDI|MPIR|MV2|I_MPI|PALS|ALPS|JSM)_.*|MPI_(?!(HOME|ROOT|DIR)$).*",
+            # the meeting point and the identity of one set of processes
+            "NCCL_(COMM_ID|HOSTID)|TORCH_NCCL_RANKS_PER_ROOT|GLOO_RENDEZVOUS.*",
+        )
+    )
+)
+"""What launchers set for each process that they start. It enters no job, whoever set it."""
+
+OF_AN_ATTEMPT = frozenset({"SWEEP_ATTEMPT", "SWEEP_FENCE", "SWEEP_MASTER_PORT"})
+"""What an attempt gives its own stage: another sweep may be submitted from inside a job."""
+
+LOCAL_ONLY = frozenset({"TMPDIR"})
+"""Right on the machine that they were set on, and a folder that does not exist on another one."""
+
+
+# Why: docs/decisions.md, D136
+def select_job_variables(shell: Mapping[str, str], *, same_machine: bool) -> dict[str, str]:
+    """The variables of a submitting shell that its jobs get."""
+    kept = {
+        name: value
+        for name, value in shell.items()
+        if (PASSED.fullmatch(name) or (same_machine and name in LOCAL_ONLY)) and name not in OF_AN_ATTEMPT
+    }
+    return remove_launcher_variables(kept)
+
+
+def remove_launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` without what launchers set, and with a PYTHONPATH of absolute folders alone."""
+    kept = {name: value for name, value in environment.items() if not LAUNCHERS.fullmatch(name)}
+    path = clean_python_path(kept.pop("PYTHONPATH", ""))
+    return kept | ({"PYTHONPATH": path} if path else {})
+
+
+def list_launcher_variables(environment: Mapping[str, str]) -> list[str]:
+    """Names in `environment` that no job gets."""
+    return sorted(name for name in environment if LAUNCHERS.fullmatch(name))
+
+
+def clean_python_path(given: str) -> str:
+    """Without relative entries; an empty one means the current folder, wherever a job happens to run."""
+    return os.pathsep.join(entry for entry in given.split(os.pathsep) if entry.startswith("/"))

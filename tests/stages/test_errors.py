@@ -1,0 +1,42 @@
+"""What is the node's fault is told from the job's own, and from the engine's."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from stages.engines.engine import build_exit_error
+from stages.errors import DataError
+from tests.stages.training.training_case import make_world, text_config
+
+
+def test_data_that_are_not_here_may_be_on_another_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_world(tmp_path).job("gone", "pretrain", text_config(2))
+    (job.run / job.data["text"]).resolve().rename(tmp_path / "elsewhere")
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    with pytest.raises(DataError, match="there is no") as here:
+        job.resolve_data_path("text")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    with pytest.raises(DataError, match="there is no") as there:
+        job.resolve_data_path("text")
+    assert (here.value.failure_class, here.value.node_unsure) == ("data", False)
+    assert (there.value.failure_class, there.value.node_unsure) == ("node_fault", True)
+    with pytest.raises(DataError, match="is not in the job's data") as unknown:
+        job.resolve_data_path("no such name")
+    assert unknown.value.failure_class == "data"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "unsure"),
+    [
+        (1, "code", False),
+        (-signal.SIGKILL, "killed", False),
+        (128 + signal.SIGKILL, "killed", False),
+        (-signal.SIGBUS, "node_fault", True),
+        (128 + signal.SIGBUS, "node_fault", True),
+        (-signal.SIGSEGV, "code", False),
+    ],
+)
+def test_how_a_program_ended_and_that_its_log_may_say_why(code: int, kind: str, unsure: bool) -> None:
+    error = build_exit_error("the engine", code)
+    assert (error.failure_class, error.node_unsure, error.cause_in_log) == (kind, unsure, True)
