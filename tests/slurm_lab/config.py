@@ -220,7 +220,7 @@ def _nodes(options: Options, ports: Ports) -> list[str]:
         *(
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}"
             f"{memory}{f' Gres={gres}' if gres else ''}{f' Feature={own}' if own else ''}"
-            f" {options.node_extra} State=UNKNOWN"
+            f"{f' {options.node_extra}' if options.node_extra else ''} State=UNKNOWN"
             for name, port, gres, own in nodes
         ),
     ]
