@@ -30,6 +30,9 @@ class Observation:
     """With QUEUED: the cluster holds it back until other jobs end."""
     message: str = ""
     """With QUEUED: what it waits for. With ENDED: how it ended, or what the supervisor wrote on stderr."""
+    put_aside: bool = False
+    """With QUEUED: requeued and held in a state of its own (SPECIAL_EXIT), by a rule of the site for the exit code of
+    its last attempt, or by a person."""
     awaited: str = ""
     """The cluster's ids of the jobs that it waits for, where the message says that it waits for jobs."""
     doubt: str = ""

@@ -3,7 +3,7 @@ states that follow from these."""
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -168,6 +168,9 @@ class SweepSnapshot:
 
     def _update_statuses(self, keys: Iterable[str]) -> None:
         for key in keys:
+            seen = self.observed.get(key)
+            if seen is not None and seen.put_aside and has_failed_by_itself(self.runs[key]):
+                self.observed[key] = replace(seen, state=ClusterState.STUCK)
             restarts = self.by_key[key].resources.restarts
             self._facts[key] = collect_facts(
                 key, self.runs[key], self.user_requests, self.observed.get(key), restarts=restarts
@@ -265,6 +268,15 @@ def _read_run_status(run: RunPaths, key: str, records: Sequence[AccountingRecord
             return RunStatus(run=run, result=check.content)
     outcomes = tuple(read_attempts(run, live=live, endings=records))
     return RunStatus(run=run, problem=check.problem, live=live, outcomes=outcomes)
+
+
+# Why: docs/decisions.md, D146
+def has_failed_by_itself(evidence: RunStatus) -> bool:
+    """Whether the last attempt ended with a failure that no stop signal asked for: its exit code tells the site so."""
+    last = evidence.last
+    if last is None or last.end is None or not last.recorded:
+        return False
+    return last.end.failure is not None and not last.end.stop_signal
 
 
 SAYS_NOTHING = {None, ClusterState.UNKNOWN}

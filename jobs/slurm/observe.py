@@ -449,7 +449,13 @@ def _observe_live(live: LiveRow) -> Observation:
         message = STATE_WORDS.get(row.state, "")
     behind = row.state == "PENDING" and row.reason == "Dependency"
     return Observation(
-        state=live.state, id=row.id, waits_for_parents=behind, message=message, awaited=awaited, user=row.user
+        state=live.state,
+        id=row.id,
+        waits_for_parents=behind,
+        message=message,
+        awaited=awaited,
+        put_aside=row.state == "SPECIAL_EXIT",
+        user=row.user,
     )
 
 

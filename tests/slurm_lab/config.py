@@ -46,7 +46,7 @@ class Options:
     cpus: int = 64
     """Per node; may exceed the machine's."""
     memory_mb: int = 512_000
-    """Per node; may exceed the machine's."""
+    """Per node; may exceed the machine's. 0: the cluster neither knows nor hands out memory."""
     gpus: int = 8
     """Per node: names for /dev/null, counted and handed out like real ones."""
     gpu_type: str = "a100"
@@ -177,8 +177,9 @@ def _basics(options: Options, layout: Layout, ports: Ports, user: str) -> list[s
         "JobAcctGatherParams=OverMemoryKill",  # without cgroups nothing else holds a job to its memory
         "MpiDefault=none",
         "SelectType=select/cons_tres",
-        "SelectTypeParameters=CR_Core_Memory",
-        "DefMemPerNode=1024",  # else a job without --mem takes a node's whole memory
+        # without a default a job without --mem takes a node's whole memory
+        *(["SelectTypeParameters=CR_Core_Memory", "DefMemPerNode=1024"] if options.memory_mb else []),
+        *([] if options.memory_mb else ["SelectTypeParameters=CR_Core"]),
         f"SchedulerParameters={SCHEDULER}",
         f"MaxArraySize={options.max_array_size}",
         f"MaxJobCount={options.max_job_count}",
@@ -211,14 +212,15 @@ def _nodes(options: Options, ports: Ports) -> list[str]:
         ]
     kinds = sorted({name for text in options.gres for name, _, _ in parse_gres(text)})
     cores = f"CPUs={options.cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={options.cpus} ThreadsPerCore=1"
+    memory = f" RealMemory={options.memory_mb}" if options.memory_mb else ""
     return [
         "SlurmdParameters=config_overrides",  # believe this file about cores and memory, not the machine
         "ReturnToService=2",
         *([f"GresTypes={','.join(kinds)}"] if kinds else []),
         *(
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}"
-            f" RealMemory={options.memory_mb}{f' Gres={gres}' if gres else ''}{f' Feature={own}' if own else ''}"
-            f" {options.node_extra} State=UNKNOWN"
+            f"{memory}{f' Gres={gres}' if gres else ''}{f' Feature={own}' if own else ''}"
+            f"{f' {options.node_extra}' if options.node_extra else ''} State=UNKNOWN"
             for name, port, gres, own in nodes
         ),
     ]

@@ -8,6 +8,7 @@ Exit codes: 0 nothing was violated, 1 something was (printed with its evidence).
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from functools import partial
@@ -51,4 +52,5 @@ def on_a_cluster_of_its_own(folder: Path, plan: Plan) -> Outcome:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster's processes end too
     sys.exit(main())

@@ -53,13 +53,15 @@ class Deck:
     """Deals kinds of faults in random order: first each once, then again and again, some more often. A kind
     that found nothing to strike waits."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, without: Collection[str] = ()) -> None:
+        """`without`: kinds that cannot strike on this machine."""
         self.chance = chance
-        self._left: list[str] = self._shuffled(FAULTS)
+        self._kinds = [kind for kind in FAULTS if kind not in without]
+        self._left: list[str] = self._shuffled(self._kinds)
 
     def draw(self) -> str:
         if not self._left:
-            self._left = self._shuffled([*FAULTS, *OFTEN])
+            self._left = self._shuffled([*self._kinds, *OFTEN])
         return self._left.pop()
 
     def _shuffled(self, kinds: Iterable[str]) -> list[str]:
@@ -87,7 +89,10 @@ class Plan:
 def campaign(lab: Lab, folder: Path, plan: Plan, say: Callable[[str], None]) -> Outcome:
     """Runs it on a cluster that is up (`world.OPTIONS`), in a folder of its own."""
     chance = random.Random(plan.seed)
-    world, deck, outcome = World(lab, folder, chance), Deck(chance), Outcome()
+    world, outcome = World(lab, folder, chance), Outcome()
+    deck = Deck(chance, unavailable := list_unavailable(world))
+    for kind, words in unavailable.items():
+        say(f"left out: {kind}: {words}")
     began = time.monotonic()
     while outcome.faults < plan.faults and time.monotonic() - began < plan.minutes * 60:
         outcome.seasons += 1
@@ -95,6 +100,17 @@ def campaign(lab: Lab, folder: Path, plan: Plan, say: Callable[[str], None]) -> 
         _season(world, deck, outcome, min(plan.season_faults, plan.faults - outcome.faults), say)
         outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def list_unavailable(world: World) -> dict[str, str]:
+    """Kinds of faults that this machine cannot have, and why."""
+    found: dict[str, str] = {}
+    if len(world.people) < 2:
+        alone = "processes of two other users cannot be started"
+        found |= dict.fromkeys((daemons.HIDDEN, submitters.SECOND_PERSON), alone)
+    if not submitters.find_faketime():
+        found[submitters.CLOCK_OFF] = "Debian's package faketime is not installed"
+    return found
 
 
 def _season(world: World, deck: Deck, outcome: Outcome, faults: int, say: Callable[[str], None]) -> None:
@@ -152,7 +168,7 @@ def heal(world: World) -> list[str]:
     resumed: list[str] = []
     until = time.monotonic() + HEALING_SECONDS
     while time.monotonic() < until:
-        done = world.run("tick", "--json")
+        done = world.run("tick", "--json", who=world.next_person())
         states = json.loads(done.stdout)["states"] if done.stdout.startswith("{") else {}
         if world.is_done() and not world.tasks(UNFINISHED):
             break

@@ -9,6 +9,8 @@ from tests.slurm_lab.chaos.world import COMMAND_SECONDS, World
 
 OUTAGES = ("slurmdbd away", "MariaDB crashes")
 CRASHES = ("slurmctld crashes", "slurmctld crashes right after its answer")
+HIDDEN = "jobs of others hidden"
+NODE_LEAVES = "a node leaves the cluster"
 UNTIL_DOWN_SECONDS = 24.0
 """By then its jobs run elsewhere: with SlurmdTimeout=3 a node is down after 10 s, and a requeued job waits 6 s."""
 
@@ -25,13 +27,14 @@ def controller_crashes(world: World) -> str | None:
 
 def controller_crashes_after_its_answer(world: World) -> str | None:
     """kill -9 right after an acknowledged submission: the id is given to another job later."""
-    pid = world.lab.daemons.pid("ctld")
-    if pid is None or not world.order("crash_after", str(pid)):
+    answered = world.orders.parent / "answered"
+    if not world.lab.daemons.pid("ctld") or not world.order("crash_after", str(answered)):
         return None
     until = time.monotonic() + 10
-    while world.lab.daemons.pid("ctld") == pid and time.monotonic() < until:
-        time.sleep(0.05)
-    world.lab.stop("ctld", signal.SIGKILL)  # removes its pid file
+    while not answered.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    world.lab.stop("ctld", signal.SIGKILL)
+    answered.unlink(missing_ok=True)
     world.lab.start("ctld")
     return "restarted"
 
@@ -95,7 +98,7 @@ def slurmd_dies(world: World) -> str | None:
     if node is None:
         return None
     world.lab.stop(node, signal.SIGKILL)
-    world.later(UNTIL_DOWN_SECONDS, partial(world.lab.start, node))
+    world.later(UNTIL_DOWN_SECONDS, partial(world.start_node, node))
     return node
 
 
@@ -108,6 +111,27 @@ def slurmd_restarts(world: World) -> str | None:
     time.sleep(world.chance.uniform(0.2, 1.5))
     world.lab.start(node)
     return node
+
+
+def node_leaves(world: World) -> str | None:
+    """A machine is taken away for good while jobs run: it is no longer in slurm.conf. It is back in the next season."""
+    node = world.lab.options.node_names[0]
+    alive = [name for name in world.lab.options.node_names if world.lab.daemons.pid(name)]
+    if world.absent or node not in alive or len(alive) < 4:
+        return None
+    if node not in {task.nodes for task in world.tasks("RUNNING")}:
+        return None
+    world.leave(node)
+    return node
+
+
+def jobs_hidden(world: World) -> str | None:
+    """The site hides other people's jobs for a while, and both people tick meanwhile."""
+    if len(world.people) < 2:
+        return None
+    world.set_conf("hidden", "PrivateData=jobs,usage")
+    world.later(world.chance.uniform(5, 10), partial(world.set_conf, "hidden", ""))
+    return f"ticks ended with {[world.run('tick', who=who).returncode for who in (1, 0)]}"
 
 
 def _busy_node(world: World, beginning: str = "") -> str | None:
@@ -128,5 +152,7 @@ FAULTS: dict[str, Callable[[World], str | None]] = {
     "node set down": node_down,
     "slurmd dies, its jobs live on": slurmd_dies,
     "slurmd crashes and restarts": slurmd_restarts,
+    NODE_LEAVES: node_leaves,
+    HIDDEN: jobs_hidden,
 }
 """Each returns what it did, in words; None if there was nothing to do it to."""

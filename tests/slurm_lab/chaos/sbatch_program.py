@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 
 LATE_SECONDS = 2.0
+CRASH_SECONDS = 10.0
 HANG_SECONDS = 120.0
 """Longer than anybody waits."""
 
 
 def main() -> int:
+    for name in ("LD_PRELOAD", "FAKETIME"):  # of the submitter's machine alone, and not of the jobs
+        os.environ.pop(name, None)
     real = [os.environ["CHAOS_SBATCH"], *sys.argv[1:]]
     # a question sends nothing, and takes no order
     order, content = ("", "") if "--test-only" in sys.argv else take_order(Path(os.environ["CHAOS_ORDERS"]))
@@ -46,9 +49,17 @@ def after(order: str, content: str, done: "subprocess.CompletedProcess[bytes]") 
     elif order == "killed_after":
         os.kill(os.getpid(), signal.SIGKILL)
     elif order == "crash_after":  # the controller forgets what it has just acknowledged
-        os.kill(int(content), signal.SIGKILL)
+        wait_for_crash(Path(content))
     sys.stdout.buffer.write(done.stdout)
     return done.returncode
+
+
+def wait_for_crash(answered: Path) -> None:
+    """Has the controller killed by who may, and returns when it is dead."""
+    answered.touch()
+    until = time.monotonic() + CRASH_SECONDS
+    while answered.exists() and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def take_order(folder: Path) -> tuple[str, str]:

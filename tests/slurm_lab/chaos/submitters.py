@@ -10,6 +10,10 @@ from pathlib import Path
 from jobs.processes import read_process_stat
 from tests.slurm_lab.chaos.world import COMMAND_SECONDS, World
 
+FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
+"""Of Debian's package faketime."""
+CLOCK_OFF = "the submitter's clock is 3 h off"
+SECOND_PERSON = "a second user submits, ticks or cancels"
 AT_A_SIDE_EFFECT = "kill -9 of submit or tick at a side effect"
 LEDGERS_DELETED = "ledgers deleted"
 LIKELY_MOMENTS = 16
@@ -65,6 +69,48 @@ def cancelled_and_resumed(world: World) -> str | None:
     return f"{cell}, exit code {done.returncode}"
 
 
+def scancel_fails(world: World) -> str | None:
+    """`sweep cancel` of a cell while scancel fails as often as not; somewhat later `sweep resume`."""
+    cells = sorted({cell for job in world.jobs for cell in job.cells})
+    world.scancel_fails.touch()
+    world.later(world.chance.uniform(2, 5), partial(world.scancel_fails.unlink, missing_ok=True))
+    cell = world.chance.choice(cells)
+    done = world.run("cancel", cell, "--grace", "2", who=world.next_person())
+    world.later(6.0, partial(world.start, "resume"))
+    return f"{cell}, exit code {done.returncode}"
+
+
+def second_person(world: World) -> str | None:
+    """Somebody else of the group does what the first person does otherwise."""
+    if len(world.people) < 2:
+        return None
+    command = world.chance.choice(("tick", "submit", "cancel"))
+    if command == "cancel":
+        cell = world.chance.choice(sorted({cell for job in world.jobs for cell in job.cells}))
+        done = world.run("cancel", cell, "--grace", "2", who=1)
+        world.later(4.0, partial(world.start, "resume", who=world.chance.randint(0, 1)))
+        return f"cancel {cell}, exit code {done.returncode}"
+    return f"{command}, exit code {world.run(command, who=1).returncode}"
+
+
+def clock_off(world: World) -> str | None:
+    """A whole submission from a machine whose clock is three hours ahead or behind. The jobs' machines are right."""
+    library = find_faketime()
+    if not library:
+        return None
+    hours = world.chance.choice(("+3h", "-3h"))
+    # the file server has a clock of its own, and what a process measures is not the time of day
+    variables = {"LD_PRELOAD": library, "FAKETIME": hours, "NO_FAKE_STAT": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    command = world.chance.choice(("tick", "submit"))
+    done = world.run(command, variables=variables, who=world.next_person())
+    return f"{command} at {hours}, exit code {done.returncode}"
+
+
+def find_faketime() -> str:
+    """The library that shifts a process's clock; empty if it is not installed."""
+    return next((str(path) for path in sorted(Path("/").glob(FAKETIME.removeprefix("/")))), "")
+
+
 def torn(world: World) -> str | None:
     """The last line of a dead writer's ledger is cut in half."""
     files = [path for path in _newest_first(world) if not _is_alive(path) and path.read_bytes().strip()]
@@ -107,6 +153,9 @@ FAULTS: dict[str, Callable[[World], str | None]] = {
     "kill -9 of submit or tick at any time": killed_at_any_time,
     "two submitters at once": two_at_once,
     "sweep cancel, then resume": cancelled_and_resumed,
+    "scancel fails": scancel_fails,
+    SECOND_PERSON: second_person,
+    CLOCK_OFF: clock_off,
     "ledger torn": torn,
     LEDGERS_DELETED: lost,
     **{words: partial(sbatch_fault, name) for words, name in SBATCH_ORDERS.items()},

@@ -1,6 +1,8 @@
 """The fault campaign (`make chaos`) in short, and that its checks see what they are there for."""
 
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,20 +18,25 @@ from tests.slurm_lab.chaos.campaign import FAULTS, Deck, Plan, campaign
 from tests.slurm_lab.chaos.checks import writer_problems
 from tests.slurm_lab.chaos.graph import expected_values, season_graph
 from tests.slurm_lab.chaos.report import table
-from tests.slurm_lab.chaos.world import OPTIONS
+from tests.slurm_lab.chaos.submitters import CLOCK_OFF
+from tests.slurm_lab.chaos.world import ALL_NODES, OPTIONS, without_the_first
+from tests.slurm_lab.config import Ports, slurm_conf
+from tests.slurm_lab.layout import Layout
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_faults_of_different_kinds_lose_nothing_and_double_nothing(
-    make_lab: Callable[[str, Options], Lab], tmp_path: Path
+    make_lab: Callable[[str, Options], Lab],
 ) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="sweep-chaos-"))  # pytest's own folder is closed to other users
     lab = make_lab("chaos", OPTIONS)
     try:
-        outcome = campaign(lab, tmp_path, Plan(faults=20, seed=1, season_faults=20, cells=4), print)
+        outcome = campaign(lab, folder, Plan(faults=20, seed=1, season_faults=20, cells=4), print)
     finally:
         lab.down()
     assert outcome.violations == [], table(outcome)
+    shutil.rmtree(folder)
     assert outcome.faults >= 20
     assert len(outcome.injected) >= 15, "too few kinds found something to strike"
 
@@ -45,6 +52,18 @@ def test_the_values_that_a_season_must_arrive_at_are_those_of_an_undisturbed_run
 def test_no_kind_of_fault_comes_again_before_all_others_had_their_turn() -> None:
     deck = Deck(random.Random(5))
     assert sorted(deck.draw() for _ in FAULTS) == sorted(FAULTS)
+
+
+def test_the_first_node_leaves_and_the_others_keep_their_ports() -> None:
+    line = slurm_conf(Options(), Layout(Path("/tmp/x")), Ports(20_000), user="me")
+    left = ALL_NODES.sub(without_the_first, line)
+    assert "NodeName=n[2-4] " in left
+    assert "Port=[20003-20005] " in left
+
+
+def test_a_kind_that_cannot_strike_here_is_never_drawn() -> None:
+    deck = Deck(random.Random(5), without=[CLOCK_OFF])
+    assert CLOCK_OFF not in {deck.draw() for _ in range(3 * len(FAULTS))}
 
 
 def notes(*words: str) -> list[dict[str, Any]]:

@@ -1,11 +1,13 @@
-"""What faults act on: the cluster, one season's sweep, and the processes that tick it."""
+"""What faults act on: the cluster, one season's sweep, the people who tick it and their processes."""
 
 import os
 import random
+import re
+import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +22,13 @@ from jobs.store.records import AttemptStart
 from sweep.submit.report import PROGRAM_VARIABLE
 from tests.jobs.toy import COUNTING_STAGE, ROOT, plan, run_of
 from tests.slurm_lab import Lab, Options
-from tests.slurm_lab.chaos import sbatch_program
+from tests.slurm_lab.chaos import sbatch_program, scancel_program
 from tests.slurm_lab.chaos.graph import season_graph
+from tests.slurm_lab.files import write_slurm_conf
+from tests.slurm_lab.group_mates import GROUP_MASK, NAMES, GroupMate, find_group_mates, share
 from tests.slurm_lab.packages import find_program
 
-OPTIONS = Options(slurmd_timeout=3, message_timeout=5)
+OPTIONS = Options(slurmd_timeout=3, message_timeout=5, users=NAMES)
 PATIENCE = "call=6 submit=4 doubt=15 absent=8 late=15 look_again=1 cache=0 pace=0"
 """As the usual one in its proportions: an sbatch is dead long before anybody believes that it sent nothing."""
 TAKEOVER_SECONDS = "8"
@@ -61,19 +65,35 @@ class World:
         self.lab = lab
         self.folder = folder
         self.chance = chance
-        self.orders = folder / "orders"
         self._bin = folder / "bin"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ticker: subprocess.Popen[bytes] | None = None
         self._later: list[Later] = []
-        self._install_sbatch()
+        self._conf: dict[str, str] = {}
+        self.absent: set[str] = set()
+        """Nodes that have left the cluster."""
+        self.people: Sequence[GroupMate] = find_group_mates() or (GroupMate(),)
+        """Who ticks; the second is another user where the machine allows it."""
+        self._turn = 0
+        self._install_programs()
 
-    def _install_sbatch(self) -> None:
-        self.orders.mkdir(parents=True, exist_ok=True)
+    def _install_programs(self) -> None:
+        self.folder.chmod(0o755)
+        if len(self.people) > 1:
+            share(self.folder / "orders-of-all")
+        self.orders = self.folder / "orders-of-all" / "orders"
+        with group_mask():
+            self.orders.mkdir(parents=True, exist_ok=True)
         self._bin.mkdir(exist_ok=True)
-        program = self._bin / "sbatch"
-        program.write_text(f"#!{sys.executable} -S\n{Path(sbatch_program.__file__).read_text()}")
-        program.chmod(0o755)
+        for name, source in (("sbatch", sbatch_program), ("scancel", scancel_program)):
+            program = self._bin / name
+            program.write_text(f"#!{self.people[0].python} -S\n{Path(str(source.__file__)).read_text()}")
+            program.chmod(0o755)
+
+    @property
+    def scancel_fails(self) -> Path:
+        """While this file is there, scancel fails as often as not (`scancel_program`)."""
+        return self.folder / "scancel-fails"
 
     def begin(self, number: int, cells: int) -> None:
         """A fresh store with a fresh sweep."""
@@ -82,8 +102,10 @@ class World:
         self.store = Store(self.root / "store")
         self.jobs = season_graph(self.chance, cells)
         self.began = time.time()
-        self.root.mkdir(parents=True)
-        plan(self.store, self.jobs, sweep=self.sweep, backend="slurm")
+        if len(self.people) > 1:
+            share(self.root)
+        with group_mask():
+            plan(self.store, self.jobs, sweep=self.sweep, backend="slurm")
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -95,8 +117,10 @@ class World:
             "PATH": f"{self._bin}:{os.environ['PATH']}",
             "CHAOS_ORDERS": str(self.orders),
             "CHAOS_SBATCH": find_program("sbatch"),
+            "CHAOS_SCANCEL": find_program("scancel"),
+            "CHAOS_SCANCEL_FAILS": str(self.scancel_fails),
             TIMEOUTS_VARIABLE: PATIENCE,
-            PROGRAM_VARIABLE: " ".join(COUNTING_STAGE),
+            PROGRAM_VARIABLE: " ".join([self.people[0].python, *COUNTING_STAGE[1:]]),
             TAKEOVER_VARIABLE: TAKEOVER_SECONDS,
         }
 
@@ -115,45 +139,77 @@ class World:
         quiet = ["--no-results"] if command == "tick" else []
         return [command, self.sweep, *more, "--store", str(self.store.root), *sending, *quiet]
 
-    def run(self, command: str, *more: str, die_at: int = 0) -> "subprocess.CompletedProcess[str]":
-        """One command to its end."""
-        done = subprocess.run(
-            self._argv(self.words(command, *more), die_at),
-            env=self.environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_SECONDS,
-        )
+    def run(
+        self, command: str, *more: str, die_at: int = 0, who: int = 0, variables: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """One command to its end; `who` types it (the first person, unless told)."""
+        argv = self._argv(self.words(command, *more), die_at)
+        options = {"cwd": ROOT, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        environment = {**self.environment, **(variables or {})}
+        with self.people[who % len(self.people)].start(argv, environment, text=True, **options) as process:
+            out, err = process.communicate(timeout=COMMAND_SECONDS)
         with self.log.open("a") as log:
-            log.write(f"--- {time.time():.1f} {command} {' '.join(more)} -> {done.returncode}\n{done.stderr}")
-        return done
+            words = f"{command} {' '.join(more)} of {who} -> {process.returncode}"
+            log.write(f"--- {time.time():.1f} {words}\n{err}")
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
-    def start(self, command: str, *more: str, die_at: int = 0) -> "subprocess.Popen[bytes]":
+    def start(self, command: str, *more: str, die_at: int = 0, who: int = 0) -> "subprocess.Popen[bytes]":
         """One command, which is not waited for."""
+        argv = self._argv(self.words(command, *more), die_at)
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                self._argv(self.words(command, *more), die_at),
-                env=self.environment,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
+            process = self.people[who % len(self.people)].start(
+                argv, self.environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
             )
         self._processes.append(process)
         return process
 
     def _argv(self, words: list[str], die_at: int) -> list[str]:
+        python = self.people[0].python
         if die_at:
-            return [sys.executable, "-m", "tests.slurm_lab.chaos.drive", "--die-at", str(die_at), *words]
-        return [sys.executable, "-m", "sweep", *words]
+            return [python, "-m", "tests.slurm_lab.chaos.drive", "--die-at", str(die_at), *words]
+        return [python, "-m", "sweep", *words]
+
+    def next_person(self) -> int:
+        """Number of the person whose turn it is: both have a line in crontab."""
+        self._turn += 1
+        return self._turn
+
+    def set_conf(self, name: str, lines: str) -> None:
+        """Lines of slurm.conf under a name, heeded at once, or by the controller's next start; "" takes them back."""
+        self._conf[name] = lines
+        self._write_conf()
+        self.lab.run("scontrol", "reconfigure")
+
+    def _write_conf(self) -> None:
+        extra = "\n".join(self._conf.values())
+        layout, ports = self.lab.layout, self.lab.ports
+        write_slurm_conf(self.lab.options, layout, ports, user=self.lab.submit_user, extra=extra)
+        if self.absent:
+            text = layout.slurm_conf.read_text()
+            layout.slurm_conf.write_text(ALL_NODES.sub(without_the_first, text))
+
+    def leave(self, node: str) -> None:
+        """The first node, on which most jobs run, is taken out of slurm.conf for the rest of the season.
+
+        Only a new start of the controller heeds that.
+        """
+        self.absent.add(node)
+        self.lab.stop("ctld")
+        self.lab.stop(node, signal.SIGKILL)
+        self._write_conf()
+        self.lab.start("ctld")
+        self.lab.run("scontrol", "reconfigure")
+
+    def start_node(self, node: str) -> None:
+        """Its slurmd, unless the node has left the cluster meanwhile."""
+        if node not in self.absent:
+            self.lab.start(node)
 
     def keep_ticking(self) -> None:
         """A tick after another, as cron would; does what is due, and returns at once."""
         self._processes = [process for process in self._processes if process.poll() is None]
         if self._ticker is None or self._ticker.poll() is not None:
-            self._ticker = self.start("tick")
+            self._ticker = self.start("tick", who=self.next_person())
         moment = time.monotonic()
         for later in [later for later in self._later if later.at <= moment]:
             self._later.remove(later)
@@ -175,10 +231,16 @@ class World:
         for later in self._later:
             later.action()
         self._later.clear()
+        if self.absent:
+            self.absent.clear()
+            self.lab.stop("ctld")
+        self._conf.clear()
+        self._write_conf()
         for order in self.orders.iterdir():
             order.unlink(missing_ok=True)
         for name in self.lab.daemons.names:
             self.lab.start(name)
+        self.lab.run("scontrol", "reconfigure")
         self.lab.wait_ready()
         for process in self._processes:
             process.wait(timeout=COMMAND_SECONDS)
@@ -220,3 +282,21 @@ class World:
 
     def is_done(self) -> bool:
         return all(run_of(self.store, job).result.exists() for job in self.jobs)
+
+
+ALL_NODES = re.compile(r"NodeName=n\[1-(\d+)\](.* Port=)\[(\d+)-(\d+)\]")
+
+
+def without_the_first(line: "re.Match[str]") -> str:
+    """The others keep their names and ports."""
+    return f"NodeName=n[2-{line[1]}]{line[2]}[{int(line[3]) + 1}-{line[4]}]"
+
+
+@contextmanager
+def group_mask() -> Iterator[None]:
+    """What this process makes inside, the group may change."""
+    before = os.umask(GROUP_MASK)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -129,3 +129,34 @@ def test_a_site_that_requeues_by_exit_code_does_not_repeat_what_has_failed_for_g
     assert taken_out == (1 if "Hold" in setting else 0)
     assert (toys.queue(), toys.states()) == ({}, {"k": JobState.FAILED})
     assert "diverged at step 1" in toys.sweep("status", "--fresh").out
+
+
+def test_a_job_that_the_site_puts_aside_by_exit_code_is_tried_again_as_its_failure_allows(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.conf("RequeueExitHold=1")
+    jobs = [toy.toy_job("k", fail="raise", fail_at=1, fail_times=1), toy.toy_job("child", "k")]
+    toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
+    toys.sent()
+    wait_for("the site to hold it", lambda: "SPECIAL_EXIT" in {state for state, _ in toys.queue().values()})
+    reports = toys.finish()
+    assert sum(report["withdrawn"] for report in reports) == 2
+    toys.assert_as_undisturbed()
+
+
+def test_a_job_that_a_person_puts_aside_stays_there(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = ToySweep(slurm, tmp_path, [toy.toy_job("k", gate_at=2)], monkeypatch)
+    toys.sent()
+    wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
+    [task] = toys.ids()["k"]
+    slurm.output("scontrol", "requeuehold", "state=SpecialExit", task)
+    slurm.wait_job(task, "SPECIAL_EXIT", seconds=60)
+    assert [toys.tick()["withdrawn"] for _ in range(2)] == [0, 0]
+    assert toys.states() == {"k": JobState.QUEUED}
+    assert "scontrol release lets it go on" in toys.sweep("status", "--fresh").out
+    toys.open_gate("k")
+    slurm.output("scontrol", "release", task)
+    toys.finish()
+    toys.assert_as_undisturbed()

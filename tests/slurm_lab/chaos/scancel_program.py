@@ -1,0 +1,27 @@
+"""A program that stands before scancel on PATH: the real one, or one that fails as often as not.
+
+It fails while the file $CHAOS_SCANCEL_FAILS is there; of its failures, every other one comes after the real scancel
+($CHAOS_SCANCEL) has done its work. Copied to a folder of its own; imports nothing of ours.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+WORDS = "scancel: error: Kill job error on job id 1: Unable to contact slurm controller (connect failure)"
+
+
+def main() -> int:
+    real = [os.environ["CHAOS_SCANCEL"], *sys.argv[1:]]
+    if not Path(os.environ["CHAOS_SCANCEL_FAILS"]).exists() or random.random() < 0.5:
+        os.execv(real[0], real)  # noqa: S606 - it is a program, and no shell is wanted
+    if random.random() < 0.5:
+        subprocess.run(real, check=False)
+    print(WORDS, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
