@@ -82,12 +82,13 @@ def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> Jo
 def compute_job_statuses(jobs: Iterable[Job], facts: Mapping[str, JobFacts]) -> dict[str, JobStatus]:
     """The status of every job; `jobs` with parents before children."""
     statuses: dict[str, JobStatus] = {}
+    shared = {state: JobStatus(state) for state in JobState}
     for job in jobs:
-        parents = [(parent, statuses[parent]) for parent in job.parents]
-        state = compute_job_state(facts[job.key], [status.state for _, status in parents])
-        cause = ""
+        parents = [statuses[parent].state for parent in job.parents]
+        state = compute_job_state(facts[job.key], parents)
         if state is JobState.BLOCKED:
-            blocker, status = next(pair for pair in parents if pair[1].state in STOPPED)
-            cause = status.cause or blocker
-        statuses[job.key] = JobStatus(state, cause)
+            blocker = next(parent for parent in job.parents if statuses[parent].state in STOPPED)
+            statuses[job.key] = JobStatus(state, statuses[blocker].cause or blocker)
+        else:
+            statuses[job.key] = shared[state]
     return statuses

@@ -176,6 +176,11 @@ class SweepPaths:
         return self.root / "last-round.json"
 
     @property
+    def checked_results(self) -> Path:
+        """Which results were read and found valid, for reports; may be removed."""
+        return self.root / "checked-results.txt"
+
+    @property
     def slurm_answers(self) -> Path:
         """The last answers of squeue and sacct, for `sweep status`."""
         return self.root / "slurm-answers.json"

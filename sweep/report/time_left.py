@@ -321,7 +321,7 @@ def read_finished_times(
     """Of finished jobs that ran on the type of device that the plan asks for; the newest `MOST_READ` of each kind."""
     found: dict[str, FinishedTime] = {}
     read: dict[JobKind, int] = {}
-    for job in sorted(snapshot.jobs, key=lambda job: -read_end(snapshot.runs[job.key])):
+    for job in sorted(snapshot.jobs, key=lambda job: -snapshot.runs[job.key].finished_at):
         kind = find_job_kind(job, models)
         if job.key not in done or read.get(kind, 0) >= MOST_READ:
             continue
@@ -332,15 +332,9 @@ def read_finished_times(
     return found
 
 
-def read_end(evidence: RunStatus) -> float:
-    """When the job was done, in Unix seconds; 0 where that is not known."""
-    ended = (evidence.result or {}).get("finished_at")
-    return float(ended) if isinstance(ended, int | float) else 0.0
-
-
 def read_finished_time(job: Job, evidence: RunStatus) -> FinishedTime | None:
     """What a finished job took; None where its attempts do not tell, or ran on another type of device."""
-    result = evidence.result or {}
+    result = evidence.read_result() or {}
     steps, finished_at = result.get("seconds"), result.get("finished_at")
     if not isinstance(steps, int | float) or not isinstance(finished_at, int | float) or steps <= 0:
         return None
