@@ -128,7 +128,7 @@ def measure_process(command: Sequence[str], environment: dict[str, str]) -> tupl
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.stderr is not None
     errors = process.stderr.read().decode()
-    if process.returncode not in {0, 1}:  # 1: some jobs have failed
+    if process.returncode not in {0, 1} or "Traceback" in errors:  # 1: some jobs have failed
         raise SystemExit(errors)
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 

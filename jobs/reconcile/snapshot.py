@@ -218,7 +218,9 @@ class RunReader:
 
     def _read(self, job: Job, records: Mapping[str, Sequence[AccountingRecord]]) -> RunStatus:
         folder = self._locate_stage(job)
-        check_safe_name(job.key)
+        name = check_safe_name(job.key)
+        if self.checked is not None and (ended := self.checked.find_end(f"{folder}/{name}", name)) is not None:
+            return RunStatus(stage_folder=folder, key=name, done=True, finished_at=ended)
         try:
             check = self.checked.check if self.checked else check_result_in
             return _read_run_status(folder, job.key, records, check)

@@ -14,9 +14,10 @@ from jobs.processes import read_user_name
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
-from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history, sort_records
+from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history
 from jobs.slurm.batches import KnownBatch
 from jobs.slurm.client import SlurmClient
+from jobs.slurm.noted_endings import MergedRecords
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
 from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer, SlurmAnswers
 from jobs.slurm.script import parse_script_tasks
@@ -35,12 +36,9 @@ class SlurmSnapshot:
 
     def build_report(self) -> ClusterReport:
         """With all executions that are known to have ended: those noted before, and those of these answers."""
-        noted, fresh = self.batch_history.accounting_records, self.reconciled.accounting_records
         return ClusterReport(
             observations=self.reconciled.observations,
-            accounting_records={
-                key: sort_records([*noted.get(key, ()), *fresh.get(key, ())]) for key in noted.keys() | fresh.keys()
-            },
+            accounting_records=MergedRecords(self.batch_history.accounting_records, self.reconciled.accounting_records),
             remarks=tuple(self.reconciled.remarks),
         )
 
@@ -203,9 +201,12 @@ def build_slurm_snapshot(
     if answers.accounting.problem and not answers.accounting.absent:
         problem = answers.accounting.problem
         result.remarks.append(f"sacct does not answer ({problem}): only their own records say how jobs ended")
+    by_message: dict[str, Observation] = {}
     for key in history.accounting_records.keys() - result.observations.keys():
-        last = history.accounting_records[key][-1]
-        result.observations[key] = Observation(state=ClusterState.ENDED, message=last.message)
+        message = history.accounting_records.read_last_message(key)
+        if message not in by_message:
+            by_message[message] = Observation(state=ClusterState.ENDED, message=message)
+        result.observations[key] = by_message[message]
     return SlurmSnapshot(batch_history=history, answers=answers, reconciled=result)
 
 
@@ -232,7 +233,9 @@ def iter_newly_ended(found: SlurmSnapshot, timeouts: SlurmTimeouts) -> Iterable[
     """Records of jobs that are over for good and not noted yet; one of our own making for a job that left no row."""
     history, accounting = found.batch_history, found.answers.accounting
     noted = {
-        (each.id, each.batch, each.submitted_at) for known in history.accounting_records.values() for each in known
+        (each.id, each.batch, each.submitted_at)
+        for key in found.reconciled.accounting_records
+        for each in history.accounting_records.get(key, ())
     }
     closed = history.list_settled()
     over = find_ended_jobs(found)

@@ -1,8 +1,8 @@
 """Results of a sweep that were read before and found valid, so that a report need not read 20,000 files again.
 
-A result.json with the same inode, size and times of change is the file that was read; the files that it names are
-measured each time. For showing only: nothing is decided, sent or set aside on it, as NFS may show a file's old times
-for some seconds. The file may be removed at any time; it is written anew.
+A result.json with the same inode, size and times of change is the file that was read, and a folder with the same holds
+the same files as when they were measured. For showing only: nothing is decided, sent or set aside on it, as NFS may
+show old times for some seconds. The file may be removed at any time; it is written anew.
 """
 
 import contextlib
@@ -10,8 +10,9 @@ import logging
 import os
 from pathlib import Path
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.paths import open_replacement
-from jobs.store.results import RESULT_NAME, ResultCheck, check_result_in, find_files_problem, render_identity
+from jobs.store.results import RESULT_NAME, ResultCheck, check_result_in, render_identity
 
 logger = logging.getLogger(__name__)
 
@@ -19,33 +20,42 @@ HEAD = "checked-results 1"
 SEPARATOR = "\x1f"
 LEAST_NEW = 50
 """Fewer new results are not worth a file: they are read again the next time."""
+SETTLED_S = 10.0
+"""A folder that changed less long ago is not noted."""
 
 
 # Why: docs/decisions.md, D116
 class CheckedResults:
-    """One sweep's. `find_end` serves thousands of runs; `save` comes after the last."""
+    """One sweep's. `save` comes after the last `check`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._path = path
         self._lines = _read_lines(path)
         self._new: dict[str, str] = {}
+        self._began_at = clock.now()
+
+    def find_end(self, folder: str, key: str) -> float | None:
+        """When the job was done, in Unix seconds (0: its result does not say), if its result is as it was when it was
+        read; None if it has to be read again."""
+        line = self._lines.get(key)
+        return None if line is None else _find_known_end(folder, line)
 
     def check(self, folder: str, key: str) -> ResultCheck:
-        """As `check_result_in`, except that the content of a file that was read before is its `finished_at` alone."""
-        line = self._lines.get(key)
-        if line is not None and (known := _check_known(folder, line)) is not None:
-            return known
+        """Reads the result."""
         check = check_result_in(folder, key)
         if check.content is not None:
-            self._note(key, check)
+            self._note(folder, key, check)
         return check
 
-    def _note(self, key: str, check: ResultCheck) -> None:
+    def _note(self, folder: str, key: str, check: ResultCheck) -> None:
         content = check.content or {}
         ended = content.get("finished_at")
         words = [check.identity, repr(ended) if isinstance(ended, float) else ""]
-        for name, size in content["files"].items():
-            words += (name, str(size))
+        for inner in dict.fromkeys(name.rpartition("/")[0] for name in content["files"]):
+            known = os.stat(f"{folder}/{inner}")  # noqa: PTH116 - as in jobs.store.results
+            if known.st_mtime > self._began_at - SETTLED_S:
+                return  # it may have changed since its files were measured, within one tick of the file system's clock
+            words += (inner, render_identity(known))
         if all(word.isprintable() for word in words):
             self._new[key] = SEPARATOR.join(words)
 
@@ -76,15 +86,14 @@ def _read_lines(path: Path) -> dict[str, str]:
     return found
 
 
-def _check_known(folder: str, line: str) -> ResultCheck | None:
-    """The check of a result that is as it was; None if it is not."""
-    identity, ended, *files = line.split(SEPARATOR)
+def _find_known_end(folder: str, line: str) -> float | None:
+    identity, ended, *folders = line.split(SEPARATOR)
     try:
-        if render_identity(os.stat(f"{folder}/{RESULT_NAME}")) != identity:  # noqa: PTH116 - as in jobs.store.results
+        if render_identity(os.stat(f"{folder}/{RESULT_NAME}")) != identity:  # noqa: PTH116
             return None
-        sizes = {name: int(size) for name, size in zip(files[::2], files[1::2], strict=True)} if files else {}
-        content = {"finished_at": float(ended)} if ended else {}
+        for inner, known in zip(folders[::2], folders[1::2], strict=True):
+            if render_identity(os.stat(f"{folder}/{inner}")) != known:  # noqa: PTH116
+                return None
+        return float(ended or 0.0)
     except (OSError, ValueError):
         return None
-    problem = find_files_problem(folder, sizes)
-    return ResultCheck(None, f"{folder}/{RESULT_NAME}: {problem}") if problem else ResultCheck(content)

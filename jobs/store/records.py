@@ -116,7 +116,8 @@ class AttemptExit:
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object from disk; None if the file is absent, torn or no object."""
     try:
-        content = json.loads(path.read_bytes())
+        with open(path, "rb", 0) as file:  # noqa: PTH123 - thousands of them
+            content = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return content if isinstance(content, dict) else None

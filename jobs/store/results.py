@@ -49,7 +49,7 @@ def check_result_in(folder: str, key: str) -> ResultCheck:
         content = json.loads(text)
     except ValueError as error:
         return ResultCheck(None, f"{name}: not JSON ({error})")
-    problem = _content_problem(content, key) or find_files_problem(folder, content["files"])
+    problem = _content_problem(content, key) or _files_problem(folder, content["files"])
     return ResultCheck(None, f"{name}: {problem}") if problem else ResultCheck(content, identity=render_identity(known))
 
 
@@ -68,8 +68,7 @@ def _content_problem(content: object, key: str) -> str:
     return "" if isinstance(content.get("files"), dict) else "`files` is missing"
 
 
-def find_files_problem(root: str, files: dict[str, Any]) -> str:
-    """Which of a result's files is not as the result says; empty if all are."""
+def _files_problem(root: str, files: dict[str, Any]) -> str:
     for name, size in files.items():
         if name.startswith("/") or ".." in name.split("/"):
             return f"file {name!r} lies outside the run's folder"
