@@ -56,12 +56,12 @@ class BatchLedger:
     def write_intent(self, batch: SlurmBatch, user: str) -> None:
         """Before sbatch is called."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
-        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=user)
+        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=user, **build_single_mark(batch))
 
     def write_adopted_intent(self, batch: KnownBatch) -> None:
         """A batch that was found in the queue and in no ledger, with its tasks from its own script."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
-        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=batch.user)
+        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=batch.user, **build_single_mark(batch))
 
     def write_sent(self, name: str, job_id: str) -> None:
         """Slurm took it, or a search by name found that it had."""
@@ -92,6 +92,11 @@ class BatchLedger:
 
     def _write(self, name: str, what: str, **content: object) -> None:
         self.ledger.write([{"batch": name, "what": what, "time": self.clock.now(), **content}])
+
+
+def build_single_mark(batch: SlurmBatch | KnownBatch) -> dict[str, bool]:
+    """What only the intent of a batch without an array says."""
+    return {"single": True} if batch.is_single else {}
 
 
 def read_shared_history(folder: Path, others: Iterable[Path], keys: Collection[str]) -> BatchHistory:
@@ -125,7 +130,12 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
     if what == "intent" and isinstance(line.get("tasks"), dict) and name not in history.batches:
         tasks = {int(index): str(key) for index, key in line["tasks"].items() if index.isdigit()}
         history.batches[name] = KnownBatch(
-            name=name, phase=str(line.get("phase", "")), tasks=tasks, user=str(line.get("user", "")), intended_at=moment
+            name=name,
+            phase=str(line.get("phase", "")),
+            tasks=tasks,
+            user=str(line.get("user", "")),
+            intended_at=moment,
+            is_single=line.get("single") is True,
         )
     batch = history.batches.get(name)
     if batch is None:

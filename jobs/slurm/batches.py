@@ -51,6 +51,10 @@ class SlurmBatch:
     """Nodes to keep away from."""
     gpu_type: str | None = None
     """The cluster's own name of the GPU type; empty where its GPUs have none, None to take the resources' own."""
+    memory_tracked: bool = True
+    """Whether the cluster can be asked for memory."""
+    is_single: bool = False
+    """One job instead of an array, as the cluster takes none; its index is 0, and its id has none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,11 +76,23 @@ class KnownBatch:
     """Slurm refused it, or was asked for it long enough and does not have it: none of its tasks exists."""
     withdrawn: dict[str, float] = field(default_factory=dict)
     """Keys that were taken out of the queue by us, and when (Unix seconds)."""
+    is_single: bool = False
+    """One job instead of an array: its id has no index."""
 
     @property
     def submit_unknown(self) -> bool:
         """sbatch was called, or was about to be, and nobody noted an answer."""
         return not self.id and not self.not_submitted_at
+
+    def find_key(self, job_id: str) -> str | None:
+        """The key of the task with that id in Slurm (123_4; 123 of a single job); None for the id of a whole array."""
+        index = "0" if self.is_single and "_" not in job_id else job_id.partition("_")[2]
+        return self.tasks.get(int(index)) if index.isdecimal() else None
+
+
+def build_task_id(array: str, index: int, *, is_single: bool) -> str:
+    """`123_4`, or `123` of a single job."""
+    return array if is_single else f"{array}_{index}"
 
 
 Shape = tuple[object, ...]
@@ -89,6 +105,7 @@ class ArrayTask:
     batch: str
     index: int
     id: str = ""
+    is_single: bool = False
 
 
 # Why: docs/decisions.md, D33
@@ -100,18 +117,22 @@ class BatchPlanner:
     jobs: Mapping[str, Job]
     live: Mapping[str, ArrayTask]
     array_limit: int
-    """One more than the highest index that the cluster allows (MaxArraySize)."""
+    """One more than the highest index that the cluster allows (MaxArraySize); 0: it takes no arrays."""
     memory_gib: Mapping[str, float] = field(default_factory=dict)
     """By key, where it differs from the plan's: after an attempt ran out of memory."""
     exclude: tuple[str, ...] = ()
     gpu_type: Callable[[Job], str | None] = lambda _job: None
     """The cluster's own name of the GPUs that a job asks for."""
+    memory_tracked: Callable[[Job], bool] = lambda _job: True
     formed: dict[str, ArrayTask] = field(default_factory=dict)
 
     def plan_batches(self, submits: Sequence[Submit]) -> list[SlurmBatch]:
         """In the order in which they are to be sent: parents' batches first. `submits`: parents before children."""
         found: list[SlurmBatch] = []
         for generation in group_generations(submits):
+            if not self.array_limit:  # Why: docs/decisions.md, D113
+                found += [self._batch({0: submit.key}, None, submit.after) for submit in generation]
+                continue
             for group in self._groups(generation):
                 found += self._split(*group)
         return found
@@ -158,12 +179,14 @@ class BatchPlanner:
             phase=jobs[0].phase,
             tasks=dict(sorted(tasks.items())),
             resources=self._resources(jobs),
-            after_ids=tuple(f"{place.id}_{place.index}" for place in places if place.id),
+            after_ids=tuple(build_task_id(p.id, p.index, is_single=p.is_single) for p in places if p.id),
             after_tasks=tuple((place.batch, place.index) for place in places if not place.id),
             corresponds_id=parent.id if parent else "",
             corresponds_batch=parent.batch if parent and not parent.id else "",
             exclude=self.exclude,
             gpu_type=self.gpu_type(jobs[0]),
+            memory_tracked=self.memory_tracked(jobs[0]),
+            is_single=not self.array_limit,
         )
 
     def _find_array_task(self, key: str) -> ArrayTask:

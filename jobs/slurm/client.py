@@ -22,7 +22,7 @@ from jobs.slurm.parsing import (
     parse_queue,
     select_fields,
 )
-from jobs.slurm.sbatch_errors import SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer
+from jobs.slurm.sbatch_errors import SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer, parse_test_answer
 from jobs.slurm.states import QUEUED
 from jobs.slurm.timeouts import SlurmTimeouts
 
@@ -31,6 +31,7 @@ LONGEST_WORD = 100_000
 LONGEST_CALL = 1_000_000
 """Characters of all arguments of one call; Linux takes about 2 million with the environment."""
 TERM_TO_KILL_S = 5
+EMPTY_SCRIPT = "#!/bin/sh\n"
 CLOCKS_DIFFER_S = 3600
 """sacct's window begins so much earlier than needed: rows are recognised by name, so too many do no harm."""
 
@@ -133,6 +134,16 @@ class SlurmClient:
         return parse_submit_answer(
             run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
         )
+
+    def test_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
+        """Whether Slurm would take a job with these options, by `sbatch --test-only`, which sends none. None: it would.
+
+        Slurm judges the nodes as they are now, and says yes to some jobs that it would keep pending for ever.
+        """
+        environment = build_submit_environment(self._read_environment())
+        argv = ["sbatch", "--test-only", "--input=/dev/null", "--output=/dev/null", *options]
+        output = run_program(argv, environment=environment, limit=self.timeouts.call_s, script=EMPTY_SCRIPT)
+        return parse_test_answer(output)
 
     def cancel(self, ids: Collection[str], *, signal: str = "", batch: bool = False) -> str:
         """scancel for jobs and array tasks, many in one call; ended ones are no error. Returns a problem or "".

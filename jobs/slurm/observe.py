@@ -127,13 +127,13 @@ class _Reconciler:
         """Live rows by key; jobs of this sweep that no ledger knows."""
         for row in self.queue.rows:
             batch = self.by_name.get(row.name)
-            array, _, index = row.id.partition("_")
+            array = row.id.partition("_")[0]
             if batch is None:
                 if sweep and parse_sweep_name(row.name) == sweep:
                     self.result.unknown_batches.setdefault(row.name, array)
                 continue
             self.ids[row.name].add(array)
-            key = batch.tasks.get(int(index)) if index.isdecimal() else None
+            key = batch.find_key(row.id)
             state = classify_queue_row(row)
             if key is not None and state is None:
                 self.left[row.name, key] = row
@@ -148,11 +148,11 @@ class _Reconciler:
                 continue
             array, _, index = row.id.partition("_")
             self.ids[row.name].add(array)
-            if not index and row.state == "CANCELLED" and row.by_uid:
+            if not index and row.state == "CANCELLED" and row.by_uid and not batch.is_single:
                 # of tasks that were cancelled one by one in the queue, all that is left may be a row of the whole array
                 for each, task in batch.tasks.items():
                     self.shared.setdefault((row.name, task), row._replace(id=f"{array}_{each}", shared=True))
-            key = batch.tasks.get(int(index)) if index.isdecimal() else None
+            key = batch.find_key(row.id)
             if key is None:
                 continue
             if row.shared:

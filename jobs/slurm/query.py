@@ -15,7 +15,7 @@ from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
 from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history
-from jobs.slurm.batches import KnownBatch
+from jobs.slurm.batches import KnownBatch, build_task_id
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.noted_endings import MergedRecords
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
@@ -147,15 +147,17 @@ def add_recent_jobs(
     if not (queue.ok and accounting.ok):
         return queue
     over = (row for row in accounting.rows if is_over(row))
-    found = {(row.name, row.id.partition("_")[2]) for rows in (queue.rows, over) for row in rows}
+    known = history.batches
+    rows = (row for rows in (queue.rows, over) for row in rows if row.name in known)
+    found = {(row.name, known[row.name].find_key(row.id)) for row in rows}
     settled = history.list_settled()
     tasks = (
         (batch, index, key) for batch in history.list_open_batches() for index, key in batch.tasks.items() if batch.id
     )
     missed = {
-        f"{batch.id}_{index}"
+        build_task_id(batch.id, index, is_single=batch.is_single)
         for batch, index, key in tasks
-        if key not in batch.withdrawn and (batch.name, str(index)) not in found and (batch.name, key) not in settled
+        if key not in batch.withdrawn and (batch.name, key) not in found and (batch.name, key) not in settled
     }
     if not missed:
         return queue
@@ -221,9 +223,16 @@ def save_settled(found: SlurmSnapshot, ledger: BatchLedger, client: SlurmClient,
         tasks = parse_script_tasks(client.query_batch_script(job_id) or "")
         if not tasks:
             return f"job {job_id} ({name}) is in the queue, but neither a ledger nor its script says what it runs"
-        user = next(row.user for row in found.answers.queue.rows if row.name == name)
+        row = next(row for row in found.answers.queue.rows if row.name == name)
         ledger.write_adopted_intent(
-            KnownBatch(name=name, phase="", tasks=tasks, user=user, intended_at=found.answers.taken_at)
+            KnownBatch(
+                name=name,
+                phase="",
+                tasks=tasks,
+                user=row.user,
+                intended_at=found.answers.taken_at,
+                is_single="_" not in row.id,
+            )
         )
         ledger.write_sent(name, job_id)
     return ""
@@ -269,7 +278,7 @@ def build_lost_record(batch: KnownBatch, key: str, *, accounted: bool) -> Accoun
     # Without accounting no end leaves a row. One that we did not bring about counts as killed, so that a job which dies
     # before it leaves a trace in the store is not sent for ever.
     return AccountingRecord(
-        id=f"{batch.id}_{index}",
+        id=build_task_id(batch.id, index, is_single=batch.is_single),
         batch=batch.name,
         key=key,
         state=LOST,

@@ -22,14 +22,18 @@ from jobs.reconcile.state import JobState
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
+from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import (
     compute_queue_capacity,
     describe_limit,
-    find_infeasible_reason,
+    find_job_partitions,
+    knows_memory,
     list_limit_names,
     resolve_gpu_type,
 )
 from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, load_batch_history, query_answers, save_settled
+from jobs.slurm.refusals import Refusal, explain_refusal, list_choices
+from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.sender import BatchSender, SendReport
 from jobs.slurm.site import Site
@@ -55,10 +59,15 @@ class RoundReport:
     """Jobs that left the queue, as squeue showed it afterwards."""
     limits: tuple[str, ...] = ()
     """Why not everything went out, one line each: expected, the next round goes on."""
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """Jobs that Slurm will not take as they are, with its reason."""
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    """Jobs that Slurm did not take, by key; it may take those later whose refusal is not INVALID."""
     problem: str = ""
     """Why the round ended early."""
+
+    @property
+    def invalid(self) -> dict[str, Refusal]:
+        """Those that Slurm will never take as they are."""
+        return {key: each for key, each in self.refused.items() if each.kind is RefusalKind.INVALID}
 
     def merge_later(self, later: "RoundReport") -> "RoundReport":
         """Both together; limits and problems are the later one's."""
@@ -110,10 +119,13 @@ class SlurmRound:
         self.capacity = QueueCapacity()
         self.over_budget = ""
         """Why nothing may be sent although Slurm would take it; empty if there is no reason."""
-        self.unfit: Mapping[str, str] = {}
-        """Jobs that this cluster could never run, with the reason. They are not sent, and hold up no others."""
+        self.unfit: Mapping[str, Refusal] = {}
+        """Jobs that Slurm would not take, or never start. They are not sent, and hold up no others."""
+        self._checker: FeasibilityChecker | None = None
         self.withdrawal_problem = ""
         """Why jobs that were to leave the queue are still in it, or why that is not known; empty if all left."""
+        self.site_remarks: Sequence[str] = ()
+        """What the cluster lacks and jobs of this round are therefore sent without, one line each."""
         self._missing_since: Mapping[str, float] = {}
 
     # Query: what Slurm has, and what is on disk.
@@ -196,7 +208,7 @@ class SlurmRound:
 
     def list_remarks(self) -> list[str]:
         """What the last query found odd, one line each."""
-        remarks = list(self.snapshot.remarks)
+        remarks = [*self.snapshot.remarks, *self.site_remarks]
         running = [seen.id for seen in self.orphaned_jobs.values() if seen.state is ClusterState.RUNNING]
         if running:
             remarks.append(
@@ -210,10 +222,28 @@ class SlurmRound:
         """What is to be done now; nothing while squeue does not answer."""
         if self.problem:
             return []
+        candidates = self._select_candidates()
+        self.unfit = self.checker.find_known(candidates)
+        actions = self._decide_without_unfit()
+        # Only what would be sent is asked about: a round with nothing to send asks nothing.
+        while submits := [action.key for action in actions if isinstance(action, Submit)]:
+            self.checker.find_refusals(self.snapshot.by_key[key] for key in submits)
+            unfit = self.checker.find_known(candidates)
+            if unfit.keys() == self.unfit.keys():
+                break
+            self.unfit = unfit
+            actions = self._decide_without_unfit()
+        logger.info("to do: %s", format_counts(Counter(type(action).__name__.lower() for action in actions)))
+        for action in actions:
+            logger.debug("%s", action)
+        for limit in sorted(self.capacity.full):
+            logger.info("no room for more under %s", limit)
+        return actions
+
+    def _decide_without_unfit(self) -> list[Action]:
         finished = self.snapshot.select_in_state({JobState.DONE})
         self.capacity = self._compute_capacity()
-        self.unfit = self._find_unfit_jobs()
-        actions = decide(
+        return decide(
             [*finished, *sort_depth_first(self.snapshot.jobs, self.snapshot.statuses)],
             self.snapshot.statuses,
             wanted=() if self.over_budget else set(self.wanted) - self.unfit.keys(),
@@ -222,20 +252,25 @@ class SlurmRound:
             chained=True,
             capacity=self.capacity,
         )
-        logger.info("to do: %s", format_counts(Counter(type(action).__name__.lower() for action in actions)))
-        for action in actions:
-            logger.debug("%s", action)
-        for limit in sorted(self.capacity.full):
-            logger.info("no room for more under %s", limit)
-        return actions
 
-    def _find_unfit_jobs(self) -> dict[str, str]:
-        found = {}
-        for job in self.snapshot.select_in_state({JobState.READY, JobState.INTERRUPTED, JobState.WAITING}):
-            reason = find_infeasible_reason(job, self.site) if job.key in self.wanted else None
-            if reason is not None and job.key not in self.live:
-                found[job.key] = f"it can never run here: {reason}"
-        return found
+    # Why: docs/decisions.md, D110
+    @property
+    def checker(self) -> FeasibilityChecker:
+        """What Slurm said in this round of the requests that were to be sent."""
+        if self._checker is None:
+            self._checker = FeasibilityChecker(
+                client=self.client, site=self.site, exclude=self._select_excluded_nodes(), clock=self.clock
+            )
+        return self._checker
+
+    def _select_candidates(self) -> list[Job]:
+        """Wanted jobs that could be sent now or later."""
+        open_jobs = self.snapshot.select_in_state({JobState.READY, JobState.INTERRUPTED, JobState.WAITING})
+        return [job for job in open_jobs if job.key in self.wanted and job.key not in self.live]
+
+    def select_taken(self) -> set[str]:
+        """Keys of wanted jobs of which Slurm said in this round that it would take them."""
+        return self.checker.select_taken(self._select_candidates())
 
     def _compute_capacity(self) -> QueueCapacity:
         left = compute_queue_capacity(self.site, self.slurm.answers.queue.rows, self.site.user)
@@ -245,6 +280,7 @@ class SlurmRound:
 
     def plan_batches(self, submits: Sequence[Submit]) -> list[SlurmBatch]:
         """The arrays that these jobs go out in."""
+        self.site_remarks = list_site_remarks(self.site, [self.snapshot.by_key[submit.key] for submit in submits])
         planner = BatchPlanner(
             sweep=self.launch.sweep,
             jobs=self.snapshot.by_key,
@@ -256,6 +292,7 @@ class SlurmRound:
             },
             exclude=self._select_excluded_nodes(),
             gpu_type=lambda job: resolve_gpu_type(job, self.site),
+            memory_tracked=lambda job: knows_memory(job, self.site),
         )
         return planner.plan_batches(submits)
 
@@ -264,8 +301,8 @@ class SlurmRound:
         found = {}
         for key, seen in self.snapshot.observed.items():
             array, _, index = seen.id.partition("_")
-            if seen.state in {ClusterState.QUEUED, ClusterState.RUNNING} and index.isdigit():
-                found[key] = ArrayTask(batch=array, index=int(index), id=array)
+            if seen.state in {ClusterState.QUEUED, ClusterState.RUNNING} and (index or array).isdigit():
+                found[key] = ArrayTask(batch=array, index=int(index or 0), id=array, is_single=not index)
         return found
 
     def _select_excluded_nodes(self) -> tuple[str, ...]:
@@ -312,10 +349,8 @@ class SlurmRound:
         sent = self._send(submits)
         placed = {key: Observation(state=ClusterState.QUEUED, id=job_id) for key, job_id in sent.placed.items()}
         self.snapshot.update({**dict.fromkeys(gone.intersection(withdrawn)), **placed})
-        unsent = sent.full or sent.problem or "the array that it waits for was not sent"
-        refused = {each.key: sent.refused.get(each.key, unsent) for each in submits if each.key not in placed}
-        if not sent.invalid:
-            refused.clear()
+        now, choices = self.clock.now(), list_choices(self.site)
+        refused = {key: explain_refusal(answer, now, choices) for key, answer in sent.refused.items()}
         return RoundReport(
             sent=len(placed),
             calls=sent.calls,
@@ -324,6 +359,7 @@ class SlurmRound:
                 *(f"no room for more under {describe_limit(limit)}" for limit in sorted(self.capacity.full)),
                 *([sent.full] if sent.full else []),
                 *sent.delayed,
+                *list_delays(self.unfit),
             ),
             refused={**self.unfit, **refused},
             problem=self.problem or sent.problem or self.withdrawal_problem or self.over_budget,
@@ -398,6 +434,28 @@ class SlurmRound:
         return {key: each for key, each in found.items() if each not in ending}
 
 
+def list_site_remarks(site: Site, jobs: Sequence[Job]) -> list[str]:
+    """What is left out of the jobs' requests, as this cluster does not have it."""
+    remarks = []
+    if jobs and not site.array_limit:
+        remarks.append("this cluster takes no arrays (MaxArraySize 0): each job is sent by an sbatch of its own")
+    names = {each.name for job in jobs if not knows_memory(job, site) for each in find_job_partitions(job, site)}
+    if names:
+        remarks.append(
+            f"nodes of partition {', '.join(sorted(names))} have no memory in Slurm's configuration (RealMemory): "
+            "jobs are sent without --mem, and nothing holds them to memory_gib"
+        )
+    return remarks
+
+
+def list_delays(refused: Mapping[str, Refusal]) -> list[str]:
+    """A line for each reason that passes by itself."""
+    found = Counter(str(each) for each in refused.values() if each.kind is not RefusalKind.INVALID)
+    return [
+        f"{number} {'job' if number == 1 else 'jobs'} cannot be queued now: {text}" for text, number in found.items()
+    ]
+
+
 def format_counts(counts: Mapping[str, int]) -> str:
     """`3 queued, 1 running`; `nothing` without any."""
     return ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing"
@@ -408,7 +466,8 @@ def group_keys_by_batch(found: SlurmSnapshot, ids: set[str]) -> dict[str, list[s
     keys: dict[str, list[str]] = defaultdict(list)
     for row in found.answers.queue.rows:
         if row.id in ids and row.name in found.batch_history.batches:
-            keys[row.name].append(found.batch_history.batches[row.name].tasks[int(row.id.partition("_")[2])])
+            key = found.batch_history.batches[row.name].find_key(row.id)
+            keys[row.name] += [key] if key is not None else []
     return keys
 
 

@@ -46,7 +46,8 @@ class UnknownSubmit:
 
 
 ID_LINE = re.compile(r"(?P<id>\d+)(?:;[\w.-]+)?")
-FAILED = "Batch job submission failed: "
+FAILED = ("Batch job submission failed: ", "allocation failure: ")
+"""What stands before the controller's answer: of sbatch, and of sbatch --test-only."""
 POLICY = "Job violates accounting/QOS policy"
 
 FULL_TEXTS = (
@@ -135,6 +136,15 @@ def parse_submit_answer(output: ProgramOutput) -> SubmittedJob | SubmitRefusal |
     return refusal or UnknownSubmit(_why_unknown(output) if output.text.strip() else output.problem)
 
 
+def parse_test_answer(output: ProgramOutput) -> SubmitRefusal | UnknownSubmit | None:
+    """What `sbatch --test-only` says; None: Slurm would take the job."""
+    if output.returncode == 0:
+        return None
+    if not output.started or output.returncode in {None, 124, 126, 127, 137}:
+        return UnknownSubmit(output.problem)
+    return _refusal(output) or UnknownSubmit(output.problem)
+
+
 def _breaks_off(text: str) -> bool:
     """Whether what was printed may be the beginning of an id."""
     return bool(text) and not text.endswith("\n")
@@ -142,12 +152,16 @@ def _breaks_off(text: str) -> bool:
 
 def _refusal(output: ProgramOutput) -> SubmitRefusal | None:
     lines = [strip_error_prefix(line.strip()) for line in output.errors.splitlines() if line.strip()]
-    failed = next((line.removeprefix(FAILED) for line in reversed(lines) if line.startswith(FAILED)), "")
+    failed = next((_strip_failed(line) for line in reversed(lines) if line.startswith(FAILED)), "")
     others = [line for line in lines if not line.startswith(FAILED) and "sleeping and retrying" not in line]
     kind = _kind(failed, others) if failed else _kind_before_sending(output.errors)
     if kind is None:
         return None
     return SubmitRefusal(kind, format_one_line("; ".join([*([failed] if failed else []), *others])))
+
+
+def _strip_failed(line: str) -> str:
+    return next(line.removeprefix(each) for each in FAILED if line.startswith(each))
 
 
 def _kind(failed: str, others: list[str]) -> RefusalKind | None:

@@ -169,12 +169,14 @@ def build_sbatch_options(
     *,
     memory_gib: float | None = None,
     gpu_type: str | None = None,
+    memory_tracked: bool = True,
     exclude: Iterable[str] = (),
 ) -> list[str]:
     """What an attempt asks of Slurm, each as one word `--name=value` of sbatch's argument list (sbatch(1)).
 
     `memory_gib` a node and `gpu_type` (the cluster's own name, empty where its GPUs have none) go over those of
-    `resources`. `exclude`: nodes to keep away from, beside those that the user excludes.
+    `resources`. `memory_tracked`: False leaves `--mem` out. `exclude`: nodes to keep away from, beside those that the
+    user excludes.
 
     Raises:
         UnsafeNameError: words that must not reach Slurm.
@@ -188,7 +190,8 @@ def build_sbatch_options(
         "nodes": str(resources.nodes),
         "ntasks-per-node": "1",
         "cpus-per-task": str(resources.cpus),
-        "mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M",
+        # Why: docs/decisions.md, D114
+        **({"mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M"} if memory_tracked else {}),
         "time": str(resources.time_minutes),
         **build_gpu_request(resources, given, gpu_type),
         **{name: given.pop(name) for name in OWN_FIELDS if name in given},
@@ -210,6 +213,11 @@ def build_gpu_request(resources: Resources, given: dict[str, str], gpu_type: str
     kind = resources.gpu_type if gpu_type is None else gpu_type
     own = ":".join(filter(None, ("gpu", kind, str(resources.gpus_per_node))))
     return {"gres": f"{own},{gres}" if gres else own}
+
+
+def without_gpu_options(options: Mapping[str, str]) -> dict[str, str]:
+    """The user's own options without those that ask for GPUs, and without all of a list that names one."""
+    return {name: value for name, value in options.items() if not has_gpu_options({name: value})}
 
 
 def has_gpu_options(options: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.job import Resources
-from jobs.slurm.batches import NAME, SlurmBatch
+from jobs.slurm.batches import NAME, SlurmBatch, build_task_id
 from jobs.slurm.sbatch_options import build_sbatch_options
 from jobs.store.paths import Store
 
@@ -56,12 +56,13 @@ def render_batch_script(batch: SlurmBatch, launch: LaunchSettings) -> str:
 def render_attempt_command(batch: SlurmBatch, launch: LaunchSettings) -> str:
     """The supervisor's command line; words with `$` are filled in by the shell from Slurm's numbers alone."""
     asked = batch.resources
-    task = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    task = "${SLURM_JOB_ID}" if batch.is_single else "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    index = "0" if batch.is_single else "$SLURM_ARRAY_TASK_ID"
     identity = NAME.fullmatch(batch.name)
     words = [
         *quote_words([launch.python, "-m", "jobs.attempt"]),
         *quote_words(["--store", str(launch.store.root.resolve()), "--sweep", launch.sweep, "--backend", "slurm"]),
-        *("--key", '"${keys[$SLURM_ARRAY_TASK_ID]}"'),
+        *("--key", f'"${{keys[{index}]}}"'),
         *("--attempt", f'"slurm-{task}-r${{SLURM_RESTART_COUNT:-0}}-{identity["identity"][:6] if identity else "x"}"'),
         *("--job-id", f'"{task}"', "--restart", '"${SLURM_RESTART_COUNT:-0}"'),
         *quote_words([f"--batch={batch.name}", f"--revision={launch.revision}"]),
@@ -76,14 +77,17 @@ def build_sbatch_arguments(batch: SlurmBatch, launch: LaunchSettings, batch_ids:
     indices = render_indices(list(batch.tasks))
     dependency = render_dependency(batch, batch_ids)
     return [
-        *("--parsable", f"--job-name={batch.name}", f"--comment={batch.name}", f"--array={indices}"),
+        *("--parsable", f"--job-name={batch.name}", f"--comment={batch.name}"),
+        *([] if batch.is_single else [f"--array={indices}"]),
         # Why: docs/decisions.md, D32
         *("--requeue", "--open-mode=append", "--kill-on-invalid-dep=yes", "--input=/dev/null"),
-        f"--output={build_log_pattern(launch.store, launch.sweep)}",
+        f"--output={build_log_pattern(launch.store, launch.sweep, is_single=batch.is_single)}",
         f"--chdir={launch.store.root.resolve()}",
         f"--signal=B:USR2@{compute_grace_seconds(batch.resources)}",
         *([f"--dependency={dependency}"] if dependency else []),
-        *build_sbatch_options(batch.resources, gpu_type=batch.gpu_type, exclude=batch.exclude),
+        *build_sbatch_options(
+            batch.resources, gpu_type=batch.gpu_type, memory_tracked=batch.memory_tracked, exclude=batch.exclude
+        ),
     ]
 
 
@@ -91,13 +95,18 @@ def render_dependency(batch: SlurmBatch, batch_ids: Mapping[str, str]) -> str:
     """`aftercorr:ID` or `afterok:ID:ID`; empty if it waits for nobody. Raises KeyError for a batch that has no id."""
     if batch.corresponds_id or batch.corresponds_batch:
         return f"aftercorr:{batch.corresponds_id or batch_ids[batch.corresponds_batch]}"
-    ids = [*batch.after_ids, *(f"{batch_ids[name]}_{index}" for name, index in batch.after_tasks)]
+    ids = [
+        *batch.after_ids,
+        *(build_task_id(batch_ids[name], index, is_single=batch.is_single) for name, index in batch.after_tasks),
+    ]
     return ":".join(["afterok", *ids]) if ids else ""
 
 
-def build_log_pattern(store: Store, sweep: str) -> str:
+def build_log_pattern(store: Store, sweep: str, *, is_single: bool = False) -> str:
     """Where the batch script and slurmstepd write: one file for each task, all of its runs after one another."""
-    return str(store.locate_sweep(sweep).slurm_logs.resolve()).replace("%", "%%") + "/%A_%a.log"
+    return str(store.locate_sweep(sweep).slurm_logs.resolve()).replace("%", "%%") + (
+        "/%j.log" if is_single else "/%A_%a.log"
+    )
 
 
 def find_path_problem(root: Path) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.slurm.batch_ledger import BatchLedger
-from jobs.slurm.batches import SlurmBatch, build_batch_name
+from jobs.slurm.batches import SlurmBatch, build_batch_name, build_task_id
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
 from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, render_batch_script
@@ -22,8 +22,8 @@ class SendReport:
     """Batch name to array id."""
     placed: dict[str, str] = field(default_factory=dict)
     """Key to task id."""
-    refused: dict[str, str] = field(default_factory=dict)
-    """Key to Slurm's reason."""
+    refused: dict[str, SubmitRefusal] = field(default_factory=dict)
+    """Key to Slurm's answer."""
     calls: int = 0
     """sbatch calls."""
     full: str = ""
@@ -32,8 +32,6 @@ class SendReport:
     """What else ended the round early; empty if nothing did."""
     delayed: list[str] = field(default_factory=list)
     """What takes no jobs at present, one line a batch; the others were sent."""
-    invalid: bool = False
-    """Slurm will refuse some jobs as they are for ever: partition, account, node configuration."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,17 +127,19 @@ class BatchSender:
         self.ledger.write_sent(batch.name, job_id)
         self._sent_at[batch.name] = self.clock.monotonic()
         self.report.ids[batch.name] = job_id
-        self.report.placed |= {key: f"{job_id}_{index}" for index, key in batch.tasks.items()}
+        self.report.placed |= {
+            key: build_task_id(job_id, index, is_single=batch.is_single) for index, key in batch.tasks.items()
+        }
         for key in batch.tasks.values():
             self.report.refused.pop(key, None)
 
     def _note_refused(self, attempt: SlurmBatch, batch: SlurmBatch, answer: SubmitRefusal) -> None:
         logger.info("%s: refused (%s): %s", attempt.name, answer.kind.name.lower(), answer.reason)
         self.ledger.write_not_submitted(attempt.name, answer.reason)
-        self.report.refused |= dict.fromkeys(batch.tasks.values(), answer.reason)
+        self.report.refused |= dict.fromkeys(batch.tasks.values(), answer)
         if answer.kind is RefusalKind.INVALID:
-            self.report.invalid = True
-        elif answer.kind is RefusalKind.DELAYED:
+            return
+        if answer.kind is RefusalKind.DELAYED:
             self.report.delayed.append(f"{len(batch.tasks)} {batch.phase} jobs cannot be queued now: {answer.reason}")
         else:  # what is smaller may still fit, and is the last
             self.report.full = f"Slurm takes no more for now: {answer.reason}"

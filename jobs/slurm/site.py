@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from jobs.job import Resources
 from jobs.slurm.commands import ProgramOutput
 from jobs.slurm.parsing import parse_config, parse_records
 
@@ -18,6 +17,10 @@ NOTHING = {"", "(null)", "N/A", "None", "none", "UNLIMITED", "INFINITE", "NONE"}
 """How Slurm says that a limit or a name is not set."""
 UNITS = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2, "P": 1024.0**3}
 """Of memory, in MiB; a bare number is MiB."""
+NODE_COLUMNS = 6
+"""What sinfo is asked for of nodes."""
+IN_SERVICE = re.compile(r"(?:idle|mixed|allocated|completing|planned|reserved)[~#^@+-]?")
+"""Their states in which `sbatch --test-only` counts them; a sign behind the word tells of power saving and reboots."""
 ASSOCIATION_COLUMNS = (
     "Account", "User", "Partition", "ParentName", "QOS", "DefaultQOS", "MaxSubmitJobs", "GrpSubmitJobs", "MaxWall",
 )  # fmt: skip
@@ -56,8 +59,17 @@ class Partition:
     """Empty: all."""
     denied_accounts: tuple[str, ...] = ()
     shapes: tuple[NodeShape, ...] = ()
+    nodes_out: int = 0
+    """Nodes that take no jobs today: down, drained, failing, powered off."""
+    max_memory_mib: int | None = None
+    """Of a job on one node (MaxMemPerNode); None: the cluster's."""
     node_list: str = ""
     """Its nodes as Slurm writes them, `n[1-4],m7`; empty: not known."""
+
+    @property
+    def knows_memory(self) -> bool:
+        """False where no node is configured with its memory: Slurm takes it for 1 MiB, and refuses every `--mem`."""
+        return not self.shapes or any(shape.memory_mib > 1 for shape in self.shapes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +117,9 @@ class Site:
     """The controller's, such as 22.05.8."""
     cluster: str = ""
     array_limit: int = 1001
-    """The most tasks of an array, and more than its highest index."""
+    """The most tasks of an array, and more than its highest index. 0: the cluster takes no arrays."""
+    max_memory_mib: int | None = None
+    """Of a job on one node, where its partition has no limit of its own; None: no limit."""
     max_jobs: int = 10_000
     """Jobs that the controller holds in memory, of everybody, finished ones for `min_job_age_seconds` included."""
     min_job_age_seconds: int = 300
@@ -137,10 +151,6 @@ class Site:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """Answers of `limits.list_limit_names` so far: thousands of jobs have few kinds of resources."""
-    known_infeasible_reasons: dict[int, tuple[Resources, str | None]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    """Answers of `limits.find_infeasible_reason` so far, by the identity of the resources, which this keeps alive."""
 
     @property
     def preempts(self) -> bool:
@@ -199,9 +209,9 @@ def query_partitions(questions: SiteReader) -> tuple[Partition, ...] | None:
     text = questions.query("partitions", "scontrol", "--all", "--oneliner", "show", "partition")
     if text is None:
         return None
-    form = "--format=%R|%D|%c|%m|%G"
+    form = "--format=%R|%D|%c|%m|%G|%T"
     nodes = questions.query("nodes", "sinfo", "--all", "--noheader", "--exact", "--noconvert", form)
-    return parse_partitions(text, parse_node_shapes(nodes or ""))
+    return parse_partitions(text, parse_node_shapes(nodes or ""), count_nodes_out(nodes or ""))
 
 
 def query_accounting_settings(questions: SiteReader, config: Mapping[str, str], user: str) -> dict[str, Any]:
@@ -222,7 +232,7 @@ def query_accounting_settings(questions: SiteReader, config: Mapping[str, str], 
         "accounting_answers": True,
         "qos": parse_qos(rules),
         "associations": tuple(each for found in known for each in found) if own is not None else None,
-        "default_account": next((row.get("Def Acct", "") for row in parse_headed_table(default or "")), ""),
+        "default_account": next((row.get("Def Acct", "").lower() for row in parse_headed_table(default or "")), ""),
     }
 
 
@@ -233,6 +243,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
         "min_job_age_seconds": parse_optional_number(config.get("MinJobAge", "")),
         "kill_wait_seconds": parse_optional_number(config.get("KillWait", "")),
         "message_timeout_seconds": parse_optional_number(config.get("MessageTimeout", "")),
+        "max_memory_mib": parse_optional_number(config.get("MaxMemPerNode", "")),
     }
     enforced = frozenset(word.lower() for word in parse_words(config.get("AccountingStorageEnforce", "")))
     array = [
@@ -269,8 +280,10 @@ def parse_max_array_tasks(parameters: str) -> int | None:
     return None
 
 
-def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> tuple[Partition, ...]:
-    """From `scontrol --oneliner show partition`."""
+def parse_partitions(
+    text: str, shapes: Mapping[str, tuple[NodeShape, ...]], nodes_out: Mapping[str, int]
+) -> tuple[Partition, ...]:
+    """From `scontrol --oneliner show partition`. Accounts and QOS are in small letters, as Slurm compares them."""
     return tuple(
         Partition(
             name=each["PartitionName"],
@@ -279,12 +292,14 @@ def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> 
             max_minutes=parse_minutes(each.get("MaxTime", "")),
             max_nodes=parse_optional_number(each.get("MaxNodes", "")),
             nodes=parse_optional_number(each.get("TotalNodes", "")) or 0,
-            qos="".join(parse_words(each.get("QoS", ""))),
-            allowed_qos=parse_words(each.get("AllowQos", "")),
-            denied_qos=parse_words(each.get("DenyQos", "")),
-            allowed_accounts=parse_words(each.get("AllowAccounts", "")),
-            denied_accounts=parse_words(each.get("DenyAccounts", "")),
+            qos="".join(parse_names(each.get("QoS", ""))),
+            allowed_qos=parse_names(each.get("AllowQos", "")),
+            denied_qos=parse_names(each.get("DenyQos", "")),
+            allowed_accounts=parse_names(each.get("AllowAccounts", "")),
+            denied_accounts=parse_names(each.get("DenyAccounts", "")),
             shapes=shapes.get(each["PartitionName"], ()),
+            nodes_out=nodes_out.get(each["PartitionName"], 0),
+            max_memory_mib=parse_optional_number(each.get("MaxMemPerNode", "")),
             node_list="" if each.get("Nodes", "") in NOTHING else each["Nodes"],
         )
         for each in parse_records(text)
@@ -293,16 +308,38 @@ def parse_partitions(text: str, shapes: Mapping[str, tuple[NodeShape, ...]]) -> 
 
 
 def parse_node_shapes(text: str) -> dict[str, tuple[NodeShape, ...]]:
-    """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G`."""
-    found: dict[str, list[NodeShape]] = {}
-    for line in text.splitlines():
-        parts = line.split("|")
-        if len(parts) != 5:
-            continue
-        nodes, cpus, memory = (parse_optional_number(part) or 0 for part in parts[1:4])
-        shape = NodeShape(nodes=nodes, cpus=cpus, memory_mib=memory, gpus=parse_gpus(parts[4]))
-        found.setdefault(parts[0], []).append(shape)
-    return {name: tuple(shapes) for name, shapes in found.items()}
+    """Node shapes by partition, from `sinfo --exact --format=%R|%D|%c|%m|%G|%T`, which has a line for each state."""
+    found: dict[str, dict[tuple[str, ...], int]] = {}
+    for parts in split_node_lines(text):
+        kinds = found.setdefault(parts[0], {})
+        kind = tuple(parts[2:5])
+        kinds[kind] = kinds.get(kind, 0) + (parse_optional_number(parts[1]) or 0)
+    return {
+        name: tuple(
+            NodeShape(
+                nodes=nodes,
+                cpus=parse_optional_number(cpus) or 0,
+                memory_mib=parse_optional_number(memory) or 0,
+                gpus=parse_gpus(gres),
+            )
+            for (cpus, memory, gres), nodes in kinds.items()
+        )
+        for name, kinds in found.items()
+    }
+
+
+def count_nodes_out(text: str) -> dict[str, int]:
+    """Nodes by partition that take no jobs at present, from the same lines."""
+    found: dict[str, int] = {}
+    for name, nodes, *_, state in split_node_lines(text):
+        if not IN_SERVICE.fullmatch(state):
+            found[name] = found.get(name, 0) + (parse_optional_number(nodes) or 0)
+    return found
+
+
+def split_node_lines(text: str) -> list[list[str]]:
+    """The whole lines of sinfo."""
+    return [parts for line in text.splitlines() if len(parts := line.split("|")) == NODE_COLUMNS]
 
 
 def parse_gpus(gres: str) -> dict[str, int]:
@@ -319,8 +356,8 @@ def parse_qos(text: str) -> dict[str, Qos]:
     """From `sacctmgr --parsable2 show qos`, whole: naming columns fails where a release knows one of them not."""
     tres = ("MaxTRES", "MaxTRESPU", "MaxTRESPA", "GrpTRES")
     return {
-        row["Name"]: Qos(
-            name=row["Name"],
+        row["Name"].lower(): Qos(
+            name=row["Name"].lower(),
             flags=frozenset(parse_words(row.get("Flags", ""))),
             max_submit_user=parse_optional_number(
                 find_first(row, ("MaxSubmitPU", "MaxSubmitJobsPU", "MaxSubmitJobsPerUser"))
@@ -341,12 +378,12 @@ def parse_associations(text: str) -> tuple[Association, ...]:
     """From `sacctmgr --parsable2 show associations format=` the columns above, which it heads with shorter names."""
     return tuple(
         Association(
-            account=row.get("Account", ""),
+            account=row.get("Account", "").lower(),
             user=row.get("User", ""),
             partition=row.get("Partition", ""),
-            parent=find_first(row, ("ParentName", "Par Name")),
-            qos=tuple(name.lstrip("+-") for name in parse_words(row.get("QOS", ""))),
-            default_qos=find_first(row, ("Def QOS", "DefaultQOS", "DefQOS")),
+            parent=find_first(row, ("ParentName", "Par Name")).lower(),
+            qos=tuple(name.lstrip("+-") for name in parse_names(row.get("QOS", ""))),
+            default_qos=find_first(row, ("Def QOS", "DefaultQOS", "DefQOS")).lower(),
             max_submit=parse_optional_number(find_first(row, ("MaxSubmit", "MaxSubmitJobs"))),
             max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
             max_minutes=parse_minutes(row.get("MaxWall", "")),
@@ -369,6 +406,11 @@ def find_first(row: Mapping[str, str], names: Iterable[str]) -> str:
 def parse_words(text: str) -> tuple[str, ...]:
     """A list with commas; empty for any of Slurm's words for nothing, and for ALL."""
     return () if text in NOTHING or text == "ALL" else tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Such a list of accounts or QOS, in small letters: Slurm compares these so."""
+    return parse_words(text.lower() if text not in NOTHING | {"ALL"} else text)
 
 
 def parse_optional_number(text: str) -> int | None:

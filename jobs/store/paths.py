@@ -171,9 +171,9 @@ class SweepPaths:
         return self.slurm_logs / f"{check_safe_name(job_id)}.log"
 
     @property
-    def last_round(self) -> Path:
-        """Which jobs the last round on Slurm did not send, and why."""
-        return self.root / "last-round.json"
+    def refusals(self) -> Path:
+        """Slurm's last answer for each job that it would not take, for `sweep status` and `explain`."""
+        return self.root / "refusals.json"
 
     @property
     def checked_results(self) -> Path:

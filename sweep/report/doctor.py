@@ -11,6 +11,8 @@ from jobs.processes import read_user_name
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
+from jobs.slurm.feasibility import FeasibilityChecker
+from jobs.slurm.limits import knows_memory
 from jobs.slurm.script import find_path_problem
 from jobs.slurm.site import query_site
 from jobs.store.checks import Check, Severity, check_store, report_note, report_problem
@@ -72,11 +74,17 @@ class DoctorRun:
         site = query_site(client, read_user_name())
         yield from check_site(site)
         if self.planned is not None:
-            yield from check_plan(site, jobs, largest_save_bytes=max(map(estimate_checkpoint_bytes, jobs), default=0))
+            largest = max(map(estimate_checkpoint_bytes, jobs), default=0)
+            checker = FeasibilityChecker(client=client, site=site)
+            yield from check_plan(site, jobs, checker, largest_save_bytes=largest)
 
     def iter_node_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
         resources = jobs[0].resources if jobs else Resources()
-        yield from NodeTest(SlurmClient(), self.store, resources, self.wait_seconds).run()
+        client = SlurmClient()
+        site = query_site(client, read_user_name())
+        default = [each.knows_memory for each in site.partitions or () if each.is_default]
+        tracked = knows_memory(jobs[0], site) if jobs else all(default)
+        yield from NodeTest(client, self.store, resources, self.wait_seconds, memory_tracked=tracked).run()
 
 
 def estimate_checkpoint_bytes(job: Job) -> int:

@@ -10,7 +10,7 @@ from jobs.reconcile.attempts import find_log_path
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
-from jobs.store.records import read_record
+from jobs.slurm.refusals import read_refusals
 from sweep.kept_limits import format_limit_lines
 from sweep.phases import PHASES
 from sweep.report.time_left import TimeLeft, read_last_metrics
@@ -130,15 +130,13 @@ UNSENT_STATES = (JobState.READY, JobState.INTERRUPTED, JobState.WAITING)
 
 
 def build_unsent_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
-    """Why the last round on Slurm did not send jobs that could go, by reason; nothing without such a round."""
-    kept = read_record(snapshot.store.locate_sweep(snapshot.sweep).last_round) or {}
-    refused = kept.get("refused")
+    """Why Slurm did not take jobs that could go when a round last offered them, by reason."""
     found = Counter(
-        reason
-        for key, reason in (refused.items() if isinstance(refused, dict) else ())
+        f"{refusal.text}; {refusal.advice}" if refusal.advice else refusal.text
+        for key, refusal in read_refusals(snapshot.store, snapshot.sweep).items()
         if key in snapshot.statuses and snapshot.statuses[key].state in UNSENT_STATES
     )
-    return [{"message": str(reason), "jobs": number} for reason, number in found.most_common()]
+    return [{"message": reason, "jobs": number} for reason, number in found.most_common()]
 
 
 def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:

@@ -1,6 +1,5 @@
 """One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
 
-import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,12 +15,14 @@ from jobs.reconcile.decide import Action, Submit
 from jobs.reconcile.state import JobState
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import save_code_snapshot
+from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import describe_limit
-from jobs.slurm.round import PENDING, RoundReport, SlurmRound
+from jobs.slurm.refusals import Refusal, update_refusals
+from jobs.slurm.round import PENDING, RoundReport, SlurmRound, list_delays
+from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings, find_path_problem
 from jobs.slurm.site import query_site
 from jobs.slurm.timeouts import SlurmTimeouts
-from jobs.store.paths import write_json
 from sweep.errors import StoreError
 from sweep.results.evidence import load_job_evidence
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
@@ -30,7 +31,6 @@ from sweep.text_format import format_counted
 
 SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 CANCEL_POLL_SECONDS = 2.0
-LAST_ROUND_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hour
         if request.dry:
             return print_actions(slurm_round, actions, stored, as_json=as_json)
         report = slurm_round.run(actions)
-        write_last_round(slurm_round, report)
+        keep_refusals(slurm_round, report)
     return print_round_report(slurm_round, report, as_json=as_json)
 
 
@@ -203,39 +203,41 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
         print(f"sent {report.sent} jobs in {report.calls} sbatch calls{withdrawn}", file=sys.stderr)
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
-    print_refusals(report.refused, "were not sent")
+    print_refusals(report.invalid, "were not sent")
     for remark in slurm_round.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
     if report.problem:
         hint = "" if report.problem == slurm_round.over_budget else "; nothing is lost, run it again"
         print(f"sweep: {report.problem}{hint}", file=sys.stderr)
-    return 1 if report.problem or report.refused else 0
+    return 1 if report.problem or report.invalid else 0
 
 
-def write_last_round(slurm_round: SlurmRound, report: RoundReport) -> None:
-    """Keeps for `sweep status` why jobs were not sent. A store that refuses the write is no error."""
-    path = slurm_round.launch.store.locate_sweep(slurm_round.launch.sweep).last_round
-    content = {
-        "format": LAST_ROUND_FORMAT,
-        "time": slurm_round.clock.now(),
-        "refused": dict(report.refused),
-        "limits": list(report.limits),
-        "problem": report.problem,
-    }
-    with contextlib.suppress(OSError):
-        write_json(path, content)
+def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:
+    """Keeps for `sweep status` and `explain` why jobs were not sent."""
+    settled = {JobState.DONE, JobState.QUEUED, JobState.RUNNING}
+    update_refusals(
+        slurm_round.launch.store,
+        slurm_round.launch.sweep,
+        report.refused,
+        settled={
+            *(job.key for job in slurm_round.snapshot.select_in_state(settled)),
+            *(slurm_round.select_taken() - report.refused.keys()),
+        },
+        planned=slurm_round.snapshot.by_key.keys(),
+    )
 
 
-def print_refusals(refused: Mapping[str, str], what: str) -> None:
+def print_refusals(refused: Mapping[str, Refusal], what: str) -> None:
     """One line on stderr for each reason, with the number of its jobs."""
-    for reason, jobs in Counter(refused.values()).items():
+    for reason, jobs in Counter(map(str, refused.values())).items():
         print(f"sweep: {format_counted(jobs, 'job')} {what}: {reason}", file=sys.stderr)
 
 
 def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
     counts = count_states(slurm_round.snapshot, slurm_round.wanted)
-    return {**counts, **asdict(report), "limits": list(report.limits), "refused": dict(report.refused)}
+    refused = {key: str(refusal) for key, refusal in report.invalid.items()}
+    return {**counts, **asdict(report), "limits": list(report.limits), "refused": refused}
 
 
 def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
@@ -244,9 +246,26 @@ def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: St
     jobs = sum(isinstance(action, Submit) for action in actions)
     calls = len(slurm_round.plan_batches([action for action in actions if isinstance(action, Submit)]))
     print(f"{jobs} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
+    if asked := describe_questions(slurm_round.checker):
+        print(f"sweep: {asked}", file=sys.stderr)
     for limit in sorted(slurm_round.capacity.full):
         print(f"sweep: no room for more under {describe_limit(limit)}", file=sys.stderr)
-    print_refusals(slurm_round.unfit, "would not be sent")
+    for line in list_delays(slurm_round.unfit):
+        print(f"sweep: {line}", file=sys.stderr)
+    unfit = {key: each for key, each in slurm_round.unfit.items() if each.kind is RefusalKind.INVALID}
+    print_refusals(unfit, "would not be sent")
+    for remark in slurm_round.site_remarks:
+        print(f"sweep: {remark}", file=sys.stderr)
     if problem := slurm_round.problem or slurm_round.over_budget:
         print(f"sweep: {problem}", file=sys.stderr)
-    return 1 if problem or slurm_round.unfit else 0
+    return 1 if problem or unfit else 0
+
+
+def describe_questions(checker: FeasibilityChecker) -> str:
+    """What a dry run has asked Slurm; empty if nothing."""
+    if checker.silent:
+        return f"Slurm did not say what it would take: {checker.silent}"
+    kinds = format_counted(checker.shapes, "kind")
+    return (
+        f"Slurm was asked about {kinds} of request (sbatch --test-only, which sends nothing)" if checker.asked else ""
+    )

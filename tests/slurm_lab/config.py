@@ -60,6 +60,8 @@ class Options:
     """From SIGTERM to SIGKILL at a time limit, a cancellation, a preemption."""
     slurmd_timeout: int = 10
     """How long a silent node is still believed to be up."""
+    node_extra: str = ""
+    """More words of the nodes' line, such as `CoreSpecCount=2`."""
     extra: str = ""
     """More lines of slurm.conf; a line about what is set above replaces it."""
 
@@ -178,7 +180,7 @@ def _nodes(options: Options, ports: Ports) -> list[str]:
         "ReturnToService=2",
         *(["GresTypes=gpu"] if options.gpus else []),
         f"NodeName={names} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} {cores}"
-        f" RealMemory={options.memory_mb}{gres} State=UNKNOWN",
+        f" RealMemory={options.memory_mb}{gres} {options.node_extra} State=UNKNOWN",
     ]
 
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 
 from jobs.job import Job
 from jobs.slurm.commands import list_ignored_variables
+from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import (
     CLUSTER,
     compute_queue_capacity,
     describe_limit,
-    find_infeasible_reason,
     find_job_partitions,
     list_limit_names,
 )
+from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.site import NO_ACCOUNTING, NodeShape, ProgramRunner, Site
 from jobs.store.checks import Check, report_note, report_ok, report_problem
 
@@ -66,6 +67,9 @@ def check_site(site: Site) -> Iterator[Check]:
     for remark in site.remarks:
         yield report_note("not known", remark, "what it would have said is taken to be without limit")
     yield check_partitions(site)
+    if names := [each.name for each in site.partitions or () if not each.knows_memory]:
+        text = f"nodes of partition {', '.join(names)} have none in Slurm's configuration (RealMemory)"
+        yield report_note("memory", text, "jobs are sent without --mem, and nothing holds them to memory_gib")
     yield from check_limits(site)
     yield check_accounting(site)
     yield from check_job_ends(site)
@@ -94,7 +98,12 @@ def format_gpus(shapes: Sequence[NodeShape]) -> str:
 
 def check_limits(site: Site) -> Iterator[Check]:
     """Arrays, and how many jobs may be in the queue."""
-    yield report_ok("arrays", f"up to {site.array_limit:,} tasks each; larger ones are split")
+    if site.array_limit:
+        yield report_ok("arrays", f"up to {site.array_limit:,} tasks each; larger ones are split")
+    else:
+        yield report_note(
+            "arrays", "the cluster takes none (MaxArraySize 0)", "each job is sent by an sbatch of its own"
+        )
     small = {limit: left for limit, left in compute_queue_capacity(site, (), site.user).items() if limit != CLUSTER}
     words = [f"{left:,} under {describe_limit(limit)}" for limit, left in small.items()]
     whole = f"the cluster holds {site.max_jobs:,} jobs of everybody"
@@ -145,26 +154,33 @@ def check_job_ends(site: Site) -> Iterator[Check]:
         )
 
 
-def check_plan(site: Site, jobs: Sequence[Job], *, largest_save_bytes: int = 0) -> Iterator[Check]:
+def check_plan(
+    site: Site, jobs: Sequence[Job], checker: FeasibilityChecker, *, largest_save_bytes: int = 0
+) -> Iterator[Check]:
     """What holds for one plan. `largest_save_bytes`: its largest checkpoint while training."""
     if not site.problem:
-        yield from check_feasible(site, jobs)
+        yield from check_feasible(site, jobs, checker)
         yield from check_queue_limits(site, jobs)
     yield from check_setup(jobs)
     if largest_save_bytes and not site.problem:
         yield check_save_time(site, largest_save_bytes)
 
 
-def check_feasible(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
-    """Jobs that could never run, by reason."""
-    found = Counter(reason for job in jobs if (reason := find_infeasible_reason(job, site)))
-    for reason, number in found.items():
-        yield report_problem(
-            "plan", f"{number:,} of {len(jobs):,} jobs could never run: {reason}", "change `resources`"
-        )
-    if jobs and not found:
+def check_feasible(site: Site, jobs: Sequence[Job], checker: FeasibilityChecker) -> Iterator[Check]:
+    """Jobs that Slurm would refuse or never start, by reason."""
+    refusals = checker.find_refusals(jobs).values()
+    for refusal, number in Counter(refusals).items():
+        text = f"{number:,} of {len(jobs):,} jobs: {refusal.text}"
+        if refusal.kind is RefusalKind.INVALID:
+            yield report_problem("plan", text, refusal.advice)
+        else:
+            yield report_note("plan", text, "they are sent when it takes jobs again")
+    if checker.silent:
+        yield report_note("plan", f"Slurm does not say what it would take: {checker.silent}", "try again")
+    elif jobs and not refusals:
         names = sorted({each.name for job in jobs for each in find_job_partitions(job, site)})
-        yield report_ok("plan", f"all {len(jobs):,} jobs can run{f' in {chr(44).join(names)}' if names else ''}")
+        asked = f" (sbatch --test-only, {checker.asked} asked)" if checker.asked else ""
+        yield report_ok("plan", f"all {len(jobs):,} jobs can run{f' in {chr(44).join(names)}' if names else ''}{asked}")
 
 
 def check_queue_limits(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:

@@ -47,6 +47,8 @@ class NodeTest:
     wait_seconds: float = 120.0
     """For its start and end together."""
     clock: Clock = SYSTEM_CLOCK
+    memory_tracked: bool = True
+    """Whether the cluster can be asked for memory."""
 
     def run(self) -> list[Check]:
         """What came of it. The job is out of the queue and its folder gone when this returns."""
@@ -74,7 +76,8 @@ class NodeTest:
         (folder / "mark").write_text(mark)
         (folder / "probe.py").write_text(Path(node_probe.__file__).read_text())
         asked = build_node_resources(self.resources)
-        answer = self.client.submit(build_sbatch_arguments(asked, folder, name), render_script(asked, folder))
+        arguments = build_sbatch_arguments(asked, folder, name, memory_tracked=self.memory_tracked)
+        answer = self.client.submit(arguments, render_script(asked, folder))
         if isinstance(answer, SubmitRefusal):
             return [report_problem(NODE, f"Slurm refuses a test job: {answer.reason}", "put right what it names")]
         if isinstance(answer, UnknownSubmit):
@@ -119,12 +122,12 @@ def build_node_resources(planned: Resources) -> Resources:
     return replace(planned, nodes=1, gpus_per_node=0, cpus=1, memory_gib=1.0, time_minutes=1, options=options)
 
 
-def build_sbatch_arguments(asked: Resources, folder: Path, name: str) -> list[str]:
+def build_sbatch_arguments(asked: Resources, folder: Path, name: str, *, memory_tracked: bool = True) -> list[str]:
     """sbatch(1)'s options of the test job."""
     log = str(folder / "log.txt").replace("%", "%%")
     return [
         *(f"--job-name={name}", f"--output={log}", f"--chdir={folder}", "--no-requeue", "--input=/dev/null"),
-        *build_sbatch_options(asked),
+        *build_sbatch_options(asked, memory_tracked=memory_tracked),
     ]
 
 

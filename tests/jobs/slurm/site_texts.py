@@ -38,7 +38,10 @@ PreemptMode=REQUEUE State=UP TotalCPUs=256 TotalNodes=4 TRES=cpu=256,mem=2000G,n
 PartitionName=short AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=NO QoS=part3 \
 DefaultTime=00:01:00 MaxNodes=2 MaxTime=00:01:00 MinNodes=0 Nodes=n[1-4] State=UP TotalCPUs=256 TotalNodes=4
 """,
-    "sinfo": "main|4|64|512000|gpu:a100:8\nshort|4|64|512000|gpu:a100:8\n",
+    "sinfo": """main|4|64|512000|gpu:a100:8|idle
+short|3|64|512000|gpu:a100:8|mixed
+short|1|64|512000|gpu:a100:8|idle
+""",
     "qos": """Name|Priority|GraceTime|Preempt|PreemptExemptTime|PreemptMode|Flags|UsageThres|UsageFactor|GrpTRES|\
 GrpTRESMins|GrpTRESRunMins|GrpJobs|GrpSubmit|GrpWall|MaxTRES|MaxTRESPerNode|MaxTRESMins|MaxWall|MaxTRESPU|MaxJobsPU|\
 MaxSubmitPU|MaxTRESPA|MaxJobsPA|MaxSubmitPA|MinTRES
@@ -97,9 +100,10 @@ TotalCPUs=768 TotalNodes=12 ResumeTimeout=GLOBAL
 PartitionName=cpu AllowGroups=ALL DenyAccounts=guest DenyQos=long Default=YES QoS=N/A MaxNodes=UNLIMITED \
 MaxTime=7-12:30:00 Nodes=c[1-9] State=DOWN TotalNodes=9
 """,
-    "sinfo": """gpu|10|64|515000|gpu:nvidia_a100-sxm4-80gb:4(S:0-1),nvme:1
-gpu|2|128|1031000|gpu:h100:8(S:0,1),gpu:1g.10gb:7
-cpu|9|48|192000|(null)
+    "sinfo": """gpu|9|64|515000|gpu:nvidia_a100-sxm4-80gb:4(S:0-1),nvme:1|allocated
+gpu|1|64|515000|gpu:nvidia_a100-sxm4-80gb:4(S:0-1),nvme:1|drained*
+gpu|2|128|1031000|gpu:h100:8(S:0,1),gpu:1g.10gb:7|idle~
+cpu|9|48|192000|(null)|mixed
 """,
     "qos": """Name|Priority|GraceTime|Preempt|Flags|GrpTRES|GrpJobs|GrpSubmit|GrpWall|MaxTRES|MaxWall|MaxTRESPU|\
 MaxJobsPU|MaxSubmitPU|MaxTRESPA|MaxTRESRunMinsPA|MaxTRESRunMinsPU|MaxJobsPA|MaxSubmitPA|MinTRES

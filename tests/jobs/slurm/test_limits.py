@@ -1,19 +1,16 @@
-"""Lanes and room of a cluster, and jobs that could never run there."""
+"""Limits on submitted jobs of a cluster, and its names for what a job asks for."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from jobs.job import Job
 from jobs.slurm.limits import (
     compute_queue_capacity,
     describe_limit,
-    find_infeasible_reason,
     list_limit_names,
     resolve_gpu_type,
 )
-from jobs.slurm.site import Association, NodeShape, Site
+from jobs.slurm.site import Association, NodeShape
 from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 
 
@@ -78,85 +75,8 @@ def test_an_association_of_a_partition_goes_before_the_general_one() -> None:
     }
 
 
-MISFITS: list[tuple[str, Job, str]] = [
-    ("no such partition", a_job("gpux"), "partition gpux does not exist; there are main, short"),
-    (
-        "time",
-        a_job("short", time_minutes=5),
-        "partition short allows a job 1 min, and it asks for 5; lower time_minutes",
-    ),
-    ("time of the QOS", a_job(qos="deny", time_minutes=2), "QOS deny allows a job 1 min"),
-    ("nodes of the cluster", a_job(nodes=5), "partition main has 4 nodes, and a job asks for 5"),
-    ("nodes of a job", a_job("short", nodes=3, time_minutes=1), "gives a job 2 nodes, not 3"),
-    ("GPU type", a_job(gpus_per_node=1, gpu_type="h100"), "has a100:8 a node, and a job asks for h100:1"),
-    ("GPUs", a_job(gpus_per_node=9, gpu_type="a100"), "has a100:8 a node, and a job asks for a100:9"),
-    ("CPUs", a_job(cpus=65), "up to 64 CPUs, not 65"),
-    ("memory", a_job(memory_gib=501), "up to 500 GiB, and memory_gib is 501"),
-    ("memory of a retry", a_job(retry_memory_gib=501), "retry_memory_gib is 501"),
-    ("QOS", a_job(qos="nope"), "QOS nope does not exist; there are normal, high"),
-    ("QOS of others", a_job(qos="part3"), "QOS part3 is not open to account sub"),
-    ("account", a_job(account="chem"), "account chem is not one of user ann: solo, sub"),
-    ("account elsewhere", a_job("main", account="solo"), "account solo may not use partition main"),
-    ("GPUs of the QOS", a_job(qos="gpucap", nodes=2, gpus_per_node=8, gpu_type="a100"), "at most gres/gpu=8"),
-    ("all of several", a_job("gpux,short", time_minutes=5), "partition gpux does not exist"),
-]
-
-
-@pytest.mark.parametrize(("job", "part"), [case[1:] for case in MISFITS], ids=[case[0] for case in MISFITS])
-def test_what_could_never_run_is_told_in_one_line(job: Job, part: str) -> None:
-    reason = find_infeasible_reason(job, OLD)
-    assert reason is not None
-    assert part in reason
-    assert "\n" not in reason
-
-
-def test_a_newer_clusters_doors() -> None:
-    assert find_infeasible_reason(a_job(), NEW) is None  # its partition is down today
-    assert find_infeasible_reason(a_job("gpu"), NEW) is None
-    assert "closed to QOS long" in str(find_infeasible_reason(a_job("cpu", "long"), replace(NEW, partitions=up(NEW))))
-    assert "closed to account guest" in str(find_infeasible_reason(a_job("cpu", account="guest"), guest(NEW)))
-    assert "closed to account guest; it is open to phys, chem" in str(
-        find_infeasible_reason(a_job("gpu", account="guest"), guest(NEW))
-    )
-    assert find_infeasible_reason(a_job("gpu", "long", time_minutes=5_000), NEW) is None  # PartitionTimeLimit
-    assert "QOS long allows a job 10080 min" in str(
-        find_infeasible_reason(a_job("gpu", "long", time_minutes=10_081), NEW)
-    )
-    assert "partition gpu allows a job 2880 min" in str(find_infeasible_reason(a_job("gpu", time_minutes=3_000), NEW))
-    assert "2 nodes with 100 CPUs" in str(find_infeasible_reason(a_job("gpu", nodes=3, cpus=100), NEW))
-    assert "gres/gpu=16" in str(find_infeasible_reason(a_job("gpu", nodes=5, gpus_per_node=4, gpu_type="a100"), NEW))
-
-
-def up(site: Site) -> tuple[Any, ...]:
-    return tuple(replace(each, state="UP") for each in site.partitions or ())
-
-
-def guest(site: Site) -> Site:
-    own = Association(account="guest", user="ann", qos=("normal",))
-    return replace(site, partitions=up(site), associations=(*(site.associations or ()), own))
-
-
-def test_a_user_without_an_account_is_told_so_only_where_accounts_are_enforced() -> None:
-    stranger = replace(OLD, user="bob")
-    assert (
-        find_infeasible_reason(a_job(), stranger) == "user bob has no account at this cluster; ask its administrators"
-    )
-    assert find_infeasible_reason(a_job(), replace(stranger, enforced=frozenset(), qos=None)) is None
-
-
-def test_one_of_several_partitions_is_enough() -> None:
-    assert find_infeasible_reason(a_job("short,main", time_minutes=5), OLD) is None
-    assert find_infeasible_reason(a_job("gpux,main", time_minutes=5), OLD) is None
-
-
-def test_without_a_default_partition_one_has_to_be_named() -> None:
-    site = replace(NEW, partitions=tuple(replace(each, is_default=False) for each in NEW.partitions or ()))
-    assert "no partition is the default; name one: partition, of gpu, cpu" in str(find_infeasible_reason(a_job(), site))
-
-
 def test_gpus_go_by_the_clusters_own_names() -> None:
     eight = a_job("gpu", gpus_per_node=4, gpu_type="a100")
-    assert find_infeasible_reason(eight, NEW) is None
     assert resolve_gpu_type(eight, NEW) == "nvidia_a100-sxm4-80gb"
     assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="H100"), NEW) == "h100"
     assert resolve_gpu_type(a_job("gpu", gpus_per_node=8, gpu_type="v100"), NEW) == "v100"
@@ -167,16 +87,11 @@ def test_gpus_go_by_the_clusters_own_names() -> None:
     shapes = (NodeShape(nodes=4, cpus=64, memory_mib=512_000, gpus={"": 8}),)
     bare = replace(OLD, partitions=tuple(replace(each, shapes=shapes) for each in OLD.partitions or ()))
     assert resolve_gpu_type(a_job(gpus_per_node=8, gpu_type="a100"), bare) == ""
-    assert find_infeasible_reason(a_job(gpus_per_node=8, gpu_type="a100"), bare) is None
-    none = replace(
-        OLD, partitions=tuple(replace(p, shapes=(replace(shapes[0], gpus={}),)) for p in OLD.partitions or ())
-    )
-    assert "has no GPUs" in str(find_infeasible_reason(a_job(gpus_per_node=8, gpu_type="a100"), none))
 
 
-def test_gpus_that_the_user_asks_for_by_other_words_are_not_judged() -> None:
-    asked = a_job(gpus_per_node=1, gpu_type="h100", options={"gpus-per-node": "h100:1"})
-    assert find_infeasible_reason(asked, OLD) is None
+def test_accounts_and_qos_are_compared_in_small_letters_and_partitions_as_they_are() -> None:
+    assert list_limit_names(a_job("short", "OVER", "Sub"), OLD, "ann") == ("cluster", "qos:over", "account:phys")
+    assert list_limit_names(a_job("SHORT"), OLD, "ann") == list_limit_names(a_job("nowhere"), OLD, "ann")
 
 
 @pytest.mark.parametrize(

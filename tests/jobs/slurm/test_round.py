@@ -5,7 +5,9 @@ import pytest
 
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.snapshot import ClusterReport, SweepSnapshot, load_snapshot
+from jobs.slurm.refusals import Refusal
 from jobs.slurm.round import RoundReport, find_invisible_results, find_stale_dependencies
+from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.store.paths import Store
 from tests.jobs import toy
 from tests.jobs.reconcile import executions
@@ -47,10 +49,11 @@ def test_a_job_behind_an_unfinished_parent_waits_rightly(tmp_path: Path) -> None
 
 
 def test_passes_of_a_round_add_up() -> None:
-    first = RoundReport(sent=2, calls=1, withdrawn=3, refused={"a": "no"})
+    refused = {"a": Refusal(text="no", when=1.0, kind=RefusalKind.INVALID)}
+    first = RoundReport(sent=2, calls=1, withdrawn=3, refused=refused)
     both = first.merge_later(RoundReport(sent=1, calls=1, limits=("full",), problem="late"))
     assert (both.sent, both.calls, both.withdrawn, both.limits, both.problem) == (3, 2, 3, ("full",), "late")
-    assert both.refused == {"a": "no"}
+    assert both.refused == both.invalid == refused
 
 
 def test_a_result_that_slurm_calls_complete_may_be_hidden_by_nfs_for_a_moment(tmp_path: Path) -> None:

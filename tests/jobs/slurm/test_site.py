@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names
+from jobs.slurm.feasibility import iter_misfits
+from jobs.slurm.limits import compute_queue_capacity, list_limit_names
 from jobs.slurm.site import (
     NodeShape,
     Qos,
@@ -69,7 +70,7 @@ def test_a_cluster_without_accounting_is_asked_no_further_and_has_one_limit() ->
     assert (site.accounting_answers, site.qos, site.associations, site.remarks) == (None, None, None, ())
     assert list_limit_names(a_job(qos="capped"), site, "ann") == ("cluster",)
     assert compute_queue_capacity(site, rows(3), "ann") == {"cluster": 59_996}
-    assert find_infeasible_reason(a_job(qos="any", account="any"), site) is None
+    assert list(iter_misfits(a_job(qos="any", account="any"), site)) == []
 
 
 def test_a_database_that_does_not_answer_is_a_remark_and_is_not_asked_again() -> None:
@@ -78,7 +79,7 @@ def test_a_database_that_does_not_answer_is_a_remark_and_is_not_asked_again() ->
     assert client.asked == ["config", "partition", "sinfo", "qos"]
     assert site.accounting_answers is False
     assert site.remarks == ("QOS: Connection refused",)
-    assert find_infeasible_reason(a_job(), site) is None
+    assert list(iter_misfits(a_job(), site)) == []
 
 
 @pytest.mark.parametrize("part", ["partition", "sinfo", "own", "accounts", "user"])
@@ -86,7 +87,7 @@ def test_any_part_may_be_missing(part: str) -> None:
     site = query_site(Told(V22, {part: "no answer"}), "ann")
     assert len(site.remarks) == 1
     assert "no answer" in site.remarks[0]
-    assert find_infeasible_reason(a_job(account="sub"), site) is None
+    assert list(iter_misfits(a_job(account="sub"), site)) == []
     assert compute_queue_capacity(site, (), "ann")["cluster"] == 59_999
 
 

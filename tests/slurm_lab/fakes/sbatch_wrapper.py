@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 SBATCH = """#!/bin/sh
+case " $* " in *" --test-only "*) echo "$*" >> {folder}/questions; exec {real} "$@";; esac
 echo call >> {folder}/calls
 if rm {folder}/lose-answer 2> /dev/null; then {real} "$@" > {folder}/answer 2>&1; exec sleep 300; fi
 if rm {folder}/lose-request 2> /dev/null; then exec sleep 300; fi
@@ -24,6 +25,12 @@ class SbatchWrapper:
     @property
     def calls(self) -> int:
         path = self.folder / "calls"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    @property
+    def questions(self) -> int:
+        """Calls with --test-only, which send nothing and are not among the others."""
+        path = self.folder / "questions"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
     @property

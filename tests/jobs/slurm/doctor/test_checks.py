@@ -10,13 +10,21 @@ from jobs.job import Resources
 from jobs.slurm.commands import ProgramOutput
 from jobs.slurm.doctor import checks
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site
+from jobs.slurm.feasibility import FeasibilityChecker
+from jobs.slurm.sbatch_errors import UnknownSubmit
 from jobs.slurm.site import Site, query_site
 from jobs.store.checks import Check, Severity
+from tests.jobs.slurm.site_case import TestedSlurm
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
 
 OLD = query_site(Told(V22), "ann")
 NEW = query_site(Told(V24), "ann")
+
+
+def told_by(site: Site, **told: Any) -> FeasibilityChecker:
+    """A checker whose Slurm takes what it is asked about."""
+    return FeasibilityChecker(client=TestedSlurm(**told), site=site)
 
 
 def named(checks: Sequence[Check], name: str) -> Check:
@@ -78,17 +86,25 @@ def test_a_plan_is_held_against_the_cluster() -> None:
     good = toy_job("a", resources=Resources(setup=("module load x",)))
     wide = Resources(nodes=9)
     jobs = [good, *(toy_job(f"w{number}", resources=wide) for number in range(3))]
-    told = list(check_plan(OLD, jobs, largest_save_bytes=2**34))
-    assert named(told, "plan").text.startswith("3 of 4 jobs could never run: partition main has 4 nodes")
+    told = list(check_plan(OLD, jobs, told_by(OLD), largest_save_bytes=2**34))
+    assert named(told, "plan").text.startswith("3 of 4 jobs: it can never run here: partition main has 4 nodes")
+    assert named(told, "plan").advice == "lower nodes"
     assert named(told, "setup").severity is Severity.OK
     assert "16.0 GiB, needs 5,461 MiB/s" in named(told, "time to save").text
-    assert named(list(check_plan(OLD, [good])), "plan").text == "all 1 jobs can run in main"
+    assert named(list(check_plan(OLD, [good], told_by(OLD))), "plan").text == (
+        "all 1 jobs can run in main (sbatch --test-only, 1 asked)"
+    )
 
 
 def test_a_plan_that_is_larger_than_a_limit_is_refilled() -> None:
     shared = Resources(options={"qos": "capped"})
     told = list(
-        check_plan(OLD, [toy_job(f"j{number}", resources=shared) for number in range(60)], largest_save_bytes=1)
+        check_plan(
+            OLD,
+            [toy_job(f"j{number}", resources=shared) for number in range(60)],
+            told_by(OLD),
+            largest_save_bytes=1,
+        )
     )
     assert (
         named(told, "refill").text
@@ -97,15 +113,21 @@ def test_a_plan_that_is_larger_than_a_limit_is_refilled() -> None:
     assert named(told, "time to save").severity is Severity.OK
 
 
+def test_a_plan_that_slurm_does_not_judge_is_a_note() -> None:
+    told = list(check_plan(OLD, [toy_job("a")], told_by(OLD, answer=UnknownSubmit("no answer within 30 s"))))
+    assert named(told, "plan").severity is Severity.NOTE
+    assert "no answer within 30 s" in named(told, "plan").text
+
+
 @pytest.mark.parametrize("lines", [("echo 'open",), ("if true",), ("cat <<EOF",)], ids=["quote", "if", "here"])
 def test_set_up_lines_that_would_swallow_the_rest_are_a_problem(lines: tuple[str, ...]) -> None:
-    told = list(check_plan(OLD, [toy_job("a", resources=Resources(setup=lines))]))
+    told = list(check_plan(OLD, [toy_job("a", resources=Resources(setup=lines))], told_by(OLD)))
     assert named(told, "setup").severity is Severity.PROBLEM
 
 
 def test_without_bash_the_set_up_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    told = list(check_plan(OLD, [toy_job("a", resources=Resources(setup=("x",)))]))
+    told = list(check_plan(OLD, [toy_job("a", resources=Resources(setup=("x",)))], told_by(OLD)))
     assert "not looked at" in named(told, "setup").text
 
 

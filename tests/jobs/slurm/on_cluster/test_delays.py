@@ -57,7 +57,7 @@ def test_a_partition_that_is_drained_delays_its_own_jobs_alone(
     toys = ToySweep(slurm, tmp_path, [job_in("a", "short"), job_in("b", "main"), job_in("c", "main")], monkeypatch)
     told = toys.sweep("submit", "--json")
     assert (told.code, told.json["sent"]) == (0, 2)
-    assert ["1 pretrain jobs cannot be queued now" in limit for limit in told.json["limits"]] == [True]
+    assert ["1 job cannot be queued now" in limit for limit in told.json["limits"]] == [True]
     assert toys.states() == {"a": JobState.READY, "b": JobState.QUEUED, "c": JobState.QUEUED}
     set_partition(slurm, "up")
     assert toys.tick()["sent"] == 1

@@ -13,8 +13,10 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.limits import compute_queue_capacity, find_infeasible_reason, list_limit_names
-from jobs.slurm.sbatch_errors import SubmitRefusal, SubmittedJob
+from jobs.slurm.feasibility import FeasibilityChecker
+from jobs.slurm.limits import compute_queue_capacity, list_limit_names
+from jobs.slurm.refusals import Refusal
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob
 from jobs.slurm.sbatch_options import build_sbatch_options
 from jobs.slurm.site import Site, query_site
 from sweep.cli import main
@@ -34,6 +36,11 @@ def a_job(partition: str = "", qos: str = "", account: str = "", **resources: An
 
 def site_of() -> Site:
     return query_site(SlurmClient(), USER)
+
+
+def refusal_of(job: Job) -> Refusal | None:
+    """What the round and `sweep doctor` say of it."""
+    return FeasibilityChecker(client=SlurmClient(), site=site_of()).find_refusals([job]).get(job.key)
 
 
 def submitted(job: Job, *more: str, script: str = SLEEP) -> SubmittedJob | SubmitRefusal:
@@ -98,7 +105,9 @@ HOPELESS: dict[str, Job] = {
 
 @pytest.mark.parametrize("job", HOPELESS.values(), ids=HOPELESS)
 def test_what_we_refuse_slurm_refuses_too_or_never_starts(slurm: Lab, job: Job) -> None:
-    assert find_infeasible_reason(job, site_of())
+    refusal = refusal_of(job)
+    assert refusal is not None
+    assert (refusal.kind, bool(refusal.advice)) == (RefusalKind.INVALID, True)
     answer = submitted(job)
     if isinstance(answer, SubmittedJob):
         wait_reason(slurm, answer.id, "PartitionNodeLimit", "PartitionConfig")  # more CPUs than there are in all
@@ -126,7 +135,7 @@ def test_a_time_above_the_partitions_limit_is_refused_before_it_waits_for_ever(
     slurm: Lab, short_partition: str
 ) -> None:
     job = a_job(short_partition, time_minutes=5)
-    assert "partition brief allows a job 2 min, and it asks for 5" in str(find_infeasible_reason(job, site_of()))
+    assert "partition brief allows a job 2 min, and it asks for 5" in str(refusal_of(job))
     answer = submitted(job)
     assert isinstance(answer, SubmittedJob)  # Slurm takes it
     wait_reason(slurm, answer.id, "PartitionTimeLimit")
@@ -173,7 +182,7 @@ def test_doctor_names_what_would_stop_a_plan(slurm: Lab, tmp_path: Path, capsys:
     capsys.readouterr()
     assert main(["doctor", "small", "--store", store]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert any("2 of 32 jobs could never run" in line and "4 nodes" in line for line in lines)
+    assert any("2 of 32 jobs: it can never run here" in line and "4 nodes" in line for line in lines)
     assert any("may be in the queue at once (the limit of QOS capped on your jobs)" in line for line in lines)
 
 
