@@ -49,19 +49,31 @@ class BatchHistory:
 class BatchLedger:
     """Writes the lines below by one writer's ledger. Every call is on disk when it returns (OSError if refused)."""
 
-    def __init__(self, ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock = SYSTEM_CLOCK, *, cluster: str = "") -> None:
+        """`cluster`: the one that was chosen for this writer's batches, if one was."""
         self.ledger = ledger
         self.clock = clock
+        self._where = {"cluster": cluster} if cluster else {}
 
     def write_intent(self, batch: SlurmBatch, user: str) -> None:
         """Before sbatch is called."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
-        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=user, **build_single_mark(batch))
+        self._write(
+            batch.name, "intent", phase=batch.phase, tasks=tasks, user=user, **build_single_mark(batch), **self._where
+        )
 
     def write_adopted_intent(self, batch: KnownBatch) -> None:
         """A batch that was found in the queue and in no ledger, with its tasks from its own script."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
-        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=batch.user, **build_single_mark(batch))
+        self._write(
+            batch.name,
+            "intent",
+            phase=batch.phase,
+            tasks=tasks,
+            user=batch.user,
+            **build_single_mark(batch),
+            **self._where,
+        )
 
     def write_sent(self, name: str, job_id: str) -> None:
         """Slurm took it, or a search by name found that it had."""
@@ -136,6 +148,7 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
             user=str(line.get("user", "")),
             intended_at=moment,
             is_single=line.get("single") is True,
+            cluster=str(line.get("cluster", "")),
         )
     batch = history.batches.get(name)
     if batch is None:

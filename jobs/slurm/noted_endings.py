@@ -106,9 +106,9 @@ def read_ending(line: bytes) -> Ending | None:
         return None
     match = BEGINNING.match(text)
     if match is not None and text.count(', "') + 1 in FIELDS and text.endswith(END):
-        return Ending(*match.groups(), line=text)
+        return Ending(match[1], match[2], match[3], text)
     record = parse_ending(text)
-    return record and Ending(record.batch, record.key, record.state, text)
+    return None if record is None else Ending(record.batch, record.key, record.state, text)
 
 
 def parse_ending(line: str) -> AccountingRecord | None:

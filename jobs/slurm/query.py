@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pwd
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
 from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history
 from jobs.slurm.batches import KnownBatch, build_task_id
+from jobs.slurm.chosen_cluster import resolve_cluster
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.noted_endings import MergedRecords
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
-from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer, SlurmAnswers
+from jobs.slurm.parsing import AccountRow, QueueRow, SlurmAnswer, SlurmAnswers, parse_config
 from jobs.slurm.script import parse_script_tasks
+from jobs.slurm.site_facts import SiteFacts
 from jobs.slurm.states import is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store, open_replacement
@@ -65,10 +68,23 @@ def load_cluster_report(
         sent = max((max(batch.intended_at, batch.sent_at) for batch in history.batches.values()), default=0.0)
         answers = read_fresh_answers(path, clock.now(), timeouts, not_before=sent)
     if answers is None:
-        answers = query_answers(SlurmClient(timeouts), history, settled_too=whole_account, clock=clock)
+        client = SlurmClient(timeouts, cluster=find_cluster(history.batches.values(), timeouts))
+        client.kept = facts = SiteFacts(client, store, read_user_name(), clock=clock)
+        answers = query_answers(client, history, settled_too=whole_account, clock=clock)
         if not whole_account:
             save_answers(path, answers)
+            facts.save()
     return build_slurm_snapshot(sweep, history, answers, timeouts).build_report()
+
+
+def find_cluster(batches: Iterable[KnownBatch], timeouts: SlurmTimeouts) -> str:
+    """Its name, empty for the default one. Raises ClusterChoiceError."""
+
+    def read_default_name() -> str:
+        config = parse_config(SlurmClient(timeouts).run("scontrol", "show", "config").text)[0]
+        return config.get("ClusterName", "")
+
+    return resolve_cluster(batches, os.environ, read_default_name)
 
 
 def load_batch_history(store: Store, sweep: str, keys: Collection[str]) -> BatchHistory:

@@ -215,6 +215,8 @@ class ManifestReader:
     def parse_tail(self, tail: bytes) -> dict[str, Any]:
         """The parts of a job from its line's end; what follows its configuration is shared by nearly all jobs."""
         config, mark, rest = tail.rpartition(b',"settings":')
+        if not mark:
+            return parse_job_parts(json.loads(b"{" + tail))
         try:
             record = json.loads(b"{" + config + b"}")
             if rest not in self.other_parts:
