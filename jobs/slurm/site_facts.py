@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 CONFIGURED = ("SLURM_CONF", "SLURM_CONF_SERVER")
 DEFAULT_CONF = "/etc/slurm/slurm.conf"
-SELDOM = (("scontrol", "show", "config"), ("sacctmgr",), ("sacct", "--helpformat"))
+ACCOUNT_FIELDS = ("sacct", "--helpformat")
+SELDOM = (("scontrol", "show", "config"), ("sacctmgr",), ACCOUNT_FIELDS)
 """How the questions begin whose answers are kept."""
 DOUBTED_AFTER_S = 3600.0
 """A refusal that may mean that the site has changed renews what was asked longer ago than this."""
@@ -105,6 +106,8 @@ def query_kept_site(facts: SiteFacts, user: str) -> Site:
         logger.info("what is known of the site is asked again: %s", reason)
         facts.forget()
         site = query_site(facts, user)
+    if site.accounting_answers:
+        facts.run(*ACCOUNT_FIELDS)  # now, and not in the first round in which nothing else happens
     return site
 
 

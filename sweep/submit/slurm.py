@@ -152,7 +152,8 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
     client.kept = facts = SiteFacts(client, stored.store, user, fresh=request.fresh)
     site = query_kept_site(facts, user)
     if site.problem:
-        raise NoSchedulerError(f"Slurm cannot be asked: {site.problem}; {request.if_unreachable}")
+        about = f" about cluster {client.cluster} (SLURM_CLUSTERS)" if client.cluster else ""
+        raise NoSchedulerError(f"Slurm cannot be asked{about}: {site.problem}; {request.if_unreachable}")
     slurm_round = SlurmRound(
         stored.manifest.jobs,
         wanted=request.wanted,
