@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stages.data.order import hash_numbers
-from stages.data.sample import BadSampleError, Document, ImageReader
+from stages.data.sample import BadSampleError, Document, ImageReader, check_text
 from stages.data.shards import ShardFolder, TarSample, TarShards
 from stages.data.text import parse_json
 from stages.data.tokenizer import TextTokenizer
@@ -69,13 +69,18 @@ def read_captions(sample: TarSample, fields: Sequence[str]) -> list[list[str]]:
 
 
 def read_field_captions(sample: TarSample, field: str) -> list[str]:
-    """The captions of one field; none if it is absent or neither a string nor a list of strings."""
+    """The captions of one field; none if it is absent or neither a string nor a list of strings.
+
+    BadSampleError if one of them is no text.
+    """
     if field == "txt":
         given: object = sample.read("txt").decode(errors="replace") if "txt" in sample.extensions else None
     else:
         given = read_json_value(sample, field)
     texts = given if isinstance(given, list) else [given]
-    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+    return [
+        check_text(f"{sample.where}: {field}", text.strip()) for text in texts if isinstance(text, str) and text.strip()
+    ]
 
 
 def read_json_value(sample: TarSample, key: str) -> object:

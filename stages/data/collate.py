@@ -167,7 +167,7 @@ class PaddingCollator:
         parts = [collate_sequences(part, part[-1].length, self.loss_mean) for part in self.split(by_length)]
         own = [len(parts), sum(part.tokens.numel() for part in parts)]
         gathered = [each.tolist() for each in peers.gather(np.array(own, dtype=np.int64))]
-        most = max(passes for passes, _ in gathered)
+        most = max(1, *(passes for passes, _ in gathered))  # an empty pass where no example of the batch is usable
         return add_empty_passes(parts, most), sum(positions for _, positions in gathered)
 
     def split(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:

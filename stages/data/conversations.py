@@ -1,16 +1,19 @@
 """LLaVA conversations: a JSON list of {id, image (optional), conversations: [{from: human|gpt, value}]}."""
 
 import json
+import os
+import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 from stages.data.prompts import IMAGE_PLACEHOLDER, PLAIN, PromptTemplate
-from stages.data.sample import BadSampleError, Document, ImageReader
-from stages.data.shards import OpenShard
+from stages.data.sample import BadSampleError, Document, ImageReader, check_text
+from stages.data.shards import TarMember, iter_members, list_tars, open_tar, read_tar_member
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 
@@ -154,36 +157,42 @@ class ImageFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
-        self._members: dict[str, Callable[[], bytes]] | None = None
+        self._members: dict[str, tuple[Path, TarMember]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process opens files of its own."""
+        """Another process reads the names of its own."""
         return {**self.__dict__, "_members": None}
 
     def read(self, where: str, name: str) -> bytes:
-        """An image file's bytes. BadSampleError if there is none of that name or it climbs out of the folder."""
+        """An image file's bytes. BadSampleError if there is none of that name, or the name leads out of the folder.
+
+        Links in the folder are its owner's and are followed, as when images lie on another disk.
+        """
+        if name.startswith("/") or ".." in name.split("/"):
+            raise BadSampleError(f"{where}: image {name[:80]!r} lies outside the data set")
+        path = self._folder / name
         try:
-            path = (self._folder / name).resolve()
-            found = path.is_file()
+            is_file = stat.S_ISREG(path.stat().st_mode)  # no pipe, which would be waited on for ever
+        except (FileNotFoundError, NotADirectoryError):
+            is_file = False
         except (ValueError, OSError) as error:  # a zero byte, or more letters than a file system takes
-            raise BadSampleError(f"{where}: image {name[:80]!r} is no file name: {error}") from error
-        if not path.is_relative_to(self._folder):
-            raise BadSampleError(f"{where}: image {name!r} lies outside the data set")
-        if found:
+            raise BadSampleError(f"{where}: image {name[:80]!r} is no file name: {str(error)[:80]}") from error
+        if is_file:
             return path.read_bytes()
         if self._members is None:
-            self._members = dict(self._list_tar_members())
-        if name not in self._members:
+            self._members = {normpath(each): place for each, place in self._iter_tar_members()}
+        if (found := self._members.get(normpath(name))) is None:
             raise BadSampleError(f"{where}: there is no image {name!r}")
-        return self._members[name]()
+        tar, member = found
+        return read_tar_member(tar, member, f"{where}: {name}")
 
-    def _list_tar_members(self) -> list[tuple[str, Callable[[], bytes]]]:
-        return [
-            (f"{key}.{extension}", partial(shard.read_member, number, extension))
-            for shard in map(OpenShard, sorted(self._folder.glob("*.tar")))
-            for number, key in enumerate(shard.index.keys)
-            for extension in shard.index.list_extensions(number)
-        ]
+    def _iter_tar_members(self) -> Iterator[tuple[str, tuple[Path, TarMember]]]:
+        for tar in list_tars(self._folder):
+            descriptor = open_tar(tar)
+            try:
+                yield from ((name, (tar, member)) for name, member in iter_members(tar, descriptor) if member)
+            finally:
+                os.close(descriptor)
 
 
 def find_conversation_file(path: Path) -> Path:
@@ -212,8 +221,9 @@ def parse_record(where: str, record: object) -> Conversation:
     if not isinstance(record, dict):
         raise BadSampleError(f"{where}: an object is expected")
     image, turns = record.get("image") or "", record.get("conversations")
-    if not isinstance(image, str) or not is_unicode(image):
+    if not isinstance(image, str):
         raise BadSampleError(f"{where}: image must be a path")
+    check_text(f"{where}: image", image)
     if not isinstance(turns, list) or len(turns) < 2:
         raise BadSampleError(f"{where}: conversations must be a list of a question and an answer at least")
     texts = [parse_turn(where, number, turn) for number, turn in enumerate(turns)]
@@ -229,17 +239,8 @@ def parse_turn(where: str, number: int, turn: object) -> str:
     if not isinstance(turn, dict) or turn.get("from") not in expected:
         raise BadSampleError(f"{where}: turn {number} must come from {' or '.join(expected)}")
     value = turn.get("value")
-    if not isinstance(value, str) or not value.strip():
+    # An empty answer is one: as with Prismatic, its end is learned.
+    if not isinstance(value, str) or not (value.strip() or number % 2):
         raise BadSampleError(f"{where}: turn {number} has no text")
-    if not is_unicode(value):
-        raise BadSampleError(f"{where}: turn {number} holds half a character (a lone surrogate)")
+    check_text(f"{where}: turn {number}", value)
     return value
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a tokenizer or a file system can take it: JSON can spell what is no text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

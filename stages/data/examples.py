@@ -9,7 +9,6 @@ from stages.data.packing import BuiltSequence, SequenceCounts, SequenceStart, jo
 from stages.data.progress import DataState, SourceProgress
 from stages.data.sample import BadSampleError, SampleSource
 from stages.distributed import Communicator
-from stages.errors import DataError
 
 
 class ExampleSource(SampleSource, Protocol):
@@ -43,6 +42,8 @@ class ExamplePacker:
 class ExampleSampler:
     """Each example once an epoch, in batches of at most `batch_size`. One that cannot be used is left out of its batch.
 
+    A batch of which none can be used is a step that changes nothing.
+
     The state has one source, whose only cursor counts batches.
     """
 
@@ -68,16 +69,14 @@ class ExampleSampler:
     def record_batch(
         self,
         state: DataState,
-        plan: Sequence[SequenceStart],
+        plan: Sequence[SequenceStart],  # noqa: ARG002 - each example knows its own number
         counts: Sequence[SequenceCounts],
         reasons: Mapping[int, Mapping[int, str]],
     ) -> None:
-        """Adds the planned batch to `state`. See `Sampler`. DataError if no example of the batch can be used."""
+        """Adds the planned batch to `state`. See `Sampler`."""
         progress = state.sources[0]
         progress.cursors[0] += 1
         for each in counts:
             if each.samples:
                 progress.add_counts(each)
             progress.record_bad_samples(self.source, each.bad, reasons.get(0, {}), limit=self.bad_samples_limit)
-        if not any(each.samples for each in counts):
-            raise DataError(f"data set {self.source.name!r}: no usable example among {len(plan)} in a row")

@@ -24,8 +24,11 @@ class PromptTemplate:
         return self.system + asked if first else asked
 
     def format_answer(self, text: str) -> str:
-        """An answer as it follows `format_question`; a generated answer is compared after `str.strip`."""
-        return self.answer.replace("{text}", text.strip())
+        """An answer as it follows `format_question`; a generated answer is compared after `str.strip`.
+
+        As Prismatic does, the image's placeholder is taken out here too: no model shall learn to write it.
+        """
+        return self.answer.replace("{text}", text.replace(IMAGE_PLACEHOLDER, "").strip())
 
     def dump_state(self) -> dict[str, str]:
         """For `restore_template`, as JSON."""

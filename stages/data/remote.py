@@ -8,7 +8,6 @@ that goes while it is open can be read on.
 import fcntl
 import hashlib
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -64,9 +63,18 @@ class RemoteStore(Protocol):
 
     def query_version(self, name: str) -> FileVersion: ...
 
-    def download(self, name: str, path: Path) -> None:
-        """Writes the file's content, or as much of it as came, to `path`."""
+    def download(self, name: str, path: Path, most: int) -> None:
+        """Writes the file's content, or as much of it as came, to `path`. OSError once more than `most` bytes came."""
         ...
+
+
+READ_BYTES = 1 << 22
+
+
+def check_download(size: int, most: int) -> None:
+    """OSError if more came than the store promised: a disk is not to be filled by a server that does not stop."""
+    if size > most:
+        raise OSError(f"more than the {most} bytes came that it promised")
 
 
 def open_store(address: str) -> RemoteStore:
@@ -107,8 +115,11 @@ class FsspecStore:
         tag = next((str(info[key]) for key in VERSION_NAMES if info.get(key)), "")
         return FileVersion(int(info["size"]), tag)
 
-    def download(self, name: str, path: Path) -> None:
-        self.files.get_file(f"{self.address}/{name}", str(path))
+    def download(self, name: str, path: Path, most: int) -> None:
+        with self.files.open(f"{self.address}/{name}", "rb") as source, path.open("wb") as file:
+            while chunk := source.read(min(READ_BYTES, most + 1 - file.tell())):
+                file.write(chunk)
+                check_download(file.tell(), most)
 
 
 class WebStore:
@@ -130,9 +141,11 @@ class WebStore:
             raise DataError(f"{self.address}/{name}: the server does not give its length")
         return FileVersion(int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or "")
 
-    def download(self, name: str, path: Path) -> None:
+    def download(self, name: str, path: Path, most: int) -> None:
         with self._request("GET", name) as response, path.open("wb") as file:
-            shutil.copyfileobj(response, file, 1 << 20)
+            while chunk := response.read(min(READ_BYTES, most + 1 - file.tell())):
+                file.write(chunk)
+                check_download(file.tell(), most)
 
     def _request(self, method: str, name: str) -> Any:
         url = f"{self.address}/{name}"
@@ -231,7 +244,7 @@ class RemoteFolder:
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
         with convert_storage_errors(path):
             try:
-                self._store.download(name, unfinished)
+                self._store.download(name, unfinished, version.size)
                 if (size := unfinished.stat().st_size) != version.size:
                     raise OSError(f"{size} bytes of {version.size} came")
                 if (now := self._store.query_version(name)) != version:

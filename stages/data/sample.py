@@ -24,6 +24,18 @@ class BadSampleError(ValueError):
     """One sample that cannot be used; it is counted and skipped. The message says which and why."""
 
 
+def check_text(where: str, text: str) -> str:
+    """`text`, which JSON can spell though it is none: BadSampleError, naming `where`, for half a character.
+
+    Every string of a sample passes here before a tokenizer or a file system gets it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadSampleError(f"{where} holds half a character (a lone surrogate)") from error
+    return text
+
+
 class AbsentSampleError(ValueError):
     """One sample that a manifest promises and its shard, which is whole, has not: it is skipped, and not counted."""
 

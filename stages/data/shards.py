@@ -5,6 +5,7 @@ webdataset itself reads tars as streams, from the start; a resumed run would hav
 
 import json
 import os
+import re
 import stat
 import sys
 import weakref
@@ -87,13 +88,17 @@ class TarShards:
         return shard
 
     def _check_size(self, shard: "OpenShard", promised: int) -> None:
-        """DataError if a shard has no samples; a line on stderr, once, if it has another number than was promised."""
+        """DataError if a shard has no samples; a line on stderr, once, if samples are missing or too many."""
         count = len(shard.index)
         if not count:
             raise DataError(f"{shard.path}: no samples; its {MANIFEST} says {promised}")
-        if count != promised and shard.path.name not in self._reported:
+        remarks = [] if count == promised else [f"{count} samples; its {MANIFEST} says {promised}; write it again"]
+        if shard.index.hard_links:
+            remarks.append(f"{len(shard.index.hard_links)} hard links are not read; {WRITE_WITHOUT_LINKS}")
+        if remarks and shard.path.name not in self._reported:
             self._reported.add(shard.path.name)
-            print(f"{shard.path}: {count} samples; its {MANIFEST} says {promised}; write it again", file=sys.stderr)
+            for remark in remarks:
+                print(f"{shard.path}: {remark}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class LocalFolder:
         file = self.path / MANIFEST
         if file.exists():
             return read_manifest(str(file), file.read_bytes())
-        tars = sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]
+        tars = list_tars(self.path)
         return [tar.name for tar in tars], [len(index_tar(tar)) for tar in tars]
 
     def fetch_local(self, name: str) -> Path:
@@ -115,6 +120,11 @@ class LocalFolder:
 
     def prefetch(self, names: Sequence[str]) -> None:
         """There is nothing to do."""
+
+
+def list_tars(path: Path) -> list[Path]:
+    """The tars of a folder in the order of their names, or the one tar. Hidden files (`._x.tar` of macOS) are none."""
+    return sorted(tar for tar in path.glob("*.tar") if tar.name[0] != ".") if path.is_dir() else [path]
 
 
 MAX_MEMBER_BYTES = 1 << 28
@@ -137,18 +147,13 @@ class OpenShard:
             raise AbsentSampleError(f"{self.path.name}: sample {number} of {len(self.index)}")
         where = f"{self.path.name}: {self.index.keys[number]}"
         if number in self.index.repeated:
-            raise BadSampleError(f"{where}: the key is there twice")
+            raise BadSampleError(f"{where}: a member of that name is there twice")
         return TarSample(where, self.index.list_extensions(number), self, number)
 
     def read_member(self, number: int, extension: str) -> bytes:
-        """The content of one member of sample `number`. DataError if the file ends before it does."""
+        """The content of one member of sample `number`; see `read_member_content`."""
         member, key = self.index.find_member(number, extension), self.index.keys[number]
-        if member.size > MAX_MEMBER_BYTES:
-            raise BadSampleError(f"{self.path.name}: {key}: {extension} has more than {MAX_MEMBER_BYTES} bytes")
-        content = os.pread(self._descriptor, member.size, member.offset)
-        if len(content) != member.size:
-            raise DataError(f"{self.path}: cut off in {key}: {member.size} bytes expected, {len(content)} there")
-        return content
+        return read_member_content(self.path, self._descriptor, member, f"{self.path.name}: {key}: {extension}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,17 +208,21 @@ def is_plain_name(name: object) -> bool:
 
 # Where a tar's samples lie in it: an index of its headers. Nothing is unpacked, so a member's name is never a path.
 #
-# A tar is whole, or it is refused: every header's checksum holds, every member's content lies within the file, and
-# the end-of-archive mark is there. Python's tarfile takes a torn header for the end, and needs several times as long.
+# A tar is whole, or it is refused: every header's checksum holds, every number is one, every member's content lies
+# within the file, the end-of-archive mark is there, and nothing but zeros is behind it. Python's tarfile takes a torn
+# header for the end, stops at the first zero block whatever follows, and needs several times as long.
 
 BLOCK = 512
 REGULAR = b"\0" + b"07"
+HARD_LINK = b"1"
 WITHOUT_CONTENT = b"123456"
 """Types of links, devices, folders and pipes."""
-EXTENDED, LONG_NAME, PREFIX_HEADERS, SPARSE = b"x", b"L", b"xLKg", b"S"
-"""What stands before a header and adds to it: pax records, GNU's long names, and what is skipped; sparse files."""
+EXTENDED, GLOBAL, LONG_NAME, PREFIX_HEADERS = b"x", b"g", b"L", b"xLKg"
+"""What stands before a header and adds to it: pax records, those for all that follows, GNU's long names."""
+REFUSED = {b"S": "a sparse file; write the tar without --sparse", b"M": "the rest of a file; join the tar's volumes"}
 MAX_HEADER_BYTES = 1 << 20
-"""Of pax records and long names, what lies beyond it is not read."""
+"""A tar with longer pax records or names is refused."""
+WRITE_WITHOUT_LINKS = "webdataset passes over them too; write the tar with --hard-dereference"
 
 
 class TarMember(NamedTuple):
@@ -225,15 +234,17 @@ class TarMember(NamedTuple):
 
 @dataclass(slots=True)
 class TarIndex:
-    """The samples of a tar, in the order of their first members: members that share a key are one sample.
+    """The samples of a tar as webdataset counts them: neighbours that share a key are one sample.
 
-    A second member of the same name begins another sample of that key, and both are `repeated`. It takes about a
-    hundred bytes a member.
+    A key that comes again after another is another sample. It takes about a hundred bytes a member.
     """
 
+    # Why: docs/decisions.md, D151
     keys: list[str] = field(default_factory=list)
     repeated: set[int] = field(default_factory=set)
-    """Numbers of samples whose key is that of another."""
+    """Numbers of samples with two members of one name, at which webdataset stops."""
+    hard_links: list[str] = field(default_factory=list)
+    """Names of members that are hard links, which are not read."""
     _extensions: list[tuple[str, ...]] = field(default_factory=list)
     _firsts: "array[int]" = field(default_factory=lambda: array("q"))
     _offsets: "array[int]" = field(default_factory=lambda: array("q"))
@@ -270,6 +281,25 @@ def index_tar(path: Path) -> TarIndex:
         os.close(descriptor)
 
 
+def read_tar_member(path: Path, member: TarMember, where: str) -> bytes:
+    """The content of a member of a tar that is opened for this alone; see `read_member_content`."""
+    descriptor = open_tar(path)
+    try:
+        return read_member_content(path, descriptor, member, where)
+    finally:
+        os.close(descriptor)
+
+
+def read_member_content(path: Path, descriptor: int, member: TarMember, where: str) -> bytes:
+    """A member's bytes. BadSampleError, naming `where`, if it is too large; DataError if the file ends before."""
+    if member.size > MAX_MEMBER_BYTES:
+        raise BadSampleError(f"{where} has more than {MAX_MEMBER_BYTES} bytes")
+    content = os.pread(descriptor, member.size, member.offset)
+    if len(content) != member.size:
+        raise DataError(f"{path}: cut off in {where}: {member.size} bytes expected, {len(content)} there")
+    return content
+
+
 def open_tar(path: Path) -> int:
     """A descriptor for reading; DataError if the file cannot be opened."""
     try:
@@ -285,55 +315,86 @@ def open_tar(path: Path) -> int:
 
 def read_index(path: Path, descriptor: int) -> TarIndex:
     """The index of an open tar; `path` is for messages."""
-    samples: list[tuple[str, dict[str, TarMember]]] = []
-    latest: dict[str, int] = {}
-    index = TarIndex()
+    index, shared = TarIndex(), dict[tuple[str, ...], tuple[str, ...]]()
+    key, members = "", dict[str, TarMember]()
     for name, member in iter_members(path, descriptor):
-        key, extension = split_member_name(name)
-        number = latest.get(key)
-        if number is not None and extension in samples[number][1]:
-            index.repeated |= {number, len(samples)}
-            number = None
-        if number is None:
-            number = latest[key] = len(samples)
-            samples.append((key, {}))
-        samples[number][1][extension] = member
-    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for key, members in samples:
+        split = split_member_name(name)
+        if split is None:
+            continue
+        if member is None:
+            index.hard_links.append(name)
+            continue
+        if members and split[0] != key:
+            index.add(key, members, shared)
+            members = {}
+        key = split[0]
+        if split[1] in members:
+            index.repeated.add(len(index))
+        else:
+            members[split[1]] = member
+    if members:
         index.add(key, members, shared)
     return index
 
 
-def split_member_name(name: str) -> tuple[str, str]:
-    """webdataset's rule: the extension begins at the first dot of the last path component."""
-    folder, _, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return f"{folder}/{stem}" if folder else stem, extension.lower()
+def split_member_name(name: str) -> tuple[str, str] | None:
+    """webdataset's rule for (key, extension in lower case); None for a member that it passes over.
+
+    The extension begins at the first dot of the last path component. Without a dot, or with nothing before it
+    (`README`, `.DS_Store`), a file is passed over, and so are notes such as `__index__` and what is in `__notes__/`.
+    """
+    if name.startswith("__") and name.partition("/")[0].endswith("__") and len(name.partition("/")[0]) > 3:
+        return None
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    # With nothing before the dot, webdataset takes the folder's last component for the stem, if it has no dot itself.
+    if not dot or not (stem or (slash and "." not in folder.rpartition("/")[2])):
+        return None
+    return folder + slash + stem, extension.lower()
 
 
 # Why: docs/decisions.md, D12
-def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember]]:
-    """(name, where its content lies) of a tar's regular files; DataError once it turns out not to be whole."""
+def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember | None]]:
+    """(name, where its content lies) of a tar's regular files, and (name, None) of its hard links.
+
+    DataError once the tar turns out not to be whole.
+    """
     end, offset = os.fstat(descriptor).st_size, 0
     given: dict[str, str] = {}  # what a header's forerunners say of it
     while any(block := os.pread(descriptor, BLOCK, offset)):
         header = parse_header(path, block, offset)
-        size = int(given["size"]) if given.get("size", "").isdecimal() else header.size
+        size = parse_pax_size(path, given["size"], offset) if "size" in given else header.size
         start, size = offset + BLOCK, 0 if header.kind in WITHOUT_CONTENT else size
         if start + size > end:
             raise DataError(f"{path}: cut off: it ends in {given.get('path', header.name)!r}; copy it again")
-        offset = start + -(-size // BLOCK) * BLOCK
         if header.kind in PREFIX_HEADERS:
-            given |= parse_prefix_header(header.kind, os.pread(descriptor, min(size, MAX_HEADER_BYTES), start))
-            continue
-        if header.kind == SPARSE or "GNU.sparse.major" in given:
-            raise DataError(f"{path}: {header.name!r} is a sparse file; write the tar without --sparse")
-        name = given.get("path", header.name)
-        if header.kind in REGULAR and not name.endswith("/"):
-            yield name, TarMember(start, size)
-        given = {}
+            given |= read_prefix_header(path, descriptor, header.kind, TarMember(start, size))
+        elif header.kind in REFUSED or "GNU.sparse.major" in given:
+            raise DataError(f"{path}: {header.name!r} is {REFUSED.get(header.kind, REFUSED[b'S'])}")
+        else:
+            name, given = given.get("path", header.name), {}
+            if header.kind == HARD_LINK:
+                yield name, None
+            elif header.kind in REGULAR and not name.endswith("/"):
+                yield name, TarMember(start, size)
+        offset = start + -(-size // BLOCK) * BLOCK
     if len(block) < BLOCK:
         raise DataError(f"{path}: cut off: the mark of the tar's end is missing; copy it again")
+    check_end(path, descriptor, offset)
+
+
+READ_BYTES = 1 << 20
+
+
+def check_end(path: Path, descriptor: int, offset: int) -> None:
+    """DataError if anything but zeros follows the mark of the tar's end at `offset`: samples would lie there unseen."""
+    while chunk := os.pread(descriptor, READ_BYTES, offset):
+        if rest := chunk.lstrip(b"\0"):
+            raise DataError(
+                f"{path}: more follows its end, at byte {offset + len(chunk) - len(rest)}: two tars joined, or a"
+                " damaged one; write it again as one tar"
+            )
+        offset += len(chunk)
 
 
 class TarHeader(NamedTuple):
@@ -356,30 +417,64 @@ def parse_header(path: Path, block: bytes, offset: int) -> TarHeader:
     return TarHeader(f"{prefix}/{name}" if prefix else name, size, kind)
 
 
-def parse_octal(digits: bytes) -> int:
-    """A number of a header: octal digits, or behind a set first bit (GNU, beyond 8 GiB) plain bytes."""
-    if digits[0] == 0x80:
-        return int.from_bytes(digits[1:])
-    return int(digits.rstrip(b" \0") or b"0", 8)
+def parse_octal(content: bytes) -> int:
+    """A number of a header, never negative: octal digits, or behind a set first bit (GNU, beyond 8 GiB) plain bytes.
+
+    ValueError if it is neither.
+    """
+    if content[0] == 0x80:
+        return int.from_bytes(content[1:])
+    digits = content.partition(b"\0")[0].strip(b" ")
+    if digits.strip(b"01234567"):  # Python's int() takes signs and underscores as well
+        raise ValueError("not octal")
+    return int(digits or b"0", 8)
+
+
+def parse_pax_size(path: Path, digits: str, offset: int) -> int:
+    """A size from pax records; DataError if it is no number that a file can have."""
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
+        raise DataError(f"{path}: not a whole tar: the size before byte {offset} is no number; copy it again")
+    return int(digits)
 
 
 def parse_name(content: bytes) -> str:
-    """A name, which ends at the first zero byte."""
-    return content.partition(b"\0")[0].decode("utf-8", "replace")
+    """A name, which ends at the first zero byte. Bytes that are no UTF-8 are escaped, so that names stay different."""
+    return content.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
 
-def parse_prefix_header(kind: bytes, content: bytes) -> dict[str, str]:
-    """What a forerunner says of the header after it: `path`, `size` and others."""
+def read_prefix_header(path: Path, descriptor: int, kind: bytes, place: TarMember) -> dict[str, str]:
+    """What a forerunner says of the header after it: `path`, `size` and others. DataError if it is malformed."""
+    if place.size > MAX_HEADER_BYTES:
+        raise DataError(f"{path}: a header at byte {place.offset} has more than {MAX_HEADER_BYTES} bytes")
+    content = os.pread(descriptor, place.size, place.offset)
     if kind == LONG_NAME:
         return {"path": parse_name(content)}
-    return parse_pax_records(content) if kind == EXTENDED else {}
+    if kind not in {EXTENDED, GLOBAL}:
+        return {}
+    try:
+        records = parse_pax_records(content)
+    except ValueError as error:
+        raise DataError(f"{path}: not a whole tar: a malformed header at byte {place.offset}; copy it again") from error
+    if kind == EXTENDED:
+        return records
+    if records.keys() & {"path", "size"}:
+        raise DataError(f"{path}: the global header at byte {place.offset} gives all members one name or size")
+    return {}
+
+
+PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]+)=")
 
 
 def parse_pax_records(content: bytes) -> dict[str, str]:
-    """Records `LENGTH KEY=VALUE\\n` of an extended header, up to the first that is malformed."""
+    """Records `LENGTH KEY=VALUE\\n` of an extended header, which may end in zeros; ValueError if one is malformed."""
     records: dict[str, str] = {}
-    while (length := content.partition(b" ")[0]).isdigit() and int(length):
-        record, content = content[: int(length)], content[int(length) :]
-        key, _, value = record.partition(b" ")[2].rstrip(b"\n").partition(b"=")
-        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+    start = 0
+    while start < len(content) and content[start]:
+        match = PAX_RECORD.match(content, start)
+        end = start + int(match[1]) if match else 0
+        if match is None or not match.end() < end <= len(content) or content[end - 1 : end] != b"\n":
+            raise ValueError("malformed record")
+        value = content[match.end() : end - 1]
+        records[match[2].decode("utf-8", "backslashreplace")] = value.decode("utf-8", "backslashreplace")
+        start = end
     return records

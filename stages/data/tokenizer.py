@@ -59,7 +59,11 @@ class TextTokenizer:
         return frozenset({self.end_of_text, *self.start_of_text})
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids. DataError for a string that is no text; sources of samples check theirs before (`check_text`)."""
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError as error:  # all that the library says of a lone surrogate
+            raise DataError(f"text {text[:40]!r} holds half a character (a lone surrogate)") from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """As `encode`, of each text."""

@@ -19,7 +19,7 @@ from stages.errors import DataError
 from stages.evaluation.evaluated_model import EvaluatedModel
 from stages.evaluation.question_scores import QuestionScores
 from stages.evaluation.score import Score, compute_mean
-from stages.evaluation.text_task import LOSSES, TextTask, name_cluster
+from stages.evaluation.text_task import LOSSES, TextTask, check_choices, name_cluster
 from stages.files import replace_atomically
 from stages.job_file import summarize_error
 
@@ -74,7 +74,7 @@ def score_text_task(task: TextTask, subject: EvaluatedModel, samples: Path | Non
     `samples`: file for the log of its documents (`stages.evaluation.text`); None: none is kept.
     """
     with block_network():
-        loaded = load_task(task)
+        loaded = load_task(task, subject.max_new_tokens)
         made = loaded["tasks"][task.name]
         chance = task.chance if task.chance is not None else compute_guessing_chance(made)
         result, documents = run_lm_eval(loaded, task.name, subject, samples)
@@ -99,23 +99,28 @@ def run_lm_eval(
     return results, found["samples"][name]
 
 
-def load_task(task: TextTask) -> Any:
-    """lm-eval's own object of the task, with each of its documents read once."""
+def load_task(task: TextTask, max_new_tokens: int) -> Any:
+    """lm-eval's own object of the task, with each of its documents read once. DataError for one that does not fit.
+
+    `max_new_tokens`: of a generated answer, where the task does not say.
+    """
     from lm_eval.tasks import TaskManager
 
     try:
-        loaded = TaskManager(include_defaults=False).load([build_lm_eval_config(task)])
+        loaded = TaskManager(include_defaults=False).load([build_lm_eval_config(task, max_new_tokens)])
         made = loaded["tasks"][task.name]
         made.set_config(key="num_fewshot", value=0)
         for number, doc in enumerate(made.eval_docs, start=1):
             check_document(made, doc, number)
-    except (ValueError, KeyError, TypeError, IndexError, SyntaxError) as error:
+    except DataError as error:
+        raise DataError(f"text task {task.name!r}: {error}") from error
+    except (ValueError, KeyError, TypeError, IndexError, SyntaxError, OverflowError) as error:
         raise DataError(f"text task {task.name!r}: {type(error).__name__}: {summarize_error(error)}") from error
     return loaded
 
 
 def check_document(task: Any, doc: dict[str, Any], number: int) -> None:
-    """ValueError for a row from which lm-eval would make no request, or a wrong one."""
+    """ValueError or DataError for a row from which lm-eval would make no request, or a wrong one."""
     text, target = task.doc_to_text(doc), task.doc_to_target(doc)
     if not isinstance(text, str):
         raise ValueError(f"row {number}: doc_to_text gives {text!r}, and a text is expected")
@@ -124,20 +129,30 @@ def check_document(task: Any, doc: dict[str, Any], number: int) -> None:
             raise ValueError(f"row {number}: doc_to_target gives {target!r}, and a text is expected")
         return
     choices = task.doc_to_choice(doc)
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise ValueError(f"row {number}: doc_to_choice gives {choices!r}, and a list of two texts or more is expected")
+    check_choices(choices, f"row {number}: doc_to_choice")
+    given = task.config.doc_to_target
+    # lm-eval takes digits that a template gives for an index, though the task may mean the text
+    if type(target) is int and given not in doc and str(target) in choices and choices.index(str(target)) != target:
+        raise ValueError(
+            f"row {number}: doc_to_target gives {target}, which is the text of choice {choices.index(str(target))} and"
+            f" the index of another, {choices[target : target + 1]}; name a column that holds the index or the text"
+        )
     if not (target in choices if isinstance(target, str) else type(target) is int and 0 <= target < len(choices)):
         raise ValueError(f"row {number}: doc_to_target gives {target!r}, which is none of the {len(choices)} choices")
 
 
-def build_lm_eval_config(task: TextTask) -> dict[str, Any]:
+def build_lm_eval_config(task: TextTask, max_new_tokens: int) -> dict[str, Any]:
     """lm-eval's settings of the task; the rows are handed over in memory, so that no path or cache plays a part."""
     from datasets import Dataset
 
     def rows(**_: object) -> dict[str, Any]:
         return {"test": Dataset.from_list([dict(row) for row in task.rows])}
 
-    return {**task.settings, "task": task.name, "custom_dataset": rows, "test_split": "test"}
+    made = {**task.settings, "task": task.name, "custom_dataset": rows, "test_split": "test"}
+    if task.settings["output_type"] == "generate_until":
+        # without it lm-eval would put its own 256 where the task is silent
+        made["generation_kwargs"] = {"max_gen_toks": max_new_tokens, **task.settings.get("generation_kwargs", {})}
+    return made
 
 
 def compute_guessing_chance(made: Any) -> float | None:

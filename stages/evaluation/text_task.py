@@ -8,6 +8,7 @@ execute parts of it.
 
 import ast
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class _MetricEntry(_Part):
 
 
 class _Generation(_Part):
-    until: tuple[str, ...] | str = ()
+    until: tuple[str, ...] | str | None = None  # lm-eval's own default where the task is silent
     max_gen_toks: int | None = Field(default=None, gt=0)
     do_sample: Literal[False] = False
     temperature: Literal[0] = 0
@@ -252,6 +253,9 @@ def read_text_task(folder: Path, task: Task) -> TextTask:
     rows = tuple(_prepare_rows(_read_rows(source), about.metadata.prepare, source))[: task.limit]
     if not rows:
         raise DataError(f"{source}: no rows in it")
+    if isinstance(about.doc_to_choice, str) and about.doc_to_choice in rows[0]:
+        for number, row in enumerate(rows, start=1):
+            check_choices(row[about.doc_to_choice], f"{source}, row {number}: {about.doc_to_choice!r}")
     settings = about.model_dump(
         mode="json",
         exclude_none=True,
@@ -265,6 +269,18 @@ def read_text_task(folder: Path, task: Task) -> TextTask:
         chance=about.metadata.chance,
         clusters=tuple(_iter_clusters(rows, about.metadata.cluster, path)),
     )
+
+
+def check_choices(choices: Any, where: str) -> None:
+    """DataError, naming `where`, unless there are two texts or more to choose from."""
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(each, str) and each for each in choices):
+        raise DataError(f"{where} gives {summarize_value(choices)}, and a list of two texts or more is expected")
+
+
+def summarize_value(value: Any) -> str:
+    """A JSON value for a message, however long it is."""
+    shown = json.dumps(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def name_cluster(text: Any) -> str:
@@ -317,7 +333,29 @@ def _read_rows(source: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict) or set(row) != keys:
             wanted = ", ".join(sorted(keys)) or "at least one key"
             raise DataError(f"{source}, line {number}: an object with {wanted} is expected")
+        for key, value in row.items():
+            if problem := find_unusable_value(value):
+                raise DataError(f"{source}, line {number}: {key[:80]!r} holds {problem}")
         yield row
+
+
+LARGEST_INTEGER = (1 << 63) - 1
+
+
+def find_unusable_value(value: Any) -> str:
+    """What in a JSON value lm-eval's table or a tokenizer cannot hold, and what would do; empty if there is nothing."""
+    match value:
+        case int() if not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+            return "an integer beyond 64 bits; write it as text"
+        case float() if not math.isfinite(value):
+            return "a number that is not finite; leave it out"
+        case str() if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return "half a character (a lone surrogate); write the whole one"
+        case list():
+            return next(filter(None, map(find_unusable_value, value)), "")
+        case dict():
+            return next(filter(None, map(find_unusable_value, [*value, *value.values()])), "")
+    return ""
 
 
 # The requests of a row, for whoever counts them before lm-eval is there.

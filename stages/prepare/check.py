@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.data.shards import MANIFEST, read_manifest
+from stages.data.shards import MANIFEST, list_tars, read_manifest
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.check_samples import ConversationPart, check_conversations, check_shard, split_conversations
@@ -98,7 +98,7 @@ def check_tokenizer(request: CheckRequest) -> None:
 def list_shards(report: DataSetReport, decode: str) -> Sequence[Part]:
     """The tars that the manifest names, or all; DataError for a manifest that is none, or if there are none."""
     request, folder = report.request, Path(report.request.path)
-    tars = sorted(folder.glob("*.tar")) if folder.is_dir() else [folder]
+    tars = list_tars(folder)
     manifest = folder / MANIFEST
     if not manifest.exists():
         if folder.is_dir() and tars:

@@ -1,6 +1,7 @@
 """Checks one tar of token sequences or of captioned images, with the functions by which the stages read it."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from stages.data.conversations import (
     read_records,
 )
 from stages.data.sample import BadSampleError
-from stages.data.shards import OpenShard, TarSample
+from stages.data.shards import WRITE_WITHOUT_LINKS, OpenShard, TarSample
 from stages.data.text import check_ids, check_length, read_token_ids
 from stages.errors import ConfigError, DataError
 from stages.prepare.findings import Action, CheckRequest, Findings, Shard
@@ -101,6 +102,8 @@ def check_shard(shard: Shard) -> Findings:
         return findings
     try:
         check_count(findings, shard, len(opened.index))
+        for name in opened.index.hard_links:
+            findings.note("hard link", Action.SKIP, f"{shard.path.name}: {name}: {WRITE_WITHOUT_LINKS}")
         for kind, name in iter_odd_members(shard.path):
             findings.note(kind, Action.NOTE, f"{shard.path.name}: {name}: is not followed, unpacked or run")
         check_samples(findings, shard, opened)
@@ -121,17 +124,25 @@ def check_count(findings: Findings, shard: Shard, count: int) -> None:
 def check_samples(findings: Findings, shard: Shard, opened: OpenShard) -> None:
     """Every sample of a whole tar."""
     check = build_text_check(findings, shard) if shard.request.kind == "text" else build_captions_check(findings, shard)
+    for key in find_scattered_keys(opened.index.keys):
+        said = f"{shard.path.name}: {key}: its files are not next to each other, so each group is a sample of its own"
+        findings.note("scattered files", Action.NOTE, f"{said}; sort the names before writing the tar")
     for number in range(len(opened.index)):
         findings.samples += 1
         try:
             if number in opened.index.repeated:
-                findings.note("duplicate key", Action.SKIP, f"{shard.path.name}: {opened.index.keys[number]}")
+                findings.note("duplicate member", Action.SKIP, f"{shard.path.name}: {opened.index.keys[number]}")
             else:
                 check(opened.find_sample(number))
         except BadSampleError as error:
             findings.note("unreadable member", Action.SKIP, str(error))
         except DataError as error:
             findings.note("torn tar", Action.REFUSE, str(error))
+
+
+def find_scattered_keys(keys: Sequence[str]) -> list[str]:
+    """Those of several samples, which may be parts of one whose members lie apart."""
+    return [key for key, count in Counter(keys).items() if count > 1]
 
 
 Check = Callable[[TarSample], None]

@@ -20,7 +20,7 @@ from stages.data.captions import read_captions
 from stages.data.conversations import Conversation, find_conversation_file, parse_record, read_records
 from stages.data.prompts import TEMPLATES, PromptTemplate
 from stages.data.sample import AbsentSampleError, BadSampleError
-from stages.data.shards import MANIFEST, LocalFolder, OpenShard, index_tar
+from stages.data.shards import MANIFEST, LocalFolder, OpenShard, index_tar, list_tars
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError, DataError
 from stages.evaluation.questions import VisionTask
@@ -233,7 +233,7 @@ def count_samples(folder: Path) -> tuple[Counts, list[Path]]:
         names, sizes = LocalFolder(folder).load_manifest()
         paths = [folder / name for name in names]
         return Counts(samples=sum(sizes), shards=len(paths), manifest=True), paths
-    paths = sorted(folder.glob("*.tar")) if folder.is_dir() else [folder]
+    paths = list_tars(folder)
     opened = select_evenly(paths, MOST_INDEXED)
     if not opened:
         raise DataError(f"{folder}: no shards")

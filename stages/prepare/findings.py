@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.data.conversations import find_conversation_file
-from stages.data.shards import index_tar
+from stages.data.shards import index_tar, list_tars
 from stages.errors import ConfigError, DataError
 
 EXAMPLES = 3
@@ -133,7 +133,7 @@ class Shard:
 
 def guess_kind(path: Path) -> str:
     """The kind of a data set by its files; DataError if it could be anything."""
-    tars = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
+    tars = list_tars(path) if path.is_dir() or path.suffix == ".tar" else []
     for tar in tars:
         try:
             index = index_tar(tar)

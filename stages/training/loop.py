@@ -148,7 +148,8 @@ class Training:
         while state.step < self.last_step and not stopping:
             outcome = self.train_step(state, stop)
             stopping = outcome.stop
-            if state.step % self.job.settings.log_steps == 0 or state.step == self.last_step:
+            is_log_due = state.step % self.job.settings.log_steps == 0 or state.step == self.last_step
+            if is_log_due and state.window.steps:
                 self.write_log(state)
             if self.is_checkpoint_due(state.step, outcome):
                 self.save(state)
@@ -167,11 +168,12 @@ class Training:
         waited = self.clock() - started
         rate = self.schedule.compute_lr(state.step)
         outcome = self.compute_gradients(state, batch, stop)
-        spike = state.spikes.add(outcome.loss)
-        self.check_divergence(state, outcome)
-        state.optimizer.step(rate)
-        state.window.add(outcome.loss, outcome.norm, rate, spike=spike)
-        state.window.add_sources(outcome.sources)
+        if batch.count:  # of a batch of bad samples alone nothing is learned, and no moment decays
+            spike = state.spikes.add(outcome.loss)
+            self.check_divergence(state, outcome)
+            state.optimizer.step(rate)
+            state.window.add(outcome.loss, outcome.norm, rate, spike=spike)
+            state.window.add_sources(outcome.sources)
         state.step += 1
         state.tokens += batch.positions
         self.writer.check()

@@ -195,6 +195,11 @@ class LossWindow:
         self._norm, self._rate = norm, rate
         self._spikes += spike
 
+    @property
+    def steps(self) -> int:
+        """Steps that were added since the last line."""
+        return len(self._losses)
+
     def add_sources(self, sums: SourceSums) -> None:
         """What a step took of each source. Every step counts the same, however many targets it has."""
         total = sum(sums.weights) or 1.0

@@ -114,11 +114,11 @@ def iter_first_samples(source: Path, tar: tarfile.TarFile, samples: int) -> Iter
     """The members of the first `samples` samples: neighbours whose names differ in the extension are one sample."""
     seen, last = 0, ""
     for entry in tar:
-        key = split_member_name(entry.name)[0]
-        if not entry.isfile():
+        split = split_member_name(entry.name)
+        if not entry.isfile() or split is None:
             continue
-        if key != last:
-            seen, last = seen + 1, key
+        if split[0] != last or not seen:
+            seen, last = seen + 1, split[0]
         if seen > samples:
             return
         yield entry

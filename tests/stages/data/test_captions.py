@@ -41,6 +41,8 @@ def test_a_caption_follows_its_image_and_ends_with_end_of_text(
         ({"a.png": png("red"), "a.json": b'{"caption": 3}'}, "caption", "no caption in caption"),
         ({"a.png": png("red"), "a.json": b"{"}, "caption", "unreadable"),
         ({"a.png": png("red"), "a.txt": b"x"}, "caption", "no caption in caption"),
+        ({"a.png": png("red"), "a.json": b'{"caption": "a \\ud83d dog"}'}, "caption", "half a character"),
+        ({"a.png": png("red"), "a.json": b'{"caption": ["good", "\\udc00"]}'}, "caption", "half a character"),
     ],
 )
 def test_a_bad_captioned_image_says_why(

@@ -58,6 +58,20 @@ def test_the_loss_of_a_conversation_is_on_the_answers_alone(
     assert document.image_tokens == 4
 
 
+def test_the_image_mark_is_taken_out_of_answers_and_an_empty_answer_is_its_end(
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader
+) -> None:
+    """As Prismatic's prompt builders treat every turn."""
+    write_conversations(tmp_path, 1)
+    turns = [("human", "<image>\nWhat?"), ("gpt", "<image> red"), ("human", "Sure?"), ("gpt", " ")]
+    record = {**conversation(0), "conversations": [{"from": who, "value": text} for who, text in turns]}
+    (tmp_path / "conversations.json").write_text(json.dumps([record]))
+    document = document_of(open_conversations(tmp_path, tokenizer, images), 0)
+    learned = [token for token, is_learned in zip(document.tokens, document.learned, strict=True) if is_learned]
+    end = tokenizer.end_of_text
+    assert learned == [*tokenizer.encode(" red"), end, *tokenizer.encode(" "), end]
+
+
 def test_images_may_lie_in_a_tar_beside_the_conversations(
     tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader
 ) -> None:
@@ -67,12 +81,52 @@ def test_images_may_lie_in_a_tar_beside_the_conversations(
 
 
 @pytest.mark.parametrize(
+    ("member", "image"),
+    [
+        ("images/red.PNG", "images/red.PNG"),
+        ("./images/red.png", "images/red.png"),
+        ("images/red.png", "./images//red.png"),
+        ("images/red", "images/red"),
+        ("images/.red.png", "images/.red.png"),
+    ],
+)
+def test_an_image_in_a_tar_is_found_by_its_own_name(
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader, member: str, image: str
+) -> None:
+    write_tar(tmp_path / "images.tar", {member: png("red")})
+    (tmp_path / "conversations.json").write_text(json.dumps([{**conversation(0), "image": image}]))
+    assert document_of(open_conversations(tmp_path, tokenizer, images), 0).image_tokens == 4
+
+
+def test_a_folder_of_images_may_be_a_link_to_another_disk(
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader
+) -> None:
+    write_conversations(tmp_path / "set", 1)
+    (tmp_path / "set" / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "elsewhere")
+    assert document_of(open_conversations(tmp_path / "set", tokenizer, images), 0).image_tokens == 4
+
+
+def test_tars_beside_conversations_are_open_only_while_one_is_read(
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader
+) -> None:
+    for number in range(40):
+        write_tar(tmp_path / f"{number:02d}.tar", {f"images/{number}.png": png("red")})
+    records = [{**conversation(0), "image": f"images/{number}.png"} for number in range(40)]
+    (tmp_path / "conversations.json").write_text(json.dumps(records))
+    source = open_conversations(tmp_path, tokenizer, images)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    assert all(document_of(source, number).image_tokens == 4 for number in range(40))
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"conversations": None}, "conversations must be a list"),
         ({"conversations": [{"from": "human", "value": "alone"}]}, "conversations must be a list"),
         ({"conversations": [{"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}]}, "turn 0 must come from"),
-        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}]}, "turn 1 has no text"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": 5}]}, "turn 1 has no text"),
         ({"conversations": ["a", "b"]}, "turn 0 must come from"),
         ({"conversations": [{"from": "system", "value": "a"}, {"from": "gpt", "value": "b"}]}, "turn 0 must come from"),
         (
@@ -85,7 +139,7 @@ def test_images_may_lie_in_a_tar_beside_the_conversations(
         ({"conversations": {"from": "human", "value": "a"}}, "conversations must be a list"),
         ({"image": 5}, "image must be a path"),
         ({"image": ["images/red.png"]}, "image must be a path"),
-        ({"image": "\udcff.png"}, "image must be a path"),
+        ({"image": "\udcff.png"}, "image holds half a character"),
         ({"image": None}, "<image> in the text, and no image"),
     ],
 )

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -40,10 +40,22 @@ class Server(SimpleHTTPRequestHandler):
     broken: ClassVar[dict[str, int]] = {}
     """How many more times each file's content ends half way; below 0: the server fails before it."""
     asked: ClassVar[list[str]] = []
+    endless: ClassVar[list[str]] = []
+    """Files whose content does not stop, whatever length was promised."""
+    sent: ClassVar[list[int]] = []
+    """Bytes of endless contents."""
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
         name = self.path.rpartition("/")[2]
+        if name in self.endless:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(512):
+                    self.wfile.write(bytes(1 << 20))
+                    self.sent.append(1 << 20)
+            return
         if not self.broken.get(name):
             super().do_GET()
             return
@@ -64,7 +76,7 @@ class Server(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    Server.broken, Server.asked = {}, []
+    Server.broken, Server.asked, Server.endless, Server.sent = {}, [], [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -141,6 +153,16 @@ def test_a_download_that_stays_broken_names_the_address_and_leaves_nothing(addre
     Server.broken["shard-0.tar"] = 3
     with pytest.raises(DataError, match=r"/text/shard-0\.tar: 3 tries: OSError: \d+ bytes of \d+ came"):
         TarShards(remote(address, tmp_path)).find_sample(0)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in {".tar", ".part"}]
+
+
+def test_a_server_that_sends_more_than_it_promised_is_stopped_there(address: str, tmp_path: Path) -> None:
+    Server.endless.append("shard-0.tar")
+    with pytest.raises(
+        DataError, match=r"shard-0\.tar: 3 tries: OSError: more than the \d+ bytes came that it promised"
+    ):
+        TarShards(remote(address, tmp_path)).find_sample(0)
+    assert sum(Server.sent) < 3 * (64 << 20)  # what lay in the sockets' buffers
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.suffix in {".tar", ".part"}]
 
 

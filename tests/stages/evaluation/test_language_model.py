@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,14 +166,35 @@ def test_an_answer_is_the_greedy_one_up_to_its_stop_text(subject: EvaluatedModel
         adapter(subject).generate_until([instance(prompt, {"do_sample": True})])
 
 
-def test_a_task_of_answers_is_scored_and_its_documents_are_kept(subject: EvaluatedModel, tmp_path: Path) -> None:
+def test_digits_of_a_template_are_refused_where_text_and_index_disagree(subject: EvaluatedModel) -> None:
+    """lm-eval takes "1" for the second choice, "2", though the task means the first."""
+    row = {"query": "One half of two is", "choices": ["1", "2"], "gold": 0, "answer": "1"}
+    settings = {**choice_task(row).settings, "doc_to_target": "{{answer}}"}
+    with pytest.raises(
+        DataError, match=r"row 1: doc_to_target gives 1, which is the text of choice 0 and the index of"
+    ):
+        score_text_task(replace(choice_task(row), settings=settings), subject)
+    by_column = replace(choice_task(row), settings={**settings, "doc_to_target": "answer"})
+    by_index = choice_task(row)
+    assert score_text_task(by_column, subject) == score_text_task(by_index, subject)
+    same = {**row, "choices": ["0", "1"]}
+    assert score_text_task(replace(choice_task(same), settings=settings), subject).n == 1
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_gen_toks": 4, "until": ["\n\n"]}, {"max_gen_toks": 4}, {"until": ["\n\n"]}, None]
+)
+def test_a_task_of_answers_is_scored_and_its_documents_are_kept(
+    subject: EvaluatedModel, tmp_path: Path, given: dict[str, object] | None
+) -> None:
+    """Where the task is silent, the subject's 4 new tokens hold (lm-eval's 256 have no room), and lm-eval's stop."""
     prompt, settings = "The list is", {"max_gen_toks": 4, "until": ["\n\n"]}
     (answer,) = adapter(subject).generate_until([instance(prompt, settings)])
     rows = [{"q": prompt, "a": f"{answer.strip().upper()}"}, {"q": prompt, "a": "no such answer"}]
     task: dict[str, object] = {
         **{"task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": "t.jsonl"}, "test_split": "test"},
         **{"output_type": "generate_until", "doc_to_text": "{{q}}", "doc_to_target": "{{a}}", "tag": ["x"]},
-        **{"generation_kwargs": settings, "num_fewshot": 0, "training_split": "train"},
+        **{"generation_kwargs": given, "num_fewshot": 0, "training_split": "train"},
         "metric_list": [{"metric": "exact_match", "ignore_case": True, "aggregation": "mean"}],
         "filter_list": [{"name": "plain", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}],
     }

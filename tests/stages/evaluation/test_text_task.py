@@ -1,6 +1,7 @@
 """Task files: what is read from good ones, and the one clear error of bad ones."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,24 @@ def test_a_text_task_is_read_with_its_rows(tmp_path: Path) -> None:
             "t.jsonl, line 2: an object with choices, gold, query",
         ),
         ({"lines": ["not json"]}, "t.jsonl, line 1:"),
+        ({"lines": [json.dumps({**ROW, "gold": 1 << 64})]}, "t.jsonl, line 1: 'gold' holds an integer beyond 64 bits"),
+        (
+            {"lines": [json.dumps(ROW), json.dumps({**ROW, "choices": ["a", "\udc00"]})]},
+            "t.jsonl, line 2: 'choices' holds half a character",
+        ),
+        (
+            {"lines": [json.dumps({**ROW, "query": math.nan})]},
+            "t.jsonl, line 1: 'query' holds a number that is not finite",
+        ),
+        (
+            {"lines": [json.dumps(ROW), json.dumps({**ROW, "choices": [1, 2]})]},
+            "t.jsonl, row 2: 'choices' gives [1, 2], and a list of two texts or more is expected",
+        ),
+        (
+            {"lines": [json.dumps({**ROW, "choices": []})]},
+            "t.jsonl, row 1: 'choices' gives [], and a list of two texts",
+        ),
+        ({"lines": [json.dumps({**ROW, "choices": 7})]}, "t.jsonl, row 1: 'choices' gives 7, and a list of two texts"),
     ],
 )
 def test_a_malformed_text_task_is_one_clear_data_error(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def theirs(name: str) -> Any:
 def ours(name: str, folder: Path) -> Any:
     shutil.copy(TASKS / f"{name}.yaml", folder)
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[name]))
-    return load_task(read_text_task(folder, Task(name=name)))["tasks"][name]
+    return load_task(read_text_task(folder, Task(name=name)), 32)["tasks"][name]
 
 
 def asked(task: Any) -> list[tuple[str, str]]:

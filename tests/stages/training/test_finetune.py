@@ -135,7 +135,7 @@ def test_bad_conversations_are_skipped_and_counted(world: World, base: JobFile) 
         record["image"] = f"../conversations/{record['image']}"  # climbs out: refused
     (folder / "conversations.json").write_text(json.dumps(records))
     config = finetune_config(conversations={"name": "untidy", "kind": "conversations"}, epochs=1)
-    with pytest.raises(DataError, match="no usable example among 3 in a row"):
+    with pytest.raises(DataError, match="every sample is bad; the last: "):
         run_here(world.job("untidy", "finetune", config, [base]))
     images = {
         f"{colour}.png": (world.data / "conversations" / "images" / f"{colour}.png") for colour in ("red", "green")

@@ -110,6 +110,21 @@ def test_each_conversation_comes_once_an_epoch_whatever_is_bad(alone: JobFile) -
     assert result["images"] == 2 * 10
 
 
+def test_a_batch_of_bad_examples_alone_is_a_step_that_changes_nothing(
+    world: World, server: RankServer, base: JobFile
+) -> None:
+    """In batches of one, the bad conversation is a whole batch; the limit of bad samples allows it."""
+    config = {**CONFIG, "batch_sequences": 1, "epochs": 1}
+    one = world.run("one", "finetune", config, [base], log_steps=1)
+    result = result_of(one)
+    assert (result["steps"], result["bad_samples"], result["sources"]["mixed"]["samples"]) == (17, 1, 16)
+    assert len(one.metrics.read_text().splitlines()) == 16  # no line on a step without a loss
+    two = world.job("one-of-two", "finetune", config, [base], parallel="ddp", log_steps=1)
+    ranks_started = server.start(two, 2)
+    assert ranks_started.wait() == [0, 0], ranks_started.output()
+    assert_equal_weights(read_result_checkpoint(two.run).read_weights(), read_result_checkpoint(one.run).read_weights())
+
+
 def test_a_fine_tune_that_is_killed_ends_with_the_bits_of_one_that_is_not(world: World, base: JobFile) -> None:
     config = finetune_config(conversations=MIXED, batch_sequences=5, max_length=128, epochs=20)
     whole = world.run("whole", "finetune", config, [base])
