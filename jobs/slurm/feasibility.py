@@ -29,8 +29,15 @@ from jobs.slurm.site import Association, Partition, Qos, Site
 logger = logging.getLogger(__name__)
 
 NEVER = "it can never run here"
-OF_TODAY = "Requested node configuration is not available"
+OF_TODAY = (
+    "Requested node configuration is not available",
+    "Required nodes lack available resources",
+    "No available nodes in topology",
+    "Insufficient resources in topology unit",
+)
 """Slurm's words for what no node has, and also for what only nodes have that are down or drained at present."""
+MOST_UNKNOWN = 2
+"""Calls without a clear answer after which nothing more is asked in the round: each may take its whole time limit."""
 CLOSED = "Required partition not available"
 """Of the answers that pass by themselves, the one that sbatch gives as well. Others are of --test-only alone."""
 MOST_KINDS = 3
@@ -61,6 +68,8 @@ class ShapeAnswer:
     """Minutes."""
     refused_from: float = math.inf
     refusal: Refusal | None = None
+    is_unknown: bool = False
+    """It gave no clear answer, which counts as yes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,11 +89,17 @@ class FeasibilityChecker:
     shapes: int = 0
     """Distinct requests among them; the others find the time or the resource that is too much."""
     silent: str = ""
-    """Why Slurm gave no answer and is asked no more; empty if it did."""
+    """Why Slurm gave no clear answer to some question; empty if it did to all."""
+    moment: float = field(init=False)
+    """Unix seconds at which all its refusals are dated, so that those of one reason are equal."""
+    _unknown: int = 0
     _answers: dict[tuple[str, ...], ShapeAnswer] = field(default_factory=dict)
     _shapes: dict[int, tuple[Resources, tuple[str, ...]]] = field(default_factory=dict)
     """By the identity of a job's resources, which this keeps alive: thousands of jobs have few kinds of them."""
     _endless: dict[int, Refusal | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.moment = self.clock.now()
 
     def find_refusals(self, jobs: Iterable[Job]) -> dict[str, Refusal]:
         """The refusal of each job that Slurm would refuse or never start, by key. Asks about what is not known yet."""
@@ -105,9 +120,8 @@ class FeasibilityChecker:
 
     def select_taken(self, jobs: Iterable[Job]) -> set[str]:
         """Keys of the jobs that Slurm said in this round it would take."""
-        if self.silent:
-            return set()
-        return {job.key for job in jobs if self._is_answered(job) and self._find_known(job) is None}
+        clear = (job for job in jobs if self._is_answered(job) and self._find_known(job) is None)
+        return {job.key for job in clear if not self._answers[self._find_shape(job)].is_unknown}
 
     def _find_known(self, job: Job) -> Refusal | None:
         if (endless := self._find_endless(job)) is not None:
@@ -127,7 +141,7 @@ class FeasibilityChecker:
             self._endless[kind] = misfit and Refusal(
                 text=f"{NEVER}: {misfit.text}",
                 advice=misfit.advice,
-                when=self.clock.now(),
+                when=self.moment,
                 kind=RefusalKind.INVALID,
             )
         return self._endless[kind]
@@ -156,8 +170,10 @@ class FeasibilityChecker:
         """`jobs`: one for each time limit, the shortest first. The longest is asked about, which settles all others,
         unless Slurm refuses its time: then the longest that it takes is searched for."""
         self.shapes += 1
+        before = self._unknown
         refusal = self._ask(jobs[-1])
         answer = self._answers.setdefault(shape, ShapeAnswer())
+        answer.is_unknown = self._unknown > before
         if refusal is None:
             answer.taken_up_to = max(answer.taken_up_to, jobs[-1].resources.time_minutes)
             return
@@ -178,36 +194,37 @@ class FeasibilityChecker:
     def _ask(self, job: Job) -> Refusal | None:
         asked = self._build_request(job)
         answer = self._call(self._build_options(job, asked))
-        if answer is None:
+        if answer is None or isinstance(answer, UnknownSubmit):
             return None
         if answer.kind is RefusalKind.DELAYED and answer.reason.startswith(CLOSED):
             where = ", ".join(list_partition_names(job, self.site))
             text = f"partition {where} takes no jobs at present ({answer.reason})"
-            return Refusal(text=text, when=self.clock.now(), kind=answer.kind)
+            return Refusal(text=text, when=self.moment, kind=answer.kind)
         if answer.kind is not RefusalKind.INVALID:
             return None
         if answer.reason.startswith(OF_TODAY):
             return self._judge_nodes(job, asked, answer)
         return self._explain(job, answer)
 
-    def _call(self, options: Sequence[str]) -> SubmitRefusal | None:
-        if self.silent:
-            return None
+    def _call(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
+        if self._unknown >= MOST_UNKNOWN:
+            self._unknown += 1
+            return UnknownSubmit(self.silent)
         self.asked += 1
         answer = self.client.test_request(options)
         logger.debug("sbatch --test-only %s: %s", " ".join(options), answer or "would be taken")
         if isinstance(answer, UnknownSubmit):
-            logger.info("sbatch --test-only gives no answer, sbatch itself decides: %s", answer.reason)
+            logger.info("sbatch --test-only gives no clear answer, sbatch itself decides: %s", answer.reason)
             self.silent = answer.reason
-            return None
+            self._unknown += 1
         return answer
 
     def _takes(self, options: Sequence[str]) -> bool:
-        return self._call(options) is None and not self.silent
+        return self._call(options) is None
 
     def _explain(self, job: Job, answer: SubmitRefusal) -> Refusal:
         """With our own numbers where they say the same."""
-        refusal = explain_refusal(answer, self.clock.now(), list_choices(self.site))
+        refusal = explain_refusal(answer, self.moment, list_choices(self.site))
         misfit = next(iter_misfits(job, self.site, also_refused=True), None)
         if misfit is None:
             return refusal

@@ -41,6 +41,13 @@ def test_each_distinct_request_is_asked_about_once() -> None:
     assert checker.select_taken(jobs) == {job.key for job in jobs}
 
 
+def test_jobs_that_are_refused_for_one_reason_have_equal_refusals() -> None:
+    jobs = [toy_job(f"a{number}", resources=Resources(nodes=9)) for number in range(3)]
+    refused, _ = ask(jobs)
+    assert len(refused) == 3
+    assert len(set(refused.values())) == 1
+
+
 def test_the_longest_time_that_slurm_takes_is_found() -> None:
     def judge(options: Sequence[str]) -> Answer:
         minutes = next(int(word.partition("=")[2]) for word in options if word.startswith("--time="))
@@ -118,9 +125,11 @@ def test_a_partition_that_is_closed_today_is_a_delay() -> None:
 
 
 def test_a_slurm_that_does_not_answer_is_asked_no_more_and_refuses_nothing() -> None:
-    jobs = [a_job(), toy_job("b", resources=Resources(cpus=3))]
-    refused, slurm = ask(jobs, answer=UnknownSubmit("no answer"))
-    assert (refused, len(slurm.asked)) == ({}, 1)
+    jobs = [toy_job(f"a{number}", resources=Resources(cpus=number)) for number in range(1, 6)]
+    slurm = TestedSlurm(answer=UnknownSubmit("no answer"))
+    checker = FeasibilityChecker(client=slurm, site=OLD)
+    assert checker.find_refusals(jobs) == {}
+    assert (len(slurm.asked), checker.silent, checker.select_taken(jobs)) == (2, "no answer", set())
 
 
 def test_too_few_nodes_beside_excluded_ones_is_a_delay() -> None:

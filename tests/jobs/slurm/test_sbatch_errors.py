@@ -3,7 +3,14 @@
 import pytest
 
 from jobs.slurm.commands import ProgramOutput
-from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer
+from jobs.slurm.sbatch_errors import (
+    RefusalKind,
+    SubmitRefusal,
+    SubmittedJob,
+    UnknownSubmit,
+    parse_submit_answer,
+    parse_test_answer,
+)
 
 # --- sbatch
 
@@ -117,3 +124,31 @@ def test_what_is_down_is_told_from_a_cluster_that_takes_nothing() -> None:
     found = parse_submit_answer(failed("Required partition not available (inactive or drain)"))
     assert isinstance(found, SubmitRefusal)
     assert found.kind is RefusalKind.DELAYED
+
+
+def test_a_test_that_goes_well_prints_a_line_on_standard_error() -> None:
+    line = "sbatch: Job 2 to start at 2026-11-29T19:37:35 using 1 processors on nodes n1 in partition main\n"
+    assert parse_test_answer(said(line, returncode=0)) is None
+
+
+@pytest.mark.parametrize("begin", ["allocation failure: ", "sbatch: error: allocation failure: "])
+def test_a_refused_test_has_the_words_of_a_refused_submission(begin: str) -> None:
+    words = "Invalid partition name specified"
+    told = said(f"sbatch: error: invalid partition specified: nope\n{begin}{words}\n")
+    refused = parse_test_answer(told)
+    assert refused == SubmitRefusal(RefusalKind.INVALID, f"{words}; invalid partition specified: nope")
+    assert refused == parse_submit_answer(failed(words, "invalid partition specified: nope"))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        said("allocation failure: Unable to contact slurm controller (connect failure)\n"),
+        said("allocation failure: words of a later release\n"),
+        said(returncode=None),
+        ProgramOutput(problem="sbatch cannot be run", started=False),
+    ],
+    ids=["controller", "words", "time", "program"],
+)
+def test_a_test_without_a_known_answer_says_nothing_of_the_request(output: ProgramOutput) -> None:
+    assert isinstance(parse_test_answer(output), UnknownSubmit)

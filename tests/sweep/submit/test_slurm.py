@@ -179,5 +179,6 @@ def test_the_paper_s_sweep_goes_out_in_few_calls_and_few_files(
     assert told.code == 0
     assert told.json["sent"] == len(jobs) > 2_700
     assert sbatch.calls == told.json["calls"] <= 120
+    assert sbatch.questions == 1  # all of its jobs ask for the same here
     assert len(files_below(store.root)) < 50
     assert spent < 0.002 * len(jobs)  # twice what is promised, as other work may keep the machine busy

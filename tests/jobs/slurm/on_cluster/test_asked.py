@@ -79,7 +79,7 @@ def test_without_a_default_partition_one_has_to_be_named(
     assert told.code == 1
     assert "no partition is the default" in told.err
     assert "name one: partition: main, short, urgent" in told.err
-    assert toys.states()["b"] is JobState.QUEUED
+    assert "sent 1 jobs" in told.err
 
 
 def test_accounts_and_qos_are_slurms_in_any_letters_and_partitions_are_not(
@@ -94,6 +94,21 @@ def test_accounts_and_qos_are_slurms_in_any_letters_and_partitions_are_not(
     assert told.json["refused"].keys() == {"b"}
     assert "there is no such partition" in told.json["refused"]["b"]
     assert "correct partition: main, short, urgent" in told.json["refused"]["b"]
+
+
+def test_a_job_is_sent_once_its_limit_is_raised_and_its_refusal_is_gone(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = ToySweep(slurm, tmp_path, [job_with("a", memory_gib=2), job_with("b")], monkeypatch)
+    slurm.conf("MaxMemPerNode=1024")
+    assert toys.sweep("submit", "--json").json["refused"].keys() == {"a"}
+    assert toys.sweep("submit", "--only", "b", "--json").json["refused"] == {}
+    assert read_refusals(toys.store, toy.SWEEP).keys() == {"a"}  # nobody has asked about it again
+    slurm.conf("MaxMemPerNode=4096")
+    toys.sweep("limits", "--only", "all")
+    assert toys.tick()["sent"] == 1
+    assert read_refusals(toys.store, toy.SWEEP) == {}
+    toys.finish()
 
 
 # Limits of nodes and partitions that sbatch refuses without a word on the resource, or takes and never starts.
@@ -119,7 +134,7 @@ def make_site(
 
 
 BARE = {"accounting": Accounting.NONE, "nodes": 2, "cpus": 8, "gpus": 2, "memory_mb": 8192}
-LIMITS: dict[str, tuple[dict[str, str], dict[str, float], str]] = {
+LIMITS: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
     "MaxMemPerNode": ({"extra": "MaxMemPerNode=1024"}, {"memory_gib": 2}, "1 GiB on a node (MaxMemPerNode)"),
     "MaxMemPerNode of the partition": (
         {"extra": "PartitionName=main Default=YES MaxMemPerNode=1024"},
@@ -157,7 +172,8 @@ def test_a_limit_on_a_resource_is_told_with_the_resource_before_anything_waits_f
     said = toys.sweep("submit")
     assert said.code == 1
     assert told in said.err
-    assert toys.states() == {"a": JobState.READY, "b": JobState.QUEUED}
+    assert "sent 1 jobs" in said.err
+    assert toys.states()["a"] is JobState.READY
     assert told in toys.sweep("status", "--fresh").out
     examined = toys.sweep("doctor")
     assert examined.code == 1
@@ -202,3 +218,14 @@ def test_a_site_without_a_feature_runs_a_sweep(
     toys.finish()
     toys.assert_as_undisturbed()
     assert "problem" not in toys.sweep("doctor", "--node-test").out
+
+
+def test_limits_that_a_site_does_not_enforce_keep_no_job_back(
+    make_site: Callable[[str, Options], Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"accounting": Accounting.SLURMDBD, "extra": "AccountingStorageEnforce=associations"}
+    lab = make_site("lenient", Options(**{**BARE, **settings}))  # type: ignore[arg-type]
+    jobs = [job_with("a", time_minutes=2, options={"qos": "deny"})]  # of one minute
+    toys = ToySweep(lab, tmp_path, jobs, monkeypatch)
+    assert toys.sent() == (1, 1)
+    toys.finish()
