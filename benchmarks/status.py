@@ -109,6 +109,9 @@ def measure(kind: StoreKind, store: Path, repeat: int, profile: bool) -> str:
     command = [sys.executable, "-m", "sweep", "status", "large", "--store", str(store), "--fresh"]
     with hold_locks(kind, store, manifest):
         environment = {**os.environ, "PATH": f"{write_programs(store)}:{os.environ['PATH']}"}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(store / "bytecode")}
+        subprocess.run([*command[:3], "--help"], cwd=ROOT, env=environment, check=True, capture_output=True)
+        measure_process(command, environment)  # compiles the modules, as an installation does
         if profile:
             command[1:2] = ["-m", "cProfile", "-s", "tottime", "-m"]
             run = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)

@@ -10,14 +10,17 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from jobs.reconcile.accounting import AccountingRecord, parse_accounting_record
+from jobs.store.records import FailureClass
 
 BEGINNING = re.compile(
-    r'\{"ending": \{"id": "[^"\\]*", "batch": "([^"\\]*)", "key": "([^"\\]*)", "state": "([^"\\]*)", "failure": '
+    r'\{"ending": \{"id": "[^"\\]*", "batch": "([^"\\]*)", "key": "([^"\\]*)", "state": "([^"\\]*)", '
+    rf'"failure": (?:null|"(?:{"|".join(FailureClass)})"), (?:"(cancelled_by_uid)": \d+, )?"submitted_at": '
 )
 MESSAGE = '"message": "'
 END = '"}}'
-FIELDS = {len(fields(AccountingRecord)), len(fields(AccountingRecord)) - 1}
-"""A line as `encode_accounting_record` writes it: its beginning, number of fields and end. Others are read as JSON."""
+FIELDS = len(fields(AccountingRecord)) - 1
+"""A line as `encode_accounting_record` writes it: its beginning, the number of its fields without the optional one, its
+end. Others are read as JSON."""
 
 
 class Ending(NamedTuple):
@@ -105,7 +108,7 @@ def read_ending(line: bytes) -> Ending | None:
     except UnicodeDecodeError:
         return None
     match = BEGINNING.match(text)
-    if match is not None and text.count(', "') + 1 in FIELDS and text.endswith(END):
+    if match is not None and text.count(', "') + 1 == FIELDS + bool(match[4]) and text.endswith(END):
         return Ending(match[1], match[2], match[3], text)
     record = parse_ending(text)
     return None if record is None else Ending(record.batch, record.key, record.state, text)
