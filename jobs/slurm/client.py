@@ -155,7 +155,7 @@ class SlurmClient:
         """What `submit` runs within its time limit."""
         return ["sbatch", *self._list_cluster_options(), "--parsable", *arguments]
 
-    def test_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
+    def query_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
         """Whether Slurm would take a job with these options, by `sbatch --test-only`, which sends none. None: it would.
 
         Slurm judges the nodes as they are now, and says yes to some jobs that it would keep pending for ever.

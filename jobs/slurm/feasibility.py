@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.job import Job, Resources
 from jobs.slurm.limits import (
+    can_ask_memory,
     find_association,
     find_job_partitions,
-    knows_memory,
     list_partition_names,
     read_name,
     resolve_gpu_type,
@@ -23,7 +23,7 @@ from jobs.slurm.limits import (
 )
 from jobs.slurm.refusals import REFUSED, Refusal, explain_refusal, list_choices
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, UnknownSubmit
-from jobs.slurm.sbatch_options import build_sbatch_options, has_gpu_options, without_gpu_options
+from jobs.slurm.sbatch_options import build_sbatch_options, drop_gpu_options, has_gpu_options
 from jobs.slurm.site import Association, Partition, Qos, Site
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Misfit(NamedTuple):
 class RequestTester(Protocol):
     """What is needed of `jobs.slurm.client.SlurmClient`."""
 
-    def test_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
+    def query_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
         """None: Slurm would take it."""
         ...
 
@@ -72,6 +72,7 @@ class ShapeAnswer:
     """It gave no clear answer, which counts as yes."""
 
 
+# Why: docs/decisions.md, D110
 @dataclass(slots=True, kw_only=True)
 class FeasibilityChecker:
     """Asks about the requests of one round, and keeps the answers as long as it lives.
@@ -162,7 +163,7 @@ class FeasibilityChecker:
         return build_sbatch_options(
             asked,
             gpu_type=resolve_gpu_type(job, self.site),
-            memory_tracked=knows_memory(job, self.site),
+            memory_tracked=can_ask_memory(job, self.site),
             exclude=self.exclude if exclude is None else exclude,
         )
 
@@ -211,7 +212,7 @@ class FeasibilityChecker:
             self._unknown += 1
             return UnknownSubmit(self.silent)
         self.asked += 1
-        answer = self.client.test_request(options)
+        answer = self.client.query_request(options)
         logger.debug("sbatch --test-only %s: %s", " ".join(options), answer or "would be taken")
         if isinstance(answer, UnknownSubmit):
             logger.info("sbatch --test-only gives no clear answer, sbatch itself decides: %s", answer.reason)
@@ -270,7 +271,7 @@ def iter_smaller_requests(asked: Resources) -> Iterator[tuple[tuple[str, str], R
     """The request without one of its demands, with that demand in words and the field that makes it."""
     if asked.gpus_per_node or has_gpu_options(asked.options):
         words = "".join(describe_gpus(asked)) or "the GPUs of its options"
-        less = replace(asked, gpus_per_node=0, options=without_gpu_options(asked.options))
+        less = replace(asked, gpus_per_node=0, options=drop_gpu_options(asked.options))
         yield (f"{words} on a node", "gpus_per_node or gpu_type"), less
     if asked.cpus > 1:
         yield (f"{asked.cpus} CPUs on a node", "cpus"), replace(asked, cpus=1)

@@ -226,7 +226,7 @@ def find_job_partitions(job: Job, site: Site) -> tuple[Partition, ...]:
     return tuple(known[name] for name in list_partition_names(job, site) if name in known)
 
 
-def knows_memory(job: Job, site: Site) -> bool:
+def can_ask_memory(job: Job, site: Site) -> bool:
     """Whether `--mem` can be asked for where the job runs."""
     partitions = find_job_partitions(job, site)
     return not partitions or any(each.knows_memory for each in partitions)

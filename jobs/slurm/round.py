@@ -24,10 +24,10 @@ from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import (
+    can_ask_memory,
     compute_queue_capacity,
     describe_limit,
     find_job_partitions,
-    knows_memory,
     list_limit_names,
     resolve_gpu_type,
 )
@@ -292,7 +292,7 @@ class SlurmRound:
             },
             exclude=self._select_excluded_nodes(),
             gpu_type=lambda job: resolve_gpu_type(job, self.site),
-            memory_tracked=lambda job: knows_memory(job, self.site),
+            memory_tracked=lambda job: can_ask_memory(job, self.site),
         )
         return planner.plan_batches(submits)
 
@@ -439,7 +439,7 @@ def list_site_remarks(site: Site, jobs: Sequence[Job]) -> list[str]:
     remarks = []
     if jobs and not site.array_limit:
         remarks.append("this cluster takes no arrays (MaxArraySize 0): each job is sent by an sbatch of its own")
-    names = {each.name for job in jobs if not knows_memory(job, site) for each in find_job_partitions(job, site)}
+    names = {each.name for job in jobs if not can_ask_memory(job, site) for each in find_job_partitions(job, site)}
     if names:
         remarks.append(
             f"nodes of partition {', '.join(sorted(names))} have no memory in Slurm's configuration (RealMemory): "

@@ -215,7 +215,7 @@ def build_gpu_request(resources: Resources, given: dict[str, str], gpu_type: str
     return {"gres": f"{own},{gres}" if gres else own}
 
 
-def without_gpu_options(options: Mapping[str, str]) -> dict[str, str]:
+def drop_gpu_options(options: Mapping[str, str]) -> dict[str, str]:
     """The user's own options without those that ask for GPUs, and without all of a list that names one."""
     return {name: value for name, value in options.items() if not has_gpu_options({name: value})}
 

@@ -14,7 +14,7 @@ from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
 from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.limits import knows_memory
+from jobs.slurm.limits import can_ask_memory
 from jobs.slurm.refusals import read_refusals
 from jobs.slurm.script import find_path_problem
 from jobs.slurm.site import query_site
@@ -103,7 +103,7 @@ class DoctorRun:
         client = SlurmClient(cluster=read_chosen_cluster(os.environ))
         site = query_site(client, read_user_name())
         default = [each.knows_memory for each in site.partitions or () if each.is_default]
-        tracked = knows_memory(jobs[0], site) if jobs else all(default)
+        tracked = can_ask_memory(jobs[0], site) if jobs else all(default)
         yield from NodeTest(client, self.store, resources, self.wait_seconds, memory_tracked=tracked).run()
 
 

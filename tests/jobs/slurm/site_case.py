@@ -39,6 +39,6 @@ class TestedSlurm:
     judge: Callable[[Sequence[str]], Answer] | None = None
     asked: list[Sequence[str]] = field(default_factory=list)
 
-    def test_request(self, options: Sequence[str]) -> Answer:
+    def query_request(self, options: Sequence[str]) -> Answer:
         self.asked.append(options)
         return self.judge(options) if self.judge else self.answer
