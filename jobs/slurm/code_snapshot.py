@@ -57,7 +57,7 @@ def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnaps
     return found
 
 
-def identify_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:
+def locate_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:
     """What `save_code_snapshot` would give; nothing is written."""
     return _identify(store, folder, read_sources(folder))
 

@@ -69,18 +69,18 @@ class SiteFacts:
             self._new = True
         return output
 
-    def forget(self) -> None:
+    def drop(self) -> None:
         """The next question of each kind goes to the cluster."""
         self._kept.clear()
         self.asked_at = self.clock.now()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
-    def doubt(self, why: str) -> None:
+    def drop_old(self, why: str) -> None:
         """Something was refused: what was asked some time ago is asked again by the next command."""
         if self.clock.now() - self.asked_at > DOUBTED_AFTER_S:
             logger.info("%s: what is known of the site is asked again", why)
-            self.forget()
+            self.drop()
 
     def save(self) -> None:
         """Keeps what was asked."""
@@ -104,7 +104,7 @@ def query_kept_site(facts: SiteFacts, user: str) -> Site:
     site = query_site(facts, user)
     if facts.are_kept and (reason := find_contradiction(site)):
         logger.info("what is known of the site is asked again: %s", reason)
-        facts.forget()
+        facts.drop()
         site = query_site(facts, user)
     if site.accounting_answers:
         facts.run(*ACCOUNT_FIELDS)  # now, and not in the first round in which nothing else happens

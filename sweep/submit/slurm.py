@@ -16,7 +16,7 @@ from jobs.reconcile.decide import Action, Submit
 from jobs.reconcile.state import JobState
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.code_snapshot import identify_code_snapshot, save_code_snapshot
+from jobs.slurm.code_snapshot import locate_code_snapshot, save_code_snapshot
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import describe_limit
 from jobs.slurm.query import find_cluster, load_batch_history
@@ -65,7 +65,7 @@ def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hour
             return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
         report = slurm_round.run(actions)
         keep_refusals(slurm_round, report)
-        doubt_site(slurm_round, report)
+        drop_old_facts(slurm_round, report)
     return print_round_report(slurm_round, report, as_json=as_json)
 
 
@@ -173,7 +173,7 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
 
 def build_launch(stored: StoredSweep, *, writes: bool, names: bool) -> LaunchSettings:
     """Pins the code in the store (`writes`), or only finds its name (`names`)."""
-    find = save_code_snapshot if writes else identify_code_snapshot
+    find = save_code_snapshot if writes else locate_code_snapshot
     code = find(stored.store) if names else None
     return LaunchSettings(
         store=stored.store,
@@ -242,10 +242,10 @@ def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:
     )
 
 
-def doubt_site(slurm_round: SlurmRound, report: RoundReport) -> None:
+def drop_old_facts(slurm_round: SlurmRound, report: RoundReport) -> None:
     """A refusal may mean that the site's configuration or limits are others than those that are kept."""
     if report.refused and isinstance(facts := slurm_round.client.kept, SiteFacts):
-        facts.doubt(next(iter(report.refused.values())).text)
+        facts.drop_old(next(iter(report.refused.values())).text)
 
 
 def print_refusals(refused: Mapping[str, Refusal], what: str) -> None:

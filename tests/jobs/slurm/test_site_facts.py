@@ -90,13 +90,13 @@ def test_another_configuration_is_another_site(
 
 def test_a_doubt_renews_what_is_older_than_an_hour(client: Asked, store: Store) -> None:
     clock = FakeClock()
-    ask(client, store, clock).doubt("refused")
+    ask(client, store, clock).drop_old("refused")
     client.take()
     clock.sleep(3_000)
-    ask(client, store, clock).doubt("refused")
+    ask(client, store, clock).drop_old("refused")
     assert client.take() == LIVE
     clock.sleep(1_000)
-    ask(client, store, clock).doubt("refused")
+    ask(client, store, clock).drop_old("refused")
     assert client.take() == LIVE
     ask(client, store, clock)
     assert client.take() == sorted([*KEPT, *LIVE])
