@@ -22,7 +22,7 @@ from jobs.slurm.limits import (
     sort_job_qos,
 )
 from jobs.slurm.refusals import REFUSED, Refusal, explain_refusal, list_choices
-from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, UnknownSubmit
+from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal, UnknownSubmit
 from jobs.slurm.sbatch_options import build_sbatch_options, drop_gpu_options, has_gpu_options
 from jobs.slurm.site import Association, Partition, Qos, Site
 
@@ -42,6 +42,16 @@ CLOSED = "Required partition not available"
 """Of the answers that pass by themselves, the one that sbatch gives as well. Others are of --test-only alone."""
 MOST_KINDS = 3
 """Of nodes, named in a message."""
+SAME_REASON = (
+    ("Requested time limit is invalid", "allows a job"),
+    ("Node count specification invalid", "nodes"),
+    ("Memory required by task is not available", "MaxMemPerNode"),
+    ("Invalid account", "closed to account"),
+    ("Invalid qos", "closed to QOS"),
+    (POLICY, "QOS "),
+    (OF_TODAY[0], "nodes"),
+)
+"""Beginnings of Slurm's words, and what is in a misfit's text that says the same."""
 ABOUT_TIME = ("Requested time limit is invalid", "MaxWall")
 
 
@@ -226,7 +236,9 @@ class FeasibilityChecker:
     def _explain(self, job: Job, answer: SubmitRefusal) -> Refusal:
         """With our own numbers where they say the same."""
         refusal = explain_refusal(answer, self.moment, list_choices(self.site))
-        misfit = next(iter_misfits(job, self.site, also_refused=True), None)
+        wanted = next((part for begin, part in SAME_REASON if answer.reason.startswith(begin)), None)
+        misfits = iter_misfits(job, self.site, also_refused=True)
+        misfit = next((each for each in misfits if wanted is not None and wanted in each.text), None)
         if misfit is None:
             return refusal
         return replace(refusal, text=f"{REFUSED}: {misfit.text} ({answer.reason})", advice=misfit.advice)

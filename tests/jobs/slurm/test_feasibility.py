@@ -77,6 +77,12 @@ def test_slurms_refusal_has_our_numbers_where_they_say_the_same() -> None:
     )
 
 
+def test_a_refusal_for_another_reason_keeps_slurms_words() -> None:
+    no_qos = SubmitRefusal(RefusalKind.INVALID, "Invalid qos specification")
+    refused, _ = ask([a_job("gpu", "nope", time_minutes=3_000)], all_qos(NEW), answer=no_qos)
+    assert "the QOS does not exist" in refused["a"].text
+
+
 @pytest.mark.parametrize(
     ("job", "spared", "what"),
     [
@@ -164,6 +170,10 @@ def test_what_slurm_refuses_itself_is_not_judged_here() -> None:
     """NEW enforces its partitions' limits; its partition cpu is DOWN today."""
     for job in (a_job(), a_job("gpu"), a_job("gpu", time_minutes=3_000), a_job("cpu", "long"), a_job("gpu", nodes=9)):
         assert misfit(job, NEW) == ""
+
+
+def all_qos(site: Site) -> Site:
+    return replace(site, partitions=tuple(replace(each, allowed_qos=()) for each in site.partitions or ()))
 
 
 def lenient(site: Site) -> Site:
