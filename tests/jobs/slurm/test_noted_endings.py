@@ -41,7 +41,12 @@ def test_a_record_comes_back_as_it_was_noted(record: AccountingRecord) -> None:
 def test_nothing_is_parsed_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     real = noted_endings.parse_ending
-    monkeypatch.setattr(noted_endings, "parse_ending", lambda text: parsed.append(text) or real(text))
+
+    def note(text: str) -> AccountingRecord | None:
+        parsed.append(text)
+        return real(text)
+
+    monkeypatch.setattr(noted_endings, "parse_ending", note)
     noted = NotedEndings([line(replace(RECORD, key=f"k{number}")) for number in range(20)])
     assert len(noted) == 20
     assert len([ending for ending in noted.iter_endings() if ending.state == "COMPLETED"]) == 20
