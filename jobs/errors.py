@@ -38,6 +38,10 @@ class NoSchedulerError(JobsError):
     """Slurm is not installed here, or does not answer."""
 
 
+class ClusterChoiceError(JobsError):
+    """Several clusters are named, or another one than a sweep's jobs are on."""
+
+
 class InfeasibleJobError(JobsError):
     """A job asks for more than the cluster has."""
 

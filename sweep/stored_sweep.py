@@ -32,11 +32,14 @@ class StoredSweep:
         """A new writer's."""
         return Ledger(self.paths.ledger)
 
-    def load_snapshot(self, *, recent_answers: bool = False, whole_account: bool = False) -> SweepSnapshot:
+    def load_snapshot(
+        self, *, recent_answers: bool = False, whole_account: bool = False, trusts_checked: bool = False
+    ) -> SweepSnapshot:
         """All jobs as they stand now, with what a live runner or Slurm has queued and what Slurm says of the rest.
 
         With `recent_answers` Slurm is not asked again within a minute (`jobs.slurm.timeouts`); with `whole_account`
-        sacct is asked about everything that was ever sent, not only about what is not settled.
+        sacct is asked about everything that was ever sent, not only about what is not settled; with `trusts_checked`
+        results that an earlier report has read are not read again (`jobs.store.checked_results`).
         """
         jobs, name = self.manifest.jobs, self.manifest.sweep
         cluster = ClusterReport()
@@ -54,7 +57,7 @@ class StoredSweep:
             )
         queued_here = read_runner_queue(self.store, name)
         cluster = replace(cluster, observations={**cluster.observations, **queued_here})
-        return load_snapshot(jobs, self.store, name, cluster)
+        return load_snapshot(jobs, self.store, name, cluster, trusts_checked=trusts_checked)
 
     def select_jobs(self, words: Sequence[str]) -> list[Job]:
         """Jobs of the named cells, and jobs named by key; all jobs if there is no word. Raises NotPlannedError."""

@@ -189,7 +189,7 @@ class LocalRunner:
     def _check_end(self, key: str, seen: Observation) -> None:
         """A problem that is not the job's own ends the run of the whole sweep."""
         evidence = self.snapshot.runs[key]
-        if evidence.result is not None:
+        if evidence.done:
             return
         name = f"{self.snapshot.by_key[key].stage} {key}"
         last = evidence.last
@@ -204,7 +204,7 @@ class LocalRunner:
 
     def _report_event(self, key: str, kind: EventKind, seen: Observation) -> None:
         evidence = self.snapshot.runs[key]
-        failed = evidence.last.failure if evidence.last and kind is EventKind.ENDED and not evidence.result else None
+        failed = evidence.last.failure if evidence.last and kind is EventKind.ENDED and not evidence.done else None
         state = self.snapshot.statuses[key].state
         logger.info("%s %s: attempt %s %s%s", key, state, seen.id, kind, f", {failed}" if failed else "")
         logger.debug("%s: exit code %s %s", key, seen.returncode, seen.message)

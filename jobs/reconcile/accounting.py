@@ -78,13 +78,15 @@ class AccountingRecord:
         return self.started_at or self.submitted_at
 
 
+OPTIONAL_FIELDS = frozenset({"cancelled_by_uid", "gpu_kinds", "remembered", "doubt"})
+"""In a ledger only where they say something, so that earlier versions go on reading the lines of all other ends."""
+
+
 def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
     """The record as a ledger holds it."""
     content = asdict(record)
-    # only where they say something, so that earlier versions go on reading the lines of all other ends
-    if record.cancelled_by_uid is None:
-        del content["cancelled_by_uid"]
-    return {name: value for name, value in content.items() if value or name not in {"gpu_kinds", "remembered", "doubt"}}
+    said = {name for name in OPTIONAL_FIELDS if content[name] or (name == "cancelled_by_uid" and content[name] == 0)}
+    return {name: value for name, value in content.items() if name in said or name not in OPTIONAL_FIELDS}
 
 
 def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord
 from jobs.reconcile.failures import AttemptEvidence, Failure, classify_failure
 from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, find_newest_checkpoint, read_record
+from jobs.store.results import list_names
 
 # Which row of Slurm's accounting belongs to which attempt on disk. Pure.
 
@@ -136,13 +137,9 @@ def read_attempts(run: RunPaths, *, live: bool, endings: Sequence[AccountingReco
 
 
 def _read_starts(run: RunPaths) -> Sequence[tuple[AttemptPaths, AttemptStart]]:
-    try:
-        names = [entry.name for entry in run.attempts.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    found = [
-        (AttemptPaths(run.attempts / name), AttemptStart.read(run.attempts / name / "start.json")) for name in names
-    ]
+    folder = run.attempts
+    all_paths = [AttemptPaths(folder / name) for name in list_names(folder)]
+    found = [(paths, AttemptStart.read(paths.start)) for paths in all_paths]
     began = [(paths, start) for paths, start in found if start is not None]
     return sorted(began, key=lambda pair: (pair[1].started_at, pair[1].attempt))
 
@@ -162,7 +159,7 @@ def _build_attempt_record(
     end = recorded
     if end is not None:
         failure = classify_failure(end, row)
-        end = replace(end, **asdict(failure)) if failure is not None else end
+        end = replace(end, **failure.build_fields()) if failure is not None else end
     elif following is not None or not live:
         end = _reconstruct_exit(run, paths, start, following, row)
     return AttemptRecord(
@@ -199,7 +196,7 @@ def _reconstruct_exit(
         returncode=-9,
         checkpoint_step=following.checkpoint_step if following else newest.step,
         checkpoint_at=saved_at,
-        **(asdict(failure) if failure else {"failure": None}),
+        **(failure.build_fields() if failure else {"failure": None}),
     )
 
 
@@ -226,7 +223,7 @@ def _build_unstarted_record(run: RunPaths, row: AccountingRecord, failure: Failu
         key=row.key,
         ended_at=max(began, row.ended_at),
         returncode=row.exit_code or -row.signal,
-        **asdict(failure),
+        **failure.build_fields(),
     )
     paths = AttemptPaths(run.attempts / row.id)
     return AttemptRecord(paths=paths, start=start, end=end, recorded=False, began=False, accounting_record=row)

@@ -210,6 +210,10 @@ class Failure:
     failed_node: str = ""
     node_unsure: bool = False
 
+    def build_fields(self) -> dict[str, Any]:
+        """By name, for an `AttemptExit`."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 # Of an attempt whose claim was lost. Its evidence is not read: the run may already be its successor's.
 FENCED = Failure(failure=FailureClass.KILLED, message="fenced: a newer incarnation took over")

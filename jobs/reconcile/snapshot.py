@@ -2,9 +2,10 @@
 states that follow from these."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jobs.errors import add_denial
@@ -16,10 +17,11 @@ from jobs.reconcile.attempts import AttemptRecord, read_attempts
 from jobs.reconcile.failures import POLICIES, can_conceal_cancellation
 from jobs.reconcile.retries import decide_retry
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
+from jobs.store.checked_results import CheckedResults
 from jobs.store.flock import is_held
 from jobs.store.ledger import EventKind, UserRequests, collect_user_requests, list_ledger_files, read_events
-from jobs.store.paths import RunPaths, Store
-from jobs.store.results import check_result
+from jobs.store.paths import RunPaths, Store, check_safe_name
+from jobs.store.results import ResultCheck, check_result_in, list_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,12 @@ class HoursDoubt:
 class RunStatus:
     """What one run's folder shows."""
 
-    run: RunPaths
-    result: Mapping[str, Any] | None = None
-    """A valid result.json's content."""
+    stage_folder: str
+    key: str
+    done: bool = False
+    """There is a valid result.json. Its content is not kept: of 20,000 jobs it would take 200 MiB."""
+    finished_at: float = 0.0
+    """Unix seconds, as the result says; 0 without one."""
     problem: str = ""
     """Why a result.json that is there does not count, or why the folder cannot be read."""
     readable: bool = True
@@ -63,6 +68,14 @@ class RunStatus:
     """A process of this machine holds the run's lock."""
     outcomes: tuple[AttemptRecord, ...] = ()
     """Attempts, and executions that failed before one began, oldest first; not read for a finished job."""
+
+    @property
+    def run(self) -> RunPaths:
+        return RunPaths(Path(self.stage_folder, check_safe_name(self.key)))
+
+    def read_result(self) -> Mapping[str, Any] | None:
+        """Content of a valid result.json as it is now; None if the job was not done."""
+        return check_result_in(f"{self.stage_folder}/{self.key}", self.key).content if self.done else None
 
     @property
     def last(self) -> AttemptRecord | None:
@@ -82,7 +95,8 @@ class SweepSnapshot:
     Whoever acts on the sweep keeps its snapshot up to date with `update` and `reload_user_requests`.
     """
 
-    def __init__(self, jobs: Sequence[Job], store: Store, sweep: str) -> None:
+    def __init__(self, jobs: Sequence[Job], store: Store, sweep: str, *, trusts_checked: bool = False) -> None:
+        """`trusts_checked`: for reports, which need not read what an earlier one has read (`CheckedResults`)."""
         self.jobs = jobs
         self.store = store
         self.sweep = sweep
@@ -98,7 +112,8 @@ class SweepSnapshot:
         self.started_here: Mapping[str, frozenset[str]] = {}
         """Attempts that this sweep's runner started on some machine, by key."""
         self.user_requests = UserRequests()
-        self._reader = RunReader(store)
+        checked = CheckedResults(store.locate_sweep(sweep).checked_results) if trusts_checked else None
+        self._reader = RunReader(store, checked)
         self._ledger = store.locate_sweep(sweep).ledger
         self._ledger_sizes: object = None
         self._facts: dict[str, JobFacts] = {}
@@ -211,9 +226,16 @@ class SweepSnapshot:
             return False
 
 
-def load_snapshot(jobs: Sequence[Job], store: Store, sweep: str, cluster: ClusterReport | None = None) -> SweepSnapshot:
+def load_snapshot(
+    jobs: Sequence[Job],
+    store: Store,
+    sweep: str,
+    cluster: ClusterReport | None = None,
+    *,
+    trusts_checked: bool = False,
+) -> SweepSnapshot:
     """The jobs as store and cluster show them now."""
-    snapshot = SweepSnapshot(jobs, store, sweep)
+    snapshot = SweepSnapshot(jobs, store, sweep, trusts_checked=trusts_checked)
     snapshot.reload(cluster)
     return snapshot
 
@@ -223,7 +245,9 @@ class RunReader:
     """Reads run folders of one store. A stage's folder is listed once, so that unstarted jobs cost no system call."""
 
     store: Store
+    checked: CheckedResults | None = None
     _listed: dict[str, frozenset[str]] = field(default_factory=dict)
+    _folders: dict[str, str] = field(default_factory=dict)
 
     def read_all(
         self, jobs: Iterable[Job], records: Mapping[str, Sequence[AccountingRecord]] | None = None
@@ -231,43 +255,65 @@ class RunReader:
         """One pass over all jobs, by key; `records`: the cluster's accounting of their executions, by key too."""
         self._listed.clear()
         known = records or {}
-        return {job.key: self._read_if_begun(job, known.get(job.key, ())) for job in jobs}
+        found = {job.key: self._read_if_begun(job, known) for job in jobs}
+        if self.checked is not None:
+            self.checked.save()
+        return found
 
     def read_one(self, job: Job, records: Sequence[AccountingRecord] = ()) -> RunStatus:
         """What the job's folder shows now, with the cluster's accounting of its executions."""
-        run = self.store.locate_run(job.stage, job.key)
+        return self._read(job, {job.key: records})
+
+    def _read(self, job: Job, records: Mapping[str, Sequence[AccountingRecord]]) -> RunStatus:
+        folder = self._locate_stage(job)
+        name = check_safe_name(job.key)
+        if self.checked is not None and (ended := self.checked.find_end(f"{folder}/{name}", name)) is not None:
+            return RunStatus(stage_folder=folder, key=name, done=True, finished_at=ended)
         try:
-            return _read_run_status(run, job.key, records)
+            check = self.checked.check if self.checked else check_result_in
+            return _read_run_status(folder, job.key, records, check)
         except OSError as error:
             reason = add_denial(error.strerror or str(error), error)
-            return RunStatus(run=run, problem=f"{run.root} cannot be read: {reason}", readable=False)
+            problem = f"{folder}/{job.key} cannot be read: {reason}"
+            return RunStatus(stage_folder=folder, key=job.key, problem=problem, readable=False)
 
-    def _read_if_begun(self, job: Job, records: Sequence[AccountingRecord]) -> RunStatus:
+    def _read_if_begun(self, job: Job, records: Mapping[str, Sequence[AccountingRecord]]) -> RunStatus:
         if job.stage not in self._listed:
-            self._listed[job.stage] = self._list_keys(job)
-        if records or job.key in self._listed[job.stage]:
-            return self.read_one(job, records)
-        return RunStatus(run=self.store.locate_run(job.stage, job.key))
+            self._listed[job.stage] = list_names(self.store.runs / job.stage)
+        if job.key in self._listed[job.stage] or job.key in records:
+            return self._read(job, records)
+        return RunStatus(stage_folder=self._locate_stage(job), key=job.key)
 
-    def _list_keys(self, job: Job) -> frozenset[str]:
-        folder = self.store.locate_run(job.stage, job.key).root.parent
-        try:
-            return frozenset(entry.name for entry in folder.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return frozenset()
+    def _locate_stage(self, job: Job) -> str:
+        if job.stage not in self._folders:
+            self._folders[job.stage] = str(self.store.locate_run(job.stage, job.key).root.parent)
+        return self._folders[job.stage]
 
 
-def _read_run_status(run: RunPaths, key: str, records: Sequence[AccountingRecord]) -> RunStatus:
-    check = check_result(run, key)
+def _read_run_status(
+    stage_folder: str,
+    key: str,
+    records: Mapping[str, Sequence[AccountingRecord]],
+    check_folder: Callable[[str, str], ResultCheck],
+) -> RunStatus:
+    folder = f"{stage_folder}/{key}"
+    check = check_folder(folder, key)
     if check.content is not None:
-        return RunStatus(run=run, result=check.content)
+        return _build_done_status(stage_folder, key, check.content)
+    run = RunPaths(Path(folder))
     live = is_held(run.lock)
     if not live:  # it may have ended well between the first check and the lock
-        check = check_result(run, key)
+        check = check_result_in(folder, key)
         if check.content is not None:
-            return RunStatus(run=run, result=check.content)
-    outcomes = tuple(read_attempts(run, live=live, endings=records))
-    return RunStatus(run=run, problem=check.problem, live=live, outcomes=outcomes)
+            return _build_done_status(stage_folder, key, check.content)
+    outcomes = tuple(read_attempts(run, live=live, endings=records.get(key, ())))
+    return RunStatus(stage_folder=stage_folder, key=key, problem=check.problem, live=live, outcomes=outcomes)
+
+
+def _build_done_status(stage_folder: str, key: str, result: Mapping[str, Any]) -> RunStatus:
+    ended = result.get("finished_at")
+    finished_at = float(ended) if isinstance(ended, int | float) else 0.0
+    return RunStatus(stage_folder=stage_folder, key=key, done=True, finished_at=finished_at)
 
 
 # Why: docs/decisions.md, D146
@@ -283,6 +329,12 @@ SAYS_NOTHING = {None, ClusterState.UNKNOWN}
 """Any other state is the cluster's word on attempts of other machines too: alive where it says so, else ended."""
 
 
+DONE_FACTS = JobFacts(has_result=True)
+NEW_FACTS = JobFacts()
+CANCELLED_FACTS = JobFacts(cancelled=True)
+"""Those of nearly all jobs of a large sweep: one object each."""
+
+
 def collect_facts(
     key: str, evidence: RunStatus, requests: UserRequests, observation: Observation | None = None, *, restarts: int = 0
 ) -> JobFacts:
@@ -290,8 +342,10 @@ def collect_facts(
 
     `restarts`: attempts beyond the first that its plan counts on.
     """
-    if evidence.result is not None:
-        return JobFacts(has_result=True)
+    if evidence.done:
+        return DONE_FACTS
+    if observation is None and not evidence.outcomes and evidence.readable and not evidence.live:
+        return CANCELLED_FACTS if key in requests.cancelled else NEW_FACTS
     resumed_at = requests.resumed_at.get(key, 0.0)
     cluster = observation.state if observation else None
     out_of_sight = cluster in SAYS_NOTHING and _may_be_out_of_sight(evidence, resumed_at)

@@ -94,12 +94,16 @@ def is_cancel_pending(facts: JobFacts) -> bool:
 def compute_job_statuses(jobs: Iterable[Job], facts: Mapping[str, JobFacts]) -> dict[str, JobStatus]:
     """The status of every job; `jobs` with parents before children."""
     statuses: dict[str, JobStatus] = {}
+    shared = {state: JobStatus(state) for state in JobState}
     for job in jobs:
-        parents = [(parent, statuses[parent]) for parent in job.parents]
-        state = compute_job_state(facts[job.key], [status.state for _, status in parents])
-        cause = ""
+        parents = [statuses[parent].state for parent in job.parents]
+        state = compute_job_state(facts[job.key], parents)
         if state is JobState.BLOCKED:
-            blocker, status = next(pair for pair in parents if pair[1].state in STOPPED)
-            cause = status.cause or blocker
-        statuses[job.key] = JobStatus(state, cause, is_cancel_pending(facts[job.key]))
+            blocker = next(parent for parent in job.parents if statuses[parent].state in STOPPED)
+            cause = statuses[blocker].cause or blocker
+            statuses[job.key] = JobStatus(state, cause, is_cancel_pending(facts[job.key]))
+        elif is_cancel_pending(facts[job.key]):
+            statuses[job.key] = JobStatus(state, cancel_pending=True)
+        else:
+            statuses[job.key] = shared[state]
     return statuses

@@ -11,8 +11,9 @@ from typing import Any
 
 from jobs.claims.claims import refresh_folder
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record, parse_accounting_record
+from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
+from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, list_ledger_files, read_lines_of_kind
 
@@ -23,12 +24,12 @@ class BatchHistory:
 
     batches: dict[str, KnownBatch] = field(default_factory=dict)
     """By name."""
-    accounting_records: dict[str, list[AccountingRecord]] = field(default_factory=dict)
-    """By key, oldest first; those that were final when they were noted."""
+    accounting_records: NotedEndings = field(default_factory=NotedEndings)
+    """By key; those that were final when they were noted."""
 
     def list_settled(self) -> set[tuple[str, str]]:
         """(batch name, key) of the jobs of which some end is noted."""
-        return {(record.batch, record.key) for known in self.accounting_records.values() for record in known}
+        return {(ending.batch, ending.key) for ending in self.accounting_records.iter_endings()}
 
     def list_open_batches(self) -> list[KnownBatch]:
         """Batches of which some task has no noted row with which it is surely over: sacct must be asked about them.
@@ -36,9 +37,9 @@ class BatchHistory:
         Rows come late, after an outage of the accounting very late: a job that was given up as lost may still get its
         row, and one whose last row reports a requeue ran once more.
         """
-        known = (record for records in self.accounting_records.values() for record in records)
+        known = self.accounting_records.iter_endings()
         ended = {
-            (record.batch, record.key) for record in known if record.state in SURELY_OVER and not record.remembered
+            (ending.batch, ending.key) for ending in known if ending.state in SURELY_OVER and not ending.remembered
         }
         return [
             batch
@@ -50,19 +51,31 @@ class BatchHistory:
 class BatchLedger:
     """Writes the lines below by one writer's ledger. Every call is on disk when it returns (OSError if refused)."""
 
-    def __init__(self, ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock = SYSTEM_CLOCK, *, cluster: str = "") -> None:
+        """`cluster`: the one that was chosen for this writer's batches, if one was."""
         self.ledger = ledger
         self.clock = clock
+        self._where = {"cluster": cluster} if cluster else {}
 
     def write_intent(self, batch: SlurmBatch, user: str) -> None:
         """Before sbatch is called."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
-        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=user, **build_single_mark(batch))
+        self._write(
+            batch.name, "intent", phase=batch.phase, tasks=tasks, user=user, **build_single_mark(batch), **self._where
+        )
 
     def write_adopted_intent(self, batch: KnownBatch) -> None:
         """A batch that was found in the queue and in no ledger, with its tasks from its own script."""
         tasks = {str(index): key for index, key in batch.tasks.items()}
-        self._write(batch.name, "intent", phase=batch.phase, tasks=tasks, user=batch.user, **build_single_mark(batch))
+        self._write(
+            batch.name,
+            "intent",
+            phase=batch.phase,
+            tasks=tasks,
+            user=batch.user,
+            **build_single_mark(batch),
+            **self._where,
+        )
 
     def write_sent(self, name: str, job_id: str) -> None:
         """Slurm took it, or a search by name found that it had."""
@@ -109,17 +122,8 @@ def read_shared_history(folder: Path, others: Iterable[Path], keys: Collection[s
             batch.tasks = {index: key for index, key in batch.tasks.items() if key in keys}
             if batch.tasks:
                 history.batches.setdefault(name, batch)
-        for key in theirs.accounting_records.keys() & set(keys):
-            history.accounting_records[key] = sort_records(
-                [*history.accounting_records.get(key, ()), *theirs.accounting_records[key]]
-            )
+        history.accounting_records.add_shared(theirs.accounting_records, keys)
     return history
-
-
-def sort_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:
-    """Oldest first, each execution once however many writers noted it."""
-    once = {(record.id, record.batch, record.submitted_at): record for record in records}
-    return sorted(once.values(), key=lambda record: (record.submitted_at, record.started_at))
 
 
 def read_batch_history(folder: Path) -> BatchHistory:
@@ -131,9 +135,7 @@ def read_batch_history(folder: Path) -> BatchHistory:
     timed = [line for line in lines if _is_number(line.get("time"))]
     for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
         _apply(history, line)
-    noted = [_parse_record(line) for path in files for line in _parse_lines(read_lines_of_kind(path, "ending"))]
-    for record in sort_records(record for record in noted if record is not None):
-        history.accounting_records.setdefault(record.key, []).append(record)
+    history.accounting_records = NotedEndings(line for path in files for line in read_lines_of_kind(path, "ending"))
     return history
 
 
@@ -148,6 +150,7 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
             user=str(line.get("user", "")),
             intended_at=moment,
             is_single=line.get("single") is True,
+            cluster=str(line.get("cluster", "")),
         )
     batch = history.batches.get(name)
     if batch is None:
@@ -161,13 +164,6 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
     elif what == "kept" and isinstance(line.get("keys"), list):
         for key in map(str, line["keys"]):
             batch.withdrawn.pop(key, None)
-
-
-def _parse_record(line: Mapping[str, Any]) -> AccountingRecord | None:
-    try:
-        return parse_accounting_record(line["ending"])
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -78,6 +78,8 @@ class KnownBatch:
     """Keys that were taken out of the queue by us, and when (Unix seconds)."""
     is_single: bool = False
     """One job instead of an array: its id has no index."""
+    cluster: str = ""
+    """The chosen cluster that it was sent to; empty: the default one of its day."""
 
     @property
     def submit_unknown(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jobs.slurm.commands import (
     ProgramOutput,
+    ProgramRunner,
     build_query_environment,
     build_submit_environment,
     find_error_line,
@@ -34,6 +35,8 @@ LONGEST_WORD = 100_000
 LONGEST_CALL = 1_000_000
 """Characters of all arguments of one call; Linux takes about 2 million with the environment."""
 TERM_TO_KILL_S = 5
+FEDERATED = {"squeue", "sacct", "scancel", "scontrol", "sinfo"}
+"""Programs that are given the cluster; sacctmgr is asked about one by name."""
 EMPTY_SCRIPT = "#!/bin/sh\n"
 CLOCKS_DIFFER_S = 86_400
 """In a search by name sacct's window begins so much earlier than needed: the clock of the machine that sent may be
@@ -63,17 +66,29 @@ class WithdrawalReport:
 class SlurmClient:
     """One cluster: the one that the environment (SLURM_CONF) or /etc/slurm names. May be used by several threads."""
 
-    def __init__(self, timeouts: SlurmTimeouts | None = None, environment: Mapping[str, str] | None = None) -> None:
-        """`environment`: os.environ at the time of each call, unless given."""
+    def __init__(
+        self,
+        timeouts: SlurmTimeouts | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        cluster: str = "",
+    ) -> None:
+        """`environment`: os.environ at the time of each call, unless given. `cluster`: as slurmdbd names it."""
         self.timeouts = timeouts or SlurmTimeouts()
+        self.cluster = cluster
+        self.kept: ProgramRunner = self
+        """Answers what seldom changes: `jobs.slurm.site_facts`, or this client."""
         self._environment = environment
         self._account_fields: tuple[str, ...] = ()
 
     def run(self, program: str, *arguments: str, limit: float | None = None) -> ProgramOutput:
         """Any of Slurm's programs: no shell, at most `limit` seconds (default: call_s), plain English and times."""
         environment = build_query_environment(self._read_environment())
+        where = self._list_cluster_options() if program in FEDERATED else []
         return run_program(
-            [program, *arguments], environment=environment, limit=self.timeouts.call_s if limit is None else limit
+            [program, *where, *arguments],
+            environment=environment,
+            limit=self.timeouts.call_s if limit is None else limit,
         )
 
     def query_queue(self, users: Collection[str]) -> SlurmAnswer[QueueRow]:
@@ -142,11 +157,16 @@ class SlurmClient:
     def submit(self, arguments: Sequence[str], script: str) -> SubmittedJob | SubmitRefusal | UnknownSubmit:
         """sbatch with `script` on standard input. `timeout` ends it even if this process is killed meanwhile."""
         limit = self.timeouts.submit_s
-        argv = ["timeout", f"--kill-after={TERM_TO_KILL_S}", f"{limit:g}", "sbatch", "--parsable", *arguments]
+        sbatch = self.build_submit_words(arguments)
+        argv = ["timeout", f"--kill-after={TERM_TO_KILL_S}", f"{limit:g}", *sbatch]
         environment = build_submit_environment(self._read_environment())
         return parse_submit_answer(
             run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
         )
+
+    def build_submit_words(self, arguments: Sequence[str]) -> list[str]:
+        """What `submit` runs within its time limit."""
+        return ["sbatch", *self._list_cluster_options(), "--parsable", *arguments]
 
     def query_request(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
         """Whether Slurm would take a job with these options, by `sbatch --test-only`, which sends none. None: it would.
@@ -154,7 +174,14 @@ class SlurmClient:
         Slurm judges the nodes as they are now, and says yes to some jobs that it would keep pending for ever.
         """
         environment = build_submit_environment(self._read_environment())
-        argv = ["sbatch", "--test-only", "--input=/dev/null", "--output=/dev/null", *options]
+        argv = [
+            "sbatch",
+            *self._list_cluster_options(),
+            "--test-only",
+            "--input=/dev/null",
+            "--output=/dev/null",
+            *options,
+        ]
         output = run_program(argv, environment=environment, limit=self.timeouts.call_s, script=EMPTY_SCRIPT)
         return parse_test_answer(output)
 
@@ -270,12 +297,15 @@ class SlurmClient:
         """sacct's fields that this version knows. `sacct --helpformat` costs milliseconds, but it too waits for a
         slurmdbd that hangs: then the second value says so, and sacct need not be asked anything else."""
         if not self._account_fields:
-            output = self.run("sacct", "--helpformat")
+            output = self.kept.run("sacct", "--helpformat")
             if output.problem:
                 hangs = output.started and output.returncode is None
                 return select_fields(()), output.problem if hangs else ""
             self._account_fields = select_fields(output.text.split())
         return self._account_fields, ""
+
+    def _list_cluster_options(self) -> list[str]:
+        return [f"--clusters={self.cluster}"] if self.cluster else []
 
     def _read_environment(self) -> Mapping[str, str]:
         return os.environ if self._environment is None else self._environment

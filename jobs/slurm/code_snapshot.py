@@ -49,14 +49,23 @@ def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnaps
     """The archive of the packages in `folder`, made if the store has none of that content. Raises OSError where the
     store refuses."""
     sources = read_sources(folder)
+    found = _identify(store, folder, sources)
+    if not found.path.exists():
+        with open_replacement(found.path) as unfinished:
+            _write_archive(unfinished, found.path, sources)
+    logger.info("%s: code of the jobs, revision %s", found.path, found.revision or "unknown")
+    return found
+
+
+def locate_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:
+    """What `save_code_snapshot` would give; nothing is written."""
+    return _identify(store, folder, read_sources(folder))
+
+
+def _identify(store: Store, folder: Path, sources: dict[str, bytes]) -> CodeSnapshot:
     digest = compute_content_digest(sources)
     path = store.locate_code_archive(digest).absolute()
-    if not path.exists():
-        with open_replacement(path) as unfinished:
-            _write_archive(unfinished, path, sources)
-    revision = query_revision(folder)
-    logger.info("%s: code of the jobs, revision %s", path, revision or "unknown")
-    return CodeSnapshot(path=path, digest=digest, revision=revision)
+    return CodeSnapshot(path=path, digest=digest, revision=query_revision(folder))
 
 
 def read_sources(folder: Path) -> dict[str, bytes]:

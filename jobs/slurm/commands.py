@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.environment import select_job_variables
@@ -22,6 +22,8 @@ PERSONAL = ("SBATCH_", "SQUEUE_", "SACCT_", "SACCTMGR_", "SCANCEL_", "SCONTROL_"
 """Variables with which a person changes what the programs ask or print, or which a job's environment leaves behind."""
 KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
 """Where the cluster is, and who asks."""
+CLUSTER_VARIABLES = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
+"""They choose one of several clusters; every program is given it as an option (`jobs.slurm.chosen_cluster`)."""
 ASKING = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "TZ": "UTC"}
 """Times as Unix seconds, UTC where a program should not know that; array expressions are not cut off (sacct(1))."""
 ENGLISH = {"LC_ALL": "C.UTF-8"}
@@ -48,6 +50,14 @@ class ProgramOutput:
     """Whether there was a process at all."""
 
 
+class ProgramRunner(Protocol):
+    """What is needed of `jobs.slurm.client.SlurmClient` to ask questions."""
+
+    def run(self, program: str, *arguments: str) -> ProgramOutput:
+        """Runs one of Slurm's programs for a bounded time."""
+        ...
+
+
 def build_query_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """For questions: plain English, plain times, nobody's personal defaults."""
     return _cleaned(environment) | ASKING
@@ -61,7 +71,8 @@ def build_submit_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def list_ignored_variables(environment: Mapping[str, str]) -> list[str]:
     """Names in `environment` that would change what Slurm's programs do and are kept from them."""
-    return sorted(name for name in environment if name.startswith(PERSONAL) and name not in KEPT)
+    ours = {*KEPT, *CLUSTER_VARIABLES}
+    return sorted(name for name in environment if name.startswith(PERSONAL) and name not in ours)
 
 
 def run_program(
@@ -148,6 +159,6 @@ def _killed(process: subprocess.Popen[str]) -> str:
 
 
 def _cleaned(environment: Mapping[str, str]) -> dict[str, str]:
-    ignored = set(list_ignored_variables(environment))
+    ignored = {*list_ignored_variables(environment), *CLUSTER_VARIABLES}
     kept = {name: value for name, value in environment.items() if name not in ignored}
     return kept | ENGLISH

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pwd
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
 from jobs.reconcile.truth import NO_ACCOUNTING
-from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history, sort_records
+from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history
 from jobs.slurm.batches import KnownBatch, build_task_id
+from jobs.slurm.chosen_cluster import resolve_cluster
 from jobs.slurm.client import SlurmClient
+from jobs.slurm.noted_endings import MergedRecords
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
-from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers
+from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers, parse_config
 from jobs.slurm.script import parse_script_tasks
+from jobs.slurm.site_facts import SiteFacts
 from jobs.slurm.states import MAY_RUN_AGAIN, OVER, is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store, open_replacement
@@ -37,12 +41,9 @@ class SlurmSnapshot:
 
     def build_report(self) -> ClusterReport:
         """With all executions that are known to have ended: those noted before, and those of these answers."""
-        noted, fresh = self.batch_history.accounting_records, self.reconciled.accounting_records
         return ClusterReport(
             observations=self.reconciled.observations,
-            accounting_records={
-                key: sort_records([*noted.get(key, ()), *fresh.get(key, ())]) for key in noted.keys() | fresh.keys()
-            },
+            accounting_records=MergedRecords(self.batch_history.accounting_records, self.reconciled.accounting_records),
             remarks=tuple(self.reconciled.remarks),
             unaccounted=self.reconciled.unaccounted,
             accounting_problem=self._explain_no_accounting(),
@@ -82,10 +83,23 @@ def load_cluster_report(
         sent = max((max(batch.intended_at, batch.sent_at) for batch in history.batches.values()), default=0.0)
         answers = read_fresh_answers(path, clock.now(), timeouts, not_before=sent)
     if answers is None:
-        answers = query_answers(SlurmClient(timeouts), history, settled_too=whole_account, clock=clock)
+        client = SlurmClient(timeouts, cluster=find_cluster(history.batches.values(), timeouts))
+        client.kept = facts = SiteFacts(client, store, read_user_name(), clock=clock)
+        answers = query_answers(client, history, settled_too=whole_account, clock=clock)
         if not whole_account:
             save_answers(path, answers)
+            facts.save()
     return build_slurm_snapshot(sweep, history, answers, timeouts).build_report()
+
+
+def find_cluster(batches: Iterable[KnownBatch], timeouts: SlurmTimeouts) -> str:
+    """Its name, empty for the default one. Raises ClusterChoiceError."""
+
+    def read_default_name() -> str:
+        config = parse_config(SlurmClient(timeouts).run("scontrol", "show", "config").text)[0]
+        return config.get("ClusterName", "")
+
+    return resolve_cluster(batches, os.environ, read_default_name)
 
 
 def load_batch_history(store: Store, sweep: str, keys: Collection[str]) -> BatchHistory:
@@ -241,8 +255,16 @@ def build_slurm_snapshot(
     if answers.accounting.problem and not answers.accounting.absent:
         problem = answers.accounting.problem
         result.remarks.append(f"sacct does not answer ({problem}): only their own records say how jobs ended")
+    by_message: dict[str, Observation] = {}
     for key in history.accounting_records.keys() - result.observations.keys():
-        last = history.accounting_records[key][-1]
+        noted = history.accounting_records
+        if noted.is_plain(key):
+            message = noted.read_last_message(key)
+            if message not in by_message:
+                by_message[message] = Observation(state=ClusterState.ENDED, message=message)
+            result.observations[key] = by_message[message]
+            continue
+        last = noted[key][-1]
         result.observations[key] = Observation(
             state=ClusterState.ENDED,
             id=last.id if last.doubt else "",
@@ -283,7 +305,9 @@ def iter_newly_ended(found: SlurmSnapshot, timeouts: SlurmTimeouts) -> Iterable[
     """Records of jobs that are over for good and not noted yet; one of our own making for a job that left no row."""
     history, accounting = found.batch_history, found.answers.accounting
     noted = {
-        (each.id, each.batch, each.submitted_at) for known in history.accounting_records.values() for each in known
+        (each.id, each.batch, each.submitted_at)
+        for key in found.reconciled.accounting_records
+        for each in history.accounting_records.get(key, ())
     }
     closed = history.list_settled()
     over = find_ended_jobs(found)

@@ -119,7 +119,7 @@ class SlurmRound:
         self.client = client
         self.timeouts = client.timeouts
         self.site = site
-        self.ledger = BatchLedger(ledger, clock)
+        self.ledger = BatchLedger(ledger, clock, cluster=client.cluster)
         self.max_queued = max_queued
         self.holds_submit_lock = holds_submit_lock
         self.dry = dry

@@ -45,7 +45,7 @@ LOGS = "logs lie in the store, where `sweep logs` finds them"
 ANSWER = "sweep reads sbatch's answer"
 REQUEUED = "jobs go on from their checkpoint when Slurm requeues them"
 SETUP = "use `setup` for the environment"
-ONE_CLUSTER = "ids of several clusters would be mixed up; one store is for one cluster"
+ONE_CLUSTER = "ids of several clusters would be mixed up; set SLURM_CLUSTERS to one, which the store remembers"
 SUBMITTER = "jobs run as the user who submits"
 
 REFUSED = {

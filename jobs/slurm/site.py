@@ -7,9 +7,9 @@ to release and keep those that they have. Sources: scontrol(1), sinfo(1), sacctm
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from jobs.slurm.commands import ProgramOutput
+from jobs.slurm.commands import ProgramRunner
 from jobs.slurm.parsing import parse_config, parse_records
 
 NO_ACCOUNTING = "accounting_storage/none"
@@ -170,14 +170,6 @@ class Site:
     def accounts_gpus(self) -> bool:
         """Whether sacct reports GPUs (`gres/gpu` in AllocTRES)."""
         return bool(self.accounting_answers) and "gres/gpu" in self.accounted
-
-
-class ProgramRunner(Protocol):
-    """What is needed of `jobs.slurm.client.SlurmClient`."""
-
-    def run(self, program: str, *arguments: str) -> ProgramOutput:
-        """Runs one of Slurm's programs for a bounded time."""
-        ...
 
 
 @dataclass(slots=True)

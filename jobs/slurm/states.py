@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.failures import POLICIES, NodeEvidence, classify_slurm_state
-from jobs.slurm.parsing import AccountRow, QueueRow
+from jobs.slurm.parsing import MEMORY_OF_PARSED, AccountRow, QueueRow
 
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 RUNNING = {
@@ -59,6 +59,7 @@ def classify_queue_row(row: QueueRow) -> ClusterState | None:
     return None if row.state in OVER else ClusterState.UNKNOWN
 
 
+@lru_cache(MEMORY_OF_PARSED)
 def is_held_by_slurm(reason: str) -> bool:
     """Whether Slurm itself holds the job, after it could not start it; what a person holds is theirs."""
     plain = reason.strip("() ").replace("_", " ")
@@ -274,6 +275,7 @@ def is_hopeless(reason: str) -> bool:
     return known is not None and known.outlook is not Outlook.WAITS
 
 
+@lru_cache(MEMORY_OF_PARSED)
 def _split_reason(reason: str) -> tuple[str, str]:
     """`ReqNodeNotAvail, UnavailableNodes:n1` as its name and the rest. Slurm writes sentences with underscores."""
     plain = "" if reason == "None" else reason.strip("()").replace("_", " ")
@@ -307,6 +309,7 @@ def _find_limit(reason: str) -> PendingReason | None:
     return PendingReason(words, NEVER if of_one_job else Outlook.WAITS)
 
 
+@lru_cache(MEMORY_OF_PARSED)
 def list_awaited_jobs(reason: str, dependency: str) -> str:
     """The first jobs that a dependency such as `afterok:12_*(unfulfilled),afterok:13(failed)` names.
 

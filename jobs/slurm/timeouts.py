@@ -13,6 +13,7 @@ VARIABLE_WORDS = {
     "look_again": "recheck_s",
     "cache": "cache_s",
     "pace": "submit_interval_s",
+    "site": "site_facts_s",
 }
 """The words that the environment variable takes, and the fields that they set."""
 
@@ -37,6 +38,9 @@ class SlurmTimeouts:
     """How old an answer `sweep status` may show."""
     submit_interval_s: float = 1.0
     """At least this long from one sbatch to the next."""
+
+    site_facts_s: float = 86_400.0
+    """How long what a site says of its configuration and limits is kept (`jobs.slurm.site_facts`)."""
 
     @classmethod
     def from_environment(cls) -> "SlurmTimeouts":

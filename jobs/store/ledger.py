@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -117,7 +117,7 @@ def _file_events(path: Path) -> Iterable[Event]:
 
 def has_batches(folder: Path) -> bool:
     """Whether jobs of this sweep were ever handed to Slurm (`jobs.slurm.batch_ledger`)."""
-    return any(read_lines_of_kind(path, "batch") for path in list_ledger_files(folder))
+    return any(next(_iter_lines_of_kind(path, "batch"), None) for path in list_ledger_files(folder))
 
 
 def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
@@ -139,11 +139,26 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
 
 def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
     """Lines of one writer's file that begin with the field `kind`. The last of them may be torn."""
-    beginning = f'{{"{kind}":'.encode()
+    return list(_iter_lines_of_kind(path, kind))
+
+
+def _iter_lines_of_kind(path: Path, kind: str) -> Iterator[bytes]:
+    """Most lines are of other kinds: they are searched through, not cut apart."""
     try:
-        return [line for line in read_file(path).splitlines() if line.startswith(beginning)]
+        content = read_file(path)
     except FileNotFoundError:
-        return []
+        return
+    beginning = f'{{"{kind}":'.encode()
+    start = 0 if content.startswith(beginning) else content.find(b"\n" + beginning) + 1
+    while start or content.startswith(beginning):
+        end = content.find(b"\n", start)
+        if end < 0:
+            yield content[start:]
+            return
+        yield content[start:end]
+        start = end + 1 if content.startswith(beginning, end + 1) else content.find(b"\n" + beginning, end) + 1
+        if not start:
+            return
 
 
 def _parse_event(line: bytes) -> Event | None:

@@ -3,6 +3,7 @@
 STORE/sweeps/NAME/        manifest.jsonl, sweep.yaml, ledger/, results/
 STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, questions/, result.json, lock, claims/, attempts/ID/
 STORE/code/               what jobs on a cluster import: DIGEST.zip
+STORE/site/               what clusters said of their configuration and limits; kept for a day
 STORE/counts/             what `sweep plan` has counted of local data, one file for each count
 STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
 """
@@ -186,6 +187,11 @@ class SweepPaths:
         return self.root / "refusals.json"
 
     @property
+    def checked_results(self) -> Path:
+        """Which results were read and found valid, for reports; may be removed."""
+        return self.root / "checked-results.txt"
+
+    @property
     def slurm_answers(self) -> Path:
         """The last answers of squeue and sacct, for `sweep status`."""
         return self.root / "slurm-answers.json"
@@ -217,6 +223,11 @@ class Store:
     def features(self) -> Path:
         """Features of frozen vision encoders, which all jobs share. The stages write and read them."""
         return self.root / "features"
+
+    @property
+    def site(self) -> Path:
+        """What clusters said of their configuration and limits, for a day; each file may be removed."""
+        return self.root / "site"
 
     @property
     def counts(self) -> Path:

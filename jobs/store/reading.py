@@ -1,7 +1,9 @@
 """Reading what other machines replace: over NFS a file that is replaced while it is read is ESTALE; it is read anew."""
 
 import errno
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +28,16 @@ def read_anew(read: Callable[[], Value], clock: Clock = SYSTEM_CLOCK) -> Value:
     return read()
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """The content of a file that may be replaced meanwhile, on this machine or another. Raises OSError."""
-    return read_anew(path.read_bytes)
+    return read_file_and_status(path)[0]
+
+
+def read_file_and_status(path: Path | str) -> tuple[bytes, os.stat_result]:
+    """The same, and the status of the very file that was read."""
+    return read_anew(partial(_read_once, path))
+
+
+def _read_once(path: Path | str) -> tuple[bytes, os.stat_result]:
+    with open(path, "rb", 0) as file:  # noqa: PTH123 - thousands of them, without a buffer
+        return file.read(), os.fstat(file.fileno())

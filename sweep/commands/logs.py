@@ -103,7 +103,7 @@ def make_liveness_check(evidence: "RunStatus", last: "AttemptRecord", *, runs: b
 
 def is_unresolved(evidence: "RunStatus") -> bool:
     """Whether the newest attempt ended without a result."""
-    return evidence.result is None and evidence.last is not None and evidence.last.failure is not None
+    return not evidence.done and evidence.last is not None and evidence.last.failure is not None
 
 
 def print_log(log: LogFile, *, follow: bool, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -39,8 +39,11 @@ def run(options: ResumeOptions) -> int:
     from jobs.reconcile.state import JobState
     from jobs.reconcile.unsettled import list_unsettled_remarks
     from jobs.store.ledger import Event, EventKind
+    from sweep.errors import UsageError
     from sweep.stored_sweep import open_sweep, print_user_errors
 
+    if options.scripts:
+        raise UsageError("--scripts is for `sweep submit NAME --dry-run`: here the jobs' new budget comes first")
     stored = open_sweep(options.store, options.name)
     chosen = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.cells)})
     with print_user_errors():

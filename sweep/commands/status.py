@@ -44,7 +44,8 @@ def run(options: StatusOptions) -> int:
 
     with print_user_errors(), pause_gc():
         stored = open_sweep(options.store, options.name)
-        snapshot, now = stored.load_snapshot(recent_answers=not options.fresh), SYSTEM_CLOCK.now()
+        snapshot = stored.load_snapshot(recent_answers=not options.fresh, trusts_checked=True)
+        now = SYSTEM_CLOCK.now()
         left = read_time_left(stored, snapshot, now)
         report = build_status_json(stored.manifest.sweep, snapshot, left, now)
         report["limits"] = build_limits_json(read_limits(stored.paths.limits))

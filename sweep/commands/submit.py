@@ -33,7 +33,11 @@ class SlurmSubmitOptions(CommonOptions):
     pace_seconds: float | None
     """Between two sbatch calls; None: the default of `SlurmTimeouts`."""
     as_json: bool
+    fresh: bool
+    """Ask the cluster for its configuration and limits again."""
     dry_run: bool = False
+    scripts: bool = False
+    """With `dry_run`: print what sbatch would be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, help="where it runs (default: as the sweep file says)")
     parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done first, and do nothing")
+    parser.add_argument(
+        "--scripts",
+        action="store_true",
+        help="with --dry-run on Slurm: print each batch script and sbatch's arguments as they would be sent",
+    )
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     here = parser.add_argument_group("on this machine")
     here.add_argument(
@@ -67,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "example:\n  sweep submit demo --cpus 2\n  sweep submit demo --only m5-b60-i10 --dry-run\n"
         "  sweep submit paper --max-queued 500 --budget-a100-hours 20000\n"
+        "  sweep submit paper --dry-run --scripts\n"
         "On Slurm, what is given here lasts: later rounds obey it until `sweep limits NAME` changes it.\n"
         "Here: Ctrl-C once: running jobs save and stop; twice: they are killed. Run it again to go on.\n"
         "On Slurm it sends what the queue takes and ends; `sweep tick` from cron does the rest (docs/slurm.md)."
@@ -90,6 +100,11 @@ def add_slurm_arguments(parser: argparse._ActionsContainer) -> None:
         type=parse_amount,
         metavar="SECONDS",
         help="between two sbatch calls (default: 1)",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="ask for the cluster's configuration and limits again (they are kept for a day)",
     )
 
 
@@ -146,13 +161,19 @@ def submit_to_slurm(options: SlurmSubmitOptions, stored: "StoredSweep", wanted: 
     from sweep.submit.slurm import RoundRequest, submit_round
 
     request = RoundRequest(
-        wanted=wanted, max_queued=options.max_queued, submit_interval_s=options.pace_seconds, dry=options.dry_run
+        wanted=wanted,
+        max_queued=options.max_queued,
+        submit_interval_s=options.pace_seconds,
+        fresh=options.fresh,
+        dry=options.dry_run,
+        scripts=options.scripts,
     )
     return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
 
 
 def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     """`only_now`: cells or jobs for this submission alone, which are not kept."""
+    from sweep.errors import UsageError
     from sweep.kept_limits import read_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
 
@@ -163,6 +184,11 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     on_slurm = backend == "slurm"
     wanted = select_wanted(stored, options.only or only_now, kept.only if on_slurm else ())
     logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
+    if options.scripts and not (options.dry_run and on_slurm):
+        raise UsageError(
+            "--scripts shows what sbatch would be given: add --dry-run"
+            + ("" if on_slurm else " and --backend slurm, as on this machine no script is sent")
+        )
     with print_user_errors():
         if on_slurm:
             if not options.dry_run:

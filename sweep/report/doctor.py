@@ -1,7 +1,8 @@
 """`sweep doctor`: the checks that it makes, and its report as text and as JSON (docs/json.md, section `doctor`)."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,22 @@ from typing import Any
 from jobs.job import Job, Resources
 from jobs.processes import read_user_name
 from jobs.reconcile.unsettled import list_unsettled_remarks
+from jobs.slurm.chosen_cluster import read_chosen_cluster
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import can_ask_memory
+from jobs.slurm.refusals import read_refusals
 from jobs.slurm.script import find_path_problem
 from jobs.slurm.site import query_site
 from jobs.store.checks import Check, Severity, check_store, report_note, report_problem
+from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
+from sweep.report.history import format_time
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_columns
+from sweep.text_format import format_columns, format_counted
 
 CHECKPOINT_SIZE_FACTORS = {"trunk": 1.0, "pretrain": BYTES_OF_TRAINING_STATE / BYTES_OF_WEIGHT}
 """Bytes of a checkpoint while training, times those that are kept at the end; fine-tunes are as image-text runs."""
@@ -54,6 +59,7 @@ class DoctorRun:
             yield report_note("clients", "no Slurm on this machine; sweeps run here with --backend local")
         if slurm and (problem := find_path_problem(self.store)):
             yield report_problem("store", problem, "choose another folder with --store")
+        yield from self.iter_refusal_checks({job.key for job in jobs})
         needed = sum(job.estimate.checkpoint_bytes for job in jobs)
         yield from check_store(self.store, needed_bytes=needed, shared=slurm)
         if self.node_test and slurm:
@@ -66,12 +72,26 @@ class DoctorRun:
         done = list_finished_keys(self.planned.store, self.planned.manifest.jobs)
         return [job for job in self.planned.manifest.jobs if job.key not in done]
 
+    def iter_refusal_checks(self, unfinished: Collection[str]) -> Iterator[Check]:
+        """Slurm's last answers for jobs of the named sweep, else of all sweeps of the store, by reason."""
+        store = Store(self.store)
+        names = (
+            [self.sweep] if self.sweep else sorted(path.parent.name for path in store.sweeps.glob("*/refusals.json"))
+        )
+        for name in names:
+            known = read_refusals(store, name)
+            found = Counter(refusal for key, refusal in known.items() if self.planned is None or key in unfinished)
+            for refusal, number in found.most_common():
+                jobs = f"sweep {name}: {format_counted(number, 'job')} not sent"
+                text = f"{jobs}, as of {format_time(refusal.when)}: {refusal.text}"
+                yield report_note("refused", text, refusal.advice or "`sweep tick` asks again")
+
     def iter_slurm_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
-        client = SlurmClient()
-        found = list(check_client(client, dict(os.environ)))
+        found = list(check_client(SlurmClient(), dict(os.environ)))
         yield from found
         if any(check.severity is Severity.PROBLEM for check in found):
             return
+        client = SlurmClient(cluster=read_chosen_cluster(os.environ))
         site = query_site(client, read_user_name())
         yield from check_site(site)
         if self.planned is not None:
@@ -83,7 +103,7 @@ class DoctorRun:
 
     def iter_node_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
         resources = jobs[0].resources if jobs else Resources()
-        client = SlurmClient()
+        client = SlurmClient(cluster=read_chosen_cluster(os.environ))
         site = query_site(client, read_user_name())
         default = [each.knows_memory for each in site.partitions or () if each.is_default]
         tracked = can_ask_memory(jobs[0], site) if jobs else all(default)

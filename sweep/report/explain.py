@@ -14,12 +14,14 @@ from jobs.reconcile.node_exclusion import (
     select_excluded_nodes,
 )
 from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.slurm.refusals import Refusal
 from jobs.store.paths import Store
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.errors import ManifestError, NotPlannedError, UsageError
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
+from sweep.report.status import select_refusals
 
 KEY_PREFIX = 6
 """Fewest digits of a key that name a job."""
@@ -101,6 +103,8 @@ class ChainJob:
     history: JobHistory
     changed_fields: tuple[str, ...] = ()
     """What changed its key since the previous plan."""
+    refusal: Refusal | None = None
+    """Slurm's last answer, if it would not take the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +133,7 @@ def explain_cell(store: Store, found: CellMatch, snapshot: SweepSnapshot, now: f
     shared = Counter(key for each in plan.cells for key in list_cell_jobs(each, jobs))
     moved, has_previous = list_changes_since(store, plan, cell, jobs)
     on_gpus = any(job.estimate.gpu_hours for job in plan.jobs)
+    refusals = select_refusals(snapshot)
     links = [
         ChainJob(
             job,
@@ -137,6 +142,7 @@ def explain_cell(store: Store, found: CellMatch, snapshot: SweepSnapshot, now: f
             job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours,
             build_history(job, snapshot),
             moved.get(job.key, ()),
+            refusals.get(job.key),
         )
         for job in mine
     ]
@@ -221,7 +227,13 @@ def format_axis(name: str, value: Any) -> str:
 def format_history_section(explanation: Explanation) -> list[str]:
     """What happened to the jobs of the chain, and which nodes are avoided."""
     history = [line for link in explanation.chain_jobs for line in format_history(link.job, link.history)]
-    lines = ["", "history:", *history] if history else []
+    refused = [
+        f"  {link.job.key}  {format_time(link.refusal.when)}  {link.refusal}"
+        for link in explanation.chain_jobs
+        if link.refusal is not None
+    ]
+    lines = ["", "not sent, as Slurm said:", *refused] if refused else []
+    lines += ["", "history:", *history] if history else []
     if explanation.excluded:
         away = [f"  {each.node} until {format_time(each.until)}: {each.reason}" for each in explanation.excluded]
         lines += ["", "nodes that the next attempts avoid:", *away]
@@ -264,6 +276,11 @@ def describe_config(job: Job) -> str:
     return f"{len(tasks)} tasks"
 
 
+def build_refusal_json(refusal: Refusal) -> dict[str, Any]:
+    """Slurm's last answer as JSON types."""
+    return {"text": refusal.text, "advice": refusal.advice, "when": refusal.when, "kind": refusal.kind.value}
+
+
 def convert_to_list(value: Any) -> Sequence[Mapping[str, Any]]:
     """A list from JSON; empty for anything else."""
     return value if isinstance(value, list | tuple) else ()
@@ -292,6 +309,7 @@ def build_explanation_json(explanation: Explanation) -> dict[str, Any]:
                 "cells": link.shared_by,
                 "moved": list(link.changed_fields),
                 **build_history_json(link.history),
+                **({"refusal": build_refusal_json(link.refusal)} if link.refusal else {}),
             }
             for link in explanation.chain_jobs
         ],

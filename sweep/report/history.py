@@ -78,8 +78,8 @@ def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
     evidence = snapshot.runs[job.key]
     endings = snapshot.accounting_records.get(job.key, ())
     outcomes: Sequence[AttemptRecord] = evidence.outcomes
-    if evidence.result is not None:
-        outcomes = read_finished_attempts(evidence.run, evidence.result, endings)
+    if evidence.done:
+        outcomes = read_finished_attempts(evidence.run, evidence.read_result() or {}, endings)
     state = snapshot.statuses[job.key].state
     memory = choose_memory_gib(job, outcomes)
     rows = [

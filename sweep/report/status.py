@@ -13,9 +13,10 @@ from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState, JobStatus
 from jobs.reconcile.unsettled import list_unsettled_remarks
-from jobs.slurm.refusals import read_refusals
+from jobs.slurm.refusals import Refusal, read_refusals
 from sweep.kept_limits import format_limit_lines
 from sweep.phases import PHASES
+from sweep.report.history import format_time
 from sweep.report.time_left import TimeLeft, read_last_metrics
 from sweep.text_format import format_columns, format_counted, format_duration
 
@@ -147,12 +148,33 @@ UNSENT_STATES = (JobState.READY, JobState.INTERRUPTED, JobState.WAITING)
 
 def build_unsent_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     """Why Slurm did not take jobs that could go when a round last offered them, by reason."""
-    found = Counter(
-        f"{refusal.text}; {refusal.advice}" if refusal.advice else refusal.text
-        for key, refusal in read_refusals(snapshot.store, snapshot.sweep).items()
+    found: dict[str, list[Refusal]] = {}
+    for refusal in select_refusals(snapshot).values():
+        found.setdefault(str(refusal), []).append(refusal)
+    return [
+        {
+            "message": reason,
+            "jobs": len(same),
+            "kind": same[0].kind.value,
+            "last_asked": max(each.when for each in same),
+        }
+        for reason, same in sorted(found.items(), key=lambda pair: -len(pair[1]))
+    ]
+
+
+def select_refusals(snapshot: SweepSnapshot) -> dict[str, Refusal]:
+    """Slurm's last answers, by key, for jobs that it would not take and that did not go on by other means since."""
+    known = read_refusals(snapshot.store, snapshot.sweep)
+    return {
+        key: refusal
+        for key, refusal in known.items()
         if key in snapshot.statuses and snapshot.statuses[key].state in UNSENT_STATES
-    )
-    return [{"message": reason, "jobs": number} for reason, number in found.most_common()]
+    }
+
+
+def format_unsent_line(row: Mapping[str, Any]) -> str:
+    """How many jobs, Slurm's answer, and when it was given."""
+    return f"{row['jobs']:,} {row['message']} (last asked {format_time(row['last_asked'])})"
 
 
 def build_asked_rows(snapshot: SweepSnapshot, sweep: str) -> list[dict[str, Any]]:
@@ -248,7 +270,7 @@ def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
         format_section("blocked", [format_blocked_line(row) for row in report["blocked"]], limit),
         format_section("in the queue", [format_waiting_line(row) for row in report["waits"]], limit),
         format_section("asked for, and not done yet", [format_asked_line(row) for row in report["asked"]], limit),
-        format_section("not sent", [f"{row['jobs']:,} {row['message']}" for row in report["not_sent"]], limit),
+        format_section("not sent", [format_unsent_line(row) for row in report["not_sent"]], limit),
         format_section("remarks", list(report["remarks"]), limit),
         format_section("limits", format_limit_lines(report["limits"]) if "limits" in report else [], None),
         format_eta_line(report),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from jobs.job import Job, rank_jobs
+from jobs.job import Job, Resources, rank_jobs
 from jobs.local.runner_lock import find_runner_owner
 from jobs.local.slots import detect_machine_slots
 from jobs.reconcile.attempts import read_tail
@@ -166,17 +166,26 @@ def find_pace(kind: JobKind, paces: Mapping[JobKind, Pace]) -> Pace | None:
 # Why: docs/decisions.md, D93
 def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLeft:
     """Seconds to the end of all open jobs. `capacity` None: nobody knows how many would run at once."""
-    if not progress.open:
+    left = progress.open
+    if not left:
         return TimeLeft(0.0, "nothing is left to run")
     paces = measure_paces(progress)
     seconds: dict[str, float] = {}
     missing: dict[str, None] = {}
-    for job in progress.open:
-        kind = find_job_kind(job, progress.models)
+    whole: dict[tuple[JobKind, int, int], float] = {}  # jobs of a large sweep share few estimates and resources
+    for job in left:
         if job.key in progress.known:
             seconds[job.key] = progress.known[job.key]
+            continue
+        kind = find_job_kind(job, progress.models)
+        alike = kind, id(job.estimate), id(job.resources)
+        begun = job.key in progress.running or job.key in progress.done_before
+        if not begun and alike in whole:
+            seconds[job.key] = whole[alike]
         elif (pace := find_pace(kind, paces)) is not None:
             seconds[job.key] = estimate_rest(job, pace, progress)
+            if not begun:
+                whole[alike] = seconds[job.key]
         else:
             name = PHASES[job.phase].job if job.phase in PHASES else job.phase
             missing[f"{name} of {kind[1]}" if kind[1] else name] = None
@@ -228,33 +237,34 @@ def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capac
     ends: list[tuple[float, str]] = []
     now = 0.0
 
-    def wanted(job: Job) -> tuple[bool, int]:
-        on_gpus = job.resources.gpus > 0
-        number = job.resources.gpus if on_gpus else job.resources.cores
-        return on_gpus, min(number, most[on_gpus])
+    def find_wanted(resources: Resources) -> tuple[bool, int]:
+        on_gpus = resources.gpus > 0
+        return on_gpus, min(resources.gpus if on_gpus else resources.cores, most[on_gpus])
 
-    for key, job in jobs.items():
+    kinds = {id(job.resources): find_wanted(job.resources) for job in jobs.values()}
+    wanted = {key: kinds[id(job.resources)] for key, job in jobs.items()}
+    for key in jobs:
         if key in progress.running:
-            on_gpus, number = wanted(job)
+            on_gpus, number = wanted[key]
             free[on_gpus] -= number
             heapq.heappush(ends, (seconds[key], key))
         elif not waits[key]:
-            heapq.heappush(ready[wanted(job)[0]], (rank[key], key))
+            heapq.heappush(ready[wanted[key][0]], (rank[key], key))
     while True:
         for on_gpus, queue in ready.items():
-            while queue and wanted(jobs[queue[0][1]])[1] <= free[on_gpus]:
+            while queue and wanted[queue[0][1]][1] <= free[on_gpus]:
                 key = heapq.heappop(queue)[1]
-                free[on_gpus] -= wanted(jobs[key])[1]
+                free[on_gpus] -= wanted[key][1]
                 heapq.heappush(ends, (now + seconds[key], key))
         if not ends:
             return now
         now, ended = heapq.heappop(ends)
-        on_gpus, number = wanted(jobs[ended])
+        on_gpus, number = wanted[ended]
         free[on_gpus] += number
         for child in children[ended]:
             waits[child] -= 1
             if not waits[child] and child not in progress.running:
-                heapq.heappush(ready[wanted(jobs[child])[0]], (rank[child], child))
+                heapq.heappush(ready[wanted[child][0]], (rank[child], child))
 
 
 # What the store shows of it.
@@ -321,9 +331,12 @@ def read_finished_times(
     """Of finished jobs that ran on the type of device that the plan asks for; the newest `MOST_READ` of each kind."""
     found: dict[str, FinishedTime] = {}
     read: dict[JobKind, int] = {}
-    for job in sorted(snapshot.jobs, key=lambda job: -read_end(snapshot.runs[job.key])):
-        kind = find_job_kind(job, models)
-        if job.key not in done or read.get(kind, 0) >= MOST_READ:
+    finished = [job for job in snapshot.jobs if job.key in done]
+    kinds: dict[tuple[str, str, int], JobKind] = {}  # jobs of a large sweep share few configurations
+    for job in sorted(finished, key=lambda job: -snapshot.runs[job.key].finished_at):
+        alike = job.phase, models.get(job.key, ""), id(job.config)
+        kind = kinds.get(alike) or kinds.setdefault(alike, find_job_kind(job, models))
+        if read.get(kind, 0) >= MOST_READ:
             continue
         took = read_finished_time(job, snapshot.runs[job.key])
         if took is not None:
@@ -332,15 +345,9 @@ def read_finished_times(
     return found
 
 
-def read_end(evidence: RunStatus) -> float:
-    """When the job was done, in Unix seconds; 0 where that is not known."""
-    ended = (evidence.result or {}).get("finished_at")
-    return float(ended) if isinstance(ended, int | float) else 0.0
-
-
 def read_finished_time(job: Job, evidence: RunStatus) -> FinishedTime | None:
     """What a finished job took; None where its attempts do not tell, or ran on another type of device."""
-    result = evidence.result or {}
+    result = evidence.read_result() or {}
     steps, finished_at = result.get("seconds"), result.get("finished_at")
     if not isinstance(steps, int | float) or not isinstance(finished_at, int | float) or steps <= 0:
         return None

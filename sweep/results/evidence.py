@@ -217,13 +217,14 @@ def build_job_evidence(
     doubt: HoursDoubt = NO_DOUBT,
 ) -> JobEvidence:
     """Reads what a snapshot leaves out: the attempts of a finished job, and the code that ran."""
-    begun = found.result is not None or bool(found.outcomes)
-    outcomes = found.outcomes if found.result is None else read_finished_attempts(found.run, found.result, endings)
+    result = found.read_result()
+    begun = found.done or bool(found.outcomes)
+    outcomes = read_finished_attempts(found.run, result or {}, endings) if found.done else found.outcomes
     code = (read_record(found.run.job) or {}).get("code") if begun else None
     return JobEvidence(
         job=job,
         state=state,
-        result=found.result,
+        result=result,
         outcomes=outcomes,
         costs=compute_job_hours(job, outcomes, endings, doubt),
         code_revision=str(code.get("revision") or "") if isinstance(code, dict) else "",

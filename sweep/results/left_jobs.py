@@ -69,7 +69,11 @@ def load_one(snapshot: SweepSnapshot, job: Job, run: RunPaths, rows: list[Accoun
         if is_own_execution(snapshot, job.key, outcome)
     ]
     return build_job_evidence(
-        job, JobState.READY, RunStatus(run=run, outcomes=tuple(own)), rows, snapshot.explain_hours(job.key)
+        job,
+        JobState.READY,
+        RunStatus(stage_folder=str(run.root.parent), key=job.key, outcomes=tuple(own)),
+        rows,
+        snapshot.explain_hours(job.key),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jobs.job import index_by_key
@@ -39,15 +39,22 @@ def format_outcome_line(outcome: dict[str, Any]) -> str:
     return line if outcome["complete"] else f"{line}; see `sweep status {outcome['sweep']}`"
 
 
-def print_action_rows(actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
-    """Prints one line an action, and returns how many there are."""
+def print_action_rows(
+    actions: Sequence[Action],
+    stored: StoredSweep,
+    calls: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    as_json: bool,
+) -> int:
+    """Prints one line an action, and returns how many there are. `calls`: those of sbatch, for JSON."""
     jobs = index_by_key(stored.manifest.jobs)
     rows = [
         {"action": type(action).__name__.lower(), "key": action.key, "phase": jobs[action.key].phase}
         for action in actions
     ]
     if as_json:
-        print(json.dumps({"format": 1, "sweep": stored.manifest.sweep, "actions": rows}, indent=1))
+        content = {"format": 1, "sweep": stored.manifest.sweep, "actions": rows}
+        print(json.dumps(content if calls is None else {**content, "calls": list(calls)}, indent=1))
         return len(rows)
     for row in rows:
         print(f"{row['action']:<10} {row['phase']:<9} {row['key']}  {', '.join(jobs[row['key']].cells[:3])}".rstrip())

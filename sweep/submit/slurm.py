@@ -1,5 +1,6 @@
 """One round of a sweep on Slurm, as `sweep submit`, `sweep tick` and `sweep cancel` make it."""
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,15 +14,17 @@ from jobs.observation import ClusterState
 from jobs.processes import read_user_name
 from jobs.reconcile.decide import Action, Submit
 from jobs.reconcile.state import JobState
+from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.code_snapshot import save_code_snapshot
+from jobs.slurm.code_snapshot import locate_code_snapshot, save_code_snapshot
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import describe_limit
+from jobs.slurm.query import find_cluster, load_batch_history
 from jobs.slurm.refusals import Refusal, update_refusals
 from jobs.slurm.round import PENDING, RoundReport, SlurmRound, list_delays
 from jobs.slurm.sbatch_errors import RefusalKind
-from jobs.slurm.script import LaunchSettings, find_path_problem
-from jobs.slurm.site import query_site
+from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, find_path_problem, render_batch_script
+from jobs.slurm.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
 from sweep.errors import StoreError
 from sweep.results.evidence import load_job_evidence
@@ -42,8 +45,12 @@ class RoundRequest:
     """Keys that may be sent."""
     max_queued: int | None = None
     submit_interval_s: float | None = None
+    fresh: bool = False
+    """Ask the cluster for its configuration and limits again, although the answers of the last day are kept."""
     dry: bool = False
     """Query and decide; change nothing, neither here nor there."""
+    scripts: bool = False
+    """With `dry`: print what sbatch would be given."""
     if_unreachable: str = (
         "nothing was done: see `sweep doctor`, try again later, or run it on this machine with --backend local"
     )
@@ -56,9 +63,10 @@ def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hour
         slurm_round.over_budget = explain_over_budget(slurm_round, budget_a100_hours)
         actions = slurm_round.decide()
         if request.dry:
-            return print_actions(slurm_round, actions, stored, as_json=as_json)
+            return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
         report = slurm_round.run(actions)
         keep_refusals(slurm_round, report)
+        drop_old_facts(slurm_round, report)
     return print_round_report(slurm_round, report, as_json=as_json)
 
 
@@ -159,14 +167,18 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
     """Reads the cluster's limits, pins the code, queries Slurm."""
     if problem := find_path_problem(stored.store.root):
         raise StoreError(problem)
-    client = SlurmClient(resolve_slurm_timeouts(request))
-    site = query_site(client, read_user_name())
+    timeouts, user = resolve_slurm_timeouts(request), read_user_name()
+    history = load_batch_history(stored.store, stored.manifest.sweep, {job.key for job in stored.manifest.jobs})
+    client = SlurmClient(timeouts, cluster=find_cluster(history.batches.values(), timeouts))
+    client.kept = facts = SiteFacts(client, stored.store, user, fresh=request.fresh)
+    site = query_kept_site(facts, user)
     if site.problem:
-        raise NoSchedulerError(f"Slurm cannot be asked: {site.problem}; {request.if_unreachable}")
+        about = f" about cluster {client.cluster} (SLURM_CLUSTERS)" if client.cluster else ""
+        raise NoSchedulerError(f"Slurm cannot be asked{about}: {site.problem}; {request.if_unreachable}")
     slurm_round = SlurmRound(
         stored.manifest.jobs,
         wanted=request.wanted,
-        launch=build_launch(stored, dry=request.dry),
+        launch=build_launch(stored, writes=not request.dry, names=not request.dry or request.scripts),
         client=client,
         site=site,
         ledger=stored.ledger,
@@ -175,12 +187,15 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
         dry=request.dry,
     )
     slurm_round.query()
+    if not request.dry:
+        facts.save()
     return slurm_round
 
 
-def build_launch(stored: StoredSweep, *, dry: bool) -> LaunchSettings:
-    """Pins the code in the store, unless nothing is to be sent."""
-    code = None if dry else save_code_snapshot(stored.store)
+def build_launch(stored: StoredSweep, *, writes: bool, names: bool) -> LaunchSettings:
+    """Pins the code in the store (`writes`), or only finds its name (`names`)."""
+    find = save_code_snapshot if writes else locate_code_snapshot
+    code = find(stored.store) if names else None
     return LaunchSettings(
         store=stored.store,
         sweep=stored.manifest.sweep,
@@ -265,6 +280,12 @@ def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:
     )
 
 
+def drop_old_facts(slurm_round: SlurmRound, report: RoundReport) -> None:
+    """A refusal may mean that the site's configuration or limits are others than those that are kept."""
+    if report.refused and isinstance(facts := slurm_round.client.kept, SiteFacts):
+        facts.drop_old(next(iter(report.refused.values())).text)
+
+
 def print_refusals(refused: Mapping[str, Refusal], what: str) -> None:
     """One line on stderr for each reason, with the number of its jobs."""
     for reason, jobs in Counter(map(str, refused.values())).items():
@@ -283,12 +304,18 @@ def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, 
     }
 
 
-def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: StoredSweep, *, as_json: bool) -> int:
+def print_actions(
+    slurm_round: SlurmRound, actions: Sequence[Action], stored: StoredSweep, *, scripts: bool, as_json: bool
+) -> int:
     """`--dry-run`."""
-    print_action_rows(actions, stored, as_json=as_json)
     submits = [action for action in actions if isinstance(action, Submit)]
-    calls = len(slurm_round.plan_batches(submits))
-    print(f"{len(submits)} jobs would be sent in {calls} sbatch calls", file=sys.stderr)
+    batches = slurm_round.plan_batches(submits)
+    calls = [build_call_row(batch, slurm_round) for batch in batches] if scripts else None
+    if calls is None or as_json:
+        print_action_rows(actions, stored, calls, as_json=as_json)
+    else:
+        print("".join(format_call(number, len(calls), call) for number, call in enumerate(calls, 1)), end="")
+    print(f"{len(submits)} jobs would be sent in {len(batches)} sbatch calls", file=sys.stderr)
     if asked := describe_questions(slurm_round.checker):
         print(f"sweep: {asked}", file=sys.stderr)
     for line in slurm_round.describe_gpus(action.key for action in submits):
@@ -304,6 +331,29 @@ def print_actions(slurm_round: SlurmRound, actions: Sequence[Action], stored: St
     if problem := slurm_round.problem or slurm_round.over_budget:
         print(f"sweep: {problem}", file=sys.stderr)
     return 1 if problem or unfit else 0
+
+
+# Why: docs/decisions.md, D119
+def build_call_row(batch: SlurmBatch, slurm_round: SlurmRound) -> dict[str, Any]:
+    """One sbatch call as it would be sent; the name of a batch stands for the id that it does not have yet."""
+    parents = {name for name, _ in batch.after_tasks} | ({batch.corresponds_batch} - {""})
+    arguments = build_sbatch_arguments(batch, slurm_round.launch, {name: name for name in parents})
+    return {
+        "name": batch.name,
+        "phase": batch.phase,
+        "keys": list(batch.tasks.values()),
+        "arguments": slurm_round.client.build_submit_words(arguments),
+        "script": render_batch_script(batch, slurm_round.launch),
+    }
+
+
+def format_call(number: int, calls: int, call: Mapping[str, Any]) -> str:
+    """The arguments as one shell line, then the script."""
+    jobs = format_counted(len(call["keys"]), f"{call['phase']} job")
+    return (
+        f"{'=' * 20} call {number} of {calls}: {jobs}, {call['name']}\n{shlex.join(call['arguments'])}\n"
+        f"{'-' * 20} script\n{call['script']}"
+    )
 
 
 def describe_questions(checker: FeasibilityChecker) -> str:

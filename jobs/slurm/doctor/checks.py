@@ -4,12 +4,14 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from jobs.environment import list_launcher_variables
+from jobs.errors import ClusterChoiceError
 from jobs.job import Job
+from jobs.slurm.chosen_cluster import read_chosen_cluster
 from jobs.slurm.client import HIDING
-from jobs.slurm.commands import list_ignored_variables
+from jobs.slurm.commands import ProgramRunner, list_ignored_variables
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.gpu_choice import choose_gpus
 from jobs.slurm.limits import (
@@ -20,7 +22,7 @@ from jobs.slurm.limits import (
     list_limit_names,
 )
 from jobs.slurm.sbatch_errors import RefusalKind
-from jobs.slurm.site import NO_ACCOUNTING, NodeShape, ProgramRunner, Site
+from jobs.slurm.site import NO_ACCOUNTING, NodeShape, Site
 from jobs.store.checks import Check, report_note, report_ok, report_problem
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
@@ -55,10 +57,37 @@ def check_client(client: ProgramRunner, environment: dict[str, str]) -> Iterator
         lacking = [name for name in ACCOUNTING_PROGRAMS if shutil.which(name) is None]
         without = f", without {', '.join(lacking)}" if lacking else ""
         yield report_ok("clients", f"{version}{without}")
-    if names := list_ignored_variables(environment):
+    yield from check_environment(environment)
+
+
+FIELDS_OF_VARIABLES = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_RESERVATION": "reservation",
+    "SBATCH_TIMELIMIT": "time_minutes",
+}
+"""Variables of sbatch that choose something, and the fields of `resources` in a sweep file that serve instead."""
+
+
+def check_environment(environment: Mapping[str, str]) -> Iterator[Check]:
+    """Variables that would change what Slurm's programs do: the one that is obeyed, and those that are not."""
+    try:
+        chosen = read_chosen_cluster(environment)
+    except ClusterChoiceError as error:
+        yield report_problem("cluster", str(error), "a sweep is on one cluster")
+    else:
+        if chosen:
+            yield report_ok("cluster", f"{chosen}, as the environment chooses; every program is asked about it")
+    names = list_ignored_variables(environment)
+    for name in (each for each in names if each in FIELDS_OF_VARIABLES):
+        text = f"{name}={environment[name]} is not used: jobs of a sweep are the same whoever submits them"
         yield report_note(
-            "environment", f"{', '.join(names)} set here and kept from Slurm's programs; use the sweep file"
+            "environment", text, f"write `{FIELDS_OF_VARIABLES[name]}` under `resources` of the sweep file"
         )
+    if others := [each for each in names if each not in FIELDS_OF_VARIABLES]:
+        yield report_note("environment", f"{', '.join(others)} set here and kept from Slurm's programs")
     if names := list_launcher_variables(environment):
         yield report_note("environment", f"{', '.join(names)} set here, as by a launcher, and kept from jobs")
 

@@ -150,7 +150,7 @@ def test_an_attempt_of_this_machine_without_an_exit_record_is_gone(store: Store,
 def test_jobs_without_a_folder_are_new(store: Store) -> None:
     jobs = toy.small_graph()
     found = RunReader(store).read_all(jobs)
-    assert all(evidence.result is None and not evidence.outcomes for evidence in found.values())
+    assert all(not evidence.done and not evidence.outcomes for evidence in found.values())
     assert found["trunk1"].message == ""
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.slurm.refusals import Refusal, update_refusals
+from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.store.paths import Store, write_json
 from sweep.cli import main
 from sweep.plan.manifest import Manifest, read_manifest
@@ -123,3 +125,53 @@ def test_a_cell_of_two_sweeps_asks_which(tmp_path: Path, capsys: pytest.CaptureF
 def test_an_empty_store_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(tmp_path, "x") == 1
     assert "holds no plan; make one with `sweep plan FILE`" in capsys.readouterr().err
+
+
+def test_slurms_last_answer_for_a_job_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = plan(tmp_path)
+    store, cell = Store(tmp_path / "store"), manifest.cells[0]
+    refuse(store, cell.pretrain)
+    capsys.readouterr()
+    assert explain(tmp_path, cell.name) == 0
+    shown = capsys.readouterr().out.partition("not sent, as Slurm said:\n")[2].splitlines()[0].split()
+    assert shown[0] == cell.pretrain
+    assert shown[3:] == ["no", "such", "nodes;", "lower", "cpus"]
+    assert explain(tmp_path, cell.name, "--json") == 0
+    found = {job["key"]: job.get("refusal") for job in json.loads(capsys.readouterr().out)["jobs"]}
+    assert found.pop(cell.pretrain) == {
+        "text": "no such nodes", "advice": "lower cpus", "when": 1_790_000_000.0, "kind": RefusalKind.INVALID.value
+    }  # fmt: skip
+    assert set(found.values()) == {None}
+    write_json(store.locate_run("pretrain", cell.pretrain).result, {"format": 1, "key": cell.pretrain, "files": {}})
+    assert explain(tmp_path, cell.name) == 0
+    assert "as Slurm said" not in capsys.readouterr().out
+
+
+def test_status_and_doctor_say_how_many_jobs_slurm_would_not_take_and_when(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = plan(tmp_path)
+    refuse(Store(tmp_path / "store"), *(job.key for job in manifest.jobs[:3]))
+    capsys.readouterr()
+    where = ("--store", str(tmp_path / "store"))
+    assert main(["status", "small", *where]) == 0
+    shown = capsys.readouterr().out
+    assert "not sent\n  3 no such nodes; lower cpus (last asked " in shown
+    assert main(["status", "small", "--json", *where]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["not_sent"]
+    assert row == {
+        "message": "no such nodes; lower cpus", "jobs": 3, "kind": "invalid", "last_asked": 1_790_000_000.0
+    }  # fmt: skip
+    for words in (("small",), ()):
+        main(["doctor", *words, "--json", *where])
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        (found,) = [check for check in checks if check["check"] == "refused"]
+        assert found["text"].startswith("sweep small: 3 jobs not sent, as of ")
+        assert found["text"].endswith(": no such nodes")
+        assert found["advice"] == "lower cpus"
+
+
+def refuse(store: Store, *keys: str) -> None:
+    """Leaves Slurm's answer for these jobs, as a round would."""
+    answer = Refusal(text="no such nodes", advice="lower cpus", when=1_790_000_000.0, kind=RefusalKind.INVALID)
+    update_refusals(store, "small", dict.fromkeys(keys, answer), settled=(), planned=keys)

@@ -9,7 +9,7 @@ import pytest
 from jobs.job import Resources
 from jobs.slurm.commands import ProgramOutput
 from jobs.slurm.doctor import checks
-from jobs.slurm.doctor.checks import check_client, check_plan, check_site
+from jobs.slurm.doctor.checks import check_client, check_environment, check_plan, check_site
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.sbatch_errors import UnknownSubmit
 from jobs.slurm.site import Site, query_site
@@ -165,3 +165,18 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.slurm.doctor.checks.shutil.which", lambda _name: None)
     assert "sbatch, squeue" in next(check_client(Versions(""), {})).text
     assert not checks.has_slurm()
+
+
+def test_variables_without_effect_are_named_with_the_field_that_serves_instead() -> None:
+    told = list(check_environment({"SBATCH_ACCOUNT": "lab", "SQUEUE_FORMAT": "%A", "SLURM_CONF": "/x", "HOME": "/y"}))
+    assert [(check.name, check.severity) for check in told] == [("environment", Severity.NOTE)] * 2
+    assert told[0].text.startswith("SBATCH_ACCOUNT=lab is not used")
+    assert told[0].advice == "write `account` under `resources` of the sweep file"
+    assert told[1].text == "SQUEUE_FORMAT set here and kept from Slurm's programs"
+
+
+def test_the_chosen_cluster_is_named_and_several_are_a_problem() -> None:
+    (chosen,) = check_environment({"SLURM_CLUSTERS": "east"})
+    assert (chosen.name, chosen.severity) == ("cluster", Severity.OK)
+    (several,) = check_environment({"SLURM_CLUSTERS": "east,west"})
+    assert (several.name, several.severity) == ("cluster", Severity.PROBLEM)
