@@ -56,7 +56,7 @@ LOCAL_ONLY = frozenset({"TMPDIR"})
 """Right on the machine that they were set on, and a folder that does not exist on another one."""
 
 
-# Why: docs/decisions.md, D136
+# Why: docs/decisions.md, D126
 def select_job_variables(shell: Mapping[str, str], *, same_machine: bool) -> dict[str, str]:
     """The variables of a submitting shell that its jobs get."""
     kept = {

@@ -36,7 +36,7 @@ class StopFlag:
             signal.signal(number, signal.SIG_IGN)
 
 
-# Why: docs/decisions.md, D138
+# Why: docs/decisions.md, D128
 @contextmanager
 def exit_at_stop(stop: StopFlag) -> Iterator[None]:
     """Around a call that waits in a library and has nothing to save: a stop ends the process at once, with `STOPPED`.

@@ -22,7 +22,7 @@ STACKS_SECONDS = 5.0
 STACKS_SIGNAL = signal.SIGUSR1
 
 
-# Why: docs/decisions.md, D139
+# Why: docs/decisions.md, D129
 @dataclass(slots=True)
 class HangWatch:
     """Watches one stage from a thread, while `watch` is entered. `kill` ends all of its processes."""

@@ -8,7 +8,7 @@ PORT_VARIABLE = "SWEEP_MASTER_PORT"
 """From the supervisor to its ranks: the first of them listens at this port, on this machine."""
 
 
-# Why: docs/decisions.md, D137
+# Why: docs/decisions.md, D127
 @contextmanager
 def hold_port() -> Iterator[int]:
     """A free port of this machine, which no other program gets while the block runs.

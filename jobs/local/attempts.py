@@ -158,7 +158,7 @@ class LocalAttempts:
         ]
 
 
-# Why: docs/decisions.md, D136
+# Why: docs/decisions.md, D126
 def build_attempt_environment(allocation: Allocation, shell: Mapping[str, str]) -> dict[str, str]:
     """One attempt's variables: those of the shell that enter a job at all, its threads and devices, where its code is.
 

@@ -274,7 +274,7 @@ def _build_sign(failure: FailureClass, *texts: str, of_gpus: bool = False, unsur
     return FailureSign(failure, re.compile("|".join(texts), re.IGNORECASE), of_gpus, unsure)
 
 
-# Why: docs/decisions.md, D134
+# Why: docs/decisions.md, D124
 # The surest first. The texts are those of CUDA's runtime and driver (cudaGetErrorString), of NVML, of the kernel
 # (strerror, NVRM), of torch and NCCL; illegal addresses and failed asserts on a GPU are not among them: these are ours.
 FAILURE_SIGNS: tuple[FailureSign, ...] = (

@@ -110,7 +110,7 @@ def select_excluded_nodes(
     ]
 
 
-# Why: docs/decisions.md, D135
+# Why: docs/decisions.md, D125
 def select_avoided_nodes(attempts: Sequence[AttemptRecord], now: float, *, hours: float = EXCLUSION_HOURS) -> list[str]:
     """Nodes that a job avoids at its next attempt, the newest first. `attempts`: its own, oldest first.
 

@@ -49,7 +49,7 @@ def choose_memory_gib(job: Job, attempts: Sequence[AttemptRecord]) -> float:
     return max(resources.memory_gib, resources.retry_memory_gib) if more else resources.memory_gib
 
 
-# Why: docs/decisions.md, D135
+# Why: docs/decisions.md, D125
 def _repeats_its_traceback(counted: Sequence[AttemptRecord]) -> bool:
     """Whether the last traceback came before on other nodes, or before at all where there is but one machine."""
     last = counted[-1]

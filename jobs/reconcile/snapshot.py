@@ -316,7 +316,7 @@ def _build_done_status(stage_folder: str, key: str, result: Mapping[str, Any]) -
     return RunStatus(stage_folder=stage_folder, key=key, done=True, finished_at=finished_at)
 
 
-# Why: docs/decisions.md, D146
+# Why: docs/decisions.md, D133
 def has_failed_by_itself(evidence: RunStatus) -> bool:
     """Whether the last attempt ended with a failure that no stop signal asked for: its exit code tells the site so."""
     last = evidence.last

@@ -120,7 +120,7 @@ NO_ACCOUNTING = "there is no accounting on this cluster"
 CANCELLED = "CANCELLED"
 
 
-# Why: docs/decisions.md, D122
+# Why: docs/decisions.md, D115
 def judge_evidence(seen: ClusterEvidence) -> ClusterFacts:
     """The one place where what a cluster shows becomes facts."""
     if seen.queue is QueueSight.SHOWN:

@@ -139,7 +139,7 @@ class BatchPlanner:
         """In the order in which they are to be sent: parents' batches first. `submits`: parents before children."""
         found: list[SlurmBatch] = []
         for generation in group_generations(submits):
-            if not self.array_limit:  # Why: docs/decisions.md, D113
+            if not self.array_limit:  # Why: docs/decisions.md, D109
                 found += [self._batch({0: submit.key}, None, submit.after) for submit in generation]
                 continue
             for group in self._groups(generation):

@@ -10,7 +10,7 @@ from jobs.slurm.commands import CLUSTER_VARIABLES
 CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 
 
-# Why: docs/decisions.md, D118
+# Why: docs/decisions.md, D113
 def read_chosen_cluster(environment: Mapping[str, str]) -> str:
     """The name that the variables give; empty without one. Raises ClusterChoiceError for several."""
     given = {name: environment[name].strip() for name in CLUSTER_VARIABLES if environment.get(name, "").strip()}

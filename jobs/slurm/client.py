@@ -130,7 +130,7 @@ class SlurmClient:
             rows += (row for row in answer.rows if row.id in ids or row.id in arrays)
         return SlurmAnswer(rows=tuple(rows))
 
-    # Why: docs/decisions.md, D123
+    # Why: docs/decisions.md, D116
     def query_accounting(self, ids: Collection[str]) -> SlurmAnswer[AccountRow]:
         """All executions of these jobs (123, 123_4; of an array's id all its tasks), however old."""
         return self._query_accounting(f"--jobs={word}" for word in pack_words(ids))
@@ -242,7 +242,7 @@ class SlurmClient:
         output = self.run("sdiag")
         return 0.0 if output.problem else parse_controller_time(output.text)
 
-    # Why: docs/decisions.md, D124
+    # Why: docs/decisions.md, D117
     def query_hidden_users(self, own: str, others: Collection[str]) -> HiddenUsers:
         """Which of the `others` this cluster hides from `own`, the asking user. What cannot be asked counts as hidden.
 

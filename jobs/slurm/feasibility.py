@@ -86,7 +86,7 @@ class ShapeAnswer:
     """It gave no clear answer, which counts as yes."""
 
 
-# Why: docs/decisions.md, D110
+# Why: docs/decisions.md, D106
 @dataclass(slots=True, kw_only=True)
 class FeasibilityChecker:
     """Asks about the requests of one round, and keeps the answers as long as it lives.
@@ -248,7 +248,7 @@ class FeasibilityChecker:
             return refusal
         return replace(refusal, text=f"{REFUSED}: {misfit.text} ({answer.reason})", advice=misfit.advice)
 
-    # Why: docs/decisions.md, D111
+    # Why: docs/decisions.md, D107
     def _judge_nodes(self, job: Job, asked: Resources, answer: SubmitRefusal) -> Refusal | None:
         """Tells what no nodes have from what nodes have that are down or drained today. None: it may run later."""
         partitions = find_job_partitions(job, self.site)

@@ -53,7 +53,7 @@ class GpuOffer:
     """Of each GPU, by its name or by a feature of the nodes; 0: not known."""
 
 
-# Why: docs/decisions.md, D128
+# Why: docs/decisions.md, D120
 def choose_gpus(job: Job, site: Site) -> GpuChoice:
     """The site's kind of GPUs for the job. Asked again and again for thousands of jobs: the site keeps the answers."""
     asked = job.resources

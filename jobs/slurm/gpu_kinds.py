@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-# Why: docs/decisions.md, D129
+# Why: docs/decisions.md, D121
 MODELS: Mapping[str, tuple[int, ...]] = {
     "a100": (80, 40, 64),
     "a800": (80, 40),

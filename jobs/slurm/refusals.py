@@ -16,7 +16,7 @@ from jobs.store.records import read_record
 FORMAT = 1
 
 
-# Why: docs/decisions.md, D112
+# Why: docs/decisions.md, D108
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Why Slurm did not take a job when a round last offered it."""

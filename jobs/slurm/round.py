@@ -257,7 +257,7 @@ class SlurmRound:
         stopped = [key for key, status in statuses.items() if status.state in STOPPED or status.cancel_pending]
         return [key for key in [*stopped, *self.orphaned_jobs] if key in self.slurm.reconciled.observations]
 
-    # Why: docs/decisions.md, D141
+    # Why: docs/decisions.md, D131
     def _may_end(self, job_id: str) -> bool:
         """Whether a round tries to end this job: this user's, and for root anybody's.
 
@@ -303,7 +303,7 @@ class SlurmRound:
             capacity=self.capacity,
         )
 
-    # Why: docs/decisions.md, D110
+    # Why: docs/decisions.md, D106
     @property
     def checker(self) -> FeasibilityChecker:
         """What Slurm said in this round of the requests that were to be sent."""

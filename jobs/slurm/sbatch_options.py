@@ -191,7 +191,7 @@ def build_sbatch_options(
         "nodes": str(resources.nodes),
         "ntasks-per-node": "1",
         "cpus-per-task": str(resources.cpus),
-        # Why: docs/decisions.md, D114
+        # Why: docs/decisions.md, D110
         **({"mem": f"{math.ceil((memory_gib or resources.memory_gib) * 1024)}M"} if memory_tracked else {}),
         "time": str(resources.time_minutes),
         # else the limits of the submitting shell hold in the job: open files, memory, core dumps (ulimit)

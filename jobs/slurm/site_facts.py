@@ -31,7 +31,7 @@ DOUBTED_AFTER_S = 3600.0
 """A refusal that may mean that the site has changed renews what was asked longer ago than this."""
 
 
-# Why: docs/decisions.md, D117
+# Why: docs/decisions.md, D112
 class SiteFacts:
     """Runs Slurm's programs as `SlurmClient` does, except that a kept answer serves for a kept question.
 

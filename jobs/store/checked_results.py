@@ -24,7 +24,7 @@ SETTLED_S = 10.0
 """A folder that changed less long ago is not noted."""
 
 
-# Why: docs/decisions.md, D116
+# Why: docs/decisions.md, D111
 class CheckedResults:
     """One sweep's. `save` comes after the last `check`."""
 

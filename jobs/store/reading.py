@@ -15,7 +15,7 @@ STALE_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Seconds before each further try. A server that restarts may answer so for longer, and then the caller hears of it."""
 
 
-# Why: docs/decisions.md, D142
+# Why: docs/decisions.md, D132
 def read_anew(read: Callable[[], Value], clock: Clock = SYSTEM_CLOCK) -> Value:
     """What `read` returns. It must open what it reads, by name, each time that it is called."""
     for pause in STALE_PAUSES:

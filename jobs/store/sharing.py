@@ -20,7 +20,7 @@ MOST_LISTED = 2_000
 """Folders and files that are looked at for the group's bits: a store may hold a million."""
 
 
-# Why: docs/decisions.md, D140
+# Why: docs/decisions.md, D130
 @contextmanager
 def adopt_group_umask(root: Path) -> Iterator[None]:
     """While the block lasts, this process and those that it starts create what the group may write, if the store's

@@ -239,7 +239,7 @@ class TarIndex:
     A key that comes again after another is another sample. It takes about a hundred bytes a member.
     """
 
-    # Why: docs/decisions.md, D151
+    # Why: docs/decisions.md, D136
     keys: list[str] = field(default_factory=list)
     repeated: set[int] = field(default_factory=set)
     """Numbers of samples with two members of one name, at which webdataset stops."""

@@ -18,7 +18,7 @@ STEP_WINDOW = 128
 STEP = "step"
 
 
-# Why: docs/decisions.md, D139
+# Why: docs/decisions.md, D129
 class ProgressReport:
     """progress.json in the attempt's folder, written by a thread when something has changed.
 

@@ -61,7 +61,7 @@ class GpuTable(Mapping[str, GpuType]):
         return None
 
 
-# Why: docs/decisions.md, D130
+# Why: docs/decisions.md, D122
 def find_factor(gpus: Mapping[str, GpuType], allocated: str, asked: str) -> float | None:
     """A100-hours of one hour of what a cluster allocated, by its own name, to a job that asked for a type of ours.
 
@@ -87,7 +87,7 @@ def is_as_asked(kind: GpuKind, wanted: GpuKind) -> bool:
     return says_nothing or by_memory or rank_gpu_kind(wanted, kind) is not None
 
 
-# Why: docs/decisions.md, D131
+# Why: docs/decisions.md, D123
 def build_slice(whole: GpuType, slices: SliceProfiles, kind: GpuKind) -> GpuType:
     """A MIG slice of the type."""
     memory = slices.memory[f"{kind.slice_units}g.{kind.slice_gb}gb"]

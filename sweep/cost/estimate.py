@@ -370,7 +370,7 @@ def plan_resources(estimate: Estimate, placement: Placement, gpu: GpuType, start
             f"resources: gpus_per_node is {placement.gpus_per_node}, and gpu_type is {gpu.name!r}; "
             "name the GPU type, or set gpus_per_node: 0"
         )
-    # Why: docs/decisions.md, D131
+    # Why: docs/decisions.md, D123
     if gpu.part_of and placement.gpus_per_node > 1:
         raise SweepError(
             f"resources: gpus_per_node is {placement.gpus_per_node}, and gpu_type {gpu.name} is a part of a GPU: a "

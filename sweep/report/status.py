@@ -69,7 +69,7 @@ def count_states(snapshot: SweepSnapshot, jobs: Sequence[Job]) -> dict[str, int]
     return {state.value: found[state] for state in JobState}
 
 
-# Why: docs/decisions.md, D141
+# Why: docs/decisions.md, D131
 def find_shown_state(status: JobStatus) -> JobState:
     """A job whose cancellation is asked for, and that the queue still holds, is shown as queued."""
     return JobState.QUEUED if status.state is JobState.CANCELLED and status.cancel_pending else status.state

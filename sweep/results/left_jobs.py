@@ -17,7 +17,7 @@ from sweep.plan.manifest import read_manifest
 from sweep.results.evidence import ExecutionHours, JobEvidence, build_job_evidence
 
 
-# Why: docs/decisions.md, D125
+# Why: docs/decisions.md, D118
 def load_left_jobs(snapshot: SweepSnapshot) -> dict[str, JobEvidence]:
     """Evidence by key of the jobs that this sweep has run, and that are not in its plan (any more).
 

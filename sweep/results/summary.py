@@ -83,7 +83,7 @@ NOT_SLURMS = "~"
 """Before hours that are not Slurm's, or not all of them."""
 
 
-# Why: docs/decisions.md, D126
+# Why: docs/decisions.md, D119
 def mark_hours(text: str, row: Row) -> str:
     """The hours of a row of any table with the mark, where they are not Slurm's."""
     return f"{NOT_SLURMS}{text}" if row.get("hours_remark") and text != NO_HOURS else text

@@ -333,7 +333,7 @@ def print_actions(
     return 1 if problem or unfit else 0
 
 
-# Why: docs/decisions.md, D119
+# Why: docs/decisions.md, D114
 def build_call_row(batch: SlurmBatch, slurm_round: SlurmRound) -> dict[str, Any]:
     """One sbatch call as it would be sent; the name of a batch stands for the id that it does not have yet."""
     parents = {name for name, _ in batch.after_tasks} | ({batch.corresponds_batch} - {""})

@@ -1,18 +1,20 @@
 """Files that another machine replaces while they are read. That a mount answers so: tests/nfs/test_client.py."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from jobs.claims.claims import ClaimOwner, create_claim, find_newest_claim
+from jobs.store import reading
 from jobs.store.reading import STALE_PAUSES, read_anew, read_file
 from jobs.store.records import read_record
 
 
 def fail_times(number: int, code: int, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
-    """The first calls of a function of `os` or `Path` end with an error of this code."""
-    owner, name = (Path, "read_bytes") if target == "read_bytes" else (__import__("os"), target)
+    """The first calls of a function of `os` or `jobs.store.reading` end with an error of this code."""
+    owner, name = (reading, "_read_once") if target == "read_once" else (os, target)
     action, left = getattr(owner, name), [number]
 
     def act(*arguments: object, **options: object) -> object:
@@ -29,7 +31,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(
     times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.json").write_text('{"number": 1}')
-    fail_times(times, errno.ESTALE, monkeypatch, "read_bytes")
+    fail_times(times, errno.ESTALE, monkeypatch, "read_once")
     assert read_record(tmp_path / "a.json") == {"number": 1}
 
 
@@ -38,7 +40,7 @@ def test_a_server_that_stays_away_and_other_errors_are_the_callers(
 ) -> None:
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "absent")
-    fail_times(100, errno.ESTALE, monkeypatch, "read_bytes")
+    fail_times(100, errno.ESTALE, monkeypatch, "read_once")
     with pytest.raises(OSError, match="fails") as raised:
         read_file(tmp_path / "a")
     assert raised.value.errno == errno.ESTALE
