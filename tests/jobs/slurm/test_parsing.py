@@ -193,7 +193,7 @@ def test_an_empty_queue_is_a_good_answer() -> None:
     assert answer.rows == ()
 
 
-def test_text_that_breaks_off_is_no_answer() -> None:
+def test_queue_text_that_breaks_off_is_no_answer() -> None:
     answer = parse_queue(QUEUE_OF_22[:-3])
     assert not answer.ok
     assert answer.rows == ()
