@@ -239,7 +239,8 @@ class SlurmClient:
 
     def query_controller_time(self) -> float:
         """Unix seconds by the controller's clock; 0 if it does not tell."""
-        output = self.run("sdiag")
+        # sdiag's option is its own, and takes one cluster alone
+        output = self.run("sdiag", *([f"--cluster={self.cluster}"] if self.cluster else []))
         return 0.0 if output.problem else parse_controller_time(output.text)
 
     # Why: docs/decisions.md, D117

@@ -435,3 +435,12 @@ def test_the_controllers_clock_is_read_from_sdiag(programs: Programs) -> None:
     assert programs.client().query_controller_time() == 1795981260.0
     programs.add("sdiag", "exit 1")
     assert programs.client().query_controller_time() == 0.0
+
+
+def test_the_clock_of_a_chosen_cluster_is_that_of_its_own_controller(programs: Programs) -> None:
+    """sdiag has `--cluster` where the other programs have `--clusters`."""
+    other, own = ("sdiag output at Sun Nov 29 19:41:00 2026 (1795981260)", "sdiag output at  (1000000000)")
+    programs.add("sdiag", f'case "$*" in --cluster=far) echo "{own}";; *) echo "{other}";; esac')
+    far = SlurmClient(QUICK, programs.environment, cluster="far")
+    assert far.query_controller_time() == 1000000000.0
+    assert programs.client().query_controller_time() == 1795981260.0
