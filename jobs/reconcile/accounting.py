@@ -100,16 +100,18 @@ def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:
 
 
 def deduplicate_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:
-    """Each execution once, oldest first. Of several records of one execution the last counts.
+    """Each execution once, oldest first. Of several records of one execution the last of sacct's rows counts.
 
     sacct may change a state after the end (FAILED becomes REQUEUED), so pass stored records first and fresh ones after
     them. A row that came after all counts in place of the conclusion that the job was cancelled in the queue.
     """
-    found = {(record.id, record.batch, record.submitted_at): record for record in records}
-    told = {(record.id, record.batch) for record in found.values() if record.state not in {LOST, CANCELLED_IN_QUEUE}}
-    kept = (
-        record
-        for record in found.values()
-        if record.state != CANCELLED_IN_QUEUE or (record.id, record.batch) not in told
-    )
+    found = select_last_records(records)
+    told = {(record.id, record.batch) for record in found if record.state not in {LOST, CANCELLED_IN_QUEUE}}
+    kept = (record for record in found if record.state != CANCELLED_IN_QUEUE or (record.id, record.batch) not in told)
     return sorted(kept, key=lambda record: (record.submitted_at, record.started_at, record.id))
+
+
+def select_last_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:
+    """Of several records of one execution the last; one that is remembered counts only where sacct has no row."""
+    order = sorted(records, key=lambda record: not record.remembered)
+    return list({(record.id, record.batch, record.submitted_at): record for record in order}.values())

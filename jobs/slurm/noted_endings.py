@@ -9,7 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from jobs.reconcile.accounting import OPTIONAL_FIELDS, AccountingRecord, parse_accounting_record
+from jobs.reconcile.accounting import (
+    OPTIONAL_FIELDS,
+    AccountingRecord,
+    parse_accounting_record,
+    select_last_records,
+)
 from jobs.store.records import FailureClass
 
 BEGINNING = re.compile(
@@ -136,5 +141,4 @@ def parse_ending(line: str) -> AccountingRecord | None:
 
 def sort_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:
     """Oldest first, each execution once however many writers noted it."""
-    once = {(record.id, record.batch, record.submitted_at): record for record in records}
-    return sorted(once.values(), key=lambda record: (record.submitted_at, record.started_at))
+    return sorted(select_last_records(records), key=lambda record: (record.submitted_at, record.started_at))

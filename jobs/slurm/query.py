@@ -20,12 +20,12 @@ from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_histo
 from jobs.slurm.batches import KnownBatch, build_task_id
 from jobs.slurm.chosen_cluster import resolve_cluster
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.noted_endings import MergedRecords
+from jobs.slurm.noted_endings import MergedRecords, sort_records
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
 from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers, parse_config
 from jobs.slurm.script import parse_script_tasks
 from jobs.slurm.site_facts import SiteFacts
-from jobs.slurm.states import MAY_RUN_AGAIN, OVER, is_over
+from jobs.slurm.states import MAY_RUN_AGAIN, OVER, SURELY_OVER, is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store, open_replacement
 from jobs.store.results import list_names
@@ -264,7 +264,7 @@ def build_slurm_snapshot(
                 by_message[message] = Observation(state=ClusterState.ENDED, message=message)
             result.observations[key] = by_message[message]
             continue
-        last = noted[key][-1]
+        last = select_last_end(sort_records([*noted[key], *result.accounting_records.get(key, ())]))
         result.observations[key] = Observation(
             state=ClusterState.ENDED,
             id=last.id if last.doubt else "",
@@ -273,6 +273,12 @@ def build_slurm_snapshot(
             vouched_from=last.submitted_at if last.doubt else 0.0,
         )
     return SlurmSnapshot(batch_history=history, answers=answers, reconciled=result)
+
+
+def select_last_end(records: Sequence[AccountingRecord]) -> AccountingRecord:
+    """The newest (`records`: oldest first). A row that came after all ends the doubt about how its job ended."""
+    told = {(each.id, each.batch) for each in records if each.state in SURELY_OVER and not each.remembered}
+    return next(each for each in reversed(records) if not each.doubt or (each.id, each.batch) not in told)
 
 
 def save_settled(found: SlurmSnapshot, ledger: BatchLedger, client: SlurmClient, timeouts: SlurmTimeouts) -> str:
@@ -308,6 +314,7 @@ def iter_newly_ended(found: SlurmSnapshot, timeouts: SlurmTimeouts) -> Iterable[
         (each.id, each.batch, each.submitted_at)
         for key in found.reconciled.accounting_records
         for each in history.accounting_records.get(key, ())
+        if not each.remembered  # the row of the same execution is noted when it comes
     }
     closed = history.list_settled()
     over = find_ended_jobs(found)

@@ -1,10 +1,17 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from jobs.observation import ClusterState
+from jobs.reconcile.accounting import LOST, AccountingRecord, encode_accounting_record
+from jobs.slurm.batch_ledger import BatchHistory
+from jobs.slurm.batches import KnownBatch
+from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers
-from jobs.slurm.query import read_fresh_answers, save_answers
+from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, iter_newly_ended, read_fresh_answers, save_answers
 from jobs.slurm.timeouts import SlurmTimeouts
+from jobs.store.records import FailureClass
 
 PATIENCE = SlurmTimeouts(cache_s=60, recheck_s=10)
 QUEUE = SlurmAnswer(rows=(QueueRow(id="7_0", name="sw-aaaaaaaaaaaa-trunk-t", user="ann", state="RUNNING"),))
@@ -73,3 +80,60 @@ def test_a_store_that_refuses_the_write_stops_nobody(path: Path) -> None:
     path.parent.joinpath("file").write_text("")
     save_answers(path.parent / "file" / "slurm-answers.json", SlurmAnswers(QUEUE, ACCOUNTING, 1000.0))
     assert read_fresh_answers(path.parent / "file" / "slurm-answers.json", 1000.0, PATIENCE) is None
+
+
+# --- what was noted of an end, and what sacct says of it later
+
+
+NAME = "sw-aaaaaaaaaaaa-trunk-t"
+REMEMBERED = AccountingRecord(
+    id="7_0", batch=NAME, key="a", state="CANCELLED", failure=FailureClass.CANCELLED, submitted_at=100.0,
+    started_at=110.0, ended_at=150.0, nodes="n1", message="cancelled with scancel", remembered=True,
+)  # fmt: skip
+DOUBTED = AccountingRecord(
+    id="7_0", batch=NAME, key="a", state=LOST, submitted_at=100.7, doubt="sent by ann, whose records are hidden"
+)
+ROW = AccountRow(
+    id="7_0", name=NAME, state="CANCELLED", by_uid="1000", submitted_at=100.0, started_at=110.0, ended_at=150.0,
+    elapsed_seconds=40, cpus=8, gpus=4, nodes="n1",
+)  # fmt: skip
+
+
+def build_history(*noted: AccountingRecord) -> BatchHistory:
+    """Of one job that was sent, with what the ledgers note of its end."""
+    batch = KnownBatch(name=NAME, phase="trunk", tasks={0: "a"}, user="ann", intended_at=100.2, id="7", sent_at=100.7)
+    lines = (json.dumps({"ending": encode_accounting_record(record)}).encode() for record in noted)
+    return BatchHistory(batches={NAME: batch}, accounting_records=NotedEndings(lines))
+
+
+def look(history: BatchHistory, *rows: AccountRow) -> SlurmSnapshot:
+    answers = SlurmAnswers(SlurmAnswer(), SlurmAnswer(rows=rows), 1000.0)
+    return build_slurm_snapshot("t", history, answers, PATIENCE)
+
+
+def test_a_row_that_comes_after_an_end_which_the_controller_remembered_is_noted_and_counts() -> None:
+    history = build_history(REMEMBERED)
+    assert history.list_open_batches()
+    (row,) = iter_newly_ended(look(history, ROW), PATIENCE)
+    assert (row.cancelled_by_uid, row.gpus, row.remembered) == (1000, 4, False)
+    for noted in ((REMEMBERED, row), (row, REMEMBERED)):  # the ledgers of two people have no order
+        after = build_history(*noted)
+        assert not after.list_open_batches()
+        assert after.accounting_records["a"] == [row]
+        assert list(iter_newly_ended(look(after, ROW), PATIENCE)) == []
+
+
+def test_a_row_that_comes_after_all_ends_the_doubt_about_who_cancelled_a_job() -> None:
+    """The row was submitted by the controller's clock, a little before sbatch's answer was noted by ours."""
+    doubted = build_history(DOUBTED)
+    assert look(doubted).reconciled.observations["a"].doubt == DOUBTED.doubt
+    found = look(doubted, ROW)
+    assert found.reconciled.observations["a"].doubt == ""
+    (row,) = iter_newly_ended(found, PATIENCE)
+    seen = look(build_history(DOUBTED, row)).reconciled.observations["a"]
+    assert (seen.state, seen.doubt, seen.message) == (ClusterState.ENDED, "", "cancelled by uid 1000")
+
+
+def test_an_execution_that_was_requeued_says_nothing_of_how_the_last_one_ended() -> None:
+    requeued = ROW._replace(state="REQUEUED", by_uid="")
+    assert look(build_history(DOUBTED), requeued).reconciled.observations["a"].doubt == DOUBTED.doubt
