@@ -126,31 +126,61 @@ def query_answers(
     queue, accounting = client.query_queue_and_accounting(users, ids)
     queue = add_jobs_by_name(client, nameless, queue)
     queue = add_recent_jobs(client, history, queue, accounting)
-    hidden = client.query_hidden_users(read_user_name(), list_other_senders(history)) if queue.ok else HiddenUsers()
-    controller_time = client.query_controller_time() if has_ends_to_date(queue, accounting) else 0.0
+    others = list_other_senders(history, queue)
+    hidden = client.query_hidden_users(read_user_name(), others) if queue.ok else HiddenUsers()
     accounting = add_unknown_submits(client, history, queue, accounting)
+    controller_time = client.query_controller_time() if has_ends_to_date(history, queue, accounting) else 0.0
     return SlurmAnswers(queue, accounting, moment, hidden, controller_time)
 
 
-def has_ends_to_date(queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]) -> bool:
-    """Whether it matters how long ago some end was: the controller's clock stamped it, which may not be as ours."""
-    return any(row.state in OVER for row in queue.rows) or any(
-        is_over(row) and (row.shared or row.state in MAY_RUN_AGAIN) for row in accounting.rows
-    )
+# Why: docs/decisions.md, D116
+def has_ends_to_date(history: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]) -> bool:
+    """Whether it matters how long ago some end was: the controller's clock stamped it, which may not be as ours.
 
-
-def list_other_senders(history: BatchHistory) -> set[str]:
-    """Users other than the asking one with batches of which some task's end is not noted."""
-    return {batch.user for batch in list_unsettled_batches(history)} - {read_user_name()}
-
-
-def list_unsettled_batches(history: BatchHistory) -> list[KnownBatch]:
-    """Batches that were or may have been sent, and of which some task's end is not noted."""
+    It does not for jobs that are in the queue again, nor for those whose end is noted.
+    """
+    if any(row.state in OVER for row in queue.rows):
+        return True
+    doubtful = [
+        (row.name, key)
+        for row in accounting.rows
+        if row.name in history.batches and is_over(row)
+        for key in find_undecided(history.batches[row.name], row)
+    ]
+    if not doubtful:
+        return False
+    live = {key for _, key in find_shown_jobs(history, queue)}
     settled = history.list_settled()
+    return any(key not in live and (name, key) not in settled for name, key in doubtful)
+
+
+def find_undecided(batch: KnownBatch, row: AccountRow) -> Collection[str]:
+    """Keys of jobs that the row of an execution that is over does not surely end."""
+    key = batch.find_key(row.id)
+    if key is None:
+        return batch.tasks.values()  # a row of the whole array
+    return [key] if row.shared or row.state in MAY_RUN_AGAIN else []
+
+
+def find_shown_jobs(history: BatchHistory, queue: SlurmAnswer[QueueRow]) -> set[tuple[str, str]]:
+    """(batch name, key) of the jobs that the queue holds."""
+    rows = [row for row in queue.rows if row.name in history.batches and row.state not in OVER]
+    found = ((row.name, history.batches[row.name].find_key(row.id)) for row in rows)
+    return {(name, key) for name, key in found if key is not None}
+
+
+def list_other_senders(history: BatchHistory, queue: SlurmAnswer[QueueRow]) -> set[str]:
+    """Users other than the asking one of whose jobs some is neither noted as ended nor in the queue, as it is shown."""
+    known = history.list_settled() | find_shown_jobs(history, queue)
+    return {batch.user for batch in list_unsettled_batches(history, known)} - {read_user_name()}
+
+
+def list_unsettled_batches(history: BatchHistory, known: Collection[tuple[str, str]]) -> list[KnownBatch]:
+    """Batches that were or may have been sent, and of which some task is not among the `known` (batch name, key)."""
     return [
         batch
         for batch in history.batches.values()
-        if not batch.not_submitted_at and any((batch.name, key) not in settled for key in batch.tasks.values())
+        if not batch.not_submitted_at and any((batch.name, key) not in known for key in batch.tasks.values())
     ]
 
 
@@ -164,7 +194,7 @@ def select_users(history: BatchHistory) -> tuple[set[str], list[str]]:
     own = read_user_name()
     if not is_known_user(own):
         return set(), []
-    open_batches = list_unsettled_batches(history)
+    open_batches = list_unsettled_batches(history, history.list_settled())
     known = {user for user in {batch.user for batch in open_batches} if is_known_user(user)}
     return known | {own}, [batch.name for batch in open_batches if batch.user not in known]
 

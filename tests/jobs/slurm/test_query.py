@@ -9,7 +9,15 @@ from jobs.slurm.batch_ledger import BatchHistory
 from jobs.slurm.batches import KnownBatch
 from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers
-from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, iter_newly_ended, read_fresh_answers, save_answers
+from jobs.slurm.query import (
+    SlurmSnapshot,
+    build_slurm_snapshot,
+    has_ends_to_date,
+    iter_newly_ended,
+    list_other_senders,
+    read_fresh_answers,
+    save_answers,
+)
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.records import FailureClass
 
@@ -137,3 +145,45 @@ def test_a_row_that_comes_after_all_ends_the_doubt_about_who_cancelled_a_job() -
 def test_an_execution_that_was_requeued_says_nothing_of_how_the_last_one_ended() -> None:
     requeued = ROW._replace(state="REQUEUED", by_uid="")
     assert look(build_history(DOUBTED), requeued).reconciled.observations["a"].doubt == DOUBTED.doubt
+
+
+# --- what a round asks beside squeue and sacct
+
+
+def in_queue(state: str, id: str = "7_0") -> SlurmAnswer[QueueRow]:
+    return SlurmAnswer(rows=(QueueRow(id=id, name=NAME, user="ann", state=state),))
+
+
+@pytest.mark.parametrize(
+    ("queue", "row", "matters"),
+    [
+        (SlurmAnswer(), ROW._replace(state="PREEMPTED", by_uid=""), True),
+        (in_queue("RUNNING"), ROW._replace(state="PREEMPTED", by_uid=""), False),
+        (in_queue("PENDING"), ROW._replace(state="NODE_FAIL", by_uid=""), False),
+        (SlurmAnswer(), ROW, False),
+        (SlurmAnswer(), ROW._replace(shared=True), True),
+        (SlurmAnswer(), ROW._replace(id="7"), True),
+        (in_queue("COMPLETED"), ROW._replace(name="foreign"), True),
+        (SlurmAnswer(), ROW._replace(name="foreign", state="PREEMPTED"), False),
+    ],
+    ids=["requeued or lost", "runs again", "waits again", "final", "of several", "whole array", "just left", "foreign"],
+)
+def test_the_controllers_clock_is_asked_only_where_an_age_decides_something(
+    queue: SlurmAnswer[QueueRow], row: AccountRow, *, matters: bool
+) -> None:
+    """A job that was requeued once would cost a call in each round for as long as its array is open."""
+    assert has_ends_to_date(build_history(), queue, SlurmAnswer(rows=(row,))) is matters
+
+
+def test_noted_ends_need_no_clock() -> None:
+    preempted = SlurmAnswer(rows=(ROW._replace(state="PREEMPTED", by_uid=""),))
+    assert not has_ends_to_date(build_history(REMEMBERED), SlurmAnswer(), preempted)
+
+
+def test_whether_a_user_is_hidden_is_asked_only_while_some_job_of_theirs_is_missed() -> None:
+    history = build_history()
+    assert list_other_senders(history, in_queue("RUNNING")) == set()
+    assert list_other_senders(history, SlurmAnswer()) == {"ann"}
+    assert list_other_senders(history, in_queue("COMPLETED")) == {"ann"}
+    assert list_other_senders(history, in_queue("RUNNING", id="7_1")) == {"ann"}
+    assert list_other_senders(build_history(REMEMBERED), SlurmAnswer()) == set()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr")
+PROGRAMS = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr", "sdiag")
 RECORDER = """#!/bin/sh
 call={folder}/calls/$(date +%s%N)-$$
 for word in {name} "$@"; do printf '%s\\0' "$word"; done > $call.words
