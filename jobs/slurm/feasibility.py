@@ -216,10 +216,10 @@ class FeasibilityChecker:
             where = ", ".join(list_partition_names(job, self.site))
             text = f"partition {where} takes no jobs at present ({answer.reason})"
             return Refusal(text=text, when=self.moment, kind=answer.kind)
-        if answer.kind is not RefusalKind.INVALID:
-            return None
         if answer.reason.startswith(OF_TODAY):
             return self._judge_nodes(job, asked, answer)
+        if answer.kind is not RefusalKind.INVALID:
+            return None
         if "node" in answer.reason.lower() and (delay := self._find_delay(job, asked)):
             return delay  # the user's `nodelist` may name one that is excluded
         return self._explain(job, answer)
@@ -263,12 +263,12 @@ class FeasibilityChecker:
         if not partitions or not all(each.shapes for each in partitions):
             return None  # nobody knows: sbatch decides
         enough = any(count_fitting_nodes(asked, each) >= asked.nodes for each in partitions)
-        if enough and any(each.nodes_out for each in partitions):
+        if enough and (answer.kind is not RefusalKind.INVALID or any(each.nodes_out for each in partitions)):
             return None
         if enough:
             return self._name_resource(job, asked, answer)
         where = ", ".join(each.name for each in partitions)
-        refusal = self._explain(job, answer)
+        refusal = self._explain(job, replace(answer, kind=RefusalKind.INVALID))
         what = f"{asked.cpus} CPUs and {asked.memory_gib:g} GiB"
         text = f"{REFUSED}: partition {where} has not {asked.nodes} nodes with {what} ({answer.reason})"
         advice = f"lower what is too much; its nodes have {'; or '.join(map(describe_nodes, partitions))}"

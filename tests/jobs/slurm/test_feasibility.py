@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.slurm.feasibility import FeasibilityChecker, iter_misfits
+from jobs.slurm.commands import ProgramOutput
+from jobs.slurm.feasibility import OF_TODAY, FeasibilityChecker, iter_misfits
 from jobs.slurm.refusals import Refusal
-from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, UnknownSubmit
+from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, UnknownSubmit, parse_test_answer
 from jobs.slurm.site import Association, NodeShape, Site
 from tests.jobs.slurm.site_case import NEW, OLD, Answer, TestedSlurm, a_job
 from tests.jobs.toy import toy_job
@@ -158,6 +159,20 @@ def test_a_node_that_the_user_names_and_that_is_excluded_is_a_delay() -> None:
         .find_refusals([a_job(options={"nodelist": "n1"})])["a"]
         .text.startswith("Slurm refuses it: it names a node that is not there")
     )
+
+
+@pytest.mark.parametrize("words", OF_TODAY[1:])
+def test_sizes_that_no_node_has_are_refused_in_the_words_of_26_05_too(words: str) -> None:
+    """Its sbatch takes such a job, which would wait for ever."""
+    answer = parse_test_answer(
+        ProgramOutput(errors=f"allocation failure: {words}\n", problem=words, returncode=1, started=True)
+    )
+    assert isinstance(answer, SubmitRefusal)
+    refused, _ = ask([a_job(cpus=4_000)], answer=answer)
+    assert refused["a"].kind is RefusalKind.INVALID
+    assert "has not 1 nodes with 4000 CPUs" in refused["a"].text
+    refused, slurm = ask([a_job()], answer=answer)  # it fits: sbatch decides
+    assert (refused, len(slurm.asked)) == ({}, 1)
 
 
 MISFITS: list[tuple[str, Job, str]] = [
