@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import ClusterChoiceError
 from jobs.job import Job, Resources
 from jobs.processes import read_user_name
 from jobs.reconcile.unsettled import list_unsettled_remarks
@@ -16,6 +17,7 @@ from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_s
 from jobs.slurm.doctor.node_test import NodeTest
 from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.limits import can_ask_memory
+from jobs.slurm.query import find_cluster, load_batch_history
 from jobs.slurm.refusals import read_refusals
 from jobs.slurm.script import find_path_problem
 from jobs.slurm.site import query_site
@@ -24,7 +26,7 @@ from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
 from sweep.report.history import format_time
-from sweep.stored_sweep import StoredSweep
+from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 from sweep.text_format import format_columns, format_counted
 
 CHECKPOINT_SIZE_FACTORS = {"trunk": 1.0, "pretrain": BYTES_OF_TRAINING_STATE / BYTES_OF_WEIGHT}
@@ -91,7 +93,11 @@ class DoctorRun:
         yield from found
         if any(check.severity is Severity.PROBLEM for check in found):
             return
-        client = SlurmClient(cluster=read_chosen_cluster(os.environ))
+        try:
+            client = self.open_client()
+        except ClusterChoiceError as error:
+            yield report_problem("cluster", str(error), "a sweep is on one cluster")
+            return
         site = query_site(client, read_user_name())
         yield from check_site(site)
         if self.planned is not None:
@@ -101,9 +107,22 @@ class DoctorRun:
             checker = FeasibilityChecker(client=client, site=site)
             yield from check_plan(site, jobs, checker, largest_save_bytes=largest)
 
+    # Why: docs/decisions.md, D113
+    def open_client(self) -> SlurmClient:
+        """Of the cluster that a round of the named sweep would ask. Raises ClusterChoiceError."""
+        if self.planned is None:
+            return SlurmClient(cluster=read_chosen_cluster(os.environ))
+        keys = {job.key for job in self.planned.manifest.jobs}
+        history = load_batch_history(self.planned.store, self.planned.manifest.sweep, keys)
+        timeouts = read_slurm_timeouts()
+        return SlurmClient(timeouts, cluster=find_cluster(history.batches.values(), timeouts))
+
     def iter_node_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
         resources = jobs[0].resources if jobs else Resources()
-        client = SlurmClient(cluster=read_chosen_cluster(os.environ))
+        try:
+            client = self.open_client()
+        except ClusterChoiceError:
+            return  # told already
         site = query_site(client, read_user_name())
         default = [each.knows_memory for each in site.partitions or () if each.is_default]
         tracked = can_ask_memory(jobs[0], site) if jobs else all(default)

@@ -110,10 +110,12 @@ class NodeTest:
 
     def _state(self, job_id: str) -> str:
         """`PENDING, Resources`; empty once Slurm no longer has it in the queue."""
-        asked = self.client.run("squeue", "--noheader", f"--jobs={job_id}", "--format=%T, %r")
+        asked = self.client.run("squeue", "--noheader", f"--jobs={job_id}", "--format=%i %T, %r")
         if asked.problem and "Invalid job id" not in asked.problem:
             return f"unknown: {asked.problem}"
-        return asked.text.strip()
+        # asked about a chosen cluster, squeue names it in a line of its own, job or no job
+        states = (line.partition(" ") for line in asked.text.splitlines())
+        return next((state.strip() for shown, _, state in states if shown.strip() == job_id), "")
 
 
 def build_node_resources(planned: Resources) -> Resources:

@@ -141,10 +141,15 @@ def test_a_chosen_cluster_is_named_to_every_program_and_remembered(
     assert toys.sent("tick") == (0, 0)
     assert toys.sweep("status", "--fresh").code == 0
     assert set(list_clusters(recorder.take())) == {f"--clusters={own}"}
+    told = toys.sweep("doctor", "--node-test", "--wait", "2")
+    assert "the test job still waits after 2 s (PENDING, " in told.out
+    asked = [call for call in recorder.take() if call.words[1:] != ("--version",)]
+    assert set(list_clusters(asked)) == {f"--clusters={own}"}
     monkeypatch.setenv("SBATCH_CLUSTERS", "elsewhere")
     refused = toys.sweep("tick", "--no-results")
     assert refused.code == 1
     assert f"SBATCH_CLUSTERS=elsewhere, but this sweep's jobs are on cluster {own}" in refused.err
+    assert f"but this sweep's jobs are on cluster {own}" in toys.sweep("doctor").out
     monkeypatch.delenv("SBATCH_CLUSTERS")
     resume(slurm)
     toys.finish()

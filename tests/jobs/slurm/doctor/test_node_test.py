@@ -91,12 +91,19 @@ def put(path: Path, text: str) -> None:
 
 def test_a_job_that_does_not_start_in_time_is_a_note(tmp_path: Path) -> None:
     node = Node(SubmittedJob("7"))
-    node.states = ["PENDING, Resources"]
+    node.states = ["CLUSTER: far\n7 PENDING, Resources\n"]
     clock = FakeClock()
     told = outcome(node, tmp_path, wait_seconds=120.0, clock=clock)
     assert sum(clock.slept) == pytest.approx(121)
     assert told[0].severity is Severity.NOTE
     assert "(PENDING, Resources)" in told[0].text
+
+
+def test_a_job_that_ended_on_a_chosen_cluster_is_not_waited_for(tmp_path: Path) -> None:
+    """There squeue names the cluster above a queue that is empty."""
+    node = Node(SubmittedJob("7"))
+    node.states = ["CLUSTER: far\n"]
+    assert "ended without a report" in outcome(node, tmp_path)[0].text
 
 
 def test_a_refusal_and_a_silence_are_told_apart(tmp_path: Path) -> None:
