@@ -403,6 +403,7 @@ def save_answers(path: Path, answers: SlurmAnswers) -> None:
         "format": FORMAT,
         "time": answers.taken_at,
         "controller_time": answers.controller_time,
+        "user": read_user_name(),
         "hidden": [sorted(users) for users in answers.hidden],
         "queue": _serialize_answer(answers.queue),
         "accounting": _serialize_answer(answers.accounting),
@@ -417,7 +418,8 @@ def read_fresh_answers(
     """The kept answers if they are at most `cache_s` old, or `recheck_s` if one of them failed.
 
     `not_before`: when something was last sent or cancelled (Unix seconds); older answers do not know of it.
-    None also for a file that is absent, torn, or of the future.
+    None also for a file that is absent, torn, or of the future, and for what another user was shown of a cluster that
+    hides jobs: there each user sees other rows.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -432,7 +434,10 @@ def read_fresh_answers(
             HiddenUsers(*map(frozenset, content["hidden"])),
             float(content["controller_time"]),
         )
+        is_partial = any(kept.hidden) and content.get("user") != read_user_name()
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if is_partial:
         return None
     good = kept.queue.ok and (kept.accounting.ok or kept.accounting.absent)
     limit = timeouts.cache_s if good else min(timeouts.cache_s, timeouts.recheck_s)

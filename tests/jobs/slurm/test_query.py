@@ -43,6 +43,20 @@ def test_answers_come_back_as_they_were(path: Path) -> None:
     assert isinstance(kept.accounting.rows[0], AccountRow)
 
 
+def test_what_another_user_was_shown_of_a_cluster_that_hides_jobs_does_not_count(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ann's own jobs are hidden from bob, whose answer lies in the same store."""
+    monkeypatch.setattr("jobs.slurm.query.read_user_name", lambda: "bob")
+    save_answers(path, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0, HiddenUsers(queue=frozenset({"ann"}))))
+    assert read_fresh_answers(path, 1010.0, PATIENCE) is not None
+    monkeypatch.setattr("jobs.slurm.query.read_user_name", lambda: "ann")
+    assert read_fresh_answers(path, 1010.0, PATIENCE) is None
+    save_answers(path, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0))  # nothing was hidden from her
+    monkeypatch.setattr("jobs.slurm.query.read_user_name", lambda: "bob")
+    assert read_fresh_answers(path, 1010.0, PATIENCE) is not None
+
+
 @pytest.mark.parametrize("now", [1060.1, 999.0], ids=["too old", "of the future"])
 def test_answers_of_another_time_are_not_shown(path: Path, now: float) -> None:
     save_answers(path, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0))
