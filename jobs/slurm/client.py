@@ -113,8 +113,8 @@ class SlurmClient:
         return parse_queue(output.text)
 
     def query_recent_jobs(self, ids: Collection[str]) -> SlurmAnswer[QueueRow]:
-        """What the controller still knows (for MinJobAge seconds after its end) of these array tasks, ended or not; and
-        of their arrays as such, where it has lost count of the tasks."""
+        """What the controller still knows (for MinJobAge seconds after its end) of these array tasks, ended or not, and
+        of all others of their arrays: that it has the array tells of the tasks that it has forgotten."""
         rows: list[QueueRow] = []
         arrays = {each.partition("_")[0] for each in ids}
         for word in pack_words(arrays):
@@ -127,7 +127,7 @@ class SlurmClient:
             )
             if not answer.ok:
                 return answer
-            rows += (row for row in answer.rows if row.id in ids or row.id in arrays)
+            rows += (row for row in answer.rows if row.id.partition("_")[0] in arrays)
         return SlurmAnswer(rows=tuple(rows))
 
     # Why: docs/decisions.md, D116

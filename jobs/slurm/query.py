@@ -242,7 +242,8 @@ def add_recent_jobs(
     if not missed:
         return queue
     remembered = client.query_recent_jobs(missed)
-    ours = (row for row in remembered.rows if row.name in history.batches)  # ids may have been given again
+    seen = {row.id for row in queue.rows}  # of what is in both answers, one row counts
+    ours = (row for row in remembered.rows if row.name in known and row.id not in seen)  # ids may be given again
     return SlurmAnswer(rows=(*queue.rows, *ours)) if remembered.ok else remembered
 
 

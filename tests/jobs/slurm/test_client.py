@@ -186,6 +186,8 @@ def test_the_controller_is_asked_what_it_remembers(programs: Programs) -> None:
     programs.prints("squeue", RUNNING)
     known = programs.client().query_queue(["ann"]).rows[0]
     assert programs.client().query_recent_jobs({known.id, "99_1"}).rows == (known,)
+    array = known.id.partition("_")[0]
+    assert programs.client().query_recent_jobs({f"{array}_77"}).rows == (known,)  # of a task that it has forgotten
     assert programs.client().query_recent_jobs({"99_1"}).rows == ()
     assert {f"--jobs={known.id.partition('_')[0]},99", "--states=all"} <= set(programs.arguments("squeue"))
 

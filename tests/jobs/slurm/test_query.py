@@ -1,4 +1,5 @@
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers
 from jobs.slurm.query import (
     SlurmSnapshot,
+    add_recent_jobs,
     build_slurm_snapshot,
     has_ends_to_date,
     iter_newly_ended,
@@ -159,6 +161,33 @@ def test_a_row_that_comes_after_all_ends_the_doubt_about_who_cancelled_a_job() -
 def test_an_execution_that_was_requeued_says_nothing_of_how_the_last_one_ended() -> None:
     requeued = ROW._replace(state="REQUEUED", by_uid="")
     assert look(build_history(DOUBTED), requeued).reconciled.observations["a"].doubt == DOUBTED.doubt
+
+
+class RememberingController:
+    """Stands beside SlurmClient: has forgotten task 0, and remembers that task 1 ended well and that task 2 runs."""
+
+    rows = tuple(
+        QueueRow(id=f"7_{index}", name=NAME, user="ann", state=state)
+        for index, state in ((1, "COMPLETED"), (2, "RUNNING"))
+    )
+
+    def query_recent_jobs(self, ids: Collection[str]) -> SlurmAnswer[QueueRow]:
+        assert "7_0" in ids
+        return SlurmAnswer(rows=self.rows)
+
+
+def test_an_array_whose_other_tasks_are_all_accounted_for_still_tells_of_a_task_that_was_cancelled_in_it() -> None:
+    """Its rows were left out of what the controller remembers, and the task was sent once more."""
+    history = build_history()
+    history.batches[NAME].tasks |= {1: "b", 2: "c"}
+    rows = SlurmAnswer(rows=(ROW._replace(id="7_1", state="COMPLETED", by_uid=""),))
+    queue = SlurmAnswer(rows=RememberingController.rows[1:])
+    both = add_recent_jobs(RememberingController(), history, queue, rows)  # type: ignore[arg-type]
+    assert sorted(row.id for row in both.rows) == ["7_1", "7_2"]
+    alone = add_recent_jobs(RememberingController(), history, SlurmAnswer(), rows)  # type: ignore[arg-type]
+    answers = SlurmAnswers(SlurmAnswer(rows=alone.rows[:1]), rows, 1000.0)
+    found = build_slurm_snapshot("t", history, answers, PATIENCE, {"a": 900.0}).reconciled
+    assert found.accounting_records["a"][0].failure is FailureClass.CANCELLED
 
 
 # --- what a round asks beside squeue and sacct
