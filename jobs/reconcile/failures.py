@@ -294,6 +294,7 @@ FAILURE_SIGNS: tuple[FailureSign, ...] = (
     _build_sign(
         FailureClass.OUT_OF_MEMORY,
         "cuda out of memory",
+        "cuda (driver )?error: out of memory",
         "outofmemoryerror",
         "^memoryerror",
         "can't allocate memory",
@@ -307,8 +308,8 @@ FAILURE_SIGNS: tuple[FailureSign, ...] = (
         "uncorrectable ecc",
         "ecc error",
         "nvlink error",
-        "cuda driver error",
-        r"\bxid\b.*\d",
+        "cuda driver error(?!: (an illegal|device-side|invalid|misaligned|unspecified launch))",
+        r"\bxid \(pci|\bxid (error|code)\b.*\d|\b(nvrm|nvidia|gpu)\b.*\bxid\b.*\d",
         "fallen off the bus",
         r"\bgpu is lost\b",
         "unable to determine the device handle",
