@@ -289,7 +289,7 @@ FAILURE_SIGNS: tuple[FailureSign, ...] = (
         "no space left on device",
         "disk quota exceeded",
         "read-only file system",
-        "file too large",
+        r"\[errno 27\]|file too large \(os error 27\)|cannot write: file too large|writing .*: file too large",
     ),
     _build_sign(
         FailureClass.OUT_OF_MEMORY,

@@ -74,6 +74,12 @@ CASES = [
         F.OUT_OF_MEMORY,
         "CUDA",
     ),
+    (AttemptEvidence(returncode=1, log_tail=trace("OSError: [Errno 27] File too large")), F.STORAGE, "File too large"),
+    (
+        AttemptEvidence(returncode=1, log_tail=trace("ValueError: file too large for the tokenizer")),
+        F.CODE,
+        "too large",
+    ),
     (AttemptEvidence(returncode=1, log_tail=trace("MemoryError")), F.OUT_OF_MEMORY, "MemoryError"),
     (AttemptEvidence(returncode=1, log_tail="RuntimeError: CUDA error: out of memory"), F.OUT_OF_MEMORY, "CUDA"),
     (AttemptEvidence(returncode=1, log_tail="CUDA driver error: out of memory"), F.OUT_OF_MEMORY, "driver"),
