@@ -1,7 +1,7 @@
 import errno
 import json
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_a_manifest_replaced_while_its_parents_are_looked_up_is_read_anew(
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     whole, opened = Path.open, [0]
 
-    def fail_at_third(path: Path, *args: Any, **options: Any) -> IO[Any]:
+    def fail_at_third(path: Path, *args: Any, **options: Any) -> Any:
         opened[0] += 1
         if opened[0] == 3:  # after the header's and the job's
             raise OSError(errno.ESTALE, "Stale file handle", str(path))
