@@ -177,5 +177,5 @@ def _is_whole(folder: Path) -> bool:
         return False
     try:
         return all((folder / name).stat().st_size == entry["bytes"] for name, entry in record["files"].items())
-    except (OSError, TypeError, KeyError):
+    except (OSError, TypeError, KeyError, ValueError):  # ValueError: a name with a zero byte
         return False
