@@ -14,13 +14,17 @@ PASSED = re.compile(
     "|".join(
         (
             # who runs it, where programs and libraries are
-            "HOME|USER|LOGNAME|SHELL|PATH|LD_LIBRARY_PATH|PYTHONPATH|LANG|LANGUAGE|LC_.*|TZ|KRB5CCNAME",
+            "HOME|USER|LOGNAME|SHELL|PATH|LD_LIBRARY_PATH|LANG|LANGUAGE|LC_.*|TZ|KRB5CCNAME",
+            # where Python finds packages: without PYTHONNOUSERSITE, those of ~/.local come before an environment's
+            "PYTHONPATH|PYTHONNOUSERSITE|PYTHONUSERBASE",
             "XDG_(CACHE|CONFIG|DATA)_HOME",
             # environment modules and package managers, with the shell functions that they define
             "BASH_ENV|BASH_FUNC_.*|_*(MODULE|LMOD|ModuleTable|LMFILES).*|LOADEDMODULES|EBROOT.*|EBVERSION.*|SPACK_.*",
             "VIRTUAL_ENV|_?CONDA_.*|MAMBA_.*|PYENV_.*|UV_.*|NIX_.*|(APPTAINER|SINGULARITY)(ENV)?_.*",
             # compilers, and where they find what they compile against: torch.compile uses them
-            "CC|CXX|CPATH|(C|CPLUS)_INCLUDE_PATH|LIBRARY_PATH|CUDA_(HOME|PATH|ROOT|DIR)|CUDNN_.*|ROCM_(HOME|PATH)",
+            "CC|CXX|CPATH|(C|CPLUS)_INCLUDE_PATH|LIBRARY_PATH|CUDA_(HOME|PATH|ROOT|DIR|CACHE_.*)|CUDNN_.*|ROCM_(HOME|PATH)",
+            # what the numbers of GPUs mean, of which CUDA_VISIBLE_DEVICES consists
+            "CUDA_DEVICE_ORDER",
             # how processes reach one another on this cluster, and torch's own switches
             "(NCCL|GLOO|UCX|FI|RDMAV|IBV)_.*|(TORCH|PYTORCH|TORCHINDUCTOR|TRITON)_.*",
             # data, hubs, trackers, the way to them
@@ -44,6 +48,8 @@ LAUNCHERS = re.compile(
             "(PMI|PMIX|PMI2|OMPI|PRTE|ORTE|HYDRA|HYDI|MPIR|MV2|I_MPI|PALS|ALPS|JSM)_.*|MPI_(?!(HOME|ROOT|DIR)$).*",
             # the meeting point and the identity of one set of processes
             "NCCL_(COMM_ID|HOSTID)|TORCH_NCCL_RANKS_PER_ROOT|GLOO_RENDEZVOUS.*",
+            # likewise of a tracker: its server on one machine, and the one run that a process writes
+            "WANDB__?SERVICE.*|WANDB_(RUN_ID|SWEEP_ID|SWEEP_PARAM_PATH)",
         )
     )
 )

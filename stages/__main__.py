@@ -1,5 +1,6 @@
 """`python -m stages JOB_JSON`: runs one job. Exit codes: 0 done, 75 saved and stopped, 1 failed, 2 usage."""
 
+import errno
 import faulthandler
 import os
 import re
@@ -56,6 +57,7 @@ def keep_stacks(job: JobFile) -> Iterator[None]:
         stacks = job.error.with_name(f"stacks-{os.environ.get('RANK', '0')}.txt").open("w")
     except OSError as error:  # a store that refuses this will be named by what needs it
         print(f"stages: no stacks will be kept: {error}", file=sys.stderr)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it comes all the same where another rank has its file
         yield
         return
     with stacks:
@@ -153,14 +155,16 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
     Of several processes the first to fail writes it; those that fail of its end, later, do not.
     """
     content = {
-        "class": classify_failure(error),
+        "class": "node_fault" if is_read_only_elsewhere(error, job.run) else classify_failure(error),
         "message": summarize_error(error)
         if isinstance(error, StageError)
         else f"{type(error).__name__}: {summarize_error(error)}",
         "traceback": text,
         "damaged_key": error.damaged_key if isinstance(error, StageError) else "",
         "node": os.environ.get("SLURMD_NODENAME", ""),
-        "node_unsure": (isinstance(error, StageError) and error.node_unsure) or find_mount_errno(error) is not None,
+        "node_unsure": (isinstance(error, StageError) and error.node_unsure)
+        or find_mount_errno(error) is not None
+        or is_read_only_elsewhere(error, job.run),
         "cause_in_log": isinstance(error, StageError) and error.cause_in_log,
     }
     try:
@@ -172,6 +176,15 @@ def record_failure(job: JobFile, error: Exception, text: str) -> None:
         print(f"stages: {job.error}: another process has written it", file=sys.stderr)
     except (StageError, OSError) as second:
         print(f"stages: {job.error}: not written: {second}", file=sys.stderr)
+
+
+def is_read_only_elsewhere(error: Exception, run: Path) -> bool:
+    """Whether a node of a cluster refused a write outside of the job's store, such as into a home folder that is
+    read-only there. Jobs whose store refuses are sent again without end; these must not be."""
+    if not isinstance(error, OSError) or error.errno != errno.EROFS or not isinstance(error.filename, str):
+        return False
+    store = [run, *run.parents][:4][-1]  # STORE/runs/STAGE/KEY
+    return "SLURMD_NODENAME" in os.environ and not Path(error.filename).resolve().is_relative_to(store.resolve())
 
 
 def classify_failure(error: Exception) -> str:

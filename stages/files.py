@@ -50,6 +50,11 @@ def convert_storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def locate_unfinished(path: Path) -> Path:
+    """A name beside `path` that no other process writes to: ranks on two nodes may have the same number."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
 # Why: docs/decisions.md, D3
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
@@ -57,7 +62,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
     If the block raises, `path` is as before and the unfinished file is gone. FencedError: see `check_fence`.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = locate_unfinished(path)
     with convert_storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +84,7 @@ def write_json(path: Path, content: object) -> None:
 def create_json(path: Path, content: object) -> None:
     """Like `write_json`, for a file that one of several processes creates: FileExistsError if it is there already."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = locate_unfinished(path)
     with convert_storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

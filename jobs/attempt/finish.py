@@ -84,11 +84,17 @@ def find_full_folder(run: Path) -> str:
         store = run.stat().st_dev
         if _is_full(run):
             return ""
-        return next(
-            (each for each in folders if each and Path(each).stat().st_dev != store and _is_full(Path(each))), ""
-        )
-    except OSError:  # a folder that is not here says nothing
+    except OSError:
         return ""
+    return next((each for each in folders if each and _is_full_elsewhere(Path(each), store)), "")
+
+
+def _is_full_elsewhere(folder: Path, store: int) -> bool:
+    """Whether a folder is full that lies on another device than the store."""
+    try:
+        return folder.stat().st_dev != store and _is_full(folder)
+    except OSError:  # a folder that is not here says nothing
+        return False
 
 
 def _is_full(folder: Path) -> bool:

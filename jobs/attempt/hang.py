@@ -5,16 +5,18 @@ how many seconds without a change it counts as hung (`limit_seconds`; 0 while it
 writes a checkpoint). A stage that writes no such file is never ended.
 """
 
+import contextlib
+import json
 import signal
 import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.paths import AttemptPaths, write_json
-from jobs.store.records import read_record
 
 POLL_SECONDS = 5.0
 STACKS_SECONDS = 5.0
@@ -52,8 +54,9 @@ class HangWatch:
         if self._thread is not None:
             self._thread.join()
         for path in self.attempt.root.glob("stacks-*.txt"):
-            if path.stat().st_size == 0:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # how the stage has ended is still to be recorded
+                if path.stat().st_size == 0:
+                    path.unlink()
 
     def _run(self) -> None:
         before = self.clock.monotonic()
@@ -69,7 +72,7 @@ class HangWatch:
     def is_over_limit(self, passed: float) -> bool:
         """Takes another look, `passed` seconds after the last one."""
         content = self._read_progress()
-        limit = self._read_number("limit_seconds")
+        limit = read_number(content, "limit_seconds")
         if content != self._seen or content == self._before or limit <= 0:
             self._seen, self._quiet_seconds = content, 0.0
             return False
@@ -88,27 +91,47 @@ class HangWatch:
         A store that takes nothing is why nothing changes there.
         """
         try:
-            write_json(self.attempt.hang, {"quiet_seconds": self._quiet_seconds, "step": self._read_number("step")})
+            write_json(self.attempt.hang, {"quiet_seconds": self._quiet_seconds, "step": self._get_number("step")})
         except OSError:
             self._quiet_seconds = 0.0
             return False
         if any(self.attempt.root.glob("stacks-*.txt")):  # else the signal would end the stage
             self.child.send_signal(STACKS_SIGNAL)  # srun passes it on to all ranks
-        self._over.wait(max(STACKS_SECONDS, 2 * self._read_number("every_seconds")))
+        self._over.wait(max(STACKS_SECONDS, 2 * self._get_number("every_seconds")))
         if not self._over.is_set() and self.is_over_limit(0.0):
             return True
-        self.attempt.hang.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.attempt.hang.unlink()
         return False
 
     def _explain(self) -> str:
-        stacks = sum(path.stat().st_size > 0 for path in self.attempt.root.glob("stacks-*.txt"))
+        stacks = sum(_has_content(path) for path in self.attempt.root.glob("stacks-*.txt"))
         kept = f"; the stacks of {stacks} processes are in {self.attempt.root}" if stacks else ""
         return (
-            f"no step after step {self._read_number('step'):.0f} for {self._quiet_seconds:.0f} s, "
-            f"at most {self._read_number('limit_seconds'):.0f} s are usual{kept}"
+            f"no step after step {self._get_number('step'):.0f} for {self._quiet_seconds:.0f} s, "
+            f"at most {self._get_number('limit_seconds'):.0f} s are usual{kept}"
         )
 
-    def _read_number(self, name: str) -> float:
-        record = read_record(self.attempt.progress) or {}
-        value = record.get(name)
-        return float(value) if isinstance(value, int | float) else 0.0
+    def _get_number(self, name: str) -> float:
+        """Of the record that was judged: the file may have become unreadable since."""
+        return read_number(self._seen, name)
+
+
+MOST_SECONDS = 1e9
+
+
+def read_number(content: bytes, name: str) -> float:
+    """A number of a progress record; 0 where it has none of that name that is one."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return 0.0
+    value = record.get(name) if isinstance(record, dict) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value <= MOST_SECONDS else 0.0
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

@@ -241,7 +241,7 @@ def _parse_claim(content: bytes) -> tuple[ClaimOwner, bool]:
             batch=str(record["batch"]),
             restart=int(record["restart"]),
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return ClaimOwner(), False
     if holder.attempt and not SAFE_NAME.fullmatch(holder.attempt):
         return ClaimOwner(), False

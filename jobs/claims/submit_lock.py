@@ -91,5 +91,8 @@ def describe_owner(claim: Claim) -> str:
 def send_heartbeats(mine: Claim, over: threading.Event) -> None:
     """Renews the claim every few seconds; ends early if the claim was removed."""
     while not over.wait(BEAT_SECONDS):
-        if not mine.send_heartbeat():
-            return
+        try:
+            if not mine.send_heartbeat():
+                return
+        except OSError as error:  # of a store that answers again in time, no other submitter takes the claim
+            logger.info("%s: not renewed: %s", mine.path, error)

@@ -13,7 +13,7 @@ from jobs.observation import ClusterState, Observation
 from jobs.store.flock import acquire_lock, is_held
 from jobs.store.ledger import EventKind, read_events
 from jobs.store.paths import Store
-from jobs.store.records import read_record
+from jobs.store.records import build_record, read_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def find_runner_owner(store: Store) -> RunnerOwner | None:
     if not is_held(store.runner_lock):
         return None
     record = read_record(store.runner_lock)
-    return RunnerOwner(**record) if record else None
+    return build_record(RunnerOwner, record or {})
 
 
 def read_runner_queue(store: Store, sweep: str) -> Mapping[str, Observation]:

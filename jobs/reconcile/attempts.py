@@ -10,7 +10,7 @@ from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord
 from jobs.reconcile.failures import AttemptEvidence, Failure, classify_failure
 from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, find_newest_checkpoint, read_record
-from jobs.store.results import list_names
+from jobs.store.results import list_names, read_finished_at
 
 # Which row of Slurm's accounting belongs to which attempt on disk. Pure.
 
@@ -253,9 +253,9 @@ def read_finished_attempts(
     when.
     """
     attempts = read_attempts(run, live=False, endings=endings)
-    finished_at = result.get("finished_at")
+    finished_at = read_finished_at(result)
     place = max((place for place, attempt in enumerate(attempts) if attempt.began), default=None)
-    if place is None or isinstance(finished_at, bool) or not isinstance(finished_at, int | float):
+    if place is None or not finished_at:
         return attempts
     last = attempts[place]
     if last.recorded or last.end is None:

@@ -21,7 +21,7 @@ from jobs.store.checked_results import CheckedResults
 from jobs.store.flock import is_held
 from jobs.store.ledger import EventKind, UserRequests, collect_user_requests, list_ledger_files, read_events
 from jobs.store.paths import RunPaths, Store, check_safe_name
-from jobs.store.results import ResultCheck, check_result_in, list_names
+from jobs.store.results import ResultCheck, check_result_in, list_names, read_finished_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,9 +311,7 @@ def _read_run_status(
 
 
 def _build_done_status(stage_folder: str, key: str, result: Mapping[str, Any]) -> RunStatus:
-    ended = result.get("finished_at")
-    finished_at = float(ended) if isinstance(ended, int | float) else 0.0
-    return RunStatus(stage_folder=stage_folder, key=key, done=True, finished_at=finished_at)
+    return RunStatus(stage_folder=stage_folder, key=key, done=True, finished_at=read_finished_at(result))
 
 
 # Why: docs/decisions.md, D133

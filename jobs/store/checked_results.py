@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.paths import open_replacement
-from jobs.store.results import RESULT_NAME, ResultCheck, check_result_in, render_identity
+from jobs.store.results import RESULT_NAME, ResultCheck, check_result_in, read_finished_at, render_identity
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,12 @@ class CheckedResults:
 
     def _note(self, folder: str, key: str, check: ResultCheck) -> None:
         content = check.content or {}
-        ended = content.get("finished_at")
-        words = [check.identity, repr(ended) if isinstance(ended, float) else ""]
+        words = [check.identity, repr(read_finished_at(content))]
         for inner in dict.fromkeys(name.rpartition("/")[0] for name in content["files"]):
-            known = os.stat(f"{folder}/{inner}")  # noqa: PTH116 - as in jobs.store.results
+            try:
+                known = os.stat(f"{folder}/{inner}")  # noqa: PTH116 - as in jobs.store.results
+            except OSError:  # it went a moment ago
+                return
             if known.st_mtime > self._began_at - SETTLED_S:
                 return  # it may have changed since its files were measured, within one tick of the file system's clock
             words += (inner, render_identity(known))

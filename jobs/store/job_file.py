@@ -30,10 +30,19 @@ class PlannedJob:
 def read_planned_job(manifest: Path, key: str) -> PlannedJob:
     """Reads one job from a manifest and builds no others. Raises AttemptSetupError if it is not there."""
     try:
-        header, record = read_anew(lambda: _read_job_record(manifest, key))
+        header, record, parents = read_anew(lambda: _read_job_record(manifest, key))
     except (OSError, StopIteration, ValueError) as error:
         reason = error if isinstance(error, OSError | ValueError) else "it holds no such job"
         raise AttemptSetupError(f"{manifest}: cannot read job {key}: {reason}") from None
+    if set(parents) != set(record["parents"]):
+        raise AttemptSetupError(f"{manifest}: job {key} has parents that are not in the manifest")
+    return PlannedJob(record=record, parents=parents, data=header.get("data", {}))
+
+
+def _read_job_record(manifest: Path, key: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """The header, the job's own line, and its parents' stages by key."""
+    header = next(_records(manifest))
+    record = next(record for record in _records(manifest, key) if record.get("key") == key)
     wanted = set(record["parents"])
     parents = {
         other["key"]: other["stage"]
@@ -41,15 +50,7 @@ def read_planned_job(manifest: Path, key: str) -> PlannedJob:
         for other in _records(manifest, parent)
         if other.get("key") in wanted
     }
-    if set(parents) != wanted:
-        raise AttemptSetupError(f"{manifest}: job {key} has parents that are not in the manifest")
-    return PlannedJob(record=record, parents=parents, data=header.get("data", {}))
-
-
-def _read_job_record(manifest: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the job's own line."""
-    header = next(_records(manifest))
-    return header, next(record for record in _records(manifest, key) if record.get("key") == key)
+    return header, record, parents
 
 
 def build_job_content(planned: PlannedJob, attempt: str, *, revision: str = "") -> dict[str, object]:

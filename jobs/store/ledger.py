@@ -132,7 +132,7 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
             content = json.loads(line)
             if content["batch"] == batch and content["what"] in {"withdrawn", "kept"} and key in content["keys"]:
                 last = max(last, (float(content["time"]), str(content["what"])), key=lambda pair: pair[0])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # torn
     return last[1] == "withdrawn"
 
@@ -173,7 +173,7 @@ def _parse_event(line: bytes) -> Event | None:
             failure=FailureClass(content["failure"]) if content.get("failure") else None,
             by=str(content.get("by", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

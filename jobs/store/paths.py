@@ -39,7 +39,8 @@ def open_replacement(path: Path) -> Iterator[Path]:
     If the block raises, `path` is as before and the unfinished file is gone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # containers and machines that share the folder may have processes of the same number
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         yield unfinished
         with unfinished.open("rb") as written:

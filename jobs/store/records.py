@@ -2,10 +2,11 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from jobs.store.paths import RunPaths, write_json
 from jobs.store.reading import read_file
@@ -74,9 +75,8 @@ class AttemptStart:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """None if the file is absent or torn."""
-        content = read_record(path)
-        return cls(**content) if content else None
+        """None if the file is absent, torn or no such record. A field of a later version is left out."""
+        return build_record(cls, read_record(path) or {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,22 +112,31 @@ class AttemptExit:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """None if the file is absent or torn. A class or field of a later version is read as `unknown` or left out."""
-        content = read_record(path)
-        if not content:
-            return None
-        known = {field.name for field in fields(cls)}
-        content = {name: value for name, value in content.items() if name in known}
-        given = content["failure"]
-        content["failure"] = FailureClass(given if given in {*FailureClass} else "unknown") if given else None
-        return cls(**content)
+        """None if the file is absent, torn or no such record. A class or field of a later version is read as `unknown`
+        or left out."""
+        content = read_record(path) or {}
+        if given := content.get("failure"):
+            content["failure"] = FailureClass(given if given in [*FailureClass] else "unknown")
+        return build_record(cls, content)
+
+
+Record = TypeVar("Record")
+
+
+def build_record(kind: type[Record], content: Mapping[str, Any]) -> Record | None:
+    """A dataclass of what a file holds; None if a field without a default is missing."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    try:
+        return kind(**{name: value for name, value in content.items() if name in known})
+    except TypeError:
+        return None
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object from disk; None if the file is absent, torn or no object."""
     try:
         content = json.loads(read_file(path))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -168,5 +177,5 @@ def _is_whole(folder: Path) -> bool:
         return False
     try:
         return all((folder / name).stat().st_size == entry["bytes"] for name, entry in record["files"].items())
-    except (OSError, TypeError, KeyError):
+    except (OSError, TypeError, KeyError, ValueError):  # ValueError: a name with a zero byte
         return False

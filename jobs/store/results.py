@@ -1,8 +1,9 @@
 """Whether a job is done: result.json exists and is valid."""
 
+import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,21 @@ def check_result_in(folder: str, key: str) -> ResultCheck:
         return ABSENT
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return ResultCheck(None, f"{name}: not JSON ({error})")
     problem = _content_problem(content, key) or _files_problem(folder, content["files"])
     return ResultCheck(None, f"{name}: {problem}") if problem else ResultCheck(content, identity=render_identity(known))
+
+
+LATEST = 1e11
+"""Unix seconds of the year 5138; what lies beyond, or is no number, is no time."""
+
+
+def read_finished_at(content: Mapping[str, Any]) -> float:
+    """When a result says that its job was done, in Unix seconds; 0 if it does not say."""
+    given = content.get("finished_at")
+    is_time = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= LATEST
+    return float(given) if is_time else 0.0  # type: ignore[arg-type]  # `is_time` has asked for a number
 
 
 def render_identity(known: os.stat_result) -> str:
@@ -76,6 +88,12 @@ def _files_problem(root: str, files: dict[str, Any]) -> str:
             found = os.stat(f"{root}/{name}").st_size  # noqa: PTH116 - thousands of files, and a Path costs more than the call
         except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
+        except ValueError:  # a zero byte or half a character
+            return f"{name!r} is no file name"
+        except OSError as error:
+            if error.errno not in {errno.ENAMETOOLONG, errno.ELOOP}:
+                raise
+            return f"{name[:80]!r} is no file name: {error.strerror}"
         if found != size:
             return f"{name} has {found} bytes, not {size}"
     return ""

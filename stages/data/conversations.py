@@ -15,7 +15,7 @@ from stages.data.prompts import IMAGE_PLACEHOLDER, PLAIN, PromptTemplate
 from stages.data.sample import BadSampleError, Document, ImageReader, check_text
 from stages.data.shards import TarMember, iter_members, list_tars, open_tar, read_tar_member
 from stages.data.tokenizer import TextTokenizer
-from stages.errors import DataError
+from stages.errors import DataError, find_mount_errno
 
 ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")
 
@@ -176,6 +176,8 @@ class ImageFiles:
         except (FileNotFoundError, NotADirectoryError):
             is_file = False
         except (ValueError, OSError) as error:  # a zero byte, or more letters than a file system takes
+            if find_mount_errno(error) is not None:
+                raise  # the image may be there: left out, it would change what is learned
             raise BadSampleError(f"{where}: image {name[:80]!r} is no file name: {str(error)[:80]}") from error
         if is_file:
             return path.read_bytes()

@@ -101,12 +101,13 @@ def unwrap_result(chunk: "Future[list[BuiltSequence]]") -> list[BuiltSequence]:
 
 @contextmanager
 def block_stop_signals() -> Iterator[None]:
-    """Processes started in the block are deaf to the signals that ask a job to save and stop: those are its alone.
+    """Processes started in the block are deaf to the signals that ask a job to save and stop, or for its stacks: those
+    are its alone.
 
     A launcher sends them to all its processes; a worker that obeyed would take the job's last batches with it.
     """
     resource_tracker.ensure_running()  # it is started now or in the block, and then it would unblock some of them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGUSR1))
     try:
         yield
     finally:

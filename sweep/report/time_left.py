@@ -22,7 +22,7 @@ from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.paths import Store
 from jobs.store.records import AttemptExit, AttemptStart
-from jobs.store.results import list_names
+from jobs.store.results import list_names, read_finished_at
 from sweep.kept_limits import read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
@@ -348,8 +348,8 @@ def read_finished_times(
 def read_finished_time(job: Job, evidence: RunStatus) -> FinishedTime | None:
     """What a finished job took; None where its attempts do not tell, or ran on another type of device."""
     result = evidence.read_result() or {}
-    steps, finished_at = result.get("seconds"), result.get("finished_at")
-    if not isinstance(steps, int | float) or not isinstance(finished_at, int | float) or steps <= 0:
+    steps, finished_at = result.get("seconds"), read_finished_at(result)
+    if not isinstance(steps, int | float) or not finished_at or steps <= 0:
         return None
     wall = 0.0
     for name in list_names(evidence.run.attempts):

@@ -1,10 +1,13 @@
 """What is the node's fault is told from the job's own, and from the engine's."""
 
+import errno
+import json
 import signal
 from pathlib import Path
 
 import pytest
 
+from stages.__main__ import record_failure
 from stages.engines.engine import build_exit_error
 from stages.errors import DataError
 from tests.stages.training.training_case import make_world, text_config
@@ -40,3 +43,22 @@ def test_data_that_are_not_here_may_be_on_another_node(tmp_path: Path, monkeypat
 def test_how_a_program_ended_and_that_its_log_may_say_why(code: int, kind: str, unsure: bool) -> None:
     error = build_exit_error("the engine", code)
     assert (error.failure_class, error.node_unsure, error.cause_in_log) == (kind, unsure, True)
+
+
+def test_a_read_only_home_folder_is_the_nodes_and_a_read_only_store_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job whose store refuses is sent again without end, and one that writes elsewhere would be too."""
+    job = make_world(tmp_path).job("refused", "pretrain", text_config(2))
+    for node, place, kind, unsure in (
+        ("n1", "/home/me/.cache/x", "node_fault", True),
+        ("n1", str(job.run / "metrics.jsonl"), "storage", False),
+        ("n1", str(job.run.parent.parent.parent / "features" / "x"), "storage", False),
+        ("", "/home/me/.cache/x", "storage", False),
+    ):
+        monkeypatch.setenv("SLURMD_NODENAME", node)
+        if not node:
+            monkeypatch.delenv("SLURMD_NODENAME")
+        record_failure(job, OSError(errno.EROFS, "Read-only file system", place), "trace")
+        written = json.loads(job.error.read_text())
+        assert (written["class"], written["node_unsure"]) == (kind, unsure), place

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.attempt.finish import needs_requeue, requeue_job
+from jobs.attempt import finish
+from jobs.attempt.finish import find_full_folder, needs_requeue, requeue_job
 from jobs.store.paths import RunPaths
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 
@@ -66,3 +67,12 @@ def test_a_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     said = capsys.readouterr().err
     assert said.startswith("scontrol requeue 7_0: ")
     assert said.count("\n") == 1
+
+
+def test_a_folder_that_is_gone_hides_no_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TMPDIR is often removed with the job. What is full is looked up here, not made."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    monkeypatch.setattr(finish, "LOCAL_FOLDERS", ("/nowhere", "/dev/shm"))
+    monkeypatch.setattr(finish, "_is_full", lambda folder: folder == Path("/dev/shm"))
+    assert tmp_path.stat().st_dev != Path("/dev/shm").stat().st_dev
+    assert find_full_folder(tmp_path) == "/dev/shm"

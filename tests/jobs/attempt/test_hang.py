@@ -1,6 +1,8 @@
 """When a stage counts as hung, with real processes; the limits are seconds here."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -70,6 +72,60 @@ def test_time_that_the_supervisor_did_not_see_does_not_count(tmp_path: Path) -> 
     assert watch.is_over_limit(61)
     paths.progress.unlink()
     assert not watch.is_over_limit(1_000)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", '"60"', "-1", "9" * 400, "[" * 100_000])
+def test_a_limit_that_is_no_number_of_seconds_is_none(tmp_path: Path, word: str) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    watch = HangWatch(AttemptPaths(tmp_path), child, lambda: None)
+    AttemptPaths(tmp_path).progress.write_text(f'{{"step": 1, "limit_seconds": {word}}}')
+    assert not watch.is_over_limit(10)
+    assert not watch.is_over_limit(1e12)
+
+
+def test_a_store_that_fails_for_a_moment_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each second opening of progress.json is an I/O error, and so is the size of every file of stacks."""
+    whole, opened = Path.read_bytes, [0]
+
+    def fail_every_second_time(path: Path) -> bytes:
+        opened[0] += path.name == "progress.json"
+        if path.name == "progress.json" and opened[0] % 2 == 0 and opened[0] < 20:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail_every_second_time)
+    watch, child = begin(tmp_path, 0.5)
+    measure = Path.stat
+
+    def fail_at_stacks(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name == "stacks-0.txt":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return measure(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", fail_at_stacks)
+    assert child.wait(60) == -9
+    watch.stop()
+    assert "no step after step 7 for" in watch.reason
+
+
+def test_what_is_said_of_a_hang_is_what_was_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """jobs.store.records raises the error of a mount that failed between the look and the words."""
+    paths = AttemptPaths(tmp_path)
+    child = subprocess.Popen(["true"])
+    child.wait()
+    watch = HangWatch(paths, child, lambda: None)
+    paths.progress.write_text(json.dumps({"step": 3, "limit_seconds": 60}))
+    watch.is_over_limit(10)
+
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr("jobs.store.reading._read_once", fail)
+    assert "no step after step 3" in watch._explain()
 
 
 def test_a_hung_job_goes_on_from_its_checkpoint(store: Store) -> None:

@@ -1,6 +1,8 @@
+import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,26 @@ def test_a_submitter_has_the_sweep_to_itself(tmp_path: Path) -> None:
             pass
     with hold_submit_lock(tmp_path, wait_seconds=0) as still_mine:
         assert still_mine()
+
+
+def test_a_heartbeat_that_the_store_refuses_once_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = create_claim(tmp_path, ClaimOwner.from_this_process(), after=None)
+    assert mine is not None
+    over, beats = threading.Event(), []
+
+    def fail_at_first(_: Claim) -> bool:
+        beats.append(time.monotonic())
+        if len(beats) == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        over.set()
+        return True
+
+    monkeypatch.setattr(submit_lock, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(Claim, "send_heartbeat", fail_at_first)
+    submit_lock.send_heartbeats(mine, over)
+    assert len(beats) == 2
 
 
 def test_the_next_waits_for_the_one_before(tmp_path: Path) -> None:

@@ -74,7 +74,15 @@ CASES = [
         F.OUT_OF_MEMORY,
         "CUDA",
     ),
+    (AttemptEvidence(returncode=1, log_tail=trace("OSError: [Errno 27] File too large")), F.STORAGE, "File too large"),
+    (
+        AttemptEvidence(returncode=1, log_tail=trace("ValueError: file too large for the tokenizer")),
+        F.CODE,
+        "too large",
+    ),
     (AttemptEvidence(returncode=1, log_tail=trace("MemoryError")), F.OUT_OF_MEMORY, "MemoryError"),
+    (AttemptEvidence(returncode=1, log_tail="RuntimeError: CUDA error: out of memory"), F.OUT_OF_MEMORY, "CUDA"),
+    (AttemptEvidence(returncode=1, log_tail="CUDA driver error: out of memory"), F.OUT_OF_MEMORY, "driver"),
     (AttemptEvidence(returncode=1, log_tail="RuntimeError: NCCL communicator timed out"), F.NODE_FAULT, "NCCL"),
     (AttemptEvidence(returncode=1, log_tail="CUDA error: uncorrectable ECC error encountered"), F.NODE_FAULT, "ECC"),
     (AttemptEvidence(returncode=1, log_tail=trace("TypeError: no")), F.CODE, "TypeError: no"),
@@ -117,6 +125,10 @@ NODE_TEXTS = [
     "CUDA driver version is insufficient for CUDA runtime version",
     "Failed to initialize NVML: Driver/library version mismatch",
     "NVRM: GPU at PCI:0000:07:00: GPU has fallen off the bus.",
+    "NVRM: Xid (PCI:0000:3b:00): 79, pid=1234",
+    "GPU 3 has met Xid 48",
+    "XID error 63 on GPU 0",
+    "RuntimeError: CUDA driver error: unknown error",
     "Unable to determine the device handle for GPU 0000:07:00.0: GPU is lost.",
     "OSError: [Errno 28] No space left on device: '/tmp/torchinductor_me/x.so'",
     "RuntimeError: unable to write to file </torch_12_3_0>: No space left on device (28)",
@@ -156,7 +168,13 @@ def test_a_program_without_gpus_that_finds_none_is_at_fault_itself() -> None:
 
 
 def test_an_error_of_the_program_on_a_gpu_stays_one() -> None:
-    for text in ("CUDA error: an illegal memory access was encountered", "CUDA error: device-side assert triggered"):
+    for text in (
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: device-side assert triggered",
+        "CUDA driver error: an illegal memory access was encountered",
+        "CUDA driver error: invalid argument",
+        "KeyError: no row with xid 5 in table 2",
+    ):
         found = classify_failure(AttemptEvidence(returncode=1, error={"class": "code", "message": text}))
         assert found is not None
         assert found.failure is F.CODE

@@ -1,6 +1,11 @@
+import errno
+import json
 from pathlib import Path
+from typing import Any
 
-from jobs.store.job_file import read_code_revision
+import pytest
+
+from jobs.store.job_file import read_code_revision, read_planned_job
 
 
 def test_the_revision_is_read_from_a_checkout(tmp_path: Path) -> None:
@@ -15,3 +20,26 @@ def test_the_revision_is_read_from_a_checkout(tmp_path: Path) -> None:
     (git / "HEAD").write_text("9abc\n")
     assert read_code_revision(tmp_path) == "9abc"
     assert read_code_revision(tmp_path / "nowhere") == "0.1.0"
+
+
+def test_a_manifest_replaced_while_its_parents_are_looked_up_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        {"record": "sweep", "data": {}},
+        {"record": "job", "key": "p", "stage": "pretrain", "parents": []},
+        {"record": "job", "key": "k", "stage": "finetune", "parents": ["p"]},
+    ]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole, opened = Path.open, [0]
+
+    def fail_at_third(path: Path, *args: Any, **options: Any) -> Any:
+        opened[0] += 1
+        if opened[0] == 3:  # after the header's and the job's
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return whole(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", fail_at_third)
+    assert read_planned_job(manifest, "k").parents == {"p": "pretrain"}
+    assert opened[0] == 6

@@ -45,6 +45,18 @@ def test_a_file_is_as_before_if_its_writing_fails(tmp_path: Path) -> None:
     assert path.read_text() == "1\n"
 
 
+def test_two_containers_may_write_a_file_at_once(tmp_path: Path) -> None:
+    """Their processes may have the same number."""
+    path = tmp_path / "record.json"
+    with open_replacement(path) as one:
+        one.write_text("1")
+        with open_replacement(path) as other:
+            other.write_text("2")
+        assert path.read_text() == "2"
+    assert path.read_text() == "1"
+    assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
+
+
 def test_a_reader_never_sees_a_half_written_file(tmp_path: Path) -> None:
     """The name changes hands in one step: the reader's open file stays the old one."""
     path = tmp_path / "record.json"

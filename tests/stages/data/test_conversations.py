@@ -1,6 +1,8 @@
 """Conversations as training documents: the loss, the images, and records that are none."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,24 @@ def test_an_image_that_is_missing_or_climbs_out_is_a_bad_sample(
     (tmp_path / "set" / "conversations.json").write_text(json.dumps([{**conversation(0), "image": image}]))
     with pytest.raises(BadSampleError, match=reason):
         open_conversations(tmp_path / "set", tokenizer, images).read_document(0, 0)
+
+
+def test_an_image_on_a_mount_that_fails_is_no_bad_sample(
+    tmp_path: Path, tokenizer: TextTokenizer, images: EncoderImageReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_conversations(tmp_path / "set", 1)
+    (tmp_path / "set" / "conversations.json").write_text(json.dumps([{**conversation(0), "image": "cat.png"}]))
+    source = open_conversations(tmp_path / "set", tokenizer, images)
+    measure = Path.stat
+
+    def fail_at_images(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name == "cat.png":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return measure(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", fail_at_images)
+    with pytest.raises(OSError, match="Input/output error"):
+        source.read_document(0, 0)
 
 
 def test_a_conversation_too_long_to_answer_is_a_bad_sample(

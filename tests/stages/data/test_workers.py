@@ -185,7 +185,7 @@ def test_stop_signals_leave_the_workers_at_work(
         met = [content(data.take_batch())]
         for child in multiprocessing.active_children():
             assert child.pid is not None
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
                 os.kill(child.pid, number)
         met += [content(data.take_batch()) for _ in range(10)]
     assert met == alone[0][:11]

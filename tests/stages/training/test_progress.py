@@ -1,6 +1,8 @@
 """What a training says of its progress, and that a real one which hangs is ended with its stacks kept."""
 
+import faulthandler
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from jobs.attempt.hang import HangWatch
 from jobs.store.paths import AttemptPaths
+from stages.__main__ import keep_stacks
 from stages.training.progress import MEDIANS, MIN_STEPS, STEP, ProgressReport
 from tests.stages.training.training_case import make_world, result_of, start, text_config
 
@@ -57,6 +60,23 @@ def test_a_file_that_cannot_be_written_stops_no_training(tmp_path: Path) -> None
     time.sleep(0.2)
     report.stop()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_that_keeps_no_stacks_outlives_the_signal_that_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor signals all ranks once one of them has its file."""
+    job = make_world(tmp_path).job("deaf", "pretrain", text_config(1))
+    monkeypatch.setenv("SWEEP_ATTEMPT", str(tmp_path))
+    monkeypatch.setattr(faulthandler, "enable", lambda _: None)  # the tests' own stays
+    before = signal.getsignal(signal.SIGUSR1)
+    (job.error.parent / "stacks-0.txt").mkdir(parents=True)
+    monkeypatch.delenv("RANK", raising=False)
+    try:
+        with keep_stacks(job):
+            assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_training_that_hangs_is_ended_and_one_that_works_is_not(
