@@ -151,9 +151,10 @@ class FeasibilityChecker:
         kind = self._find_kind(job)
         if kind not in self._endless:
             self._find_shape(job)  # keeps the resources alive
-            misfit, unclear = next(iter_misfits(job, self.site), None), choose_gpus(job, self.site).problem
+            misfit = next(iter_misfits(job, self.site), None)
+            unclear, _, what_to_write = choose_gpus(job, self.site).problem.partition("; ")
             text = f"{NEVER}: {misfit.text}" if misfit else f"it cannot be sent as it is: {unclear}" if unclear else ""
-            advice = misfit.advice if misfit else ""
+            advice = misfit.advice if misfit else what_to_write
             refusal = Refusal(text=text, advice=advice, when=self.moment, kind=RefusalKind.INVALID)
             self._endless[kind] = refusal if text else None
         return self._endless[kind]

@@ -418,4 +418,4 @@ def explain_missing(asked: Resources, wanted: GpuKind, partitions: Sequence[Part
         return (
             f"{found}; if {silent.name} is that GPU, write options: {{gres: 'gpu:{silent.name}:{asked.gpus_per_node}'}}"
         )
-    return found
+    return f"{found}; write another gpu_type or partition, or lower gpus_per_node"

@@ -211,10 +211,13 @@ class Cleaner:
         return re.sub(r"^(--starttime=|--endtime=)\S+", r"\1TIME", self.text(word))
 
     def environment(self, found: Mapping[str, str]) -> dict[str, Any]:
-        """What was added to the caller's variables, changed, or kept from the program."""
+        """What was added to the caller's variables or changed, and which of the planted ones were kept from it.
+
+        The other variables that are kept back are the machine's own, and differ from one to the next.
+        """
         given = self.program.variables
         changed = {name: self.text(value) for name, value in sorted(found.items()) if given.get(name) != value}
-        return {"environment": changed, "kept_back": sorted(given.keys() - found.keys())}
+        return {"environment": changed, "kept_back": sorted(PERSONAL.keys() - found.keys())}
 
     def text(self, text: str) -> str:
         for identity, name in self.batches.items():
@@ -245,6 +248,8 @@ def record_submission(
     for step, words in steps if questions else steps[1:3]:
         write(out / f"{step}.txt", watched.run(*words, store=store).text)
         calls = watch.calls()
+        # what is only asked sends nothing, and depends on what the cluster offers
+        calls = [call for call in calls if "--test-only" not in call["arguments"]]
         sent = [cleaner.sbatch(call) for call in calls if call["program"] == "sbatch"]
         asked = cleaner.asked([call for call in calls if call["program"] != "sbatch"])
         if sent:

@@ -9,8 +9,8 @@ import pytest
 import sweep.submit.slurm
 from jobs.job import Job, Resources
 from jobs.reconcile.state import JobState
-from jobs.slurm.client import SlurmClient
-from jobs.slurm.site import Site, query_site
+from jobs.slurm.site import Site
+from jobs.slurm.site_facts import SiteFacts, query_kept_site
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.fakes.sbatch_wrapper import wrap_sbatch
@@ -92,12 +92,12 @@ def test_a_time_limit_above_the_partition_s_is_refused_and_not_pending_for_ever(
 def limit_set_too_late(slurm: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An administrator lowers a QOS limit to 3 right after a submission has read it."""
 
-    def lower(client: SlurmClient, user: str) -> Site:
-        site = query_site(client, user)
+    def lower(facts: SiteFacts, user: str) -> Site:
+        site = query_kept_site(facts, user)
         change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=3")
         return site
 
-    monkeypatch.setattr(sweep.submit.slurm, "query_site", lower)
+    monkeypatch.setattr(sweep.submit.slurm, "query_kept_site", lower)
     yield
     change_qos(slurm, "gpucap", "MaxSubmitJobsPerUser=-1")
 
