@@ -81,23 +81,6 @@ def test_hours_of_jobs_that_left_the_plan_are_counted(
     assert "1 job left the plan after" in refused.err
 
 
-@pytest.mark.parametrize("hours", [HOURS_APART, -HOURS_APART])
-def test_a_clock_that_is_hours_off_changes_no_hours(
-    hours: int, slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shift_clock(hours, monkeypatch)
-    jobs = [
-        toy.toy_job("a", resources=GPUS, steps=4, step_seconds=0.5),
-        toy.toy_job("b", resources=GPUS, steps=4, step_seconds=0.5, fail="kill", fail_at=2, fail_times=1),
-    ]
-    toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
-    toys.sent()
-    toys.finish()
-    settle(toys)
-    assert gpu_seconds(toys) == seconds_by_sacct(slurm, all_tasks(toys)) > 0
-    toys.assert_as_undisturbed()
-
-
 def test_a_chain_goes_out_once_by_a_clock_that_is_ahead(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
