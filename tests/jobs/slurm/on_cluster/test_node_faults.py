@@ -92,6 +92,15 @@ def test_a_lone_job_that_fails_alike_on_one_node_is_tried_on_another_before_its_
     assert success[1] == ""
 
 
+LAUNCHED = {
+    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "elsewhere",
+    "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "x", "PMI_RANK": "3", "PMIX_RANK": "3", "OMPI_COMM_WORLD_RANK": "3",
+    "NCCL_COMM_ID": "10.0.0.1:1", "OMP_NUM_THREADS": "77", "CUDA_VISIBLE_DEVICES": "5", "TMPDIR": "/no/such/folder",
+    "SWEEP_FENCE": "/no/such/claims/000001.json", "MY_OWN": "1",
+}  # fmt: skip
+"""What a login shell may have been left with."""
+
+
 def inherited(toys: ToySweep, key: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((toy.run_of(toys.store, toys.by_key[key]).root / "inherited.json").read_text())
     return found
