@@ -48,7 +48,9 @@ class SlurmBatch:
     corresponds_batch: str = ""
     """`aftercorr` of a batch that goes out in the same round, ahead of this one."""
     exclude: tuple[str, ...] = ()
-    """Nodes to keep away from."""
+    """Nodes that all jobs keep away from, for faults of their own."""
+    avoid: tuple[str, ...] = ()
+    """Further nodes, on which these jobs have failed; Slurm may give them all the same, if it has no others."""
     gpu_type: str | None = None
     """The cluster's own name of the GPU type; empty where its GPUs have none, None to take the resources' own."""
     memory_tracked: bool = True
@@ -192,7 +194,8 @@ class BatchPlanner:
             after_tasks=tuple((place.batch, place.index) for place in places if not place.id),
             corresponds_id=parent.id if parent else "",
             corresponds_batch=parent.batch if parent and not parent.id else "",
-            exclude=tuple(dict.fromkeys([*self.exclude, *self.avoid.get(jobs[0].key, ())])),
+            exclude=self.exclude,
+            avoid=tuple(node for node in self.avoid.get(jobs[0].key, ()) if node not in self.exclude),
             gpu_type=self.gpu_type(jobs[0]),
             memory_tracked=self.memory_tracked(jobs[0]),
             is_single=not self.array_limit,

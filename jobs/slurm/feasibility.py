@@ -21,7 +21,7 @@ from jobs.slurm.limits import (
     resolve_qos_name,
     sort_job_qos,
 )
-from jobs.slurm.refusals import REFUSED, Refusal, explain_refusal, list_choices
+from jobs.slurm.refusals import REFUSED, Refusal, explain_few_nodes, explain_refusal, list_choices
 from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal, UnknownSubmit
 from jobs.slurm.sbatch_options import build_sbatch_options, drop_gpu_options, has_gpu_options
 from jobs.slurm.site import Association, Partition, Qos, Site
@@ -221,7 +221,15 @@ class FeasibilityChecker:
             return self._judge_nodes(job, asked, answer)
         if answer.kind is not RefusalKind.INVALID:
             return None
+        if "node" in answer.reason.lower() and (delay := self._find_delay(job, asked)):
+            return delay  # the user's `nodelist` may name one that is excluded
         return self._explain(job, answer)
+
+    def _find_delay(self, job: Job, asked: Resources) -> Refusal | None:
+        """Why it waits, if Slurm would take it on the nodes that are excluded for their faults."""
+        if not self.exclude or not self._takes(self._build_options(job, asked, exclude=())):
+            return None
+        return Refusal(text=explain_few_nodes(self.exclude), when=self.moment, kind=RefusalKind.DELAYED)
 
     def _call(self, options: Sequence[str]) -> SubmitRefusal | UnknownSubmit | None:
         if self._unknown >= MOST_UNKNOWN:
@@ -269,10 +277,9 @@ class FeasibilityChecker:
 
     def _name_resource(self, job: Job, asked: Resources, answer: SubmitRefusal) -> Refusal | None:
         """Asks with less of one resource at a time: Slurm's words name none."""
+        if delay := self._find_delay(job, asked):
+            return delay
         refusal = self._explain(job, answer)
-        if self.exclude and self._takes(self._build_options(job, asked, exclude=())):
-            text = f"too few nodes are left without those that are excluded for their faults: {', '.join(self.exclude)}"
-            return replace(refusal, text=text, advice="", kind=RefusalKind.DELAYED)
         partitions = find_job_partitions(job, self.site)
         where = ", ".join(each.name for each in partitions)
         for what, less in iter_smaller_requests(asked):

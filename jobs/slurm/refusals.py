@@ -4,7 +4,7 @@ STORE/sweeps/NAME/refusals.json. For people to read: nothing is decided by it, a
 """
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal
@@ -69,6 +69,11 @@ EXPLANATIONS: tuple[tuple[str, str, str], ...] = (
     ("Unspecified error", "the site's own check of submissions says no", "ask the cluster's administrators"),
 )
 """Beginnings of Slurm's words, what they mean, and what to change."""
+
+
+def explain_few_nodes(excluded: Iterable[str]) -> str:
+    """Why a job waits that would need nodes which are excluded at present."""
+    return f"too few nodes are left without those that are excluded for their faults: {', '.join(excluded)}"
 
 
 def explain_refusal(answer: SubmitRefusal, when: float, choices: Mapping[str, str]) -> Refusal:

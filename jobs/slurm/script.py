@@ -86,7 +86,10 @@ def build_sbatch_arguments(batch: SlurmBatch, launch: LaunchSettings, batch_ids:
         f"--signal=B:USR2@{compute_grace_seconds(batch.resources)}",
         *([f"--dependency={dependency}"] if dependency else []),
         *build_sbatch_options(
-            batch.resources, gpu_type=batch.gpu_type, memory_tracked=batch.memory_tracked, exclude=batch.exclude
+            batch.resources,
+            gpu_type=batch.gpu_type,
+            memory_tracked=batch.memory_tracked,
+            exclude=(*batch.exclude, *batch.avoid),
         ),
     ]
 

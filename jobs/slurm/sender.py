@@ -8,7 +8,9 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import SlurmBatch, build_batch_name, build_task_id
 from jobs.slurm.client import SlurmClient
+from jobs.slurm.refusals import explain_few_nodes
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob, UnknownSubmit
+from jobs.slurm.sbatch_options import build_sbatch_options
 from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, render_batch_script
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class BatchSender:
     def _has_its_parents(self, batch: SlurmBatch) -> bool:
         return all(name in self.report.ids for name in _list_parents(batch))
 
+    # Why: docs/decisions.md, D125
     def _send_batch(self, batch: SlurmBatch) -> None:
         """After a refusal for want of room its first half, and so on: a limit may be unknown or shared."""
         attempt: SlurmBatch | None = batch
@@ -90,14 +93,21 @@ class BatchSender:
                 self._note_sent(attempt, answer.id)
                 return
             of_nodes = answer.kind in {RefusalKind.INVALID, RefusalKind.DELAYED} and "node" in answer.reason.lower()
-            if of_nodes and attempt.exclude:
+            if of_nodes and attempt.avoid:
                 # the nodes that it avoids may be the only ones that can run it
-                logger.info("%s: refused without %s: %s", attempt.name, ",".join(attempt.exclude), answer.reason)
+                logger.info("%s: refused without %s: %s", attempt.name, ",".join(attempt.avoid), answer.reason)
                 self.ledger.write_not_submitted(attempt.name, answer.reason)
-                attempt = replace(attempt, name=rename_batch(attempt), exclude=())
+                attempt = replace(attempt, name=rename_batch(attempt), avoid=())
                 continue
+            if of_nodes and attempt.exclude and self._would_be_taken_anywhere(attempt):
+                answer = SubmitRefusal(RefusalKind.DELAYED, explain_few_nodes(attempt.exclude))
             self._note_refused(attempt, batch, answer)
             attempt = halve_batch(attempt) if answer.kind is RefusalKind.LIMIT else None
+
+    def _would_be_taken_anywhere(self, batch: SlurmBatch) -> bool:
+        """Whether Slurm has nodes for it if it counts those that are excluded for their faults."""
+        options = build_sbatch_options(batch.resources, gpu_type=batch.gpu_type, memory_tracked=batch.memory_tracked)
+        return self.client.query_request(options) is None
 
     def _may_still_send(self, batch: SlurmBatch) -> bool:
         pause = self._last_call + self.client.timeouts.submit_interval_s - self.clock.monotonic()

@@ -282,7 +282,11 @@ def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:
 
 def drop_old_facts(slurm_round: SlurmRound, report: RoundReport) -> None:
     """A refusal may mean that the site's configuration or limits are others than those that are kept."""
-    if report.refused and isinstance(facts := slurm_round.client.kept, SiteFacts):
+    if not (report.refused and isinstance(facts := slurm_round.client.kept, SiteFacts)):
+        return
+    if any(refusal.kind is RefusalKind.LIMIT for refusal in report.refused.values()):
+        facts.drop()  # the limits that are kept had room for it
+    else:
         facts.drop_old(next(iter(report.refused.values())).text)
 
 

@@ -144,6 +144,21 @@ def test_too_few_nodes_beside_excluded_ones_is_a_delay() -> None:
     refused = FeasibilityChecker(client=slurm, site=OLD, exclude=("n1",)).find_refusals([a_job(nodes=4)])
     assert refused["a"].kind is RefusalKind.DELAYED
     assert "excluded for their faults: n1" in refused["a"].text
+    assert refused["a"].kind is RefusalKind.DELAYED
+
+
+def test_a_node_that_the_user_names_and_that_is_excluded_is_a_delay() -> None:
+    unknown = SubmitRefusal(RefusalKind.INVALID, "Invalid node name specified")
+    slurm = TestedSlurm(judge=lambda options: unknown if "--exclude=n1" in options else None)
+    refused = FeasibilityChecker(client=slurm, site=OLD, exclude=("n1",)).find_refusals(
+        [a_job(options={"nodelist": "n1"})]
+    )
+    assert (refused["a"].kind, refused["a"].text[:3]) == (RefusalKind.DELAYED, "too")
+    assert (
+        FeasibilityChecker(client=TestedSlurm(answer=unknown), site=OLD, exclude=("n1",))
+        .find_refusals([a_job(options={"nodelist": "n1"})])["a"]
+        .text.startswith("Slurm refuses it: it names a node that is not there")
+    )
 
 
 @pytest.mark.parametrize("words", OF_TODAY[1:])

@@ -17,6 +17,8 @@ from jobs.store.ledger import Ledger
 from jobs.store.paths import Store
 from tests.jobs.fake_clock import FakeClock
 
+NO_NODES = SubmitRefusal(RefusalKind.INVALID, "Requested node configuration is not available")
+
 
 @dataclass
 class FakeClient:
@@ -28,6 +30,16 @@ class FakeClient:
     answers: list[Any] = field(default_factory=list)
     calls: list[Sequence[str]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    asked: list[Sequence[str]] = field(default_factory=list)
+    needs: str = ""
+    """A node without which it takes nothing."""
+
+    def query_request(self, options: Sequence[str]) -> Any:
+        self.asked.append(options)
+        return NO_NODES if self._lacks_nodes(options) else None
+
+    def _lacks_nodes(self, options: Sequence[str]) -> bool:
+        return any(word.startswith("--exclude=") and self.needs in word for word in options) and bool(self.needs)
 
     def submit(self, arguments: Sequence[str], script: str) -> Any:
         name = next(word.split("=")[1] for word in arguments if word.startswith("--job-name="))
@@ -37,6 +49,8 @@ class FakeClient:
         self.sizes.append(len(tasks))
         if self.answers:
             return self.answers.pop(0)
+        if self._lacks_nodes(arguments):
+            return NO_NODES
         if len(tasks) > self.room:
             return SubmitRefusal(RefusalKind.LIMIT, "QOSMaxSubmitJobPerUserLimit")
         self.room -= len(tasks)
@@ -186,3 +200,31 @@ def test_a_full_cluster_and_a_drained_partition_are_told_apart(tmp_path: Path, c
     client.answers = [SubmitRefusal(RefusalKind.FULL, "Resource temporarily unavailable")]
     report = sender(tmp_path, client).send([batch("d", 2), batch("e", 1)])
     assert (report.calls, report.placed) == (1, {})
+
+
+def test_a_job_goes_where_it_failed_if_no_other_node_will_do_and_never_to_a_node_at_fault(
+    tmp_path: Path, client: FakeClient
+) -> None:
+    client.needs = "n2"
+    report = sender(tmp_path, client).send([batch("a", 2, exclude=("n1",), avoid=("n2",))])
+    assert (len(report.placed), report.refused, report.calls) == (2, {}, 2)
+    assert [word for call in client.calls for word in call if word.startswith("--exclude=")] == [
+        "--exclude=n1,n2",
+        "--exclude=n1",
+    ]
+
+
+def test_a_job_for_which_only_nodes_at_fault_are_left_waits(tmp_path: Path, client: FakeClient) -> None:
+    client.needs = "n1"
+    report = sender(tmp_path, client).send([batch("a", 2, exclude=("n1",)), batch("b", 1)])
+    assert list(report.placed) == ["b0"]
+    assert {answer.kind for answer in report.refused.values()} == {RefusalKind.DELAYED}
+    assert "excluded for their faults: n1" in report.delayed[0]
+    assert len(client.asked) == 1
+
+
+def test_a_request_that_no_node_can_run_is_no_delay(tmp_path: Path, client: FakeClient) -> None:
+    client.answers, client.needs = [NO_NODES], ""
+    refused = sender(tmp_path, client).send([batch("a", 1)]).refused
+    assert [answer.kind for answer in refused.values()] == [RefusalKind.INVALID]
+    assert client.asked == []

@@ -25,6 +25,7 @@ class _Job:
     """What the record of a failure asks of a job."""
 
     def __init__(self, path: Path) -> None:
+        self.run = path.parent
         self.error = path.parent / json.loads(path.read_text())["paths"]["error"]
 
 

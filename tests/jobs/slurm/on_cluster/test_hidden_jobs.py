@@ -153,6 +153,27 @@ def test_a_failed_job_of_a_hidden_queue_is_retried_by_whoever_may_see_it(people:
     wait_for("its record", lambda: people.tell(BOB, "tick", "--json", "--no-results").json["sent"] == 1, seconds=60)
 
 
+@pytest.mark.usefixtures("hiding_records")
+def test_records_of_a_hidden_user_are_neither_an_end_nor_hours_until_that_user_notes_them(people: TwoPeople) -> None:
+    drain(people.lab)
+    people.tell(ALICE, "submit")
+    people.lab.output("scancel", people.ids()["a"][0])
+    resume(people.lab)
+    wait_for("the queue to drain", lambda: people.queue() == {}, seconds=60)
+    told = people.tell(BOB, "tick", "--json")
+    assert (told.json["sent"], told.json["states"]["unknown"], told.json["states"]["done"]) == (0, 1, 2)
+    hours = people.tell(BOB, "results", "--no-figures").out
+    assert f"are not Slurm's: records of {ALICE} are hidden from you (PrivateData)" in hours
+
+    def noted() -> bool:
+        return bool(people.tell(ALICE, "tick", "--json").json["states"]["failed"] == 1)
+
+    wait_for("her tick to note it", noted, seconds=60)
+    told = people.tell(BOB, "tick", "--json")
+    assert (told.json["sent"], told.json["states"]["failed"]) == (0, 1)
+    assert "are not Slurm's" not in people.tell(BOB, "results", "--no-figures").out
+
+
 def test_a_hidden_job_is_sent_again_only_where_it_is_named(people: TwoPeople) -> None:
     drain(people.lab)
     people.tell(ALICE, "submit")

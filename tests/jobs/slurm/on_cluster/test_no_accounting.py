@@ -19,7 +19,7 @@ def assert_left_alone(toys: ToySweep) -> None:
     assert toys.queue() == {}
 
 
-@pytest.mark.parametrize("begun", [True], ids=["running"])
+@pytest.mark.parametrize("begun", [False, True], ids=["waiting", "running"])
 def test_a_scancel_that_the_controller_remembers_is_obeyed(
     begun: bool, slurm_without_accounting: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,7 +41,7 @@ def test_a_scancel_that_the_controller_remembers_is_obeyed(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("begun", [True], ids=["running"])
+@pytest.mark.parametrize("begun", [False, True], ids=["waiting", "running"])
 def test_an_end_that_the_controller_has_forgotten_is_asked_about(
     begun: bool, slurm_without_accounting: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

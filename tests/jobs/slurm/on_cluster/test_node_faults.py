@@ -92,6 +92,22 @@ def test_a_lone_job_that_fails_alike_on_one_node_is_tried_on_another_before_its_
     assert success[1] == ""
 
 
+def test_a_job_that_only_one_node_may_run_waits_after_a_fault_of_that_node_and_says_for_what(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent there again, it would use up its tries on a node that is known to be at fault."""
+    slurm.conf("PartitionName=small Nodes=n1")
+    job = toy.toy_job("k", fail="node_fault", fail_times=1, resources=Resources(options={"partition": "small"}))
+    toys = ToySweep(slurm, tmp_path, [job], monkeypatch)
+    toys.sent()
+    wait_for("the fault", lambda: toys.ends("k") == [("n1", "node_fault")])
+    why = "too few nodes are left without those that are excluded for their faults: n1"
+    toys.ticks_until(lambda report: why in report["refused"].values() or why in " ".join(report["limits"]))
+    assert [toys.tick()["sent"] for _ in range(3)] == [0, 0, 0]
+    assert [row["message"] for row in toys.sweep("status", "--json").json["not_sent"]] == [why]
+    assert toys.ends("k") == [("n1", "node_fault")]
+
+
 LAUNCHED = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "elsewhere",
     "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "x", "PMI_RANK": "3", "PMIX_RANK": "3", "OMPI_COMM_WORLD_RANK": "3",
