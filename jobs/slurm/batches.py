@@ -89,7 +89,12 @@ class KnownBatch:
         return not self.id and not self.not_submitted_at
 
     def find_key(self, job_id: str) -> str | None:
-        """The key of the task with that id in Slurm (123_4; 123 of a single job); None for the id of a whole array."""
+        """The key of the task with that id in Slurm (123_4; 123 of a single job); None for the id of a whole array.
+
+        The whole array of one task is that task: once it is cancelled before it starts, Slurm names it so.
+        """
+        if "_" not in job_id and len(self.tasks) == 1:
+            return next(iter(self.tasks.values()))
         index = "0" if self.is_single and "_" not in job_id else job_id.partition("_")[2]
         return self.tasks.get(int(index)) if index.isdecimal() else None
 

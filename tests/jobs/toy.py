@@ -113,7 +113,9 @@ def run_of(store: Store, job: Job) -> RunPaths:
 
 def open_gate(store: Store, job: Job) -> None:
     """Lets a job go on that waits at its `gate_at`, or will."""
-    (run_of(store, job).root / "gate_open").touch()
+    folder = run_of(store, job).root
+    folder.mkdir(parents=True, exist_ok=True)  # of a job that has not begun
+    (folder / "gate_open").touch()
 
 
 def executions(store: Store, job: Job) -> list[dict[str, Any]]:

@@ -489,9 +489,15 @@ def test_tasks_are_told_apart_by_their_index() -> None:
 
 
 def test_rows_of_tasks_that_nobody_planned_are_passed_over() -> None:
-    seen = look(queue(live("RUNNING", id="7_5"), live("RUNNING", id="7")), sacct(run("COMPLETED", id="7_6")))
+    rows = queue(live("RUNNING", id="7_5"), live("RUNNING", id="7"))
+    seen = look(rows, sacct(run("COMPLETED", id="7_6")), batch(keys=f"{KEY} other"))
     assert not seen.accounting_records
-    assert seen.observations[KEY].state is UNKNOWN
+    assert {each.state for each in seen.observations.values()} == {UNKNOWN}
+
+
+def test_the_row_of_a_whole_array_of_one_task_is_that_task() -> None:
+    seen = look(queue(live("CANCELLED", id="7")), NO_SACCT, missing_since=FIRST_LOOK)
+    assert seen.observations[KEY].state is ENDED
 
 
 STATES = ["PENDING", "RUNNING", "COMPLETING", "REQUEUED", "TELEPORTING"]

@@ -62,6 +62,16 @@ class SharedStore:
 
         wait_for("ticks to come to an end", done, seconds=seconds, every=0.3)
 
+    def tick_until(self, person: Person, what: str, condition: Callable[[], bool]) -> None:
+        """Ticks of that person alone, so that it is theirs to send what can be sent."""
+
+        def ticked() -> bool:
+            told = self.sweep(person, "tick", "--json", "--no-results")
+            assert told.code == 0, (person.name, told)
+            return condition()
+
+        wait_for(what, ticked, seconds=90, every=0.3)
+
     def states(self) -> dict[str, int]:
         told = self.sweep(self.alice, "status", "--fresh", "--json")
         return {state: number for state, number in told.json["states"].items() if number}
@@ -141,6 +151,7 @@ def test_two_people_finish_a_sweep_from_plan_to_tables_whatever_their_umask_is(
     assert shared.sweep(shared.alice, "cancel").code == 0
     shared.alice.do("touch", str(run.root / "gate_open"))
     assert shared.sweep(shared.bob, "resume").code == 0  # bob's job goes on in the folder of alice's attempt
+    shared.tick_until(shared.bob, "bob's job to begin", lambda: len(list(run.attempts.iterdir())) == 2)
     shared.finish(shared.bob, shared.alice)
     told = [shared.sweep(person, "results", "--no-figures") for person in (shared.alice, shared.bob, shared.alice)]
     assert [each.code for each in told] == [0, 0, 0], told
