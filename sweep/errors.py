@@ -5,6 +5,7 @@ SweepError                 exit code 1
 ├── ManifestError          a stored manifest is damaged or of another format
 ├── PlanConflictError      a new plan would drop begun work or another experiment's plan
 ├── StoreError             the store is missing, unwritable, or holds something unexpected
+├── InputsError           what jobs would read is missing or does not fit
 ├── NotPlannedError        a sweep, cell or job of that name is not in the store
 └── UsageError             the command line asks for something that cannot be (exit code 2)
 
@@ -38,6 +39,10 @@ class PlanConflictError(SweepError):
 
 class StoreError(SweepError):
     """The store's folder or a file in it is not as it should be, or cannot be written."""
+
+
+class InputsError(SweepError):
+    """What jobs would read is missing or does not fit; a line for each, and what to do next."""
 
 
 class NotPlannedError(SweepError):

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 MOST_FILES = 20_000
 """Of a folder without a description, so many files are looked at."""
-MOST_IN_TREE = 1_000
-"""Of a folder with more entries only its own time of change counts: 100,000 images are not asked."""
+MOST_IN_TREE = 5_000
 TREE_DEPTH = 4
+MOST_IN_FOLDER = 1_000
+"""Of a folder with more entries only its own time of change counts: 100,000 images are not asked."""
 DESCRIPTIONS = ("dataset.json", "manifest.jsonl")
 """Files that say what a folder of shards holds; where there is one, the shards themselves are not looked at."""
 
@@ -49,22 +51,31 @@ def read_file_facts(path: Path) -> FileFacts:
     return path.name, facts.st_size, facts.st_mtime_ns
 
 
-def iter_tree_facts(folder: Path, depth: int = TREE_DEPTH) -> Iterator[FileFacts]:
-    """The facts of a folder and of what lies below it, some levels deep: of each folder its time of change, which moves
-    when a name comes or goes, and of each file in a folder of at most `MOST_IN_TREE` entries."""
+def iter_tree_facts(folder: Path) -> Iterator[FileFacts]:
+    """The facts of a folder and of what lies below it, some levels deep, at most `MOST_IN_TREE` of them.
+
+    Of each folder its time of change, which moves when a name comes or goes; of each file in a folder of at most
+    `MOST_IN_FOLDER` entries all that there is.
+    """
+    return islice(walk_tree(folder, TREE_DEPTH), MOST_IN_TREE)
+
+
+def walk_tree(folder: Path, depth: int) -> Iterator[FileFacts]:
+    """The folder, its files, then its folders."""
     try:
         yield read_file_facts(folder)
         with os.scandir(folder) as entries:
-            found = [entry for entry, _ in zip(entries, range(MOST_IN_TREE + 1), strict=False)]
+            found = list(islice(entries, MOST_IN_FOLDER + 1))
     except OSError:
         return
-    crowded = len(found) > MOST_IN_TREE
+    folders = []
     for entry in sorted(found, key=lambda each: each.name):
         try:
-            is_folder = entry.is_dir()
-            if not (crowded or is_folder):
+            if entry.is_dir():
+                folders.append(Path(entry.path))
+            elif len(found) <= MOST_IN_FOLDER:
                 yield read_file_facts(Path(entry.path))
         except OSError:
             continue  # a link to nothing
-        if is_folder and depth:
-            yield from iter_tree_facts(Path(entry.path), depth - 1)
+    for path in folders if depth else ():
+        yield from walk_tree(path, depth - 1)

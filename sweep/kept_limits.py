@@ -17,6 +17,7 @@ from jobs.store.paths import write_json
 from jobs.store.reading import read_file
 from sweep.errors import NotPlannedError, StoreError
 from sweep.stored_sweep import StoredSweep
+from sweep.text_format import format_counted
 
 FORMAT = 1
 
@@ -47,6 +48,8 @@ class KeptLimits:
     """Names of cells or keys of jobs: these, and what they need."""
     pace_seconds: float | None = None
     """Between two sbatch calls."""
+    ignored_inputs: tuple[str, ...] = ()
+    """Problems of inputs that a user has accepted, by name (`sweep.preflight`): others still hold back every job."""
     changes: Mapping[str, LimitChange] = field(default_factory=dict)
     """By the names of the fields above."""
 
@@ -62,6 +65,7 @@ OPTIONS = {
     "budget_a100_hours": "--budget-a100-hours",
     "only": "--only",
     "pace_seconds": "--pace",
+    "ignored_inputs": "--ignore-data",
 }
 """The command line's name of each."""
 TYPES: Mapping[str, tuple[type, ...]] = {
@@ -70,7 +74,9 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "budget_a100_hours": (int, float),
     "only": (list,),
     "pace_seconds": (int, float),
+    "ignored_inputs": (list,),
 }
+LISTS = ("only", "ignored_inputs")
 """As JSON has them."""
 
 
@@ -98,8 +104,9 @@ def read_limits(path: Path) -> KeptLimits:
             raise StoreError(f"{path}: {name} is {value!r}; remove the file, and set the limits again")
     changes = content.get("changes")
     return KeptLimits(
-        **{name: content.get(name) for name in NAMES if name != "only"},
+        **{name: content.get(name) for name in NAMES if name not in LISTS},
         only=tuple(map(str, content.get("only") or ())),
+        ignored_inputs=tuple(map(str, content.get("ignored_inputs") or ())),
         changes={
             name: LimitChange(str(each.get("by", "")), float(each["at"]))
             for name, each in (changes if isinstance(changes, dict) else {}).items()
@@ -148,16 +155,19 @@ def select_kept_jobs(stored: StoredSweep, only: Collection[str]) -> set[str]:
 def build_limits_json(kept: KeptLimits) -> dict[str, Any]:
     """Section `limits` of docs/json.md."""
     changed = {name: asdict(kept.changes[name]) for name in kept.list_set() if name in kept.changes}
-    return {**{name: getattr(kept, name) for name in NAMES if name != "only"}, "only": list(kept.only), "set": changed}
+    plain = {name: getattr(kept, name) for name in NAMES if name not in LISTS}
+    return {**plain, **{name: list(getattr(kept, name)) for name in LISTS}, "set": changed}
 
 
 def format_limit_lines(limits: Mapping[str, Any]) -> list[str]:
     """`--max-queued 2 (ann, 2026-01-31 12:00 UTC)`, one line a limit, of what `build_limits_json` built."""
     lines = []
     for name in NAMES:
-        value = limits[name]
+        value = limits.get(name)
         if value in (None, []):
             continue
+        if name == "ignored_inputs":
+            value = f"({format_counted(len(value), 'problem')})"
         words = " ".join(value) if isinstance(value, list) else f"{value:.15g}" if isinstance(value, float) else value
         by_whom = f"  ({LimitChange(**limits['set'][name])})" if name in limits["set"] else ""
         lines.append(f"{OPTIONS[name]} {words}{by_whom}")

@@ -129,7 +129,7 @@ class SlurmRound:
         self.problem = ""
         """Why nothing may be sent; empty if there is no reason."""
         self.capacity = QueueCapacity()
-        self.over_budget = ""
+        self.held_back = ""
         """Why nothing may be sent although Slurm would take it; empty if there is no reason."""
         self.unfit: Mapping[str, Refusal] = {}
         """Jobs that Slurm would not take, or never start. They are not sent, and hold up no others."""
@@ -296,7 +296,7 @@ class SlurmRound:
         return decide(
             [*finished, *sort_depth_first(self.snapshot.jobs, self.snapshot.statuses)],
             self.snapshot.statuses,
-            wanted=() if self.over_budget else set(self.wanted) - self.unfit.keys(),
+            wanted=() if self.held_back else set(self.wanted) - self.unfit.keys(),
             observed=self.live,
             damaged=self.snapshot.find_damaged_parents(),
             chained=True,
@@ -435,7 +435,7 @@ class SlurmRound:
                 *list_delays(self.unfit),
             ),
             refused={**self.unfit, **refused},
-            problem=self.problem or sent.problem or self.withdrawal_problem or self.over_budget,
+            problem=self.problem or sent.problem or self.withdrawal_problem or self.held_back,
             gpus=self.describe_gpus(placed),
         )
 

@@ -236,6 +236,11 @@ class Store:
         return self.root / "counts"
 
     @property
+    def inspections(self) -> Path:
+        """Which local inputs were looked at and found sound; each may be removed, and is looked at anew."""
+        return self.root / "inspections"
+
+    @property
     def submitters(self) -> Path:
         """Claims of submitters. One for the whole store, because sweeps may share jobs."""
         return self.root / "submitters"

@@ -22,6 +22,13 @@ SUPPORTED_PHASES: Mapping[str, tuple[str, ...]] = {
 }
 """The phases that each kind of engine can carry out; the kind `command` can carry out any."""
 
+MAIN_FILES: Mapping[str, str] = {
+    "open_lm": "open_lm/main.py",
+    "prismatic": "scripts/pretrain.py",
+    "vla_foundry": "vla_foundry/main.py",
+}
+"""Of each kind of engine with a checkout: the program's main file in it."""
+
 OPEN_LM_RESERVED = frozenset({
     "model", "name", "logs", "resume", "pretrained", "config", "dataset_manifest", "train_data", "data_key",
     "train_num_samples", "global_batch_size", "workers", "precision", "qk_norm", "model_norm", "ffn_type",

@@ -1,4 +1,4 @@
-"""`python -m stages.prepare text|check|count`: behind `sweep data text`, `sweep data check` and `sweep plan`.
+"""`python -m stages.prepare text|check|count|inspect`: behind `sweep data text`, `sweep data check` and `sweep plan`.
 
 Options come from the command line, reports go to stdout as JSON, progress and remarks to stderr. Exit code: 0 done, 1
 not possible, 130 interrupted.
@@ -19,14 +19,14 @@ from stages.prepare.pool import count_cores, exit_with_parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one of the three; a StageError becomes one line on stderr."""
+    """Runs one of the commands; a StageError becomes one line on stderr."""
     options = build_parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, exit_on_signal)
     if options.parent:
         exit_with_parent(options.parent)
     try:
-        return {"text": run_text, "check": run_check, "count": run_count}[options.command](options)
+        return COMMANDS[options.command](options)
     except StorageError as error:
         print(f"error: {error}; make room, and the same command goes on where it stopped", file=sys.stderr)
     except (StageError, OSError) as error:
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--decode", choices=("all", "sample", "none"), default="sample")
     check.add_argument("--write-manifest", action="store_true")
     commands.add_parser("count", help="count data sets for an estimate; the request is JSON on stdin")
+    commands.add_parser("inspect", help="look at jobs' inputs before they are sent; the request is JSON on stdin")
     return parser
 
 
@@ -120,6 +121,18 @@ def run_count(_options: argparse.Namespace) -> int:
     print(json.dumps(count_data_sets(read_count_requests(sys.stdin.read()))))
     return 0
 
+
+def run_inspect(_options: argparse.Namespace) -> int:
+    """Prints what is wrong with each input as JSON, in the order of the requests."""
+    import json
+
+    from stages.prepare.check_inputs import inspect_inputs, read_input_requests
+
+    print(json.dumps(inspect_inputs(read_input_requests(sys.stdin.read()))))
+    return 0
+
+
+COMMANDS = {"text": run_text, "check": run_check, "count": run_count, "inspect": run_inspect}
 
 if __name__ == "__main__":
     sys.exit(main())

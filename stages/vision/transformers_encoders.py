@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 from transformers import (
@@ -88,6 +88,11 @@ def load_dinov2(spec: EncoderSpec, folder: Path) -> VisionTransformer:
 
     ConfigError if the folder holds an encoder of other sizes, DataError if it is not whole.
     """
+    return wrap_dinov2(spec, load_model(Dinov2WithRegistersModel, resolve_dinov2_config(spec, folder), folder))
+
+
+def resolve_dinov2_config(spec: EncoderSpec, folder: Path) -> Dinov2WithRegistersConfig:
+    """The part of the folder's network that is run. ConfigError if the folder holds an encoder of other sizes."""
     given = read_config(folder, ("dinov2_with_registers",))
     learned_at = given.get("image_size", Dinov2WithRegistersConfig().image_size)
     if not isinstance(learned_at, int) or learned_at < spec.patch_size:
@@ -96,7 +101,7 @@ def load_dinov2(spec: EncoderSpec, folder: Path) -> VisionTransformer:
     # the folder has one block more than are run
     expected = {**{field: getattr(config, field) for field in DINOV2_FIELDS}, "num_hidden_layers": spec.layers + 1}
     check_config(folder, spec.name, given, expected, Dinov2WithRegistersConfig())
-    return wrap_dinov2(spec, load_model(Dinov2WithRegistersModel, config, folder))
+    return config
 
 
 def build_empty_dinov2(spec: EncoderSpec) -> VisionTransformer:
@@ -167,12 +172,17 @@ def load_siglip(spec: EncoderSpec, folder: Path) -> VisionTransformer:
 
     ConfigError if the folder holds an encoder of other sizes, DataError if it is not whole.
     """
+    return wrap_siglip(spec, load_model(SiglipVisionModel, resolve_siglip_config(spec, folder), folder))
+
+
+def resolve_siglip_config(spec: EncoderSpec, folder: Path) -> SiglipVisionConfig:
+    """The part of the folder's network that is run. ConfigError if the folder holds an encoder of other sizes."""
     config = build_siglip_config(spec)
     given = read_config(folder, ("siglip_vision_model", "siglip"))
     given = given.get("vision_config", given)
     # the folder has one block more than are run
     check_config(folder, spec.name, given, build_published_config(spec), SiglipVisionConfig())
-    return wrap_siglip(spec, load_model(SiglipVisionModel, config, folder))
+    return config
 
 
 def build_empty_siglip(spec: EncoderSpec) -> VisionTransformer:
@@ -243,17 +253,22 @@ def check_config(
             raise ConfigError(f"{folder / 'config.json'}: {field} is {found!r}; encoder {encoder!r} has {value!r}")
 
 
-def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Model:
-    """transformers' model of `config` in float32 with the weights of `folder`, which may hold more.
-
-    Only safetensors are read, from the folder alone. DataError if weights are missing, damaged, or of other shapes.
-    """
+def check_weight_files(folder: Path) -> None:
+    """DataError if the folder has no safetensors."""
     if not any((folder / name).is_file() for name in WEIGHTS):
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         others = f"; {', '.join(pickled)} would be unpickled, which can run code: save it as safetensors" * bool(
             pickled
         )
         raise DataError(f"{folder}: no {WEIGHTS[0]}{others}")
+
+
+def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Model:
+    """transformers' model of `config` in float32 with the weights of `folder`, which may hold more.
+
+    Only safetensors are read, from the folder alone. DataError if weights are missing, damaged, or of other shapes.
+    """
+    check_weight_files(folder)
     loaded: Any
     try:
         with silence_transformers():
@@ -288,3 +303,61 @@ def silence_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bar:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+# The same questions without reading the weights: what can be known of a folder before a job needs it.
+
+PREFIXES = ("vision_model.", "dinov2_with_registers.")
+"""Before a weight's name where the network was saved as a part of another."""
+
+
+def check_encoder_folder(spec: EncoderSpec, folder: Path) -> None:
+    """ConfigError or DataError as the loading would raise them, by config.json and the weights' headers alone."""
+    with torch.device("meta"):
+        model: PreTrainedModel = (
+            SiglipVisionModel(resolve_siglip_config(spec, folder))
+            if spec.architecture == "siglip"
+            else Dinov2WithRegistersModel(resolve_dinov2_config(spec, folder))
+        )
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    check_weight_files(folder)
+    found = read_weight_shapes(folder)
+    if len(found) < len(expected):
+        raise DataError(f"{folder}: {len(found)} weights; encoder {spec.name!r} has {len(expected)}; copy it again")
+    # transformers translates names that earlier versions wrote: those that are the same today are compared
+    for name in expected.keys() & found.keys():
+        if found[name] != expected[name]:
+            given, wanted = found[name], expected[name]
+            raise DataError(f"{folder}: weight {name} has shape {given}; encoder {spec.name!r} has {wanted}")
+
+
+def read_weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Each weight's shape, by its name without `PREFIXES`, from the files' headers. DataError if one is not whole."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in list_weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - no mapping
+                    shapes[remove_prefix(name)] = tuple(file.get_slice(name).get_shape())
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path}: no whole safetensors file: {summarize_error(error)}; copy it again") from error
+    return shapes
+
+
+def list_weight_files(folder: Path) -> list[Path]:
+    """The one file, or those that the index names. DataError for an index that cannot be read."""
+    single, index = (folder / name for name in WEIGHTS)
+    if single.is_file():
+        return [single]
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        return [folder / Path(name).name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{index}: no index of weights: {summarize_error(error)}; copy it again") from error
+
+
+def remove_prefix(name: str) -> str:
+    """A weight's name as the network by itself has it."""
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name

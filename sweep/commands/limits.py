@@ -24,6 +24,7 @@ class LimitsOptions(CommonOptions):
     budget_a100_hours: float | str | None
     only: tuple[str, ...]
     pace_seconds: float | str | None
+    ignored_inputs: str | None
     as_json: bool
 
 
@@ -53,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend", choices=("local", "slurm", NONE), help="where it runs; none: as the sweep file says"
+    )
+    parser.add_argument(
+        "--ignore-data",
+        dest="ignored_inputs",
+        choices=(NONE,),
+        help="none: problems of inputs that `sweep submit --ignore-data` accepted hold back jobs again",
     )
     parser.add_argument("--json", dest="as_json", action="store_true", help="print them as JSON (docs/json.md)")
     parser.epilog = (
@@ -87,7 +94,7 @@ def run(options: LimitsOptions) -> int:
     on_slurm = (kept.backend or stored.manifest.backend) == "slurm"
     no_limits = "no limits: every round sends what the queue takes" if on_slurm else "no limits"
     print("\n".join(format_limit_lines(limits)) or no_limits)
-    if not on_slurm and kept.list_set().keys() - {"backend"}:
+    if not on_slurm and kept.list_set().keys() - {"backend", "ignored_inputs"}:
         print(f"sweep limits: {options.name} runs on this machine; these limits hold on Slurm only", file=sys.stderr)
     return 0
 
@@ -101,6 +108,8 @@ def collect_changes(options: LimitsOptions) -> dict[str, Any]:
         "pace_seconds": options.pace_seconds,
     }
     changes: dict[str, Any] = {name: None if word == NONE else word for name, word in words.items() if word is not None}
+    if options.ignored_inputs:
+        changes["ignored_inputs"] = ()
     if options.only:
         changes["only"] = () if options.only == (ALL,) else options.only
     return changes

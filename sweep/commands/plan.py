@@ -11,7 +11,9 @@ from sweep.arguments import parse_positive_int
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
+    from jobs.store.paths import Store
     from sweep.plan.new_plan import NewPlan
+    from sweep.preflight.check import Preflight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +72,62 @@ def plan_sweep(options: PlanOptions) -> int:
     if not options.replace:
         check_nothing_lost(planned, store)
     store_plan(planned, store)
-    print_report(planned, list_finished_keys(store, planned.manifest.jobs), options)
+    done = list_finished_keys(store, planned.manifest.jobs)
+    found = look_at_inputs(planned, store, done)
+    print_report(planned, done, found, options)
     name = planned.manifest.sweep
     problem, advice = find_sharing_problem(store.root)
     for line in [
         *planned.remarks,
+        *list_input_remarks(planned, found, options.file),
         *([f"{problem}: {advice}"] if problem else []),
         format_changes_line(planned),
-        f"plan: {store.locate_sweep(name).manifest}; run it with `sweep submit {name}`",
+        f"plan: {store.locate_sweep(name).manifest}; {format_next_step(name, found)}",
     ]:
         print(line, file=sys.stderr)
     return 0
 
 
-def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions) -> None:
+def look_at_inputs(planned: "NewPlan", store: "Store", done: frozenset[str]) -> "Preflight":
+    """What is wrong with the inputs of the jobs that are not done; answers are kept in the store."""
+    from sweep.errors import StoreError
+    from sweep.kept_answers import KeptAnswers
+    from sweep.preflight.check import check_inputs
+
+    jobs, kept = planned.manifest.jobs, KeptAnswers(store.inspections)
+    found = check_inputs(store, jobs, {job.key for job in jobs} - done, planned.manifest.data, kept=kept)
+    try:
+        kept.save()
+    except OSError as error:
+        raise StoreError(f"{kept.folder}: cannot be written: {error.strerror}") from None
+    return found
+
+
+def list_input_remarks(planned: "NewPlan", found: "Preflight", file: Path) -> list[str]:
+    """A line for each problem of an input, then what was not looked at."""
+    from sweep.plan.new_plan import find_absent_data
+    from sweep.preflight.problems import SweepFileLines
+    from sweep.spec.yaml_source import parse_yaml
+
+    places = SweepFileLines(parse_yaml(planned.source_text, file) if found.problems else None)
+    return [
+        *(places.format_problem(problem, str(file)) for problem in found.problems),
+        *found.remarks,
+        *find_absent_data(planned.manifest, {problem.setting.removeprefix("data.") for problem in found.problems}),
+    ]
+
+
+def format_next_step(name: str, found: "Preflight") -> str:
+    """What to do with the plan."""
+    if not found.problems:
+        return f"run it with `sweep submit {name}`"
+    return f"`sweep submit {name}` refuses it until what is told above is corrected, or accepted with --ignore-data"
+
+
+def print_report(planned: "NewPlan", done: frozenset[str], found: "Preflight", options: PlanOptions) -> None:
+    from sweep.preflight.problems import SweepFileLines
     from sweep.report.plan import build_plan_json, format_plan_report
+    from sweep.spec.yaml_source import parse_yaml
 
     how: dict[str, Any] = {
         "gpus": options.gpus, "cpus": options.cpus, "speeds": planned.speeds, "losses": planned.losses,
@@ -92,7 +135,9 @@ def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions)
     }  # fmt: skip
     if options.as_json:
         report = build_plan_json(planned.manifest, done, **how)
-        print(json.dumps({**report, "changes": build_changes_json(planned)}, indent=1))
+        places = SweepFileLines(parse_yaml(planned.source_text, options.file) if found.problems else None)
+        inputs = [problem.convert_to_dict(places.find_line(problem)) for problem in found.problems]
+        print(json.dumps({**report, "inputs": inputs, "changes": build_changes_json(planned)}, indent=1))
     else:
         print(format_plan_report(planned.manifest, done, **how))
 

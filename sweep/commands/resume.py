@@ -40,6 +40,7 @@ def run(options: ResumeOptions) -> int:
     from jobs.reconcile.unsettled import list_unsettled_remarks
     from jobs.store.ledger import Event, EventKind
     from sweep.errors import UsageError
+    from sweep.kept_limits import read_limits, update_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     if options.scripts:
@@ -56,10 +57,19 @@ def run(options: ResumeOptions) -> int:
             for line in list_unsettled_remarks(snapshot) if hidden else ():
                 print(f"sweep: {line}", file=sys.stderr)
         logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
+        # before the new budget: a runner at work, or a round from cron, would start the jobs at once
+        accepted, code = submit.pass_gate(
+            stored,
+            add_ancestors(stored.manifest.jobs, set(keys)),
+            read_limits(stored.paths.limits),
+            ignore_data=options.ignore_data,
+            dry_run=options.dry_run,
+        )
         if options.dry_run:
             print("\n".join(keys))
             print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
-            return 0
+            return code
+        update_limits(stored.paths.limits, {"ignored_inputs": accepted})
         stored.ledger.append(Event(event=EventKind.RESUMED, key=key, by=read_user_name()) for key in keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):

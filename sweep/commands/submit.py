@@ -50,6 +50,8 @@ class SubmitOptions(SlurmSubmitOptions):
     """Cores of this machine that jobs may use at once; None: all. On Slurm of no meaning."""
     gpus: int | None
     """GPUs of this machine, likewise."""
+    ignore_data: bool
+    """Accept the problems of inputs that are told now."""
 
 
 OPTIONS = SubmitOptions
@@ -64,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scripts",
         action="store_true",
         help="with --dry-run on Slurm: print each batch script and sbatch's arguments as they would be sent",
+    )
+    parser.add_argument(
+        "--ignore-data",
+        action="store_true",
+        help="go on although inputs are missing here or do not fit; what is told now is accepted from now on",
     )
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     here = parser.add_argument_group("on this machine")
@@ -130,11 +137,14 @@ def select_wanted(stored: "StoredSweep", given: "Collection[str]", kept: "Collec
     return add_ancestors(stored.manifest.jobs, named)
 
 
-def keep_choices(options: SubmitOptions, stored: "StoredSweep", backend: str) -> None:
-    """Keeps what this command was given for the rounds to come. What it was not given stays as it is."""
+def keep_choices(options: SubmitOptions, stored: "StoredSweep", backend: str, accepted: "Collection[str]") -> None:
+    """Keeps what this command was given for the rounds to come. What it was not given stays as it is.
+
+    `accepted`: names of all problems of inputs that the user has accepted, now or before.
+    """
     from sweep.kept_limits import update_limits
 
-    given: dict[str, object] = {"backend": options.backend}
+    given: dict[str, object] = {"backend": options.backend, "ignored_inputs": tuple(accepted)}
     if backend == "slurm":
         given |= {
             "max_queued": options.max_queued,
@@ -156,8 +166,36 @@ def print_limits(name: str, kept: "KeptLimits") -> None:
         print(f"limits: {'; '.join(lines)}; `sweep limits {name}` changes them", file=sys.stderr)
 
 
-def submit_to_slurm(options: SlurmSubmitOptions, stored: "StoredSweep", wanted: "Collection[str]") -> int:
-    """One round of `wanted` on Slurm with the options of the command; the exit code."""
+def pass_gate(
+    stored: "StoredSweep", wanted: "Collection[str]", kept: "KeptLimits", *, ignore_data: bool, dry_run: bool
+) -> tuple[tuple[str, ...], int]:
+    """Names of all accepted problems of inputs, and the exit code so far: 1 for a dry run that tells of others.
+
+    Raises InputsError for problems that nobody has accepted. With `ignore_data` they are accepted, and told on stderr.
+    """
+    from sweep.errors import InputsError
+    from sweep.preflight.gate import check_gate
+
+    report = check_gate(stored, wanted, kept.ignored_inputs, writes=not dry_run)
+    code = 0
+    if ignore_data:
+        for line in report.lines:
+            print(f"sweep: accepted: {line}", file=sys.stderr)
+        return (*kept.ignored_inputs, *(problem.name for problem in report.problems)), code
+    try:
+        report.raise_problems()
+    except InputsError as error:
+        if not dry_run:
+            raise
+        print(f"sweep: {error}".replace("nothing was sent", "nothing would be sent", 1), file=sys.stderr)
+        code = 1
+    return kept.ignored_inputs, code
+
+
+def submit_to_slurm(
+    options: SlurmSubmitOptions, stored: "StoredSweep", wanted: "Collection[str]", *, held_back: str = ""
+) -> int:
+    """One round of `wanted` on Slurm with the options of the command; the exit code. `held_back`: as a round's."""
     from sweep.submit.slurm import RoundRequest, submit_round
 
     request = RoundRequest(
@@ -167,6 +205,7 @@ def submit_to_slurm(options: SlurmSubmitOptions, stored: "StoredSweep", wanted: 
         fresh=options.fresh,
         dry=options.dry_run,
         scripts=options.scripts,
+        held_back=held_back,
     )
     return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
 
@@ -190,20 +229,22 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             + ("" if on_slurm else " and --backend slurm, as on this machine no script is sent")
         )
     with print_user_errors():
+        accepted, code = pass_gate(stored, wanted, kept, ignore_data=options.ignore_data, dry_run=options.dry_run)
         if on_slurm:
             if not options.dry_run:
-                keep_choices(options, stored, backend)
+                keep_choices(options, stored, backend, accepted)
                 kept = read_limits(stored.paths.limits)
             print_limits(options.name, kept)
-            return submit_to_slurm(fill_from_limits(options, kept), stored, wanted)
+            return submit_to_slurm(fill_from_limits(options, kept), stored, wanted) or code
         from sweep.submit.local import run_local
 
-        return run_local(
+        told = run_local(
             stored,
             wanted,
             cpus=options.cpus,
             gpus=options.gpus,
             dry_run=options.dry_run,
             as_json=options.as_json,
-            before_start=lambda: keep_choices(options, stored, backend),
+            before_start=lambda: keep_choices(options, stored, backend, accepted),
         )
+        return told or code

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: TickOptions) -> int:
     from sweep.kept_limits import read_limits
+    from sweep.preflight.gate import check_gate
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
@@ -53,7 +54,10 @@ def run(options: TickOptions) -> int:
         kept = read_limits(stored.paths.limits)
         wanted = select_wanted(stored, options.only, kept.only)
         print_limits(options.name, kept)
-        code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted)
+        report = check_gate(stored, wanted, kept.ignored_inputs)
+        for line in report.lines:
+            print(f"sweep: {line}", file=sys.stderr)
+        code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted, held_back=report.summary)
         if not options.no_results and (remark := refresh_tables(stored)):
             print(f"sweep: {remark}", file=sys.stderr)
     return code

@@ -78,7 +78,6 @@ def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger
         remarks=(
             *grid.remarks,
             *find_repeated_work(manifest),
-            *find_absent_data(manifest),
             *format_uncounted(counts.problems),
             *figures.contradictions,
         ),
@@ -123,10 +122,14 @@ def find_repeated_work(manifest: Manifest) -> list[str]:
     return [f"{len(repeats)} cells ask for the same work as another and share all of it, such as {repeats[0]}"]
 
 
-def find_absent_data(manifest: Manifest) -> list[str]:
-    """A remark on data sets that are not on this machine."""
-    absent = [name for name, path in manifest.data.items() if path.startswith("/") and not is_present(path)]
-    return [f"not there yet: data {', '.join(absent)}"] if absent else []
+def find_absent_data(manifest: Manifest, told: Collection[str]) -> list[str]:
+    """A remark on data sets that are not on this machine, but for those that are `told` already."""
+    absent = [
+        name
+        for name, path in manifest.data.items()
+        if name not in told and path.startswith("/") and not is_present(path)
+    ]
+    return [f"not there yet, and no job reads it: data {', '.join(absent)}"] if absent else []
 
 
 def format_uncounted(problems: Mapping[str, str]) -> list[str]:

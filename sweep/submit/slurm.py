@@ -51,6 +51,8 @@ class RoundRequest:
     """Query and decide; change nothing, neither here nor there."""
     scripts: bool = False
     """With `dry`: print what sbatch would be given."""
+    held_back: str = ""
+    """Why nothing may be sent although Slurm would take it: the rest of the round is done all the same."""
     if_unreachable: str = (
         "nothing was done: see `sweep doctor`, try again later, or run it on this machine with --backend local"
     )
@@ -60,7 +62,7 @@ class RoundRequest:
 def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
     with open_slurm_round(stored, request) as slurm_round:
-        slurm_round.over_budget = explain_over_budget(slurm_round, budget_a100_hours)
+        slurm_round.held_back = request.held_back or explain_over_budget(slurm_round, budget_a100_hours)
         actions = slurm_round.decide()
         if request.dry:
             return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
@@ -260,7 +262,7 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     for remark in slurm_round.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
     if report.problem:
-        hint = "" if report.problem == slurm_round.over_budget else "; nothing is lost, run it again"
+        hint = "" if report.problem == slurm_round.held_back else "; nothing is lost, run it again"
         print(f"sweep: {report.problem}{hint}", file=sys.stderr)
     return 1 if report.problem or report.invalid else 0
 
@@ -332,7 +334,7 @@ def print_actions(
     print_refusals(unfit, "would not be sent")
     for remark in slurm_round.site_remarks:
         print(f"sweep: {remark}", file=sys.stderr)
-    if problem := slurm_round.problem or slurm_round.over_budget:
+    if problem := slurm_round.problem or slurm_round.held_back:
         print(f"sweep: {problem}", file=sys.stderr)
     return 1 if problem or unfit else 0
 

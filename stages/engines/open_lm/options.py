@@ -5,7 +5,7 @@ from typing import Any
 
 from stages.config import LanguageModel, PretrainConfig
 from stages.engines.installation import check_checkout, query_installation
-from stages.engines.limits import compute_epoch_steps
+from stages.engines.limits import MAIN_FILES, compute_epoch_steps
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
 
@@ -83,7 +83,7 @@ without a file name (KeyError: 'fname')."""
 
 def check_installation(settings: EngineSettings) -> None:
     """ConfigError if the checkout is none of open_lm, or its interpreter lacks what it needs."""
-    check_checkout("open_lm", settings, "open_lm/main.py")
+    check_checkout("open_lm", settings, MAIN_FILES["open_lm"])
     model = Path(settings.checkout) / "open_lm" / "model.py"
     with_xformers = b"import xformers" in model.read_bytes()
     advice = {"xformers": ", or take open_lm's branch prismatic_openlm, which needs no xformers"}

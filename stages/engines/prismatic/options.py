@@ -9,6 +9,7 @@ from stages.config import FinetuneConfig, LanguageModel, Vision
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer
 from stages.engines.installation import check_checkout, query_installation
+from stages.engines.limits import MAIN_FILES
 from stages.engines.prismatic.limits import VISION_BACKBONES, compute_micro_batch
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
@@ -126,7 +127,7 @@ OPEN_LM_ADVICE = (
 
 def check_installation(settings: EngineSettings) -> None:
     """ConfigError if the checkout is none of prismatic, or its interpreter or machine lacks what it needs."""
-    check_checkout("prismatic", settings, "scripts/pretrain.py")
+    check_checkout("prismatic", settings, MAIN_FILES["prismatic"])
     found = query_installation(
         "prismatic", settings, MODULES, versions=["timm"], gpu=True, environment={TOKEN_VARIABLE: ""},
         advice={"open_lm": OPEN_LM_ADVICE},

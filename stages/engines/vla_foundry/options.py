@@ -4,6 +4,7 @@ from typing import Any
 
 from stages.config import LanguageModel, PretrainConfig
 from stages.engines.installation import check_checkout, query_installation
+from stages.engines.limits import MAIN_FILES
 from stages.engines.vla_foundry.limits import CHECKPOINTS, MICRO_BATCH, RECOMPUTE, uses_images
 from stages.errors import ConfigError
 from stages.job_file import EngineSettings
@@ -144,7 +145,7 @@ FIRST_TIMM = (1, 0, 16)
 
 def check_installation(settings: EngineSettings, *, images: bool) -> None:
     """ConfigError if the checkout is none of vla_foundry, or its interpreter lacks what it needs."""
-    check_checkout("vla_foundry", settings, "vla_foundry/main.py")
+    check_checkout("vla_foundry", settings, MAIN_FILES["vla_foundry"])
     found = query_installation("vla_foundry", settings, MODULES, versions=["timm"])
     if images and found.parse_version("timm") < FIRST_TIMM:
         first = ".".join(map(str, FIRST_TIMM))

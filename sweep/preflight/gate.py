@@ -1,0 +1,77 @@
+"""The gate before jobs are sent: `sweep submit`, `resume` and `tick` pass it, on this machine and on Slurm alike."""
+
+import logging
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from jobs.store.results import list_finished_keys
+from sweep.errors import InputsError
+from sweep.kept_answers import KeptAnswers
+from sweep.preflight.check import check_inputs
+from sweep.preflight.problems import InputProblem, SweepFileLines, select_new
+from sweep.stored_sweep import StoredSweep
+from sweep.text_format import format_counted
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """What stands against sending the wanted jobs that are not done."""
+
+    sweep: str
+    problems: tuple[InputProblem, ...]
+    """Without those that a user has accepted."""
+    lines: tuple[str, ...]
+    """One for each problem."""
+
+    @property
+    def advice(self) -> str:
+        """What to do next."""
+        return (
+            f"correct them and plan again, or accept them: `sweep submit {self.sweep} --ignore-data`"
+            if any(not problem.setting.startswith("store") for problem in self.problems)
+            else f"make room, or go on all the same: `sweep submit {self.sweep} --ignore-data`"
+        )
+
+    @property
+    def summary(self) -> str:
+        """In one line, with the first problem; empty if there is none."""
+        if not self.problems:
+            return ""
+        number = format_counted(len(self.problems), "problem")
+        return f"nothing was sent: {number} of what the jobs read; {self.lines[0]}; {self.advice}"
+
+    def raise_problems(self) -> None:
+        """InputsError with a line for each problem, if there is one."""
+        if self.problems:
+            number = format_counted(len(self.problems), "problem")
+            raise InputsError(
+                "\n".join([f"nothing was sent: {number} of what the jobs read", *self.lines, self.advice])
+            )
+
+
+# Why: docs/decisions.md, D137
+def check_gate(
+    stored: StoredSweep, wanted: Collection[str], accepted: Collection[str], *, writes: bool = True
+) -> GateReport:
+    """Looks at what the wanted jobs that are not done will read; says on stderr what was not looked at.
+
+    `accepted`: names of problems that a user has accepted. `writes`: answers are kept in the store.
+    """
+    manifest = stored.manifest
+    kept = KeptAnswers(stored.store.inspections)
+    jobs = [job for job in manifest.jobs if job.key in wanted]
+    open_keys = {job.key for job in jobs} - list_finished_keys(stored.store, jobs)
+    found = check_inputs(stored.store, manifest.jobs, open_keys, manifest.data, kept=kept)
+    if writes:
+        try:
+            kept.save()
+        except OSError as error:
+            logger.info("%s: answers are not kept: %s", kept.folder, error)
+    for remark in found.remarks:
+        print(f"sweep: {remark}", file=sys.stderr)
+    problems = tuple(select_new(found.problems, accepted))
+    places = SweepFileLines.from_file(stored.paths.source) if problems else SweepFileLines(None)
+    return GateReport(manifest.sweep, problems, tuple(places.format_problem(problem, "") for problem in problems))
