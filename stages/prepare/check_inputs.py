@@ -38,6 +38,7 @@ from stages.prepare.check_samples import ImageProbe
 from stages.prepare.count import MOST_BYTES, check_readable_kind, select_evenly
 from stages.prepare.findings import CheckRequest, Findings
 from stages.prepare.recipe import compute_file_digest
+from stages.vision.encoder_folder import check_encoder_folder
 from stages.vision.specs import resolve_encoder_spec
 
 SHARDS_READ = 3
@@ -417,8 +418,6 @@ def inspect_tokenizer(request: InputRequest) -> Iterator[Complaint]:
 
 def inspect_encoder(request: InputRequest) -> Iterator[Complaint]:
     """The folder's configuration and the headers of its weights against the encoder's sizes."""
-    from stages.vision.transformers_encoders import check_encoder_folder
-
     try:
         check_encoder_folder(resolve_encoder_spec(request.encoder), Path(request.path))
     except (ConfigError, DataError) as error:

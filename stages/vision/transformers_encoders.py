@@ -1,14 +1,13 @@
 """Vision encoders made of transformers' blocks: the network, DINOv2, SigLIP, and the folders with their weights."""
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that every torch user knows
 from transformers import (
@@ -21,8 +20,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from stages.errors import ConfigError, DataError
+from stages.errors import DataError
 from stages.job_file import summarize_error
+from stages.vision.encoder_folder import check_siglip_config, check_weight_files, read_dinov2_image_size
 from stages.vision.specs import EncoderSpec
 
 
@@ -67,41 +67,14 @@ class VisionTransformer(nn.Module):
 
 # DINOv2 with registers (Oquab et al. 2023; Darcet et al. 2023), as transformers has it.
 
-DINOV2_FIELDS = (
-    "hidden_size",
-    "mlp_ratio",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "patch_size",
-    "num_register_tokens",
-    "num_channels",
-    "hidden_act",
-    "layer_norm_eps",
-    "qkv_bias",
-    "use_swiglu_ffn",
-)
-"""Of the folder's configuration: those that decide what is computed."""
-
 
 def load_dinov2(spec: EncoderSpec, folder: Path) -> VisionTransformer:
     """The network with the weights of a folder; its positions, learned at another image size, are resampled.
 
     ConfigError if the folder holds an encoder of other sizes, DataError if it is not whole.
     """
-    return wrap_dinov2(spec, load_model(Dinov2WithRegistersModel, resolve_dinov2_config(spec, folder), folder))
-
-
-def resolve_dinov2_config(spec: EncoderSpec, folder: Path) -> Dinov2WithRegistersConfig:
-    """The part of the folder's network that is run. ConfigError if the folder holds an encoder of other sizes."""
-    given = read_config(folder, ("dinov2_with_registers",))
-    learned_at = given.get("image_size", Dinov2WithRegistersConfig().image_size)
-    if not isinstance(learned_at, int) or learned_at < spec.patch_size:
-        raise ConfigError(f"{folder}: config.json: image_size {learned_at!r}; a number of pixels is expected")
-    config = build_dinov2_config(spec, learned_at)
-    # the folder has one block more than are run
-    expected = {**{field: getattr(config, field) for field in DINOV2_FIELDS}, "num_hidden_layers": spec.layers + 1}
-    check_config(folder, spec.name, given, expected, Dinov2WithRegistersConfig())
-    return config
+    config = build_dinov2_config(spec, read_dinov2_image_size(spec, folder))
+    return wrap_dinov2(spec, load_model(Dinov2WithRegistersModel, config, folder))
 
 
 def build_empty_dinov2(spec: EncoderSpec) -> VisionTransformer:
@@ -153,36 +126,14 @@ def resample_positions(positions: Tensor, side: int) -> Tensor:
 
 # SigLIP's vision tower (Zhai et al. 2023), as transformers has it.
 
-SIGLIP_FIELDS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "num_channels",
-    "hidden_act",
-    "layer_norm_eps",
-)
-"""Of the folder's configuration: those that decide what is computed."""
-
 
 def load_siglip(spec: EncoderSpec, folder: Path) -> VisionTransformer:
     """The tower with the weights of a folder that holds it, alone or beside the text tower.
 
     ConfigError if the folder holds an encoder of other sizes, DataError if it is not whole.
     """
-    return wrap_siglip(spec, load_model(SiglipVisionModel, resolve_siglip_config(spec, folder), folder))
-
-
-def resolve_siglip_config(spec: EncoderSpec, folder: Path) -> SiglipVisionConfig:
-    """The part of the folder's network that is run. ConfigError if the folder holds an encoder of other sizes."""
-    config = build_siglip_config(spec)
-    given = read_config(folder, ("siglip_vision_model", "siglip"))
-    given = given.get("vision_config", given)
-    # the folder has one block more than are run
-    check_config(folder, spec.name, given, build_published_config(spec), SiglipVisionConfig())
-    return config
+    check_siglip_config(spec, folder)
+    return wrap_siglip(spec, load_model(SiglipVisionModel, build_siglip_config(spec), folder))
 
 
 def build_empty_siglip(spec: EncoderSpec) -> VisionTransformer:
@@ -205,12 +156,6 @@ def build_siglip_config(spec: EncoderSpec) -> SiglipVisionConfig:
     )
 
 
-def build_published_config(spec: EncoderSpec) -> dict[str, Any]:
-    """What the folder's configuration must say."""
-    config = build_siglip_config(spec)
-    return {**{field: getattr(config, field) for field in SIGLIP_FIELDS}, "num_hidden_layers": spec.layers + 1}
-
-
 def wrap_siglip(spec: EncoderSpec, model: SiglipVisionModel) -> VisionTransformer:
     """The parts of transformers' model that are run."""
     embeddings = model.embeddings
@@ -218,49 +163,9 @@ def wrap_siglip(spec: EncoderSpec, model: SiglipVisionModel) -> VisionTransforme
     return VisionTransformer(spec, embeddings.patch_embedding, positions, None, model.encoder.layers)
 
 
-# A folder with an encoder's weights in transformers' format: config.json and safetensors, and nothing that is run.
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# The network with a folder's weights (`stages.vision.encoder_folder`).
 
 Model = TypeVar("Model", bound=PreTrainedModel)
-
-
-def read_config(folder: Path, types: Sequence[str]) -> dict[str, Any]:
-    """config.json. DataError if it cannot be read, ConfigError if its model_type is none of `types`."""
-    path = folder / "config.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: cannot be read: {summarize_error(error)}; a folder of transformers is expected"
-        ) from error
-    kind = content.get("model_type") if isinstance(content, dict) else None
-    if kind not in types or not isinstance(content.get("vision_config", {}), dict):
-        raise ConfigError(f"{path}: model_type is {kind!r}; expected {' or '.join(types)}")
-    return dict(content)
-
-
-def check_config(
-    folder: Path, encoder: str, given: Mapping[str, Any], expected: Mapping[str, Any], defaults: PretrainedConfig
-) -> None:
-    """ConfigError names the first field in which a folder's configuration is not the encoder's.
-
-    Such a file may leave out what equals transformers' `defaults`.
-    """
-    for field, value in expected.items():
-        found = given.get(field, getattr(defaults, field))
-        if found != value:
-            raise ConfigError(f"{folder / 'config.json'}: {field} is {found!r}; encoder {encoder!r} has {value!r}")
-
-
-def check_weight_files(folder: Path) -> None:
-    """DataError if the folder has no safetensors."""
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        pickled = sorted(path.name for path in folder.glob("*.bin"))
-        others = f"; {', '.join(pickled)} would be unpickled, which can run code: save it as safetensors" * bool(
-            pickled
-        )
-        raise DataError(f"{folder}: no {WEIGHTS[0]}{others}")
 
 
 def load_model(kind: type[Model], config: PretrainedConfig, folder: Path) -> Model:
@@ -303,61 +208,3 @@ def silence_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bar:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-# The same questions without reading the weights: what can be known of a folder before a job needs it.
-
-PREFIXES = ("vision_model.", "dinov2_with_registers.")
-"""Before a weight's name where the network was saved as a part of another."""
-
-
-def check_encoder_folder(spec: EncoderSpec, folder: Path) -> None:
-    """ConfigError or DataError as the loading would raise them, by config.json and the weights' headers alone."""
-    with torch.device("meta"):
-        model: PreTrainedModel = (
-            SiglipVisionModel(resolve_siglip_config(spec, folder))
-            if spec.architecture == "siglip"
-            else Dinov2WithRegistersModel(resolve_dinov2_config(spec, folder))
-        )
-    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    check_weight_files(folder)
-    found = read_weight_shapes(folder)
-    if len(found) < len(expected):
-        raise DataError(f"{folder}: {len(found)} weights; encoder {spec.name!r} has {len(expected)}; copy it again")
-    # transformers translates names that earlier versions wrote: those that are the same today are compared
-    for name in expected.keys() & found.keys():
-        if found[name] != expected[name]:
-            given, wanted = found[name], expected[name]
-            raise DataError(f"{folder}: weight {name} has shape {given}; encoder {spec.name!r} has {wanted}")
-
-
-def read_weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Each weight's shape, by its name without `PREFIXES`, from the files' headers. DataError if one is not whole."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in list_weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - no mapping
-                    shapes[remove_prefix(name)] = tuple(file.get_slice(name).get_shape())
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{path}: no whole safetensors file: {summarize_error(error)}; copy it again") from error
-    return shapes
-
-
-def list_weight_files(folder: Path) -> list[Path]:
-    """The one file, or those that the index names. DataError for an index that cannot be read."""
-    single, index = (folder / name for name in WEIGHTS)
-    if single.is_file():
-        return [single]
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        return [folder / Path(name).name for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{index}: no index of weights: {summarize_error(error)}; copy it again") from error
-
-
-def remove_prefix(name: str) -> str:
-    """A weight's name as the network by itself has it."""
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    return name

@@ -105,15 +105,19 @@ def look_at_inputs(planned: "NewPlan", store: "Store", done: frozenset[str]) -> 
 
 def list_input_remarks(planned: "NewPlan", found: "Preflight", file: Path) -> list[str]:
     """A line for each problem of an input, then what was not looked at."""
-    from sweep.plan.new_plan import find_absent_data
+    from sweep.plan.new_plan import find_absent_data, format_uncounted
     from sweep.preflight.problems import SweepFileLines
     from sweep.spec.yaml_source import parse_yaml
 
     places = SweepFileLines(parse_yaml(planned.source_text, file) if found.problems else None)
+    data = planned.manifest.data
+    told = {name for name in data if any(f"data.{name}" == problem.setting for problem in found.problems)}
+    uncounted = planned.counts.problems if planned.counts is not None else {}
     return [
         *(places.format_problem(problem, str(file)) for problem in found.problems),
         *found.remarks,
-        *find_absent_data(planned.manifest, {problem.setting.removeprefix("data.") for problem in found.problems}),
+        *format_uncounted({p: why for p, why in uncounted.items() if p not in {data[name] for name in told}}),
+        *find_absent_data(planned.manifest, told),
     ]
 
 

@@ -78,7 +78,6 @@ def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger
         remarks=(
             *grid.remarks,
             *find_repeated_work(manifest),
-            *format_uncounted(counts.problems),
             *figures.contradictions,
         ),
         speeds=list_speed_comparisons(sweep, catalog, measured),

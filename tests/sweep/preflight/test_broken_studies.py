@@ -1,4 +1,4 @@
-"""Studies that would fail after hours: each is told by `plan` in one line and refused by `submit`; sound ones are not."""
+"""Studies that would fail after hours: `plan` tells each in one line, `submit` refuses it; sound ones pass."""
 
 import json
 import os
@@ -190,7 +190,8 @@ def engine_without_its_program(study: Study) -> None:
 def name_engine(study: Study, checkout: Path) -> None:
     study.edit(
         ("\ndefaults:", f"\nengines:\n  lm: {{kind: open_lm, python: /usr/bin/env, checkout: {checkout}}}\ndefaults:"),
-        ("trunk: {", "trunk: {engine: lm, "),
+        ("trunk: {", "trunk: {engine: lm, precision: fp32, "),
+        ("branch: [0, 50]", "branch: [0, 100]"),  # open_lm saves at an epoch's end
     )
 
 
@@ -200,18 +201,18 @@ def store_without_room(study: Study) -> None:
 
 BROKEN: dict[Change, tuple[str, str]] = {
     misspelt_task: (
-        r"study.yaml:18: evaluate.text_tasks: .*/exams/sumz.yaml: there is no such file",
+        r"study.yaml:17: evaluate.text_tasks: .*/exams/sumz.yaml: there is no such file",
         "is it sums\\? tasks there are sums",
     ),
-    typo_in_a_task: (r"study.yaml:18: .*/exams/sums.yaml: .*doc_to_txt|doc_to_text", "correct the task's file"),
+    typo_in_a_task: (r"study.yaml:17: .*/exams/sums.yaml: .*doc_to_txt|doc_to_text", "correct the task's file"),
     task_of_another_field: (
-        r"study.yaml:18: .*/exams/sums.yaml: row 1 .*'query' is undefined",
+        r"study.yaml:17: .*/exams/sums.yaml: row 1 .*'query' is undefined",
         r"correct the task's fields, or its data \(a row has question, answers, gold\)",
     ),
     task_without_its_rows: (r"sums.yaml: there is no file .*/exams/sums.jsonl", "correct the task's file"),
-    task_named_twice: (r"study.yaml:18: evaluate.text_tasks: task sums is named twice", "name each task once"),
+    task_named_twice: (r"study.yaml:17: evaluate.text_tasks: task sums is named twice", "name each task once"),
     no_evaluations: (r"evaluate.text_tasks: no evaluation", "name tasks under defaults.evaluate"),
-    misspelt_vision_task: (r"study.yaml:18: evaluate.vision_tasks: .*/exams/hue.json: there is no", r"is it hues\?"),
+    misspelt_vision_task: (r"study.yaml:17: evaluate.vision_tasks: .*/exams/hue.json: there is no", r"is it hues\?"),
     exams_without_images: (r"/exams/hues.json: 6 of 6 images are not in .*/exams", "put the images there"),
     too_small_a_vocabulary: (
         r"study.yaml:7: data.bpe: .*tokenizer.json: token id \d+ is beyond the model's vocabulary of 256",
@@ -286,8 +287,6 @@ def test_a_broken_study_is_told_by_the_plan_and_refused_before_anything_runs(
     assert refused.err.startswith("sweep submit: nothing was sent: 1 problem of what the jobs read\n")
     assert len([line for line in refused.err.splitlines() if re.search(what.split(": ", 1)[-1], line)]) == 1
     assert f"sweep submit {study.name} --ignore-data" in refused.err
-    assert study.submit("--dry-run") == 1
-    assert "nothing would be sent: 1 problem" in capsys.readouterr().err
     assert not (study.store / "runs").exists()
 
 
