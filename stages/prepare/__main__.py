@@ -1,4 +1,4 @@
-"""`python -m stages.prepare text|check|count|inspect`: behind `sweep data text`, `sweep data check` and `sweep plan`.
+"""`python -m stages.prepare text|check|read|count|inspect`: behind `sweep data text`, `sweep data check` and `sweep plan`.
 
 Options come from the command line, reports go to stdout as JSON, progress and remarks to stderr. Exit code: 0 done, 1
 not possible, 130 interrupted.
@@ -63,6 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--workers", type=int, default=0, help="0: one for each core")
     check.add_argument("--decode", choices=("all", "sample", "none"), default="sample")
     check.add_argument("--write-manifest", action="store_true")
+    read = commands.add_parser("read", help="read samples as jobs read them; the request is JSON on stdin")
+    read.add_argument("--workers", type=int, default=0, help="0: one for each core")
+    read.add_argument("--samples", type=int, default=0, help="of each data set; 0: all")
+    read.add_argument("--seed", type=int, default=0, help="of the choice")
     commands.add_parser("count", help="count data sets for an estimate; the request is JSON on stdin")
     commands.add_parser("inspect", help="look at jobs' inputs before they are sent; the request is JSON on stdin")
     return parser
@@ -112,6 +116,22 @@ def run_check(options: argparse.Namespace) -> int:
     return 0 if all(report.findings.is_clean for report in reports) else 1
 
 
+def run_read(options: argparse.Namespace) -> int:
+    """Prints the reports as JSON; 1 if a job would skip or refuse anything."""
+    import json
+
+    from stages.prepare.check_readers import check_readings, read_readings
+
+    reports = check_readings(
+        read_readings(sys.stdin.read()),
+        most=options.samples,
+        seed=options.seed,
+        workers=options.workers or count_cores(),
+    )
+    print(json.dumps([report.render_json() for report in reports]))
+    return 0 if all(report.findings.is_clean for report in reports) else 1
+
+
 def run_count(_options: argparse.Namespace) -> int:
     """Prints the counts as JSON, in the order of the requests."""
     import json
@@ -132,7 +152,7 @@ def run_inspect(_options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"text": run_text, "check": run_check, "count": run_count, "inspect": run_inspect}
+COMMANDS = {"text": run_text, "check": run_check, "read": run_read, "count": run_count, "inspect": run_inspect}
 
 if __name__ == "__main__":
     sys.exit(main())

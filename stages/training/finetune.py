@@ -1,13 +1,13 @@
 """The finetune stage: conversations about images, loss on the answers; projector and language model are trained."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from stages.checkpoint.files import build_model, read_result_checkpoint
-from stages.config import FinetuneConfig, LanguageModel
+from stages.config import FinetuneConfig, LanguageModel, Vision
 from stages.data.collate import PaddingCollator
 from stages.data.conversations import Conversations
 from stages.data.examples import ExampleSampler
@@ -39,6 +39,7 @@ from stages.training.setup import (
 from stages.training.start import TrainingStart, find_own_start
 from stages.training.state import TrainState
 from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
+from stages.vision.specs import resolve_encoder_spec
 
 
 def run(job: JobFile, stop: StopFlag) -> bool:
@@ -57,7 +58,8 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         tokenizer = load_tokenizer(job, config.tokenizer, vlm.lm.config.vocabulary, literal=True)
         model = ParallelModel(vlm, world, job.settings, config.precision)
         extractor = load_feature_extractor(job, vlm.vision, world.device) if vlm.vision else None
-        conversations = open_conversations(job, config, vlm, extractor, tokenizer)
+        cached = extractor.cached_digests if extractor else ()
+        conversations = open_conversations(job, config, vlm.vision, tokenizer, cached)
         sampler = ExampleSampler(
             conversations,
             batch_size=config.batch_sequences,
@@ -101,14 +103,18 @@ def iter_trained_weights(vlm: VLM) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def open_conversations(
-    job: JobFile, config: FinetuneConfig, vlm: VLM, extractor: FeatureExtractor | None, tokenizer: TextTokenizer
+    job: JobFile,
+    config: FinetuneConfig,
+    vision: Vision | None,
+    tokenizer: TextTokenizer,
+    cached: Container[str] = (),
 ) -> Conversations:
-    """The conversations, with their images only if the parent's model sees any."""
-    if vlm.image_tokens >= config.max_length:
+    """The conversations, with their images only if the parent's model sees any. `cached`: as of `open_image_reader`."""
+    image_tokens = resolve_encoder_spec(vision.encoder).image_tokens if vision else 0
+    if image_tokens >= config.max_length:
         raise ConfigError(f"max_length {config.max_length} has no room for an image and an answer")
     check_tokenizer(tokenizer, TEMPLATES[config.prompt])
-    cached = extractor.cached_digests if extractor else ()
-    images = open_image_reader(job, vlm.vision, cached) if vlm.vision else None
+    images = open_image_reader(job, vision, cached) if vision else None
     conversations = Conversations(
         config.conversations.name,
         job.resolve_data_path(config.conversations.name),

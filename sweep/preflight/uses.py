@@ -52,10 +52,14 @@ class InputUse:
 
 @dataclass(frozen=True, slots=True)
 class SeenModel:
-    """What a job's parents decide of how it reads: the model's vocabulary and its vision encoder."""
+    """What a job's parents decide of how it reads: the model's vocabulary and how it sees images."""
 
     vocabulary: int
-    encoder: str
+    vision: Vision | None
+
+    @property
+    def encoder(self) -> str:
+        return self.vision.encoder if self.vision else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,15 @@ class ReadConfig:
     """Kind, program and checkout of the engine that carries it out."""
 
 
-def read_configs(jobs: Sequence[Job], chosen: Collection[str]) -> list[ReadConfig]:
-    """The different configurations of the `chosen` jobs. Jobs of stages that are not ours are left out.
+def map_configs(jobs: Sequence[Job]) -> dict[str, ReadConfig]:
+    """The configuration of each job of a stage of ours, by key; equal ones are one object.
 
     Jobs of one kind share their configuration, so that a large grid has few.
     """
     typed: dict[int, StageConfig | None] = {}
     models: dict[str, SeenModel] = {}
-    found: dict[tuple[object, ...], ReadConfig] = {}
+    equal: dict[tuple[object, ...], ReadConfig] = {}
+    found: dict[str, ReadConfig] = {}
     for job in jobs:  # parents come before children
         if id(job.config) not in typed:
             typed[id(job.config)] = parse_config(job)
@@ -85,11 +90,9 @@ def read_configs(jobs: Sequence[Job], chosen: Collection[str]) -> list[ReadConfi
         if config is None:
             continue
         if isinstance(config, PretrainConfig):
-            models[job.key] = SeenModel(config.model.vocabulary, config.vision.encoder if config.vision else "")
+            models[job.key] = SeenModel(config.model.vocabulary, config.vision)
         elif inherited := next((models[parent] for parent in job.parents if parent in models), None):
             models[job.key] = inherited
-        if job.key not in chosen:
-            continue
         limit = job.settings.get("bad_samples_limit", BAD_SAMPLES_LIMIT)
         read = ReadConfig(
             phase=job.phase,
@@ -98,8 +101,14 @@ def read_configs(jobs: Sequence[Job], chosen: Collection[str]) -> list[ReadConfi
             bad_samples_limit=limit if isinstance(limit, int) else BAD_SAMPLES_LIMIT,
             engine=describe_engine(job, config),
         )
-        found.setdefault((id(job.config), job.phase, read.model, limit, read.engine), read)
-    return list(found.values())
+        found[job.key] = equal.setdefault((id(job.config), job.phase, read.model, limit, read.engine), read)
+    return found
+
+
+def read_configs(jobs: Sequence[Job], chosen: Collection[str]) -> list[ReadConfig]:
+    """The different configurations of the `chosen` jobs, in the order of `jobs`."""
+    found = map_configs(jobs)
+    return list({id(found[job.key]): found[job.key] for job in jobs if job.key in chosen and job.key in found}.values())
 
 
 def parse_config(job: Job) -> StageConfig | None:

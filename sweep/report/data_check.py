@@ -13,6 +13,7 @@ from sweep.errors import UsageError
 from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest
 from sweep.plan.new_plan import make_plan
+from sweep.preflight.readings import PlannedReading, list_readings
 from sweep.spec.reader import load_sweep
 from sweep.text_format import format_columns, format_counted
 
@@ -127,6 +128,13 @@ def build_sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
             request |= {"encoder": uses.encoder, "transform": uses.transform}
         requests.append(request)
     return requests
+
+
+def build_readings(path: str, store: Path) -> list[PlannedReading]:
+    """The readings of a sweep file's jobs; none of other paths. SweepFileError."""
+    if Path(path).suffix.lower() not in SWEEP_FILE_SUFFIXES:
+        return []
+    return list_readings(make_plan(Path(path), Store(store)).manifest)
 
 
 def find_local_path(name: str, data: Mapping[str, Any]) -> str:

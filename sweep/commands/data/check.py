@@ -5,9 +5,13 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import parse_positive_int
+from sweep.arguments import parse_count, parse_positive_int
 from sweep.options import CommonOptions
+
+if TYPE_CHECKING:
+    from sweep.preflight.readings import PlannedReading
 
 HELP = "check training data for what a job would skip or refuse"
 NEEDED = {
@@ -38,6 +42,10 @@ class DataCheckOptions(CommonOptions):
     tokenizer: Path | None
     decode: str
     """Which images are decoded: `all`, `sample` or `none`."""
+    samples: int
+    """Of each data set, read as a sweep's jobs read them; 0: all."""
+    seed: int
+    """Of their choice."""
     workers: int | None
     """Processes; None: one for each core."""
     write_manifest: bool
@@ -70,6 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which images are decoded; sample: one in 16 (default: sample)",
     )
     parser.add_argument(
+        "--samples",
+        type=parse_sample_number,
+        default=1_000,
+        metavar="N|all",
+        help="of a sweep file's data sets: samples that are read as its jobs read them (default: 1,000 of each)",
+    )
+    parser.add_argument("--seed", type=parse_count, default=0, metavar="N", help="of their choice (default: 0)")
+    parser.add_argument(
         "--workers", type=parse_positive_int, metavar="N", help="processes (default: one for each core)"
     )
     parser.add_argument(
@@ -79,10 +95,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
 
 
+def parse_sample_number(text: str) -> int:
+    """A number above 0, or `all`."""
+    return 0 if text == "all" else parse_positive_int(text)
+
+
 def run(options: DataCheckOptions) -> int:
-    from sweep.commands.data.process import check_installed, run_prepare
-    from sweep.errors import SweepError
-    from sweep.report.data_check import PathSettings, build_requests
+    from sweep.commands.data.process import check_installed
+    from sweep.report.data_check import PathSettings, build_readings, build_requests
 
     check_installed("checking", NEEDED)
     settings = PathSettings(
@@ -93,24 +113,50 @@ def run(options: DataCheckOptions) -> int:
         tokenizer=str(options.tokenizer.absolute()) if options.tokenizer else "",
     )
     requests = [request for path in options.paths for request in build_requests(path, options.store, settings)]
-    words = ["check", f"--decode={options.decode}"]
-    words += [f"--workers={options.workers}"] if options.workers else []
+    readings = [reading for path in options.paths for reading in build_readings(path, options.store)]
+    processes = [f"--workers={options.workers}"] if options.workers else []
+    words = ["check", f"--decode={options.decode}", *processes]
     words += ["--write-manifest"] if options.write_manifest else []
+    reports, code = ask_prepare(words, requests)
+    read: list[dict[str, Any]] = []
+    if readings:
+        words = ["read", f"--samples={options.samples}", f"--seed={options.seed}", *processes]
+        read, read_code = ask_prepare(words, [reading.request for reading in readings])
+        code = code or read_code
+    print_reports(options, reports, readings, read)
+    return 1 if code else 0
+
+
+def ask_prepare(words: list[str], requests: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The reports of the program, and its exit code. SweepError if it ends without them."""
+    from sweep.commands.data.process import run_prepare
+    from sweep.errors import SweepError
+
     finished = run_prepare(words, given=json.dumps(requests))
     try:
-        reports = json.loads(finished.stdout)
+        reports: list[dict[str, Any]] = json.loads(finished.stdout)
     except ValueError:
         raise SweepError("the check ended without a report: its error is printed above") from None
-    print_reports(options, reports)
-    return 1 if finished.returncode else 0
+    return reports, finished.returncode
 
 
-def print_reports(options: DataCheckOptions, reports: list[dict[str, object]]) -> None:
-    """The reports on stdout, a summary on stderr."""
+def print_reports(
+    options: DataCheckOptions,
+    reports: list[dict[str, Any]],
+    readings: "list[PlannedReading]",
+    read: list[dict[str, Any]],
+) -> None:
+    """The reports on stdout, a summary on stderr. `read`: of the samples that were read as jobs read them."""
+    from sweep.preflight.readings import build_cell_records, format_cell_lines
     from sweep.report.data_check import format_report_table, format_verdict
 
+    cells = build_cell_records(readings, read)
     if options.as_json:
-        print(json.dumps({"format": 1, "data": reports}, indent=1))
+        content = {"format": 1, "data": reports, **({"read": read, "cells": cells} if readings else {})}
+        print(json.dumps(content, indent=1))
     else:
         print("\n".join(format_report_table(reports)))
-    print(format_verdict(reports), file=sys.stderr)
+        if readings:
+            print("\nread as the jobs read it\n")
+            print("\n".join([*format_report_table(read), "", *format_cell_lines(cells)]))
+    print(format_verdict([*reports, *read]), file=sys.stderr)
