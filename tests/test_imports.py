@@ -82,7 +82,7 @@ def test_planning_sending_and_watching_load_no_table_and_no_figure(tmp_path: Pat
     options = ["--store", str(tmp_path)]
     lines = (
         ["plan", "manifests/demo.yaml", *options],
-        ["submit", "demo", "--dry-run", *options],
+        ["submit", "demo", "--dry-run", "--ignore-data", *options],
         ["status", "demo", *options],
         ["explain", "m1m-b0-i0-c0-x1", *options],
     )

@@ -1,4 +1,4 @@
-"""`python -m stages.prepare text|check|read|count|inspect`: behind `sweep data text`, `sweep data check` and `sweep plan`.
+"""`python -m stages.prepare text|check|read|count|inspect`: behind `sweep data`, `sweep plan` and `sweep submit`.
 
 Options come from the command line, reports go to stdout as JSON, progress and remarks to stderr. Exit code: 0 done, 1
 not possible, 130 interrupted.

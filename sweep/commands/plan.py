@@ -114,7 +114,7 @@ def list_input_remarks(planned: "NewPlan", found: "Preflight", file: Path) -> li
     told = {name for name in data if any(f"data.{name}" == problem.setting for problem in found.problems)}
     uncounted = planned.counts.problems if planned.counts is not None else {}
     return [
-        *(places.format_problem(problem, str(file)) for problem in found.problems),
+        *(places.format_problem(problem, str(file)) for problem in places.sort_problems(found.problems)),
         *found.remarks,
         *format_uncounted({p: why for p, why in uncounted.items() if p not in {data[name] for name in told}}),
         *find_absent_data(planned.manifest, told),
@@ -140,7 +140,9 @@ def print_report(planned: "NewPlan", done: frozenset[str], found: "Preflight", o
     if options.as_json:
         report = build_plan_json(planned.manifest, done, **how)
         places = SweepFileLines(parse_yaml(planned.source_text, options.file) if found.problems else None)
-        inputs = [problem.convert_to_dict(places.find_line(problem)) for problem in found.problems]
+        inputs = [
+            problem.convert_to_dict(places.find_line(problem)) for problem in places.sort_problems(found.problems)
+        ]
         print(json.dumps({**report, "inputs": inputs, "changes": build_changes_json(planned)}, indent=1))
     else:
         print(format_plan_report(planned.manifest, done, **how))

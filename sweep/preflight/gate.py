@@ -72,6 +72,7 @@ def check_gate(
             logger.info("%s: answers are not kept: %s", kept.folder, error)
     for remark in found.remarks:
         print(f"sweep: {remark}", file=sys.stderr)
-    problems = tuple(select_new(found.problems, accepted))
+    problems = select_new(found.problems, accepted)
     places = SweepFileLines.from_file(stored.paths.source) if problems else SweepFileLines(None)
-    return GateReport(manifest.sweep, problems, tuple(places.format_problem(problem, "") for problem in problems))
+    ordered = places.sort_problems(problems)
+    return GateReport(manifest.sweep, ordered, tuple(places.format_problem(problem, "") for problem in ordered))

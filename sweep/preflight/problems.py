@@ -1,5 +1,6 @@
 """What is wrong with the inputs of jobs, where the sweep file says so, and the line that tells it."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,10 @@ class SweepFileLines:
             if matches_setting(where, problem.setting) and holds_value(node, problem.value)
         ]
         return next(iter(fitting), 0)
+
+    def sort_problems(self, problems: Iterable[InputProblem]) -> tuple[InputProblem, ...]:
+        """In the order of the file; those without a line last."""
+        return tuple(sorted(problems, key=lambda problem: self.find_line(problem) or sys.maxsize))
 
     def format_problem(self, problem: InputProblem, place: str) -> str:
         """`PLACE:LINE: SETTING: what; what would do`, in one line. `place`: the file; empty: a stored sweep's."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.config import EvaluateConfig, FinetuneConfig, PretrainConfig
+from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest, index_jobs, iter_chain_keys
 from sweep.preflight.uses import ReadConfig, map_configs
 from sweep.text_format import format_counted
@@ -66,15 +67,15 @@ def build_requests(read: ReadConfig, data: Mapping[str, str]) -> Iterator[dict[s
                 source_only = source.model_copy(update={"share": 1.0, "revision": ""})
                 content = {**dump_parts(kept), "sources": [source_only.model_dump()], "schedule": NO_SCHEDULE}
                 names = [source.name, *([config.tokenizer.name] if config.tokenizer and source.kind != "text" else [])]
-                yield build_request(read, "pretrain", source.kind, names, data, content)
+                yield build_request(read, source.kind, find_paths(names, data), content)
     elif isinstance(config, FinetuneConfig):
         kept = {"conversations": config.conversations, "tokenizer": config.tokenizer}
         content = {**dump_parts(kept), "epochs": 1, "max_length": config.max_length, "prompt": config.prompt}
         names = [config.conversations.name, config.tokenizer.name]
-        yield build_request(read, "finetune", "conversations", names, data, content)
+        yield build_request(read, "conversations", find_paths(names, data), content)
     elif isinstance(config, EvaluateConfig):
         content = config.model_dump(include={"tasks", "tokenizer", "text_tasks", "vision_tasks"}, mode="json")
-        yield build_request(read, "evaluate", "tasks", [config.tasks, config.tokenizer.name], data, content)
+        yield build_request(read, "tasks", find_paths([config.tasks, config.tokenizer.name], data), content)
 
 
 def dump_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,21 +83,24 @@ def dump_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: part.model_dump() if hasattr(part, "model_dump") else part for name, part in parts.items()}
 
 
-def build_request(
-    read: ReadConfig, stage: str, kind: str, names: Sequence[str], data: Mapping[str, str], config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A `Reading`, its data set first among `names`."""
-    inherits = stage != "pretrain" and read.model is not None
-    vision = read.model.vision if inherits and read.model else None
+def find_paths(names: Sequence[str], data: Mapping[str, str]) -> dict[str, str]:
+    """Where the data sets lie."""
+    return {name: data.get(name, "") for name in dict.fromkeys(names)}
+
+
+def build_request(read: ReadConfig, kind: str, paths: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A `Reading`, its data set first among `paths`."""
+    stage, name = PHASES[read.phase].stage, next(iter(paths))
+    model = read.model if stage != "pretrain" else None
     return {
-        "name": f"{read.phase}: {names[0]}",
+        "name": f"{read.phase}: {name}",
         "stage": stage,
         "kind": kind,
-        "data": names[0],
+        "data": name,
         "config": dict(config),
-        "vocabulary": read.model.vocabulary if inherits and read.model else 0,
-        "vision": vision.model_dump() if vision else None,
-        "paths": {name: data.get(name, "") for name in dict.fromkeys(names)},
+        "vocabulary": model.vocabulary if model else 0,
+        "vision": model.vision.model_dump() if model and model.vision else None,
+        "paths": dict(paths),
     }
 
 

@@ -34,21 +34,29 @@ class PathSettings:
     """Absolute path."""
 
 
-def build_requests(path: str, store: Path, settings: PathSettings) -> list[dict[str, Any]]:
-    """The requests that one argument of the command means, as `stages.prepare` takes them.
+@dataclass(frozen=True, slots=True)
+class PathRequests:
+    """What is to be checked of one argument of the command."""
 
-    UsageError if `settings` are given for a sweep file.
-    """
+    requests: Sequence[dict[str, Any]]
+    """For `stages.prepare.check`: a data set each."""
+    readings: Sequence[PlannedReading] = ()
+    """Of a sweep file: how its jobs read them."""
+
+
+def build_requests(path: str, store: Path, settings: PathSettings) -> PathRequests:
+    """What one argument of the command means. UsageError if `settings` are given for a sweep file."""
     if Path(path).suffix.lower() not in SWEEP_FILE_SUFFIXES:
         absolute = path if "://" in path else str(Path(path).absolute())
-        return [{"name": Path(path).name, "path": absolute, **asdict(settings)}]
+        return PathRequests([{"name": Path(path).name, "path": absolute, **asdict(settings)}])
     given = [name for name, value in asdict(settings).items() if value]
     if given:
         raise UsageError(
             f"--{given[0]} cannot be given for a sweep file, which sets it for each data set: "
             f"leave it out, or correct {path}"
         )
-    return build_sweep_requests(Path(path), store)
+    manifest = make_plan(Path(path), Store(store)).manifest
+    return PathRequests(build_sweep_requests(Path(path), store, manifest), list_readings(manifest))
 
 
 @dataclass(slots=True)
@@ -107,10 +115,10 @@ class SweepDataRequirements:
         use.tokenizer = config.tokenizer.name
 
 
-def build_sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
-    """A request for each data set of a sweep file. SweepFileError: see `load_sweep`."""
+def build_sweep_requests(path: Path, store: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """A request for each data set of a sweep file, which gives that plan. SweepFileError: see `load_sweep`."""
     sweep = load_sweep(path, store=Store(store).root, catalog=load_catalog())
-    uses = collect_requirements(make_plan(path, Store(store)).manifest)
+    uses = collect_requirements(manifest)
     requests = []
     for name, data in sweep.data.items():
         use = uses.find_or_add(name)
@@ -128,13 +136,6 @@ def build_sweep_requests(path: Path, store: Path) -> list[dict[str, Any]]:
             request |= {"encoder": uses.encoder, "transform": uses.transform}
         requests.append(request)
     return requests
-
-
-def build_readings(path: str, store: Path) -> list[PlannedReading]:
-    """The readings of a sweep file's jobs; none of other paths. SweepFileError."""
-    if Path(path).suffix.lower() not in SWEEP_FILE_SUFFIXES:
-        return []
-    return list_readings(make_plan(Path(path), Store(store)).manifest)
 
 
 def find_local_path(name: str, data: Mapping[str, Any]) -> str:
@@ -198,9 +199,11 @@ def format_problem_counts(report: dict[str, Any]) -> str:
     return ", ".join(f"{count:,} {action}" for action, count in totals.items() if count) or "nothing"
 
 
-def format_verdict(reports: Sequence[dict[str, Any]]) -> str:
-    """One line."""
-    bad = [report["name"] for report in reports if not report["clean"]]
+def format_verdict(reports: Sequence[dict[str, Any]], readings: Sequence[dict[str, Any]] = ()) -> str:
+    """One line. `readings`: of the same data sets, as jobs read them."""
+    found = [(report["name"], report["clean"]) for report in reports]
+    found += [(reading["name"].rpartition(": ")[2], reading["clean"]) for reading in readings]
+    bad = dict.fromkeys(name for name, clean in found if not clean)
     if not bad:
         return f"{format_counted(len(reports), 'data set')}: nothing would be skipped or refused"
     return f"{format_counted(len(reports), 'data set')}: something would be skipped or refused in {', '.join(bad)}"

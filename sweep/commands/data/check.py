@@ -102,7 +102,7 @@ def parse_sample_number(text: str) -> int:
 
 def run(options: DataCheckOptions) -> int:
     from sweep.commands.data.process import check_installed
-    from sweep.report.data_check import PathSettings, build_readings, build_requests
+    from sweep.report.data_check import PathSettings, build_requests
 
     check_installed("checking", NEEDED)
     settings = PathSettings(
@@ -112,8 +112,9 @@ def run(options: DataCheckOptions) -> int:
         vocabulary=options.vocabulary or 0,
         tokenizer=str(options.tokenizer.absolute()) if options.tokenizer else "",
     )
-    requests = [request for path in options.paths for request in build_requests(path, options.store, settings)]
-    readings = [reading for path in options.paths for reading in build_readings(path, options.store)]
+    checked = [build_requests(path, options.store, settings) for path in options.paths]
+    requests = [request for each in checked for request in each.requests]
+    readings = [reading for each in checked for reading in each.readings]
     processes = [f"--workers={options.workers}"] if options.workers else []
     words = ["check", f"--decode={options.decode}", *processes]
     words += ["--write-manifest"] if options.write_manifest else []
@@ -159,4 +160,4 @@ def print_reports(
         if readings:
             print("\nread as the jobs read it\n")
             print("\n".join([*format_report_table(read), "", *format_cell_lines(cells)]))
-    print(format_verdict([*reports, *read]), file=sys.stderr)
+    print(format_verdict(reports, read), file=sys.stderr)

@@ -186,11 +186,14 @@ def test_absent_data_and_repeated_work_are_remarked(tmp_path: Path, capsys: pyte
     (tmp_path / "data/words").mkdir()
     text = edited(
         ("epochs:", "      captions: [pictures, more]\nepochs:"),
-        ("  talks:", "  more: {kind: captions, path: data/more}\n  talks:"),
+        ("  talks:", "  more: {kind: captions, path: data/more}\n  idle: {kind: text, path: data/idle}\n  talks:"),
+        ("defaults:", "defaults:\n  text: words"),
     )
     assert plan(tmp_path, text) == 0
     remarks = capsys.readouterr().err
-    assert "not there yet: data pictures, more, talks, bpe, exams" in remarks
+    for line, name in ((6, "pictures"), (7, "more"), (9, "talks"), (10, "bpe"), (11, "exams")):
+        assert f"{tmp_path}/sweep.yaml:{line}: data.{name}: {tmp_path}/data/" in remarks
+    assert "not there yet, and no job reads it: data idle\n" in remarks
     assert (
         "3 cells ask for the same work as another and share all of it, "
         "such as mtiny-b0-i0-c0-x1-more (as mtiny-b0-i0-c0-x1-pictures)"

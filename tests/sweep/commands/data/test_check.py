@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from sweep.cli import main
-from sweep.report.data_check import build_sweep_requests
+from sweep.report.data_check import PathSettings, build_requests
 from tests.stages.training.training_case import write_captions, write_conversations, write_text, write_tokenizer
-from tests.sweep.small_sweep import written
+from tests.sweep.preflight.studies import write_exams
+from tests.sweep.small_sweep import edited, written
 
 
 def test_what_would_be_skipped_is_shown_and_is_exit_code_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +38,8 @@ def sweep_file(tmp_path: Path) -> Path:
 
 
 def test_a_sweep_files_data_are_checked_by_what_its_jobs_ask_of_them(sweep_file: Path) -> None:
-    requests = {request["name"]: request for request in build_sweep_requests(sweep_file, sweep_file.parent / "store")}
+    found = build_requests(str(sweep_file), sweep_file.parent / "store", PathSettings())
+    requests = {request["name"]: request for request in found.requests}
     assert {name: request["kind"] for name, request in requests.items()} == {
         "words": "text", "pictures": "captions", "talks": "conversations", "bpe": "tokenizer", "exams": "tasks",
     }  # fmt: skip
@@ -81,3 +83,31 @@ def test_a_check_that_ends_without_a_report_is_an_error(tmp_path: Path, capfd: p
     printed = capfd.readouterr().err
     assert "not a tokenizer file" in printed
     assert "sweep data: the check ended without a report" in printed
+
+
+def test_cells_say_what_their_jobs_would_skip(sweep_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two prompts: with one of them no answer fits, which no look at the files alone can tell."""
+    write_exams(sweep_file.parent / "data" / "exams")
+    changes = (
+        ("[cloze]", "[sums]"),
+        ("[shapes]", "[hues]"),
+        ("finetune: {batch_sequences: 8}", "finetune: {batch_sequences: 8, max_length: 64}"),
+        ("branch: [0, 50, 100]", "branch: [0]"),
+        ("image_share: [0, 0.2]", "image_share: [0.2]\n      finetune.prompt: [pure, vicuna]"),
+        ("encoder: patches-16-64", "encoder: patches-16-32"),
+    )
+    sweep_file.write_text(edited(*changes))
+    command = ["data", "check", str(sweep_file), "--store", f"{sweep_file.parent}/store", "--workers", "1"]
+    assert main([*command, "--json", "--samples", "4"]) == 1
+    report = json.loads(capfd.readouterr().out)
+    assert all(each["clean"] for each in report["data"])
+    skipped = {cell: found["finetune: talks"] for cell, found in report["cells"].items()}
+    assert [found["skipped"] for found in skipped.values()] == [0, 4]
+    assert {found["of"] for found in skipped.values()} == {6}
+    assert {"pretrain: words", "pretrain: pictures", "evaluate: exams"} < {*next(iter(report["cells"].values()))}
+    assert main([*command, "--samples", "4"]) == 1
+    printed = capfd.readouterr()
+    pure, vicuna = report["cells"]
+    assert f"{pure}: every example that was read is used" in printed.out
+    assert f"{vicuna}: finetune: talks: would skip 4 of 4 examples, about 6 of all 6" in printed.out
+    assert printed.err.endswith("5 data sets: something would be skipped or refused in talks\n")
