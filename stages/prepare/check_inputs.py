@@ -319,6 +319,7 @@ def list_caption_places(sample: TarSample) -> list[str]:
     return places
 
 
+# Why: docs/decisions.md, D139
 def are_too_many(bad: Sequence[str], read: int, samples: int, limit: int) -> bool:
     """Whether a job would end: all are bad, or, by several of those read, more than its limit of all samples."""
     return len(bad) == read or (len(bad) > 1 and len(bad) * samples > limit * read)

@@ -74,6 +74,7 @@ def read_readings(given: str) -> list[Reading]:
 # Opening what a job opens.
 
 
+# Why: docs/decisions.md, D140
 def open_source(reading: Reading) -> SampleSource:
     """The reader of a training job. ConfigError, DataError as the job would have them."""
     from stages.training.finetune import open_conversations

@@ -97,6 +97,7 @@ def find_absent_inputs(uses: Sequence[InputUse]) -> Iterator[InputProblem]:
 # What has to be read.
 
 
+# Why: docs/decisions.md, D138
 def inspect_uses(uses: Sequence[InputUse], kept: KeptAnswers) -> tuple[list[InputProblem], list[str]]:
     """The problems of inputs that are there, and remarks on those that were not looked at."""
     digests = {use: digest_use(use) for use in uses if use.kind}
