@@ -41,7 +41,17 @@ def main() -> None:
         row("sweep status, half done", repeat, "status", "paper", *store)
         finish(written, keys[len(keys) // 2 :])
         row("sweep status, all done", repeat, "status", "paper", *store)
-        row("sweep submit --dry-run, all done", repeat, "submit", "paper", "--backend", "local", "--dry-run", *store)
+        row(
+            "sweep submit --dry-run, all done",
+            repeat,
+            "submit",
+            "paper",
+            "--backend",
+            "local",
+            "--dry-run",
+            "--ignore-data",
+            *store,
+        )
         row("sweep results --no-figures, all done", max(1, repeat // 2), "results", "paper", "--no-figures", *store)
 
 

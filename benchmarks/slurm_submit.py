@@ -98,7 +98,7 @@ def cluster() -> Iterator[Lab]:
 def ours(store: Store, folder: Path) -> list[Job]:
     """First submission, the next one, status."""
     jobs = plan_paper_graph(store)
-    first = measured("submit", "paper", "--json", "--store", str(store.root), folder=folder)
+    first = measured("submit", "paper", "--ignore-data", "--json", "--store", str(store.root), folder=folder)
     assert first.report["sent"] == len(jobs), first.report
     files = len(files_below(store.root))
     print(

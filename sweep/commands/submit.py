@@ -178,6 +178,8 @@ def pass_gate(
 
     report = check_gate(stored, wanted, kept.ignored_inputs, writes=not dry_run)
     code = 0
+    for remark in report.remarks:
+        print(f"sweep: {remark}", file=sys.stderr)
     if ignore_data:
         for line in report.lines:
             print(f"sweep: accepted: {line}", file=sys.stderr)

@@ -55,7 +55,7 @@ def run(options: TickOptions) -> int:
         wanted = select_wanted(stored, options.only, kept.only)
         print_limits(options.name, kept)
         report = check_gate(stored, wanted, kept.ignored_inputs)
-        for line in report.lines:
+        for line in (*report.remarks, *report.lines):
             print(f"sweep: {line}", file=sys.stderr)
         code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted, held_back=report.summary)
         if not options.no_results and (remark := refresh_tables(stored)):

@@ -1,7 +1,6 @@
 """The gate before jobs are sent: `sweep submit`, `resume` and `tick` pass it, on this machine and on Slurm alike."""
 
 import logging
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -25,6 +24,8 @@ class GateReport:
     """Without those that a user has accepted."""
     lines: tuple[str, ...]
     """One for each problem."""
+    remarks: tuple[str, ...] = ()
+    """What was not looked at, and why."""
 
     @property
     def advice(self) -> str:
@@ -56,7 +57,7 @@ class GateReport:
 def check_gate(
     stored: StoredSweep, wanted: Collection[str], accepted: Collection[str], *, writes: bool = True
 ) -> GateReport:
-    """Looks at what the wanted jobs that are not done will read; says on stderr what was not looked at.
+    """Looks at what the wanted jobs that are not done will read.
 
     `accepted`: names of problems that a user has accepted. `writes`: answers are kept in the store.
     """
@@ -70,9 +71,8 @@ def check_gate(
             kept.save()
         except OSError as error:
             logger.info("%s: answers are not kept: %s", kept.folder, error)
-    for remark in found.remarks:
-        print(f"sweep: {remark}", file=sys.stderr)
     problems = select_new(found.problems, accepted)
     places = SweepFileLines.from_file(stored.paths.source) if problems else SweepFileLines(None)
     ordered = places.sort_problems(problems)
-    return GateReport(manifest.sweep, ordered, tuple(places.format_problem(problem, "") for problem in ordered))
+    lines = tuple(places.format_problem(problem, "") for problem in ordered)
+    return GateReport(manifest.sweep, ordered, lines, found.remarks)

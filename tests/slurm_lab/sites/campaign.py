@@ -145,7 +145,7 @@ class SiteCampaign:
         planned = self.sweep("plan", str(file))
         if planned.returncode:
             return [f"plan: {planned.stderr}"]
-        sent = self.sweep("submit", SWEEP, *self.site.submit)
+        sent = self.sweep("submit", SWEEP, "--ignore-data", *self.site.submit)
         if sent.returncode:
             return [f"submit: {sent.stderr}"]
         if stuck := self._tick_until_done():
