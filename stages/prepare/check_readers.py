@@ -21,7 +21,6 @@ from stages.data.conversations import Conversations
 from stages.data.sample import AbsentSampleError, BadSampleError, SampleSource
 from stages.errors import ConfigError, DataError
 from stages.evaluation.questions import VisionTask
-from stages.evaluation.text_task import read_text_task, render_requests
 from stages.evaluation.vision_task import read_vision_task
 from stages.job_file import JobFile, Settings, read_config
 from stages.prepare.findings import Action, Findings, render_report
@@ -166,6 +165,11 @@ def read_evaluation(reading: Reading, most: int, seed: int) -> Findings:
 
 def iter_text_problems(folder: Path, task: Task, findings: Findings) -> Iterator[str]:
     """Why a text task cannot be scored; its rows are counted."""
+    try:
+        from stages.evaluation.text_task import read_text_task, render_requests
+    except ImportError as error:
+        findings.note("not looked at", Action.NOTE, f"task {task.name}: the package {error.name} is not installed")
+        return
     try:
         found = read_text_task(folder, task)
         for row in found.rows:

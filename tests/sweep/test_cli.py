@@ -117,10 +117,10 @@ EXAMPLES = [
     "doctor",
     "doctor paper --node-test --wait 5",
     "submit demo --only a b --backend slurm --pace 0.5 --max-queued 3 --budget-a100-hours 2",
-    "submit demo --cpus 2 --gpus 0 --dry-run",
+    "submit demo --cpus 2 --gpus 0 --dry-run --ignore-data",
     "tick demo --only a --no-results --json",
     "limits demo --max-queued 3 --budget-a100-hours 2.5 --only a b --pace 1 --backend slurm --json",
-    "limits demo --max-queued none --budget-a100-hours none --only all --pace none --backend none",
+    "limits demo --max-queued none --budget-a100-hours none --only all --pace none --backend none --ignore-data none",
     "status demo --all --fresh",
     "resume demo --cells a b --no-submit",
     "cancel demo a b --grace 2.5",
@@ -132,6 +132,7 @@ EXAMPLES = [
     "data demo --seed 3",
     "data text a b --tokenizer t --out x --workers 2",
     "data check a b --kind text --tokenizer t --context 8 --workers 2",
+    "data check a.yaml --samples all --seed 2",
     "completion bash",
 ]
 

@@ -18,7 +18,7 @@ NEEDED = {
     "PIL": "pillow", "tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetensors", "torch": "torch",
 }  # fmt: skip
 EPILOG = """example:
-  sweep data check manifests/paper.yaml
+  sweep data check manifests/paper.yaml --samples 5000
   sweep data check data/dclm --context 2048 --vocabulary 50432
   sweep data check data/datacomp --field caption --decode all --json
 
