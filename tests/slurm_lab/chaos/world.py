@@ -58,6 +58,10 @@ class Later:
     action: Callable[[], object]
 
 
+TICKS_WITHOUT_SBATCH = 4
+"""After so many, nothing is to be sent for a while; some twenty kinds of fault wait for an sbatch."""
+
+
 class World:
     """One campaign's. `begin` starts a season; all else is about the present one."""
 
@@ -68,6 +72,8 @@ class World:
         self._bin = folder / "bin"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ticker: subprocess.Popen[bytes] | None = None
+        self._ticks = 0
+        """Begun, of the campaign."""
         self._later: list[Later] = []
         self._conf: dict[str, str] = {}
         self.absent: set[str] = set()
@@ -210,6 +216,7 @@ class World:
         self._processes = [process for process in self._processes if process.poll() is None]
         if self._ticker is None or self._ticker.poll() is not None:
             self._ticker = self.start("tick", who=self.next_person())
+            self._ticks += 1
         moment = time.monotonic()
         for later in [later for later in self._later if later.at <= moment]:
             self._later.remove(later)
@@ -247,13 +254,13 @@ class World:
         self._processes.clear()
 
     def order(self, name: str, content: str = "", *, seconds: float = 20.0) -> bool:
-        """Has the next sbatch go wrong; False if there was none in that time."""
+        """Has the next sbatch go wrong; False if there was none in that time or that many ticks."""
         order = self.orders / name
         hidden = self.orders.parent / f"order-{name}"
         hidden.write_text(content)
         hidden.rename(order)
-        until = time.monotonic() + seconds
-        while order.exists() and time.monotonic() < until:
+        until, ticks = time.monotonic() + seconds, self._ticks + TICKS_WITHOUT_SBATCH
+        while order.exists() and time.monotonic() < until and self._ticks <= ticks:
             self.rest(0.1)
         if order.exists():
             order.unlink(missing_ok=True)
