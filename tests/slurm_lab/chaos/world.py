@@ -1,5 +1,6 @@
 """What faults act on: the cluster, one season's sweep, the people who tick it and their processes."""
 
+import json
 import os
 import random
 import re
@@ -91,6 +92,10 @@ class World:
         with group_mask():
             self.orders.mkdir(parents=True, exist_ok=True)
         self._bin.mkdir(exist_ok=True)
+        # in a file: Slurm's programs are started with chosen variables only
+        settings = {"orders": self.orders, "scancel_fails": self.scancel_fails}
+        settings |= {name: find_program(name) for name in ("sbatch", "scancel")}
+        (self._bin / "settings.json").write_text(json.dumps(settings, default=str))
         for name, source in (("sbatch", sbatch_program), ("scancel", scancel_program)):
             program = self._bin / name
             program.write_text(f"#!{self.people[0].python} -S\n{Path(str(source.__file__)).read_text()}")
@@ -121,10 +126,6 @@ class World:
             **kept,
             **self.lab.env,
             "PATH": f"{self._bin}:{os.environ['PATH']}",
-            "CHAOS_ORDERS": str(self.orders),
-            "CHAOS_SBATCH": find_program("sbatch"),
-            "CHAOS_SCANCEL": find_program("scancel"),
-            "CHAOS_SCANCEL_FAILS": str(self.scancel_fails),
             TIMEOUTS_VARIABLE: PATIENCE,
             PROGRAM_VARIABLE: " ".join([self.people[0].python, *COUNTING_STAGE[1:]]),
             TAKEOVER_VARIABLE: TAKEOVER_SECONDS,
