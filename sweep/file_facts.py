@@ -57,10 +57,10 @@ def iter_tree_facts(folder: Path) -> Iterator[FileFacts]:
     Of each folder its time of change, which moves when a name comes or goes; of each file in a folder of at most
     `MOST_IN_FOLDER` entries all that there is.
     """
-    return islice(walk_tree(folder, TREE_DEPTH), MOST_IN_TREE)
+    return islice(iter_tree_level(folder, TREE_DEPTH), MOST_IN_TREE)
 
 
-def walk_tree(folder: Path, depth: int) -> Iterator[FileFacts]:
+def iter_tree_level(folder: Path, depth: int) -> Iterator[FileFacts]:
     """The folder, its files, then its folders."""
     try:
         yield read_file_facts(folder)
@@ -78,4 +78,4 @@ def walk_tree(folder: Path, depth: int) -> Iterator[FileFacts]:
         except OSError:
             continue  # a link to nothing
     for path in folders if depth else ():
-        yield from walk_tree(path, depth - 1)
+        yield from iter_tree_level(path, depth - 1)

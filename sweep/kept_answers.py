@@ -53,7 +53,7 @@ def compute_question_digest(question: Sequence[object], facts: Iterable[FileFact
 
 
 # Why: docs/decisions.md, D90
-def ask_program(command: str, program: str, questions: Sequence[object]) -> list[Any]:
+def query_program(command: str, program: str, questions: Sequence[object]) -> list[Any]:
     """What `python -m stages.prepare COMMAND` answers to each question, in a process of its own.
 
     `program`: its name in messages. Raises UnansweredError.

@@ -34,11 +34,10 @@ from stages.data.tokenizer import TextTokenizer, check_tokenizer
 from stages.errors import ConfigError, DataError
 from stages.evaluation.questions import check_images
 from stages.evaluation.vision_task import read_vision_task
-from stages.prepare.check_samples import ImageProbe
 from stages.prepare.count import MOST_BYTES, check_readable_kind, select_evenly
-from stages.prepare.findings import CheckRequest, Findings
 from stages.prepare.recipe import compute_file_digest
 from stages.vision.encoder_folder import check_encoder_folder
+from stages.vision.image_input import ImageInput
 from stages.vision.specs import resolve_encoder_spec
 
 SHARDS_READ = 3
@@ -285,7 +284,7 @@ def inspect_captions(request: InputRequest) -> Iterator[Complaint]:
     """Captioned images: at least one sample can be used, and images and captions stand where they are looked for."""
     shards = list_input_shards(Path(request.path))
     fields = [part.strip() for part in request.field.split(",") if part.strip()] or ["txt"]
-    probe = ImageProbe(build_check_request(request), "none", Findings()) if request.encoder else None
+    probe = UndecodedImages(request.encoder) if request.encoder else None
     bad: list[str] = []
     read, keys = 0, dict[str, None]()
     for sample in iter_samples(shards.paths):
@@ -325,9 +324,16 @@ def are_too_many(bad: Sequence[str], read: int, samples: int, limit: int) -> boo
     return len(bad) == read or (len(bad) > 1 and len(bad) * samples > limit * read)
 
 
-def build_check_request(request: InputRequest) -> CheckRequest:
-    """For the readers of `stages.prepare.check_samples`."""
-    return CheckRequest(name="", path=request.path, kind=request.kind, encoder=request.encoder)
+class UndecodedImages:
+    """In the place of a stage's image reader: the bytes are read, and nothing is made of them."""
+
+    def __init__(self, encoder: str) -> None:
+        self.image_tokens = resolve_encoder_spec(encoder).image_tokens
+
+    def read(self, where: str, content: Callable[[], bytes]) -> ImageInput:  # noqa: ARG002 - a form
+        """BadSampleError for an image that is not there."""
+        content()
+        return ImageInput("")
 
 
 # Conversations.
@@ -377,7 +383,7 @@ def build_conversation_checks(request: InputRequest, file: Path) -> Iterator[Cal
         reader = ConversationReader(
             file.parent,
             tokenizer=tokenizer,
-            images=ImageProbe(build_check_request(request), "none", Findings()) if request.encoder else None,
+            images=UndecodedImages(request.encoder) if request.encoder else None,
             max_length=request.context,
             **how,
         )

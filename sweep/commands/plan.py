@@ -73,7 +73,7 @@ def plan_sweep(options: PlanOptions) -> int:
         check_nothing_lost(planned, store)
     store_plan(planned, store)
     done = list_finished_keys(store, planned.manifest.jobs)
-    found = look_at_inputs(planned, store, done)
+    found = inspect_planned_inputs(planned, store, done)
     print_report(planned, done, found, options)
     name = planned.manifest.sweep
     problem, advice = find_sharing_problem(store.root)
@@ -88,7 +88,7 @@ def plan_sweep(options: PlanOptions) -> int:
     return 0
 
 
-def look_at_inputs(planned: "NewPlan", store: "Store", done: frozenset[str]) -> "Preflight":
+def inspect_planned_inputs(planned: "NewPlan", store: "Store", done: frozenset[str]) -> "Preflight":
     """What is wrong with the inputs of the jobs that are not done; answers are kept in the store."""
     from sweep.errors import StoreError
     from sweep.kept_answers import KeptAnswers

@@ -58,7 +58,7 @@ def run(options: ResumeOptions) -> int:
                 print(f"sweep: {line}", file=sys.stderr)
         logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
         # before the new budget: a runner at work, or a round from cron, would start the jobs at once
-        accepted, code = submit.pass_gate(
+        accepted, code = submit.check_problems_accepted(
             stored,
             add_ancestors(stored.manifest.jobs, set(keys)),
             read_limits(stored.paths.limits),

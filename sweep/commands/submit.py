@@ -166,7 +166,7 @@ def print_limits(name: str, kept: "KeptLimits") -> None:
         print(f"limits: {'; '.join(lines)}; `sweep limits {name}` changes them", file=sys.stderr)
 
 
-def pass_gate(
+def check_problems_accepted(
     stored: "StoredSweep", wanted: "Collection[str]", kept: "KeptLimits", *, ignore_data: bool, dry_run: bool
 ) -> tuple[tuple[str, ...], int]:
     """Names of all accepted problems of inputs, and the exit code so far: 1 for a dry run that tells of others.
@@ -231,7 +231,9 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             + ("" if on_slurm else " and --backend slurm, as on this machine no script is sent")
         )
     with print_user_errors():
-        accepted, code = pass_gate(stored, wanted, kept, ignore_data=options.ignore_data, dry_run=options.dry_run)
+        accepted, code = check_problems_accepted(
+            stored, wanted, kept, ignore_data=options.ignore_data, dry_run=options.dry_run
+        )
         if on_slurm:
             if not options.dry_run:
                 keep_choices(options, stored, backend, accepted)

@@ -16,7 +16,7 @@ from jobs.store.paths import Store
 from stages.config import Task
 from sweep.cost.estimate import Lengths
 from sweep.file_facts import is_present, iter_file_facts
-from sweep.kept_answers import KeptAnswers, UnansweredError, ask_program, compute_question_digest
+from sweep.kept_answers import KeptAnswers, UnansweredError, compute_question_digest, query_program
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def run_count(uses: Iterable[DataUse]) -> list[DataCount]:
     """What the program counts of each; a `problem` for all of them where it does not run here."""
     requests = [use.build_request() for use in uses]
     try:
-        return [DataCount.from_json(each) for each in ask_program("count", "the program that counts", requests)]
+        return [DataCount.from_json(each) for each in query_program("count", "the program that counts", requests)]
     except UnansweredError as error:
         problem = str(error)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

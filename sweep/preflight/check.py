@@ -20,7 +20,7 @@ from jobs.store.paths import Store
 from stages.config import EvaluateConfig
 from stages.engines.limits import MAIN_FILES
 from sweep.file_facts import FileFacts, iter_file_facts, iter_tree_facts, read_file_facts
-from sweep.kept_answers import KeptAnswers, UnansweredError, ask_program, compute_question_digest
+from sweep.kept_answers import KeptAnswers, UnansweredError, compute_question_digest, query_program
 from sweep.preflight.problems import InputProblem
 from sweep.preflight.uses import InputUse, ReadConfig, collect_uses, read_configs
 from sweep.text_format import format_bytes, format_counted
@@ -100,12 +100,12 @@ def find_absent_inputs(uses: Sequence[InputUse]) -> Iterator[InputProblem]:
 # Why: docs/decisions.md, D138
 def inspect_uses(uses: Sequence[InputUse], kept: KeptAnswers) -> tuple[list[InputProblem], list[str]]:
     """The problems of inputs that are there, and remarks on those that were not looked at."""
-    digests = {use: digest_use(use) for use in uses if use.kind}
+    digests = {use: hash_use(use) for use in uses if use.kind}
     unknown = [use for use, digest in digests.items() if not is_known_sound(kept, digest)]
     if not unknown:
         return [], []
     try:
-        answers = ask_program("inspect", "the program that looks at inputs", [use.build_request() for use in unknown])
+        answers = query_program("inspect", "the program that looks at inputs", [use.build_request() for use in unknown])
         found = [parse_answer(answer) for answer in answers]
     except UnansweredError as error:
         return [], [f"inputs are not looked at: {error}"]
@@ -146,7 +146,7 @@ def build_problem(use: InputUse, complaint: Mapping[str, str]) -> InputProblem:
     return InputProblem(setting=setting, value=task, what=complaint["what"], cure=complaint["cure"])
 
 
-def digest_use(use: InputUse) -> str:
+def hash_use(use: InputUse) -> str:
     """Of the question and of the facts of its files."""
     return compute_question_digest([FORMAT, use.build_request()], iter_use_facts(use))
 

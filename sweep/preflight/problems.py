@@ -59,7 +59,7 @@ class SweepFileLines:
         fitting = [
             node.line
             for where, node in iter_nodes(self.source.root)
-            if matches_setting(where, problem.setting) and holds_value(node, problem.value)
+            if is_setting(where, problem.setting) and has_value(node, problem.value)
         ]
         return next(iter(fitting), 0)
 
@@ -82,13 +82,13 @@ def iter_nodes(node: YamlNode, where: tuple[str, ...] = ()) -> Iterator[tuple[tu
         yield from iter_nodes(part, where if isinstance(key, int) else (*where, *key.split(".")))
 
 
-def matches_setting(where: Sequence[str], setting: str) -> bool:
+def is_setting(where: Sequence[str], setting: str) -> bool:
     """Whether the keys end in the setting's, or are those of one task in its list (`name`)."""
     wanted = setting.split(".")
     return list(where[-len(wanted) :]) == wanted or list(where[-len(wanted) - 1 :]) == [*wanted, "name"]
 
 
-def holds_value(node: YamlNode, value: str) -> bool:
+def has_value(node: YamlNode, value: str) -> bool:
     """Whether it is the value that is looked for; any does where none is."""
     return not value or node.value == value
 

@@ -118,17 +118,17 @@ def run(options: DataCheckOptions) -> int:
     processes = [f"--workers={options.workers}"] if options.workers else []
     words = ["check", f"--decode={options.decode}", *processes]
     words += ["--write-manifest"] if options.write_manifest else []
-    reports, code = ask_prepare(words, requests)
+    reports, code = query_prepare(words, requests)
     read: list[dict[str, Any]] = []
     if readings:
         words = ["read", f"--samples={options.samples}", f"--seed={options.seed}", *processes]
-        read, read_code = ask_prepare(words, [reading.request for reading in readings])
+        read, read_code = query_prepare(words, [reading.request for reading in readings])
         code = code or read_code
     print_reports(options, reports, readings, read)
     return 1 if code else 0
 
 
-def ask_prepare(words: list[str], requests: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+def query_prepare(words: list[str], requests: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     """The reports of the program, and its exit code. SweepError if it ends without them."""
     from sweep.commands.data.process import run_prepare
     from sweep.errors import SweepError

@@ -34,7 +34,7 @@ def test_an_encoder_is_looked_at_without_torch_and_a_tokenizer_is_left_out(tmp_p
     folder = save(siglip_model(), tmp_path / "siglip")
     write_tokenizer(tmp_path / "tokenizer.json")
     encoder = {"kind": "encoder", "path": str(folder)}
-    requests = [
+    requests: list[dict[str, Any]] = [
         encoder | {"encoder": "siglip-tiny-32"},
         encoder | {"encoder": "siglip-tiny-64"},
         {"kind": "tokenizer", "path": str(tmp_path / "tokenizer.json"), "vocabulary": 10},

@@ -191,7 +191,7 @@ def test_absent_data_and_repeated_work_are_remarked(tmp_path: Path, capsys: pyte
     )
     assert plan(tmp_path, text) == 0
     remarks = capsys.readouterr().err
-    for line, name in ((6, "pictures"), (7, "more"), (9, "talks"), (10, "bpe"), (11, "exams")):
+    for line, name in ((5, "pictures"), (6, "more"), (8, "talks"), (9, "bpe"), (10, "exams")):
         assert f"{tmp_path}/sweep.yaml:{line}: data.{name}: {tmp_path}/data/" in remarks
     assert "not there yet, and no job reads it: data idle\n" in remarks
     assert (

@@ -1,15 +1,20 @@
 from pathlib import Path
 from typing import Any
 
-from sweep.report.data_check import build_sweep_requests, format_problem_counts, format_report_table, format_verdict
+from sweep.report.data_check import (
+    PathSettings,
+    build_requests,
+    format_problem_counts,
+    format_report_table,
+    format_verdict,
+)
 from tests.sweep.small_sweep import edited, written
 
 
 def test_the_shortest_and_the_longest_context_of_the_jobs_decide(tmp_path: Path) -> None:
     text = edited(("trunk: {context: 64,", "trunk: {context: 128,"))
-    requests = {
-        request["name"]: request for request in build_sweep_requests(written(tmp_path, text), tmp_path / "store")
-    }
+    found = build_requests(str(written(tmp_path, text)), tmp_path / "store", PathSettings())
+    requests = {request["name"]: request for request in found.requests}
     assert requests["words"]["context"] == 128
     assert requests["pictures"]["context"] == 64
 
