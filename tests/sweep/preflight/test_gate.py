@@ -46,7 +46,9 @@ def test_accepted_problems_stay_accepted_and_new_ones_are_refused(
     assert study.submit("--dry-run", "--ignore-data") == 0
     assert "sweep: accepted: line 5 of the sweep file: data.pictures: " in capsys.readouterr().err
     assert study.submit("--dry-run") == 1  # a dry run keeps nothing
-    assert study.run("resume", study.name, "--no-submit", "--ignore-data") == 0
+    with hold_runner_lock(Store(study.store), sweep="other", writer="w"):
+        assert study.submit("--ignore-data") == 1  # past the gate: another runner is at work
+    assert "has a runner already" in capsys.readouterr().err
     assert study.submit("--dry-run") == 0
     shutil.rmtree(exams / "images")
     capsys.readouterr()
