@@ -10,7 +10,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,18 +19,15 @@ from typing import Any
 from jobs.store.paths import Store, write_json
 from stages.config import Task
 from sweep.cost.estimate import Lengths
+from sweep.file_facts import is_present, iter_file_facts
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raised when the same files give other counts."""
 TIMEOUT_SECONDS = 600.0
-MOST_FILES = 20_000
-"""Of a folder without a description, so many files are looked at."""
 MISSING_PACKAGE = "the package "
 """How `stages.prepare.count` begins to say that a task's reader is not installed."""
-DESCRIPTIONS = ("dataset.json", "manifest.jsonl")
-"""Files that say what a folder of shards holds; where there is one, the shards themselves are not looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,14 +179,6 @@ def is_lasting(use: DataUse, count: DataCount) -> bool:
     return not (count.problem or by_characters or missing)
 
 
-def is_present(path: str) -> bool:
-    """Whether there is something at a local path, and this user may look at it."""
-    try:
-        return Path(path).exists()
-    except OSError:
-        return False
-
-
 def compute_use_digest(use: DataUse) -> str:
     """Of the request and of what tells its files from others."""
     digest = hashlib.sha256(json.dumps([FORMAT, use.build_request()], sort_keys=True).encode())
@@ -197,28 +186,3 @@ def compute_use_digest(use: DataUse) -> str:
         for name, size, changed in iter_file_facts(Path(path)) if path else ():
             digest.update(f"{name} {size} {changed}\n".encode())
     return digest.hexdigest()[:24]
-
-
-def iter_file_facts(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, size, time of change) of a file, or of the files of a folder, which are those that a job reads first."""
-    try:
-        if not path.is_dir():
-            yield read_file_facts(path)
-            return
-        described = [path / name for name in DESCRIPTIONS if (path / name).exists()]
-        if described:
-            yield from map(read_file_facts, described)
-            return
-        with os.scandir(path) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file())
-        yield str(len(names)), 0, 0
-        for name in names[:MOST_FILES]:
-            yield read_file_facts(path / name)
-    except OSError:
-        return  # the count itself says what is wrong
-
-
-def read_file_facts(path: Path) -> tuple[str, int, int]:
-    """Name, bytes and nanoseconds."""
-    facts = path.stat()
-    return path.name, facts.st_size, facts.st_mtime_ns

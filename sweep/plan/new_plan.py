@@ -15,10 +15,11 @@ from jobs.errors import add_denial
 from jobs.store.paths import Store, SweepPaths, open_replacement
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.catalog import load_catalog
-from sweep.cost.counts import DataCounts, is_present
+from sweep.cost.counts import DataCounts
 from sweep.cost.figures import Figure, FigureBook
 from sweep.cost.speed import load_measured_speeds, load_measured_startups
 from sweep.errors import ManifestError, PlanConflictError, StoreError
+from sweep.file_facts import is_present
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
 from sweep.plan.grid import expand_grid, resolve_precisions
 from sweep.plan.loss_report import MixtureLoss, list_mixture_losses
