@@ -6,8 +6,14 @@ from pathlib import Path
 
 MOST_FILES = 20_000
 """Of a folder without a description, so many files are looked at."""
+MOST_IN_TREE = 1_000
+"""Of a folder with more entries only its own time of change counts: 100,000 images are not asked."""
+TREE_DEPTH = 4
 DESCRIPTIONS = ("dataset.json", "manifest.jsonl")
 """Files that say what a folder of shards holds; where there is one, the shards themselves are not looked at."""
+
+FileFacts = tuple[str, int, int]
+"""Name, bytes, time of change in nanoseconds."""
 
 
 def is_present(path: str) -> bool:
@@ -18,7 +24,7 @@ def is_present(path: str) -> bool:
         return False
 
 
-def iter_file_facts(path: Path) -> Iterator[tuple[str, int, int]]:
+def iter_file_facts(path: Path) -> Iterator[FileFacts]:
     """(name, size, time of change) of a file, or of the files of a folder, which are those that a job reads first."""
     try:
         if not path.is_dir():
@@ -37,7 +43,28 @@ def iter_file_facts(path: Path) -> Iterator[tuple[str, int, int]]:
         return  # the count itself says what is wrong
 
 
-def read_file_facts(path: Path) -> tuple[str, int, int]:
+def read_file_facts(path: Path) -> FileFacts:
     """Name, bytes and nanoseconds."""
     facts = path.stat()
     return path.name, facts.st_size, facts.st_mtime_ns
+
+
+def iter_tree_facts(folder: Path, depth: int = TREE_DEPTH) -> Iterator[FileFacts]:
+    """The facts of a folder and of what lies below it, some levels deep: of each folder its time of change, which moves
+    when a name comes or goes, and of each file in a folder of at most `MOST_IN_TREE` entries."""
+    try:
+        yield read_file_facts(folder)
+        with os.scandir(folder) as entries:
+            found = [entry for entry, _ in zip(entries, range(MOST_IN_TREE + 1), strict=False)]
+    except OSError:
+        return
+    crowded = len(found) > MOST_IN_TREE
+    for entry in sorted(found, key=lambda each: each.name):
+        try:
+            is_folder = entry.is_dir()
+            if not (crowded or is_folder):
+                yield read_file_facts(Path(entry.path))
+        except OSError:
+            continue  # a link to nothing
+        if is_folder and depth:
+            yield from iter_tree_facts(Path(entry.path), depth - 1)

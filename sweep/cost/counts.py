@@ -4,28 +4,24 @@
 files' sizes and times of change (or by the `dataset.json` or `manifest.jsonl` that describes them).
 """
 
-import hashlib
-import json
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jobs.store.paths import Store, write_json
+from jobs.store.paths import Store
 from stages.config import Task
 from sweep.cost.estimate import Lengths
 from sweep.file_facts import is_present, iter_file_facts
+from sweep.kept_answers import KeptAnswers, UnansweredError, ask_program, compute_question_digest
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raised when the same files give other counts."""
-TIMEOUT_SECONDS = 600.0
 MISSING_PACKAGE = "the package "
 """How `stages.prepare.count` begins to say that a task's reader is not installed."""
 
@@ -108,11 +104,10 @@ class DataCounts:
     """Counts of one store. What it is asked for and does not have is `missing`, until it is counted."""
 
     def __init__(self, store: Store) -> None:
-        self.folder = store.counts
+        self.kept = KeptAnswers(store.counts)
         self.missing: dict[DataUse, str] = {}
         """With the digest under which the count will be kept."""
         self._known: dict[DataUse, DataCount | None] = {}
-        self._new: dict[str, DataCount] = {}
 
     def find_count(self, use: DataUse) -> DataCount | None:
         """The count, if it is there; None for data that are elsewhere or absent, and for those that are `missing`."""
@@ -123,7 +118,7 @@ class DataCounts:
     def _read_count(self, use: DataUse) -> DataCount | None:
         digest = compute_use_digest(use)
         try:
-            return DataCount.from_json(json.loads((self.folder / f"{digest}.json").read_bytes()))
+            return DataCount.from_json(self.kept.read_answer(digest))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self.missing[use] = digest
             return None
@@ -136,14 +131,12 @@ class DataCounts:
         for use, count in zip(uses, run_count(uses), strict=True):
             self._known[use] = count
             if is_lasting(use, count):
-                self._new[self.missing[use]] = count
+                self.kept.add_answer(self.missing[use], count.convert_to_json())
         self.missing.clear()
 
     def save(self) -> None:
         """Keeps the new counts in the store. OSError."""
-        for digest, count in self._new.items():
-            write_json(self.folder / f"{digest}.json", count.convert_to_json())
-        self._new.clear()
+        self.kept.save()
 
     @cached_property
     def problems(self) -> dict[str, str]:
@@ -151,22 +144,14 @@ class DataCounts:
         return {use.path: count.problem for use, count in self._known.items() if count is not None and count.problem}
 
 
-# Why: docs/decisions.md, D90
 def run_count(uses: Iterable[DataUse]) -> list[DataCount]:
     """What the program counts of each; a `problem` for all of them where it does not run here."""
     requests = [use.build_request() for use in uses]
-    command = [sys.executable, "-m", "stages.prepare", "--parent", str(os.getpid()), "count"]
     try:
-        done = subprocess.run(
-            command, input=json.dumps(requests), capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
-        )
-        return [DataCount.from_json(each) for each in json.loads(done.stdout)]
-    except subprocess.TimeoutExpired:
-        problem = f"counting took more than {TIMEOUT_SECONDS / 60:g} minutes"
-    except subprocess.CalledProcessError as error:
-        said = str(error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
-        problem = f"the program that counts ended: {said[-1]}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [DataCount.from_json(each) for each in ask_program("count", "the program that counts", requests)]
+    except UnansweredError as error:
+        problem = str(error)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"the program that counts gave no counts: {error}"
     logger.info("data are not counted: %s", problem)
     return [DataCount(problem=problem) for _ in requests]
@@ -181,8 +166,5 @@ def is_lasting(use: DataUse, count: DataCount) -> bool:
 
 def compute_use_digest(use: DataUse) -> str:
     """Of the request and of what tells its files from others."""
-    digest = hashlib.sha256(json.dumps([FORMAT, use.build_request()], sort_keys=True).encode())
-    for path in (use.path, use.tokenizer):
-        for name, size, changed in iter_file_facts(Path(path)) if path else ():
-            digest.update(f"{name} {size} {changed}\n".encode())
-    return digest.hexdigest()[:24]
+    facts = chain.from_iterable(iter_file_facts(Path(path)) for path in (use.path, use.tokenizer) if path)
+    return compute_question_digest([FORMAT, use.build_request()], facts)

@@ -10,7 +10,8 @@ import pytest
 from jobs.store.paths import Store
 from sweep.cli import main
 from sweep.cost import counts as counts_module
-from sweep.cost.counts import DataCount, DataCounts, DataUse, TaskCount, compute_use_digest, is_present
+from sweep.cost.counts import DataCount, DataCounts, DataUse, TaskCount, compute_use_digest
+from sweep.file_facts import is_present
 from sweep.plan.manifest import Manifest
 from sweep.plan.new_plan import format_uncounted
 from tests.stages.prepare.test_count import make_pairs, make_talks, make_tasks
@@ -143,7 +144,7 @@ def test_a_torn_count_is_counted_again(tmp_path: Path) -> None:
     assert counts.find_count(use) is None
     counts.count_missing()
     counts.save()
-    (kept,) = counts.folder.iterdir()
+    (kept,) = counts.kept.folder.iterdir()
     found = DataCounts(Store(tmp_path / "store")).find_count(use)
     assert found is not None
     assert (found.samples, found.mean_text_tokens) == (20, 5.5)
