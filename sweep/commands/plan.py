@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from sweep.arguments import parse_positive_int
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
+    from jobs.store.paths import Store
     from sweep.plan.new_plan import NewPlan
 
 
@@ -22,7 +23,8 @@ class PlanOptions(CommonOptions):
     diff: bool
     """Compare with the stored plan and write nothing."""
     replace: bool
-    """Store the plan even where that drops begun work or replaces the plan of another experiment."""
+    """Store the plan even where that drops begun work, its data have other content than before, or it replaces the plan
+    of another experiment."""
     gpus: int | None
     """At once, over all jobs, for the estimate of the time."""
     cpus: int | None
@@ -39,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="replace the stored plan though work that has begun leaves it, or though it is of another experiment",
+        help="replace the stored plan though work that has begun leaves it, data have other content, or it is of another "
+        "experiment",
     )
     parser.add_argument(
         "--gpus", type=parse_positive_int, metavar="N", help="GPUs that may be used at once, for the time it takes"
@@ -65,7 +68,7 @@ def plan_sweep(options: PlanOptions) -> int:
     store = Store(options.store)
     planned = make_plan(options.file, store, announce=print_progress)
     if options.diff:
-        print_diff(planned, as_json=options.as_json)
+        print_diff(planned, store, as_json=options.as_json)
         return 0
     if not options.replace:
         check_nothing_lost(planned, store)
@@ -74,6 +77,7 @@ def plan_sweep(options: PlanOptions) -> int:
     name = planned.manifest.sweep
     problem, advice = find_sharing_problem(store.root)
     for line in [
+        *map(str, planned.changes),
         *planned.remarks,
         *([f"{problem}: {advice}"] if problem else []),
         format_changes_line(planned),
@@ -97,15 +101,21 @@ def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions)
         print(format_plan_report(planned.manifest, done, **how))
 
 
-def print_diff(planned: "NewPlan", *, as_json: bool) -> None:
+def print_diff(planned: "NewPlan", store: "Store", *, as_json: bool) -> None:
     from sweep.plan.diff import format_diff_report
+    from sweep.plan.new_plan import count_done_removed
 
     if as_json:
-        print(json.dumps({"format": 1, "sweep": planned.manifest.sweep, **build_changes_json(planned)}, indent=1))
+        data = [asdict(change) for change in planned.changes]
+        done = {"jobs_gone_done": count_done_removed(planned, store), "data": data}
+        record = {"format": 1, "sweep": planned.manifest.sweep, **build_changes_json(planned), **done}
+        print(json.dumps(record, indent=1))
     elif planned.diff is None:
         print(f"{planned.manifest.sweep}: {format_changes_line(planned)}")
     else:
-        print(format_diff_report(planned.manifest.sweep, planned.diff))
+        done_gone = count_done_removed(planned, store)
+        lines = [format_diff_report(planned.manifest.sweep, planned.diff), *(f"  {each}" for each in planned.changes)]
+        print("\n".join([*lines, *([f"  of the gone jobs, {done_gone:,} are done"] if done_gone else [])]))
 
 
 def print_progress(line: str) -> None:

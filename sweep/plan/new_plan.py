@@ -8,18 +8,22 @@ replaces another experiment of the same name.
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from jobs.errors import add_denial
 from jobs.store.paths import Store, SweepPaths, open_replacement
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.catalog import load_catalog
+from sweep.content.digest import PREFIX
+from sweep.content.kept import DataContents, list_problem_lines
 from sweep.cost.counts import DataCounts
 from sweep.cost.figures import Figure, FigureBook
 from sweep.cost.speed import load_measured_speeds, load_measured_startups
 from sweep.errors import ManifestError, PlanConflictError, StoreError
 from sweep.file_facts import is_present
+from sweep.plan.data_identity import ContentChange, StoredIdentities, identify_data, list_unread_data
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
 from sweep.plan.grid import expand_grid, resolve_precisions
 from sweep.plan.loss_report import MixtureLoss, list_mixture_losses
@@ -55,6 +59,12 @@ class NewPlan:
     """What was counted for this plan; `store_plan` keeps it."""
     damage: str = ""
     """Why the stored plan cannot be read."""
+    contents: DataContents | None = None
+    """What was found of the data's content for this plan; `store_plan` keeps it."""
+    stored: StoredIdentities | None = None
+    """What the store knew of the data."""
+    changes: tuple[ContentChange, ...] = ()
+    """Other content under names that the stored plan uses."""
 
 
 def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger.info) -> NewPlan:
@@ -62,15 +72,21 @@ def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
     grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
+    contents, stored = DataContents(store), StoredIdentities(store, sweep.name)
+    if unread := list_unread_data(sweep, grid, contents):
+        announce(f"looking at the content of local data, which the next plan need not do: {', '.join(unread)}")
+    identified = identify_data(sweep, grid, contents, stored)
+    sweep = replace(sweep, data=identified.data)
     measured, startups = load_measured_speeds(store, catalog), load_measured_startups(store, catalog)
     counts = DataCounts(store)
     figures = FigureBook(catalog, sweep.data, counts)
-    manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
+    plan = partial(build_manifest, sweep, grid, catalog, measured, startups=startups, identities=identified.identities)
+    manifest = plan(figures=figures)
     if counts.missing:  # known only now: which data the jobs read, and how
         announce(f"counting local data, which the next plan need not do: {list_uncounted(counts)}")
         counts.count_missing()
         figures = FigureBook(catalog, sweep.data, counts)
-        manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
+        manifest = plan(figures=figures)
     is_stored, diff, damage = compare_with_stored(manifest, store.locate_sweep(sweep.name).manifest)
     return NewPlan(
         manifest=manifest,
@@ -79,6 +95,7 @@ def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger
             *grid.remarks,
             *find_repeated_work(manifest),
             *find_absent_data(manifest),
+            *list_problem_lines(contents.problems),
             *format_uncounted(counts.problems),
             *figures.contradictions,
         ),
@@ -87,6 +104,9 @@ def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger
         losses=list_mixture_losses(sweep, catalog, manifest, counts),
         figures=figures.used,
         counts=counts,
+        contents=contents,
+        stored=stored,
+        changes=identified.changes,
         is_stored=is_stored,
         diff=diff,
         damage=damage,
@@ -125,7 +145,11 @@ def find_repeated_work(manifest: Manifest) -> list[str]:
 
 def find_absent_data(manifest: Manifest) -> list[str]:
     """A remark on data sets that are not on this machine."""
-    absent = [name for name, path in manifest.data.items() if path.startswith("/") and not is_present(path)]
+    absent = [
+        name
+        for name, path in manifest.data.items()
+        if not name.startswith(PREFIX) and path.startswith("/") and not is_present(path)
+    ]
     return [f"not there yet: data {', '.join(absent)}"] if absent else []
 
 
@@ -145,6 +169,8 @@ def check_nothing_lost(planned: NewPlan, store: Store) -> None:
         raise PlanConflictError(f"{planned.damage} with --replace")
     if planned.diff is None:
         return
+    if planned.changes and not planned.diff.is_empty:
+        raise PlanConflictError(format_content_refusal(planned, store))
     if planned.diff.is_other_experiment:
         raise PlanConflictError(
             f"the stored sweep {name!r} has no cell and no job in common with this file; "
@@ -161,12 +187,33 @@ def check_nothing_lost(planned: NewPlan, store: Store) -> None:
         )
 
 
+# Why: docs/decisions.md, D149
+def format_content_refusal(planned: NewPlan, store: Store) -> str:
+    """Which data have other content than the stored plan went by, and what that does to its jobs."""
+    gone, done = planned.diff.removed_jobs if planned.diff else (), count_done_removed(planned, store)
+    told = "; ".join(map(str, planned.changes))
+    return (
+        f"{told}: not what {planned.manifest.sweep!r} was planned with; {len(gone):,} jobs would leave the plan, "
+        f"{done:,} of them done; put the former data back, or plan the new ones with --replace (--diff shows more)"
+    )
+
+
+def count_done_removed(planned: NewPlan, store: Store) -> int:
+    """Jobs that leave the plan and are done."""
+    gone = planned.diff.removed_jobs if planned.diff else ()
+    return len(list_finished_keys(store, gone) & {job.key for job in gone})
+
+
 def store_plan(planned: NewPlan, store: Store) -> None:
     """Writes manifest and sweep file, and keeps the plan before for `sweep explain`."""
     paths = store.locate_sweep(planned.manifest.sweep)
+    check_still_current(planned)
     try:
-        if planned.counts is not None:
-            planned.counts.save()
+        for kept in (planned.counts, planned.contents):
+            if kept is not None:
+                kept.save()
+        if planned.stored is not None:
+            planned.stored.save(planned.manifest.identities)
         write_sweep_file(paths.source, planned.source_text)
         if not planned.is_stored:
             if planned.diff is None or not planned.diff.is_empty:
@@ -175,6 +222,18 @@ def store_plan(planned: NewPlan, store: Store) -> None:
     except OSError as error:
         reason = add_denial(error.strerror or str(error), error)
         raise StoreError(f"{error.filename or paths.root}: cannot be written: {reason}") from None
+
+
+# Why: docs/decisions.md, D150
+def check_still_current(planned: NewPlan) -> None:
+    """PlanConflictError if somebody else has stored this sweep with other data since the plan was made."""
+    if planned.stored is None:
+        return
+    before, now = planned.stored.own, planned.stored.read_own_again()
+    if (before.places, before.known) != (now.places, now.known) and now.known != planned.manifest.identities:
+        raise PlanConflictError(
+            f"the sweep {planned.manifest.sweep!r} was planned with other data by another command meanwhile; plan again"
+        )
 
 
 def write_sweep_file(path: Path, text: str) -> None:
