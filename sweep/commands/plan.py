@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="replace the stored plan though work that has begun leaves it, data have other content, or it is of another "
-        "experiment",
+        help="replace the stored plan though work that has begun leaves it, though data have other content, "
+        "or though it is of another experiment",
     )
     parser.add_argument(
         "--gpus", type=parse_positive_int, metavar="N", help="GPUs that may be used at once, for the time it takes"

@@ -100,10 +100,10 @@ def choose_pieces(size: int, most: int, piece: int) -> list[int]:
     """Where the pieces begin that are read of a file: one, or `most` bytes' worth, the last one at the end."""
     if size <= most:
         return [0]
-    return spread_evenly(range(size - piece + 1), most // piece)
+    return choose_evenly(range(size - piece + 1), most // piece)
 
 
-def spread_evenly(values: Sequence[Any], number: int) -> list[Any]:
+def choose_evenly(values: Sequence[Any], number: int) -> list[Any]:
     """At most `number` of the values, the first and the last among them."""
     if len(values) <= number:
         return list(values)
@@ -180,9 +180,9 @@ def add_tars(reader: ContentReader, folder: Path) -> None:
     names = sorted(name for name in list_names(folder) if name.endswith(".tar") and name[0] != ".")
     if not names:
         raise UnreadableDataError(f"{folder}: holds no shards (*.tar)")
-    sampled = set(spread_evenly(names, SAMPLED_SHARDS))
+    sampled = set(choose_evenly(names, SAMPLED_SHARDS))
     reader.add_words(str(len(names)))
-    for name in dict.fromkeys([*spread_evenly(names, MOST_SHARDS), *sorted(sampled)]):
+    for name in dict.fromkeys([*choose_evenly(names, MOST_SHARDS), *sorted(sampled)]):
         reader.add_words(name)
         if name in sampled:
             reader.add_file(folder / name, most=SHARD_BYTES, piece=SHARD_BYTES // 3)
@@ -224,7 +224,7 @@ def add_encoder(reader: ContentReader, path: Path) -> None:
     reader.add_json_file(path / "config.json")
     for file in weights:
         reader.add_words(file.name)
-        reader.add_file(file, most=MOST_BYTES // len(spread_evenly(weights, 16)))
+        reader.add_file(file, most=MOST_BYTES // len(choose_evenly(weights, 16)))
 
 
 READERS = {
@@ -316,7 +316,7 @@ def add_images(reader: ContentReader, folder: Path) -> None:
     reader.note_facts(folder)
     names = sorted(list_names(folder))
     reader.add_words(str(len(names)))
-    for name in spread_evenly(names, SAMPLED_IMAGES):
+    for name in choose_evenly(names, SAMPLED_IMAGES):
         reader.add_words(name)
         if (folder / name).is_file():
             reader.add_file(folder / name, most=PIECE_BYTES, piece=PIECE_BYTES)

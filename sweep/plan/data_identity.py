@@ -233,7 +233,7 @@ def identify_data(sweep: Sweep, grid: Grid, contents: DataContents, stored: Stor
             content = contents.find_content(item.kind, item.path, item.task)
             found[item.label], change = stored.decide_identity(item, content)
             changes += [change] if change else []
-        data[name] = place_identities(each, found)
+        data[name] = apply_identities(each, found)
         if any(one.content or one.name != label for label, one in found.items()):
             identities |= found
     return IdentifiedData(data=data, identities=identities, changes=tuple(changes))
@@ -269,7 +269,7 @@ def list_task_files(data: DataSet, grid: Grid) -> list[str]:
     return list(files)
 
 
-def place_identities(data: DataSet, found: Mapping[str, DataIdentity]) -> DataSet:
+def apply_identities(data: DataSet, found: Mapping[str, DataIdentity]) -> DataSet:
     """The data set as the planner takes it."""
     if data.kind == "tasks":
         return replace(data, task_identities={label.partition("/")[2]: one.name for label, one in found.items()})
