@@ -167,8 +167,8 @@ def test_other_content_under_a_name_is_refused_until_it_is_confirmed(
     capsys.readouterr()
     assert try_plan(study) == 1
     _, error = capsys.readouterr()
-    [line] = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: data words: content ")
+    [line] = [line for line in error.splitlines() if line.startswith("sweep plan: ")]
+    assert line.startswith("sweep plan: data words: content ")
     assert "not what 'small' was planned with; 32 jobs would leave the plan, 2 of them done; " in line
     assert "--replace" in line
     assert stored(study) == before
@@ -246,10 +246,13 @@ def test_other_content_than_after_the_migration_is_told(study: Path, capsys: pyt
 def test_two_names_of_before_for_the_same_data_both_keep_their_keys(study: Path) -> None:
     both = edited(
         TASKS,
-        ("  pictures: {kind: captions, path: data/pictures}", "  dense: {kind: captions, path: data/pictures, field: a}\n"
-         "  raw: {kind: captions, path: data/pictures, field: b}"),
+        (
+            "  pictures: {kind: captions, path: data/pictures}",
+            "  dense: {kind: captions, path: data/pictures, field: a}\n"
+            "  raw: {kind: captions, path: data/pictures, field: b}",
+        ),
         ("      image_share: [0, 0.2]", "      image_share: [0, 0.2]\n      captions: [dense, raw]"),
-    )  # fmt: skip
+    )
     before = store_plan_of_before(study, both)
     assert [job.key for job in plan(study, both).jobs] == [job.key for job in before.jobs]
     assert [job.key for job in plan(study, both).jobs] == [job.key for job in before.jobs]
