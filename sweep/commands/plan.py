@@ -25,6 +25,8 @@ class PlanOptions(CommonOptions):
     replace: bool
     """Store the plan even where that drops begun work, its data have other content than before, or it replaces the plan
     of another experiment."""
+    same_data: tuple[str, ...]
+    """Data sets whose changed content leaves the keys as they are."""
     gpus: int | None
     """At once, over all jobs, for the estimate of the time."""
     cpus: int | None
@@ -43,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace the stored plan though work that has begun leaves it, though data have other content, "
         "or though it is of another experiment",
+    )
+    parser.add_argument(
+        "--same-data",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this data set has other bytes and the same samples (packed anew, say): keep all keys; may be repeated",
     )
     parser.add_argument(
         "--gpus", type=parse_positive_int, metavar="N", help="GPUs that may be used at once, for the time it takes"
@@ -66,7 +75,7 @@ def plan_sweep(options: PlanOptions) -> int:
     from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
-    planned = make_plan(options.file, store, announce=print_progress)
+    planned = make_plan(options.file, store, announce=print_progress, same_data=options.same_data)
     if options.diff:
         print_diff(planned, store, as_json=options.as_json)
         return 0
@@ -96,7 +105,8 @@ def print_report(planned: "NewPlan", done: frozenset[str], options: PlanOptions)
     }  # fmt: skip
     if options.as_json:
         report = build_plan_json(planned.manifest, done, **how)
-        print(json.dumps({**report, "changes": build_changes_json(planned)}, indent=1))
+        data = {label: asdict(each) for label, each in planned.manifest.identities.items()}
+        print(json.dumps({**report, "data": data, "changes": build_changes_json(planned)}, indent=1))
     else:
         print(format_plan_report(planned.manifest, done, **how))
 

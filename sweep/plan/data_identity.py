@@ -14,7 +14,7 @@ A `revision` is the user's own word. Another one makes another identity of the s
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,8 +112,9 @@ def iter_stored_entries(path: Path) -> Iterator[tuple[str, StoredEntry]]:
 class StoredIdentities:
     """What a store knows of data: its plans, and its records of content that keys know by a name."""
 
-    def __init__(self, store: Store, sweep: str) -> None:
-        self.store, self.sweep = store, sweep
+    def __init__(self, store: Store, sweep: str, same: Collection[str] = ()) -> None:
+        """`same`: data sets, or FOLDER/FILE of tasks, whose other content the user takes for the former one."""
+        self.store, self.sweep, self.same = store, sweep, frozenset(same)
 
     @cached_property
     def own(self) -> StoredPlan:
@@ -153,6 +154,7 @@ class StoredIdentities:
             except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 logger.info("%s: passed over: %s", path, error)
 
+    # Why: docs/decisions.md, D145
     def decide_identity(self, item: DataItem, content: str) -> tuple[DataIdentity, ContentChange | None]:
         """By the rules above; and what is to be told. `content`: empty where the data cannot be seen."""
         own = self.own.find_identity(item)
@@ -160,6 +162,8 @@ class StoredIdentities:
             return own, None
         if not content:
             return self._find_seen_elsewhere(item) or DataIdentity(name=item.label, revision=item.revision), None
+        if own and not self.same.isdisjoint({item.label, item.data_set}):
+            return replace(own, content=content), None
         before = own.content if own else ""
         if own and not before:
             before = self._find_content_before(item, content)
@@ -171,7 +175,7 @@ class StoredIdentities:
     def _find_name(self, item: DataItem, content: str) -> str:
         """Rules 3 to 5."""
         known = [each.name for each in self.records if (each.content, each.revision) == (content, item.revision)]
-        names = {name for name in known if not name.startswith(PREFIX)}
+        names = {name for name in known if name != content}
         if not names and not self._find_content_before(item, content):
             names = {each.name for each in self._iter_same_place(item) if not each.content}
         return item.label if item.label in names else min(names, default=content)
@@ -204,7 +208,7 @@ class StoredIdentities:
     def save(self, identities: Mapping[str, DataIdentity]) -> None:
         """Records which content keys mean by a name. OSError. Equal records have one file, so writers may meet."""
         for each in identities.values():
-            if each.content and not each.name.startswith(PREFIX):
+            if each.content not in ("", each.name):
                 content = asdict(each)
                 digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
                 path = self.store.known_data / f"{digest}.json"
@@ -275,3 +279,16 @@ def apply_identities(data: DataSet, found: Mapping[str, DataIdentity]) -> DataSe
         return replace(data, task_identities={label.partition("/")[2]: one.name for label, one in found.items()})
     [identity] = found.values()
     return replace(data, identity="" if identity.name == data.name else identity.name)
+
+
+def find_content_changes(store: Store, sweep: str) -> list[ContentChange]:
+    """The data that have other content by now than the stored plan of a sweep went by."""
+    plan, contents = StoredPlan(store.locate_sweep(sweep)), DataContents(store)
+    changes = []
+    for label, identity in plan.known.items():
+        name, _, task = label.partition("/")
+        if identity.content and name in plan.entries and name in plan.places:
+            now = contents.find_content(plan.entries[name].kind, plan.places[name], task)
+            if now not in ("", identity.content):
+                changes.append(ContentChange(label=label, before=identity.content, now=now))
+    return changes

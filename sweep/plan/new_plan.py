@@ -21,7 +21,7 @@ from sweep.content.kept import DataContents, list_problem_lines
 from sweep.cost.counts import DataCounts
 from sweep.cost.figures import Figure, FigureBook
 from sweep.cost.speed import load_measured_speeds, load_measured_startups
-from sweep.errors import ManifestError, PlanConflictError, StoreError
+from sweep.errors import ManifestError, PlanConflictError, StoreError, UsageError
 from sweep.file_facts import is_present
 from sweep.plan.data_identity import ContentChange, StoredIdentities, identify_data, list_unread_data
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
@@ -32,6 +32,7 @@ from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
 from sweep.spec.reader import load_sweep
+from sweep.spec.schema import Sweep
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +68,18 @@ class NewPlan:
     """Other content under names that the stored plan uses."""
 
 
-def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger.info) -> NewPlan:
-    """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes."""
+def make_plan(
+    path: Path, store: Store, announce: Callable[[str], None] = logger.info, *, same_data: Collection[str] = ()
+) -> NewPlan:
+    """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes.
+
+    `same_data`: data sets whose changed content is to leave all keys as they are.
+    """
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
     grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
-    contents, stored = DataContents(store), StoredIdentities(store, sweep.name)
+    contents, stored = DataContents(store), StoredIdentities(store, sweep.name, same_data)
+    check_data_names(same_data, sweep)
     if unread := list_unread_data(sweep, grid, contents):
         announce(f"looking at the content of local data, which the next plan need not do: {', '.join(unread)}")
     identified = identify_data(sweep, grid, contents, stored)
@@ -111,6 +118,13 @@ def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger
         diff=diff,
         damage=damage,
     )
+
+
+def check_data_names(names: Collection[str], sweep: Sweep) -> None:
+    """UsageError for a name that the file gives to no data."""
+    for name in names:
+        if name.partition("/")[0] not in sweep.data:
+            raise UsageError(f"--same-data {name}: the file has no such data; it has {', '.join(sweep.data)}")
 
 
 def list_uncounted(counts: DataCounts) -> str:
@@ -194,7 +208,8 @@ def format_content_refusal(planned: NewPlan, store: Store) -> str:
     told = "; ".join(map(str, planned.changes))
     return (
         f"{told}: not what {planned.manifest.sweep!r} was planned with; {len(gone):,} jobs would leave the plan, "
-        f"{done:,} of them done; put the former data back, or plan the new ones with --replace (--diff shows more)"
+        f"{done:,} of them done (--diff shows which); put the former data back, train on the new ones with --replace, "
+        f"or keep all keys with --same-data {planned.changes[0].label.partition('/')[0]} if the samples are the same"
     )
 
 

@@ -169,7 +169,7 @@ def test_other_content_under_a_name_is_refused_until_it_is_confirmed(
     _, error = capsys.readouterr()
     [line] = [line for line in error.splitlines() if line.startswith("sweep plan: ")]
     assert line.startswith("sweep plan: data words: content ")
-    assert "not what 'small' was planned with; 32 jobs would leave the plan, 2 of them done; " in line
+    assert "not what 'small' was planned with; 32 jobs would leave the plan, 2 of them done " in line
     assert "--replace" in line
     assert stored(study) == before
     assert try_plan(study, REAL, "--diff") == 0
@@ -183,6 +183,41 @@ def test_other_content_under_a_name_is_refused_until_it_is_confirmed(
     after = plan(study, REAL, "--replace")
     assert not keys(after) & keys(before)
     assert plan(study) == after  # confirmed once
+
+
+def test_data_that_were_packed_anew_keep_all_keys_if_the_user_says_so(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = plan(study)
+    change(study)
+    capsys.readouterr()
+    assert try_plan(study) == 1
+    assert "--same-data words if the samples are the same" in capsys.readouterr().err
+    assert try_plan(study, REAL, "--same-data", "wrds") == 2
+    assert "--same-data wrds: the file has no such data" in capsys.readouterr().err
+    after = plan(study, REAL, "--same-data", "words")
+    assert keys(after) == keys(before)
+    assert after.identities["words"].content != before.identities["words"].content
+    assert plan(study) == after  # said once
+    # the store remembers it, for other names and other sweeps too
+    assert keys(plan(study, RENAMED)) == keys(before)
+    shutil.rmtree(Store(study / "store").locate_sweep("small").root)
+    assert keys(plan(study)) == keys(before)
+    (study / "data" / "exams" / "hues.jsonl").write_text('{"id": "1"}\n')
+    assert try_plan(study) == 1
+    assert keys(plan(study, REAL, "--same-data", "exams")) == keys(before)
+
+
+def test_a_submission_refuses_data_that_changed_since_the_plan(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(study)
+    change(study)
+    for words in ([], ["--dry-run"]):
+        capsys.readouterr()
+        assert main(["submit", "small", "--store", str(study / "store"), *words]) == 1
+        assert "nothing was sent: data words: content " in capsys.readouterr().err
+    assert not (study / "store" / "runs").exists()
+    plan(study, REAL, "--replace")
+    assert main(["submit", "small", "--store", str(study / "store"), "--dry-run"]) == 0
 
 
 def test_a_changed_task_moves_evaluations_alone_and_is_told_by_its_file(
