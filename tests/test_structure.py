@@ -11,7 +11,7 @@ MOST_FILES = 25
 
 VERBS = frozenset(
     """
-    accumulate acquire add adjust adopt advance allocate append apply attach attend begin block build can
+    accumulate acquire add adjust adopt advance allocate append apply ask attach attend begin block build can
     cancel centre check checkpoint choose classify clean clear clip close collate collect compact
     compare compile compute configure connect convert copy count create cut decide decode
     deduplicate define describe detect discount divide download draw drop dump embed encode enter
