@@ -66,6 +66,8 @@ class ContentReader:
     def note_facts(self, path: Path) -> int:
         """The size of a file or folder that the digest depends on."""
         self.facts[str(path)] = facts = read_file_facts(path)
+        if not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
+            raise UnreadableDataError(f"{path}: is neither a file nor a folder")
         return facts[1]
 
     def add_file(self, path: Path, *, most: int = MOST_BYTES, piece: int = PIECE_BYTES) -> None:
@@ -242,6 +244,7 @@ READERS = {
 
 def add_task(reader: ContentReader, folder: Path, file: str) -> None:
     """One task of a folder, by the name of its file. Files that it names by themselves may name others."""
+    reader.note_facts(folder)  # its time of change moves when a file comes that a task names
     waiting, seen = [file], set[str]()
     while waiting:
         name = waiting.pop(0)
@@ -253,9 +256,17 @@ def add_task(reader: ContentReader, folder: Path, file: str) -> None:
         if (folder / name).is_dir():
             add_images(reader, folder / name)
         elif name == file or name.endswith((".yaml", ".yml")):  # another .json holds rows, not names
-            waiting += [each for each in add_task_file(reader, folder / name) if is_part_of(folder, each)]
+            waiting += list_named_files(folder, add_task_file(reader, folder / name))
         else:
             reader.add_file(folder / name)
+
+
+def list_named_files(folder: Path, words: Sequence[str]) -> list[str]:
+    """The words that name something in the folder. UnreadableDataError for the name of a file that is not there yet."""
+    missing = [word for word in words if FILE.fullmatch(word) and ".." not in word and not (folder / word).exists()]
+    if missing:
+        raise UnreadableDataError(f"{folder / missing[0]}: is not there, and a task names it")
+    return [word for word in words if is_part_of(folder, word)]
 
 
 def is_part_of(folder: Path, name: str) -> bool:
@@ -281,6 +292,7 @@ def add_task_file(reader: ContentReader, path: Path) -> list[str]:
         reader.add_bytes(raw)
         text = raw.decode("utf-8", "replace")
         words = {*FILE.findall(text), *(f"{module}.py" for module in MODULE.findall(text))}
+        words = {word for word in words if is_part_of(path.parent, word)}  # a comment may name others
     else:
         reader.add_bytes(content[0])
         words = set(iter_words(content[1]))

@@ -140,7 +140,23 @@ def test_hostile_task_files_are_read_in_bounded_time(tmp_path: Path) -> None:
         assert content("tasks", tmp_path, f"{name}.yaml").startswith("sha256-")
     (tmp_path / "climbs.yaml").write_text("data_files: ../../../etc/passwd\nother: /etc/passwd\n")
     _, facts = read_content("tasks", tmp_path, "climbs.yaml")
-    assert list(facts) == [str(tmp_path / "climbs.yaml")]
+    assert list(facts) == [str(tmp_path), str(tmp_path / "climbs.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [("text", ""), ("conversations", ""), ("tokenizer", ""), ("tasks", "pipe.yaml")]
+)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, kind: str, task: str) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UnreadableDataError, match="neither a file nor a folder"):
+        read_content(kind, tmp_path if task else tmp_path / "pipe.yaml", task)
+
+
+def test_a_task_without_the_rows_that_it_names_is_not_known_yet(tmp_path: Path) -> None:
+    tasks = make_tasks(tmp_path / "exams")
+    (tasks / "sums.jsonl").unlink()
+    with pytest.raises(UnreadableDataError, match=r"sums.jsonl: is not there, and a task names it"):
+        read_content("tasks", tasks, "sums.yaml")
 
 
 def test_a_bounded_part_of_a_large_file_is_read(tmp_path: Path) -> None:

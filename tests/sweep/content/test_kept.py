@@ -40,6 +40,16 @@ def test_the_second_time_nothing_is_read_until_a_file_changes(tmp_path: Path, mo
     assert find()[0] != first[0]
 
 
+def test_a_file_that_comes_to_a_task_later_is_noticed(tmp_path: Path) -> None:
+    tasks, store = make_tasks(tmp_path / "exams"), Store(tmp_path / "store")
+    (tasks / "sums.yaml").write_text((tasks / "sums.yaml").read_text() + "more: helpers\n")
+    contents = DataContents(store)
+    first = contents.find_content("tasks", str(tasks), "sums.yaml")
+    contents.save()
+    (tasks / "helpers").write_text("rows")
+    assert DataContents(store).find_content("tasks", str(tasks), "sums.yaml") not in ("", first)
+
+
 def test_what_is_not_here_has_no_content_and_is_no_problem(tmp_path: Path) -> None:
     contents = DataContents(Store(tmp_path / "store"))
     tasks = make_tasks(tmp_path / "exams")
