@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.store.paths import Store
-from sweep.content import kept
+from sweep.content.digest import read_content
 from sweep.content.kept import DataContents
 from tests.stages.prepare.test_count import make_pairs, make_tasks
 
@@ -14,13 +14,12 @@ from tests.stages.prepare.test_count import make_pairs, make_tasks
 def test_the_second_time_nothing_is_read_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, tasks = make_pairs(tmp_path / "pairs"), make_tasks(tmp_path / "exams")
     read: list[str] = []
-    read_content = kept.read_content
 
     def count_reads(kind: str, path: Path, task: str = "") -> object:
         read.append(kind)
         return read_content(kind, path, task)
 
-    monkeypatch.setattr(kept, "read_content", count_reads)
+    monkeypatch.setattr("sweep.content.kept.read_content", count_reads)
 
     def find() -> tuple[str, str]:
         contents = DataContents(Store(tmp_path / "store"))
