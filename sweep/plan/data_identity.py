@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from jobs.store.paths import Store, SweepPaths, write_json
+from jobs.store.paths import SAFE_NAME, Store, SweepPaths, write_json
 from jobs.store.reading import read_file
 from sweep.content.digest import PREFIX
 from sweep.content.kept import DataContents, describe_content
@@ -129,10 +129,10 @@ class StoredIdentities:
     def others(self) -> tuple[StoredPlan, ...]:
         """The plans of other sweeps, by name."""
         try:
-            names = sorted(path.name for path in self.store.sweeps.iterdir() if path.name != self.sweep)
+            names = sorted(path.name for path in self.store.sweeps.iterdir())
         except OSError:
             return ()
-        return tuple(self._read_plan(name) for name in names)
+        return tuple(self._read_plan(name) for name in names if name != self.sweep and SAFE_NAME.fullmatch(name))
 
     @cached_property
     def records(self) -> tuple[DataIdentity, ...]:

@@ -441,6 +441,13 @@ def test_damaged_records_are_passed_over(study: Path, text: str) -> None:
     assert keys(plan(study)) == keys(before)
 
 
+@pytest.mark.parametrize("name", [".hidden", "a b", "empty"])
+def test_other_folders_among_the_sweeps_are_passed_over(study: Path, name: str) -> None:
+    (study / "store" / "sweeps" / name).mkdir(parents=True)
+    (study / "store" / "sweeps" / name / "manifest.jsonl").write_text("no plan")
+    assert plan(study).identities["words"].content
+
+
 def test_a_later_version_may_add_fields(study: Path) -> None:
     plan(study)
     paths = Store(study / "store").locate_sweep("small")
