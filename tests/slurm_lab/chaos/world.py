@@ -93,9 +93,9 @@ class World:
             self.orders.mkdir(parents=True, exist_ok=True)
         self._bin.mkdir(exist_ok=True)
         # in a file: Slurm's programs are started with chosen variables only
-        settings = {"orders": self.orders, "scancel_fails": self.scancel_fails}
-        settings |= {name: find_program(name) for name in ("sbatch", "scancel")}
-        (self._bin / "settings.json").write_text(json.dumps(settings, default=str))
+        real = {name: find_program(name) for name in ("sbatch", "scancel")}
+        settings = {"orders": str(self.orders), "scancel_fails": str(self.scancel_fails), **real}
+        (self._bin / "settings.json").write_text(json.dumps(settings))
         for name, source in (("sbatch", sbatch_program), ("scancel", scancel_program)):
             program = self._bin / name
             program.write_text(f"#!{self.people[0].python} -S\n{Path(str(source.__file__)).read_text()}")
