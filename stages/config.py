@@ -2,15 +2,17 @@
 
 A configuration holds what changes a run's numbers and nothing else: no path, no node count, no partition. The planner
 hashes it (defaults left out) into the job's key, so a new field needs a default that means "as before".
-Data is named here (`Source`) and located in `job.json` (`data`: name -> path).
+Data is named here (`Source`) and located in `job.json` (`data`: name -> path). Keys hold a data set's identity in place
+of its name (`name_by_identity`).
 
 A field with a description is a setting of the sweep file: name, type, bounds, default and description stand here and
 nowhere else (`sweep.spec.fields` derives its part of the file). A described field that is a configuration itself
 (`optimizer`, `schedule`) contributes its own described fields. The planner works out the fields without a description.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -78,6 +80,8 @@ class Vision(StageConfig):
     weights: tuple[Name, ...] = ()
     """Data sets (folders of transformers) with the encoder's weights, one for each of its parts; none where it has none
     or brings its own."""
+    identities: tuple[str, ...] = ()
+    """As `Source.identity`, of each of the weights; empty where all are known by their names."""
     revision: str = ""
     """Names the content of the weights."""
     transform: Literal["resize-naive", "letterbox"] = "resize-naive"
@@ -87,10 +91,12 @@ class Vision(StageConfig):
 
 
 class Source(StageConfig):
-    """One named data set and its share of the mixture. `revision` names its content; where it lies is not here."""
+    """One named data set and its share of the mixture. Where it lies is not here."""
 
     name: Name
     kind: Literal["text", "captions", "conversations"]
+    identity: str = ""
+    """What keys and checkpoints know the data set by, whatever its name; empty: the name itself."""
     revision: str = ""
     field: str = ""
     """For captions: the sample's text field (`txt`) or a key of its JSON (`caption`, `orig_text`); empty is `txt`.
@@ -125,6 +131,8 @@ class Tokenizer(StageConfig):
     """A named `tokenizers` file (tokenizer.json)."""
 
     name: Name
+    identity: str = ""
+    """As `Source.identity`."""
     revision: str = ""
 
 
@@ -211,6 +219,8 @@ class Task(StageConfig):
     """One evaluation task: an lm-eval task (text) or one of ours (vision), its data and an optional sample limit."""
 
     name: Name
+    identity: str = ""
+    """Of the task's file and data; empty: known by the name within its folder."""
     revision: str = ""
     limit: Count | None = None
     trusted: bool = False
@@ -223,6 +233,8 @@ class EvaluateConfig(StageConfig):
 
     tasks: Name
     """Data set (a folder) that holds the local task files."""
+    identity: str = ""
+    """As `Source.identity`, of the folder; its tasks may have identities of their own."""
     revision: str = ""
     tokenizer: Tokenizer
     text_tasks: tuple[Task, ...] = ()
@@ -232,6 +244,32 @@ class EvaluateConfig(StageConfig):
     context: Count = Field(default=2_048, description="the longest sequence that the model is given, in tokens")
     precision: Precision = Field(default="bf16", description=PRECISIONS)
     engine: Engine | None = None
+
+
+# Why: docs/decisions.md, D146
+def name_by_identity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a configuration (or of a checkpoint's record of one) with each data set under its identity.
+
+    What is left holds no name that a user may change without changing the data. Configurations of versions without
+    identities come out as they are.
+    """
+    named = rename_by_identity(content, "tasks")
+    for part in ("tokenizer", "conversations"):
+        if named.get(part):
+            named[part] = rename_by_identity(named[part], "name")
+    if named.get("sources"):
+        named["sources"] = [rename_by_identity(source, "name") for source in named["sources"]]
+    if named.get("vision"):
+        vision = dict(named["vision"])
+        identities = vision.pop("identities", ())
+        named["vision"] = {**vision, "weights": list(identities)} if identities else vision
+    return named
+
+
+def rename_by_identity(content: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A part of a configuration whose `field` is a data set's name."""
+    named = {name: value for name, value in content.items() if name != "identity"}
+    return {**named, field: content["identity"]} if content.get("identity") else named
 
 
 def find_engine(config: StageConfig) -> Engine | None:

@@ -5,6 +5,8 @@ STORE/runs/STAGE/KEY/     job.json, checkpoints/, metrics.jsonl, questions/, res
 STORE/code/               what jobs on a cluster import: DIGEST.zip
 STORE/site/               what clusters said of their configuration and limits; kept for a day
 STORE/counts/             what `sweep plan` has counted of local data, one file for each count
+STORE/contents/           digests of local data, one file for each; kept by the files' sizes and times of change
+STORE/known-data/         which content the keys of this store mean by the name of a data set
 STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
 """
 
@@ -239,6 +241,16 @@ class Store:
     def inspections(self) -> Path:
         """Which local inputs were looked at and found sound; each may be removed, and is looked at anew."""
         return self.root / "inspections"
+
+    @property
+    def contents(self) -> Path:
+        """Digests of local data; each may be removed, and is found anew."""
+        return self.root / "contents"
+
+    @property
+    def known_data(self) -> Path:
+        """Which content the keys of this store mean by a data set's name; to be kept as long as the runs are."""
+        return self.root / "known-data"
 
     @property
     def submitters(self) -> Path:

@@ -79,7 +79,7 @@ def build_vision_config(model: LanguageModel, vision: Vision, spec: EncoderSpec)
     ]
     return {
         "format": 1,
-        "vision": vision.model_dump(mode="json"),
+        "vision": vision.model_dump(mode="json", exclude={"identities"}),
         "image_size": spec.image_size,
         "image_tokens": spec.image_tokens,
         "feature_width": spec.feature_width,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stages.checkpoint.files import build_model, read_result_checkpoint
-from stages.config import FinetuneConfig, LanguageModel, Vision
+from stages.config import FinetuneConfig, LanguageModel, Vision, name_by_identity
 from stages.data.collate import PaddingCollator
 from stages.data.conversations import Conversations
 from stages.data.examples import ExampleSampler
@@ -172,12 +172,15 @@ def build_schedule(config: FinetuneConfig, batches_of_an_epoch: int) -> Schedule
 def build_checkpoint_metadata(config: FinetuneConfig, vlm: VLM, tokenizer: TextTokenizer) -> dict[str, Any]:
     """What a reader of the checkpoint needs to know, whatever the step."""
     model: LanguageModel = vlm.lm.config
+    data = {
+        "vision": vlm.vision.model_dump(mode="json") if vlm.vision else None,
+        "tokenizer": config.tokenizer.model_dump(mode="json"),
+    }
     return {
         "format": 1,
         "stage": "finetune",
         "model": model.model_dump(mode="json"),
-        "vision": vlm.vision.model_dump(mode="json") if vlm.vision else None,
-        "tokenizer": config.tokenizer.model_dump(mode="json"),
+        **name_by_identity(data),
         "prompt": TEMPLATES[config.prompt].dump_state(),
         "start_of_text": list(tokenizer.start_of_text),
     }

@@ -158,8 +158,10 @@ def build_batches(
     extractor: FeatureExtractor | None,
     continued: Mapping[str, ContinuedOrder] = NOTHING_CONTINUED,
 ) -> BatchLoader:
-    """The mixture of the configured sources, opened where the job's data lie. `continued`: see `Mixture`."""
+    """The mixture of the configured sources, opened where the job's data lie. `continued`: by identity."""
     sources = open_sources(job, config, extractor)
+    known_as = {source.name: source.identity or source.name for source in config.sources}
+    continued = {name: continued[identity] for name, identity in known_as.items() if identity in continued}
     if world.is_first_rank:
         print_continued_text(sources, continued)
     mixture = Mixture(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.checkpoint.files import Checkpoint, find_newest_checkpoint, read_result_checkpoint, read_step_checkpoint
-from stages.config import PretrainConfig
+from stages.config import PretrainConfig, name_by_identity
 from stages.data.mixture import NOTHING_CONTINUED, ContinuedOrder, compute_next_position, compute_order_seed
 from stages.distributed import DistributedContext
 from stages.errors import ConfigError
@@ -23,13 +23,13 @@ CONTINUED_TEXT = "continued_text"
 def build_checkpoint_metadata(
     config: PretrainConfig, continued: Mapping[str, ContinuedOrder] = NOTHING_CONTINUED
 ) -> dict[str, Any]:
-    """What a reader of the checkpoint needs to know, whatever the step. `continued`: as of `Mixture`."""
+    """What a reader of the checkpoint needs to know, whatever the step. `continued`: by the texts' identities."""
+    content = name_by_identity(config.model_dump(mode="json"))
     fixed = {
         "format": 1,
         "stage": "pretrain",
         "model": config.model.model_dump(mode="json"),
-        "vision": config.vision.model_dump(mode="json") if config.vision else None,
-        "tokenizer": config.tokenizer.model_dump(mode="json") if config.tokenizer else None,
+        **{part: content[part] for part in ("vision", "tokenizer")},
         "trajectory": build_trajectory(config),
     }
     return fixed | ({CONTINUED_TEXT: {name: asdict(order) for name, order in continued.items()}} if continued else {})
@@ -42,8 +42,8 @@ NEWER_FIELDS = ("engine", "loss_mean", "text_order")
 
 def build_trajectory(config: PretrainConfig) -> dict[str, Any]:
     """All that decides a run's numbers but where it stops: equal for all segments of a trunk, whatever version of this
-    program trained them."""
-    content = config.model_copy(update={"stop_step": None}).model_dump(mode="json")
+    program trained them, and whatever the data sets were called."""
+    content = name_by_identity(config.model_copy(update={"stop_step": None}).model_dump(mode="json"))
     for name in NEWER_FIELDS:
         if getattr(config, name) == PretrainConfig.model_fields[name].default:
             del content[name]
@@ -66,7 +66,7 @@ class TrainingStart:
     new_projector: bool = False
     """Whether the checkpoint's model saw no images and this one does."""
     continued_text: Mapping[str, ContinuedOrder] = field(default_factory=dict)
-    """Text that goes on behind what an earlier run has read of it, by the data set's name."""
+    """Text that goes on behind what an earlier run has read of it, by the data set's identity."""
 
     @property
     def saved_step(self) -> int | None:
@@ -167,7 +167,11 @@ def find_continued_text(config: PretrainConfig, checkpoint: Checkpoint, key: str
         )
     before, parent = read_continued_text(checkpoint), state["trajectory"]
     read = [source for source in parent["sources"] if source["share"] > 0]
-    wanted = {source.name: source for source in config.sources if source.kind == "text" and source.share > 0}
+    wanted = {
+        source.identity or source.name: source
+        for source in config.sources
+        if source.kind == "text" and source.share > 0
+    }
     found: dict[str, ContinuedOrder] = {}
     for number, (source, progress) in enumerate(zip(read, state["data"], strict=True)):
         if source["kind"] != "text" or (ours := wanted.get(source["name"])) is None:
@@ -181,5 +185,6 @@ def find_continued_text(config: PretrainConfig, checkpoint: Checkpoint, key: str
             seed=compute_order_seed(parent["seed"], number), shuffle_shards=parent["shuffle_shards"], position=0
         )
         position = compute_next_position(progress["cursors"])
-        found[ours.name] = replace(before.get(ours.name, first), position=position)
+        known_as = source["name"]
+        found[known_as] = replace(before.get(known_as, first), position=position)
     return found

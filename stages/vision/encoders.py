@@ -128,5 +128,8 @@ def build_empty_transformer(spec: EncoderSpec) -> nn.Module:
 
 
 def resolve_encoder_paths(job: JobFile, vision: Vision) -> tuple[Path, ...]:
-    """Where the encoder's weights lie; DataError if one of the data sets is not there."""
+    """Where the encoder's weights lie; DataError if one of the data sets is not there.
+
+    A checkpoint's `vision` names them by their identities, which job.json locates too.
+    """
     return tuple(job.resolve_data_path(name) for name in vision.weights)

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,10 @@ class PlanOptions(CommonOptions):
     diff: bool
     """Compare with the stored plan and write nothing."""
     replace: bool
-    """Store the plan even where that drops begun work or replaces the plan of another experiment."""
+    """Store the plan even where that drops begun work, its data have other content than before, or it replaces the plan
+    of another experiment."""
+    same_data: tuple[str, ...]
+    """Data sets whose changed content leaves the keys as they are."""
     gpus: int | None
     """At once, over all jobs, for the estimate of the time."""
     cpus: int | None
@@ -41,7 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="replace the stored plan though work that has begun leaves it, or though it is of another experiment",
+        help="replace the stored plan though work that has begun leaves it, though data have other content, "
+        "or though it is of another experiment",
+    )
+    parser.add_argument(
+        "--same-data",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this data set has other bytes and the same samples (packed anew, say): keep all keys; may be repeated",
     )
     parser.add_argument(
         "--gpus", type=parse_positive_int, metavar="N", help="GPUs that may be used at once, for the time it takes"
@@ -65,9 +76,9 @@ def plan_sweep(options: PlanOptions) -> int:
     from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
-    planned = make_plan(options.file, store, announce=print_progress)
+    planned = make_plan(options.file, store, announce=print_progress, same_data=options.same_data)
     if options.diff:
-        print_diff(planned, as_json=options.as_json)
+        print_diff(planned, store, as_json=options.as_json)
         return 0
     if not options.replace:
         check_nothing_lost(planned, store)
@@ -78,6 +89,7 @@ def plan_sweep(options: PlanOptions) -> int:
     name = planned.manifest.sweep
     problem, advice = find_sharing_problem(store.root)
     for line in [
+        *map(str, planned.changes),
         *planned.remarks,
         *list_input_remarks(planned, found, options.file),
         *([f"{problem}: {advice}"] if problem else []),
@@ -105,6 +117,7 @@ def inspect_planned_inputs(planned: "NewPlan", store: "Store", done: frozenset[s
 
 def list_input_remarks(planned: "NewPlan", found: "Preflight", file: Path) -> list[str]:
     """A line for each problem of an input, then what was not looked at."""
+    from sweep.content.kept import list_problem_lines
     from sweep.plan.new_plan import find_absent_data, format_uncounted
     from sweep.preflight.problems import SweepFileLines
     from sweep.spec.yaml_source import parse_yaml
@@ -112,11 +125,14 @@ def list_input_remarks(planned: "NewPlan", found: "Preflight", file: Path) -> li
     places = SweepFileLines(parse_yaml(planned.source_text, file) if found.problems else None)
     data = planned.manifest.data
     told = {name for name in data if any(f"data.{name}" == problem.setting for problem in found.problems)}
+    told_paths = {data[name] for name in told}
     uncounted = planned.counts.problems if planned.counts is not None else {}
+    unknown = planned.contents.problems if planned.contents is not None else {}
     return [
         *(places.format_problem(problem, str(file)) for problem in places.sort_problems(found.problems)),
         *found.remarks,
-        *format_uncounted({p: why for p, why in uncounted.items() if p not in {data[name] for name in told}}),
+        *list_problem_lines({path: why for path, why in unknown.items() if path not in told_paths}),
+        *format_uncounted({path: why for path, why in uncounted.items() if path not in told_paths}),
         *find_absent_data(planned.manifest, told),
     ]
 
@@ -143,20 +159,27 @@ def print_report(planned: "NewPlan", done: frozenset[str], found: "Preflight", o
         inputs = [
             problem.convert_to_dict(places.find_line(problem)) for problem in places.sort_problems(found.problems)
         ]
-        print(json.dumps({**report, "inputs": inputs, "changes": build_changes_json(planned)}, indent=1))
+        data = {label: asdict(each) for label, each in planned.manifest.identities.items()}
+        print(json.dumps({**report, "inputs": inputs, "data": data, "changes": build_changes_json(planned)}, indent=1))
     else:
         print(format_plan_report(planned.manifest, done, **how))
 
 
-def print_diff(planned: "NewPlan", *, as_json: bool) -> None:
+def print_diff(planned: "NewPlan", store: "Store", *, as_json: bool) -> None:
     from sweep.plan.diff import format_diff_report
+    from sweep.plan.new_plan import count_done_removed
 
     if as_json:
-        print(json.dumps({"format": 1, "sweep": planned.manifest.sweep, **build_changes_json(planned)}, indent=1))
+        data = [asdict(change) for change in planned.changes]
+        done = {"jobs_gone_done": count_done_removed(planned, store), "data": data}
+        record = {"format": 1, "sweep": planned.manifest.sweep, **build_changes_json(planned), **done}
+        print(json.dumps(record, indent=1))
     elif planned.diff is None:
         print(f"{planned.manifest.sweep}: {format_changes_line(planned)}")
     else:
-        print(format_diff_report(planned.manifest.sweep, planned.diff))
+        done_gone = count_done_removed(planned, store)
+        lines = [format_diff_report(planned.manifest.sweep, planned.diff), *(f"  {each}" for each in planned.changes)]
+        print("\n".join([*lines, *([f"  of the gone jobs, {done_gone:,} are done"] if done_gone else [])]))
 
 
 def print_progress(line: str) -> None:

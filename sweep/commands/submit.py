@@ -212,6 +212,21 @@ def submit_to_slurm(
     return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
 
 
+def check_content(stored: "StoredSweep") -> None:
+    """PlanConflictError where data have other content by now than the plan's keys say."""
+    if not stored.manifest.identities:
+        return
+    from sweep.errors import PlanConflictError
+    from sweep.plan.data_identity import find_content_changes
+
+    name = stored.manifest.sweep
+    if changes := find_content_changes(stored.store, name):
+        raise PlanConflictError(
+            f"nothing was sent: {'; '.join(map(str, changes))}: not what {name!r} was planned with; put the former "
+            "data back, or plan it again (`sweep plan FILE`)"
+        )
+
+
 def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     """`only_now`: cells or jobs for this submission alone, which are not kept."""
     from sweep.errors import UsageError
@@ -220,6 +235,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
 
     stored = open_sweep(options.store, options.name)
     with print_user_errors():
+        check_content(stored)
         kept = read_limits(stored.paths.limits)
     backend = options.backend or kept.backend or stored.manifest.backend
     on_slurm = backend == "slurm"

@@ -45,7 +45,10 @@ class DataUse:
     def build_request(self) -> dict[str, Any]:
         """As JSON types."""
         content = {name: getattr(self, name) for name in ("kind", "path", "field", "prompt", "tokenizer")}
-        tasks = {name: [each.model_dump() for each in getattr(self, name)] for name in ("text_tasks", "vision_tasks")}
+        tasks = {
+            name: [each.model_dump(exclude={"identity"}) for each in getattr(self, name)]
+            for name in ("text_tasks", "vision_tasks")
+        }
         return {**content, **tasks}
 
 

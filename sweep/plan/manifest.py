@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import open_replacement
+from jobs.store.reading import read_anew
 from sweep.errors import ManifestError
 
 logger = logging.getLogger(__name__)
@@ -60,19 +61,32 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataIdentity:
+    """What keys know a data set by: `name` and `revision` stand in them. A fresh data set's name is its digest."""
+
+    name: str
+    revision: str = ""
+    content: str = ""
+    """Its digest (`sweep.content.digest`); empty where the data cannot be seen, and known by its name alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Cells in the file's order; jobs with parents before children, whole chains first."""
 
     sweep: str
     backend: str
     data: Mapping[str, str]
-    """Data set's name to its absolute path or URL."""
+    """Data set's name to its absolute path or URL; an encoder's weights under their identity too."""
     cells: tuple[Cell, ...]
     jobs: tuple[Job, ...]
+    identities: Mapping[str, DataIdentity] = field(default_factory=dict)
+    """Of the data sets whose content is known, by name; of an evaluation task by FOLDER/FILE."""
 
 
 def build_header_record(manifest: Manifest) -> dict[str, Any]:
     """The first line."""
+    identities = {name: asdict(each) for name, each in manifest.identities.items()}
     return {
         "record": "header",
         "format": FORMAT,
@@ -81,6 +95,7 @@ def build_header_record(manifest: Manifest) -> dict[str, Any]:
         "jobs": len(manifest.jobs),
         "backend": manifest.backend,
         "data": dict(manifest.data),
+        **({"identities": identities} if identities else {}),
     }
 
 
@@ -208,6 +223,7 @@ class ManifestReader:
         elif kind == "header" and not self.header:
             if record["format"] != FORMAT:
                 raise ValueError(f"format {record['format']!r} is not read here; this version reads {FORMAT}")
+            parse_identities(record)
             self.header = record
         else:
             raise ValueError(f"an unexpected record {kind!r}")
@@ -280,6 +296,19 @@ def parse_resources(record: dict[str, Any]) -> Resources:
     return Resources(**values)
 
 
+def parse_identities(header: Mapping[str, Any]) -> dict[str, DataIdentity]:
+    """What the header says of its data's content; nothing in a plan of an earlier version. A field of a later version
+    is left out."""
+    known = [each.name for each in fields(DataIdentity)]
+    found: dict[str, DataIdentity] = {}
+    for label, record in header.get("identities", {}).items():
+        values = {name: record[name] for name in known if name in record}
+        if not (values.get("name") and all(isinstance(value, str) for value in values.values())):
+            raise ValueError(f"identities: {label!r} has no name, revision and content")
+        found[label] = DataIdentity(**values)
+    return found
+
+
 def parse_cell(record: dict[str, Any]) -> Cell:
     """What `render_cell_line` wrote."""
     return Cell(
@@ -317,7 +346,27 @@ def read_manifest(path: Path) -> Manifest:
         data=header["data"],
         cells=tuple(reader.cells),
         jobs=tuple(reader.jobs),
+        identities=parse_identities(header),
     )
+
+
+def read_manifest_header(path: Path) -> tuple[dict[str, str], dict[str, DataIdentity]]:
+    """Data sets by name, to their path and to their identity, from a stored plan's first line.
+
+    Nothing where there is no plan, or one whose header does not hold: `read_manifest` says why.
+    """
+    try:
+        header = json.loads(read_anew(lambda: read_first_line(path)))
+        data = {str(name): str(place) for name, place in header["data"].items()}
+        return data, parse_identities(header)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}, {}
+
+
+def read_first_line(path: Path) -> bytes:
+    """With its newline. OSError."""
+    with path.open("rb") as file:
+        return file.readline()
 
 
 def describe_record_error(error: Exception) -> str:

@@ -8,18 +8,22 @@ replaces another experiment of the same name.
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from jobs.errors import add_denial
 from jobs.store.paths import Store, SweepPaths, open_replacement
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.catalog import load_catalog
+from sweep.content.digest import PREFIX
+from sweep.content.kept import DataContents
 from sweep.cost.counts import DataCounts
 from sweep.cost.figures import Figure, FigureBook
 from sweep.cost.speed import load_measured_speeds, load_measured_startups
-from sweep.errors import ManifestError, PlanConflictError, StoreError
+from sweep.errors import ManifestError, PlanConflictError, StoreError, UsageError
 from sweep.file_facts import is_present
+from sweep.plan.data_identity import ContentChange, StoredIdentities, identify_data, list_unread_data
 from sweep.plan.diff import PlanDiff, compare_plans, format_phase_counts
 from sweep.plan.grid import expand_grid, resolve_precisions
 from sweep.plan.loss_report import MixtureLoss, list_mixture_losses
@@ -28,6 +32,7 @@ from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
 from sweep.spec.reader import load_sweep
+from sweep.spec.schema import Sweep
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +60,40 @@ class NewPlan:
     """What was counted for this plan; `store_plan` keeps it."""
     damage: str = ""
     """Why the stored plan cannot be read."""
+    contents: DataContents | None = None
+    """What was found of the data's content for this plan; `store_plan` keeps it."""
+    stored: StoredIdentities | None = None
+    """What the store knew of the data."""
+    changes: tuple[ContentChange, ...] = ()
+    """Other content under names that the stored plan uses."""
 
 
-def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger.info) -> NewPlan:
-    """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes."""
+def make_plan(
+    path: Path, store: Store, announce: Callable[[str], None] = logger.info, *, same_data: Collection[str] = ()
+) -> NewPlan:
+    """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes.
+
+    `same_data`: data sets whose changed content is to leave all keys as they are.
+    """
     catalog = load_catalog()
     sweep = load_sweep(path, store=store.root, catalog=catalog)
     grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
+    contents, stored = DataContents(store), StoredIdentities(store, sweep.name, same_data)
+    check_data_names(same_data, sweep)
+    if unread := list_unread_data(sweep, grid, contents):
+        announce(f"looking at the content of local data, which the next plan need not do: {', '.join(unread)}")
+    identified = identify_data(sweep, grid, contents, stored)
+    sweep = replace(sweep, data=identified.data)
     measured, startups = load_measured_speeds(store, catalog), load_measured_startups(store, catalog)
     counts = DataCounts(store)
     figures = FigureBook(catalog, sweep.data, counts)
-    manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
+    plan = partial(build_manifest, sweep, grid, catalog, measured, startups=startups, identities=identified.identities)
+    manifest = plan(figures=figures)
     if counts.missing:  # known only now: which data the jobs read, and how
         announce(f"counting local data, which the next plan need not do: {list_uncounted(counts)}")
         counts.count_missing()
         figures = FigureBook(catalog, sweep.data, counts)
-        manifest = build_manifest(sweep, grid, catalog, measured, startups=startups, figures=figures)
+        manifest = plan(figures=figures)
     is_stored, diff, damage = compare_with_stored(manifest, store.locate_sweep(sweep.name).manifest)
     return NewPlan(
         manifest=manifest,
@@ -85,10 +108,20 @@ def make_plan(path: Path, store: Store, announce: Callable[[str], None] = logger
         losses=list_mixture_losses(sweep, catalog, manifest, counts),
         figures=figures.used,
         counts=counts,
+        contents=contents,
+        stored=stored,
+        changes=identified.changes,
         is_stored=is_stored,
         diff=diff,
         damage=damage,
     )
+
+
+def check_data_names(names: Collection[str], sweep: Sweep) -> None:
+    """UsageError for a name that the file gives to no data."""
+    for name in names:
+        if name.partition("/")[0] not in sweep.data:
+            raise UsageError(f"--same-data {name}: the file has no such data; it has {', '.join(sweep.data)}")
 
 
 def list_uncounted(counts: DataCounts) -> str:
@@ -126,7 +159,7 @@ def find_absent_data(manifest: Manifest, told: Collection[str]) -> list[str]:
     absent = [
         name
         for name, path in manifest.data.items()
-        if name not in told and path.startswith("/") and not is_present(path)
+        if name not in told and not name.startswith(PREFIX) and path.startswith("/") and not is_present(path)
     ]
     return [f"not there yet, and no job reads it: data {', '.join(absent)}"] if absent else []
 
@@ -147,6 +180,8 @@ def check_nothing_lost(planned: NewPlan, store: Store) -> None:
         raise PlanConflictError(f"{planned.damage} with --replace")
     if planned.diff is None:
         return
+    if planned.changes and not planned.diff.is_empty:
+        raise PlanConflictError(format_content_refusal(planned, store))
     if planned.diff.is_other_experiment:
         raise PlanConflictError(
             f"the stored sweep {name!r} has no cell and no job in common with this file; "
@@ -163,12 +198,34 @@ def check_nothing_lost(planned: NewPlan, store: Store) -> None:
         )
 
 
+# Why: docs/decisions.md, D149
+def format_content_refusal(planned: NewPlan, store: Store) -> str:
+    """Which data have other content than the stored plan went by, and what that does to its jobs."""
+    gone, done = planned.diff.removed_jobs if planned.diff else (), count_done_removed(planned, store)
+    told = "; ".join(map(str, planned.changes))
+    return (
+        f"{told}: not what {planned.manifest.sweep!r} was planned with; {len(gone):,} jobs would leave the plan, "
+        f"{done:,} of them done (--diff shows which); put the former data back, train on the new ones with --replace, "
+        f"or keep all keys with --same-data {planned.changes[0].label.partition('/')[0]} if the samples are the same"
+    )
+
+
+def count_done_removed(planned: NewPlan, store: Store) -> int:
+    """Jobs that leave the plan and are done."""
+    gone = planned.diff.removed_jobs if planned.diff else ()
+    return len(list_finished_keys(store, gone) & {job.key for job in gone})
+
+
 def store_plan(planned: NewPlan, store: Store) -> None:
     """Writes manifest and sweep file, and keeps the plan before for `sweep explain`."""
     paths = store.locate_sweep(planned.manifest.sweep)
+    check_still_current(planned)
     try:
-        if planned.counts is not None:
-            planned.counts.save()
+        for kept in (planned.counts, planned.contents):
+            if kept is not None:
+                kept.save()
+        if planned.stored is not None:
+            planned.stored.save(planned.manifest.identities)
         write_sweep_file(paths.source, planned.source_text)
         if not planned.is_stored:
             if planned.diff is None or not planned.diff.is_empty:
@@ -177,6 +234,18 @@ def store_plan(planned: NewPlan, store: Store) -> None:
     except OSError as error:
         reason = add_denial(error.strerror or str(error), error)
         raise StoreError(f"{error.filename or paths.root}: cannot be written: {reason}") from None
+
+
+# Why: docs/decisions.md, D150
+def check_still_current(planned: NewPlan) -> None:
+    """PlanConflictError if somebody else has stored this sweep with other data since the plan was made."""
+    if planned.stored is None:
+        return
+    before, now = planned.stored.own, planned.stored.read_own_again()
+    if (before.places, before.known) != (now.places, now.known) and now.known != planned.manifest.identities:
+        raise PlanConflictError(
+            f"the sweep {planned.manifest.sweep!r} was planned with other data by another command meanwhile; plan again"
+        )
 
 
 def write_sweep_file(path: Path, text: str) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from jobs.job import Estimate, Job, Resources
-from stages.config import STAGES, PretrainConfig, StageConfig, Vision
+from stages.config import STAGES, PretrainConfig, StageConfig, Vision, name_by_identity
 from sweep.catalog import Catalog
 from sweep.cost.figures import FigureBook
 from sweep.cost.pricing import Pricer, ResourcesAndEstimate
@@ -23,7 +24,7 @@ from sweep.errors import ConfigProblemError, SweepFileError
 from sweep.phases import PHASES
 from sweep.plan.grid import Grid, Point
 from sweep.plan.job_settings import JobSettingsBuilder
-from sweep.plan.manifest import Cell, FinetuneChain, Manifest
+from sweep.plan.manifest import Cell, DataIdentity, FinetuneChain, Manifest
 from sweep.plan.memory import MemoryFitter, MemoryQuestion, select_memory_settings
 from sweep.plan.stage_configs import (  # fmt: skip
     build_evaluate_config,
@@ -34,6 +35,7 @@ from sweep.plan.stage_configs import (  # fmt: skip
     compute_branch_step,
     needs_trunk,
 )
+from sweep.spec.data import ENCODER_KIND, DataSet
 from sweep.spec.engines import add_engine, build_engine_settings, check_engine, check_engine_model
 from sweep.spec.fields import BranchStep
 from sweep.spec.models import Model
@@ -104,8 +106,9 @@ ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fals
 
 
 def render_canonical_json(config: StageConfig) -> str:
-    """The configuration as JSON that is the same for the same meaning: defaults left out, names sorted, no spaces."""
-    return render_compact_json(config.model_dump(mode="json", exclude_defaults=True))
+    """The configuration as JSON that is the same for the same meaning: data by their identity, defaults left out,
+    names sorted, no spaces."""
+    return render_compact_json(name_by_identity(config.model_dump(mode="json", exclude_defaults=True)))
 
 
 def render_compact_json(content: object) -> str:
@@ -141,6 +144,9 @@ FINETUNE_FIELDS = make_field_getter("finetune", also=VISION)
 EVALUATE_FIELDS = make_field_getter("evaluate", also=(*VISION, "finetune.prompt"))
 
 
+NOTHING_IDENTIFIED: Mapping[str, DataIdentity] = MappingProxyType({})
+
+
 def build_manifest(
     sweep: Sweep,
     grid: Grid,
@@ -149,11 +155,13 @@ def build_manifest(
     *,
     startups: Startups = NOTHING_STARTED,
     figures: FigureBook | None = None,
+    identities: Mapping[str, DataIdentity] = NOTHING_IDENTIFIED,
 ) -> Manifest:
     """The whole plan; SweepFileError lists points whose values make no configuration.
 
     `measured`, `startups`: what finished jobs show, and `figures`: what is counted of the data; estimates and so time
-    limits go by them, no key does. The book takes note of what it is asked for.
+    limits go by them, no key does. The book takes note of what it is asked for. `identities`: those of the sweep's data
+    sets (`sweep.plan.data_identity`), to be stored with the plan.
     """
     planner = Planner(sweep, catalog, Pricer(sweep, catalog, measured, startups=startups, figures=figures))
     with_steps = any(isinstance(point.values["branch"], BranchStep) for point in grid.points)
@@ -165,10 +173,26 @@ def build_manifest(
     return Manifest(
         sweep=sweep.name,
         backend=sweep.backend,
-        data={name: each.path for name, each in sweep.data.items()},
+        data=dict(iter_data_places(sweep.data)),
         cells=tuple(cell for cell in cells if cell is not None),
         jobs=tuple(planner.graph.iter_jobs()),
+        identities=identities,
     )
+
+
+def iter_data_places(data: Mapping[str, DataSet]) -> Iterator[tuple[str, str]]:
+    """Where the data sets lie, by name. A checkpoint names an encoder's weights by their identity, so they stand under
+    that too; SweepFileError where a name would mean two of them."""
+    for name, each in data.items():
+        yield name, each.path
+    for name, each in data.items():
+        if each.kind == ENCODER_KIND and each.identity:
+            if each.identity in data and data[each.identity].identity:
+                raise SweepFileError(
+                    f"data {name}: keys of this store know these weights as {each.identity}, a name that the file "
+                    f"gives to other data; give data {each.identity} another name"
+                )
+            yield each.identity, each.path
 
 
 class Planner:
@@ -367,7 +391,9 @@ class Planner:
         settings = self.settings.build_settings(model, phase, resources, keeps_features=keeps_features, fitted=fitted)
         settings = {**settings, **build_engine_settings(config, self.sweep.engines)}
         stage = PHASES[phase].stage
-        return JobTemplate(stage, phase, content, render_compact_json(content), settings, resources, estimate)
+        return JobTemplate(
+            stage, phase, content, render_compact_json(name_by_identity(content)), settings, resources, estimate
+        )
 
     def build_memory_question(
         self, phase: str, model: Model, config: StageConfig, vision: Vision | None

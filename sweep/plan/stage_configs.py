@@ -1,7 +1,7 @@
 """A point's stage configurations, by the rules of the paper (sections 2 to 5). Pure; torch-free."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -102,12 +102,16 @@ def build_finetune_config(values: Values, data: Mapping[str, DataSet], epochs: i
 def build_evaluate_config(values: Values, data: Mapping[str, DataSet]) -> EvaluateConfig:
     """The evaluation of one fine-tuned model."""
     tasks = find_data_set(values, data, "evaluate.tasks")
+    text_tasks, vision_tasks = values["evaluate.text_tasks"], values["evaluate.vision_tasks"]
+    files = [*(f"{each.name}.yaml" for each in text_tasks), *(f"{each.name}.json" for each in vision_tasks)]
+    identity, identities = identify_tasks(tasks, files)
     return EvaluateConfig(
         tasks=tasks.name,
+        identity=identity,
         revision=tasks.revision,
         tokenizer=build_tokenizer(values, data),
-        text_tasks=build_tasks(values["evaluate.text_tasks"]),
-        vision_tasks=build_tasks(values["evaluate.vision_tasks"]),
+        text_tasks=build_tasks(text_tasks, "yaml", identities),
+        vision_tasks=build_tasks(vision_tasks, "json", identities),
         **collect_settings(values, "evaluate"),
     )
 
@@ -230,6 +234,9 @@ def build_vision(values: Values, data: Mapping[str, DataSet]) -> Vision:
     return Vision(
         encoder=values["encoder"],
         weights=tuple(each.name for each in weights),
+        identities=tuple(each.identity or each.name for each in weights)
+        if any(each.identity for each in weights)
+        else (),
         revision=build_content_revision(weights, values["pretrain.encoder_revision"]),
         transform=values["image_transform"],
         projector=values["pretrain.projector"] or usual,
@@ -237,9 +244,30 @@ def build_vision(values: Values, data: Mapping[str, DataSet]) -> Vision:
     )
 
 
-def build_tasks(settings: tuple[Any, ...]) -> tuple[Task, ...]:
+def build_tasks(settings: tuple[Any, ...], suffix: str, identities: Mapping[str, str]) -> tuple[Task, ...]:
     """Tasks as the stage's configuration has them."""
-    return tuple(Task.model_validate(each.model_dump()) for each in settings)
+    return tuple(
+        Task.model_validate({**each.model_dump(), "identity": identities.get(f"{each.name}.{suffix}", "")})
+        for each in settings
+    )
+
+
+# Why: docs/decisions.md, D147
+TASKS_BY_CONTENT = "by-content"
+"""In the place of the folder's name, where each task is known by itself."""
+
+
+def identify_tasks(tasks: DataSet, files: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """What keys know an evaluation's tasks by: one name for their folder, or one for each task's file.
+
+    Where keys went by the folder's name for all of these tasks, they still do.
+    """
+    known = {file: tasks.task_identities[file] for file in files if file in tasks.task_identities}
+    folders = {identity.rpartition("/")[0] for identity in known.values()}
+    if len(folders) <= 1 and "" not in folders:
+        [folder] = folders or {tasks.name}
+        return ("" if folder == tasks.name else folder), {}
+    return TASKS_BY_CONTENT, known
 
 
 def require_setting(values: Values, name: str) -> Any:
@@ -283,9 +311,23 @@ def build_text_sources(values: Values, data: Mapping[str, DataSet], share: float
     if not values["text"]:
         find_data_set(values, data, "text")  # says what is missing
     found = [(data[name], round_share(share * part)) for name, part in values["text"]]
+    check_text_repeats([each for each, part in found if part > 0])
     return tuple(
-        Source(name=each.name, kind="text", revision=each.revision, share=part) for each, part in found if part > 0
+        Source(name=each.name, identity=each.identity, kind="text", revision=each.revision, share=part)
+        for each, part in found
+        if part > 0
     )
+
+
+# Why: docs/decisions.md, D148
+def check_text_repeats(found: Sequence[DataSet]) -> None:
+    """ConfigProblemError where two names of a mixture mean the same data: it would be read twice, in two orders."""
+    first: dict[str, str] = {}
+    for each in found:
+        if (other := first.setdefault(each.identity or each.name, each.name)) != each.name:
+            raise ConfigProblemError(
+                f"text: {other} and {each.name} hold the same data; name one of them, with the sum of their shares"
+            )
 
 
 def build_source(values: Values, data: Mapping[str, DataSet], role: str, share: float = 1.0) -> Source:
@@ -293,6 +335,7 @@ def build_source(values: Values, data: Mapping[str, DataSet], role: str, share: 
     found = find_data_set(values, data, role)
     return Source(
         name=found.name,
+        identity=found.identity,
         kind="captions" if role == "captions" else "conversations",
         revision=found.revision,
         field="" if found.field == "txt" else found.field,  # one meaning, one key
@@ -303,7 +346,7 @@ def build_source(values: Values, data: Mapping[str, DataSet], role: str, share: 
 def build_tokenizer(values: Values, data: Mapping[str, DataSet]) -> Tokenizer:
     """The data set of kind tokenizer."""
     found = find_data_set(values, data, "tokenizer")
-    return Tokenizer(name=found.name, revision=found.revision)
+    return Tokenizer(name=found.name, identity=found.identity, revision=found.revision)
 
 
 def find_data_set(values: Values, data: Mapping[str, DataSet], role: str) -> DataSet:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -63,6 +64,10 @@ class DataSet:
     encoder: str | None = None
     mean_text_tokens: float | None = None
     examples: int | None = None
+    identity: str = ""
+    """What keys know its content by, where that is not its name; the planner finds it (`sweep.plan.data_identity`)."""
+    task_identities: Mapping[str, str] = dataclass_field(default_factory=dict)
+    """Of kind tasks: the same of each task, by the name of its file; such as FOLDER/FILE where keys go by names."""
 
 
 def resolve_data_path(given: str, folder: Path, store: Path) -> str:

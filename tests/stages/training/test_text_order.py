@@ -163,6 +163,24 @@ def test_a_run_resumes_to_the_bit_without_its_parent(world: World, trunks: dict[
     assert (ends[0]["signed"]["seed"], ends[0]["signed"]["shuffle_shards"]) == (124, 2)
 
 
+def test_another_name_of_the_same_text_changes_no_number(world: World, trunks: dict[int, JobFile]) -> None:
+    """Neither where a run goes on behind its trunk, nor where it goes on from its own checkpoint."""
+    (world.data / "letters").symlink_to(world.data / "signed")
+    config = stage_config("continue", seed=9)
+    renamed = {**SIGNED, "name": "letters", "identity": "signed", "share": 0.5}
+    other = {**config, "sources": [renamed, *config["sources"][1:]]}
+    runs = [world.run(f"named-{number}", "pretrain", each, [trunks[80]]) for number, each in enumerate((config, other))]
+    stopped = world.job("named-2", "pretrain", config, [trunks[80]])
+    assert not run_here(stopped, StopAfter(3))
+    runs.append(world.run("named-2", "pretrain", other, [trunks[80]]))
+    assert all(same_bits(final_weights(run), final_weights(runs[0])) for run in runs)
+    states = [read_result_checkpoint(run.run).state for run in runs]
+    assert all(state["trajectory"] == states[0]["trajectory"] for state in states)
+    assert all(state["continued_text"].keys() == {"signed"} for state in states)
+    sources = [json.loads(run.result.read_text())["sources"].keys() for run in runs]
+    assert sources == [{"signed", "captions"}, {"letters", "captions"}, {"letters", "captions"}]
+
+
 def test_a_second_run_goes_on_behind_the_first(world: World, server: RankServer, trunks: dict[int, JobFile]) -> None:
     first = world.job("first", "pretrain", stage_config("continue", seed=9), [trunks[20]])
     assert server.run(first, 1) == [0]

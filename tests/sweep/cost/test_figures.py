@@ -1,6 +1,7 @@
 """Which figure an estimate takes: counted, given, assumed; what is told; and that nothing is counted twice."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def study(tmp_path: Path) -> Path:
     return written(tmp_path, REAL)
 
 
-def plan(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
-    assert main(["plan", str(path), "--store", str(path.parent / "store"), "--json"]) == 0
+def plan(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, Any], str]:
+    assert main(["plan", str(path), "--store", str(path.parent / "store"), "--json", *words]) == 0
     output, remarks = capsys.readouterr()
     return json.loads(output), remarks
 
@@ -84,7 +85,7 @@ def test_a_second_plan_counts_nothing_until_the_data_change(
     assert again["figures"] == first["figures"]
     talks = study.parent / "data" / "talks" / "talks.json"
     talks.write_text(json.dumps(json.loads(talks.read_text())[:2]))
-    changed, _ = plan(study, capsys)
+    changed, _ = plan(study, capsys, "--replace")
     assert [[use.kind for use in uses] for uses in asked] == [["conversations"]]
     assert origins(changed)["data talks", "samples"] == (2, "counted")
 
@@ -104,15 +105,19 @@ def test_the_sweep_file_comes_behind_a_count_and_before_an_assumption_and_a_cont
     assert "pictures: the sweep file says" not in remarks
 
 
-def test_counts_move_no_key(study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_counts_move_no_key(study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from sweep.plan.manifest import read_manifest
 
-    def manifest(path: Path) -> Manifest:
-        plan(path, capsys)
-        return read_manifest(Store(path.parent / "store").locate_sweep("small").manifest)
+    def manifest() -> Manifest:
+        plan(study, capsys)
+        return read_manifest(Store(study.parent / "store").locate_sweep("small").manifest)
 
-    elsewhere = written(tmp_path / "bare", REAL)
-    assert keys(manifest(study)) == keys(manifest(elsewhere))
+    counted = manifest()
+    shutil.rmtree(study.parent / "store")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    uncounted = manifest()
+    assert keys(counted) == keys(uncounted)
+    assert counted != uncounted
 
 
 def test_a_program_that_does_not_run_leaves_the_assumptions_and_says_why(

@@ -1,0 +1,1 @@
+"""What local data hold: digests of their content, and where they are kept."""

@@ -1,0 +1,75 @@
+"""A digest is found once: the second time files are asked for their times, and none is opened."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.store.paths import Store
+from sweep.content.digest import read_content
+from sweep.content.kept import DataContents
+from tests.stages.prepare.test_count import make_pairs, make_tasks
+
+
+def test_the_second_time_nothing_is_read_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, tasks = make_pairs(tmp_path / "pairs"), make_tasks(tmp_path / "exams")
+    read: list[str] = []
+
+    def count_reads(kind: str, path: Path, task: str = "") -> object:
+        read.append(kind)
+        return read_content(kind, path, task)
+
+    monkeypatch.setattr("sweep.content.kept.read_content", count_reads)
+
+    def find() -> tuple[str, str]:
+        contents = DataContents(Store(tmp_path / "store"))
+        found = contents.find_content("captions", str(folder)), contents.find_content("tasks", str(tasks), "sums.yaml")
+        contents.save()
+        return found
+
+    first = find()
+    assert read == ["captions", "tasks"]
+    assert find() == first
+    assert read == ["captions", "tasks"]
+    (tasks / "sums.jsonl").write_text("{}\n")
+    assert find()[0] == first[0]
+    assert find()[1] != first[1]
+    assert read == ["captions", "tasks", "tasks"]
+    (folder / "2.tar").write_bytes((folder / "1.tar").read_bytes())  # the folder's own time moves
+    assert find()[0] != first[0]
+
+
+def test_a_file_that_comes_to_a_task_later_is_noticed(tmp_path: Path) -> None:
+    tasks, store = make_tasks(tmp_path / "exams"), Store(tmp_path / "store")
+    (tasks / "sums.yaml").write_text((tasks / "sums.yaml").read_text() + "more: helpers\n")
+    contents = DataContents(store)
+    first = contents.find_content("tasks", str(tasks), "sums.yaml")
+    contents.save()
+    (tasks / "helpers").write_text("rows")
+    assert DataContents(store).find_content("tasks", str(tasks), "sums.yaml") not in ("", first)
+
+
+def test_what_is_not_here_has_no_content_and_is_no_problem(tmp_path: Path) -> None:
+    contents = DataContents(Store(tmp_path / "store"))
+    tasks = make_tasks(tmp_path / "exams")
+    assert contents.find_content("text", "s3://bucket/text") == ""
+    assert contents.find_content("text", str(tmp_path / "none")) == ""
+    assert contents.find_content("tasks", str(tasks), "none.yaml") == ""
+    assert contents.problems == {}
+    (tmp_path / "empty").mkdir()
+    assert contents.find_content("text", str(tmp_path / "empty")) == ""
+    assert contents.problems == {str(tmp_path / "empty"): f"{tmp_path}/empty: holds no shards (*.tar)"}
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "{}", '{"content": 7, "files": {"a": [1]}}', '{"content": "x", "files": []}']
+)
+def test_a_damaged_record_is_found_anew(tmp_path: Path, damage: str) -> None:
+    folder = make_pairs(tmp_path / "pairs")
+    contents = DataContents(Store(tmp_path / "store"))
+    first = contents.find_content("captions", str(folder))
+    contents.save()
+    [path] = (tmp_path / "store" / "contents").iterdir()
+    assert json.loads(path.read_text())["content"] == first
+    path.write_text(damage)
+    assert DataContents(Store(tmp_path / "store")).find_content("captions", str(folder)) == first
