@@ -19,6 +19,7 @@ from jobs.job import Job
 from jobs.local.slots import Allocation, Slots
 from jobs.observation import ClusterState, Observation
 from jobs.processes import kill_attempt_processes, signal_attempt
+from jobs.reconcile.attempts import read_starts
 from jobs.store.flock import is_held
 from jobs.store.job_file import PACKAGE_FOLDER
 from jobs.store.paths import AttemptPaths, RunPaths, Store
@@ -197,12 +198,7 @@ def choose_attempt_name(run: RunPaths) -> str:
 
 def find_newest_attempt(run: RunPaths) -> tuple[AttemptPaths, AttemptStart] | None:
     """The attempt that began last."""
-    try:
-        folders = [AttemptPaths(path) for path in run.attempts.iterdir()]
-    except FileNotFoundError:
-        return None
-    found = [(folder, start) for folder in folders if (start := AttemptStart.read(folder.start)) is not None]
-    return max(found, key=lambda pair: pair[1].started_at, default=None)
+    return next(reversed(read_starts(run)), None)
 
 
 def find_foreign_owner(run: RunPaths) -> str:

@@ -15,7 +15,8 @@ from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.states import SURELY_OVER
-from jobs.store.ledger import Ledger, list_ledger_files, read_lines_of_kind
+from jobs.store.ledger import Ledger, find_next_order, list_ledger_files, read_lines_of_kind
+from jobs.store.order import parse_order, sort_by_order
 
 
 @dataclass(slots=True)
@@ -87,22 +88,25 @@ class BatchLedger:
 
     def write_withdrawn(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
         """Before scancel is called."""
-        moment = self.clock.now()
-        self.ledger.write(
-            {"batch": name, "what": "withdrawn", "time": moment, "keys": list(keys)}
-            for name, keys in keys_by_batch.items()
-        )
+        self._write_ordered("withdrawn", keys_by_batch)
 
     def write_kept(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
         """Undoes `write_withdrawn` for jobs that are in the queue after it: no cancellation of them is ours."""
-        moment = self.clock.now()
-        self.ledger.write(
-            {"batch": name, "what": "kept", "time": moment, "keys": list(keys)} for name, keys in keys_by_batch.items()
-        )
+        self._write_ordered("kept", keys_by_batch)
 
     def write_ended(self, records: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
         self.ledger.write({"ending": encode_accounting_record(record)} for record in records)
+
+    def _write_ordered(self, what: str, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
+        """Behind all that any writer has written of the same kind."""
+        if not keys_by_batch:
+            return
+        moment, number = self.clock.now(), find_next_order(self.ledger.folder)
+        self.ledger.write(
+            {"batch": name, "what": what, "time": moment, "order": number, "keys": list(keys)}
+            for name, keys in keys_by_batch.items()
+        )
 
     def _write(self, name: str, what: str, **content: object) -> None:
         self.ledger.write([{"batch": name, "what": what, "time": self.clock.now(), **content}])
@@ -133,7 +137,9 @@ def read_batch_history(folder: Path) -> BatchHistory:
     files = list_ledger_files(folder)
     lines = [line for path in files for line in _parse_lines(read_lines_of_kind(path, "batch"))]
     timed = [line for line in lines if _is_number(line.get("time"))]
-    for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
+    intents = [line for line in timed if line.get("what") == "intent"]
+    others = [line for line in timed if line.get("what") != "intent"]
+    for line in [*intents, *sort_by_order(others, lambda line: (parse_order(line.get("order")), line["time"]))]:
         _apply(history, line)
     history.accounting_records = NotedEndings(line for path in files for line in read_lines_of_kind(path, "ending"))
     return history

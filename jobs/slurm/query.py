@@ -53,6 +53,7 @@ class SlurmSnapshot:
                 if batch.id
                 for key in batch.tasks.values()
             },
+            batches={batch.name: batch.tasks.values() for batch in self.batch_history.batches.values()},
         )
 
     def _explain_no_accounting(self) -> str:
@@ -302,6 +303,7 @@ def build_slurm_snapshot(
             message=last.message,
             doubt=last.doubt,
             vouched_from=last.submitted_at if last.doubt else 0.0,
+            batch=last.batch if last.doubt else "",
         )
     return SlurmSnapshot(batch_history=history, answers=answers, reconciled=result)
 
@@ -409,7 +411,7 @@ def save_answers(path: Path, answers: SlurmAnswers) -> None:
         "queue": _serialize_answer(answers.queue),
         "accounting": _serialize_answer(answers.accounting),
     }
-    with contextlib.suppress(OSError), open_replacement(path) as unfinished:
+    with contextlib.suppress(OSError), open_replacement(path, lasting=False) as unfinished:
         unfinished.write_text(json.dumps(content))
 
 

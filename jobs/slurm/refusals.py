@@ -149,4 +149,4 @@ def update_refusals(
             {"text": each.text, "advice": each.advice, "when": each.when, "kind": each.kind.value, "keys": names}
             for each, names in keys.items()
         ]
-        write_json(path, {"format": FORMAT, "answers": answers})
+        write_json(path, {"format": FORMAT, "answers": answers}, lasting=False)

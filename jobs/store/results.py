@@ -1,6 +1,7 @@
 """Whether a job is done: result.json exists and is valid."""
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from jobs.job import Job
 from jobs.store.flock import acquire_lock
-from jobs.store.paths import RunPaths, Store
+from jobs.store.paths import RunPaths, Store, flush_folder
 from jobs.store.reading import read_file_and_status
 
 RESULT_FORMAT = 1
@@ -52,6 +53,14 @@ def check_result_in(folder: str, key: str) -> ResultCheck:
         return ResultCheck(None, f"{name}: not JSON ({error})")
     problem = _content_problem(content, key) or _files_problem(folder, content["files"])
     return ResultCheck(None, f"{name}: {problem}") if problem else ResultCheck(content, identity=render_identity(known))
+
+
+def identify_result(path: Path) -> str:
+    """Tells one result of a job from any other; empty if there is none. Each says when it was written, and by what."""
+    try:
+        return hashlib.sha256(read_file_and_status(path)[0]).hexdigest()[:32]
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 LATEST = 1e11
@@ -109,6 +118,7 @@ def set_result_aside(run: RunPaths) -> bool:
         return False
     try:
         run.result.replace(run.damaged_result)
+        flush_folder(run.root)
     finally:
         os.close(lock)
     return True

@@ -145,7 +145,7 @@ class DataCounts:
     def save(self) -> None:
         """Keeps the new counts in the store. OSError."""
         for digest, count in self._new.items():
-            write_json(self.folder / f"{digest}.json", count.convert_to_json())
+            write_json(self.folder / f"{digest}.json", count.convert_to_json(), lasting=False)
         self._new.clear()
 
     @cached_property

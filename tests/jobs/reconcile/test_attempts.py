@@ -13,7 +13,7 @@ from jobs.reconcile.attempts import read_attempts, read_tail
 from jobs.reconcile.snapshot import RunReader, collect_facts
 from jobs.reconcile.state import JobState, compute_job_state
 from jobs.reconcile.usage import compute_execution_usage
-from jobs.store.ledger import UserRequests
+from jobs.store.ledger import Resumption, UserRequests
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, NewestCheckpoint, find_newest_checkpoint
 from tests.jobs import toy
@@ -50,7 +50,8 @@ def begin(run: RunPaths, number: int, **changes: Any) -> AttemptStart:
         gpus=1,
         **content,
     )
-    start.write(run.locate_attempt(name).start)
+    start.write(path := run.locate_attempt(name).start)
+    os.utime(path, (start.started_at, start.started_at))
     return start
 
 
@@ -132,7 +133,9 @@ def judged(store: Store, wishes: UserRequests) -> JobState:
 def test_an_attempt_of_another_machine_without_an_exit_record_may_live(store: Store, run: RunPaths) -> None:
     begin(run, 1, host="elsewhere", boot_id="another")
     assert judged(store, UserRequests()) is JobState.UNKNOWN
-    assert judged(store, UserRequests(resumed_at={"k": 150.0})) is JobState.INTERRUPTED  # a person says that it is gone
+    named = Resumption(attempts=frozenset({read_attempts(run, live=False)[0].start.attempt}))
+    assert judged(store, UserRequests(resumed={"k": named})) is JobState.INTERRUPTED  # a person says that it is gone
+    assert judged(store, UserRequests(resumed={"k": Resumption(before=150.0)})) is JobState.INTERRUPTED
     end(run, 1, FailureClass.INTERRUPTED)
     assert judged(store, UserRequests()) is JobState.INTERRUPTED
 
