@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import IO
 
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.environment import select_job_variables
+from jobs.environment import build_child_environment, list_named_variables, select_job_variables
 from jobs.job import Job
 from jobs.local.slots import Allocation, Slots
 from jobs.observation import ClusterState, Observation
 from jobs.processes import kill_attempt_processes, signal_attempt
 from jobs.reconcile.attempts import read_starts
 from jobs.store.flock import is_held
-from jobs.store.job_file import PACKAGE_FOLDER
+from jobs.store.job_file import find_own_code
 from jobs.store.paths import AttemptPaths, RunPaths, Store
 from jobs.store.records import AttemptStart
 from jobs.store.sharing import name_user
@@ -100,7 +100,7 @@ class LocalAttempts:
             stdout=stderr,
             stderr=stderr,
             start_new_session=True,  # neither Ctrl-C nor the end of this terminal reaches it
-            env=build_attempt_environment(allocation, os.environ),
+            env=build_attempt_environment(allocation, os.environ, list_named_variables([job.settings])),
         )
         self._running[job.key] = RunningAttempt(
             job=job, run=run, allocation=allocation, id=attempt, process=process, stderr=stderr
@@ -160,29 +160,19 @@ class LocalAttempts:
 
 
 # Why: docs/decisions.md, D126
-def build_attempt_environment(allocation: Allocation, shell: Mapping[str, str]) -> dict[str, str]:
+def build_attempt_environment(
+    allocation: Allocation, shell: Mapping[str, str], named: Collection[str] = ()
+) -> dict[str, str]:
     """One attempt's variables: those of the shell that enter a job at all, its threads and devices, where its code is.
 
-    No GPU is visible to an attempt that asked for none, and no Python looks for modules in the current folder.
+    No GPU is visible to an attempt that asked for none, and no Python looks for modules in the current folder. `named`:
+    variables that the job's plan asks for by name.
     """
-    kept = select_job_variables(shell, same_machine=True)
-    path = os.pathsep.join(filter(None, [find_own_code(), kept.pop("PYTHONPATH", "")]))
     return {
-        **kept,
-        **({"PYTHONPATH": path} if path else {}),
-        "PYTHONSAFEPATH": "1",
+        **build_child_environment(select_job_variables(shell, same_machine=True, named=named), find_own_code()),
         "CUDA_VISIBLE_DEVICES": ",".join(allocation.devices),
         "OMP_NUM_THREADS": str(allocation.cpus),
     }
-
-
-def find_own_code() -> str:
-    """The folder that this program's packages lie in; empty where Python finds them without being told.
-
-    Packages of an installation must not come before Python's own modules, as PYTHONPATH does.
-    """
-    installed = {"site-packages", "dist-packages"}.intersection(PACKAGE_FOLDER.parts)
-    return "" if installed else str(PACKAGE_FOLDER)
 
 
 def choose_attempt_name(run: RunPaths) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.environment import list_named_variables
 from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
 from jobs.observation import ClusterState, Observation
@@ -117,6 +118,7 @@ class SlurmRound:
         self.wanted = wanted
         self.launch = launch
         self.client = client
+        client.named_variables = list_named_variables(job.settings for job in jobs)
         self.timeouts = client.timeouts
         self.site = site
         self.ledger = BatchLedger(ledger, clock, cluster=client.cluster)

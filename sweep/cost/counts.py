@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs.environment import build_child_environment
+from jobs.store.job_file import find_own_code
 from jobs.store.paths import Store, write_json
 from stages.config import Task
 from sweep.cost.estimate import Lengths
@@ -161,7 +163,13 @@ def run_count(uses: Iterable[DataUse]) -> list[DataCount]:
     command = [sys.executable, "-m", "stages.prepare", "--parent", str(os.getpid()), "count"]
     try:
         done = subprocess.run(
-            command, input=json.dumps(requests), capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
+            command,
+            input=json.dumps(requests),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=TIMEOUT_SECONDS,
+            env=build_child_environment(os.environ, find_own_code()),
         )
         return [DataCount.from_json(each) for each in json.loads(done.stdout)]
     except subprocess.TimeoutExpired:

@@ -28,6 +28,8 @@ STAGE = f"{sys.executable} {toy.COUNTING_STAGE[-1]}"
 ROUNDS = 12
 """Resumptions after which every job must be done: no job fails more often."""
 PEOPLE = 2
+MOST_SECONDS = 180.0
+"""Of one command: a sweep that never ends is a broken promise."""
 
 
 class BrokenPromiseError(AssertionError):
@@ -85,7 +87,9 @@ class History:
         """A history of so many steps, and then the sweep to its end. Raises BrokenPromiseError."""
         try:
             for _ in range(steps):
-                self.chance.choice([self.submit, self.submit, self.submit_and_kill, self.cancel, self.resume, self.disturb])()
+                self.chance.choice(
+                    [self.submit, self.submit, self.submit_and_kill, self.cancel, self.resume, self.disturb]
+                )()
             self.finish()
         finally:
             self.end_runner()
@@ -166,8 +170,17 @@ class History:
 
     def command(self, *words: str) -> int:
         """Runs it on one person's machine; the exit code."""
-        _, status = os.waitpid(self.start(*words), 0)
-        return os.waitstatus_to_exitcode(status)
+        process, deadline = self.start(*words), time.monotonic() + MOST_SECONDS
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        counts = {job.key: toy.count(self.store, job, "completed") for job in self.jobs}
+        self.demand(False, f"`{words[0]}` did not end within {MOST_SECONDS:g} s; completed: {counts}")
+        return -signal.SIGKILL
 
     def start(self, *words: str) -> int:
         """The same, and waits for nothing; the process."""
@@ -200,7 +213,7 @@ class History:
     def count_begun(self) -> dict[str, int]:
         return {job.key: toy.count(self.store, job, "begin") for job in self.jobs}
 
-    def demand(self, holds: bool, otherwise: str) -> None:  # noqa: FBT001 - read as a sentence
+    def demand(self, holds: bool, otherwise: str) -> None:
         if not holds:
             steps = "\n  ".join(self.said)
             raise BrokenPromiseError(f"history {self.seed}: {otherwise}\n  {steps}\n  in {self.folder}")
