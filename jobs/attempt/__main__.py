@@ -25,7 +25,7 @@ from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import RetryDecision, decide_retry
 from jobs.signals import StopForwarder
 from jobs.store.job_file import PlannedJob, build_job_content, read_planned_job
-from jobs.store.ledger import collect_user_requests, is_withdrawn, read_events
+from jobs.store.ledger import UserRequests, collect_user_requests, is_withdrawn, read_events
 from jobs.store.order import parse_order
 from jobs.store.paths import RunPaths, Store, UnsafeNameError, flush_folder, make_folder, write_json
 from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint
@@ -98,6 +98,9 @@ def _run_owned(
 ) -> ExitCode:
     if _is_done(run, options.key):
         return ExitCode.DONE
+    # Under the lock: who cancels writes the wish, and then looks whether the lock is held. One of both sees the other.
+    if options.backend != SLURM and options.key in _read_requests(options).cancelled:
+        return ExitCode.NOT_WANTED
     attempt = run.locate_attempt(options.attempt)
     make_folder(attempt.root.parent)
     refresh_folder(attempt.root.parent)  # another machine may have made attempts
@@ -133,8 +136,7 @@ def find_start_refusal(store: Store, run: RunPaths, options: AttemptOptions, *, 
     the plan counts on.
     """
     ledger = store.locate_sweep(options.sweep).ledger
-    refresh_folder(ledger)  # the cancellation may have been written on another machine a moment ago
-    requests = collect_user_requests(read_events(ledger))
+    requests = _read_requests(options)
     if options.key in requests.cancelled:
         return f"it is cancelled; `sweep resume {options.sweep}` puts it back"
     if is_withdrawn(ledger, options.batch, options.key):
@@ -150,6 +152,13 @@ def find_start_refusal(store: Store, run: RunPaths, options: AttemptOptions, *, 
     return f"it has failed for good ({last.failure}: {last.end.message}); `sweep resume {options.sweep}` tries it again"
 
 
+def _read_requests(options: AttemptOptions) -> UserRequests:
+    """What people ask for, as the ledger has it now."""
+    ledger = Store(options.store.resolve()).locate_sweep(options.sweep).ledger
+    refresh_folder(ledger)  # a cancellation may have been written on another machine a moment ago
+    return collect_user_requests(read_events(ledger))
+
+
 def _exit_code(
     options: AttemptOptions, planned: PlannedJob, run: RunPaths, own: Ownership, end: AttemptExit
 ) -> ExitCode:
@@ -163,11 +172,10 @@ def _exit_code(
 
 def _needs_requeue(options: AttemptOptions, planned: PlannedJob, run: RunPaths, end: AttemptExit) -> bool:
     restarts = _count_planned_restarts(planned)
-    store = Store(options.store.resolve())
-    requests = collect_user_requests(read_events(store.locate_sweep(options.sweep).ledger))
-    if not needs_requeue(run, end, restarts=restarts, resumption=requests.get_resumption(options.key)):
+    resumption = _read_requests(options).get_resumption(options.key)
+    if not needs_requeue(run, end, restarts=restarts, resumption=resumption):
         return False
-    return not find_start_refusal(store, run, options, restarts=restarts)
+    return not find_start_refusal(Store(options.store.resolve()), run, options, restarts=restarts)
 
 
 def _count_planned_restarts(planned: PlannedJob) -> int:

@@ -201,10 +201,14 @@ def find_foreign_owner(run: RunPaths) -> str:
 
 
 def stop_attempt(run: RunPaths, *, at_once: bool = False) -> bool:
-    """Asks the run's live attempt to save and stop, or kills it; from any process here. False: none lives."""
-    newest = find_newest_attempt(run)
-    if newest is None or not is_held(run.lock):
+    """Asks the run's live attempt to save and stop, or kills it; from any process here. False: none lives.
+
+    One that is only just starting has not said yet which process it is: ask again.
+    """
+    if not is_held(run.lock):
         return False
+    if (newest := find_newest_attempt(run)) is None:
+        return True
     paths, start = newest
     if at_once:
         kill_attempt_processes(paths.root)

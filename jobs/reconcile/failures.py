@@ -140,8 +140,8 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
     ),
     FailureClass.STORAGE: RetryPolicy(
         meaning="the file system refused (disk full, quota, read-only, not permitted)",
-        follows="Goes on at the next submission. Make room, or renew your access, first. Ten such ends without progress stop "
-        "it.",
+        follows="Goes on at the next submission. Make room, or renew your access, first. It stops after ten such "
+        "ends without progress.",
         # Why: docs/decisions.md, D179
         attempts=10,
         renewed_by_progress=True,

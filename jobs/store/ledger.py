@@ -102,8 +102,12 @@ class Ledger:
 
 def build_writer_name(moment: float) -> str:
     """Unique to this process and moment (Unix seconds): host, pid, milliseconds."""
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "host"
-    return f"w-{host[:60]}-{os.getpid()}-{int(moment * 1000)}"
+    return f"w-{render_host_name()}-{os.getpid()}-{int(moment * 1000)}"
+
+
+def render_host_name() -> str:
+    """This machine, as writers' names have it."""
+    return (re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "host")[:60]
 
 
 def list_ledger_files(folder: Path) -> list[Path]:

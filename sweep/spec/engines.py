@@ -51,7 +51,8 @@ class EngineFields(Fields):
         if secret := next((name for name in given if SECRET.search(name.upper())), ""):
             raise ValueError(
                 f"{secret} looks like a secret, and a value given here is stored in clear text: take the line out, "
-                f"write environment_from: [{secret}], and set the variable in the shell that submits (or in resources.setup)"
+                f"write environment_from: [{secret}], and set the variable in the shell that submits, or in "
+                "resources.setup"
             )
         return given
 
