@@ -434,8 +434,8 @@ def read_fresh_answers(
     """The kept answers if they are at most `cache_s` old, or `recheck_s` if one of them failed.
 
     `not_before`: when something was last sent or cancelled (Unix seconds); older answers do not know of it.
-    None also for a file that is absent, torn, of the future or of another machine's clock, and for what another user was shown of a cluster that
-    hides jobs: there each user sees other rows.
+    None also for a file that is absent, torn, of the future or of another machine's clock, and for what another user
+    was shown of a cluster that hides jobs: there each user sees other rows.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -79,11 +79,17 @@ def render_identity(known: os.stat_result) -> str:
     return f"{known.st_ino} {known.st_size} {known.st_mtime_ns} {known.st_ctime_ns}"
 
 
+def is_known_format(given: object, own: int) -> bool:
+    """Whether a stored file can be read: it has this version's format, or a later one, which keeps what this knows."""
+    return isinstance(given, int) and not isinstance(given, bool) and given >= own
+
+
 def _content_problem(content: object, key: str) -> str:
     if not isinstance(content, dict):
         return "not a JSON object"
-    if content.get("format") != RESULT_FORMAT:
-        return f"format {content.get('format')!r}; this version reads {RESULT_FORMAT}"
+    # Why: docs/decisions.md, D177
+    if not is_known_format(content.get("format"), RESULT_FORMAT):
+        return f"format {content.get('format')!r}; this version reads {RESULT_FORMAT}, and what later ones add to it"
     if content.get("key") != key:
         return f"key {content.get('key')!r} is not this run's {key}"
     return "" if isinstance(content.get("files"), dict) else "`files` is missing"

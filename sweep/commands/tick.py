@@ -50,7 +50,8 @@ def run(options: TickOptions) -> int:
 
     stored = open_sweep(options.store, options.name)
     with print_user_errors():
-        kept = read_limits(stored.paths.limits)
+        stored.check_version()
+        kept = read_limits(stored.paths.limits, acts=True)
         wanted = select_wanted(stored, options.only, kept.only)
         print_limits(options.name, kept)
         code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted)

@@ -14,6 +14,7 @@ from typing import Any
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import open_replacement
+from jobs.store.results import is_known_format
 from sweep.errors import ManifestError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class Manifest:
     """Data set's name to its absolute path or URL."""
     cells: tuple[Cell, ...]
     jobs: tuple[Job, ...]
+    format: int = FORMAT
+    """Of the file that it was read from; a later version's is read as far as it is known here."""
 
 
 def build_header_record(manifest: Manifest) -> dict[str, Any]:
@@ -206,10 +209,10 @@ class ManifestReader:
         elif kind == "cell":
             self.cells.append(parse_cell(record))
         elif kind == "header" and not self.header:
-            if record["format"] != FORMAT:
+            if not is_known_format(record["format"], FORMAT):
                 raise ValueError(f"format {record['format']!r} is not read here; this version reads {FORMAT}")
             self.header = record
-        else:
+        elif self.header.get("format", FORMAT) == FORMAT:
             raise ValueError(f"an unexpected record {kind!r}")
         return None
 
@@ -268,8 +271,14 @@ def parse_job_parts(record: dict[str, Any]) -> dict[str, Any]:
         "config": record["config"],
         "settings": record.get("settings", {}),
         "resources": parse_resources(record.get("resources", {})),
-        "estimate": Estimate(**record.get("estimate", {})),
+        "estimate": Estimate(**select_known(Estimate, record.get("estimate", {}))),
     }
+
+
+def select_known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `record` that a dataclass has: a later version may have written more."""
+    known = kind.__dataclass_fields__  # type: ignore[attr-defined]  # `fields` takes twice as long, for each line
+    return {name: value for name, value in record.items() if name in known}
 
 
 def parse_resources(record: dict[str, Any]) -> Resources:
@@ -277,7 +286,7 @@ def parse_resources(record: dict[str, Any]) -> Resources:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
-    return Resources(**values)
+    return Resources(**select_known(Resources, values))
 
 
 def parse_cell(record: dict[str, Any]) -> Cell:
@@ -286,7 +295,7 @@ def parse_cell(record: dict[str, Any]) -> Cell:
         name=record["name"],
         axes=record["axes"],
         pretrain=record["pretrain"],
-        chains=tuple(FinetuneChain(**each) for each in record["chains"]),
+        chains=tuple(FinetuneChain(**select_known(FinetuneChain, each)) for each in record["chains"]),
         block=record.get("block", ""),
     )
 
@@ -317,6 +326,7 @@ def read_manifest(path: Path) -> Manifest:
         data=header["data"],
         cells=tuple(reader.cells),
         jobs=tuple(reader.jobs),
+        format=header["format"],
     )
 
 

@@ -192,12 +192,26 @@ class History:
         if process:
             return process
         try:
-            code = run_with_clock(offset, self.seed, self.most_seconds, self.folder, self.store, words)
+            code = self.run_by_clock(offset, words)
         except BaseException as error:  # noqa: BLE001 - the parent's stack must not go on in this process
             with (self.folder / "commands.log").open("a") as log:
                 log.write(f"{type(error).__name__}: {error}\n")
             code = 70
         os._exit(code)
+
+    def run_by_clock(self, offset: float, words: Sequence[str]) -> int:
+        """In a process of its own: one command of `sweep`, by a clock that is `offset` seconds ahead."""
+        log = os.open(self.folder / "commands.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        system_time = time.time
+        time.time = lambda: system_time() + offset
+        os.environ |= {
+            "SWEEP_TEST_CLOCKS": f"{self.seed} {self.most_seconds}",
+            "SWEEP_STAGE_PROGRAM": STAGE,
+            "PYTHONPATH": str(HERE / "site"),
+        }
+        return cli.main([words[0], "--store", str(self.store.root), *words[1:]])
 
     def end_runner(self) -> None:
         """Waits for the runner that is at work, and for attempts that outlived theirs."""
@@ -219,23 +233,6 @@ class History:
         if not holds:
             steps = "\n  ".join(self.said)
             raise BrokenPromiseError(f"history {self.seed}: {otherwise}\n  {steps}\n  in {self.folder}")
-
-
-def run_with_clock(
-    offset: float, seed: int, most_seconds: float, folder: Path, store: Store, words: Sequence[str]
-) -> int:
-    """In a process of its own: one command of `sweep`, by a clock that is `offset` seconds ahead."""
-    log = os.open(folder / "commands.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    system_time = time.time
-    time.time = lambda: system_time() + offset
-    os.environ |= {
-        "SWEEP_TEST_CLOCKS": f"{seed} {most_seconds}",
-        "SWEEP_STAGE_PROGRAM": STAGE,
-        "PYTHONPATH": str(HERE / "site"),
-    }
-    return cli.main([words[0], "--store", str(store.root), *words[1:]])
 
 
 def run_histories(folder: Path, seeds: Sequence[int], *, hours: float, steps: int) -> list[str]:

@@ -72,9 +72,14 @@ def test_progress_renews_the_budget_of_faults_but_not_of_memory(store: Store) ->
     assert judged(store, *[F.OUT_OF_MEMORY] * 2, advanced=True) is RetryDecision.STOP
 
 
-@pytest.mark.parametrize("failure", [F.INTERRUPTED, F.STORAGE])
-def test_a_stop_on_request_and_a_full_disk_cost_no_budget(store: Store, failure: F) -> None:
-    assert judged(store, *[failure] * 50) is RetryDecision.GO_ON
+def test_a_stop_on_request_costs_no_budget(store: Store) -> None:
+    assert judged(store, *[F.INTERRUPTED] * 50) is RetryDecision.GO_ON
+
+
+def test_a_store_that_refuses_is_tried_again_but_not_for_ever(store: Store) -> None:
+    assert judged(store, *[F.STORAGE] * 9, digests=("a",) * 9) is RetryDecision.GO_ON
+    assert judged(store, *[F.STORAGE] * 10) is RetryDecision.STOP
+    assert judged(store, *[F.STORAGE] * 30, advanced=True) is RetryDecision.GO_ON
 
 
 def test_budgets_are_apart(store: Store) -> None:
