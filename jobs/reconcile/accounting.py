@@ -95,6 +95,8 @@ def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
 def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:
     """The record that a ledger holds; fields of a later version are left out. Raises TypeError or ValueError if it is
     none."""
+    if not isinstance(content, Mapping):
+        raise TypeError("no object")
     known = {name: value for name, value in content.items() if name in KNOWN_FIELDS}
     known["failure"] = parse_failure(known.get("failure"))
     if known.get("state") == "CANCELLED" and "cancelled_by_uid" not in known:
