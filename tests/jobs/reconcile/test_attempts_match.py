@@ -1,6 +1,6 @@
-from dataclasses import replace
-
 """Which row of the cluster's accounting belongs to which attempt."""
+
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
