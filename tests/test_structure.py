@@ -16,7 +16,7 @@ VERBS = frozenset(
     compare compile compute configure connect convert copy count create cut decide decode
     deduplicate define describe detect discount divide download draw drop dump embed encode enter
     escape estimate exit expand explain export extend extract fetch fill find fit flatten flush fold
-    format freeze fuse gather generate get group guess gunzip halve has hash hold ignore import
+    format freeze fuse gather generate get group guess gunzip halve has hash hold identify ignore import
     index infer inspect install is are iter join judge keep kill label letterbox limit list listen load locate log
     make map mark match measure merge multiply name needs nest normalise normalize note number observe open
     pack pad parse pause permute pick pin plan poll predict prefetch prefill prepare preview price print

@@ -39,7 +39,7 @@ def parse_failure(given: object) -> FailureClass | None:
     """The class that a stored record names; UNKNOWN for one of a later version, None for none."""
     if not given:
         return None
-    return FailureClass(given) if isinstance(given, str) and given in [*FailureClass] else FailureClass.UNKNOWN
+    return FailureClass(given if isinstance(given, str) and given in [*FailureClass] else "unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

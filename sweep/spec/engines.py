@@ -46,7 +46,7 @@ class EngineFields(Fields):
     # Why: docs/decisions.md, D181
     @field_validator("environment")
     @classmethod
-    def refuse_secrets(cls, given: dict[str, str]) -> dict[str, str]:
+    def check_secrets(cls, given: dict[str, str]) -> dict[str, str]:
         """A value of this file is copied into the plan and into each job's folder, for all who read the store."""
         if secret := next((name for name in given if SECRET.search(name.upper())), ""):
             raise ValueError(

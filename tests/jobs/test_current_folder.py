@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.job import Resources
+from jobs.local.runner import StopRequest
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.script import LaunchSettings, render_batch_script
 from jobs.store.paths import Store
@@ -46,7 +47,7 @@ def test_attempts_on_this_machine(trap: Path, store: Store) -> None:
     jobs = [toy.toy_job("k")]
     program = (sys.executable, *toy.COUNTING_STAGE[2:])
     toy.plan(store, jobs)
-    toy.local_run(store, jobs, program=program).run(toy.StopRequest())
+    toy.local_run(store, jobs, program=program).run(StopRequest())
     assert toy.results(store, jobs).keys() == {"k"}
     assert not (trap / SPRUNG).exists()
 

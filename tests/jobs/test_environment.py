@@ -68,7 +68,11 @@ def test_a_python_path_keeps_its_absolute_folders(given: str, kept: str) -> None
 
 
 def test_a_variable_that_the_plan_names_passes_and_its_value_is_in_no_file() -> None:
-    settings = [{"engine": {"environment_from": ["MY_SECRET"]}}, {}, {"engine": {"python": "/bin/sh"}}]
+    settings: list[dict[str, object]] = [
+        {"engine": {"environment_from": ["MY_SECRET"]}},
+        {},
+        {"engine": {"python": "/bin/sh"}},
+    ]
     named = list_named_variables(settings)
     assert named == {"MY_SECRET"}
     given = {"MY_SECRET": "x"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.job import Resources
+from jobs.local.runner import StopRequest
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.slurm.batch_ledger import BatchLedger, read_batch_history
 from jobs.slurm.batches import SlurmBatch
@@ -69,7 +70,7 @@ def store(tmp_path: Path) -> Store:
     toy.plan(made, jobs)
     update_limits(made.locate_sweep(toy.SWEEP).limits, {"max_queued": 7})
     assert main(["cancel", toy.SWEEP, "c", "--store", str(made.root)]) == 0
-    toy.local_run(made, jobs, wanted={"trunk", "a-pre", "a-ft", "b-pre"}).run(toy.StopRequest())
+    toy.local_run(made, jobs, wanted={"trunk", "a-pre", "a-ft", "b-pre"}).run(StopRequest())
     return made
 
 
