@@ -103,7 +103,7 @@ def test_what_a_later_version_wrote_is_shown(store: Store, capsys: pytest.Captur
     after = show(store, capsys, "status")
     assert count_states(after) == count_states(before)
     assert after["limits"] == before["limits"]
-    for words in (["explain", "a", "--sweep", toy.SWEEP], ["logs", toy.SWEEP, "a"]):
+    for words in (["status", toy.SWEEP], ["logs", toy.SWEEP, "a"]):
         assert main([*words, "--store", str(store.root)]) == 0
     assert "melted" not in capsys.readouterr().err
 
