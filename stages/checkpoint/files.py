@@ -73,7 +73,8 @@ def save_checkpoint(
     unfinished = folder / f".{final.name}.{os.getpid()}.tmp"
     with convert_storage_errors(final):
         try:
-            make_folder(folder)
+            if not folder.exists():
+                make_folder(folder)
             unfinished.mkdir()
             write_tensors(unfinished / MODEL, weights)
             if moments is not None:
