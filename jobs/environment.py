@@ -8,7 +8,7 @@ for what launchers set for each process.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 PASSED = re.compile(
     "|".join(
@@ -58,19 +58,33 @@ LAUNCHERS = re.compile(
 OF_AN_ATTEMPT = frozenset({"SWEEP_ATTEMPT", "SWEEP_FENCE", "SWEEP_MASTER_PORT"})
 """What an attempt gives its own stage: another sweep may be submitted from inside a job."""
 
+NAMED_FIELD = "environment_from"
+"""Of the engine in a job's settings: variables that the submitting shell is to have."""
+
 LOCAL_ONLY = frozenset({"TMPDIR"})
 """Right on the machine that they were set on, and a folder that does not exist on another one."""
 
 
 # Why: docs/decisions.md, D126
-def select_job_variables(shell: Mapping[str, str], *, same_machine: bool) -> dict[str, str]:
-    """The variables of a submitting shell that its jobs get."""
+def select_job_variables(
+    shell: Mapping[str, str], *, same_machine: bool, named: Collection[str] = ()
+) -> dict[str, str]:
+    """The variables of a submitting shell that its jobs get. `named`: those that the plan asks for by name."""
     kept = {
         name: value
         for name, value in shell.items()
-        if (PASSED.fullmatch(name) or (same_machine and name in LOCAL_ONLY)) and name not in OF_AN_ATTEMPT
+        if (PASSED.fullmatch(name) or name in named or (same_machine and name in LOCAL_ONLY))
+        and name not in OF_AN_ATTEMPT
     }
     return remove_launcher_variables(kept)
+
+
+# Why: docs/decisions.md, D181
+def list_named_variables(settings: Iterable[Mapping[str, object]]) -> set[str]:
+    """Names of the variables that jobs take over from the shell that submits, of their settings."""
+    engines = (each.get("engine") for each in settings)
+    named = (engine.get(NAMED_FIELD) for engine in engines if isinstance(engine, Mapping))
+    return {str(name) for names in named if isinstance(names, list | tuple) for name in names}
 
 
 def remove_launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -83,6 +97,17 @@ def remove_launcher_variables(environment: Mapping[str, str]) -> dict[str, str]:
 def list_launcher_variables(environment: Mapping[str, str]) -> list[str]:
     """Names in `environment` that no job gets."""
     return sorted(name for name in environment if LAUNCHERS.fullmatch(name))
+
+
+# Why: docs/decisions.md, D180
+def build_child_environment(environment: Mapping[str, str], code: str = "") -> dict[str, str]:
+    """What a Python program of ours gets: `environment`, without any way to import from the current folder.
+
+    `code`: a folder or archive to import from before all others; empty: Python finds our packages without being told.
+    """
+    path = os.pathsep.join(filter(None, [code, clean_python_path(environment.get("PYTHONPATH", ""))]))
+    kept = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    return {**kept, **({"PYTHONPATH": path} if path else {}), "PYTHONSAFEPATH": "1"}
 
 
 def clean_python_path(given: str) -> str:

@@ -38,8 +38,10 @@ class Observation:
     doubt: str = ""
     """With ENDED: why nobody can say whether a person cancelled it. Empty if that is known."""
     vouched_from: float = 0.0
-    """With UNKNOWN or a doubt: a `sweep resume` after that moment (Unix seconds) settles it, as a person then says that
-    the job is gone and may be sent again. 0: only the cluster can settle it."""
+    """With UNKNOWN or a doubt: when `batch` was sent (Unix seconds). A `sweep resume` that names the batch settles it,
+    as a person then says that the job is gone and may be sent again. 0: only the cluster can settle it."""
+    batch: str = ""
+    """Of `vouched_from`."""
     hidden_owner: str = ""
     """With UNKNOWN: the user who sent it, if the cluster hides that user's jobs."""
 

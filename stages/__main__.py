@@ -13,7 +13,14 @@ from importlib import import_module
 from pathlib import Path
 
 from stages.config import STAGES, find_engine
-from stages.errors import ConfigError, OtherRankError, StageError, find_mount_errno, find_storage_errno
+from stages.errors import (
+    ConfigError,
+    OtherRankError,
+    StageError,
+    find_mount_errno,
+    find_permission_errno,
+    find_storage_errno,
+)
 from stages.files import create_json, write_json
 from stages.job_file import JobFile, read_job, summarize_error
 from stages.memory import prepare_memory
@@ -192,6 +199,8 @@ def classify_failure(error: Exception) -> str:
     if find_mount_errno(error) is not None:
         # on one machine there is no other node, and nothing else would fare better
         return "node_fault" if "SLURMD_NODENAME" in os.environ else "storage"
+    if find_permission_errno(error) is not None:
+        return "storage"
     if isinstance(error, StageError):
         return error.failure_class
     if find_storage_errno(error) is not None:

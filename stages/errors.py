@@ -12,6 +12,11 @@ MOUNT_ERRNOS = {
 """This node's disk, mount or link to a file server has failed: other nodes may read and write the same file."""
 
 
+# Why: docs/decisions.md, D179
+PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM}
+"""The file system refuses this user: a ticket has expired, a mount maps users otherwise, a mode was changed."""
+
+
 class StageError(Exception):
     """One line for `sweep status`; `failure_class` is one of the classes of docs/formats.md (error.json)."""
 
@@ -73,7 +78,7 @@ class PortTakenError(StageError):
 
 
 class StorageError(StageError):
-    """The file system refused a write: full, over quota, read-only."""
+    """The file system refused a write: full, over quota, read-only, not permitted."""
 
     failure_class = "storage"
 
@@ -89,8 +94,19 @@ class MountError(StageError):
 
 
 def find_storage_errno(error: Exception) -> int | None:
-    """The errno by which the file system refused a write; None if `error` is about something else."""
-    return number if (number := find_errno(error)) in STORAGE_ERRNOS else None
+    """The errno by which the file system refused a write or this user; None if `error` is about something else."""
+    number = find_errno(error)
+    return number if number in STORAGE_ERRNOS else find_permission_errno(error)
+
+
+def find_permission_errno(error: BaseException | None) -> int | None:
+    """The errno by which a file or folder is closed to this user; of the causes too, as a reader may have named it
+    after its file. What names no file is no matter of the file system."""
+    while error is not None:
+        if (number := find_errno(error)) in PERMISSION_ERRNOS and getattr(error, "filename", "text") is not None:
+            return number
+        error = error.__cause__
+    return None
 
 
 def find_mount_errno(error: BaseException | None) -> int | None:

@@ -1,5 +1,6 @@
 """Writing files so that they are whole or absent, with an error of its own for a refused write."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -65,11 +66,12 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     unfinished = locate_unfinished(path)
     with convert_storage_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             yield unfinished
             flush_to_disk(unfinished)
             check_fence()
             unfinished.replace(path)
+            flush_folder(path.parent)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -87,11 +89,12 @@ def create_json(path: Path, content: object) -> None:
     unfinished = locate_unfinished(path)
     with convert_storage_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             unfinished.write_text(text)
             flush_to_disk(unfinished)
             check_fence()
             os.link(unfinished, path)  # unlike a rename it fails where there is one
+            flush_folder(path.parent)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -106,6 +109,28 @@ def keep_usual_mode(path: Path) -> Iterator[None]:
     mode = path.stat().st_mode
     yield
     path.chmod(mode)
+
+
+UNFLUSHABLE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES})
+"""What says that a folder cannot be flushed here: by its file system, or by a user who may not list it."""
+
+
+# Why: docs/decisions.md, D178
+def flush_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where its file system can promise that."""
+    try:
+        flush_to_disk(folder)
+    except OSError as error:
+        if error.errno not in UNFLUSHABLE:
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that are missing; their names are on the disk when it returns."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        flush_folder(each.parent)
 
 
 def flush_to_disk(path: Path) -> None:

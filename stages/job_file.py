@@ -24,6 +24,8 @@ class EngineSettings(BaseModel):
     """The program's folder, absolute: it works there, and Python finds its modules there."""
     environment: dict[str, str] = {}
     """Variables over those that it would find."""
+    environment_from: tuple[str, ...] = ()
+    """Variables that the job must have been given: their values are in no file."""
 
 
 class Settings(BaseModel):

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.environment import build_child_environment
+from jobs.store.job_file import find_own_code
 from jobs.store.paths import write_json
 from sweep.file_facts import FileFacts
 
@@ -40,7 +42,7 @@ class KeptAnswers:
     def save(self) -> None:
         """Writes what was added. OSError."""
         for digest, answer in self._new.items():
-            write_json(self.folder / f"{digest}.json", answer)
+            write_json(self.folder / f"{digest}.json", answer, lasting=False)
         self._new.clear()
 
 
@@ -61,7 +63,13 @@ def query_program(command: str, program: str, questions: Sequence[object]) -> li
     words = [sys.executable, "-m", "stages.prepare", "--parent", str(os.getpid()), command]
     try:
         done = subprocess.run(
-            words, input=json.dumps(questions), capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
+            words,
+            input=json.dumps(questions),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=TIMEOUT_SECONDS,
+            env=build_child_environment(os.environ, find_own_code()),
         )
         answers: list[Any] = json.loads(done.stdout)
         if not isinstance(answers, list) or len(answers) != len(questions):

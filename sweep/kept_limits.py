@@ -15,6 +15,7 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.processes import read_user_name
 from jobs.store.paths import write_json
 from jobs.store.reading import read_file
+from jobs.store.results import is_known_format
 from sweep.errors import NotPlannedError, StoreError
 from sweep.stored_sweep import StoredSweep
 from sweep.text_format import format_counted
@@ -80,8 +81,9 @@ LISTS = ("only", "ignored_inputs")
 """As JSON has them."""
 
 
-def read_limits(path: Path) -> KeptLimits:
-    """The limits that a file holds; none if there is no file.
+def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
+    """The limits that a file holds; none if there is no file. `acts`: they are obeyed or changed, not only shown, so
+    that a file of a later version, which may have limits that are unknown here, is refused.
 
     Raises:
         StoreError: a file that cannot be understood. It is not taken for no limit at all.
@@ -93,7 +95,7 @@ def read_limits(path: Path) -> KeptLimits:
     except ValueError as error:
         raise StoreError(f"{path}: is damaged ({error}); remove it, and set the limits again") from None
     written = content.get("format") if isinstance(content, dict) else None
-    if written != FORMAT:
+    if not is_known_format(written, FORMAT) or (acts and written != FORMAT):
         raise StoreError(f"{path}: has format {written}, not {FORMAT}; use the version of sweep that wrote it")
     if content.get("backend") not in (None, "local", "slurm"):
         raise StoreError(f"{path}: backend is {content['backend']!r}; remove the file, and set the limits again")
@@ -121,7 +123,7 @@ def update_limits(path: Path, given: Mapping[str, Any], clock: Clock = SYSTEM_CL
 
     The file is whole or as before, and is written only where something is different from before.
     """
-    before = read_limits(path)
+    before = read_limits(path, acts=True)
     different = {name: value for name, value in given.items() if getattr(before, name) != value}
     if not different:
         return before

@@ -13,7 +13,7 @@ from jobs.slurm.timeouts import TIMEOUTS_VARIABLE, SlurmTimeouts
 from jobs.store.ledger import Ledger, has_batches
 from jobs.store.paths import Store, SweepPaths, UnsafeNameError
 from sweep.errors import NotPlannedError, StoreError, SweepError, UsageError
-from sweep.plan.manifest import Manifest, read_manifest
+from sweep.plan.manifest import FORMAT, Manifest, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,15 @@ class StoredSweep:
     def ledger(self) -> Ledger:
         """A new writer's."""
         return Ledger(self.paths.ledger)
+
+    # Why: docs/decisions.md, D177
+    def check_version(self) -> None:
+        """StoreError for a plan of a later version, which this one can show and must not carry out."""
+        if self.manifest.format > FORMAT:
+            raise StoreError(
+                f"{self.paths.manifest}: has format {self.manifest.format}, of a later version: submit with "
+                "the version of sweep that planned it, or plan it again with this one"
+            )
 
     def load_snapshot(
         self, *, recent_answers: bool = False, whole_account: bool = False, trusts_checked: bool = False

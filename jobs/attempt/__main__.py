@@ -20,17 +20,20 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import STORAGE_ERRORS, AttemptSetupError, describe_storage_error
 from jobs.exit_codes import ExitCode
 from jobs.processes import read_boot_id, read_own_start
-from jobs.reconcile.attempts import read_attempts
+from jobs.reconcile.attempts import read_attempts, read_starts
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import RetryDecision, decide_retry
 from jobs.signals import StopForwarder
 from jobs.store.job_file import PlannedJob, build_job_content, read_planned_job
-from jobs.store.ledger import collect_user_requests, is_withdrawn, read_events
-from jobs.store.paths import RunPaths, Store, UnsafeNameError, write_json
+from jobs.store.ledger import UserRequests, collect_user_requests, is_withdrawn, read_events
+from jobs.store.order import parse_order
+from jobs.store.paths import RunPaths, Store, UnsafeNameError, flush_folder, make_folder, write_json
 from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint
-from jobs.store.results import check_result
+from jobs.store.results import check_result, identify_result
 from jobs.store.sharing import adopt_group_umask
 
+MOST_DIGITS = 13
+"""A longer number is no time."""
 NEVER_RAN = -9
 """Recorded as the exit code of a stage that was not started, because the attempt was fenced before."""
 
@@ -95,13 +98,19 @@ def _run_owned(
 ) -> ExitCode:
     if _is_done(run, options.key):
         return ExitCode.DONE
+    # Under the lock: who cancels writes the wish, and then looks whether the lock is held. One of both sees the other.
+    if options.backend != SLURM and options.key in _read_requests(options).cancelled:
+        return ExitCode.NOT_WANTED
     attempt = run.locate_attempt(options.attempt)
-    attempt.root.parent.mkdir(exist_ok=True)
+    make_folder(attempt.root.parent)
+    refresh_folder(attempt.root.parent)  # another machine may have made attempts
+    number = 1 + max((parse_order(start.order) for _, start in read_starts(run)), default=0)
     try:
         attempt.root.mkdir()
     except FileExistsError:
         return ExitCode.TAKEN  # the name has been used since the decision to start it, which is out of date
-    start = _start_record(options, str(planned.record["stage"]), run, clock.now())
+    flush_folder(attempt.root.parent)
+    start = _start_record(options, planned, run, clock.now(), number)
     start.write(attempt.start)
     stage, fenced = StageEnd(NEVER_RAN), False
     try:
@@ -127,21 +136,27 @@ def find_start_refusal(store: Store, run: RunPaths, options: AttemptOptions, *, 
     the plan counts on.
     """
     ledger = store.locate_sweep(options.sweep).ledger
-    refresh_folder(ledger)  # the cancellation may have been written on another machine a moment ago
-    requests = collect_user_requests(read_events(ledger))
+    requests = _read_requests(options)
     if options.key in requests.cancelled:
         return f"it is cancelled; `sweep resume {options.sweep}` puts it back"
     if is_withdrawn(ledger, options.batch, options.key):
         return "this copy of it was taken out of the queue; `sweep tick` sends the job again if it is still to run"
     attempts = read_attempts(run, live=False)
-    resumed_at = requests.resumed_at.get(options.key, 0.0)
-    if decide_retry(attempts, counted_from=resumed_at, restarts=restarts) is not RetryDecision.STOP:
+    resumption = requests.get_resumption(options.key)
+    if decide_retry(attempts, resumption=resumption, restarts=restarts) is not RetryDecision.STOP:
         return ""
     last = attempts[-1]
     # What was killed or preempted may be the fault of a node: only Slurm's accounting says so, and no attempt asks it.
     if last.end is None or last.failure is None or POLICIES[last.failure].refined_by_slurm:
         return ""
     return f"it has failed for good ({last.failure}: {last.end.message}); `sweep resume {options.sweep}` tries it again"
+
+
+def _read_requests(options: AttemptOptions) -> UserRequests:
+    """What people ask for, as the ledger has it now."""
+    ledger = Store(options.store.resolve()).locate_sweep(options.sweep).ledger
+    refresh_folder(ledger)  # a cancellation may have been written on another machine a moment ago
+    return collect_user_requests(read_events(ledger))
 
 
 def _exit_code(
@@ -157,7 +172,8 @@ def _exit_code(
 
 def _needs_requeue(options: AttemptOptions, planned: PlannedJob, run: RunPaths, end: AttemptExit) -> bool:
     restarts = _count_planned_restarts(planned)
-    if not needs_requeue(run, end, restarts=restarts):
+    resumption = _read_requests(options).get_resumption(options.key)
+    if not needs_requeue(run, end, restarts=restarts, resumption=resumption):
         return False
     return not find_start_refusal(Store(options.store.resolve()), run, options, restarts=restarts)
 
@@ -178,11 +194,13 @@ def _unfinished_parent(store: Store, planned: PlannedJob) -> str | None:
     return next((key for key, stage in parents if not _is_done(store.locate_run(stage, key), key)), None)
 
 
-def _start_record(options: AttemptOptions, stage: str, run: RunPaths, started_at: float) -> AttemptStart:
+def _start_record(
+    options: AttemptOptions, planned: PlannedJob, run: RunPaths, started_at: float, number: int
+) -> AttemptStart:
     return AttemptStart(
         attempt=options.attempt,
         key=options.key,
-        stage=stage,
+        stage=str(planned.record["stage"]),
         backend=options.backend,
         host=os.uname().nodename,
         pid=os.getpid(),
@@ -199,7 +217,16 @@ def _start_record(options: AttemptOptions, stage: str, run: RunPaths, started_at
         batch=options.batch,
         restart=options.restart,
         node=os.environ.get("SLURMD_NODENAME", "") if options.backend == SLURM else "",
+        cluster_started_at=_read_cluster_start() if options.backend == SLURM else 0.0,
+        order=number,
+        parents={key: identify_result(run.locate_sibling(stage, key).result) for key, stage in planned.parents.items()},
     )
+
+
+def _read_cluster_start() -> float:
+    """Since Slurm 22.05 a job is told when it was started, by the controller's clock (sbatch(1))."""
+    given = os.environ.get("SLURM_JOB_START_TIME", "")
+    return float(given) if given.isascii() and given.isdigit() and len(given) < MOST_DIGITS else 0.0
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from jobs.reconcile.attempts import read_attempts, read_tail
 from jobs.reconcile.failures import FENCED, POLICIES, AttemptEvidence, Failure, classify_failure
 from jobs.reconcile.retries import RetryDecision, decide_retry
 from jobs.slurm.timeouts import SlurmTimeouts
+from jobs.store.ledger import NEVER_RESUMED, Resumption
 from jobs.store.paths import RunPaths
-from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint, read_record
+from jobs.store.records import AttemptExit, AttemptStart, find_newest_checkpoint, measure_clock_lead, read_record
 from jobs.store.results import check_result
 
 SCONTROL_SECONDS = 60.0
@@ -44,7 +45,7 @@ def write_attempt_exit(
         ended_at=clock.now(),
         returncode=returncode,
         checkpoint_step=newest.step,
-        checkpoint_at=newest.saved_at,
+        checkpoint_at=newest.saved_at and newest.saved_at + measure_clock_lead(start, attempt.start),
         stop_signal=stop.name if stop else "",
         **(asdict(failure) if failure else {"failure": None}),
     )
@@ -102,14 +103,14 @@ def _is_full(folder: Path) -> bool:
     return found.f_bavail * found.f_frsize < LEAST_FREE_BYTES or (found.f_files > 0 and found.f_favail == 0)
 
 
-def needs_requeue(run: RunPaths, end: AttemptExit, *, restarts: int) -> bool:
+def needs_requeue(run: RunPaths, end: AttemptExit, *, restarts: int, resumption: Resumption = NEVER_RESUMED) -> bool:
     """Whether the time limit alone ended it, and its budget allows another attempt.
 
     `restarts`: the attempts beyond the first that the plan counts on.
     """
     if end.failure is None or not POLICIES[end.failure].requeues_itself or end.returncode != ExitCode.SAVED:
         return False
-    return decide_retry(read_attempts(run, live=False), restarts=restarts) is RetryDecision.GO_ON
+    return decide_retry(read_attempts(run, live=False), resumption=resumption, restarts=restarts) is RetryDecision.GO_ON
 
 
 def requeue_job(job_id: str) -> bool:

@@ -91,7 +91,11 @@ class HangWatch:
         A store that takes nothing is why nothing changes there.
         """
         try:
-            write_json(self.attempt.hang, {"quiet_seconds": self._quiet_seconds, "step": self._get_number("step")})
+            write_json(
+                self.attempt.hang,
+                {"quiet_seconds": self._quiet_seconds, "step": self._get_number("step")},
+                lasting=False,
+            )
         except OSError:
             self._quiet_seconds = 0.0
             return False

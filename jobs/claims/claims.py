@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from jobs.processes import read_boot_id, read_own_start, read_process_stat
-from jobs.store.paths import SAFE_NAME
+from jobs.store.paths import SAFE_NAME, flush_folder, make_folder
 from jobs.store.reading import read_anew
 
 CLAIM_FILE = re.compile(r"(\d{6,})\.json")
@@ -126,7 +126,7 @@ def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Cl
 
     None if another process was faster; then the caller has decided on old facts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     number = after.number + 1 if after else 1
     path = _path(folder, number)
     try:
@@ -142,6 +142,7 @@ def create_claim(folder: Path, holder: ClaimOwner, *, after: Claim | None) -> Cl
         raise
     finally:
         os.close(descriptor)
+    flush_folder(folder)
     made = Claim(path=path, number=number, owner=holder, heartbeat_at=beaten_at)
     if made.is_newest():
         return made

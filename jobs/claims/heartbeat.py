@@ -2,9 +2,49 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from jobs.claims.claims import Claim
+from jobs.claims.claims import Claim, measure_claim_age
 from jobs.clock import SYSTEM_CLOCK, Clock
+
+
+# Why: docs/decisions.md, D182
+@dataclass(slots=True)
+class SilenceWatch:
+    """How long another's claim has shown no heartbeat: seconds of our own clock, from changes that we see ourselves.
+
+    What the file's age adds is believed only after `least_seconds` of such silence: where clients stamp files, that age
+    is a difference of two machines' clocks.
+    """
+
+    claim: Claim
+    limit_seconds: float
+    """A longer silence means that the owner is gone."""
+    least_seconds: float
+    clock: Clock = SYSTEM_CLOCK
+    _since: float = 0.0
+    _age_at_first: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._since = self.clock.monotonic()
+        self._age_at_first = measure_claim_age(self.claim)
+
+    def observe(self, seen: Claim) -> bool:
+        """Takes in what the claim's file shows now; whether it has changed since the last look."""
+        if (seen.number, seen.heartbeat_at) == (self.claim.number, self.claim.heartbeat_at):
+            return False
+        is_next = seen.number != self.claim.number
+        self.claim, self._since = seen, self.clock.monotonic()
+        self._age_at_first = measure_claim_age(seen) if is_next else 0.0
+        return True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the silence has lasted long enough."""
+        unchanged = self.clock.monotonic() - self._since
+        return unchanged >= self.limit_seconds or (
+            unchanged >= self.least_seconds and unchanged + self._age_at_first >= self.limit_seconds
+        )
 
 
 class ClaimLostError(Exception):

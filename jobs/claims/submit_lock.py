@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.claims.claims import Claim, ClaimOwner, create_claim, find_newest_claim, measure_claim_age, remove_old_claims
+from jobs.claims.claims import Claim, ClaimOwner, create_claim, find_newest_claim, remove_old_claims
+from jobs.claims.heartbeat import SilenceWatch
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import SubmitterBusyError
 
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 120.0
 """A submitter on another machine that was silent for so long is gone. NFS caches may hide a heartbeat for 60 s."""
+LEAST_SILENT_SECONDS = 3 * BEAT_SECONDS
+"""So long a silence we have to see ourselves, however old the claim's file is."""
 POLL_SECONDS = 0.5
 SILENT_WAIT_SECONDS = 3.0
 """A longer wait is reported."""
@@ -53,16 +56,16 @@ def acquire_submit_claim(
 ) -> Claim:
     """The next claim, as soon as the previous one is released or its owner is gone."""
     began = clock.monotonic()
-    reported = False
+    reported, silence = False, None
     deadline = began + wait_seconds
     while True:
         before = find_newest_claim(folder)
-        if (
-            before is None
-            or before.released
-            or before.owner.process_is_gone
-            or measure_claim_age(before) > SILENT_SECONDS
-        ):
+        if before is not None and silence is None:
+            silence = SilenceWatch(before, SILENT_SECONDS, LEAST_SILENT_SECONDS, clock)
+        elif before is not None and silence is not None:
+            silence.observe(before)
+        is_silent = silence is not None and silence.is_over
+        if before is None or before.released or before.owner.process_is_gone or is_silent:
             mine = create_claim(folder, ClaimOwner.from_this_process(), after=before)
             if mine is not None:
                 remove_old_claims(folder, mine)

@@ -8,7 +8,7 @@ waits until the earlier ones can write no more. An attempt of another job first 
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from jobs.claims.claims import (
@@ -16,11 +16,10 @@ from jobs.claims.claims import (
     ClaimOwner,
     create_claim,
     list_claims,
-    measure_claim_age,
     read_claim,
     remove_old_claims,
 )
-from jobs.claims.heartbeat import Heartbeat
+from jobs.claims.heartbeat import Heartbeat, SilenceWatch
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import AttemptSetupError
 from jobs.processes import kill_attempt_processes, list_attempt_pids
@@ -79,33 +78,25 @@ class PreviousClaimState(Enum):
 
 @dataclass(slots=True)
 class PreviousClaim:
-    """An older claim, read repeatedly. Silence is measured by our own clock, from changes that we see ourselves. The
-    file's age counts only together with some such silence, because clocks may differ."""
+    """An older claim, read repeatedly."""
 
     run: RunPaths
     claim: Claim
     times: ClaimTimeouts
     clock: Clock = SYSTEM_CLOCK
-    since: float = 0.0
-    age_at_first: float = 0.0
+    silence: SilenceWatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.since = self.clock.monotonic()
-        self.age_at_first = measure_claim_age(self.claim)
+        self.silence = SilenceWatch(self.claim, self.times.takeover, 2 * self.times.heartbeat_s, self.clock)
 
     def read_state(self) -> PreviousClaimState:
         seen = read_claim(self.claim.path)
         if seen is None or seen.released or self._is_over():
             return PreviousClaimState.OVER
-        if seen.heartbeat_at != self.claim.heartbeat_at:
-            self.claim, self.since, self.age_at_first = seen, self.clock.monotonic(), 0.0
+        if self.silence.observe(seen):
+            self.claim = seen
             return PreviousClaimState.ALIVE
-        unchanged = self.clock.monotonic() - self.since
-        if unchanged >= self.times.takeover or (
-            unchanged >= 2 * self.times.heartbeat_s and unchanged + self.age_at_first >= self.times.takeover
-        ):
-            return PreviousClaimState.SILENT
-        return PreviousClaimState.QUIET
+        return PreviousClaimState.SILENT if self.silence.is_over else PreviousClaimState.QUIET
 
     def _is_over(self) -> bool:
         """Whether its exit record exists, or, on this machine, neither its processes nor their lock."""

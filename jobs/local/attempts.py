@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import IO
 
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.environment import select_job_variables
+from jobs.environment import build_child_environment, list_named_variables, select_job_variables
 from jobs.job import Job
 from jobs.local.slots import Allocation, Slots
 from jobs.observation import ClusterState, Observation
 from jobs.processes import kill_attempt_processes, signal_attempt
+from jobs.reconcile.attempts import read_starts
 from jobs.store.flock import is_held
-from jobs.store.job_file import PACKAGE_FOLDER
+from jobs.store.job_file import find_own_code
 from jobs.store.paths import AttemptPaths, RunPaths, Store
 from jobs.store.records import AttemptStart
 from jobs.store.sharing import name_user
@@ -99,7 +100,7 @@ class LocalAttempts:
             stdout=stderr,
             stderr=stderr,
             start_new_session=True,  # neither Ctrl-C nor the end of this terminal reaches it
-            env=build_attempt_environment(allocation, os.environ),
+            env=build_attempt_environment(allocation, os.environ, list_named_variables([job.settings])),
         )
         self._running[job.key] = RunningAttempt(
             job=job, run=run, allocation=allocation, id=attempt, process=process, stderr=stderr
@@ -159,29 +160,19 @@ class LocalAttempts:
 
 
 # Why: docs/decisions.md, D126
-def build_attempt_environment(allocation: Allocation, shell: Mapping[str, str]) -> dict[str, str]:
+def build_attempt_environment(
+    allocation: Allocation, shell: Mapping[str, str], named: Collection[str] = ()
+) -> dict[str, str]:
     """One attempt's variables: those of the shell that enter a job at all, its threads and devices, where its code is.
 
-    No GPU is visible to an attempt that asked for none, and no Python looks for modules in the current folder.
+    No GPU is visible to an attempt that asked for none, and no Python looks for modules in the current folder. `named`:
+    variables that the job's plan asks for by name.
     """
-    kept = select_job_variables(shell, same_machine=True)
-    path = os.pathsep.join(filter(None, [find_own_code(), kept.pop("PYTHONPATH", "")]))
     return {
-        **kept,
-        **({"PYTHONPATH": path} if path else {}),
-        "PYTHONSAFEPATH": "1",
+        **build_child_environment(select_job_variables(shell, same_machine=True, named=named), find_own_code()),
         "CUDA_VISIBLE_DEVICES": ",".join(allocation.devices),
         "OMP_NUM_THREADS": str(allocation.cpus),
     }
-
-
-def find_own_code() -> str:
-    """The folder that this program's packages lie in; empty where Python finds them without being told.
-
-    Packages of an installation must not come before Python's own modules, as PYTHONPATH does.
-    """
-    installed = {"site-packages", "dist-packages"}.intersection(PACKAGE_FOLDER.parts)
-    return "" if installed else str(PACKAGE_FOLDER)
 
 
 def choose_attempt_name(run: RunPaths) -> str:
@@ -197,12 +188,7 @@ def choose_attempt_name(run: RunPaths) -> str:
 
 def find_newest_attempt(run: RunPaths) -> tuple[AttemptPaths, AttemptStart] | None:
     """The attempt that began last."""
-    try:
-        folders = [AttemptPaths(path) for path in run.attempts.iterdir()]
-    except FileNotFoundError:
-        return None
-    found = [(folder, start) for folder in folders if (start := AttemptStart.read(folder.start)) is not None]
-    return max(found, key=lambda pair: pair[1].started_at, default=None)
+    return next(reversed(read_starts(run)), None)
 
 
 def find_foreign_owner(run: RunPaths) -> str:
@@ -215,10 +201,14 @@ def find_foreign_owner(run: RunPaths) -> str:
 
 
 def stop_attempt(run: RunPaths, *, at_once: bool = False) -> bool:
-    """Asks the run's live attempt to save and stop, or kills it; from any process here. False: none lives."""
-    newest = find_newest_attempt(run)
-    if newest is None or not is_held(run.lock):
+    """Asks the run's live attempt to save and stop, or kills it; from any process here. False: none lives.
+
+    One that is only just starting has not said yet which process it is: ask again.
+    """
+    if not is_held(run.lock):
         return False
+    if (newest := find_newest_attempt(run)) is None:
+        return True
     paths, start = newest
     if at_once:
         kill_attempt_processes(paths.root)

@@ -197,7 +197,7 @@ class LocalRunner:
             self.problem = seen.message or f"an attempt of {name} could not be set up"
         elif last is not None and last.failure is not None and POLICIES[last.failure].stops_submission:
             self.problem = f"{name}: {evidence.message}"
-        elif last is None and seen.returncode not in {None, ExitCode.DONE, ExitCode.TAKEN}:
+        elif last is None and seen.returncode not in {None, ExitCode.DONE, ExitCode.TAKEN, ExitCode.NOT_WANTED}:
             self._unrecorded_ends[key] += 1
             if seen.returncode == ExitCode.FAILED or self._unrecorded_ends[key] > UNRECORDED_ENDS:
                 self.problem = f"attempts of {name} end before they begin: {seen.message or seen.returncode}"

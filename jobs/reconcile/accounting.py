@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from jobs.store.records import FailureClass
+from jobs.store.records import FailureClass, parse_failure
 
 LOST = "LOST"
 """State of a record of which Slurm has no row: the job never started, or the controller forgot it in a crash."""
@@ -82,6 +82,9 @@ OPTIONAL_FIELDS = frozenset({"cancelled_by_uid", "gpu_kinds", "remembered", "dou
 """In a ledger only where they say something, so that earlier versions go on reading the lines of all other ends."""
 
 
+KNOWN_FIELDS = frozenset(each.name for each in fields(AccountingRecord))
+
+
 def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
     """The record as a ledger holds it."""
     content = asdict(record)
@@ -90,13 +93,16 @@ def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
 
 
 def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:
-    """The record that a ledger holds. Raises TypeError or ValueError if it is none."""
-    fields = dict(content)
-    fields["failure"] = FailureClass(fields["failure"]) if fields.get("failure") else None
-    if fields.get("state") == "CANCELLED" and "cancelled_by_uid" not in fields:
-        found = CANCELLED_BY.search(str(fields.get("message", "")))  # version 0.1 wrote the uid into the message alone
-        fields["cancelled_by_uid"] = int(found[1]) if found else None
-    return AccountingRecord(**fields)
+    """The record that a ledger holds; fields of a later version are left out. Raises TypeError or ValueError if it is
+    none."""
+    if not isinstance(content, Mapping):
+        raise TypeError("no object")
+    known = {name: value for name, value in content.items() if name in KNOWN_FIELDS}
+    known["failure"] = parse_failure(known.get("failure"))
+    if known.get("state") == "CANCELLED" and "cancelled_by_uid" not in known:
+        found = CANCELLED_BY.search(str(known.get("message", "")))  # version 0.1 wrote the uid into the message alone
+        known["cancelled_by_uid"] = int(found[1]) if found else None
+    return AccountingRecord(**known)
 
 
 def deduplicate_records(records: Iterable[AccountingRecord]) -> list[AccountingRecord]:

@@ -8,14 +8,22 @@ from typing import Any
 
 from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord, deduplicate_records
 from jobs.reconcile.failures import AttemptEvidence, Failure, classify_failure
+from jobs.store.order import parse_order, sort_by_order
 from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
-from jobs.store.records import AttemptExit, AttemptStart, FailureClass, find_newest_checkpoint, read_record
+from jobs.store.records import (
+    AttemptExit,
+    AttemptStart,
+    FailureClass,
+    find_newest_checkpoint,
+    measure_clock_lead,
+    read_record,
+)
 from jobs.store.results import list_names, read_finished_at
 
 # Which row of Slurm's accounting belongs to which attempt on disk. Pure.
 
 SLACK_SECONDS = 60.0
-"""The clocks of a node and of the controller may differ by so much."""
+"""The clocks of a node and of the controller may differ by so much, where the cluster told the attempt no time."""
 WHOLE_SECOND = 1.0
 """sacct cuts its times to whole seconds."""
 
@@ -31,10 +39,11 @@ class MatchedRecords:
 def match_records(starts: Sequence[AttemptStart], endings: Sequence[AccountingRecord]) -> MatchedRecords:
     """Gives each row to one attempt at most.
 
-    Job id and batch name must agree, and the attempt must have begun while the row lasted, by clocks that may differ.
-    Of several rows with one id (requeues), the one that lasted at the time is taken, then the one at the attempt's
-    restart count, then the one that began nearest. Rows may be missing: they come late, and slurmdbd makes one row of
-    two requeues in one second.
+    Job id and batch name must agree, and the attempt must have begun while the row lasted: by the start that the
+    cluster told the attempt, which is a time of the cluster's own clock, else by clocks that may differ. Of several
+    rows with one id (requeues), the one that lasted at the time is taken, then the one at the attempt's restart count,
+    then the one that began nearest. Rows may be missing: they come late, and slurmdbd makes one row of two requeues in
+    one second.
     """
     if not endings:
         return MatchedRecords({}, ())
@@ -52,7 +61,7 @@ def match_records(starts: Sequence[AttemptStart], endings: Sequence[AccountingRe
         elif row.state == LOST:
             lost[row.id, row.batch] = row
     found = _best_pairs(starts, runs)
-    for start in sorted(starts, key=lambda start: -start.started_at):  # what is lost was the newest of its id
+    for start in sorted(starts, key=lambda start: (-start.restart, -start.started_at)):  # lost: the newest of its id
         if (start.job_id, start.batch) in lost:
             found.setdefault(start.attempt, lost.pop((start.job_id, start.batch)))
     taken = {id(row) for row in found.values()}
@@ -64,10 +73,10 @@ def _best_pairs(
 ) -> dict[str, AccountingRecord]:
     """`runs`: rows by id and batch, in the order of their submission."""
     pairs = [
-        (apart, abs(place - start.restart), abs(row.began_at - start.started_at), start.attempt, place, row)
+        (apart, abs(place - start.restart), abs(row.began_at - _get_moment(start)), start.attempt, place, row)
         for start in starts
         for place, row in enumerate(runs.get((start.job_id, start.batch), ()))
-        if (apart := _distance_seconds(row, start.started_at)) <= SLACK_SECONDS
+        if (apart := _distance_seconds(row, _get_moment(start))) <= SLACK_SECONDS
     ]
     found: dict[str, AccountingRecord] = {}
     taken: set[int] = set()
@@ -76,6 +85,11 @@ def _best_pairs(
             found[attempt] = row
             taken.add(id(row))
     return found
+
+
+def _get_moment(start: AttemptStart) -> float:
+    """When it began, by the cluster's clock if that is known."""
+    return start.cluster_started_at or start.started_at
 
 
 def _distance_seconds(row: AccountingRecord, moment: float) -> float:
@@ -123,7 +137,7 @@ def read_attempts(run: RunPaths, *, live: bool, endings: Sequence[AccountingReco
 
     `endings`: the job's accounting records. `live`: the newest attempt may still run, so that it has no end yet.
     """
-    began = _read_starts(run)
+    began = read_starts(run)
     matched = match_records([start for _, start in began], endings)
     found = [_build_attempt_record(run, began, number, matched, live=live) for number in range(len(began))]
     unstarted = [
@@ -131,17 +145,45 @@ def read_attempts(run: RunPaths, *, live: bool, endings: Sequence[AccountingReco
         for row in matched.rest
         if (failure := classify_failure(None, row)) is not None
     ]
-    if not unstarted:
-        return found
-    return sorted([*found, *unstarted], key=lambda attempt: (attempt.start.started_at, attempt.start.attempt))
+    return _insert_unstarted(found, unstarted)
 
 
-def _read_starts(run: RunPaths) -> Sequence[tuple[AttemptPaths, AttemptStart]]:
+# Why: docs/decisions.md, D176
+def _insert_unstarted(began: Sequence[AttemptRecord], unstarted: Sequence[AttemptRecord]) -> list[AttemptRecord]:
+    """Executions that left no attempt, each behind the last attempt that began before it."""
+    found = list(began)
+    for each in sorted(unstarted, key=lambda record: (record.start.started_at, record.start.attempt)):
+        behind = (place for place, other in enumerate(found, 1) if _began_before(other, each))
+        found.insert(max(behind, default=0), each)
+    return found
+
+
+def _began_before(one: AttemptRecord, other: AttemptRecord) -> bool:
+    """Of an execution that left no attempt (`other`): whether the first began before it. By the cluster's times, if it
+    has both; else by its ids, which grow."""
+    row, wanted = one.accounting_record, other.accounting_record
+    if row is None or wanted is None or LOST in {row.state, wanted.state}:
+        ids = parse_job_id(one.start.job_id), parse_job_id(other.start.job_id)
+        if all(ids) and ids[0][0] != ids[1][0]:
+            return ids[0] < ids[1]
+    moment = row.began_at if row is not None else _get_moment(one.start)
+    return (moment, one.start.attempt) < (other.start.started_at, other.start.attempt)
+
+
+def parse_job_id(job: str) -> tuple[int, ...]:
+    """123_4 as (123, 4); empty for what is no id of Slurm's."""
+    parts = job.split("_")
+    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else ()
+
+
+def read_starts(run: RunPaths) -> list[tuple[AttemptPaths, AttemptStart]]:
+    """The attempts that began, in the order in which they did: by the numbers that they gave themselves."""
     folder = run.attempts
     all_paths = [AttemptPaths(folder / name) for name in list_names(folder)]
     found = [(paths, AttemptStart.read(paths.start)) for paths in all_paths]
     began = [(paths, start) for paths, start in found if start is not None]
-    return sorted(began, key=lambda pair: (pair[1].started_at, pair[1].attempt))
+    named = sorted(began, key=lambda pair: pair[1].attempt)
+    return sort_by_order(named, lambda pair: (parse_order(pair[1].order), pair[1].started_at))
 
 
 def _build_attempt_record(
@@ -187,8 +229,9 @@ def _reconstruct_exit(
     newest = find_newest_checkpoint(run)
     # With an attempt after it, the newest checkpoint may be that one's; its start says what this one had left.
     kept = following is None and newest.step > start.checkpoint_step
-    saved_at = newest.saved_at if kept else 0.0
-    written = [path.stat().st_mtime for path in (paths.log, paths.error) if path.exists()]
+    ahead = measure_clock_lead(start, paths.start)
+    saved_at = newest.saved_at + ahead if kept else 0.0
+    written = [path.stat().st_mtime + ahead for path in (paths.log, paths.error) if path.exists()]
     return AttemptExit(
         attempt=start.attempt,
         key=start.key,

@@ -139,9 +139,13 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
         reruns_parent=True,
     ),
     FailureClass.STORAGE: RetryPolicy(
-        meaning="the store refused a write (disk full, quota, read-only)",
-        follows="Goes on at the next submission. Make room first.",
-        attempts=None,  # the store is to blame, not the job
+        meaning="the file system refused (disk full, quota, read-only, not permitted)",
+        follows="Goes on at the next submission. Make room, or renew your access, first. It stops after ten such "
+        "ends without progress.",
+        # Why: docs/decisions.md, D179
+        attempts=10,
+        renewed_by_progress=True,
+        same_traceback_stops=False,  # the store is to blame, not the job
         node=NodeEvidence.SUSPECT_BEFORE_START,
         stops_submission=True,
     ),

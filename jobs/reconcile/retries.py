@@ -10,6 +10,7 @@ from jobs.job import Job
 from jobs.reconcile.attempts import AttemptRecord
 from jobs.reconcile.failures import POLICIES, RetryPolicy
 from jobs.reconcile.node_exclusion import list_attempt_nodes
+from jobs.store.ledger import NEVER_RESUMED, Resumption
 
 
 class RetryDecision(StrEnum):
@@ -22,14 +23,26 @@ class RetryDecision(StrEnum):
     STOP = "stop"
 
 
-def decide_retry(attempts: Sequence[AttemptRecord], *, counted_from: float = 0.0, restarts: int = 0) -> RetryDecision:
-    """`attempts` oldest first; those begun before `counted_from` (Unix seconds, from `sweep resume`) do not count.
+def is_forgiven(attempt: AttemptRecord, resumption: Resumption) -> bool:
+    """Whether a `sweep resume` named the attempt, so that it counts no longer."""
+    if attempt.start.started_at <= resumption.before:
+        return True
+    if attempt.began:
+        return attempt.start.attempt in resumption.attempts
+    return attempt.accounting_record is not None and attempt.accounting_record.batch in resumption.batches
+
+
+# Why: docs/decisions.md, D175
+def decide_retry(
+    attempts: Sequence[AttemptRecord], *, resumption: Resumption = NEVER_RESUMED, restarts: int = 0
+) -> RetryDecision:
+    """`attempts` oldest first; what `sweep resume` named does not count.
 
     `restarts`: the attempts beyond the first that the plan counts on.
     """
     if not attempts:
         return RetryDecision.NEW
-    counted = [attempt for attempt in attempts if attempt.start.started_at > counted_from]
+    counted = [attempt for attempt in attempts if not is_forgiven(attempt, resumption)]
     if not counted or counted[-1].failure is None:
         return RetryDecision.GO_ON
     policy = POLICIES[counted[-1].failure]
@@ -44,7 +57,7 @@ def decide_retry(attempts: Sequence[AttemptRecord], *, counted_from: float = 0.0
 def choose_memory_gib(job: Job, attempts: Sequence[AttemptRecord]) -> float:
     """GiB a node for the next attempt: `retry_memory_gib`, if it is more, once any attempt has run out of memory."""
     resources = job.resources
-    # `counted_from` does not matter here: `sweep resume` gives new attempts, and not less memory.
+    # What was forgiven counts here: `sweep resume` gives new attempts, and not less memory.
     more = any(attempt.failure is not None and POLICIES[attempt.failure].more_memory for attempt in attempts)
     return max(resources.memory_gib, resources.retry_memory_gib) if more else resources.memory_gib
 

@@ -15,13 +15,21 @@ from jobs.processes import read_boot_id
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_attempts
 from jobs.reconcile.failures import POLICIES, can_conceal_cancellation
-from jobs.reconcile.retries import decide_retry
+from jobs.reconcile.retries import decide_retry, is_forgiven
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.checked_results import CheckedResults
 from jobs.store.flock import is_held
-from jobs.store.ledger import EventKind, UserRequests, collect_user_requests, list_ledger_files, read_events
+from jobs.store.ledger import (
+    Event,
+    EventKind,
+    Resumption,
+    UserRequests,
+    collect_user_requests,
+    list_ledger_files,
+    read_events,
+)
 from jobs.store.paths import RunPaths, Store, check_safe_name
-from jobs.store.results import ResultCheck, check_result_in, list_names, read_finished_at
+from jobs.store.results import ResultCheck, check_result_in, identify_result, list_names, read_finished_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +47,8 @@ class ClusterReport:
     """Why the accounting shows nothing of any job; empty if it answers."""
     sent_phases: Mapping[str, str] = field(default_factory=dict)
     """Phase of every job that this sweep ever handed to the cluster, by key, whether or not its plan still has it."""
+    batches: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Keys of the jobs that each batch was to hand to the cluster, by the batch's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +143,8 @@ class SweepSnapshot:
 
     def _apply_word(self, key: str, seen: Observation) -> Observation:
         """Where the cluster cannot say, a person's later word counts: `sweep resume` says that the job is gone."""
-        if seen.vouched_from and self.user_requests.resumed_at.get(key, 0.0) > seen.vouched_from:
+        resumption = self.user_requests.get_resumption(key)
+        if seen.vouched_from and (seen.batch in resumption.batches or resumption.before > seen.vouched_from):
             return Observation(state=ClusterState.ENDED, id=seen.id, message="gone, by `sweep resume`")
         return seen
 
@@ -171,6 +182,16 @@ class SweepSnapshot:
                 started.setdefault(event.key, set()).add(event.attempt)
         self.started_here = {key: frozenset(attempts) for key, attempts in started.items()}
         return True
+
+    def build_resumption(self, key: str, by: str) -> Event:
+        """What gives a job a new budget: it names all attempts and batches of the job that can be seen now."""
+        return Event(
+            event=EventKind.RESUMED,
+            key=key,
+            by=by,
+            attempts=tuple(outcome.start.attempt for outcome in self.runs[key].outcomes if outcome.began),
+            batches=tuple(name for name, keys in self.cluster.batches.items() if key in keys),
+        )
 
     def list_left_keys(self) -> dict[str, str]:
         """Jobs that this sweep has begun and that are not in its plan, with their phase where that is known."""
@@ -214,12 +235,25 @@ class SweepSnapshot:
                 continue
             parents = self.by_key[key].parents
             parent = end.damaged_key or next(iter(parents), "")
-            if parent in parents and self.are_done_before([parent], end.ended_at):
+            if parent in parents and self._was_used(parent, evidence.outcomes[-1]):
                 found[parent] = key
         return found
 
+    # Why: docs/decisions.md, D176
+    def _was_used(self, parent: str, child: AttemptRecord) -> bool:
+        """Whether the parent's result is still the one that an attempt of its child worked on."""
+        result = self.runs[parent].run.result
+        used = child.start.parents.get(parent)
+        if used is not None:
+            return used == identify_result(result)
+        try:  # of an earlier version: the parent's result is older than the child's last word, by one server's clock
+            said = [path.stat().st_mtime for path in (child.paths.exit, child.paths.error) if path.exists()]
+            return bool(said) and result.stat().st_mtime < max(said)
+        except FileNotFoundError:
+            return False
+
     def are_done_before(self, keys: Iterable[str], moment: float) -> bool:
-        """Whether the results of all these jobs were written before that moment (Unix seconds)."""
+        """Whether the results of all these jobs were written before that moment (Unix seconds of the file server)."""
         try:
             return all(self.runs[key].run.result.stat().st_mtime < moment for key in keys)
         except FileNotFoundError:
@@ -344,16 +378,16 @@ def collect_facts(
         return DONE_FACTS
     if observation is None and not evidence.outcomes and evidence.readable and not evidence.live:
         return CANCELLED_FACTS if key in requests.cancelled else NEW_FACTS
-    resumed_at = requests.resumed_at.get(key, 0.0)
+    resumption = requests.get_resumption(key)
     cluster = observation.state if observation else None
-    out_of_sight = cluster in SAYS_NOTHING and _may_be_out_of_sight(evidence, resumed_at)
+    out_of_sight = cluster in SAYS_NOTHING and _may_be_out_of_sight(evidence, resumption)
     return JobFacts(
         live=evidence.live,
         cluster=cluster,
         may_run_elsewhere=out_of_sight or not evidence.readable,
         cancelled=key in requests.cancelled,
         in_doubt=observation is not None and bool(observation.doubt) and not _explains_end(evidence, observation.id),
-        retry_decision=decide_retry(evidence.outcomes, counted_from=resumed_at, restarts=restarts),
+        retry_decision=decide_retry(evidence.outcomes, resumption=resumption, restarts=restarts),
     )
 
 
@@ -365,10 +399,10 @@ def _explains_end(evidence: RunStatus, job_id: str) -> bool:
     return not can_conceal_cancellation(last.end, recorded=last.recorded)
 
 
-def _may_be_out_of_sight(evidence: RunStatus, resumed_at: float) -> bool:
+def _may_be_out_of_sight(evidence: RunStatus, resumption: Resumption) -> bool:
     """Whether the last attempt ran on another machine, whose locks this one may not see, and nobody noted its end."""
     last = next((outcome for outcome in reversed(evidence.outcomes) if outcome.began), None)
-    if evidence.live or last is None or last.recorded or last.accounting_record or last.start.started_at <= resumed_at:
+    if evidence.live or last is None or last.recorded or last.accounting_record or is_forgiven(last, resumption):
         return False
     return last.start.boot_id != read_cached_boot_id() and last.start.host != os.uname().nodename
 

@@ -4,6 +4,7 @@ A batch's intent is on disk before its sbatch, so no job of ours is ever in the 
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.states import SURELY_OVER
-from jobs.store.ledger import Ledger, list_ledger_files, read_lines_of_kind
+from jobs.store.ledger import Ledger, find_next_order, list_ledger_files, read_lines_of_kind, render_host_name
+from jobs.store.order import parse_order, sort_by_order
 
 
 @dataclass(slots=True)
@@ -87,22 +89,25 @@ class BatchLedger:
 
     def write_withdrawn(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
         """Before scancel is called."""
-        moment = self.clock.now()
-        self.ledger.write(
-            {"batch": name, "what": "withdrawn", "time": moment, "keys": list(keys)}
-            for name, keys in keys_by_batch.items()
-        )
+        self._write_ordered("withdrawn", keys_by_batch)
 
     def write_kept(self, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
         """Undoes `write_withdrawn` for jobs that are in the queue after it: no cancellation of them is ours."""
-        moment = self.clock.now()
-        self.ledger.write(
-            {"batch": name, "what": "kept", "time": moment, "keys": list(keys)} for name, keys in keys_by_batch.items()
-        )
+        self._write_ordered("kept", keys_by_batch)
 
     def write_ended(self, records: Iterable[AccountingRecord]) -> None:
         """All executions of jobs that are over for good (requeued ones too), so that Slurm need not be asked again."""
         self.ledger.write({"ending": encode_accounting_record(record)} for record in records)
+
+    def _write_ordered(self, what: str, keys_by_batch: Mapping[str, Sequence[str]]) -> None:
+        """Behind all that any writer has written of the same kind."""
+        if not keys_by_batch:
+            return
+        moment, number = self.clock.now(), find_next_order(self.ledger.folder)
+        self.ledger.write(
+            {"batch": name, "what": what, "time": moment, "order": number, "keys": list(keys)}
+            for name, keys in keys_by_batch.items()
+        )
 
     def _write(self, name: str, what: str, **content: object) -> None:
         self.ledger.write([{"batch": name, "what": what, "time": self.clock.now(), **content}])
@@ -113,11 +118,13 @@ def build_single_mark(batch: SlurmBatch | KnownBatch) -> dict[str, bool]:
     return {"single": True} if batch.is_single else {}
 
 
-def read_shared_history(folder: Path, others: Iterable[Path], keys: Collection[str]) -> BatchHistory:
+def read_shared_history(
+    folder: Path, others: Iterable[Path], keys: Collection[str], lead_seconds: float | None = None
+) -> BatchHistory:
     """A sweep's history, and what the store's other sweeps noted of jobs (`keys`) that they share with it."""
-    history = read_batch_history(folder)
+    history = read_batch_history(folder, lead_seconds)
     for other in others:
-        theirs = read_batch_history(other)
+        theirs = read_batch_history(other, lead_seconds)
         for name, batch in theirs.batches.items():
             batch.tasks = {index: key for index, key in batch.tasks.items() if key in keys}
             if batch.tasks:
@@ -126,14 +133,43 @@ def read_shared_history(folder: Path, others: Iterable[Path], keys: Collection[s
     return history
 
 
-def read_batch_history(folder: Path) -> BatchHistory:
-    """All writers' lines. Torn or foreign ones are skipped."""
+WRITER = re.compile(r"w-(.+)-\d+-\d+")
+
+
+def is_of_another_machine(path: Path) -> bool:
+    """Whether a ledger's file was written on another machine, by its clock, as the file's name says."""
+    writer = WRITER.fullmatch(path.stem)
+    return writer is not None and writer[1] != render_host_name()
+
+
+# Why: docs/decisions.md, D182
+def measure_shift(path: Path, lines: Sequence[Mapping[str, Any]], lead_seconds: float) -> float:
+    """What is added to the times in another machine's file to have them by our clock.
+
+    The file server stamped the file when its last line was written, so both clocks are known by the server's.
+    `lead_seconds`: by how much our clock is ahead of the server's.
+    """
+    times = [float(line["time"]) for line in lines if _is_number(line.get("time"))]
+    return path.stat().st_mtime + lead_seconds - times[-1] if times and is_of_another_machine(path) else 0.0
+
+
+def read_batch_history(folder: Path, lead_seconds: float | None = None) -> BatchHistory:
+    """All writers' lines. Torn or foreign ones are skipped.
+
+    `lead_seconds`: by how much this machine's clock is ahead of the file server's, if it is known. Then the times that
+    other machines wrote are given by our clock.
+    """
     history = BatchHistory()
     refresh_folder(folder)  # another login node may have written a moment ago
     files = list_ledger_files(folder)
-    lines = [line for path in files for line in _parse_lines(read_lines_of_kind(path, "batch"))]
-    timed = [line for line in lines if _is_number(line.get("time"))]
-    for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
+    timed: list[dict[str, Any]] = []
+    for path in files:
+        lines = [line for line in _parse_lines(read_lines_of_kind(path, "batch")) if _is_number(line.get("time"))]
+        shift = 0.0 if lead_seconds is None else measure_shift(path, lines, lead_seconds)
+        timed += [{**line, "time": line["time"] + shift} for line in lines] if shift else lines
+    intents = [line for line in timed if line.get("what") == "intent"]
+    others = [line for line in timed if line.get("what") != "intent"]
+    for line in [*intents, *sort_by_order(others, lambda line: (parse_order(line.get("order")), line["time"]))]:
         _apply(history, line)
     history.accounting_records = NotedEndings(line for path in files for line in read_lines_of_kind(path, "ending"))
     return history

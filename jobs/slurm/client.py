@@ -78,6 +78,8 @@ class SlurmClient:
         self.cluster = cluster
         self.kept: ProgramRunner = self
         """Answers what seldom changes: `jobs.slurm.site_facts`, or this client."""
+        self.named_variables: Collection[str] = ()
+        """Of the environment, what jobs get besides the usual because their plan asks for it by name."""
         self._environment = environment
         self._account_fields: tuple[str, ...] = ()
 
@@ -159,7 +161,7 @@ class SlurmClient:
         limit = self.timeouts.submit_s
         sbatch = self.build_submit_words(arguments)
         argv = ["timeout", f"--kill-after={TERM_TO_KILL_S}", f"{limit:g}", *sbatch]
-        environment = build_submit_environment(self._read_environment())
+        environment = build_submit_environment(self._read_environment(), self.named_variables)
         return parse_submit_answer(
             run_program(argv, environment=environment, limit=limit + 2 * TERM_TO_KILL_S, script=script)
         )

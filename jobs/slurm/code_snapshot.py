@@ -12,8 +12,9 @@ import logging
 import marshal
 import subprocess
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.store.job_file import PACKAGE_FOLDER, read_code_revision
@@ -42,6 +43,8 @@ class CodeSnapshot:
     revision: str
     """Commit, with `+dirty` if the packages differ from it and `+unchecked` where that is not known; of an installed
     package its version."""
+    sha256: str = ""
+    """Of the archive's bytes; empty where nothing was written."""
 
 
 # Why: docs/decisions.md, D37
@@ -50,11 +53,29 @@ def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnaps
     store refuses."""
     sources = read_sources(folder)
     found = _identify(store, folder, sources)
-    if not found.path.exists():
+    if not is_whole(found.path, sources):
         with open_replacement(found.path) as unfinished:
             _write_archive(unfinished, found.path, sources)
+    found = replace(found, sha256=hashlib.sha256(found.path.read_bytes()).hexdigest())
     logger.info("%s: code of the jobs, revision %s", found.path, found.revision or "unknown")
     return found
+
+
+# Why: docs/decisions.md, D181
+def is_whole(archive: Path, sources: Mapping[str, bytes]) -> bool:
+    """Whether an archive is there and holds these sources, and their compiled form, undamaged."""
+    compiled = {f"{name}c": importlib.util.source_hash(text) for name, text in sources.items() if name.endswith(".py")}
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            if sorted(opened.namelist()) != sorted([*sources, *compiled]):
+                return False
+            read = {name: opened.read(name) for name in opened.namelist()}  # compares checksums
+    except (FileNotFoundError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+        return False
+    head = importlib.util.MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little")
+    return all(read[name] == text for name, text in sources.items()) and all(
+        read[name].startswith(head + digest) for name, digest in compiled.items()
+    )
 
 
 def locate_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -63,10 +63,11 @@ def build_query_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return _cleaned(environment) | ASKING
 
 
-def build_submit_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """For sbatch, whose whole environment its jobs inherit: what is to enter them, and where the cluster is."""
+def build_submit_environment(environment: Mapping[str, str], named: Collection[str] = ()) -> dict[str, str]:
+    """For sbatch, whose whole environment its jobs inherit: what is to enter them, and where the cluster is. `named`:
+    variables that the jobs' plan asks for by name."""
     where = {name: value for name, value in environment.items() if name in KEPT}
-    return {**select_job_variables(environment, same_machine=False), **where, **ENGLISH}
+    return {**select_job_variables(environment, same_machine=False, named=named), **where, **ENGLISH}
 
 
 def list_ignored_variables(environment: Mapping[str, str]) -> list[str]:

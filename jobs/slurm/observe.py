@@ -251,7 +251,11 @@ class _Reconciler:
         if not self._is_in_sight(batch):
             words = f"sbatch gave {batch.user} no answer, and jobs of {batch.user} are hidden from you (PrivateData)"
             return Observation(
-                state=ClusterState.UNKNOWN, message=words, vouched_from=batch.intended_at, hidden_owner=batch.user
+                state=ClusterState.UNKNOWN,
+                message=words,
+                vouched_from=batch.intended_at,
+                batch=batch.name,
+                hidden_owner=batch.user,
             )
         problem = self.queue.problem or (self.accounting.problem if not self.accounting.absent else "")
         return _unknown(f"{words} ({problem})" if problem else words)
@@ -360,6 +364,7 @@ class _Reconciler:
             state=ClusterState.UNKNOWN,
             message=facts.ended.reason,
             vouched_from=max(batch.sent_at, batch.intended_at) if hidden else 0.0,
+            batch=batch.name if hidden else "",
             hidden_owner=batch.user if hidden else "",
         )
 
@@ -381,6 +386,7 @@ class _Reconciler:
             message=facts.ended.reason,
             doubt=doubt,
             vouched_from=max(batch.sent_at, batch.intended_at) if doubt else 0.0,
+            batch=batch.name if doubt else "",
         )
 
     # Why: docs/decisions.md, D104

@@ -11,12 +11,12 @@ from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.observation import ClusterState, Observation
-from jobs.processes import read_user_name
+from jobs.processes import read_boot_id, read_user_name
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
 from jobs.reconcile.truth import NO_ACCOUNTING
-from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, read_shared_history
+from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, is_of_another_machine, read_shared_history
 from jobs.slurm.batches import KnownBatch, build_task_id
 from jobs.slurm.chosen_cluster import resolve_cluster
 from jobs.slurm.client import SlurmClient
@@ -27,7 +27,8 @@ from jobs.slurm.script import parse_script_tasks
 from jobs.slurm.site_facts import SiteFacts
 from jobs.slurm.states import MAY_RUN_AGAIN, OVER, SURELY_OVER, is_over
 from jobs.slurm.timeouts import SlurmTimeouts
-from jobs.store.paths import Store, open_replacement
+from jobs.store.ledger import list_ledger_files
+from jobs.store.paths import SAFE_NAME, Store, open_replacement
 from jobs.store.results import list_names
 
 
@@ -53,6 +54,7 @@ class SlurmSnapshot:
                 if batch.id
                 for key in batch.tasks.values()
             },
+            batches={batch.name: batch.tasks.values() for batch in self.batch_history.batches.values()},
         )
 
     def _explain_no_accounting(self) -> str:
@@ -102,11 +104,22 @@ def find_cluster(batches: Iterable[KnownBatch], timeouts: SlurmTimeouts) -> str:
     return resolve_cluster(batches, os.environ, read_default_name)
 
 
-def load_batch_history(store: Store, sweep: str, keys: Collection[str]) -> BatchHistory:
-    """The sweep's ledgers, and those of the store's other sweeps as far as they share jobs with it."""
+def load_batch_history(
+    store: Store, sweep: str, keys: Collection[str], lead_seconds: float | None = None
+) -> BatchHistory:
+    """The sweep's ledgers, and those of the store's other sweeps as far as they share jobs with it.
+
+    `lead_seconds`: as for `read_batch_history`; for those who decide.
+    """
     own = store.locate_sweep(sweep).ledger
     others = [store.sweeps / name / own.name for name in sorted(list_names(store.sweeps)) if name != own.parent.name]
-    return read_shared_history(own, others, keys)
+    return read_shared_history(own, others, keys, lead_seconds)
+
+
+def has_writers_elsewhere(store: Store) -> bool:
+    """Whether any sweep's ledger has lines by the clock of another machine."""
+    folders = [store.locate_sweep(name).ledger for name in list_names(store.sweeps) if SAFE_NAME.fullmatch(name)]
+    return any(is_of_another_machine(path) for folder in folders for path in list_ledger_files(folder))
 
 
 def query_answers(
@@ -302,6 +315,7 @@ def build_slurm_snapshot(
             message=last.message,
             doubt=last.doubt,
             vouched_from=last.submitted_at if last.doubt else 0.0,
+            batch=last.batch if last.doubt else "",
         )
     return SlurmSnapshot(batch_history=history, answers=answers, reconciled=result)
 
@@ -405,11 +419,12 @@ def save_answers(path: Path, answers: SlurmAnswers) -> None:
         "time": answers.taken_at,
         "controller_time": answers.controller_time,
         "user": read_user_name(),
+        "machine": read_boot_id(),
         "hidden": [sorted(users) for users in answers.hidden],
         "queue": _serialize_answer(answers.queue),
         "accounting": _serialize_answer(answers.accounting),
     }
-    with contextlib.suppress(OSError), open_replacement(path) as unfinished:
+    with contextlib.suppress(OSError), open_replacement(path, lasting=False) as unfinished:
         unfinished.write_text(json.dumps(content))
 
 
@@ -419,8 +434,8 @@ def read_fresh_answers(
     """The kept answers if they are at most `cache_s` old, or `recheck_s` if one of them failed.
 
     `not_before`: when something was last sent or cancelled (Unix seconds); older answers do not know of it.
-    None also for a file that is absent, torn, or of the future, and for what another user was shown of a cluster that
-    hides jobs: there each user sees other rows.
+    None also for a file that is absent, torn, of the future or of another machine's clock, and for what another user
+    was shown of a cluster that hides jobs: there each user sees other rows.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -436,9 +451,10 @@ def read_fresh_answers(
             float(content["controller_time"]),
         )
         is_partial = any(kept.hidden) and content.get("user") != read_user_name()
+        is_of_another_clock = content["machine"] != read_boot_id()
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if is_partial:
+    if is_partial or is_of_another_clock:
         return None
     good = kept.queue.ok and (kept.accounting.ok or kept.accounting.absent)
     limit = timeouts.cache_s if good else min(timeouts.cache_s, timeouts.recheck_s)

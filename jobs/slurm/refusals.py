@@ -12,6 +12,7 @@ from jobs.slurm.site import Site
 from jobs.slurm.states import explain_reason
 from jobs.store.paths import Store, write_json
 from jobs.store.records import read_record
+from jobs.store.results import is_known_format
 
 FORMAT = 1
 
@@ -112,7 +113,7 @@ def read_refusals(store: Store, sweep: str) -> dict[str, Refusal]:
     those of jobs that are ready, waiting or interrupted.
     """
     content = read_record(store.locate_sweep(sweep).refusals) or {}
-    if content.get("format") != FORMAT:
+    if not is_known_format(content.get("format"), FORMAT):
         return {}
     found: dict[str, Refusal] = {}
     with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -149,4 +150,4 @@ def update_refusals(
             {"text": each.text, "advice": each.advice, "when": each.when, "kind": each.kind.value, "keys": names}
             for each, names in keys.items()
         ]
-        write_json(path, {"format": FORMAT, "answers": answers})
+        write_json(path, {"format": FORMAT, "answers": answers}, lasting=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.environment import list_named_variables
 from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
 from jobs.observation import ClusterState, Observation
@@ -36,7 +37,15 @@ from jobs.slurm.limits import (
     find_job_partitions,
     list_limit_names,
 )
-from jobs.slurm.query import SlurmSnapshot, build_slurm_snapshot, load_batch_history, query_answers, save_settled
+from jobs.slurm.parsing import SlurmAnswers
+from jobs.slurm.query import (
+    SlurmSnapshot,
+    build_slurm_snapshot,
+    has_writers_elsewhere,
+    load_batch_history,
+    query_answers,
+    save_settled,
+)
 from jobs.slurm.refusals import Refusal, explain_refusal, list_choices
 from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings
@@ -117,6 +126,7 @@ class SlurmRound:
         self.wanted = wanted
         self.launch = launch
         self.client = client
+        client.named_variables = list_named_variables(job.settings for job in jobs)
         self.timeouts = client.timeouts
         self.site = site
         self.ledger = BatchLedger(ledger, clock, cluster=client.cluster)
@@ -164,20 +174,30 @@ class SlurmRound:
         answers, margin = self.slurm.answers, self.timeouts.missing_job_s
         self.snapshot.update(
             {
-                **find_invisible_results(self.snapshot, answers.cluster_now - margin),
+                **find_invisible_results(self.snapshot, self._ask_cluster_now(answers) - margin),
                 **self._find_stale_dependencies(answers.taken_at - margin),
             }
         )
         self._log_observations()
 
+    def _ask_cluster_now(self, answers: SlurmAnswers) -> float:
+        """The moment of the answers by the controller's clock, which is asked if a result may not be visible yet."""
+        if answers.controller_time or not find_invisible_results(self.snapshot, float("-inf")):
+            return answers.cluster_now
+        return self.client.query_controller_time() or answers.taken_at
+
     def _find_stale_dependencies(self, before: float) -> dict[str, Observation]:
-        """Looks at the file server's clock before it believes that results are old: this machine's may be ahead."""
-        found = find_stale_dependencies(self.snapshot, before)
-        if not found or self.dry:
-            return found
+        """By the file server's clock, which stamped the results: this machine's may be another."""
+        if self.dry or not find_stale_dependencies(self.snapshot, float("inf")):
+            return find_stale_dependencies(self.snapshot, before)
+        return find_stale_dependencies(self.snapshot, before - (self._measure_lead() or 0.0))
+
+    def _measure_lead(self) -> float | None:
+        """Seconds by which this machine's clock is ahead of the file server's; None for who may write nothing."""
+        if self.dry:
+            return None
         with tempfile.TemporaryDirectory(prefix=".clock-", dir=self.launch.store.root) as folder:
-            skew = measure_clock_skew(Path(folder), self.clock)
-        return find_stale_dependencies(self.snapshot, before - skew) if skew > 0 else found
+            return measure_clock_skew(Path(folder), self.clock)
 
     def _log_observations(self) -> None:
         seen = Counter(observation.state.value for observation in self.snapshot.observed.values())
@@ -189,7 +209,8 @@ class SlurmRound:
             logger.debug("%s: %s %s %s", key, observation.state, observation.id, observation.describe_wait())
 
     def _query_slurm(self, missing_since: Mapping[str, float]) -> SlurmSnapshot:
-        history = load_batch_history(self.launch.store, self.launch.sweep, self.snapshot.by_key.keys())
+        lead = self._measure_lead() if has_writers_elsewhere(self.launch.store) else None
+        history = load_batch_history(self.launch.store, self.launch.sweep, self.snapshot.by_key.keys(), lead)
         answers = query_answers(self.client, history, clock=self.clock)
         return build_slurm_snapshot(self.launch.sweep, history, answers, self.timeouts, missing_since)
 

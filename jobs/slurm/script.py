@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.exit_codes import ExitCode
 from jobs.job import Resources
 from jobs.slurm.batches import NAME, SlurmBatch, build_task_id
 from jobs.slurm.sbatch_options import build_sbatch_options
@@ -36,6 +37,8 @@ class LaunchSettings:
     """The zip that the jobs import instead of the checkout."""
     revision: str
     python: str = sys.executable
+    code_sha256: str = ""
+    """Of the zip's bytes, which each job compares before it imports them; empty: nothing was written yet."""
 
 
 def render_batch_script(batch: SlurmBatch, launch: LaunchSettings) -> str:
@@ -47,10 +50,29 @@ def render_batch_script(batch: SlurmBatch, launch: LaunchSettings) -> str:
         *batch.resources.setup,
         "trap '' USR2",  # until the supervisor listens, the signal before the time limit must not end it
         f"keys=({keys})",
-        f"export PYTHONPATH={shlex.quote(str(launch.code))}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1",
+        *render_code_lines(launch),
         f"exec {render_attempt_command(batch, launch)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+# Why: docs/decisions.md, D180, D181
+def render_code_lines(launch: LaunchSettings) -> list[str]:
+    """Python finds the submitted code first, after that code was looked at, and nothing in the current folder.
+
+    An empty or relative entry of PYTHONPATH, which modules and profiles leave there, would mean that folder.
+    """
+    code = shlex.quote(str(launch.code))
+    checked = (
+        f'[[ $(sha256sum < {code}) == {launch.code_sha256}* ]] || {{ echo {code}" is not the code that was submitted:'
+        f' submit again" >&2; exit {int(ExitCode.NOT_SET_UP)}; }}'
+    )
+    return [
+        *([checked] if launch.code_sha256 else []),
+        f"path={code}",
+        'while IFS= read -rd: entry; do if [[ $entry == /* ]]; then path+=:$entry; fi; done <<< "${PYTHONPATH-}:"',
+        'export PYTHONPATH="$path" PYTHONSAFEPATH=1',
+    ]
 
 
 def render_attempt_command(batch: SlurmBatch, launch: LaunchSettings) -> str:

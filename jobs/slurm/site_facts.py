@@ -88,7 +88,7 @@ class SiteFacts:
             return
         answers = [{"words": list(words), "text": text} for words, text in self._kept.items()]
         with contextlib.suppress(OSError):
-            write_json(self.path, {"format": FORMAT, "asked_at": self.asked_at, "answers": answers})
+            write_json(self.path, {"format": FORMAT, "asked_at": self.asked_at, "answers": answers}, lasting=False)
 
     def _read(self) -> None:
         record = read_record(self.path) or {}

@@ -67,7 +67,7 @@ class CheckedResults:
             return
         lines = {**self._lines, **self._new}
         text = "".join(f"{key}{SEPARATOR}{line}\n" for key, line in lines.items())
-        with contextlib.suppress(OSError), open_replacement(self._path) as unfinished:
+        with contextlib.suppress(OSError), open_replacement(self._path, lasting=False) as unfinished:
             unfinished.write_text(f"{HEAD}\n{text}", encoding="utf-8")
             logger.info("%s: %d results noted as checked, %d of them new", self._path, len(lines), len(self._new))
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.store.paths import make_folder
 
 
 # Why: docs/decisions.md, D4
@@ -16,7 +17,7 @@ def acquire_lock(path: Path, *, wait_seconds: float = 0.0, clock: Clock = SYSTEM
 
     Give some `wait_seconds` if `is_held` may be called meanwhile: it takes the shared lock for microseconds.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     deadline = clock.monotonic() + wait_seconds
     while True:

@@ -82,6 +82,15 @@ def build_job_content(planned: PlannedJob, attempt: str, *, revision: str = "") 
     }
 
 
+def find_own_code() -> str:
+    """The folder that this program's packages lie in; empty where Python finds them without being told.
+
+    Packages of an installation must not come before Python's own modules, as PYTHONPATH does.
+    """
+    installed = {"site-packages", "dist-packages"}.intersection(PACKAGE_FOLDER.parts)
+    return "" if installed else str(PACKAGE_FOLDER)
+
+
 def read_package_versions() -> dict[str, str]:
     """Installed versions of the packages whose version may change the results."""
     found = {}

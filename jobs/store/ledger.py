@@ -9,13 +9,15 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.store.order import LARGEST, parse_order, sort_by_order
+from jobs.store.paths import append_durably
 from jobs.store.reading import read_anew, read_file
-from jobs.store.records import FailureClass
+from jobs.store.records import FailureClass, parse_failure
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ class EventKind(StrEnum):
     """A person gives the job a new budget, which also undoes a cancellation."""
 
 
+WISHES = frozenset({EventKind.CANCELLED, EventKind.RESUMED})
+STEP_SECONDS = 0.001
+ORDER = re.compile(rb'"order": (\d{1,15})\b')
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One line of the ledger."""
@@ -48,6 +55,13 @@ class Event:
     failure: FailureClass | None = None
     by: str = ""
     """The user who asks, of a cancellation or a resumption; empty in ledgers of earlier versions."""
+    order: int = 0
+    """Of a cancellation or a resumption: its number, more than that of any which its writer saw. 0: an earlier version
+    wrote it."""
+    attempts: tuple[str, ...] | None = None
+    """Of a resumption: the attempts that count no longer. None: an earlier version wrote it, and its time says."""
+    batches: tuple[str, ...] = ()
+    """Of a resumption: the batches that the job had been sent in. What they came to counts no longer."""
 
 
 class Ledger:
@@ -62,18 +76,25 @@ class Ledger:
         """The events are on disk when it returns. Raises OSError if the store refuses the write."""
         self.write(_content(event) for event in events)
 
+    def append_wishes(self, wishes: Iterable[Event]) -> None:
+        """Cancellations and resumptions, behind all wishes that are in the sweep's ledger. They are on disk when it
+        returns."""
+        wishes = list(wishes)
+        if not wishes:
+            return
+        number = find_next_order(self.folder)
+        newest = max((event.time for event in read_events(self.folder) if event.event in WISHES), default=0.0)
+        # Versions that know no numbers go by the time, so it is never before that of a wish which this one follows.
+        self.append(replace(wish, order=number, time=max(wish.time, newest + STEP_SECONDS)) for wish in wishes)
+
     def write(self, records: Iterable[Mapping[str, object]]) -> None:
         """Appends lines whose first field names their kind; they are on disk when it returns."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
         if not lines:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         torn, self._torn = self._torn, True
-        with (self.folder / f"{self.writer}.jsonl").open("a", encoding="utf-8") as file:
-            # After a write that did not fit, begin on a new line.
-            file.write("\n" * torn + lines)
-            file.flush()
-            os.fsync(file.fileno())
+        # After a write that did not fit, begin on a new line.
+        append_durably(self.folder / f"{self.writer}.jsonl", "\n" * torn + lines)
         self._torn = False
         logger.info("%s: %d lines written", self.folder / f"{self.writer}.jsonl", lines.count("\n"))
         logger.debug("%s", lines)
@@ -81,8 +102,12 @@ class Ledger:
 
 def build_writer_name(moment: float) -> str:
     """Unique to this process and moment (Unix seconds): host, pid, milliseconds."""
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "host"
-    return f"w-{host[:60]}-{os.getpid()}-{int(moment * 1000)}"
+    return f"w-{render_host_name()}-{os.getpid()}-{int(moment * 1000)}"
+
+
+def render_host_name() -> str:
+    """This machine, as writers' names have it."""
+    return (re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename) or "host")[:60]
 
 
 def list_ledger_files(folder: Path) -> list[Path]:
@@ -97,15 +122,24 @@ def list_ledger_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names) if name.endswith(".jsonl")]
 
 
+def find_next_order(folder: Path) -> int:
+    """One more than any number in the sweep's ledger, on whatever machine it was written. Raises OSError."""
+    found = (int(number) for path in list_ledger_files(folder) for number in ORDER.findall(read_file(path)))
+    return min(max(found, default=0) + 1, LARGEST)
+
+
 def read_events(folder: Path, writer: str | None = None) -> list[Event]:
-    """The events of all writers, or of one, oldest first. Torn and unknown lines are skipped."""
+    """The events of all writers, or of one; those of each writer in its order. Torn and unknown lines are skipped."""
     names = list_ledger_files(folder) if writer is None else [folder / f"{writer}.jsonl"]
-    events = [event for path in names for event in _file_events(path)]
-    return sorted(events, key=lambda event: event.time)
+    return [event for path in names for event in _file_events(path)]
 
 
 def _content(event: Event) -> dict[str, object]:
-    return {name: value for name, value in asdict(event).items() if value not in ("", None)}
+    known = asdict(event)
+    unsaid = {
+        name for name, value in known.items() if value in ("", None) or (name in {"order", "batches"} and not value)
+    }
+    return {name: value for name, value in known.items() if name not in unsaid}
 
 
 def _file_events(path: Path) -> Iterable[Event]:
@@ -125,16 +159,18 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
 
     Every attempt asks at its start, so little is parsed. The lines are those of `jobs.slurm.batch_ledger`.
     """
-    name, last = json.dumps(batch).encode(), (float("-inf"), "")
+    name = json.dumps(batch).encode()
+    found: list[tuple[int, float, str]] = []
     lines = [line for path in list_ledger_files(folder) for line in read_lines_of_kind(path, "batch") if name in line]
     for line in lines:
         try:
             content = json.loads(line)
             if content["batch"] == batch and content["what"] in {"withdrawn", "kept"} and key in content["keys"]:
-                last = max(last, (float(content["time"]), str(content["what"])), key=lambda pair: pair[0])
+                found.append((parse_order(content.get("order")), float(content["time"]), str(content["what"])))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # torn
-    return last[1] == "withdrawn"
+    ordered = sort_by_order(found, lambda entry: (entry[0], entry[1]))
+    return bool(ordered) and ordered[-1][2] == "withdrawn"
 
 
 def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
@@ -170,11 +206,37 @@ def _parse_event(line: bytes) -> Event | None:
             time=float(content["time"]),
             attempt=str(content.get("attempt", "")),
             id=str(content.get("id", "")),
-            failure=FailureClass(content["failure"]) if content.get("failure") else None,
+            failure=parse_failure(content.get("failure")),
             by=str(content.get("by", "")),
+            order=parse_order(content.get("order")),
+            attempts=_parse_names(content["attempts"]) if "attempts" in content else None,
+            batches=_parse_names(content.get("batches", [])),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _parse_names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("no list of names")
+    return tuple(str(each) for each in value)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What all `sweep resume` of one job together say."""
+
+    asked_at: float = 0.0
+    """Unix seconds, by the clock of whoever asked last. For people to read."""
+    attempts: frozenset[str] = frozenset()
+    """Attempts that count no longer against the job's budgets."""
+    batches: frozenset[str] = frozenset()
+    """Batches that a person calls over: nothing of them counts, or is waited for."""
+    before: float = float("-inf")
+    """From versions that named no attempts: those that began no later than this (Unix seconds) do not count either."""
+
+
+NEVER_RESUMED = Resumption()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +245,37 @@ class UserRequests:
 
     cancelled: Mapping[str, Event] = field(default_factory=dict)
     """By key, the last wish that the job is cancelled."""
-    resumed_at: dict[str, float] = field(default_factory=dict)
-    """Key to Unix seconds: attempts that began earlier no longer count against the job's budgets."""
+    resumed: Mapping[str, Resumption] = field(default_factory=dict)
+    """By key."""
+
+    def get_resumption(self, key: str) -> Resumption:
+        """An empty one if nobody resumed the job."""
+        return self.resumed.get(key, NEVER_RESUMED)
 
 
+# Why: docs/decisions.md, D175
 def collect_user_requests(events: Iterable[Event]) -> UserRequests:
-    """The last event of each key counts; `events` oldest first."""
+    """What holds after all events, in any order. Of two wishes that did not know of each other a cancellation counts:
+    what does not run can still be resumed."""
+    wishes = [event for event in events if event.event in WISHES]
+    wishes.sort(key=lambda event: event.event is EventKind.CANCELLED)  # among equals the last one holds
     cancelled: dict[str, Event] = {}
-    resumed_at: dict[str, float] = {}
-    for event in events:
+    resumed: dict[str, Resumption] = {}
+    for event in sort_by_order(wishes, lambda event: (event.order, event.time)):
         if event.event is EventKind.CANCELLED:
             cancelled[event.key] = event
-        elif event.event is EventKind.RESUMED:
+        else:
             cancelled.pop(event.key, None)
-            resumed_at[event.key] = event.time
-    return UserRequests(cancelled, resumed_at)
+            resumed[event.key] = _add_resumption(resumed.get(event.key, NEVER_RESUMED), event)
+    return UserRequests(cancelled, resumed)
+
+
+def _add_resumption(before: Resumption, event: Event) -> Resumption:
+    if event.attempts is None:
+        return replace(before, asked_at=event.time, before=max(before.before, event.time))
+    return replace(
+        before,
+        asked_at=event.time,
+        attempts=before.attempts.union(event.attempts),
+        batches=before.batches.union(event.batches),
+    )

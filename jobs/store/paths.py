@@ -10,6 +10,7 @@ STORE/known-data/         which content the keys of this store mean by the name 
 STORE/features/           features of frozen vision encoders, where a sweep keeps them; the stages' own
 """
 
+import errno
 import json
 import os
 import re
@@ -34,13 +35,60 @@ def check_safe_name(name: str) -> str:
     return name
 
 
+# Writing so that it lasts. A file's content and its name are two things: fsync of a file promises nothing of the folder
+# that names it (fsync(2)), so a folder is flushed too, and the folder above one that was made for it.
+
+UNFLUSHABLE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES})
+"""What says that a folder cannot be flushed here: by its file system, or by a user who may not list it."""
+SWEEP_DEPTH = 3
+"""Folders above a ledger's in the store: the sweep's, the sweeps', the root."""
+
+
+# Why: docs/decisions.md, D178
+def flush_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where its file system can promise that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in UNFLUSHABLE:
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that are missing; their names are on the disk when it returns."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        flush_folder(each.parent)
+
+
+def append_durably(path: Path, text: str) -> None:
+    """Appends to a file. The text, and of a new file its name and those of the folders above it in the store, are on
+    the disk when it returns."""
+    is_new = not path.exists()
+    make_folder(path.parent)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        # Another process may have made a folder a moment ago, and not flushed its name yet.
+        for each in (path.parent, *path.parent.parents[:SWEEP_DEPTH]):
+            flush_folder(each)
+
+
 @contextmanager
-def open_replacement(path: Path) -> Iterator[Path]:
+def open_replacement(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Gives a path beside `path` to write to. At the end of the block, the file is flushed and replaces `path`.
 
-    If the block raises, `path` is as before and the unfinished file is gone.
+    If the block raises, `path` is as before and the unfinished file is gone. `lasting`: its new name is on the disk too
+    when it returns. What can be made again at any time need not be.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # containers and machines that share the folder may have processes of the same number
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
@@ -50,11 +98,13 @@ def open_replacement(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+    if lasting:
+        flush_folder(path.parent)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Writes `content` as JSON; `path` is whole or as before."""
-    with open_replacement(path) as unfinished:
+def write_json(path: Path, content: object, *, lasting: bool = True) -> None:
+    """Writes `content` as JSON; `path` is whole or as before. `lasting`: see `open_replacement`."""
+    with open_replacement(path, lasting=lasting) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
@@ -137,6 +187,10 @@ class RunPaths:
     @property
     def attempts(self) -> Path:
         return self.root / "attempts"
+
+    def locate_sibling(self, stage: str, key: str) -> "RunPaths":
+        """Another job's folder in the same store."""
+        return RunPaths(self.root.parent.parent / check_safe_name(stage) / check_safe_name(key))
 
     def locate_attempt(self, attempt_id: str) -> AttemptPaths:
         return AttemptPaths(self.attempts / check_safe_name(attempt_id))

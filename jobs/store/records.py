@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -33,6 +33,13 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     UNKNOWN = "unknown"
+
+
+def parse_failure(given: object) -> FailureClass | None:
+    """The class that a stored record names; UNKNOWN for one of a later version, None for none."""
+    if not given:
+        return None
+    return FailureClass(given if isinstance(given, str) and given in [*FailureClass] else "unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,12 @@ class AttemptStart:
     """How often Slurm had requeued the job before."""
     node: str = ""
     """Slurm's name of the (first) node."""
+    cluster_started_at: float = 0.0
+    """When the cluster says that it started this execution, by its own clock; 0 if it does not say."""
+    order: int = 0
+    """The attempt's number in its run: more than any that was there. 0: an earlier version wrote it."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """By key of a parent: which of its results this attempt works on (`results.identify_result`)."""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -76,7 +89,10 @@ class AttemptStart:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """None if the file is absent, torn or no such record. A field of a later version is left out."""
-        return build_record(cls, read_record(path) or {})
+        content = read_record(path) or {}
+        if not isinstance(content.get("parents", {}), dict):
+            return None
+        return build_record(cls, content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +115,8 @@ class AttemptExit:
     checkpoint_step: int = -1
     """Step of the newest whole checkpoint at the end; -1 if there is none."""
     checkpoint_at: float = 0.0
-    """Unix seconds at which that checkpoint was saved, 0 if there is none. Work after it is lost."""
+    """Unix seconds at which that checkpoint was saved, by the attempt's own clock; 0 if there is none. Work after it is
+    lost."""
     stop_signal: str = ""
     """The first signal that asked it to stop, such as SIGUSR2; empty if none did."""
     failed_node: str = ""
@@ -115,8 +132,7 @@ class AttemptExit:
         """None if the file is absent, torn or no such record. A class or field of a later version is read as `unknown`
         or left out."""
         content = read_record(path) or {}
-        if given := content.get("failure"):
-            content["failure"] = FailureClass(given if given in [*FailureClass] else "unknown")
+        content["failure"] = parse_failure(content.get("failure"))
         return build_record(cls, content)
 
 
@@ -125,7 +141,7 @@ Record = TypeVar("Record")
 
 def build_record(kind: type[Record], content: Mapping[str, Any]) -> Record | None:
     """A dataclass of what a file holds; None if a field without a default is missing."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     try:
         return kind(**{name: value for name, value in content.items() if name in known})
     except TypeError:
@@ -141,6 +157,21 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+SAME_CLOCK_SECONDS = 1.0
+
+
+def measure_clock_lead(start: AttemptStart, path: Path) -> float:
+    """Seconds by which the attempt's machine was ahead of the file server, which stamped start.json at `path`.
+
+    What is added to the time of a file to have it by the attempt's own clock. 0 where both clocks agree.
+    """
+    try:
+        lead = start.started_at - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+    return lead if abs(lead) > SAME_CLOCK_SECONDS else 0.0
+
+
 # How far a run's checkpoints got, and when.
 
 STEP_FOLDER = re.compile(r"step-(\d+)")
@@ -152,7 +183,7 @@ class NewestCheckpoint:
 
     step: int = -1
     saved_at: float = 0.0
-    """Unix seconds."""
+    """Unix seconds, by the file server's clock."""
 
 
 def find_newest_checkpoint(run: RunPaths) -> NewestCheckpoint:

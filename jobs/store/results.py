@@ -1,6 +1,7 @@
 """Whether a job is done: result.json exists and is valid."""
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from jobs.job import Job
 from jobs.store.flock import acquire_lock
-from jobs.store.paths import RunPaths, Store
+from jobs.store.paths import RunPaths, Store, flush_folder
 from jobs.store.reading import read_file_and_status
 
 RESULT_FORMAT = 1
@@ -54,6 +55,14 @@ def check_result_in(folder: str, key: str) -> ResultCheck:
     return ResultCheck(None, f"{name}: {problem}") if problem else ResultCheck(content, identity=render_identity(known))
 
 
+def identify_result(path: Path) -> str:
+    """Tells one result of a job from any other; empty if there is none. Each says when it was written, and by what."""
+    try:
+        return hashlib.sha256(read_file_and_status(path)[0]).hexdigest()[:32]
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
 LATEST = 1e11
 """Unix seconds of the year 5138; what lies beyond, or is no number, is no time."""
 
@@ -70,11 +79,17 @@ def render_identity(known: os.stat_result) -> str:
     return f"{known.st_ino} {known.st_size} {known.st_mtime_ns} {known.st_ctime_ns}"
 
 
+def is_known_format(given: object, own: int) -> bool:
+    """Whether a stored file can be read: it has this version's format, or a later one, which keeps what this knows."""
+    return isinstance(given, int) and not isinstance(given, bool) and given >= own
+
+
 def _content_problem(content: object, key: str) -> str:
     if not isinstance(content, dict):
         return "not a JSON object"
-    if content.get("format") != RESULT_FORMAT:
-        return f"format {content.get('format')!r}; this version reads {RESULT_FORMAT}"
+    # Why: docs/decisions.md, D177
+    if not is_known_format(content.get("format"), RESULT_FORMAT):
+        return f"format {content.get('format')!r}; this version reads {RESULT_FORMAT}, and what later ones add to it"
     if content.get("key") != key:
         return f"key {content.get('key')!r} is not this run's {key}"
     return "" if isinstance(content.get("files"), dict) else "`files` is missing"
@@ -109,6 +124,7 @@ def set_result_aside(run: RunPaths) -> bool:
         return False
     try:
         run.result.replace(run.damaged_result)
+        flush_folder(run.root)
     finally:
         os.close(lock)
     return True

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.config import LanguageModel, Tokenizer, Vision
 from stages.errors import DamagedInputError
-from stages.files import check_fence, convert_storage_errors, flush_to_disk, keep_usual_mode, write_json
+from stages.files import check_fence, convert_storage_errors, flush_to_disk, keep_usual_mode, make_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,9 @@ def save_checkpoint(
     unfinished = folder / f".{final.name}.{os.getpid()}.tmp"
     with convert_storage_errors(final):
         try:
-            unfinished.mkdir(parents=True)
+            if not folder.exists():
+                make_folder(folder)
+            unfinished.mkdir()
             write_tensors(unfinished / MODEL, weights)
             if moments is not None:
                 write_tensors(unfinished / OPTIMIZER, moments)

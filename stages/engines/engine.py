@@ -118,6 +118,11 @@ def build_environment(settings: EngineSettings, own: Mapping[str, str], inherite
         for name, value in inherited.items()
         if name not in OWN_PYTHON_VARIABLES and not name.startswith("STAGE_")
     }
+    if missing := [name for name in settings.environment_from if name not in inherited]:
+        raise ConfigError(
+            f"the job has no variable {missing[0]} (environment_from): set it in the shell that submits, or in "
+            "resources.setup"
+        )
     path = {"PYTHONPATH": settings.checkout} if settings.checkout else {}
     return {**kept, "PYTHONUNBUFFERED": "1", **path, **own, **settings.environment}
 

@@ -13,7 +13,9 @@ from stages.job_file import EngineSettings
 
 PROBE_TIMEOUT_SECONDS = 300
 PROBE_SCRIPT = """
-import importlib.metadata, importlib.util, json, sys
+import sys
+sys.path[:] = [entry for entry in sys.path if entry]  # the folder that it happens to run in
+import importlib.metadata, importlib.util, json
 asked = json.loads(sys.argv[1])
 def find_version(name):
     try:

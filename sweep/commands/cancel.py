@@ -67,7 +67,7 @@ def run(options: CancelOptions) -> int:
         ]
         # Record the cancellation first: a runner that sees the attempt end must not start the job again.
         by = read_user_name()
-        stored.ledger.append(Event(event=EventKind.CANCELLED, key=job.key, by=by) for job in undone)
+        stored.ledger.append_wishes(Event(event=EventKind.CANCELLED, key=job.key, by=by) for job in undone)
         ended, foreign = stop_live_attempts(snapshot, undone, options.grace_seconds)
         left: Collection[str] = ()
         problem = ""

@@ -38,7 +38,6 @@ def run(options: ResumeOptions) -> int:
     from jobs.processes import read_user_name
     from jobs.reconcile.state import JobState
     from jobs.reconcile.unsettled import list_unsettled_remarks
-    from jobs.store.ledger import Event, EventKind
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits, update_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
@@ -70,7 +69,7 @@ def run(options: ResumeOptions) -> int:
             print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
             return code
         update_limits(stored.paths.limits, {"ignored_inputs": accepted})
-        stored.ledger.append(Event(event=EventKind.RESUMED, key=key, by=read_user_name()) for key in keys)
+        stored.ledger.append_wishes(snapshot.build_resumption(key, read_user_name()) for key in keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
         return 0

@@ -234,9 +234,10 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
+    stored.check_version()
     with print_user_errors():
         check_content(stored)
-        kept = read_limits(stored.paths.limits)
+        kept = read_limits(stored.paths.limits, acts=True)
     backend = options.backend or kept.backend or stored.manifest.backend
     on_slurm = backend == "slurm"
     wanted = select_wanted(stored, options.only or only_now, kept.only if on_slurm else ())
@@ -253,7 +254,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
         if on_slurm:
             if not options.dry_run:
                 keep_choices(options, stored, backend, accepted)
-                kept = read_limits(stored.paths.limits)
+                kept = read_limits(stored.paths.limits, acts=True)
             print_limits(options.name, kept)
             return submit_to_slurm(fill_from_limits(options, kept), stored, wanted) or code
         from sweep.submit.local import run_local

@@ -51,7 +51,8 @@ def run(options: TickOptions) -> int:
 
     stored = open_sweep(options.store, options.name)
     with print_user_errors():
-        kept = read_limits(stored.paths.limits)
+        stored.check_version()
+        kept = read_limits(stored.paths.limits, acts=True)
         wanted = select_wanted(stored, options.only, kept.only)
         print_limits(options.name, kept)
         report = check_gate(stored, wanted, kept.ignored_inputs)

@@ -52,7 +52,7 @@ class DataContents:
     def save(self) -> None:
         """Keeps what was found anew. OSError."""
         for path, record in self._new.items():
-            write_json(path, record)
+            write_json(path, record, lasting=False)
         self._new.clear()
 
     def _locate(self, kind: str, path: str, task: str) -> Path:

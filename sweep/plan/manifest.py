@@ -15,6 +15,7 @@ from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import open_replacement
 from jobs.store.reading import read_anew
+from jobs.store.results import is_known_format
 from sweep.errors import ManifestError
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ class Manifest:
     jobs: tuple[Job, ...]
     identities: Mapping[str, DataIdentity] = field(default_factory=dict)
     """Of the data sets whose content is known, by name; of an evaluation task by FOLDER/FILE."""
+    format: int = FORMAT
+    """Of the file that it was read from; a later version's is read as far as it is known here."""
 
 
 def build_header_record(manifest: Manifest) -> dict[str, Any]:
@@ -221,11 +224,11 @@ class ManifestReader:
         elif kind == "cell":
             self.cells.append(parse_cell(record))
         elif kind == "header" and not self.header:
-            if record["format"] != FORMAT:
+            if not is_known_format(record["format"], FORMAT):
                 raise ValueError(f"format {record['format']!r} is not read here; this version reads {FORMAT}")
             parse_identities(record)
             self.header = record
-        else:
+        elif self.header.get("format", FORMAT) == FORMAT:
             raise ValueError(f"an unexpected record {kind!r}")
         return None
 
@@ -284,8 +287,14 @@ def parse_job_parts(record: dict[str, Any]) -> dict[str, Any]:
         "config": record["config"],
         "settings": record.get("settings", {}),
         "resources": parse_resources(record.get("resources", {})),
-        "estimate": Estimate(**record.get("estimate", {})),
+        "estimate": Estimate(**select_known(Estimate, record.get("estimate", {}))),
     }
+
+
+def select_known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `record` that a dataclass has: a later version may have written more."""
+    known = kind.__dataclass_fields__  # type: ignore[attr-defined]  # `fields` takes twice as long, for each line
+    return {name: value for name, value in record.items() if name in known}
 
 
 def parse_resources(record: dict[str, Any]) -> Resources:
@@ -293,7 +302,7 @@ def parse_resources(record: dict[str, Any]) -> Resources:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
-    return Resources(**values)
+    return Resources(**select_known(Resources, values))
 
 
 def parse_identities(header: Mapping[str, Any]) -> dict[str, DataIdentity]:
@@ -315,7 +324,7 @@ def parse_cell(record: dict[str, Any]) -> Cell:
         name=record["name"],
         axes=record["axes"],
         pretrain=record["pretrain"],
-        chains=tuple(FinetuneChain(**each) for each in record["chains"]),
+        chains=tuple(FinetuneChain(**select_known(FinetuneChain, each)) for each in record["chains"]),
         block=record.get("block", ""),
     )
 
@@ -347,6 +356,7 @@ def read_manifest(path: Path) -> Manifest:
         cells=tuple(reader.cells),
         jobs=tuple(reader.jobs),
         identities=parse_identities(header),
+        format=header["format"],
     )
 
 

@@ -93,7 +93,7 @@ def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
         executions=tuple(sorted(rows, key=lambda row: row.started_at)),
         memory_gib=memory,
         memory_raised=memory > job.resources.memory_gib,
-        resumed_at=snapshot.user_requests.resumed_at.get(job.key),
+        resumed_at=snapshot.user_requests.get_resumption(job.key).asked_at or None,
         not_known=explain_unknown(snapshot.observed.get(job.key)) if state is JobState.UNKNOWN else "",
     )
 

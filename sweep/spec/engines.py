@@ -1,9 +1,10 @@
 """Engines of a sweep file: other programs that carry out the jobs of a phase. Where they lie enters no key."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator
 
 from stages.config import Engine, FinetuneConfig, LanguageModel, StageConfig, Vision, find_engine
 from stages.engines.limits import find_engine_problem, find_model_problem
@@ -17,6 +18,10 @@ AbsolutePath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_len
 ArgumentName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,79}$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}$")]
 CommandWord = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+SECRET = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)(_|$)"
+)
+"""In a variable's name, in capitals."""
 Config = TypeVar("Config", bound=StageConfig)
 
 
@@ -31,9 +36,25 @@ class EngineFields(Fields):
     revision: Revision = Field("", description="a word that names the checkout's content; changing it makes new keys")
     command: list[CommandWord] = Field(default_factory=list, max_length=100, description="the words behind the program")
     environment: dict[VariableName, CommandWord] = Field(default_factory=dict, description="variables, name to value")
+    environment_from: list[VariableName] = Field(
+        default_factory=list, max_length=100, description="names of variables that jobs take from the submitting shell"
+    )
     arguments: dict[ArgumentName, StrictBool | StrictInt | StrictFloat | StrictStr] = Field(
         default_factory=dict, description="settings of the engine's own, name to value"
     )
+
+    # Why: docs/decisions.md, D181
+    @field_validator("environment")
+    @classmethod
+    def check_secrets(cls, given: dict[str, str]) -> dict[str, str]:
+        """A value of this file is copied into the plan and into each job's folder, for all who read the store."""
+        if secret := next((name for name in given if SECRET.search(name.upper())), ""):
+            raise ValueError(
+                f"{secret} looks like a secret, and a value given here is stored in clear text: take the line out, "
+                f"write environment_from: [{secret}], and set the variable in the shell that submits, or in "
+                "resources.setup"
+            )
+        return given
 
     def build_config(self) -> Engine:
         """What a job's configuration says of it."""
@@ -43,7 +64,12 @@ class EngineFields(Fields):
 
     def build_settings(self) -> dict[str, object]:
         """What job.json says of it besides (`stages.job_file.EngineSettings`)."""
-        given: dict[str, object] = {"python": self.python, "checkout": self.checkout, "environment": self.environment}
+        given: dict[str, object] = {
+            "python": self.python,
+            "checkout": self.checkout,
+            "environment": self.environment,
+            "environment_from": self.environment_from,
+        }
         return {name: value for name, value in given.items() if value}
 
 

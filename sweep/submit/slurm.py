@@ -204,6 +204,7 @@ def build_launch(stored: StoredSweep, *, writes: bool, names: bool) -> LaunchSet
         program=read_stage_program(),
         code=code.path.resolve() if code else stored.store.code,
         revision=code.revision if code else "",
+        code_sha256=code.sha256 if code else "",
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from jobs.environment import (
     clean_python_path,
     list_launcher_variables,
+    list_named_variables,
     remove_launcher_variables,
     select_job_variables,
 )
@@ -64,3 +65,19 @@ def test_on_one_machine_the_same_list_holds_and_no_module_comes_from_the_current
 @pytest.mark.parametrize(("given", "kept"), [("", ""), (":", ""), (".:/a::b:/c:", "/a:/c"), ("/a", "/a"), ("../x", "")])
 def test_a_python_path_keeps_its_absolute_folders(given: str, kept: str) -> None:
     assert clean_python_path(given) == kept
+
+
+def test_a_variable_that_the_plan_names_passes_and_its_value_is_in_no_file() -> None:
+    settings: list[dict[str, object]] = [
+        {"engine": {"environment_from": ["MY_SECRET"]}},
+        {},
+        {"engine": {"python": "/bin/sh"}},
+    ]
+    named = list_named_variables(settings)
+    assert named == {"MY_SECRET"}
+    given = {"MY_SECRET": "x"}
+    shell = {**given, "OTHER": "y"}
+    assert select_job_variables(shell, same_machine=True, named=named) == given
+    assert given.items() <= build_submit_environment(shell, named).items()
+    assert given.items() <= build_attempt_environment(Allocation(1), shell, named).items()
+    assert "MY_SECRET" not in build_submit_environment(shell)

@@ -2,14 +2,16 @@
 
 import errno
 import json
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from stages.__main__ import record_failure
+from stages.__main__ import classify_failure, record_failure
 from stages.engines.engine import build_exit_error
-from stages.errors import DataError
+from stages.errors import DataError, StorageError
+from stages.files import convert_storage_errors
 from tests.stages.training.training_case import make_world, text_config
 
 
@@ -62,3 +64,16 @@ def test_a_read_only_home_folder_is_the_nodes_and_a_read_only_store_is_not(
         record_failure(job, OSError(errno.EROFS, "Read-only file system", place), "trace")
         written = json.loads(job.error.read_text())
         assert (written["class"], written["node_unsure"]) == (kind, unsure), place
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_what_this_user_may_not_use_is_no_error_of_the_program(tmp_path: Path, number: int) -> None:
+    """An expired ticket closes a whole file server: what runs then is to go on once it is renewed."""
+    refused = OSError(number, os.strerror(number), str(tmp_path / "shard.tar"))
+    named = DataError("shard.tar: cannot be read")
+    named.__cause__ = refused
+    text = RuntimeError(f"cannot open (os error {int(number)})")
+    assert [classify_failure(error) for error in (refused, named, text)] == ["storage"] * 3
+    with pytest.raises(StorageError), convert_storage_errors(tmp_path / "x"):
+        raise refused
+    assert classify_failure(OSError(number, os.strerror(number))) == "code"  # no file: a signal, a socket, a priority

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from jobs.clock import SYSTEM_CLOCK
+from jobs.environment import build_child_environment
+from jobs.store.job_file import find_own_code
 from sweep.errors import SweepError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,12 @@ def run_module(
     logger.debug("on its stdin: %s", given)
     began = SYSTEM_CLOCK.monotonic()
     finished = subprocess.run(
-        command, check=False, input=given, stdout=subprocess.PIPE if given is not None else None, text=True
+        command,
+        check=False,
+        input=given,
+        stdout=subprocess.PIPE if given is not None else None,
+        text=True,
+        env=build_child_environment(os.environ, find_own_code()),
     )
     logger.info("%s: exit code %d after %.1f s", module, finished.returncode, SYSTEM_CLOCK.monotonic() - began)
     return finished

@@ -99,5 +99,33 @@ def test_a_silent_one_of_another_machine_is_replaced_and_notices(tmp_path: Path)
         pass
     long_ago = time.time() - submit_lock.SILENT_SECONDS - 60
     os.utime(other.path, (long_ago, long_ago))
-    with hold_submit_lock(tmp_path, wait_seconds=0):
+    clock = FakeClock()
+    with hold_submit_lock(tmp_path, wait_seconds=60, clock=clock):
         assert not other.is_newest()
+    assert sum(clock.slept) == pytest.approx(submit_lock.LEAST_SILENT_SECONDS, abs=1)
+
+
+@dataclass
+class ClockOfAnother(FakeClock):
+    """Each ten seconds the other submitter renews its claim, by a clock that is three hours behind."""
+
+    claim: Claim = field(kw_only=True)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if sum(self.slept) % 10 < seconds:
+            stamp = time.time() - 3 * 3600 + sum(self.slept)
+            os.utime(self.claim.path, (stamp, stamp))
+
+
+def test_one_that_lives_is_not_taken_for_gone_by_a_clock_that_is_hours_behind(tmp_path: Path) -> None:
+    other = create_claim(tmp_path, ClaimOwner(host="elsewhere", boot_id="other", pid=1), after=None)
+    assert other
+    os.utime(other.path, (time.time() - 3 * 3600,) * 2)
+    clock = ClockOfAnother(claim=other)
+    with (
+        pytest.raises(SubmitterBusyError, match="elsewhere"),
+        hold_submit_lock(tmp_path, wait_seconds=300, clock=clock),
+    ):
+        pass
+    assert other.is_newest()

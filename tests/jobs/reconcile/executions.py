@@ -1,5 +1,6 @@
 """Makes attempts on disk and endings by the cluster's account, for tests."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def begin(run: RunPaths, restart: int = 0, started_at: float = 101.0, **changes:
         "node": "n1",
     }
     start = AttemptStart(**{**content, **changes})
-    start.write(run.locate_attempt(start.attempt).start)
+    start.write(path := run.locate_attempt(start.attempt).start)
+    os.utime(path, (start.started_at, start.started_at))
     return start
 
 

@@ -13,7 +13,7 @@ from jobs.reconcile.attempts import read_attempts, read_tail
 from jobs.reconcile.snapshot import RunReader, collect_facts
 from jobs.reconcile.state import JobState, compute_job_state
 from jobs.reconcile.usage import compute_execution_usage
-from jobs.store.ledger import UserRequests
+from jobs.store.ledger import Resumption, UserRequests
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass, NewestCheckpoint, find_newest_checkpoint
 from tests.jobs import toy
@@ -50,7 +50,8 @@ def begin(run: RunPaths, number: int, **changes: Any) -> AttemptStart:
         gpus=1,
         **content,
     )
-    start.write(run.locate_attempt(name).start)
+    start.write(path := run.locate_attempt(name).start)
+    os.utime(path, (start.started_at, start.started_at))
     return start
 
 
@@ -132,7 +133,9 @@ def judged(store: Store, wishes: UserRequests) -> JobState:
 def test_an_attempt_of_another_machine_without_an_exit_record_may_live(store: Store, run: RunPaths) -> None:
     begin(run, 1, host="elsewhere", boot_id="another")
     assert judged(store, UserRequests()) is JobState.UNKNOWN
-    assert judged(store, UserRequests(resumed_at={"k": 150.0})) is JobState.INTERRUPTED  # a person says that it is gone
+    named = Resumption(attempts=frozenset({read_attempts(run, live=False)[0].start.attempt}))
+    assert judged(store, UserRequests(resumed={"k": named})) is JobState.INTERRUPTED  # a person says that it is gone
+    assert judged(store, UserRequests(resumed={"k": Resumption(before=150.0)})) is JobState.INTERRUPTED
     end(run, 1, FailureClass.INTERRUPTED)
     assert judged(store, UserRequests()) is JobState.INTERRUPTED
 
@@ -159,3 +162,32 @@ def test_a_tail_is_the_last_bytes(tmp_path: Path) -> None:
     assert read_tail(path) == ""
     path.write_text("abcdef")
     assert read_tail(path, 3) == "def"
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_the_order_of_attempts_is_that_of_their_numbers_whatever_their_clocks_say(run: RunPaths, hours: float) -> None:
+    begin(run, 1, order=1, started_at=20_000.0 + hours * 3600)
+    begin(run, 2, order=2, started_at=20_000.0)
+    begin(run, 3, order=3, started_at=20_010.0 + hours * 3600)
+    assert [attempt.start.order for attempt in read_attempts(run, live=False)] == [1, 2, 3]
+
+
+def test_attempts_of_an_earlier_version_stand_among_the_numbered_ones_by_their_start(run: RunPaths) -> None:
+    begin(run, 1)
+    begin(run, 2, order=1)
+    begin(run, 3)
+    begin(run, 4, order=2)
+    assert [attempt.start.attempt[-1] for attempt in read_attempts(run, live=False)] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_seconds_of_a_killed_attempt_do_not_depend_on_its_machines_clock(run: RunPaths, hours: float) -> None:
+    """The file server stamped the log 70 s, and the checkpoint 40 s, after the attempt's own first file."""
+    start = begin(run, 1, started_at=100.0 + hours * 3600)
+    paths = run.locate_attempt(start.attempt)
+    paths.log.write_text("")
+    os.utime(paths.start, (100.0, 100.0))
+    os.utime(paths.log, (170.0, 170.0))
+    checkpoint(run, 30, saved_at=140.0)
+    [execution] = compute_execution_usage(read_attempts(run, live=False))
+    assert (execution.used.seconds, execution.wasted.seconds) == pytest.approx((40.0, 30.0))

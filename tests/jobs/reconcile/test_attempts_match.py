@@ -1,5 +1,7 @@
 """Which row of the cluster's accounting belongs to which attempt."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,10 +143,22 @@ def test_every_row_has_one_place_and_fits_its_attempt(
     )
     by_name = {start.attempt: start for start in starts}
     for name, row in found.by_attempt.items():
-        assert row.started_at - 60 <= by_name[name].started_at <= row.ended_at + 60
+        assert row.started_at - 61 <= by_name[name].started_at <= row.ended_at + 61  # 60 s, and sacct cuts seconds
 
 
 @given(campaigns())
 def test_the_order_of_the_rows_does_not_matter(campaign: tuple[list[AttemptStart], list[AccountingRecord]]) -> None:
     starts, rows = campaign
     assert match_records(starts, rows) == match_records(starts, list(reversed(rows)))
+
+
+def test_an_attempt_on_a_node_whose_clock_is_hours_off_has_its_row_by_the_clusters_own_time() -> None:
+    """Slurm tells a job when it started it (SLURM_JOB_START_TIME)."""
+    rows = [ending("NODE_FAIL", 1_000.0, 60), ending("FAILED", 2_000.0, 60)]
+    starts = [
+        replace(start_of(0, 1_003.0 + 3 * 3600), cluster_started_at=1_000.0),
+        replace(start_of(1, 2_003.0 - 3 * 3600), cluster_started_at=2_000.0),
+    ]
+    found = match_records(starts, rows)
+    assert [found.by_attempt[start.attempt].state for start in starts] == ["NODE_FAIL", "FAILED"]
+    assert found.rest == ()

@@ -6,6 +6,7 @@ from jobs.job import Resources
 from jobs.reconcile.attempts import AttemptRecord
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.retries import RetryDecision, choose_memory_gib, decide_retry
+from jobs.store.ledger import Resumption
 from jobs.store.paths import AttemptPaths, Store
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.records import FailureClass as F
@@ -71,9 +72,14 @@ def test_progress_renews_the_budget_of_faults_but_not_of_memory(store: Store) ->
     assert judged(store, *[F.OUT_OF_MEMORY] * 2, advanced=True) is RetryDecision.STOP
 
 
-@pytest.mark.parametrize("failure", [F.INTERRUPTED, F.STORAGE])
-def test_a_stop_on_request_and_a_full_disk_cost_no_budget(store: Store, failure: F) -> None:
-    assert judged(store, *[failure] * 50) is RetryDecision.GO_ON
+def test_a_stop_on_request_costs_no_budget(store: Store) -> None:
+    assert judged(store, *[F.INTERRUPTED] * 50) is RetryDecision.GO_ON
+
+
+def test_a_store_that_refuses_is_tried_again_but_not_for_ever(store: Store) -> None:
+    assert judged(store, *[F.STORAGE] * 9, digests=("a",) * 9) is RetryDecision.GO_ON
+    assert judged(store, *[F.STORAGE] * 10) is RetryDecision.STOP
+    assert judged(store, *[F.STORAGE] * 30, advanced=True) is RetryDecision.GO_ON
 
 
 def test_budgets_are_apart(store: Store) -> None:
@@ -114,15 +120,23 @@ def test_a_job_without_attempts_is_new_and_one_whose_result_was_lost_goes_on(sto
 
 def test_attempts_before_a_resume_do_not_count(store: Store) -> None:
     failed = outcome(store, 1, F.CODE)
-    assert decide_retry([failed], counted_from=failed.start.started_at - 1) is RetryDecision.STOP
-    assert decide_retry([failed], counted_from=failed.start.started_at + 1) is RetryDecision.GO_ON
+    seen = Resumption(attempts=frozenset({failed.start.attempt}))
+    assert decide_retry([failed], resumption=Resumption(attempts=frozenset({"another"}))) is RetryDecision.STOP
+    assert decide_retry([failed], resumption=seen) is RetryDecision.GO_ON
+    assert decide_retry([failed, outcome(store, 2, F.CODE)], resumption=seen) is RetryDecision.STOP
+
+
+def test_a_resume_of_an_earlier_version_counts_by_its_time(store: Store) -> None:
+    failed = outcome(store, 1, F.CODE)
+    assert decide_retry([failed], resumption=Resumption(before=failed.start.started_at - 1)) is RetryDecision.STOP
+    assert decide_retry([failed], resumption=Resumption(before=failed.start.started_at + 1)) is RetryDecision.GO_ON
 
 
 def test_every_class_stops_at_once_or_is_counted_or_costs_nothing() -> None:
     at_once = {failure for failure in F if POLICIES[failure].stops_at_once}
     uncounted = {failure for failure in F if POLICIES[failure].attempts is None}
     assert at_once >= {F.DIVERGED, F.DATA, F.CODE, F.CANCELLED}
-    assert uncounted >= {F.INTERRUPTED, F.STORAGE}
+    assert uncounted >= {F.INTERRUPTED}
     assert all((POLICIES[failure].attempts or 0) > 1 for failure in set(F) - at_once - uncounted)
 
 
@@ -145,7 +159,8 @@ def test_restarts_that_the_plan_counts_on_are_allowed_on_top(store: Store) -> No
 def test_an_attempt_that_a_person_cancelled_goes_on_after_a_resume(store: Store) -> None:
     cancelled = outcome(store, 3, F.CANCELLED)
     assert decide_retry([cancelled]) is RetryDecision.STOP
-    assert decide_retry([cancelled], counted_from=cancelled.start.started_at + 1) is RetryDecision.GO_ON
+    seen = Resumption(attempts=frozenset({cancelled.start.attempt}))
+    assert decide_retry([cancelled], resumption=seen) is RetryDecision.GO_ON
 
 
 def test_memory_is_raised_once_after_it_ran_out_where_that_is_allowed(store: Store) -> None:

@@ -1,5 +1,6 @@
 """States of jobs from what is on disk and the cluster's account together."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -12,6 +13,7 @@ from jobs.reconcile.state import JobState, compute_job_state
 from jobs.store.ledger import Event, EventKind, Ledger, UserRequests
 from jobs.store.paths import RunPaths, Store
 from jobs.store.records import FailureClass
+from jobs.store.results import identify_result
 from tests.jobs import toy
 from tests.jobs.reconcile import executions
 
@@ -116,3 +118,34 @@ def test_restarts_that_are_planned_count_for_the_state(store: Store, run: RunPat
     jobs = [toy.toy_job("k", resources=Resources(restarts=restarts)) for restarts in (0, 4)]
     states = [state_of(load(store, job, records=rows)) for job in jobs]
     assert states == [JobState.FAILED, JobState.INTERRUPTED]
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_a_parent_that_ran_again_is_not_damaged_whatever_the_childs_clock_says(store: Store, hours: float) -> None:
+    """The child's last attempt worked on the parent's result before this one."""
+    jobs = [toy.toy_job("parent"), toy.toy_job("child", "parent")]
+    toy.submit(store, jobs[:1])
+    parent, child = (toy.run_of(store, job) for job in jobs)
+    first = identify_result(parent.result)
+    moment = parent.result.stat().st_mtime + hours * 3600
+    start = executions.begin(child, started_at=moment, parents={"parent": first})
+    executions.end(child, start, FailureClass.DAMAGED_INPUT, moment + 5, damaged_key="parent")
+    assert load_snapshot(jobs, store, toy.SWEEP).find_damaged_parents() == {"parent": "child"}
+    parent.result.write_text(parent.result.read_text().replace('"seconds": 0.5', '"seconds": 0.7'))
+    assert load_snapshot(jobs, store, toy.SWEEP).find_damaged_parents() == {}
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_a_resume_names_the_attempts_that_it_forgives(store: Store, run: RunPaths, hours: float) -> None:
+    """An attempt that failed is stamped hours ahead of, or behind, whoever resumes."""
+    jobs = [toy.toy_job("k")]
+    start = executions.begin(run, started_at=time.time() + hours * 3600)
+    executions.end(run, start, FailureClass.CODE, start.started_at + 5)
+    assert load_snapshot(jobs, store, toy.SWEEP).statuses["k"].state is JobState.FAILED
+    Ledger(store.locate_sweep(toy.SWEEP).ledger).append_wishes(
+        [load_snapshot(jobs, store, toy.SWEEP).build_resumption("k", "ann")]
+    )
+    assert load_snapshot(jobs, store, toy.SWEEP).statuses["k"].state is JobState.INTERRUPTED
+    again = executions.begin(run, restart=1, started_at=time.time() - hours * 3600, order=1)
+    executions.end(run, again, FailureClass.CODE, again.started_at + 5)
+    assert load_snapshot(jobs, store, toy.SWEEP).statuses["k"].state is JobState.FAILED

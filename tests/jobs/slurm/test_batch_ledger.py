@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,9 @@ from jobs.job import Resources
 from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.slurm.batch_ledger import BatchLedger, read_batch_history
 from jobs.slurm.batches import SlurmBatch
-from jobs.store.ledger import Event, EventKind, Ledger, has_batches, read_events
+from jobs.store.ledger import Event, EventKind, Ledger, has_batches, is_withdrawn, read_events
 from jobs.store.records import FailureClass
+from tests.jobs.fake_clock import FakeClock
 
 BATCH = SlurmBatch(name="sw-0123456789ab-pretrain-toy", phase="pretrain", tasks={0: "a", 3: "b"}, resources=Resources())
 
@@ -95,3 +97,32 @@ def test_withdrawals_are_noted_by_batch(tmp_path: Path) -> None:
     ledger.write_intent(BATCH, "me")
     ledger.write_withdrawn({BATCH.name: ["b"]})
     assert list(read_batch_history(tmp_path).batches[BATCH.name].withdrawn) == ["b"]
+
+
+def test_a_withdrawal_counts_by_the_order_of_its_writers_and_not_by_their_clocks(tmp_path: Path) -> None:
+    """One whose clock is three hours ahead has kept the job in the queue; then another takes it out."""
+    for hours, name in ((3, "ann"), (0, "bob")):
+        ledger = BatchLedger(Ledger(tmp_path), FakeClock(1_000_000.0 + hours * 3600))
+        ledger.ledger.writer = name
+        if name == "ann":
+            ledger.write_intent(BATCH, "me")
+        ledger.write_withdrawn({BATCH.name: ["a"]})
+        if name == "ann":
+            ledger.write_kept({BATCH.name: ["a"]})
+            assert not is_withdrawn(tmp_path, BATCH.name, "a")
+    assert is_withdrawn(tmp_path, BATCH.name, "a")
+    assert set(read_batch_history(tmp_path).batches[BATCH.name].withdrawn) == {"a"}
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_what_another_machine_wrote_is_as_old_as_the_file_server_says(tmp_path: Path, hours: float) -> None:
+    """Its clock is hours off, and so is ours, by another amount: the batch was sent 40 s ago."""
+    server_now, lead = 5_000_000.0, 777.0
+    ledger = BatchLedger(Ledger(tmp_path), FakeClock(server_now - 40 + hours * 3600))
+    ledger.ledger.writer = "w-elsewhere-7-1"
+    ledger.write_intent(BATCH, "me")
+    os.utime(tmp_path / "w-elsewhere-7-1.jsonl", (server_now - 40,) * 2)
+    [known] = read_batch_history(tmp_path, lead).batches.values()
+    assert server_now + lead - known.intended_at == pytest.approx(40)
+    [as_written] = read_batch_history(tmp_path).batches.values()
+    assert as_written.intended_at == server_now - 40 + hours * 3600

@@ -1,5 +1,6 @@
 """The code of a submission stays what it was, and runs from its archive."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -135,3 +136,28 @@ def test_the_revision_says_whether_the_commit_is_what_ran(
     monkeypatch.setenv("PATH", "/nowhere")
     assert is_dirty(checkout) is None
     assert save_code_snapshot(store, checkout).revision == f"{commit}+unchecked"
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "compiled", "foreign"])
+def test_a_damaged_archive_is_written_anew(store: Store, checkout: Path, damage: str) -> None:
+    """And each job compares the bytes that it is about to import with those of its submission."""
+    first = save_code_snapshot(store, checkout)
+    whole = first.path.read_bytes()
+    assert first.sha256 == hashlib.sha256(whole).hexdigest()
+    if damage == "cut":
+        first.path.write_bytes(whole[:-100])
+    elif damage == "bit":
+        middle = len(whole) // 2
+        first.path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    elif damage == "compiled":
+        with zipfile.ZipFile(first.path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        members["jobs/job.pyc"] = members["jobs/clock.pyc"]
+        with zipfile.ZipFile(first.path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    else:
+        with zipfile.ZipFile(first.path, "a") as archive:
+            archive.writestr("jobs/extra.py", "")
+    assert save_code_snapshot(store, checkout) == first
+    assert first.path.read_bytes() == whole

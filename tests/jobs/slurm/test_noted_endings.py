@@ -63,14 +63,25 @@ def test_nothing_is_parsed_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch)
         line(RECORD)[:80],
         b'{"ending": {"id": 7}}',
         b'{"ending": 3}',
-        line(RECORD).replace(b'"signal": 0', b'"signal": 0, "later": 1'),
-        line(RECORD).replace(b"null", b'"no such class"'),
         b'{"ending": \xff}',
     ],
 )
 def test_a_torn_or_foreign_line_counts_for_nothing(text: bytes) -> None:
     noted = NotedEndings([text])
     assert len(noted) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        (line(RECORD).replace(b'"signal": 0', b'"signal": 0, "later": 1'), None),
+        (line(RECORD).replace(b"null", b'"no such class"'), FailureClass.UNKNOWN),
+    ],
+    ids=["field", "class"],
+)
+def test_a_line_of_a_later_version_is_read_as_far_as_it_is_known(text: bytes, failure: FailureClass | None) -> None:
+    noted = NotedEndings([text])
+    assert noted[RECORD.key] == [replace(RECORD, failure=failure)]
 
 
 def test_records_of_two_writers_and_two_sweeps_are_each_once_and_in_order() -> None:

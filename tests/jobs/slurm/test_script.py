@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.attempt.options import parse_options
+from jobs.exit_codes import ExitCode
 from jobs.job import Resources
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.script import (
@@ -83,10 +85,32 @@ def test_a_script_tells_its_tasks() -> None:
 def test_setup_lines_come_first_and_the_pinned_code_wins() -> None:
     resources = Resources(setup=("module load cuda", "export PYTHONPATH=/mine"))
     lines = render_batch_script(batch(resources=resources), launch()).splitlines()
-    assert lines.index("module load cuda") < next(
-        i for i, line in enumerate(lines) if line.startswith("export PYTHONPATH=/store")
-    )
+    assert lines.index("module load cuda") < lines.index("path=/store/code/x.zip")
     assert lines[-1].startswith("exec ")
+
+
+@pytest.mark.parametrize("given", ["/mine", ":/mine", "/mine:", "lib:/mine:.", "::/mine"])
+def test_no_entry_of_the_python_path_means_the_current_folder(given: str) -> None:
+    """`export PYTHONPATH=$PYTHONPATH:/mine`, as modules do, leaves an empty entry where there was none before."""
+    script = render_batch_script(batch(resources=Resources(setup=(f"export PYTHONPATH={given}",))), launch())
+    setup = script.rpartition("exec ")[0]
+    text = f'set -eu\n{setup}printf "%s %s" "$PYTHONPATH" "$PYTHONSAFEPATH"'
+    done = subprocess.run(["bash", "-s"], input=text.encode(), capture_output=True, check=True)
+    assert done.stdout.decode() == "/store/code/x.zip:/mine 1"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_job_runs_only_the_code_that_was_submitted(tmp_path: Path, *, changed: bool) -> None:
+    code = tmp_path / "code of all.zip"
+    code.write_bytes(b"submitted")
+    digest = hashlib.sha256(code.read_bytes()).hexdigest()
+    if changed:
+        code.write_bytes(b"damaged")
+    script = render_batch_script(batch(), launch(tmp_path, code=code, code_sha256=digest)).rpartition("exec ")[0]
+    done = subprocess.run(["bash", "-s"], input=f"{script}echo runs\n".encode(), capture_output=True, check=False)
+    assert done.returncode == (ExitCode.NOT_SET_UP if changed else 0)
+    assert (b"runs" in done.stdout) is not changed
+    assert (b"is not the code that was submitted" in done.stderr) is changed
 
 
 def test_all_options_of_sbatch(tmp_path: Path) -> None:

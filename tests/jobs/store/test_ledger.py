@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,9 +8,10 @@ from jobs.slurm.batch_ledger import read_batch_history
 from jobs.store.ledger import Event, EventKind, Ledger, collect_user_requests, has_batches, read_events
 from jobs.store.paths import Store
 from jobs.store.records import FailureClass
+from tests.jobs.fake_clock import FakeClock
 
 
-def test_events_come_back_as_written_and_in_order_of_time(store: Store) -> None:
+def test_events_come_back_as_written_those_of_each_writer_in_its_order(store: Store) -> None:
     folder = store.locate_sweep("toy").ledger
     late = Event(event=EventKind.ENDED, key="a", time=2.0, attempt="local-0001", id="7", failure=FailureClass.KILLED)
     early = Event(event=EventKind.INTENT, key="a", time=1.0)
@@ -63,7 +66,44 @@ def test_the_last_wish_counts() -> None:
         ]
     )
     assert read.cancelled.keys() == {"a"}
-    assert read.resumed_at == {"b": 3, "a": 4}
+    assert {key: each.before for key, each in read.resumed.items()} == {"b": 3, "a": 4}
+
+
+def wish(folder: Path, writer: str, kind: EventKind, moment: float, **content: Any) -> None:
+    """By somebody whose clock shows that moment."""
+    ledger = Ledger(folder)
+    ledger.writer = writer
+    ledger.append_wishes([Event(event=kind, key="a", time=moment, **content)])
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_the_last_wish_counts_whatever_the_clocks_say(tmp_path: Path, hours: float) -> None:
+    """The one who cancels has a clock that is hours apart from that of the one who resumes."""
+    wish(tmp_path, "ann", EventKind.CANCELLED, 20_000.0 + hours * 3600)
+    assert collect_user_requests(read_events(tmp_path)).cancelled.keys() == {"a"}
+    wish(tmp_path, "bob", EventKind.RESUMED, 20_000.0, attempts=("x",))
+    read = collect_user_requests(read_events(tmp_path))
+    assert read.cancelled == {}
+    assert read.get_resumption("a").attempts == {"x"}
+    wish(tmp_path, "ann", EventKind.CANCELLED, 20_000.0 + hours * 3600)
+    assert collect_user_requests(read_events(tmp_path)).cancelled.keys() == {"a"}
+    times = [event.time for event in sorted(read_events(tmp_path), key=lambda event: event.order)]
+    assert times == sorted(times)  # versions that know no numbers go by the times
+
+
+def test_of_two_wishes_that_did_not_know_of_each_other_the_cancellation_counts() -> None:
+    pair = [Event(event=kind, key="a", time=1.0, order=4) for kind in (EventKind.CANCELLED, EventKind.RESUMED)]
+    assert collect_user_requests(pair).cancelled.keys() == {"a"}
+    assert collect_user_requests(pair[::-1]).cancelled.keys() == {"a"}
+
+
+def test_wishes_of_an_earlier_version_stand_among_the_numbered_ones_by_their_time(tmp_path: Path) -> None:
+    old = Event(event=EventKind.CANCELLED, key="a", time=5_000.0)
+    Ledger(tmp_path).append([old])
+    wish(tmp_path, "bob", EventKind.RESUMED, 1_000.0)
+    assert collect_user_requests(read_events(tmp_path)).cancelled == {}
+    Ledger(tmp_path, FakeClock(2_000_000.0)).append([replace(old, time=6_000.0)])
+    assert collect_user_requests(read_events(tmp_path)).cancelled.keys() == {"a"}
 
 
 def test_a_ledger_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

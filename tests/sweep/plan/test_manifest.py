@@ -64,7 +64,7 @@ def damaged(path: Path, line: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "text", "message"),
     [
-        (1, '{"record":"header","format":2}', "1: is damaged: format 2 is not read here; this version reads 1"),
+        (1, '{"record":"header","format":0}', "1: is damaged: format 0 is not read here; this version reads 1"),
         (1, '{"record":"header","format":1}', "1: is damaged: the header lacks backend, cells, data, jobs, sweep"),
         (3, '{"record":"cell","name":"x"}', "3: is damaged: 'axes' is missing"),
         (3, '{"record":"cell","na', "3: is damaged: Invalid control character"),

@@ -121,3 +121,19 @@ def test_an_axis_compares_an_engine_with_our_own_stage(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_plan_says_what_an_engine_cannot_do(tmp_path: Path, changes: list[tuple[str, str]], message: str) -> None:
     assert message in refusal(tmp_path, edited(*changes, text=WITH_ENGINE))
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "api_key", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY"])
+def test_a_secret_is_named_and_not_copied(tmp_path: Path, name: str) -> None:
+    text = edited(("defaults:\n", ENGINES.replace('{OMP_NUM_THREADS: "2"}', f"{{{name}: abcdef}}")), IN_FP32)
+    said = refusal(tmp_path, text)
+    assert f"environment_from: [{name}]" in said
+    assert "abcdef" not in said
+    named = ENGINES.replace('environment: {OMP_NUM_THREADS: "2"}', f"environment_from: [{name}]")
+    phases = by_phase(tmp_path, edited(("defaults:\n", named), IN_FP32))
+    assert all(job.settings["engine"]["environment_from"] == [name] for job in phases["trunk"])  # type: ignore[index]
+
+
+def test_a_name_that_only_sounds_like_a_secret_may_have_a_value(tmp_path: Path) -> None:
+    named = ENGINES.replace("OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+    assert by_phase(tmp_path, edited(("defaults:\n", named), IN_FP32))["trunk"]

@@ -1,0 +1,1 @@
+"""Histories of a sweep on machines whose clocks differ by hours."""
