@@ -111,7 +111,7 @@ def open_conversations(
     images = open_image_reader(job, vlm.vision, cached) if vlm.vision else None
     conversations = Conversations(
         config.conversations.name,
-        job.resolve_data_path(config.conversations.name),
+        job.resolve_data_paths(config.conversations.name),
         tokenizer=tokenizer,
         images=images,
         max_length=config.max_length,

@@ -18,6 +18,8 @@ from typing import Any
 
 from jobs.store.paths import Store, write_json
 from stages.config import Task
+from stages.data.addresses import has_pattern, list_local_paths
+from stages.errors import DataError
 from sweep.cost.estimate import Lengths
 
 logger = logging.getLogger(__name__)
@@ -183,10 +185,13 @@ def is_lasting(use: DataUse, count: DataCount) -> bool:
 
 
 def is_present(path: str) -> bool:
-    """Whether there is something at a local path, and this user may look at it."""
+    """Whether there is something at a local path, and this user may look at it; of several, at the first and last."""
     try:
-        return Path(path).exists()
-    except OSError:
+        if not has_pattern(path) or Path(path).exists():
+            return Path(path).exists()
+        paths = list_local_paths(path)
+        return paths[0].exists() and paths[-1].exists()
+    except (OSError, DataError):
         return False
 
 
@@ -194,9 +199,26 @@ def compute_use_digest(use: DataUse) -> str:
     """Of the request and of what tells its files from others."""
     digest = hashlib.sha256(json.dumps([FORMAT, use.build_request()], sort_keys=True).encode())
     for path in (use.path, use.tokenizer):
-        for name, size, changed in iter_file_facts(Path(path)) if path else ():
+        for name, size, changed in iter_address_facts(path) if path else ():
             digest.update(f"{name} {size} {changed}\n".encode())
     return digest.hexdigest()[:24]
+
+
+def iter_address_facts(path: str) -> Iterator[tuple[str, int, int]]:
+    """As `iter_file_facts`, of each place of an address; of shards in a described folder, those of the description."""
+    if not has_pattern(path) or Path(path).exists():
+        yield from iter_file_facts(Path(path))
+        return
+    paths = list_local_paths(path)
+    yield str(len(paths)), 0, 0
+    folders = dict.fromkeys(each.parent for each in paths)
+    for folder in folders:
+        for name in DESCRIPTIONS:
+            if (folder / name).exists():
+                yield read_file_facts(folder / name)
+    bare = [each for each in paths if each.is_dir() or not (each.parent / DESCRIPTIONS[-1]).exists()]
+    for each in bare[:MOST_FILES]:
+        yield from iter_file_facts(each)
 
 
 def iter_file_facts(path: Path) -> Iterator[tuple[str, int, int]]:

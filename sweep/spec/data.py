@@ -5,17 +5,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from stages.data.addresses import check_braces_unless_there, has_pattern, join_places, split_places
 from stages.vision.specs import EncoderSpec, UnknownEncoderError, resolve_encoder_spec
 from sweep.spec.fields import Count, Fields, Multiplier, Name, Revision
 from sweep.spec.settings import Layer
 
 DataKind = Literal["text", "captions", "conversations", "encoder", "tasks", "tokenizer"]
 
-URL = re.compile(r"(https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,=-]*")
+URL = re.compile(r"(https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,={}-]*")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f'\"`$;|&<>\\]")
 STORE_PREFIX = "$STORE/"
@@ -31,14 +32,22 @@ ROLES: dict[str, DataKind] = {
 """Settings that name a data set, and the kind that they take. `encoder_weights` may name several: see there."""
 
 
+def join_listed_places(value: Any) -> Any:
+    """A YAML list of places as the one address that means them."""
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return join_places(value)
+    return value
+
+
 class DataFields(Fields):
     """One entry of `data` in a sweep file."""
 
     kind: DataKind = Field(description="text, captions, conversations, encoder, tasks or tokenizer")
-    path: str = Field(
+    path: Annotated[str, BeforeValidator(join_listed_places)] = Field(
         min_length=1,
-        max_length=1_000,
-        description="a path beside the sweep file, below $STORE/ or absolute, or an http, s3, gs or az address",
+        max_length=200_000,
+        description="a path beside the sweep file, below $STORE/ or absolute, or an http, s3, gs or az address; of "
+        "shards and conversations also a list, with {0000..0127}, and with * on this machine",
     )
     revision: Revision = Field("", description="a word that names the content; changing it makes new keys")
     field: str = Field(
@@ -63,6 +72,24 @@ class DataSet:
     encoder: str | None = None
     mean_text_tokens: float | None = None
     examples: int | None = None
+
+
+SEVERAL_PLACES: frozenset[DataKind] = frozenset({"text", "captions", "conversations"})
+"""Kinds whose data may lie in several places."""
+
+
+def resolve_data_address(given: str, kind: DataKind, folder: Path, store: Path) -> str:
+    """As `resolve_data_path`, of each place of a list; patterns stay as they are. ValueError too for a wrong pattern.
+
+    What a pattern means is found out where the data are read: it is an address, and no part of any key.
+    """
+    places = [resolve_data_path(place, folder, store) for place in split_places(given)]
+    address = join_places(places)
+    if has_pattern(address) and not Path(address).exists():
+        if kind not in SEVERAL_PLACES:
+            raise ValueError(f"{given!r} means several places; data of kind {kind} lie in one, so name that")
+        check_braces_unless_there(address)
+    return address
 
 
 def resolve_data_path(given: str, folder: Path, store: Path) -> str:
