@@ -215,7 +215,7 @@ AS_JSON = "conversations are read from one plain JSON list; for JSON lines `jq -
 
 
 def find_conversation_file(path: Path) -> Path:
-    """The JSON file that a data path means; DataError if a folder does not hold exactly one, or it is of another kind."""
+    """The JSON file that a data path means; DataError if a folder does not hold exactly one, or for another format."""
     if not path.is_dir():
         if path.name.lower().endswith(OTHER_FORMATS):
             raise DataError(f"{path}: not a format that is read: {AS_JSON}")

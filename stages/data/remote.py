@@ -243,8 +243,8 @@ class RemoteFolder:
         except DataError as error:
             if isinstance(error.__cause__, FileNotFoundError | PermissionError):
                 raise DataError(
-                    f"{error}; shards of an object store need a {MANIFEST} (`sweep data manifest` writes one), or their "
-                    f"names in the address: {self.address}/{{00000..01279}}.tar"
+                    f"{error}; shards of an object store need a {MANIFEST} (`sweep data manifest` writes one), "
+                    f"or their names in the address: {self.address}/{{00000..01279}}.tar"
                 ) from error.__cause__
             raise
 
@@ -260,7 +260,7 @@ class RemoteFolder:
 
     def count_samples(self, name: str) -> int:
         """Samples of a shard, which is fetched for it unless this version of it was counted on this node before."""
-        version = self._retry(name, lambda: self._store.query_version(name))
+        version = self.query_version(name)
         kept = self.copies / f"{render_copy_name(name, version)}.count"
         with suppress(OSError, ValueError):
             return int(kept.read_bytes())
@@ -269,12 +269,16 @@ class RemoteFolder:
             unfinished.write_text(f"{count}\n")
         return count
 
+    def query_version(self, name: str) -> FileVersion:
+        """Which content a file there has now; DataError if it cannot be asked for."""
+        return self._retry(name, lambda: self._store.query_version(name))
+
     def fetch_local(self, name: str, *, wait: bool = True) -> Path:
         """The copy of a shard, fetched if it is not there; DataError if it cannot be had, or is not what it was.
 
         Without `wait` a BlockingIOError says that another process or thread of the node fetches it.
         """
-        version = self._retry(name, lambda: self._store.query_version(name))
+        version = self.query_version(name)
         if self._versions.setdefault(name, version) != version:
             raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job again")
         path = self.copies / render_copy_name(name, version)

@@ -107,5 +107,8 @@ def iter_listed_folders(manifest: str, find_cache: Callable[[], Path]) -> Iterat
     for folder, group in groupby(places, key=lambda place: place.rpartition("/")[0]):
         own = list(group)
         yield build_folder(
-            folder, [place.rpartition("/")[2] for place in own], {Path(each).name: sizes[each] for each in own}, find_cache
+            folder,
+            [place.rpartition("/")[2] for place in own],
+            {Path(each).name: sizes[each] for each in own},
+            find_cache,
         )

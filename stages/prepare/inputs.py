@@ -19,7 +19,7 @@ ROWS = 256
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def open_parquet(path: str) -> Iterator[Any]:
     """A pyarrow ParquetFile; DataError for a file that is none, ConfigError where pyarrow is missing."""
     try:
         import pyarrow
@@ -35,13 +35,13 @@ def _opened(path: str) -> Iterator[Any]:
 
 def read_row_group_sizes(path: str) -> list[int]:
     """Bytes of each row group, as the file's footer gives them."""
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
 
 
 def iter_rows(path: str, group: int, column: str) -> Iterator[tuple[int, object]]:
     """(row of the file, from 1; value) of one row group's column; bytes where a string is no UTF-8."""
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         names = file.schema_arrow.names
         if column not in names:
             raise DataError(f"{path}: no column {column!r}; it has {', '.join(names)[:200]}; name one with --field")
@@ -50,6 +50,29 @@ def iter_rows(path: str, group: int, column: str) -> Iterator[tuple[int, object]
             for value in _values(batch.column(0)):
                 number += 1
                 yield number, value
+
+
+def read_column_names(path: str) -> list[str]:
+    """The columns of a parquet file."""
+    with open_parquet(path) as file:
+        return list(map(str, file.schema_arrow.names))
+
+
+def iter_table_rows(path: str, first: int, count: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row of the file, from 0; values by column) of `count` rows from `first`; only their row groups are read."""
+    with open_parquet(path) as file:
+        start = 0
+        for group in range(file.metadata.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            if stop > first and start < first + count:
+                number = start
+                for batch in file.iter_batches(ROWS, row_groups=[group], columns=list(columns), use_threads=False):
+                    values = [_values(batch.column(batch.schema.get_field_index(name))) for name in columns]
+                    for row in zip(*values, strict=True):
+                        if first <= number < first + count:
+                            yield number, dict(zip(columns, row, strict=True))
+                        number += 1
+            start = stop
 
 
 def _values(values: Any) -> list[object]:

@@ -83,7 +83,9 @@ def resolve_data_address(given: str, kind: DataKind, folder: Path, store: Path) 
 
     What a pattern means is found out where the data are read: it is an address, and no part of any key.
     """
-    places = [resolve_data_path(place, folder, store) for place in split_places(given)]
+    if not all(given_places := split_places(given)):
+        raise ValueError(f"{given!r}: a place of the list is empty")
+    places = [resolve_data_path(place, folder, store) for place in given_places]
     address = join_places(places)
     if has_pattern(address) and not Path(address).exists():
         if kind not in SEVERAL_PLACES:
