@@ -136,7 +136,7 @@ class ConversationReader:
             raise DataError(f"{record.where}: it has an image, and the model sees none; set vision in pre-training")
         image_tokens = self._images.image_tokens if record.image and self._images else 0
         before = len(self.start) + image_tokens
-        tokens, learned = self._tokens(record)
+        tokens, learned = encode_turns(self._tokenizer, self.template, record.where, record.turns)
         most = self.max_length + 1 - before
         tokens, learned = tokens[:most], learned[:most]
         if not any(learned if before else learned[1:]):
@@ -148,19 +148,26 @@ class ConversationReader:
         image = self._images.read(record.where, partial(self._image_files.read, record.where, record.image))
         return Document(tokens, learned, image, image_tokens, self.start)
 
-    def _tokens(self, record: Conversation) -> tuple[list[int], list[bool]]:
-        tokens: list[int] = []
-        learned: list[bool] = []
-        for number, (question, answer) in enumerate(record.turns):
-            asked = self._tokenizer.encode(self.template.format_question(question, first=number == 0))
-            answered = self._tokenizer.encode(self.template.format_answer(answer))
-            # some vocabularies make a special token of its name even where the name is to be plain text
-            if self._tokenizer.literal and not self._tokenizer.control.isdisjoint([*asked, *answered]):
-                raise BadSampleError(f"{record.where}: turn {2 * number} or the next holds a special token's name")
-            answered.append(self._tokenizer.end_of_text)
-            tokens += asked + answered
-            learned += [False] * len(asked) + [True] * len(answered)
-        return tokens, learned
+
+def encode_turns(
+    tokenizer: TextTokenizer, template: PromptTemplate, where: str, turns: Sequence[tuple[str, str]]
+) -> tuple[list[int], list[bool]]:
+    """Token ids of questions and answers, and which are learned. Each is encoded by itself; an answer has its end.
+
+    BadSampleError, naming `where`, if a text becomes a special token.
+    """
+    tokens: list[int] = []
+    learned: list[bool] = []
+    for number, (question, answer) in enumerate(turns):
+        asked = tokenizer.encode(template.format_question(question, first=number == 0))
+        answered = tokenizer.encode(template.format_answer(answer))
+        # some vocabularies make a special token of its name even where the name is to be plain text
+        if tokenizer.literal and not tokenizer.control.isdisjoint([*asked, *answered]):
+            raise BadSampleError(f"{where}: turn {2 * number} or the next holds a special token's name")
+        answered.append(tokenizer.end_of_text)
+        tokens += asked + answered
+        learned += [False] * len(asked) + [True] * len(answered)
+    return tokens, learned
 
 
 class ImageFiles:

@@ -94,12 +94,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_text(options: argparse.Namespace) -> int:
     """Makes a set of token shards."""
-    from stages.prepare.inputs import resolve_tokenizer_file, resolve_vocabulary
+    from stages.data.tokenizer import TextTokenizer
+    from stages.prepare.inputs import LARGEST_ID, resolve_tokenizer_file, resolve_vocabulary
     from stages.prepare.recipe import Recipe, compute_file_digest
     from stages.prepare.tokenize import prepare_text
+    from stages.prepare.tokenizer_probe import check_tokenizer_speed
 
     started = time.monotonic()
     file = resolve_tokenizer_file(options.tokenizer)
+    check_tokenizer_speed(file, options.end_of_text)
     recipe = Recipe(
         tokenizer=str(file),
         tokenizer_digest=compute_file_digest(file),
@@ -110,6 +113,7 @@ def run_text(options: argparse.Namespace) -> int:
         context=options.context,
         seed=options.seed,
         shard_sequences=options.shard_sequences,
+        joined_parts=TextTokenizer(file, LARGEST_ID, options.end_of_text).marks_beginnings,
     )
     workers = options.workers or count_cores()
     made = prepare_text(options.out, recipe, find_inputs(options.inputs), workers=workers, bad_limit=options.bad_limit)
@@ -117,9 +121,10 @@ def run_text(options: argparse.Namespace) -> int:
     print(f"{options.out}: {done}", file=sys.stderr)
     record = json.loads((options.out / DATASET).read_bytes())
     counts = record["counts"]
+    documents, shards = format_count(counts["documents"], "document"), format_count(counts["shards"], "shard")
     print(
-        f"{counts['tokens']:,} tokens of {format_count(counts['documents'], 'document')}: {counts['sequences']:,} sequences of "
-        f"{options.context + 1:,} in {format_count(counts['shards'], 'shard')}, {counts['dropped_tokens']:,} tokens dropped",
+        f"{counts['tokens']:,} tokens of {documents}: {counts['sequences']:,} sequences of {options.context + 1:,} in "
+        f"{shards}, {counts['dropped_tokens']:,} tokens dropped",
         file=sys.stderr,
     )
     print(render_ending(options.out, "text", record), file=sys.stderr)
@@ -181,9 +186,10 @@ def run_captions(options: argparse.Namespace) -> int:
     print(f"{options.out}: {done}", file=sys.stderr)
     record = json.loads((options.out / DATASET).read_bytes())
     counts = record["counts"]
+    samples, shards = format_count(counts["samples"], "sample"), format_count(counts["shards"], "shard")
     print(
-        f"{format_count(counts['samples'], 'sample')} in {format_count(counts['shards'], 'shard')}, {counts['image_bytes'] / 1e6:,.1f} MB of "
-        f"images; {counts['bad_rows']:,} of {counts['rows']:,} rows left out",
+        f"{samples} in {shards}, {counts['image_bytes'] / 1e6:,.1f} MB of images; {counts['bad_rows']:,} of "
+        f"{counts['rows']:,} rows left out",
         file=sys.stderr,
     )
     print(render_ending(options.out, "captions", record, field=record["field"]), file=sys.stderr)

@@ -217,27 +217,26 @@ def iter_csv_records(path: str, file: BinaryIO) -> Iterator[tuple[int, dict[str,
     """Records of a table with a header, separated by commas, or by tabs in a .tsv."""
     separator = "\t" if ".tsv" in PurePosixPath(path).suffixes else ","
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter=separator, strict=False)
-    header = next(rows, [])
-    if len(set(header)) < len(header) or not header:
-        raise DataError(f"{path}:1: the first line must name the columns, each once")
-    while True:
-        first = rows.line_num + 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield first, f"not a row of a table: {error}"
-            continue
-        if row:
-            is_whole = len(row) == len(header)
-            yield (
-                first,
-                dict(zip(header, row, strict=True))
-                if is_whole
-                else (f"{len(row)} columns; the header has {len(header)}"),
-            )
+    try:
+        rows = csv.reader(text, delimiter=separator, strict=False)
+        header = next(rows, [])
+        if len(set(header)) < len(header) or not header:
+            raise DataError(f"{path}:1: the first line must name the columns, each once")
+        while True:
+            first = rows.line_num + 1
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield first, f"not a row of a table: {error}"
+                continue
+            if len(row) == len(header):
+                yield first, dict(zip(header, row, strict=True))
+            elif row:
+                yield first, f"{len(row)} columns; the header has {len(header)}"
+    finally:
+        text.detach()  # the file is closed by who opened it
 
 
 def choose_columns(path: str, names: Sequence[str], recipe: CaptionsRecipe) -> tuple[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from stages.prepare.findings import Action, CheckRequest, Findings, Shard, guess
 from stages.prepare.inputs import LARGEST_ID, resolve_tokenizer_file
 from stages.prepare.pool import iter_results, show_progress
 from stages.prepare.shards import write_manifest
+from stages.prepare.tokenizer_probe import check_tokenizer_speed
 
 Part = Shard | ConversationPart
 
@@ -92,7 +93,9 @@ def list_parts(report: DataSetReport, decode: str) -> Sequence[Part]:
 
 def check_tokenizer(request: CheckRequest) -> None:
     """DataError if the tokenizer cannot be read or does not fit the vocabulary."""
-    TextTokenizer(resolve_tokenizer_file(Path(request.path)), request.vocabulary or LARGEST_ID)
+    file = resolve_tokenizer_file(Path(request.path))
+    check_tokenizer_speed(file)
+    TextTokenizer(file, request.vocabulary or LARGEST_ID)
 
 
 def list_shards(report: DataSetReport, decode: str) -> Sequence[Part]:

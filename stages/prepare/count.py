@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError, DataError
 from stages.evaluation.questions import VisionTask
 from stages.evaluation.vision_task import read_vision_task
-from stages.prepare.inputs import LARGEST_ID
+from stages.prepare.inputs import LARGEST_ID, resolve_tokenizer_file
+from stages.prepare.tokenizer_probe import check_tokenizer_speed
 
 SAMPLED = 2_000
 """Samples of captions whose text is measured, evenly spaced; see docs/decisions.md, D90."""
@@ -159,10 +161,10 @@ class Ruler:
         self.by_characters = True
         if not tokenizer or not Path(tokenizer).exists():
             return
-        try:
-            found = TextTokenizer(Path(tokenizer), LARGEST_ID, literal=True)
-        except ImportError:
+        if find_spec("tokenizers") is None:
             return
+        check_tokenizer_speed(resolve_tokenizer_file(Path(tokenizer)))
+        found = TextTokenizer(Path(tokenizer), LARGEST_ID, literal=True)
         self.by_characters, self.start = False, len(found.start_of_text)
         self.measure = lambda text: len(found.encode(text))
 
