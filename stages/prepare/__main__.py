@@ -154,9 +154,8 @@ def run_tokenizer(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     path = options.out.resolve()
-    name = path.stem if path.stem != "tokenizer" else path.parent.name
     print(
-        format_sweep_lines(name, "tokenizer", path, revision=compute_file_digest(path)[:12]),
+        format_sweep_lines(path.stem, "tokenizer", path, revision=compute_file_digest(path)[:12]),
         f"a model that uses it needs `vocabulary: {made.vocabulary}` or more",
         f"next: sweep data text INPUT... --tokenizer {options.out} --out DIR --vocabulary {made.vocabulary}",
         sep="\n",
