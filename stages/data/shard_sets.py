@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from posixpath import dirname, split
 
 from stages.data.addresses import expand_address, is_remote
 from stages.data.remote import RemoteFolder, check_address
@@ -71,7 +72,7 @@ def iter_folders(places: Iterable[str], find_cache: Callable[[], Path]) -> Itera
 
 def classify_place(place: str) -> tuple[str, str]:
     """(`tars`, their folder) of a tar, (`manifest`, itself) of a manifest, else (`folder`, itself)."""
-    folder, _, name = place.rpartition("/")
+    folder, name = split(place)
     if name.endswith(".tar") and is_plain_name(name) and (is_remote(place) or not Path(place).is_dir()):
         return "tars", folder
     return ("manifest" if name.endswith(MANIFEST_SUFFIX) else "folder"), place
@@ -83,7 +84,7 @@ def build_folder(
     """Chosen shards of a local folder, or of one elsewhere."""
     if is_remote(folder):
         return RemoteFolder(folder, find_cache(), names=names, counts=counts)
-    return LocalFolder(Path(folder or "/"), tuple(names), dict(counts))
+    return LocalFolder(Path(folder), tuple(names), dict(counts))
 
 
 def iter_listed_folders(manifest: str, find_cache: Callable[[], Path]) -> Iterator[ShardFolder]:
@@ -104,7 +105,7 @@ def iter_listed_folders(manifest: str, find_cache: Callable[[], Path]) -> Iterat
         raise DataError(f"{manifest}: not a readable manifest: {error.strerror}") from error
     places = [name if "/" in name else str(file.parent / name) for name in names]
     sizes = dict(zip(places, counts, strict=True))
-    for folder, group in groupby(places, key=lambda place: place.rpartition("/")[0]):
+    for folder, group in groupby(places, key=dirname):
         own = list(group)
         yield build_folder(
             folder,

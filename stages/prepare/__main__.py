@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.parent:
         exit_with_parent(options.parent)
     try:
-        return RUNS[options.command](options)
+        return COMMANDS[options.command](options)
     except StorageError as error:
         print(f"error: {error}; make room, and the same command goes on where it stopped", file=sys.stderr)
     except (StageError, OSError) as error:
@@ -248,7 +248,7 @@ def run_count(_options: argparse.Namespace) -> int:
     return 0
 
 
-RUNS = {
+COMMANDS = {
     "text": run_text,
     "tokenizer": run_tokenizer,
     "captions": run_captions,

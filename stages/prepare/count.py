@@ -235,7 +235,7 @@ def add_caption(lengths: Counter[int], shard: OpenShard, number: int, fields: li
 def count_samples(address: str) -> tuple[Counts, list[Path]]:
     """The samples of all shards, by manifests or by the tars' headers, and the shards."""
     total, paths = Counts(manifest=True), list[Path]()
-    for folder in iter_folders(map(str, list_local_paths(address)), refuse_remote):
+    for folder in iter_folders(map(str, list_local_paths(address)), raise_for_remote):
         counts, found = count_folder(folder)
         total.samples, total.shards = total.samples + counts.samples, total.shards + counts.shards
         total.opened_shards += counts.opened_shards
@@ -244,14 +244,14 @@ def count_samples(address: str) -> tuple[Counts, list[Path]]:
     return total, paths
 
 
-def refuse_remote() -> Path:
-    """In the place of a folder for copies: a count fetches nothing. DataError."""
-    raise DataError("a manifest names shards that are elsewhere; nothing is fetched for an estimate")
+def raise_for_remote() -> Path:
+    """In the place of a folder for copies, where nothing is to be fetched: DataError."""
+    raise DataError("a manifest names shards that are elsewhere, which are not looked at from here")
 
 
 def count_folder(folder: ShardFolder) -> tuple[Counts, list[Path]]:
     """Likewise of one folder, or of chosen shards in it."""
-    assert isinstance(folder, LocalFolder)  # noqa: S101 - `refuse_remote` has refused the others
+    assert isinstance(folder, LocalFolder)  # noqa: S101 - `raise_for_remote` has refused the others
     described = read_present_counts(folder)
     if described is not None:
         paths = [folder.path / name for name in described]
