@@ -1,10 +1,12 @@
 """Tries a tokenizer file in a process of its own, which can be ended: a pattern in it may take exponential time.
 
-    python -m stages.prepare.tokenizer_probe FILE [END_OF_TEXT]
+    python -m stages.prepare.tokenizer_probe SECONDS FILE [END_OF_TEXT]
 
 `tokenizers` works in Rust without a way to stop it, and a file is input like any other.
 """
 
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +17,9 @@ from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.inputs import LARGEST_ID
 
-SECONDS = 30.0
-"""A usual tokenizer needs a hundredth of a second for the texts, and up to a few seconds to load."""
+SECONDS = 30
+"""Of CPU time, as the machine may be busy. A usual tokenizer needs a fraction of one, and a few to load at most."""
+WALL_FACTOR = 20
 LETTERS = ("a", "A", "1", " ", "\n", "-", "_", "'", "é", "中", "ab", "a ", "1,")
 RUNS = (16, 20, 24, 40, 4_000)
 SENTENCE = "What colours are the 2 cars (left, right)? Red, and dark-blue; it's 3.14; sûr, 中.\n"
@@ -32,22 +35,22 @@ def iter_texts() -> Iterator[str]:
 
 # Why: docs/decisions.md, D156
 @lru_cache(maxsize=16)
-def check_tokenizer_speed(file: Path, end_of_text: str = "", seconds: float = SECONDS) -> None:
-    """DataError if a tokenizer file cannot encode plain text, or takes longer than `seconds` for some 700 KB of it."""
-    command = [
-        sys.executable,
-        "-m",
-        "stages.prepare.tokenizer_probe",
-        str(file),
-        *([end_of_text] if end_of_text else []),
-    ]
+def check_tokenizer_speed(file: Path, end_of_text: str = "", seconds: int = SECONDS) -> None:
+    """DataError if a tokenizer file cannot encode plain text, or takes more than so many CPU seconds for it."""
+    command = [sys.executable, "-m", "stages.prepare.tokenizer_probe", str(seconds), str(file)]
+    command += [end_of_text] if end_of_text else []
+    slow = (
+        f"{file}: it takes more than {seconds} s to encode a little plain text; a pattern in it may take exponential "
+    )
+    slow += "time; take another tokenizer file"
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds, errors="replace")
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=WALL_FACTOR * seconds, errors="replace"
+        )
     except subprocess.TimeoutExpired:
-        raise DataError(
-            f"{file}: it takes more than {seconds:g} s to encode a little plain text; a pattern in it may take "
-            "exponential time; take another tokenizer file"
-        ) from None
+        raise DataError(slow) from None
+    if done.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+        raise DataError(slow)
     if done.returncode == 0:
         return
     said = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -56,8 +59,10 @@ def check_tokenizer_speed(file: Path, end_of_text: str = "", seconds: float = SE
 
 def main() -> int:
     """Encodes the texts; a line on stderr if that fails."""
+    seconds, file, *end_of_text = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
     try:
-        tokenizer = TextTokenizer(Path(sys.argv[1]), LARGEST_ID, *sys.argv[2:])
+        tokenizer = TextTokenizer(Path(file), LARGEST_ID, *end_of_text)
         for text in iter_texts():
             tokenizer.encode(text)
     except DataError as error:

@@ -73,7 +73,7 @@ def test_a_file_that_takes_for_ever_is_ended(tmp_path: Path) -> None:
     slow = {"type": "Sequence", "normalizers": [{**REPLACE, "pattern": {"Regex": "(b+)+c|(a+)+$"}}] * 2_000}
     content: dict[str, Any] = {"normalizer": slow}
     with pytest.raises(DataError, match=r"t\.json: it takes more than 2 s to encode a little plain text"):
-        check_tokenizer_speed(changed(tmp_path / "t.json", **content), seconds=2.0)
+        check_tokenizer_speed(changed(tmp_path / "t.json", **content), seconds=2)
 
 
 def test_checking_and_counting_ask_the_probe(tmp_path: Path) -> None:
