@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from stages.errors import DataError
 
@@ -125,7 +125,7 @@ def expand_braces(place: str) -> list[str]:
     count_places(place)
     try:
         return list(braceexpand(place))
-    except (UnbalancedBracesError, ValueError) as error:
+    except ValueError as error:
         raise AddressError(f"{place[:200]!r}: {error}") from error
 
 

@@ -80,7 +80,6 @@ def format_model_card(
     model: LanguageModel,
     vision: Vision | None,
     words: TextSettings,
-    *,
     chat_is_exact: bool = True,
 ) -> str:
     """The card's text. `chat_is_exact`: the chat template gives the fine-tune's ids."""

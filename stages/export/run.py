@@ -116,7 +116,7 @@ def export_model(request: ExportRequest) -> Path:
         is_exact = write_text_files(words, folder, context=request.context)
         if vision is not None:
             write_images(folder, model, vision, read_image_weights(checkpoint), words.start)
-        card = format_model_card(request.facts, model, vision, words, chat_is_exact=is_exact)
+        card = format_model_card(request.facts, model, vision, words, is_exact)
         (folder / "README.md").write_text(card, encoding="utf-8")
     return out
 

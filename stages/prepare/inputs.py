@@ -144,8 +144,9 @@ def find_inputs(paths: Sequence[Path]) -> list[Input]:
     (`a.jsonl.xz`), and a file given twice. What else lies in a folder is passed over, and a line on stderr says so.
     """
     found: dict[str, Input] = {}
+    unread: list[Path] = []
     for path in paths:
-        for file in _files(path):
+        for file in _files(path, unread):
             kind, compression = parse_file_kind(file)
             if not kind:
                 raise DataError(f"{file}: not a kind of text file that is read here; {KNOWN} are")
@@ -154,6 +155,11 @@ def find_inputs(paths: Sequence[Path]) -> list[Input]:
             if absolute in found:
                 raise DataError(f"{file}: given twice; name it once")
             found[absolute] = Input(absolute, kind, compression, facts.st_size, facts.st_mtime_ns)
+    if unread:
+        raise DataError(
+            f"{unread[0]}: a form of text that is not read here{_count_more(unread)}; {KNOWN} are: decompress or "
+            "convert it, move it away, or name the files that are meant"
+        )
     return list(found.values())
 
 
@@ -165,7 +171,8 @@ UNREAD = {
 """Files that hold text in a form that is not read here."""
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, unread: list[Path]) -> list[Path]:
+    """The files to read; those of a folder that hold text in another form are added to `unread`."""
     if not path.is_dir():
         if not path.is_file():
             raise DataError(f"{path}: there is no such file or folder")
@@ -175,14 +182,10 @@ def _files(path: Path) -> list[Path]:
     for each in sorted(path.rglob("*")):
         if each.is_file() and not _is_hidden(each, path):
             (files if parse_file_kind(each)[0] else others).append(each)
-    if unread := [each for each in others if UNREAD & {suffix.lower() for suffix in each.suffixes[-2:]}]:
-        raise DataError(
-            f"{unread[0]}: a form of text that is not read here{_count_more(unread)}; {KNOWN} are: decompress or "
-            "convert it, move it away, or name the files that are meant"
-        )
+    unread += [each for each in others if UNREAD & {suffix.lower() for suffix in each.suffixes[-2:]}]
     if not files:
         raise DataError(f"{path}: no text files in this folder; {KNOWN} are read")
-    if others:
+    if others and not unread:
         print(f"{path}: passed over: {others[0].relative_to(path)}{_count_more(others)}", file=sys.stderr)
     return files
 

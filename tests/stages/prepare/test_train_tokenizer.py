@@ -17,7 +17,7 @@ from stages.prepare.train_tokenizer import TokenizerRecipe, TrainedTokenizer, tr
 from tests.stages.prepare.text_inputs import DOCUMENTS, lines_of, write_inputs
 
 
-def train(out: Path, *inputs: Path, vocabulary: int = 400, bad_limit: int = 0, **settings: object) -> TrainedTokenizer:
+def train(out: Path, *inputs: Path, vocabulary: int = 320, bad_limit: int = 0, **settings: object) -> TrainedTokenizer:
     recipe = TokenizerRecipe(vocabulary=vocabulary, **{"txt": "blank-line", **settings})  # type: ignore[arg-type]
     return train_tokenizer(out, recipe, find_inputs(inputs), bad_limit=bad_limit)
 
@@ -25,14 +25,14 @@ def train(out: Path, *inputs: Path, vocabulary: int = 400, bad_limit: int = 0, *
 def test_any_text_comes_back_and_the_stages_take_it(tmp_path: Path) -> None:
     write_inputs(tmp_path / "texts")
     made = train(tmp_path / "tokenizer.json", tmp_path / "texts", special=("<s>", "<|endoftext|>"))
-    assert (made.documents, made.vocabulary, made.is_new) == (len(DOCUMENTS), 400, True)
+    assert (made.documents, made.vocabulary, made.is_new) == (len(DOCUMENTS), 320, True)
     tokenizer = TextTokenizer(tmp_path / "tokenizer.json", made.vocabulary)
     check_tokenizer(tokenizer, PLAIN)
     check_tokenizer_speed(tmp_path / "tokenizer.json")
     text = "".join(map(chr, range(32, 600))) + "中文 \n\t end"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.end_of_text == 0
-    assert len(tokenizer.encode(DOCUMENTS[3])) < len(DOCUMENTS[3].encode()) / 2
+    assert len(tokenizer.encode(DOCUMENTS[3])) < len(DOCUMENTS[3].encode()) * 0.7
     vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
     assert (vocabulary["<|endoftext|>"], vocabulary["<s>"]) == (0, 1)
 
@@ -55,7 +55,7 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
     before = (tmp_path / "t.json").read_bytes()
     assert not train(tmp_path / "t.json", tmp_path / "texts").is_new
     with pytest.raises(DataError, match="is another tokenizer"):
-        train(tmp_path / "t.json", tmp_path / "texts", vocabulary=401)
+        train(tmp_path / "t.json", tmp_path / "texts", vocabulary=300)
     assert (tmp_path / "t.json").read_bytes() == before
 
 
