@@ -169,25 +169,33 @@ def describe_folder(folder: Path) -> CaptionInput:
 def iter_input_rows(given: CaptionInput, recipe: CaptionsRecipe) -> Iterator[Row | str]:
     """The rows of an input in their order, without images' bytes; a text says why a row is none. DataError."""
     if given.kind == "folder":
-        folder = Path(given.path)
-        for name in list_images(folder):
-            yield Row(f"{folder.name}/{name}", {}, name, given.path)
+        for name in list_images(Path(given.path)):
+            yield Row(f"{Path(given.path).name}/{name}", {}, name, given.path)
         return
     folder = recipe.images or str(Path(given.path).parent)
     columns: tuple[str, tuple[str, ...]] | None = None
+    problem: DataError | None = None
     for number, record in iter_records(given):
         where = f"{given.path}:{number}"
         if not isinstance(record, dict):
             yield f"{where}: {record}"
             continue
-        if columns is None:
-            columns = choose_columns(given.path, list(record), recipe)
+        try:
+            columns = columns or choose_columns(given.path, list(record), recipe)
+        except DataError as error:
+            if given.kind == "csv":
+                raise
+            problem = problem or error  # an object of JSON lines may lack what others have
+            yield f"{where}: {str(error).removeprefix(given.path + ': ')}"
+            continue
         image, names = columns
         value = record.get(image)
         if not isinstance(value, str) or not value.strip():
             yield f"{where}: no path of an image in {image!r}"
         else:
             yield Row(where, {name: record.get(name) for name in names}, value.strip(), folder)
+    if columns is None and problem is not None:
+        raise problem
 
 
 def iter_records(given: CaptionInput) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -390,7 +398,8 @@ def iter_parquet_rows(given: CaptionInput, first: int, count: int, recipe: Capti
     folder = recipe.images or str(Path(given.path).parent)
     for number, values in iter_table_rows(given.path, first, count, [image, *captions]):
         where = f"{given.path}:{number + 1}"
-        value, path = values[image], ""
+        value: Any = values[image]
+        path = ""
         if isinstance(value, dict):
             value, path = value.get("bytes"), value.get("path") or ""
         if value is None and isinstance(path, str) and path:

@@ -125,8 +125,8 @@ def _second_pass(recipe: Recipe, folder: WorkFolder, sequences: int, workers: in
     count = -(-sequences // recipe.shard_sequences)
     records: dict[int, ShardRecord] = {}
     for number in range(count):
-        if record := read_finished_shard(folder, number):
-            records[number] = ShardRecord(**record)
+        if finished := read_finished_shard(folder, number):
+            records[number] = ShardRecord(**finished)
     tasks = [ShardTask(recipe, folder, number, sequences) for number in range(count) if number not in records]
     with show_progress("writing shards", count, done=len(records)) as listener:
         for task, record in iter_results(make_shard, tasks, workers):

@@ -179,6 +179,18 @@ def test_lists_of_captions_are_kept_as_lists(tmp_path: Path) -> None:
     assert {tokenizer.decode(list(document_of(source, 1, at).tokens)) for at in range(20)} == {caption_of(1), "two"}
 
 
+def test_an_object_of_json_lines_may_lack_what_others_have(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    (tmp_path / "t.jsonl").write_text('{"id": 1}\n' + write_table("jsonl", tmp_path).read_text())
+    make(tmp_path / "out", tmp_path / "t.jsonl", images=images, bad_limit=1)
+    record = record_of(tmp_path / "out")
+    assert record["counts"]["samples"] == COUNT
+    assert record["bad_rows"] == [f"{tmp_path}/t.jsonl:1: no column of images; it has id; name one with --image"]
+    (tmp_path / "t.jsonl").write_text('{"id": 1}\n')
+    with pytest.raises(DataError, match=r"t\.jsonl: no column of images"):
+        make(tmp_path / "none", tmp_path / "t.jsonl", images=images, bad_limit=1)
+
+
 BAD_ROWS = {
     "climbing": ("../secret.png", "x", "lies outside the data set"),
     "climbing within": ("deep/../../secret.png", "x", "lies outside the data set"),
