@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.data.shard_sets import open_shards
-from stages.data.shards import TarShards
+from stages.data.shards import TarShards, index_tar
 from stages.errors import DataError
 from stages.prepare import manifests
 from stages.prepare.manifests import ListedShard, count_shard, write_shard_manifest
@@ -76,7 +76,7 @@ def test_what_was_counted_before_an_interruption_is_not_read_again(
             raise KeyboardInterrupt
         return original(path)
 
-    original = manifests.index_tar
+    original = index_tar
     monkeypatch.setattr(manifests, "index_tar", counting)
     with pytest.raises(KeyboardInterrupt):
         write_shard_manifest(str(shards), None, workers=1)
