@@ -106,6 +106,10 @@ def test_a_place_that_is_missing_may_be_this_nodes_fault(
     for address, reason in [
         (f"{shards}/a/shard-{{0..2}}.tar", r"there is no .*/a/shard-2\.tar"),
         (f"{shards}/none/*.tar", "no file has such a name"),
+        (
+            "::".join([f"{shards}/a/shard-0.tar", *(f"{shards}/x{number:0100d}.tar" for number in range(60))]),
+            "there is no",
+        ),
     ]:
         content["data"] = {"text": address}
         (job.run / "job.json").write_text(json.dumps(content))

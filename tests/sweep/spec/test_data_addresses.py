@@ -53,6 +53,19 @@ def test_a_wrong_address_ends_in_a_line_that_names_it(given: str, reason: str, t
     assert str(caught.value).startswith(f"{tmp_path}/sweep.yaml:4: ")
 
 
+def test_a_list_may_be_longer_than_any_path(tmp_path: Path) -> None:
+    places = [f"a/{number:08d}/shards.tar" for number in range(400)]
+    text = edited(("kind: text, path: data/words", f"kind: text, path: [{', '.join(places)}]"))
+    data = loaded(tmp_path, text).data["words"]
+    assert data.path == "::".join(f"{tmp_path}/{place}" for place in places)
+    assert not is_present(data.path)
+    assert compute_use_digest(DataUse(kind="text", path=data.path))
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    assert is_present(data.path)
+
+
 def test_a_kind_that_lies_in_one_place_takes_no_pattern(tmp_path: Path) -> None:
     with pytest.raises(SweepFileError, match="data of kind tokenizer lie in one"):
         loaded(tmp_path, edited(("path: data/tokenizer.json", "path: 'data/{a,b}.json'")))
