@@ -13,10 +13,10 @@ from stages.config import STAGES, StageConfig
 from stages.data.addresses import (
     AbsentPlaceError,
     expand_address,
+    has_several_places,
     is_remote,
     join_places,
     make_absolute,
-    means_several,
 )
 from stages.errors import ConfigError, DataError, MissingMountError
 
@@ -153,7 +153,7 @@ class JobFile:
         location = self.data.get(name, "")
         if location.startswith("pipe:"):
             return self.resolve_data_path(name)
-        if means_several(location, self.run):
+        if has_several_places(location, self.run):
             return join_places([str(place) for place in self._resolve_places(name)])
         return location if is_remote(location) else self.resolve_data_path(name)
 
@@ -162,7 +162,7 @@ class JobFile:
         location = self._find_location(name)
         if is_remote(location) or location.startswith("pipe:"):
             raise DataError(f"data set {name!r}: {location!r} is not a local path; copy it and give its folder")
-        if means_several(location, self.run):
+        if has_several_places(location, self.run):
             raise DataError(
                 f"data set {name!r}: {location[:200]!r} means several places; this job reads one: name that"
             )
@@ -174,7 +174,7 @@ class JobFile:
     def resolve_data_paths(self, name: str) -> list[Path]:
         """The places of the named data set; DataError as `resolve_data_path`, but that they may be several."""
         location = self._find_location(name)
-        if not means_several(location, self.run):
+        if not has_several_places(location, self.run):
             return [self.resolve_data_path(name)]
         places = self._resolve_places(name)
         if remote := next((place for place in places if isinstance(place, str)), ""):

@@ -58,7 +58,7 @@ def has_pattern(address: str) -> bool:
     return SEPARATOR in address or "{" in address or (not is_remote(address) and bool(GLOB_MARKS & set(address)))
 
 
-def means_several(address: str, folder: Path = Path()) -> bool:
+def has_several_places(address: str, folder: Path = Path()) -> bool:
     """Whether an address is a list or a pattern, and no path below `folder` that exists as it is written."""
     # os.path: a list may be longer than any path, which Path.exists raises for
     return has_pattern(address) and not os.path.exists(folder / address)  # noqa: PTH110

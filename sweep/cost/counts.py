@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.store.paths import Store, write_json
 from stages.config import Task
-from stages.data.addresses import list_local_paths, means_several
+from stages.data.addresses import has_several_places, list_local_paths
 from stages.errors import DataError
 from sweep.cost.estimate import Lengths
 
@@ -187,7 +187,7 @@ def is_lasting(use: DataUse, count: DataCount) -> bool:
 def is_present(path: str) -> bool:
     """Whether there is something at a local path, and this user may look at it; of several, at the first and last."""
     try:
-        if not means_several(path):
+        if not has_several_places(path):
             return Path(path).exists()
         paths = list_local_paths(path)
         return paths[0].exists() and paths[-1].exists()
@@ -206,7 +206,7 @@ def compute_use_digest(use: DataUse) -> str:
 
 def iter_address_facts(path: str) -> Iterator[tuple[str, int, int]]:
     """As `iter_file_facts`, of each place of an address; of shards in a described folder, those of the description."""
-    if not means_several(path):
+    if not has_several_places(path):
         yield from iter_file_facts(Path(path))
         return
     paths = list_local_paths(path)

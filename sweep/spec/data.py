@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from stages.data.addresses import check_braces_unless_there, join_places, means_several, split_places
+from stages.data.addresses import check_braces_unless_there, has_several_places, join_places, split_places
 from stages.vision.specs import EncoderSpec, UnknownEncoderError, resolve_encoder_spec
 from sweep.spec.fields import Count, Fields, Multiplier, Name, Revision
 from sweep.spec.settings import Layer
@@ -87,7 +87,7 @@ def resolve_data_address(given: str, kind: DataKind, folder: Path, store: Path) 
         raise ValueError(f"{given!r}: a place of the list is empty")
     places = [resolve_data_path(place, folder, store) for place in given_places]
     address = join_places(places)
-    if means_several(address):
+    if has_several_places(address):
         if kind not in SEVERAL_PLACES:
             raise ValueError(f"{given!r} means several places; data of kind {kind} lie in one, so name that")
         check_braces_unless_there(address)
