@@ -10,6 +10,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.config import STAGES, StageConfig
+from stages.data.addresses import (
+    AbsentPlaceError,
+    expand_address,
+    has_several_places,
+    is_remote,
+    join_places,
+    make_absolute,
+)
 from stages.errors import ConfigError, DataError, MissingMountError
 
 
@@ -140,23 +148,63 @@ class JobFile:
     error: Path
 
     def resolve_data_location(self, name: str) -> Path | str:
-        """Where the named data set lies: a local path, or the address of a store; DataError as `resolve_data_path`."""
+        """Where the named data set lies: a local path, or an address of several places or of a store.
+
+        Of several places the local ones are there, and absolute. DataError as `resolve_data_path`.
+        """
         location = self.data.get(name, "")
-        return location if "://" in location and not location.startswith("pipe:") else self.resolve_data_path(name)
+        if location.startswith("pipe:"):
+            return self.resolve_data_path(name)
+        if has_several_places(location, self.run):
+            return join_places([str(place) for place in self._resolve_places(name)])
+        return location if is_remote(location) else self.resolve_data_path(name)
 
     def resolve_data_path(self, name: str) -> Path:
-        """Where the named data set lies; DataError if that is unknown, not local, or nothing is there."""
-        if name not in self.data:
-            raise DataError(f"data set {name!r} is not in the job's data; it has {', '.join(self.data) or 'none'}")
-        location = self.data[name]
-        if "://" in location or location.startswith("pipe:"):
+        """Where the named data set lies; DataError if that is unknown, not local, several places, or not there."""
+        location = self._find_location(name)
+        if is_remote(location) or location.startswith("pipe:"):
             raise DataError(f"data set {name!r}: {location!r} is not a local path; copy it and give its folder")
+        if has_several_places(location, self.run):
+            raise DataError(
+                f"data set {name!r}: {location[:200]!r} means several places; this job reads one: name that"
+            )
         path = (self.run / location).resolve()
         if not path.exists():
-            # on a cluster it may be this node alone that lacks the mount
-            missing = MissingMountError if "SLURMD_NODENAME" in os.environ else DataError
-            raise missing(f"data set {name!r}: there is no {path}")
+            raise self._build_missing_error(f"data set {name!r}: there is no {path}")
         return path
+
+    def resolve_data_paths(self, name: str) -> list[Path]:
+        """The places of the named data set; DataError as `resolve_data_path`, but that they may be several."""
+        location = self._find_location(name)
+        if not has_several_places(location, self.run):
+            return [self.resolve_data_path(name)]
+        places = self._resolve_places(name)
+        if remote := next((place for place in places if isinstance(place, str)), ""):
+            raise DataError(f"data set {name!r}: {remote!r} is not a local path; copy it and give its folder")
+        return [Path(place) for place in places]
+
+    def _find_location(self, name: str) -> str:
+        if name not in self.data:
+            raise DataError(f"data set {name!r} is not in the job's data; it has {', '.join(self.data) or 'none'}")
+        return self.data[name]
+
+    def _resolve_places(self, name: str) -> list[Path | str]:
+        """Paths, which are there, and addresses of stores."""
+        try:
+            found = expand_address(make_absolute(self.data[name], self.run))
+        except AbsentPlaceError as error:
+            raise self._build_missing_error(f"data set {name!r}: {error}") from error
+        except DataError as error:
+            raise DataError(f"data set {name!r}: {error}") from error
+        places = [place if is_remote(place) else Path(place).resolve() for place in found]
+        for place in places:
+            if isinstance(place, Path) and not place.exists():
+                raise self._build_missing_error(f"data set {name!r}: there is no {place}")
+        return places
+
+    def _build_missing_error(self, message: str) -> DataError:
+        """On a cluster it may be this node alone that lacks the mount."""
+        return MissingMountError(message) if "SLURMD_NODENAME" in os.environ else DataError(message)
 
 
 class _ParentRecord(BaseModel):

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from stages.data.addresses import has_several_places, list_local_paths
+from stages.errors import DataError
+
 MOST_FILES = 20_000
 """Of a folder without a description, so many files are looked at."""
 MOST_IN_TREE = 5_000
@@ -19,11 +22,31 @@ FileFacts = tuple[str, int, int]
 
 
 def is_present(path: str) -> bool:
-    """Whether there is something at a local path, and this user may look at it."""
+    """Whether there is something at a local path, and this user may look at it; of several, at the first and last."""
     try:
-        return Path(path).exists()
-    except OSError:
+        if not has_several_places(path):
+            return Path(path).exists()
+        paths = list_local_paths(path)
+        return paths[0].exists() and paths[-1].exists()
+    except (OSError, DataError):
         return False
+
+
+def iter_address_facts(path: str) -> Iterator[FileFacts]:
+    """As `iter_file_facts`, of each place of an address; of shards in a described folder, those of the description."""
+    if not has_several_places(path):
+        yield from iter_file_facts(Path(path))
+        return
+    paths = list_local_paths(path)
+    yield str(len(paths)), 0, 0
+    folders = dict.fromkeys(each.parent for each in paths)
+    for folder in folders:
+        for name in DESCRIPTIONS:
+            if (folder / name).exists():
+                yield read_file_facts(folder / name)
+    bare = [each for each in paths if each.is_dir() or not (each.parent / DESCRIPTIONS[-1]).exists()]
+    for each in bare[:MOST_FILES]:
+        yield from iter_file_facts(each)
 
 
 def iter_file_facts(path: Path) -> Iterator[FileFacts]:

@@ -15,6 +15,8 @@ OURS = {"sweep", "jobs", "stages", "tests", "benchmarks"}
 TORCH_FREE_STAGES = {
     "stages",
     "stages.config",
+    "stages.data.addresses",
+    "stages.errors",
     "stages.schedule",
     "stages.vision.specs",
     "stages.engines.limits",

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,11 @@ from typing import Any
 
 from stages.data.prompts import IMAGE_PLACEHOLDER, PLAIN, PromptTemplate
 from stages.data.sample import BadSampleError, Document, ImageReader, check_text
-from stages.data.shards import TarMember, iter_members, list_tars, open_tar, read_tar_member
+from stages.data.shards import TarMember, format_names, iter_members, list_tars, open_tar, read_tar_member
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError, find_mount_errno
 
+MAX_LINE_BYTES = 1 << 24
 ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")
 
 
@@ -39,14 +41,15 @@ class Conversation:
 class Conversations:
     """The image, then question and answer in turn; the loss is on the answers and their ends.
 
-    `path` is the JSON file, or a folder with one JSON file; images lie in the file's folder, or in a tar there that
-    holds them under the same names. Records that are no conversation are left out and counted in `malformed`.
+    `path` is the JSON file, a folder with one JSON file, or several of these, whose records follow each other. Images
+    lie in their file's folder, or in a tar there that holds them under the same names. Records that are no conversation
+    are left out and counted in `malformed`.
     """
 
     def __init__(
         self,
         name: str,
-        path: Path,
+        path: Path | Sequence[Path],
         *,
         tokenizer: TextTokenizer,
         images: ImageReader | None,
@@ -56,21 +59,29 @@ class Conversations:
     ) -> None:
         """`start`: token ids before the image (`TextTokenizer.start_of_text`)."""
         self.name = name
-        file = find_conversation_file(path)
-        self._reader = ConversationReader(
-            file.parent, tokenizer=tokenizer, images=images, max_length=max_length, template=template, start=start
-        )
         self.records: list[Conversation] = []
         self.malformed: list[str] = []
+        self._readers: list[ConversationReader] = []
+        self._ends: list[int] = []
+        files = list(map(find_conversation_file, [path] if isinstance(path, Path) else path))
+        for file in files:
+            self._add_records(file)
+            reader = ConversationReader(
+                file.parent, tokenizer=tokenizer, images=images, max_length=max_length, template=template, start=start
+            )
+            self._readers.append(reader)
+            self._ends.append(len(self.records))
+        self.size = len(self.records)
+        if not self.size:
+            reason = f"; the first: {self.malformed[0]}" if self.malformed else ""
+            raise DataError(f"{files[0]}: no usable conversation{reason}")
+
+    def _add_records(self, file: Path) -> None:
         for number, record in enumerate(read_records(file)):
             try:
                 self.records.append(parse_record(f"{file.name}: record {number}", record))
             except BadSampleError as error:
                 self.malformed.append(str(error))
-        self.size = len(self.records)
-        if not self.size:
-            reason = f"; the first: {self.malformed[0]}" if self.malformed else ""
-            raise DataError(f"{file}: no usable conversation{reason}")
 
     def check_malformed(self, limit: int) -> None:
         """DataError if more records than `limit` are no conversation."""
@@ -87,7 +98,7 @@ class Conversations:
         return [self.size]
 
     def read_document(self, index: int, position: int, room: int | None = None) -> Document | None:  # noqa: ARG002 - a conversation is used whole
-        return self._reader.read_document(self.records[index], room)
+        return self._readers[bisect_right(self._ends, index)].read_document(self.records[index], room)
 
     def has_image(self, index: int) -> bool:
         """Whether conversation `index` has an image."""
@@ -125,7 +136,7 @@ class ConversationReader:
             raise DataError(f"{record.where}: it has an image, and the model sees none; set vision in pre-training")
         image_tokens = self._images.image_tokens if record.image and self._images else 0
         before = len(self.start) + image_tokens
-        tokens, learned = self._tokens(record)
+        tokens, learned = encode_turns(self._tokenizer, self.template, record.where, record.turns)
         most = self.max_length + 1 - before
         tokens, learned = tokens[:most], learned[:most]
         if not any(learned if before else learned[1:]):
@@ -137,19 +148,26 @@ class ConversationReader:
         image = self._images.read(record.where, partial(self._image_files.read, record.where, record.image))
         return Document(tokens, learned, image, image_tokens, self.start)
 
-    def _tokens(self, record: Conversation) -> tuple[list[int], list[bool]]:
-        tokens: list[int] = []
-        learned: list[bool] = []
-        for number, (question, answer) in enumerate(record.turns):
-            asked = self._tokenizer.encode(self.template.format_question(question, first=number == 0))
-            answered = self._tokenizer.encode(self.template.format_answer(answer))
-            # some vocabularies make a special token of its name even where the name is to be plain text
-            if self._tokenizer.literal and not self._tokenizer.control.isdisjoint([*asked, *answered]):
-                raise BadSampleError(f"{record.where}: turn {2 * number} or the next holds a special token's name")
-            answered.append(self._tokenizer.end_of_text)
-            tokens += asked + answered
-            learned += [False] * len(asked) + [True] * len(answered)
-        return tokens, learned
+
+def encode_turns(
+    tokenizer: TextTokenizer, template: PromptTemplate, where: str, turns: Sequence[tuple[str, str]]
+) -> tuple[list[int], list[bool]]:
+    """Token ids of questions and answers, and which are learned. Each is encoded by itself; an answer has its end.
+
+    BadSampleError, naming `where`, if a text becomes a special token.
+    """
+    tokens: list[int] = []
+    learned: list[bool] = []
+    for number, (question, answer) in enumerate(turns):
+        asked = tokenizer.encode(template.format_question(question, first=number == 0))
+        answered = tokenizer.encode(template.format_answer(answer))
+        # some vocabularies make a special token of its name even where the name is to be plain text
+        if tokenizer.literal and not tokenizer.control.isdisjoint([*asked, *answered]):
+            raise BadSampleError(f"{where}: turn {2 * number} or the next holds a special token's name")
+        answered.append(tokenizer.end_of_text)
+        tokens += asked + answered
+        learned += [False] * len(asked) + [True] * len(answered)
+    return tokens, learned
 
 
 class ImageFiles:
@@ -197,14 +215,24 @@ class ImageFiles:
                 os.close(descriptor)
 
 
+OTHER_FORMATS = (".jsonl", ".ndjson", ".json.gz", ".json.zst", ".json.xz", ".json.bz2", ".jsonl.gz", ".jsonl.zst",
+                 ".jsonl.xz", ".parquet", ".csv", ".tsv", ".arrow")  # fmt: skip
+"""Files in which conversations may lie, and which are not read."""
+AS_JSON = "conversations are read from one plain JSON list; for JSON lines `jq -s . FILE > FILE.json` makes one"
+
+
 def find_conversation_file(path: Path) -> Path:
-    """The JSON file that a data path means; DataError if a folder does not hold exactly one."""
+    """The JSON file that a data path means; DataError if a folder does not hold exactly one, or for another format."""
     if not path.is_dir():
+        if path.name.lower().endswith(OTHER_FORMATS):
+            raise DataError(f"{path}: not a format that is read: {AS_JSON}")
         return path
-    files = sorted(path.glob("*.json"))
-    if len(files) != 1:
-        raise DataError(f"{path}: {len(files)} JSON files; give a folder with one, or the file itself")
-    return files[0]
+    files = sorted(each for each in path.glob("*.json") if each.name[0] != ".")
+    if len(files) == 1:
+        return files[0]
+    others = sorted(each.name for each in path.iterdir() if each.name.lower().endswith(OTHER_FORMATS))
+    unread = f" ({format_names(others)} not read: {AS_JSON})" if others and not files else ""
+    raise DataError(f"{path}: {len(files)} JSON files{unread}; give a folder with one, or the file itself")
 
 
 def read_records(file: Path) -> list[Any]:
@@ -212,10 +240,23 @@ def read_records(file: Path) -> list[Any]:
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and is_json_lines(file):
+            raise DataError(f"{file}: JSON lines, an object a line: {AS_JSON}") from error
         raise DataError(f"{file}: not a readable JSON file: {error}") from error
     if not isinstance(content, list):
-        raise DataError(f"{file}: a list of conversations is expected, not {type(content).__name__}")
+        one = f"; if it is one line of JSON lines: {AS_JSON}" if isinstance(content, dict) else ""
+        raise DataError(f"{file}: a list of conversations is expected, not {type(content).__name__}{one}")
     return content
+
+
+def is_json_lines(file: Path) -> bool:
+    """Whether the first two lines of a file are a JSON value each, the first an object."""
+    with file.open("rb") as opened:
+        lines = [line for _ in range(2) if (line := opened.readline(MAX_LINE_BYTES))]
+    try:
+        return len(lines) == 2 and all(isinstance(json.loads(line), dict) for line in lines)
+    except (ValueError, RecursionError):
+        return False
 
 
 def parse_record(where: str, record: object) -> Conversation:

@@ -13,7 +13,8 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ from urllib.request import (
 
 from stages.data.shards import MANIFEST, index_tar, is_plain_name, read_manifest
 from stages.errors import DataError, StageError
-from stages.files import convert_storage_errors, flush_to_disk
+from stages.files import convert_storage_errors, flush_to_disk, replace_atomically
 
 # Files of an object store or a web server: their size and version, and their content. No shell, no chained addresses.
 #
@@ -167,6 +168,7 @@ RETRY_DELAYS = (1.0, 4.0, 15.0, 60.0)
 """Seconds between the tries of something that the network may have broken."""
 SHARDS_KEPT = 64
 """Of each data set, in the node's folder; more if more are wanted at once."""
+COUNTED_AT_ONCE = 8
 LOCKS = 64
 STALE_SECONDS = 86_400.0
 """An unfinished download of that age has nobody who writes it."""
@@ -181,8 +183,14 @@ class RemoteFolder:
         cache: Path,
         waits: Sequence[float] = RETRY_DELAYS,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        names: Sequence[str] = (),
+        counts: Mapping[str, int] | None = None,
     ) -> None:
-        """`cache`: folder for the copies. DataError if the address is none that can be read."""
+        """`cache`: folder for the copies. `names`: the shards that are meant, in their order; empty: the manifest's.
+        `counts`: their samples, as far as they are known. DataError if the address is none that can be read.
+        """
+        self.names, self.counts = tuple(names), dict(counts or {})
         self.address = check_address(address)
         parent, _, name = self.address.rpartition("/")
         self._single = name if name.endswith(".tar") and is_plain_name(name) else ""
@@ -207,17 +215,70 @@ class RemoteFolder:
         return self.address
 
     def load_manifest(self) -> tuple[list[str], list[int]]:
-        """What the manifest says; of a single tar, which is fetched, its headers."""
+        """What the manifest says; of a single tar, which is fetched, its headers.
+
+        Where the shards are named, no manifest is needed: those that it does not name are fetched once and counted.
+        """
         if self._single:
             return [self._single], [len(index_tar(self.fetch_local(self._single)))]
-        return read_manifest(f"{self.address}/{MANIFEST}", self.fetch_local(MANIFEST).read_bytes())
+        if not self.names:
+            return read_manifest(f"{self.address}/{MANIFEST}", self._fetch_manifest().read_bytes())
+        known = dict(self.counts)
+        if set(self.names) - known.keys():
+            known = self._read_present_manifest() | known
+        if uncounted := [name for name in self.names if name not in known]:
+            print(
+                f"{self.address}: counting {len(uncounted):,} shards, each of which is fetched for it; "
+                "`sweep data manifest` does that once and for all",
+                file=sys.stderr,
+            )
+            with ThreadPoolExecutor(COUNTED_AT_ONCE) as pool:
+                known |= zip(uncounted, pool.map(self.count_samples, uncounted), strict=True)
+        return list(self.names), [known[name] for name in self.names]
+
+    def _fetch_manifest(self) -> Path:
+        """DataError, which says what to do where there is none."""
+        try:
+            return self.fetch_local(MANIFEST)
+        except DataError as error:
+            if isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                raise DataError(
+                    f"{error}; shards of an object store need a {MANIFEST} (`sweep data manifest` writes one), "
+                    f"or their names in the address: {self.address}/{{00000..01279}}.tar"
+                ) from error.__cause__
+            raise
+
+    def _read_present_manifest(self) -> dict[str, int]:
+        """Counts by the manifest beside the shards; none where there is no manifest, or it may not be read."""
+        try:
+            content = self.fetch_local(MANIFEST).read_bytes()
+        except DataError as error:
+            if isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                return {}
+            raise
+        return dict(zip(*read_manifest(f"{self.address}/{MANIFEST}", content), strict=True))
+
+    def count_samples(self, name: str) -> int:
+        """Samples of a shard, which is fetched for it unless this version of it was counted on this node before."""
+        version = self.query_version(name)
+        kept = self.copies / f"{render_copy_name(name, version)}.count"
+        with suppress(OSError, ValueError):
+            return int(kept.read_bytes())
+        count = len(index_tar(self.fetch_local(name)))
+        with replace_atomically(kept) as unfinished:
+            unfinished.write_text(f"{count}\n")
+        return count
+
+    def query_version(self, name: str) -> FileVersion:
+        """Which content a file there has now; DataError if it cannot be asked for."""
+        return self._retry(name, lambda: self._store.query_version(name))
 
     def fetch_local(self, name: str, *, wait: bool = True) -> Path:
         """The copy of a shard, fetched if it is not there; DataError if it cannot be had, or is not what it was.
 
         Without `wait` a BlockingIOError says that another process or thread of the node fetches it.
         """
-        version = self._retry(name, lambda: self._store.query_version(name))
+        version = self.query_version(name)
         if self._versions.setdefault(name, version) != version:
             raise DataError(f"{self._parent}/{name}: it has changed since this job read it; start the job again")
         path = self.copies / render_copy_name(name, version)
@@ -269,8 +330,7 @@ class RemoteFolder:
             try:
                 return action()
             except (FileNotFoundError, PermissionError) as error:
-                hint = f"; shards of an object store need a {MANIFEST}" if name == MANIFEST else ""
-                raise DataError(f"{self._parent}/{name}: {format_reason(error)}{hint}") from error
+                raise DataError(f"{self._parent}/{name}: {format_reason(error)}") from error
             except StageError:
                 raise
             except Exception as error:  # each back end has errors of its own kind

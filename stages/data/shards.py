@@ -12,7 +12,7 @@ import weakref
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -103,16 +103,31 @@ class TarShards:
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of tars with or without a manifest, or one tar."""
+    """A folder of tars with or without a manifest, some of them, or one tar."""
 
     path: Path
+    names: Sequence[str] = ()
+    """The tars that are meant, in their order; empty: all that the manifest names or, without one, that are there."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Samples of tars that are known from elsewhere."""
 
     def load_manifest(self) -> tuple[list[str], list[int]]:
-        """What the manifest says; without one, every tar's headers are read."""
+        """What the manifest says; where there is none, or it does not name a tar, the tar's headers are read."""
         file = self.path / MANIFEST
+        if self.names:
+            known = dict(self.counts)
+            if set(self.names) - known.keys() and file.exists():
+                known = dict(zip(*read_manifest(str(file), file.read_bytes()), strict=True)) | known
+            counts = [known[name] if name in known else len(index_tar(self.path / name)) for name in self.names]
+            return list(self.names), counts
         if file.exists():
             return read_manifest(str(file), file.read_bytes())
         tars = list_tars(self.path)
+        if self.path.is_dir() and (unread := list_compressed_tars(self.path)):
+            message = f"{self.path}: {format_names(unread)} not read: {UNPACK_TARS}"
+            if not tars:
+                raise DataError(message)
+            print(message, file=sys.stderr)
         return [tar.name for tar in tars], [len(index_tar(tar)) for tar in tars]
 
     def fetch_local(self, name: str) -> Path:
@@ -120,6 +135,20 @@ class LocalFolder:
 
     def prefetch(self, names: Sequence[str]) -> None:
         """There is nothing to do."""
+
+
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4")
+UNPACK_TARS = "samples are read by their place in a plain tar; decompress it (gunzip, zstd -d, xz -d)"
+
+
+def list_compressed_tars(folder: Path) -> list[str]:
+    """Names of tars in a folder that are compressed, which a training does not read."""
+    return sorted(each.name for each in folder.iterdir() if each.name.lower().endswith(COMPRESSED_TARS))
+
+
+def format_names(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are: `a.tar.gz and 3 more are`."""
+    return f"{names[0]} is" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more are"
 
 
 def list_tars(path: Path) -> list[Path]:
@@ -177,10 +206,11 @@ class TarSample:
 MANIFEST = "manifest.jsonl"
 
 
-def read_manifest(where: str, content: bytes) -> tuple[list[str], list[int]]:
+def read_manifest(where: str, content: bytes, *, places: bool = False) -> tuple[list[str], list[int]]:
     """File names of the shards and their sizes. DataError names the line that is wrong.
 
     Older manifests say `num_chunks`. A name is that of a file in the manifest's own folder, with or without `.tar`.
+    `places`: a name may also be an absolute path or an address, as in a manifest that a user names by itself.
     """
     names, counts = [], []
     for number, line in enumerate(content.splitlines(), start=1):
@@ -191,7 +221,7 @@ def read_manifest(where: str, content: bytes) -> tuple[list[str], list[int]]:
             name, count = record["shard"], record["num_sequences" if "num_sequences" in record else "num_chunks"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f'{where}:{number}: a line like {{"shard": "00000000", "num_sequences": 100}}') from error
-        if not is_plain_name(name) or type(count) is not int or count < 0:
+        if not (is_plain_name(name) or (places and is_place(name))) or type(count) is not int or count < 0:
             raise DataError(f"{where}:{number}: shard {name!r} with {count!r} samples: a plain name and a number")
         names.append(name if name.endswith(".tar") else f"{name}.tar")
         counts.append(count)
@@ -204,6 +234,11 @@ def read_manifest(where: str, content: bytes) -> tuple[list[str], list[int]]:
 def is_plain_name(name: object) -> bool:
     """Whether `name` is that of a file in a folder: no path, nothing hidden, nothing that an address could mean."""
     return isinstance(name, str) and name.isprintable() and name[:1] not in {"", "."} and not set(name) & set("/\\:*?[")
+
+
+def is_place(name: object) -> bool:
+    """Whether `name` is a printable absolute path, or an address."""
+    return isinstance(name, str) and name.isprintable() and (name.startswith("/") or "://" in name)
 
 
 # Where a tar's samples lie in it: an index of its headers. Nothing is unpacked, so a member's name is never a path.

@@ -1,6 +1,7 @@
 """Text to token ids, with a `tokenizers` file (tokenizer.json)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,29 @@ from stages.data.prompts import PromptTemplate
 from stages.errors import DataError
 
 END_OF_TEXT_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
+
+
+PANIC = "PanicException"
+
+
+@contextmanager
+def convert_library_errors(file: Path, text: str | None = None) -> Iterator[None]:
+    """In the block `tokenizers` works with `file`, on `text` if there is one: what it raises becomes a DataError.
+
+    It raises bare Exception for a bad file, TypeError for a lone surrogate, and, where its Rust code panics, a class
+    that derives from BaseException, so that `except Exception` lets it through.
+    """
+    try:
+        yield
+    except TypeError as error:  # all that the library says of a lone surrogate
+        raise DataError(f"text {(text or '')[:40]!r} holds half a character (a lone surrogate)") from error
+    except BaseException as error:
+        if not (type(error) is Exception or type(error).__name__ == PANIC):
+            raise
+        said = " ".join(str(error).split())[:200]
+        if text is None:
+            raise DataError(f"{file}: not a tokenizer file that can be used: {said}") from error
+        raise DataError(f"{file}: cannot encode text, as {text[:40]!r}: {said}; take another tokenizer file") from error
 
 
 class TextTokenizer:
@@ -24,10 +48,8 @@ class TextTokenizer:
 
         file = path / "tokenizer.json" if path.is_dir() else path
         self.file, self.literal = file, literal
-        try:
+        with convert_library_errors(file):
             self._tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises bare Exception for a bad file
-            raise DataError(f"{file}: not a tokenizer file: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = literal
@@ -49,7 +71,8 @@ class TextTokenizer:
     @cached_property
     def start_of_text(self) -> tuple[int, ...]:
         """What the file's own post-processor puts before every text (a start-of-text token); often nothing."""
-        bare, dressed = (self._tokenizer.encode("a", add_special_tokens=added) for added in (False, True))
+        with convert_library_errors(self.file):
+            bare, dressed = (self._tokenizer.encode("a", add_special_tokens=added) for added in (False, True))
         marks = dressed.special_tokens_mask
         return tuple(dressed.ids[: marks.index(0)]) if 0 in marks and len(dressed.ids) > len(bare.ids) else ()
 
@@ -59,19 +82,42 @@ class TextTokenizer:
         return frozenset({self.end_of_text, *self.start_of_text})
 
     def encode(self, text: str) -> list[int]:
-        """Token ids. DataError for a string that is no text; sources of samples check theirs before (`check_text`)."""
-        try:
+        """Token ids. DataError for a string that is no text, and for a file that cannot encode one.
+
+        Sources of samples check their texts before (`check_text`).
+        """
+        with convert_library_errors(self.file, text):
             return self._tokenizer.encode(text, add_special_tokens=False).ids
-        except TypeError as error:  # all that the library says of a lone surrogate
-            raise DataError(f"text {text[:40]!r} holds half a character (a lone surrogate)") from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """As `encode`, of each text."""
-        return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        with convert_library_errors(self.file, texts[0] if texts else ""):
+            return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    @cached_property
+    def marks_beginnings(self) -> bool:
+        """Whether it begins each text that it encodes in its own way, with a blank: then a text's parts give more.
+
+        Llama's do, and byte-level ones with `add_prefix_space`.
+        """
+        return any(
+            self.encode(before + after) != self.encode(before) + self.encode(after)
+            for before in ("\n", "a\n")
+            for after in ("b", "B c", "1", "(x", "\u00fc")
+        )
+
+    def encode_after(self, before: str, text: str) -> list[int]:
+        """Token ids of a text as they are behind `before`, for a tokenizer that marks beginnings.
+
+        Where the two share a token, `text` is encoded by itself.
+        """
+        known, whole = self.encode(before), self.encode(before + text)
+        return whole[len(known) :] if whole[: len(known)] == known else self.encode(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids; special tokens are left out."""
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        with convert_library_errors(self.file):
+            return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
 
     def _find_end_of_text(self, file: Path, names: Sequence[str]) -> int:
         for name in names:

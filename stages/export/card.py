@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from stages.config import LanguageModel, Vision
+from stages.data.prompts import IMAGE_PLACEHOLDER
 from stages.export.request import ModelFacts
 from stages.export.tokenizer_files import TextSettings
 from stages.export.weights import select_architecture
@@ -52,14 +53,42 @@ print(tokenizer.decode(model.generate(inputs_embeds=inputs, max_new_tokens=32)[0
 """
 
 
-def format_model_card(facts: ModelFacts, model: LanguageModel, vision: Vision | None, words: TextSettings) -> str:
-    """The card's text."""
+SAME_IDS = """`tokenizer.apply_chat_template` gives the token ids that it was fine-tuned with, except for a message that
+holds a special token's name: there it gives the token, which no conversation of the fine-tune could hold.
+"""
+OTHER_IDS = """`tokenizer.apply_chat_template` gives other token ids than the fine-tune had. The fine-tune encoded each
+question and each answer by itself, and this tokenizer begins each text that it encodes in its own way (with a blank).
+These are the ids of the fine-tune:
+
+```python
+def encode_chat(turns):  # [(question, answer), ..., (question, None)]
+    ids = {start}
+    for number, (question, answer) in enumerate(turns):
+        asked = {question}.replace("{{text}}", question.replace({mark}, "").strip())
+        asked = {system} + asked if number == 0 else asked
+        ids += tokenizer(asked, add_special_tokens=False).input_ids
+        if answer is not None:
+            said = {answer}.replace("{{text}}", answer.replace({mark}, "").strip())
+            ids += [*tokenizer(said, add_special_tokens=False).input_ids, {end}]
+    return ids
+```
+"""
+
+
+def format_model_card(
+    facts: ModelFacts,
+    model: LanguageModel,
+    vision: Vision | None,
+    words: TextSettings,
+    chat_is_exact: bool = True,
+) -> str:
+    """The card's text. `chat_is_exact`: the chat template gives the fine-tune's ids."""
     title = f"{facts.sweep} / {facts.cell}" + format_epochs(facts.epochs)
     parts = [
         FRONT.format(tags=", image-text" if vision else ""),
         f"# {escape_markdown(title)}\n",
         f"{describe_kind(facts, vision)} Key `{escape_markdown(facts.key)}`.\n",
-        "## How to load\n\n" + format_loading(model, vision, words),
+        "## How to load\n\n" + format_loading(model, vision, words, chat_is_exact=chat_is_exact),
         "## Model\n\n" + format_table(("", ""), iter_model_rows(model, vision)),
         "## Data\n\n" + format_table(("stage", "data set", "kind", "revision", "share"), iter_data_rows(facts)),
         "## Recipe\n\n" + "\n".join(iter_recipe_parts(facts)),
@@ -85,7 +114,7 @@ def describe_kind(facts: ModelFacts, vision: Vision | None) -> str:
     return f"A decoder-only {what} of the OpenLM architecture, {tuned}."
 
 
-def format_loading(model: LanguageModel, vision: Vision | None, words: TextSettings) -> str:
+def format_loading(model: LanguageModel, vision: Vision | None, words: TextSettings, *, chat_is_exact: bool) -> str:
     """Code that uses it, and what is exact."""
     exact = (
         "Its norms are LayerNorms in training; their means are taken out of the weights here, which is the same but "
@@ -104,10 +133,20 @@ def format_loading(model: LanguageModel, vision: Vision | None, words: TextSetti
     lines.append(LOAD.format(prompt=asked, special="" if words.start else ", add_special_tokens=False"))
     if words.tokenizer is None:
         lines.append("No tokenizer is in this folder: the training named none. Take the one of the data.\n")
+    elif words.prompt is not None:
+        lines.append(SAME_IDS if chat_is_exact else format_encoding(words))
     if vision:
         encoders = ", ".join(f'Path("{escape_markdown(name)}")' for name in vision.weights if vision.frozen)
         lines.append(SEE.format(encoders=encoders, prompt=asked, start=", ".join(map(str, words.start))))
     return "\n".join(lines)
+
+
+def format_encoding(words: TextSettings) -> str:
+    """That a chat template's ids are not the fine-tune's, and code whose ids are."""
+    prompt = {"system": "", **(words.prompt or {})}
+    parts = {name: json.dumps(prompt[name]) for name in ("system", "question", "answer")}
+    end = words.end_of_text
+    return OTHER_IDS.format(start=list(words.start), end=end, mark=json.dumps(IMAGE_PLACEHOLDER), **parts)
 
 
 def iter_model_rows(model: LanguageModel, vision: Vision | None) -> Iterator[tuple[object, ...]]:

@@ -113,10 +113,11 @@ def export_model(request: ExportRequest) -> Path:
             model, context=request.context, end_of_text=words.end_of_text, dtype=request.dtype
         )
         write_json(folder / "config.json", config)
-        write_text_files(words, folder, context=request.context)
+        is_exact = write_text_files(words, folder, context=request.context)
         if vision is not None:
             write_images(folder, model, vision, read_image_weights(checkpoint), words.start)
-        (folder / "README.md").write_text(format_model_card(request.facts, model, vision, words), encoding="utf-8")
+        card = format_model_card(request.facts, model, vision, words, is_exact)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     return out
 
 

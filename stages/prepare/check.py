@@ -5,14 +5,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.data.shards import MANIFEST, list_tars, read_manifest
+from stages.data.addresses import list_local_paths
+from stages.data.shard_sets import iter_folders
+from stages.data.shards import (
+    MANIFEST,
+    UNPACK_TARS,
+    LocalFolder,
+    ShardFolder,
+    list_compressed_tars,
+    list_tars,
+    read_manifest,
+)
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
 from stages.prepare.check_samples import ConversationPart, check_conversations, check_shard, split_conversations
+from stages.prepare.count import raise_for_remote, read_present_counts
 from stages.prepare.findings import Action, CheckRequest, Findings, Shard, guess_kind, render_report
 from stages.prepare.inputs import LARGEST_ID, resolve_tokenizer_file
 from stages.prepare.pool import iter_results, show_progress
 from stages.prepare.shards import write_manifest
+from stages.prepare.tokenizer_probe import check_tokenizer_speed
 
 Part = Shard | ConversationPart
 
@@ -64,14 +76,14 @@ def check_numbered_part(task: tuple[int, Part]) -> Findings:
 def inspect_data_set(request: CheckRequest, decode: str) -> tuple[DataSetReport, list[Part]]:
     """What the files as a whole say, and the parts that are to be checked one by one."""
     report = DataSetReport(request)
-    path = Path(request.path)
     if request.is_remote:
         report.findings.note("not looked at", Action.NOTE, f"{request.path}: not a local path; copy it and check that")
         return report, []
     try:
-        if not path.exists():
-            raise DataError(f"{path}: there is no such file or folder")
-        report.request = request.model_copy(update={"kind": request.kind or guess_kind(path)})
+        paths = list_local_paths(request.path)
+        if absent := next((path for path in paths if not path.exists()), None):
+            raise DataError(f"{absent}: there is no such file or folder")
+        report.request = request.model_copy(update={"kind": request.kind or guess_kind(paths[0])})
         return report, list(list_parts(report, decode))
     except DataError as error:
         report.findings.note("not readable", Action.REFUSE, str(error))
@@ -84,7 +96,10 @@ def list_parts(report: DataSetReport, decode: str) -> Sequence[Part]:
         case "text" | "captions":
             return list_shards(report, decode)
         case "conversations":
-            return split_conversations(report.request, decode)
+            requests = [
+                report.request.model_copy(update={"path": str(path)}) for path in list_local_paths(report.request.path)
+            ]
+            return [part for request in requests for part in split_conversations(request, decode)]
         case "tokenizer":
             check_tokenizer(report.request)
     return []
@@ -92,17 +107,31 @@ def list_parts(report: DataSetReport, decode: str) -> Sequence[Part]:
 
 def check_tokenizer(request: CheckRequest) -> None:
     """DataError if the tokenizer cannot be read or does not fit the vocabulary."""
-    TextTokenizer(resolve_tokenizer_file(Path(request.path)), request.vocabulary or LARGEST_ID)
+    file = resolve_tokenizer_file(Path(request.path))
+    check_tokenizer_speed(file)
+    TextTokenizer(file, request.vocabulary or LARGEST_ID)
 
 
 def list_shards(report: DataSetReport, decode: str) -> Sequence[Part]:
-    """The tars that the manifest names, or all; DataError for a manifest that is none, or if there are none."""
-    request, folder = report.request, Path(report.request.path)
+    """The tars of all places; DataError for a manifest that is none, or if there are none."""
+    folders = list(iter_folders(map(str, list_local_paths(report.request.path)), raise_for_remote))
+    return [shard for folder in folders for shard in list_folder_shards(report, folder, decode)]
+
+
+def list_folder_shards(report: DataSetReport, found: ShardFolder, decode: str) -> Sequence[Part]:
+    """The tars that are meant, by their names, by a manifest, or all there are."""
+    assert isinstance(found, LocalFolder)  # noqa: S101 - `raise_for_remote` has refused the others
+    request, folder = report.request, found.path
     tars = list_tars(folder)
     manifest = folder / MANIFEST
-    if not manifest.exists():
+    if found.names:
+        known = read_present_counts(found) or {}
+        shards = [Shard(request, folder / name, known.get(name), decode) for name in found.names]
+    elif not manifest.exists():
         if folder.is_dir() and tars:
             report.findings.note("no manifest", Action.NOTE, f"{folder}: every start reads all headers")
+        for name in list_compressed_tars(folder) if folder.is_dir() else ():
+            report.findings.note("not read", Action.NOTE, f"{folder / name}: {UNPACK_TARS}")
         shards = [Shard(request, tar, None, decode) for tar in tars]
     else:
         content = manifest.read_bytes()

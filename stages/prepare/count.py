@@ -10,22 +10,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.config import Task
+from stages.data.addresses import list_local_paths
 from stages.data.captions import read_captions
 from stages.data.conversations import Conversation, find_conversation_file, parse_record, read_records
 from stages.data.prompts import TEMPLATES, PromptTemplate
 from stages.data.sample import AbsentSampleError, BadSampleError
-from stages.data.shards import MANIFEST, LocalFolder, OpenShard, index_tar, list_tars
+from stages.data.shard_sets import iter_folders
+from stages.data.shards import MANIFEST, LocalFolder, OpenShard, ShardFolder, index_tar, list_tars
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import ConfigError, DataError
 from stages.evaluation.questions import VisionTask
 from stages.evaluation.vision_task import read_vision_task
-from stages.prepare.inputs import LARGEST_ID
+from stages.prepare.inputs import LARGEST_ID, resolve_tokenizer_file
+from stages.prepare.tokenizer_probe import check_tokenizer_speed
 
 SAMPLED = 2_000
 """Samples of captions whose text is measured, evenly spaced; see docs/decisions.md, D90."""
@@ -49,7 +53,7 @@ class CountRequest(BaseModel):
     kind: str
     """text, captions, conversations or tasks."""
     path: str
-    """Absolute and local."""
+    """Absolute and local; several places of shards or conversations as `stages.data.addresses` writes them."""
     field: str = ""
     """Of captions: where they stand."""
     prompt: str = "pure"
@@ -122,12 +126,13 @@ def count_data_set(request: CountRequest) -> Counts:
     """The counts of one data set."""
     problem = f"data of kind {request.kind} have no counts"
     try:
-        for path in filter(None, (request.path, request.tokenizer)):
-            check_readable_kind(Path(path))
+        paths = list_local_paths(request.path)
+        for path in [*paths, Path(request.tokenizer)] if request.tokenizer else paths:
+            check_readable_kind(path)
         ruler = Ruler(request.tokenizer)
         match request.kind:
             case "text":
-                return count_text(Path(request.path))
+                return count_text(request.path)
             case "captions":
                 return count_captions(request, ruler)
             case "conversations":
@@ -156,10 +161,10 @@ class Ruler:
         self.by_characters = True
         if not tokenizer or not Path(tokenizer).exists():
             return
-        try:
-            found = TextTokenizer(Path(tokenizer), LARGEST_ID, literal=True)
-        except ImportError:
+        if find_spec("tokenizers") is None:
             return
+        check_tokenizer_speed(resolve_tokenizer_file(Path(tokenizer)))
+        found = TextTokenizer(Path(tokenizer), LARGEST_ID, literal=True)
         self.by_characters, self.start = False, len(found.start_of_text)
         self.measure = lambda text: len(found.encode(text))
 
@@ -175,9 +180,9 @@ def measure_characters(text: str) -> int:
 # Shards of text and of captions.
 
 
-def count_text(folder: Path) -> Counts:
+def count_text(address: str) -> Counts:
     """Samples, and tokens as the first sample of the first shard has them: all samples of a set have one length."""
-    counts, names = count_samples(folder)
+    counts, names = count_samples(address)
     path = next((path for path in names if path.exists()), None)
     if path is not None:
         with closing(OpenShard(path)) as shard:
@@ -199,7 +204,7 @@ def count_ids(shard: OpenShard) -> int:
 
 def count_captions(request: CountRequest, ruler: Ruler) -> Counts:
     """Samples, each with an image of its own, and the lengths of evenly spaced captions."""
-    counts, paths = count_samples(Path(request.path))
+    counts, paths = count_samples(request.path)
     counts.images = counts.samples
     present = [path for path in paths if path.exists()]
     chosen = select_evenly(present, SAMPLED_SHARDS)
@@ -227,21 +232,51 @@ def add_caption(lengths: Counter[int], shard: OpenShard, number: int, fields: li
     return 1
 
 
-def count_samples(folder: Path) -> tuple[Counts, list[Path]]:
-    """The samples of all shards, by the manifest or by the tars' headers, and the shards."""
-    if (folder / MANIFEST).exists():
-        names, sizes = LocalFolder(folder).load_manifest()
-        paths = [folder / name for name in names]
-        return Counts(samples=sum(sizes), shards=len(paths), manifest=True), paths
-    paths = list_tars(folder)
+def count_samples(address: str) -> tuple[Counts, list[Path]]:
+    """The samples of all shards, by manifests or by the tars' headers, and the shards."""
+    total, paths = Counts(manifest=True), list[Path]()
+    for folder in iter_folders(map(str, list_local_paths(address)), raise_for_remote):
+        counts, found = count_folder(folder)
+        total.samples, total.shards = total.samples + counts.samples, total.shards + counts.shards
+        total.opened_shards += counts.opened_shards
+        total.manifest &= counts.manifest
+        paths += found
+    return total, paths
+
+
+def raise_for_remote() -> Path:
+    """In the place of a folder for copies, where nothing is to be fetched: DataError."""
+    raise DataError("a manifest names shards that are elsewhere, which are not looked at from here")
+
+
+def count_folder(folder: ShardFolder) -> tuple[Counts, list[Path]]:
+    """Likewise of one folder, or of chosen shards in it."""
+    assert isinstance(folder, LocalFolder)  # noqa: S101 - `raise_for_remote` has refused the others
+    described = read_present_counts(folder)
+    if described is not None:
+        paths = [folder.path / name for name in described]
+        return Counts(samples=sum(described.values()), shards=len(paths), manifest=True), paths
+    paths = [folder.path / name for name in folder.names] or list_tars(folder.path)
     opened = select_evenly(paths, MOST_INDEXED)
     if not opened:
-        raise DataError(f"{folder}: no shards")
+        raise DataError(f"{folder.path}: no shards")
     samples = sum(len(index_tar(path)) for path in opened)
     if len(opened) < len(paths):
         share = sum(path.stat().st_size for path in opened) / sum(path.stat().st_size for path in paths)
         samples = round(samples / share)
     return Counts(samples=samples, shards=len(paths), opened_shards=len(opened)), paths
+
+
+def read_present_counts(folder: LocalFolder) -> dict[str, int] | None:
+    """Samples by shard as a manifest says, in the order of the folder; None if no manifest knows all of its shards."""
+    known = dict(folder.counts)
+    if not known:
+        if not (folder.path / MANIFEST).exists():
+            return None
+        known = dict(zip(*LocalFolder(folder.path).load_manifest(), strict=True))
+    if set(folder.names) - known.keys():
+        return None
+    return {name: known[name] for name in folder.names} if folder.names else known
 
 
 def select_evenly(items: Sequence[Any], most: int) -> list[Any]:
@@ -256,11 +291,12 @@ def select_evenly(items: Sequence[Any], most: int) -> list[Any]:
 
 def count_conversations(request: CountRequest, ruler: Ruler) -> Counts:
     """Examples that a job would use, their images, and the lengths of evenly spaced ones."""
-    file = find_conversation_file(Path(request.path))
-    if file.stat().st_size > MOST_BYTES:
-        raise DataError(f"{file}: larger than {MOST_BYTES >> 30} GiB, and so not read for an estimate")
-    records = list(iter_conversations(file))
-    images = {record.image for record in records if record.image}
+    files = [find_conversation_file(path) for path in list_local_paths(request.path)]
+    if (large := max(files, key=lambda file: file.stat().st_size)).stat().st_size > MOST_BYTES:
+        raise DataError(f"{large}: larger than {MOST_BYTES >> 30} GiB, and so not read for an estimate")
+    found = [(file.parent, record) for file in files for record in iter_conversations(file)]
+    images = {(folder, record.image) for folder, record in found if record.image}
+    records = [record for _, record in found]
     measured = select_evenly(records, SAMPLED_CONVERSATIONS)
     template = TEMPLATES[request.prompt]
     return Counts(
@@ -270,8 +306,8 @@ def count_conversations(request: CountRequest, ruler: Ruler) -> Counts:
         measured=len(measured),
         lengths=dict(Counter(measure_conversation(record, template, ruler) for record in measured)),
         by_characters=ruler.by_characters,
-        shards=1,
-        opened_shards=1,
+        shards=len(files),
+        opened_shards=len(files),
     )
 
 

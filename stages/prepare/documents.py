@@ -267,9 +267,11 @@ def parse_json_text(line: bytes | None, field: str) -> str:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadLineError(f"not JSON: {error}"[:200]) from error
+        one = "; the file is one JSON list? `jq -c .[]` makes JSON lines of it" if text.strip() in {"[", "{"} else ""
+        raise BadLineError(f"not JSON: {error}{one}"[:200]) from error
     if not isinstance(record, dict):
-        raise BadLineError(f"an object a line is expected, not {type(record).__name__}")
+        one = "; `jq -c .[]` makes JSON lines of a list" if isinstance(record, list) else ""
+        raise BadLineError(f"an object a line is expected, not {type(record).__name__}{one}")
     if field not in record:
         raise BadLineError(f"no field {field!r}; it has {', '.join(record)[:120] or 'none'}")
     return check_text(record[field])

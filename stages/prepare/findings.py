@@ -1,7 +1,7 @@
 """What a check found in a data set: counts, and problems by kind, each with what a stage would do about it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -140,10 +140,14 @@ def guess_kind(path: Path) -> str:
         except DataError:
             continue  # a torn one says nothing; the check itself will name it
         if len(index):
-            extensions = index.list_extensions(0)
-            is_text = any(name in {"json.gz", "json", "txt"} for name in extensions) and len(extensions) == 1
-            return "text" if is_text else "captions"
+            return guess_sample_kind(index.list_extensions(0))
     if not tars:
         find_conversation_file(path)  # DataError unless there is just one JSON file
         return "conversations"
     raise DataError(f"{path}: no whole tar shows what it holds; say it with --kind")
+
+
+def guess_sample_kind(extensions: Sequence[str]) -> str:
+    """The kind of a data set by the members of a sample."""
+    is_text = any(name in {"json.gz", "json", "txt"} for name in extensions) and len(extensions) == 1
+    return "text" if is_text else "captions"

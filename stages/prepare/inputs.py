@@ -4,6 +4,7 @@ How inputs are divided depends on their sizes alone, never on the number of work
 the inputs and the settings, so any number of workers gives the same bytes, and a finished piece stays finished.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ ROWS = 256
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def open_parquet(path: str) -> Iterator[Any]:
     """A pyarrow ParquetFile; DataError for a file that is none, ConfigError where pyarrow is missing."""
     try:
         import pyarrow
@@ -29,19 +30,19 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(path) as file:
             yield file
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:300]}") from error
 
 
 def read_row_group_sizes(path: str) -> list[int]:
     """Bytes of each row group, as the file's footer gives them."""
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
 
 
 def iter_rows(path: str, group: int, column: str) -> Iterator[tuple[int, object]]:
     """(row of the file, from 1; value) of one row group's column; bytes where a string is no UTF-8."""
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         names = file.schema_arrow.names
         if column not in names:
             raise DataError(f"{path}: no column {column!r}; it has {', '.join(names)[:200]}; name one with --field")
@@ -50,6 +51,39 @@ def iter_rows(path: str, group: int, column: str) -> Iterator[tuple[int, object]
             for value in _values(batch.column(0)):
                 number += 1
                 yield number, value
+
+
+def read_column_names(path: str) -> list[str]:
+    """The columns of a parquet file."""
+    with open_parquet(path) as file:
+        return list(map(str, file.schema_arrow.names))
+
+
+def iter_table_rows(path: str, first: int, count: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row of the file, from 0; values by column) of `count` rows from `first`; only their row groups are read."""
+    with open_parquet(path) as file:
+        start = 0
+        for group in range(file.metadata.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            if stop > first and start < first + count:
+                number = start
+                for batch in file.iter_batches(ROWS, row_groups=[group], columns=list(columns), use_threads=False):
+                    values = [_decode(_values(column), column) for column in map(batch.column, columns)]
+                    for row in zip(*values, strict=True):
+                        if first <= number < first + count:
+                            yield number, dict(zip(columns, row, strict=True))
+                        number += 1
+            start = stop
+
+
+def _decode(values: list[object], column: Any) -> list[object]:
+    """Values of a column of strings again as strings, whatever their bytes; those of other columns as they are."""
+    import pyarrow
+
+    kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        return values
+    return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]
 
 
 def _values(values: Any) -> list[object]:
@@ -106,11 +140,13 @@ Piece = tuple[Span, ...]
 def find_inputs(paths: Sequence[Path]) -> list[Input]:
     """The files given, and those of a known kind below the folders given, sorted by name within a folder.
 
-    DataError for a path that is not there, a file of no known kind, a folder without any, and a file given twice.
+    DataError for a path that is not there, a file of no known kind, a folder without any or with text of another form
+    (`a.jsonl.xz`), and a file given twice. What else lies in a folder is passed over, and a line on stderr says so.
     """
     found: dict[str, Input] = {}
+    unread: list[Path] = []
     for path in paths:
-        for file in _files(path):
+        for file in _files(path, unread):
             kind, compression = parse_file_kind(file)
             if not kind:
                 raise DataError(f"{file}: not a kind of text file that is read here; {KNOWN} are")
@@ -119,22 +155,43 @@ def find_inputs(paths: Sequence[Path]) -> list[Input]:
             if absolute in found:
                 raise DataError(f"{file}: given twice; name it once")
             found[absolute] = Input(absolute, kind, compression, facts.st_size, facts.st_mtime_ns)
+    if unread:
+        raise DataError(
+            f"{unread[0]}: a form of text that is not read here{_count_more(unread)}; {KNOWN} are: decompress or "
+            "convert it, move it away, or name the files that are meant"
+        )
     return list(found.values())
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = [
-            each
-            for each in path.rglob("*")
-            if each.is_file() and parse_file_kind(each)[0] and not _is_hidden(each, path)
-        ]
-        if not files:
-            raise DataError(f"{path}: no text files in this folder; {KNOWN} are read")
-        return sorted(files)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file or folder")
-    return [path]
+UNREAD = {
+    *(".xz", ".bz2", ".lz4", ".lzma", ".gz", ".zst", ".zstd", ".7z", ".zip", ".rar", ".tar", ".tgz", ".warc"),
+    *(".csv", ".tsv", ".arrow", ".feather", ".avro", ".orc", ".ndjson"),
+    *(".html", ".htm", ".xml", ".epub", ".pdf", ".docx"),
+}
+"""Files that hold text in a form that is not read here."""
+
+
+def _files(path: Path, unread: list[Path]) -> list[Path]:
+    """The files to read; those of a folder that hold text in another form are added to `unread`."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file or folder")
+        return [path]
+    files: list[Path] = []
+    others: list[Path] = []
+    for each in sorted(path.rglob("*")):
+        if each.is_file() and not _is_hidden(each, path):
+            (files if parse_file_kind(each)[0] else others).append(each)
+    unread += [each for each in others if UNREAD & {suffix.lower() for suffix in each.suffixes[-2:]}]
+    if not files:
+        raise DataError(f"{path}: no text files in this folder; {KNOWN} are read")
+    if others and not unread:
+        print(f"{path}: passed over: {others[0].relative_to(path)}{_count_more(others)}", file=sys.stderr)
+    return files
+
+
+def _count_more(files: Sequence[Path]) -> str:
+    return f" (and {len(files) - 1:,} more)" if len(files) > 1 else ""
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:

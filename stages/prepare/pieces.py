@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,21 +40,41 @@ def load_tokenizer(path: str, vocabulary: int, end_of_text: str) -> TextTokenize
     return TextTokenizer(Path(path), vocabulary, end_of_text)
 
 
-def encode_documents(tokenizer: TextTokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Token ids of the documents one after the other, each with the end-of-text token behind its last part."""
+# Why: docs/decisions.md, D157
+def encode_documents(tokenizer: TextTokenizer, texts: Iterable[str], *, joined: bool = False) -> Iterator[list[int]]:
+    """Token ids of the documents one after the other, each with the end-of-text token behind its last part.
+
+    `joined`: for a tokenizer that marks beginnings, the parts of a document are encoded as what they are, its later
+    parts: each behind the letter before it, whose tokens are taken away again.
+    """
+    joined = joined and tokenizer.marks_beginnings
     for batch in _batches(texts):
-        parts, is_last = zip(*batch, strict=True)
-        for ids, ends in zip(tokenizer.encode_batch(parts), is_last, strict=True):
-            yield [*ids, tokenizer.end_of_text] if ends else ids
+        later = [joined and part.before != "" for part in batch]
+        encoded = iter(
+            tokenizer.encode_batch([part.text for part, is_later in zip(batch, later, strict=True) if not is_later])
+        )
+        for part, is_later in zip(batch, later, strict=True):
+            ids = tokenizer.encode_after(part.before, part.text) if is_later else next(encoded)
+            yield [*ids, tokenizer.end_of_text] if part.is_last else ids
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
-    """Parts of documents, each with whether it is its document's last."""
-    batch: list[tuple[str, bool]] = []
+class DocumentPart(NamedTuple):
+    """A part of a document, or all of it."""
+
+    text: str
+    is_last: bool
+    before: str
+    """The letter that stands before it in the document; empty for the first part."""
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[DocumentPart]]:
+    batch: list[DocumentPart] = []
     size = 0
     for text in texts:
+        before = ""
         for part, is_last in split_parts(text):
-            batch.append((part, is_last))
+            batch.append(DocumentPart(part, is_last, before))
+            before = part[-1:]
             size += len(part)
             if size >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
                 yield batch
@@ -120,7 +141,8 @@ def make_piece(task: PieceTask) -> PieceRecord:
     reader = DocumentReader(recipe.field, recipe.txt, bad)
     tokenizer = load_tokenizer(recipe.tokenizer, recipe.vocabulary, recipe.end_of_text)
     with replace_atomically(task.folder.build_tokens_path(task.number)) as unfinished, unfinished.open("wb") as file:
-        for ids in encode_documents(tokenizer, _counted(reader.read(task.piece), record)):
+        texts = _counted(reader.read(task.piece), record)
+        for ids in encode_documents(tokenizer, texts, joined=recipe.joined_parts):
             largest = max(ids, default=-1)
             if largest >= recipe.vocabulary:
                 raise DataError(f"{recipe.tokenizer}: it gave token id {largest}; vocabulary {recipe.vocabulary}")

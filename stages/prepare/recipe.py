@@ -31,6 +31,9 @@ class Recipe:
     piece_bytes: int = PIECE_BYTES
     """See `divide`: where pieces end decides which sequences are made of their ends."""
 
+    joined_parts: bool = False
+    """The parts of a long document give the tokens of the whole, with a tokenizer that marks beginnings."""
+
     @property
     def sequence_tokens(self) -> int:
         """One more than the context, so that each token has a next one."""
@@ -44,6 +47,8 @@ class Recipe:
     def build_settings(self, inputs: Sequence[Input]) -> dict[str, Any]:
         """As JSON; two runs with the same make the same bytes. Where the tokenizer lies does not matter."""
         own = {name: value for name, value in asdict(self).items() if name != "tokenizer"}
+        if not self.joined_parts:  # a setting of tokenizers that mark beginnings; the others' data sets never had it
+            del own["joined_parts"]
         return {"format": FORMAT, "kind": "text", **own, "inputs": [asdict(each) for each in inputs]}
 
 

@@ -5,17 +5,17 @@ written by any process at any time, and costs one small read a sequence.
 """
 
 import gzip
-import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from stages.data.order import permute_index
 from stages.data.shards import MANIFEST
-from stages.files import replace_atomically, write_json
+from stages.files import replace_atomically
+from stages.prepare.making import ShardRecord, open_shard_file, record_shard
 from stages.prepare.pieces import open_token_files
 from stages.prepare.recipe import Recipe, WorkFolder
 
@@ -61,26 +61,11 @@ class ShardTask:
         return range(first, min(first + self.recipe.shard_sequences, self.sequences))
 
 
-@dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """A finished shard."""
-
-    sequences: int
-    bytes: int
-    sha256: str
-
-
 def make_shard(task: ShardTask) -> ShardRecord:
     """Writes a shard and then its record."""
-    path = task.folder.build_shard_path(task.number)
-    with replace_atomically(path) as unfinished:
+    with open_shard_file(task.folder, task.number) as unfinished:
         write_tar(unfinished, _members(task))
-        with unfinished.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = unfinished.stat().st_size
-    record = ShardRecord(len(task.places), size, digest)
-    write_json(task.folder.build_shard_record_path(task.number), asdict(record))
-    return record
+    return record_shard(task.folder, task.number, len(task.places))
 
 
 def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
@@ -90,16 +75,6 @@ def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
         tokens = files.read(permute_index(place, task.sequences, task.recipe.seed)).tolist()
         text = json.dumps(tokens, separators=(",", ":"))
         yield f"{place:09d}.json.gz", gzip.compress(text.encode(), GZIP_LEVEL, mtime=0)
-
-
-def read_shard_record(folder: WorkFolder, number: int) -> ShardRecord | None:
-    """The record of a finished shard, if it is whole."""
-    try:
-        record = ShardRecord(**json.loads(folder.build_shard_record_path(number).read_bytes()))
-        size = folder.build_shard_path(number).stat().st_size
-    except (OSError, ValueError, TypeError):
-        return None
-    return record if size == record.bytes else None
 
 
 # Members of a tar that suggest an attack or a mistake. They are harmless here: no name is ever a path, nothing is

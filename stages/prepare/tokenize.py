@@ -4,31 +4,24 @@ All work is done in a hidden folder beside the result, which takes its name when
 is a file that is whole or absent and depends on the inputs and the recipe alone; a second start makes what is missing.
 """
 
-import fcntl
 import hashlib
-import json
-import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from stages.errors import DataError
-from stages.files import flush_to_disk, write_json
+from stages.files import write_json
 from stages.prepare.documents import EXAMPLES, check_bad_lines
 from stages.prepare.inputs import Input, divide_inputs
+from stages.prepare.making import DATASET, ShardRecord, compute_set_digest, make_data_set, read_finished_shard
 from stages.prepare.pieces import PieceRecord, PieceTask, join_ends, make_piece, read_piece_record
 from stages.prepare.pool import iter_results, show_progress
-from stages.prepare.recipe import Recipe, WorkFolder, describe_difference
-from stages.prepare.shards import ShardRecord, ShardTask, make_shard, read_shard_record, write_manifest
-
-# dataset.json: how a set of token shards was made, beside its manifest.
-
-DATASET = "dataset.json"
+from stages.prepare.recipe import Recipe, WorkFolder
+from stages.prepare.shards import ShardTask, make_shard, write_manifest
 
 
 def build_dataset_record(
@@ -36,7 +29,6 @@ def build_dataset_record(
 ) -> dict[str, Any]:
     """The record's content: settings, counts, digests, versions."""
     texts = hashlib.sha256("".join(piece.digest for piece in pieces).encode()).hexdigest()
-    whole = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
     counts = {
         "documents": sum(piece.documents for piece in pieces),
         "empty_documents": sum(piece.empty for piece in pieces),
@@ -53,7 +45,7 @@ def build_dataset_record(
         "counts": counts,
         "bad_lines": [example for piece in pieces for example in piece.bad_examples][:EXAMPLES],
         "texts_sha256": texts,
-        "digest": whole,
+        "digest": compute_set_digest(iter(shards)),
         "files": {f"shard-{number:06d}.tar": asdict(shard) for number, shard in enumerate(shards)},
         "made_with": collect_versions(),
     }
@@ -68,26 +60,6 @@ def collect_versions() -> dict[str, str]:
     }
 
 
-def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the whole result of these settings; False if it is absent or empty.
-
-    DataError if something else is there.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    try:
-        record = json.loads((folder / DATASET).read_bytes())
-        before, files = dict(record["settings"]), {name: int(f["bytes"]) for name, f in record["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder}: not empty and no data set of `sweep data text`; give another --out") from error
-    if changed := describe_difference(before, settings):
-        raise DataError(f"{folder}: made with other settings: {changed}; remove it, or give another --out")
-    for name, size in files.items():
-        if not (folder / name).is_file() or (folder / name).stat().st_size != size:
-            raise DataError(f"{folder}: {name} is missing or damaged; remove the folder and start again")
-    return True
-
-
 def prepare_text(out: Path, recipe: Recipe, inputs: Sequence[Input], *, workers: int, bad_limit: int) -> bool:
     """Makes the data set `out`; False if it is there already.
 
@@ -96,13 +68,10 @@ def prepare_text(out: Path, recipe: Recipe, inputs: Sequence[Input], *, workers:
     """
     out = out.resolve()
     settings = recipe.build_settings(inputs)
-    folder = WorkFolder(out.with_name(f".{out.name}.unfinished"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _hold_lock(out):
-        if is_complete(out, settings):
-            shutil.rmtree(folder.root, ignore_errors=True)
+    begun = {**settings, "made_with": collect_versions()}
+    with make_data_set(out, settings, begun, "sweep data text") as folder:
+        if folder is None:
             return False
-        _prepare_folder(folder, {**settings, "made_with": collect_versions()})
         records = _first_pass(recipe, folder, inputs, workers, bad_limit)
         counts, dropped = join_ends(recipe, folder, records)
         if not sum(counts):
@@ -110,37 +79,7 @@ def prepare_text(out: Path, recipe: Recipe, inputs: Sequence[Input], *, workers:
         shards = _second_pass(recipe, folder, sum(counts), workers)
         write_manifest(folder.result, ((f"shard-{number:06d}", shard.sequences) for number, shard in enumerate(shards)))
         write_json(folder.result / DATASET, build_dataset_record(settings, records, shards, dropped))
-        flush_to_disk(folder.result)
-        folder.result.rename(out)
-        flush_to_disk(out.parent)
-        shutil.rmtree(folder.root)
     return True
-
-
-@contextmanager
-def _hold_lock(out: Path) -> Iterator[None]:
-    lock = out.with_name(f".{out.name}.lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{out}: another process is making it; wait for that, or end it") from None
-        yield
-        lock.unlink()
-
-
-def _prepare_folder(folder: WorkFolder, settings: dict[str, object]) -> None:
-    """A folder to work in: what an interrupted run with the same settings left, or a new one."""
-    if folder.plan.exists():
-        before = json.loads(folder.plan.read_bytes())
-        if changed := describe_difference(before, settings):
-            raise DataError(f"{folder.root}: begun with other settings: {changed}; remove it, or give another --out")
-    for name in ("pieces", "shards", "result"):
-        (folder.root / name).mkdir(parents=True, exist_ok=True)
-    for leftover in folder.root.rglob(".*.tmp"):  # of a process that was killed while it wrote
-        leftover.unlink()
-    if not folder.plan.exists():
-        write_json(folder.plan, settings)
 
 
 def _first_pass(
@@ -186,8 +125,8 @@ def _second_pass(recipe: Recipe, folder: WorkFolder, sequences: int, workers: in
     count = -(-sequences // recipe.shard_sequences)
     records: dict[int, ShardRecord] = {}
     for number in range(count):
-        if record := read_shard_record(folder, number):
-            records[number] = record
+        if finished := read_finished_shard(folder, number):
+            records[number] = ShardRecord(**finished)
     tasks = [ShardTask(recipe, folder, number, sequences) for number in range(count) if number not in records]
     with show_progress("writing shards", count, done=len(records)) as listener:
         for task, record in iter_results(make_shard, tasks, workers):

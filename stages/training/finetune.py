@@ -117,7 +117,7 @@ def open_conversations(
     images = open_image_reader(job, vision, cached) if vision else None
     conversations = Conversations(
         config.conversations.name,
-        job.resolve_data_path(config.conversations.name),
+        job.resolve_data_paths(config.conversations.name),
         tokenizer=tokenizer,
         images=images,
         max_length=config.max_length,

@@ -15,7 +15,9 @@ from stages.data.collate import FixedLengthCollator
 from stages.data.conversations import Conversations
 from stages.data.image_reader import EncoderImageReader, open_image_reader
 from stages.data.mixture import NOTHING_CONTINUED, ContinuedOrder, Mixture
+from stages.data.remote import resolve_cache_folder
 from stages.data.sample import SampleSource
+from stages.data.shard_sets import MANIFEST_SUFFIX, open_shards
 from stages.data.shards import ShardFolder
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
@@ -86,13 +88,11 @@ def open_text(job: JobFile, config: PretrainConfig, source: SourceConfig) -> Tok
 
 
 def open_shard_folder(job: JobFile, name: str) -> ShardFolder | Path:
-    """Where the shards of a data set lie: a local path, or a folder of a store behind copies on the node."""
+    """Where the shards of a data set lie: a local path, or several places, or a store behind copies on the node."""
     location = job.resolve_data_location(name)
-    if isinstance(location, Path):
+    if isinstance(location, Path) and location.suffix != MANIFEST_SUFFIX:
         return location
-    from stages.data.remote import RemoteFolder, resolve_cache_folder
-
-    return RemoteFolder(location, resolve_cache_folder(job.settings.local_cache, job.run))
+    return open_shards(str(location), lambda: resolve_cache_folder(job.settings.local_cache, job.run))
 
 
 def open_pairs(
@@ -102,8 +102,8 @@ def open_pairs(
     if source.kind == "captions":
         folder = open_shard_folder(job, source.name)
         return Captions(source.name, folder, field=source.field, tokenizer=tokenizer, images=images, seed=config.seed)
-    path = job.resolve_data_path(source.name)
-    conversations = Conversations(source.name, path, tokenizer=tokenizer, images=images, max_length=config.context)
+    paths = job.resolve_data_paths(source.name)
+    conversations = Conversations(source.name, paths, tokenizer=tokenizer, images=images, max_length=config.context)
     conversations.check_malformed(job.settings.bad_samples_limit)
     return conversations
 

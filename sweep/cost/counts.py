@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from jobs.store.paths import Store
 from stages.config import Task
 from sweep.cost.estimate import Lengths
-from sweep.file_facts import is_present, iter_file_facts
+from sweep.file_facts import is_present, iter_address_facts
 from sweep.kept_answers import KeptAnswers, UnansweredError, compute_question_digest, query_program
 
 logger = logging.getLogger(__name__)
@@ -169,5 +168,5 @@ def is_lasting(use: DataUse, count: DataCount) -> bool:
 
 def compute_use_digest(use: DataUse) -> str:
     """Of the request and of what tells its files from others."""
-    facts = chain.from_iterable(iter_file_facts(Path(path)) for path in (use.path, use.tokenizer) if path)
+    facts = chain.from_iterable(iter_address_facts(path) for path in (use.path, use.tokenizer) if path)
     return compute_question_digest([FORMAT, use.build_request()], facts)

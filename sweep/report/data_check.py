@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.store.paths import Store
 from stages.config import STAGES, FinetuneConfig, PretrainConfig
+from stages.data.addresses import make_absolute
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import load_catalog
 from sweep.errors import UsageError
@@ -47,7 +48,7 @@ class PathRequests:
 def build_requests(path: str, store: Path, settings: PathSettings) -> PathRequests:
     """What one argument of the command means. UsageError if `settings` are given for a sweep file."""
     if Path(path).suffix.lower() not in SWEEP_FILE_SUFFIXES:
-        absolute = path if "://" in path else str(Path(path).absolute())
+        absolute = make_absolute(path, Path.cwd())
         return PathRequests([{"name": Path(path).name, "path": absolute, **asdict(settings)}])
     given = [name for name, value in asdict(settings).items() if value]
     if given:

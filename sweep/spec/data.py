@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from stages.data.addresses import check_braces_unless_there, has_several_places, join_places, split_places
 from stages.vision.specs import EncoderSpec, UnknownEncoderError, resolve_encoder_spec
 from sweep.spec.fields import Count, Fields, Multiplier, Name, Revision
 from sweep.spec.settings import Layer
 
 DataKind = Literal["text", "captions", "conversations", "encoder", "tasks", "tokenizer"]
 
-URL = re.compile(r"(https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,=-]*")
+URL = re.compile(r"(https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,={}-]*")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f'\"`$;|&<>\\]")
 STORE_PREFIX = "$STORE/"
@@ -32,14 +33,22 @@ ROLES: dict[str, DataKind] = {
 """Settings that name a data set, and the kind that they take. `encoder_weights` may name several: see there."""
 
 
+def join_listed_places(value: Any) -> Any:
+    """A YAML list of places as the one address that means them."""
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return join_places(value)
+    return value
+
+
 class DataFields(Fields):
     """One entry of `data` in a sweep file."""
 
     kind: DataKind = Field(description="text, captions, conversations, encoder, tasks or tokenizer")
-    path: str = Field(
+    path: Annotated[str, BeforeValidator(join_listed_places)] = Field(
         min_length=1,
-        max_length=1_000,
-        description="a path beside the sweep file, below $STORE/ or absolute, or an http, s3, gs or az address",
+        max_length=200_000,
+        description="a path beside the sweep file, below $STORE/ or absolute, or an http, s3, gs or az address; of "
+        "shards and conversations also a list, with {0000..0127}, and with * on this machine",
     )
     revision: Revision = Field("", description="a word that names the content; changing it makes new keys")
     field: str = Field(
@@ -68,6 +77,26 @@ class DataSet:
     """What keys know its content by, where that is not its name; the planner finds it (`sweep.plan.data_identity`)."""
     task_identities: Mapping[str, str] = dataclass_field(default_factory=dict)
     """Of kind tasks: the same of each task, by the name of its file; such as FOLDER/FILE where keys go by names."""
+
+
+SEVERAL_PLACES: frozenset[DataKind] = frozenset({"text", "captions", "conversations"})
+"""Kinds whose data may lie in several places."""
+
+
+def resolve_data_address(given: str, kind: DataKind, folder: Path, store: Path) -> str:
+    """As `resolve_data_path`, of each place of a list; patterns stay as they are. ValueError too for a wrong pattern.
+
+    What a pattern means is found out where the data are read: it is an address, and no part of any key.
+    """
+    if not all(given_places := split_places(given)):
+        raise ValueError(f"{given!r}: a place of the list is empty")
+    places = [resolve_data_path(place, folder, store) for place in given_places]
+    address = join_places(places)
+    if has_several_places(address):
+        if kind not in SEVERAL_PLACES:
+            raise ValueError(f"{given!r} means several places; data of kind {kind} lie in one, so name that")
+        check_braces_unless_there(address)
+    return address
 
 
 def resolve_data_path(given: str, folder: Path, store: Path) -> str:

@@ -18,7 +18,7 @@ from sweep.spec.data import (
     find_kind_problem,
     find_role_problem,
     iter_encoder_problems,
-    resolve_data_path,
+    resolve_data_address,
 )
 from sweep.spec.engines import find_engine_name_problem
 from sweep.spec.fields import PointFields
@@ -240,7 +240,7 @@ class SweepFileReader:
         data: dict[str, DataSet] = {}
         for name, given in fields.data.items():
             try:
-                path = resolve_data_path(given.path, self.source.path.parent, self.store)
+                path = resolve_data_address(given.path, given.kind, self.source.path.parent, self.store)
             except ValueError as error:
                 self.record_problem(("data", name, "path"), str(error))
                 path = given.path

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from sweep.arguments import TerminalHelpFormatter, add_verbose_argument
 
-PARTS = ("demo", "text", "check")
+PARTS = ("demo", "tokenizer", "text", "captions", "manifest", "check")
 """`sweep data NAME` is the module of that name here: what `sweep.commands` says, and HELP, its line of help."""
 
 EPILOG = """example:
   sweep data demo                                       the demo's data set
   sweep data text corpus/ --tokenizer tokenizer.json --out data/corpus
+  sweep data captions photos/ --out data/photos         shards of images and captions
+  sweep data manifest data/datacomp                     count shards once
   sweep data check manifests/demo.yaml                  all data of a sweep file
 
 `sweep data NAME --help` says more of each; docs/data.md describes the formats."""

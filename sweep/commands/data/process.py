@@ -5,13 +5,15 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 
 from jobs.clock import SYSTEM_CLOCK
 from jobs.environment import build_child_environment
 from jobs.store.job_file import find_own_code
 from sweep.errors import SweepError
+from sweep.options import CommonOptions
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,13 @@ def run_module(
 def run_prepare(arguments: Sequence[str], *, given: str | None = None) -> "subprocess.CompletedProcess[str]":
     """`python -m stages.prepare`, which ends when this process does."""
     return run_module("stages.prepare", ["--parent", str(os.getpid()), *arguments], given=given)
+
+
+def build_words(options: CommonOptions, *, without: Collection[str]) -> list[str]:
+    """The options as `python -m stages.prepare NAME` takes them; what was not given keeps its default there."""
+    given = {each.name: getattr(options, each.name) for each in fields(options) if each.name not in without}
+    # With an equals sign a value may begin with a dash.
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
 
 
 def check_installed(what: str, needed: Mapping[str, str], *, extra: str = "train") -> None:

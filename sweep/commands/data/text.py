@@ -1,7 +1,7 @@
 """`sweep data text`: makes token shards of text files (`python -m stages.prepare text`)."""
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.arguments import parse_count, parse_positive_int
@@ -102,17 +102,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: DataTextOptions) -> int:
     """Prints the folder once it is complete."""
-    from sweep.commands.data.process import check_installed, run_prepare
+    from sweep.commands.data.process import build_words, check_installed, run_prepare
 
     check_installed("tokenizing", NEEDED)
-    finished = run_prepare(["text", *build_prepare_arguments(options), "--", *map(str, options.inputs)])
+    finished = run_prepare(["text", *build_words(options, without=NOT_PASSED_ON), "--", *map(str, options.inputs)])
     if finished.returncode == 0:
         print(options.out)
     return 1 if finished.returncode else 0
-
-
-def build_prepare_arguments(options: DataTextOptions) -> list[str]:
-    """The options as `python -m stages.prepare text` takes them; what was not given keeps its default there."""
-    given = {each.name: getattr(options, each.name) for each in fields(options) if each.name not in NOT_PASSED_ON}
-    # With an equals sign a value may begin with a dash.
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.data.conversations import Conversations
+from stages.data.conversations import Conversations, find_conversation_file, read_records
 from stages.data.image_reader import EncoderImageReader
 from stages.data.sample import BadSampleError
 from stages.data.tokenizer import TextTokenizer
@@ -220,3 +220,20 @@ def test_a_file_without_conversations_is_an_error(
     (tmp_path / "conversations.json").write_bytes(content)
     with pytest.raises(DataError, match=r"conversations\.json"):
         open_conversations(tmp_path, tokenizer, images)
+
+
+@pytest.mark.parametrize("name", ["talks.json", "talks.jsonl"])
+def test_json_lines_in_place_of_json_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("".join(json.dumps(conversation(number)) + "\n" for number in range(3)))
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(DataError, match=r"conversations are read from one plain JSON list; .*jq -s"):
+            read_records(find_conversation_file(path))
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl.xz", "a.parquet"])
+def test_conversations_in_a_form_that_is_not_read_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"0 JSON files \({name} is not read"):
+        find_conversation_file(tmp_path)
+    with pytest.raises(DataError, match=rf"{name}: not a format that is read"):
+        find_conversation_file(tmp_path / name)

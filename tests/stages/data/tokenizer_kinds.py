@@ -1,5 +1,6 @@
 """Tokenizers of several kinds for tests, trained on the spot."""
 
+import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -58,10 +59,38 @@ def unigram(path: Path) -> Path:
     return path
 
 
+def metaspace_first(path: Path) -> Path:
+    """As `unigram`, with a blank before the first piece of a text alone, as newer Llama-like files have it."""
+    unigram(path)
+    content = json.loads(path.read_text())
+    content["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def prepending(path: Path) -> Path:
+    """As Llama 2's own file: a normalizer puts a blank before each text, and nothing splits words."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))  # noqa: S106 - no password
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trained(tokenizer, trainers.BpeTrainer(vocab_size=420, special_tokens=specials, show_progress=False), path)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(path))
+    content = json.loads(path.read_text())
+    content["added_tokens"] = content["added_tokens"][:3]
+    path.write_text(json.dumps(content))
+    return path
+
+
 def trained(tokenizer: Tokenizer, trainer: trainers.Trainer, path: Path) -> Path:
     tokenizer.train_from_iterator(LINES, trainer)
     tokenizer.save(str(path))
     return path
 
 
+LLAMA_LIKE = {"unigram": unigram, "metaspace first": metaspace_first, "prepending": prepending}
+"""Those that begin each text with a blank, each in its own way."""
 KINDS = {"byte-level": byte_level, "word-piece": word_piece, "unigram": unigram}

@@ -24,7 +24,15 @@ from stages.prepare.check import check_data_sets
 from stages.prepare.findings import Action, CheckRequest, Findings, read_requests
 from stages.vision.specs import resolve_encoder_spec
 from stages.vision.transforms import ImageTransform
-from tests.stages.training.training_case import CONTEXT, conversation, make_world, png, write_tar, write_text
+from tests.stages.training.training_case import (
+    CONTEXT,
+    conversation,
+    make_world,
+    png,
+    write_conversations,
+    write_tar,
+    write_text,
+)
 
 ENCODER = "patches-16-32"
 
@@ -327,3 +335,33 @@ def test_the_kind_is_guessed_from_the_files(data: Path) -> None:
 def test_requests_that_are_none_are_refused() -> None:
     with pytest.raises(Exception, match="not a list of requests"):
         read_requests('[{"name": "a"}]')
+
+
+def test_several_places_are_checked_as_one_data_set(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", shards=2, sequences=4)
+    write_text(tmp_path / "b", shards=2, sequences=5)
+    (tmp_path / "b" / "manifest.jsonl").unlink()
+    torn = tmp_path / "b" / "shard-1.tar"
+    torn.write_bytes(torn.read_bytes()[:700])
+    address = f"{tmp_path}/a::{tmp_path}/b/shard-{{0..1}}.tar"
+    [report] = check_data_sets([CheckRequest(name="words", path=address)], workers=1)
+    assert (report.request.kind, report.findings.samples) == ("text", 2 * 4 + 5)
+    assert list(report.findings.problems) == ["torn tar"]
+    [absent] = check_data_sets([CheckRequest(name="words", path=f"{tmp_path}/c/*.tar")], workers=1)
+    assert "no file has such a name" in absent.findings.problems["not readable"].examples[0]
+
+
+def test_conversations_of_several_files_are_checked_together(tmp_path: Path) -> None:
+    write_conversations(tmp_path / "a", 3)
+    write_conversations(tmp_path / "b", 2)
+    address = f"{tmp_path}/{{a,b}}/conversations.json"
+    [report] = check_data_sets([CheckRequest(name="talks", path=address)], workers=1)
+    assert (report.findings.samples, report.findings.is_clean) == (5, True)
+
+
+def test_compressed_tars_beside_shards_are_noted(tmp_path: Path) -> None:
+    write_text(tmp_path, shards=1, sequences=4)
+    (tmp_path / "manifest.jsonl").unlink()
+    (tmp_path / "x.tar.gz").touch()
+    [report] = check_data_sets([CheckRequest(name="words", path=str(tmp_path))], workers=1)
+    assert "x.tar.gz: samples are read by their place" in report.findings.problems["not read"].examples[0]

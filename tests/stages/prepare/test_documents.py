@@ -148,3 +148,27 @@ def test_a_parquet_file_without_the_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'text'; it has body"):
         read(tmp_path)
     assert read_with_bad(tmp_path, field="body")[0] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["b.jsonl.xz", "b.json.bz2", "b.csv", "b.parquet.gz", "sub/b.warc.gz", "b.zip"])
+def test_text_of_another_form_in_a_folder_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    write_lines(tmp_path / "a.jsonl")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"{name}: a form of text that is not read here"):
+        find_inputs([tmp_path])
+
+
+def test_other_files_in_a_folder_are_passed_over_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines(tmp_path / "a.jsonl")
+    for name in ("README.md", "LICENSE", ".a.jsonl.xz"):
+        (tmp_path / name).touch()
+    assert [Path(each.path).name for each in find_inputs([tmp_path])] == ["a.jsonl"]
+    assert capsys.readouterr().err == f"{tmp_path}: passed over: LICENSE (and 1 more)\n"
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_list_in_place_of_json_lines_is_named(tmp_path: Path, indent: int | None) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "a"}], indent=indent))
+    with pytest.raises(DataError, match=r"jq -c \.\[\]"):
+        read(tmp_path / "a.json")

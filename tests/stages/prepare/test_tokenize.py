@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
+from stages.prepare import pieces
 from stages.prepare.pieces import encode_documents, split_parts
+from tests.stages.data.tokenizer_kinds import KINDS, LLAMA_LIKE, byte_level
 from tests.stages.prepare.text_inputs import (
     DOCUMENTS,
     contents,
@@ -151,3 +154,32 @@ def test_long_documents_are_encoded_in_parts_that_change_no_token(tmp_path: Path
     assert [part for part, _ in split_parts("x" * 25, 10)] == ["x" * 10, "x" * 10, "x" * 5]
     stream = [token for ids in encode_documents(tokenizer, [text, "a"]) for token in ids]
     assert stream == [*tokenizer.encode(text), 0, *tokenizer.encode("a"), 0]
+
+
+@pytest.mark.parametrize("name", [*LLAMA_LIKE, "prefix", "byte-level"])
+def test_parts_of_a_long_document_give_the_tokens_of_the_whole(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Llama-like tokenizer begins each text that it encodes with a blank: parts would have one token more each."""
+    path = (LLAMA_LIKE | KINDS).get(name, byte_level)(tmp_path / "tokenizer.json")
+    if name == "prefix":
+        content = json.loads(path.read_text())
+        content["pre_tokenizer"]["add_prefix_space"] = True
+        path.write_text(json.dumps(content))
+    tokenizer = TextTokenizer(path, 100_000)
+    text = "\n".join(f"Red, and dark-blue {number} cars\n\n (left, right)?" for number in range(30))
+    monkeypatch.setattr(pieces, "split_parts", lambda text: split_parts(text, 90))
+    [*parts] = encode_documents(tokenizer, [text, "short", text], joined=True)
+    joined = [token for ids in parts for token in ids]
+    end = tokenizer.end_of_text
+    whole = tokenizer.encode(text)
+    assert len(parts) > 30
+    assert joined == [*whole, end, *tokenizer.encode("short"), end, *whole, end]
+    apart = [token for ids in encode_documents(tokenizer, [text]) for token in ids]
+    assert (apart == [*whole, end]) is (not tokenizer.marks_beginnings)
+
+
+def test_data_sets_of_tokenizers_that_mark_no_beginnings_keep_their_settings(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path)
+    assert "joined_parts" not in recipe.build_settings([])
+    assert replace(recipe, joined_parts=True).build_settings([])["joined_parts"] is True

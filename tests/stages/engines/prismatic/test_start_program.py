@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.config import LanguageModel, Vision
-from stages.data.conversations import ConversationReader, parse_record
+from stages.data.conversations import encode_turns, parse_record
 from stages.data.prompts import TEMPLATES
 from stages.data.tokenizer import TextTokenizer
 from stages.engines.prismatic import start_program
@@ -42,8 +42,7 @@ def test_prismatic_is_given_our_tokens(tmp_path: Path, monkeypatch: pytest.Monke
     ids: list[int] = []
     for number, turn in enumerate(record["conversations"]):
         ids += theirs(prompt.add_turn(turn["from"], turn["value"]), add_special_tokens=number == 0).input_ids
-    reader = ConversationReader(tmp_path, tokenizer=ours, images=None, max_length=800, template=TEMPLATES["vicuna"])
-    tokens, _ = reader._tokens(parse_record("r", record))
+    tokens, _ = encode_turns(ours, TEMPLATES["vicuna"], "r", parse_record("r", record).turns)
     assert ids == [1 if start else theirs.pad_token_id, *tokens]
     assert theirs.pad_token_id not in ids[1:]
     assert theirs.pad_token_id < MODEL["vocabulary"]
