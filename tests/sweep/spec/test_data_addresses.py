@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from jobs.store.job_file import build_job_content, read_planned_job
-from sweep.cost.counts import DataUse, compute_use_digest, is_present, run_count
+from sweep.cost.counts import DataUse, compute_use_digest, run_count
 from sweep.errors import SweepFileError
+from sweep.file_facts import is_present
 from sweep.plan.manifest import write_manifest
 from tests.stages.training.training_case import write_text
 from tests.sweep.small_sweep import edited, keys, loaded, planned
