@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.store.records import FailureClass
+from jobs.store.reading import find_type_problem, list_field_types
+from jobs.store.records import FailureClass, parse_failure_class
 
 LOST = "LOST"
 """State of a record of which Slurm has no row: the job never started, or the controller forgot it in a crash."""
@@ -90,9 +91,11 @@ def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
 
 
 def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:
-    """The record that a ledger holds. Raises TypeError or ValueError if it is none."""
-    fields = dict(content)
-    fields["failure"] = FailureClass(fields["failure"]) if fields.get("failure") else None
+    """The record of a ledger, without fields of a later version. Raises TypeError or ValueError if it is none."""
+    fields = {name: content[name] for name in list_field_types(AccountingRecord) if name in content}
+    fields["failure"] = parse_failure_class(fields["failure"]) if fields.get("failure") else None
+    if problem := find_type_problem(AccountingRecord, fields):
+        raise ValueError(problem)
     if fields.get("state") == "CANCELLED" and "cancelled_by_uid" not in fields:
         found = CANCELLED_BY.search(str(fields.get("message", "")))  # version 0.1 wrote the uid into the message alone
         fields["cancelled_by_uid"] = int(found[1]) if found else None

@@ -3,7 +3,7 @@
 A batch's intent is on disk before its sbatch, so no job of ours is ever in the queue without a line here.
 """
 
-import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,12 @@ from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, list_ledger_files, read_lines_of_kind
+from jobs.store.paths import SAFE_NAME
+from jobs.store.reading import is_time, parse_object
+
+INDEX = re.compile(r"[0-9]{1,9}")
+PHASE = re.compile(r"[a-z_]{0,20}")
+"""As in a batch's name (`jobs.slurm.batches.NAME`)."""
 
 
 @dataclass(slots=True)
@@ -132,7 +138,7 @@ def read_batch_history(folder: Path) -> BatchHistory:
     refresh_folder(folder)  # another login node may have written a moment ago
     files = list_ledger_files(folder)
     lines = [line for path in files for line in _parse_lines(read_lines_of_kind(path, "batch"))]
-    timed = [line for line in lines if _is_number(line.get("time"))]
+    timed = [line for line in lines if is_time(line.get("time")) and SAFE_NAME.fullmatch(str(line["batch"]))]
     for line in sorted(timed, key=lambda line: (line.get("what") != "intent", line["time"])):  # clocks may disagree
         _apply(history, line)
     history.accounting_records = NotedEndings(line for path in files for line in read_lines_of_kind(path, "ending"))
@@ -142,7 +148,13 @@ def read_batch_history(folder: Path) -> BatchHistory:
 def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
     name, what, moment = str(line["batch"]), line.get("what"), float(line["time"])
     if what == "intent" and isinstance(line.get("tasks"), dict) and name not in history.batches:
-        tasks = {int(index): str(key) for index, key in line["tasks"].items() if index.isdigit()}
+        tasks = {
+            int(index): str(key)
+            for index, key in line["tasks"].items()
+            if INDEX.fullmatch(index) and SAFE_NAME.fullmatch(str(key))
+        }
+        if not PHASE.fullmatch(str(line.get("phase", ""))):
+            return
         history.batches[name] = KnownBatch(
             name=name,
             phase=str(line.get("phase", "")),
@@ -169,12 +181,6 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
 def _parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
-            content = json.loads(line)
+            yield parse_object(line)
         except ValueError:
             continue  # torn
-        if isinstance(content, dict):
-            yield content
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -28,6 +28,7 @@ from jobs.slurm.site_facts import SiteFacts
 from jobs.slurm.states import MAY_RUN_AGAIN, OVER, SURELY_OVER, is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store, open_replacement
+from jobs.store.reading import parse_object, read_file
 from jobs.store.results import list_names
 
 
@@ -423,7 +424,7 @@ def read_fresh_answers(
     hides jobs: there each user sees other rows.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_object(read_file(path))
         if content["format"] != FORMAT:
             return None
         kept = SlurmAnswers(
@@ -436,7 +437,7 @@ def read_fresh_answers(
             float(content["controller_time"]),
         )
         is_partial = any(kept.hidden) and content.get("user") != read_user_name()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     if is_partial:
         return None

@@ -14,8 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.store.reading import read_anew, read_file
-from jobs.store.records import FailureClass
+from jobs.store.paths import SAFE_NAME
+from jobs.store.reading import is_time, parse_object, read_anew, read_file
+from jobs.store.records import FailureClass, parse_failure_class
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +130,10 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
     lines = [line for path in list_ledger_files(folder) for line in read_lines_of_kind(path, "batch") if name in line]
     for line in lines:
         try:
-            content = json.loads(line)
+            content = parse_object(line)
             if content["batch"] == batch and content["what"] in {"withdrawn", "kept"} and key in content["keys"]:
                 last = max(last, (float(content["time"]), str(content["what"])), key=lambda pair: pair[0])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue  # torn
     return last[1] == "withdrawn"
 
@@ -163,17 +164,19 @@ def _iter_lines_of_kind(path: Path, kind: str) -> Iterator[bytes]:
 
 def _parse_event(line: bytes) -> Event | None:
     try:
-        content = json.loads(line)
+        content = parse_object(line)
+        if not is_time(content["time"]) or not SAFE_NAME.fullmatch(str(content["key"])):
+            return None
         return Event(
             event=EventKind(content["event"]),
             key=str(content["key"]),
             time=float(content["time"]),
             attempt=str(content.get("attempt", "")),
             id=str(content.get("id", "")),
-            failure=FailureClass(content["failure"]) if content.get("failure") else None,
+            failure=parse_failure_class(content["failure"]) if content.get("failure") else None,
             by=str(content.get("by", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

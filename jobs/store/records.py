@@ -1,15 +1,14 @@
 """What an attempt writes about itself: `start.json` when it begins, `exit.json` when it ends."""
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from jobs.store.paths import RunPaths, write_json
-from jobs.store.reading import read_file
+from jobs.store.reading import find_type_problem, list_field_types, parse_object, read_file
 
 
 class FailureClass(StrEnum):
@@ -33,6 +32,11 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     UNKNOWN = "unknown"
+
+
+def parse_failure_class(given: object) -> FailureClass:
+    """The class of that name; `unknown` for one of a later version."""
+    return next((each for each in FailureClass if each == given), FailureClass.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +120,9 @@ class AttemptExit:
         or left out."""
         content = read_record(path) or {}
         if given := content.get("failure"):
-            content["failure"] = FailureClass(given if given in [*FailureClass] else "unknown")
+            content["failure"] = parse_failure_class(given)
+        if isinstance(message := content.get("message"), str):
+            content["message"] = " ".join(message.splitlines())
         return build_record(cls, content)
 
 
@@ -124,10 +130,13 @@ Record = TypeVar("Record")
 
 
 def build_record(kind: type[Record], content: Mapping[str, Any]) -> Record | None:
-    """A dataclass of what a file holds; None if a field without a default is missing."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    """A dataclass of what a file holds, without fields that a later version added; None if a field without a default
+    is missing, or a value is of another type."""
+    known = {name: content[name] for name in list_field_types(kind) if name in content}
+    if find_type_problem(kind, known):
+        return None
     try:
-        return kind(**{name: value for name, value in content.items() if name in known})
+        return kind(**known)
     except TypeError:
         return None
 
@@ -135,15 +144,14 @@ def build_record(kind: type[Record], content: Mapping[str, Any]) -> Record | Non
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object from disk; None if the file is absent, torn or no object."""
     try:
-        content = json.loads(read_file(path))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return parse_object(read_file(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 # How far a run's checkpoints got, and when.
 
-STEP_FOLDER = re.compile(r"step-(\d+)")
+STEP_FOLDER = re.compile(r"step-([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import get_args
 from stages.errors import StageError, StorageError
 from stages.prepare.inputs import TextRule, find_inputs
 from stages.prepare.pool import count_cores, exit_with_parent
+from stages.printable import escape_unprintable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,9 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return {"text": run_text, "check": run_check, "count": run_count}[options.command](options)
     except StorageError as error:
-        print(f"error: {error}; make room, and the same command goes on where it stopped", file=sys.stderr)
+        print(
+            escape_unprintable(f"error: {error}; make room, and the same command goes on where it stopped"),
+            file=sys.stderr,
+        )
     except (StageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(escape_unprintable(f"error: {error}"), file=sys.stderr)
     return 1
 
 

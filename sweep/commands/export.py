@@ -13,6 +13,7 @@ from sweep.options import CommonOptions
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
+MOST_PROBLEMS = 10
 NEEDED = {"torch": "torch", "safetensors": "safetensors", "tokenizers": "tokenizers", "PIL": "pillow"}
 EPILOG = """example:
   sweep export demo m1m-b50-i20-c0-x1 --epochs 2 --out exports/demo-b50-i20
@@ -118,7 +119,11 @@ def write_model_index(folder: Path, stored: "StoredSweep") -> int:
     from sweep.export.index import write_index
 
     check_installed("an index", {"pyarrow": "pyarrow"}, extra="report")
-    models, finished, exported = write_index(stored, folder)
+    made = write_index(stored, folder)
     print(folder)
-    print(f"{models} models, {finished} finished, {exported} exported below {folder}", file=sys.stderr)
-    return 0
+    for problem in made.problems[:MOST_PROBLEMS]:
+        print(f"sweep: not in the index: {problem}", file=sys.stderr)
+    if (more := len(made.problems) - MOST_PROBLEMS) > 0:
+        print(f"sweep: and {more} more; `sweep status {stored.manifest.sweep} --all` names them", file=sys.stderr)
+    print(f"{made.models} models, {made.finished} finished, {made.exported} exported below {folder}", file=sys.stderr)
+    return 1 if made.problems else 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.store.paths import Store, write_json
+from jobs.store.reading import find_type_problem, parse_object, read_file
 from stages.config import Task
 from sweep.cost.estimate import Lengths
 
@@ -89,13 +90,13 @@ class DataCount:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "DataCount":
         """Raises KeyError, TypeError, ValueError or AttributeError for what is no count."""
-        return cls(
-            **{
-                **content,
-                "lengths": tuple(sorted((int(tokens), int(number)) for tokens, number in content["lengths"].items())),
-                "tasks": {name: TaskCount(**task) for name, task in content["tasks"].items()},
-            }
-        )
+        lengths = tuple(sorted((int(tokens), int(number)) for tokens, number in content["lengths"].items()))
+        tasks = {name: TaskCount(**task) for name, task in content["tasks"].items()}
+        values = {**content, "lengths": lengths, "tasks": tasks}
+        problems = [find_type_problem(TaskCount, asdict(task)) for task in tasks.values()]
+        if problem := next(filter(None, [find_type_problem(cls, values), *problems]), ""):
+            raise ValueError(problem)
+        return cls(**values)
 
     def convert_to_json(self) -> dict[str, Any]:
         """The reverse of `from_json`."""
@@ -126,7 +127,7 @@ class DataCounts:
     def _read_count(self, use: DataUse) -> DataCount | None:
         digest = compute_use_digest(use)
         try:
-            return DataCount.from_json(json.loads((self.folder / f"{digest}.json").read_bytes()))
+            return DataCount.from_json(parse_object(read_file(self.folder / f"{digest}.json")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self.missing[use] = digest
             return None

@@ -1,20 +1,23 @@
 """The frozen plan of a sweep: what it is, how it is written and read (docs/formats.md, manifest.jsonl)."""
 
 import gc
+import io
 import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
-from jobs.store.paths import open_replacement
+from jobs.store.paths import SAFE_NAME, open_replacement
+from jobs.store.reading import find_type_problem, open_to_read, parse_object
 from sweep.errors import ManifestError
+from sweep.phases import PHASES
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +157,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def is_same_manifest(path: Path, manifest: Manifest) -> bool:
     """Whether the file at `path` holds exactly this manifest."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return all(stored == wanted for stored, wanted in iter_padded_pairs(file, iter_manifest_lines(manifest)))
+        with open_to_read(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as lines:
+            return all(stored == wanted for stored, wanted in iter_padded_pairs(lines, iter_manifest_lines(manifest)))
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return False
 
@@ -167,6 +170,7 @@ def iter_padded_pairs(first: Iterable[str], second: Iterable[str]) -> Iterator[t
     return zip_longest(first, second, fillvalue="")
 
 
+CELL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 SHARED_PART = b',"config":'
 """Where the part of a job's line begins that many jobs have in common (`render_job_line`)."""
 NAMES = r"((?:\"[\w.+=-]+\",?)*)"
@@ -199,7 +203,7 @@ class ManifestReader:
             if tail not in self.job_parts_by_tail:
                 self.job_parts_by_tail[tail] = self.parse_tail(mark[1:] + tail)
             return self.add_job(parse_job_head(head), self.job_parts_by_tail[tail])
-        record = json.loads(line)
+        record = parse_object(line)
         kind = record["record"]
         if kind == "job":
             self.add_job(record, parse_job_parts(record))
@@ -207,27 +211,36 @@ class ManifestReader:
             self.cells.append(parse_cell(record))
         elif kind == "header" and not self.header:
             if record["format"] != FORMAT:
-                raise ValueError(f"format {record['format']!r} is not read here; this version reads {FORMAT}")
+                raise ValueError(f"format {repr(record['format'])[:60]} is not read here; this version reads {FORMAT}")
             self.header = record
         else:
-            raise ValueError(f"an unexpected record {kind!r}")
+            raise ValueError(f"an unexpected record {repr(kind)[:60]}")
         return None
 
     def parse_tail(self, tail: bytes) -> dict[str, Any]:
         """The parts of a job from its line's end; what follows its configuration is shared by nearly all jobs."""
         config, mark, rest = tail.rpartition(b',"settings":')
         if not mark:
-            return parse_job_parts(json.loads(b"{" + tail))
+            return parse_job_parts(parse_object(b"{" + tail))
         try:
-            record = json.loads(b"{" + config + b"}")
+            record = parse_object(b"{" + config + b"}")
             if rest not in self.other_parts:
-                self.other_parts[rest] = parse_job_parts({"config": {}, **json.loads(b"{" + mark[1:] + rest)})
+                self.other_parts[rest] = parse_job_parts({"config": {}, **parse_object(b"{" + mark[1:] + rest)})
             return {**self.other_parts[rest], "config": record["config"]}
         except ValueError:  # the mark stood within another part
-            return parse_job_parts(json.loads(b"{" + tail))
+            return parse_job_parts(parse_object(b"{" + tail))
 
     def add_job(self, record: dict[str, Any], parts: dict[str, Any]) -> None:
         word = self.words.setdefault
+        for name in ("key", "stage", "phase"):
+            if not (isinstance(record[name], str) and SAFE_NAME.fullmatch(record[name])):
+                raise ValueError(f"{name} is {repr(record[name])[:60]}")
+        if record["phase"] not in PHASES:
+            raise ValueError(f"phase {record['phase']} is none of {', '.join(PHASES)}")
+        if not isinstance(record["version"], int) or not has_names(record["parents"]) or not has_names(record["cells"]):
+            raise ValueError(f"job {record['key']} has no version, parents or cells that could be read")
+        if record["key"] in self.keys:
+            raise ValueError(f"job {record['key']} stands here twice")
         key, parents = word(record["key"], record["key"]), tuple([word(each, each) for each in record["parents"]])
         if not self.keys.issuperset(parents):
             raise ValueError(f"job {key} stands before its parent")
@@ -249,8 +262,7 @@ def parse_job_head(head: bytes) -> dict[str, Any]:
     """What a job's line says before the shared part."""
     match = JOB_HEAD.fullmatch(head.decode())
     if match is None:
-        record: dict[str, Any] = json.loads(head + b"}")
-        return record
+        return parse_object(head + b"}")
     key, stage, version, phase, parents, cells = match.groups()
     return {
         "key": key,
@@ -262,13 +274,23 @@ def parse_job_head(head: bytes) -> dict[str, Any]:
     }
 
 
+def has_names(value: object) -> bool:
+    """Whether it is a list of texts."""
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def parse_job_parts(record: dict[str, Any]) -> dict[str, Any]:
     """What `render_job_tail` wrote."""
+    config, settings, estimate = record["config"], record.get("settings", {}), record.get("estimate", {})
+    if not (isinstance(config, dict) and isinstance(settings, dict)):
+        raise ValueError("config or settings is not a JSON object")
+    if problem := find_type_problem(Estimate, estimate):
+        raise ValueError(problem)
     return {
-        "config": record["config"],
-        "settings": record.get("settings", {}),
+        "config": config,
+        "settings": settings,
         "resources": parse_resources(record.get("resources", {})),
-        "estimate": Estimate(**record.get("estimate", {})),
+        "estimate": Estimate(**estimate),
     }
 
 
@@ -277,18 +299,27 @@ def parse_resources(record: dict[str, Any]) -> Resources:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
+    if problem := find_type_problem(Resources, values):
+        raise ValueError(problem)
     return Resources(**values)
 
 
 def parse_cell(record: dict[str, Any]) -> Cell:
     """What `render_cell_line` wrote."""
-    return Cell(
+    cell = Cell(
         name=record["name"],
         axes=record["axes"],
         pretrain=record["pretrain"],
         chains=tuple(FinetuneChain(**each) for each in record["chains"]),
         block=record.get("block", ""),
     )
+    problem = find_type_problem(Cell, {"name": cell.name, "axes": cell.axes, "block": cell.block})
+    if problem or not CELL_NAME.fullmatch(cell.name):
+        raise ValueError(problem or f"name is {cell.name[:60]!r}")
+    for each in cell.chains:
+        if problem := find_type_problem(FinetuneChain, asdict(each)):
+            raise ValueError(problem)
+    return cell
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -296,7 +327,7 @@ def read_manifest(path: Path) -> Manifest:
     reader = ManifestReader(path)
     number = 0
     try:
-        with path.open("rb") as file, pause_gc():
+        with open_to_read(path) as file, pause_gc():
             for line in file:
                 number += 1
                 reader.add_line(line)
@@ -309,6 +340,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}:{number}: is damaged: {describe_record_error(error)}; plan the sweep again"
         ) from None
     check_line_counts(reader, number)
+    check_names(reader)
     logger.info("%s: read, %d cells, %d jobs", path, len(reader.cells), len(reader.jobs))
     header = reader.header
     return Manifest(
@@ -339,6 +371,27 @@ def check_line_counts(reader: ManifestReader, lines: int) -> None:
         if header[name] != found:
             raise ManifestError(
                 f"{reader.path}:{lines}: is damaged: it holds {found} of {header[name]} {name}; plan the sweep again"
+            )
+
+
+def check_names(reader: ManifestReader) -> None:
+    """Every key and cell that is named is there: what reads a plan looks them up."""
+    header = reader.header
+    problem = "" if isinstance(header["sweep"], str) and SAFE_NAME.fullmatch(header["sweep"]) else "sweep is no name"
+    if header["backend"] not in {"local", "slurm"}:
+        problem = "backend is neither local nor slurm"
+    data = header["data"]
+    if not (isinstance(data, dict) and all(isinstance(each, str) for each in data.values())):
+        problem = "data is no mapping of names to paths"
+    if problem:
+        raise ManifestError(f"{reader.path}:1: is damaged: {problem}; plan the sweep again")
+    named = {key for cell in reader.cells for key in iter_chain_keys(cell)} - reader.keys
+    cells = {name for job in reader.jobs for name in job.cells} - {cell.name for cell in reader.cells}
+    for what, missing in (("job", named), ("cell", cells)):
+        if missing:
+            raise ManifestError(
+                f"{reader.path}: is damaged: it names {what} {min(missing)[:60]!r} and does not hold it; "
+                "plan the sweep again"
             )
 
 

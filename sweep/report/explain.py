@@ -22,6 +22,7 @@ from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
 from sweep.report.status import select_refusals
+from sweep.stored_sweep import list_planned_sweeps, open_sweep
 
 KEY_PREFIX = 6
 """Fewest digits of a key that name a job."""
@@ -37,8 +38,12 @@ class CellMatch:
 
 def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
     """The cell of that name, unique beginning of a name, or job key; NotPlannedError or UsageError."""
-    names = [sweep] if sweep else list_planned_sweeps(store)
-    plans = [read_manifest(store.locate_sweep(name).manifest) for name in names]
+    if sweep:
+        plans, unread = [open_sweep(store.root, sweep).manifest], ""
+    else:
+        plans, unread = read_all_plans(store)
+    if not plans and unread:
+        raise ManifestError(unread)
     if not plans:
         raise NotPlannedError(f"{store.sweeps}: holds no plan; make one with `sweep plan FILE`")
     for matches in (find_by_name, find_by_prefix, find_by_job_key):
@@ -55,12 +60,25 @@ def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
             return found[0]
     near = difflib.get_close_matches(wanted, [cell.name for plan in plans for cell in plan.cells], n=3, cutoff=0.5)
     hint = f"; is it {' or '.join(near)}?" if near else ""
-    raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}")
+    beside = f"; not read: {unread}" if unread else ""
+    raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}{beside}")
 
 
-def list_planned_sweeps(store: Store) -> list[str]:
-    """Names of the sweeps that have a plan in the store."""
-    return sorted(path.parent.name for path in store.sweeps.glob("*/manifest.jsonl"))
+def read_all_plans(store: Store) -> tuple[list[Manifest], str]:
+    """The plans of a store that can be read, and why the first of the others cannot: they may be another person's.
+
+    A copy of a sweep's folder under another name is passed over.
+    """
+    plans, problem = [], ""
+    for name in list_planned_sweeps(store):
+        try:
+            plan = read_manifest(store.locate_sweep(name).manifest)
+        except ManifestError as error:
+            problem = problem or str(error)
+            continue
+        if plan.sweep == name:
+            plans.append(plan)
+    return plans, problem
 
 
 def find_by_name(plan: Manifest, wanted: str) -> list[Cell]:

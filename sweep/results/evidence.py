@@ -1,5 +1,6 @@
 """What store and cluster say of each job, as the tables need it: a snapshot of `sweep status`, with hours and code."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,6 +130,9 @@ def price_usage(usage: Usage, gpu_type: str, gpu_kinds: str = "") -> ExecutionHo
     return ExecutionHours(usage.gpu_hours, usage.cpu_hours, a100_hours)
 
 
+COUNT = re.compile(r"[0-9]{1,9}")
+
+
 @cache
 def find_mean_factor(gpu_kinds: str, gpu_type: str) -> float | None:
     """A100-hours of one GPU-hour over the kinds `a100=2,v100=1`; None where one of them is unknown."""
@@ -137,7 +141,7 @@ def find_mean_factor(gpu_kinds: str, gpu_type: str) -> float | None:
     for word in filter(None, gpu_kinds.split(",")):
         name, _, count = word.rpartition("=")
         factor = find_factor(gpus, name, gpu_type)
-        if factor is None:
+        if factor is None or not COUNT.fullmatch(count):
             return None
         total, weighted = total + int(count), weighted + int(count) * factor
     return weighted / total if total else find_factor(gpus, "", gpu_type)

@@ -14,9 +14,11 @@ from jobs.reconcile.decide import Action
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.store.ledger import EventKind, has_batches
+from stages.printable import render_line
 from sweep.errors import SweepError
 from sweep.stored_sweep import StoredSweep
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
+from sweep.terminal import find_raw_stream
 
 
 def run_local(
@@ -123,13 +125,13 @@ def _show_progress_bar(snapshot: SweepSnapshot, wanted: Collection[str]) -> Iter
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(file=find_raw_stream(sys.stderr))) as bar:
         task = bar.add_task("jobs", total=len(wanted))
 
         def show_event(event: RunnerEvent) -> None:
             line = format_progress_line(event, wanted)
             if line:
-                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                bar.console.print(render_line(line), markup=False, highlight=False, soft_wrap=True)
             running = sum(status.state is JobState.RUNNING for status in snapshot.statuses.values())
             bar.update(task, completed=count_done(snapshot, wanted), description=f"{running} running")
 
