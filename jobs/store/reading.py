@@ -180,6 +180,8 @@ def has_type(value: object, kind: Any) -> bool:  # noqa: PLR0911 - a table, read
         return is_whole_number(value)
     if kind is bool:
         return type(value) is bool
+    if kind in {Any, object}:
+        return True
     origin, parts = get_origin(kind), get_args(kind)
     if origin in {UnionType, Union}:
         return any(has_type(value, part) for part in parts)

@@ -15,7 +15,7 @@ from typing import Any
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import SAFE_NAME, open_replacement
-from jobs.store.reading import find_type_problem, open_to_read, parse_object
+from jobs.store.reading import find_type_problem, is_whole_number, open_to_read, parse_object
 from sweep.errors import ManifestError
 from sweep.phases import PHASES
 
@@ -232,18 +232,14 @@ class ManifestReader:
 
     def add_job(self, record: dict[str, Any], parts: dict[str, Any]) -> None:
         word = self.words.setdefault
-        for name in ("key", "stage", "phase"):
-            if not (isinstance(record[name], str) and SAFE_NAME.fullmatch(record[name])):
-                raise ValueError(f"{name} is {repr(record[name])[:60]}")
-        if record["phase"] not in PHASES:
-            raise ValueError(f"phase {record['phase']} is none of {', '.join(PHASES)}")
-        if not isinstance(record["version"], int) or not has_names(record["parents"]) or not has_names(record["cells"]):
-            raise ValueError(f"job {record['key']} has no version, parents or cells that could be read")
-        if record["key"] in self.keys:
-            raise ValueError(f"job {record['key']} stands here twice")
+        if not (isinstance(record["key"], str) and has_names(record["parents"])):
+            raise ValueError(f"key is {repr(record['key'])[:60]}, or parents is no list of keys")
         key, parents = word(record["key"], record["key"]), tuple([word(each, each) for each in record["parents"]])
         if not self.keys.issuperset(parents):
-            raise ValueError(f"job {key} stands before its parent")
+            raise ValueError(f"job {key[:60]} stands before its parent")
+        if key in self.keys:
+            raise ValueError(f"job {key[:60]} stands here twice")
+        check_job_record(record)
         self.keys.add(key)
         self.jobs.append(
             Job(
@@ -256,6 +252,17 @@ class ManifestReader:
                 **parts,
             )
         )
+
+
+def check_job_record(record: dict[str, Any]) -> None:
+    """ValueError for a job that no store and no report could hold."""
+    for name in ("key", "stage", "phase"):
+        if not (isinstance(record[name], str) and SAFE_NAME.fullmatch(record[name])):
+            raise ValueError(f"{name} is {repr(record[name])[:60]}")
+    if record["phase"] not in PHASES:
+        raise ValueError(f"phase {record['phase']} is none of {', '.join(PHASES)}")
+    if not is_whole_number(record["version"]) or not has_names(record["cells"]):
+        raise ValueError(f"version or cells of job {record['key']} is of another type")
 
 
 def parse_job_head(head: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
 from sweep.report.status import select_refusals
-from sweep.stored_sweep import list_planned_sweeps, open_sweep
+from sweep.stored_sweep import list_planned_sweeps, read_own_manifest
 
 KEY_PREFIX = 6
 """Fewest digits of a key that name a job."""
@@ -39,7 +39,7 @@ class CellMatch:
 def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
     """The cell of that name, unique beginning of a name, or job key; NotPlannedError or UsageError."""
     if sweep:
-        plans, unread = [open_sweep(store.root, sweep).manifest], ""
+        plans, unread = [read_own_manifest(store, sweep)], ""
     else:
         plans, unread = read_all_plans(store)
     if not plans and unread:
