@@ -11,6 +11,7 @@ import pytest
 from tests.jobs import toy
 from tests.nfs import SharedFolder
 from tests.nfs.campaign import STEPS, find_job_problems, run_campaign
+from tests.nfs.guards import Guard
 from tests.nfs.stage import compute_expected
 
 CLAIM_TESTS = (
@@ -29,6 +30,14 @@ def test_a_fault_of_each_kind_on_two_machines_loses_nothing_and_doubles_nothing(
     assert len(outcome.faults) >= 10, "too few kinds found something to strike"
     assert outcome.handed_over > 0
     assert outcome.reads > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("guard", "said"), [(Guard.CLAIM, "published at"), (Guard.SUBMIT_LOCK, "was handed over 2")])
+def test_the_campaign_sees_it_where_a_guard_is_taken_out(guard: Guard, said: str) -> None:
+    outcome = run_campaign(faults=4, seed=1, without=guard)
+    assert any(said in each for each in outcome.violations), outcome.format()
 
 
 @pytest.mark.slow
