@@ -16,6 +16,7 @@ from stages.data.sample import BadSampleError, Document, ImageReader, check_text
 from stages.data.shards import TarMember, iter_members, list_tars, open_tar, read_tar_member
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError, find_mount_errno
+from stages.files import read_regular
 
 ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")
 
@@ -210,7 +211,7 @@ def find_conversation_file(path: Path) -> Path:
 def read_records(file: Path) -> list[Any]:
     """The list of a conversation file, unchecked."""
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_regular(file))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a readable JSON file: {error}") from error
     if not isinstance(content, list):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from stages.data.sample import AbsentSampleError, BadSampleError
 from stages.errors import DataError
+from stages.files import read_regular
 
 OPEN_SHARDS = 64
 
@@ -111,7 +112,7 @@ class LocalFolder:
         """What the manifest says; without one, every tar's headers are read."""
         file = self.path / MANIFEST
         if file.exists():
-            return read_manifest(str(file), file.read_bytes())
+            return read_manifest(str(file), read_regular(file))
         tars = list_tars(self.path)
         return [tar.name for tar in tars], [len(index_tar(tar)) for tar in tars]
 

@@ -8,6 +8,7 @@ from typing import Any
 from stages.data.shards import MANIFEST, list_tars, read_manifest
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
+from stages.files import read_regular
 from stages.prepare.check_samples import ConversationPart, check_conversations, check_shard, split_conversations
 from stages.prepare.findings import Action, CheckRequest, Findings, Shard, guess_kind, render_report
 from stages.prepare.inputs import LARGEST_ID, resolve_tokenizer_file
@@ -105,7 +106,7 @@ def list_shards(report: DataSetReport, decode: str) -> Sequence[Part]:
             report.findings.note("no manifest", Action.NOTE, f"{folder}: every start reads all headers")
         shards = [Shard(request, tar, None, decode) for tar in tars]
     else:
-        content = manifest.read_bytes()
+        content = read_regular(manifest)
         names, counts = read_manifest(str(manifest), content)
         if content and not content.endswith(b"\n"):
             report.findings.note("manifest without a last newline", Action.NOTE, f"{manifest}: open_lm drops that line")

@@ -15,8 +15,8 @@ from typing import Any
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import SAFE_NAME, open_replacement
-from jobs.store.reading import find_type_problem, is_whole_number, open_to_read, parse_object
-from sweep.errors import ManifestError
+from jobs.store.reading import find_type_problem, is_whole_number, open_to_read, parse_object, read_anew
+from sweep.errors import ManifestError, StoreError
 from sweep.phases import PHASES
 
 logger = logging.getLogger(__name__)
@@ -186,6 +186,7 @@ class ManifestReader:
     """Builds the parts of one manifest; equal ends of lines become the same objects."""
 
     path: Path
+    lines: int = 0
     header: dict[str, Any] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
@@ -330,23 +331,19 @@ def parse_cell(record: dict[str, Any]) -> Cell:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The stored plan; ManifestError names the file and the line that is damaged, or says that there is no file."""
-    reader = ManifestReader(path)
-    number = 0
+    """The stored plan.
+
+    Raises:
+        ManifestError: a line is damaged, or there is no file.
+        StoreError: the file cannot be read. It may be whole.
+    """
     try:
-        with open_to_read(path) as file, pause_gc():
-            for line in file:
-                number += 1
-                reader.add_line(line)
+        reader = read_anew(lambda: read_lines(path))  # another machine may plan anew meanwhile
     except FileNotFoundError:
         raise ManifestError(f"{path}: there is no plan of that name here; make one with `sweep plan FILE`") from None
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {add_denial(error.strerror or str(error), error)}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ManifestError(
-            f"{path}:{number}: is damaged: {describe_record_error(error)}; plan the sweep again"
-        ) from None
-    check_line_counts(reader, number)
+        raise StoreError(f"{path}: cannot be read: {add_denial(error.strerror or str(error), error)}") from None
+    check_line_counts(reader)
     check_names(reader)
     logger.info("%s: read, %d cells, %d jobs", path, len(reader.cells), len(reader.jobs))
     header = reader.header
@@ -359,6 +356,21 @@ def read_manifest(path: Path) -> Manifest:
     )
 
 
+def read_lines(path: Path) -> ManifestReader:
+    """All lines of the file. Raises ManifestError for the first that is damaged, and OSError."""
+    reader = ManifestReader(path)
+    with open_to_read(path) as file, pause_gc():
+        for line in file:
+            reader.lines += 1
+            try:
+                reader.add_line(line)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ManifestError(
+                    f"{path}:{reader.lines}: is damaged: {describe_record_error(error)}; plan the sweep again"
+                ) from None
+    return reader
+
+
 def describe_record_error(error: Exception) -> str:
     """What is wrong with a record."""
     if isinstance(error, KeyError):
@@ -366,7 +378,7 @@ def describe_record_error(error: Exception) -> str:
     return str(error)
 
 
-def check_line_counts(reader: ManifestReader, lines: int) -> None:
+def check_line_counts(reader: ManifestReader) -> None:
     """The header says how long the file is; a file cut at a line's end shows here."""
     header = reader.header
     missing = {"sweep", "backend", "data", "cells", "jobs"} - header.keys()
@@ -376,9 +388,8 @@ def check_line_counts(reader: ManifestReader, lines: int) -> None:
         )
     for name, found in (("cells", len(reader.cells)), ("jobs", len(reader.jobs))):
         if header[name] != found:
-            raise ManifestError(
-                f"{reader.path}:{lines}: is damaged: it holds {found} of {header[name]} {name}; plan the sweep again"
-            )
+            held = f"it holds {found} of {str(header[name])[:20]} {name}"
+            raise ManifestError(f"{reader.path}:{reader.lines}: is damaged: {held}; plan the sweep again")
 
 
 def check_names(reader: ManifestReader) -> None:

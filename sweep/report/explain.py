@@ -17,7 +17,7 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.slurm.refusals import Refusal
 from jobs.store.paths import Store
 from jobs.store.results import list_begun_keys, list_finished_keys
-from sweep.errors import ManifestError, NotPlannedError, UsageError
+from sweep.errors import ManifestError, NotPlannedError, StoreError, UsageError
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
@@ -43,7 +43,7 @@ def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
     else:
         plans, unread = read_all_plans(store)
     if not plans and unread:
-        raise ManifestError(unread)
+        raise StoreError(unread)
     if not plans:
         raise NotPlannedError(f"{store.sweeps}: holds no plan; make one with `sweep plan FILE`")
     for matches in (find_by_name, find_by_prefix, find_by_job_key):
@@ -73,7 +73,7 @@ def read_all_plans(store: Store) -> tuple[list[Manifest], str]:
     for name in list_planned_sweeps(store):
         try:
             plan = read_manifest(store.locate_sweep(name).manifest)
-        except ManifestError as error:
+        except (ManifestError, StoreError) as error:
             problem = problem or str(error)
             continue
         if plan.sweep == name:
@@ -123,6 +123,8 @@ class ChainJob:
     """What changed its key since the previous plan."""
     refusal: Refusal | None = None
     """Slurm's last answer, if it would not take the job."""
+    problem: str = ""
+    """Why its folder cannot be read, or its result does not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,7 @@ def explain_cell(store: Store, found: CellMatch, snapshot: SweepSnapshot, now: f
             build_history(job, snapshot),
             moved.get(job.key, ()),
             refusals.get(job.key),
+            snapshot.runs[job.key].problem,
         )
         for job in mine
     ]
@@ -251,6 +254,8 @@ def format_history_section(explanation: Explanation) -> list[str]:
         if link.refusal is not None
     ]
     lines = ["", "not sent, as Slurm said:", *refused] if refused else []
+    unread = [f"  {link.job.key}  {link.problem}" for link in explanation.chain_jobs if link.problem]
+    lines += ["", "not read:", *unread] if unread else []
     lines += ["", "history:", *history] if history else []
     if explanation.excluded:
         away = [f"  {each.node} until {format_time(each.until)}: {each.reason}" for each in explanation.excluded]
@@ -328,6 +333,7 @@ def build_explanation_json(explanation: Explanation) -> dict[str, Any]:
                 "moved": list(link.changed_fields),
                 **build_history_json(link.history),
                 **({"refusal": build_refusal_json(link.refusal)} if link.refusal else {}),
+                **({"problem": link.problem} if link.problem else {}),
             }
             for link in explanation.chain_jobs
         ],

@@ -49,12 +49,24 @@ def run_local(
         end = local.run(stop)
     outcome = build_submit_json(snapshot, wanted, end)
     print_report(outcome, as_json=as_json)
+    for line in list_unread_runs(snapshot, wanted):
+        print(f"sweep submit: {line}", file=sys.stderr)
     if end.problem:
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
         print("nothing is lost: put it right and run `sweep submit` again", file=sys.stderr)
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1
+
+
+MOST_UNREAD = 5
+
+
+def list_unread_runs(snapshot: SweepSnapshot, wanted: Collection[str]) -> list[str]:
+    """Why jobs are not known to be done or not: their folders cannot be read. A line each, of the first few."""
+    found = [snapshot.runs[key].problem for key in sorted(wanted) if not snapshot.runs[key].readable]
+    more = len(found) - MOST_UNREAD
+    return [*found[:MOST_UNREAD], *([f"{more:,} more folders cannot be read"] if more > 0 else [])]
 
 
 def check_not_on_slurm(snapshot: SweepSnapshot, wanted: Collection[str]) -> None:
