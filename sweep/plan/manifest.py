@@ -321,7 +321,9 @@ def parse_cell(record: dict[str, Any]) -> Cell:
         chains=tuple(FinetuneChain(**each) for each in record["chains"]),
         block=record.get("block", ""),
     )
-    problem = find_type_problem(Cell, {"name": cell.name, "axes": cell.axes, "block": cell.block})
+    problem = find_type_problem(
+        Cell, {"name": cell.name, "axes": cell.axes, "pretrain": cell.pretrain, "block": cell.block}
+    )
     if problem or not CELL_NAME.fullmatch(cell.name):
         raise ValueError(problem or f"name is {cell.name[:60]!r}")
     for each in cell.chains:

@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="part of a command's name")
+    parser.add_argument("--minutes", type=float, default=1e9, help="ends early")
     given = parser.parse_args()
     if PRELOAD not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
@@ -22,7 +23,9 @@ def main() -> int:
     from tests.store_faults.campaign import run_campaign
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        outcome = run_campaign(given.faults, given.seed, Path(folder), workers=given.workers, only=given.only)
+        outcome = run_campaign(
+            given.faults, given.seed, Path(folder), workers=given.workers, only=given.only, minutes=given.minutes
+        )
     print(outcome.format())
     return 1 if outcome.violations else 0
 

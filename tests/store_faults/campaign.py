@@ -32,6 +32,7 @@ from tests.store_faults.study import (
     Study,
     build_study,
     copy_study,
+    find_changes,
     find_store_problems,
     wait_until_running,
 )
@@ -103,8 +104,11 @@ def format_counts(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {number:,}" for name, number in counts.most_common())
 
 
-def run_campaign(faults: int, seed: int, folder: Path, *, workers: int = 1, only: str = "") -> Outcome:
-    """Needs the library below this process (`restart_with_library`)."""
+def run_campaign(
+    faults: int, seed: int, folder: Path, *, workers: int = 1, only: str = "", minutes: float = 1e9
+) -> Outcome:
+    """Needs the library below this process (`restart_with_library`). Ends early after so many minutes."""
+    end = time.monotonic() + 60 * minutes
     original = build_study(folder)
     os.environ[DATA] = str(folder / "data")
     warm_up(original)
@@ -113,9 +117,9 @@ def run_campaign(faults: int, seed: int, folder: Path, *, workers: int = 1, only
     draws = random.Random(seed)
     plan = [draw_fault(draws, cases, clean) for _ in range(faults)]
     if workers == 1:
-        return strike_all(plan, clean, original, folder / "faults")
+        return strike_all(plan, clean, original, folder / "faults", end)
     outcome = Outcome()
-    for part in fork_parts(plan, clean, original, folder, workers):
+    for part in fork_parts([plan[number::workers] for number in range(workers)], clean, original, folder, end):
         outcome.add(part)
     return outcome
 
@@ -143,15 +147,15 @@ def warm_up(study: Study) -> None:
 
 
 def fork_parts(
-    plan: Sequence[Fault], clean: dict[str, CommandEnd], original: Study, folder: Path, workers: int
+    parts: Sequence[Sequence[Fault]], clean: dict[str, CommandEnd], original: Study, folder: Path, end: float
 ) -> Iterable[Outcome]:
-    """The plan cut among processes."""
+    """Each part of the plan in a process of its own."""
     children = []
-    for number in range(workers):
+    for number, part in enumerate(parts):
         report = folder / f"outcome-{number}.json"
         pid = os.fork()
         if pid == 0:
-            outcome = strike_all(plan[number::workers], clean, original, folder / f"faults-{number}")
+            outcome = strike_all(part, clean, original, folder / f"faults-{number}", end)
             report.write_text(json.dumps(vars(outcome)))
             os._exit(0)
         children.append((pid, report))
@@ -186,11 +190,15 @@ class Copies:
         return copy_study(self.original, self.folder / str(self.made))
 
 
-def strike_all(plan: Sequence[Fault], clean: dict[str, CommandEnd], original: Study, folder: Path) -> Outcome:
-    """Each fault on a copy of its own."""
+def strike_all(
+    plan: Sequence[Fault], clean: dict[str, CommandEnd], original: Study, folder: Path, end: float
+) -> Outcome:
+    """Each fault on a copy of its own, until the moment `end`."""
     outcome = Outcome()
     copies = Copies(original, folder, {"": {job.key for job in original.read_plan().jobs}})
     for number, fault in enumerate(plan):
+        if time.monotonic() > end:
+            break
         try:
             strike(fault, clean[fault.case.name], copies, outcome)
         except (OSError, TimeoutError) as error:  # of the campaign itself
@@ -226,9 +234,11 @@ def strike(fault: Fault, clean: CommandEnd, copies: Copies, outcome: Outcome) ->
     attempt = start_attempt(study) if case.running else 0
     ended = run_command(study, case, fault.call, fault.error, lasting=fault.lasting)
     problems = find_end_problems(fault, ended, clean)
-    again = run_command(study, case, 0, KILL, lasting=False)
+    again = ended if case.reads_only else run_command(study, case, 0, KILL, lasting=False)
     stop_attempt(study, attempt)
-    if again.code != case.code:
+    if case.reads_only:
+        problems += find_changes(study, original, find_key(original, "trunk"))
+    elif again.code != case.code:
         problems.append(f"again without a fault: exit code {again.code}\n{again.out}{again.err}")
     elif not case.replans:
         problems += find_store_problems(study, original, keys[""])

@@ -30,6 +30,8 @@ class CommandCase:
     check: Check = expect_nothing
     replans: bool = False
     """Whether its plan has other keys than the original."""
+    reads_only: bool = False
+    """Whether it leaves the store as it was."""
     said: bool = True
     """Whether it says the same again."""
 
@@ -86,48 +88,48 @@ def get_sweep_file(study: Study) -> Path:
 
 
 CASES = (
-    CommandCase(name="plan", words=lambda s: ["plan", get_sweep_file(s)], weight=8),
-    CommandCase(name="plan --diff", words=lambda s: ["plan", s.folder / "edited.yaml", "--diff"], weight=6),
+    CommandCase(name="plan", words=lambda s: ["plan", get_sweep_file(s)], weight=6),
+    CommandCase(name="plan --diff", words=lambda s: ["plan", s.folder / "edited.yaml", "--diff"], weight=8, reads_only=True),
     CommandCase(
-        name="plan --replace", words=lambda s: ["plan", s.folder / "edited.yaml", "--replace"], weight=8, replans=True,
+        name="plan --replace", words=lambda s: ["plan", s.folder / "edited.yaml", "--replace"], weight=7, replans=True,
         said=False,
     ),
     CommandCase(
-        name="plan --replace of a damaged one", words=lambda s: ["plan", get_sweep_file(s), "--replace"], weight=5,
+        name="plan --replace of a damaged one", words=lambda s: ["plan", get_sweep_file(s), "--replace"], weight=6,
         prepare=damage_manifest, said=False,
     ),
     CommandCase(
-        name="submit", words=lambda s: ["submit", NAME, "--only", find_key(s, "trunk"), "--cpus", "1"], weight=12,
+        name="submit", words=lambda s: ["submit", NAME, "--only", find_key(s, "trunk"), "--cpus", "1"], weight=8,
         prepare=let_trunk_run, check=expect_done("trunk"),
     ),
-    CommandCase(name="submit --dry-run", words=lambda _: ["submit", NAME, "--dry-run", "--cpus", "2"], weight=6),
-    CommandCase(name="status", words=lambda _: ["status", NAME, "--all"], weight=8, code=1, running=True),
-    CommandCase(name="status --json", words=lambda _: ["status", NAME, "--json"], weight=4, code=1),
-    CommandCase(name="tick", words=lambda _: ["tick", NAME], weight=5, code=1),
+    CommandCase(name="submit --dry-run", words=lambda _: ["submit", NAME, "--dry-run", "--cpus", "2"], weight=10, reads_only=True),
+    CommandCase(name="status", words=lambda _: ["status", NAME, "--all"], weight=10, reads_only=True, code=1, running=True),
+    CommandCase(name="status --json", words=lambda _: ["status", NAME, "--json"], weight=6, reads_only=True, code=1),
+    CommandCase(name="tick", words=lambda _: ["tick", NAME], weight=8, reads_only=True, code=1),
     CommandCase(
-        name="results", words=lambda _: ["results", NAME, "--figure-formats", "svg"], weight=2, check=expect_tables,
+        name="results", words=lambda _: ["results", NAME, "--figure-formats", "svg"], weight=1, check=expect_tables,
     ),
     CommandCase(
-        name="results --json", words=lambda _: ["results", NAME, "--json", "--no-figures"], weight=6,
+        name="results --json", words=lambda _: ["results", NAME, "--json", "--no-figures"], weight=2,
         check=expect_tables,
     ),
-    CommandCase(name="explain", words=lambda _: ["explain", CELL], weight=6),
-    CommandCase(name="logs", words=lambda _: ["logs", NAME, CELL], weight=5),
+    CommandCase(name="explain", words=lambda _: ["explain", CELL], weight=10, reads_only=True),
+    CommandCase(name="logs", words=lambda _: ["logs", NAME, CELL], weight=10, reads_only=True),
     CommandCase(
         name="cancel", words=lambda _: ["cancel", NAME, "--grace", "20"], weight=8, running=True,
         check=expect_cancelled, said=False,
     ),
     CommandCase(
         name="resume", words=lambda s: ["resume", NAME, "--cells", find_key(s, "finetune", CELL), "--cpus", "1"],
-        weight=8, check=expect_done("finetune", CELL), said=False,
+        weight=5, check=expect_done("finetune", CELL), said=False,
     ),
     CommandCase(
-        name="export --index", words=lambda s: ["export", NAME, "--index", "--out", s.folder / "index"], weight=6,
+        name="export --index", words=lambda s: ["export", NAME, "--index", "--out", s.folder / "index"], weight=3,
         check=expect_index,
     ),
     CommandCase(
-        name="limits", words=lambda _: ["limits", NAME, "--max-queued", "3"], weight=5, check=expect_limit
+        name="limits", words=lambda _: ["limits", NAME, "--max-queued", "3"], weight=8, check=expect_limit
     ),
-    CommandCase(name="doctor", words=lambda _: ["doctor", NAME], weight=5),
-    CommandCase(name="data check", words=lambda s: ["data", "check", get_sweep_file(s), "--workers", "1"], weight=0.3),
+    CommandCase(name="doctor", words=lambda _: ["doctor", NAME], weight=8),
+    CommandCase(name="data check", words=lambda s: ["data", "check", get_sweep_file(s), "--workers", "1"], weight=0.1),
 )  # fmt: skip

@@ -146,6 +146,19 @@ def find_store_problems(study: Study, original: Study, keys: set[str]) -> list[s
     return problems + [f"half written: {path}" for path in unfinished]
 
 
+def find_changes(study: Study, original: Study, running: str) -> list[str]:
+    """Files that a command which only reads has changed, added or removed, but for those of the job that runs."""
+    before, after = read_files(original.store.root, running), read_files(study.store.root, running)
+    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return [f"changed by a command that only reads: {changed}"] if changed else []
+
+
+def read_files(root: Path, but_of: str) -> dict[str, bytes]:
+    """Content of all files by their paths, without those of one run."""
+    files = [path for path in root.rglob("*") if path.is_file() and but_of not in path.parts]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
 def is_json(path: Path) -> bool:
     try:
         json.loads(path.read_bytes())
