@@ -13,7 +13,6 @@ from sweep.options import CommonOptions
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
-MOST_PROBLEMS = 10
 NEEDED = {"torch": "torch", "safetensors": "safetensors", "tokenizers": "tokenizers", "PIL": "pillow"}
 EPILOG = """example:
   sweep export demo m1m-b50-i20-c0-x1 --epochs 2 --out exports/demo-b50-i20
@@ -121,9 +120,7 @@ def write_model_index(folder: Path, stored: "StoredSweep") -> int:
     check_installed("an index", {"pyarrow": "pyarrow"}, extra="report")
     made = write_index(stored, folder)
     print(folder)
-    for problem in made.problems[:MOST_PROBLEMS]:
-        print(f"sweep: not in the index: {problem}", file=sys.stderr)
-    if (more := len(made.problems) - MOST_PROBLEMS) > 0:
-        print(f"sweep: and {more} more; `sweep status {stored.manifest.sweep} --all` names them", file=sys.stderr)
+    for remark in made.uncounted.list_remarks():
+        print(f"sweep: {remark}", file=sys.stderr)
     print(f"{made.models} models, {made.finished} finished, {made.exported} exported below {folder}", file=sys.stderr)
-    return 1 if made.problems else 0
+    return 1 if made.uncounted.is_partial else 0

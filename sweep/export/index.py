@@ -15,7 +15,7 @@ from jobs.store.paths import Store, open_replacement, write_json
 from jobs.store.records import read_record
 from stages.printable import escape_unprintable
 from sweep.errors import StoreError
-from sweep.results.evidence import JobEvidence, load_job_evidence
+from sweep.results.evidence import JobEvidence, UncountedRuns, find_uncounted_runs, load_job_evidence
 from sweep.results.lineage import ModelChain, list_model_chains
 from sweep.results.summary import build_row_json
 from sweep.results.tables import build_results_table
@@ -58,8 +58,7 @@ class WrittenIndex:
     models: int
     finished: int
     exported: int
-    problems: tuple[str, ...]
-    """Results and runs that do not count, one line each with the file."""
+    uncounted: UncountedRuns
 
 
 def write_index(stored: StoredSweep, folder: Path) -> WrittenIndex:
@@ -90,7 +89,7 @@ def write_index(stored: StoredSweep, folder: Path) -> WrittenIndex:
         models=len(rows),
         finished=sum(each is not None for each in checkpoints),
         exported=sum(each is not None for each in found),
-        problems=tuple(each.problem for each in snapshot.runs.values() if each.problem),
+        uncounted=find_uncounted_runs(snapshot),
     )
 
 

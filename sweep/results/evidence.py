@@ -199,6 +199,32 @@ class JobEvidence:
         return end.ended_at if end else None
 
 
+@dataclass(frozen=True, slots=True)
+class UncountedRuns:
+    """Runs whose result does not count, or that could not be read: tables show them as not done."""
+
+    problems: tuple[str, ...]
+    """One line each, with the file."""
+    is_partial: bool
+    """Whether a run could not be read, so that it may be done all the same."""
+
+    def list_remarks(self) -> list[str]:
+        """The first few, and how many more there are."""
+        more = len(self.problems) - MOST_PROBLEMS
+        lines = [f"does not count: {problem}" for problem in self.problems[:MOST_PROBLEMS]]
+        return [*lines, *([f"{more:,} more results do not count"] if more > 0 else [])]
+
+
+MOST_PROBLEMS = 10
+
+
+def find_uncounted_runs(snapshot: SweepSnapshot) -> UncountedRuns:
+    """Of all jobs of the plan."""
+    runs = snapshot.runs.values()
+    problems = tuple(run.problem for run in runs if run.problem)
+    return UncountedRuns(problems, is_partial=not all(run.readable for run in runs))
+
+
 def load_job_evidence(snapshot: SweepSnapshot) -> dict[str, JobEvidence]:
     """Evidence by key, in the order of the plan (parents before children)."""
     return {

@@ -28,6 +28,7 @@ from tests.store_faults.study import (
     CELL,
     NAME,
     STAGE,
+    UNEXPLAINED,
     WORDS,
     Study,
     build_study,
@@ -253,7 +254,9 @@ def strike(fault: Fault, clean: CommandEnd, copies: Copies, outcome: Outcome) ->
         outcome.struck[ended.struck.name] += 1
     outcome.endings[describe_end(ended, clean)] += 1
     where = f" ({ended.struck.name} {ended.struck.path})" if ended.struck else ""
-    outcome.violations += [f"{fault}{where}: {problem}" for problem in problems]
+    for problem in problems:
+        outcome.violations.append(f"{fault}{where}: {problem}")
+        print(f"violation: {outcome.violations[-1]}", file=sys.stderr, flush=True)
     shutil.rmtree(study.folder, ignore_errors=True)
 
 
@@ -272,7 +275,7 @@ def find_end_problems(fault: Fault, ended: CommandEnd, clean: CommandEnd) -> lis
         return ["hangs"]
     if fault.error == KILL:
         return []
-    told = any(word in said for word in WORDS[fault.error])
+    told = any(word in said for word in (*WORDS[fault.error], UNEXPLAINED))
     problems = []
     if ended.code != clean.code and not told:
         problems.append(f"exit code {ended.code} without the reason: {said[-600:]}")

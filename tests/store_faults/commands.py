@@ -89,7 +89,9 @@ def get_sweep_file(study: Study) -> Path:
 
 CASES = (
     CommandCase(name="plan", words=lambda s: ["plan", get_sweep_file(s)], weight=6),
-    CommandCase(name="plan --diff", words=lambda s: ["plan", s.folder / "edited.yaml", "--diff"], weight=8, reads_only=True),
+    CommandCase(
+        name="plan --diff", words=lambda s: ["plan", s.folder / "edited.yaml", "--diff"], weight=8, reads_only=True
+    ),
     CommandCase(
         name="plan --replace", words=lambda s: ["plan", s.folder / "edited.yaml", "--replace"], weight=7, replans=True,
         said=False,
@@ -102,10 +104,15 @@ CASES = (
         name="submit", words=lambda s: ["submit", NAME, "--only", find_key(s, "trunk"), "--cpus", "1"], weight=8,
         prepare=let_trunk_run, check=expect_done("trunk"),
     ),
-    CommandCase(name="submit --dry-run", words=lambda _: ["submit", NAME, "--dry-run", "--cpus", "2"], weight=10, reads_only=True),
-    CommandCase(name="status", words=lambda _: ["status", NAME, "--all"], weight=10, reads_only=True, code=1, running=True),
+    CommandCase(
+        name="submit --dry-run", words=lambda _: ["submit", NAME, "--dry-run", "--cpus", "2"], weight=10,
+        reads_only=True,
+    ),
+    CommandCase(
+        name="status", words=lambda _: ["status", NAME, "--all"], weight=10, reads_only=True, code=1, running=True
+    ),
     CommandCase(name="status --json", words=lambda _: ["status", NAME, "--json"], weight=6, reads_only=True, code=1),
-    CommandCase(name="tick", words=lambda _: ["tick", NAME], weight=8, reads_only=True, code=1),
+    CommandCase(name="tick", words=lambda _: ["tick", NAME], weight=8, code=1),
     CommandCase(
         name="results", words=lambda _: ["results", NAME, "--figure-formats", "svg"], weight=1, check=expect_tables,
     ),

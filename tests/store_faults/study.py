@@ -167,6 +167,8 @@ def is_json(path: Path) -> bool:
     return True
 
 
+UNEXPLAINED = "error closing file"
+"""All that pyarrow says where a file's closing fails."""
 WORDS = {
     errno.ENOSPC: ("the disk is full", "No space left on device"),
     errno.EDQUOT: ("the quota is used up", "Disk quota exceeded"),
