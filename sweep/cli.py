@@ -86,10 +86,10 @@ PIPE_CLOSED = 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. A user-level error (`SweepError`) becomes one line on stderr, and
     nothing that is printed steers the terminal."""
-    from sweep.terminal import drop_unwritten, guard_terminal
+    from sweep.terminal import drop_unwritten, wrap_output
 
     try:
-        with guard_terminal():
+        with wrap_output():
             return run_words(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:  # the reader (`head`, a closed pager) has seen enough
         drop_unwritten(sys.stdout)

@@ -12,6 +12,7 @@ from stages.printable import escape_unprintable
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
+# Why: docs/decisions.md, D162
 class PrintableStream:
     """A stream as `print` and `write` take it. What the stream's encoding lacks is written out, too.
 
@@ -52,7 +53,7 @@ def name_stream(label: str) -> Iterator[None]:
 
 
 @contextmanager
-def guard_terminal() -> Iterator[None]:
+def wrap_output() -> Iterator[None]:
     """In the block, everything that is printed goes through `PrintableStream`, and is out at its end."""
     before = {name: getattr(sys, name) for name in NAMES}
     for name, label in NAMES.items():

@@ -34,9 +34,9 @@ class FailureClass(StrEnum):
     UNKNOWN = "unknown"
 
 
-def parse_failure_class(given: object) -> FailureClass:
+def parse_failure_class(given: Any) -> FailureClass:
     """The class of that name; `unknown` for one of a later version."""
-    return next((each for each in FailureClass if each == given), FailureClass.UNKNOWN)
+    return FailureClass(given if given in [*FailureClass] else "unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
  * faults_arm is called, and in every program that the process starts.
  *
  * Calls on paths below the watched folders count, and calls on descriptors that were opened there. The error is what the
- * kernel gives a caller: -1 and errno. */
+ * kernel gives a caller: -1 and errno. Why: docs/decisions.md, D164. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>

@@ -12,7 +12,7 @@ import pytest
 from jobs.store.paths import Store
 from stages.printable import escape_unprintable, render_line
 from sweep.cli import main
-from sweep.terminal import PrintableStream, guard_terminal, render_log_text
+from sweep.terminal import PrintableStream, render_log_text, wrap_output
 from tests.sweep.synthetic_store import START, FailureClass, Grid, plan, write_attempt
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202ename\x7f"
@@ -31,7 +31,7 @@ def test_letters_that_cannot_be_seen_are_written_out_as_json_has_them() -> None:
 
 
 def test_everything_that_is_printed_in_a_command_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
-    with guard_terminal():
+    with wrap_output():
         print(EVIL)
         print(EVIL, file=sys.stderr)
     said = capsys.readouterr()
