@@ -45,10 +45,8 @@ def find_run(store: Store, stage: str) -> Path:
 
 COMMANDS = (
     ["status", NAME],
-    ["status", NAME, "--json"],
     ["explain", "2m-b0-i10-dense-s0"],
     ["logs", NAME],
-    ["limits", NAME],
     ["submit", NAME, "--dry-run", "--cpus", "1"],
     ["results", NAME, "--no-figures"],
 )
@@ -127,11 +125,11 @@ def test_a_pipe_in_a_sweep_files_place_is_told(tmp_path: Path, capsys: pytest.Ca
 
 DEEP = "[" * 100_000
 LARGE = 10**400
-ODD = [None, True, -1, LARGE, 1e300, "\x00", "\ud800", "..", "a/b", "²", [], {}, [[]]]
+ODD = [None, True, LARGE, 1e300, "\ud800", "..", "²", [[]]]
 
 
 @pytest.mark.parametrize("name", FILES[:-1])
-@pytest.mark.parametrize("content", [DEEP, "", "null", "3", '"x"', "[]", "{}", "\x00" * 50, "\ufeff{}"])
+@pytest.mark.parametrize("content", [DEEP, "null", "{}", "\x00" * 50])
 def test_content_that_is_no_record_of_ours_is_told_or_passed_over(
     store: Store, name: str, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,8 +157,7 @@ def test_a_record_of_wrong_types_is_torn(store: Store, name: str, capsys: pytest
     content = json.loads(path.read_bytes())
     for number, (_, changed) in enumerate(replace_each_value(content)):
         path.write_text(json.dumps(changed))
-        for words in COMMANDS[number % len(COMMANDS)], COMMANDS[0]:
-            assert main([*words, "--store", str(store.root)]) in {0, 1}
+        assert main([*COMMANDS[number % 3], "--store", str(store.root)]) in {0, 1}
     capsys.readouterr()
 
 
@@ -190,8 +187,8 @@ def test_every_value_of_a_manifest_is_checked_and_the_plan_can_be_made_again(
     damaged += [(places[2], {**lines[places[2]], "cells": ["gone"]})]
     for number, (place, changed) in enumerate(damaged):
         path.write_text("".join(json.dumps(changed if at == place else line) + "\n" for at, line in enumerate(lines)))
-        for words in (["status", "small"], ["explain", "mtiny-b0-i0-c0-x1", "--sweep", "small"]):
-            assert main([*words, "--store", root]) in {0, 1}
+        words = ["status", "small"] if number % 2 else ["explain", "mtiny-b0-i0-c0-x1", "--sweep", "small"]
+        assert main([*words, "--store", root]) in {0, 1}
         if number % 40 == 0:
             assert main(["plan", str(file), "--store", root, "--replace"]) == 0
             assert path.read_text() == whole
