@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import add_denial
 from jobs.store.paths import Store, write_json
 from jobs.store.reading import find_type_problem, parse_object, read_file
 from stages.config import Task
@@ -121,8 +122,14 @@ class DataCounts:
     def find_count(self, use: DataUse) -> DataCount | None:
         """The count, if it is there; None for data that are elsewhere or absent, and for those that are `missing`."""
         if use not in self._known:
-            self._known[use] = self._read_count(use) if use.is_local and is_present(use.path) else None
+            self._known[use] = self._find_local_count(use) if use.is_local else None
         return self._known[use]
+
+    def _find_local_count(self, use: DataUse) -> DataCount | None:
+        try:
+            return self._read_count(use) if Path(use.path).exists() else None
+        except OSError as error:  # data that may not be looked at are not absent
+            return DataCount(problem=f"{use.path}: {add_denial(error.strerror or str(error), error)}")
 
     def _read_count(self, use: DataUse) -> DataCount | None:
         digest = compute_use_digest(use)

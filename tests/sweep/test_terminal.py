@@ -78,7 +78,7 @@ def test_a_full_disk_below_a_redirection_is_one_line() -> None:
     done = run_with_stdout(full, "completion", "bash")
     os.close(full)
     assert done.returncode == 1
-    assert done.stderr == "sweep: standard output: the disk is full\n"
+    assert done.stderr == "sweep completion: standard output: the disk is full\n"
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word() -> None:
