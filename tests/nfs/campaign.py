@@ -375,15 +375,15 @@ def find_job_problems(job: Job, notes: Sequence[dict[str, Any]], result: dict[st
     completed = sum(note["event"] == "completed" for note in notes)
     if completed > 1:
         yield f"completed {completed} times"
-    order: list[str] = []
+    begins = [note for note in notes if note["event"] == "begin"]
     for note in notes:
         if note["event"] not in {"saved", "completed"}:
             continue
-        if note["who"] not in order:
-            order.append(note["who"])
-        elif order[-1] != note["who"]:
-            yield f"{note['who']} published at {note['at']:.2f} though {order[-1]} had begun to"
-            return
+        # A look at the claims and the renaming behind it are two steps: what counts is what the look must have seen.
+        for other in begins:
+            if other["who"] != note["who"] and other["claim"] >= note["claim"] and other["at"] < note["checked"]:
+                yield f"{note['who']} looked at {note['checked']:.2f} and published, {other['who']} had begun before"
+                return
 
 
 def list_children(pid: int) -> list[int]:
