@@ -398,7 +398,7 @@ def check_names(reader: ManifestReader) -> None:
     """Every key and cell that is named is there: what reads a plan looks them up."""
     header = reader.header
     problem = "" if isinstance(header["sweep"], str) and SAFE_NAME.fullmatch(header["sweep"]) else "sweep is no name"
-    if header["backend"] not in {"local", "slurm"}:
+    if header["backend"] not in ("local", "slurm"):
         problem = "backend is neither local nor slurm"
     data = header["data"]
     if not (isinstance(data, dict) and all(isinstance(each, str) for each in data.values())):

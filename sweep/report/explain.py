@@ -16,6 +16,7 @@ from jobs.reconcile.node_exclusion import (
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.slurm.refusals import Refusal
 from jobs.store.paths import Store
+from jobs.store.reading import is_number
 from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.errors import ManifestError, NotPlannedError, StoreError, UsageError
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
@@ -289,14 +290,20 @@ def describe_config(job: Job) -> str:
     flat = flatten_config(job.config)
     if job.stage == "pretrain":
         sources = job.config.get("sources", ())
-        mix = " ".join(f"{each['name']} {100 * each.get('share', 1):g} %" for each in convert_to_list(sources))
-        end = flat.get("stop_step", flat.get("schedule.total_steps"))
-        return f"to step {end:,}, peak LR {flat.get('schedule.peak_lr'):g}, {mix}"
+        named = [each for each in convert_to_list(sources) if isinstance(each, dict)]
+        mix = " ".join(f"{each.get('name')} {100 * read_number(each.get('share', 1)):g} %" for each in named)
+        end = read_number(flat.get("stop_step", flat.get("schedule.total_steps")))
+        return f"to step {end:,.0f}, peak LR {read_number(flat.get('schedule.peak_lr')):g}, {mix}"
     if job.stage == "finetune":
         epochs = "1 epoch" if flat.get("epochs") == 1 else f"{flat.get('epochs')} epochs"
         return f"{epochs}, seed {flat['seed']}" if "seed" in flat else epochs
     tasks = [*convert_to_list(job.config.get("text_tasks")), *convert_to_list(job.config.get("vision_tasks"))]
     return f"{len(tasks)} tasks"
+
+
+def read_number(value: Any) -> float:
+    """A number of a configuration; NaN for anything else: the line of a plan may hold whatever JSON can."""
+    return value if is_number(value) else float("nan")
 
 
 def build_refusal_json(refusal: Refusal) -> dict[str, Any]:

@@ -42,7 +42,8 @@ KILL = 0
 ERRORS = (*WORDS, KILL)
 LASTING_SHARE = 0.3
 """Of the faults: the disk stays as it is from that call on."""
-LONGEST_SECONDS = 120.0
+LONGEST_SECONDS = 200.0
+"""A claim that could be made and neither signed nor removed is waited for until it is old, for two minutes."""
 UNCAUGHT = 99
 DATA = "STORE_FAULTS_DATA"
 """Environment variable with the folder of the study's data, which all copies share."""

@@ -125,7 +125,7 @@ def test_a_pipe_in_a_sweep_files_place_is_told(tmp_path: Path, capsys: pytest.Ca
 
 DEEP = "[" * 100_000
 LARGE = 10**400
-ODD = [None, True, LARGE, 1e300, "\ud800", "..", "²", [[]]]
+ODD: list[Any] = [None, True, LARGE, 1e300, "\ud800", "..", "²", [[]]]
 
 
 @pytest.mark.parametrize("name", FILES[:-1])

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from jobs.store.paths import Store
+from jobs.store.records import FailureClass
 from stages.printable import escape_unprintable, render_line
 from sweep.cli import main
 from sweep.terminal import PrintableStream, render_log_text, wrap_output
-from tests.sweep.synthetic_store import START, FailureClass, Grid, plan, write_attempt
+from tests.sweep.synthetic_store import START, Grid, plan, write_attempt
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202ename\x7f"
 STEERING = ("\x1b", "\x07", "\u202e", "\x7f", "\r", "\x9b")
@@ -43,7 +44,7 @@ def test_what_an_encoding_lacks_is_written_out() -> None:
     raw = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     PrintableStream(raw, "standard output").write("1 … 2\n")
     raw.flush()
-    assert raw.buffer.getvalue() == b"1 \\u2026 2\n"  # type: ignore[attr-defined]  # a BytesIO
+    assert raw.buffer.getvalue() == b"1 \\u2026 2\n"
 
 
 def test_a_record_a_log_and_a_command_line_cannot_steer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
