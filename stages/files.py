@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,20 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             flush_folder(path.parent)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def read_regular(path: Path) -> bytes:
+    """A file's content. Raises OSError at once for what is no file: a read of a named pipe of that name never ends."""
+    # on a file O_NONBLOCK has no effect
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+    except OSError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
 
 
 def write_json(path: Path, content: object) -> None:

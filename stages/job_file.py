@@ -19,6 +19,7 @@ from stages.data.addresses import (
     make_absolute,
 )
 from stages.errors import ConfigError, DataError, MissingMountError
+from stages.files import read_regular
 
 
 class EngineSettings(BaseModel):
@@ -229,7 +230,7 @@ def read_job(path: Path) -> JobFile:
     """The job of a job.json; ConfigError names the file and what is wrong in it."""
     path = path.absolute()
     try:
-        record = _JobRecord.model_validate(json.loads(path.read_bytes()))
+        record = _JobRecord.model_validate(json.loads(read_regular(path)))
         settings = Settings.read(record.settings, os.environ)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {summarize_error(error)}") from error

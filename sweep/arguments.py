@@ -49,18 +49,25 @@ def add_verbose_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+MOST_DIGITS = 15
+MOST_AMOUNT = 1e15
+"""Hours, seconds, jobs: more is no amount, and floats count to it one by one."""
+
+
 def parse_positive_int(text: str) -> int:
     """A whole number of at least 1, or argparse's error."""
     number = parse_count(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{quote_word(text)} is not a whole number of at least 1")
     return number
 
 
 def parse_count(text: str) -> int:
     """A whole number, 0 included, or argparse's error."""
     if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{quote_word(text)} is not a whole number")
+    if len(text.lstrip("0")) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"{quote_word(text)} is more than anything here can count")
     return int(text)
 
 
@@ -70,6 +77,12 @@ def parse_amount(text: str) -> float:
         number = float(text)
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    if not 0 <= number <= MOST_AMOUNT:
+        raise argparse.ArgumentTypeError(f"{quote_word(text)} is not a number from 0 to {MOST_AMOUNT:.0e}")
     return number
+
+
+def quote_word(text: str) -> str:
+    """A given word for a message: quoted, one line, not at any length."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= 60 else f"{quoted[:59]}…"

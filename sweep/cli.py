@@ -1,14 +1,13 @@
 """The command line: finds the command, parses its options, turns an expected error into one line and an exit code.
 
-Exit codes: 0 done, 1 a user-level error or failed cells, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 a user-level error or failed cells, 2 wrong usage, 130 interrupted, 141 the reader of a pipe left.
 """
 
 import argparse
 import gc
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 
@@ -80,11 +79,35 @@ def parse_arguments(given: Sequence[str]) -> tuple[argparse.ArgumentParser, argp
     return parser, parser.parse_args(given)
 
 
+PIPE_CLOSED = 141
+"""As a shell has it of a program that SIGPIPE ended."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code. A user-level error (`SweepError`) becomes one line on stderr."""
+    """Runs one command and returns its exit code. A user-level error (`SweepError`) becomes one line on stderr, and
+    nothing that is printed steers the terminal."""
+    from sweep.terminal import drop_unwritten, wrap_output
+
+    try:
+        with wrap_output():
+            return run_words(sys.argv[1:] if arguments is None else arguments)
+    except BrokenPipeError:  # the reader (`head`, a closed pager) has seen enough
+        drop_unwritten(sys.stdout)
+        return PIPE_CLOSED
+    except OSError as error:  # stdout or stderr itself: a full disk below a redirection
+        from jobs.errors import describe_storage_error
+
+        drop_unwritten(sys.stdout)
+        with suppress(OSError):
+            print(f"sweep: {describe_storage_error(error)}", file=sys.stderr)
+        return 1
+
+
+def run_words(words: Sequence[str]) -> int:
+    """The same of these words. Raises OSError where stdout or stderr takes no more."""
     from sweep.errors import SweepError, UsageError
 
-    parser, given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    parser, given = parse_arguments(words)
     if given.version:
         return print_version()
     if given.command is None:
@@ -99,24 +122,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sweep {given.command}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader (`head`, a closed pager) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
+# Why: docs/decisions.md, D163
 def run_parsed(given: argparse.Namespace) -> int:
-    """Runs the command of a parsed command line. What it creates in a shared store is the group's to write."""
-    from jobs.errors import describe_storage_error
+    """Runs the command of a parsed command line. What it creates in a shared store is the group's to write.
+
+    The one place where what execution and the operating system say becomes an error of one line.
+    """
     from jobs.store.sharing import adopt_group_umask
-    from sweep.errors import StoreError
     from sweep.options import read_options
+    from sweep.stored_sweep import print_user_errors
 
     options = read_options(given.module.OPTIONS, given)
-    try:
-        with adopt_group_umask(options.store):
-            return int(given.module.run(options))
-    except PermissionError as error:  # wherever in a store that is another person's
-        raise StoreError(describe_storage_error(error)) from error
+    with print_user_errors(), adopt_group_umask(options.store):
+        return int(given.module.run(options))
 
 
 @contextmanager
@@ -124,11 +144,13 @@ def log_to_stderr(verbose: int) -> Iterator[None]:
     """Shows the log of our modules on stderr while the block runs: warnings; with 1 INFO too; with 2 DEBUG too."""
     import logging
 
+    from stages.printable import render_line
+
     class PrintableFormatter(logging.Formatter):
         """One printable line a record: names that files or Slurm gave cannot steer the terminal."""
 
         def format(self, record: logging.LogRecord) -> str:
-            return "".join(letter if letter.isprintable() else " " for letter in super().format(record))
+            return render_line(super().format(record))
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter(LOG_FORMAT, "%H:%M:%S"))

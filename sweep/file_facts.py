@@ -24,12 +24,20 @@ FileFacts = tuple[str, int, int]
 def is_present(path: str) -> bool:
     """Whether there is something at a local path, and this user may look at it; of several, at the first and last."""
     try:
-        if not has_several_places(path):
-            return Path(path).exists()
-        paths = list_local_paths(path)
-        return paths[0].exists() and paths[-1].exists()
-    except (OSError, DataError):
+        return check_presence(path)
+    except OSError:
         return False
+
+
+def check_presence(path: str) -> bool:
+    """The same; OSError where this user may not look."""
+    if not has_several_places(path):
+        return Path(path).exists()
+    try:
+        paths = list_local_paths(path)
+    except DataError:
+        return False
+    return paths[0].exists() and paths[-1].exists()
 
 
 def iter_address_facts(path: str) -> Iterator[FileFacts]:

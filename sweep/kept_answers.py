@@ -15,6 +15,7 @@ from typing import Any
 from jobs.environment import build_child_environment
 from jobs.store.job_file import find_own_code
 from jobs.store.paths import write_json
+from jobs.store.reading import parse_json, read_file
 from sweep.file_facts import FileFacts
 
 TIMEOUT_SECONDS = 600.0
@@ -33,7 +34,7 @@ class KeptAnswers:
 
     def read_answer(self, digest: str) -> Any:
         """The kept answer. OSError or ValueError where there is none, or none that can be read."""
-        return json.loads((self.folder / f"{digest}.json").read_bytes())
+        return parse_json(read_file(self.folder / f"{digest}.json"))
 
     def add_answer(self, digest: str, answer: Any) -> None:
         """Remembers an answer for `save`."""

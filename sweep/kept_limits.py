@@ -4,7 +4,6 @@
 `sweep limits` changes or lifts it. A store without the file has none.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Any
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.processes import read_user_name
 from jobs.store.paths import write_json
-from jobs.store.reading import read_file
+from jobs.store.reading import is_number, is_time, parse_object, read_file
 from jobs.store.results import is_known_format
 from sweep.errors import NotPlannedError, StoreError
 from sweep.stored_sweep import StoredSweep
@@ -89,21 +88,25 @@ def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
         StoreError: a file that cannot be understood. It is not taken for no limit at all.
     """
     try:
-        content = json.loads(read_file(path))
+        content = parse_object(read_file(path))
     except FileNotFoundError:
         return KeptLimits()
     except ValueError as error:
         raise StoreError(f"{path}: is damaged ({error}); remove it, and set the limits again") from None
-    written = content.get("format") if isinstance(content, dict) else None
+    written = content.get("format")
     if not is_known_format(written, FORMAT) or (acts and written != FORMAT):
-        raise StoreError(f"{path}: has format {written}, not {FORMAT}; use the version of sweep that wrote it")
+        given = str(written)[:60]
+        raise StoreError(f"{path}: has format {given}, not {FORMAT}; use the version of sweep that wrote it")
     if content.get("backend") not in (None, "local", "slurm"):
-        raise StoreError(f"{path}: backend is {content['backend']!r}; remove the file, and set the limits again")
+        raise StoreError(
+            f"{path}: backend is {repr(content['backend'])[:60]}; remove the file, and set the limits again"
+        )
     for name in NAMES:
         value = content.get(name)
         wrong = isinstance(value, bool) or not isinstance(value, TYPES[name])
-        if value is not None and (wrong or (isinstance(value, int | float) and value < 0)):
-            raise StoreError(f"{path}: {name} is {value!r}; remove the file, and set the limits again")
+        wrong = wrong or (isinstance(value, int | float) and not (is_number(value) and value >= 0))
+        if value is not None and wrong:
+            raise StoreError(f"{path}: {name} is {repr(value)[:60]}; remove the file, and set the limits again")
     changes = content.get("changes")
     return KeptLimits(
         **{name: content.get(name) for name in NAMES if name not in LISTS},
@@ -112,7 +115,7 @@ def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
         changes={
             name: LimitChange(str(each.get("by", "")), float(each["at"]))
             for name, each in (changes if isinstance(changes, dict) else {}).items()
-            if name in NAMES and isinstance(each, dict) and isinstance(each.get("at"), int | float)
+            if name in NAMES and isinstance(each, dict) and is_time(each.get("at"))
         },
     )
 

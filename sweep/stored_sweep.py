@@ -11,8 +11,9 @@ from jobs.local.runner_lock import read_runner_queue
 from jobs.reconcile.snapshot import ClusterReport, SweepSnapshot, load_snapshot
 from jobs.slurm.timeouts import TIMEOUTS_VARIABLE, SlurmTimeouts
 from jobs.store.ledger import Ledger, has_batches
-from jobs.store.paths import Store, SweepPaths, UnsafeNameError
-from sweep.errors import NotPlannedError, StoreError, SweepError, UsageError
+from jobs.store.paths import SAFE_NAME, Store, SweepPaths, UnsafeNameError
+from jobs.store.results import list_names
+from sweep.errors import ManifestError, NotPlannedError, StoreError, SweepError, UsageError
 from sweep.plan.manifest import FORMAT, Manifest, read_manifest
 
 
@@ -99,7 +100,7 @@ def open_sweep(root: Path, name: str) -> StoredSweep:
     except UnsafeNameError as error:
         raise NotPlannedError(str(error)) from None
     if not manifest.exists():
-        planned = sorted(path.parent.name for path in store.sweeps.glob("*/manifest.jsonl"))
+        planned = list_planned_sweeps(store)
         there = (
             f"it holds {', '.join(planned)}; add one with `sweep plan FILE`"
             if planned
@@ -108,7 +109,36 @@ def open_sweep(root: Path, name: str) -> StoredSweep:
         if not root.exists():
             there = "there is no such folder; give the store with --store DIR, or plan there with `sweep plan FILE`"
         raise NotPlannedError(f"{root} has no planned sweep {name!r}; {there}")
-    return StoredSweep(store, read_manifest(manifest))
+    return StoredSweep(store, read_own_manifest(store, name))
+
+
+def read_own_manifest(store: Store, name: str) -> Manifest:
+    """The plan in the folder of that name. Raises ManifestError, for a copy of another sweep's folder too."""
+    path = store.locate_sweep(name).manifest
+    manifest = read_manifest(path)
+    if manifest.sweep != name:
+        raise ManifestError(
+            f"{path}: is the plan of sweep {manifest.sweep!r}, and its folder is {name!r}; "
+            f"give it back its name, or use `--sweep {manifest.sweep}`"
+        )
+    return manifest
+
+
+def list_planned_sweeps(store: Store) -> list[str]:
+    """Names of the sweeps that have a plan in the store. A folder of a name that is not ours is passed over.
+
+    Raises OSError where the store cannot be listed: `Path.glob` would take it for an empty one.
+    """
+    names = sorted(name for name in list_names(store.sweeps) if SAFE_NAME.fullmatch(name))
+    return [name for name in names if has_manifest(store, name)]
+
+
+def has_manifest(store: Store, name: str) -> bool:
+    """Whether there is a plan, as far as this user may see; one that may not be read is told by whoever reads it."""
+    try:
+        return store.locate_sweep(name).manifest.exists()
+    except PermissionError:
+        return True
 
 
 @contextmanager
@@ -118,6 +148,8 @@ def print_user_errors() -> Iterator[None]:
         yield
     except JobsError as error:
         raise SweepError(str(error)) from error
+    except BrokenPipeError:
+        raise  # of stdout: `sweep.cli` ends without a word
     except OSError as error:
         raise StoreError(describe_storage_error(error)) from error
 

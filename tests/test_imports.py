@@ -23,6 +23,7 @@ TORCH_FREE_STAGES = {
     "stages.flops",
     "stages.gpu_memory",
     "stages.precision",
+    "stages.printable",
     "stages.job_file",
 }
 HEAVY = {"torch", "pandas", "pyarrow", "matplotlib", "numpy", "webdataset", "tokenizers", "lm_eval", "pydantic", "rich"}

@@ -6,7 +6,6 @@ writes a checkpoint). A stage that writes no such file is never ended.
 """
 
 import contextlib
-import json
 import signal
 import subprocess
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.paths import AttemptPaths, write_json
+from jobs.store.reading import parse_object, read_file
 
 POLL_SECONDS = 5.0
 STACKS_SECONDS = 5.0
@@ -81,7 +81,7 @@ class HangWatch:
 
     def _read_progress(self) -> bytes:
         try:
-            return self.attempt.progress.read_bytes()
+            return read_file(self.attempt.progress)
         except OSError:  # nothing is known
             return b""
 
@@ -127,10 +127,9 @@ MOST_SECONDS = 1e9
 def read_number(content: bytes, name: str) -> float:
     """A number of a progress record; 0 where it has none of that name that is one."""
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
+        value = parse_object(content).get(name)
+    except ValueError:
         return 0.0
-    value = record.get(name) if isinstance(record, dict) else None
     return float(value) if isinstance(value, int | float) and 0 <= value <= MOST_SECONDS else 0.0
 
 

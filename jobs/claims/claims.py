@@ -21,9 +21,9 @@ from typing import Any, Self
 
 from jobs.processes import read_boot_id, read_own_start, read_process_stat
 from jobs.store.paths import SAFE_NAME, flush_folder, make_folder
-from jobs.store.reading import read_anew
+from jobs.store.reading import open_regular, read_anew
 
-CLAIM_FILE = re.compile(r"(\d{6,})\.json")
+CLAIM_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.json")
 KEPT = 2
 """Claims that stay in the folder: the owner's, and the one before for people who ask what happened."""
 CONTENT_BYTES = 1_024
@@ -101,7 +101,7 @@ class Claim:
         """Marks the claim as released. One that was removed stays removed."""
         content = _content(self.owner, released=True)
         with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = open_regular(self.path, os.O_WRONLY)
             try:
                 os.pwrite(descriptor, content, 0)
                 os.fsync(descriptor)
@@ -169,7 +169,7 @@ def read_claim(path: Path) -> Claim | None:
 
 def _read_open(path: Path) -> tuple[bytes, float]:
     """Content and modification time by one descriptor."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_regular(path)
     try:
         return os.read(descriptor, 4 * CONTENT_BYTES), os.fstat(descriptor).st_mtime
     finally:

@@ -5,6 +5,7 @@ runner dies. The next runner adopts it by that lock.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ STAGE_PROGRAM = (sys.executable, "-m", "stages")
 BACKEND = "local"
 POLL_SECONDS = 0.05
 STDERR_LIMIT = 4_096
+OWN_NAME = re.compile(r"local-([0-9]{1,9})")
+"""Other names in the folder (local-0001.bak) are not ours."""
 
 
 @dataclass(slots=True)
@@ -178,11 +181,10 @@ def build_attempt_environment(
 def choose_attempt_name(run: RunPaths) -> str:
     """The name of the run's next attempt. Whoever makes its folder first has it: two runners start one attempt."""
     try:
-        numbers = [
-            int(path.name.rpartition("-")[2]) for path in run.attempts.iterdir() if path.name.startswith("local-")
-        ]
+        names = [path.name for path in run.attempts.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
-        numbers = []
+        names = []
+    numbers = [int(match[1]) for name in names if (match := OWN_NAME.fullmatch(name))]
     return f"local-{max(numbers, default=0) + 1:04d}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from jobs.store.reading import find_type_problem, list_field_types
 from jobs.store.records import FailureClass, parse_failure
 
 LOST = "LOST"
@@ -93,12 +94,13 @@ def encode_accounting_record(record: AccountingRecord) -> dict[str, Any]:
 
 
 def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:
-    """The record that a ledger holds; fields of a later version are left out. Raises TypeError or ValueError if it is
-    none."""
+    """The record of a ledger, without fields of a later version. Raises TypeError or ValueError if it is none."""
     if not isinstance(content, Mapping):
         raise TypeError("no object")
-    known = {name: value for name, value in content.items() if name in KNOWN_FIELDS}
+    known = {name: content[name] for name in list_field_types(AccountingRecord) if name in content}
     known["failure"] = parse_failure(known.get("failure"))
+    if problem := find_type_problem(AccountingRecord, known):
+        raise ValueError(problem)
     if known.get("state") == "CANCELLED" and "cancelled_by_uid" not in known:
         found = CANCELLED_BY.search(str(known.get("message", "")))  # version 0.1 wrote the uid into the message alone
         known["cancelled_by_uid"] = int(found[1]) if found else None

@@ -10,6 +10,7 @@ from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord
 from jobs.reconcile.failures import AttemptEvidence, Failure, classify_failure
 from jobs.store.order import parse_order, sort_by_order
 from jobs.store.paths import AttemptPaths, RunPaths, SweepPaths
+from jobs.store.reading import open_to_read
 from jobs.store.records import (
     AttemptExit,
     AttemptStart,
@@ -181,7 +182,8 @@ def read_starts(run: RunPaths) -> list[tuple[AttemptPaths, AttemptStart]]:
     folder = run.attempts
     all_paths = [AttemptPaths(folder / name) for name in list_names(folder)]
     found = [(paths, AttemptStart.read(paths.start)) for paths in all_paths]
-    began = [(paths, start) for paths, start in found if start is not None]
+    # a copy of an attempt's folder under another name (local-0001.bak) is no attempt
+    began = [(paths, start) for paths, start in found if start is not None and start.attempt == paths.root.name]
     named = sorted(began, key=lambda pair: pair[1].attempt)
     return sort_by_order(named, lambda pair: (parse_order(pair[1].order), pair[1].started_at))
 
@@ -280,7 +282,7 @@ def find_log_path(attempt: AttemptRecord, sweep: SweepPaths) -> Path:
 def read_tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:
     """The last `limit` bytes of a text file; empty if it is absent."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             file.seek(max(0, file.seek(0, 2) - limit))
             return file.read().decode(errors="replace")
     except FileNotFoundError:

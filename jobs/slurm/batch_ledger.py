@@ -3,7 +3,6 @@
 A batch's intent is on disk before its sbatch, so no job of ours is ever in the queue without a line here.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,12 @@ from jobs.slurm.noted_endings import NotedEndings
 from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, find_next_order, list_ledger_files, read_lines_of_kind, render_host_name
 from jobs.store.order import parse_order, sort_by_order
+from jobs.store.paths import SAFE_NAME
+from jobs.store.reading import is_time, parse_object
+
+INDEX = re.compile(r"[0-9]{1,9}")
+PHASE = re.compile(r"[a-z_]{0,20}")
+"""As in a batch's name (`jobs.slurm.batches.NAME`)."""
 
 
 @dataclass(slots=True)
@@ -149,7 +154,7 @@ def measure_shift(path: Path, lines: Sequence[Mapping[str, Any]], lead_seconds: 
     The file server stamped the file when its last line was written, so both clocks are known by the server's.
     `lead_seconds`: by how much our clock is ahead of the server's.
     """
-    times = [float(line["time"]) for line in lines if _is_number(line.get("time"))]
+    times = [float(line["time"]) for line in lines if is_time(line.get("time"))]
     return path.stat().st_mtime + lead_seconds - times[-1] if times and is_of_another_machine(path) else 0.0
 
 
@@ -164,7 +169,8 @@ def read_batch_history(folder: Path, lead_seconds: float | None = None) -> Batch
     files = list_ledger_files(folder)
     timed: list[dict[str, Any]] = []
     for path in files:
-        lines = [line for line in _parse_lines(read_lines_of_kind(path, "batch")) if _is_number(line.get("time"))]
+        lines = [line for line in _parse_lines(read_lines_of_kind(path, "batch")) if is_time(line.get("time"))]
+        lines = [line for line in lines if SAFE_NAME.fullmatch(str(line["batch"]))]
         shift = 0.0 if lead_seconds is None else measure_shift(path, lines, lead_seconds)
         timed += [{**line, "time": line["time"] + shift} for line in lines] if shift else lines
     intents = [line for line in timed if line.get("what") == "intent"]
@@ -178,7 +184,13 @@ def read_batch_history(folder: Path, lead_seconds: float | None = None) -> Batch
 def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
     name, what, moment = str(line["batch"]), line.get("what"), float(line["time"])
     if what == "intent" and isinstance(line.get("tasks"), dict) and name not in history.batches:
-        tasks = {int(index): str(key) for index, key in line["tasks"].items() if index.isdigit()}
+        tasks = {
+            int(index): str(key)
+            for index, key in line["tasks"].items()
+            if INDEX.fullmatch(index) and SAFE_NAME.fullmatch(str(key))
+        }
+        if not PHASE.fullmatch(str(line.get("phase", ""))):
+            return
         history.batches[name] = KnownBatch(
             name=name,
             phase=str(line.get("phase", "")),
@@ -205,12 +217,6 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
 def _parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
-            content = json.loads(line)
+            yield parse_object(line)
         except ValueError:
             continue  # torn
-        if isinstance(content, dict):
-            yield content
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

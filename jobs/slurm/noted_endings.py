@@ -3,7 +3,6 @@
 A large sweep has tens of thousands of them, and a report needs those of the few jobs that are not done.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -15,6 +14,7 @@ from jobs.reconcile.accounting import (
     parse_accounting_record,
     select_last_records,
 )
+from jobs.store.reading import parse_object
 from jobs.store.records import FailureClass
 
 BEGINNING = re.compile(
@@ -134,7 +134,7 @@ def read_ending(line: bytes) -> Ending | None:
 def parse_ending(line: str) -> AccountingRecord | None:
     """The whole line; None if it is no note of an end that this version knows."""
     try:
-        return parse_accounting_record(json.loads(line)["ending"])
+        return parse_accounting_record(parse_object(line)["ending"])
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -29,6 +29,7 @@ from jobs.slurm.states import MAY_RUN_AGAIN, OVER, SURELY_OVER, is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.ledger import list_ledger_files
 from jobs.store.paths import SAFE_NAME, Store, open_replacement
+from jobs.store.reading import parse_object, read_file
 from jobs.store.results import list_names
 
 
@@ -438,7 +439,7 @@ def read_fresh_answers(
     was shown of a cluster that hides jobs: there each user sees other rows.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_object(read_file(path))
         if content["format"] != FORMAT:
             return None
         kept = SlurmAnswers(
@@ -452,7 +453,7 @@ def read_fresh_answers(
         )
         is_partial = any(kept.hidden) and content.get("user") != read_user_name()
         is_of_another_clock = content["machine"] != read_boot_id()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     if is_partial or is_of_another_clock:
         return None

@@ -11,6 +11,7 @@ from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal
 from jobs.slurm.site import Site
 from jobs.slurm.states import explain_reason
 from jobs.store.paths import Store, write_json
+from jobs.store.reading import is_time
 from jobs.store.records import read_record
 from jobs.store.results import is_known_format
 
@@ -118,6 +119,8 @@ def read_refusals(store: Store, sweep: str) -> dict[str, Refusal]:
     found: dict[str, Refusal] = {}
     with contextlib.suppress(KeyError, TypeError, ValueError):
         for each in content["answers"]:
+            if not is_time(each["when"]):
+                continue
             refusal = Refusal(
                 text=str(each["text"]),
                 advice=str(each["advice"]),

@@ -5,6 +5,7 @@ last line replaces the shell by the attempt's supervisor, which so is the batch 
 """
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,10 @@ from jobs.job import Resources
 from jobs.slurm.batches import NAME, SlurmBatch, build_task_id
 from jobs.slurm.sbatch_options import build_sbatch_options
 from jobs.store.paths import Store
+from jobs.store.reading import parse_object
 
 TASKS_LINE = "# tasks: "
+TASK_INDEX = re.compile(r"[0-9]{1,9}")
 """Before the batch's tasks as JSON: a script that is found in the queue says what its ledger line would."""
 
 LONGEST_GRACE_SECONDS = 300
@@ -164,12 +167,10 @@ def parse_script_tasks(script: str) -> dict[int, str]:
     """The tasks that a script of ours names; empty for any other script."""
     line = next((line for line in script.splitlines() if line.startswith(TASKS_LINE)), "")
     try:
-        content = json.loads(line.removeprefix(TASKS_LINE))
+        content = parse_object(line.removeprefix(TASKS_LINE))
     except ValueError:
         return {}
-    if not isinstance(content, dict):
-        return {}
-    return {int(index): str(key) for index, key in content.items() if index.isdigit()}
+    return {int(index): str(key) for index, key in content.items() if TASK_INDEX.fullmatch(index)}
 
 
 def quote_words(words: Sequence[str]) -> list[str]:

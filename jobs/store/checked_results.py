@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.paths import open_replacement
+from jobs.store.reading import read_file
 from jobs.store.results import RESULT_NAME, ResultCheck, check_result_in, read_finished_at, render_identity
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class CheckedResults:
 def _read_lines(path: Path) -> dict[str, str]:
     """Lines by key; none of a file that is absent, of another version or damaged."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode()
     except (OSError, UnicodeDecodeError):
         return {}
     head, _, rest = text.partition("\n")

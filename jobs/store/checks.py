@@ -78,7 +78,8 @@ def check_store(root: Path, *, needed_bytes: int = 0, shared: bool = False) -> l
             run_check(check, trial) for check in (check_renaming, check_exclusive_creation, check_locking, check_clock)
         ]
     finally:
-        shutil.rmtree(trial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the folder's closing, too, may fail
+            shutil.rmtree(trial, ignore_errors=True)
     found = [report_ok("store", f"{where} can be written"), *tried, check_space(folder, needed_bytes)]
     found += check_sharing(root) if folder == root.absolute() else ()
     return [*found, *(check_file_system(folder) if shared else ())]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.paths import make_folder
+from jobs.store.reading import name_file, open_regular
 
 
 # Why: docs/decisions.md, D4
@@ -18,7 +19,7 @@ def acquire_lock(path: Path, *, wait_seconds: float = 0.0, clock: Clock = SYSTEM
     Give some `wait_seconds` if `is_held` may be called meanwhile: it takes the shared lock for microseconds.
     """
     make_folder(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     deadline = clock.monotonic() + wait_seconds
     while True:
         try:
@@ -28,6 +29,9 @@ def acquire_lock(path: Path, *, wait_seconds: float = 0.0, clock: Clock = SYSTEM
                 os.close(descriptor)
                 return None
             clock.sleep(0.01)
+        except OSError as error:
+            os.close(descriptor)
+            raise name_file(error, path) from None
         else:
             return descriptor
 
@@ -35,13 +39,15 @@ def acquire_lock(path: Path, *, wait_seconds: float = 0.0, clock: Clock = SYSTEM
 def is_held(path: Path) -> bool:
     """Whether a process holds the exclusive lock of `path`. Needs no write access."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise name_file(error, path) from None
     finally:
         os.close(descriptor)
     return False

@@ -1,6 +1,5 @@
 """job.json: what a stage reads, made from the job's line in the manifest."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +8,7 @@ from typing import Any
 
 from jobs.errors import AttemptSetupError
 from jobs.store.paths import RunPaths
-from jobs.store.reading import read_anew
+from jobs.store.reading import open_to_read, parse_object, read_anew
 
 JOB_FORMAT = 1
 REPORTED_PACKAGES = ("sweep-vlm", "torch", "numpy", "tokenizers", "safetensors", "webdataset", "lm-eval")
@@ -31,8 +30,8 @@ def read_planned_job(manifest: Path, key: str) -> PlannedJob:
     """Reads one job from a manifest and builds no others. Raises AttemptSetupError if it is not there."""
     try:
         header, record, parents = read_anew(lambda: _read_job_record(manifest, key))
-    except (OSError, StopIteration, ValueError) as error:
-        reason = error if isinstance(error, OSError | ValueError) else "it holds no such job"
+    except (OSError, StopIteration, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = "it holds no such job, or half of one" if not isinstance(error, OSError | ValueError) else error
         raise AttemptSetupError(f"{manifest}: cannot read job {key}: {reason}") from None
     if set(parents) != set(record["parents"]):
         raise AttemptSetupError(f"{manifest}: job {key} has parents that are not in the manifest")
@@ -133,12 +132,13 @@ def _read_reference(git: Path, reference: str) -> str:
 
 def _records(manifest: Path, containing: str = "") -> Iterator[dict[str, Any]]:
     """Job lines that contain `containing`; only the header if it is empty."""
-    with manifest.open(encoding="utf-8") as lines:
+    with open_to_read(manifest) as lines:
         if not containing:
-            yield json.loads(next(lines))
+            yield parse_object(next(lines))
             return
+        wanted = containing.encode()
         for line in lines:
-            if containing in line:
-                record = json.loads(line)
-                if isinstance(record, dict) and record.get("record") == "job":
+            if wanted in line:
+                record = parse_object(line)
+                if record.get("record") == "job":
                     yield record

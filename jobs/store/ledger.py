@@ -15,8 +15,8 @@ from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.order import LARGEST, parse_order, sort_by_order
-from jobs.store.paths import append_durably
-from jobs.store.reading import read_anew, read_file
+from jobs.store.paths import SAFE_NAME, append_durably
+from jobs.store.reading import is_time, parse_object, read_anew, read_file
 from jobs.store.records import FailureClass, parse_failure
 
 logger = logging.getLogger(__name__)
@@ -164,10 +164,10 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
     lines = [line for path in list_ledger_files(folder) for line in read_lines_of_kind(path, "batch") if name in line]
     for line in lines:
         try:
-            content = json.loads(line)
+            content = parse_object(line)
             if content["batch"] == batch and content["what"] in {"withdrawn", "kept"} and key in content["keys"]:
                 found.append((parse_order(content.get("order")), float(content["time"]), str(content["what"])))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue  # torn
     ordered = sort_by_order(found, lambda entry: (entry[0], entry[1]))
     return bool(ordered) and ordered[-1][2] == "withdrawn"
@@ -199,7 +199,9 @@ def _iter_lines_of_kind(path: Path, kind: str) -> Iterator[bytes]:
 
 def _parse_event(line: bytes) -> Event | None:
     try:
-        content = json.loads(line)
+        content = parse_object(line)
+        if not is_time(content["time"]) or not SAFE_NAME.fullmatch(str(content["key"])):
+            return None
         return Event(
             event=EventKind(content["event"]),
             key=str(content["key"]),
@@ -212,7 +214,7 @@ def _parse_event(line: bytes) -> Event | None:
             attempts=_parse_names(content["attempts"]) if "attempts" in content else None,
             batches=_parse_names(content.get("batches", [])),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

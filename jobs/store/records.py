@@ -1,15 +1,14 @@
 """What an attempt writes about itself: `start.json` when it begins, `exit.json` when it ends."""
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from jobs.store.paths import RunPaths, write_json
-from jobs.store.reading import read_file
+from jobs.store.reading import find_type_problem, list_field_types, parse_object, read_file
 
 
 class FailureClass(StrEnum):
@@ -133,6 +132,8 @@ class AttemptExit:
         or left out."""
         content = read_record(path) or {}
         content["failure"] = parse_failure(content.get("failure"))
+        if isinstance(message := content.get("message"), str):
+            content["message"] = " ".join(message.splitlines())
         return build_record(cls, content)
 
 
@@ -140,10 +141,13 @@ Record = TypeVar("Record")
 
 
 def build_record(kind: type[Record], content: Mapping[str, Any]) -> Record | None:
-    """A dataclass of what a file holds; None if a field without a default is missing."""
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    """A dataclass of what a file holds, without fields that a later version added; None if a field without a default
+    is missing, or a value is of another type."""
+    known = {name: content[name] for name in list_field_types(kind) if name in content}
+    if find_type_problem(kind, known):
+        return None
     try:
-        return kind(**{name: value for name, value in content.items() if name in known})
+        return kind(**known)
     except TypeError:
         return None
 
@@ -151,10 +155,9 @@ def build_record(kind: type[Record], content: Mapping[str, Any]) -> Record | Non
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object from disk; None if the file is absent, torn or no object."""
     try:
-        content = json.loads(read_file(path))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return parse_object(read_file(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 SAME_CLOCK_SECONDS = 1.0
@@ -174,7 +177,7 @@ def measure_clock_lead(start: AttemptStart, path: Path) -> float:
 
 # How far a run's checkpoints got, and when.
 
-STEP_FOLDER = re.compile(r"step-(\d+)")
+STEP_FOLDER = re.compile(r"step-([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from jobs.job import Job
 from jobs.store.flock import acquire_lock
 from jobs.store.paths import RunPaths, Store, flush_folder
-from jobs.store.reading import read_file_and_status
+from jobs.store.reading import is_time, parse_json, read_file_and_status
 
 RESULT_FORMAT = 1
 RESULT_NAME = RunPaths(Path()).result.name
@@ -48,8 +47,8 @@ def check_result_in(folder: str, key: str) -> ResultCheck:
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         return ResultCheck(None, f"{name}: not JSON ({error})")
     problem = _content_problem(content, key) or _files_problem(folder, content["files"])
     return ResultCheck(None, f"{name}: {problem}") if problem else ResultCheck(content, identity=render_identity(known))
@@ -63,15 +62,10 @@ def identify_result(path: Path) -> str:
         return ""
 
 
-LATEST = 1e11
-"""Unix seconds of the year 5138; what lies beyond, or is no number, is no time."""
-
-
 def read_finished_at(content: Mapping[str, Any]) -> float:
     """When a result says that its job was done, in Unix seconds; 0 if it does not say."""
     given = content.get("finished_at")
-    is_time = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= LATEST
-    return float(given) if is_time else 0.0  # type: ignore[arg-type]  # `is_time` has asked for a number
+    return float(given) if is_time(given) else 0.0  # type: ignore[arg-type]  # a number, as was just asked
 
 
 def render_identity(known: os.stat_result) -> str:
@@ -89,9 +83,10 @@ def _content_problem(content: object, key: str) -> str:
         return "not a JSON object"
     # Why: docs/decisions.md, D177
     if not is_known_format(content.get("format"), RESULT_FORMAT):
-        return f"format {content.get('format')!r}; this version reads {RESULT_FORMAT}, and what later ones add to it"
+        given = repr(content.get("format"))[:60]
+        return f"format {given}; this version reads {RESULT_FORMAT}, and what later ones add to it"
     if content.get("key") != key:
-        return f"key {content.get('key')!r} is not this run's {key}"
+        return f"key {repr(content.get('key'))[:60]} is not this run's {key}"
     return "" if isinstance(content.get("files"), dict) else "`files` is missing"
 
 

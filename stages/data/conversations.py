@@ -17,6 +17,7 @@ from stages.data.sample import BadSampleError, Document, ImageReader, check_text
 from stages.data.shards import TarMember, format_names, iter_members, list_tars, open_tar, read_tar_member
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError, find_mount_errno
+from stages.files import read_regular
 
 MAX_LINE_BYTES = 1 << 24
 ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")
@@ -238,7 +239,7 @@ def find_conversation_file(path: Path) -> Path:
 def read_records(file: Path) -> list[Any]:
     """The list of a conversation file, unchecked."""
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_regular(file))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and is_json_lines(file):
             raise DataError(f"{file}: JSON lines, an object a line: {AS_JSON}") from error

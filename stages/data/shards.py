@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from stages.data.sample import AbsentSampleError, BadSampleError
 from stages.errors import DataError
+from stages.files import read_regular
 
 OPEN_SHARDS = 64
 
@@ -121,7 +122,7 @@ class LocalFolder:
             counts = [known[name] if name in known else len(index_tar(self.path / name)) for name in self.names]
             return list(self.names), counts
         if file.exists():
-            return read_manifest(str(file), file.read_bytes())
+            return read_manifest(str(file), read_regular(file))
         tars = list_tars(self.path)
         if self.path.is_dir() and (unread := list_compressed_tars(self.path)):
             message = f"{self.path}: {format_names(unread)} not read: {UNPACK_TARS}"

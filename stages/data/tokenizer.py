@@ -48,6 +48,8 @@ class TextTokenizer:
 
         file = path / "tokenizer.json" if path.is_dir() else path
         self.file, self.literal = file, literal
+        if file.exists() and not file.is_file():  # the library would wait for ever for what comes through a pipe
+            raise DataError(f"{file}: not a tokenizer file: it is no regular file")
         with convert_library_errors(file):
             self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()

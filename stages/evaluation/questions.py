@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.errors import DataError
+from stages.files import read_regular
 from stages.job_file import summarize_error
 
 # Reading the files of tasks: errors name file and key, and paths stay where they belong.
@@ -20,7 +21,7 @@ from stages.job_file import summarize_error
 def read_text(path: Path) -> str:
     """A file's text; DataError if it is missing, unreadable or not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path).decode().replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

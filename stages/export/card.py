@@ -11,6 +11,7 @@ from stages.data.prompts import IMAGE_PLACEHOLDER
 from stages.export.request import ModelFacts
 from stages.export.tokenizer_files import TextSettings
 from stages.export.weights import select_architecture
+from stages.printable import escape_unprintable
 from stages.vision.specs import resolve_encoder_spec
 
 FRONT = """---
@@ -218,7 +219,7 @@ def format_number(value: float | None) -> str:
 
 def escape_markdown(text: str) -> str:
     """On one line, and with no meaning in Markdown or HTML."""
-    line = " ".join(text.split())
+    line = escape_unprintable(" ".join(text.split()))
     for mark in "\\`*<>|[]":
         line = line.replace(mark, "\\" + mark)
     return line

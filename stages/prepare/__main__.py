@@ -18,6 +18,7 @@ from stages.errors import DataError, StageError, StorageError
 from stages.prepare.inputs import TextRule, find_inputs
 from stages.prepare.making import DATASET, format_count, format_sweep_lines
 from stages.prepare.pool import count_cores, exit_with_parent
+from stages.printable import escape_unprintable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](options)
     except StorageError as error:
-        print(f"error: {error}; make room, and the same command goes on where it stopped", file=sys.stderr)
+        print(
+            escape_unprintable(f"error: {error}; make room, and the same command goes on where it stopped"),
+            file=sys.stderr,
+        )
     except (StageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(escape_unprintable(f"error: {error}"), file=sys.stderr)
     return 1
 
 

@@ -18,6 +18,7 @@ from stages.data.shards import (
 )
 from stages.data.tokenizer import TextTokenizer
 from stages.errors import DataError
+from stages.files import read_regular
 from stages.prepare.check_samples import ConversationPart, check_conversations, check_shard, split_conversations
 from stages.prepare.count import raise_for_remote, read_present_counts
 from stages.prepare.findings import Action, CheckRequest, Findings, Shard, guess_kind, render_report
@@ -134,7 +135,7 @@ def list_folder_shards(report: DataSetReport, found: ShardFolder, decode: str) -
             report.findings.note("not read", Action.NOTE, f"{folder / name}: {UNPACK_TARS}")
         shards = [Shard(request, tar, None, decode) for tar in tars]
     else:
-        content = manifest.read_bytes()
+        content = read_regular(manifest)
         names, counts = read_manifest(str(manifest), content)
         if content and not content.endswith(b"\n"):
             report.findings.note("manifest without a last newline", Action.NOTE, f"{manifest}: open_lm drops that line")

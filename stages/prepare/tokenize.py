@@ -22,6 +22,7 @@ from stages.prepare.pieces import PieceRecord, PieceTask, join_ends, make_piece,
 from stages.prepare.pool import iter_results, show_progress
 from stages.prepare.recipe import Recipe, WorkFolder
 from stages.prepare.shards import ShardTask, make_shard, write_manifest
+from stages.printable import render_line
 
 
 def build_dataset_record(
@@ -115,7 +116,7 @@ def _check_bad_lines(records: dict[int, PieceRecord], limit: int) -> None:
 def _print_bad_lines(records: Sequence[PieceRecord]) -> None:
     examples = [example for record in records for example in record.bad_examples][:EXAMPLES]
     for example in examples:
-        print(f"left out: {example}", file=sys.stderr)
+        print(render_line(f"left out: {example}"), file=sys.stderr)
     if (more := sum(record.bad for record in records) - len(examples)) > 0:
         print(f"left out: {more} more bad lines", file=sys.stderr)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.processes import read_user_name
+from sweep.arguments import parse_amount
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
         dest="grace_seconds",
-        type=float,
+        type=parse_amount,
         default=60.0,
         metavar="SECONDS",
         help="time to save before the kill (default: %(default)g)",

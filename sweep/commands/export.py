@@ -118,7 +118,9 @@ def write_model_index(folder: Path, stored: "StoredSweep") -> int:
     from sweep.export.index import write_index
 
     check_installed("an index", {"pyarrow": "pyarrow"}, extra="report")
-    models, finished, exported = write_index(stored, folder)
+    made = write_index(stored, folder)
     print(folder)
-    print(f"{models} models, {finished} finished, {exported} exported below {folder}", file=sys.stderr)
-    return 0
+    for remark in made.uncounted.list_remarks():
+        print(f"sweep: {remark}", file=sys.stderr)
+    print(f"{made.models} models, {made.finished} finished, {made.exported} exported below {folder}", file=sys.stderr)
+    return 1 if made.uncounted.is_partial else 0

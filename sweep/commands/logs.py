@@ -2,13 +2,16 @@
 
 import argparse
 import sys
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.store.reading import open_to_read
 from sweep.options import CommonOptions
+from sweep.terminal import render_log_text
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -109,15 +112,18 @@ def is_unresolved(evidence: "RunStatus") -> bool:
 def print_log(log: LogFile, *, follow: bool, clock: Clock = SYSTEM_CLOCK) -> None:
     """Prints the log; with `follow` until its attempt ends."""
     position = 0
+    decoder = getincrementaldecoder("utf-8")(errors="replace")  # a letter may have been written by half
     while True:
         live = follow and log.is_alive()  # before reading: else its last lines could be missed
-        if log.path.exists():
-            with log.path.open("rb") as file:
+        try:
+            with open_to_read(log.path) as file:
                 file.seek(position)
                 text = file.read()
-            position += len(text)
-            sys.stdout.write(text.decode(errors="replace"))
-            sys.stdout.flush()
+        except FileNotFoundError:
+            text = b""
+        position += len(text)
+        sys.stdout.write(render_log_text(decoder.decode(text, final=not live)))
+        sys.stdout.flush()
         if not live:
             return
         clock.sleep(POLL_SECONDS)

@@ -73,11 +73,14 @@ def plan_sweep(options: PlanOptions) -> int:
     from jobs.store.paths import Store
     from jobs.store.results import list_finished_keys
     from jobs.store.sharing import find_sharing_problem
+    from sweep.errors import PlanConflictError
     from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
 
     store = Store(options.store)
     planned = make_plan(options.file, store, announce=print_progress, same_data=options.same_data)
     if options.diff:
+        if planned.damage:
+            raise PlanConflictError(f"{planned.damage} with --replace")
         print_diff(planned, store, as_json=options.as_json)
         return 0
     if not options.replace:

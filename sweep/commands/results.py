@@ -106,13 +106,14 @@ def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> i
         written += drawn
     print_results(options, rows, written, format_hours_summary(tables))
     for remark in [
+        *tables.uncounted.list_remarks(),
         *list_remarks(rows),
         *format_effects(tables.differences),
         *left_out,
         f"{len(written)} files in {folder}",
     ]:
         print(remark, file=sys.stderr)
-    return 0
+    return 1 if tables.uncounted.is_partial else 0
 
 
 def print_results(options: ResultsOptions, rows: list[dict[str, Any]], written: list[Path], hours: str) -> None:

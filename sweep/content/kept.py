@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.store.paths import Store, write_json
+from jobs.store.reading import parse_object, read_file
 from sweep.content.digest import DIGITS, FORMAT, PREFIX, UnreadableDataError, read_content
 from sweep.file_facts import is_present, read_file_facts
 
@@ -64,7 +65,7 @@ class DataContents:
         record = self._new.get(place)
         try:
             if record is None:
-                record = json.loads(place.read_bytes())
+                record = parse_object(read_file(place))
             content, files = record["content"], record["files"]
             same = bool(DIGEST.fullmatch(content)) and all(is_unchanged(name, facts) for name, facts in files.items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -11,10 +11,12 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from jobs.errors import add_denial
 from jobs.store.paths import Store
+from jobs.store.reading import find_type_problem
 from stages.config import Task
 from sweep.cost.estimate import Lengths
-from sweep.file_facts import is_present, iter_address_facts
+from sweep.file_facts import check_presence, is_present, iter_address_facts
 from sweep.kept_answers import KeptAnswers, UnansweredError, compute_question_digest, query_program
 
 logger = logging.getLogger(__name__)
@@ -84,13 +86,13 @@ class DataCount:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "DataCount":
         """Raises KeyError, TypeError, ValueError or AttributeError for what is no count."""
-        return cls(
-            **{
-                **content,
-                "lengths": tuple(sorted((int(tokens), int(number)) for tokens, number in content["lengths"].items())),
-                "tasks": {name: TaskCount(**task) for name, task in content["tasks"].items()},
-            }
-        )
+        lengths = tuple(sorted((int(tokens), int(number)) for tokens, number in content["lengths"].items()))
+        tasks = {name: TaskCount(**task) for name, task in content["tasks"].items()}
+        values = {**content, "lengths": lengths, "tasks": tasks}
+        problems = [find_type_problem(TaskCount, asdict(task)) for task in tasks.values()]
+        if problem := next(filter(None, [find_type_problem(cls, values), *problems]), ""):
+            raise ValueError(problem)
+        return cls(**values)
 
     def convert_to_json(self) -> dict[str, Any]:
         """The reverse of `from_json`."""
@@ -114,8 +116,14 @@ class DataCounts:
     def find_count(self, use: DataUse) -> DataCount | None:
         """The count, if it is there; None for data that are elsewhere or absent, and for those that are `missing`."""
         if use not in self._known:
-            self._known[use] = self._read_count(use) if use.is_local and is_present(use.path) else None
+            self._known[use] = self._find_local_count(use) if use.is_local else None
         return self._known[use]
+
+    def _find_local_count(self, use: DataUse) -> DataCount | None:
+        try:
+            return self._read_count(use) if check_presence(use.path) else None
+        except OSError as error:  # data that may not be looked at are not absent
+            return DataCount(problem=f"{use.path}: {add_denial(error.strerror or str(error), error)}")
 
     def _read_count(self, use: DataUse) -> DataCount | None:
         digest = compute_use_digest(use)

@@ -1,6 +1,5 @@
 """How fast a GPU type trains a model: as finished jobs show, else its peak times the catalog's utilisation."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jobs.store.paths import Store
+from jobs.store.reading import parse_object, read_file
 from jobs.store.results import list_names
 from stages.config import STAGES, LanguageModel, PretrainConfig, Vision
 from stages.flops import compute_image_cost, count_step_flops, count_training_flops
@@ -175,11 +175,9 @@ def read_devices(attempts: str) -> Devices | None:
 def read_json_object(path: str) -> Mapping[str, Any]:
     """A JSON object from disk; empty if it is absent, torn or no object."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a Path costs more than the call
-            content = json.loads(file.read())
+        return parse_object(read_file(path))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def parse_number(content: Mapping[str, Any], name: str) -> float:

@@ -5,6 +5,7 @@ whose each is). Built from evidence at every call: a partial sweep gives a parti
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pyarrow as pa
 
 from jobs.store.paths import Store, open_replacement, write_json
 from jobs.store.records import read_record
+from stages.printable import escape_unprintable
 from sweep.errors import StoreError
-from sweep.results.evidence import JobEvidence, load_job_evidence
+from sweep.results.evidence import JobEvidence, UncountedRuns, find_uncounted_runs, load_job_evidence
 from sweep.results.lineage import ModelChain, list_model_chains
 from sweep.results.summary import build_row_json
 from sweep.results.tables import build_results_table
@@ -49,14 +51,25 @@ SHOWN_COLUMNS = (
 """Columns of README.md."""
 
 
-def write_index(stored: StoredSweep, folder: Path) -> tuple[int, int, int]:
-    """Writes the three files; gives the number of models, of finished ones and of exported ones.
+@dataclass(frozen=True, slots=True)
+class WrittenIndex:
+    """How many models the index has, and what could not be read for it."""
+
+    models: int
+    finished: int
+    exported: int
+    uncounted: UncountedRuns
+
+
+def write_index(stored: StoredSweep, folder: Path) -> WrittenIndex:
+    """Writes the three files.
 
     StoreError if `folder` holds files of these names that no index wrote.
     """
     check_index_folder(folder, stored.manifest.sweep)
     chains = list_model_chains(stored.manifest)
-    evidence = load_job_evidence(stored.load_snapshot(whole_account=True))
+    snapshot = stored.load_snapshot(whole_account=True)
+    evidence = load_job_evidence(snapshot)
     table = build_results_table(stored.manifest.sweep, chains, evidence)
     exports = list_exports(folder, stored.manifest.sweep)
     checkpoints = [find_checkpoint(stored.store, chain, evidence) for chain in chains]
@@ -72,7 +85,12 @@ def write_index(stored: StoredSweep, folder: Path) -> tuple[int, int, int]:
     write_parquet(folder / FILES[1], table.schema, table.to_batches())
     with open_replacement(folder / FILES[2]) as unfinished:
         unfinished.write_text(format_index(stored.manifest.sweep, rows), encoding="utf-8")
-    return len(rows), sum(each is not None for each in checkpoints), sum(each is not None for each in found)
+    return WrittenIndex(
+        models=len(rows),
+        finished=sum(each is not None for each in checkpoints),
+        exported=sum(each is not None for each in found),
+        uncounted=find_uncounted_runs(snapshot),
+    )
 
 
 def check_index_folder(folder: Path, sweep: str) -> None:
@@ -148,7 +166,7 @@ def sum_known(values: Sequence[Any]) -> Any:
 
 def escape_markdown(text: str) -> str:
     """On one line, and with no meaning in a Markdown table."""
-    line = " ".join(text.split())
+    line = escape_unprintable(" ".join(text.split()))
     for mark in "\\`*<>|[]":
         line = line.replace(mark, "\\" + mark)
     return line

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jobs.store.paths import SAFE_NAME, Store, SweepPaths, write_json
-from jobs.store.reading import read_file
+from jobs.store.reading import parse_object, read_file
 from sweep.content.digest import PREFIX
 from sweep.content.kept import DataContents, describe_content
 from sweep.errors import SweepFileError
@@ -150,7 +150,7 @@ class StoredIdentities:
             return
         for path in paths:
             try:
-                yield from parse_identities({"identities": {path.name: json.loads(read_file(path))}}).values()
+                yield from parse_identities({"identities": {path.name: parse_object(read_file(path))}}).values()
             except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 logger.info("%s: passed over: %s", path, error)
 

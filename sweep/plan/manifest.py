@@ -1,6 +1,7 @@
 """The frozen plan of a sweep: what it is, how it is written and read (docs/formats.md, manifest.jsonl)."""
 
 import gc
+import io
 import json
 import logging
 import re
@@ -13,10 +14,11 @@ from typing import Any
 
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
-from jobs.store.paths import open_replacement
-from jobs.store.reading import read_anew
+from jobs.store.paths import SAFE_NAME, open_replacement
+from jobs.store.reading import find_type_problem, is_whole_number, open_to_read, parse_object, read_anew
 from jobs.store.results import is_known_format
-from sweep.errors import ManifestError
+from sweep.errors import ManifestError, StoreError
+from sweep.phases import PHASES
 
 logger = logging.getLogger(__name__)
 
@@ -172,8 +174,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def is_same_manifest(path: Path, manifest: Manifest) -> bool:
     """Whether the file at `path` holds exactly this manifest."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return all(stored == wanted for stored, wanted in iter_padded_pairs(file, iter_manifest_lines(manifest)))
+        with open_to_read(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as lines:
+            return all(stored == wanted for stored, wanted in iter_padded_pairs(lines, iter_manifest_lines(manifest)))
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return False
 
@@ -185,6 +187,7 @@ def iter_padded_pairs(first: Iterable[str], second: Iterable[str]) -> Iterator[t
     return zip_longest(first, second, fillvalue="")
 
 
+CELL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 SHARED_PART = b',"config":'
 """Where the part of a job's line begins that many jobs have in common (`render_job_line`)."""
 NAMES = r"((?:\"[\w.+=-]+\",?)*)"
@@ -200,6 +203,7 @@ class ManifestReader:
     """Builds the parts of one manifest; equal ends of lines become the same objects."""
 
     path: Path
+    lines: int = 0
     header: dict[str, Any] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
@@ -217,7 +221,7 @@ class ManifestReader:
             if tail not in self.job_parts_by_tail:
                 self.job_parts_by_tail[tail] = self.parse_tail(mark[1:] + tail)
             return self.add_job(parse_job_head(head), self.job_parts_by_tail[tail])
-        record = json.loads(line)
+        record = parse_object(line)
         kind = record["record"]
         if kind == "job":
             self.add_job(record, parse_job_parts(record))
@@ -225,31 +229,36 @@ class ManifestReader:
             self.cells.append(parse_cell(record))
         elif kind == "header" and not self.header:
             if not is_known_format(record["format"], FORMAT):
-                raise ValueError(f"format {record['format']!r} is not read here; this version reads {FORMAT}")
+                raise ValueError(f"format {repr(record['format'])[:60]} is not read here; this version reads {FORMAT}")
             parse_identities(record)
             self.header = record
         elif self.header.get("format", FORMAT) == FORMAT:
-            raise ValueError(f"an unexpected record {kind!r}")
+            raise ValueError(f"an unexpected record {repr(kind)[:60]}")
         return None
 
     def parse_tail(self, tail: bytes) -> dict[str, Any]:
         """The parts of a job from its line's end; what follows its configuration is shared by nearly all jobs."""
         config, mark, rest = tail.rpartition(b',"settings":')
         if not mark:
-            return parse_job_parts(json.loads(b"{" + tail))
+            return parse_job_parts(parse_object(b"{" + tail))
         try:
-            record = json.loads(b"{" + config + b"}")
+            record = parse_object(b"{" + config + b"}")
             if rest not in self.other_parts:
-                self.other_parts[rest] = parse_job_parts({"config": {}, **json.loads(b"{" + mark[1:] + rest)})
+                self.other_parts[rest] = parse_job_parts({"config": {}, **parse_object(b"{" + mark[1:] + rest)})
             return {**self.other_parts[rest], "config": record["config"]}
         except ValueError:  # the mark stood within another part
-            return parse_job_parts(json.loads(b"{" + tail))
+            return parse_job_parts(parse_object(b"{" + tail))
 
     def add_job(self, record: dict[str, Any], parts: dict[str, Any]) -> None:
         word = self.words.setdefault
+        if not (isinstance(record["key"], str) and has_names(record["parents"])):
+            raise ValueError(f"key is {repr(record['key'])[:60]}, or parents is no list of keys")
         key, parents = word(record["key"], record["key"]), tuple([word(each, each) for each in record["parents"]])
         if not self.keys.issuperset(parents):
-            raise ValueError(f"job {key} stands before its parent")
+            raise ValueError(f"job {key[:60]} stands before its parent")
+        if key in self.keys:
+            raise ValueError(f"job {key[:60]} stands here twice")
+        check_job_record(record)
         self.keys.add(key)
         self.jobs.append(
             Job(
@@ -264,12 +273,22 @@ class ManifestReader:
         )
 
 
+def check_job_record(record: dict[str, Any]) -> None:
+    """ValueError for a job that no store and no report could hold."""
+    for name in ("key", "stage", "phase"):
+        if not (isinstance(record[name], str) and SAFE_NAME.fullmatch(record[name])):
+            raise ValueError(f"{name} is {repr(record[name])[:60]}")
+    if record["phase"] not in PHASES:
+        raise ValueError(f"phase {record['phase']} is none of {', '.join(PHASES)}")
+    if not is_whole_number(record["version"]) or not has_names(record["cells"]):
+        raise ValueError(f"version or cells of job {record['key']} is of another type")
+
+
 def parse_job_head(head: bytes) -> dict[str, Any]:
     """What a job's line says before the shared part."""
     match = JOB_HEAD.fullmatch(head.decode())
     if match is None:
-        record: dict[str, Any] = json.loads(head + b"}")
-        return record
+        return parse_object(head + b"}")
     key, stage, version, phase, parents, cells = match.groups()
     return {
         "key": key,
@@ -281,13 +300,23 @@ def parse_job_head(head: bytes) -> dict[str, Any]:
     }
 
 
+def has_names(value: object) -> bool:
+    """Whether it is a list of texts."""
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def parse_job_parts(record: dict[str, Any]) -> dict[str, Any]:
     """What `render_job_tail` wrote."""
+    config, settings, estimate = record["config"], record.get("settings", {}), record.get("estimate", {})
+    if not (isinstance(config, dict) and isinstance(settings, dict)):
+        raise ValueError("config or settings is not a JSON object")
+    if problem := find_type_problem(Estimate, estimate):
+        raise ValueError(problem)
     return {
-        "config": record["config"],
-        "settings": record.get("settings", {}),
+        "config": config,
+        "settings": settings,
         "resources": parse_resources(record.get("resources", {})),
-        "estimate": Estimate(**select_known(Estimate, record.get("estimate", {}))),
+        "estimate": Estimate(**select_known(Estimate, estimate)),
     }
 
 
@@ -302,7 +331,10 @@ def parse_resources(record: dict[str, Any]) -> Resources:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
-    return Resources(**select_known(Resources, values))
+    values = select_known(Resources, values)
+    if problem := find_type_problem(Resources, values):
+        raise ValueError(problem)
+    return Resources(**values)
 
 
 def parse_identities(header: Mapping[str, Any]) -> dict[str, DataIdentity]:
@@ -320,33 +352,39 @@ def parse_identities(header: Mapping[str, Any]) -> dict[str, DataIdentity]:
 
 def parse_cell(record: dict[str, Any]) -> Cell:
     """What `render_cell_line` wrote."""
-    return Cell(
+    cell = Cell(
         name=record["name"],
         axes=record["axes"],
         pretrain=record["pretrain"],
         chains=tuple(FinetuneChain(**select_known(FinetuneChain, each)) for each in record["chains"]),
         block=record.get("block", ""),
     )
+    problem = find_type_problem(
+        Cell, {"name": cell.name, "axes": cell.axes, "pretrain": cell.pretrain, "block": cell.block}
+    )
+    if problem or not CELL_NAME.fullmatch(cell.name):
+        raise ValueError(problem or f"name is {cell.name[:60]!r}")
+    for each in cell.chains:
+        if problem := find_type_problem(FinetuneChain, asdict(each)):
+            raise ValueError(problem)
+    return cell
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The stored plan; ManifestError names the file and the line that is damaged, or says that there is no file."""
-    reader = ManifestReader(path)
-    number = 0
+    """The stored plan.
+
+    Raises:
+        ManifestError: a line is damaged, or there is no file.
+        StoreError: the file cannot be read. It may be whole.
+    """
     try:
-        with path.open("rb") as file, pause_gc():
-            for line in file:
-                number += 1
-                reader.add_line(line)
+        reader = read_anew(lambda: read_lines(path))  # another machine may plan anew meanwhile
     except FileNotFoundError:
         raise ManifestError(f"{path}: there is no plan of that name here; make one with `sweep plan FILE`") from None
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {add_denial(error.strerror or str(error), error)}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ManifestError(
-            f"{path}:{number}: is damaged: {describe_record_error(error)}; plan the sweep again"
-        ) from None
-    check_line_counts(reader, number)
+        raise StoreError(f"{path}: cannot be read: {add_denial(error.strerror or str(error), error)}") from None
+    check_line_counts(reader)
+    check_names(reader)
     logger.info("%s: read, %d cells, %d jobs", path, len(reader.cells), len(reader.jobs))
     header = reader.header
     return Manifest(
@@ -366,17 +404,32 @@ def read_manifest_header(path: Path) -> tuple[dict[str, str], dict[str, DataIden
     Nothing where there is no plan, or one whose header does not hold: `read_manifest` says why.
     """
     try:
-        header = json.loads(read_anew(lambda: read_first_line(path)))
+        header = parse_object(read_anew(lambda: read_first_line(path)))
         data = {str(name): str(place) for name, place in header["data"].items()}
         return data, parse_identities(header)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, {}
 
 
 def read_first_line(path: Path) -> bytes:
     """With its newline. OSError."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         return file.readline()
+
+
+def read_lines(path: Path) -> ManifestReader:
+    """All lines of the file. Raises ManifestError for the first that is damaged, and OSError."""
+    reader = ManifestReader(path)
+    with open_to_read(path) as file, pause_gc():
+        for line in file:
+            reader.lines += 1
+            try:
+                reader.add_line(line)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ManifestError(
+                    f"{path}:{reader.lines}: is damaged: {describe_record_error(error)}; plan the sweep again"
+                ) from None
+    return reader
 
 
 def describe_record_error(error: Exception) -> str:
@@ -386,7 +439,7 @@ def describe_record_error(error: Exception) -> str:
     return str(error)
 
 
-def check_line_counts(reader: ManifestReader, lines: int) -> None:
+def check_line_counts(reader: ManifestReader) -> None:
     """The header says how long the file is; a file cut at a line's end shows here."""
     header = reader.header
     missing = {"sweep", "backend", "data", "cells", "jobs"} - header.keys()
@@ -396,8 +449,28 @@ def check_line_counts(reader: ManifestReader, lines: int) -> None:
         )
     for name, found in (("cells", len(reader.cells)), ("jobs", len(reader.jobs))):
         if header[name] != found:
+            held = f"it holds {found} of {str(header[name])[:20]} {name}"
+            raise ManifestError(f"{reader.path}:{reader.lines}: is damaged: {held}; plan the sweep again")
+
+
+def check_names(reader: ManifestReader) -> None:
+    """Every key and cell that is named is there: what reads a plan looks them up."""
+    header = reader.header
+    problem = "" if isinstance(header["sweep"], str) and SAFE_NAME.fullmatch(header["sweep"]) else "sweep is no name"
+    if header["backend"] not in ("local", "slurm"):
+        problem = "backend is neither local nor slurm"
+    data = header["data"]
+    if not (isinstance(data, dict) and all(isinstance(each, str) for each in data.values())):
+        problem = "data is no mapping of names to paths"
+    if problem:
+        raise ManifestError(f"{reader.path}:1: is damaged: {problem}; plan the sweep again")
+    named = {key for cell in reader.cells for key in iter_chain_keys(cell)} - reader.keys
+    cells = {name for job in reader.jobs for name in job.cells} - {cell.name for cell in reader.cells}
+    for what, missing in (("job", named), ("cell", cells)):
+        if missing:
             raise ManifestError(
-                f"{reader.path}:{lines}: is damaged: it holds {found} of {header[name]} {name}; plan the sweep again"
+                f"{reader.path}: is damaged: it names {what} {min(missing)[:60]!r} and does not hold it; "
+                "plan the sweep again"
             )
 
 

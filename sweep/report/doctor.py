@@ -24,9 +24,10 @@ from jobs.slurm.site import query_site
 from jobs.store.checks import Check, Severity, check_store, report_note, report_problem
 from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
+from stages.printable import render_line
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
 from sweep.report.history import format_time
-from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
+from sweep.stored_sweep import StoredSweep, list_planned_sweeps, read_slurm_timeouts
 from sweep.text_format import format_columns, format_counted
 
 CHECKPOINT_SIZE_FACTORS = {"trunk": 1.0, "pretrain": BYTES_OF_TRAINING_STATE / BYTES_OF_WEIGHT}
@@ -77,9 +78,7 @@ class DoctorRun:
     def iter_refusal_checks(self, unfinished: Collection[str]) -> Iterator[Check]:
         """Slurm's last answers for jobs of the named sweep, else of all sweeps of the store, by reason."""
         store = Store(self.store)
-        names = (
-            [self.sweep] if self.sweep else sorted(path.parent.name for path in store.sweeps.glob("*/refusals.json"))
-        )
+        names = [self.sweep] if self.sweep else list_planned_sweeps(store)
         for name in names:
             known = read_refusals(store, name)
             found = Counter(refusal for key, refusal in known.items() if self.planned is None or key in unfinished)
@@ -164,4 +163,4 @@ def format_doctor_report(checks: Sequence[Check]) -> str:
 def format_check(check: Check) -> str:
     """Finding and advice; a text of Slurm's or of a node's may hold anything, and stays one printable line."""
     text = f"{check.text}; {check.advice}" if check.advice else check.text
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return render_line(text)

@@ -16,12 +16,14 @@ from jobs.reconcile.node_exclusion import (
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.slurm.refusals import Refusal
 from jobs.store.paths import Store
+from jobs.store.reading import is_number
 from jobs.store.results import list_begun_keys, list_finished_keys
-from sweep.errors import ManifestError, NotPlannedError, UsageError
+from sweep.errors import ManifestError, NotPlannedError, StoreError, UsageError
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
 from sweep.report.status import select_refusals
+from sweep.stored_sweep import list_planned_sweeps, read_own_manifest
 
 KEY_PREFIX = 6
 """Fewest digits of a key that name a job."""
@@ -37,8 +39,12 @@ class CellMatch:
 
 def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
     """The cell of that name, unique beginning of a name, or job key; NotPlannedError or UsageError."""
-    names = [sweep] if sweep else list_planned_sweeps(store)
-    plans = [read_manifest(store.locate_sweep(name).manifest) for name in names]
+    if sweep:
+        plans, unread = [read_own_manifest(store, sweep)], ""
+    else:
+        plans, unread = read_all_plans(store)
+    if not plans and unread:
+        raise StoreError(unread)
     if not plans:
         raise NotPlannedError(f"{store.sweeps}: holds no plan; make one with `sweep plan FILE`")
     for matches in (find_by_name, find_by_prefix, find_by_job_key):
@@ -55,12 +61,25 @@ def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
             return found[0]
     near = difflib.get_close_matches(wanted, [cell.name for plan in plans for cell in plan.cells], n=3, cutoff=0.5)
     hint = f"; is it {' or '.join(near)}?" if near else ""
-    raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}")
+    beside = f"; not read: {unread}" if unread else ""
+    raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}{beside}")
 
 
-def list_planned_sweeps(store: Store) -> list[str]:
-    """Names of the sweeps that have a plan in the store."""
-    return sorted(path.parent.name for path in store.sweeps.glob("*/manifest.jsonl"))
+def read_all_plans(store: Store) -> tuple[list[Manifest], str]:
+    """The plans of a store that can be read, and why the first of the others cannot: they may be another person's.
+
+    A copy of a sweep's folder under another name is passed over.
+    """
+    plans, problem = [], ""
+    for name in list_planned_sweeps(store):
+        try:
+            plan = read_manifest(store.locate_sweep(name).manifest)
+        except (ManifestError, StoreError) as error:
+            problem = problem or str(error)
+            continue
+        if plan.sweep == name:
+            plans.append(plan)
+    return plans, problem
 
 
 def find_by_name(plan: Manifest, wanted: str) -> list[Cell]:
@@ -105,6 +124,8 @@ class ChainJob:
     """What changed its key since the previous plan."""
     refusal: Refusal | None = None
     """Slurm's last answer, if it would not take the job."""
+    problem: str = ""
+    """Why its folder cannot be read, or its result does not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +164,7 @@ def explain_cell(store: Store, found: CellMatch, snapshot: SweepSnapshot, now: f
             build_history(job, snapshot),
             moved.get(job.key, ()),
             refusals.get(job.key),
+            snapshot.runs[job.key].problem,
         )
         for job in mine
     ]
@@ -233,6 +255,8 @@ def format_history_section(explanation: Explanation) -> list[str]:
         if link.refusal is not None
     ]
     lines = ["", "not sent, as Slurm said:", *refused] if refused else []
+    unread = [f"  {link.job.key}  {link.problem}" for link in explanation.chain_jobs if link.problem]
+    lines += ["", "not read:", *unread] if unread else []
     lines += ["", "history:", *history] if history else []
     if explanation.excluded:
         away = [f"  {each.node} until {format_time(each.until)}: {each.reason}" for each in explanation.excluded]
@@ -266,14 +290,20 @@ def describe_config(job: Job) -> str:
     flat = flatten_config(job.config)
     if job.stage == "pretrain":
         sources = job.config.get("sources", ())
-        mix = " ".join(f"{each['name']} {100 * each.get('share', 1):g} %" for each in convert_to_list(sources))
-        end = flat.get("stop_step", flat.get("schedule.total_steps"))
-        return f"to step {end:,}, peak LR {flat.get('schedule.peak_lr'):g}, {mix}"
+        named = [each for each in convert_to_list(sources) if isinstance(each, dict)]
+        mix = " ".join(f"{each.get('name')} {100 * read_number(each.get('share', 1)):g} %" for each in named)
+        end = read_number(flat.get("stop_step", flat.get("schedule.total_steps")))
+        return f"to step {end:,.0f}, peak LR {read_number(flat.get('schedule.peak_lr')):g}, {mix}"
     if job.stage == "finetune":
         epochs = "1 epoch" if flat.get("epochs") == 1 else f"{flat.get('epochs')} epochs"
         return f"{epochs}, seed {flat['seed']}" if "seed" in flat else epochs
     tasks = [*convert_to_list(job.config.get("text_tasks")), *convert_to_list(job.config.get("vision_tasks"))]
     return f"{len(tasks)} tasks"
+
+
+def read_number(value: Any) -> float:
+    """A number of a configuration; NaN for anything else: the line of a plan may hold whatever JSON can."""
+    return value if is_number(value) else float("nan")
 
 
 def build_refusal_json(refusal: Refusal) -> dict[str, Any]:
@@ -310,6 +340,7 @@ def build_explanation_json(explanation: Explanation) -> dict[str, Any]:
                 "moved": list(link.changed_fields),
                 **build_history_json(link.history),
                 **({"refusal": build_refusal_json(link.refusal)} if link.refusal else {}),
+                **({"problem": link.problem} if link.problem else {}),
             }
             for link in explanation.chain_jobs
         ],

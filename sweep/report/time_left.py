@@ -8,7 +8,6 @@ slots that there are.
 """
 
 import heapq
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -21,6 +20,7 @@ from jobs.reconcile.attempts import read_tail
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.paths import Store
+from jobs.store.reading import parse_object
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.results import list_names, read_finished_at
 from sweep.kept_limits import read_limits
@@ -384,7 +384,7 @@ def compute_kept_part(evidence: RunStatus) -> float:
     kept = last.end.checkpoint_step if last and last.end else -1
     try:
         first, total = float(metrics.get("first_step", 0)), float(metrics["total_steps"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 0.0
     return min(1.0, max(0.0, (kept - first) / (total - first))) if total > first else 0.0
 
@@ -393,11 +393,9 @@ def read_last_metrics(evidence: RunStatus) -> Mapping[str, Any]:
     """The last whole line of metrics.jsonl; empty if there is none."""
     for line in reversed(read_tail(evidence.run.metrics, METRICS_TAIL_BYTES).splitlines()):
         try:
-            content = json.loads(line)
+            return parse_object(line)
         except ValueError:
             continue  # half written
-        if isinstance(content, dict):
-            return content
     return {}
 
 

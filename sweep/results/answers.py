@@ -4,7 +4,6 @@ Read from the evaluations' questions/TASK.jsonl (docs/formats.md). Only the sums
 standard error of any combination of models follows from their covariance matrix.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.store.paths import Store
+from jobs.store.reading import open_to_read, parse_object
 from sweep.results.evidence import parse_number, parse_whole_number
 from sweep.results.scores import MeasuredTaskScore, parse_task_scores
 
@@ -171,37 +171,37 @@ def load_task_answers(paths: Mapping[str, Path], said: Mapping[str, MeasuredTask
 def read_head(path: Path) -> dict[str, Any] | None:
     """The first line; None where there is no such file or line."""
     try:
-        with path.open("rb") as file:
-            head = json.loads(file.readline())
-    except (OSError, ValueError, RecursionError):
+        with open_to_read(path) as file:
+            head = parse_object(file.readline())
+    except (OSError, ValueError):
         return None
-    return head if isinstance(head, dict) and parse_whole_number(head.get("format")) == 1 else None
+    return head if parse_whole_number(head.get("format")) == 1 else None
 
 
 def read_question_set(path: Path, asked: str) -> QuestionSet:
     """The third line, whose digest is `asked`. DamagedAnswersError if it is not, or holds something else."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             line = file.readlines()[2].rstrip(b"\n")
-        content = json.loads(line)
+        content = parse_object(line)
         if sha256(line).hexdigest() != asked or not content["clusters"]:
             raise DamagedAnswersError(f"{path}: its questions are not those that its first line names")
         return build_question_set(content["clusters"], content.get("strata", ()), content.get("weights", ()))
-    except (OSError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DamagedAnswersError(f"{path}: {error}") from error
 
 
 def read_values(path: Path, count: int) -> Floats:
     """The second line: the scores of `count` questions. DamagedAnswersError if they are not there."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             file.readline()
-            content = json.loads(file.readline())
+            content = parse_object(file.readline())
         values = np.array(content["values"], dtype=float)
         if "marks" in content:
             letters = np.frombuffer(content["marks"].encode("ascii"), dtype=np.uint8)
             values = values[LETTERS[letters]]
-    except (OSError, IndexError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DamagedAnswersError(f"{path}: {error}") from error
     if values.shape != (count,) or not np.isfinite(values).all():
         raise DamagedAnswersError(f"{path}: it wants {count} scores")

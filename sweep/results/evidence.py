@@ -1,5 +1,6 @@
 """What store and cluster say of each job, as the tables need it: a snapshot of `sweep status`, with hours and code."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,6 +130,9 @@ def price_usage(usage: Usage, gpu_type: str, gpu_kinds: str = "") -> ExecutionHo
     return ExecutionHours(usage.gpu_hours, usage.cpu_hours, a100_hours)
 
 
+COUNT = re.compile(r"[0-9]{1,9}")
+
+
 @cache
 def find_mean_factor(gpu_kinds: str, gpu_type: str) -> float | None:
     """A100-hours of one GPU-hour over the kinds `a100=2,v100=1`; None where one of them is unknown."""
@@ -137,7 +141,7 @@ def find_mean_factor(gpu_kinds: str, gpu_type: str) -> float | None:
     for word in filter(None, gpu_kinds.split(",")):
         name, _, count = word.rpartition("=")
         factor = find_factor(gpus, name, gpu_type)
-        if factor is None:
+        if factor is None or not COUNT.fullmatch(count):
             return None
         total, weighted = total + int(count), weighted + int(count) * factor
     return weighted / total if total else find_factor(gpus, "", gpu_type)
@@ -193,6 +197,32 @@ class JobEvidence:
             return parse_number(self.result.get("finished_at"))
         end = self.outcomes[-1].end if self.outcomes else None
         return end.ended_at if end else None
+
+
+@dataclass(frozen=True, slots=True)
+class UncountedRuns:
+    """Runs whose result does not count, or that could not be read: tables show them as not done."""
+
+    problems: tuple[str, ...]
+    """One line each, with the file."""
+    is_partial: bool
+    """Whether a run could not be read, so that it may be done all the same."""
+
+    def list_remarks(self) -> list[str]:
+        """The first few, and how many more there are."""
+        more = len(self.problems) - MOST_PROBLEMS
+        lines = [f"does not count: {problem}" for problem in self.problems[:MOST_PROBLEMS]]
+        return [*lines, *([f"{more:,} more results do not count"] if more > 0 else [])]
+
+
+MOST_PROBLEMS = 10
+
+
+def find_uncounted_runs(snapshot: SweepSnapshot) -> UncountedRuns:
+    """Of all jobs of the plan."""
+    runs = snapshot.runs.values()
+    problems = tuple(run.problem for run in runs if run.problem)
+    return UncountedRuns(problems, is_partial=not all(run.readable for run in runs))
 
 
 def load_job_evidence(snapshot: SweepSnapshot) -> dict[str, JobEvidence]:

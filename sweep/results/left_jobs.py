@@ -11,7 +11,8 @@ from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.slurm.batches import parse_sweep_name
 from jobs.store.flock import is_held
-from jobs.store.paths import RunPaths
+from jobs.store.paths import SAFE_NAME, RunPaths
+from jobs.store.results import list_names
 from sweep.errors import ManifestError
 from sweep.plan.manifest import read_manifest
 from sweep.results.evidence import ExecutionHours, JobEvidence, build_job_evidence
@@ -27,7 +28,7 @@ def load_left_jobs(snapshot: SweepSnapshot) -> dict[str, JobEvidence]:
     if not keys:
         return {}
     before = read_previous_jobs(snapshot)
-    stages = sorted(path.name for path in snapshot.store.runs.iterdir()) if snapshot.store.runs.exists() else []
+    stages = sorted(name for name in list_names(snapshot.store.runs) if SAFE_NAME.fullmatch(name))
     found = {}
     for key, phase in keys.items():
         runs = [snapshot.store.locate_run(stage, key) for stage in stages]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.printable import render_line
 from sweep.catalog.chance import load_chances
 from sweep.results.evidence import parse_number, parse_whole_number
 from sweep.results.intervals import compute_wilson_interval, merge_intervals
@@ -62,7 +63,7 @@ def parse_task_scores(result: Mapping[str, Any]) -> list[MeasuredTaskScore]:
     """The entries of a result's `scores`, by name; those without a numeric score are left out."""
     given = result.get("scores")
     entries = sorted(given.items()) if isinstance(given, dict) else []
-    found = [parse_task_score(name, entry) for name, entry in entries if isinstance(entry, dict)]
+    found = [parse_task_score(render_line(name), entry) for name, entry in entries if isinstance(entry, dict)]
     return [task for task in found if task is not None]
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from jobs.job import Job
 from jobs.reconcile.attempts import AttemptRecord
+from jobs.store.reading import open_to_read, parse_object
 from stages.config import PretrainConfig
 from sweep.results.evidence import ExecutionHours, JobEvidence, parse_number, parse_text_pairs, parse_whole_number
 from sweep.results.lineage import ModelChain, count_models_by_job, group_cells_by_job, map_jobs_to_model_names
@@ -425,14 +426,10 @@ def iter_metric_batches(logs: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> 
 def iter_log_entries(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a log, line by line. Half-written and damaged lines are skipped."""
     try:
-        with path.open("rb") as log:
+        with open_to_read(path) as log:
             for line in log:
-                try:
-                    entry = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(entry, dict):
-                    yield entry
+                with suppress(ValueError):
+                    yield parse_object(line)
     except (FileNotFoundError, NotADirectoryError):
         return
 

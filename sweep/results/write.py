@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.store.paths import Store, open_replacement
+from jobs.store.reading import name_file
 from sweep.results.answers import load_answers
 from sweep.results.comparisons import (
     ScoreDifference,
@@ -23,7 +24,7 @@ from sweep.results.comparisons import (
     format_fixed_tables,
 )
 from sweep.results.contrasts import Contrast, ScoredModel, compute_contrasts
-from sweep.results.evidence import JobEvidence, load_job_evidence
+from sweep.results.evidence import JobEvidence, UncountedRuns, find_uncounted_runs, load_job_evidence
 from sweep.results.left_jobs import load_left_jobs
 from sweep.results.lineage import ModelChain, list_model_chains
 from sweep.results.schemas import METRICS
@@ -49,6 +50,7 @@ class WrittenTables:
     """Rows of `results` without the columns `JSON_ONLY_COLUMNS`."""
     differences: Sequence[ScoreDifference]
     contrasts: Sequence[Contrast]
+    uncounted: UncountedRuns
     paths: tuple[Path, ...]
     """Of the seven files."""
 
@@ -85,7 +87,7 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, evidence)))
     for name, table in tables.items():
         write_parquet(paths[name], table.schema, table.to_batches())
-    return WrittenTables(results, jobs, rows, found, contrasts, tuple(paths.values()))
+    return WrittenTables(results, jobs, rows, found, contrasts, find_uncounted_runs(snapshot), tuple(paths.values()))
 
 
 def list_scored_models(
@@ -124,11 +126,17 @@ def iter_metric_logs(
 
 def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Writes the file batch by batch, so that memory stays bounded."""
-    with open_replacement(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer:
-        rows = 0
-        for batch in batches:
-            writer.write_batch(batch)
-            rows += batch.num_rows
+    rows = 0
+    try:
+        with (
+            open_replacement(path) as unfinished,
+            pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+    except OSError as error:
+        raise name_file(error, path) from None  # the library's own name no file
     logger.info("%s: %d rows written", path, rows)
 
 
@@ -168,7 +176,7 @@ def refresh_results(stored: StoredSweep) -> str:
         return ""
     tables = write_tables(stored)
     write_summary(stored.paths.results, format_results_summary(tables))
-    return f"tables refreshed in {stored.paths.results}"
+    return "; ".join([f"tables refreshed in {stored.paths.results}", *tables.uncounted.list_remarks()])
 
 
 def read_table_time(stored: StoredSweep) -> float:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain as chain_names
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
@@ -11,6 +13,9 @@ from sweep.catalog import Catalog
 from sweep.spec.fields import LayerFields, Name, list_stage_settings, make_fields
 from sweep.spec.settings import Layer, build_catalog_layer, flatten_settings
 
+MOST_LIKES = 50
+"""Models of a chain: a file of 5,000 would else take minutes."""
+MOST_NAMES = 60
 SHAPE = {setting.name: setting for setting in list_stage_settings(LanguageModel)}
 """What a model entry may say of its shape."""
 
@@ -84,14 +89,21 @@ def resolve_like_chain(name: str, given: Mapping[str, ModelFields], catalog: Cat
             raise ModelProblemError(
                 f"the chain {' -> '.join([*chain, link])} goes in a circle; cut it at one `like`", "like"
             )
+        if len(chain) == MOST_LIKES:
+            raise ModelProblemError(
+                f"the chain {' -> '.join(chain[:3])} -> ... of `like` is longer than {MOST_LIKES} models; "
+                "let it begin nearer to its end",
+                "like",
+            )
         chain.append(link)
         link = given[link].like
     if link is None:
         # an entry that has a catalog model's name and no `like` changes that model
         return chain, chain[-1] if chain[-1] in catalog.models else ""
     if link not in catalog.models:
-        known = ", ".join([*catalog.models, *(each for each in given if each not in catalog.models)])
-        raise ModelProblemError(f"{link!r} is not a model; models are {known}", "like")
+        names = dict.fromkeys(islice(chain_names(catalog.models, given), MOST_NAMES))
+        more = ", ..." if len(catalog.models) + len(given) > MOST_NAMES else ""
+        raise ModelProblemError(f"{link!r} is not a model; models are {', '.join(names)}{more}", "like")
     return chain, link
 
 

@@ -60,7 +60,10 @@ SETTING_HINTS = {
 
 def format_problems(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> list[str]:
     """One line for each thing that is wrong in the file, which was validated as `model`."""
-    lines = (format_problem(detail, source, model) for detail in error.errors(include_url=False))
+    details = [each for each in error.errors(include_url=False) if each["input"] is not None]
+    lines = (
+        format_problem(detail, source, model) for detail in details
+    )  # what is empty is told by `list_empty_fields`
     return list(dict.fromkeys(lines))  # an unknown axis is found at each of its values
 
 
@@ -85,9 +88,25 @@ def format_message(detail: Mapping[str, Any], where: SettingPath, model: type[Ba
         return "is missing" + describe_field(parent, name)
     if kind == "value_error":
         return str(detail["ctx"]["error"])
-    if detail["input"] is None:
-        return "is empty; give it a value or take the line out" + describe_field(parent, name)
     return f"{format_given_value(detail['input'])} {format_complaint(detail)}{describe_field(parent, name)}"
+
+
+# Why: docs/decisions.md, D165
+def list_empty_fields(source: YamlSource) -> list[str]:
+    """A line for each field or entry that the file names and leaves without a value, wherever it stands."""
+    return [
+        source.format_problem(where, f"is empty; give it a value or take the line out{describe_place(where)}")
+        for where in source.iter_empty_values()
+    ]
+
+
+def describe_place(where: SettingPath) -> str:
+    """What would do at a place of a sweep file."""
+    if (where[:1] == ("blocks",) and where[2:3] == ("axes",)) or where[:1] == ("exclude",):
+        setting = [step for step in where if isinstance(step, str)][-1].split(".")  # `trunk.seed` is an axis, too
+        return describe_field(find_model_class(PointFields, setting[:-1]), setting[-1])
+    names = where[:-1] if where and isinstance(where[-1], int) else where  # an entry of a list is described by its list
+    return describe_field(find_model_class(SweepFields, names[:-1]), str(names[-1])) if names else ""
 
 
 def format_complaint(detail: Mapping[str, Any]) -> str:
@@ -120,10 +139,21 @@ def describe_field(model: type[BaseModel] | None, name: str) -> str:
 def format_suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?`, or the whole list where nothing comes near."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:MOST_COMPARED], known[:MOST_COMPARED], n=1)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; known are {', '.join(known)}" if known else ""
+    return f"; known are {join_names(known)}" if known else ""
+
+
+MOST_COMPARED = 200
+"""Names that a misspelt one is compared with, and letters of it: all of 5,000 with 5,000 take minutes."""
+MOST_NAMES = 60
+
+
+def join_names(names: Sequence[str]) -> str:
+    """The names with commas between, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def find_model_class(model: type[BaseModel], where: Sequence[str | int]) -> type[BaseModel] | None:
@@ -229,12 +259,15 @@ class SweepFileReader:
         return int(problem.removeprefix(f"{self.source.path}:").partition(":")[0])
 
     def validate_schema(self) -> SweepFields:
-        """The file's fields; SweepFileError lists all that is wrong with them."""
+        """The file's fields; SweepFileError lists all that is wrong with them, fields without a value included."""
+        self.problems += list_empty_fields(self.source)
         try:
-            return SweepFields.model_validate(self.source.data)
+            fields = SweepFields.model_validate(self.source.data)
         except ValidationError as error:
             self.problems += format_problems(error, self.source, SweepFields)
             raise self.build_error() from None
+        self.raise_if_problems()
+        return fields
 
     def resolve_data_sets(self, fields: SweepFields) -> dict[str, DataSet]:
         data: dict[str, DataSet] = {}
@@ -265,10 +298,7 @@ class SweepFileReader:
         """What needs more than the value itself: names of models, data sets, encoders, blocks."""
         models = list(dict.fromkeys(models))
         for name, value, where in layers:
-            message = f"is empty; give it a value or take it out{describe_field(PointFields, name)}"
-            if value is not None:
-                message = self.find_reference_problem(name, value, sweep, models)
-            if message:
+            if message := self.find_reference_problem(name, value, sweep, models):
                 self.record_problem(where, message)
         self.check_blocks(sweep)
         self.check_repeats(layers)
@@ -284,8 +314,8 @@ class SweepFileReader:
 
     def find_reference_problem(self, name: str, value: Any, sweep: Sweep, models: list[str]) -> str:
         if name == "model" and value not in models:
-            known = f"{len(models)} models: {', '.join(models)}"
-            return f"{value!r} is not a model{format_suggestion(value, models)} ({known})"
+            known = f"{len(models)} models: {join_names(models)}"
+            return f"{format_given_value(value)} is not a model{format_suggestion(value, models)} ({known})"
         if name == "encoder":
             try:
                 resolve_encoder_spec(value)

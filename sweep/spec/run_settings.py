@@ -127,15 +127,12 @@ def iter_run_entries(fields: RunSettingFields, model: str, phase: str) -> Iterat
 
 
 def iter_misplaced_settings(fields: RunSettingFields) -> Iterator[tuple[SettingPath, str]]:
-    """Settings that are given empty, or of a phase that they mean nothing to: the place, and what is wrong."""
+    """Settings of a phase that they mean nothing to: the place, and what is wrong."""
     for model in ["", *fields.models]:
         for phase in PHASES:
             for place, entry in iter_run_entries(fields, model, phase):
                 for name in list_given_settings(entry, phase):
-                    if getattr(entry, name) is None:
-                        wanted = type(entry).model_fields[name].description
-                        yield (*place, name), f"is empty; give it a value or take the line out; {name} is {wanted}"
-                    elif place[-1] == phase and not PHASES[phase].sees_images and name in IMAGE_SETTINGS:
+                    if place[-1] == phase and not PHASES[phase].sees_images and name in IMAGE_SETTINGS:
                         yield (
                             (*place, name),
                             f"means nothing to a {phase}, which sees no images; give it to pretrain or finetune",

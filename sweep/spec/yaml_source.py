@@ -5,13 +5,15 @@ Refused: files over 1 MiB, deep nesting, repeated keys, tags beyond the core's, 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from jobs.errors import add_denial
+from jobs.store.reading import open_to_read
 from sweep.errors import SweepFileError
 
 try:
@@ -86,17 +88,26 @@ class YamlSource:
 
     def format_problem(self, where: SettingPath, message: str) -> str:
         """One line of an error: `FILE:LINE: a.b.0: message`."""
-        place = ".".join(str(step) if str(step).isprintable() else repr(step) for step in where)
-        return f"{self.path}:{self.find_line(where)}: {place}{': ' if place else ''}{message}"
+        place = ".".join(map(format_step, where))
+        return f"{self.path}:{self.find_line(where)}: {place}{': ' if place else ''}{cut_text(message, MOST_LETTERS)}"
+
+    def iter_empty_values(self) -> Iterator[SettingPath]:
+        """Where the file names a field or begins an entry and gives it no value."""
+        todo: list[tuple[SettingPath, YamlNode]] = [((), self.root)]
+        while todo:
+            where, node = todo.pop()
+            if node.value is None:
+                yield where
+            todo += [((*where, step), part) for step, part in reversed(node.parts.items())]
 
 
 def read_yaml(path: Path) -> YamlSource:
     """Reads one YAML document; SweepFileError says what is wrong and in which line."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SweepFileError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SweepFileError(f"{path}: cannot be read: {add_denial(error.strerror or str(error), error)}") from None
     if len(content) > MAX_BYTES:
         raise SweepFileError(f"{path}: is larger than {MAX_BYTES // 2**20} MiB; a sweep file is a few kilobytes")
     try:
@@ -113,7 +124,7 @@ def parse_yaml(text: str, path: Path) -> YamlSource:
         root = parse_document(text, path)
     except yaml.YAMLError as error:
         check_depth_before(text, path, error)
-        raise SweepFileError(format_syntax_problem(path, error)) from None
+        raise SweepFileError(format_syntax_problem(path, error, text)) from None
     return YamlSource(path, text, root)
 
 
@@ -143,8 +154,12 @@ def check_depth_before(text: str, path: Path, error: yaml.YAMLError) -> None:
             pass  # the text ends too early here, which need not be its fault
 
 
-def format_syntax_problem(path: Path, error: yaml.YAMLError) -> str:
+def format_syntax_problem(path: Path, error: yaml.YAMLError, text: str) -> str:
     """The parser's complaint as one line."""
+    if isinstance(error, yaml.reader.ReaderError):  # its position counts bytes or letters, as the library was built
+        letter = chr(error.character) if isinstance(error.character, int) else str(error.character)
+        line = text.count("\n", 0, max(0, text.find(letter))) + 1
+        return f"{path}:{line}: is not YAML: the character U+{ord(letter[:1]):04X} is not allowed; take it out"
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
     context = getattr(error, "context", None)
@@ -166,7 +181,7 @@ class YamlParser:
         self.next_event()  # the stream's start
         first = self.next_event()
         if isinstance(first, yaml.StreamEndEvent):
-            raise SweepFileError(f"{self.path}: is empty")
+            raise SweepFileError(f"{self.path}:1: is empty; a sweep file begins with `name: ...`")
         root = self.parse_node(self.next_event(), 0)
         self.next_event()  # the document's end
         after = self.next_event()
@@ -302,7 +317,21 @@ def parse_plain_scalar(text: str) -> Any:
     return text
 
 
+MOST_LETTERS = 2_000
+"""Of a message: a list of known names may be long, what a file gives must not be repeated without end."""
+
+
+def format_step(step: str | int) -> str:
+    """A key of the file as a part of its place, on one line and not at any length."""
+    text = str(step)
+    return cut_text(text, 80) if text.isprintable() else cut_text(repr(step), 80)
+
+
+def cut_text(text: str, limit: int) -> str:
+    """The text, or its beginning and `…`."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def format_given_value(value: Any, limit: int = 60) -> str:
     """A given value for a message: quoted, one line, cut to `limit` characters."""
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return cut_text(repr(value), limit)

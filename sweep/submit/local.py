@@ -14,9 +14,11 @@ from jobs.reconcile.decide import Action
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.store.ledger import EventKind, has_batches
+from stages.printable import render_line
 from sweep.errors import SweepError
 from sweep.stored_sweep import StoredSweep
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
+from sweep.terminal import find_raw_stream
 
 
 def run_local(
@@ -47,12 +49,24 @@ def run_local(
         end = local.run(stop)
     outcome = build_submit_json(snapshot, wanted, end)
     print_report(outcome, as_json=as_json)
+    for line in list_unread_runs(snapshot, wanted):
+        print(f"sweep submit: {line}", file=sys.stderr)
     if end.problem:
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
         print("nothing is lost: put it right and run `sweep submit` again", file=sys.stderr)
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1
+
+
+MOST_UNREAD = 5
+
+
+def list_unread_runs(snapshot: SweepSnapshot, wanted: Collection[str]) -> list[str]:
+    """Why jobs are not known to be done or not: their folders cannot be read. A line each, of the first few."""
+    found = [snapshot.runs[key].problem for key in sorted(wanted) if not snapshot.runs[key].readable]
+    more = len(found) - MOST_UNREAD
+    return [*found[:MOST_UNREAD], *([f"{more:,} more folders cannot be read"] if more > 0 else [])]
 
 
 def check_not_on_slurm(snapshot: SweepSnapshot, wanted: Collection[str]) -> None:
@@ -123,13 +137,13 @@ def _show_progress_bar(snapshot: SweepSnapshot, wanted: Collection[str]) -> Iter
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(file=find_raw_stream(sys.stderr))) as bar:
         task = bar.add_task("jobs", total=len(wanted))
 
         def show_event(event: RunnerEvent) -> None:
             line = format_progress_line(event, wanted)
             if line:
-                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                bar.console.print(render_line(line), markup=False, highlight=False, soft_wrap=True)
             running = sum(status.state is JobState.RUNNING for status in snapshot.statuses.values())
             bar.update(task, completed=count_done(snapshot, wanted), description=f"{running} running")
 

@@ -199,7 +199,7 @@ def test_a_log_line_is_printable_and_stays_one_line(capsys: pytest.CaptureFixtur
     with log_to_stderr(1):
         logging.getLogger("sweep.x").info("%s", "evil\x1b[2J\nname\r\u202e")
     printed = capsys.readouterr().err
-    assert printed.endswith("evil [2J name  \n")
+    assert printed.endswith("evil\\u001b[2J name\\u000d\\u202e\n")
     assert len(printed.splitlines()) == 1
 
 

@@ -61,7 +61,7 @@ def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("{", "is damaged"),
-        ("[]", "has format None"),
+        ("[]", "is damaged"),
         ('{"format": 2}', "has format 2, not 1"),
         ('{"format": 1, "max_queued": "2"}', "max_queued is '2'"),
         ('{"format": 1, "budget_a100_hours": true}', "budget_a100_hours is True"),

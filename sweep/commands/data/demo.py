@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweep.arguments import parse_count
 from sweep.options import CommonOptions
 
 HELP = "make the demo's data set, without the network"
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to make (default: data/demo in the store); kept if complete"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of all that is random in it (default: 0)")
+    parser.add_argument("--seed", type=parse_count, default=0, help="seed of all that is random in it (default: 0)")
     parser.epilog = "example:\n  sweep data demo            about 20 seconds, 30 MB, no network"
 
 

@@ -50,6 +50,7 @@ SMALL = 7.0
 """Points; nothing is smaller."""
 GREY = "#404040"
 STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a name with dollar signs is a name
     "font.family": "sans-serif",
     "font.size": 7.5,
     "axes.titlesize": 8,

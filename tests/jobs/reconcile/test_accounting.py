@@ -48,7 +48,7 @@ def test_a_cancellation_by_slurm_stays_one_and_other_messages_are_not_searched()
     assert parse_accounting_record(write_as_0_1(failed)).cancelled_by_uid is None
 
 
-@pytest.mark.parametrize("content", [{}, {"id": "1"}, 7])
+@pytest.mark.parametrize("content", [{}, {"id": "1"}, 7, {**write_as_0_1(ROWS[0]), "submitted_at": "noon"}])
 def test_what_is_no_record_is_refused(content: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         parse_accounting_record(content)

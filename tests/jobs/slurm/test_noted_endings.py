@@ -56,6 +56,12 @@ def test_nothing_is_parsed_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch)
     assert len(parsed) == 1
 
 
+def test_a_note_of_a_later_version_is_read_without_what_is_new() -> None:
+    later = line(RECORD).replace(b'"signal": 0', b'"signal": 0, "later": 1').replace(b"null", b'"no such class"', 1)
+    (found,) = NotedEndings([later])[RECORD.key]
+    assert found == replace(RECORD, failure=FailureClass.UNKNOWN)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -63,6 +69,8 @@ def test_nothing_is_parsed_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch)
         line(RECORD)[:80],
         b'{"ending": {"id": 7}}',
         b'{"ending": 3}',
+        line(RECORD).replace(b'"signal": 0', b'"signal": "none", "later": 1'),
+        line(RECORD).replace(b"null", b'["no class"]').replace(b'"gpus": 4', b'"gpus": 1e400'),
         b'{"ending": \xff}',
     ],
 )

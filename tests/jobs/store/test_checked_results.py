@@ -1,6 +1,5 @@
 """Results that an earlier report read are not read again, unless anything of them has changed."""
 
-import builtins
 import json
 import os
 from pathlib import Path
@@ -43,7 +42,7 @@ def read_states(jobs: list[Job], store: Store) -> dict[str, JobState]:
 def count_operations(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Files that are opened and measured from now on."""
     counts = {"open": 0, "stat": 0}
-    real_open, real_stat = builtins.open, os.stat
+    real_open, real_stat = os.open, os.stat
 
     def counted_open(*given: Any, **options: Any) -> Any:
         counts["open"] += str(given[0]).endswith("result.json")
@@ -53,7 +52,7 @@ def count_operations(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         counts["stat"] += 1
         return real_stat(*given, **options)
 
-    monkeypatch.setattr(builtins, "open", counted_open)
+    monkeypatch.setattr(os, "open", counted_open)
     monkeypatch.setattr(os, "stat", counted_stat)
     return counts
 

@@ -70,7 +70,7 @@ def damaged(path: Path, line: int, text: str) -> None:
         (3, '{"record":"cell","na', "3: is damaged: Invalid control character"),
         (9, '{"record":"job","key":"0","parents":["1"],"config":{}}', "9: is damaged: job 0 stands before its parent"),
         (9, '{"record":"song"}', "9: is damaged: an unexpected record 'song'"),
-        (9, "[]", "9: is damaged: list indices"),
+        (9, "[]", "9: is damaged: not a JSON object"),
     ],
 )
 def test_damage_is_told_with_its_line(stored: Path, line: int, text: str, message: str) -> None:

@@ -7,7 +7,7 @@ from tests.sweep.small_sweep import SMALL, planned
 
 def test_a_line_of_the_report_stays_one_line_whatever_a_node_said() -> None:
     check = Check(name="node", severity=Severity.PROBLEM, text="it said a\nb\x1b[31m", advice="look")
-    assert format_doctor_report([check]) == "problem  node  it said a b [31m; look"
+    assert format_doctor_report([check]) == "problem  node  it said a b\\u001b[31m; look"
 
 
 def test_a_checkpoint_while_training_holds_the_optimizer(tmp_path: Path) -> None:

@@ -1,0 +1,20 @@
+"""Text from outside as people may be shown it: nothing in it steers a terminal, a page or a log."""
+
+import re
+
+STEERING = re.compile(r"[^\n\t -~]")
+"""What may not be printable: nearly all lines have none of it."""
+
+
+# Why: docs/decisions.md, D162
+def escape_unprintable(text: str) -> str:
+    r"""The text with every letter that cannot be seen written out (`\u001b`, `\u202e`, as JSON has them); line ends and
+    tabs stay."""
+    if STEERING.search(text) is None:
+        return text
+    return "".join(letter if letter in "\n\t" or letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
+
+
+def render_line(text: str) -> str:
+    """The same on one line."""
+    return escape_unprintable(text.replace("\n", " ").replace("\t", " "))

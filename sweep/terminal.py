@@ -1,0 +1,86 @@
+"""The one door for what is printed: while a command runs, stdout and stderr write nothing that steers a terminal."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from stages.printable import escape_unprintable
+
+NAMES = {"stdout": "standard output", "stderr": "standard error"}
+
+
+# Why: docs/decisions.md, D162
+class PrintableStream:
+    """A stream as `print` and `write` take it. What the stream's encoding lacks is written out, too.
+
+    A write that fails names the stream: "No space left on device" alone would be taken for the store's.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.stream = stream
+        self.label = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        shown = escape_unprintable(text)
+        if not shown.isascii():
+            encoding = self.stream.encoding or "utf-8"
+            shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+        with name_stream(self.label):
+            self.stream.write(shown)
+        return len(text)
+
+    def flush(self) -> None:
+        with name_stream(self.label):
+            self.stream.flush()
+
+
+@contextmanager
+def name_stream(label: str) -> Iterator[None]:
+    """Gives an error of the block the stream's name, but for that of a closed pipe, whose reader has seen enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = error.filename or label
+        raise
+
+
+@contextmanager
+def wrap_output() -> Iterator[None]:
+    """In the block, everything that is printed goes through `PrintableStream`, and is out at its end."""
+    before = {name: getattr(sys, name) for name in NAMES}
+    for name, label in NAMES.items():
+        setattr(sys, name, PrintableStream(before[name], label))
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        for name, stream in before.items():
+            setattr(sys, name, stream)
+
+
+def drop_unwritten(stream: TextIO) -> None:
+    """What is still to be written is lost: at the interpreter's end it would fail again, with words of its own."""
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, stream.fileno())
+    os.close(descriptor)
+
+
+def find_raw_stream(stream: TextIO) -> TextIO:
+    """The stream below the guard, for a library that steers the terminal itself (a progress bar)."""
+    return stream.stream if isinstance(stream, PrintableStream) else stream
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def render_log_text(text: str) -> str:
+    """Lines of a log without their colours; a line that was written over and over (`\\r`) becomes several."""
+    return COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")

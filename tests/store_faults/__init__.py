@@ -1,0 +1,1 @@
+"""Faults of the file system on every read and write of every command (`python -m tests.store_faults`)."""
