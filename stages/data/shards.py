@@ -387,6 +387,8 @@ def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember |
                 yield name, None
             elif header.kind in REGULAR and not (name.endswith("/") or header.is_old_folder):
                 yield name, TarMember(start, size)
+            elif header.kind in REGULAR and size:
+                raise DataError(f"{path}: not a whole tar: folder {name!r} has {size} bytes; write it again")
         offset = start + -(-size // BLOCK) * BLOCK
     if alone and not any(block):
         raise DataError(f"{path}: cut off: it ends in the header before {given.get('path', 'a file')!r}; copy it again")
