@@ -12,6 +12,16 @@ MOUNT_ERRNOS = {
 """This node's disk, mount or link to a file server has failed: other nodes may read and write the same file."""
 
 
+MOST_LETTERS = 2_000
+
+
+def shorten_message(message: str) -> str:
+    """A message without its middle, where what it quotes from a file is longer than anybody reads."""
+    if len(message) <= MOST_LETTERS:
+        return message
+    return f"{message[: MOST_LETTERS // 2]} ... {message[-MOST_LETTERS // 4 :]}"
+
+
 class StageError(Exception):
     """One line for `sweep status`; `failure_class` is one of the classes of docs/formats.md (error.json)."""
 
@@ -22,7 +32,7 @@ class StageError(Exception):
     """The message only says how another program ended; its own words stand in the log."""
 
     def __init__(self, message: str, *, damaged_key: str = "") -> None:
-        super().__init__(message)
+        super().__init__(shorten_message(message))
         self.damaged_key = damaged_key
         """With `damaged_input`: the parent whose checkpoint is damaged."""
 

@@ -97,7 +97,7 @@ def read_shard_record(folder: WorkFolder, number: int) -> ShardRecord | None:
     try:
         record = ShardRecord(**json.loads(folder.build_shard_record_path(number).read_bytes()))
         size = folder.build_shard_path(number).stat().st_size
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return record if size == record.bytes else None
 
