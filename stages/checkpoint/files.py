@@ -192,10 +192,11 @@ def read_result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> 
         name = json.loads((run / "result.json").read_bytes())["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedInputError(f"{run}: no readable result.json that names a checkpoint", damaged_key=key) from error
-    path = (run / str(name)).resolve()
-    found = None
-    if path.is_relative_to(run.resolve()):
-        found = read_checkpoint(path) if verify else read_unverified_checkpoint(path)
+    found, path = None, run / str(name)
+    with suppress(ValueError, RuntimeError):  # no file name: a zero byte, half a character, links in a circle
+        path = path.resolve()
+        if path.is_relative_to(run.resolve()):
+            found = read_checkpoint(path) if verify else read_unverified_checkpoint(path)
     if found is None:
         raise DamagedInputError(f"{path}: the checkpoint does not match its own record", damaged_key=key)
     return replace(found, key=key)

@@ -376,8 +376,11 @@ def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember |
         if prefix:
             found = read_prefix_header(path, descriptor, header.kind, TarMember(start, size))
             # programs disagree which of two counts, and nobody writes two
+            # Why: docs/decisions.md, D170
             if twice := sorted(found.keys() & given.keys() & NAME_AND_SIZE):
-                raise DataError(f"{path}: not a whole tar: a second {twice[0]} of one file at byte {offset}; write it again")
+                raise DataError(
+                    f"{path}: not a whole tar: a second {twice[0]} of one file at byte {offset}; write it again"
+                )
             given, alone = given | found, True
         elif header.kind in REFUSED or any(key.startswith(SPARSE) for key in given):
             raise DataError(f"{path}: {header.name!r} is {REFUSED.get(header.kind, REFUSED[b'S'])}")

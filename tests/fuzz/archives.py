@@ -92,7 +92,9 @@ class Archives:
         if promised is not None and sum(counts.values()) != promised:
             raise ViolationError(f"{promised} samples are promised, and {dict(counts)} met")
         if change == "none" and not listed and counts["read"] < len(written.samples) - len(written.spoilt):
-            raise ViolationError(f"{counts['read']} samples read of {len(written.samples)}: {written.spoilt} are spoilt")
+            raise ViolationError(
+                f"{counts['read']} samples read of {len(written.samples)}: {written.spoilt} are spoilt"
+            )
         return Verdict(Outcome.TOLD if counts["told"] or counts["absent"] else Outcome.PASSED, change)
 
     def _open_source(self, written: Written, folder: Path) -> SampleSource:
@@ -125,7 +127,9 @@ class Archives:
             return {extension: picture}
         members = {extension: picture, "txt": f"square {number} of many".encode()}
         if dice.random() < 0.5:
-            members["json"] = json.dumps({"caption": f"a caption {number}", "syn": ["one", "two"], "n": number}).encode()
+            members["json"] = json.dumps(
+                {"caption": f"a caption {number}", "syn": ["one", "two"], "n": number}
+            ).encode()
         return dict(dice.sample(sorted(members.items()), len(members)))
 
     def _read_conversations(self, dice: random.Random, folder: Path, written: Written, change: str) -> Verdict:
@@ -181,7 +185,9 @@ def spoil(dice: random.Random, name: str, content: bytes) -> bytes:
     """Another content for a member of that extension."""
     if name.endswith("gz"):
         inner = change_json(dice, gzip.decompress(content))
-        packed = dice.choice((gzip.compress(inner, mtime=0), change_bytes(dice, content), gzip.compress(bytes(90_000_000), 9)))
+        packed = dice.choice(
+            (gzip.compress(inner, mtime=0), change_bytes(dice, content), gzip.compress(bytes(90_000_000), 9))
+        )
         return packed if dice.random() < 0.95 else gzip.compress(inner) + bytes(20)
     return change_json(dice, content) if name in {"json", "txt"} else change_bytes(dice, content)
 
@@ -250,7 +256,9 @@ def check_as_webdataset(path: Path, change: str, found: list[Members | None]) ->
         raise ViolationError(f"{change}: webdataset reads {len(expected)} samples, and {len(found)} are read here")
     for number, (key, members) in enumerate(expected if whole else expected[:-1]):
         if key != keys[number] or found[number] not in (None, members):
-            raise ViolationError(f"{change}: webdataset's sample {number} is {key!r}, and ours {keys[number]!r}, or its members differ")
+            raise ViolationError(
+                f"{change}: webdataset's sample {number} is {key!r}, and ours {keys[number]!r}, or its members differ"
+            )
 
 
 def has_odd_prefix(content: bytes) -> bool:
@@ -277,10 +285,9 @@ def read_as_webdataset(path: Path) -> tuple[list[tuple[str, Members]], bool]:
 
     Names that are no UTF-8 are escaped as ours are.
     """
-    members = []
+    members: list[dict[str, Any]] = []
     with path.open("rb") as file, contextlib.suppress(tarfile.TarError, ValueError):
-        for member in tar_file_iterator(file):
-            members.append({**member, "__url__": str(path)})
+        members.extend({**member, "__url__": str(path)} for member in tar_file_iterator(file))
     whole = False
     with contextlib.suppress(tarfile.TarError, ValueError), tarfile.open(path) as tar:
         tar.getmembers()
@@ -331,7 +338,11 @@ def check_untouched(content: bytes, written: Written, found: list[Members | None
     original = written.content
     if len(content) != len(original):
         return
-    changed = {place // BLOCK for place in range(0, len(content)) if content[place] != original[place]} if content != original else set()
+    changed = (
+        {place // BLOCK for place in range(0, len(content)) if content[place] != original[place]}
+        if content != original
+        else set()
+    )
     place, touched = 0, set()
     parts = iter(written.parts)
     for number, (_, members) in enumerate(written.samples):
@@ -352,5 +363,3 @@ def check_untouched(content: bytes, written: Written, found: list[Members | None
     for number, (key, members) in enumerate(written.samples):
         if number not in touched and found[number] != members:
             raise ViolationError(f"sample {number} ({key}) is not what was written")
-
-

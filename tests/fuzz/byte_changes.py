@@ -18,7 +18,9 @@ def _flip_bits(dice: random.Random, content: bytes) -> bytes:
 def _set_bytes(dice: random.Random, content: bytes) -> bytes:
     changed = bytearray(content)
     for _ in range(dice.choice((1, 1, 4, 16)) if content else 0):
-        changed[dice.randrange(len(changed))] = dice.choice((0, 0x0A, 0x1B, 0x22, 0x7F, 0x80, 0xFF, dice.randrange(256)))
+        changed[dice.randrange(len(changed))] = dice.choice(
+            (0, 0x0A, 0x1B, 0x22, 0x7F, 0x80, 0xFF, dice.randrange(256))
+        )
     return bytes(changed)
 
 
@@ -48,7 +50,9 @@ def _insert_noise(dice: random.Random, content: bytes) -> bytes:
 
 
 def _begin_anew(dice: random.Random, content: bytes) -> bytes:
-    return dice.choice((b"", b"\0", b"\n", b"\xef\xbb\xbf" + content, content + content, content.replace(b"\n", b"\r\n")))
+    return dice.choice(
+        (b"", b"\0", b"\n", b"\xef\xbb\xbf" + content, content + content, content.replace(b"\n", b"\r\n"))
+    )
 
 
 def _recode(dice: random.Random, content: bytes) -> bytes:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -133,6 +134,7 @@ def _shorten(detail: str) -> list[str]:
     return [line[:200] for line in detail.splitlines()[-6:]]
 
 
+# Why: docs/decisions.md, D169
 def run_campaign(
     program: Program, folder: Path, *, seed: int, numbers: Sequence[int], jobs: int = 1, quiet: bool = False
 ) -> Report:
@@ -197,10 +199,8 @@ def _start_worker(program: Program, folder: Path, seed: int, numbers: Sequence[i
 
 def _end_worker(worker: Worker) -> None:
     os.close(worker.pipe)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     os.waitpid(worker.pid, 0)
 
 
@@ -256,7 +256,8 @@ def _find_place(error: BaseException) -> str:
     """The kind of error and the innermost line of the product."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__)
-        if any(f"/{part}/" in frame.filename for part in ("stages", "sweep", "jobs")) and "/tests/" not in frame.filename
+        if any(f"/{part}/" in frame.filename for part in ("stages", "sweep", "jobs"))
+        and "/tests/" not in frame.filename
     ]  # fmt: skip
     where = f"{'/'.join(frames[-1].filename.rsplit('/', 3)[1:])}:{frames[-1].lineno}" if frames else "tests"
     return f"{type(error).__name__} at {where}"

@@ -39,14 +39,19 @@ def render_json(value: Any) -> str:
 
 
 HOSTILE: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, 2**31, 2**32 - 1, 2**53 + 1, 2**63 - 1, 2**63, 2**64, -(2**63) - 1),
-    *(Raw("1e999"), Raw("-1e999"), Raw("NaN"), Raw("Infinity"), Raw("-Infinity"), Raw("1" + "0" * 400), Raw("9" * 5000)),
+    *(None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, 2**31, 2**32 - 1, 2**53 + 1, 2**63 - 1, 2**63, 2**64),
+    -(2**63) - 1,
+    *(Raw("1e999"), Raw("-1e999"), Raw("NaN"), Raw("Infinity"), Raw("-Infinity"), Raw("1" + "0" * 400)),
+    Raw("9" * 5000),
     *(Raw("1e-400"), Raw("0.1e1"), Raw("-0"), Raw("01"), Raw("0x10"), Raw("1_000"), Raw("nul"), Raw("'a'"), Raw("")),
-    *("", " ", "a", "\0", "a\0b", "\ud800", "\udc00\ud800", "²", "٣", "١٢", "1", "-1", "true", "null", "nan", "\n", "\r\nx"),
+    *("", " ", "a", "\0", "a\0b", "\ud800", "\udc00\ud800", "²", "٣", "١٢", "1", "-1", "true", "null", "nan"),
+    *("\n", "\r\nx"),
     *("\x1b[31m", "\u202e", "\ufeff", "é", "🙂", "a" * 300, "x" * 70_000, "../../../etc/passwd", "/etc/passwd", "."),
-    *("..", "a/b", "C:\\x", "file:///etc/passwd", "{}", "%s%n", "{{ 7 * 7 }}", "$(id)", "`id`", "; ls", "-rf", "--help"),
+    *("..", "a/b", "C:\\x", "file:///etc/passwd", "{}", "%s%n", "{{ 7 * 7 }}", "$(id)", "`id`", "; ls", "-rf"),
+    "--help",
     *([], {}, [[]], [None], [{}], {"": None}, {"a": {"a": {}}}, [1, "a", None], ["a"] * 3, list(range(50))),
-    *(Raw("[" * 40 + "]" * 40), Raw("[" * 2_000 + "]" * 2_000), Raw("[" * 100_000), Raw('{"a":' * 5_000 + "1" + "}" * 5_000)),
+    *(Raw("[" * 40 + "]" * 40), Raw("[" * 2_000 + "]" * 2_000), Raw("[" * 100_000)),
+    Raw('{"a":' * 5_000 + "1" + "}" * 5_000),
     *(Raw("[" * 100_000 + "]" * 100_000), Raw('{"a": 1, "a": 2}'), Raw('"\\ud83d"'), Raw('"\\u0000"'), Raw('"\\x41"')),
 )  # fmt: skip
 """Values that a reader may not expect."""
@@ -153,7 +158,21 @@ def _change_item(dice: random.Random, parent: list[Any], index: int, kind: int, 
 
 def pick_key(dice: random.Random, key: str) -> str:
     """A key that is not `key`, or nearly."""
-    others = ("", "a", "\0", "\ud800", "__class__", "²", "x" * 500, "a\nb", "\x1b[2J", key.upper(), key + "s", key[:-1], f" {key}")
+    others = (
+        "",
+        "a",
+        "\0",
+        "\ud800",
+        "__class__",
+        "²",
+        "x" * 500,
+        "a\nb",
+        "\x1b[2J",
+        key.upper(),
+        key + "s",
+        key[:-1],
+        f" {key}",
+    )
     return dice.choice(others)
 
 
@@ -166,8 +185,12 @@ def pick_value(dice: random.Random, value: Any, pick_other: Callable[[], Any]) -
             return dice.choice((-value, value + 1, value - 1, value * 10, value / 3, str(value), [value], float(value)))
         case 1 | 2 if isinstance(value, str):
             place = dice.randrange(len(value) + 1)
-            odd = dice.choice(("\0", "\ud800", "/", "..", "\n", "²", " ", "\x1b[0m", "{", "}}", "%", "'", '"', "\\", "🙂"))
-            return dice.choice((value[:place] + odd + value[place:], value[:place], value + value, value.upper(), [value]))
+            odd = dice.choice(
+                ("\0", "\ud800", "/", "..", "\n", "²", " ", "\x1b[0m", "{", "}}", "%", "'", '"', "\\", "🙂")
+            )
+            return dice.choice(
+                (value[:place] + odd + value[place:], value[:place], value + value, value.upper(), [value])
+            )
         case 1 | 2 if isinstance(value, list):
             return dice.choice(([], [value], [*value, *deepcopy(value)], value[:1], Pairs([("a", value)])))
     return dice.choice(HOSTILE)

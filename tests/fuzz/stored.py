@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.claims.claims import find_newest_claim
@@ -81,7 +82,9 @@ class StoredFiles:
             raise ViolationError(f"{kinds}: done after the change and not before: {sorted(more)}")
         if dice.random() < 0.25:
             self._plan_again(folder, store, sweep, changed)
-        return Verdict(Outcome.REFUSED if said.code == 1 and not said.out else Outcome.TOLD if said.err else Outcome.PASSED, kinds)
+        return Verdict(
+            Outcome.REFUSED if said.code == 1 and not said.out else Outcome.TOLD if said.err else Outcome.PASSED, kinds
+        )
 
     def _change_files(self, dice: random.Random, store: Path) -> list[Path]:
         """Changes a file of a kind by chance, sometimes all files of it, or a second one."""
@@ -173,17 +176,13 @@ def read_alone(path: Path) -> None:
                 except JobsError:
                     continue
         case "job.json":
-            try:
+            with suppress(StageError):
                 read_job(path)
-            except StageError:
-                pass
         case "record.json" | "state.json" | "result.json":
             find_newest_checkpoint(Store(run.parent.parent.parent).locate_run(run.parent.name, run.name))
             find_stage_checkpoint(run / "checkpoints")
-            try:
+            with suppress(StageError):
                 read_result_checkpoint(run)
-            except StageError:
-                pass
     if path.parent.name == "claims":
         find_newest_claim(path.parent)
     if path.parent.name == "ledger":

@@ -59,9 +59,11 @@ resources:
   phases: {evaluate: {gpus_per_node: 1}}
 settings: {feature_cache: true, phases: {finetune: {feature_cache: false}}}
 """
-PLACED = re.compile(r"\S.*:\d+: \S|\.\.\. and \d+ more$")
+PLACED = re.compile(r"\S.*:\d+: |\.\.\. and \d+ more$")
 """A line of an error that names file and line."""
-WITHOUT_LINE = re.compile(r"sweep plan: .*(is empty|cannot be read|is larger than|cannot hold|is not YAML: |control characters)")
+WITHOUT_LINE = re.compile(
+    r"sweep plan: .*(is empty|cannot be read|is larger than|cannot hold|is not YAML: |control characters)"
+)
 
 
 class SweepFiles:

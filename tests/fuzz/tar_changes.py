@@ -97,11 +97,15 @@ def _insert_pax(dice: random.Random, parts: Parts) -> None:
     )
     if dice.random() < 0.25:
         records = change_bytes(dice, records)
-    parts.insert(dice.randrange(len(parts) + 1), build_raw(dice.choice((b"x", b"x", b"x", b"g", b"X")), b"pax", records))
+    parts.insert(
+        dice.randrange(len(parts) + 1), build_raw(dice.choice((b"x", b"x", b"x", b"g", b"X")), b"pax", records)
+    )
 
 
 def _insert_long_name(dice: random.Random, parts: Parts) -> None:
-    name = dice.choice((b"", b"\0", b"long/" * 60 + b"a.txt\0", b"a.json", b"x.txt\0y.txt\0", b"\xff\xfe.txt\0", bytes(600)))
+    name = dice.choice(
+        (b"", b"\0", b"long/" * 60 + b"a.txt\0", b"a.json", b"x.txt\0y.txt\0", b"\xff\xfe.txt\0", bytes(600))
+    )
     part = build_raw(dice.choice((b"L", b"L", b"K")), b"././@LongLink", name, dice.choice((b"", b"", b"", *SIZES)))
     parts.insert(dice.randrange(len(parts) + 1), part)
 
@@ -112,7 +116,9 @@ def _change_field(dice: random.Random, parts: Parts) -> None:
     first, last, values = dice.choice(FIELDS)
     header = parts[number][:BLOCK]
     value = dice.choice(values) if dice.random() < 0.8 else dice.randbytes(last - first)
-    parts[number] = seal(header[:first] + value[: last - first].ljust(last - first, b"\0") + header[last:]) + parts[number][BLOCK:]
+    parts[number] = (
+        seal(header[:first] + value[: last - first].ljust(last - first, b"\0") + header[last:]) + parts[number][BLOCK:]
+    )
 
 
 def _change_checksum(dice: random.Random, parts: Parts) -> None:
@@ -144,8 +150,8 @@ def _insert_garbage(dice: random.Random, parts: Parts) -> None:
 
 def _join(dice: random.Random, parts: Parts) -> None:
     """Another tar behind, or before, its end with it."""
-    others = [bytes(BLOCK * dice.choice((1, 2, 18)))] + parts[: dice.randrange(len(parts) + 1)]
-    parts += others
+    zeros = bytes(BLOCK * dice.choice((1, 2, 18)))
+    parts += [zeros, *parts[: dice.randrange(len(parts) + 1)]]
 
 
 def _shift(dice: random.Random, parts: Parts) -> None:
@@ -156,11 +162,27 @@ def _shift(dice: random.Random, parts: Parts) -> None:
 
 
 SIZES = (
-    *(b"-0000001000", b"+0000000012", b"0000_000_02", b"00000000018", b"77777777777\0", b"\x80" + bytes(10) + b"\x05", b""),
-    *(b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\x81" + bytes(11), b"\x80" + bytes(11), b"           \0", b"\0" * 12, b"00000000000"),
-    *(b"00000001000\0", b"1 ", b" 1000 \0", b"12\0 34", "²".encode(), b"0x10", b"00000000512", b"00000002000 ", b"7" * 12),
+    *(b"-0000001000", b"+0000000012", b"0000_000_02", b"00000000018", b"77777777777\0"),
+    *(b"\x80" + bytes(10) + b"\x05", b""),
+    *(b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\x81" + bytes(11), b"\x80" + bytes(11), b"           \0"),
+    *(b"\0" * 12, b"00000000000"),
+    *(b"00000001000\0", b"1 ", b" 1000 \0", b"12\0 34", "²".encode(), b"0x10", b"00000000512", b"00000002000 "),
+    b"7" * 12,
 )  # fmt: skip
-NAMES = (b"", b"a.txt", b"00000.json", b"/", b"a", b".", b"..", b"\xff.txt", b"x" * 100, b"a\nb.txt", b"\x1b[2J.txt", b"__a__/b.txt")
+NAMES = (
+    b"",
+    b"a.txt",
+    b"00000.json",
+    b"/",
+    b"a",
+    b".",
+    b"..",
+    b"\xff.txt",
+    b"x" * 100,
+    b"a\nb.txt",
+    b"\x1b[2J.txt",
+    b"__a__/b.txt",
+)
 FIELDS: Sequence[tuple[int, int, Sequence[bytes]]] = (
     (0, 100, NAMES),
     (100, 108, SIZES),
@@ -175,16 +197,48 @@ FIELDS: Sequence[tuple[int, int, Sequence[bytes]]] = (
     (329, 345, SIZES),
     (345, 500, (*NAMES, b"p" * 155)),
 )
-PAX_KEYS = (b"path", b"path", b"size", b"size", b"linkpath", b"mtime", b"comment", b"hdrcharset", b"SCHILY.xattr.user.a", b"\xff")
-PAX_KEYS += (b"GNU.sparse.size", b"GNU.sparse.map", b"GNU.sparse.name", b"GNU.sparse.major", b"uid", b"path ", b"LIBARCHIVE.xattr.b")
+PAX_KEYS = (
+    b"path",
+    b"path",
+    b"size",
+    b"size",
+    b"linkpath",
+    b"mtime",
+    b"comment",
+    b"hdrcharset",
+    b"SCHILY.xattr.user.a",
+    b"\xff",
+)
+PAX_KEYS += (
+    b"GNU.sparse.size",
+    b"GNU.sparse.map",
+    b"GNU.sparse.name",
+    b"GNU.sparse.major",
+    b"uid",
+    b"path ",
+    b"LIBARCHIVE.xattr.b",
+)
 PAX_VALUES = (
-    *(b"", b"0", b"1", b"5", b"512", b"513", b"1024", b"-5", b"9" * 19, b"9" * 25, b"9" * 5000, "²".encode(), b"1e3", b"0x10"),
-    *(b"a.txt", b"a.json", b"00000.txt", b"/etc/passwd.txt", b"\xff\xfe.txt", b"a\0b.txt", b"a\nb.txt", b"x" * 70_000, b"BINARY"),
-    *(b" 5", b"5 ", b"5\0", b"+5", b"5_0", "é.txt".encode(), b"folder/", b"b.json/", b"__note__", b".txt", b"1.5", b"nan", b"00512"),
+    *(b"", b"0", b"1", b"5", b"512", b"513", b"1024", b"-5", b"9" * 19, b"9" * 25, b"9" * 5000, "²".encode()),
+    *(b"1e3", b"0x10"),
+    *(b"a.txt", b"a.json", b"00000.txt", b"/etc/passwd.txt", b"\xff\xfe.txt", b"a\0b.txt", b"a\nb.txt"),
+    *(b"x" * 70_000, b"BINARY"),
+    *(b" 5", b"5 ", b"5\0", b"+5", b"5_0", "é.txt".encode(), b"folder/", b"b.json/", b"__note__", b".txt"),
+    *(b"1.5", b"nan", b"00512"),
 )  # fmt: skip
 
 FORGERIES: Sequence[Callable[[random.Random, Parts], None]] = (
-    *(_double, _move, _shuffle, _insert_special, _insert_special, _insert_refused, _insert_pax, _insert_pax, _insert_pax),
+    *(
+        _double,
+        _move,
+        _shuffle,
+        _insert_special,
+        _insert_special,
+        _insert_refused,
+        _insert_pax,
+        _insert_pax,
+        _insert_pax,
+    ),
     *(_insert_long_name, _change_field, _change_field, _change_field, _change_checksum, _fill_padding, _insert_zeros),
     *(_insert_garbage, _join, _shift),
 )
@@ -196,7 +250,9 @@ def forge(dice: random.Random, parts: Parts) -> tuple[bytes, str]:
     changes = [dice.choice(FORGERIES) for _ in range(dice.choice((1, 1, 1, 2, 3)))]
     for change in changes:
         change(dice, parts)
-    return b"".join(parts) + dice.choice((END, END, END, END, bytes(512), b"", bytes(20 * BLOCK))), changes[0].__name__[1:]
+    return b"".join(parts) + dice.choice((END, END, END, END, bytes(512), b"", bytes(20 * BLOCK))), changes[0].__name__[
+        1:
+    ]
 
 
 # Damage: changes of a whole tar that know of blocks alone.

@@ -70,7 +70,10 @@ class TensorFiles:
         place = folder / "engine" / FOLDER
         place.mkdir(parents=True)
         save_file(weights, place / "w.safetensors")
-        write_json(place / "answer.json", {"format": 1, "key": self._job.key, "weights": "w.safetensors", "steps": 4, "tokens": 528})
+        write_json(
+            place / "answer.json",
+            {"format": 1, "key": self._job.key, "weights": "w.safetensors", "steps": 4, "tokens": 528},
+        )
 
     def _read_answer(self, place: Path) -> object:
         from dataclasses import replace
@@ -121,7 +124,9 @@ def change_tensors(dice: random.Random, content: bytes) -> tuple[bytes, str]:
     if kind < 0.2:
         return change_bytes(dice, content[: 8 + size]) + data, "bytes of the header"
     if kind < 0.35:
-        length = dice.choice((0, 1, 7, size - 1, size + 1, size + 8, len(content), 10**8, 10**8 + 1, 2**31, 2**32, 2**63 - 1, 2**64 - 1))
+        length = dice.choice(
+            (0, 1, 7, size - 1, size + 1, size + 8, len(content), 10**8, 10**8 + 1, 2**31, 2**32, 2**63 - 1, 2**64 - 1)
+        )
         return struct.pack("<Q", length) + header + data, "length of the header"
     tree = load_pairs(header)
     change = dice.choice(CHANGES)
@@ -146,8 +151,9 @@ def _change_offsets(dice: random.Random, tree: Pairs) -> None:
     number, entry = _pick(dice, tree)
     first, last = entry["data_offsets"]
     entry["data_offsets"] = dice.choice(
-        ([last, first], [first, last + 1], [first - 1, last], [first, 2**64 - 1], [-1, last], [first, first], [first + 4, last + 4],
-         [first], [first, last, last], [], None, [str(first), last], [float(first), last], [2**63, 2**63 + last - first], [0, 0])
+        ([last, first], [first, last + 1], [first - 1, last], [first, 2**64 - 1], [-1, last], [first, first],
+         [first + 4, last + 4], [first], [first, last, last], [], None, [str(first), last], [float(first), last],
+         [2**63, 2**63 + last - first], [0, 0])
     )  # fmt: skip
     _put(tree, number, entry)
 
@@ -156,12 +162,38 @@ def _overlap(dice: random.Random, tree: Pairs) -> None:
     """Two names for the same bytes."""
     one, first = _pick(dice, tree)
     _, second = _pick(dice, tree)
-    _put(tree, one, {**first, "data_offsets": second["data_offsets"], **({"shape": second["shape"]} if dice.random() < 0.5 else {})})
+    _put(
+        tree,
+        one,
+        {
+            **first,
+            "data_offsets": second["data_offsets"],
+            **({"shape": second["shape"]} if dice.random() < 0.5 else {}),
+        },
+    )
 
 
 def _change_dtype(dice: random.Random, tree: Pairs) -> None:
     number, entry = _pick(dice, tree)
-    names = ("F64", "F16", "BF16", "I64", "I8", "U8", "BOOL", "F8_E5M2", "F8_E4M3", "F4", "C64", "U64", "Q8", "", "f32", None, 32)
+    names = (
+        "F64",
+        "F16",
+        "BF16",
+        "I64",
+        "I8",
+        "U8",
+        "BOOL",
+        "F8_E5M2",
+        "F8_E4M3",
+        "F4",
+        "C64",
+        "U64",
+        "Q8",
+        "",
+        "f32",
+        None,
+        32,
+    )
     entry["dtype"] = dice.choice(names)
     if dice.random() < 0.5 and entry["dtype"] in {"F16", "BF16", "F64"} and entry["shape"]:  # of as many bytes
         factor = {"F16": 2, "BF16": 2, "F64": 0.5}[entry["dtype"]]
@@ -173,8 +205,8 @@ def _change_shape(dice: random.Random, tree: Pairs) -> None:
     number, entry = _pick(dice, tree)
     shape = list(entry["shape"])
     entry["shape"] = dice.choice(
-        ([], [0], shape[::-1], [*shape, 1], [1] * 100 + shape, [2**32, 2**32], [2**63, 2], [2**64], [-1], [1.5], None, "8", [shape],
-         [*shape[:-1], 0], [2**31, 2**31, 4], [0, 2**63], [1] * 5000)
+        ([], [0], shape[::-1], [*shape, 1], [1] * 100 + shape, [2**32, 2**32], [2**63, 2], [2**64], [-1], [1.5], None,
+         "8",         [shape],         [*shape[:-1], 0], [2**31, 2**31, 4], [0, 2**63], [1] * 5000)
     )  # fmt: skip
     _put(tree, number, entry)
 
@@ -182,8 +214,9 @@ def _change_shape(dice: random.Random, tree: Pairs) -> None:
 def _rename(dice: random.Random, tree: Pairs) -> None:
     number, _ = _pick(dice, tree)
     key = tree[number][0]
-    odd = ("", "layers.x.attention.weight", "layers.999999999.w", "layers.", "\0", "\ud800", "a" * 70_000, "\x1b[2J", f"model.{key}",
-           f"module.{key}", "tok_embeddings.weight", tree[0][0], "__metadata__", "../x", "layers.²", f"{key} ", "model." * 5000 + key)  # fmt: skip
+    odd = ("", "layers.x.attention.weight", "layers.999999999.w", "layers.", "\0", "\ud800", "a" * 70_000, "\x1b[2J",
+           f"model.{key}", f"module.{key}", "tok_embeddings.weight", tree[0][0], "__metadata__", "../x", "layers.²",
+           f"{key} ",           "model." * 5000 + key)  # fmt: skip
     tree[number] = (dice.choice(odd), tree[number][1])
 
 
@@ -199,7 +232,18 @@ def _add(dice: random.Random, tree: Pairs) -> None:
 
 
 def _change_metadata(dice: random.Random, tree: Pairs) -> None:
-    value = dice.choice((None, [], "x", Pairs(), Pairs([("format", 1)]), Pairs([("format", "tf")]), Pairs([("format", "\ud800")]), Raw("[" * 3000)))
+    value = dice.choice(
+        (
+            None,
+            [],
+            "x",
+            Pairs(),
+            Pairs([("format", 1)]),
+            Pairs([("format", "tf")]),
+            Pairs([("format", "\ud800")]),
+            Raw("[" * 3000),
+        )
+    )
     tree[:] = [("__metadata__", value), *((key, part) for key, part in tree if key != "__metadata__")]
 
 
@@ -210,7 +254,16 @@ def _change_anything(dice: random.Random, tree: Pairs) -> None:
 
 
 CHANGES = (
-    *(_change_offsets, _change_offsets, _overlap, _change_dtype, _change_dtype, _change_shape, _change_shape, _rename, _rename),
+    *(
+        _change_offsets,
+        _change_offsets,
+        _overlap,
+        _change_dtype,
+        _change_dtype,
+        _change_shape,
+        _change_shape,
+        _rename,
+        _rename,
+    ),
     *(_drop, _add, _change_metadata, _change_anything, _change_anything),
 )
-

@@ -1,6 +1,7 @@
 """tokenizer.json files, changed, and what training, fine-tuning and export do with one."""
 
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,42 @@ from tests.stages.data.tokenizer_kinds import KINDS
 
 VOCABULARY = 400
 TEXTS = (
-    *("", " ", "In: What colours are the 2 cars?\nOut: Red.", "a" * 3000, "a " * 1500, "é🙂\u0300\u200b\ufeff", "\0\x1b[31m"),
-    *("<|endoftext|> </s> <s> [CLS] <image>", "x" * 40 + "!", "    \n\n\t  ", "½ ² ﬁ Ⅳ", "\u202eabc", "1234567890" * 50),
+    *(
+        "",
+        " ",
+        "In: What colours are the 2 cars?\nOut: Red.",
+        "a" * 3000,
+        "a " * 1500,
+        "é🙂\u0300\u200b\ufeff",
+        "\0\x1b[31m",
+    ),
+    *(
+        "<|endoftext|> </s> <s> [CLS] <image>",
+        "x" * 40 + "!",
+        "    \n\n\t  ",
+        "½ ² ﬁ Ⅳ",
+        "\u202eabc",
+        "1234567890" * 50,
+    ),
 )
 EXPONENTIAL = (r"(a+)+$", r"(a|a)*b", r"(?:a*)*b", r"^(([a-z])+.)+[A-Z]([a-z])+$", r"(x+x+)+y", r"(.*)*=", r"(\s|\S)+$")
-ODD_REGEXES = (*EXPONENTIAL, "(", "[", "*", "", "(?=a)", r"\1", "a{1000000}", "(?i)é", r"\p{Foo}", ".", "(?<=a+)b", "\0", "^", "$")
+ODD_REGEXES = (
+    *EXPONENTIAL,
+    "(",
+    "[",
+    "*",
+    "",
+    "(?=a)",
+    r"\1",
+    "a{1000000}",
+    "(?i)é",
+    r"\p{Foo}",
+    ".",
+    "(?<=a+)b",
+    "\0",
+    "^",
+    "$",
+)
 ODD_PARTS: tuple[Any, ...] = tuple(
     load_pairs(text)
     for text in (
@@ -40,19 +72,32 @@ ODD_PARTS: tuple[Any, ...] = tuple(
         '{"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": false}',
         '{"type": "CharDelimiterSplit", "delimiter": "ab"}',
         '{"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}',
-        '{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [], "special_tokens": {}}',
+        '{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],'
+        ' "pair": [], "special_tokens": {}}',
         '{"type": "BertProcessing", "sep": ["x", 9999], "cls": ["y", -1]}',
-        '{"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "", "max_input_chars_per_word": 0, "vocab": {}}',
+        '{"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "",'
+        ' "max_input_chars_per_word": 0, "vocab": {}}',
         '{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "b"}',
         '{"type": "Unigram", "unk_id": 5, "vocab": [], "byte_fallback": true}',
         '{"type": "Unigram", "unk_id": 0, "vocab": [["a", -1.0]], "byte_fallback": true}',
         '{"type": "BPE", "vocab": {}, "merges": []}',
-        '{"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"], "unk_token": "z", "fuse_unk": true, "byte_fallback": true}',
+        '{"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"],'
+        ' "unk_token": "z", "fuse_unk": true, "byte_fallback": true}',
         '{"max_length": 0, "strategy": "LongestFirst", "stride": 5, "direction": "Right"}',
-        '{"strategy": {"Fixed": 100000000}, "direction": "Right", "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0, "pad_token": ""}',
+        '{"strategy": {"Fixed": 100000000}, "direction": "Right",'
+        ' "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0, "pad_token": ""}',
     )
 )
-SECTIONS = ("truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
+SECTIONS = (
+    "truncation",
+    "padding",
+    "added_tokens",
+    "normalizer",
+    "pre_tokenizer",
+    "post_processor",
+    "decoder",
+    "model",
+)
 
 
 class TokenizerFiles:
@@ -94,10 +139,8 @@ def use_tokenizer(tokenizer: TextTokenizer) -> None:
         raise ViolationError("the end-of-text token has no name")
     turns = [{"from": "human", "value": "Which colour?"}, {"from": "gpt", "value": "red"}]
     reader = ConversationReader(tokenizer.file.parent, tokenizer=tokenizer, images=None, max_length=64)
-    try:
+    with suppress(BadSampleError):
         reader.read_document(parse_record("record 0", {"conversations": turns}))
-    except BadSampleError:
-        pass
 
 
 def change_tokenizer(dice: random.Random, content: bytes) -> tuple[bytes, str]:
@@ -158,7 +201,9 @@ def _set_part(dice: random.Random, tree: Pairs) -> None:
 
 def _nest_part(dice: random.Random, tree: Pairs) -> None:
     """A sequence in a sequence in ..., of a normalizer or a pre-tokenizer."""
-    name, inner = dice.choice((("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"), ("decoder", "decoders")))
+    name, inner = dice.choice(
+        (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"), ("decoder", "decoders"))
+    )
     text = render_json(_get(tree, name))
     depth = dice.choice((2, 50, 120, 2000, 100_000))
     _set(tree, name, Raw(f'{{"type": "Sequence", "{inner}": [' * depth + text + "]}" * depth))
@@ -185,7 +230,10 @@ def _change_vocabulary(dice: random.Random, tree: Pairs) -> None:
             case 2 if isinstance(vocabulary, Pairs):
                 vocabulary[place] = (dice.choice(("", "\ud800", "a b", "x" * 1000)), vocabulary[place][1])
             case 3 if not isinstance(vocabulary, Pairs):
-                vocabulary[place] = [dice.choice(("", "a", "▁")), dice.choice((0.0, -1e308, 1e308, Raw("1e999"), Raw("NaN")))]
+                vocabulary[place] = [
+                    dice.choice(("", "a", "▁")),
+                    dice.choice((0.0, -1e308, 1e308, Raw("1e999"), Raw("NaN"))),
+                ]
 
 
 def _change_merges(dice: random.Random, tree: Pairs) -> None:
@@ -199,9 +247,14 @@ def _change_merges(dice: random.Random, tree: Pairs) -> None:
 
 def _change_model(dice: random.Random, tree: Pairs) -> None:
     model = dict(_get(tree, "model"))
-    name = dice.choice(("unk_token", "unk_id", "dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
-                        "fuse_unk", "ignore_merges", "max_input_chars_per_word", "type", "cache_capacity"))  # fmt: skip
-    model[name] = dice.choice((None, "", "x", "é", 0, -1, 1, 0.5, 1.5, 10**6, True, False, "BPE", "Unigram", "WordLevel"))
+    names = (
+        *("unk_token", "unk_id", "dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"),
+        *("fuse_unk", "ignore_merges", "max_input_chars_per_word", "type", "cache_capacity"),
+    )
+    name = dice.choice(names)
+    model[name] = dice.choice(
+        (None, "", "x", "é", 0, -1, 1, 0.5, 1.5, 10**6, True, False, "BPE", "Unigram", "WordLevel")
+    )
     _set(tree, "model", Pairs(model.items()))
 
 

@@ -50,12 +50,18 @@ def render_key(key: str) -> str:
 
 
 VALUES = (
-    *("", "~", "null", "yes", "no", "on", "true", "0", "-1", "1e400", ".inf", "-.inf", ".nan", "0o17", "0x1F", "1_000", "1:30"),
-    *("2026-11-29", "1e3", "+1", "1.", ".5", "9" * 400, "0." + "1" * 400, "[]", "{}", "[1, 2", "{a: 1", "'", '"', '"\\ud800"'),
-    *('"\\0"', '"\\x1b[31m"', '"\\u202e"', "*a", "*x", "&a 1", "!!int 5", "!!python/object/apply:os.system [id]", "!x 1"),
-    *("!!binary aGk=", "!!set {a}", "!!str 5", "!!float 1", "!!null x", "| \n  text", "> \n  text", "- 1", "? a", "a: b: c", "@x"),
-    *("`x`", "%a", "# none", "a #b", "a\tb", "\t", "é", "🙂", "\u2028x", "\ufeff", "²", "/etc/passwd", "../..", "x" * 5000),
-    *("[" * 50 + "]" * 50, "[" * 2000, "{a: " * 60 + "1" + "}" * 60, "[*a, *a, *a]", "<<", "$STORE", "$HOME/x", "${x}", "s3://b/x"),
+    *("", "~", "null", "yes", "no", "on", "true", "0", "-1", "1e400", ".inf", "-.inf", ".nan", "0o17", "0x1F"),
+    *("1_000", "1:30"),
+    *("2026-11-29", "1e3", "+1", "1.", ".5", "9" * 400, "0." + "1" * 400, "[]", "{}", "[1, 2", "{a: 1", "'"),
+    *('"', '"\\ud800"'),
+    *('"\\0"', '"\\x1b[31m"', '"\\u202e"', "*a", "*x", "&a 1", "!!int 5"),
+    *("!!python/object/apply:os.system [id]", "!x 1"),
+    *("!!binary aGk=", "!!set {a}", "!!str 5", "!!float 1", "!!null x", "| \n  text", "> \n  text", "- 1"),
+    *("? a", "a: b: c", "@x"),
+    *("`x`", "%a", "# none", "a #b", "a\tb", "\t", "é", "🙂", "\u2028x", "\ufeff", "²", "/etc/passwd", "../.."),
+    "x" * 5000,
+    *("[" * 50 + "]" * 50, "[" * 2000, "{a: " * 60 + "1" + "}" * 60, "[*a, *a, *a]", "<<", "$STORE", "$HOME/x"),
+    *("${x}", "s3://b/x"),
 )  # fmt: skip
 
 
@@ -114,12 +120,23 @@ def _bomb(dice: random.Random, lines: list[str]) -> None:
 
 
 INSERTED = (
-    *("---", "...", "%YAML 1.1", "<<: *a", "? complex", "a: 1", "- x", "\0", "\x85", "\u2029", "\ufeff", "x: &x [*x]", "  b:", "}"),
-    *("blocks:", "data: {}", "models: {}", "defaults:", "epochs: []", "exclude: [{}]", "resources: {gpus: 0}", "settings: {}"),
-    *("name: ../../x", "name: -rf", "name: ''", "backend: none", "1: 2", "null: null", "[a, b]: c", "? {a: 1}\n: b", "'': ''"),
+    *("---", "...", "%YAML 1.1", "<<: *a", "? complex", "a: 1", "- x", "\0", "\x85", "\u2029", "\ufeff"),
+    *("x: &x [*x]", "  b:", "}"),
+    *("blocks:", "data: {}", "models: {}", "defaults:", "epochs: []", "exclude: [{}]", "resources: {gpus: 0}"),
+    "settings: {}",
+    *("name: ../../x", "name: -rf", "name: ''", "backend: none", "1: 2", "null: null", "[a, b]: c"),
+    *("? {a: 1}\n: b", "'': ''"),
 )  # fmt: skip
 LINE_CHANGES = (
-    *(_change_value, _change_value, _change_value, _change_inner, _change_inner, _change_inner, _swap_words, _double_line),
+    *(
+        _change_value,
+        _change_value,
+        _change_value,
+        _change_inner,
+        _change_inner,
+        _change_inner,
+        _swap_words,
+        _double_line,
+    ),
     *(_drop_line, _indent, _insert, _insert, _anchor, _bomb),
 )
-

@@ -9,7 +9,7 @@ import pytest
 
 from stages.__main__ import record_failure
 from stages.engines.engine import build_exit_error
-from stages.errors import DataError
+from stages.errors import DataError, StageError
 from tests.stages.training.training_case import make_world, text_config
 
 
@@ -62,3 +62,11 @@ def test_a_read_only_home_folder_is_the_nodes_and_a_read_only_store_is_not(
         record_failure(job, OSError(errno.EROFS, "Read-only file system", place), "trace")
         written = json.loads(job.error.read_text())
         assert (written["class"], written["node_unsure"]) == (kind, unsure), place
+
+
+def test_a_message_that_quotes_a_long_text_keeps_its_beginning_and_its_end() -> None:
+    message = str(StageError(f"shard.tar: {'x' * 70_000} is no name; write it again"))
+    assert len(message) < 2_000
+    assert message.startswith("shard.tar: xxx")
+    assert message.endswith("xxx is no name; write it again")
+    assert str(StageError("short")) == "short"
