@@ -267,7 +267,7 @@ def test_what_stands_before_a_header_is_read_as_tarfile_reads_it(
         ([(b"x", "pax", PATH), (b"x", "pax", PATH), (b"0", "a.json", GOOD)], "a second path of one file"),
         ([(b"0", "a.json", GOOD), (b"L", "long", b"b.json\0")], r"cut off: it ends in the header before 'b\.json'"),
         ([(b"0", "a.json", GOOD), (b"K", "link", b"")], "cut off: it ends in the header before 'a file'"),
-        ([(b"L", "long", b"long/\0"), (b"0", "a.json", GOOD)], "folder 'long/' has 116 bytes"),
+        ([(b"L", "long", b"long/\0"), (b"0", "a.json", GOOD)], r"folder 'long/' has \d+ bytes"),
     ],
     ids=[
         "sparse 0.0", "sparse 0.1", "sparse name", "sparse for all", "two long names", "two names", "no file behind",
