@@ -291,7 +291,7 @@ def read_as_webdataset(path: Path) -> tuple[list[tuple[str, Members]], bool]:
     whole = False
     with contextlib.suppress(tarfile.TarError, ValueError), tarfile.open(path) as tar:
         tar.getmembers()
-        whole = not any(path.read_bytes()[tar.offset :])  # type: ignore[attr-defined]  # where it stopped
+        whole = not any(path.read_bytes()[tar.offset :])  # where it stopped
     samples = list(group_by_keys(members, handler=ignore_and_continue))
     found = [
         (

@@ -3,15 +3,17 @@
 import random
 import tarfile
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from tests.fuzz.byte_changes import change_bytes, pick_range
 
 BLOCK = 512
-FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+TarFormat = Literal[0, 1, 2]
+FORMATS: tuple[TarFormat, ...] = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 END = bytes(2 * BLOCK)
 
 
-def build_member(name: str, content: bytes, form: int, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+def build_member(name: str, content: bytes, form: TarFormat, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
     """Header and content, padded to whole blocks. A name that `form` cannot hold is written as pax."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.type, entry.linkname, entry.mtime = len(content), kind, link, 1_700_000_000
@@ -94,6 +96,110 @@ def _insert_pax(dice: random.Random, parts: Parts) -> None:
     """An extended header before a member, or before the end; now and then one for all members."""
     records = b"".join(
         build_pax_record(dice.choice(PAX_KEYS), dice.choice(PAX_VALUES)) for _ in range(dice.choice((1, 1, 2, 5)))
+    )
+    if dice.random() < 0.25:
+        records = change_bytes(dice, records)
+    parts.insert(
+        dice.randrange(len(parts) + 1), build_raw(dice.choice((b"x", b"x", b"x", b"g", b"X")), b"pax", records)
+    )
+
+
+def _insert_long_name(dice: random.Random, parts: Parts) -> None:
+    name = dice.choice(
+        (b"", b"\0", b"long/" * 60 + b"a.txt\0", b"a.json", b"x.txt\0y.txt\0", b"\xff\xfe.txt\0", bytes(600))
+    )
+    part = build_raw(dice.choice((b"L", b"L", b"K")), b"././@LongLink", name, dice.choice((b"", b"", b"", *SIZES)))
+    parts.insert(dice.randrange(len(parts) + 1), part)
+
+
+def _change_field(dice: random.Random, parts: Parts) -> None:
+    """A field of a header, with a checksum that holds again."""
+    number = dice.randrange(len(parts))
+    first, last, values = dice.choice(FIELDS)
+    header = parts[number][:BLOCK]
+    value = dice.choice(values) if dice.random() < 0.8 else dice.randbytes(last - first)
+    parts[number] = (
+        seal(header[:first] + value[: last - first].ljust(last - first, b"\0") + header[last:]) + parts[number][BLOCK:]
+    )
+
+
+def _change_checksum(dice: random.Random, parts: Parts) -> None:
+    """Other ways to write the sum, some of which are right."""
+    number = dice.randrange(len(parts))
+    header = parts[number][:BLOCK]
+    total = sum(header[:148]) + 8 * 32 + sum(header[156:])
+    signed = sum(byte - 256 * (byte > 127) for byte in header[:148] + header[156:]) + 8 * 32
+    ways = (b"%06o\0 ", b"%o\0", b"%7o\0", b" %06o ", b"%08o", b"+%05o\0", b"0o%o", b"%d\0", b"-%o\0")
+    field = dice.choice(ways) % dice.choice((total, total, signed % 8**6, total + 1))
+    parts[number] = header[:148] + field[:8].ljust(8, b"\0") + header[156:] + parts[number][BLOCK:]
+
+
+def _fill_padding(dice: random.Random, parts: Parts) -> None:
+    """What stands behind a content's end in its last block means nothing."""
+    number = dice.randrange(len(parts))
+    part = parts[number].rstrip(b"\0")
+    if len(part) > BLOCK:
+        parts[number] = pad(part, dice.choice((b"\xff", b" ", b"a")))
+
+
+def _insert_zeros(dice: random.Random, parts: Parts) -> None:
+    parts.insert(dice.randrange(len(parts) + 1), bytes(BLOCK * dice.choice((1, 2, 3, 20))))
+
+
+def _insert_garbage(dice: random.Random, parts: Parts) -> None:
+    parts.insert(dice.randrange(len(parts) + 1), dice.randbytes(BLOCK * dice.choice((1, 2))))
+
+
+def _join(dice: random.Random, parts: Parts) -> None:
+    """Another tar behind, or before, its end with it."""
+    zeros = bytes(BLOCK * dice.choice((1, 2, 18)))
+    parts += [zeros, *parts[: dice.randrange(len(parts) + 1)]]
+
+
+def _shift(dice: random.Random, parts: Parts) -> None:
+    """Some bytes more or less: nothing behind them begins at a block's begin."""
+    number = dice.randrange(len(parts))
+    place = dice.randrange(len(parts[number]) + 1)
+    parts[number] = parts[number][:place] + dice.choice((b"\0", b"x" * 100)) + parts[number][place:]
+
+
+SIZES = (
+    *(b"-0000001000", b"+0000000012", b"0000_000_02", b"00000000018", b"77777777777\0"),
+    *(b"\x80" + bytes(10) + b"\x05", b""),
+    *(b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\x81" + bytes(11), b"\x80" + bytes(11), b"           \0"),
+    *(b"\0" * 12, b"00000000000"),
+    *(b"00000001000\0", b"1 ", b" 1000 \0", b"12\0 34", "²".encode(), b"0x10", b"00000000512", b"00000002000 "),
+    b"7" * 12,
+)  # fmt: skip
+NAMES = (
+    b"",
+    b"a.txt",
+    b"00000.json",
+    b"/",
+    b"a",
+    b".",
+    b"..",
+    b"\xff.txt",
+    b"x" * 100,
+    b"a\nb.txt",
+    b"\x1b[2J.txt",
+    b"__a__/b.txt",
+)
+FIELDS: Sequence[tuple[int, int, Sequence[bytes]]] = (
+    (0, 100, NAMES),
+    (100, 108, SIZES),
+    (108, 116, SIZES),
+    (116, 124, SIZES),
+    (124, 136, SIZES),
+    (124, 136, SIZES),
+    (136, 148, SIZES),
+    (156, 157, tuple(bytes([code]) for code in b"\x0001234567ASLKVMNDXxgZ\xff ")),
+    (157, 257, NAMES),
+    (257, 265, (b"ustar\x0000", b"ustar  \0", b"", b"USTAR\x0000", b"ustar\x0011", b"\xff" * 8)),
+    (329, 345, SIZES),
+    (345, 500, (*NAMES, b"p" * 155)),
+)
+PAX_VALUES)) for _ in range(dice.choice((1, 1, 2, 5)))
     )
     if dice.random() < 0.25:
         records = change_bytes(dice, records)
