@@ -10,7 +10,7 @@ from jobs.store.paths import Store
 from stages.checkpoint.files import read_checkpoint
 from sweep.plan.manifest import read_manifest
 from tests.end_to_end.campaign import differences, prepare
-from tests.end_to_end.test_stages_on_slurm import table, told
+from tests.end_to_end.test_stages_on_slurm import is_accounted, table, told
 from tests.slurm_lab import Lab
 from tests.slurm_lab.fakes import FOLDER
 from tests.slurm_lab.processes import wait_for
@@ -60,8 +60,8 @@ def test_a_trunk_in_two_segments_by_another_program_is_the_same_through_slurm(
     assert told("submit", there, "--backend", "slurm").code == 0
     assert told("submit", here).code == 0
     wait_for("the end of the sweep", lambda: told("tick", there, *QUIETLY).json["complete"], seconds=200, every=1)
-    for store in (here, there):
-        told("results", store, "--no-figures")
+    told("results", here, "--no-figures")
+    wait_for("Slurm's accounting of every job", lambda: is_accounted(there), seconds=60, every=1)
     assert differences(here, there, "small") == []
     assert table(there) == table(here)
     assert segments(there) == [(0, 5), (5, 10)]

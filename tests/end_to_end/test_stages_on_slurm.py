@@ -34,6 +34,7 @@ def test_a_sweep_of_real_stages_gives_the_same_table_through_slurm_as_on_one_mac
     assert told("submit", here).code == 0
     wait_for("the end of the sweep", lambda: told("tick", there, "--json").json["complete"], seconds=400, every=1)
     told("results", here, "--no-figures")
+    wait_for("Slurm's accounting of every job", lambda: is_accounted(there), seconds=60, every=1)
     assert differences(here, there, "small") == []
     assert table(there) == table(here)
 
@@ -74,6 +75,12 @@ def pretrained(store: Path) -> dict[str, Any]:
 
 def told(command: str, store: Path, *options: str) -> Told:
     return sweep(command, "small", *options, "--store", str(store))
+
+
+def is_accounted(store: Path) -> bool:
+    """Whether tables of now have the hours of every execution: sacct knows of an end some seconds after it."""
+    assert told("results", store, "--no-figures").code == 0
+    return not any(row["hours_remark"] for row in table(store))
 
 
 def table(store: Path) -> list[dict[str, Any]]:

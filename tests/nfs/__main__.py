@@ -2,6 +2,8 @@
 
     python -m tests.nfs --faults 100 --seed 1
 
+With `--without claim|fence|submit-lock` that guard is taken out on purpose, and violations are what must be found.
+
 Exit codes: 0 nothing was violated, 1 something was (printed), 2 this machine cannot mount what it takes.
 """
 
@@ -10,6 +12,7 @@ import sys
 from functools import partial
 
 from tests.nfs.campaign import run_campaign
+from tests.nfs.guards import Guard
 from tests.nfs.machines import MountError
 
 
@@ -19,9 +22,16 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument(
+        "--without",
+        type=Guard,
+        choices=list(Guard),
+        help="take this guard out: violations must be found",
+    )
     options = parser.parse_args()
     try:
-        outcome = run_campaign(options.faults, options.seed, partial(print, file=sys.stderr, flush=True))
+        say = partial(print, file=sys.stderr, flush=True)
+        outcome = run_campaign(options.faults, options.seed, say, without=options.without)
     except MountError as error:
         print(f"tests.nfs: {error}", file=sys.stderr)
         return 2

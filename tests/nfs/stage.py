@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.files import FencedError, check_fence, write_json
+from stages.files import FENCE_VARIABLE, FencedError, check_fence, write_json
+from tests.nfs.guards import Guard
 
 STOPPED = 75
 stops: list[int] = []
@@ -34,14 +35,15 @@ def main() -> int:
         while step < spec["config"]["steps"] and not stops:
             time.sleep(spec["config"]["step_seconds"])
             step, value = step + 1, compute_value(f"{spec['key']}:{value}:{step + 1}")
-            save(run, step, value)
-            note(spec, "saved", step)
+            checked = save(run, step, value)
+            note(spec, "saved", step, checked)
         if step < spec["config"]["steps"]:
             return STOPPED
         files = {f"checkpoints/step-{step:08d}/model.json": model(run, step).stat().st_size}
         content = {"format": 1, "key": spec["key"], "stage": spec["stage"], "steps": step, "value": value}
+        checked = time.monotonic()  # at the earliest: `write_json` looks at the claims
         write_json(run / spec["paths"]["result"], {**content, "seconds": 0.1, "files": files, "finished_at": 0.0})
-        note(spec, "completed", step)
+        note(spec, "completed", step, checked)
     except FencedError:
         note(spec, "fenced", step)
         return 1
@@ -59,8 +61,8 @@ def restore(run: Path) -> tuple[int, str]:
     return 0, compute_value("")
 
 
-def save(run: Path, step: int, value: str) -> None:
-    """As `stages.checkpoint.files` does: under a hidden name, flushed, renamed."""
+def save(run: Path, step: int, value: str) -> float:
+    """As `stages.checkpoint.files` does: under a hidden name, flushed, renamed. When it began to look at the claims."""
     final = model(run, step).parent
     hidden = final.with_name(f".{final.name}.{os.uname().nodename}-{os.getpid()}")
     hidden.mkdir(parents=True)
@@ -68,19 +70,23 @@ def save(run: Path, step: int, value: str) -> None:
         content = json.dumps({"step": step, "value": value})
         (hidden / "model.json").write_text(content)
         (hidden / "record.json").write_text(json.dumps({"files": {"model.json": {"bytes": len(content)}}}))
-        check_fence()
+        checked = time.monotonic()
+        if not Guard.FENCE.is_removed:
+            check_fence()
         if final.exists():
             shutil.rmtree(final)
         hidden.rename(final)
+        return checked
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def note(spec: dict[str, Any], event: str, step: int) -> None:
-    """One line, appended at once."""
+def note(spec: dict[str, Any], event: str, step: int, checked: float = 0.0) -> None:
+    """One line, appended at once. All machines of a host share this clock."""
     who = f"{os.uname().nodename}-{os.getpid()}-{spec['paths']['error'].split('/')[-2]}"
-    line = json.dumps({"key": spec["key"], "who": who, "event": event, "step": step, "at": time.monotonic()})
-    write_line(line)
+    content = {"key": spec["key"], "who": who, "event": event, "step": step, "at": time.monotonic()}
+    claim = int(Path(os.environ[FENCE_VARIABLE]).stem)
+    write_line(json.dumps({**content, "checked": checked, "claim": claim}))
 
 
 def write_line(line: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.jobs import toy
 from tests.nfs import SharedFolder
 from tests.nfs.campaign import STEPS, find_job_problems, run_campaign
+from tests.nfs.guards import Guard
 from tests.nfs.stage import compute_expected
 
 CLAIM_TESTS = (
@@ -32,6 +33,16 @@ def test_a_fault_of_each_kind_on_two_machines_loses_nothing_and_doubles_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("guard", "said"), [(Guard.CLAIM, "and published though"), (Guard.SUBMIT_LOCK, "was handed over 2")]
+)
+def test_the_campaign_sees_it_where_a_guard_is_taken_out(guard: Guard, said: str) -> None:
+    outcome = run_campaign(faults=4, seed=1, without=guard)
+    assert any(said in each for each in outcome.violations), outcome.format()
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_tests_of_claims_locks_and_attempts_pass_on_the_mount() -> None:
     with SharedFolder.make() as shared:
@@ -42,26 +53,39 @@ def test_the_tests_of_claims_locks_and_attempts_pass_on_the_mount() -> None:
 
 
 def notes(*words: str) -> list[dict[str, Any]]:
-    """`a:saved` is an event of the execution a."""
-    pairs = [word.split(":") for word in words]
-    return [{"who": who, "event": event, "at": 0.0} for who, event in pairs]
+    """`b2:saved` is an event of the execution b with claim 2, a second after the event before it."""
+    found = []
+    for second, word in enumerate(words):
+        who, event, *checked = word.split(":")
+        times = {"at": float(second), "checked": float(checked[0]) if checked else float(second)}
+        found.append({"who": who, "claim": int(who[1:]), "event": event, **times})
+    return found
 
 
 JOB = toy.toy_job("k")
 GOOD = {"value": compute_expected("k", STEPS)}
 
 
-def test_an_execution_that_goes_on_where_another_ended_is_no_problem() -> None:
-    assert list(find_job_problems(JOB, notes("a:saved", "b:begin", "b:saved", "a:fenced", "b:completed"), GOOD)) == []
+@pytest.mark.parametrize(
+    "events",
+    [
+        ["a1:begin", "a1:saved", "b2:begin", "b2:saved", "a1:fenced", "b2:completed"],
+        ["a1:begin", "a1:saved", "b2:begin", "a1:saved:1", "b2:completed"],  # stopped between its look and its renaming
+        ["b2:begin", "a1:begin", "b2:saved", "b2:completed"],  # the fenced one comes up late
+    ],
+)
+def test_an_execution_that_goes_on_where_another_ended_is_no_problem(events: list[str]) -> None:
+    assert list(find_job_problems(JOB, notes(*events), GOOD)) == []
 
 
 @pytest.mark.parametrize(
     ("events", "result", "said"),
     [
-        (["a:saved", "b:saved", "a:saved"], GOOD, "a published at 0.00 though b had begun to"),
-        (["a:completed", "b:completed"], GOOD, "completed 2 times"),
-        (["a:saved"], None, "lost: it has no result"),
-        (["a:completed"], {"value": "other"}, "its value is other"),
+        (["a1:begin", "b2:begin", "a1:saved"], GOOD, "a1 looked at 2.00 and published, b2 had begun before"),
+        (["a1:begin", "b1:begin", "b1:saved"], GOOD, "b1 looked at 2.00 and published, a1 had begun before"),
+        (["a1:begin", "a1:completed", "b2:begin", "b2:completed"], GOOD, "completed 2 times"),
+        (["a1:begin", "a1:saved"], None, "lost: it has no result"),
+        (["a1:begin", "a1:completed"], {"value": "other"}, "its value is other"),
     ],
 )
 def test_what_the_witness_saw_twice_or_not_at_all_is_a_problem(

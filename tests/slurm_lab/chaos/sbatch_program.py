@@ -1,10 +1,11 @@
 """A program that stands before sbatch on PATH: the real one, with a fault now and then.
 
-An order is a file in the folder $CHAOS_ORDERS, named for what is to go wrong; the first call that takes it (by removing
-it) obeys it. Without an order it is the real sbatch, $CHAOS_SBATCH. Copied to a folder of its own; imports nothing of
-ours.
+An order is a file in the folder `orders`, named for what is to go wrong; the first call that takes it (by removing it)
+obeys it. Without an order it is the real `sbatch`. Copied to a folder of its own, where `settings.json` names both;
+imports nothing of ours.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -21,9 +22,10 @@ HANG_SECONDS = 120.0
 def main() -> int:
     for name in ("LD_PRELOAD", "FAKETIME"):  # of the submitter's machine alone, and not of the jobs
         os.environ.pop(name, None)
-    real = [os.environ["CHAOS_SBATCH"], *sys.argv[1:]]
+    settings = json.loads(Path(__file__).with_name("settings.json").read_text())
+    real = [settings["sbatch"], *sys.argv[1:]]
     # a question sends nothing, and takes no order
-    order, content = ("", "") if "--test-only" in sys.argv else take_order(Path(os.environ["CHAOS_ORDERS"]))
+    order, content = ("", "") if "--test-only" in sys.argv else take_order(Path(settings["orders"]))
     if order == "":
         os.execv(real[0], real)  # noqa: S606 - it is a program, and no shell is wanted
     if order == "late":

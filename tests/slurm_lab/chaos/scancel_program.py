@@ -1,9 +1,10 @@
 """A program that stands before scancel on PATH: the real one, or one that fails as often as not.
 
-It fails while the file $CHAOS_SCANCEL_FAILS is there; of its failures, every other one comes after the real scancel
-($CHAOS_SCANCEL) has done its work. Copied to a folder of its own; imports nothing of ours.
+It fails while the file `scancel_fails` is there; of its failures, every other one comes after the real `scancel` has
+done its work. Copied to a folder of its own, where `settings.json` names both; imports nothing of ours.
 """
 
+import json
 import os
 import random
 import subprocess
@@ -14,8 +15,9 @@ WORDS = "scancel: error: Kill job error on job id 1: Unable to contact slurm con
 
 
 def main() -> int:
-    real = [os.environ["CHAOS_SCANCEL"], *sys.argv[1:]]
-    if not Path(os.environ["CHAOS_SCANCEL_FAILS"]).exists() or random.random() < 0.5:
+    settings = json.loads(Path(__file__).with_name("settings.json").read_text())
+    real = [settings["scancel"], *sys.argv[1:]]
+    if not Path(settings["scancel_fails"]).exists() or random.random() < 0.5:
         os.execv(real[0], real)  # noqa: S606 - it is a program, and no shell is wanted
     if random.random() < 0.5:
         subprocess.run(real, check=False)

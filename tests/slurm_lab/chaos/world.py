@@ -1,5 +1,6 @@
 """What faults act on: the cluster, one season's sweep, the people who tick it and their processes."""
 
+import json
 import os
 import random
 import re
@@ -58,6 +59,10 @@ class Later:
     action: Callable[[], object]
 
 
+TICKS_WITHOUT_SBATCH = 4
+"""After so many, nothing is to be sent for a while; some twenty kinds of fault wait for an sbatch."""
+
+
 class World:
     """One campaign's. `begin` starts a season; all else is about the present one."""
 
@@ -68,6 +73,8 @@ class World:
         self._bin = folder / "bin"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ticker: subprocess.Popen[bytes] | None = None
+        self._ticks = 0
+        """Begun, of the campaign."""
         self._later: list[Later] = []
         self._conf: dict[str, str] = {}
         self.absent: set[str] = set()
@@ -85,6 +92,10 @@ class World:
         with group_mask():
             self.orders.mkdir(parents=True, exist_ok=True)
         self._bin.mkdir(exist_ok=True)
+        # in a file: Slurm's programs are started with chosen variables only
+        real = {name: find_program(name) for name in ("sbatch", "scancel")}
+        settings = {"orders": str(self.orders), "scancel_fails": str(self.scancel_fails), **real}
+        (self._bin / "settings.json").write_text(json.dumps(settings))
         for name, source in (("sbatch", sbatch_program), ("scancel", scancel_program)):
             program = self._bin / name
             program.write_text(f"#!{self.people[0].python} -S\n{Path(str(source.__file__)).read_text()}")
@@ -115,10 +126,6 @@ class World:
             **kept,
             **self.lab.env,
             "PATH": f"{self._bin}:{os.environ['PATH']}",
-            "CHAOS_ORDERS": str(self.orders),
-            "CHAOS_SBATCH": find_program("sbatch"),
-            "CHAOS_SCANCEL": find_program("scancel"),
-            "CHAOS_SCANCEL_FAILS": str(self.scancel_fails),
             TIMEOUTS_VARIABLE: PATIENCE,
             PROGRAM_VARIABLE: " ".join([self.people[0].python, *COUNTING_STAGE[1:]]),
             TAKEOVER_VARIABLE: TAKEOVER_SECONDS,
@@ -210,6 +217,7 @@ class World:
         self._processes = [process for process in self._processes if process.poll() is None]
         if self._ticker is None or self._ticker.poll() is not None:
             self._ticker = self.start("tick", who=self.next_person())
+            self._ticks += 1
         moment = time.monotonic()
         for later in [later for later in self._later if later.at <= moment]:
             self._later.remove(later)
@@ -247,13 +255,13 @@ class World:
         self._processes.clear()
 
     def order(self, name: str, content: str = "", *, seconds: float = 20.0) -> bool:
-        """Has the next sbatch go wrong; False if there was none in that time."""
+        """Has the next sbatch go wrong; False if there was none in that time or that many ticks."""
         order = self.orders / name
         hidden = self.orders.parent / f"order-{name}"
         hidden.write_text(content)
         hidden.rename(order)
-        until = time.monotonic() + seconds
-        while order.exists() and time.monotonic() < until:
+        until, ticks = time.monotonic() + seconds, self._ticks + TICKS_WITHOUT_SBATCH
+        while order.exists() and time.monotonic() < until and self._ticks <= ticks:
             self.rest(0.1)
         if order.exists():
             order.unlink(missing_ok=True)
