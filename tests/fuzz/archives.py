@@ -243,7 +243,7 @@ def check_archive(path: Path, written: Written, change: str, shards: TarShards) 
     content = path.read_bytes()
     check_headers(path, content)
     found = list(iter_samples(shards))
-    if not has_odd_prefix(content):
+    if not has_odd_name(content):
         check_as_webdataset(path, change, found)
     check_untouched(content, written, found)
 
@@ -261,13 +261,18 @@ def check_as_webdataset(path: Path, change: str, found: list[Members | None]) ->
             )
 
 
-def has_odd_prefix(content: bytes) -> bool:
+def has_odd_name(content: bytes) -> bool:
     """Whether a header that is not POSIX's has something in the place of the name's first part.
 
-    Python's tarfile takes it for that; to GNU's tar, which put it there, it is a time.
+    Python's tarfile takes it for that; to GNU's tar, which put it there, it is a time. Or a name has a line break:
+    webdataset passes over such a file if it stands in its folder's name.
     """
     blocks = (content[place : place + BLOCK] for place in range(0, len(content), BLOCK))
-    return any(is_header(block) and block[257:263] != b"ustar\0" and block[345:346] != b"\0" for block in blocks)
+    return any(
+        is_header(block)
+        and ((block[257:263] != b"ustar\0" and block[345:346] != b"\0") or b"\n" in block[:100] + block[345:500])
+        for block in blocks
+    )
 
 
 def iter_samples(shards: TarShards) -> Iterator[Members | None]:
