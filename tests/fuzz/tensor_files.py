@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 
 from stages.checkpoint.files import MODEL, RECORD, compute_file_digests, load_model, read_result_checkpoint
 from stages.checkpoint.openlm import import_run
-from stages.engines.command.run import FOLDER, CommandRun
+from stages.config import PretrainConfig
+from stages.engines.command.run import CommandRun
+from stages.engines.engine import FOLDER
 from stages.errors import StageError
 from stages.export.images import ImagePrefix
 from stages.export.run import export_model
@@ -66,7 +68,8 @@ class TensorFiles:
         self._job = self._world.job("0" * 16, "pretrain", config)
         from stages.models.vlm import VLM
 
-        weights = VLM(self._job.config.model, None, None).collect_weights()  # type: ignore[union-attr]  # of a pretrain job
+        assert isinstance(self._job.config, PretrainConfig)
+        weights = VLM(self._job.config.model, None, None).collect_weights()
         place = folder / "engine" / FOLDER
         place.mkdir(parents=True)
         save_file(weights, place / "w.safetensors")
@@ -232,7 +235,7 @@ def _add(dice: random.Random, tree: Pairs) -> None:
 
 
 def _change_metadata(dice: random.Random, tree: Pairs) -> None:
-    value = dice.choice(
+    value: Any = dice.choice(
         (
             None,
             [],
