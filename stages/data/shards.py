@@ -470,6 +470,9 @@ def read_prefix_header(path: Path, descriptor: int, kind: bytes, place: TarMembe
         raise DataError(f"{path}: a header at byte {place.offset} has more than {MAX_HEADER_BYTES} bytes")
     content = os.pread(descriptor, place.size, place.offset)
     if kind == LONG_NAME:
+        behind = os.pread(descriptor, -place.size % BLOCK, place.offset + place.size)
+        if behind.strip(b"\0"):  # the name goes on: cut short it would be another sample's, or none
+            raise DataError(f"{path}: not a whole tar: the name at byte {place.offset} is longer than its header says")
         return {"path": parse_name(content)}
     if kind not in EXTENDED + GLOBAL:
         return {}

@@ -315,6 +315,14 @@ def test_hard_links_are_told_of_as_samples_may_be_lost(tmp_path: Path, capsys: p
     )
 
 
+def test_a_long_name_that_its_header_cuts_short_refuses_the_tar(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tar"
+    long = build_tar(("long", b"long/" * 30 + b"a.json\0"), kind=b"L", size=b"00000000001")[:-1024]
+    path.write_bytes(long + build_tar(("a.json", GOOD)))
+    with pytest.raises(DataError, match="the name at byte 512 is longer than its header says"):
+        index_tar(path)
+
+
 def test_hidden_tars_are_no_shards(tmp_path: Path) -> None:
     write_text(tmp_path, shards=1, sequences=3)
     (tmp_path / "manifest.jsonl").unlink()
