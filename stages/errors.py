@@ -15,7 +15,7 @@ MOUNT_ERRNOS = {
 MOST_LETTERS = 2_000
 
 
-def shorten_message(message: str) -> str:
+def truncate_message(message: str) -> str:
     """A message without its middle, where what it quotes from a file is longer than anybody reads."""
     if len(message) <= MOST_LETTERS:
         return message
@@ -32,7 +32,7 @@ class StageError(Exception):
     """The message only says how another program ended; its own words stand in the log."""
 
     def __init__(self, message: str, *, damaged_key: str = "") -> None:
-        super().__init__(shorten_message(message))
+        super().__init__(truncate_message(message))
         self.damaged_key = damaged_key
         """With `damaged_input`: the parent whose checkpoint is damaged."""
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ class Odd:
                 while True:
                     pass
             case 3:
-                os.abort()
+                os.kill(os.getpid(), signal.SIGKILL)
             case 4:
                 return Verdict(Outcome.PASSED, str(len(bytearray(400 << 20))))
             case 5:
