@@ -20,7 +20,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos nfs slurm-releases
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos nfs fuzz slurm-releases
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
@@ -113,6 +113,12 @@ cluster-down: setup
 # faults on two machines (namespaces of this one) that share a folder as over NFS; needs root and /dev/fuse
 nfs: setup
 	$(BIN)/python -m tests.nfs --faults $(or $(FAULTS),100) --seed $(or $(SEED),1)
+
+# inputs by chance for every reader of what strangers wrote: docs/fuzz.md
+fuzz: setup
+	failed=0; for program in archives stored sweep-files tokenizers tasks safetensors; do \
+	    OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $$program --cases $(or $(CASES),1000) --seed $(or $(SEED),1) || failed=1; \
+	done; exit $$failed
 
 chaos: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab.chaos --faults $(or $(FAULTS),300) --seed $(or $(SEED),1)

@@ -16,6 +16,15 @@ MOUNT_ERRNOS = {
 PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM}
 """The file system refuses this user: a ticket has expired, a mount maps users otherwise, a mode was changed."""
 
+MOST_LETTERS = 2_000
+
+
+def truncate_message(message: str) -> str:
+    """A message without its middle, where what it quotes from a file is longer than anybody reads."""
+    if len(message) <= MOST_LETTERS:
+        return message
+    return f"{message[: MOST_LETTERS // 2]} ... {message[-MOST_LETTERS // 4 :]}"
+
 
 class StageError(Exception):
     """One line for `sweep status`; `failure_class` is one of the classes of docs/formats.md (error.json)."""
@@ -27,7 +36,7 @@ class StageError(Exception):
     """The message only says how another program ended; its own words stand in the log."""
 
     def __init__(self, message: str, *, damaged_key: str = "") -> None:
-        super().__init__(message)
+        super().__init__(truncate_message(message))
         self.damaged_key = damaged_key
         """With `damaged_input`: the parent whose checkpoint is damaged."""
 

@@ -232,7 +232,7 @@ def read_job(path: Path) -> JobFile:
     try:
         record = _JobRecord.model_validate(json.loads(read_regular(path)))
         settings = Settings.read(record.settings, os.environ)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {summarize_error(error)}") from error
     run = path.parent
     missing = {"checkpoints", "metrics", "result", "error"} - record.paths.keys()

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from stages.config import LanguageModel, Tokenizer, Vision
 from stages.errors import DamagedInputError
 from stages.files import check_fence, convert_storage_errors, flush_to_disk, keep_usual_mode, make_folder, write_json
+from stages.tensor_files import TensorFileError, load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,25 +41,30 @@ class Checkpoint:
     path: Path
     state: Mapping[str, Any]
     """state.json: step, data position, RNG state, model, vision and tokenizer configuration."""
+    key: str = ""
+    """Of the finished job that it belongs to, where it was read as such: named if its tensors turn out damaged."""
 
     @property
     def step(self) -> int:
         return int(self.state["step"])
 
     def read_weights(self) -> "dict[str, Tensor]":
-        from safetensors.torch import load_file
-
-        return load_file(self.path / MODEL)
+        """The model's tensors; DamagedInputError if the file, which is as it was written, is none."""
+        return self._read_tensors(MODEL)
 
     @property
     def has_moments(self) -> bool:
         return (self.path / OPTIMIZER).exists()
 
     def read_moments(self) -> "dict[str, Tensor]":
-        """The optimizer's tensors; empty for a checkpoint without them."""
-        from safetensors.torch import load_file
+        """The optimizer's tensors, likewise; empty for a checkpoint without them."""
+        return self._read_tensors(OPTIMIZER) if self.has_moments else {}
 
-        return load_file(self.path / OPTIMIZER) if self.has_moments else {}
+    def _read_tensors(self, name: str) -> "dict[str, Tensor]":
+        try:
+            return load_tensors(self.path / name)
+        except TensorFileError as error:
+            raise DamagedInputError(str(error), damaged_key=self.key) from error
 
 
 def save_checkpoint(
@@ -126,7 +132,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             if file.stat().st_size != expected["bytes"] or compute_sha256(file) != expected["sha256"]:
                 return None
         return Checkpoint(path, json.loads((path / STATE).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -142,7 +148,7 @@ def read_unverified_checkpoint(path: Path) -> Checkpoint | None:
     """A checkpoint whose record another process checks; None if not even its state can be read."""
     try:
         return Checkpoint(path, json.loads((path / STATE).read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -186,15 +192,16 @@ def read_result_checkpoint(run: Path, key: str = "", *, verify: bool = True) -> 
     """
     try:
         name = json.loads((run / "result.json").read_bytes())["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedInputError(f"{run}: no readable result.json that names a checkpoint", damaged_key=key) from error
-    path = (run / str(name)).resolve()
-    found = None
-    if path.is_relative_to(run.resolve()):
-        found = read_checkpoint(path) if verify else read_unverified_checkpoint(path)
+    found, path = None, run / str(name)
+    with suppress(ValueError, RuntimeError):  # no file name: a zero byte, half a character, links in a circle
+        path = path.resolve()
+        if path.is_relative_to(run.resolve()):
+            found = read_checkpoint(path) if verify else read_unverified_checkpoint(path)
     if found is None:
         raise DamagedInputError(f"{path}: the checkpoint does not match its own record", damaged_key=key)
-    return found
+    return replace(found, key=key)
 
 
 @dataclass(frozen=True, slots=True)

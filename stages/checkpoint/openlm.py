@@ -25,6 +25,7 @@ from stages.config import LanguageModel
 from stages.errors import ConfigError, StageError
 from stages.files import write_json
 from stages.models.openlm import OpenLM
+from stages.tensor_files import TensorFileError, load_tensors
 
 # Reading what open_lm wrote, without unpickling code: tensors, plain containers and numpy numbers, nothing else.
 
@@ -62,13 +63,12 @@ def list_weight_files(path: Path) -> list[Path]:
 def read_state_dict(path: Path) -> dict[str, Any]:
     """The state dictionary of one file."""
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            return dict(load_file(path))
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{path}: not a readable safetensors file: {error}") from error
+            return dict(load_tensors(path))
+        except TensorFileError as error:
+            raise ConfigError(str(error)) from error
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     content = read_pickle(path)
     state = content.get("state_dict", content)
     if not isinstance(state, dict):
@@ -111,8 +111,12 @@ def strip_wrapper_prefixes(name: str) -> str:
 
 def infer_model_shape(weights: Mapping[str, Tensor], heads: int, rotary_table: str) -> LanguageModel:
     """The model's shape, from its weights' shapes. ConfigError for a kind of model that is not ours."""
-    vocabulary, width = weights["tok_embeddings.weight"].shape
-    layers = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("layers.")), default=-1)
+    embeddings = weights["tok_embeddings.weight"]
+    if embeddings.dim() != 2:
+        raise ConfigError(f"not an OpenLM: tok_embeddings.weight has shape {tuple(embeddings.shape)[:8]}")
+    vocabulary, width = embeddings.shape
+    # as many as have names: others than these show as names that differ
+    layers = len({name.split(".")[1] for name in weights if name.startswith("layers.")})
     shape = {
         "d_model": width, "layers": layers, "heads": heads, "vocabulary": vocabulary,
         "qk_norm": "layers.0.attention.q_norm.weight" in weights, "rotary_table": rotary_table,
@@ -172,7 +176,7 @@ def read_head_count(path: Path) -> int:
     try:
         content = json.loads(((path if path.is_dir() else path.parent) / "config.json").read_bytes())
         return int(content.get("n_heads") or content["params"]["n_heads"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: no config.json beside it says n_heads; give --heads") from error
 
 

@@ -253,8 +253,12 @@ REGULAR = b"\0" + b"07"
 HARD_LINK = b"1"
 WITHOUT_CONTENT = b"123456"
 """Types of links, devices, folders and pipes."""
-EXTENDED, GLOBAL, LONG_NAME, PREFIX_HEADERS = b"x", b"g", b"L", b"xLKg"
-"""What stands before a header and adds to it: pax records, those for all that follows, GNU's long names."""
+EXTENDED, GLOBAL, LONG_NAME, PREFIX_HEADERS = b"xX", b"g", b"L", b"xXLKg"
+"""What stands before a header and adds to it: pax records (`X` is Solaris's), those for all that follows, GNU's long
+names."""
+NAME_AND_SIZE = frozenset(("path", "size"))
+SPARSE = "GNU.sparse."
+"""Keys of pax records, of three versions of GNU tar, by which a file with holes is written without them."""
 REFUSED = {b"S": "a sparse file; write the tar without --sparse", b"M": "the rest of a file; join the tar's volumes"}
 MAX_HEADER_BYTES = 1 << 20
 """A tar with longer pax records or names is refused."""
@@ -397,23 +401,36 @@ def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember |
     """
     end, offset = os.fstat(descriptor).st_size, 0
     given: dict[str, str] = {}  # what a header's forerunners say of it
+    alone = False  # a forerunner whose header has not come yet
     while any(block := os.pread(descriptor, BLOCK, offset)):
         header = parse_header(path, block, offset)
-        size = parse_pax_size(path, given["size"], offset) if "size" in given else header.size
+        prefix = header.kind in PREFIX_HEADERS
+        size = parse_pax_size(path, given["size"], offset) if "size" in given and not prefix else header.size
         start, size = offset + BLOCK, 0 if header.kind in WITHOUT_CONTENT else size
         if start + size > end:
             raise DataError(f"{path}: cut off: it ends in {given.get('path', header.name)!r}; copy it again")
-        if header.kind in PREFIX_HEADERS:
-            given |= read_prefix_header(path, descriptor, header.kind, TarMember(start, size))
-        elif header.kind in REFUSED or "GNU.sparse.major" in given:
+        if prefix:
+            found = read_prefix_header(path, descriptor, header.kind, TarMember(start, size))
+            # programs disagree which of two counts, and nobody writes two
+            # Why: docs/decisions.md, D170
+            if twice := sorted(found.keys() & given.keys() & NAME_AND_SIZE):
+                raise DataError(
+                    f"{path}: not a whole tar: a second {twice[0]} of one file at byte {offset}; write it again"
+                )
+            given, alone = given | found, True
+        elif header.kind in REFUSED or any(key.startswith(SPARSE) for key in given):
             raise DataError(f"{path}: {header.name!r} is {REFUSED.get(header.kind, REFUSED[b'S'])}")
         else:
-            name, given = given.get("path", header.name), {}
+            name, given, alone = given.get("path", header.name), {}, False
             if header.kind == HARD_LINK:
                 yield name, None
-            elif header.kind in REGULAR and not name.endswith("/"):
+            elif header.kind in REGULAR and not (name.endswith("/") or header.is_old_folder):
                 yield name, TarMember(start, size)
+            elif header.kind in REGULAR and size:
+                raise DataError(f"{path}: not a whole tar: folder {name!r} has {size} bytes; write it again")
         offset = start + -(-size // BLOCK) * BLOCK
+    if alone and not any(block):
+        raise DataError(f"{path}: cut off: it ends in the header before {given.get('path', 'a file')!r}; copy it again")
     if len(block) < BLOCK:
         raise DataError(f"{path}: cut off: the mark of the tar's end is missing; copy it again")
     check_end(path, descriptor, offset)
@@ -439,6 +456,11 @@ class TarHeader(NamedTuple):
     name: str
     size: int
     kind: bytes
+
+    @property
+    def is_old_folder(self) -> bool:
+        """Before POSIX a slash behind the name said so; a pax header before it may give the name without."""
+        return self.kind == b"\0" and self.name.endswith("/")
 
 
 def parse_header(path: Path, block: bytes, offset: int) -> TarHeader:
@@ -484,16 +506,19 @@ def read_prefix_header(path: Path, descriptor: int, kind: bytes, place: TarMembe
         raise DataError(f"{path}: a header at byte {place.offset} has more than {MAX_HEADER_BYTES} bytes")
     content = os.pread(descriptor, place.size, place.offset)
     if kind == LONG_NAME:
+        behind = os.pread(descriptor, -place.size % BLOCK, place.offset + place.size)
+        if behind.strip(b"\0"):  # the name goes on: cut short it would be another sample's, or none
+            raise DataError(f"{path}: not a whole tar: the name at byte {place.offset} is longer than its header says")
         return {"path": parse_name(content)}
-    if kind not in {EXTENDED, GLOBAL}:
+    if kind not in EXTENDED + GLOBAL:
         return {}
     try:
         records = parse_pax_records(content)
     except ValueError as error:
         raise DataError(f"{path}: not a whole tar: a malformed header at byte {place.offset}; copy it again") from error
-    if kind == EXTENDED:
-        return records
-    if records.keys() & {"path", "size"}:
+    if kind in EXTENDED:
+        return {**records, "path": records["path"].rstrip("/")} if "path" in records else records
+    if records.keys() & NAME_AND_SIZE or any(key.startswith(SPARSE) for key in records):
         raise DataError(f"{path}: the global header at byte {place.offset} gives all members one name or size")
     return {}
 

@@ -102,5 +102,5 @@ def read_last_loss(metrics: Path) -> float | None:
     """The loss in the last line of metrics.jsonl; None where there is none."""
     try:
         return float(json.loads(metrics.read_text().splitlines()[-1])["loss"])
-    except (OSError, IndexError, ValueError, KeyError, TypeError):
+    except (OSError, IndexError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

@@ -112,5 +112,5 @@ def read_seconds(path: Path) -> float:
     """0 where nothing readable is kept."""
     try:
         return float(json.loads(path.read_bytes())["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0.0

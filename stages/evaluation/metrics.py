@@ -148,6 +148,22 @@ def compute_box_accuracy(answer: str, references: Sequence[str], least: float) -
     return float(compute_iou(box, json.loads(references[0])) >= least)
 
 
+BOX_RULES = ("box_accuracy_50", "box_accuracy_25")
+
+
+def find_reference_problem(metric: str, references: Sequence[str]) -> str:
+    """What makes a question's references none for this rule, and what would do; empty if nothing does."""
+    if metric not in BOX_RULES:
+        return ""
+    try:
+        value = json.loads(references[0])
+        box = parse_box(references[0]) if isinstance(value, list) else None
+    except (ValueError, RecursionError):
+        box = None
+    wanted = "[x0, y0, x1, y1] in fractions of the image is, with x0 < x1 and y0 < y1"
+    return "" if box else f"{references[0][:80]!r} is no box: {wanted}"
+
+
 def compute_box_accuracy_50(answer: str, references: Sequence[str]) -> float:
     """RefCOCO's rule: an overlap of at least 0.5."""
     return compute_box_accuracy(answer, references, 0.5)

@@ -30,12 +30,25 @@ def read_text(path: Path) -> str:
 
 def resolve_task_file(folder: Path, name: str, where: str) -> Path:
     """`folder`/`name`; DataError if that leaves the folder or is no file."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f"{where}: {name!r} leads out of {folder}; files of a task lie below its folder")
-    if not path.is_file():
+    try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise DataError(f"{where}: {name!r} leads out of {folder}; files of a task lie below its folder")
+        there = path.is_file()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise build_name_error(where, name, error) from error
+    if not there:
         raise DataError(f"{where}: there is no file {path}")
     return path
+
+
+def build_name_error(where: str, name: str, error: Exception) -> DataError:
+    """For a name that no file system takes: with a zero byte, half a character, too many letters, links in a circle.
+
+    An error of the disk or mount, or a file that may not be seen, is none of these and keeps its reason.
+    """
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return DataError(f"{where}: {name[:80]!r} cannot be looked up: {reason[:100]}")
 
 
 def resolve_task_path(folder: Path, name: str, where: str) -> Path:
@@ -47,9 +60,12 @@ def resolve_task_path(folder: Path, name: str, where: str) -> Path:
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
         raise DataError(f"{where}: {name!r} leads out of {folder}; name a path below it, which may be a link")
-    if not (folder / path).exists():
-        raise DataError(f"{where}: there is no {folder / path}")
-    return (folder / path).resolve()
+    try:
+        if not (folder / path).exists():
+            raise DataError(f"{where}: there is no {folder / path}")
+        return (folder / path).resolve()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise build_name_error(where, name, error) from error
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)

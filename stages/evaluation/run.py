@@ -152,7 +152,7 @@ class EvaluationProgress:
         try:
             content = json.loads(locate_scores(job).read_bytes())
             found = dict(content["scores"]), float(content["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             found = {}, 0.0
         return cls(job, world, *all_gather_objects(found, world.peers)[0])
 

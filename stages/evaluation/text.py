@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from stages.config import Task
 from stages.errors import DataError
 from stages.evaluation.evaluated_model import EvaluatedModel
@@ -114,7 +116,7 @@ def load_task(task: TextTask, max_new_tokens: int) -> Any:
             check_document(made, doc, number)
     except DataError as error:
         raise DataError(f"text task {task.name!r}: {error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, SyntaxError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, SyntaxError, OverflowError, TemplateError) as error:
         raise DataError(f"text task {task.name!r}: {type(error).__name__}: {summarize_error(error)}") from error
     return loaded
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import yaml
 from jinja2 import Environment, StrictUndefined, TemplateError, TemplateSyntaxError, nodes
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.config import Name, Share, Task
 from stages.errors import DataError
@@ -307,7 +307,7 @@ def _read_task_file(path: Path) -> _TextTaskFile:
     except yaml.constructor.ConstructorError as error:  # a tag that names code, or a key that is no plain word
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(f"{path}:{line}: holds more than plain values: {summarize_error(error)}") from error
-    except (yaml.YAMLError, ValidationError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number or a date that is none
         raise DataError(f"{path}: {summarize_error(error)}") from error
 
 

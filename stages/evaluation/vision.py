@@ -98,7 +98,7 @@ def parse_answer(line: bytes) -> tuple[str, str] | None:
     try:
         entry: Any = json.loads(line)
         return str(entry["id"]), str(entry["answer"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -19,7 +19,7 @@ from stages.config import Count, Share, Task
 from stages.errors import DataError
 from stages.evaluation.benchmarks.family import SHORT_ANSWER, Family
 from stages.evaluation.benchmarks.registry import FAMILIES
-from stages.evaluation.metrics import RULES
+from stages.evaluation.metrics import RULES, find_reference_problem
 from stages.evaluation.questions import (
     Question,
     VisionTask,
@@ -159,6 +159,9 @@ def read_own_task(folder: Path, path: Path, about: _VisionTaskFile, task: Task) 
     )
     if not questions:
         raise DataError(f"{source}: no questions in it")
+    for number, question in enumerate(questions, start=1):
+        if problem := find_reference_problem(about.metric, question.answers):
+            raise DataError(f"{source}, line {number}: answers: {problem}")
     check_ids(source, questions)
     return VisionTask(
         name=task.name,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.config import LanguageModel, Vision
@@ -21,6 +20,7 @@ from stages.errors import DamagedInputError, DataError
 from stages.export.weights import save_tensors, subtract_mean
 from stages.files import write_json
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX, build_projector
+from stages.tensor_files import TensorFileError, load_tensors
 from stages.vision.encoders import build_encoder_module, load_encoder_module, select_transformer_parts
 from stages.vision.feature_store import DTYPES
 from stages.vision.specs import EncoderSpec, resolve_encoder_spec
@@ -105,12 +105,26 @@ def build_preprocessor_config(vision: Vision, spec: EncoderSpec) -> dict[str, An
     }
 
 
-def fill_parameters(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Takes over all parameters of a trained encoder; DataError if one is missing or too many."""
-    wrong = {name for name, _ in encoder.named_parameters()} ^ weights.keys()
-    if wrong:
-        raise DataError(f"{FOLDER}/{ENCODER}: {min(wrong)} is missing or not the encoder's")
-    encoder.load_state_dict(weights, strict=False)  # buffers are made, not stored
+def load_part(path: Path) -> dict[str, Tensor]:
+    """The tensors of one of the folder's files; DataError if it is not there or not whole."""
+    try:
+        return load_tensors(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is not there") from error
+    except TensorFileError as error:
+        raise DataError(str(error)) from error
+
+
+def fill_parameters(module: nn.Module, weights: Mapping[str, Tensor], file: str = ENCODER) -> None:
+    """Takes over all parameters of a trained module; DataError if one is missing, too many or of another shape."""
+    own = dict(module.named_parameters())
+    if wrong := own.keys() ^ weights.keys():
+        raise DataError(f"{FOLDER}/{file}: {min(wrong)} is missing or not the {Path(file).stem}'s")
+    for name, parameter in own.items():
+        if parameter.shape != weights[name].shape:
+            shapes = f"{list(weights[name].shape)[:8]}; the {Path(file).stem} has {list(parameter.shape)}"
+            raise DataError(f"{FOLDER}/{file}: {name} has shape {shapes}")
+    module.load_state_dict(weights, strict=False)  # buffers are made, not stored
 
 
 class ImagePrefix(nn.Module):
@@ -135,15 +149,15 @@ class ImagePrefix(nn.Module):
         try:
             config = json.loads((place / CONFIG).read_bytes())
             vision, width = Vision.model_validate(config["vision"]), int(config["embedding_width"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(f"{place / CONFIG}: not the vision part of an export: {error}") from error
         encoder = build_encoder_module(vision)
         if encoder is None:
             encoder = load_encoder_module(vision, encoders, torch.device("cpu"))
         elif select_transformer_parts(resolve_encoder_spec(vision.encoder)):
-            fill_parameters(encoder, load_file(place / ENCODER))
+            fill_parameters(encoder, load_part(place / ENCODER))
         projector = build_projector(vision.projector, resolve_encoder_spec(vision.encoder).feature_width, width)
-        projector.load_state_dict(load_file(place / PROJECTOR))
+        fill_parameters(projector, load_part(place / PROJECTOR), PROJECTOR)
         return cls(vision, encoder, projector).eval()
 
     @torch.no_grad()

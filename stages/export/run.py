@@ -21,9 +21,10 @@ from stages.export.card import format_model_card
 from stages.export.images import write_images
 from stages.export.request import ExportRequest
 from stages.export.tokenizer_files import TextSettings, write_text_files
-from stages.export.weights import DTYPES, build_transformers_config, write_weights
+from stages.export.weights import DTYPES, TensorFile, build_transformers_config, write_weights
 from stages.files import convert_storage_errors, flush_to_disk, write_json
 from stages.models.vlm import ENCODER_PREFIX, PROJECTOR_PREFIX
+from stages.tensor_files import TensorFileError, convert_tensor_errors
 
 # A folder that appears whole or not at all, and takes no other's place than that of an earlier one of its kind.
 #
@@ -38,7 +39,7 @@ def read_marker(folder: Path) -> Mapping[str, Any] | None:
     """export.json of a folder; None where there is none that this version wrote."""
     try:
         content = json.loads((folder / MARKER).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     known = isinstance(content, dict) and content.get("format") == FORMAT and isinstance(content.get("files"), list)
     return content if known else None
@@ -107,7 +108,7 @@ def export_model(request: ExportRequest) -> Path:
     model, vision = read_model_shapes(checkpoint, request.facts.key)
     words = load_text_settings(request, checkpoint, model)
     with open_new_folder(out, {**request.facts.build_identity(), "dtype": request.dtype}) as folder:
-        with safe_open(checkpoint.path / MODEL, framework="pt") as source:
+        with open_weights(checkpoint) as source:
             write_weights(source, model, folder, DTYPES[request.dtype])
         config = build_transformers_config(
             model, context=request.context, end_of_text=words.end_of_text, dtype=request.dtype
@@ -119,6 +120,17 @@ def export_model(request: ExportRequest) -> Path:
         card = format_model_card(request.facts, model, vision, words, is_exact)
         (folder / "README.md").write_text(card, encoding="utf-8")
     return out
+
+
+@contextmanager
+def open_weights(checkpoint: Checkpoint) -> Iterator[TensorFile]:
+    """The checkpoint's tensors, each read when asked for; DamagedInputError if their file is none."""
+    path = checkpoint.path / MODEL
+    try:
+        with convert_tensor_errors(path), safe_open(path, framework="pt") as source:
+            yield source
+    except TensorFileError as error:
+        raise DamagedInputError(str(error), damaged_key=checkpoint.key) from error
 
 
 def read_model_shapes(checkpoint: Checkpoint, key: str) -> tuple[LanguageModel, Vision | None]:
@@ -141,6 +153,6 @@ def load_text_settings(request: ExportRequest, checkpoint: Checkpoint, model: La
 
 def read_image_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Projector and trained encoder, of all weights of the checkpoint."""
-    with safe_open(checkpoint.path / MODEL, framework="pt") as source:
+    with open_weights(checkpoint) as source:
         names = [name for name in source.keys() if name.startswith((PROJECTOR_PREFIX, ENCODER_PREFIX))]  # noqa: SIM118
         return {name: source.get_tensor(name) for name in names}

@@ -62,7 +62,7 @@ def read_finished_shard(folder: WorkFolder, number: int) -> dict[str, Any] | Non
         record: dict[str, Any] = json.loads(folder.build_shard_record_path(number).read_bytes())
         size = folder.build_shard_path(number).stat().st_size if record["sequences"] else 0
         return record if size == record["bytes"] else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

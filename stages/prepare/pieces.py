@@ -183,7 +183,7 @@ def read_piece_record(folder: WorkFolder, number: int, recipe: Recipe) -> PieceR
     try:
         record = PieceRecord(**json.loads(folder.build_piece_record_path(number).read_bytes()))
         size = folder.build_tokens_path(number).stat().st_size
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return record if size == record.tokens * np.dtype(recipe.token_type).itemsize else None
 

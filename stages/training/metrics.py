@@ -43,7 +43,7 @@ def parse_step(line: str) -> int | None:
     """The step of a metrics line; None for a torn one."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

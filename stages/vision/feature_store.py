@@ -320,7 +320,7 @@ def print_report(folder: Path, *, merged: bool) -> bool:
         shape, dtype = (int(about["image_tokens"]), int(about["feature_width"])), str(about["dtype"])
         store = FeatureStore(folder, shape, dtype)
         images = merge_packs(store) if merged else sum(store.get(digest) is not None for digest in store.digests)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         print(f"{folder}: not readable, or not to be merged: {error}", file=sys.stderr)
         return False
     gib = images * store.entry_bytes / 2**30

@@ -27,6 +27,7 @@ from sweep.cost.estimate import (  # fmt: skip
 )
 from sweep.cost.figures import DataFigures, Figure, FigureBook
 from sweep.cost.speed import NOTHING_MEASURED, NOTHING_STARTED, Measured, Speed, Startups, estimate_speed
+from sweep.errors import SweepError, SweepFileError
 from sweep.phases import PHASES
 from sweep.spec.models import Model
 from sweep.spec.resources import count_processes, resolve_placement, select_gpu_type
@@ -103,7 +104,7 @@ class Pricer:
         figures: FigureBook | None = None,
     ) -> None:
         """`figures`: takes note of what the prices rest on; without it nothing is counted."""
-        self.catalog, self.backend = catalog, sweep.backend
+        self.catalog, self.backend, self.source = catalog, sweep.backend, sweep.source
         self.data, self.resources = sweep.data, sweep.resources
         self.measured, self.startups = measured, startups
         self.figures = FigureBook(catalog, sweep.data) if figures is None else figures
@@ -300,7 +301,11 @@ class Pricer:
         gpu = self.catalog.gpus[select_gpu_type(placement)]
         startup = self.cached_startup(gpu.name, phase)
         self.figures.note_figure(startup, model.name, phase)
-        resources = plan_resources(estimate, placement, gpu, startup.value)
+        try:
+            resources = plan_resources(estimate, placement, gpu, startup.value)
+        except SweepError as error:
+            text = str(error).removeprefix("resources: ")
+            raise SweepFileError(self.source.format_problem(("resources",), text)) from None
         if kept is not None and kept.new_images is not None and kept.vision is not None:
             estimate = apply_kept_features(estimate, kept.speed, model, kept.vision, kept.new_images)
         return resources, add_startup(estimate, resources, gpu, startup.value)

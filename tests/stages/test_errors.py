@@ -10,7 +10,7 @@ import pytest
 
 from stages.__main__ import classify_failure, record_failure
 from stages.engines.engine import build_exit_error
-from stages.errors import DataError, StorageError
+from stages.errors import DataError, StageError, StorageError
 from stages.files import convert_storage_errors
 from tests.stages.training.training_case import make_world, text_config
 
@@ -77,3 +77,11 @@ def test_what_this_user_may_not_use_is_no_error_of_the_program(tmp_path: Path, n
     with pytest.raises(StorageError), convert_storage_errors(tmp_path / "x"):
         raise refused
     assert classify_failure(OSError(number, os.strerror(number))) == "code"  # no file: a signal, a socket, a priority
+
+
+def test_a_message_that_quotes_a_long_text_keeps_its_beginning_and_its_end() -> None:
+    message = str(StageError(f"shard.tar: {'x' * 70_000} is no name; write it again"))
+    assert len(message) < 2_000
+    assert message.startswith("shard.tar: xxx")
+    assert message.endswith("xxx is no name; write it again")
+    assert str(StageError("short")) == "short"

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from stages.checkpoint.files import read_result_checkpoint
@@ -20,6 +19,7 @@ from stages.errors import ConfigError, DivergedError, StageError
 from stages.files import write_json
 from stages.job_file import JobFile, summarize_error
 from stages.result import Result, render_relative_path
+from stages.tensor_files import TensorFileError, convert_tensor_errors, load_tensors
 
 # The two files of the `command` engine: the request that a program is given, and the answer that it must write.
 
@@ -79,7 +79,7 @@ def read_answer(path: Path, key: str) -> EngineAnswer | None:
     """None without one, or while it is no JSON yet; ConfigError for one of another form, or of another job."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     try:
         answer = EngineAnswer.model_validate(content)
@@ -147,7 +147,7 @@ def parse_numbers(line: str) -> dict[str, float]:
     """The known numbers of a line; empty if it is no JSON object."""
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     known = content if isinstance(content, dict) else {}
     return {
@@ -194,10 +194,17 @@ class CommandRun:
         if not name or not path.is_relative_to(self.folder.resolve()):
             raise ConfigError(f"{self.answer_file}: {field}: {name!r} is no file in the request's folder")
         try:
-            with safe_open(path, framework="pt"):  # compares the file's length with its header
-                return path
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{self.answer_file}: {field}: {path} is no whole safetensors file: {error}") from error
+            with convert_tensor_errors(path), safe_open(path, framework="pt"):
+                return path  # it compares the file's length with its header
+        except (OSError, TensorFileError) as error:
+            raise ConfigError(f"{self.answer_file}: {field}: {error}") from error
+
+    def load_answered(self, name: str, field: str) -> dict[str, Tensor]:
+        """The tensors of that file; ConfigError as `resolve_safetensors`."""
+        try:
+            return load_tensors(self.resolve_safetensors(name, field))
+        except TensorFileError as error:
+            raise ConfigError(f"{self.answer_file}: {field}: {error}") from error
 
     def prepare(self) -> EngineCommand:
         engine, settings = resolve_engine(self.job)
@@ -247,9 +254,9 @@ class CommandRun:
         step = config.last_step if isinstance(config, PretrainConfig) else answer.steps
         moments: dict[str, Tensor] | None = None
         if answer.moments and self.job.settings.keep_optimizer:
-            moments = load_file(self.resolve_safetensors(answer.moments, "moments"))
+            moments = self.load_answered(answer.moments, "moments")
         made = save_engine_checkpoint(
-            self.job, load_file(self.resolve_safetensors(answer.weights, "weights")), moments,
+            self.job, self.load_answered(answer.weights, "weights"), moments,
             step=step, first_step=step - answer.steps, position={"kind": "command", **answer.position},
         )  # fmt: skip
         return render_relative_path(self.job, made)

@@ -9,12 +9,14 @@ import torch
 
 from stages.checkpoint.files import (
     CheckpointWriter,
+    compute_file_digests,
     find_newest_checkpoint,
     read_checkpoint,
+    read_result_checkpoint,
     remove_old_checkpoints,
     save_checkpoint,
 )
-from stages.errors import StorageError
+from stages.errors import DamagedInputError, StorageError
 from stages.training.parallel import copy_to_host
 
 WEIGHTS = {"a": torch.arange(1000.0), "b": torch.ones(3, 4)}
@@ -71,6 +73,23 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, nam
     found = find_newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 1 if not (name == "record.json" and damage == "flipped") else found.step in {1, 2}
+
+
+@pytest.mark.parametrize("name", ["state.json", "record.json"])
+def test_a_record_nested_without_end_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    (path / name).write_bytes(b"[" * 100_000)
+    record = {"files": compute_file_digests(path)}
+    if name == "state.json":
+        (path / "record.json").write_text(json.dumps(record))
+    found = find_newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 1
+    assert read_checkpoint(path) is None
+    (tmp_path / "result.json").write_bytes(b"[" * 100_000)
+    with pytest.raises(DamagedInputError, match=r"no readable result\.json"):
+        read_result_checkpoint(tmp_path)
 
 
 def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(tmp_path: Path) -> None:
@@ -131,7 +150,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from stages.checkpoint.files import find_newest_checkpoint, save_checkpoint
-from stages.errors import StorageError
+from stages.errors import DamagedInputError, StorageError
 
 folder = Path(sys.argv[1])
 save_checkpoint(folder, {"step": 1}, {"a": torch.zeros(100)}, None)

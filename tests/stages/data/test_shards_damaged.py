@@ -228,6 +228,61 @@ def test_a_global_header_may_hold_a_comment_and_no_name(tmp_path: Path) -> None:
         index_tar(path)
 
 
+def build_parts(*parts: tuple[bytes, str, bytes]) -> bytes:
+    """A tar of (kind, name, content)."""
+    return b"".join(build_tar((name, content), kind=kind)[:-1024] for kind, name, content in parts) + bytes(1024)
+
+
+PATH = pax_record(b"path", b"b.json")
+
+
+@pytest.mark.parametrize(
+    ("parts", "keys"),
+    [
+        ([(b"X", "pax", PATH), (b"0", "a.json", GOOD)], ["b"]),
+        ([(b"x", "pax", pax_record(b"path", b"b.json/")), (b"0", "a.json", GOOD)], ["b"]),
+        ([(b"x", "pax", pax_record(b"size", b"5")), (b"L", "long", b"b.json\0"), (b"0", "a.json", b"[1]  ")], ["b"]),
+        ([(b"x", "pax", PATH), (b"\0", "folder/", b""), (b"0", "a.json", GOOD)], ["a"]),
+    ],
+    ids=["of Solaris", "a slash behind a file", "a size before a long name", "an old folder"],
+)
+def test_what_stands_before_a_header_is_read_as_tarfile_reads_it(
+    tmp_path: Path, parts: list[tuple[bytes, str, bytes]], keys: list[str]
+) -> None:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(build_parts(*parts))
+    assert index_tar(path).keys == keys
+    with tarfile.open(path) as tar:
+        assert [entry.name.partition(".")[0] for entry in tar if entry.isreg()] == keys
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([(b"x", "pax", pax_record(b"GNU.sparse.size", b"9")), (b"0", "a.json", GOOD)], "a sparse file"),
+        ([(b"x", "pax", pax_record(b"GNU.sparse.map", b"0,9")), (b"0", "a.json", GOOD)], "a sparse file"),
+        ([(b"x", "pax", pax_record(b"GNU.sparse.name", b"b")), (b"0", "a.json", GOOD)], "a sparse file"),
+        ([(b"g", "pax", pax_record(b"GNU.sparse.size", b"9")), (b"0", "a.json", GOOD)], "gives all members one"),
+        ([(b"L", "long", b""), (b"L", "long", b"b.json\0"), (b"0", "a.json", GOOD)], "a second path of one file"),
+        ([(b"x", "pax", PATH), (b"x", "pax", PATH), (b"0", "a.json", GOOD)], "a second path of one file"),
+        ([(b"0", "a.json", GOOD), (b"L", "long", b"b.json\0")], r"cut off: it ends in the header before 'b\.json'"),
+        ([(b"0", "a.json", GOOD), (b"K", "link", b"")], "cut off: it ends in the header before 'a file'"),
+        ([(b"L", "long", b"long/\0"), (b"0", "a.json", GOOD)], r"folder 'long/' has \d+ bytes"),
+    ],
+    ids=[
+        "sparse 0.0", "sparse 0.1", "sparse name", "sparse for all", "two long names", "two names", "no file behind",
+        "no link behind", "a folder with content",
+    ],
+)  # fmt: skip
+def test_a_header_that_would_lose_a_member_or_its_bytes_refuses_the_tar(
+    tmp_path: Path, parts: list[tuple[bytes, str, bytes]], message: str
+) -> None:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(build_parts(*parts))
+    with pytest.raises(DataError, match=message):
+        index_tar(path)
+
+
 @pytest.mark.parametrize("zeros", [512, 1024, 10_240])
 def test_what_lies_behind_the_end_of_a_tar_refuses_it(tmp_path: Path, zeros: int) -> None:
     """tarfile and webdataset stop at the first zero block; the second tar's samples would be lost without a word."""
@@ -258,6 +313,14 @@ def test_hard_links_are_told_of_as_samples_may_be_lost(tmp_path: Path, capsys: p
         f"{tmp_path}/shard.tar: 1 hard links are not read; webdataset passes over them too; write the tar with"
         " --hard-dereference\n"
     )
+
+
+def test_a_long_name_that_its_header_cuts_short_refuses_the_tar(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tar"
+    long = build_tar(("long", b"long/" * 30 + b"a.json\0"), kind=b"L", size=b"00000000001")[:-1024]
+    path.write_bytes(long + build_tar(("a.json", GOOD)))
+    with pytest.raises(DataError, match="the name at byte 512 is longer than its header says"):
+        index_tar(path)
 
 
 def test_hidden_tars_are_no_shards(tmp_path: Path) -> None:

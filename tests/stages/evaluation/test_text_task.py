@@ -54,6 +54,8 @@ def test_a_text_task_is_read_with_its_rows(tmp_path: Path) -> None:
         ({"dataset_kwargs": {"data_files": {"train": "t.jsonl"}}}, "data_files has no 'test'; it has train"),
         ({"test_split": None}, "test_split or validation_split"),
         ({"output_type": "generate"}, "output_type:"),
+        ({"dataset_kwargs": {"data_files": {"test": "a" * 300}}}, "cannot be looked up: File name too long"),
+        ({"dataset_kwargs": {"data_files": {"test": "a\ud800"}}}, "cannot be looked up: "),
         ({"metric_list": []}, "metric_list:"),
         ({"num_fewshot": 5}, "num_fewshot:"),
         ({"generation_kwargs": {"do_sample": True}}, "generation_kwargs.do_sample:"),
@@ -108,6 +110,18 @@ def test_a_yaml_tag_that_asks_for_code_is_refused(tag: str, tmp_path: Path) -> N
         file.write(f"process_results: {tag}\n")
     with pytest.raises(DataError, match=r"t\.yaml:\d+: holds more than plain values"):
         read_text_task(tmp_path, Task(name="t"))
+
+
+@pytest.mark.parametrize(
+    "line", ["num_fewshot: " + "9" * 5000, "num_fewshot: 2026-13-45", "num_fewshot: " + "[" * 50_000]
+)
+def test_a_number_or_a_date_that_is_none_is_one_clear_data_error(line: str, tmp_path: Path) -> None:
+    write_text(tmp_path)
+    with (tmp_path / "t.yaml").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(DataError, match=r"t\.yaml: ") as caught:
+        read_text_task(tmp_path, Task(name="t"))
+    assert len(str(caught.value)) < 700 + len(str(tmp_path))
 
 
 def test_a_missing_task_is_named(tmp_path: Path) -> None:

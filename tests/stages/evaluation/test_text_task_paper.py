@@ -110,3 +110,11 @@ def test_a_row_that_cannot_be_prepared_is_named(tmp_path: Path) -> None:
     (tmp_path / "hellaswag.jsonl").write_text('{"activity_label": "Ski"}\n')
     with pytest.raises(DataError, match=r"hellaswag.jsonl, row 1: not a row of hellaswag: KeyError: 'ctx_a'"):
         read_text_task(tmp_path, Task(name="hellaswag"))
+
+
+def test_a_template_that_asks_for_what_no_row_has_is_one_clear_data_error(tmp_path: Path) -> None:
+    text = (TASKS / "arc_easy.yaml").read_text()
+    (tmp_path / "arc_easy.yaml").write_text(text.replace("choices.label.index(answerKey)", "gone[0]"))
+    (tmp_path / "arc_easy.jsonl").write_text(json.dumps(ROWS["arc_easy"][0]))
+    with block_network(), pytest.raises(DataError, match="text task 'arc_easy': UndefinedError: 'gone' is undefined"):
+        load_task(read_text_task(tmp_path, Task(name="arc_easy")), 32)

@@ -55,6 +55,16 @@ def test_the_prompt_of_a_vision_task_is_the_usual_one_unless_given(tmp_path: Pat
         ({"lines": [json.dumps(QUESTION | {"answers": []})]}, "q.jsonl, line 1: answers:"),
         ({"lines": [json.dumps(QUESTION | {"answers": "star"})]}, "q.jsonl, line 1: answers:"),
         ({"lines": ["[" * 100_000]}, "q.jsonl, line 1:"),
+        ({"questions": "a" * 300}, "cannot be looked up: File name too long"),
+        ({"questions": "a\0b"}, "cannot be looked up: "),
+        ({"questions": "a\ud800b"}, "cannot be looked up: "),
+        ({"family": "x" * 5000, "images": "."}, "is unknown; families are"),
+        ({"family": "gqa", "images": "a" * 300, "questions": "q.jsonl"}, "t.json"),
+        ({"metric": "box_accuracy_50"}, "q.jsonl, line 1: answers: 'a star' is no box: "),
+        (
+            {"metric": "box_accuracy_25", "lines": [json.dumps(QUESTION | {"answers": ["[0.5, 0.1, 0.2, 0.3]"]})]},
+            "q.jsonl, line 1: answers: '[0.5, 0.1, 0.2, 0.3]' is no box: ",
+        ),
     ],
 )
 def test_a_malformed_vision_task_is_one_clear_data_error(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

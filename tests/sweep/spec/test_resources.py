@@ -115,7 +115,15 @@ def test_memory_of_a_retry_below_what_goes_with_the_gpu_is_refused(
 ) -> None:
     path = written(tmp_path, SMALL + "resources: {gpu_type: a100, gpus_per_node: 1, retry_memory_gib: 1}\n")
     assert main(["plan", str(path), "--store", str(tmp_path / "store")]) == 1
-    assert "retry_memory_gib is 1, and a job has" in capsys.readouterr().err
+    assert f"{path}:24: resources: retry_memory_gib is 1, and a job has" in capsys.readouterr().err
+
+
+def test_gpus_of_a_type_that_is_none_are_told_with_their_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, SMALL + "resources: {gpu_type: cpu, gpus_per_node: 2}\n")
+    assert main(["plan", str(path), "--store", str(tmp_path / "store")]) == 1
+    assert f"{path}:24: resources: gpus_per_node is 2, and gpu_type is 'cpu'" in capsys.readouterr().err
 
 
 def test_a_key_with_a_line_break_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
