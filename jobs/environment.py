@@ -79,7 +79,7 @@ def select_job_variables(
     return remove_launcher_variables(kept)
 
 
-# Why: docs/decisions.md, D181
+# Why: docs/decisions.md, D167
 def list_named_variables(settings: Iterable[Mapping[str, object]]) -> set[str]:
     """Names of the variables that jobs take over from the shell that submits, of their settings."""
     engines = (each.get("engine") for each in settings)
@@ -99,7 +99,7 @@ def list_launcher_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if LAUNCHERS.fullmatch(name))
 
 
-# Why: docs/decisions.md, D180
+# Why: docs/decisions.md, D166
 def build_child_environment(environment: Mapping[str, str], code: str = "") -> dict[str, str]:
     """What a Python program of ours gets: `environment`, without any way to import from the current folder.
 

@@ -246,7 +246,7 @@ class EvaluateConfig(StageConfig):
     engine: Engine | None = None
 
 
-# Why: docs/decisions.md, D146
+# Why: docs/decisions.md, D142
 def name_by_identity(content: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a configuration (or of a checkpoint's record of one) with each data set under its identity.
 

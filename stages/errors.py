@@ -12,7 +12,7 @@ MOUNT_ERRNOS = {
 """This node's disk, mount or link to a file server has failed: other nodes may read and write the same file."""
 
 
-# Why: docs/decisions.md, D179
+# Why: docs/decisions.md, D165
 PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM}
 """The file system refuses this user: a ticket has expired, a mount maps users otherwise, a mode was changed."""
 

@@ -130,7 +130,7 @@ UNFLUSHABLE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES})
 """What says that a folder cannot be flushed here: by its file system, or by a user who may not list it."""
 
 
-# Why: docs/decisions.md, D178
+# Why: docs/decisions.md, D164
 def flush_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk, where its file system can promise that."""
     try:

@@ -6,7 +6,7 @@ STEERING = re.compile(r"[^\n\t -~]")
 """What may not be printable: nearly all lines have none of it."""
 
 
-# Why: docs/decisions.md, D162
+# Why: docs/decisions.md, D154
 def escape_unprintable(text: str) -> str:
     r"""The text with every letter that cannot be seen written out (`\u001b`, `\u202e`, as JSON has them); line ends and
     tabs stay."""

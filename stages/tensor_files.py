@@ -15,7 +15,7 @@ class TensorFileError(ValueError):
     """A file that is no whole safetensors file, or holds what torch has not; the message names it."""
 
 
-# Why: docs/decisions.md, D171
+# Why: docs/decisions.md, D160
 @contextmanager
 def convert_tensor_errors(path: Path) -> Iterator[None]:
     """Turns what the library says of a bad file into TensorFileError; errors of the operating system stay."""

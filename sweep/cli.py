@@ -124,7 +124,7 @@ def run_words(words: Sequence[str]) -> int:
         return 130
 
 
-# Why: docs/decisions.md, D163
+# Why: docs/decisions.md, D155
 def run_parsed(given: argparse.Namespace) -> int:
     """Runs the command of a parsed command line. What it creates in a shared store is the group's to write.
 

@@ -33,7 +33,7 @@ class StoredSweep:
         """A new writer's."""
         return Ledger(self.paths.ledger)
 
-    # Why: docs/decisions.md, D177
+    # Why: docs/decisions.md, D163
     def check_version(self) -> None:
         """StoreError for a plan of a later version, which this one can show and must not carry out."""
         if self.manifest.format > FORMAT:

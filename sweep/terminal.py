@@ -12,7 +12,7 @@ from stages.printable import escape_unprintable
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
-# Why: docs/decisions.md, D162
+# Why: docs/decisions.md, D154
 class PrintableStream:
     """A stream as `print` and `write` take it. What the stream's encoding lacks is written out, too.
 

@@ -8,7 +8,7 @@ from jobs.claims.claims import Claim, measure_claim_age
 from jobs.clock import SYSTEM_CLOCK, Clock
 
 
-# Why: docs/decisions.md, D182
+# Why: docs/decisions.md, D168
 @dataclass(slots=True)
 class SilenceWatch:
     """How long another's claim has shown no heartbeat: seconds of our own clock, from changes that we see ourselves.

@@ -149,7 +149,7 @@ def read_attempts(run: RunPaths, *, live: bool, endings: Sequence[AccountingReco
     return _insert_unstarted(found, unstarted)
 
 
-# Why: docs/decisions.md, D176
+# Why: docs/decisions.md, D162
 def _insert_unstarted(began: Sequence[AttemptRecord], unstarted: Sequence[AttemptRecord]) -> list[AttemptRecord]:
     """Executions that left no attempt, each behind the last attempt that began before it."""
     found = list(began)

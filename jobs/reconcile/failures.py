@@ -142,7 +142,7 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
         meaning="the file system refused (disk full, quota, read-only, not permitted)",
         follows="Goes on at the next submission. Make room, or renew your access, first. It stops after ten such "
         "ends without progress.",
-        # Why: docs/decisions.md, D179
+        # Why: docs/decisions.md, D165
         attempts=10,
         renewed_by_progress=True,
         same_traceback_stops=False,  # the store is to blame, not the job

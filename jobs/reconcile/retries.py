@@ -32,7 +32,7 @@ def is_forgiven(attempt: AttemptRecord, resumption: Resumption) -> bool:
     return attempt.accounting_record is not None and attempt.accounting_record.batch in resumption.batches
 
 
-# Why: docs/decisions.md, D175
+# Why: docs/decisions.md, D161
 def decide_retry(
     attempts: Sequence[AttemptRecord], *, resumption: Resumption = NEVER_RESUMED, restarts: int = 0
 ) -> RetryDecision:

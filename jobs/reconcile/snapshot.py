@@ -239,7 +239,7 @@ class SweepSnapshot:
                 found[parent] = key
         return found
 
-    # Why: docs/decisions.md, D176
+    # Why: docs/decisions.md, D162
     def _was_used(self, parent: str, child: AttemptRecord) -> bool:
         """Whether the parent's result is still the one that an attempt of its child worked on."""
         result = self.runs[parent].run.result

@@ -147,7 +147,7 @@ def is_of_another_machine(path: Path) -> bool:
     return writer is not None and writer[1] != render_host_name()
 
 
-# Why: docs/decisions.md, D182
+# Why: docs/decisions.md, D168
 def measure_shift(path: Path, lines: Sequence[Mapping[str, Any]], lead_seconds: float) -> float:
     """What is added to the times in another machine's file to have them by our clock.
 

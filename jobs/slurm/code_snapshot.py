@@ -61,7 +61,7 @@ def save_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnaps
     return found
 
 
-# Why: docs/decisions.md, D181
+# Why: docs/decisions.md, D167
 def is_whole(archive: Path, sources: Mapping[str, bytes]) -> bool:
     """Whether an archive is there and holds these sources, and their compiled form, undamaged."""
     compiled = {f"{name}c": importlib.util.source_hash(text) for name, text in sources.items() if name.endswith(".py")}

@@ -59,7 +59,7 @@ def render_batch_script(batch: SlurmBatch, launch: LaunchSettings) -> str:
     return "\n".join(lines) + "\n"
 
 
-# Why: docs/decisions.md, D180, D181
+# Why: docs/decisions.md, D166, D167
 def render_code_lines(launch: LaunchSettings) -> list[str]:
     """Python finds the submitted code first, after that code was looked at, and nothing in the current folder.
 

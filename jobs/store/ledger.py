@@ -255,7 +255,7 @@ class UserRequests:
         return self.resumed.get(key, NEVER_RESUMED)
 
 
-# Why: docs/decisions.md, D175
+# Why: docs/decisions.md, D161
 def collect_user_requests(events: Iterable[Event]) -> UserRequests:
     """What holds after all events, in any order. Of two wishes that did not know of each other a cancellation counts:
     what does not run can still be resumed."""

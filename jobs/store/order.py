@@ -14,7 +14,7 @@ LARGEST = 10**15
 """A larger number is no number of ours: the next one could not be told from it in JSON of every reader."""
 
 
-# Why: docs/decisions.md, D175
+# Why: docs/decisions.md, D161
 def sort_by_order(items: Iterable[Item], describe: Callable[[Item], tuple[int, float]]) -> list[Item]:
     """Oldest first; what has the same number stays in the order in which it is given.
 

@@ -44,7 +44,7 @@ SWEEP_DEPTH = 3
 """Folders above a ledger's in the store: the sweep's, the sweeps', the root."""
 
 
-# Why: docs/decisions.md, D178
+# Why: docs/decisions.md, D164
 def flush_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk, where its file system can promise that."""
     try:

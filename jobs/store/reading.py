@@ -49,7 +49,7 @@ SPECIAL_FILES = {
 }
 
 
-# Why: docs/decisions.md, D161
+# Why: docs/decisions.md, D153
 def open_regular(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
     """A descriptor of a regular file, at once. Raises OSError for anything else of that name, which a read might wait
     for without end."""

@@ -81,7 +81,7 @@ def is_known_format(given: object, own: int) -> bool:
 def _content_problem(content: object, key: str) -> str:
     if not isinstance(content, dict):
         return "not a JSON object"
-    # Why: docs/decisions.md, D177
+    # Why: docs/decisions.md, D163
     if not is_known_format(content.get("format"), RESULT_FORMAT):
         given = repr(content.get("format"))[:60]
         return f"format {given}; this version reads {RESULT_FORMAT}, and what later ones add to it"

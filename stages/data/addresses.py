@@ -64,7 +64,7 @@ def has_several_places(address: str, folder: Path = Path()) -> bool:
     return has_pattern(address) and not os.path.exists(folder / address)  # noqa: PTH110
 
 
-# Why: docs/decisions.md, D153
+# Why: docs/decisions.md, D148
 def count_places(pattern: str) -> int:
     """How many places the braces of a pattern mean, without making one of them. AddressError if they mean none.
 

@@ -46,7 +46,7 @@ class JoinedFolders:
             part.prefetch(own)
 
 
-# Why: docs/decisions.md, D153
+# Why: docs/decisions.md, D148
 def open_shards(address: str, find_cache: Callable[[], Path]) -> ShardFolder:
     """The shards of an address (`stages.data.addresses`); `find_cache` gives the folder for copies of remote ones.
 

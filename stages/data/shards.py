@@ -412,7 +412,7 @@ def iter_members(path: Path, descriptor: int) -> Iterator[tuple[str, TarMember |
         if prefix:
             found = read_prefix_header(path, descriptor, header.kind, TarMember(start, size))
             # programs disagree which of two counts, and nobody writes two
-            # Why: docs/decisions.md, D170
+            # Why: docs/decisions.md, D159
             if twice := sorted(found.keys() & given.keys() & NAME_AND_SIZE):
                 raise DataError(
                     f"{path}: not a whole tar: a second {twice[0]} of one file at byte {offset}; write it again"

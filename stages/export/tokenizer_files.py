@@ -62,7 +62,7 @@ PROBES: tuple[tuple[tuple[str, str], ...], ...] = (
 """Conversations by which a chat template is compared with the fine-tune: words, numbers, marks, other letters, none."""
 
 
-# Why: docs/decisions.md, D155
+# Why: docs/decisions.md, D150
 def choose_blanks(folder: Path, words: "TextSettings") -> Blanks | None:
     """The blanks with which transformers gives the fine-tune's ids for `folder`'s tokenizer; None if none do.
 

@@ -352,7 +352,7 @@ def write_samples(path: Path, samples: Iterable[Mapping[str, Any]]) -> int:
         from webdataset.writer import TarWriter
 
     written = 0
-    # Why: docs/decisions.md, D154
+    # Why: docs/decisions.md, D149
     with path.open("wb") as file, TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as tar:
         for sample in samples:
             tar.write(sample)

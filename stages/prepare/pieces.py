@@ -40,7 +40,7 @@ def load_tokenizer(path: str, vocabulary: int, end_of_text: str) -> TextTokenize
     return TextTokenizer(Path(path), vocabulary, end_of_text)
 
 
-# Why: docs/decisions.md, D157
+# Why: docs/decisions.md, D152
 def encode_documents(tokenizer: TextTokenizer, texts: Iterable[str], *, joined: bool = False) -> Iterator[list[int]]:
     """Token ids of the documents one after the other, each with the end-of-text token behind its last part.
 

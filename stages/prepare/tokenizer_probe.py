@@ -33,7 +33,7 @@ def iter_texts() -> Iterator[str]:
             yield letter * length + "!"
 
 
-# Why: docs/decisions.md, D156
+# Why: docs/decisions.md, D151
 @lru_cache(maxsize=16)
 def check_tokenizer_speed(file: Path, end_of_text: str = "", seconds: int = SECONDS) -> None:
     """DataError if a tokenizer file cannot encode plain text, or takes more than so many CPU seconds for it."""

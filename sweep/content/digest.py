@@ -130,7 +130,7 @@ def render_plain(content: object) -> bytes:
 # What each kind of data set is read by.
 
 
-# Why: docs/decisions.md, D151
+# Why: docs/decisions.md, D147
 def read_content(kind: str, path: Path, task: str = "") -> tuple[str, dict[str, FileFacts]]:
     """The digest of a data set, or of the task file `task` in a folder of tasks, and the facts of what was read.
 

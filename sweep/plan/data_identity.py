@@ -1,6 +1,6 @@
 """What keys know each data set by: its content, whatever it is called and wherever it lies.
 
-The rules, the first that fits (docs/decisions.md, D145):
+The rules, the first that fits (docs/decisions.md, D141):
 1. What the stored plan of this sweep says of the name and revision, if the content is the same or cannot be seen.
 2. If the stored plan went by the name alone, as plans of version 0.1 and plans without sight of the data do, it still
    goes by the name: no key moves, and the content is recorded.
@@ -154,7 +154,7 @@ class StoredIdentities:
             except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 logger.info("%s: passed over: %s", path, error)
 
-    # Why: docs/decisions.md, D145
+    # Why: docs/decisions.md, D141
     def decide_identity(self, item: DataItem, content: str) -> tuple[DataIdentity, ContentChange | None]:
         """By the rules above; and what is to be told. `content`: empty where the data cannot be seen."""
         own = self.own.find_identity(item)

@@ -198,7 +198,7 @@ def check_nothing_lost(planned: NewPlan, store: Store) -> None:
         )
 
 
-# Why: docs/decisions.md, D149
+# Why: docs/decisions.md, D145
 def format_content_refusal(planned: NewPlan, store: Store) -> str:
     """Which data have other content than the stored plan went by, and what that does to its jobs."""
     gone, done = planned.diff.removed_jobs if planned.diff else (), count_done_removed(planned, store)
@@ -236,7 +236,7 @@ def store_plan(planned: NewPlan, store: Store) -> None:
         raise StoreError(f"{error.filename or paths.root}: cannot be written: {reason}") from None
 
 
-# Why: docs/decisions.md, D150
+# Why: docs/decisions.md, D146
 def check_still_current(planned: NewPlan) -> None:
     """PlanConflictError if somebody else has stored this sweep with other data since the plan was made."""
     if planned.stored is None:

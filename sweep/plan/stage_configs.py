@@ -252,7 +252,7 @@ def build_tasks(settings: tuple[Any, ...], suffix: str, identities: Mapping[str,
     )
 
 
-# Why: docs/decisions.md, D147
+# Why: docs/decisions.md, D143
 TASKS_BY_CONTENT = "by-content"
 """In the place of the folder's name, where each task is known by itself."""
 
@@ -319,7 +319,7 @@ def build_text_sources(values: Values, data: Mapping[str, DataSet], share: float
     )
 
 
-# Why: docs/decisions.md, D148
+# Why: docs/decisions.md, D144
 def check_text_repeats(found: Sequence[DataSet]) -> None:
     """ConfigProblemError where two names of a mixture mean the same data: it would be read twice, in two orders."""
     first: dict[str, str] = {}

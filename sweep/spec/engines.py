@@ -43,7 +43,7 @@ class EngineFields(Fields):
         default_factory=dict, description="settings of the engine's own, name to value"
     )
 
-    # Why: docs/decisions.md, D181
+    # Why: docs/decisions.md, D167
     @field_validator("environment")
     @classmethod
     def check_secrets(cls, given: dict[str, str]) -> dict[str, str]:

@@ -91,7 +91,7 @@ def format_message(detail: Mapping[str, Any], where: SettingPath, model: type[Ba
     return f"{format_given_value(detail['input'])} {format_complaint(detail)}{describe_field(parent, name)}"
 
 
-# Why: docs/decisions.md, D165
+# Why: docs/decisions.md, D157
 def list_empty_fields(source: YamlSource) -> list[str]:
     """A line for each field or entry that the file names and leaves without a value, wherever it stands."""
     return [

@@ -134,7 +134,7 @@ def _shorten(detail: str) -> list[str]:
     return [line[:200] for line in detail.splitlines()[-6:]]
 
 
-# Why: docs/decisions.md, D169
+# Why: docs/decisions.md, D158
 def run_campaign(
     program: Program, folder: Path, *, seed: int, numbers: Sequence[int], jobs: int = 1, quiet: bool = False
 ) -> Report:
