@@ -21,6 +21,7 @@ from braceexpand import braceexpand
 from stages.errors import DataError
 
 SEPARATOR = "::"
+MANIFEST_SUFFIX = ".jsonl"
 MOST_PLACES = 1_000_000
 """That one address may mean: a typing error in a range is not to fill the memory."""
 MOST_NESTED = 8

@@ -5,12 +5,10 @@ from itertools import groupby
 from pathlib import Path
 from posixpath import dirname, split
 
-from stages.data.addresses import expand_address, is_remote
+from stages.data.addresses import MANIFEST_SUFFIX, expand_address, is_remote
 from stages.data.remote import RemoteFolder, check_address
 from stages.data.shards import MANIFEST, LocalFolder, ShardFolder, is_plain_name, read_manifest
 from stages.errors import DataError
-
-MANIFEST_SUFFIX = ".jsonl"
 
 
 class JoinedFolders:

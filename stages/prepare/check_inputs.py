@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.config import Task
+from stages.data.addresses import MANIFEST_SUFFIX, has_several_places, list_local_paths
 from stages.data.captions import open_image_member, read_captions
 from stages.data.conversations import (
     Conversation,
@@ -41,6 +42,8 @@ from stages.vision.image_input import ImageInput
 from stages.vision.specs import resolve_encoder_spec
 
 SHARDS_READ = 3
+PLACES_READ = 3
+"""Of an address that means several."""
 SAMPLES_READ = 16
 """Of each shard."""
 CONVERSATIONS_READ = 256
@@ -110,6 +113,13 @@ def inspect_inputs(requests: Sequence[InputRequest]) -> list[dict[str, Any]]:
     return [inspect_input(request).render_json() for request in requests]
 
 
+def divide_request(request: InputRequest, places: Sequence[Path]) -> list[InputRequest]:
+    """Shards in several places are one data set; files of conversations are read one by one, some of them."""
+    if request.kind != "conversations" or len(places) == 1:
+        return [request]
+    return [request.model_copy(update={"path": str(place)}) for place in select_evenly(places, PLACES_READ)]
+
+
 CURES = {
     "text": "correct the path, or make the shards again (`sweep data text`)",
     "captions": "correct the path or field; `sweep data check` reads all of it",
@@ -125,10 +135,12 @@ def inspect_input(request: InputRequest) -> Inspection:
     """What is wrong with one input."""
     found, cure = Inspection(), CURES[request.kind]
     try:
-        for path in filter(None, (request.path, request.tokenizer)):
-            check_readable_kind(Path(path))
-        for complaint in INSPECTIONS[request.kind](request):
-            found.complaints.append(complaint)
+        several = has_several_places(request.path)
+        places = list_local_paths(request.path) if several else [Path(request.path)]
+        for path in [*select_evenly(places, PLACES_READ), *([Path(request.tokenizer)] if request.tokenizer else [])]:
+            check_readable_kind(path)
+        for each in divide_request(request, places):
+            found.complaints += INSPECTIONS[request.kind](each)
     except ImportError as error:
         found.missing_package = error.name or str(error)
     except PermissionError as error:
@@ -151,6 +163,27 @@ class ShardList:
     paths: Sequence[Path]
     samples: int | None
     """By the manifest; None without one."""
+
+
+def list_address_shards(address: str) -> ShardList:
+    """As `list_input_shards`, of all places of an address."""
+    if not has_several_places(address) and not address.endswith(MANIFEST_SUFFIX):
+        return list_input_shards(Path(address))
+    paths: list[Path] = []
+    for place in list_local_paths(address):
+        if place.is_dir():
+            paths += list_input_shards(place).paths
+        elif place.name.endswith(MANIFEST_SUFFIX):
+            names, _ = read_manifest(str(place), place.read_bytes(), places=True)
+            paths += [place.parent / name for name in names]  # an absolute name stays as it is
+        else:
+            paths.append(place)
+    if not paths:
+        raise DataError(f"{address}: no samples; tars, or folders of tars, are expected")
+    for path in (paths[0], paths[-1]):
+        if not path.stat().st_size:
+            raise DataError(f"{path}: an empty file; copy it again")
+    return ShardList(paths, None)
 
 
 def list_input_shards(folder: Path) -> ShardList:
@@ -187,8 +220,8 @@ def iter_samples(paths: Sequence[Path]) -> Iterator[TarSample]:
 
 def inspect_text(request: InputRequest) -> Iterator[Complaint]:
     """Token shards against the context and the vocabulary of the models, and against the tokenizer."""
-    folder = Path(request.path)
-    shards = list_input_shards(folder)
+    shards = list_address_shards(request.path)
+    folder = shards.paths[0].parent
     recorded = read_dataset_record(folder)
     complaint = find_recorded_misfit(request, folder / DATASET, recorded)
     if complaint is None:
@@ -282,7 +315,7 @@ def find_other_tokenizer(request: InputRequest, path: Path, record: dict[str, An
 
 def inspect_captions(request: InputRequest) -> Iterator[Complaint]:
     """Captioned images: at least one sample can be used, and images and captions stand where they are looked for."""
-    shards = list_input_shards(Path(request.path))
+    shards = list_address_shards(request.path)
     fields = [part.strip() for part in request.field.split(",") if part.strip()] or ["txt"]
     probe = UndecodedImages(request.encoder) if request.encoder else None
     bad: list[str] = []

@@ -9,6 +9,7 @@ import torch
 
 from stages.config import PretrainConfig
 from stages.config import Source as SourceConfig
+from stages.data.addresses import MANIFEST_SUFFIX
 from stages.data.batches import BatchLoader
 from stages.data.captions import Captions
 from stages.data.collate import FixedLengthCollator
@@ -17,7 +18,7 @@ from stages.data.image_reader import EncoderImageReader, open_image_reader
 from stages.data.mixture import NOTHING_CONTINUED, ContinuedOrder, Mixture
 from stages.data.remote import resolve_cache_folder
 from stages.data.sample import SampleSource
-from stages.data.shard_sets import MANIFEST_SUFFIX, open_shards
+from stages.data.shard_sets import open_shards
 from stages.data.shards import ShardFolder
 from stages.data.text import TokenShards
 from stages.data.tokenizer import TextTokenizer

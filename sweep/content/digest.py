@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from stages.data.addresses import MANIFEST_SUFFIX
+from stages.errors import DataError
 from sweep.errors import SweepFileError
 from sweep.file_facts import FileFacts, read_file_facts
 from sweep.spec.yaml_source import MAX_BYTES, parse_yaml
@@ -29,6 +31,8 @@ PIECE_BYTES = 64 << 10
 MOST_SHARDS = 20_000
 """Of a folder of shards, so many names and sizes, evenly spaced."""
 SAMPLED_SHARDS = 32
+SAMPLED_FILES = 4
+"""Of several large files of conversations."""
 SHARD_BYTES = 48 << 10
 """Of each of these, in three pieces."""
 SAMPLED_IMAGES = 64
@@ -131,8 +135,12 @@ def render_plain(content: object) -> bytes:
 
 
 # Why: docs/decisions.md, D147
-def read_content(kind: str, path: Path, task: str = "") -> tuple[str, dict[str, FileFacts]]:
+def read_content(
+    kind: str, path: Path, task: str = "", *, further: Sequence[Path] = ()
+) -> tuple[str, dict[str, FileFacts]]:
     """The digest of a data set, or of the task file `task` in a folder of tasks, and the facts of what was read.
+
+    `further`: the other places of an address that means several, in their order.
 
     Raises UnreadableDataError where something is missing, cannot be read, or changes meanwhile.
     """
@@ -140,6 +148,8 @@ def read_content(kind: str, path: Path, task: str = "") -> tuple[str, dict[str, 
     try:
         if kind == "tasks":
             add_task(reader, path, task)
+        elif further:
+            add_places(reader, kind, [path, *further])
         else:
             READERS[kind](reader, path)
         changed = [name for name, facts in reader.facts.items() if read_file_facts(Path(name)) != facts]
@@ -152,6 +162,9 @@ def read_content(kind: str, path: Path, task: str = "") -> tuple[str, dict[str, 
 
 def add_shards(reader: ContentReader, path: Path) -> None:
     """Token shards or captioned images: the digest of dataset.json, else manifest, names and sizes, and a sample."""
+    if path.name.endswith(MANIFEST_SUFFIX):
+        add_listed_shards(reader, path)
+        return
     if not path.is_dir():
         reader.add_file(path, most=SHARD_BYTES, piece=SHARD_BYTES // 3)
         return
@@ -163,6 +176,37 @@ def add_shards(reader: ContentReader, path: Path) -> None:
         reader.add_words(MANIFEST)
         reader.add_file(path / MANIFEST)
     add_tars(reader, path)
+
+
+def add_listed_shards(reader: ContentReader, manifest: Path) -> None:
+    """The shards that a manifest names, and how many samples it says that they have."""
+    from stages.data.shards import read_manifest
+
+    raw = reader.read_small_file(manifest)
+    if raw is None:
+        raise UnreadableDataError(f"{manifest}: too large for a manifest")
+    try:
+        names, counts = read_manifest(str(manifest), raw, places=True)
+    except DataError as error:
+        raise UnreadableDataError(str(error)) from None
+    reader.add_words(*map(str, counts))
+    add_places(reader, "captions", [manifest.parent / name for name in names])
+
+
+def add_places(reader: ContentReader, kind: str, places: Sequence[Path]) -> None:
+    """Several folders, shards or files as one: what each is by itself, of as many as are sampled."""
+    reader.add_words(str(len(places)))
+    for folder in dict.fromkeys(place.parent for place in places[:MOST_SHARDS]):
+        reader.note_facts(folder)  # its time of change moves when a name comes that a pattern means
+    small = kind == "conversations" and sum(place.stat().st_size for place in places) <= MOST_BYTES
+    most = len(places) if small else SAMPLED_FILES if kind == "conversations" else SAMPLED_SHARDS
+    sampled = set(choose_evenly(places, most))
+    for place in dict.fromkeys([*choose_evenly(places, MOST_SHARDS), *(each for each in places if each in sampled)]):
+        reader.add_words(place.name)
+        if place in sampled:
+            READERS[kind](reader, place)
+        elif not place.is_dir():
+            reader.add_words(str(place.stat().st_size))
 
 
 def read_own_digest(reader: ContentReader, path: Path) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 from jobs.store.paths import Store, write_json
 from jobs.store.reading import parse_object, read_file
+from stages.data.addresses import has_several_places, list_local_paths
+from stages.errors import DataError
 from sweep.content.digest import DIGITS, FORMAT, PREFIX, UnreadableDataError, read_content
 from sweep.file_facts import is_present, read_file_facts
 
@@ -43,8 +45,9 @@ class DataContents:
         if kept := self._read_kept(kind, path, task):
             return kept
         try:
-            content, facts = read_content(kind, Path(path), task)
-        except UnreadableDataError as error:
+            places = list_local_paths(path) if has_several_places(path) else [Path(path)]
+            content, facts = read_content(kind, places[0], task, further=places[1:])
+        except (UnreadableDataError, DataError) as error:
             self.problems[path] = str(error)
             return ""
         self._new[self._locate(kind, path, task)] = {"format": FORMAT, "content": content, "files": facts}

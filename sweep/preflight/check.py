@@ -18,8 +18,10 @@ from typing import Any
 from jobs.job import Job
 from jobs.store.paths import Store
 from stages.config import EvaluateConfig
+from stages.data.addresses import has_several_places, list_local_paths
 from stages.engines.limits import MAIN_FILES
-from sweep.file_facts import FileFacts, iter_file_facts, iter_tree_facts, read_file_facts
+from stages.errors import DataError
+from sweep.file_facts import FileFacts, iter_address_facts, iter_file_facts, iter_tree_facts, read_file_facts
 from sweep.kept_answers import KeptAnswers, UnansweredError, compute_question_digest, query_program
 from sweep.preflight.problems import InputProblem
 from sweep.preflight.uses import InputUse, ReadConfig, collect_uses, read_configs
@@ -75,23 +77,30 @@ def find_absent_inputs(uses: Sequence[InputUse]) -> Iterator[InputProblem]:
     for name, path in {use.name: use.path for use in uses if "://" not in use.path}.items():
         setting = f"data.{name}"
         try:
-            if Path(path).is_dir():
-                with os.scandir(path) as entries:
-                    next(entries, None)
-            else:
-                Path(path).stat()
-        except FileNotFoundError:
-            yield InputProblem(
-                setting=setting, what=f"{path}: not there", cure=f"correct the path, or make the data; {ABSENT}"
-            )
+            for place in list_local_paths(path) if has_several_places(path) else [Path(path)]:
+                look_at(place)
+        except DataError as error:
+            yield InputProblem(setting=setting, what=str(error), cure=f"correct the path, or make the data; {ABSENT}")
+        except FileNotFoundError as error:
+            cure = f"correct the path, or make the data; {ABSENT}"
+            yield InputProblem(setting=setting, what=f"{error.filename}: not there", cure=cure)
         except OSError as error:
             yield InputProblem(
                 setting=setting,
-                what=f"{path}: cannot be read: {error.strerror or error}",
+                what=f"{error.filename or path}: cannot be read: {error.strerror or error}",
                 cure="correct the path, or have its owner let you read it"
                 if error.errno in {errno.EACCES, errno.EPERM}
                 else "correct the path",
             )
+
+
+def look_at(place: Path) -> None:
+    """OSError where this machine shows nothing, or not what is in a folder."""
+    if place.is_dir():
+        with os.scandir(place) as entries:
+            next(entries, None)
+    else:
+        place.stat()
 
 
 # What has to be read.
@@ -153,6 +162,8 @@ def hash_use(use: InputUse) -> str:
 
 def iter_use_facts(use: InputUse) -> Iterator[FileFacts]:
     """What tells the input's files from others. Names of images in large folders count by their folders' times."""
+    if has_several_places(use.path):
+        return chain(iter_address_facts(use.path), _facts(use))
     path = Path(use.path)
     if use.kind == "tasks":
         return iter_tree_facts(path)

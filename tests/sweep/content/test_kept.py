@@ -1,6 +1,7 @@
 """A digest is found once: the second time files are asked for their times, and none is opened."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ def test_the_second_time_nothing_is_read_until_a_file_changes(tmp_path: Path, mo
     folder, tasks = make_pairs(tmp_path / "pairs"), make_tasks(tmp_path / "exams")
     read: list[str] = []
 
-    def count_reads(kind: str, path: Path, task: str = "") -> object:
+    def count_reads(kind: str, path: Path, task: str = "", *, further: Sequence[Path] = ()) -> object:
         read.append(kind)
-        return read_content(kind, path, task)
+        return read_content(kind, path, task, further=further)
 
     monkeypatch.setattr("sweep.content.kept.read_content", count_reads)
 
@@ -73,3 +74,41 @@ def test_a_damaged_record_is_found_anew(tmp_path: Path, damage: str) -> None:
     assert json.loads(path.read_text())["content"] == first
     path.write_text(damage)
     assert DataContents(Store(tmp_path / "store")).find_content("captions", str(folder)) == first
+
+
+@pytest.mark.parametrize("address", ["{folder}/*.tar", "{folder}/{{1,2}}.tar", "{folder}/1.tar::{folder}/2.tar"])
+def test_data_in_several_places_are_known_by_what_lies_there(tmp_path: Path, address: str) -> None:
+    folder = make_pairs(tmp_path / "pairs")
+    for path in folder.iterdir():
+        if path.name != "1.tar":
+            path.unlink()
+    (folder / "2.tar").write_bytes((folder / "1.tar").read_bytes())
+    store = Store(tmp_path / "store")
+
+    def find(place: Path) -> str:
+        contents = DataContents(store)
+        found = contents.find_content("captions", address.format(folder=place))
+        contents.save()
+        assert contents.problems == {}
+        return found
+
+    first = find(folder)
+    assert first
+    assert find(folder) == first
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert find(moved) == first
+    raw = bytearray((moved / "2.tar").read_bytes())
+    raw[600] ^= 1
+    (moved / "2.tar").write_bytes(raw)
+    assert find(moved) not in ("", first)
+
+
+def test_a_manifest_by_its_name_stands_for_the_shards_that_it_names(tmp_path: Path) -> None:
+    folder = make_pairs(tmp_path / "pairs")
+    (folder / "chosen.jsonl").write_text('{"shard": "1", "num_sequences": 2}\n')
+    store = Store(tmp_path / "store")
+    first = DataContents(store).find_content("captions", str(folder / "chosen.jsonl"))
+    raw = bytearray((folder / "1.tar").read_bytes())
+    raw[600] ^= 1
+    (folder / "1.tar").write_bytes(raw)
+    assert DataContents(store).find_content("captions", str(folder / "chosen.jsonl")) not in ("", first)

@@ -56,6 +56,10 @@ def task_named_twice(study: Study) -> None:
     study.edit(("text_tasks: [sums]", "text_tasks: [sums, {name: sums, limit: 2}]"))
 
 
+def pattern_without_files(study: Study) -> None:
+    study.edit((f"{study.data}/words", f"'{study.data}/words/*.tra'"))
+
+
 def no_evaluations(study: Study) -> None:
     study.edit(("  evaluate: {text_tasks: [sums], vision_tasks: [hues]}\n", ""))
 
@@ -211,6 +215,7 @@ BROKEN: dict[Change, tuple[str, str]] = {
     ),
     task_without_its_rows: (r"sums.yaml: there is no file .*/exams/sums.jsonl", "correct the task's file"),
     task_named_twice: (r"study.yaml:17: evaluate.text_tasks: task sums is named twice", "name each task once"),
+    pattern_without_files: (r"study.yaml:4: data.words: .*/words/\*.tra: no file has such a name", "correct the path"),
     no_evaluations: (r"evaluate.text_tasks: no evaluation", "name tasks under defaults.evaluate"),
     misspelt_vision_task: (r"study.yaml:17: evaluate.vision_tasks: .*/exams/hue.json: there is no", r"is it hues\?"),
     exams_without_images: (r"/exams/hues.json: 6 of 6 images are not in .*/exams", "put the images there"),
@@ -365,8 +370,18 @@ def engine_with_its_program(study: Study) -> None:
     name_engine(study, study.folder / "open_lm")
 
 
+def shards_by_pattern(study: Study) -> None:
+    study.edit((f"{study.data}/words", f"'{study.data}/words/*.tar'"))
+    study.edit((f"{study.data}/pictures", f"'{study.data}/pictures/*.tar'"))
+
+
+def shards_by_a_manifest(study: Study) -> None:
+    study.edit((f"{study.data}/words", f"{study.data}/words/manifest.jsonl"))
+
+
 SOUND: tuple[Change, ...] = (
-    sound, without_manifest, one_tar, made_by_sweep_data_text, captions_in_json, one_bad_caption, images_in_a_tar,
+    sound, shards_by_pattern, shards_by_a_manifest,
+    without_manifest, one_tar, made_by_sweep_data_text, captions_in_json, one_bad_caption, images_in_a_tar,
     talks_as_a_file, linked_folders, tokenizer_with_a_start, tokenizer_in_a_folder, text_tasks_alone, trusted_task,
     captions_at_an_address, encoder_with_weights, engine_with_its_program,
 )  # fmt: skip
