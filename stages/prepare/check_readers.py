@@ -12,11 +12,11 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from stages.config import EvaluateConfig, FinetuneConfig, PretrainConfig, Task, Vision
+from stages.config import STAGES, EvaluateConfig, FinetuneConfig, PretrainConfig, Task, Vision
 from stages.data.conversations import Conversations
 from stages.data.sample import AbsentSampleError, BadSampleError, SampleSource
 from stages.errors import ConfigError, DataError
@@ -32,6 +32,13 @@ NO_LIMIT = 1 << 60
 """Bad samples are counted to the end here."""
 
 
+def check_stage(name: str) -> str:
+    """ValueError for what is none."""
+    if name not in STAGES:
+        raise ValueError(f"{name!r} is no stage")
+    return name
+
+
 class Reading(BaseModel):
     """One data set as jobs of one kind read it."""
 
@@ -39,7 +46,7 @@ class Reading(BaseModel):
 
     name: str
     """For the report: phase and data set."""
-    stage: Literal["pretrain", "finetune", "evaluate"]
+    stage: Annotated[str, AfterValidator(check_stage)]
     kind: str
     data: str
     """Name of the data set."""

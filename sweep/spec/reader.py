@@ -60,11 +60,14 @@ SETTING_HINTS = {
 
 def format_problems(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> list[str]:
     """One line for each thing that is wrong in the file, which was validated as `model`."""
-    details = [each for each in error.errors(include_url=False) if each["input"] is not None]
-    lines = (
-        format_problem(detail, source, model) for detail in details
-    )  # what is empty is told by `list_empty_fields`
+    details = [each for each in error.errors(include_url=False) if not is_empty_in_part(each["input"])]
+    lines = (format_problem(detail, source, model) for detail in details)
     return list(dict.fromkeys(lines))  # an unknown axis is found at each of its values
+
+
+def is_empty_in_part(given: object) -> bool:
+    """Whether a value, or a part of it, is empty: `list_empty_fields` tells that."""
+    return given is None or (isinstance(given, dict) and None in given.values())
 
 
 def format_problem(detail: Mapping[str, Any], source: YamlSource, model: type[BaseModel]) -> str:

@@ -183,11 +183,11 @@ def test_attempts_of_an_earlier_version_stand_among_the_numbered_ones_by_their_s
 @pytest.mark.parametrize("hours", [-3.0, 3.0])
 def test_seconds_of_a_killed_attempt_do_not_depend_on_its_machines_clock(run: RunPaths, hours: float) -> None:
     """The file server stamped the log 70 s, and the checkpoint 40 s, after the attempt's own first file."""
-    start = begin(run, 1, started_at=100.0 + hours * 3600)
+    start = begin(run, 1, started_at=1e9 + 100.0 + hours * 3600)
     paths = run.locate_attempt(start.attempt)
     paths.log.write_text("")
-    os.utime(paths.start, (100.0, 100.0))
-    os.utime(paths.log, (170.0, 170.0))
-    checkpoint(run, 30, saved_at=140.0)
+    os.utime(paths.start, (1e9 + 100.0, 1e9 + 100.0))
+    os.utime(paths.log, (1e9 + 170.0, 1e9 + 170.0))
+    checkpoint(run, 30, saved_at=1e9 + 140.0)
     [execution] = compute_execution_usage(read_attempts(run, live=False))
     assert (execution.used.seconds, execution.wasted.seconds) == pytest.approx((40.0, 30.0))

@@ -205,11 +205,20 @@ def in_queue(state: str, id: str = "7_0") -> SlurmAnswer[QueueRow]:
         (in_queue("PENDING"), ROW._replace(state="NODE_FAIL", by_uid=""), False),
         (SlurmAnswer(), ROW, False),
         (SlurmAnswer(), ROW._replace(shared=True), True),
-        (SlurmAnswer(), ROW._replace(id="7"), True),
+        (SlurmAnswer(), ROW._replace(id="7"), False),
         (in_queue("COMPLETED"), ROW._replace(name="foreign"), True),
         (SlurmAnswer(), ROW._replace(name="foreign", state="PREEMPTED"), False),
     ],
-    ids=["requeued or lost", "runs again", "waits again", "final", "of several", "whole array", "just left", "foreign"],
+    ids=[
+        "requeued or lost",
+        "runs again",
+        "waits again",
+        "final",
+        "of several",
+        "array of one task",
+        "just left",
+        "foreign",
+    ],
 )
 def test_the_controllers_clock_is_asked_only_where_an_age_decides_something(
     queue: SlurmAnswer[QueueRow], row: AccountRow, *, matters: bool

@@ -37,7 +37,7 @@ def test_no_result_is_no_problem(store: Store) -> None:
         (json.dumps(GOOD | {"files": {"a\0b": 4}}), "is no file name"),
         (json.dumps(GOOD | {"files": {"\udc00": 4}}), "\ufffd is missing"),
         (json.dumps(GOOD | {"files": {"a" * 300: 4}}), "is no file name"),
-        (json.dumps(GOOD | {"format": 2}), "format 2; this version reads 1"),
+        (json.dumps(GOOD | {"format": 0}), "format 0; this version reads 1"),
         (json.dumps(GOOD | {"key": "other"}), "key 'other' is not this run's k"),
         (json.dumps({"format": 1, "key": "k"}), "`files` is missing"),
         (json.dumps(GOOD | {"files": {"checkpoints/m": 4}}), "has 3 bytes, not 4"),

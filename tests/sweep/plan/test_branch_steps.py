@@ -109,7 +109,7 @@ WRONG = [
     ("{step: -3}", 21, "{step: N}, N a whole number above 0"),
     ("{step: 3.5}", 21, "{'step': 3.5} will not do"),
     ("{step: true}", 21, "{'step': True} will not do"),
-    ("{step: null}", 21, "{'step': None} will not do"),
+    ("{step: null}", 21, "is empty; give it a value"),
     ("{steps: 3}", 21, "{'steps': 3} will not do"),
     ("{step: 3, of: 9}", 21, "will not do"),
     ("{}", 21, "{} will not do"),

@@ -376,7 +376,7 @@ def test_a_cell_that_names_a_missing_job_is_an_error(tmp_path: Path) -> None:
     written = plan(Store(tmp_path), SMALL)
     written.cells[0]["pretrain"] = "f" * 16
     write_manifest(written)
-    with pytest.raises(ManifestError, match="ffffffffffffffff, which the plan lacks"):
+    with pytest.raises(ManifestError, match="names job 'ffffffffffffffff' and does not hold it"):
         written_tables(written)
 
 
