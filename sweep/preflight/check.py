@@ -78,7 +78,7 @@ def find_absent_inputs(uses: Sequence[InputUse]) -> Iterator[InputProblem]:
         setting = f"data.{name}"
         try:
             for place in list_local_paths(path) if has_several_places(path) else [Path(path)]:
-                look_at(place)
+                touch_place(place)
         except DataError as error:
             yield InputProblem(setting=setting, what=str(error), cure=f"correct the path, or make the data; {ABSENT}")
         except FileNotFoundError as error:
@@ -94,7 +94,7 @@ def find_absent_inputs(uses: Sequence[InputUse]) -> Iterator[InputProblem]:
             )
 
 
-def look_at(place: Path) -> None:
+def touch_place(place: Path) -> None:
     """OSError where this machine shows nothing, or not what is in a folder."""
     if place.is_dir():
         with os.scandir(place) as entries:
