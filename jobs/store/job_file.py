@@ -134,7 +134,7 @@ def _records(manifest: Path, containing: str = "") -> Iterator[dict[str, Any]]:
     """Job lines that contain `containing`; only the header if it is empty."""
     with open_to_read(manifest) as lines:
         if not containing:
-            yield parse_object(next(lines))
+            yield parse_object(lines.readline())
             return
         wanted = containing.encode()
         for line in lines:

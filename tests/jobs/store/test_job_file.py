@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobs.errors import AttemptSetupError
 from jobs.store.job_file import read_code_revision, read_planned_job
 
 
@@ -44,3 +45,10 @@ def test_a_manifest_replaced_while_its_parents_are_looked_up_is_read_anew(
     monkeypatch.setattr(os, "open", fail_at_third)
     assert read_planned_job(manifest, "k").parents == {"p": "pretrain"}
     assert opened[0] == 6
+
+
+def test_an_empty_manifest_holds_no_job(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.touch()
+    with pytest.raises(AttemptSetupError, match="cannot read job k"):
+        read_planned_job(manifest, "k")
