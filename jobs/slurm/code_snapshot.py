@@ -8,6 +8,7 @@ place give the same bytes.
 
 import hashlib
 import importlib.util
+import io
 import logging
 import marshal
 import subprocess
@@ -79,8 +80,16 @@ def is_whole(archive: Path, sources: Mapping[str, bytes]) -> bool:
 
 
 def locate_code_snapshot(store: Store, folder: Path = PACKAGE_FOLDER) -> CodeSnapshot:
-    """What `save_code_snapshot` would give; nothing is written."""
-    return _identify(store, folder, read_sources(folder))
+    """What `save_code_snapshot` would give, byte for byte; nothing is written."""
+    sources = read_sources(folder)
+    found = _identify(store, folder, sources)
+    if is_whole(found.path, sources):
+        content = found.path.read_bytes()
+    else:
+        made = io.BytesIO()
+        _write_archive(made, found.path, sources)
+        content = made.getvalue()
+    return replace(found, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _identify(store: Store, folder: Path, sources: dict[str, bytes]) -> CodeSnapshot:
@@ -129,7 +138,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _write_archive(unfinished: Path, final: Path, sources: dict[str, bytes]) -> None:
+def _write_archive(unfinished: Path | io.BytesIO, final: Path, sources: dict[str, bytes]) -> None:
     with zipfile.ZipFile(unfinished, "w") as archive:
         for name, content in sources.items():
             _add(archive, name, content)

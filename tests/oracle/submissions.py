@@ -223,6 +223,7 @@ class Cleaner:
         for identity, name in self.batches.items():
             text = text.replace(f"sw-{identity}-", f"sw-{name}-").replace(f'}}-{identity[:6]}"', f'}}-{name}"')
         text = re.sub(r"/code/[0-9a-f]+\.zip", "/code/DIGEST.zip", self.program.cleaned(text, store=self.store))
+        text = re.sub(r"== [0-9a-f]{64}\*", "== SHA256*", text)
         return re.sub(r"--revision=[0-9a-z.+]+", "--revision=REVISION", text)
 
 
