@@ -14,7 +14,7 @@ A `revision` is the user's own word. Another one makes another identity of the s
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -132,7 +132,15 @@ class StoredIdentities:
             names = sorted(path.name for path in self.store.sweeps.iterdir())
         except OSError:
             return ()
-        return tuple(self._read_plan(name) for name in names if name != self.sweep and SAFE_NAME.fullmatch(name))
+        names = [name for name in names if name != self.sweep and SAFE_NAME.fullmatch(name)]
+        return tuple(self._iter_plans(names))
+
+    def _iter_plans(self, names: Sequence[str]) -> Iterator[StoredPlan]:
+        for name in names:
+            try:
+                yield self._read_plan(name)
+            except OSError as error:  # another user's, say: it says nothing of these data
+                logger.info("%s: passed over: %s", self.store.locate_sweep(name).manifest, error)
 
     @cached_property
     def records(self) -> tuple[DataIdentity, ...]:

@@ -401,13 +401,14 @@ def read_manifest(path: Path) -> Manifest:
 def read_manifest_header(path: Path) -> tuple[dict[str, str], dict[str, DataIdentity]]:
     """Data sets by name, to their path and to their identity, from a stored plan's first line.
 
-    Nothing where there is no plan, or one whose header does not hold: `read_manifest` says why.
+    Nothing where there is no plan, or one whose header does not hold: `read_manifest` says why. OSError for one that
+    is there and cannot be read.
     """
     try:
         header = parse_object(read_anew(lambda: read_first_line(path)))
         data = {str(name): str(place) for name, place in header["data"].items()}
         return data, parse_identities(header)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return {}, {}
 
 

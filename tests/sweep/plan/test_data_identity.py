@@ -1,6 +1,8 @@
 """Data are known by their content: what moves a key, what is told and refused, and what plans of before keep."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -472,3 +474,24 @@ def test_an_identity_is_found_without_a_plan_in_the_store(study: Path) -> None:
     )
     assert not store.root.exists()
     assert SMALL != REAL
+
+
+def test_a_stored_plan_that_cannot_be_read_is_an_error_and_that_of_another_sweep_is_passed_over(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(study)
+    broken = {"small"}
+
+    def read(path: Path) -> bytes:
+        if path.parent.name in broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        with path.open("rb") as file:
+            return file.readline()
+
+    monkeypatch.setattr("sweep.plan.manifest.read_first_line", read)
+    capsys.readouterr()
+    assert try_plan(study, REAL, "--replace") == 1
+    assert "manifest.jsonl: the disk or network file system failed" in capsys.readouterr().err
+    shutil.copytree(study / "store" / "sweeps" / "small", study / "store" / "sweeps" / "other")
+    broken.symmetric_difference_update({"small", "other"})
+    assert try_plan(study, REAL) == 0
