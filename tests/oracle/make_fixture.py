@@ -147,7 +147,7 @@ def keep(store: Path, out: Path, places: dict[str, str]) -> None:
             text = replaced(path.read_text(), {**places, boot: "00000000-0000-4000-8000-000000000000"})
             text = re.sub(rf'("host": ?)"{re.escape(os.uname().nodename)}"', r'\1"node-1"', text)
             kept.write_text(re.sub(rf'("user": ?)"{re.escape(getpass.getuser())}"', r'\1"somebody"', text))
-        if path.name in {"log.txt", "error.json", "record.json", "result.json"}:
+        if path.name in {"start.json", "log.txt", "error.json", "record.json", "result.json"}:
             times[name] = round(path.stat().st_mtime, 3)
     (out / "times.json").write_text(json.dumps(times, indent=0, sort_keys=True) + "\n")
 

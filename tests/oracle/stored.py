@@ -20,6 +20,9 @@ SILENT = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr
 def unpack(to: Path, fixture: Path = FIXTURE) -> Path:
     """A copy of the store, with the times that its files had (git keeps none)."""
     store = Path(shutil.copytree(fixture / "store", to / "store"))
+    for path in store.glob("runs/*/*/attempts/*/start.json"):  # written when it says that the attempt began
+        began = json.loads(path.read_text())["started_at"]
+        os.utime(path, (began, began))
     for name, seconds in json.loads((fixture / "times.json").read_text()).items():
         nanoseconds = round(seconds * 1000) * 1_000_000
         os.utime(store / name, ns=(nanoseconds, nanoseconds))
