@@ -16,6 +16,7 @@ TORCH_FREE_STAGES = {
     "stages",
     "stages.config",
     "stages.data.addresses",
+    "stages.data.shards",
     "stages.errors",
     "stages.schedule",
     "stages.vision.specs",
