@@ -41,7 +41,7 @@ class Observation:
     """With UNKNOWN or a doubt: when `batch` was sent (Unix seconds). A `sweep resume` that names the batch settles it,
     as a person then says that the job is gone and may be sent again. 0: only the cluster can settle it."""
     batch: str = ""
-    """Of `vouched_from`."""
+    """Name of the batch that `vouched_from` is about; empty where that is 0."""
     hidden_owner: str = ""
     """With UNKNOWN: the user who sent it, if the cluster hides that user's jobs."""
 

@@ -132,7 +132,7 @@ class Tokenizer(StageConfig):
 
     name: Name
     identity: str = ""
-    """As `Source.identity`."""
+    """What keys know the file by instead of its name, as `Source.identity`; empty: they know it by its name."""
     revision: str = ""
 
 

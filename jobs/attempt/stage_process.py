@@ -29,7 +29,7 @@ SRUN_SIGNALED = 128
 
 @dataclass(frozen=True, slots=True)
 class StageEnd:
-    """How a stage's process ended."""
+    """What a stage's process left behind for `classify_failure`: its exit code, and why it had to be ended."""
 
     returncode: int
     """Negative for a signal."""

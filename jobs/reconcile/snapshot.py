@@ -118,7 +118,7 @@ class SweepSnapshot:
         self.accounting_records: Mapping[str, Sequence[AccountingRecord]] = {}
         self.remarks: tuple[str, ...] = ()
         self.cluster = ClusterReport()
-        """The last report as it came."""
+        """What `reload` was given, before the users' requests were applied to it."""
         self.started_here: Mapping[str, frozenset[str]] = {}
         """Attempts that this sweep's runner started on some machine, by key."""
         self.user_requests = UserRequests()

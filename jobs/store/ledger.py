@@ -248,7 +248,7 @@ class UserRequests:
     cancelled: Mapping[str, Event] = field(default_factory=dict)
     """By key, the last wish that the job is cancelled."""
     resumed: Mapping[str, Resumption] = field(default_factory=dict)
-    """By key."""
+    """What the last wish forgives, by the key of the job that is to go on."""
 
     def get_resumption(self, key: str) -> Resumption:
         """An empty one if nobody resumed the job."""

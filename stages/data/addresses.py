@@ -40,7 +40,7 @@ class AddressError(ValueError):
 
 
 def join_places(places: Sequence[str]) -> str:
-    """A list of addresses as one."""
+    """The address that means all these places, in this order; `split_places` takes it apart."""
     return SEPARATOR.join(places)
 
 

@@ -94,7 +94,7 @@ class Progress:
     jobs: Sequence[Job]
     """Parents before children."""
     models: Mapping[str, str]
-    """By key."""
+    """The model that a job trains or asks, by the job's key."""
     finished: Mapping[str, FinishedTime]
     running: Mapping[str, float]
     """Seconds that the present attempt has run."""

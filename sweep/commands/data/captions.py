@@ -91,11 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: DataCaptionsOptions) -> int:
     """Prints the folder once it is complete."""
-    from sweep.commands.data.process import build_words, check_installed, run_prepare
+    from sweep.commands.data.process import make_output
 
-    check_installed("making shards", NEEDED)
-    words = build_words(options, without={"store", "inputs"})
-    finished = run_prepare(["captions", *words, "--", *map(str, options.inputs)])
-    if finished.returncode == 0:
-        print(options.out)
-    return 1 if finished.returncode else 0
+    return make_output("captions", "making shards", NEEDED, options, inputs=options.inputs, out=options.out)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
+from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK
 from jobs.environment import build_child_environment
@@ -44,6 +45,21 @@ def run_module(
 def run_prepare(arguments: Sequence[str], *, given: str | None = None) -> "subprocess.CompletedProcess[str]":
     """`python -m stages.prepare`, which ends when this process does."""
     return run_module("stages.prepare", ["--parent", str(os.getpid()), *arguments], given=given)
+
+
+def make_output(
+    command: str, what: str, needed: Mapping[str, str], options: CommonOptions, *, inputs: Sequence[Path], out: Path
+) -> int:
+    """Runs the command of `stages.prepare` that makes `out` of `inputs`; prints `out` once it is whole. The exit code.
+
+    `what`: what the command does, for the message if packages of `needed` are missing.
+    """
+    check_installed(what, needed)
+    words = build_words(options, without={"store", "inputs"})
+    finished = run_prepare([command, *words, "--", *map(str, inputs)])
+    if finished.returncode == 0:
+        print(out)
+    return 1 if finished.returncode else 0
 
 
 def build_words(options: CommonOptions, *, without: Collection[str]) -> list[str]:

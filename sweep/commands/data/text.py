@@ -43,18 +43,9 @@ class DataTextOptions(CommonOptions):
 
 
 OPTIONS = DataTextOptions
-NOT_PASSED_ON = {"store", "inputs"}
-"""All other fields are options of `python -m stages.prepare text`, under the same names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "inputs",
-        type=Path,
-        nargs="+",
-        metavar="INPUT",
-        help=".jsonl, .json or .txt (also .gz, .zst), .parquet, or folders of them",
-    )
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="FILE", help="a tokenizer.json, or its folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; kept if complete")
     parser.add_argument(
@@ -63,15 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2_048,
         metavar="N",
         help="tokens of a sequence (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--field", default="text", metavar="NAME", help="JSON key or column with the text (default: text)"
-    )
-    parser.add_argument(
-        "--txt",
-        choices=("file", "blank-line", "line"),
-        default="file",
-        help="what a document of a .txt file is: the file, lines up to a blank one, or a line (default: file)",
     )
     parser.add_argument("--seed", type=parse_count, default=0, metavar="N", help="of the sequences' order (default: 0)")
     parser.add_argument(
@@ -90,6 +72,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=parse_positive_int, metavar="N", help="processes (default: one for each core)"
     )
+    add_reading_arguments(parser)
+    parser.epilog = EPILOG
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """What text is read and how, of this command and `sweep data tokenizer`."""
+    parser.add_argument(
+        "inputs",
+        type=Path,
+        nargs="+",
+        metavar="INPUT",
+        help=".jsonl, .json or .txt (also .gz, .zst), .parquet, or folders of them",
+    )
+    parser.add_argument(
+        "--field", default="text", metavar="NAME", help="JSON key or column with the text (default: text)"
+    )
+    parser.add_argument(
+        "--txt",
+        choices=("file", "blank-line", "line"),
+        default="file",
+        help="what a document of a .txt file is: the file, lines up to a blank one, or a line (default: file)",
+    )
     parser.add_argument(
         "--bad-limit",
         type=parse_count,
@@ -97,15 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="lines without text to leave out (default: %(default)s)",
     )
-    parser.epilog = EPILOG
 
 
 def run(options: DataTextOptions) -> int:
     """Prints the folder once it is complete."""
-    from sweep.commands.data.process import build_words, check_installed, run_prepare
+    from sweep.commands.data.process import make_output
 
-    check_installed("tokenizing", NEEDED)
-    finished = run_prepare(["text", *build_words(options, without=NOT_PASSED_ON), "--", *map(str, options.inputs)])
-    if finished.returncode == 0:
-        print(options.out)
-    return 1 if finished.returncode else 0
+    return make_output("text", "tokenizing", NEEDED, options, inputs=options.inputs, out=options.out)

@@ -4,7 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.arguments import parse_count, parse_positive_int
+from sweep.arguments import parse_positive_int
+from sweep.commands.data.text import add_reading_arguments
 from sweep.options import CommonOptions
 
 HELP = "train a byte-level BPE tokenizer on text files"
@@ -39,13 +40,6 @@ OPTIONS = DataTokenizerOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "inputs",
-        type=Path,
-        nargs="+",
-        metavar="INPUT",
-        help=".jsonl, .json or .txt (also .gz, .zst), .parquet, or folders of them",
-    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the tokenizer.json to write")
     parser.add_argument(
         "--vocabulary",
@@ -57,32 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--special", default="", metavar="TOKENS", help="more special tokens, with commas between: '<s>,<pad>'"
     )
-    parser.add_argument(
-        "--field", default="text", metavar="NAME", help="JSON key or column with the text (default: text)"
-    )
-    parser.add_argument(
-        "--txt",
-        choices=("file", "blank-line", "line"),
-        default="file",
-        help="what a document of a .txt file is (default: file)",
-    )
-    parser.add_argument(
-        "--bad-limit",
-        type=parse_count,
-        default=100,
-        metavar="N",
-        help="lines without text to leave out (default: %(default)s)",
-    )
+    add_reading_arguments(parser)
     parser.epilog = EPILOG
 
 
 def run(options: DataTokenizerOptions) -> int:
     """Prints the file once it is there."""
-    from sweep.commands.data.process import build_words, check_installed, run_prepare
+    from sweep.commands.data.process import make_output
 
-    check_installed("training a tokenizer", NEEDED)
-    words = build_words(options, without={"store", "inputs"})
-    finished = run_prepare(["tokenizer", *words, "--", *map(str, options.inputs)])
-    if finished.returncode == 0:
-        print(options.out)
-    return 1 if finished.returncode else 0
+    return make_output("tokenizer", "training a tokenizer", NEEDED, options, inputs=options.inputs, out=options.out)
