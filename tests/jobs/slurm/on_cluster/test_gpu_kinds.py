@@ -155,7 +155,9 @@ def test_each_job_gets_the_gpus_that_it_was_planned_for_and_its_hours_are_theirs
     assert not any(ids[key] for key in REFUSED)
 
     def accounted() -> bool:
-        return all("node=" in allocations(lab, ids[key])[1] for key in SENT)
+        sent = [job_id for key in SENT for job_id in ids[key]]
+        rows = lab.output("sacct", "-n", "-P", "-D", "-X", "-j", ",".join(sent), "-o", "AllocTRES").splitlines()
+        return len(rows) == len(sent) and all("node=" in row for row in rows)
 
     wait_for("sacct to have heard of every end", accounted, seconds=30)
     toys.tick()

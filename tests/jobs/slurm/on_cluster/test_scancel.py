@@ -74,7 +74,8 @@ def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(
     toys.open_gate("trunk")
     toys.ticks_until(lambda report: (report["states"]["done"], report["states"]["failed"]) == (1, 2))
     assert_left_alone(toys)
-    assert {message[:27] for message in trouble(toys).values()} == {"cancelled with scancel by u"}
+    # Who it was is known to sacct alone, and the controller may tell of the end before sacct has the row.
+    assert {message[:22] for message in trouble(toys).values()} == {"cancelled with scancel"}
     assert toys.states() == {"trunk": JobState.DONE, "a": JobState.FAILED, "b": JobState.FAILED}
     assert toys.sweep("resume").code == 0
     toys.finish()
