@@ -2,7 +2,9 @@
 
 import argparse
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 class TerminalHelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -47,6 +49,59 @@ def add_verbose_argument(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="log to stderr what is read, asked of Slurm and decided; -vv logs more",
     )
+
+
+CELLS_HELP = "name, unique beginning or pattern ('m79*-b20-*') of cells, or a job's key"
+
+
+def add_cell_arguments(parser: argparse.ArgumentParser, *, reads: bool, cells: str, phase: str = "") -> None:
+    """NAME and CELLs, as every command has them: `sweep COMMAND NAME [CELL...]`.
+
+    `reads`: the command changes nothing, so that NAME may be left out of a store with one sweep. `cells`: what becomes
+    of the cells that are named. `phase`: what `--phase` does; empty: there is no such option.
+    """
+    if reads:
+        parser.add_argument(
+            "name", nargs="?", metavar="NAME", help="name of the sweep; may be left out if the store holds one"
+        )
+    else:
+        parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    parser.add_argument("cells", nargs="*", default=[], metavar="CELL", help=f"{cells}: {CELLS_HELP}")
+    if phase:
+        from sweep.phases import PHASES
+
+        parser.add_argument("--phase", choices=tuple(PHASES), help=phase)
+
+
+def add_old_cells_option(parser: argparse.ArgumentParser, option: str, dest: str) -> None:
+    """An option that named cells before they were words of their own: it still does, and help is silent about it."""
+    parser.add_argument(option, dest=dest, nargs="+", default=[], metavar="CELL", help=argparse.SUPPRESS)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Takes options and words in any order, and says which option an unknown one may have meant."""
+
+    def parse_words(self, words: Sequence[str]) -> argparse.Namespace:
+        """The parsed words. SystemExit on wrong usage and for help."""
+        given, unknown = self.parse_known_intermixed_args(words)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            self.refuse(f"unrecognized arguments: {' '.join(map(quote_word, unknown))}", options, known)
+        return given
+
+    def refuse(self, problem: str, words: Iterable[str], known: Iterable[str]) -> NoReturn:
+        """Wrong usage, with the known word that one of `words` comes near to."""
+        from difflib import get_close_matches
+
+        for word in words:
+            if close := get_close_matches(word[:MOST_LETTERS], list(known), n=1):
+                self.error(f"{problem}; did you mean {close[0]}?")
+        self.error(problem)
+
+
+MOST_LETTERS = 60
+"""Of a misspelt word that are compared."""
 
 
 MOST_DIGITS = 15

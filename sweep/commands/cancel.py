@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.processes import read_user_name
-from sweep.arguments import parse_amount
+from sweep.arguments import add_cell_arguments, parse_amount
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class CancelOptions(CommonOptions):
 
     name: str
     cells: tuple[str, ...]
-    """Names of cells or keys of jobs; empty: all of the sweep."""
+    """As `sweep.selection` reads them; empty: all of the sweep."""
+    phase: str | None
+    """Of the jobs; None: all."""
     grace_seconds: float
     """Time for running jobs to save before they are killed."""
 
@@ -38,8 +40,7 @@ OPTIONS = CancelOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("cells", nargs="*", metavar="CELL|KEY", help="these cells or jobs only (default: all)")
+    add_cell_arguments(parser, reads=False, cells="these only (default: all)", phase="jobs of this phase only")
     parser.add_argument(
         "--grace",
         dest="grace_seconds",
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time to save before the kill (default: %(default)g)",
     )
     parser.epilog = (
-        "example:\n  sweep cancel demo\n  sweep cancel demo m5-b60-i10\n"
+        "example:\n  sweep cancel demo\n  sweep cancel demo 'm1m-b50-*'\n  sweep cancel demo --phase evaluate\n"
         "Finished jobs stay finished. A job that an uncancelled cell needs too stays in, unless it is named by key."
     )
 
@@ -64,7 +65,9 @@ def run(options: CancelOptions) -> int:
     with print_user_errors():
         snapshot = stored.load_snapshot()
         undone = [
-            job for job in select_jobs(stored, options.cells) if snapshot.statuses[job.key].state is not JobState.DONE
+            job
+            for job in select_jobs(stored, options.cells, options.phase)
+            if snapshot.statuses[job.key].state is not JobState.DONE
         ]
         # Record the cancellation first: a runner that sees the attempt end must not start the job again.
         by = read_user_name()
@@ -108,12 +111,11 @@ def explain_foreign(name: str, cancelled: int, foreign: Mapping[str, int]) -> st
     )
 
 
-def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
-    """Jobs named by key, and the jobs that only the named cells need; all jobs if nothing is named."""
-    named = stored.select_jobs(words)
-    if not words:
-        return named
-    return [job for job in named if job.key in words or set(job.cells) <= set(words)]
+def select_jobs(stored: "StoredSweep", words: Sequence[str], phase: str | None = None) -> "list[Job]":
+    """Jobs named by key, and the jobs that only the named cells need; all jobs if nothing is named. Of `phase` alone,
+    if any."""
+    chosen = stored.select_cells(words)
+    return [job for job in stored.manifest.jobs if phase in {None, job.phase} and chosen.has_job_alone(job)]
 
 
 def stop_live_attempts(

@@ -5,11 +5,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweep.arguments import add_cell_arguments, add_old_cells_option
 from sweep.commands.results import describe_missing_packages
 from sweep.commands.submit import (
     SlurmSubmitOptions,
     add_slurm_arguments,
     fill_from_limits,
+    name_given_cells,
     print_limits,
     select_wanted,
     submit_to_slurm,
@@ -31,8 +33,8 @@ OPTIONS = TickOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
+    add_cell_arguments(parser, reads=False, cells="these and what they need (default: as `sweep limits` says)")
+    add_old_cells_option(parser, "--only", "only")
     parser.add_argument("--no-results", action="store_true", help="leave the tables as they are")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     add_slurm_arguments(parser)
@@ -53,7 +55,7 @@ def run(options: TickOptions) -> int:
     with print_user_errors():
         stored.check_version()
         kept = read_limits(stored.paths.limits, acts=True)
-        wanted = select_wanted(stored, options.only, kept.only)
+        wanted = select_wanted(stored, name_given_cells("tick", options), kept.only)
         print_limits(options.name, kept)
         report = check_gate(stored, wanted, kept.ignored_inputs)
         for line in (*report.remarks, *report.lines):
