@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,11 +34,36 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         type=Path,
-        default=Path(os.environ.get("SWEEP_STORE", "store")),
+        default=find_default_store(),
         metavar="DIR",
-        help="folder that holds all sweeps and runs (default: $SWEEP_STORE, else ./store)",
+        help="folder that holds all sweeps and runs (default: $SWEEP_STORE, else ./store, else your nearest one above)",
     )
     add_verbose_argument(parser)
+
+
+DEFAULT_STORE = "store"
+
+
+# Why: docs/decisions.md, D196
+def find_default_store() -> Path:
+    """$SWEEP_STORE, else ./store, else the nearest `store` of a folder above this one, else ./store, not there yet.
+
+    A store above must hold sweeps and be this user's, and the search ends above a folder of another user: nobody else
+    can lay one in the way.
+    """
+    if given := os.environ.get("SWEEP_STORE"):
+        return Path(given)
+    user, folder = os.getuid(), Path()
+    with suppress(OSError):  # a folder above that may not be looked into: nothing is found there
+        while not (folder / DEFAULT_STORE).is_dir() and folder.stat().st_uid == user:
+            above = folder / ".."
+            store = above / DEFAULT_STORE
+            if (store / "sweeps").is_dir() and store.stat().st_uid == user:
+                return store
+            if above.samefile(folder):
+                break  # the root
+            folder = above
+    return Path(DEFAULT_STORE)
 
 
 def add_verbose_argument(parser: argparse.ArgumentParser) -> None:

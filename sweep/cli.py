@@ -11,7 +11,14 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 
-from sweep.arguments import CommandParser, TerminalHelpFormatter, add_common_arguments, add_verbose_argument, quote_word
+from sweep.arguments import (
+    CommandParser,
+    TerminalHelpFormatter,
+    add_common_arguments,
+    add_verbose_argument,
+    find_default_store,
+    quote_word,
+)
 
 COMMANDS = {
     "plan": "check a sweep file, say what it runs and costs, and store the plan",
@@ -138,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with wrap_output():
             return run_words(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:  # the reader (`head`, a closed pager) has seen enough
-        drop_unwritten(sys.stdout)
+        for stream in (sys.stdout, sys.stderr):
+            drop_unwritten(stream)
         return PIPE_CLOSED
     except OSError as error:  # stdout or stderr itself: a full disk below a redirection
         from jobs.errors import describe_storage_error
@@ -166,7 +174,7 @@ def run_words(words: Sequence[str]) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; nothing is lost, run it again to go on", file=sys.stderr)
         return 130
 
 
@@ -181,6 +189,8 @@ def run_parsed(given: argparse.Namespace) -> int:
     from sweep.stored_sweep import print_user_errors
 
     options = read_options(given.module.OPTIONS, given)
+    if options.store.parts[:1] == ("..",) and options.store == find_default_store():
+        print(f"sweep: the store is {options.store} (there is none in this folder)", file=sys.stderr)
     with print_user_errors(), adopt_group_umask(options.store):
         return int(given.module.run(options))
 

@@ -110,7 +110,7 @@ def explain_absent_sweep(store: Store, name: str) -> str:
         if planned
         else "it holds none; plan one with `sweep plan FILE`"
     )
-    return f"{store.root} has no planned sweep {name!r}{format_name_hint(name, planned)}; {there}"
+    return f"{store.root} has no planned sweep {name!r}{format_name_hint(name, planned) or f'; {there}'}"
 
 
 # Why: docs/decisions.md, D195
@@ -136,7 +136,7 @@ def open_sweep_to_read(root: Path, name: str | None, cells: Sequence[str]) -> tu
     try:
         stored.select_cells([name])
     except NotPlannedError as error:
-        raise NotPlannedError(f"{explain_absent_sweep(store, name)}; and {error}") from None
+        raise NotPlannedError(f"{explain_absent_sweep(store, name)}; nor is it a cell: {error}") from None
     return stored, (name, *cells)
 
 

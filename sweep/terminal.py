@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from stages.printable import escape_unprintable
+from sweep.arguments import find_terminal_columns
 
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
@@ -61,6 +62,9 @@ def wrap_output() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+    except SystemExit:  # of help: what a closed pipe does not take must not fail at the interpreter's end
+        sys.stdout.flush()
+        raise
     finally:
         for name, stream in before.items():
             setattr(sys, name, stream)
@@ -76,6 +80,11 @@ def drop_unwritten(stream: TextIO) -> None:
 def find_raw_stream(stream: TextIO) -> TextIO:
     """The stream below the guard, for a library that steers the terminal itself (a progress bar)."""
     return stream.stream if isinstance(stream, PrintableStream) else stream
+
+
+def find_table_width() -> int | None:
+    """Columns of the terminal that stdout is; None for a pipe or file, where tables are as wide as they need."""
+    return find_terminal_columns() if sys.stdout.isatty() else None
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -59,6 +59,7 @@ def run(options: CancelOptions) -> int:
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind, has_batches
     from sweep.errors import SweepError
+    from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
@@ -85,7 +86,13 @@ def run(options: CancelOptions) -> int:
         raise SweepError(explain_foreign(options.name, len(undone), foreign))
     if left or problem:
         raise SweepError(explain_unfinished(options.name, len(undone), left, problem))
-    print(f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` puts them back")
+    print(f"{len(undone)} jobs cancelled, {ended} of them were running")
+    step = NextStep(options.store)
+    if undone:
+        phase = ["--phase", options.phase] if options.phase else []
+        print(step.suggest("puts them back", "resume", options.name, *options.cells, *phase), file=sys.stderr)
+    else:
+        print(step.suggest("shows how the sweep stands", "status", options.name), file=sys.stderr)
     return 0
 
 
@@ -131,6 +138,8 @@ def stop_live_attempts(
     foreign = Counter(owner for owner in owners if owner)
     live = [run for run, owner in zip(runs, owners, strict=True) if not owner and stop_attempt(run)]
     deadline = clock.monotonic() + grace_seconds
+    if live:
+        print(f"{len(live)} running: up to {grace_seconds:g} s to save and end", file=sys.stderr, flush=True)
     left, asked_at = live, clock.monotonic()
     while left and clock.monotonic() < deadline:
         clock.sleep(POLL_SECONDS)

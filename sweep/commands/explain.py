@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ class ExplainOptions(CommonOptions):
 
 
 OPTIONS = ExplainOptions
+MOST_NAMED = 3
+"""Cells of the line that says what to do next."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: ExplainOptions) -> int:
     from jobs.clock import SYSTEM_CLOCK
     from sweep.report.explain import build_explanation_json, explain_cell, format_explanation
+    from sweep.next_step import NextStep
     from sweep.stored_sweep import print_user_errors
+    from sweep.terminal import find_table_width
 
     with print_user_errors():
         stored, cells = find_cells(options)
@@ -49,7 +54,15 @@ def run(options: ExplainOptions) -> int:
         now = SYSTEM_CLOCK.now()
         found = [explain_cell(stored, cell, snapshot, now) for cell in cells]
     if not options.as_json:
-        print("\n\n".join(map(format_explanation, found)))
+        print("\n\n".join(format_explanation(each, find_table_width()) for each in found))
+        states = Counter(
+            snapshot.statuses[key].state.value for key in {each.job.key for one in found for each in one.chain_jobs}
+        )
+        step = NextStep(options.store)
+        print(
+            step.suggest_for_states(stored.manifest.sweep, states, [cell.name for cell in cells[:MOST_NAMED]]),
+            file=sys.stderr,
+        )
         return 0
     records = [build_explanation_json(explanation) for explanation in found]
     several = {"format": 1, "sweep": stored.manifest.sweep, "explanations": records}

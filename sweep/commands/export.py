@@ -123,6 +123,7 @@ def export_model(options: ExportOptions, cell: "Cell", stored: "StoredSweep") ->
     if finished.returncode:
         return 1
     print(options.out)
+    print("next: load it with transformers; docs/export.md shows how", file=sys.stderr)
     return 0
 
 

@@ -33,19 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: ListOptions) -> int:
     from jobs.store.paths import Store
     from sweep.report.listing import build_cells_json, build_sweeps_json, format_cells, format_sweeps
+    from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep
+    from sweep.terminal import find_table_width
 
     if options.name is None:
         report = build_sweeps_json(Store(options.store))
-        text = format_sweeps(report)
+        text = format_sweeps(report, find_table_width())
     else:
         stored = open_sweep(options.store, options.name)
         report = build_cells_json(stored, options.cells)
-        text = format_cells(report)
+        text = format_cells(report, find_table_width())
     if options.as_json:
         print(json.dumps(report, indent=1))
         return 0
     print(text)
     for problem in report.get("problems", ()):
         print(f"sweep list: {problem}", file=sys.stderr)
+    step, rows = NextStep(options.store), report.get("sweeps") or report["cells"]
+    if options.name is None and rows:
+        print(step.suggest("shows one of them", "status", rows[0]["sweep"]), file=sys.stderr)
+    elif rows:
+        print(step.suggest("shows one of them", "explain", options.name or "", rows[0]["cell"]), file=sys.stderr)
     return 0

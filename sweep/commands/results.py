@@ -120,7 +120,20 @@ def write_and_print_results(options: ResultsOptions, stored: "StoredSweep", cell
         f"{len(written)} files in {folder}",
     ]:
         print(remark, file=sys.stderr)
+    if not (options.as_json or options.as_csv):
+        print(suggest_next(options, stored), file=sys.stderr)
     return 1 if tables.uncounted.is_partial else 0
+
+
+def suggest_next(options: ResultsOptions, stored: "StoredSweep") -> str:
+    """Where a row comes from, if all is done; else how the rest stands."""
+    from jobs.store.results import list_finished_keys
+    from sweep.next_step import NextStep
+
+    plan, step = stored.manifest, NextStep(options.store)
+    if len(list_finished_keys(stored.store, plan.jobs)) < len(plan.jobs):
+        return step.suggest("shows what is not done yet", "status", plan.sweep)
+    return step.suggest("shows where a row comes from", "explain", plan.sweep, plan.cells[0].name)
 
 
 def print_results(

@@ -48,6 +48,7 @@ def run(options: ResumeOptions) -> int:
     from jobs.reconcile.unsettled import list_unsettled_remarks
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits, update_limits
+    from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     if options.scripts:
@@ -80,11 +81,20 @@ def run(options: ResumeOptions) -> int:
         if options.dry_run:
             print("\n".join(keys))
             print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
+            words = [*cells, *(["--phase", options.phase] if options.phase else [])]
+            print(
+                NextStep(options.store).suggest("gives it and submits", "resume", options.name, *words), file=sys.stderr
+            )
             return code
         update_limits(stored.paths.limits, {"ignored_inputs": accepted})
         stored.ledger.append_wishes(snapshot.build_resumption(key, read_user_name()) for key in keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
-    if options.no_submit or is_runner_live(stored):
+    step = NextStep(options.store)
+    if options.no_submit:
+        print(step.suggest("runs them", "submit", options.name), file=sys.stderr)
+        return 0
+    if is_runner_live(stored):
+        print(step.suggest("shows how they stand", "status", options.name), file=sys.stderr)
         return 0
     return submit.run(replace(options, cells=()), only_now=cells or [job.key for job in jobs if options.phase])
 
@@ -105,7 +115,7 @@ def is_runner_live(stored: "StoredSweep") -> bool:
     if holder is None or holder.sweep != stored.manifest.sweep:
         return False
     print(
-        f"the runner of this sweep starts them ({holder}); watch it with `sweep status {stored.manifest.sweep}`",
+        f"the runner of this sweep starts them ({holder})",
         file=sys.stderr,
     )
     return True

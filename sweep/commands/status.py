@@ -3,12 +3,14 @@
 import argparse
 import gc
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sweep.arguments import add_cell_arguments
 from sweep.options import CommonOptions
+from sweep.state_words import format_legend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = (
         "example:\n  sweep status demo\n  sweep status demo 'm1m-b50-*' --all\n  sweep status demo --json\n"
+        f"states:\n{format_legend()}\n"
         "exit code: 1 if a job has failed"
     )
 
@@ -46,9 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: StatusOptions) -> int:
     from jobs.clock import SYSTEM_CLOCK
     from sweep.kept_limits import build_limits_json, read_limits
+    from sweep.next_step import NextStep
     from sweep.report.status import build_status_json, format_status
     from sweep.report.time_left import read_time_left
     from sweep.stored_sweep import open_sweep_to_read, print_user_errors
+    from sweep.terminal import find_table_width
 
     with print_user_errors(), pause_gc():
         stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
@@ -59,7 +64,12 @@ def run(options: StatusOptions) -> int:
         snapshot.narrow(wanted)
         report = build_status_json(stored.manifest.sweep, snapshot, left, now)
         report["limits"] = build_limits_json(read_limits(stored.paths.limits))
-    print(json.dumps(report, indent=1) if options.as_json else format_status(report, show_all=options.show_all))
+    if options.as_json:
+        print(json.dumps(report, indent=1))
+    else:
+        print(format_status(report, show_all=options.show_all, width=find_table_width()))
+        step = NextStep(options.store).suggest_for_states(stored.manifest.sweep, report["states"], cells)
+        print(step, file=sys.stderr)
     return 1 if report["states"]["failed"] else 0
 
 

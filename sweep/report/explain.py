@@ -17,12 +17,11 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.slurm.refusals import Refusal
 from jobs.store.paths import Store
 from jobs.store.reading import is_number
-from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.errors import ManifestError, NotPlannedError, StoreError, UsageError
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
-from sweep.report.status import select_refusals
+from sweep.report.status import find_shown_state, select_refusals
 from sweep.selection import format_name_hint, select_cells
 from sweep.stored_sweep import StoredSweep, list_planned_sweeps
 
@@ -127,7 +126,6 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
     jobs = index_jobs(plan)
     keys = list_cell_jobs(cell, jobs)
     mine = [jobs[key] for key in keys]
-    done, begun = list_finished_keys(store, mine), list_begun_keys(store, mine)
     shared = Counter(key for each in plan.cells for key in list_cell_jobs(each, jobs))
     moved, has_previous = list_changes_since(store, plan, cell, jobs)
     on_gpus = any(job.estimate.gpu_hours for job in plan.jobs)
@@ -135,7 +133,7 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
     links = [
         ChainJob(
             job,
-            "done" if job.key in done else "begun" if job.key in begun else "to do",
+            find_shown_state(snapshot.statuses[job.key]).value,
             shared[job.key],
             job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours,
             build_history(job, snapshot),
@@ -191,8 +189,8 @@ def list_changes_since(
     return moved, True
 
 
-def format_explanation(explanation: Explanation) -> str:
-    """The explanation for a reader."""
+def format_explanation(explanation: Explanation, width: int | None = None) -> str:
+    """The explanation for a reader. `width`: of the terminal, to which the table bends."""
     from sweep.text_format import format_columns, format_hours
 
     cell, varied = explanation.cell, set(explanation.varied_axes)
@@ -214,7 +212,7 @@ def format_explanation(explanation: Explanation) -> str:
         ]
         for link in explanation.chain_jobs
     ]
-    lines += [*format_columns(rows, left=4, rules=(1,)), "", format_cost_line(explanation)]
+    lines += [*format_columns(rows, left=4, rules=(1,), width=width), "", format_cost_line(explanation)]
     return "\n".join([*lines, *format_changed_lines(explanation), *format_history_section(explanation)])
 
 
@@ -248,8 +246,9 @@ def format_cost_line(explanation: Explanation) -> str:
     own = sum(link.hours for link in explanation.chain_jobs if link.shared_by == 1)
     shared = sum(link.hours for link in explanation.chain_jobs if link.shared_by > 1)
     left = sum(link.hours for link in explanation.chain_jobs if link.state != "done")
-    parts = f"{format_hours(own)} {explanation.unit} of its own, {format_hours(shared)} shared with other cells"
-    return f"{parts}; {format_hours(left)} left to do"
+    among = f"{format_hours(shared)} of them shared with other cells" if shared else "none shared"
+    rest = f"{format_hours(left)} still to run" if left else "all of it done"
+    return f"Cost: {format_hours(own + shared)} {explanation.unit} ({among}); {rest}."
 
 
 def format_changed_lines(explanation: Explanation) -> list[str]:

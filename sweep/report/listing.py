@@ -80,19 +80,19 @@ def build_cells_json(stored: StoredSweep, words: Sequence[str]) -> dict[str, Any
     return {"format": 1, "sweep": stored.manifest.sweep, "cells": rows}
 
 
-def format_sweeps(report: Mapping[str, Any]) -> str:
+def format_sweeps(report: Mapping[str, Any], width: int | None = None) -> str:
     """A row a sweep."""
     rows = [
         [row["sweep"], row["state"], format_share(row), f"{row['cells']:,}", format_time(row["changed"])]
         for row in report["sweeps"]
     ]
-    return format_table(["sweep", "state", "jobs done", "cells", "last change"], rows)
+    return format_table(["sweep", "state", "jobs done", "cells", "last change"], rows, width)
 
 
-def format_cells(report: Mapping[str, Any]) -> str:
+def format_cells(report: Mapping[str, Any], width: int | None = None) -> str:
     """A row a cell."""
     rows = [[row["cell"], row["state"], format_share(row), row["block"]] for row in report["cells"]]
-    return format_table(["cell", "state", "jobs done", "block"], rows)
+    return format_table(["cell", "state", "jobs done", "block"], rows, width)
 
 
 def format_share(row: Mapping[str, Any]) -> str:
@@ -100,7 +100,7 @@ def format_share(row: Mapping[str, Any]) -> str:
     return f"{row['states']['done']:,} of {row['jobs']:,}"
 
 
-def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None) -> str:
     """Words to the left, a rule below the head."""
     lines = [head, *rows]
-    return "\n".join(format_columns(lines, left=len(head), rules=(1,) if len(lines) > 1 else ()))
+    return "\n".join(format_columns(lines, left=len(head), rules=(1,), width=width))

@@ -21,6 +21,8 @@ from sweep.report.time_left import TimeLeft, read_last_metrics
 from sweep.text_format import format_columns, format_counted, format_duration
 
 BAR_WIDTH = 24
+WIDE_ENOUGH = 90
+"""Columns of a terminal from which on the bar has all of it."""
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
@@ -255,14 +257,24 @@ def build_eta_row(left: TimeLeft, snapshot: SweepSnapshot) -> dict[str, Any]:
     if held:
         waits = "is held and does not start by itself" if held == 1 else "are held and do not start by themselves"
         return {"seconds": None, "basis": f"{format_counted(held, 'job')} {waits}"}
+    if left.seconds == 0 and (stopped := describe_stopped(snapshot)):
+        return {"seconds": left.seconds, "basis": stopped}
     return {"seconds": left.seconds, "basis": left.basis}
 
 
-def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
-    """The report for a reader, with no newline at the end."""
+def describe_stopped(snapshot: SweepSnapshot) -> str:
+    """What keeps jobs from running, where nothing is left that could run; empty if all is done."""
+    counts = count_states(snapshot, snapshot.jobs)
+    found = [f"{counts[state]:,} {state.value}" for state in (JobState.FAILED, JobState.CANCELLED, JobState.BLOCKED)
+             if counts[state]]  # fmt: skip
+    return f"nothing runs until `sweep resume {snapshot.sweep}`: {', '.join(found)}" if found else ""
+
+
+def format_status(report: Mapping[str, Any], *, show_all: bool, width: int | None = None) -> str:
+    """The report for a reader, with no newline at the end. `width`: of the terminal, to which the table bends."""
     limit = None if show_all else MAX_LISTED
     parts = [
-        format_phase_table(report),
+        format_phase_table(report, width),
         format_section("running", [format_running_line(row) for row in report["running"]], limit),
         format_section(
             "trouble", [line for row in report["trouble"][:limit] for line in format_trouble_lines(row)], None
@@ -278,27 +290,28 @@ def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def format_phase_table(report: Mapping[str, Any]) -> str:
-    """A row a phase, a column a state that occurs, and a bar of what is done."""
+def format_phase_table(report: Mapping[str, Any], width: int | None = None) -> str:
+    """A row a phase, a column a state that occurs, and a bar of what is done, which is short on a narrow terminal."""
+    bar = BAR_WIDTH if width is None or width >= WIDE_ENOUGH else BAR_WIDTH // 3
     states = [state for state, number in report["states"].items() if number or state == "done"]
     head = [report["sweep"], "", "jobs", *states]
     phases = {**report["phases"], "all": report["states"]}
     rows = [
         [
             phase,
-            format_bar(of["done"], sum(of.values())),
+            format_bar(of["done"], sum(of.values()), bar),
             f"{sum(of.values()):,}",
             *(f"{of[state]:,}" for state in states),
         ]
         for phase, of in phases.items()
     ]
-    return "\n".join(format_columns([head, *rows], left=2, rules=(len(rows),)))
+    return "\n".join(format_columns([head, *rows], left=2, rules=(len(rows),), width=width))
 
 
-def format_bar(done: int, total: int) -> str:
+def format_bar(done: int, total: int, width: int = BAR_WIDTH) -> str:
     """`[######......]  50 %`, full only when all is done."""
-    filled = BAR_WIDTH * done // total if total else 0
-    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {100 * done // total if total else 0:>3} %"
+    filled = width * done // total if total else 0
+    return f"[{'#' * filled}{'.' * (width - filled)}] {100 * done // total if total else 0:>3} %"
 
 
 def format_section(title: str, lines: Sequence[str], limit: int | None) -> str:
