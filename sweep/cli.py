@@ -46,6 +46,8 @@ EPILOG = """example:
   sweep results demo                 tables and figures
 """
 
+PLAIN = frozenset({"logs", "completion", "data"})
+"""Commands whose output is another program's: no word of it is coloured."""
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
 
@@ -187,10 +189,13 @@ def run_parsed(given: argparse.Namespace) -> int:
     from jobs.store.sharing import adopt_group_umask
     from sweep.options import read_options
     from sweep.stored_sweep import print_user_errors
+    from sweep.terminal import colour_output
 
     options = read_options(given.module.OPTIONS, given)
     if options.store.parts[:1] == ("..",) and options.store == find_default_store():
         print(f"sweep: the store is {options.store} (there is none in this folder)", file=sys.stderr)
+    if given.module.__name__.split(".")[2] not in PLAIN and not any(map(vars(given).get, ("as_json", "as_csv"))):
+        colour_output()
     with print_user_errors(), adopt_group_umask(options.store):
         return int(given.module.run(options))
 

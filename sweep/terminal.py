@@ -23,6 +23,7 @@ class PrintableStream:
     def __init__(self, stream: TextIO, name: str) -> None:
         self.stream = stream
         self.label = name
+        self.coloured = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -32,6 +33,10 @@ class PrintableStream:
         if not shown.isascii():
             encoding = self.stream.encoding or "utf-8"
             shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+        if self.coloured:
+            from sweep.colours import render_colours
+
+            shown = render_colours(shown)
         with name_stream(self.label):
             self.stream.write(shown)
         return len(text)
@@ -39,6 +44,15 @@ class PrintableStream:
     def flush(self) -> None:
         with name_stream(self.label):
             self.stream.flush()
+
+
+def colour_output() -> None:
+    """From here on, words that mean something are coloured, on each of the two streams that is a terminal for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, PrintableStream) and stream.isatty():
+            from sweep.colours import wants_colour
+
+            stream.coloured = wants_colour(stream.stream)
 
 
 @contextmanager

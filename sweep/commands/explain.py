@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ExplainOptions) -> int:
     from jobs.clock import SYSTEM_CLOCK
-    from sweep.report.explain import build_explanation_json, explain_cell, format_explanation
     from sweep.next_step import NextStep
+    from sweep.report.explain import build_explanation_json, explain_cell, format_explanation
     from sweep.stored_sweep import print_user_errors
     from sweep.terminal import find_table_width
 

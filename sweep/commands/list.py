@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ListOptions) -> int:
     from jobs.store.paths import Store
-    from sweep.report.listing import build_cells_json, build_sweeps_json, format_cells, format_sweeps
     from sweep.next_step import NextStep
+    from sweep.report.listing import build_cells_json, build_sweeps_json, format_cells, format_sweeps
     from sweep.stored_sweep import open_sweep
     from sweep.terminal import find_table_width
 

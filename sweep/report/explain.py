@@ -17,11 +17,12 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.slurm.refusals import Refusal
 from jobs.store.paths import Store
 from jobs.store.reading import is_number
+from jobs.store.results import list_begun_keys, list_finished_keys
 from sweep.errors import ManifestError, NotPlannedError, StoreError, UsageError
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
-from sweep.report.status import find_shown_state, select_refusals
+from sweep.report.status import select_refusals
 from sweep.selection import format_name_hint, select_cells
 from sweep.stored_sweep import StoredSweep, list_planned_sweeps
 
@@ -126,6 +127,7 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
     jobs = index_jobs(plan)
     keys = list_cell_jobs(cell, jobs)
     mine = [jobs[key] for key in keys]
+    done, begun = list_finished_keys(store, mine), list_begun_keys(store, mine)
     shared = Counter(key for each in plan.cells for key in list_cell_jobs(each, jobs))
     moved, has_previous = list_changes_since(store, plan, cell, jobs)
     on_gpus = any(job.estimate.gpu_hours for job in plan.jobs)
@@ -133,7 +135,7 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
     links = [
         ChainJob(
             job,
-            find_shown_state(snapshot.statuses[job.key]).value,
+            "done" if job.key in done else "begun" if job.key in begun else "to do",
             shared[job.key],
             job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours,
             build_history(job, snapshot),
@@ -206,7 +208,7 @@ def format_explanation(explanation: Explanation, width: int | None = None) -> st
             link.job.phase,
             link.job.key,
             describe_config(link.job),
-            link.state,
+            link.history.state.value,  # the word of `sweep status`
             format_hours(link.hours),
             f"{link.shared_by:,}",
         ]

@@ -362,8 +362,9 @@ def format_asked_line(row: Mapping[str, Any]) -> str:
 
 
 def format_job_name(row: Mapping[str, Any]) -> str:
-    """Phase, first cell and key."""
-    return " ".join([row["phase"], *row["cells"][:1], row["key"]])
+    """Phase, first cell and key; of a job that several cells share how many more they are."""
+    first, more = row["cells"][:1], len(row["cells"]) - 1
+    return " ".join([row["phase"], *first, *([f"(+{more})"] if more > 0 else []), row["key"]])
 
 
 def format_eta_line(report: Mapping[str, Any]) -> str:
