@@ -34,8 +34,8 @@ class CellSelection:
         return not self.words or job.key in self.keys or not self.cells.isdisjoint(job.cells)
 
     def has_job_alone(self, job: Job) -> bool:
-        """Whether it is named by key, or nothing but the cells needs it."""
-        return not self.words or job.key in self.keys or self.cells.issuperset(job.cells)
+        """Whether it is named by key, or is the named cells' own: no other cell needs it. A trunk is of no cell."""
+        return self.has_job(job) and (not self.words or job.key in self.keys or self.cells.issuperset(job.cells))
 
 
 # Why: docs/decisions.md, D194

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.errors import JobsError, describe_storage_error
-from jobs.job import Job
+from jobs.job import Job, add_ancestors
 from jobs.local.runner_lock import read_runner_queue
 from jobs.reconcile.snapshot import ClusterReport, SweepSnapshot, load_snapshot
 from jobs.slurm.timeouts import TIMEOUTS_VARIABLE, SlurmTimeouts
@@ -85,6 +85,11 @@ class StoredSweep:
         """Jobs of the cells and keys that the words name, all jobs if there is no word; of that phase alone, if any."""
         chosen = self.select_cells(words)
         return [job for job in self.manifest.jobs if phase in {None, job.phase} and chosen.has_job(job)]
+
+    def select_chains(self, words: Sequence[str], phase: str | None = None) -> list[Job]:
+        """The same with all that they build on: a cell's trunk, too, which is no cell's own."""
+        wanted = add_ancestors(self.manifest.jobs, {job.key for job in self.select_jobs(words)})
+        return [job for job in self.manifest.jobs if phase in {None, job.phase} and job.key in wanted]
 
 
 def open_sweep(root: Path, name: str) -> StoredSweep:

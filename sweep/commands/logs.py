@@ -58,7 +58,7 @@ def run(options: LogsOptions) -> int:
 
     stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
     with print_user_errors():
-        jobs = stored.select_jobs(cells, options.phase)
+        jobs = stored.select_chains(cells, options.phase)
         found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
         if found is None:
             raise NotPlannedError(

@@ -58,7 +58,7 @@ def run(options: ResumeOptions) -> int:
         raise UsageError(f"--only held back nothing here: every stopped job got a new budget. Name the cells: `{line}`")
     stored = open_sweep(options.store, options.name)
     cells = stored.select_cells(name_given_cells(options)).words
-    jobs = [job for job in stored.select_jobs(cells) if options.phase in {None, job.phase}]
+    jobs = stored.select_chains(cells, options.phase)
     chosen = add_ancestors(stored.manifest.jobs, {job.key for job in jobs})
     with print_user_errors():
         snapshot = stored.load_snapshot()

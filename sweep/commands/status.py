@@ -50,6 +50,7 @@ def run(options: StatusOptions) -> int:
     from jobs.clock import SYSTEM_CLOCK
     from sweep.kept_limits import build_limits_json, read_limits
     from sweep.next_step import NextStep
+    from sweep.plan.manifest import map_jobs_to_models
     from sweep.report.status import build_status_json, format_status
     from sweep.report.time_left import read_time_left
     from sweep.stored_sweep import open_sweep_to_read, print_user_errors
@@ -57,12 +58,12 @@ def run(options: StatusOptions) -> int:
 
     with print_user_errors(), pause_gc():
         stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
-        wanted = {job.key for job in stored.select_jobs(cells, options.phase)}
+        wanted = {job.key for job in stored.select_chains(cells, options.phase)}
         snapshot = stored.load_snapshot(recent_answers=not options.fresh, trusts_checked=True)
         now = SYSTEM_CLOCK.now()
         left = read_time_left(stored, snapshot, now, wanted)
         snapshot.narrow(wanted)
-        report = build_status_json(stored.manifest.sweep, snapshot, left, now)
+        report = build_status_json(stored.manifest.sweep, snapshot, left, now, map_jobs_to_models(stored.manifest))
         report["limits"] = build_limits_json(read_limits(stored.paths.limits))
     if options.as_json:
         print(json.dumps(report, indent=1))

@@ -28,9 +28,11 @@ MAX_LISTED = 10
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
 
 
-def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float) -> dict[str, Any]:
-    """The report as JSON types. `now`: Unix seconds."""
-    return {
+def build_status_json(
+    sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float, models: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The report as JSON types. `now`: Unix seconds. `models`: of each job by key, for those that are of no cell."""
+    report: dict[str, Any] = {
         "format": 1,
         "sweep": sweep,
         "jobs": len(snapshot.jobs),
@@ -57,6 +59,10 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         ],
         "eta": build_eta_row(left, snapshot),
     }
+    for row in (*report["running"], *report["trouble"], *report["blocked"]):
+        if not row["cells"] and models and models.get(row["key"]):
+            row["model"] = models[row["key"]]
+    return report
 
 
 def list_phases(snapshot: SweepSnapshot) -> list[str]:
@@ -362,8 +368,8 @@ def format_asked_line(row: Mapping[str, Any]) -> str:
 
 
 def format_job_name(row: Mapping[str, Any]) -> str:
-    """Phase, first cell and key; of a job that several cells share how many more they are."""
-    first, more = row["cells"][:1], len(row["cells"]) - 1
+    """Phase, first cell, else model, and key; of a job that several cells share how many more they are."""
+    first, more = row["cells"][:1] or [row["model"]] if "model" in row else row["cells"][:1], len(row["cells"]) - 1
     return " ".join([row["phase"], *first, *([f"(+{more})"] if more > 0 else []), row["key"]])
 
 
