@@ -50,9 +50,9 @@ def run(options: ListOptions) -> int:
     print(text)
     for problem in report.get("problems", ()):
         print(f"sweep list: {problem}", file=sys.stderr)
-    step, rows = NextStep(options.store), report.get("sweeps") or report["cells"]
+    step, rows = NextStep(options.store), report.get("sweeps", report.get("cells", []))
     if options.name is None and rows:
         print(step.suggest("shows one of them", "status", rows[0]["sweep"]), file=sys.stderr)
     elif rows:
         print(step.suggest("shows one of them", "explain", options.name or "", rows[0]["cell"]), file=sys.stderr)
-    return 0
+    return 1 if report.get("problems") else 0

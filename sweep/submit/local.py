@@ -70,11 +70,12 @@ def run_local(
 def tell_stop(snapshot: SweepSnapshot, request: int) -> None:
     """Says at once what a signal does, past what is being printed: the handler may have come into the midst of that."""
     number = sum(status.state is JobState.RUNNING for status in snapshot.statuses.values())
-    jobs = format_counted(number, "job")
+    jobs, one = format_counted(number, "running job"), number == 1
     if request == 1:
-        line = f"stopping: {jobs} that run{'s' if number == 1 else ''} save and end; once more kills them"
+        what = "saves and ends; Ctrl-C again kills it" if one else "save and end; Ctrl-C again kills them"
+        line = f"stopping: {jobs} {what}"
     else:
-        line = f"killing {jobs}; each goes on from its last checkpoint at the next `sweep submit {snapshot.sweep}`"
+        line = f"killing {jobs}; what was saved stays, and `sweep submit {snapshot.sweep}` goes on from there"
     with suppress(OSError):
         os.write(2, f"\n{render_line(line)}\n".encode())
 
