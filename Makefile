@@ -20,7 +20,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos nfs fuzz slurm-releases
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
@@ -95,13 +95,18 @@ types: setup
 golden: setup
 	$(BIN)/python -m tests.sweep.plan.golden_keys
 
-tests: setup slurm-packages
+tests: setup slurm-packages shells
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
 
 # nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
 slurm-packages: setup
 	$(BIN)/python -m tests.slurm_lab install
+
+# whose completion is tested; without them, and without root, these tests are left out
+shells:
+	@command -v zsh > /dev/null && command -v fish > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
+	    && apt-get install --yes --no-install-recommends -qq zsh fish; } || echo "zsh or fish is missing: its completion is not tested"
 
 cluster: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab up --nodes $(NODES) --cpus $(CPUS)

@@ -18,7 +18,7 @@ VERBS = frozenset(
     escape estimate exit expand explain export extend extract fetch fill find fit flatten flush fold
     format freeze fuse gather generate get group guess gunzip halve has hash hold identify ignore import
     index infer inspect install is are iter join judge keep kill label letterbox limit list listen load locate log
-    make map mark match measure merge multiply name needs nest normalise normalize note number observe open
+    make map mark match measure merge multiply name narrow needs nest normalise normalize note number observe open
     pack pad parse pause permute pick pin plan poll predict prefetch prefill prepare preview price print
     project query quote raise rank read readinto reconcile record refine refresh register release reload
     remove rename render reorder replace replicate report request requeue require resample reserve

@@ -60,6 +60,8 @@ class StopRequest:
     """Counts the requests to stop: the first is gentle, the second is not."""
 
     received: list[int] = field(default_factory=list)
+    tell: Callable[[int], None] = lambda _number: None
+    """Called in the signal's handler with the number of requests until then."""
 
     @contextmanager
     def listen_for_signals(self) -> Iterator[None]:
@@ -73,6 +75,7 @@ class StopRequest:
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)
+        self.tell(len(self.received))
 
 
 # Why: docs/decisions.md, D28

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.processes import read_user_name
-from sweep.arguments import parse_amount
+from sweep.arguments import add_cell_arguments, parse_amount
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class CancelOptions(CommonOptions):
 
     name: str
     cells: tuple[str, ...]
-    """Names of cells or keys of jobs; empty: all of the sweep."""
+    """As `sweep.selection` reads them; empty: all of the sweep."""
+    phase: str | None
+    """Of the jobs; None: all."""
     grace_seconds: float
     """Time for running jobs to save before they are killed."""
 
@@ -38,8 +40,7 @@ OPTIONS = CancelOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("cells", nargs="*", metavar="CELL|KEY", help="these cells or jobs only (default: all)")
+    add_cell_arguments(parser, reads=False, cells="these only (default: all)", phase="jobs of this phase only")
     parser.add_argument(
         "--grace",
         dest="grace_seconds",
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time to save before the kill (default: %(default)g)",
     )
     parser.epilog = (
-        "example:\n  sweep cancel demo\n  sweep cancel demo m5-b60-i10\n"
+        "example:\n  sweep cancel demo\n  sweep cancel demo 'm1m-b50-*'\n  sweep cancel demo --phase evaluate\n"
         "Finished jobs stay finished. A job that an uncancelled cell needs too stays in, unless it is named by key."
     )
 
@@ -58,13 +59,16 @@ def run(options: CancelOptions) -> int:
     from jobs.reconcile.state import JobState
     from jobs.store.ledger import Event, EventKind, has_batches
     from sweep.errors import SweepError
+    from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
     with print_user_errors():
         snapshot = stored.load_snapshot()
         undone = [
-            job for job in select_jobs(stored, options.cells) if snapshot.statuses[job.key].state is not JobState.DONE
+            job
+            for job in select_jobs(stored, options.cells, options.phase)
+            if snapshot.statuses[job.key].state is not JobState.DONE
         ]
         # Record the cancellation first: a runner that sees the attempt end must not start the job again.
         by = read_user_name()
@@ -82,7 +86,13 @@ def run(options: CancelOptions) -> int:
         raise SweepError(explain_foreign(options.name, len(undone), foreign))
     if left or problem:
         raise SweepError(explain_unfinished(options.name, len(undone), left, problem))
-    print(f"{len(undone)} jobs cancelled, {ended} of them were running; `sweep resume {options.name}` puts them back")
+    print(f"{len(undone)} jobs cancelled, {ended} of them were running")
+    step = NextStep(options.store)
+    if undone:
+        phase = ["--phase", options.phase] if options.phase else []
+        print(step.suggest("puts them back", "resume", options.name, *options.cells, *phase), file=sys.stderr)
+    else:
+        print(step.suggest("shows how the sweep stands", "status", options.name), file=sys.stderr)
     return 0
 
 
@@ -108,12 +118,11 @@ def explain_foreign(name: str, cancelled: int, foreign: Mapping[str, int]) -> st
     )
 
 
-def select_jobs(stored: "StoredSweep", words: Sequence[str]) -> "list[Job]":
-    """Jobs named by key, and the jobs that only the named cells need; all jobs if nothing is named."""
-    named = stored.select_jobs(words)
-    if not words:
-        return named
-    return [job for job in named if job.key in words or set(job.cells) <= set(words)]
+def select_jobs(stored: "StoredSweep", words: Sequence[str], phase: str | None = None) -> "list[Job]":
+    """Jobs named by key, and the jobs that only the named cells need; all jobs if nothing is named. Of `phase` alone,
+    if any."""
+    chosen = stored.select_cells(words)
+    return [job for job in stored.manifest.jobs if phase in {None, job.phase} and chosen.has_job_alone(job)]
 
 
 def stop_live_attempts(
@@ -129,6 +138,8 @@ def stop_live_attempts(
     foreign = Counter(owner for owner in owners if owner)
     live = [run for run, owner in zip(runs, owners, strict=True) if not owner and stop_attempt(run)]
     deadline = clock.monotonic() + grace_seconds
+    if live:
+        print(f"{len(live)} running: up to {grace_seconds:g} s to save and end", file=sys.stderr, flush=True)
     left, asked_at = live, clock.monotonic()
     while left and clock.monotonic() < deadline:
         clock.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""`sweep logs NAME [CELL|KEY]`: prints the log of an attempt."""
+"""`sweep logs NAME [CELL...]`: prints the log of an attempt."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.reading import open_to_read
+from sweep.arguments import add_cell_arguments
 from sweep.options import CommonOptions
 from sweep.terminal import render_log_text
 
@@ -26,12 +27,12 @@ POLL_SECONDS = 0.2
 class LogsOptions(CommonOptions):
     """What `sweep logs` was given."""
 
-    name: str
-    job: str | None
-    """Name of a cell or key of a job; None: the job that failed or started last."""
+    name: str | None
+    cells: tuple[str, ...]
+    """As `sweep.selection` reads them: of their jobs the one that runs, failed or started last; empty: of all."""
     follow: bool
     phase: str | None
-    """Of the jobs of a cell; None: all."""
+    """Of the jobs; None: all."""
     path: bool
     """Print the log's path and not its text."""
 
@@ -40,26 +41,29 @@ OPTIONS = LogsOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("job", nargs="?", metavar="CELL|KEY", help="default: the job that failed or started last")
+    add_cell_arguments(
+        parser,
+        reads=True,
+        cells="of these (default: of all) the job that runs, failed or started last",
+        phase="of the trunk, pretrain, finetune or evaluate jobs alone",
+    )
     parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the attempt ends")
-    parser.add_argument("--phase", help="with CELL: the trunk, pretrain, finetune or evaluate job of it")
     parser.add_argument("--path", action="store_true", help="print the log's path only")
-    parser.epilog = "example:\n  sweep logs demo\n  sweep logs demo m5-b60-i10 --phase pretrain -f"
+    parser.epilog = "example:\n  sweep logs demo\n  sweep logs demo m1m-b50-i20-c0-x1 --phase pretrain -f"
 
 
 def run(options: LogsOptions) -> int:
     from sweep.errors import NotPlannedError
-    from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.stored_sweep import open_sweep_to_read, print_user_errors
 
-    stored = open_sweep(options.store, options.name)
+    stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
     with print_user_errors():
-        jobs = stored.select_jobs([options.job] if options.job else [])
-        jobs = [job for job in jobs if options.phase in {None, job.phase}]
+        jobs = stored.select_chains(cells, options.phase)
         found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
         if found is None:
             raise NotPlannedError(
-                f"none of these {len(jobs)} jobs has started, so there is no log yet; see `sweep status {options.name}`"
+                f"none of these {len(jobs)} jobs has started, so there is no log yet; "
+                f"see `sweep status {stored.manifest.sweep}`"
             )
         print(f"{found.path}", file=sys.stdout if options.path else sys.stderr)
         if not options.path:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from sweep.arguments import parse_amount, parse_count, parse_positive_int
+from sweep.arguments import add_cell_arguments, add_old_cells_option, parse_amount, parse_count, parse_positive_int
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ class SlurmSubmitOptions(CommonOptions):
     """What `sweep submit` and `sweep tick` both were given for a submission to Slurm."""
 
     name: str
+    cells: tuple[str, ...]
+    """As `sweep.selection` reads them; empty: all of the sweep."""
     only: tuple[str, ...]
-    """Names of cells or keys of jobs; empty: all of the sweep."""
+    """The same, by the option of before."""
     max_queued: int | None
     """Jobs of this sweep in Slurm's queue at once."""
     budget_a100_hours: float | None
@@ -58,9 +60,9 @@ OPTIONS = SubmitOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    add_cell_arguments(parser, reads=False, cells="these and what they need (default: all)")
+    add_old_cells_option(parser, "--only", "only")
     parser.add_argument("--backend", choices=BACKENDS, help="where it runs (default: as the sweep file says)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done first, and do nothing")
     parser.add_argument(
         "--scripts",
@@ -81,10 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     slurm = parser.add_argument_group("on Slurm")
     add_slurm_arguments(slurm)
     parser.epilog = (
-        "example:\n  sweep submit demo --cpus 2\n  sweep submit demo --only m5-b60-i10 --dry-run\n"
+        "example:\n  sweep submit demo --cpus 2\n  sweep submit demo 'm1m-b50-*' --dry-run\n"
         "  sweep submit paper --max-queued 500 --budget-a100-hours 20000\n"
         "  sweep submit paper --dry-run --scripts\n"
-        "On Slurm, what is given here lasts: later rounds obey it until `sweep limits NAME` changes it.\n"
+        "On Slurm, what is given here lasts, the cells too: later rounds obey it until `sweep limits NAME` lifts it.\n"
         "Here: Ctrl-C once: running jobs save and stop; twice: they are killed. Run it again to go on.\n"
         "On Slurm it sends what the queue takes and ends; `sweep tick` from cron does the rest (docs/slurm.md)."
     )
@@ -137,10 +139,25 @@ def select_wanted(stored: "StoredSweep", given: "Collection[str]", kept: "Collec
     return add_ancestors(stored.manifest.jobs, named)
 
 
-def keep_choices(options: SubmitOptions, stored: "StoredSweep", backend: str, accepted: "Collection[str]") -> None:
+def name_given_cells(command: str, options: SlurmSubmitOptions) -> tuple[str, ...]:
+    """The cells of the command line, with those of `--only`, which is told of on stderr."""
+    if options.only:
+        line = " ".join(["sweep", command, options.name, *options.cells, *options.only])
+        print(f"sweep {command}: --only is not needed any more: `{line}` does the same", file=sys.stderr)
+    return (*options.cells, *options.only)
+
+
+def keep_choices(
+    options: SubmitOptions,
+    stored: "StoredSweep",
+    backend: str,
+    *,
+    cells: "Collection[str]",
+    accepted: "Collection[str]",
+) -> None:
     """Keeps what this command was given for the rounds to come. What it was not given stays as it is.
 
-    `accepted`: names of all problems of inputs that the user has accepted, now or before.
+    `cells`: as they are kept. `accepted`: names of all problems of inputs that the user has accepted, now or before.
     """
     from sweep.kept_limits import update_limits
 
@@ -149,7 +166,7 @@ def keep_choices(options: SubmitOptions, stored: "StoredSweep", backend: str, ac
         given |= {
             "max_queued": options.max_queued,
             "budget_a100_hours": options.budget_a100_hours,
-            "only": options.only,
+            "only": tuple(cells),
             "pace_seconds": options.pace_seconds,
         }
     update_limits(
@@ -240,7 +257,8 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
         kept = read_limits(stored.paths.limits, acts=True)
     backend = options.backend or kept.backend or stored.manifest.backend
     on_slurm = backend == "slurm"
-    wanted = select_wanted(stored, options.only or only_now, kept.only if on_slurm else ())
+    cells = stored.select_cells(name_given_cells("submit", options)).words
+    wanted = select_wanted(stored, cells or only_now, kept.only if on_slurm else ())
     logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
     if options.scripts and not (options.dry_run and on_slurm):
         raise UsageError(
@@ -253,7 +271,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
         )
         if on_slurm:
             if not options.dry_run:
-                keep_choices(options, stored, backend, accepted)
+                keep_choices(options, stored, backend, cells=cells, accepted=accepted)
                 kept = read_limits(stored.paths.limits, acts=True)
             print_limits(options.name, kept)
             return submit_to_slurm(fill_from_limits(options, kept), stored, wanted) or code
@@ -266,6 +284,6 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             gpus=options.gpus,
             dry_run=options.dry_run,
             as_json=options.as_json,
-            before_start=lambda: keep_choices(options, stored, backend, accepted),
+            before_start=lambda: keep_choices(options, stored, backend, cells=cells, accepted=accepted),
         )
         return told or code

@@ -9,6 +9,8 @@ from typing import Any
 
 from jobs.errors import ClusterChoiceError
 from jobs.job import Job, Resources
+from jobs.local.runner_lock import find_runner_owner
+from jobs.local.slots import detect_machine_slots
 from jobs.processes import read_user_name
 from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.chosen_cluster import read_chosen_cluster
@@ -21,11 +23,13 @@ from jobs.slurm.query import find_cluster, load_batch_history
 from jobs.slurm.refusals import read_refusals
 from jobs.slurm.script import find_path_problem
 from jobs.slurm.site import query_site
-from jobs.store.checks import Check, Severity, check_store, report_note, report_problem
+from jobs.store.checks import Check, Severity, check_store, report_note, report_ok, report_problem
+from jobs.store.ledger import has_batches
 from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
 from stages.printable import render_line
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
+from sweep.kept_limits import read_limits
 from sweep.report.history import format_time
 from sweep.stored_sweep import StoredSweep, list_planned_sweeps, read_slurm_timeouts
 from sweep.text_format import format_columns, format_counted
@@ -51,8 +55,11 @@ class DoctorRun:
     def iter_checks(self) -> Iterator[Check]:
         """Each finding as it is made."""
         jobs = self.list_unfinished_jobs()
-        slurm = has_slurm()
-        if slurm:
+        local = self.runs_here()
+        slurm = has_slurm() and not local
+        if local:
+            yield from self.iter_local_checks(jobs)
+        elif slurm:
             yield from self.iter_slurm_checks(jobs)
         elif self.planned is not None and self.planned.manifest.backend == "slurm":
             yield report_problem(
@@ -67,6 +74,30 @@ class DoctorRun:
         yield from check_store(self.store, needed_bytes=needed, shared=slurm)
         if self.node_test and slurm:
             yield from self.iter_node_checks(jobs)
+
+    def runs_here(self) -> bool:
+        """Whether the named sweep runs on this machine, by its file or by what was chosen since."""
+        if self.planned is None or has_batches(self.planned.paths.ledger):
+            return False
+        return (read_limits(self.planned.paths.limits).backend or self.planned.manifest.backend) == "local"
+
+    def iter_local_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
+        """What this machine has, and the jobs that it has too little for."""
+        slots = detect_machine_slots(gpus=None if any(job.resources.gpus for job in jobs) else 0)
+        devices = [
+            format_counted(slots.cpus, "core"),
+            *([format_counted(len(slots.devices), "GPU")] if slots.devices else []),
+        ]
+        yield report_ok("machine", f"the sweep runs here, on {' and '.join(devices)}")
+        found = Counter(reason for job in jobs if (reason := slots.find_infeasible_reason(job.resources)))
+        for reason, number in found.items():
+            yield report_problem(
+                "jobs",
+                f"{format_counted(number, 'job')} can never run here: {reason}",
+                "lower `resources` in the sweep file, or run them on another machine",
+            )
+        if (owner := find_runner_owner(Store(self.store))) is not None:
+            yield report_note("runner", f"at work: {owner}", f"`sweep status {owner.sweep}` shows what it does")
 
     def list_unfinished_jobs(self) -> Sequence[Job]:
         """The plan's jobs that have no result yet."""

@@ -21,14 +21,18 @@ from sweep.report.time_left import TimeLeft, read_last_metrics
 from sweep.text_format import format_columns, format_counted, format_duration
 
 BAR_WIDTH = 24
+WIDE_ENOUGH = 90
+"""Columns of a terminal from which on the bar has all of it."""
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
 
 
-def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float) -> dict[str, Any]:
-    """The report as JSON types. `now`: Unix seconds."""
-    return {
+def build_status_json(
+    sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float, models: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The report as JSON types. `now`: Unix seconds. `models`: of each job by key, for those that are of no cell."""
+    report: dict[str, Any] = {
         "format": 1,
         "sweep": sweep,
         "jobs": len(snapshot.jobs),
@@ -55,6 +59,10 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         ],
         "eta": build_eta_row(left, snapshot),
     }
+    for row in (*report["running"], *report["trouble"], *report["blocked"]):
+        if not row["cells"] and models and models.get(row["key"]):
+            row["model"] = models[row["key"]]
+    return report
 
 
 def list_phases(snapshot: SweepSnapshot) -> list[str]:
@@ -255,14 +263,24 @@ def build_eta_row(left: TimeLeft, snapshot: SweepSnapshot) -> dict[str, Any]:
     if held:
         waits = "is held and does not start by itself" if held == 1 else "are held and do not start by themselves"
         return {"seconds": None, "basis": f"{format_counted(held, 'job')} {waits}"}
+    if left.seconds == 0 and (stopped := describe_stopped(snapshot)):
+        return {"seconds": left.seconds, "basis": stopped}
     return {"seconds": left.seconds, "basis": left.basis}
 
 
-def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
-    """The report for a reader, with no newline at the end."""
+def describe_stopped(snapshot: SweepSnapshot) -> str:
+    """What keeps jobs from running, where nothing is left that could run; empty if all is done."""
+    counts = count_states(snapshot, snapshot.jobs)
+    found = [f"{counts[state]:,} {state.value}" for state in (JobState.FAILED, JobState.CANCELLED, JobState.BLOCKED)
+             if counts[state]]  # fmt: skip
+    return f"nothing runs until `sweep resume {snapshot.sweep}`: {', '.join(found)}" if found else ""
+
+
+def format_status(report: Mapping[str, Any], *, show_all: bool, width: int | None = None) -> str:
+    """The report for a reader, with no newline at the end. `width`: of the terminal, to which the table bends."""
     limit = None if show_all else MAX_LISTED
     parts = [
-        format_phase_table(report),
+        format_phase_table(report, width),
         format_section("running", [format_running_line(row) for row in report["running"]], limit),
         format_section(
             "trouble", [line for row in report["trouble"][:limit] for line in format_trouble_lines(row)], None
@@ -278,27 +296,28 @@ def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def format_phase_table(report: Mapping[str, Any]) -> str:
-    """A row a phase, a column a state that occurs, and a bar of what is done."""
+def format_phase_table(report: Mapping[str, Any], width: int | None = None) -> str:
+    """A row a phase, a column a state that occurs, and a bar of what is done, which is short on a narrow terminal."""
+    bar = BAR_WIDTH if width is None or width >= WIDE_ENOUGH else BAR_WIDTH // 3
     states = [state for state, number in report["states"].items() if number or state == "done"]
     head = [report["sweep"], "", "jobs", *states]
     phases = {**report["phases"], "all": report["states"]}
     rows = [
         [
             phase,
-            format_bar(of["done"], sum(of.values())),
+            format_bar(of["done"], sum(of.values()), bar),
             f"{sum(of.values()):,}",
             *(f"{of[state]:,}" for state in states),
         ]
         for phase, of in phases.items()
     ]
-    return "\n".join(format_columns([head, *rows], left=2, rules=(len(rows),)))
+    return "\n".join(format_columns([head, *rows], left=2, rules=(len(rows),), width=width))
 
 
-def format_bar(done: int, total: int) -> str:
+def format_bar(done: int, total: int, width: int = BAR_WIDTH) -> str:
     """`[######......]  50 %`, full only when all is done."""
-    filled = BAR_WIDTH * done // total if total else 0
-    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {100 * done // total if total else 0:>3} %"
+    filled = width * done // total if total else 0
+    return f"[{'#' * filled}{'.' * (width - filled)}] {100 * done // total if total else 0:>3} %"
 
 
 def format_section(title: str, lines: Sequence[str], limit: int | None) -> str:
@@ -349,8 +368,9 @@ def format_asked_line(row: Mapping[str, Any]) -> str:
 
 
 def format_job_name(row: Mapping[str, Any]) -> str:
-    """Phase, first cell and key."""
-    return " ".join([row["phase"], *row["cells"][:1], row["key"]])
+    """Phase, first cell, else model, and key; of a job that several cells share how many more they are."""
+    first, more = row["cells"][:1] or [row["model"]] if "model" in row else row["cells"][:1], len(row["cells"]) - 1
+    return " ".join([row["phase"], *first, *([f"(+{more})"] if more > 0 else []), row["key"]])
 
 
 def format_eta_line(report: Mapping[str, Any]) -> str:

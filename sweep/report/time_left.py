@@ -8,8 +8,8 @@ slots that there are.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -270,9 +270,14 @@ def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capac
 # What the store shows of it.
 
 
-def read_time_left(stored: StoredSweep, snapshot: SweepSnapshot, now: float) -> TimeLeft:
-    """How long the sweep still takes as things stand. `now`: Unix seconds."""
+def read_time_left(
+    stored: StoredSweep, snapshot: SweepSnapshot, now: float, wanted: Collection[str] | None = None
+) -> TimeLeft:
+    """How long the sweep still takes as things stand, or its jobs `wanted` alone. `now`: Unix seconds."""
     progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
+    if wanted is not None:  # the others still show how long jobs take
+        others = frozenset(job.key for job in snapshot.jobs if job.key not in wanted)
+        progress = replace(progress, stopped=progress.stopped | others)
     if (read_limits(stored.paths.limits).backend or stored.manifest.backend) == "local":
         return estimate_time_left(progress, find_local_capacity(stored.store, progress))
     return estimate_time_left(progress, measure_running_capacity(progress.open, progress.running))

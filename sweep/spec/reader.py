@@ -196,9 +196,16 @@ PlacedSetting = tuple[str, Any, SettingPath]
 """A setting's name, the value given, and where it stands in the file."""
 
 
-def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
-    """Reads and checks a sweep file; SweepFileError lists what is wrong, a line each."""
+def load_sweep(path: Path, *, store: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Sweep:
+    """Reads and checks a sweep file; SweepFileError lists what is wrong, a line each.
+
+    `overrides`: `PATH=VALUE`, laid over what the file says.
+    """
     source = read_yaml(path)
+    if overrides and isinstance(source.data, dict):
+        from sweep.spec.overrides import apply_overrides
+
+        source = apply_overrides(source, overrides)
     if not isinstance(source.data, dict):
         raise SweepFileError(source.format_problem((), "is not a mapping; a sweep file begins with `name: ...`"))
     reader = SweepFileReader(source, store, catalog)
@@ -259,7 +266,8 @@ class SweepFileReader:
         return SweepFileError(truncate_problems(sorted(self.problems, key=self.extract_line)))
 
     def extract_line(self, problem: str) -> int:
-        return int(problem.removeprefix(f"{self.source.path}:").partition(":")[0])
+        line = problem.removeprefix(f"{self.source.path}:").partition(":")[0]
+        return int(line) if line.isdecimal() else 0  # of an option
 
     def validate_schema(self) -> SweepFields:
         """The file's fields; SweepFileError lists all that is wrong with them, fields without a value included."""

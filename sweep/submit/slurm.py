@@ -27,6 +27,7 @@ from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, find_path_
 from jobs.slurm.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
 from sweep.errors import StoreError
+from sweep.next_step import NextStep
 from sweep.results.evidence import load_job_evidence
 from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
@@ -265,7 +266,17 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     if report.problem:
         hint = "" if report.problem == slurm_round.held_back else "; nothing is lost, run it again"
         print(f"sweep: {report.problem}{hint}", file=sys.stderr)
+    if not as_json:
+        print(suggest_after_round(slurm_round, outcome["states"]), file=sys.stderr)
     return 1 if report.problem or report.invalid else 0
+
+
+def suggest_after_round(slurm_round: SlurmRound, states: Mapping[str, int]) -> str:
+    """The next command: rounds go on by themselves only where cron has them."""
+    step, name = NextStep(slurm_round.launch.store.root), slurm_round.launch.sweep
+    if states["failed"] or states["done"] == sum(states.values()):
+        return step.suggest_for_states(name, states)
+    return step.suggest("from cron sends the rest and retries; see docs/slurm.md", "tick", name)
 
 
 def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:

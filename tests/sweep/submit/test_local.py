@@ -90,7 +90,8 @@ def test_only_a_named_cell_and_what_it_needs_is_run(store: Store) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--only", "aa"], "sweep toy has no cell or job 'aa'; is it a?"),
+        (["aa"], "sweep toy has no cell or job 'aa'; did you mean a?"),
+        (["--only", "aa"], "sweep toy has no cell or job 'aa'; did you mean a?"),
         (["--only", "zzzzzz"], "sweep toy has no cell or job 'zzzzzz'"),
         (["--gpus", "2"], "--gpus 2: this machine shows 0 GPUs; ask for that many at most"),
     ],
@@ -145,5 +146,5 @@ def test_a_problem_of_the_store_is_told_and_nothing_is_lost(store: Store, capsys
     printed = capsys.readouterr()
     assert "sweep submit: stopped: pretrain a: OSError: [Errno 28] No space left on device" in printed.err
     assert "nothing is lost" in printed.err
-    assert printed.out == "toy: 0 of 2 jobs done, 1 waiting, 1 interrupted; see `sweep status toy`\n"
+    assert printed.out == "toy: 0 of 2 jobs done, 1 waiting, 1 interrupted\n"
     assert sweep(store, "submit") == 0
