@@ -36,19 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: StatusOptions) -> int:
-    from jobs.clock import SYSTEM_CLOCK
-    from sweep.kept_limits import build_limits_json, read_limits
-    from sweep.report.status import build_status_json, format_status
-    from sweep.report.time_left import read_time_left
+    from sweep.report.status import format_status, load_status
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     with print_user_errors(), pause_gc():
-        stored = open_sweep(options.store, options.name)
-        snapshot = stored.load_snapshot(recent_answers=not options.fresh, trusts_checked=True)
-        now = SYSTEM_CLOCK.now()
-        left = read_time_left(stored, snapshot, now)
-        report = build_status_json(stored.manifest.sweep, snapshot, left, now)
-        report["limits"] = build_limits_json(read_limits(stored.paths.limits))
+        report = load_status(open_sweep(options.store, options.name), fresh=options.fresh)
     print(json.dumps(report, indent=1) if options.as_json else format_status(report, show_all=options.show_all))
     return 1 if report["states"]["failed"] else 0
 

@@ -31,8 +31,9 @@ from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write
 from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
-from sweep.spec.reader import load_sweep
+from sweep.spec.reader import check_sweep_source
 from sweep.spec.schema import Sweep
+from sweep.spec.yaml_source import YamlSource, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +70,21 @@ class NewPlan:
 
 
 def make_plan(
-    path: Path, store: Store, announce: Callable[[str], None] = logger.info, *, same_data: Collection[str] = ()
+    source: Path | YamlSource,
+    store: Store,
+    announce: Callable[[str], None] = logger.info,
+    *,
+    same_data: Collection[str] = (),
 ) -> NewPlan:
     """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes.
+
+    `source`: the file, or what was read of it.
 
     `same_data`: data sets whose changed content is to leave all keys as they are.
     """
     catalog = load_catalog()
-    sweep = load_sweep(path, store=store.root, catalog=catalog)
+    read = read_yaml(source) if isinstance(source, Path) else source
+    sweep = check_sweep_source(read, store=store.root, catalog=catalog)
     grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
     contents, stored = DataContents(store), StoredIdentities(store, sweep.name, same_data)
     check_data_names(same_data, sweep)
