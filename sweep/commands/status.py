@@ -1,10 +1,7 @@
 """`sweep status NAME`: what is done, what runs, what failed and why, what is left."""
 
 import argparse
-import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sweep.options import CommonOptions
@@ -36,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: StatusOptions) -> int:
+    from sweep.plan.manifest import pause_gc
     from sweep.report.status import format_status, load_status
     from sweep.stored_sweep import open_sweep, print_user_errors
 
@@ -43,13 +41,3 @@ def run(options: StatusOptions) -> int:
         report = load_status(open_sweep(options.store, options.name), fresh=options.fresh)
     print(json.dumps(report, indent=1) if options.as_json else format_status(report, show_all=options.show_all))
     return 1 if report["states"]["failed"] else 0
-
-
-@contextmanager
-def pause_gc() -> Iterator[None]:
-    """Thousands of records are read and all are kept: to collect garbage among them takes a third of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
