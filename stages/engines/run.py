@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from stages.config import Engine
 from stages.engines.engine import FOLDER, EngineRun, OpenRun, resolve_engine, run_program
+from stages.engines.kinds import load_planned_kind, split_run_name
 from stages.errors import ConfigError
 from stages.files import write_json
 from stages.job_file import JobFile
+from stages.plugins import PluginError
 from stages.result import write_result
 from stages.stop import StopFlag
 from stages.training.metrics import MetricsLog
 
-# The engines by kind. A new one is a module with `open_run`, and its kind in `stages.config.Engine` and here.
+# The engines by kind. A new one is a module with `open_run`, and its kind in `stages.config.BUILT_IN_ENGINES` and here;
+# or it comes from a package of its own (`stages.engines.kinds`).
 
 MODULES: Mapping[str, str] = {
     "command": "stages.engines.command.run",
@@ -24,9 +28,19 @@ MODULES: Mapping[str, str] = {
 }
 
 
-def load_engine(kind: str) -> OpenRun:
-    """The function that opens a job for an engine of that kind."""
-    found: OpenRun = import_module(MODULES[kind]).open_run
+def load_engine(engine: Engine) -> OpenRun:
+    """The function that opens a job for the engine. PluginError for one of a package that is not as it was planned."""
+    if not engine.plugin:
+        found: OpenRun = import_module(MODULES[engine.kind]).open_run
+        return found
+    module, function = split_run_name(engine.kind, load_planned_kind(engine).run)
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"engine {engine.kind}: package {engine.plugin.rpartition(':')[0]} is broken: {module}:{function} "
+            f"cannot be loaded ({error}); install a release of it that works"
+        ) from error
     return found
 
 
@@ -40,7 +54,7 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     A run that finds everything there starts nothing.
     """
     engine, settings = resolve_engine(job)
-    current = load_engine(engine.kind)(job)
+    current = load_engine(engine)(job)
     timer = EngineTimer(job.run / FOLDER / "seconds.json")
     if not is_done(current):
         command = current.prepare()
