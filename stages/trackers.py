@@ -7,7 +7,8 @@ loaded only if the settings name it.
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,6 +108,16 @@ def open_trackers(names: Sequence[str], run: TrackedRun) -> list[Tracker]:
             ) from error
         found.append(GuardedTracker(name, opened))
     return found
+
+
+@contextmanager
+def hold_trackers(trackers: list[Tracker]) -> Iterator[list[Tracker]]:
+    """Closes them at the end of the block, whatever ends it."""
+    try:
+        yield trackers
+    finally:
+        for tracker in trackers:
+            tracker.close()
 
 
 def open_plugin_tracker(name: str, run: TrackedRun) -> Tracker:

@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from stages.models.linear import pack_weights, set_matmul_backend
 from stages.precision import report_slow_precision
 from stages.result import Result, write_result
 from stages.stop import StopFlag
-from stages.trackers import Tracker, build_score_figures, describe_tracked_run, open_trackers
+from stages.trackers import build_score_figures, describe_tracked_run, hold_trackers, open_trackers
 from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
 
 Scorer = Callable[[], Score | None]
@@ -48,7 +47,8 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     if not isinstance(config, EvaluateConfig) or len(job.parents) != 1:
         raise ConfigError(f"job {job.key}: an evaluation needs its configuration and exactly one parent")
     with open_distributed_context(job.settings, stop) as world:
-        with open_score_trackers(job, world) as trackers:
+        names = job.settings.trackers if world.is_first_rank else ()
+        with hold_trackers(open_trackers(names, describe_tracked_run(job))) as trackers:
             loaded = load_parent(job, world)
             progress = EvaluationProgress.read(job, world)
             for name, scorer in iter_scorers(job, config, loaded, stop, world):
@@ -61,18 +61,6 @@ def run(job: JobFile, stop: StopFlag) -> bool:
         if world.is_first_rank:
             write_result(job, Result(seconds=progress.seconds, scores=progress.scores))
     return True
-
-
-@contextmanager
-def open_score_trackers(job: JobFile, world: DistributedContext) -> Iterator[Sequence[Tracker]]:
-    """Those of the job's settings, on the first rank; closed at the end of the block, whatever ends it."""
-    names = job.settings.trackers if world.is_first_rank else ()
-    trackers = open_trackers(names, describe_tracked_run(job))
-    try:
-        yield trackers
-    finally:
-        for tracker in trackers:
-            tracker.close()
 
 
 def load_parent(job: JobFile, world: DistributedContext) -> LoadedModel:

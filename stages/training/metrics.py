@@ -64,6 +64,11 @@ class TrainingLog:
             self._metrics.drop_after(step)
             self._trackers = self._open_trackers(step)
 
+    def drop_after(self, step: int) -> None:
+        """What was logged of later steps comes again; trackers take the same step twice."""
+        if self._metrics is not None:
+            self._metrics.drop_after(step)
+
     def write(self, record: dict[str, Any]) -> None:
         """A line; see `MetricsLog.write`."""
         if self._metrics is not None:
