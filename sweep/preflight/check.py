@@ -234,11 +234,9 @@ def find_plugin_problems(
         except PluginError as error:
             yield InputProblem(setting="kind", value=kind, what=str(error), cure=cure)
     tasks = [task for read in configs if isinstance(read.config, EvaluateConfig) for task in read.config.vision_tasks]
-    for package in dict.fromkeys(task.plugin.rpartition(":")[0] for task in tasks if task.plugin):
-        if not any(plugin.package == package for plugin in list_plugins(TASKS)):
-            name = next(task.name for task in tasks if task.plugin.startswith(f"{package}:"))
-            what = f"task {name}: its family is of package {package}, which is not installed"
-            yield InputProblem(setting="evaluate.vision_tasks", value=name, what=what, cure=cure)
+    for label, name in {task.plugin: task.name for task in reversed(tasks) if task.plugin}.items():
+        if what := find_family_problem(label):
+            yield InputProblem(setting="evaluate.vision_tasks", value=name, what=f"task {name}: {what}", cure=cure)
     settings = {id(job.settings): job.settings for job in jobs if job.key in chosen}.values()
     names = dict.fromkeys(name for each in settings for name in list_tracker_names(each))
     for name in names:
@@ -247,6 +245,25 @@ def find_plugin_problems(
                 find_plugin(TRACKERS, name, BUILT_IN_TRACKERS).load()
             except PluginError as error:
                 yield InputProblem(setting="trackers", value=name, what=str(error), cure=cure)
+
+
+def find_family_problem(label: str) -> str:
+    """Why the family that a plan knows by PACKAGE:VERSION cannot be used; empty if it can."""
+    from stages.evaluation.benchmarks.registry import render_family_label
+
+    package, _, version = label.rpartition(":")
+    installed = [plugin for plugin in list_plugins(TASKS) if plugin.package == package]
+    if not installed:
+        return f"its family is of package {package}, which is not installed"
+    try:
+        if label in {render_family_label(plugin.name) for plugin in installed}:
+            return ""
+    except PluginError as error:
+        return str(error)
+    return (
+        f"it was planned with version {version} of the numbers of package {package}, and {installed[0].release} has "
+        "another; install the release that it was planned with, or plan again (`sweep plan FILE`)"
+    )
 
 
 def list_tracker_names(settings: Mapping[str, object]) -> list[str]:

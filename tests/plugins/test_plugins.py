@@ -160,9 +160,7 @@ def test_a_sweep_needs_an_engine_a_task_and_trackers_of_packages(plug: Any, inst
             assert curves["loss"] == pytest.approx(logged[-1]["loss"])
 
 
-def test_the_packages_numbers_are_in_the_keys_and_its_release_is_not(
-    plug: Any, installed: Path, tmp_path: Path
-) -> None:
+def test_a_packages_numbers_are_in_the_keys_and_its_release_is_not(plug: Any, installed: Path, tmp_path: Path) -> None:
     content = write_study(tmp_path / "study")
     plug(installed)
     first = sweep.plan(content, store=tmp_path / "one")
@@ -171,18 +169,15 @@ def test_the_packages_numbers_are_in_the_keys_and_its_release_is_not(
     assert [job.key for job in sweep.plan(content, store=tmp_path / "two").jobs] == [job.key for job in first.jobs]
     changed = {"tiny_lab/kinds.py": ("version=3", "version=4"), "tiny_lab/tally.py": ("version=2", "version=3")}
     plug(install_package(tmp_path / "changed", edit=changed))
-    moved = {job.phase for job in sweep.plan(content, store=tmp_path / "three").jobs} - {
-        job.phase
-        for job in sweep.plan(content, store=tmp_path / "three").jobs
-        if job.key in {j.key for j in first.jobs}
-    }
-    assert moved == {"finetune", "evaluate"}
+    known = {job.key for job in first.jobs}
+    moved = [job.phase for job in sweep.plan(content, store=tmp_path / "three").jobs if job.key not in known]
+    assert moved == ["finetune", "evaluate"]
     # the plan of before is refused under the other numbers, and says what would do
     with pytest.raises(sweep.InputsError) as refused:
         sweep.open(tmp_path / "one").submit()
     said = str(refused.value)
     assert "planned with version 3 of the numbers of package tiny-lab, and installed is version 4 of tiny-lab" in said
-    assert "plan again" in said
+    assert "task tally: it was planned with version 2 of the numbers of package tiny-lab, and 1.4.2 has another" in said
 
 
 def test_a_package_that_is_gone_is_told_before_jobs_are_sent(
@@ -196,10 +191,7 @@ def test_a_package_that_is_gone_is_told_before_jobs_are_sent(
     plug()
     assert main(["submit", "plugged", "--store", str(plan.store)]) == 1
     said = capsys.readouterr().err
-    assert (
-        "engine 'nudge' is unknown: known are command, open_lm, prismatic, vla_foundry; to have another, install"
-        in said
-    )
+    assert "engine 'nudge' is unknown: known are command, open_lm, prismatic, vla_foundry; to have another" in said
     assert "task tally: its family is of package tiny-lab, which is not installed" in said
     assert "tracker 'notebook' is unknown: known are tensorboard, wandb" in said
     assert main(["plan", str(file), "--store", str(tmp_path / "other")]) == 1
@@ -226,7 +218,7 @@ def test_a_package_that_is_gone_is_told_before_jobs_are_sent(
         ),
         (
             {"tiny_lab/kinds.py": ('phases=("finetune",)', 'phases=("trunk",)')},
-            "kind nudge takes trunk and not finetune",
+            "nudge takes trunk and not finetune",
         ),
         ({"tiny_lab/kinds.py": ('{"by"}', '{"rate"}')}, "finetune.engine: arguments: by is unknown to nudge"),
     ],

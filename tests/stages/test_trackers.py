@@ -14,12 +14,12 @@ class Failing:
     def __init__(self) -> None:
         self.calls = 0
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
+    def write(self, step: int, figures: Mapping[str, float]) -> None:  # noqa: ARG002 - a tracker's form
         self.calls += 1
         if step > 1:
             raise ConnectionError("no route to host")
 
-    def write_scores(self, figures: Mapping[str, float]) -> None:
+    def write_scores(self, figures: Mapping[str, float]) -> None:  # noqa: ARG002 - likewise
         self.calls += 1
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Fine-tunes by adding a number to the last norm's gains. Knows nothing of sweep but its request (docs/add-an-engine.md)."""
+"""Fine-tunes by adding a number to the last norm's gains. Knows nothing of sweep but its request."""
 
 import json
 import sys
