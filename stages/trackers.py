@@ -191,7 +191,7 @@ class TensorBoard:
         folder = run.folder / "tensorboard"
         self._writer = SummaryWriter(log_dir=str(folder), purge_step=run.step + 1)
         if run.board is not None:
-            link_board(run.board, folder)
+            make_board_link(run.board, folder)
         self._writer.add_text("run", f"    {json.dumps(run.build_settings(), indent=1)}".replace("\n", "\n    "), 0)
         self._write_hyperparameters({})
 
@@ -221,7 +221,7 @@ class TensorBoard:
         self._writer.close()
 
 
-def link_board(place: Path, folder: Path) -> None:
+def make_board_link(place: Path, folder: Path) -> None:
     """A link at `place` that leads to `folder`. Where the file system has no links, a line says so."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

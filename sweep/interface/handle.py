@@ -18,7 +18,7 @@ from sweep.errors import NotPlannedError, SweepError, UsageError
 from sweep.interface.cells import CellList
 from sweep.interface.planning import SweepPlan
 from sweep.interface.reports import SubmitReport, SweepStatus
-from sweep.interface.stores import find_default_store, work_in_store
+from sweep.interface.stores import enter_store, find_default_store
 from sweep.kept_limits import read_limits
 from sweep.preflight.gate import GateReport, check_gate
 from sweep.report.status import load_status
@@ -81,18 +81,18 @@ class SweepHandle:
     @property
     def plan(self) -> SweepPlan:
         """The stored plan."""
-        with work_in_store(self.store):
+        with enter_store(self.store):
             stored = self._open()
             return SweepPlan(self.store, stored.manifest, list_finished_keys(stored.store, stored.manifest.jobs))
 
     @property
     def cells(self) -> CellList:
-        with work_in_store(self.store):
+        with enter_store(self.store):
             return CellList.from_manifest(self._open().manifest)
 
     def status(self, *, fresh: bool = False) -> SweepStatus:
         """What is done, what runs, what failed and why. `fresh`: ask Slurm even if it answered a moment ago."""
-        with work_in_store(self.store):
+        with enter_store(self.store):
             return SweepStatus(load_status(self._open(), fresh=fresh))
 
     def results(self, table: str = "results") -> "DataFrame":
@@ -100,7 +100,7 @@ class SweepHandle:
         `contrasts` or `metrics`. Nothing is written; unfinished sweeps give partial tables."""
         from sweep.interface.frames import load_table
 
-        with work_in_store(self.store):
+        with enter_store(self.store):
             return load_table(self._open(), table)
 
     def metrics(self, *cells: str, phase: str | None = None) -> "DataFrame":
@@ -110,7 +110,7 @@ class SweepHandle:
 
         if phase is not None and phase not in PHASES:
             raise UsageError(f"there is no phase {phase!r}; phases are {', '.join(PHASES)}")
-        with work_in_store(self.store):
+        with enter_store(self.store):
             stored = self._open()
             jobs = stored.manifest.jobs
             keys = add_ancestors(jobs, {job.key for job in stored.select_jobs(cells)})
@@ -123,7 +123,7 @@ class SweepHandle:
         """
         from sweep.commands.logs import find_newest_log
 
-        with work_in_store(self.store):
+        with enter_store(self.store):
             stored = self._open()
             jobs = [job for job in stored.select_jobs([cell] if cell else []) if phase in {None, job.phase}]
             found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
@@ -194,7 +194,7 @@ class SweepHandle:
         progress: Progress,
     ) -> SubmitReport | None:
         """`lasting`: what is kept for later rounds on Slurm. `only_now`: cells for this submission alone."""
-        with work_in_store(self.store):
+        with enter_store(self.store):
             stored = self._open()
             stored.check_version()
             check_content(stored)
@@ -227,7 +227,7 @@ class SweepHandle:
 
         def run_in_thread() -> None:
             try:
-                with work_in_store(self.store):
+                with enter_store(self.store):
                     outcome.append(run.run())
             except Exception as error:  # noqa: BLE001 - wait() raises it where somebody can see it
                 outcome.append(error)
@@ -248,7 +248,7 @@ class SweepHandle:
     def tick(self, *, results: bool = False, progress: Progress = lambda _line: None) -> SubmitReport:
         """One round on Slurm, as `sweep tick`: records what ended, retries, fills the queue. It obeys what was chosen
         before. `results`: write the tables too."""
-        with work_in_store(self.store):
+        with enter_store(self.store):
             stored = self._open()
             stored.check_version()
             kept = read_limits(stored.paths.limits, acts=True)
@@ -301,7 +301,7 @@ class SweepHandle:
         return status
 
     def _is_on_slurm(self) -> bool:
-        with work_in_store(self.store):
+        with enter_store(self.store):
             stored = self._open()
             return (read_limits(stored.paths.limits).backend or stored.manifest.backend) == "slurm"
 
@@ -309,7 +309,7 @@ class SweepHandle:
         """Whether a submission of this sweep is at work on this machine."""
         from jobs.local.runner_lock import find_runner_owner
 
-        with work_in_store(self.store):
+        with enter_store(self.store):
             owner = find_runner_owner(self._open().store)
             return owner is not None and owner.sweep == self.name
 
@@ -328,7 +328,7 @@ class SweepHandle:
         None where nothing is submitted: `submit` is false, or a runner of this sweep is at work and starts them.
         """
         self._check_request(None)
-        with work_in_store(self.store):
+        with enter_store(self.store):
             stored = self._open()
             stored.select_jobs(cells)
             snapshot = stored.load_snapshot()
@@ -354,7 +354,7 @@ class SweepHandle:
 
     def cancel(self, *cells: str, grace_seconds: float = 60.0, progress: Progress = lambda _line: None) -> Cancellation:
         """Stops running jobs after they have saved, and takes the rest out until `resume()`: as `sweep cancel`."""
-        with work_in_store(self.store):
+        with enter_store(self.store):
             return cancel_jobs(self._open(), cells, grace_seconds, report=progress)
 
     def __repr__(self) -> str:
@@ -378,7 +378,7 @@ def open_handle(store: "str | os.PathLike[str] | None" = None, name: str | None 
     from sweep.stored_sweep import list_planned_sweeps
 
     root = find_default_store() if store is None else Path(store)
-    with work_in_store(root):
+    with enter_store(root):
         if name is None:
             from jobs.store.paths import Store
 

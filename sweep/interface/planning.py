@@ -18,7 +18,7 @@ from stages.printable import escape_unprintable
 from sweep.errors import PlanConflictError, SweepFileError
 from sweep.interface.cells import CellList
 from sweep.interface.html import render_preformatted
-from sweep.interface.stores import find_default_store, work_in_store
+from sweep.interface.stores import enter_store, find_default_store
 from sweep.plan.manifest import Manifest, pause_gc
 from sweep.plan.new_plan import NewPlan, check_nothing_lost, make_plan, store_plan
 from sweep.preflight.planned import inspect_planned_inputs, list_input_remarks
@@ -130,7 +130,7 @@ def plan_sweep(
     long. SweepFileError for a wrong file, PlanConflictError where the stored plan stands against it.
     """
     root = find_default_store() if store is None else Path(store)
-    with work_in_store(root), pause_gc():
+    with enter_store(root), pause_gc():
         place = Store(root)
         read = convert_mapping(source) if isinstance(source, Mapping) else Path(source)
         file = read if isinstance(read, Path) else read.path
@@ -188,7 +188,7 @@ PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_/.+-]*")
 class SweepDumper(yaml.SafeDumper):
     """Writes block YAML that our reader reads back as it was given: what is not a plain word is quoted."""
 
-    def represent_word(self, text: str) -> yaml.ScalarNode:
+    def write_word(self, text: str) -> yaml.ScalarNode:
         plain = PLAIN.fullmatch(text) and text.lower() not in {"true", "false", "null"}
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
@@ -197,7 +197,7 @@ class SweepDumper(yaml.SafeDumper):
         return True
 
 
-SweepDumper.add_representer(str, SweepDumper.represent_word)
+SweepDumper.add_representer(str, SweepDumper.write_word)
 
 
 def convert_mapping(given: Mapping[str, Any]) -> YamlSource:

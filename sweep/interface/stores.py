@@ -15,7 +15,7 @@ def find_default_store() -> Path:
 
 
 @contextmanager
-def work_in_store(root: Path) -> Iterator[None]:
+def enter_store(root: Path) -> Iterator[None]:
     """What goes wrong in the block is a SweepError; what it creates in a shared store is the group's to write."""
     with print_user_errors(), adopt_group_umask(root):
         yield

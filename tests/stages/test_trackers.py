@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.trackers import GuardedTracker, build_score_figures, link_board
+from stages.trackers import GuardedTracker, build_score_figures, make_board_link
 
 
 class Failing:
@@ -46,12 +46,12 @@ def test_a_link_by_name_is_made_once_and_set_right(tmp_path: Path, capsys: pytes
         folder.mkdir(parents=True)
     place = tmp_path / "sweeps" / "cell" / "pretrain"
     for folder in (first, first, second):
-        link_board(place, folder)
+        make_board_link(place, folder)
         assert place.resolve() == folder
     assert not place.readlink().is_absolute()  # the store may be mounted elsewhere
     assert [each.name for each in place.parent.iterdir()] == ["pretrain"]
     (tmp_path / "file").write_text("")
-    link_board(tmp_path / "file" / "below", first)
+    make_board_link(tmp_path / "file" / "below", first)
     assert "tensorboard: no link by the job's name" in capsys.readouterr().err
 
 
