@@ -33,7 +33,7 @@ def test_a_file_and_the_same_as_a_mapping_give_the_commands_plan(
     assert stored[0] == stored[1] == stored[2]
     assert (len(by_file.cells), len(by_file.jobs), by_file.name) == (6, 32, "small")
     assert by_mapping.cells.axes == {"branch": [0, 50, 100], "image_share": [0, 0.2]}
-    assert [cell.name for cell in by_mapping.cells.select(branch=50, image_share=0)] == ["tiny-b50-i0"]
+    assert [cell.name for cell in by_mapping.cells.select(branch=50, image_share=0)] == ["mtiny-b50-i0-c0-x1"]
     assert by_file.cost["cpu_hours"] > 0
     assert len(by_file.problems) == 5  # no data are there: as the command tells
     assert "small: 6 cells, 32 jobs" in repr(by_file)
