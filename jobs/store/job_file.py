@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import AttemptSetupError
+from jobs.job import TRUNK_PHASE
 from jobs.store.paths import RunPaths, Store
 from jobs.store.reading import open_to_read, parse_object, read_anew
 
@@ -36,7 +37,9 @@ def read_planned_job(manifest: Path, key: str) -> PlannedJob:
     """Reads one job from a manifest and builds no others. Raises AttemptSetupError if it is not there."""
     try:
         header, record, parents = read_anew(lambda: _read_job_record(manifest, key))
-        cells = tuple(record["cells"]) or tuple(read_anew(lambda: _list_later_cells(manifest, key)))
+        cells = tuple(record.get("cells", ()))
+        if not cells and record.get("phase") == TRUNK_PHASE:  # the only jobs that the plan names no cell of
+            cells = tuple(read_anew(lambda: _list_later_cells(manifest, key)))
         cell = read_anew(lambda: _read_cell_record(manifest, cells[0])) if cells else {}
     except (OSError, StopIteration, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "it holds no such job, or half of one" if not isinstance(error, OSError | ValueError) else error

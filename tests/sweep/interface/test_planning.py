@@ -105,7 +105,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(TEXTS.filter(bool), VALUES, max_size=4))
 def test_a_mapping_is_read_back_as_it_was_given(content: dict[str, Any]) -> None:
     assert convert_mapping(content).data == content
