@@ -214,8 +214,10 @@ class TensorBoard:
             if value is not None
         }
         if shown:
+            # not by add_hparams, whose second file in the folder would hide what is written to the first later on
+            file: Any = self._writer.file_writer
             for summary in hparams(shown, dict(figures)):  # type: ignore[no-untyped-call]
-                self._writer.file_writer.add_summary(summary)
+                file.add_summary(summary)
 
     def close(self) -> None:
         self._writer.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from importlib import invalidate_caches
@@ -49,31 +50,50 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+BLOCK = 32_768
+HEAD = 7
+"""Bytes before a file's first record, and before each part of one: LevelDB's log format."""
+LAST_PARTS = (1, 4)
+
+
+def iter_wandb_records(content: bytes) -> Iterator[bytes]:
+    """The records of a run's file."""
+    place, record = HEAD, b""
+    while place + HEAD <= len(content):
+        left = BLOCK - place % BLOCK
+        if left < HEAD:
+            place += left
+            continue
+        size, kind = struct.unpack_from("<HB", content, place + 4)
+        record += content[place + HEAD : place + HEAD + size]
+        place += HEAD + size
+        if kind in LAST_PARTS:
+            yield record
+            record = b""
+
+
 def read_wandb(folder: Path) -> dict[str, Any]:
-    """Name, group, kind, configuration, history and summary of the one run in a job's folder, by W&B's own reader."""
+    """Name, group, kind, configuration, history and summary of the one run in a job's folder, by W&B's own messages."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    log = DataStore()
-    log.open_for_scan(str(file))
     found: dict[str, Any] = {"config": {}, "summary": {}, "history": []}
-    while (data := log.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for content in iter_wandb_records(file.read_bytes()):
+        record: Any = wandb_internal_pb2.Record.FromString(content)
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run = record.run
             found |= {"id": run.run_id, "name": run.display_name, "group": run.run_group, "kind": run.job_type}
-            found["config"] |= {each.key: json.loads(each.value_json) for each in run.config.update}
+            found["config"] |= read_items(run.config.update)
         elif kind == "history":
-            items = {each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in record.history.item}
-            found["history"].append(items)
+            found["history"].append(read_items(record.history.item))
         elif kind == "summary":
-            found["summary"] |= {
-                each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in record.summary.update
-            }
+            found["summary"] |= read_items(record.summary.update)
     return found
+
+
+def read_items(items: Any) -> dict[str, Any]:
+    return {each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items}
 
 
 def read_board(folder: Path) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
