@@ -33,12 +33,14 @@ def test_the_notebook_runs_and_shows_what_it_was_saved_with(tmp_path: Path) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2_000:]
     saved, made = (list_outputs(nbformat.read(path, as_version=4)) for path in (NOTEBOOK, out))
+    shown = "\n".join(text for cell in made for text in cell)
+    assert "colours: 7 of 7 jobs done" in shown
+    assert "has no cell 'mtiny-b50-i05-c0-x1'" in shown
     assert len(saved) == len(made)
-    assert [len(each) for each in saved] == [len(each) for each in made]
+    if not any(saved):  # kept without outputs: there is nothing to compare with
+        return
     for before, now in zip(saved, made, strict=True):
-        for one, other in zip(before, now, strict=True):
-            assert blur(one) == blur(other)
-    assert "done" in made[-3][0]
+        assert [blur(each) for each in before] == [blur(each) for each in now]
 
 
 def blur(text: str) -> str:
