@@ -104,17 +104,31 @@ class Source(StageConfig):
     share: Share = 1.0
 
 
+BUILT_IN_ENGINES = ("command", "open_lm", "prismatic", "vla_foundry")
+"""Kinds of engines that need no plug-in (`stages.engines.kinds`)."""
+
+
 class Engine(StageConfig):
     """Another program that carries a stage out (`stages.engines`). Where it lies and what interpreter runs it change no
     number and are not here: `stages.job_file.EngineSettings`."""
 
-    kind: Literal["command", "open_lm", "prismatic", "vla_foundry"]
+    kind: Name
     revision: str = ""
     """Names the content of the program's checkout."""
+    plugin: str = ""
+    """Of a kind that is not built in: the package that registers it, and the version of its numbers (PACKAGE:1)."""
     command: tuple[str, ...] = ()
     """For `command`: the words behind the interpreter; the job's request comes after them."""
     arguments: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,79}$")], bool | int | float | str] = {}
     """The engine's own settings, with effect on its numbers."""
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> "Engine":
+        if not self.plugin and self.kind not in BUILT_IN_ENGINES:
+            raise ValueError(
+                f"kind {self.kind} is none of {', '.join(BUILT_IN_ENGINES)}, and no package is named for it (plugin)"
+            )
+        return self
 
 
 class Optimizer(StageConfig):
@@ -223,6 +237,9 @@ class Task(StageConfig):
     """Of the task's file and data; empty: known by the name within its folder."""
     revision: str = ""
     limit: Count | None = None
+    plugin: str = ""
+    """Vision tasks: the package that registers the task's family, and the version of its numbers (PACKAGE:1); empty for
+    a family that is built in, or where the plan did not see the task's file."""
     trusted: bool = False
     """Text tasks: lm-eval reads NAME.yaml itself and runs the code that it names; without such a file its own task of
     that name, with data from the hub or the user's cache. Otherwise a task file is data, and no network is used."""

@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.config import STAGES, StageConfig
+from stages.config import STAGES, Name, StageConfig
 from stages.data.addresses import (
     AbsentPlaceError,
     expand_address,
@@ -86,8 +86,8 @@ class Settings(BaseModel):
     hang_minutes: float = Field(
         15.0, ge=0, description="the least minutes without a step after which a training is ended as hung, 0 for never"
     )
-    # They get the metrics besides metrics.jsonl. W&B takes project, key and mode from its own environment variables.
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="a list of tensorboard and wandb")
+    # They get metrics and scores besides the store's files. W&B takes project, key and mode from its own variables.
+    trackers: tuple[Name, ...] = Field((), description="a list of tensorboard, wandb, and those of installed packages")
     branch_steps: tuple[int, ...] = Field((), description="a list of steps whose checkpoints are never removed")
     checkpoint_minutes: float = Field(10.0, ge=0, description="the minutes between checkpoints, 0 for none by time")
     checkpoint_steps: int = Field(0, ge=0, description="the steps between checkpoints, 0 for none by step")
@@ -123,6 +123,26 @@ class Settings(BaseModel):
         return cls.model_validate({**from_environment, **given})
 
 
+BUILT_IN_TRACKERS = ("tensorboard", "wandb")
+"""Trackers that need no plug-in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOrigin:
+    """Who asked for a job: for people's eyes and trackers alone. All is empty for a job that is run by hand."""
+
+    sweep: str = ""
+    phase: str = ""
+    label: str = ""
+    """Cell and phase."""
+    cells: tuple[str, ...] = ()
+    """All that the job serves."""
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the first cell."""
+    board: str = ""
+    """Where TensorBoard is to find it by its name; relative to the job's folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parent:
     """A job that this one builds on; `run` is its folder."""
@@ -147,6 +167,7 @@ class JobFile:
     metrics: Path
     result: Path
     error: Path
+    origin: JobOrigin = field(default_factory=JobOrigin)
 
     def resolve_data_location(self, name: str) -> Path | str:
         """Where the named data set lies: a local path, or an address of several places or of a store.
@@ -214,6 +235,15 @@ class _ParentRecord(BaseModel):
     run: str
 
 
+class _OriginRecord(BaseModel):
+    sweep: str = ""
+    phase: str = ""
+    label: str = ""
+    cells: list[str] = []
+    axes: dict[str, Any] = {}
+    board: str = ""
+
+
 class _JobRecord(BaseModel):
     """The fields of job.json that a stage reads; others are for the control plane."""
 
@@ -224,6 +254,7 @@ class _JobRecord(BaseModel):
     data: dict[str, str] = {}
     settings: dict[str, Any] = {}
     paths: dict[str, str]
+    origin: _OriginRecord = _OriginRecord()
 
 
 def read_job(path: Path) -> JobFile:
@@ -250,6 +281,7 @@ def read_job(path: Path) -> JobFile:
         metrics=run / record.paths["metrics"],
         result=run / record.paths["result"],
         error=run / record.paths["error"],
+        origin=JobOrigin(**{**record.origin.model_dump(), "cells": tuple(record.origin.cells)}),
     )
 
 

@@ -31,8 +31,9 @@ VERBS = frozenset(
 
 PRESCRIBED = frozenset(
     "main monotonic boottime now forward backward loglikelihood tok keys readable all init from to".split()  # noqa: SIM905
-)
-"""First words that libraries or usage prescribe: time, torch, lm-eval, io, torch.distributed, constructors."""
+) | frozenset({"status", "results", "metrics", "logs", "tick"})
+"""First words that libraries or usage prescribe: time, torch, lm-eval, io, torch.distributed, constructors; and the
+commands' own names, as methods of `sweep.open(...)`."""
 
 
 def sources() -> dict[str, ast.Module]:

@@ -71,7 +71,8 @@ class StopRequest:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # one that Python did not set: nothing here can set it again
+                    signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)

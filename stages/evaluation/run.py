@@ -30,6 +30,7 @@ from stages.models.linear import pack_weights, set_matmul_backend
 from stages.precision import report_slow_precision
 from stages.result import Result, write_result
 from stages.stop import StopFlag
+from stages.trackers import build_score_figures, describe_tracked_run, hold_trackers, open_trackers
 from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
 
 Scorer = Callable[[], Score | None]
@@ -46,13 +47,17 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     if not isinstance(config, EvaluateConfig) or len(job.parents) != 1:
         raise ConfigError(f"job {job.key}: an evaluation needs its configuration and exactly one parent")
     with open_distributed_context(job.settings, stop) as world:
-        loaded = load_parent(job, world)
-        progress = EvaluationProgress.read(job, world)
-        for name, scorer in iter_scorers(job, config, loaded, stop, world):
-            if is_stop_requested(stop, world):
-                return False
-            if name not in progress.scores and not progress.add(name, scorer):
-                return False
+        names = job.settings.trackers if world.is_first_rank else ()
+        with hold_trackers(open_trackers(names, describe_tracked_run(job))) as trackers:
+            loaded = load_parent(job, world)
+            progress = EvaluationProgress.read(job, world)
+            for name, scorer in iter_scorers(job, config, loaded, stop, world):
+                if is_stop_requested(stop, world):
+                    return False
+                if name not in progress.scores and not progress.add(name, scorer):
+                    return False
+            for tracker in trackers:
+                tracker.write_scores(build_score_figures(progress.scores))
         if world.is_first_rank:
             write_result(job, Result(seconds=progress.seconds, scores=progress.scores))
     return True

@@ -107,7 +107,7 @@ def parse_answer(line: bytes) -> tuple[str, str] | None:
 
 def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
     """The task's score of answers given in the order of its questions: over all, per kind, and what it adds."""
-    rule = RULES[task.metric]
+    rule = task.rule or RULES[task.metric]
     values = [rule(given, question.answers) for given, question in zip(answers, task.questions, strict=True)]
     by_kind: dict[str, list[float]] = defaultdict(list)
     for question, value in zip(task.questions, values, strict=True):

@@ -43,13 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
-    from jobs.processes import read_user_name
-    from jobs.reconcile.state import JobState
-    from jobs.reconcile.unsettled import list_unsettled_remarks
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits, update_limits
     from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.choices import list_hidden_remarks, record_resumption, select_stopped_keys
 
     if options.scripts:
         raise UsageError("--scripts is for `sweep submit NAME --dry-run`: here the jobs' new budget comes first")
@@ -58,18 +56,12 @@ def run(options: ResumeOptions) -> int:
         raise UsageError(f"--only held back nothing here: every stopped job got a new budget. Name the cells: `{line}`")
     stored = open_sweep(options.store, options.name)
     cells = stored.select_cells(name_given_cells(options)).words
-    jobs = stored.select_chains(cells, options.phase)
-    chosen = add_ancestors(stored.manifest.jobs, {job.key for job in jobs})
     with print_user_errors():
         snapshot = stored.load_snapshot()
-        stopped = snapshot.select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
-        keys = [job.key for job in stopped if job.key in chosen]
-        if not cells:  # what another user may still have in the queue is sent again only where it is named
-            hidden = {key for key in keys if key in snapshot.observed and snapshot.observed[key].hidden_owner}
-            keys = [key for key in keys if key not in hidden]
-            for line in list_unsettled_remarks(snapshot) if hidden else ():
-                print(f"sweep: {line}", file=sys.stderr)
-        logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
+        keys, stopped = select_stopped_keys(stored, snapshot, cells, options.phase)
+        for line in list_hidden_remarks(snapshot) if not cells else ():
+            print(f"sweep: {line}", file=sys.stderr)
+        logger.info("%d jobs have stopped, %d of them are chosen", stopped, len(keys))
         # before the new budget: a runner at work, or a round from cron, would start the jobs at once
         accepted, code = submit.check_problems_accepted(
             stored,
@@ -87,7 +79,7 @@ def run(options: ResumeOptions) -> int:
             )
             return code
         update_limits(stored.paths.limits, {"ignored_inputs": accepted})
-        stored.ledger.append_wishes(snapshot.build_resumption(key, read_user_name()) for key in keys)
+        record_resumption(stored, snapshot, keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     step = NextStep(options.store)
     if options.no_submit:
@@ -96,7 +88,8 @@ def run(options: ResumeOptions) -> int:
     if is_runner_live(stored):
         print(step.suggest("shows how they stand", "status", options.name), file=sys.stderr)
         return 0
-    return submit.run(replace(options, cells=()), only_now=cells or [job.key for job in jobs if options.phase])
+    of_phase = [job.key for job in stored.select_chains(cells, options.phase)] if options.phase else []
+    return submit.run(replace(options, cells=()), only_now=cells or of_phase)
 
 
 def name_given_cells(options: ResumeOptions) -> tuple[str, ...]:

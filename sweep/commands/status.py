@@ -1,11 +1,8 @@
 """`sweep status NAME`: what is done, what runs, what failed and why, what is left."""
 
 import argparse
-import gc
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sweep.arguments import add_cell_arguments
@@ -47,24 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: StatusOptions) -> int:
-    from jobs.clock import SYSTEM_CLOCK
-    from sweep.kept_limits import build_limits_json, read_limits
     from sweep.next_step import NextStep
-    from sweep.plan.manifest import map_jobs_to_models
-    from sweep.report.status import build_status_json, format_status
-    from sweep.report.time_left import read_time_left
+    from sweep.plan.manifest import pause_gc
+    from sweep.report.status import format_status, load_status
     from sweep.stored_sweep import open_sweep_to_read, print_user_errors
     from sweep.terminal import find_table_width
 
     with print_user_errors(), pause_gc():
         stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
-        wanted = {job.key for job in stored.select_chains(cells, options.phase)}
-        snapshot = stored.load_snapshot(recent_answers=not options.fresh, trusts_checked=True)
-        now = SYSTEM_CLOCK.now()
-        left = read_time_left(stored, snapshot, now, wanted)
-        snapshot.narrow(wanted)
-        report = build_status_json(stored.manifest.sweep, snapshot, left, now, map_jobs_to_models(stored.manifest))
-        report["limits"] = build_limits_json(read_limits(stored.paths.limits))
+        report = load_status(stored, cells, options.phase, fresh=options.fresh)
     if options.as_json:
         print(json.dumps(report, indent=1))
     else:
@@ -72,13 +60,3 @@ def run(options: StatusOptions) -> int:
         step = NextStep(options.store).suggest_for_states(stored.manifest.sweep, report["states"], cells)
         print(step, file=sys.stderr)
     return 1 if report["states"]["failed"] else 0
-
-
-@contextmanager
-def pause_gc() -> Iterator[None]:
-    """Thousands of records are read and all are kept: to collect garbage among them takes a third of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -130,15 +130,6 @@ def fill_from_limits(options: SlurmOptionsT, kept: "KeptLimits") -> SlurmOptions
     )
 
 
-def select_wanted(stored: "StoredSweep", given: "Collection[str]", kept: "Collection[str]") -> set[str]:
-    """Keys that may be sent: of the cells and jobs that were given now, else of those that are kept, else all."""
-    from jobs.job import add_ancestors
-    from sweep.kept_limits import select_kept_jobs
-
-    named = select_kept_jobs(stored, kept) if kept and not given else {job.key for job in stored.select_jobs([*given])}
-    return add_ancestors(stored.manifest.jobs, named)
-
-
 def name_given_cells(command: str, options: SlurmSubmitOptions) -> tuple[str, ...]:
     """The cells of the command line, with those of `--only`, which is told of on stderr."""
     if options.only:
@@ -147,21 +138,9 @@ def name_given_cells(command: str, options: SlurmSubmitOptions) -> tuple[str, ..
     return (*options.cells, *options.only)
 
 
-def keep_choices(
-    options: SubmitOptions,
-    stored: "StoredSweep",
-    backend: str,
-    *,
-    cells: "Collection[str]",
-    accepted: "Collection[str]",
-) -> None:
-    """Keeps what this command was given for the rounds to come. What it was not given stays as it is.
-
-    `cells`: as they are kept. `accepted`: names of all problems of inputs that the user has accepted, now or before.
-    """
-    from sweep.kept_limits import update_limits
-
-    given: dict[str, object] = {"backend": options.backend, "ignored_inputs": tuple(accepted)}
+def list_choices(options: SubmitOptions, backend: str, cells: "Collection[str]") -> "dict[str, object]":
+    """What this command was given and what lasts, by the names of `KeptLimits`. `cells`: as they are kept."""
+    given: dict[str, object] = {"backend": options.backend}
     if backend == "slurm":
         given |= {
             "max_queued": options.max_queued,
@@ -169,9 +148,7 @@ def keep_choices(
             "only": tuple(cells),
             "pace_seconds": options.pace_seconds,
         }
-    update_limits(
-        stored.paths.limits, {name: value for name, value in given.items() if value is not None and value != ()}
-    )
+    return given
 
 
 def print_limits(name: str, kept: "KeptLimits") -> None:
@@ -192,23 +169,21 @@ def check_problems_accepted(
     """
     from sweep.errors import InputsError
     from sweep.preflight.gate import check_gate
+    from sweep.submit.choices import list_accepted_problems
 
     report = check_gate(stored, wanted, kept.ignored_inputs, writes=not dry_run)
-    code = 0
     for remark in report.remarks:
         print(f"sweep: {remark}", file=sys.stderr)
-    if ignore_data:
-        for line in report.lines:
-            print(f"sweep: accepted: {line}", file=sys.stderr)
-        return (*kept.ignored_inputs, *(problem.name for problem in report.problems)), code
     try:
-        report.raise_problems()
+        accepted = list_accepted_problems(report, kept, ignore_data=ignore_data)
     except InputsError as error:
         if not dry_run:
             raise
         print(f"sweep: {error}".replace("nothing was sent", "nothing would be sent", 1), file=sys.stderr)
-        code = 1
-    return kept.ignored_inputs, code
+        return kept.ignored_inputs, 1
+    for line in report.lines:
+        print(f"sweep: accepted: {line}", file=sys.stderr)
+    return accepted, 0
 
 
 def submit_to_slurm(
@@ -229,26 +204,12 @@ def submit_to_slurm(
     return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
 
 
-def check_content(stored: "StoredSweep") -> None:
-    """PlanConflictError where data have other content by now than the plan's keys say."""
-    if not stored.manifest.identities:
-        return
-    from sweep.errors import PlanConflictError
-    from sweep.plan.data_identity import find_content_changes
-
-    name = stored.manifest.sweep
-    if changes := find_content_changes(stored.store, name):
-        raise PlanConflictError(
-            f"nothing was sent: {'; '.join(map(str, changes))}: not what {name!r} was planned with; put the former "
-            "data back, or plan it again (`sweep plan FILE`)"
-        )
-
-
 def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     """`only_now`: cells or jobs for this submission alone, which are not kept."""
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.choices import check_content, keep_choices, select_wanted
 
     stored = open_sweep(options.store, options.name)
     stored.check_version()
@@ -271,7 +232,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
         )
         if on_slurm:
             if not options.dry_run:
-                keep_choices(options, stored, backend, cells=cells, accepted=accepted)
+                keep_choices(stored, list_choices(options, backend, cells), accepted)
                 kept = read_limits(stored.paths.limits, acts=True)
             print_limits(options.name, kept)
             return submit_to_slurm(fill_from_limits(options, kept), stored, wanted) or code
@@ -284,6 +245,6 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             gpus=options.gpus,
             dry_run=options.dry_run,
             as_json=options.as_json,
-            before_start=lambda: keep_choices(options, stored, backend, cells=cells, accepted=accepted),
+            before_start=lambda: keep_choices(stored, list_choices(options, backend, cells), accepted),
         )
         return told or code

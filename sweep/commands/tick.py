@@ -13,7 +13,6 @@ from sweep.commands.submit import (
     fill_from_limits,
     name_given_cells,
     print_limits,
-    select_wanted,
     submit_to_slurm,
 )
 
@@ -51,6 +50,7 @@ def run(options: TickOptions) -> int:
     from sweep.kept_limits import read_limits
     from sweep.preflight.gate import check_gate
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.choices import select_wanted
 
     stored = open_sweep(options.store, options.name)
     with print_user_errors():

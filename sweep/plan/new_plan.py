@@ -31,9 +31,10 @@ from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write
 from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
-from sweep.spec.overrides import list_noted_overrides
-from sweep.spec.reader import load_sweep
+from sweep.spec.overrides import apply_overrides, list_noted_overrides
+from sweep.spec.reader import check_sweep_source
 from sweep.spec.schema import Sweep
+from sweep.spec.yaml_source import YamlSource, read_yaml
 from sweep.text_format import format_counted
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class NewPlan:
 
 
 def make_plan(
-    path: Path,
+    source: Path | YamlSource,
     store: Store,
     announce: Callable[[str], None] = logger.info,
     *,
@@ -83,11 +84,14 @@ def make_plan(
 ) -> NewPlan:
     """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes.
 
-    `overrides`: `PATH=VALUE`, laid over the file. `same_data`: data sets whose changed content is to leave all keys as
-    they are.
+    `source`: the file, or what was read of it. `overrides`: `PATH=VALUE`, laid over it. `same_data`: data sets whose
+    changed content is to leave all keys as they are.
     """
     catalog = load_catalog()
-    sweep = load_sweep(path, store=store.root, catalog=catalog, overrides=overrides)
+    read = read_yaml(source) if isinstance(source, Path) else source
+    if overrides and isinstance(read.data, dict):  # else the reader says what the file is not
+        read = apply_overrides(read, overrides)
+    sweep = check_sweep_source(read, store=store.root, catalog=catalog)
     grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
     contents, stored = DataContents(store), StoredIdentities(store, sweep.name, same_data)
     check_data_names(same_data, sweep)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.job import Job
 from jobs.local.attempts import find_foreign_owner
 from jobs.observation import ClusterState
@@ -14,10 +15,12 @@ from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState, JobStatus
 from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.refusals import Refusal, read_refusals
-from sweep.kept_limits import format_limit_lines
+from sweep.kept_limits import build_limits_json, format_limit_lines, read_limits
 from sweep.phases import PHASES
+from sweep.plan.manifest import map_jobs_to_models
 from sweep.report.history import format_time
-from sweep.report.time_left import TimeLeft, read_last_metrics
+from sweep.report.time_left import TimeLeft, read_last_metrics, read_time_left
+from sweep.stored_sweep import StoredSweep
 from sweep.text_format import format_columns, format_counted, format_duration
 
 BAR_WIDTH = 24
@@ -26,6 +29,26 @@ WIDE_ENOUGH = 90
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
+
+
+def load_status(
+    stored: StoredSweep,
+    words: Sequence[str] = (),
+    phase: str | None = None,
+    *,
+    fresh: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
+) -> dict[str, Any]:
+    """The whole report as things stand now, of the chains that `words` name, all without a word; of `phase` alone, if
+    any. `fresh`: Slurm is asked even if it answered less than a minute ago."""
+    wanted = {job.key for job in stored.select_chains(words, phase)}
+    snapshot = stored.load_snapshot(recent_answers=not fresh, trusts_checked=True)
+    now = clock.now()
+    left = read_time_left(stored, snapshot, now, wanted)
+    snapshot.narrow(wanted)
+    report = build_status_json(stored.manifest.sweep, snapshot, left, now, map_jobs_to_models(stored.manifest))
+    report["limits"] = build_limits_json(read_limits(stored.paths.limits))
+    return report
 
 
 def build_status_json(

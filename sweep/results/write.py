@@ -41,6 +41,20 @@ JSON_ONLY_COLUMNS = ("scores", "versions")
 
 
 @dataclass(frozen=True, slots=True)
+class BuiltTables:
+    """All tables but the metrics, which may be too long for memory, and what they are made of."""
+
+    tables: Mapping[str, pa.Table]
+    """By name; `results` is the last."""
+    rows: Sequence[dict[str, Any]]
+    """Rows of `results` without the columns `JSON_ONLY_COLUMNS`."""
+    differences: Sequence[ScoreDifference]
+    contrasts: Sequence[Contrast]
+    evidence: Mapping[str, JobEvidence]
+    uncounted: UncountedRuns
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenTables:
     """What was written, except metrics.parquet, which may be too long for memory."""
 
@@ -61,6 +75,24 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     `endings`: what the cluster knows of ended executions, by key; by default those of the sweep's snapshot. The same
     evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
     """
+    built = build_tables(stored, endings)
+    paths = {name: stored.paths.results / f"{name}.parquet" for name in ("metrics", *built.tables)}
+    write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, built.evidence)))
+    for name, table in built.tables.items():
+        write_parquet(paths[name], table.schema, table.to_batches())
+    return WrittenTables(
+        built.tables["results"],
+        built.tables["jobs"],
+        built.rows,
+        built.differences,
+        built.contrasts,
+        built.uncounted,
+        tuple(paths.values()),
+    )
+
+
+def build_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> BuiltTables:
+    """The same tables, and nothing is written."""
     snapshot = stored.load_snapshot(whole_account=True)
     if endings is not None:
         snapshot.reload(replace(snapshot.cluster, observations=snapshot.observed, accounting_records=endings))
@@ -83,11 +115,7 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
         # Why: docs/decisions.md, D55
         "results": results,  # the last: its time says when all of them were written
     }
-    paths = {name: stored.paths.results / f"{name}.parquet" for name in ("metrics", *tables)}
-    write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, evidence)))
-    for name, table in tables.items():
-        write_parquet(paths[name], table.schema, table.to_batches())
-    return WrittenTables(results, jobs, rows, found, contrasts, find_uncounted_runs(snapshot), tuple(paths.values()))
+    return BuiltTables(tables, rows, found, contrasts, evidence, find_uncounted_runs(snapshot))
 
 
 def list_scored_models(

@@ -196,16 +196,13 @@ PlacedSetting = tuple[str, Any, SettingPath]
 """A setting's name, the value given, and where it stands in the file."""
 
 
-def load_sweep(path: Path, *, store: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Sweep:
-    """Reads and checks a sweep file; SweepFileError lists what is wrong, a line each.
+def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
+    """Reads and checks a sweep file; SweepFileError lists what is wrong, a line each."""
+    return check_sweep_source(read_yaml(path), store=store, catalog=catalog)
 
-    `overrides`: `PATH=VALUE`, laid over what the file says.
-    """
-    source = read_yaml(path)
-    if overrides and isinstance(source.data, dict):
-        from sweep.spec.overrides import apply_overrides
 
-        source = apply_overrides(source, overrides)
+def check_sweep_source(source: YamlSource, *, store: Path, catalog: Catalog) -> Sweep:
+    """The same of a file that has been read."""
     if not isinstance(source.data, dict):
         raise SweepFileError(source.format_problem((), "is not a mapping; a sweep file begins with `name: ...`"))
     reader = SweepFileReader(source, store, catalog)

@@ -38,11 +38,8 @@ def run_local(
 
     `before_start` is called once nothing speaks against the run any more, and not for a dry run.
     """
-    snapshot = stored.load_snapshot()
-    if has_batches(stored.paths.ledger):
-        check_not_on_slurm(snapshot, wanted)
-    slots = detect_machine_slots(cpus, gpus)
-    local = LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
+    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus)
+    snapshot = local.snapshot
     if dry_run:
         actions = local.preview()
         waits = {key for key in wanted if snapshot.statuses[key].state is JobState.WAITING}
@@ -64,6 +61,17 @@ def run_local(
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1
+
+
+def prepare_local_run(
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None
+) -> LocalRunner:
+    """A runner that has started nothing yet. SweepError where Slurm has some of the jobs."""
+    snapshot = stored.load_snapshot()
+    if has_batches(stored.paths.ledger):
+        check_not_on_slurm(snapshot, wanted)
+    slots = detect_machine_slots(cpus, gpus)
+    return LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
 
 
 # Why: docs/decisions.md, D199

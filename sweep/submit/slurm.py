@@ -38,6 +38,11 @@ SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 CANCEL_POLL_SECONDS = 2.0
 
 
+def print_wait(line: str) -> None:
+    """On stderr, at once."""
+    print(f"sweep: {line}", file=sys.stderr, flush=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRequest:
     """What the user asks of a round."""
@@ -58,19 +63,31 @@ class RoundRequest:
         "nothing was done: see `sweep doctor`, try again later, or run it on this machine with --backend local"
     )
     """What it means for the user that Slurm does not answer."""
+    report_wait: Callable[[str], None] = print_wait
+    """Told once, and then now and then, for whom the round waits."""
 
 
 def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
+    if request.dry:
+        with open_slurm_round(stored, request) as slurm_round:
+            slurm_round.held_back = request.held_back or explain_over_budget(slurm_round, budget_a100_hours)
+            actions = slurm_round.decide()
+            return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
+    slurm_round, report = run_round(stored, request, budget_a100_hours)
+    return print_round_report(slurm_round, report, as_json=as_json)
+
+
+def run_round(
+    stored: StoredSweep, request: RoundRequest, budget_a100_hours: float | None
+) -> tuple[SlurmRound, RoundReport]:
+    """The round when it is over, and what it did. Nothing is printed but what `request.report_wait` prints."""
     with open_slurm_round(stored, request) as slurm_round:
         slurm_round.held_back = request.held_back or explain_over_budget(slurm_round, budget_a100_hours)
-        actions = slurm_round.decide()
-        if request.dry:
-            return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
-        report = slurm_round.run(actions)
+        report = slurm_round.run(slurm_round.decide())
         keep_refusals(slurm_round, report)
         drop_old_facts(slurm_round, report)
-    return print_round_report(slurm_round, report, as_json=as_json)
+    return slurm_round, report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +178,7 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Slu
     with hold_submit_lock(
         stored.store.submitters,
         wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS,
-        report_wait=lambda line: print(f"sweep: {line}", file=sys.stderr, flush=True),
+        report_wait=request.report_wait,
     ) as holds_submit_lock:
         yield prepare_round(stored, request, holds_submit_lock)
 

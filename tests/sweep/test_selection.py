@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from jobs.store.paths import Store
-from sweep.commands.cancel import select_jobs
 from sweep.errors import NotPlannedError, UsageError
 from sweep.plan.manifest import Manifest
 from sweep.selection import select_cells
 from sweep.stored_sweep import StoredSweep
+from sweep.submit.cancel import select_own_jobs
 from tests.sweep.small_sweep import planned
 
 
@@ -68,6 +68,6 @@ def test_a_cell_has_its_trunk_where_a_report_wants_the_whole_chain(plan: Manifes
 
 def test_cancelling_a_cell_leaves_the_trunks(plan: Manifest, tmp_path: Path) -> None:
     stored = StoredSweep(Store(tmp_path), plan)
-    assert "trunk" not in {job.phase for job in select_jobs(stored, ["mtiny-b100-*"])}
-    assert {job.phase for job in select_jobs(stored, ["mtiny-b100-*"], "evaluate")} == {"evaluate"}
+    assert "trunk" not in {job.phase for job in select_own_jobs(stored, ["mtiny-b100-*"])}
+    assert {job.phase for job in select_own_jobs(stored, ["mtiny-b100-*"], "evaluate")} == {"evaluate"}
     assert len(select_jobs(stored, [])) == len(plan.jobs)

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from jobs.store.paths import Store
+from sweep.cli import main
 from tests.jobs import toy
-from tests.sweep.toy_commands import main, sweep
+from tests.sweep.toy_commands import sweep
 
 pytestmark = pytest.mark.usefixtures("counting_stages")
 

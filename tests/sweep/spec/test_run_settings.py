@@ -57,7 +57,7 @@ def test_settings_go_from_wide_to_narrow_and_change_no_key(tmp_path: Path) -> No
     }  # fmt: skip
     assert jobs["finetune"].settings["compile"] is False
     assert jobs["finetune"].settings["branch_steps"] == [2, 5]
-    assert jobs["evaluate"].settings == {}
+    assert jobs["evaluate"].settings == {"trackers": ["tensorboard"]}  # scores are shown where curves are
     assert keys(planned(tmp_path / "b", SMALL + RUN)) == keys(planned(tmp_path / "c"))
 
 
