@@ -31,7 +31,7 @@ VERBS = frozenset(
 
 PRESCRIBED = frozenset(
     "main monotonic boottime now forward backward loglikelihood tok keys readable all init from to".split()  # noqa: SIM905
-) | frozenset({"status", "results", "metrics", "logs", "tick"})
+) | frozenset({"status", "results", "metrics", "logs", "tick", "resume"})
 """First words that libraries or usage prescribe: time, torch, lm-eval, io, torch.distributed, constructors; and the
 commands' own names, as methods of `sweep.open(...)`."""
 
