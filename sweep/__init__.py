@@ -24,9 +24,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from sweep.interface.cells import CellList, PlannedCell
-    from sweep.interface.handle import SweepHandle
+    from sweep.interface.handle import SweepHandle, SweepPlan
     from sweep.interface.handle import open_handle as open
-    from sweep.interface.planning import SweepPlan
     from sweep.interface.planning import plan_sweep as plan
     from sweep.interface.reports import SubmitReport, SweepStatus
 
@@ -54,7 +53,7 @@ _PLACES = {
     "PlannedCell": "sweep.interface.cells",
     "SubmitReport": "sweep.interface.reports",
     "SweepHandle": "sweep.interface.handle",
-    "SweepPlan": "sweep.interface.planning",
+    "SweepPlan": "sweep.interface.handle",
     "SweepStatus": "sweep.interface.reports",
 }
 """Where the classes are; the other names but `open` and `plan` are in `sweep.errors`."""

@@ -17,7 +17,7 @@ MARKED = re.compile(rf"`(?:sweep )[^`\n]*`|\[#+|(?<![\w.+=/-])(?:{'|'.join(STYLE
 """Words count where they are no part of a name or a path."""
 
 
-def wants_colour(stream: TextIO) -> bool:
+def can_colour(stream: TextIO) -> bool:
     """Whether the stream is a terminal that shows colours, and the user has not said no (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 

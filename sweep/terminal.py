@@ -50,9 +50,9 @@ def colour_output() -> None:
     """From here on, words that mean something are coloured, on each of the two streams that is a terminal for it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, PrintableStream) and stream.isatty():
-            from sweep.colours import wants_colour
+            from sweep.colours import can_colour
 
-            stream.coloured = wants_colour(stream.stream)
+            stream.coloured = can_colour(stream.stream)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ MOST_FILES = 25
 VERBS = frozenset(
     """
     accumulate acquire add adjust adopt advance allocate append apply ask attach attend begin block build can
-    cancel centre check checkpoint choose classify clean clear clip close collate collect compact
+    cancel centre check checkpoint choose classify clean clear clip close collate collect colour compact
     compare compile compute configure connect convert copy count create cut decide decode
     deduplicate define describe detect discount divide download draw drop dump embed encode enter
     escape estimate exit expand explain export extend extract fetch fill find fit flatten flush fold
@@ -20,10 +20,11 @@ VERBS = frozenset(
     index infer inspect install is are iter join judge keep kill label letterbox limit list listen load locate log
     make map mark match measure merge multiply name narrow needs nest normalise normalize note number observe open
     pack pad parse pause permute pick pin plan poll predict prefetch prefill prepare preview price print
-    project query quote raise rank read readinto reconcile record refine refresh register release reload
+    project query quote raise rank read readinto reconcile record refine refresh refuse register release reload
     remove rename render reorder replace replicate report request requeue require resample reserve
     reset resize resolve restore rotate round run sample save scale score select send set shard show
-    shuffle signal silence sleep sort split start step stop store strip submit subtract sum summarize take terminate
+    shuffle signal silence sleep sort split start step stop store strip submit subtract suggest sum summarize take tell
+    terminate
     touch train transform truncate unwrap update uses validate view wait withdraw wrap write zero
     """.split()  # noqa: SIM905 - read as text, not as a list of 200 quotes
 )
@@ -31,7 +32,7 @@ VERBS = frozenset(
 
 PRESCRIBED = frozenset(
     "main monotonic boottime now forward backward loglikelihood tok keys readable all init from to".split()  # noqa: SIM905
-) | frozenset({"status", "results", "metrics", "logs", "tick"})
+) | frozenset({"status", "results", "metrics", "logs", "tick", "resume"})
 """First words that libraries or usage prescribe: time, torch, lm-eval, io, torch.distributed, constructors; and the
 commands' own names, as methods of `sweep.open(...)`."""
 

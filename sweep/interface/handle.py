@@ -3,24 +3,28 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.job import add_ancestors
+from jobs.job import Job, add_ancestors
 from jobs.local.runner import LocalRunner, RunnerEvent, StopRequest
 from jobs.store.reading import read_file
 from jobs.store.results import list_finished_keys
-from sweep.errors import NotPlannedError, SweepError, UsageError
+from stages.printable import escape_unprintable
+from sweep.errors import NotPlannedError, PlanConflictError, SweepError, UsageError
 from sweep.interface.cells import CellList
-from sweep.interface.planning import SweepPlan
+from sweep.interface.html import render_preformatted
 from sweep.interface.reports import SubmitReport, SweepStatus
 from sweep.interface.stores import enter_store, find_default_store
 from sweep.kept_limits import read_limits
+from sweep.plan.manifest import Manifest
 from sweep.preflight.gate import GateReport, check_gate
+from sweep.report.plan import build_plan_json, format_plan_report
 from sweep.report.status import load_status
 from sweep.stored_sweep import StoredSweep, open_sweep
 from sweep.submit.cancel import Cancellation, cancel_jobs
@@ -45,6 +49,83 @@ SLURM_WATCH_SECONDS = 60.0
 
 Progress = Callable[[str], None]
 """Is told a line for each job that ends, and of what takes long."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanParts:
+    """What a plan's report is built of."""
+
+    manifest: Manifest
+    done: frozenset[str]
+    how: Mapping[str, Any]
+
+
+class SweepPlan:
+    """The cells and jobs of a sweep, with their cost: the report of `sweep plan`."""
+
+    def __init__(
+        self,
+        store: Path,
+        manifest: Manifest,
+        done: frozenset[str],
+        *,
+        how: Mapping[str, Any] | None = None,
+        problems: Collection[str] = (),
+        remarks: Collection[str] = (),
+        is_stored: bool = True,
+    ) -> None:
+        self._report = PlanParts(manifest, done, how or {})
+        self.store = store
+        self.problems = tuple(problems)
+        """What is wrong with what the jobs read, a line each; `submit` refuses the sweep until it is put right."""
+        self.remarks = tuple(remarks)
+        self.is_stored = is_stored
+        """False for a plan that was only looked at."""
+
+    @property
+    def name(self) -> str:
+        return self._report.manifest.sweep
+
+    @cached_property
+    def cells(self) -> CellList:
+        return CellList.from_manifest(self._report.manifest)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Parents before children."""
+        return self._report.manifest.jobs
+
+    @property
+    def done(self) -> frozenset[str]:
+        """Keys of the jobs that were done when the plan was read."""
+        return self._report.done
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """As `sweep plan --json` has it (docs/json.md): cost by model and phase, time, what the figures rest on."""
+        return build_plan_json(self._report.manifest, self._report.done, **self._report.how)
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Of all jobs together: GPU-hours, A100-hours, core-hours, FLOPs, bytes of checkpoints."""
+        cost: dict[str, Any] = self.record["total"]
+        return cost
+
+    def open(self) -> "SweepHandle":
+        """The sweep, to submit and follow it. PlanConflictError for a plan that was not stored."""
+        if not self.is_stored:
+            raise PlanConflictError(f"the plan of {self.name!r} was only looked at; plan it again without dry_run")
+        return open_handle(self.store, self.name)
+
+    def __str__(self) -> str:
+        report = format_plan_report(self._report.manifest, self._report.done, **self._report.how)
+        return escape_unprintable("\n".join([report, *self.problems, *self.remarks]))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return render_preformatted(str(self))
 
 
 @dataclass(slots=True)
@@ -365,8 +446,6 @@ class SweepHandle:
         return f"<sweep {self.name} in {self.store}: {len(plan.cells)} cells, {len(plan.jobs)} jobs, on {plan.backend}>"
 
     def _repr_html_(self) -> str:
-        from sweep.interface.html import render_preformatted
-
         return render_preformatted(repr(self))
 
 

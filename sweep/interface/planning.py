@@ -3,112 +3,24 @@
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from jobs.job import Job
 from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
 from jobs.store.sharing import find_sharing_problem
-from stages.printable import escape_unprintable
-from sweep.errors import PlanConflictError, SweepFileError
-from sweep.interface.cells import CellList
-from sweep.interface.html import render_preformatted
+from sweep.errors import SweepFileError
+from sweep.interface.handle import SweepPlan
 from sweep.interface.stores import enter_store, find_default_store
-from sweep.plan.manifest import Manifest, pause_gc
+from sweep.plan.manifest import pause_gc
 from sweep.plan.new_plan import NewPlan, check_nothing_lost, make_plan, store_plan
 from sweep.preflight.planned import inspect_planned_inputs, list_input_remarks
-from sweep.report.plan import build_plan_json, format_plan_report
 from sweep.spec.yaml_source import YamlSource, parse_yaml
-
-if TYPE_CHECKING:
-    from sweep.interface.handle import SweepHandle
 
 MAPPING = "<mapping>"
 """In the place of a file's name in messages about a mapping."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanParts:
-    """What a plan's report is built of."""
-
-    manifest: Manifest
-    done: frozenset[str]
-    how: Mapping[str, Any]
-
-
-class SweepPlan:
-    """The cells and jobs of a sweep, with their cost: the report of `sweep plan`."""
-
-    def __init__(
-        self,
-        store: Path,
-        manifest: Manifest,
-        done: frozenset[str],
-        *,
-        how: Mapping[str, Any] | None = None,
-        problems: Collection[str] = (),
-        remarks: Collection[str] = (),
-        is_stored: bool = True,
-    ) -> None:
-        self._report = PlanParts(manifest, done, how or {})
-        self.store = store
-        self.problems = tuple(problems)
-        """What is wrong with what the jobs read, a line each; `submit` refuses the sweep until it is put right."""
-        self.remarks = tuple(remarks)
-        self.is_stored = is_stored
-        """False for a plan that was only looked at."""
-
-    @property
-    def name(self) -> str:
-        return self._report.manifest.sweep
-
-    @cached_property
-    def cells(self) -> CellList:
-        return CellList.from_manifest(self._report.manifest)
-
-    @property
-    def jobs(self) -> tuple[Job, ...]:
-        """Parents before children."""
-        return self._report.manifest.jobs
-
-    @property
-    def done(self) -> frozenset[str]:
-        """Keys of the jobs that were done when the plan was read."""
-        return self._report.done
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """As `sweep plan --json` has it (docs/json.md): cost by model and phase, time, what the figures rest on."""
-        return build_plan_json(self._report.manifest, self._report.done, **self._report.how)
-
-    @property
-    def cost(self) -> dict[str, Any]:
-        """Of all jobs together: GPU-hours, A100-hours, core-hours, FLOPs, bytes of checkpoints."""
-        cost: dict[str, Any] = self.record["total"]
-        return cost
-
-    def open(self) -> "SweepHandle":
-        """The sweep, to submit and follow it. PlanConflictError for a plan that was not stored."""
-        from sweep.interface.handle import open_handle
-
-        if not self.is_stored:
-            raise PlanConflictError(f"the plan of {self.name!r} was only looked at; plan it again without dry_run")
-        return open_handle(self.store, self.name)
-
-    def __str__(self) -> str:
-        report = format_plan_report(self._report.manifest, self._report.done, **self._report.how)
-        return escape_unprintable("\n".join([report, *self.problems, *self.remarks]))
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_html_(self) -> str:
-        return render_preformatted(str(self))
 
 
 # Why: docs/decisions.md, D224

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweep.interface.planning import SweepPlan
+    from sweep.interface.handle import SweepPlan
 
 
 # Why: docs/decisions.md, D223

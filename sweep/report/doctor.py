@@ -55,7 +55,7 @@ class DoctorRun:
     def iter_checks(self) -> Iterator[Check]:
         """Each finding as it is made."""
         jobs = self.list_unfinished_jobs()
-        local = self.runs_here()
+        local = self.is_local()
         slurm = has_slurm() and not local
         if local:
             yield from self.iter_local_checks(jobs)
@@ -75,7 +75,7 @@ class DoctorRun:
         if self.node_test and slurm:
             yield from self.iter_node_checks(jobs)
 
-    def runs_here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether the named sweep runs on this machine, by its file or by what was chosen since."""
         if self.planned is None or has_batches(self.planned.paths.ledger):
             return False

@@ -15,7 +15,7 @@ from tests.sweep.small_sweep import ROOT, SMALL, written
 
 CASES = [
     ("sweep sta", ["status"]),
-    ("sweep status ", ["small"]),
+    ("sweep status sm", ["small"]),
     ("sweep status small mtiny-b50", ["mtiny-b50-i0-c0-x1", "mtiny-b50-i20-c0-x1"]),
     ("sweep status --all small mtiny-b100-i0", ["mtiny-b100-i0-c0-x1"]),
     ("sweep resume small --cpus 2 mtiny-b0-i2", ["mtiny-b0-i20-c0-x1"]),
