@@ -172,6 +172,7 @@ def check_problems_accepted(
     """Names of all accepted problems of inputs, and the exit code so far: 1 for a dry run that tells of others.
 
     Raises InputsError for problems that nobody has accepted. With `ignore_data` they are accepted, and told on stderr.
+    Raises PlanConflictError for data that are not those of the plan, which nobody can accept.
     """
     from sweep.errors import InputsError
     from sweep.preflight.gate import check_gate
@@ -180,6 +181,7 @@ def check_problems_accepted(
     code = 0
     for remark in report.remarks:
         print(f"sweep: {remark}", file=sys.stderr)
+    report.raise_conflict()
     if ignore_data:
         for line in report.lines:
             print(f"sweep: accepted: {line}", file=sys.stderr)
@@ -212,21 +214,6 @@ def submit_to_slurm(
     return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
 
 
-def check_content(stored: "StoredSweep") -> None:
-    """PlanConflictError where data have other content by now than the plan's keys say."""
-    if not stored.manifest.identities:
-        return
-    from sweep.errors import PlanConflictError
-    from sweep.plan.data_identity import find_content_changes
-
-    name = stored.manifest.sweep
-    if changes := find_content_changes(stored.store, name):
-        raise PlanConflictError(
-            f"nothing was sent: {'; '.join(map(str, changes))}: not what {name!r} was planned with; put the former "
-            "data back, or plan it again (`sweep plan FILE`)"
-        )
-
-
 def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     """`only_now`: cells or jobs for this submission alone, which are not kept."""
     from sweep.errors import UsageError
@@ -236,7 +223,6 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     stored = open_sweep(options.store, options.name)
     stored.check_version()
     with print_user_errors():
-        check_content(stored)
         kept = read_limits(stored.paths.limits, acts=True)
     backend = options.backend or kept.backend or stored.manifest.backend
     on_slurm = backend == "slurm"
