@@ -41,6 +41,7 @@ def run(options: ResumeOptions) -> int:
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits, update_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.local import list_unread_runs
 
     if options.scripts:
         raise UsageError("--scripts is for `sweep submit NAME --dry-run`: here the jobs' new budget comes first")
@@ -55,6 +56,11 @@ def run(options: ResumeOptions) -> int:
             keys = [key for key in keys if key not in hidden]
             for line in list_unsettled_remarks(snapshot) if hidden else ():
                 print(f"sweep: {line}", file=sys.stderr)
+        unread = {key for key in keys if not snapshot.runs[key].readable}
+        keys = [key for key in keys if key not in unread]
+        # Why: docs/decisions.md, D171
+        for line in list_unread_runs(snapshot, unread):
+            print(f"sweep resume: {line}: it gets no new budget; resume it once it can be read", file=sys.stderr)
         logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
         # before the new budget: a runner at work, or a round from cron, would start the jobs at once
         accepted, code = submit.check_problems_accepted(
@@ -67,13 +73,13 @@ def run(options: ResumeOptions) -> int:
         if options.dry_run:
             print("\n".join(keys))
             print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
-            return code
+            return 1 if unread else code
         update_limits(stored.paths.limits, {"ignored_inputs": accepted})
         stored.ledger.append_wishes(snapshot.build_resumption(key, read_user_name()) for key in keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     if options.no_submit or is_runner_live(stored):
-        return 0
-    return submit.run(options, only_now=options.cells)
+        return 1 if unread else 0
+    return submit.run(options, only_now=options.cells) or (1 if unread else 0)
 
 
 def is_runner_live(stored: "StoredSweep") -> bool:
