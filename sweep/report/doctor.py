@@ -11,16 +11,16 @@ from jobs.errors import ClusterChoiceError
 from jobs.job import Job, Resources
 from jobs.processes import read_user_name
 from jobs.reconcile.unsettled import list_unsettled_remarks
-from jobs.slurm.chosen_cluster import read_chosen_cluster
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.limits import can_ask_memory
 from jobs.slurm.query import find_cluster, load_batch_history
 from jobs.slurm.refusals import read_refusals
 from jobs.slurm.script import find_path_problem
-from jobs.slurm.site import query_site
+from jobs.slurm.site.chosen_cluster import read_chosen_cluster
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.limits import can_ask_memory
+from jobs.slurm.site.site import query_site
 from jobs.store.checks import Check, Severity, check_store, report_note, report_ok, report_problem
 from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
@@ -89,7 +89,9 @@ class DoctorRun:
             yield report_note("inputs", remark)
         for change in report.changes:
             yield report_problem("inputs", str(change), "put the former data back, or plan it again")
-        found = [line for problem, line in zip(report.problems, report.lines, strict=True) if problem.setting != "store"]
+        found = [
+            line for problem, line in zip(report.problems, report.lines, strict=True) if problem.setting != "store"
+        ]
         for line in found:  # the room in the store is a check of its own
             yield report_problem("inputs", line, f"or accept it: `sweep submit {self.sweep} --ignore-data`")
         if unfinished and not (report.remarks or report.changes or found):
