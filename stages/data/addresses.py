@@ -190,6 +190,7 @@ def is_elsewhere(address: str) -> bool:
     return all(map(is_remote, split_places(address)))
 
 
+# Why: docs/decisions.md, D173
 def list_near_paths(address: str) -> list[Path]:
     """The places of an address that are on this machine, without those elsewhere; DataError as `expand_address`."""
     places = expand_address(address) if has_several_places(address) else [address]

@@ -7,7 +7,7 @@ from posixpath import dirname, split
 
 from stages.data.addresses import MANIFEST_SUFFIX, expand_address, is_remote, list_near_paths
 from stages.data.remote import RemoteFolder, check_address
-from stages.data.shards import MANIFEST, LocalFolder, ShardFolder, is_plain_name, read_manifest
+from stages.data.shards import MANIFEST, LocalFolder, ShardFolder, is_plain_name, read_listed_places
 from stages.errors import DataError
 
 
@@ -83,14 +83,6 @@ def build_folder(
     if is_remote(folder):
         return RemoteFolder(folder, find_cache(), names=names, counts=counts)
     return LocalFolder(Path(folder), tuple(names), dict(counts))
-
-
-def read_listed_places(manifest: Path) -> dict[str, int]:
-    """Paths and addresses of the shards that a manifest of this machine names, each with its samples. DataError or
-    OSError."""
-    names, counts = read_manifest(str(manifest), manifest.read_bytes(), places=True)
-    places = [name if "/" in name else str(manifest.parent / name) for name in names]
-    return dict(zip(places, counts, strict=True))
 
 
 def find_remote_shard(address: str) -> str:

@@ -29,8 +29,7 @@ from stages.data.conversations import (
 )
 from stages.data.prompts import TEMPLATES
 from stages.data.sample import AbsentSampleError, BadSampleError
-from stages.data.shard_sets import read_listed_places
-from stages.data.shards import MANIFEST, OpenShard, TarSample, list_tars, read_manifest
+from stages.data.shards import MANIFEST, OpenShard, TarSample, list_tars, read_listed_places, read_manifest
 from stages.data.text import check_ids, check_length, read_token_ids
 from stages.data.tokenizer import TextTokenizer, check_tokenizer
 from stages.errors import ConfigError, DataError

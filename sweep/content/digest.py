@@ -196,7 +196,7 @@ def add_shards(reader: ContentReader, path: Path) -> None:
 
 def add_listed_shards(reader: ContentReader, manifest: Path) -> None:
     """The shards that a manifest names, and how many samples it says that they have."""
-    from stages.data.shard_sets import read_listed_places
+    from stages.data.shards import read_listed_places
 
     if reader.note_facts(manifest) > MOST_BYTES:
         raise UnreadableDataError(f"{manifest}: too large for a manifest")
