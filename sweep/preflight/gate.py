@@ -75,7 +75,7 @@ class GateReport:
             raise PlanConflictError(self.conflict)
 
 
-# Why: docs/decisions.md, D137 and D169
+# Why: docs/decisions.md, D137, D169
 def check_gate(
     stored: StoredSweep, wanted: Collection[str], accepted: Collection[str], *, writes: bool = True
 ) -> GateReport:
