@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stages.demo.prepare import prepare_demo
 from stages.errors import DataError
-from stages.printable import escape_unprintable
+from stages.printable import print_error
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
             options.out, options.seed, lambda line: print(f"demo data: {line}", file=sys.stderr, flush=True)
         )
     except (DataError, OSError) as error:
-        print(escape_unprintable(f"error: {error}"), file=sys.stderr)
+        print_error(str(error))
         return 1
     done = f"made in {time.monotonic() - started:.0f} s" if made else "is there already"
     print(f"demo data: {options.out} {done}", file=sys.stderr)

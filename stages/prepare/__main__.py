@@ -18,7 +18,7 @@ from stages.errors import DataError, StageError, StorageError
 from stages.prepare.inputs import TextRule, find_inputs
 from stages.prepare.making import DATASET, format_count, format_sweep_lines
 from stages.prepare.pool import count_cores, exit_with_parent
-from stages.printable import escape_unprintable
+from stages.printable import print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](options)
     except StorageError as error:
-        print(
-            escape_unprintable(f"error: {error}; make room, and the same command goes on where it stopped"),
-            file=sys.stderr,
-        )
+        print_error(f"{error}; make room, and the same command goes on where it stopped")
     except (StageError, OSError) as error:
-        print(escape_unprintable(f"error: {error}"), file=sys.stderr)
+        print_error(str(error))
     return 1
 
 

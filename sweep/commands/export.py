@@ -119,7 +119,7 @@ def export_model(options: ExportOptions, cell: "Cell", stored: "StoredSweep") ->
     evidence = load_job_evidence(stored.load_snapshot(whole_account=True))
     out = str(options.out.absolute())
     request = build_export_request(stored.store, stored.manifest, cell, chain, evidence, out=out, dtype=options.dtype)
-    finished = run_module("stages.export", [], given=json.dumps(request))
+    finished = run_module("stages.export", [], given=json.dumps(request), speaker="sweep export")
     if finished.returncode:
         return 1
     print(options.out)

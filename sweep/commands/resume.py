@@ -48,6 +48,7 @@ def run(options: ResumeOptions) -> int:
     from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
     from sweep.submit.choices import list_hidden_remarks, record_resumption, select_stopped_keys
+    from sweep.submit.local import list_unread_runs
 
     if options.scripts:
         raise UsageError("--scripts is for `sweep submit NAME --dry-run`: here the jobs' new budget comes first")
@@ -61,6 +62,11 @@ def run(options: ResumeOptions) -> int:
         keys, stopped = select_stopped_keys(stored, snapshot, cells, options.phase)
         for line in list_hidden_remarks(snapshot) if not cells else ():
             print(f"sweep: {line}", file=sys.stderr)
+        unread = {key for key in keys if not snapshot.runs[key].readable}
+        keys = [key for key in keys if key not in unread]
+        # Why: docs/decisions.md, D171
+        for line in list_unread_runs(snapshot, unread):
+            print(f"sweep resume: {line}: it gets no new budget; resume it once it can be read", file=sys.stderr)
         logger.info("%d jobs have stopped, %d of them are chosen", stopped, len(keys))
         # before the new budget: a runner at work, or a round from cron, would start the jobs at once
         accepted, code = submit.check_problems_accepted(
@@ -77,19 +83,19 @@ def run(options: ResumeOptions) -> int:
             print(
                 NextStep(options.store).suggest("gives it and submits", "resume", options.name, *words), file=sys.stderr
             )
-            return code
+            return 1 if unread else code
         update_limits(stored.paths.limits, {"ignored_inputs": accepted})
         record_resumption(stored, snapshot, keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
     step = NextStep(options.store)
     if options.no_submit:
         print(step.suggest("runs them", "submit", options.name), file=sys.stderr)
-        return 0
+        return 1 if unread else 0
     if is_runner_live(stored):
         print(step.suggest("shows how they stand", "status", options.name), file=sys.stderr)
-        return 0
+        return 1 if unread else 0
     of_phase = [job.key for job in stored.select_chains(cells, options.phase)] if options.phase else []
-    return submit.run(replace(options, cells=()), only_now=cells or of_phase)
+    return submit.run(replace(options, cells=()), only_now=cells or of_phase) or (1 if unread else 0)
 
 
 def name_given_cells(options: ResumeOptions) -> tuple[str, ...]:

@@ -166,6 +166,7 @@ def check_problems_accepted(
     """Names of all accepted problems of inputs, and the exit code so far: 1 for a dry run that tells of others.
 
     Raises InputsError for problems that nobody has accepted. With `ignore_data` they are accepted, and told on stderr.
+    Raises PlanConflictError for data that are not those of the plan, which nobody can accept.
     """
     from sweep.errors import InputsError
     from sweep.preflight.gate import check_gate
@@ -209,12 +210,11 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
-    from sweep.submit.choices import check_content, keep_choices, select_wanted
+    from sweep.submit.choices import keep_choices, select_wanted
 
     stored = open_sweep(options.store, options.name)
     stored.check_version()
     with print_user_errors():
-        check_content(stored)
         kept = read_limits(stored.paths.limits, acts=True)
     backend = options.backend or kept.backend or stored.manifest.backend
     on_slurm = backend == "slurm"

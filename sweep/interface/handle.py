@@ -29,7 +29,6 @@ from sweep.report.status import load_status
 from sweep.stored_sweep import StoredSweep, open_sweep
 from sweep.submit.cancel import Cancellation, cancel_jobs
 from sweep.submit.choices import (
-    check_content,
     keep_choices,
     list_accepted_problems,
     record_resumption,
@@ -278,7 +277,6 @@ class SweepHandle:
         with enter_store(self.store):
             stored = self._open()
             stored.check_version()
-            check_content(stored)
             kept = read_limits(stored.paths.limits, acts=True)
             backend = backend_given or kept.backend or stored.manifest.backend
             on_slurm = backend == "slurm"

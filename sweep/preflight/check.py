@@ -18,7 +18,7 @@ from typing import Any
 from jobs.job import Job
 from jobs.store.paths import Store
 from stages.config import BUILT_IN_ENGINES, EvaluateConfig, find_engine
-from stages.data.addresses import has_several_places, list_local_paths
+from stages.data.addresses import has_several_places, is_elsewhere, list_near_paths
 from stages.engines.kinds import find_engine_plugin, load_planned_kind
 from stages.engines.limits import MAIN_FILES
 from stages.errors import DataError
@@ -63,7 +63,7 @@ def check_inputs(
     uses = collect_uses(configs, data)
     absent = list(find_absent_inputs(uses))
     missing = {problem.setting for problem in absent}
-    present = [use for use in uses if f"data.{use.name}" not in missing and "://" not in use.path]
+    present = [use for use in uses if f"data.{use.name}" not in missing and not is_elsewhere(use.path)]
     read, remarks = inspect_uses(present, kept if kept is not None else KeptAnswers(store.inspections))
     problems = [
         *absent,
@@ -77,11 +77,11 @@ def check_inputs(
 
 
 def find_absent_inputs(uses: Sequence[InputUse]) -> Iterator[InputProblem]:
-    """One for each data set of which this machine shows nothing, or not what is in it."""
-    for name, path in {use.name: use.path for use in uses if "://" not in use.path}.items():
+    """One for each data set of which this machine shows nothing, or not what is in it. Of servers nothing is asked."""
+    for name, path in {use.name: use.path for use in uses}.items():
         setting = f"data.{name}"
         try:
-            for place in list_local_paths(path) if has_several_places(path) else [Path(path)]:
+            for place in [] if is_elsewhere(path) else list_near_paths(path):
                 touch_place(place)
         except DataError as error:
             yield InputProblem(setting=setting, what=str(error), cure=f"correct the path, or make the data; {ABSENT}")

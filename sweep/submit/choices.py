@@ -7,7 +7,6 @@ from jobs.processes import read_user_name
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.reconcile.unsettled import list_unsettled_remarks
-from sweep.errors import PlanConflictError
 from sweep.kept_limits import KeptLimits, select_kept_jobs, update_limits
 from sweep.preflight.gate import GateReport
 from sweep.stored_sweep import StoredSweep
@@ -31,26 +30,15 @@ def keep_choices(stored: StoredSweep, given: Mapping[str, object], accepted: Col
 
 
 def list_accepted_problems(report: GateReport, kept: KeptLimits, *, ignore_data: bool) -> tuple[str, ...]:
-    """Names of all problems of inputs that are accepted from now on; InputsError for problems that nobody accepts."""
+    """Names of all problems of inputs that are accepted from now on.
+
+    Raises PlanConflictError for data that are not those of the plan, and InputsError for problems that nobody accepts.
+    """
+    report.raise_conflict()
     if ignore_data:
         return (*kept.ignored_inputs, *(problem.name for problem in report.problems))
     report.raise_problems()
     return kept.ignored_inputs
-
-
-def check_content(stored: StoredSweep) -> None:
-    """PlanConflictError where data have other content by now than the plan's keys say."""
-    if not stored.manifest.identities:
-        return
-    # imported here: a sweep without local data is submitted without loading what reads them
-    from sweep.plan.data_identity import find_content_changes
-
-    name = stored.manifest.sweep
-    if changes := find_content_changes(stored.store, name):
-        raise PlanConflictError(
-            f"nothing was sent: {'; '.join(map(str, changes))}: not what {name!r} was planned with; put the former "
-            "data back, or plan it again (`sweep plan FILE`)"
-        )
 
 
 # A resumption: a new budget of attempts for jobs that have stopped.

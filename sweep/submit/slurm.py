@@ -17,14 +17,14 @@ from jobs.reconcile.state import JobState
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import locate_code_snapshot, save_code_snapshot
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.limits import describe_limit
 from jobs.slurm.query import find_cluster, load_batch_history
 from jobs.slurm.refusals import Refusal, update_refusals
 from jobs.slurm.round import PENDING, RoundReport, SlurmRound, list_delays
 from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, find_path_problem, render_batch_script
-from jobs.slurm.site_facts import SiteFacts, query_kept_site
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.limits import describe_limit
+from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
 from sweep.errors import StoreError
 from sweep.next_step import NextStep

@@ -13,12 +13,12 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.limits import compute_queue_capacity, list_limit_names
 from jobs.slurm.refusals import Refusal
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob
 from jobs.slurm.sbatch_options import build_sbatch_options
-from jobs.slurm.site import Site, query_site
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.limits import compute_queue_capacity, list_limit_names
+from jobs.slurm.site.site import Site, query_site
 from sweep.cli import main
 from tests.jobs.toy import toy_job
 from tests.slurm_lab import Lab

@@ -11,8 +11,11 @@ from typing import NamedTuple, Protocol
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.job import Job, Resources
-from jobs.slurm.gpu_choice import choose_gpus
-from jobs.slurm.limits import (
+from jobs.slurm.refusals import REFUSED, Refusal, explain_few_nodes, explain_refusal, list_choices
+from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal, UnknownSubmit
+from jobs.slurm.sbatch_options import build_sbatch_options, drop_gpu_options, has_gpu_options
+from jobs.slurm.site.gpu_choice import choose_gpus
+from jobs.slurm.site.limits import (
     can_ask_memory,
     find_association,
     find_job_partitions,
@@ -21,10 +24,7 @@ from jobs.slurm.limits import (
     resolve_qos_name,
     sort_job_qos,
 )
-from jobs.slurm.refusals import REFUSED, Refusal, explain_few_nodes, explain_refusal, list_choices
-from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal, UnknownSubmit
-from jobs.slurm.sbatch_options import build_sbatch_options, drop_gpu_options, has_gpu_options
-from jobs.slurm.site import Association, Partition, Qos, Site
+from jobs.slurm.site.site import Association, Partition, Qos, Site
 
 logger = logging.getLogger(__name__)
 

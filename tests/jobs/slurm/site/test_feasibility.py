@@ -8,10 +8,10 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.slurm.commands import ProgramOutput
-from jobs.slurm.feasibility import OF_TODAY, FeasibilityChecker, iter_misfits
 from jobs.slurm.refusals import Refusal
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, UnknownSubmit, parse_test_answer
-from jobs.slurm.site import Association, NodeShape, Site
+from jobs.slurm.site.feasibility import OF_TODAY, FeasibilityChecker, iter_misfits
+from jobs.slurm.site.site import Association, NodeShape, Site
 from tests.jobs.slurm.site_case import NEW, OLD, Answer, TestedSlurm, a_job
 from tests.jobs.toy import toy_job
 

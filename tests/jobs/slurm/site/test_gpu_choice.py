@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from jobs.job import Estimate, Job
-from jobs.slurm.gpu_choice import GpuChoice, choose_gpus, is_admitted
 from jobs.slurm.sbatch_options import build_sbatch_options, list_requested_kinds
-from jobs.slurm.site import NodeShape, Partition, Site, parse_node_shapes
+from jobs.slurm.site.gpu_choice import GpuChoice, choose_gpus, is_admitted
+from jobs.slurm.site.site import NodeShape, Partition, Site, parse_node_shapes
 from tests.jobs.slurm.site_case import NEW, a_job
 
 

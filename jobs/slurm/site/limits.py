@@ -11,7 +11,7 @@ from itertools import chain
 
 from jobs.job import Job
 from jobs.slurm.parsing import QueueRow
-from jobs.slurm.site import Association, Partition, Qos, Site
+from jobs.slurm.site.site import Association, Partition, Qos, Site
 
 CLUSTER = "cluster"
 

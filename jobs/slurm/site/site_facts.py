@@ -15,7 +15,7 @@ from typing import Any
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.commands import ProgramOutput
-from jobs.slurm.site import Site, query_site
+from jobs.slurm.site.site import Site, query_site
 from jobs.store.paths import Store, write_json
 from jobs.store.records import read_record
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from jobs.slurm.feasibility import iter_misfits
-from jobs.slurm.limits import compute_queue_capacity, list_limit_names
-from jobs.slurm.site import (
+from jobs.slurm.site.feasibility import iter_misfits
+from jobs.slurm.site.limits import compute_queue_capacity, list_limit_names
+from jobs.slurm.site.site import (
     NO_ACCOUNTING,
     NodeShape,
     Qos,

@@ -3,7 +3,7 @@ documentation of clusters, and from NVIDIA's list of MIG profiles."""
 
 import pytest
 
-from jobs.slurm.gpu_kinds import (
+from jobs.slurm.site.gpu_kinds import (
     EXACT,
     LESS_MEMORY,
     MORE_MEMORY,

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.errors import ClusterChoiceError
 from jobs.slurm.batches import KnownBatch
-from jobs.slurm.chosen_cluster import read_chosen_cluster, resolve_cluster
+from jobs.slurm.site.chosen_cluster import read_chosen_cluster, resolve_cluster
 
 
 def batch(cluster: str = "", *, refused: bool = False) -> KnownBatch:

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.slurm.limits import (
+from jobs.slurm.site.limits import (
     compute_queue_capacity,
     describe_limit,
     list_limit_names,
 )
-from jobs.slurm.site import Association
+from jobs.slurm.site.site import Association
 from tests.jobs.slurm.site_case import NEW, OLD, a_job, rows
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from jobs.job import Job, Resources
-from jobs.slurm.gpu_kinds import (
+from jobs.slurm.sbatch_options import has_gpu_options, list_requested_kinds
+from jobs.slurm.site.gpu_kinds import (
     EXACT,
     MODELS,
     REASONS,
@@ -22,9 +23,8 @@ from jobs.slurm.gpu_kinds import (
     parse_gpu_kind,
     rank_gpu_kind,
 )
-from jobs.slurm.limits import find_job_partitions
-from jobs.slurm.sbatch_options import has_gpu_options, list_requested_kinds
-from jobs.slurm.site import NodeShape, Partition, Site
+from jobs.slurm.site.limits import find_job_partitions
+from jobs.slurm.site.site import NodeShape, Partition, Site
 
 GIB = 2**30
 

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.commands import ProgramOutput
-from jobs.slurm.site_facts import SiteFacts, query_kept_site
+from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.paths import Store
 from tests.jobs.fake_clock import FakeClock
