@@ -5,9 +5,9 @@ hashes it (defaults left out) into the job's key, so a new field needs a default
 Data is named here (`Source`) and located in `job.json` (`data`: name -> path). Keys hold a data set's identity in place
 of its name (`name_by_identity`).
 
-A field with a description is a setting of the sweep file: name, type, bounds, default, description, unit and what its values
-mean stand here and nowhere else (`sweep.spec.fields` derives its part of the file; `sweep schema` and
-docs/settings.md show it). A described field that is a configuration itself
+A field with a description is a setting of the sweep file: name, type, bounds, default, description, unit and what its
+values mean stand here and nowhere else (`sweep.spec.fields` derives its part of the file, and docs/settings.md shows
+it). A described field that is a configuration itself
 (`optimizer`, `schedule`) contributes its own described fields. The planner works out the fields without a description.
 """
 

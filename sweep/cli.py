@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": "show where a cell comes from, what it reuses, what it costs and what happened to its jobs",
     "export": "write a model that others can load with transformers, or an index of all models of a sweep",
     "data": "make training data, or check it before a sweep does",
+    "schema": "print the JSON Schema of a sweep file, by which editors complete and check one",
     "completion": "print a completion script for your shell",
 }
 """Name and help in the order of use. `sweep.commands` says what the module of a command holds."""

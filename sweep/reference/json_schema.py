@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, BeforeValidator, WrapValidator
 from pydantic.fields import FieldInfo
 
+from jobs.slurm import sbatch_options
 from stages.vision.specs import ENCODERS, FAMILIES
 from sweep.catalog import load_catalog
 from sweep.catalog.gpu_parts import GpuTable
@@ -158,6 +159,9 @@ def add_constraints(built: Schema, metadata: Any, definitions: dict[str, Schema]
     for each in parts:
         if not isinstance(each, BeforeValidator | WrapValidator | AfterValidator):
             built = {**built, **read_bound(each, str(built.get("type", "")))}
+    for each in parts:
+        if isinstance(each, AfterValidator) and each.func in RULES_OF_CHECKS:
+            built = RULES_OF_CHECKS[each.func](built)
     for each in parts:  # what is converted first may have any form, whatever the bounds of the outcome
         if isinstance(each, BeforeValidator | WrapValidator):
             built = OTHER_FORMS[each.func](built, definitions)
@@ -199,7 +203,8 @@ def allow_places(_: Schema, __: dict[str, Schema]) -> Schema:
 
 def allow_option_value(_: Schema, __: dict[str, Schema]) -> Schema:
     """Text, a number, or true for a flag."""
-    return {"anyOf": [{"type": "string"}, {"type": "integer"}, {"const": True}]}
+    text = {"type": "string", "maxLength": sbatch_options.LONGEST_VALUE, "pattern": f"^{LINE}*$"}
+    return {"anyOf": [text, {"type": "integer"}, {"const": True}]}
 
 
 def build_axes(_: Schema, definitions: dict[str, Schema]) -> Schema:
@@ -242,6 +247,40 @@ OTHER_FORMS: Mapping[Any, Callable[[Schema, dict[str, Schema]], Schema]] = {
     schema.convert_exclusion_value: build_exclusions,
 }
 """The functions that convert a value before it is checked, and what each adds to the forms that are taken."""
+
+
+def name_options(built: Schema) -> Schema:
+    """The options that sbatch has a field or a rule for are refused, and so are beginnings of them."""
+    words = (*sbatch_options.REFUSED, *sbatch_options.WRITTEN_OUT)
+    short = {word[:length] for word in words for length in range(2, len(word) + 1)} - {*sbatch_options.WRITTEN_OUT}
+    return {**built, "propertyNames": {"pattern": f"^{sbatch_options.NAME.pattern}$", "not": {"enum": sorted(short)}}}
+
+
+def limit_setup(built: Schema) -> Schema:
+    """Lines of shell, and none of them the scheduler's."""
+    scheduler = r"\s*#(?:[Ss][Bb][Aa][Tt][Cc][Hh]|[Pp][Bb][Ss]|[Bb][Ss][Uu][Bb])"
+    line = {"type": "string", "maxLength": sbatch_options.LONGEST_LINE, "pattern": f"^(?!{scheduler}){LINE}*$"}
+    return {**built, "items": line, "maxItems": sbatch_options.MOST_LINES}
+
+
+def limit_launcher(built: Schema) -> Schema:
+    """Words, and the first of them a program."""
+    word = {"type": "string", "maxLength": sbatch_options.LONGEST_VALUE, "pattern": f"^{LINE}+$"}
+    return {
+        **built,
+        "prefixItems": [{**word, "pattern": f"^(?!-){LINE}+$"}],
+        "items": word,
+        "maxItems": sbatch_options.MOST_WORDS,
+    }
+
+
+LINE = r"[^\x00-\x1f\x7f]"
+RULES_OF_CHECKS: Mapping[Any, Callable[[Schema], Schema]] = {
+    resources.check_sbatch_options: name_options,
+    resources.check_setup_lines: limit_setup,
+    resources.check_launcher_words: limit_launcher,
+}
+"""The functions that check a value behind its type, and what JSON Schema can say of the same."""
 
 
 # Names that the catalog and the code know.

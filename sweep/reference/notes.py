@@ -17,6 +17,7 @@ from sweep.catalog import load_catalog
 from sweep.catalog.entries import Placement
 from sweep.phases import PHASES
 from sweep.spec.fields import AxisFields, PointFields
+from sweep.spec.models import SHAPE, ModelFields
 from sweep.spec.reader import find_model_class
 from sweep.spec.resources import RequestFields
 from sweep.spec.run_settings import PHASE_FIELDS
@@ -82,10 +83,13 @@ def find_default(model: type[BaseModel], name: str, field: FieldInfo) -> tuple[A
         setting = f"{SECTIONS[model]}.{name}"
         if setting in BY_RECIPE:
             return RECIPES["paper"][setting], "by `finetune.recipe`"
-        return convert_default(BASE.get(setting)), "or the catalog model's" if setting in FROM_CATALOG else ""
+        value, words = convert_default(BASE.get(setting)), "the catalog model's" if setting in FROM_CATALOG else ""
+        return value, f"or {words}" if words and value is not None else words
     default = None if field.default is PydanticUndefined or field.default_factory else field.default
     if issubclass(model, AxisFields) and name in AxisFields.model_fields:
         default = BASE[name]
+    elif model is ModelFields and name in SHAPE:
+        default = SHAPE[name].default
     elif issubclass(model, RequestFields):
         default = getattr(Placement(), name, None) or None
     elif model is CheckpointFields or issubclass(model, tuple(RUN_CLASSES)):

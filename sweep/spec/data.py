@@ -23,7 +23,7 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f'\"`$;|&<>\\]")
 STORE_PREFIX = "$STORE/"
 PLACE = (
     r"(?:(?:https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,={}-]*"
-    r"|(?:\$STORE/)?(?!~|[A-Za-z][A-Za-z0-9+.-]*:)[^\x00-\x1f\x7f'\"`$;|&<>\\]+)"
+    r"|(?:\$STORE/)?(?!~|[A-Za-z][A-Za-z0-9+.-]*:(?!:))[^\x00-\x1f\x7f'\"`$;|&<>\\]+)"
 )
 ADDRESS = rf"^(?!(?:.*(?:/|::))?\.\.(?:/|::|$)){PLACE}(?:::{PLACE})*$"
 """What `resolve_data_path` takes, of one place or of several, as one pattern for editors."""

@@ -36,7 +36,7 @@ class EngineFields(Fields):
     checkout: AbsolutePath | None = Field(
         None,
         description="the absolute path of its checkout",
-        json_schema_extra={"needed": "open_lm, prismatic and vla_foundry, unless Python finds them"},
+        json_schema_extra={"needed": "the kinds open_lm, prismatic and vla_foundry"},
     )
     revision: Revision = Field("", description="a word that names the checkout's content; changing it makes new keys")
     command: list[CommandWord] = Field(default_factory=list, max_length=100, description="the words behind the program")

@@ -48,7 +48,9 @@ class FeatureFields(Fields):
     """What the planner turns into a folder of the store."""
 
     feature_cache: StrictBool | None = Field(
-        None, description="true or false: whether the store keeps what a frozen encoder makes of an image"
+        None,
+        description="true or false: whether the store keeps what a frozen encoder makes of an image",
+        json_schema_extra={"default": "`false`"},
     )
 
 
