@@ -14,6 +14,7 @@ from types import ModuleType
 from sweep.arguments import TerminalHelpFormatter, add_common_arguments, add_verbose_argument
 
 COMMANDS = {
+    "init": "look at data and write a first sweep file of your own",
     "plan": "check a sweep file, say what it runs and costs, and store the plan",
     "doctor": "check the cluster and the store: what they offer, what they lack, what to do about it",
     "submit": "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time",
