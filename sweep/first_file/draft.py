@@ -89,6 +89,7 @@ class Draft:
     resources: dict[str, Any] = field(default_factory=dict)
 
 
+# Why: docs/decisions.md, D185
 def build_draft(wishes: Wishes, holdings: Holdings, places: Places, catalog: Catalog) -> Draft:
     """The settings.
 
