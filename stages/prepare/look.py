@@ -324,10 +324,10 @@ def identify_file(file: Path) -> Find | None:
         return found
     if parse_table_kind(file)[0] and (table := identify_table(file)) is not None:
         return table
-    return Find("raw text", str(file), samples=1) if holds_text(file) else None
+    return Find("raw text", str(file), samples=1) if has_text(file) else None
 
 
-def holds_text(file: Path) -> bool:
+def has_text(file: Path) -> bool:
     """Whether `sweep data text` would find text in it: JSON lines have it under `text`."""
     kind, compression = parse_file_kind(file)
     if not kind or not file.stat().st_size:

@@ -54,7 +54,7 @@ def iter_lines(draft: Draft, file: str, schema: str) -> Iterator[str]:
             yield f"  {name}: {render(value)}   # one of several"
     for phase, settings in nested.items():
         yield f"  {phase}:{' ' * max(1, 12 - len(phase))}# {PHASE_WORDS[phase]}"
-        yield from (f"    {name}: {render(value)}{comment_on(phase, name)}" for name, value in settings.items())
+        yield from (f"    {name}: {render(value)}{explain_setting(phase, name)}" for name, value in settings.items())
     yield ""
     yield from iter_grid_lines()
     yield from iter_resource_lines(draft)
@@ -77,7 +77,7 @@ COMMENTS: Mapping[tuple[str, str], str] = {
 }
 
 
-def comment_on(phase: str, name: str) -> str:
+def explain_setting(phase: str, name: str) -> str:
     """A comment behind a setting."""
     said = COMMENTS.get((phase, name), "")
     return f"   # {said}" if said else ""
