@@ -20,7 +20,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
@@ -90,6 +90,11 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# what is printed from the settings in the code, after a change of one
+reference: setup
+	$(BIN)/sweep schema > manifests/sweep.schema.json
+	$(BIN)/sweep schema --markdown > docs/settings.md
 
 # the keys of the shipped sweeps, after a change that is meant to move them
 golden: setup

@@ -21,6 +21,7 @@ from sweep.arguments import (
 )
 
 COMMANDS = {
+    "init": "look at data and write a first sweep file of your own",
     "plan": "check a sweep file, say what it runs and costs, and store the plan",
     "doctor": "check the cluster and the store: what they offer, what they lack, what to do about it",
     "submit": "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time",
@@ -35,6 +36,7 @@ COMMANDS = {
     "explain": "show where a cell comes from, what it reuses, what it costs and what happened to its jobs",
     "export": "write a model that others can load with transformers, or an index of all models of a sweep",
     "data": "make training data, or check it before a sweep does",
+    "schema": "print the JSON Schema of a sweep file, by which editors complete and check one",
     "completion": "print a completion script for your shell",
 }
 """Name and help in the order of use. `sweep.commands` says what the module of a command holds."""

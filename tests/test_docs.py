@@ -2,6 +2,7 @@
 
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.plugins import NOUNS
-from sweep.cli import COMMANDS
+from sweep.cli import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -90,6 +91,33 @@ def test_a_comment_that_names_a_decision_is_in_a_file_that_the_decision_names() 
         if f"(../{file})" not in decisions.get(number, "").split("\n\n")[0]
     ]
     assert wrong == []
+
+
+WHOLE_FILE = re.compile(r"^(?:#.*\n)*name: [\s\S]*^blocks:$", flags=re.MULTILINE)
+
+
+def list_sweep_files(page: Path) -> list[str]:
+    """The examples of a page that begin as a sweep file does and leave nothing out."""
+    text = page.read_text()
+    fenced = re.findall(r"^```ya?ml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    indented = [textwrap.dedent(block) for block in re.findall(r"(?:^(?: {4}.*)?\n)+", text, flags=re.MULTILINE)]
+    return [block for block in (each.strip() for each in [*fenced, *indented]) if WHOLE_FILE.match(block)]
+
+
+@EVERY_PAGE
+def test_every_whole_sweep_file_of_a_page_is_planned(
+    page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, text in enumerate(list_sweep_files(page)):
+        if "{...}" in text:
+            continue  # an outline
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text)
+        assert main(["plan", str(file), "--store", str(tmp_path / "store")]) == 0, capsys.readouterr().err
+
+
+def test_the_readme_has_a_whole_sweep_file() -> None:
+    assert len(list_sweep_files(ROOT / "README.md")) == 1
 
 
 def without_code(text: str) -> str:

@@ -32,7 +32,7 @@ def test_the_notebook_runs_and_shows_what_it_was_saved_with(tmp_path: Path) -> N
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2_000:]
-    saved, made = (list_outputs(nbformat.read(path, as_version=4)) for path in (NOTEBOOK, out))
+    saved, made = (list_outputs(nbformat.read(path, as_version=4)) for path in (NOTEBOOK, out))  # type: ignore[no-untyped-call]  # nbformat has no types
     shown = "\n".join(text for cell in made for text in cell)
     assert "colours: 7 of 7 jobs done" in shown
     assert "has no cell 'mtiny-b50-i05-c0-x1'" in shown

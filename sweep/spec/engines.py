@@ -30,9 +30,16 @@ Config = TypeVar("Config", bound=StageConfig)
 class EngineFields(Fields):
     """One entry of `engines`: `kind`, `revision`, `command` and `arguments` decide numbers and enter keys."""
 
-    kind: Name = Field(description="command, open_lm, prismatic, vla_foundry, or one of an installed package")
+    kind: Name = Field(
+        description="the program: command, open_lm, prismatic, vla_foundry, or one of an installed package",
+        json_schema_extra={"values": {"command": "any program"}},
+    )
     python: AbsolutePath = Field(description="the absolute path of its interpreter, or for command of any program")
-    checkout: AbsolutePath | None = Field(None, description="the absolute path of its checkout")
+    checkout: AbsolutePath | None = Field(
+        None,
+        description="the absolute path of its checkout",
+        json_schema_extra={"needed": "the kinds open_lm, prismatic and vla_foundry"},
+    )
     revision: Revision = Field("", description="a word that names the checkout's content; changing it makes new keys")
     command: list[CommandWord] = Field(default_factory=list, max_length=100, description="the words behind the program")
     environment: dict[VariableName, CommandWord] = Field(default_factory=dict, description="variables, name to value")

@@ -17,9 +17,13 @@ from sweep.phases import PHASES
 from sweep.spec.fields import Count, Fields, Name, list_stage_settings, make_fields, make_phase_fields
 from sweep.spec.yaml_source import SettingPath
 
-Switch = Annotated[
-    Literal["auto", True, False], BeforeValidator(lambda given: f"{given}" if type(given) is int else given)
-]
+
+def convert_number_to_word(given: Any) -> Any:
+    """The number 1, which Python takes for true, as what it is: no choice."""
+    return f"{given}" if type(given) is int else given
+
+
+Switch = Annotated[Literal["auto", True, False], BeforeValidator(convert_number_to_word)]
 """auto, true or false; the number 1, which Python takes for true, is no choice."""
 
 
@@ -58,7 +62,9 @@ class FeatureFields(Fields):
     """What the planner turns into a folder of the store."""
 
     feature_cache: StrictBool | None = Field(
-        None, description="true or false: whether the store keeps what a frozen encoder makes of an image"
+        None,
+        description="true or false: whether the store keeps what a frozen encoder makes of an image",
+        json_schema_extra={"default": "`false`"},
     )
 
 
