@@ -20,6 +20,8 @@ class StatusOptions(CommonOptions):
     fresh: bool
     """Query Slurm even if its last answer is less than a minute old."""
     as_json: bool
+    watch: bool = False
+    """Show it on the terminal as it changes."""
 
 
 OPTIONS = StatusOptions
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all", dest="show_all", action="store_true", help="list every running, failed and blocking job"
     )
     parser.add_argument("--fresh", action="store_true", help="ask Slurm even if it answered less than a minute ago")
+    parser.add_argument("--watch", action="store_true", help="show it on this terminal as it changes; q quits")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = "example:\n  sweep status demo\n  sweep status demo --json\nexit code: 1 if a job has failed"
 
@@ -42,6 +45,8 @@ def run(options: StatusOptions) -> int:
     from sweep.report.time_left import read_time_left
     from sweep.stored_sweep import open_sweep, print_user_errors
 
+    if options.watch:
+        return watch_sweep(options)
     with print_user_errors(), pause_gc():
         stored = open_sweep(options.store, options.name)
         snapshot = stored.load_snapshot(recent_answers=not options.fresh, trusts_checked=True)
@@ -51,6 +56,27 @@ def run(options: StatusOptions) -> int:
         report["limits"] = build_limits_json(read_limits(stored.paths.limits))
     print(json.dumps(report, indent=1) if options.as_json else format_status(report, show_all=options.show_all))
     return 1 if report["states"]["failed"] else 0
+
+
+def watch_sweep(options: StatusOptions) -> int:
+    """`--watch`. UsageError where there is no terminal to draw on."""
+    from sweep.errors import UsageError
+    from sweep.stored_sweep import open_sweep, print_user_errors
+
+    # imported here: no other command needs the view, nor rich's part of it
+    from sweep.watch.session import run_watch
+    from sweep.watch.terminal import explain_no_terminal
+
+    others = [name for name, given in {"--json": options.as_json, "--all": options.show_all}.items() if given]
+    if others:
+        raise UsageError(f"--watch does not go with {' and '.join(others)}: leave one out")
+    if reason := explain_no_terminal():
+        raise UsageError(
+            f"--watch needs a terminal, and {reason}; `sweep status {options.name}` prints the same once, "
+            "and --json is for programs"
+        )
+    with print_user_errors():
+        return run_watch(open_sweep(options.store, options.name))
 
 
 @contextmanager
