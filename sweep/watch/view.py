@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 from rich.cells import cell_len, chop_cells, set_cell_size
@@ -13,7 +14,7 @@ from stages.printable import render_line
 from sweep.phases import PHASES
 from sweep.report.history import format_time
 from sweep.report.status import find_shown_state, format_eta_line
-from sweep.text_format import format_counted, format_duration, format_hours
+from sweep.text_format import format_counted, format_duration, format_hours, format_large_number
 from sweep.watch.curves import BLOCKS, PLAIN_BLOCKS, MetricsCurve, draw_sparkline
 from sweep.watch.feed import SweepFeed
 
@@ -32,7 +33,7 @@ STATE_STYLES = {
     JobState.INTERRUPTED: "yellow", JobState.BLOCKED: "red", JobState.CANCELLED: "yellow",
 }  # fmt: skip
 FILTERS = ("active", "running", "trouble", "all")
-SORTS = ("state", "phase", "cell", "step", "loss", "tokens/s", "left")
+SORTS = ("state", "phase", "cell", "step", "loss", "tok/s", "left")
 LEAST_ROWS = 4
 """Rows of the job table, for which a low terminal gives up lines above it."""
 HELP = """\
@@ -122,7 +123,7 @@ def build_rows(feed: SweepFeed, view: ViewState, now: float) -> list[JobRow]:
         "cell": lambda row: (row.job.cells[:1], phases.get(row.job.phase, len(phases))),
         "step": lambda row: rank_number(row.curve and row.curve.get_number("step")),
         "loss": lambda row: rank_number(row.curve and row.curve.get_number("loss")),
-        "tokens/s": lambda row: rank_number(row.curve and row.curve.get_number("tokens_per_second")),
+        "tok/s": lambda row: rank_number(row.curve and row.curve.get_number("tokens_per_second")),
         "left": lambda row: rank_number(row.left),
     }[view.sort]
     return sorted(rows, key=order, reverse=view.reverse)
@@ -152,14 +153,17 @@ def describe_trouble(job: Job, state: JobState, feed: SweepFeed, row: Mapping[st
     if state is JobState.BLOCKED and status.cause:
         return f"waits for {feed.snapshot.statuses[status.cause].state.value} {status.cause}"
     seen = feed.snapshot.observed.get(job.key)
+    if seen is None and state in TROUBLE:
+        return feed.snapshot.runs[job.key].message
     return (seen.doubt or seen.message) if seen is not None else ""
 
 
-def describe_next(feed: SweepFeed) -> str:
-    """The one command that brings the sweep on."""
+def describe_next(feed: SweepFeed, *, in_view: bool = False) -> str:
+    """What brings the sweep on. `in_view`: for who has the view's keys."""
     name, states = feed.report["sweep"], feed.report["states"]
     if states["failed"] or states["unknown"]:
-        return f"look at the trouble (f, then enter or l), repair it, then `sweep resume {name}`"
+        look = "l shows the log of a job that failed" if in_view else f"`sweep logs {name}` shows why a job failed"
+        return f"{look}; repair that, then `sweep resume {name}`"
     if feed.report["jobs"] == states["done"]:
         return f"all is done: `sweep results {name}` writes tables and figures"
     if states["running"] or states["queued"]:
@@ -173,7 +177,9 @@ def draw_screen(feed: SweepFeed, view: ViewState, size: tuple[int, int], now: fl
     """As many lines as the terminal has rows, each as wide as it at most."""
     columns, rows = size
     body = {"jobs": draw_jobs, "help": draw_help}.get(view.screen, draw_text)
-    lines = [draw_title(feed, now), *body(feed, view, size, now, BLOCKS if blocks else PLAIN_BLOCKS)][: rows - 1]
+    lines = [draw_title(feed, columns, now), *body(feed, view, size, now, BLOCKS if blocks else PLAIN_BLOCKS)][
+        : rows - 1
+    ]
     lines += [Text("")] * (rows - 1 - len(lines))
     lines.append(draw_keys(view, columns))
     for line in lines:
@@ -184,14 +190,15 @@ def draw_screen(feed: SweepFeed, view: ViewState, size: tuple[int, int], now: fl
     return lines
 
 
-def draw_title(feed: SweepFeed, now: float) -> Text:
-    """Name, counts, and how old this is."""
+def draw_title(feed: SweepFeed, columns: int, now: float) -> Text:
+    """Name, counts, and how old this is; first why it is older than it should be."""
     states = feed.report["states"]
     counts = [f"{number:,} {state}" for state, number in states.items() if number]
     age = f"read {format_duration(max(0.0, now - feed.read_at) / 3_600)} ago"
-    head = f" {feed.report['sweep']}  {format_counted(feed.report['jobs'], 'job')}: {', '.join(counts) or 'none'}"
-    problem = f"  NOT READ: {feed.problem}" if feed.problem else ""
-    return Text(render_line(f"{head}  {format_time(now)[11:]}  {age}{problem}"))
+    name = f" {feed.report['sweep']}  {format_counted(feed.report['jobs'], 'job')}: {', '.join(counts) or 'none'}"
+    problem = f" NOT READ, tried again: {feed.problem} " if feed.problem else ""
+    clock = f"  {format_time(now)[11:]}" if columns >= 100 else ""
+    return Text(render_line(f"{problem}{name}{clock}  {age}"))
 
 
 def draw_keys(view: ViewState, columns: int) -> Text:
@@ -215,10 +222,11 @@ def draw_jobs(feed: SweepFeed, view: ViewState, size: tuple[int, int], now: floa
     columns, rows = size
     table = list_rows(feed, view, now)
     bars = draw_phases(feed, columns)
+    deep = rows >= 20  # a lower terminal has no room for what does not fit its width
     notes = [
-        Text(render_line(f"time   {format_eta_line(feed.report)}")),
-        Text(render_line(f"hours  {describe_hours(feed)}")),
-        Text(render_line(f"next   {describe_next(feed)}"), style="bold"),
+        *draw_note("time", format_eta_line(feed.report), columns, deep=deep),
+        *draw_note("hours", describe_hours(feed), columns, deep=deep),
+        *draw_note("next", describe_next(feed, in_view=True), columns, deep=deep, style="bold"),
     ]
     remarks = [Text(render_line(f"note   {remark}")) for remark in feed.report.get("remarks", ())]
     room = rows - 2 - 1 - LEAST_ROWS  # title and keys, the table's head
@@ -236,6 +244,13 @@ def draw_jobs(feed: SweepFeed, view: ViewState, size: tuple[int, int], now: floa
         everything = feed.report["jobs"]
         lines.append(Text(f"  none of {everything:,} jobs; f shows others" if everything else "  no jobs"))
     return lines
+
+
+def draw_note(label: str, text: str, columns: int, *, deep: bool, style: str = "") -> list[Text]:
+    """A line with its label, on a deep terminal wrapped at words."""
+    shown = render_line(text)
+    lines = wrap(shown, max(10, columns - 7)) if deep else [shown]
+    return [Text(f"{label if not number else '':7}{line}", style=style) for number, line in enumerate(lines)]
 
 
 def draw_phases(feed: SweepFeed, columns: int) -> list[Text]:
@@ -285,11 +300,11 @@ def describe_hours(feed: SweepFeed) -> str:
 
 def choose_widths(columns: int) -> dict[str, int]:
     """Columns of the table and their widths; a narrow terminal has fewer."""
-    widths = {"state": 11, "phase": 8, "job": 26, "step": 15, "loss": 6, "curve": 0, "tokens/s": 0, "left": 7}
-    if columns >= 90:
-        widths |= {"tokens/s": 9, "job": 34}
+    widths = {"state": 9, "phase": 8, "job": 18, "step": 12, "loss": 6, "curve": 0, "tok/s": 6, "left": 7}
+    if columns >= 120:
+        widths |= {"state": 11, "job": 36, "step": 15}
     spare = columns - sum(widths.values()) - sum(width > 0 for width in widths.values())
-    if spare > 6:
+    if spare > 5:
         widths["curve"] = min(60, spare - 1)
         spare -= widths["curve"] + 1
         widths["job"] += max(0, min(30, spare))
@@ -305,7 +320,7 @@ def draw_table_head(columns: int, view: ViewState, count: int) -> Text:
     for name, width in choose_widths(columns).items():
         title = titles.get(name, name)
         mark = (" v" if view.reverse else " ^") if name == view.sort or (name, view.sort) == ("job", "cell") else ""
-        right = name in {"step", "loss", "tokens/s", "left"}
+        right = name in {"step", "loss", "tok/s", "left"}
         cells.append(fit_cell(f"{title}{mark}", width, right=right))
     return Text(" ".join(cells), style="underline")
 
@@ -339,15 +354,23 @@ def describe_running(
     last = feed.snapshot.runs[row.job.key].last
     since = f"for {format_duration(max(0.0, now - last.start.started_at) / 3_600)}" if last else ""
     if curve is None or step is None:
-        return {"step": since, "loss": "", "curve": "", "tokens/s": "", "left": ""}
+        return {"step": since, "loss": "", "curve": "", "tok/s": "", "left": ""}
     total, loss, speed = (curve.get_number(name) for name in ("total_steps", "loss", "tokens_per_second"))
     return {
-        "step": f"{step:,.0f}/{total:,.0f}" if total else f"{step:,.0f}",
+        "step": describe_step(step, total, widths["step"]),
         "loss": f"{loss:.3f}" if loss is not None else "",
         "curve": draw_sparkline(curve.losses, widths.get("curve", 0), blocks),
-        "tokens/s": f"{speed:,.0f}" if speed is not None else "",
+        "tok/s": format_large_number(speed) if speed is not None else "",
         "left": format_duration(row.left / 3_600) if row.left is not None else "",
     }
+
+
+def describe_step(step: float, total: float | None, width: int) -> str:
+    """`200/3,000`, or shorter where that is too wide."""
+    if total is None:
+        return f"{step:,.0f}"
+    whole = f"{step:,.0f}/{total:,.0f}"
+    return whole if len(whole) <= width else f"{format_large_number(step)}/{format_large_number(total)}"
 
 
 def fit_cell(text: str, width: int, *, right: bool = False) -> str:
