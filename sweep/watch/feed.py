@@ -17,6 +17,7 @@ from jobs.job import Job
 from jobs.local.runner_lock import read_runner_queue
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
+from jobs.store.flock import is_held
 from jobs.store.ledger import has_batches, list_ledger_files
 from jobs.store.results import list_names
 from sweep.errors import SweepError
@@ -33,7 +34,7 @@ SHARE = 1 / 300
 """Of the time, at most, that a costly reading may take on average."""
 RUNNING_EACH_LOOK = 50
 """Running jobs that are looked at in one look; of more, the others come next."""
-COUNTED_EACH_LOOK = 40
+COUNTED_EACH_LOOK = 100
 """Jobs whose hours are read in one look."""
 
 Mark = tuple[int, int]
@@ -73,12 +74,13 @@ class SweepFeed:
         self.planned_left = (0.0, 0.0)
         """A100-hours and core-hours that jobs which are not done are planned to take, whole."""
         self._reading: _Reading | None = None
-        self._running: list[str] = []
+        self.running: list[str] = []
+        """Keys of the jobs that run."""
         self._clock = clock
         self._left = TimeLeft(None, "")
         self._next_full = self._next_left = self._next_report = 0.0
         self._stale = True
-        self._marks: dict[str, tuple[Mark | None, ...]] = {}
+        self._marks: dict[str, tuple[object, ...]] = {}
         self._stages: dict[str, tuple[Mark | None, frozenset[str]]] = {}
         self._ledger: object = None
         self._turn = 0
@@ -96,11 +98,10 @@ class SweepFeed:
             raise reading.error or SweepError("the sweep could not be read")
         began = self._clock.monotonic()
         self.snapshot = reading.snapshot
-        self._ledger = self._read_ledger_sizes()
-        self._stages = {stage: self._read_stage(stage) for stage in {job.stage for job in self.stored.manifest.jobs}}
+        self._ledger, self._stages = reading.ledger, reading.stages
         self.read_at = reading.began_at
-        self._running = self._list_running()
-        self._note_marks(self._running)
+        self.running = self._list_running()
+        self._marks = dict.fromkeys(self.running, ())  # what has changed since is seen at the next look
         self._build_report(force=True)
         self._uncounted = [
             job.key
@@ -141,27 +142,32 @@ class SweepFeed:
 
     def _look_at_runs(self) -> bool:
         """Reads again the folders of jobs that changed, and of jobs whose folder is new."""
-        running, known = self._running, set(self._running)
+        running, known = self.running, set(self.running)
         first = self._turn % max(1, len(running))
         part = [*running[first:], *running[:first]][:RUNNING_EACH_LOOK]
         self._turn = first + len(part)
         changed = {key for key in part if self._marks.get(key) != self._read_marks(key)}
         for stage, (mark, names) in list(self._stages.items()):
             if read_mark(self.stored.store.runs / stage) != mark:
-                self._stages[stage] = self._read_stage(stage)
+                self._stages[stage] = read_stage(self.stored, stage)
                 found = self._stages[stage][1]
                 changed |= {key for key in found - names if key in self.snapshot.by_key}
         # a job that has just begun may have no attempt yet: it is looked at until it runs
         changed |= {key for key in self._marks if key not in known and self._marks[key] != self._read_marks(key)}
         if changed:
+            before = {key: self._read_marks(key) for key in changed}  # a change while they are read is seen once more
             self.snapshot.update({}, reread=changed)
-            self._running = self._list_running()
-            self._note_marks({*self._running, *changed})
+            self.running = self._list_running()
+            self._marks = {
+                key: before[key] if key in before else self._marks.get(key, ())
+                for key in {*self.running, *changed}
+                if not self.snapshot.runs[key].done
+            }
         return bool(changed)
 
     def _look_at_ledger(self) -> bool:
         """People's requests, and the queue of a runner of this machine."""
-        sizes = self._read_ledger_sizes()
+        sizes = read_ledger_sizes(self.stored)
         if sizes == self._ledger:
             return False
         self._ledger = sizes
@@ -172,21 +178,11 @@ class SweepFeed:
             self.snapshot.update({**dict.fromkeys(known - queue.keys()), **queue})
         return True
 
-    def _read_ledger_sizes(self) -> object:
-        return [(path.name, path.stat().st_size) for path in list_ledger_files(self.stored.paths.ledger)]
-
-    def _read_stage(self, stage: str) -> tuple[Mark | None, frozenset[str]]:
-        folder = self.stored.store.runs / stage
-        mark = read_mark(folder)  # before the names: what comes later changes it
-        return mark, list_names(folder)
-
-    def _read_marks(self, key: str) -> tuple[Mark | None, ...]:
-        run = self.snapshot.runs[key].run
-        last = self.snapshot.runs[key].last
-        return tuple(read_mark(path) for path in (run.root, run.attempts, *([last.paths.root] if last else [])))
-
-    def _note_marks(self, keys: Iterable[str]) -> None:
-        self._marks = {key: self._read_marks(key) for key in keys if not self.snapshot.runs[key].done}
+    def _read_marks(self, key: str) -> tuple[object, ...]:
+        """What changes when a job goes on, ends or is killed."""
+        known = self.snapshot.runs[key]
+        folders = [known.run.root, known.run.attempts, *([known.last.paths.root] if known.last else [])]
+        return (*map(read_mark, folders), known.live and is_held(known.run.lock))
 
     def _build_report(self, *, force: bool = False) -> bool:
         """The report of `sweep status`, no oftener than its cost allows."""
@@ -202,7 +198,7 @@ class SweepFeed:
         self.report, self._stale = report, False
         self.version += 1
         self.planned_left = self._sum_planned_left()
-        running = set(self._running)
+        running = set(self.running)
         self.curves = {key: curve for key, curve in self.curves.items() if key in running}
         ended = self._clock.monotonic()
         self._next_report = ended + 30 * (ended - began)
@@ -258,16 +254,35 @@ class _Reading(Thread):
         self.error: OSError | JobsError | SweepError | None = None
         self.began_at = clock.now()
         """Unix seconds."""
+        self.ledger: object = None
+        self.stages: dict[str, tuple[Mark | None, frozenset[str]]] = {}
         self.seconds = 0.0
 
     def run(self) -> None:
         """Leaves the snapshot, or the error."""
         began = self._clock.monotonic()
         try:
+            # before the runs are read: what changes meanwhile is news
+            self.ledger = read_ledger_sizes(self._stored)
+            self.stages = {
+                stage: read_stage(self._stored, stage) for stage in {job.stage for job in self._stored.manifest.jobs}
+            }
             self.snapshot = self._stored.load_snapshot(recent_answers=True, trusts_checked=True)
         except (OSError, JobsError, SweepError) as error:
             self.error = error
         self.seconds = self._clock.monotonic() - began
+
+
+def read_ledger_sizes(stored: StoredSweep) -> object:
+    """What changes when anybody asks for something, or a runner of this machine starts a job."""
+    return [(path.name, path.stat().st_size) for path in list_ledger_files(stored.paths.ledger)]
+
+
+def read_stage(stored: StoredSweep, stage: str) -> tuple[Mark | None, frozenset[str]]:
+    """The time of change of a stage's folder, and the names in it."""
+    folder = stored.store.runs / stage
+    mark = read_mark(folder)  # before the names: what comes later changes it
+    return mark, list_names(folder)
 
 
 def read_mark(path: Path) -> Mark | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.errors import JobsError
-from jobs.reconcile.state import JobState
 from sweep.errors import SweepError
 from sweep.report.attempt_log import AttemptLog, LogReader, describe_log, find_job_log
 from sweep.report.history import build_history, format_history
@@ -24,6 +23,8 @@ REDRAW_S = 15.0
 LOG_TAIL_BYTES = 256 << 10
 """Of a log that is opened; `sweep logs` prints all of it."""
 MOST_LOG_LINES = 5_000
+MOST_CURVES = 200
+"""Running jobs whose metrics are read; a terminal shows no more of them at once."""
 
 
 # Why: docs/decisions.md, D205
@@ -85,16 +86,16 @@ class WatchSession:
 
     def _look(self, *, force: bool = False) -> bool:
         """Takes in what is new. A store or a cluster that fails meanwhile is told in the title, and tried again."""
+        changed, problem = False, ""
         try:
             changed = self.feed.refresh(force=force)
-            problem = ""
+            changed = self.feed.update_curves(self.feed.running[:MOST_CURVES]) or changed
+            changed = self._read_log() or changed
         except (OSError, JobsError, SweepError) as error:
-            changed, problem = False, str(error)
+            problem = str(error)
         if problem != self.feed.problem:
             self.feed.problem, changed = problem, True
-        running = [job.key for job in self.feed.snapshot.select_in_state({JobState.RUNNING})]
-        grown = self.feed.update_curves(running[:LIMIT_CURVES])
-        return changed or grown or self._read_log()
+        return changed
 
     def _draw(self) -> None:
         self.terminal.resized = False
@@ -109,8 +110,12 @@ class WatchSession:
             self._type(key)
             return
         action = self._find_action(key)
-        if action is not None:
+        if action is None:
+            return
+        try:
             action()
+        except (OSError, JobsError, SweepError) as error:  # a log or a history that cannot be read
+            self.view.lines = [str(error)]
 
     def _find_action(self, key: str) -> Callable[[], None] | None:
         actions: dict[str, Callable[[], None]] = {
@@ -233,7 +238,3 @@ class WatchSession:
     def _suspend(self) -> None:
         """Ctrl-Z: the shell gets its terminal, and the view comes back with `fg`."""
         self.terminal.stop_for_shell()
-
-
-LIMIT_CURVES = 200
-"""Running jobs whose metrics are read; a terminal shows no more of them at once."""

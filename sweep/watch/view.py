@@ -34,6 +34,8 @@ STATE_STYLES = {
 }  # fmt: skip
 FILTERS = ("active", "running", "trouble", "all")
 SORTS = ("state", "phase", "cell", "step", "loss", "tok/s", "left")
+WIDE_COLUMNS = 110
+"""From here on a job has its key beside its cell."""
 LEAST_ROWS = 4
 """Rows of the job table, for which a low terminal gives up lines above it."""
 HELP = """\
@@ -301,7 +303,7 @@ def describe_hours(feed: SweepFeed) -> str:
 def choose_widths(columns: int) -> dict[str, int]:
     """Columns of the table and their widths; a narrow terminal has fewer."""
     widths = {"state": 9, "phase": 8, "job": 18, "step": 12, "loss": 6, "curve": 0, "tok/s": 6, "left": 7}
-    if columns >= 120:
+    if columns >= WIDE_COLUMNS:
         widths |= {"state": 11, "job": 36, "step": 15}
     spare = columns - sum(widths.values()) - sum(width > 0 for width in widths.values())
     if spare > 5:
@@ -315,9 +317,11 @@ def choose_widths(columns: int) -> dict[str, int]:
 
 def draw_table_head(columns: int, view: ViewState, count: int) -> Text:
     """Names of the columns; the one that is sorted by is marked."""
-    titles = {"job": f"cell, key ({count:,})", "curve": "loss so far"}
+    widths = choose_widths(columns)
+    wide = columns >= WIDE_COLUMNS
+    titles = {"job": f"{'cell, key' if wide else 'cell'} ({count:,})", "curve": "loss so far" if wide else "curve"}
     cells = []
-    for name, width in choose_widths(columns).items():
+    for name, width in widths.items():
         title = titles.get(name, name)
         mark = (" v" if view.reverse else " ^") if name == view.sort or (name, view.sort) == ("job", "cell") else ""
         right = name in {"step", "loss", "tok/s", "left"}
@@ -331,7 +335,8 @@ def draw_row(row: JobRow, columns: int, feed: SweepFeed, now: float, blocks: str
     line = Text()
     line.append(fit_cell(row.state.value, widths["state"]), style=STATE_STYLES.get(row.state, ""))
     line.append(" " + fit_cell(render_line(row.job.phase), widths["phase"]))
-    line.append(" " + fit_cell(render_line(row.name), widths["job"]) + " ")
+    name = row.name if columns >= WIDE_COLUMNS else next(iter(row.job.cells), row.job.key)
+    line.append(" " + fit_cell(render_line(name), widths["job"]) + " ")
     rest = columns - line.cell_len
     if row.state is not JobState.RUNNING:
         line.append(fit_cell(render_line(row.message), max(0, rest)), style="dim")

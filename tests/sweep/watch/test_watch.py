@@ -1,5 +1,6 @@
 """`sweep status --watch` on a real terminal: what its screen shows, what keys do, and what is left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.processes import read_user_name
+from jobs.slurm.parsing import SEPARATOR
 from tests.jobs import toy
 from tests.sweep.watch.pty_screen import ROOT, PtyScreen, open_pty_screen
 from tests.sweep.watch.watched_store import hold, make_jobs, open_watched_store, write_end, write_metrics, write_start
@@ -74,24 +77,24 @@ def test_keys_sort_filter_find_and_open_history_and_log(tmp_path: Path) -> None:
         view.press(b"f")
         view.wait_for("filter: running", absent="ValueError")
         view.press(b"ff")
-        view.wait_for("filter: all", "key (72)")
+        view.wait_for("filter: all", "(72)")
         view.press(b"/ft00003")
-        view.wait_for("/ft00003_", "key (4)")
+        view.wait_for("/ft00003_", "(4)")
         view.press(b"\r")
         view.wait_for("/ find: ft00003")
         view.press(b"\x1b")
-        view.wait_for("key (72)")
+        view.wait_for("(72)")
         view.press(b"/trouble\x1b")
-        view.wait_for("key (72)")
+        view.wait_for("(72)")
         view.press(b"/failed\r")
-        view.wait_for("key (1)", "ValueError")
+        view.wait_for("(1)", "ValueError")
         view.press(b"\r")
         view.wait_for("history of", "failed", "code: ValueError: no such column", "log: ")
         view.press(b"\x1b")
-        view.wait_for("key (1)")
+        view.wait_for("(1)")
         view.press(b"\x1b")
         view.press(b"/running\r")
-        view.wait_for("key (2)")
+        view.wait_for("(2)")
         view.press(b"\x1b[B\x1b[B\x1b[Al")  # down, down, up, log
         view.wait_for("running for", "begins at step 0 of 300")
         with toy.run_of(store, jobs[5]).locate_attempt("local-0001").log.open("a") as log:
@@ -104,7 +107,7 @@ def test_keys_sort_filter_find_and_open_history_and_log(tmp_path: Path) -> None:
         view.press(b"?")
         view.wait_for("sort by the next column")
         view.press(b"\x1b")
-        view.wait_for("key (2)")
+        view.wait_for("(2)")
         view.press(b"q")
         assert os.waitstatus_to_exitcode(view.wait_for_end()) == 1  # a job has failed
         check_left(view)
@@ -242,3 +245,35 @@ def test_an_idle_view_takes_hardly_any_cpu(tmp_path: Path) -> None:
         assert view.measure_cpu() - before < 0.25  # docs/watch.md has a minute's; here a start-up would be seen
         view.press(b"q")
         view.wait_for_end()
+
+
+def test_slurm_is_asked_once_a_minute_at_most_whatever_is_pressed(tmp_path: Path) -> None:
+    jobs = make_jobs(9)
+    now, batch = int(time.time()), "sw-0123456789ab-pretrain-toy"
+    with open_watched_store(tmp_path / "store", jobs, done=0, running=0) as store:
+        write_start(store, jobs[0], host="n1", attempt="slurm-7_0-r0-0000aa", batch=batch)
+        write_metrics(store, jobs[0], range(10, 210, 10))
+        head = {"batch": batch, "what": "intent", "time": now - 100, "phase": "pretrain", "tasks": {"0": jobs[0].key}}
+        lines = [{**head, "user": read_user_name()}, {"batch": batch, "what": "sent", "time": now - 99, "id": "7"}]
+        ledger = store.locate_sweep(toy.SWEEP).ledger
+        ledger.mkdir(parents=True)
+        (ledger / "w-login-1-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", str(now - 99), str(now - 90),
+               "n1", str(now + 9_000), batch)  # fmt: skip
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        for name, printed in (("squeue", SEPARATOR.join(row)), ("sacct", "")):
+            (tmp_path / name).write_text(printed + "\n")
+            path = programs / name
+            path.write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/asked\nexec cat {tmp_path}/{name}\n")
+            path.chmod(0o755)
+        with open_pty_screen(*words(store.root), PATH=f"{programs}:{os.environ['PATH']}") as view:
+            view.wait_for("q quit", "1 running", "200/300")
+            for _ in range(4):
+                view.press(b"r")
+                view.read(1.0)
+            view.press(b"l")
+            view.wait_for("attempt slurm-7_0-r0-0000aa on n1: running for", "begins at step 0")
+            view.press(b"q")
+            view.wait_for_end()
+        assert (tmp_path / "asked").read_text().split().count("squeue") == 1

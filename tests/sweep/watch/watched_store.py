@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.job import Job
@@ -30,14 +31,19 @@ def make_jobs(count: int, cell: str = "m1m-b{}-i50") -> list[Job]:
     return jobs[:count]
 
 
-def write_start(store: Store, job: Job, *, host: str = "", attempt: str = "local-0001", ago: float = 90.0) -> None:
+def write_start(
+    store: Store, job: Job, *, host: str = "", attempt: str = "local-0001", ago: float = 90.0, batch: str = ""
+) -> None:
     """An attempt that began so many seconds ago, on this machine or a named host."""
     paths = toy.run_of(store, job).locate_attempt(attempt)
     here = os.uname().nodename
-    AttemptStart(
+    start = AttemptStart(
         attempt=attempt, key=job.key, stage=job.stage, backend="local", host=host or here, pid=1, pid_started=0.0,
-        boot_id=read_boot_id(), started_at=time.time() - ago, cpus=1,
-    ).write(paths.start)  # fmt: skip
+        boot_id="elsewhere" if host else read_boot_id(), started_at=time.time() - ago, cpus=1,
+    )  # fmt: skip
+    if batch:
+        start = replace(start, backend="slurm", job_id=attempt.split("-")[1], batch=batch, node=host)
+    start.write(paths.start)
     paths.log.write_text("10:00:00Z  begins at step 0 of 300, on 2026-11-30\n")
 
 
