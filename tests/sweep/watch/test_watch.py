@@ -258,8 +258,8 @@ def test_slurm_is_asked_once_a_minute_at_most_whatever_is_pressed(tmp_path: Path
         ledger = store.locate_sweep(toy.SWEEP).ledger
         ledger.mkdir(parents=True)
         (ledger / "w-login-1-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", str(now - 99), str(now - 90),
-               "n1", str(now + 9_000), batch)  # fmt: skip
+        times = str(now - 99), str(now - 90), "n1", str(now + 9_000)
+        row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", *times, batch)
         programs = tmp_path / "programs"
         programs.mkdir()
         for name, printed in (("squeue", SEPARATOR.join(row)), ("sacct", "")):
