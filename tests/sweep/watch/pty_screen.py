@@ -23,7 +23,7 @@ PATIENCE_S = 60.0
 class PtyScreen:
     """One process and its terminal."""
 
-    def __init__(self, arguments: Sequence[str], size: tuple[int, int], environment: dict[str, str]) -> None:
+    def __init__(self, program: Sequence[str], size: tuple[int, int], environment: dict[str, str]) -> None:
         columns, rows = size
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
@@ -33,7 +33,7 @@ class PtyScreen:
         if self.pid == 0:
             os.chdir(ROOT)
             os.environ.update(environment)
-            os.execv(sys.executable, [sys.executable, "-m", "sweep", *arguments])  # noqa: S606 - no shell
+            os.execvp(program[0], program)  # noqa: S606 - no shell of Python's
         self.resize(size)
         self.before = self.attributes
         self.status: int | None = None
@@ -92,8 +92,12 @@ class PtyScreen:
 
 
 @contextmanager
-def open_pty_screen(*arguments: str, size: tuple[int, int] = (80, 24), **environment: str) -> Iterator[PtyScreen]:
-    found = PtyScreen(arguments, size, {"TERM": "xterm-256color", "LANG": "C.UTF-8", **environment})
+def open_pty_screen(
+    *arguments: str, size: tuple[int, int] = (80, 24), program: Sequence[str] = (), **environment: str
+) -> Iterator[PtyScreen]:
+    """`sweep` with these arguments, or another program."""
+    words = program or [sys.executable, "-m", "sweep", *arguments]
+    found = PtyScreen(words, size, {"TERM": "xterm-256color", "LANG": "C.UTF-8", **environment})
     try:
         yield found
     finally:
