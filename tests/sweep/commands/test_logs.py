@@ -1,15 +1,19 @@
 """`sweep logs` as a user meets it, with real processes."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from jobs.store.paths import Store
-from jobs.store.records import AttemptExit, AttemptStart
+from jobs.processes import read_user_name
+from jobs.slurm.parsing import SEPARATOR
+from jobs.store.paths import AttemptPaths, Store, write_json
+from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from tests.jobs import toy
 from tests.sweep.toy_commands import PATIENCE_SECONDS, beside, sweep, wait_until_it_works
 
@@ -34,7 +38,7 @@ def test_logs_shows_the_job_that_matters(store: Store, capsys: pytest.CaptureFix
     assert "RuntimeError" in printed.out
     head, path, following = printed.err.splitlines()
     assert re.fullmatch(
-        rf"y pretrain b, attempt local-0002 on {re.escape(os.uname().nodename)}: failed \(code\) after \d+ s", head
+        rf"y pretrain b, attempt local-0002 on {re.escape(os.uname().nodename)}: failed \(unknown\) after \d+ s", head
     )
     assert path == f"{toy.run_of(store, jobs[1]).locate_attempt('local-0002').log}"
     assert following.startswith("failed: ")
@@ -163,3 +167,54 @@ def test_a_log_of_another_machine_is_read_until_its_end_is_noted(store: Store) -
     assert log.has_successor()
     AttemptExit(attempt=paths.root.name, key="a", ended_at=time.time(), returncode=0, failure=None).write(paths.exit)
     assert not log.may_grow()
+
+
+def test_logs_follows_a_requeued_job_of_slurm_on_another_machine(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preempted on one node, started again on another: the files show it, and squeue has the job all the while."""
+    job = toy.toy_job("a", cells=["x"])
+    toy.plan(store, [job], backend="slurm")
+    batch, now = "sw-0123456789ab-pretrain-toy", int(time.time())
+    head = {"batch": batch, "what": "intent", "time": now - 100, "phase": "pretrain", "tasks": {"0": "a"}}
+    lines = [{**head, "user": read_user_name()}, {"batch": batch, "what": "sent", "time": now - 99, "id": "7"}]
+    ledger = store.locate_sweep(toy.SWEEP).ledger
+    ledger.mkdir(parents=True)
+    (ledger / "w-login-1-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    times = str(now - 99), str(now - 90), "n1", str(now + 9_000)
+    row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", *times, batch)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, printed in (("squeue", SEPARATOR.join(row)), ("sacct", "")):
+        (programs / name).write_text(f"#!/bin/sh\ncat <<'END'\n{printed}\nEND\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+    def begin(attempt: str, node: str, restart: int) -> AttemptPaths:
+        paths = toy.run_of(store, job).locate_attempt(attempt)
+        paths.root.mkdir(parents=True)
+        paths.log.write_text(f"begins on {node}\n")
+        AttemptStart(
+            attempt=attempt, key="a", stage="pretrain", backend="slurm", host=node, pid=1, pid_started=0.0, boot_id="x",
+            started_at=time.time(), job_id="7_0", batch=batch, restart=restart, node=node,
+        ).write(paths.start)  # fmt: skip
+        return paths
+
+    def end(paths: AttemptPaths, failure: FailureClass | None) -> None:
+        AttemptExit(attempt=paths.root.name, key="a", ended_at=time.time(), returncode=75, failure=failure).write(
+            paths.exit
+        )
+
+    first = begin("slurm-7_0-r0-0000aa", "n1", 0)
+    with beside(store, "logs", "x", "-f") as reader:
+        assert "x pretrain a, attempt slurm-7_0-r0-0000aa on n1: running for" in read_head(reader)
+        end(first, FailureClass.PREEMPTED)
+        second = begin("slurm-7_0-r1-0000aa", "n2", 1)
+        write_json(toy.run_of(store, job).result, {
+            "format": 1, "key": "a", "stage": "pretrain", "finished_at": time.time(), "seconds": 1.0, "files": {},
+        })  # fmt: skip
+        end(second, None)
+        out, err = reader.communicate(timeout=PATIENCE_SECONDS)
+    assert out == "begins on n1\nbegins on n2\n"
+    assert "x pretrain a, attempt slurm-7_0-r1-0000aa on n2: done" in err
+    assert err.splitlines()[-1] == "done; `sweep status toy` shows the rest of the sweep"
