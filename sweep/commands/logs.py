@@ -173,7 +173,7 @@ def print_until_end(log: "AttemptLog", reader: "LogReader", clock: Clock) -> Non
     while True:
         # Before reading: else its last lines could be missed. A node that died leaves no note of an end, and the lock
         # of a run may be the next attempt's.
-        live = log.may_grow() and not log.has_successor()
+        live = log.can_grow() and not log.has_successor()
         text = reader.read_new(final=not live)
         write_text(text)
         if text:

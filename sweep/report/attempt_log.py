@@ -35,7 +35,7 @@ class AttemptLog:
     known: frozenset[str]
     """Names of the attempts' folders that were there when this was read."""
 
-    def may_grow(self) -> bool:
+    def can_grow(self) -> bool:
         """Whether the attempt may still write to it, now: by its lock, or on another machine until it noted its end."""
         if self.is_here:
             return is_held(self.run.run.lock)

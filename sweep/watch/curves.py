@@ -60,18 +60,18 @@ class MetricsCurve:
         except ValueError:
             return  # torn, or the rest of a line whose begin was left out
         self.last = record
-        if is_number(loss := record.get("loss")):
-            self.losses.append(float(loss))
-        if is_number(record.get("time")) and is_number(record.get("step")):
-            self._times.append((float(record["time"]), float(record["step"])))
+        loss, time, step = (read_number(record, name) for name in ("loss", "time", "step"))
+        if loss is not None:
+            self.losses.append(loss)
+        if time is not None and step is not None:
+            self._times.append((time, step))
         if len(self.losses) > 2 * MOST_POINTS:
-            self.losses = average_pairs(self.losses)
+            self.losses = merge_pairs(self.losses)
         del self._times[:-MOST_POINTS]
 
     def get_number(self, name: str) -> float | None:
         """Of the last line; None where it has no such number."""
-        value = self.last.get(name)
-        return float(value) if is_number(value) else None
+        return read_number(self.last, name)
 
     def estimate_seconds_left(self, begun_at: float, now: float) -> float | None:
         """Seconds to the last step at the pace of this attempt's lines, which begin after `begun_at` (Unix seconds)."""
@@ -83,7 +83,13 @@ class MetricsCurve:
         return max(0.0, (total - step) * pace - max(0.0, now - own[-1][0]))
 
 
-def average_pairs(values: Sequence[float]) -> list[float]:
+def read_number(record: Mapping[str, Any], name: str) -> float | None:
+    """A finite number of a record; None for anything else."""
+    value = record.get(name)
+    return float(value) if isinstance(value, int | float) and is_number(value) else None
+
+
+def merge_pairs(values: Sequence[float]) -> list[float]:
     """Half as many, each the mean of two neighbours."""
     return [(one + other) / 2 for one, other in zip(values[::2], values[1::2], strict=False)]
 

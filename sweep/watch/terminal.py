@@ -17,6 +17,7 @@ from rich.text import Text
 from sweep.terminal import find_raw_stream
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+Handler = Callable[[int, FrameType | None], None]
 KEY_NAMES = {
     b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left", b"\x1bOA": "up", b"\x1bOB": "down",
     b"\x1bOC": "right", b"\x1bOD": "left", b"\x1b[5~": "page up", b"\x1b[6~": "page down", b"\x1b[H": "home",
@@ -61,7 +62,7 @@ class WatchTerminal:
     @property
     def draws_blocks(self) -> bool:
         """Whether its encoding has the letters of a sparkline."""
-        return (self._console.file.encoding or "").lower().replace("-", "").startswith("utf")
+        return self._console.encoding.lower().replace("-", "").startswith("utf")
 
     def begin(self) -> None:
         """Keys one by one, and the other screen."""
@@ -69,7 +70,7 @@ class WatchTerminal:
         self._live.start()
         self.resized = True
 
-    def end(self) -> None:
+    def close(self) -> None:
         """All as it was before `begin`. A terminal that is gone needs none of it."""
         with suppress(OSError):
             self._live.stop()
@@ -79,7 +80,7 @@ class WatchTerminal:
     def stop_for_shell(self) -> None:
         """Puts this process aside as Ctrl-Z does, until the shell brings it back."""
         self.suspended = False
-        self.end()
+        self.close()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, handler)
@@ -174,7 +175,11 @@ def open_watch_terminal() -> Iterator[WatchTerminal]:
     def note_suspension(_number: int, _frame: FrameType | None) -> None:
         terminal.suspended = True
 
-    handlers = {**dict.fromkeys(ENDING_SIGNALS, end), signal.SIGWINCH: note_size, signal.SIGTSTP: note_suspension}
+    handlers: dict[signal.Signals, Handler] = {
+        **dict.fromkeys(ENDING_SIGNALS, end),
+        signal.SIGWINCH: note_size,
+        signal.SIGTSTP: note_suspension,
+    }
     with set_handlers(handlers):
         previous = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         try:
@@ -182,14 +187,14 @@ def open_watch_terminal() -> Iterator[WatchTerminal]:
             yield terminal
         finally:
             ended = True
-            terminal.end()
+            terminal.close()
             signal.set_wakeup_fd(previous)
             os.close(wake)
             os.close(waker)
 
 
 @contextmanager
-def set_handlers(handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+def set_handlers(handlers: dict[signal.Signals, Handler]) -> Iterator[None]:
     """These signal handlers, in the block."""
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:

@@ -166,7 +166,7 @@ def test_a_log_of_another_machine_is_read_until_its_end_is_noted(store: Store) -
     ).write(following.start)  # fmt: skip
     assert log.has_successor()
     AttemptExit(attempt=paths.root.name, key="a", ended_at=time.time(), returncode=0, failure=None).write(paths.exit)
-    assert not log.may_grow()
+    assert not log.can_grow()
 
 
 def test_logs_follows_a_requeued_job_of_slurm_on_another_machine(
