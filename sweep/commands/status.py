@@ -46,7 +46,7 @@ def run(options: StatusOptions) -> int:
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     if options.watch:
-        return watch_sweep(options)
+        return show_live(options)
     with print_user_errors(), pause_gc():
         stored = open_sweep(options.store, options.name)
         snapshot = stored.load_snapshot(recent_answers=not options.fresh, trusts_checked=True)
@@ -58,7 +58,7 @@ def run(options: StatusOptions) -> int:
     return 1 if report["states"]["failed"] else 0
 
 
-def watch_sweep(options: StatusOptions) -> int:
+def show_live(options: StatusOptions) -> int:
     """`--watch`. UsageError where there is no terminal to draw on."""
     from sweep.errors import UsageError
     from sweep.stored_sweep import open_sweep, print_user_errors
