@@ -33,7 +33,7 @@ class PtyScreen:
         if self.pid == 0:
             os.chdir(ROOT)
             os.environ.update(environment)
-            os.execvp(program[0], program)  # noqa: S606 - no shell of Python's
+            os.execvp(program[0], list(program))  # noqa: S606 - no shell of Python's
         self.resize(size)
         self.before = self.attributes
         self.status: int | None = None

@@ -55,7 +55,7 @@ def test_the_view_fits_the_terminal_and_follows_its_size(count: int, tmp_path: P
         assert "12.3k" in row
         assert row.endswith(" s")  # ten seconds left at ten steps a second
         view.resize((60, 12))
-        view.wait_for("q quit", absent="r read again")
+        view.wait_for("sort:state", f"{count:,} jobs:", "200/300", absent="r read again")
         assert view.lines[0].startswith(" toy  ")
         assert "200/300" in view.text
         view.press(b"q")
