@@ -24,6 +24,8 @@ class StatusOptions(CommonOptions):
     fresh: bool
     """Query Slurm even if its last answer is less than a minute old."""
     as_json: bool
+    watch: bool = False
+    """Show it on the terminal as it changes."""
 
 
 OPTIONS = StatusOptions
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all", dest="show_all", action="store_true", help="list every running, failed and blocking job"
     )
     parser.add_argument("--fresh", action="store_true", help="ask Slurm even if it answered less than a minute ago")
+    parser.add_argument("--watch", action="store_true", help="show it on this terminal as it changes; q quits")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = (
         "example:\n  sweep status demo\n  sweep status demo 'm1m-b50-*' --all\n  sweep status demo --json\n"
@@ -50,6 +53,8 @@ def run(options: StatusOptions) -> int:
     from sweep.stored_sweep import open_sweep_to_read, print_user_errors
     from sweep.terminal import find_table_width
 
+    if options.watch:
+        return show_live(options)
     with print_user_errors(), pause_gc():
         stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
         report = load_status(stored, cells, options.phase, fresh=options.fresh)
@@ -60,3 +65,27 @@ def run(options: StatusOptions) -> int:
         step = NextStep(options.store).suggest_for_states(stored.manifest.sweep, report["states"], cells)
         print(step, file=sys.stderr)
     return 1 if report["states"]["failed"] else 0
+
+
+def show_live(options: StatusOptions) -> int:
+    """`--watch`. UsageError where there is no terminal to draw on."""
+    from sweep.errors import UsageError
+    from sweep.stored_sweep import open_sweep_to_read, print_user_errors
+
+    # imported here: no other command needs the view, nor rich's part of it
+    from sweep.watch.session import run_watch
+    from sweep.watch.terminal import explain_no_terminal
+
+    stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
+    given = {"--json": options.as_json, "--all": options.show_all, "--phase": options.phase, "cells": cells}
+    if others := [name for name, value in given.items() if value]:
+        raise UsageError(
+            f"--watch does not go with {' and '.join(others)}: leave that out; in the view, / shows some jobs alone"
+        )
+    if reason := explain_no_terminal():
+        raise UsageError(
+            f"--watch needs a terminal, and {reason}; `sweep status {stored.manifest.sweep}` prints the same once, "
+            "and --json is for programs"
+        )
+    with print_user_errors():
+        return run_watch(stored)

@@ -201,7 +201,7 @@ class SweepHandle:
 
         Without a cell, of all jobs of the sweep. NotPlannedError where none has started.
         """
-        from sweep.commands.logs import find_newest_log
+        from sweep.report.attempt_log import find_newest_log
 
         with enter_store(self.store):
             stored = self._open()
