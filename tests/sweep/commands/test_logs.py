@@ -121,13 +121,15 @@ def test_logs_waits_for_the_first_attempt_of_a_queued_job(store: Store) -> None:
 def test_ctrl_c_ends_the_following_alone(store: Store) -> None:
     job = toy.toy_job("a", steps=6, gate_at=3)
     toy.plan(store, [job])
-    with beside(store, "submit"):
+    with beside(store, "submit") as runner:
         wait_until_it_works(store, job)
         with beside(store, "logs", "a", "--follow") as reader:
             read_head(reader)
             reader.send_signal(signal.SIGINT)
             _, err = reader.communicate(timeout=PATIENCE_SECONDS)
-    assert reader.returncode == 130
+        toy.open_gate(store, job)
+        runner.communicate(timeout=PATIENCE_SECONDS)  # the job goes on to its end
+    assert (reader.returncode, runner.returncode) == (130, 0)
     assert err.splitlines()[-1] == "no longer followed; a is not touched by that"
 
 
