@@ -1,0 +1,63 @@
+"""The documentation's own program.
+
+    python -m tests.docs write            generated pages, anew
+    python -m tests.docs list             every command of the pages: where it runs, or why nowhere
+    python -m tests.docs run PAGE...      runs the local commands of pages, the tutorial first, and prints what they print
+    python -m tests.docs build [FOLDER]   the site, strictly (build/site)
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.docs.commands_page import PAGE, build_commands_page
+from tests.docs.pages import LOCAL, NOWHERE, PAGES, ROOT, PageCommand, read_steps
+from tests.docs.world import enter_world, prepare_world, take_step
+
+
+def run_pages(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve() / "study"
+        prepare_world(folder)
+        with enter_world(folder):
+            for page in [ROOT / name for name in names]:
+                for step in read_steps(page):
+                    if isinstance(step, PageCommand) and step.mark.place != LOCAL:
+                        continue
+                    happened = take_step(step, folder)
+                    if isinstance(step, PageCommand) and happened:
+                        print(f"$ {step.text}", *happened.printed, sep="\n")
+                        print(f"[{happened.code}]" if happened.code else "", flush=True)
+
+
+def list_commands() -> None:
+    for page in PAGES:
+        for step in read_steps(page):
+            if isinstance(step, PageCommand):
+                why = f": {step.mark.reason}" if step.mark.place == NOWHERE else ""
+                print(f"{step.name}\n    {step.mark.place or 'NOT SAID'}{why}")
+
+
+def main(words: list[str]) -> int:
+    match words:
+        case ["write"]:
+            PAGE.write_text(build_commands_page())
+        case ["list"]:
+            list_commands()
+        case ["run", *names]:
+            run_pages(names)
+        case ["build", *folder]:
+            environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+            command += ["--site-dir", str(Path(folder[0]).absolute())] if folder else []
+            return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        case _:
+            print(__doc__)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
