@@ -143,7 +143,7 @@ def test_an_installed_wheel_carries_a_sweep_out(installed: Path, outside: dict[s
     for line in ("plan outside.yaml", "submit outside"):
         run(installed / "sweep", *line.split(), cwd=tmp_path, environment=outside)
     report = json.loads(run(installed / "sweep", "status", "outside", "--json", cwd=tmp_path, environment=outside))
-    assert report["counts"]["done"] == 3
+    assert report["states"]["done"] == 3
     [job] = (tmp_path / "store" / "runs" / "evaluate").glob("*/job.json")
     assert json.loads(job.read_text())["code"]["revision"] == version("sweep-vlm")
 

@@ -1,15 +1,17 @@
 """The documentation's own program.
 
-    python -m tests.docs write            generated pages, anew
-    python -m tests.docs list             every command of the pages: where it runs, or why nowhere
-    python -m tests.docs run PAGE...      runs the local commands of pages, the tutorial first, and prints what they print
-    python -m tests.docs build [FOLDER]   the site, strictly (build/site)
+python -m tests.docs write            generated pages, anew
+python -m tests.docs list             every command of the pages: where it runs, or why nowhere
+python -m tests.docs run PAGE...      runs the local commands of pages, the tutorial first, and prints what they print
+python -m tests.docs fill PAGE...     the same, and writes it below the commands of blocks with `$ ` that show nothing yet
+python -m tests.docs build [FOLDER]   the site, strictly (build/site)
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.docs.commands_page import PAGE, build_commands_page
@@ -17,12 +19,13 @@ from tests.docs.pages import LOCAL, NOWHERE, PAGES, ROOT, PageCommand, read_step
 from tests.docs.world import enter_world, prepare_world, take_step
 
 
-def run_pages(names: list[str]) -> None:
+def run_pages(names: list[str], *, fill: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve() / "study"
         prepare_world(folder)
-        with enter_world(folder):
-            for page in [ROOT / name for name in names]:
+        for page in [ROOT / name for name in names]:
+            printed: dict[int, tuple[str, ...]] = {}
+            with enter_world(folder):
                 for step in read_steps(page):
                     if isinstance(step, PageCommand) and step.mark.place != LOCAL:
                         continue
@@ -30,6 +33,18 @@ def run_pages(names: list[str]) -> None:
                     if isinstance(step, PageCommand) and happened:
                         print(f"$ {step.text}", *happened.printed, sep="\n")
                         print(f"[{happened.code}]" if happened.code else "", flush=True)
+                        if step.printed is None:
+                            printed[step.line + step.text.count("\n")] = happened.printed
+            if fill:
+                fill_page(page, printed)
+
+
+def fill_page(page: Path, printed: Mapping[int, Sequence[str]]) -> None:
+    """Writes lines behind lines of a page, by number, where these begin with a prompt."""
+    lines = []
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        lines += [line, *(printed.get(number, ()) if line.lstrip().startswith("$ ") else ())]
+    page.write_text("\n".join(lines) + "\n")
 
 
 def list_commands() -> None:
@@ -46,8 +61,8 @@ def main(words: list[str]) -> int:
             PAGE.write_text(build_commands_page())
         case ["list"]:
             list_commands()
-        case ["run", *names]:
-            run_pages(names)
+        case ["run" | "fill" as how, *names]:
+            run_pages(names, fill=how == "fill")
         case ["build", *folder]:
             environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
             command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]

@@ -29,7 +29,10 @@ def build_commands_page() -> str:
         if any(_is_group(action) for action in command._actions):
             continue
         positional = [_format_name(action) for action in own if not action.option_strings]
-        parts += [f"    {' '.join([words, *positional, '[OPTIONS]' if len(own) > len(positional) else '']).rstrip()}", ""]
+        parts += [
+            f"    {' '.join([words, *positional, '[OPTIONS]' if len(own) > len(positional) else '']).rstrip()}",
+            "",
+        ]
         parts += [*_format_table(own)] if own else []
         if command.epilog:
             parts += ["```text", *command.epilog.strip().splitlines(), "```", ""]

@@ -31,8 +31,40 @@ PAGES = [
 """In the order in which their commands run: others go on where the tutorial ends."""
 
 PROGRAMS = frozenset(
-    "sweep make python python3 pip git squeue sinfo scontrol scancel sacct sbatch crontab export cd cat ls head mkdir "
-    "cp mv rm echo ruff mypy pytest mkdocs duckdb kill unset module source".split()  # noqa: SIM905
+    [
+        "sweep",
+        "make",
+        "python",
+        "python3",
+        "pip",
+        "git",
+        "squeue",
+        "sinfo",
+        "scontrol",
+        "scancel",
+        "sacct",
+        "sbatch",
+        "crontab",
+        "export",
+        "cd",
+        "cat",
+        "ls",
+        "head",
+        "mkdir",
+        "cp",
+        "mv",
+        "rm",
+        "echo",
+        "ruff",
+        "mypy",
+        "pytest",
+        "mkdocs",
+        "duckdb",
+        "kill",
+        "unset",
+        "module",
+        "source",
+    ]
 )
 MARK = re.compile(r"^<!-- (run|not run|file): (.+?) -->$")
 LOCAL, SLURM, NOWHERE = "local", "slurm", "not run"
