@@ -38,7 +38,8 @@ models:
 defaults:
   model: tiny
   encoder: patches-16-64
-  pretrain: {unit_tokens: 10240, context: 128, batch_sequences: 16, restart_lr: 3e-3, restart_warmup_steps: 1, precision: fp32}
+  pretrain:
+    {unit_tokens: 10240, context: 128, batch_sequences: 16, restart_lr: 3e-3, restart_warmup_steps: 1, precision: fp32}
   finetune: {peak_lr: 1e-3, batch_sequences: 16, max_length: 128, precision: fp32}
   evaluate: {vision_tasks: [{name: shapes_val, limit: 8}], max_new_tokens: 2, precision: fp32}
 blocks:

@@ -2,8 +2,8 @@
 
 python -m tests.docs write            generated pages, anew
 python -m tests.docs list             every command of the pages: where it runs, or why nowhere
-python -m tests.docs run PAGE...      runs the local commands of pages, the tutorial first, and prints what they print
-python -m tests.docs fill PAGE...     the same, and writes it below the commands of blocks with `$ ` that show nothing yet
+python -m tests.docs run PAGE...      runs the local commands of these pages in turn, and prints what they print
+python -m tests.docs fill PAGE...     the same, and writes it below commands with `$ ` that show nothing, or something else
 python -m tests.docs build [FOLDER]   the site, strictly (build/site)
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.docs.commands_page import PAGE, build_commands_page
 from tests.docs.pages import LOCAL, NOWHERE, PAGES, ROOT, PageCommand, read_steps
-from tests.docs.world import enter_world, prepare_world, take_step
+from tests.docs.world import enter_world, is_as_shown, prepare_world, take_step
 
 
 def run_pages(names: list[str], *, fill: bool) -> None:
@@ -24,7 +24,7 @@ def run_pages(names: list[str], *, fill: bool) -> None:
         folder = Path(temporary).resolve() / "study"
         prepare_world(folder)
         for page in [ROOT / name for name in names]:
-            printed: dict[int, tuple[str, ...]] = {}
+            printed: dict[int, tuple[Sequence[str], int]] = {}
             with enter_world(folder):
                 for step in read_steps(page):
                     if isinstance(step, PageCommand) and step.mark.place != LOCAL:
@@ -33,17 +33,23 @@ def run_pages(names: list[str], *, fill: bool) -> None:
                     if isinstance(step, PageCommand) and happened:
                         print(f"$ {step.text}", *happened.printed, sep="\n")
                         print(f"[{happened.code}]" if happened.code else "", flush=True)
-                        if step.printed is None:
-                            printed[step.line + step.text.count("\n")] = happened.printed
+                        if step.printed is None or not is_as_shown(step.printed, happened.printed):
+                            printed[step.line + step.text.count("\n")] = happened.printed, len(step.printed or ())
             if fill:
                 fill_page(page, printed)
 
 
-def fill_page(page: Path, printed: Mapping[int, Sequence[str]]) -> None:
-    """Writes lines behind lines of a page, by number, where these begin with a prompt."""
-    lines = []
+def fill_page(page: Path, printed: Mapping[int, tuple[Sequence[str], int]]) -> None:
+    """Writes lines behind lines of a page, by number, in place of so many that are there."""
+    lines, left_out = [], 0
     for number, line in enumerate(page.read_text().splitlines(), 1):
-        lines += [line, *(printed.get(number, ()) if line.lstrip().startswith("$ ") else ())]
+        if left_out:
+            left_out -= 1
+            continue
+        lines.append(line)
+        if number in printed and line.startswith("$ "):
+            more, left_out = printed[number]
+            lines += more
     page.write_text("\n".join(lines) + "\n")
 
 

@@ -31,40 +31,10 @@ PAGES = [
 """In the order in which their commands run: others go on where the tutorial ends."""
 
 PROGRAMS = frozenset(
-    [
-        "sweep",
-        "make",
-        "python",
-        "python3",
-        "pip",
-        "git",
-        "squeue",
-        "sinfo",
-        "scontrol",
-        "scancel",
-        "sacct",
-        "sbatch",
-        "crontab",
-        "export",
-        "cd",
-        "cat",
-        "ls",
-        "head",
-        "mkdir",
-        "cp",
-        "mv",
-        "rm",
-        "echo",
-        "ruff",
-        "mypy",
-        "pytest",
-        "mkdocs",
-        "duckdb",
-        "kill",
-        "unset",
-        "module",
-        "source",
-    ]
+    """
+    bash cat cd chmod cp crontab echo export git head kill ls make mkdir mkdocs module mv mypy pip pytest python python3
+    rm ruff sacct sbatch scancel scontrol sed sinfo source squeue sweep truncate unset
+    """.split()  # noqa: SIM905
 )
 MARK = re.compile(r"^<!-- (run|not run|file): (.+?) -->$")
 LOCAL, SLURM, NOWHERE = "local", "slurm", "not run"
@@ -147,8 +117,7 @@ def read_commands(place: str) -> list[PageCommand]:
 def _iter_marks_and_blocks(text: str) -> Iterator[tuple[str, str] | _Block]:
     """Marks, and blocks of code without their fence or indentation."""
     block: _Block | None = None
-    fence = ""
-    before = ""
+    margin = fence = before = ""
     for number, line in enumerate(text.splitlines(), 1):
         if fence:
             if line.strip() == fence and block:

@@ -43,7 +43,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def indent_list_items(markdown: str) -> str:
-    """What belongs to an item of a numbered list, by four spaces: GitHub is content with three, Python-Markdown is not."""
+    """What belongs to an item of a numbered list, by four spaces: three are enough for GitHub alone."""
     lines, within = [], False
     for line in markdown.splitlines():
         if ITEM.match(line):

@@ -126,7 +126,9 @@ FREE = (
     (re.compile(r"\d+(\.\d+)? (ms|s|min|h|hours?|days?)\b"), "TIME"),
     (re.compile(r"\d[\d,.]*(e-?\d+)? (core-hours|tokens/s|images/s|[KMGT]iB|[kMG]B)\b"), "AMOUNT"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?Z?"), "DATE"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "CLOCK"),
     (re.compile(r"\blocal-\d+\b"), "ATTEMPT"),
+    (re.compile(r" on \S+ ATTEMPT"), " on MACHINE ATTEMPT"),
     (re.compile(r"-{3,}"), "---"),
 )
 """What differs between two machines, or two days."""
