@@ -3,7 +3,7 @@
 python -m tests.docs write            generated pages, anew
 python -m tests.docs list             every command of the pages: where it runs, or why nowhere
 python -m tests.docs run PAGE...      runs the local commands of these pages in turn, and prints what they print
-python -m tests.docs fill PAGE...     the same, and writes it below commands with `$ ` that show nothing, or something else
+python -m tests.docs fill PAGE...     the same, written below those that show nothing or something else
 python -m tests.docs build [FOLDER]   the site, strictly (build/site)
 """
 

@@ -69,7 +69,7 @@ def test_commands_for_slurm_do_what_the_pages_show(slurm: Lab, tmp_path: Path, m
 
 
 def plan_for_later(store: Store) -> None:
-    """The paper's plan with requests that the tests' cluster takes and starts in some hours: it is not to start 2,710."""
+    """The paper's plan, with requests that the tests' cluster takes, and begins to start in some hours."""
     plan_paper_graph(store)
     path = store.locate_sweep("paper").manifest
     manifest = read_manifest(path)
