@@ -136,6 +136,8 @@ def test_the_page_of_commands_is_what_the_program_says() -> None:
         (["made in 3.7 s"], ["made in 61 s"], True),
         (["score 0.53"], ["score 0.61"], True),
         (["score 0.53"], ["score 2.5"], False),
+        (["0.750 [0.687, 0.750]"], ["0.717 ±0.058"], True),
+        (["used 0.011"], ["used <0.001"], True),
         (["7 jobs"], ["8 jobs"], False),
         (["trunk ddcfa02c88f5d022"], ["trunk 01fe26ee1abfe681"], True),
         (["trunk ddcfa02c88f5d022"], ["pretrain 01fe26ee1abfe681"], False),

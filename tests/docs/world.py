@@ -113,10 +113,10 @@ def check_step(command: PageCommand, happened: Happened) -> None:
 
 
 def is_as_shown(shown: Sequence[str], printed: Sequence[str]) -> bool:
-    """Whether lines are those of a page, in which `...` stands for any number of lines."""
+    """Whether lines are those of a page, in which one that begins with `...` stands for any number of lines."""
     if not shown:
         return not printed
-    if shown[0].strip() == "...":
+    if shown[0].strip().startswith("..."):
         return any(is_as_shown(shown[1:], printed[start:]) for start in range(len(printed) + 1))
     return bool(printed) and is_line_as_shown(shown[0], printed[0]) and is_as_shown(shown[1:], printed[1:])
 
@@ -129,10 +129,11 @@ FREE = (
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "CLOCK"),
     (re.compile(r"\blocal-\d+\b"), "ATTEMPT"),
     (re.compile(r" on \S+ ATTEMPT"), " on MACHINE ATTEMPT"),
+    (re.compile(r"±\d+\.\d+\*?|\[[-+]?\d+\.\d+, [-+]?\d+\.\d+\]\*?"), "ERROR"),
     (re.compile(r"-{3,}"), "---"),
 )
-"""What differs between two machines, or two days."""
-NUMBER = re.compile(r"[-+~±(]*(\d[\d,]*\.\d+)[)%,;:.]*")
+"""What differs between two machines, or two days: an error is symmetric, or an interval where a score is at its end."""
+NUMBER = re.compile(r"[-+~<(]*(\d[\d,]*\.\d+)[)%,;:.]*")
 
 
 def is_line_as_shown(shown: str, printed: str) -> bool:
