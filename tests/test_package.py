@@ -141,11 +141,13 @@ def test_an_installed_wheel_plans_what_it_ships(installed: Path, outside: dict[s
 def test_an_installed_wheel_carries_a_sweep_out(installed: Path, outside: dict[str, str], tmp_path: Path) -> None:
     make_small_demo(tmp_path / "store" / "data" / "demo")
     (tmp_path / "outside.yaml").write_text(ONE_CELL)
-    for line in ("plan outside.yaml", "submit outside"):
-        run(installed / "sweep", *line.split(), cwd=tmp_path, environment=outside)
+    run(installed / "sweep", "plan", "outside.yaml", cwd=tmp_path, environment=outside)
+    lines = map(json.loads, (tmp_path / "store/sweeps/outside/manifest.jsonl").read_text().splitlines())
+    [first] = [line["key"] for line in lines if line.get("stage") == "pretrain"]
+    run(installed / "sweep", "submit", "outside", "--only", first, cwd=tmp_path, environment=outside)
     report = json.loads(run(installed / "sweep", "status", "outside", "--json", cwd=tmp_path, environment=outside))
-    assert report["states"]["done"] == 3
-    [job] = (tmp_path / "store" / "runs" / "evaluate").glob("*/job.json")
+    assert report["states"]["done"] == 1
+    [job] = (tmp_path / "store" / "runs" / "pretrain").glob("*/job.json")
     assert json.loads(job.read_text())["code"]["revision"] == version("sweep-vlm")
 
 
