@@ -15,7 +15,7 @@ from sweep.cli import COMMANDS, build_parser
 from sweep.plan.manifest import read_manifest, write_manifest
 from tests.docs.commands_page import PAGE, build_commands_page, list_examples
 from tests.docs.pages import LOCAL, NOWHERE, PAGES, ROOT, SLURM, PageCommand, PageFile, read_commands, read_steps
-from tests.docs.world import check_step, enter_world, is_as_shown, prepare_world, take_step
+from tests.docs.world import Happened, check_step, enter_world, is_as_shown, prepare_world, take_step
 from tests.slurm_lab import Lab
 from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import PATIENCE, plan_paper_graph, sweep
@@ -63,11 +63,18 @@ def test_commands_for_slurm_do_what_the_pages_show(slurm: Lab, tmp_path: Path, m
         plan_for_later(Store(folder / "store"))
         for step in read_commands(SLURM):
             if happened := take_step(step, folder):
-                check_step(step, happened)
+                check_step(step, allow_small_disk(happened))
             if step.text.startswith("sweep plan"):
                 plan_for_later(Store(folder / "store"))
         assert sweep("cancel", "paper").code == 0
         wait_for("an empty queue", lambda: not slurm.output("squeue", "-h"), seconds=60, every=0.5)
+
+
+def allow_small_disk(happened: Happened) -> Happened:
+    """`sweep doctor` is right that a test's disk has no room for the paper's checkpoints; nothing else may be wrong."""
+    problems = [line for line in happened.printed if line.startswith("problem ")]
+    is_small_disk = bool(problems) and all(line.split()[1] == "space" for line in problems)
+    return replace(happened, code=0) if is_small_disk else happened
 
 
 def plan_for_later(store: Store) -> None:
