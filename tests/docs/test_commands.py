@@ -28,7 +28,7 @@ def test_every_command_says_where_it_runs() -> None:
     commands = [step for page in PAGES for step in read_steps(page) if isinstance(step, PageCommand)]
     assert [command.name for command in commands if command.mark.place not in {LOCAL, SLURM, NOWHERE}] == []
     counts = Counter(command.mark.place for command in commands)
-    assert counts[LOCAL] > 40
+    assert counts[LOCAL] >= 40
     assert counts[SLURM] > 10
     assert counts[NOWHERE] <= NOT_RUN_AT_MOST
 

@@ -79,8 +79,8 @@ def take_step(step: Step, folder: Path) -> Happened | None:
         (folder / step.name).write_text(step.content)
         return None
     code, text = run_line(step.text)
-    lines = tuple(line.rstrip().replace(str(folder.resolve()), SHOWN) for line in text.splitlines())
-    return Happened(code, lines)
+    lines = (line.rstrip().replace(str(folder.resolve()), SHOWN) for line in text.splitlines())
+    return Happened(code, tuple(line for line in lines if not PROGRESS.fullmatch(line)))
 
 
 def run_line(text: str) -> tuple[int, str]:
@@ -122,7 +122,7 @@ def is_as_shown(shown: Sequence[str], printed: Sequence[str]) -> bool:
 
 
 FREE = (
-    (re.compile(r"\b[0-9a-f]{12,64}\b"), "DIGEST"),
+    (re.compile(r'"?\b[0-9a-f]{12,64}\b"?'), "DIGEST"),
     (re.compile(r"\d+(\.\d+)? (ms|s|min|h|hours?|days?)\b"), "TIME"),
     (re.compile(r"\d[\d,.]*(e-?\d+)? (core-hours|tokens/s|images/s|[KMGT]iB|[kMG]B)\b"), "AMOUNT"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?Z?"), "DATE"),
@@ -133,6 +133,8 @@ FREE = (
     (re.compile(r"-{3,}"), "---"),
 )
 """What differs between two machines, or two days: an error is symmetric, or an interval where a score is at its end."""
+PROGRESS = re.compile(r"[a-z ]+: \d+ %")
+"""A line that slow machines alone print."""
 NUMBER = re.compile(r"[-+~<(]*(\d[\d,]*\.\d+)[)%,;:.]*")
 
 
