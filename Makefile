@@ -20,12 +20,13 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference site
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
 	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
 	@echo "make cluster start a real Slurm cluster on this machine to try \`sweep submit\` on;  make cluster-down  end it"
+	@echo "make site    the documentation as a site, in build/site"
 	@echo "make gpu-check  check and measure all that needs a GPU, in eight minutes on one; without a GPU the CPU halves"
 	@echo "make slurm-releases  the Slurm tests on Slurm 24.11 and 26.05, in roots of Debian 13 and unstable (as root)"
 	@echo "make newest  the same tests with the newest releases of all packages;  make lock  rewrite requirements/"
@@ -112,6 +113,11 @@ slurm-packages: setup
 shells:
 	@command -v zsh > /dev/null && command -v fish > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
 	    && apt-get install --yes --no-install-recommends -qq zsh fish; } || echo "zsh or fish is missing: its completion is not tested"
+
+# the documentation as a site, to open from build/site/index.html
+site: setup
+	$(BIN)/python -m tests.docs build
+	@echo "build/site/index.html"
 
 cluster: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab up --nodes $(NODES) --cpus $(CPUS)

@@ -17,7 +17,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
 ]
 PACKAGES = "sweep|jobs|stages|tests|benchmarks"
 FOLDERS = f"{PACKAGES}|docs|manifests|requirements"
@@ -66,8 +66,9 @@ def test_every_name_in_a_module_that_a_page_gives_exists(page: Path) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    index = set(LINK.findall((ROOT / "docs" / "README.md").read_text()))
-    assert sorted({path.name for path in ROOT.glob("docs/*.md")} - index) == ["README.md"]
+    docs = ROOT / "docs"
+    index = set(LINK.findall((docs / "README.md").read_text()))
+    assert sorted({path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - index) == ["README.md"]
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ OPTIONS = PlanOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="the sweep file")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the sweep file, or the name of a shipped one: paper")
     parser.add_argument("--diff", action="store_true", help="show what differs from the stored plan; write nothing")
     parser.add_argument(
         "--replace",
@@ -79,9 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: PlanOptions) -> int:
     from sweep.plan.manifest import pause_gc
+    from sweep.spec.shipped import locate_sweep_file
 
     with pause_gc():
-        return plan_sweep(options)
+        return plan_sweep(replace(options, file=locate_sweep_file(options.file)))
 
 
 def plan_sweep(options: PlanOptions) -> int:
