@@ -32,7 +32,7 @@ help:
 	@echo "make newest  the same tests with the newest releases of all packages;  make lock  rewrite requirements/"
 	@echo "make format  put the sources in order;  make clean  remove the environments and the store"
 
-# Two stamps: what runs sweeps and draws, and what develops besides, into the same environment.
+# Two stamps: what runs sweeps and draws, and what develops besides. Why: docs/decisions.md, D177
 setup: $(VENV)/installed-dev
 demo-setup: $(VENV)/installed
 

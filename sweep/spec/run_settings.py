@@ -56,7 +56,9 @@ else:
     RunFields = make_fields(
         "RunFields", {name: field for name, field in FROM_STAGES.items() if name not in OF_EVALUATIONS}, FeatureFields
     )
-    EvaluateRunFields = make_fields("EvaluateRunFields", {name: FROM_STAGES[name] for name in OF_EVALUATIONS})
+    EvaluateRunFields = make_fields(
+        "EvaluateRunFields", {name: FROM_STAGES[name] for name in OF_EVALUATIONS}, FeatureFields
+    )
 
 PHASE_FIELDS: Mapping[str, type[Fields]] = {
     **{name: RunFields for name, phase in PHASES.items() if phase.trains},
