@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -110,14 +111,11 @@ def find_sweep_file(name: str) -> Path:
 
 def check_own_sweep(options: DemoOptions) -> None:
     """SweepError if the store has a sweep of that name which was planned with other data than the demo's."""
+    from jobs.store.paths import Store
     from sweep.errors import SweepError
     from sweep.stored_sweep import list_planned_sweeps, open_sweep
 
-    if not options.store.exists():
-        return
-    from jobs.store.paths import Store
-
-    if options.name not in list_planned_sweeps(Store(options.store)):
+    if not options.store.exists() or options.name not in list_planned_sweeps(Store(options.store)):
         return
     data = open_sweep(options.store, options.name).manifest.data
     own = options.data.resolve()
@@ -148,7 +146,6 @@ def run_command(words: Sequence[str], *, shows_output: bool = True) -> int:
 
 
 def print_command(words: Sequence[str]) -> None:
-    import shlex
 
     sys.stdout.flush()
     print(f"\n$ sweep {shlex.join(words)}", file=sys.stderr, flush=True)
@@ -156,7 +153,6 @@ def print_command(words: Sequence[str]) -> None:
 
 def render_own_command(options: DemoOptions) -> str:
     """The command that was typed, without what has no say in where things are."""
-    import shlex
 
     return shlex.join(["sweep", "demo", *(["--quick"] if options.quick else []), "--store", str(options.store)])
 
@@ -273,7 +269,6 @@ def print_end(options: DemoOptions, seconds: float) -> None:
     following = (
         f"`sweep demo{where}` runs the study in small, with 10 models and their pictures"
         if options.quick
-        else f"`sweep explain m1m-b0-i50-c0-x1{where}` says how a model came about; `sweep plan manifests/paper.yaml` "
-        "plans the paper's"
+        else "`sweep plan manifests/paper.yaml` plans the paper's study and says what it costs"
     )
     print(f"next: {following}", file=sys.stderr)
