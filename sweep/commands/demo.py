@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from jobs.clock import SYSTEM_CLOCK
 from sweep.arguments import parse_positive_int
 from sweep.options import CommonOptions
 
@@ -77,7 +78,7 @@ def run(options: DemoOptions) -> int:
 
     check_installed("the demo", NEEDED, extra="eval,report")
     check_own_sweep(options)
-    began = time.monotonic()
+    began = SYSTEM_CLOCK.monotonic()
     store = ["--store", str(options.store)]
     print(
         f"The sweep is called {options.name}. Its plan, data and results go into {options.store}; other sweeps there "
@@ -96,7 +97,7 @@ def run(options: DemoOptions) -> int:
     for words in (["status", options.name, *store], ["results", options.name, *formats, *store]):
         if code := run_command(words):
             return code
-    print_end(options, time.monotonic() - began)
+    print_end(options, SYSTEM_CLOCK.monotonic() - began)
     return 0
 
 
@@ -168,7 +169,7 @@ def run_jobs(options: DemoOptions) -> int:
         while submission.poll() is None:
             if not options.quick:
                 pictures.renew()
-            time.sleep(POLL_SECONDS)
+            SYSTEM_CLOCK.sleep(POLL_SECONDS)
         pictures.end()
         return submission.returncode
 
@@ -213,7 +214,7 @@ class PictureRound:
 
     def renew(self) -> None:
         """Starts a drawing where there is something new, and tells of one that has ended. Waits for nothing."""
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         if self.drawing is not None:
             if self.drawing.poll() is None:
                 return
