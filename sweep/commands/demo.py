@@ -165,17 +165,17 @@ def run_jobs(options: DemoOptions) -> int:
     words = ["submit", options.name, *cpus, "--store", str(options.store)]
     print_command(words)
     pictures = PictureRound(options)
-    with subprocess.Popen(build_command(words), env=build_environment()) as submission, leave_signals_to(submission):
+    with subprocess.Popen(build_command(words), env=build_environment()) as submission, forward_signals(submission):
         while submission.poll() is None:
             if not options.quick:
-                pictures.renew()
+                pictures.update()
             SYSTEM_CLOCK.sleep(POLL_SECONDS)
-        pictures.end()
+        pictures.close()
         return submission.returncode
 
 
 @contextmanager
-def leave_signals_to(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+def forward_signals(child: "subprocess.Popen[bytes]") -> Iterator[None]:
     """The child decides what a stop means. A terminal sends Ctrl-C to both, so that it is not passed on."""
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
@@ -212,7 +212,7 @@ class PictureRound:
         """Models whose scores are there."""
         return sum(result.exists() for result in self.results)
 
-    def renew(self) -> None:
+    def update(self) -> None:
         """Starts a drawing where there is something new, and tells of one that has ended. Waits for nothing."""
         now = SYSTEM_CLOCK.monotonic()
         if self.drawing is not None:
@@ -243,7 +243,7 @@ class PictureRound:
         print(f"{clock}  {self.shown} of {len(self.results)} models in the picture: {picture}", file=sys.stderr)
         sys.stderr.flush()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Waits for the drawing in hand: two that draw at once would be in each other's way."""
         if self.drawing is not None:
             self.drawing.wait()

@@ -75,10 +75,10 @@ def assert_a_newer_picture_is_told_while_jobs_run(
     pictures.results.append(store / "one that is still to come")
     pictures.shown = 0
     began = picture.stat().st_mtime_ns
-    pictures.renew()
+    pictures.update()
     assert pictures.drawing is not None
     pictures.drawing.wait()
-    pictures.renew()
+    pictures.update()
     assert capsys.readouterr().err.endswith(f"4 of 5 models in the picture: {picture}\n")
     assert picture.stat().st_mtime_ns > began
     assert pictures.drawing is None, "nothing new, so nothing is drawn"
