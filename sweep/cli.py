@@ -35,6 +35,7 @@ COMMANDS = {
     "results": "write the tables and figures of a sweep",
     "explain": "show where a cell comes from, what it reuses, what it costs and what happened to its jobs",
     "export": "write a model that others can load with transformers, or an index of all models of a sweep",
+    "demo": "make data, plan, run, draw: a small study on this machine, or with --quick a picture within a minute",
     "data": "make training data, or check it before a sweep does",
     "schema": "print the JSON Schema of a sweep file, by which editors complete and check one",
     "completion": "print a completion script for your shell",
@@ -42,6 +43,7 @@ COMMANDS = {
 """Name and help in the order of use. `sweep.commands` says what the module of a command holds."""
 
 EPILOG = """example:
+  sweep demo --quick                 a picture within a minute, on this machine
   sweep plan manifests/demo.yaml     what it would run and cost
   sweep submit demo                  run what is missing; again at any time
   sweep status demo                  what is done, what failed and why

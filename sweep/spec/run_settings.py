@@ -77,7 +77,9 @@ else:
         "RunFields", {name: field for name, field in FROM_STAGES.items() if name not in OF_EVALUATIONS}, FeatureFields
     )
     EvaluateRunFields = make_fields(
-        "EvaluateRunFields", {name: FROM_STAGES[name] for name in sorted(OF_EVALUATIONS | OF_ALL_PHASES)}
+        "EvaluateRunFields",
+        {name: FROM_STAGES[name] for name in sorted(OF_EVALUATIONS | OF_ALL_PHASES)},
+        FeatureFields,
     )
 
 PHASE_FIELDS: Mapping[str, type[Fields]] = {
