@@ -14,7 +14,7 @@ from sweep.options import CommonOptions
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
 
-NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib")
+NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib", "jinja2")
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 

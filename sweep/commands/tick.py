@@ -68,6 +68,6 @@ def refresh_tables(stored: "StoredSweep") -> str:
     """Brings the tables up to date, where this machine can write them. A remark for the user, or ""."""
     if missing := describe_missing_packages():
         return f"tables are not refreshed: {missing}"
-    from sweep.results.write import refresh_results
+    from sweep.page.refresh import refresh_results
 
     return refresh_results(stored)

@@ -53,6 +53,9 @@ class WrittenTables:
     uncounted: UncountedRuns
     paths: tuple[Path, ...]
     """Of the seven files."""
+    chains: Sequence[ModelChain]
+    evidence: Mapping[str, JobEvidence]
+    """What the tables were built from, by key; jobs that left the plan included."""
 
 
 def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> WrittenTables:
@@ -68,7 +71,8 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     chains = list_model_chains(stored.manifest)
     sweep = stored.manifest.sweep
     results = build_results_table(sweep, chains, evidence)
-    jobs = build_jobs_table(sweep, chains, evidence, load_left_jobs(snapshot))
+    left = load_left_jobs(snapshot)
+    jobs = build_jobs_table(sweep, chains, evidence, left)
     rows = results.drop_columns([*JSON_ONLY_COLUMNS]).to_pylist()
     models = list_scored_models(chains, rows, evidence)
     answers = load_answers(stored.store, {model.key: evidence[model.key].result or {} for model in models})
@@ -87,7 +91,17 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, evidence)))
     for name, table in tables.items():
         write_parquet(paths[name], table.schema, table.to_batches())
-    return WrittenTables(results, jobs, rows, found, contrasts, find_uncounted_runs(snapshot), tuple(paths.values()))
+    return WrittenTables(
+        results=results,
+        jobs=jobs,
+        rows=rows,
+        differences=found,
+        contrasts=contrasts,
+        uncounted=find_uncounted_runs(snapshot),
+        paths=tuple(paths.values()),
+        chains=chains,
+        evidence={**evidence, **left},
+    )
 
 
 def list_scored_models(
@@ -168,15 +182,15 @@ def write_summary(folder: Path, text: str) -> Path:
 # Refreshes the tables after something has finished.
 
 
-def refresh_results(stored: StoredSweep) -> str:
-    """Writes tables and summary if any result is newer than they are. Returns a remark for the user, or ""."""
+def refresh_tables(stored: StoredSweep) -> WrittenTables | None:
+    """Writes tables and summary if any result is newer than they are; else None."""
     written = read_table_time(stored)
     newest = max((read_result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
     if newest <= written:
-        return ""
+        return None
     tables = write_tables(stored)
     write_summary(stored.paths.results, format_results_summary(tables))
-    return "; ".join([f"tables refreshed in {stored.paths.results}", *tables.uncounted.list_remarks()])
+    return tables
 
 
 def read_table_time(stored: StoredSweep) -> float:
