@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set up all that they need in .venv, and the tests
-# besides, as root, Debian's packages of Slurm (slurm-packages).
+# besides, as root, Debian's packages of Slurm (slurm-packages) and of Chromium (browser-packages).
 PYTHON ?= python3
 # The release that the lock files were made and tested with. On a machine without a GPU a CPU build is enough: where your package index does not
 # choose it by itself, give PyTorch's CPU index with TORCH_INDEX=ADDRESS.
@@ -20,7 +20,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos nfs fuzz slurm-releases
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages browser-packages cluster cluster-down chaos nfs fuzz slurm-releases
 
 help:
 	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
@@ -95,13 +95,17 @@ types: setup
 golden: setup
 	$(BIN)/python -m tests.sweep.plan.golden_keys
 
-tests: setup slurm-packages
+tests: setup slurm-packages browser-packages
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
 
 # nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
 slurm-packages: setup
 	$(BIN)/python -m tests.slurm_lab install
+
+# nothing where Chromium is there; else apt-get as root, or a message with what to install
+browser-packages: setup
+	$(BIN)/python -m tests.browser install
 
 cluster: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab up --nodes $(NODES) --cpus $(CPUS)

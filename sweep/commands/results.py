@@ -81,6 +81,15 @@ def describe_missing_packages() -> str:
     return f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'" if missing else ""
 
 
+def refresh_tables(stored: "StoredSweep") -> str:
+    """Brings tables and report up to date, where this machine can write them. A remark for the user, or ""."""
+    if missing := describe_missing_packages():
+        return f"tables are not refreshed: {missing}"
+    from sweep.page.refresh import refresh_results
+
+    return refresh_results(stored)
+
+
 def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> int:
     """Tables first, figures from them, then the report."""
     from sweep.results.comparisons import format_effects

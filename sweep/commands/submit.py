@@ -268,4 +268,19 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             as_json=options.as_json,
             before_start=lambda: keep_choices(options, stored, backend, accepted),
         )
+        if not options.dry_run:
+            print_refreshed(stored)
         return told or code
+
+
+def print_refreshed(stored: "StoredSweep") -> None:
+    """Brings tables and report up to date behind a run; what stands against it is told, and the run counts as it is."""
+    from sweep.commands.results import refresh_tables
+    from sweep.errors import SweepError
+
+    try:
+        remark = refresh_tables(stored)
+    except (SweepError, OSError) as error:
+        remark = f"tables are not refreshed: {error}"
+    if remark:
+        print(f"sweep submit: {remark}", file=sys.stderr)

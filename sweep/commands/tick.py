@@ -3,9 +3,8 @@
 import argparse
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sweep.commands.results import describe_missing_packages
+from sweep.commands.results import refresh_tables
 from sweep.commands.submit import (
     SlurmSubmitOptions,
     add_slurm_arguments,
@@ -14,9 +13,6 @@ from sweep.commands.submit import (
     select_wanted,
     submit_to_slurm,
 )
-
-if TYPE_CHECKING:
-    from sweep.stored_sweep import StoredSweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +58,3 @@ def run(options: TickOptions) -> int:
         if not options.no_results and (remark := refresh_tables(stored)):
             print(f"sweep: {remark}", file=sys.stderr)
     return code
-
-
-def refresh_tables(stored: "StoredSweep") -> str:
-    """Brings the tables up to date, where this machine can write them. A remark for the user, or ""."""
-    if missing := describe_missing_packages():
-        return f"tables are not refreshed: {missing}"
-    from sweep.page.refresh import refresh_results
-
-    return refresh_results(stored)

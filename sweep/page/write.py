@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from jobs.clock import SYSTEM_CLOCK
 from jobs.store.paths import open_replacement
+from stages.printable import escape_unprintable
 from sweep.page.content import PageContent, build_page_content
 from sweep.page.tables import STATIC_ROWS
 from sweep.report.history import format_time
@@ -72,10 +73,32 @@ def digest_source(text: str) -> str:
 
 def embed_json(data: Any) -> Markup:
     """JSON that cannot end the script element that it stands in, nor open a comment there."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    for letter in "<>&\u2028\u2029":
+    text = json.dumps(escape_words(data), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)  # noqa: S704 - no letter of HTML is left in it
+
+
+def escape_words(value: Any) -> Any:
+    """The data with every letter written out that cannot be seen, or that turns the direction of text."""
+    if isinstance(value, str):
+        return escape_unprintable(value)
+    if isinstance(value, list):
+        return (
+            [escape_words(each) for each in value]
+            if any(isinstance(each, (str, list, dict)) for each in value)
+            else value
+        )
+    if isinstance(value, dict):
+        return {escape_unprintable(name): escape_words(each) for name, each in value.items()}
+    return value
+
+
+def escape_shown(value: Any) -> Any:
+    """The same for what the template is given; markup of ours keeps its marks."""
+    if isinstance(value, Markup):
+        return Markup(escape_unprintable(value))  # noqa: S704 - was markup before
+    return escape_unprintable(value) if isinstance(value, str) else value
 
 
 @cache
@@ -87,5 +110,7 @@ def read_asset(name: str) -> str:
 @cache
 def load_template() -> Any:
     """The page's template. All that it is given is escaped, unless it is marked up by `markupsafe`."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=escape_shown, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.from_string(read_asset("page.html.j2"))

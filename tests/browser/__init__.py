@@ -1,1 +1,1 @@
-"""A real Chromium without a window, for tests of pages: how it is installed (`python -m tests.browser install`) and driven."""
+"""A real Chromium without a window, for tests of pages; `python -m tests.browser install` puts it there."""

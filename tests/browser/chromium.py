@@ -35,6 +35,10 @@ OPTIONS = (
 """The last: what would leave this machine finds no address; that it was asked for is noticed all the same."""
 
 
+PACKAGES = ("chromium", "fonts-dejavu-core")
+INSTALL_LINE = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+
+
 class BrowserError(Exception):
     """Chromium said no, said nothing, or is not there."""
 
@@ -95,7 +99,9 @@ class Chromium:
             seen = len(self.events)
             self.receive(end)
 
-    def open_page(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, script: bool = True) -> None:
+    def open_page(
+        self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, script: bool = True
+    ) -> None:
         """Shows a file and waits until it is loaded."""
         self.events.clear()
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
@@ -127,7 +133,10 @@ class Chromium:
         options: dict[str, Any] = {"format": "png"}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            options |= {"captureBeyondViewport": True, "clip": {**size, "height": min(size["height"], 12_000), "scale": 1}}
+            options |= {
+                "captureBeyondViewport": True,
+                "clip": {**size, "height": min(size["height"], 12_000), "scale": 1},
+            }
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **options)["data"]))
 
     def list_complaints(self) -> list[str]:
@@ -155,7 +164,7 @@ def start_chromium() -> Iterator[Chromium]:
     """A browser with a profile of its own; ended with all its processes."""
     program = find_chromium()
     if program is None:
-        raise BrowserError("there is no chromium; as root: apt-get install --no-install-recommends chromium")
+        raise BrowserError(f"there is no chromium; as root: {INSTALL_LINE}")
     commands, to = (move_high(each) for each in os.pipe())
     back, answers = (move_high(each) for each in os.pipe())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

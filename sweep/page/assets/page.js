@@ -174,7 +174,7 @@
       const rows = order.slice(first, first + PAGE_ROWS);
       body.replaceChildren(...rows.map((row) => make("tr", {}, ...shown.map((each) => makePlace(each, valueOf(each, row))))));
       const end = first + rows.length;
-      count.textContent = order.length ? `${formatNumber(first + 1, 0)}–${formatNumber(end, 0)} of ${formatNumber(order.length, 0)}` : "no row";
+      count.textContent = order.length ? `${formatNumber(first + 1, 0)} to ${formatNumber(end, 0)} of ${formatNumber(order.length, 0)}` : "no row";
       back.disabled = first === 0;
       on.disabled = end >= order.length;
     }
