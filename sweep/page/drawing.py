@@ -124,6 +124,7 @@ def draw_mark(style: int, x: float, y: float, *, hollow: bool = False, note: str
     )
 
 
+# Why: docs/decisions.md, D213
 def draw_line_chart(
     title: str,
     x: ChartAxis,
