@@ -118,11 +118,17 @@ def has_all_text(rows: Sequence[Row]) -> bool:
 def draw_score_chart(measure: Measure, view: FigureView, found: GridSlice, styles: Mapping[Any, int]) -> Markup:
     """One score against the axis."""
     places = place_x_values(view.x, found.x_values)
+    words = is_axis_of_words(view.x, found.x_values)
+
+    def shift(style: int) -> float:
+        """Points above one word stand beside one another."""
+        return 0.5 * (style + 0.5 - len(styles) / 2) / max(len(styles), 4) if words else 0.0
+
     lines = [
         ChartLine(
             name_series(view, value),
             styles[value],
-            [build_chart_point(view, value, point, places[point.x]) for point in points],
+            [build_chart_point(view, value, point, places[point.x] + shift(styles[value])) for point in points],
         )
         for value, points in found.lines.items()
         if value in styles
@@ -131,12 +137,13 @@ def draw_score_chart(measure: Measure, view: FigureView, found: GridSlice, style
         point.y + sign * (point.error or 0) for points in found.lines.values() for point in points for sign in (-1, 1)
     ]
     chance = found.chance is not None
-    y = choose_axis("" if measure.higher_is_better else "bits/byte", ends, includes=[0.0] if chance else [])
-    name = measure.title if measure.higher_is_better else f"{measure.title} (lower is better)"
+    y = choose_axis(
+        "" if measure.higher_is_better else "bits/byte: lower is better", ends, includes=[0.0] if chance else []
+    )
     level = (0.0, f"chance ({found.chance:.3g})") if found.chance is not None else None
     shown = {point.x for points in found.lines.values() for point in points}
     return draw_line_chart(
-        name,
+        measure.title,
         choose_x_axis(view.x, [value for value in found.x_values if value in shown]),
         y,
         lines,
@@ -153,9 +160,14 @@ def build_chart_point(view: FigureView, series: Any, point: PlotPoint, x: float)
     return ChartPoint(x, point.y, point.error, f"{where}: {point.y:.3f}{error}", hollow=hollow)
 
 
+def is_axis_of_words(axis: str, values: Sequence[Any]) -> bool:
+    """Whether the values stand at equal distances."""
+    return axis in CATEGORIES or not all(isinstance(value, (int, float)) for value in values)
+
+
 def place_x_values(axis: str, values: Sequence[Any]) -> dict[Any, float]:
-    """Where each value lies: words at equal distances."""
-    if axis in CATEGORIES or not all(isinstance(value, (int, float)) for value in values):
+    """Where each value lies."""
+    if is_axis_of_words(axis, values):
         return {value: float(place) for place, value in enumerate(values)}
     factor = 100 if axis in {"image_share", "instruction_share"} else 1
     return {value: factor * float(value) for value in values}
@@ -164,7 +176,7 @@ def place_x_values(axis: str, values: Sequence[Any]) -> dict[Any, float]:
 def choose_x_axis(axis: str, values: Sequence[Any]) -> ChartAxis:
     """The axis below a chart."""
     label = AXIS_LABELS.get(axis, axis)
-    if axis in CATEGORIES or not all(isinstance(value, (int, float)) for value in values):
+    if is_axis_of_words(axis, values):
         return choose_category_axis(label, [format_axis_label(axis, value, unit=False) for value in values])
     return choose_axis(label, place_x_values(axis, values).values())
 

@@ -19,7 +19,7 @@ from sweep.page.sections import (
     list_page_axes,
     read_provenance,
 )
-from sweep.page.tables import ColumnKind, PageColumn, PageTable, round_number
+from sweep.page.tables import FEW_DIGITS, ColumnKind, PageColumn, PageTable, round_number
 from sweep.page.timeline import PageExecution, build_timeline_figures
 from sweep.phases import PHASES
 from sweep.report.history import build_history_entry, describe_followup
@@ -346,7 +346,7 @@ def build_effects_table(differences: Sequence[Row]) -> PageTable:
             PageColumn("difference", "difference", take(differences, "difference"), ColumnKind.NUMBER, 3),
             PageColumn("low", "95 % from", take(differences, "low"), ColumnKind.NUMBER, 3),
             PageColumn("high", "to", take(differences, "high"), ColumnKind.NUMBER, 3),
-            PageColumn("p_holm", "p (Holm)", take(differences, "p_holm"), ColumnKind.NUMBER, 3),
+            PageColumn("p_holm", "p (Holm)", take(differences, "p_holm"), ColumnKind.P_VALUE),
             PageColumn("pairs", "pairs", take(differences, "pairs"), ColumnKind.NUMBER),
         ],
     )
@@ -370,7 +370,7 @@ def build_cells_json(cells: Sequence[GridCell], tables: WrittenTables, jobs: Seq
         "jobs": [list(chain_jobs[cell.name]) for cell in cells],
         "models": [models[cell.name] for cell in cells],
         "scores": {
-            each.name: [round_number(cell.scores.get(each.name), 2) for cell in cells]
+            each.name: [round_number(cell.scores.get(each.name), FEW_DIGITS) for cell in cells]
             for each in SUMMARISED_MEASURES
             if any(each.name in cell.scores for cell in cells)
         },
@@ -392,7 +392,13 @@ def build_tasks_json(tables: WrittenTables) -> dict[str, Any]:
         for each in scores or ():
             name = each["task"]
             places.setdefault(name, len(places))
-            tasks.setdefault(name, {"name": name, "kind": each["kind"], "chance": round_number(each["chance"], 2)})
-            row += [places[name], *(round_number(each[column], 2) for column in ("score", "low", "high")), each["n"]]
+            tasks.setdefault(
+                name, {"name": name, "kind": each["kind"], "chance": round_number(each["chance"], FEW_DIGITS)}
+            )
+            row += [
+                places[name],
+                *(round_number(each[column], FEW_DIGITS) for column in ("score", "low", "high")),
+                each["n"],
+            ]
         rows.append(row)
     return {"tasks": list(tasks.values()), "rows": rows}

@@ -87,16 +87,19 @@ def thin_curve(steps: Floats, values: Floats, points: int) -> ThinCurve:
     """Means over at most `points` equal parts of the run, by step."""
     highest = int(np.argmax(values))
     peak = (float(steps[highest]), float(values[highest]))
+    logged = len(steps)
+    # a run that went on from a checkpoint, and the end of a run, log a step again
+    steps, places = np.unique(steps, return_inverse=True)
+    values = np.bincount(places, weights=values) / np.bincount(places)
     first, last = float(steps.min()), float(steps.max())
-    if len(steps) <= points or first == last:
-        order = np.argsort(steps, kind="stable")
-        return ThinCurve(steps[order][:points], values[order][:points], len(steps), peak)
+    if len(steps) <= points:
+        return ThinCurve(steps, values, logged, peak)
     part = np.minimum((points * (steps - first) / (last - first)).astype(int), points - 1)
     counts = np.bincount(part, minlength=points)
     sums = np.bincount(part, weights=values, minlength=points)
     there = counts > 0
     middles = first + (np.arange(points) + 0.5) * (last - first) / points
-    return ThinCurve(middles[there], sums[there] / counts[there], len(steps), peak)
+    return ThinCurve(middles[there], sums[there] / counts[there], logged, peak)
 
 
 def select_evenly(items: Collection[str], most: int) -> list[str]:

@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 340.0, 232.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 26.0, 40.0
 SERIES = 8
 """Colours, marks and dashes of lines; then they come again, with the next dash."""
-TEXT_WIDTH = 5.6
+TEXT_WIDTH = 6.2
 """Of a letter of an axis, at most."""
 
 
@@ -165,7 +165,8 @@ def draw_line_chart(
 def draw_frame(title: str, x: ChartAxis, y: ChartAxis) -> Markup:
     """Title, axes, ticks with a light line each, and names of the axes."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    parts = [Markup('<text class="title" x="2" y="12">{}</text>').format(title)]
+    heading = f"{title} ({y.label})" if y.label else title
+    parts = [Markup('<text class="title" x="2" y="12">{}</text>').format(heading)]
     for value, name in y.ticks:
         at = place_on(y, value, bottom, TOP)
         parts.append(Markup('<path class="grid" d="M{},{:.1f}H{}"/>').format(LEFT, at, right))
@@ -192,8 +193,6 @@ def draw_frame(title: str, x: ChartAxis, y: ChartAxis) -> Markup:
             (LEFT + right) / 2, HEIGHT - 4, x.label
         )
     )
-    if y.label:
-        parts.append(Markup('<text class="label" x="{}" y="{}">{}</text>').format(2, TOP - 1, y.label))
     return join_markup(parts)
 
 

@@ -23,6 +23,7 @@ class ColumnKind(StrEnum):
     NUMBER = "number"
     HOURS = "hours"
     TIME = "time"
+    P_VALUE = "p"
     CELL = "cell"
     """The name of a cell, which opens it."""
 
@@ -48,9 +49,15 @@ class PageColumn:
             return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
         if self.kind is ColumnKind.HOURS:
             return format_hours(value)
+        if self.kind is ColumnKind.P_VALUE:
+            return f"{value:.3f}" if value >= 0.001 else "<0.001"
         if self.kind is ColumnKind.NUMBER:
             return format_minus(f"{value:,.{self.digits}f}") if math.isfinite(value) else str(value)
         return str(value)
+
+    def shorten_value(self, value: Any) -> Any:
+        """A number without digits that nobody is shown; times and counts as they are."""
+        return value if isinstance(value, int) else round_number(value, MANY_DIGITS)
 
     def build_json(self) -> dict[str, Any]:
         """The column for the program. Words that come again and again are written once."""
@@ -65,17 +72,22 @@ class PageColumn:
                 places = {word: place for place, word in enumerate(words)}
                 return {**head, "words": words, "at": [places[value] for value in self.values]}
             return {**head, "values": list(self.values)}
-        return {**head, "values": [round_number(value, self.digits) for value in self.values]}
+        return {**head, "values": [self.shorten_value(value) for value in self.values]}
 
 
 def round_number(value: float | None, digits: int) -> float | int | str | None:
-    """As many digits as a reader is shown, and two more; what JSON has no number for as a word."""
+    """So many significant digits; what JSON has no number for as a word."""
     if value is None:
         return None
     if not math.isfinite(value):
         return str(value)
-    kept = round(value, digits + 2) if abs(value) >= 1 else float(f"{value:.4g}")
+    kept = float(f"{value:.{digits}g}")
     return int(kept) if kept == int(kept) else kept
+
+
+MANY_DIGITS = 7
+"""Of numbers that are rounded once more when they are shown: fewer would show another last digit now and then."""
+FEW_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def build_timeline_figures(chains: Sequence[ModelChain], executions: Sequence[Pa
                 rows.setdefault(f"trunk {chain.cell.axes.get('model', '')}" if shared else chain.cell.name, {})[key] = (
                     None
                 )
-    names = select_evenly(list(rows), MOST_CHAINS)
+    names = select_evenly(sorted(rows, key=lambda name: not name.startswith("trunk ")), MOST_CHAINS)
     left = len(rows) - len(names)
     bars = [
         draw_chain(name, [each for key in rows[name] for each in by_key[key]], place, span)

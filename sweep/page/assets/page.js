@@ -63,6 +63,7 @@
     if (value === null || value === undefined) return "";
     if (typeof value !== "number" || column.kind === "text" || column.kind === "cell") return String(value);
     if (column.kind === "time") return formatTime(value);
+    if (column.kind === "p") return value < 0.001 ? "<0.001" : value.toFixed(3);
     return column.kind === "hours" ? formatHours(value) : formatNumber(value, column.digits || 0);
   }
 
@@ -327,7 +328,7 @@
     const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
     const across = (/** @type {number} */ x) => left + ((x - x0) / (x1 - x0 || 1)) * (right - left);
     const down = (/** @type {number} */ y) => bottom - ((y - y0) / (y1 - y0 || 1)) * (bottom - top);
-    const parts = [draw("text", { class: "title", x: 2, y: 12 }, `Loss: ${phase} (nats/token)`), draw("path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` })];
+    const parts = [draw("text", { class: "title", x: 2, y: 12 }, `${phase} loss (nats/token)`), draw("path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` })];
     for (let tick = 0; tick < 5; tick += 1) {
       const y = y0 + (tick / 4) * (y1 - y0), x = x0 + (tick / 4) * (x1 - x0);
       parts.push(draw("text", { class: "tick", x: left - 5, y: down(y) + 3.5, "text-anchor": "end" }, y.toPrecision(3)));
