@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import SweepFileError
-from sweep.spec.yaml_source import YamlNode, YamlSource, read_yaml
+from sweep.spec.yaml_source import YamlNode, YamlSource, cut_text, read_yaml
+
+MOST_LETTERS = 5_000
+"""Of what is wrong: a whole path of Linux (4,096) and the words beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,8 @@ class SweepFileLines:
         """`PLACE:LINE: SETTING: what; what would do`, in one line. `place`: the file; empty: a stored sweep's."""
         line = self.find_line(problem)
         where = f"{place}:{line}" if place and line else f"line {line} of the sweep file" if line else place
-        told = f"{where + ': ' if where else ''}{problem.setting}: {problem.what}; {problem.cure}"
+        what = cut_text(problem.what, MOST_LETTERS)  # a path of the sweep file may be of any length
+        told = f"{where + ': ' if where else ''}{problem.setting}: {what}; {problem.cure}"
         return "".join(letter if letter.isprintable() else " " for letter in told)
 
 

@@ -16,7 +16,7 @@ GPUS = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=0.25, time_minutes
 
 def assert_left_alone(toys: ToySweep) -> None:
     assert [toys.tick()["sent"] for _ in range(2)] == [0, 0]
-    assert toys.queue() == {}
+    toys.wait_until_queue_is_empty()
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["waiting", "running"])

@@ -19,7 +19,7 @@ from tests.slurm_lab.fakes import FOLDER
 from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep
 
-ON_A_GPU = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=0.5)
+ON_A_GPU = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=1.0)  # torch alone takes more than half of it
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 7, in step\nRuntimeError: unexpected'
 
 
