@@ -89,16 +89,6 @@ class Chromium:
             self.events.append(message)
         return message
 
-    def wait_for(self, method: str) -> dict[str, Any]:
-        """The next event of that name, after those that were seen."""
-        seen, end = len(self.events), time.monotonic() + SECONDS
-        while True:
-            for event in self.events[seen:]:
-                if event["method"] == method:
-                    return event
-            seen = len(self.events)
-            self.receive(end)
-
     def open_page(
         self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, script: bool = True
     ) -> None:
@@ -110,11 +100,20 @@ class Chromium:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
-        self.call("Page.navigate", url="about:blank")
-        self.events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        if not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.wait_for("Page.loadEventFired")
+        loader = self.call("Page.navigate", url=path.resolve().as_uri())["loaderId"]
+        self.wait_until_loaded(loader)
+
+    def wait_until_loaded(self, loader: str) -> None:
+        """Until the document of this navigation has its load event; that of the one before may come late."""
+        end = time.monotonic() + SECONDS
+        place, committed = 0, False
+        while True:
+            for event in self.events[place:]:
+                committed |= event["method"] == "Page.frameNavigated" and event["params"]["frame"]["loaderId"] == loader
+                if committed and event["method"] == "Page.loadEventFired":
+                    return
+            place = len(self.events)
+            self.receive(end)
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page; BrowserError where it throws."""
