@@ -1,5 +1,6 @@
 """All that the page of one sweep holds, from the tables that `sweep.results` has just written and their evidence."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -383,7 +384,10 @@ def list_axis_names(cells: Sequence[GridCell]) -> list[str]:
 
 
 def build_tasks_json(tables: WrittenTables) -> dict[str, Any]:
-    """The scores by task: for each model a flat list of task, score, low, high and number of questions."""
+    """The scores by task: for each model a flat list of task, score, low and high, these three in ten thousandths.
+
+    A task's number of questions stands with the task; null where the models differ in it.
+    """
     tasks: dict[str, dict[str, Any]] = {}
     places: dict[str, int] = {}
     rows = []
@@ -391,14 +395,20 @@ def build_tasks_json(tables: WrittenTables) -> dict[str, Any]:
         row: list[Any] = []
         for each in scores or ():
             name = each["task"]
-            places.setdefault(name, len(places))
-            tasks.setdefault(
-                name, {"name": name, "kind": each["kind"], "chance": round_number(each["chance"], FEW_DIGITS)}
-            )
+            chance = round_number(each["chance"], FEW_DIGITS)
+            task = tasks.setdefault(name, {"name": name, "kind": each["kind"], "chance": chance, "n": each["n"]})
+            if task["n"] != each["n"]:
+                task["n"] = None
             row += [
-                places[name],
-                *(round_number(each[column], FEW_DIGITS) for column in ("score", "low", "high")),
-                each["n"],
+                places.setdefault(name, len(places)),
+                *(scale_score(each[part]) for part in ("score", "low", "high")),
             ]
         rows.append(row)
     return {"tasks": list(tasks.values()), "rows": rows}
+
+
+def scale_score(value: float | None) -> int | str | None:
+    """In ten thousandths; what is no finite number as a word."""
+    if value is None:
+        return None
+    return round(10_000 * value) if math.isfinite(value) else str(value)

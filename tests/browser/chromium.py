@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SECONDS = 60.0
+SECONDS = 120.0
 """For one answer: a page of 20,000 jobs on a busy machine takes some."""
 OPTIONS = (
     "--headless",

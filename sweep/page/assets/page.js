@@ -293,16 +293,18 @@
   /** @param {number} place */
   function makeTasks(place) {
     const models = page.cells.models[place], table = /** @type {Table} */ (tables.get("models"));
+    // scores come in ten thousandths
+    const show = (/** @type {any} */ value) => (typeof value === "number" ? (value / 10000).toFixed(3) : String(value));
     /** @type {Map<number, (string | Node)[]>} */
     const rows = new Map();
     models.forEach((/** @type {number} */ model, /** @type {number} */ column) => {
       const found = page.tasks.rows[model] || [];
-      for (let at = 0; at < found.length; at += 5) {
-        const [task, score, low, high, n] = found.slice(at, at + 5);
+      for (let at = 0; at < found.length; at += 4) {
+        const [task, score, low, high] = found.slice(at, at + 4);
         const about = page.tasks.tasks[task];
-        if (!rows.has(task)) rows.set(task, [about.name, about.kind, n === null ? "" : formatNumber(n, 0), about.chance === null ? "" : String(about.chance), ...models.map(() => "")]);
-        const interval = low === null || high === null ? "" : ` [${low.toFixed(3)}, ${high.toFixed(3)}]`;
-        /** @type {any} */ (rows.get(task))[4 + column] = (typeof score === "number" ? score.toFixed(3) : String(score)) + interval;
+        if (!rows.has(task)) rows.set(task, [about.name, about.kind, about.n === null ? "" : formatNumber(about.n, 0), about.chance === null ? "" : String(about.chance), ...models.map(() => "")]);
+        const interval = low === null || high === null ? "" : ` [${show(low)}, ${show(high)}]`;
+        /** @type {any} */ (rows.get(task))[4 + column] = show(score) + interval;
       }
     });
     if (!rows.size) return null;
