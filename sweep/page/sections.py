@@ -1,7 +1,7 @@
 """What the page says in words and short tables: question, axes, states, hours, failures, provenance."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -91,7 +91,7 @@ def build_hours_section(jobs: Sequence[Mapping[str, Any]]) -> HoursSection:
     """
     unit = "a100" if any(job["planned_a100_hours"] or job["used_a100_hours"] != 0 for job in jobs) else "cpu"
     sums: dict[tuple[str, str], HoursTotal] = {}
-    left: Counter[tuple[str, str]] = Counter()
+    left: defaultdict[tuple[str, str], float] = defaultdict(float)
     for job in jobs:
         in_plan = job["in_plan"] is not False
         place = (job["model"] or "", job["phase"]) if in_plan else LEFT_THE_PLAN

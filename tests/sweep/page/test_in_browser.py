@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
+from jobs.store.paths import Store
 from jobs.store.records import FailureClass
 from sweep.page import write as page_writer
 from sweep.page.write import write_page
@@ -72,7 +73,7 @@ HOSTILE = "".join(PLANTED)
 def plant_everywhere(folder: Path) -> Written:
     """Scripts in all that a page shows of others: description, sweep file, axes, captions, blocks, tasks, messages,
     nodes, models, packages, revisions, data sets."""
-    written = plan(synthetic_store.Store(folder), Grid("planted", branches=(0, 100), shares=(0.5,), epochs=(1, 2)))
+    written = plan(Store(folder), Grid("planted", branches=(0, 100), shares=(0.5,), epochs=(1, 2)))
     for cell in written.cells:
         cell["block"] = HOSTILE
         cell["axes"] |= {"captions": HOSTILE, "encoder": HOSTILE, "model": HOSTILE, "finetune.note": HOSTILE}

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sweep.cli import main
@@ -20,8 +21,6 @@ from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
 from tests.sweep.page.stores import GRIDS, build_store
 from tests.sweep.synthetic_store import Grid, Written, finish, toy
-
-import numpy as np  # isort: skip
 
 SMALL = Grid("small", branches=(0, 100), shares=(0.0, 0.5), epochs=(1, 2))
 
@@ -69,7 +68,7 @@ def test_it_needs_no_other_file_and_lets_nothing_in(page: PageReader) -> None:
 
 def test_the_policy_names_the_program_and_the_style_by_their_content(page: PageReader) -> None:
     policy = next(found["content"] for tag, found in page.elements if found.get("http-equiv"))
-    raw = {}
+    raw: dict[str, list[str]] = {}
     for tag, text in page.raw:
         raw.setdefault(tag, []).append(text)
     # the program is the last script; the data before it are no program
