@@ -225,5 +225,8 @@ def digest_text(text: str) -> str:
 
 def digest_file(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
     with open_to_read(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
