@@ -131,7 +131,7 @@ def build_heat_map(cells: Sequence[GridCell]) -> HeatMap:
         taken[place] += 1
     built = [
         build_panel(
-            title_panel(others, found[0]), found, across, down, lambda cell: place_cell(cell, measure, lowest, highest)
+            name_panel(others, found[0]), found, across, down, lambda cell: place_cell(cell, measure, lowest, highest)
         )
         for found in panels.values()
     ]
@@ -143,7 +143,7 @@ def freeze(value: Any) -> Any:
     return repr(value) if isinstance(value, (list, dict)) else value
 
 
-def title_panel(others: Sequence[str], cell: GridCell) -> str:
+def name_panel(others: Sequence[str], cell: GridCell) -> str:
     """The values of the axes that a panel holds."""
     return ", ".join(f"{name.replace('_', ' ')} {format_value(name, cell.axes.get(name))}" for name in others)
 

@@ -120,7 +120,7 @@ def draw_chain(name: str, executions: Sequence[PageExecution], place: int, span:
             Markup(
                 '<rect class="p-{}{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="10"><title>{}</title></rect>'
             ).format(
-                phase_class(each.phase),
+                number_phase(each.phase),
                 failed,
                 start,
                 y,
@@ -131,7 +131,7 @@ def draw_chain(name: str, executions: Sequence[PageExecution], place: int, span:
     return join_markup(parts)
 
 
-def phase_class(phase: str) -> str:
+def number_phase(phase: str) -> str:
     """The number of the phase in the chain: a name from a file is no class."""
     known = list(PHASES)
     return str(known.index(phase)) if phase in known else "x"
@@ -180,7 +180,7 @@ def draw_activity(executions: Sequence[PageExecution], span: tuple[float, float]
         outline = [*trace_steps(top, most, height), *reversed(trace_steps(base, most, height))]
         path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in outline) + "z"
         parts.append(
-            Markup('<path class="p-{}" d="{}"><title>{}</title></path>').format(phase_class(phase), path, phase)
+            Markup('<path class="p-{}" d="{}"><title>{}</title></path>').format(number_phase(phase), path, phase)
         )
         base = top
     return wrap_drawing(join_markup(parts), WIDTH, height + 6, "Number of running jobs over time, by phase", "timeline")
