@@ -1,5 +1,5 @@
 # Three commands for a newcomer: `make taste`, `make demo` and `make test`. Each sets up what it needs in .venv and no
-# more; the tests besides, as root, Debian's packages of Slurm (slurm-packages).
+# more; the tests besides, as root, Debian's packages of Slurm (slurm-packages), Chromium (browser-packages), zsh and fish.
 PYTHON ?= python3
 # The release that the lock files were made and tested with. On a machine without a GPU a CPU build is enough: where your package index does not
 # choose it by itself, give PyTorch's CPU index with TORCH_INDEX=ADDRESS.
@@ -20,7 +20,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference site taste demo-setup
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference site taste demo-setup browser-packages
 
 help:
 	@echo "make taste   train, fine-tune and score two small models on this machine: a picture within a minute"
@@ -112,7 +112,7 @@ reference: setup
 golden: setup
 	$(BIN)/python -m tests.sweep.plan.golden_keys
 
-tests: setup slurm-packages shells
+tests: setup slurm-packages browser-packages shells
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
 
@@ -129,6 +129,10 @@ shells:
 site: setup
 	$(BIN)/python -m tests.docs build
 	@echo "build/site/index.html"
+
+# nothing where Chromium is there; else apt-get as root, or a message with what to install
+browser-packages: setup
+	$(BIN)/python -m tests.browser install
 
 cluster: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab up --nodes $(NODES) --cpus $(CPUS)

@@ -33,6 +33,7 @@ COMMANDS = {
     "cancel": "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`",
     "logs": "print the log of a job's newest attempt",
     "results": "write the tables and figures of a sweep",
+    "report": "write the report of a sweep as one HTML file for people, to open, send and keep",
     "explain": "show where a cell comes from, what it reuses, what it costs and what happened to its jobs",
     "export": "write a model that others can load with transformers, or an index of all models of a sweep",
     "demo": "make data, plan, run, draw: a small study on this machine, or with --quick a picture within a minute",

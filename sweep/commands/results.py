@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sweep.stored_sweep import StoredSweep
 
-NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib")
+NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib", "jinja2")
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
@@ -86,6 +86,15 @@ def describe_missing_packages() -> str:
     """What to install for tables and figures; empty where all is there. Ask before importing `sweep.results.write`."""
     missing = [package for package in NEEDED if find_spec(package) is None]
     return f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'" if missing else ""
+
+
+def refresh_tables(stored: "StoredSweep") -> str:
+    """Brings tables and report up to date, where this machine can write them. A remark for the user, or ""."""
+    if missing := describe_missing_packages():
+        return f"tables are not refreshed: {missing}"
+    from sweep.page.refresh import refresh_results
+
+    return refresh_results(stored)
 
 
 def write_and_print_results(options: ResultsOptions, stored: "StoredSweep", cells: "Collection[str]") -> int:

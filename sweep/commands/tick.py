@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.arguments import add_cell_arguments, add_old_cells_option
-from sweep.commands.results import describe_missing_packages
+from sweep.commands.results import refresh_tables
 from sweep.commands.submit import (
     SlurmSubmitOptions,
     add_slurm_arguments,
@@ -70,8 +70,8 @@ def run(options: TickOptions) -> int:
 
 
 def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
-    """Of a sweep that runs on this machine nothing is to be sent: its runner retries by itself. The tables are made
-    new."""
+    """Of a sweep that runs on this machine nothing is to be sent: its runner retries by itself. Tables and report are
+    made new."""
     from sweep.next_step import NextStep
     from sweep.submit.report import count_states, print_report
 
@@ -85,12 +85,3 @@ def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
         print(f"{name} runs on this machine: a round for Slurm has nothing to do", file=sys.stderr)
         print(NextStep(options.store).suggest_for_states(name, outcome["states"]), file=sys.stderr)
     return 0
-
-
-def refresh_tables(stored: "StoredSweep") -> str:
-    """Brings the tables up to date, where this machine can write them. A remark for the user, or ""."""
-    if missing := describe_missing_packages():
-        return f"tables are not refreshed: {missing}"
-    from sweep.results.write import refresh_results
-
-    return refresh_results(stored)

@@ -335,7 +335,7 @@ class SweepHandle:
             report = check_gate(stored, wanted, kept.ignored_inputs)
             outcome = run_slurm_round(stored, wanted, report, held_back=report.summary, progress=progress)
             if results:
-                from sweep.results.write import refresh_results
+                from sweep.page.refresh import refresh_results
 
                 refresh_results(stored)
             return outcome

@@ -51,6 +51,10 @@ class BuiltTables:
     differences: Sequence[ScoreDifference]
     contrasts: Sequence[Contrast]
     evidence: Mapping[str, JobEvidence]
+    """Of the plan's jobs, by key."""
+    left: Mapping[str, JobEvidence]
+    """Of jobs that left the plan."""
+    chains: Sequence[ModelChain]
     uncounted: UncountedRuns
 
 
@@ -67,6 +71,9 @@ class WrittenTables:
     uncounted: UncountedRuns
     paths: tuple[Path, ...]
     """Of the seven files."""
+    chains: Sequence[ModelChain]
+    evidence: Mapping[str, JobEvidence]
+    """What the tables were built from, by key; jobs that left the plan included."""
 
 
 def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> WrittenTables:
@@ -81,13 +88,15 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     for name, table in built.tables.items():
         write_parquet(paths[name], table.schema, table.to_batches())
     return WrittenTables(
-        built.tables["results"],
-        built.tables["jobs"],
-        built.rows,
-        built.differences,
-        built.contrasts,
-        built.uncounted,
-        tuple(paths.values()),
+        results=built.tables["results"],
+        jobs=built.tables["jobs"],
+        rows=built.rows,
+        differences=built.differences,
+        contrasts=built.contrasts,
+        uncounted=built.uncounted,
+        paths=tuple(paths.values()),
+        chains=built.chains,
+        evidence={**built.evidence, **built.left},
     )
 
 
@@ -100,7 +109,8 @@ def build_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     chains = list_model_chains(stored.manifest)
     sweep = stored.manifest.sweep
     results = build_results_table(sweep, chains, evidence)
-    jobs = build_jobs_table(sweep, chains, evidence, load_left_jobs(snapshot))
+    left = load_left_jobs(snapshot)
+    jobs = build_jobs_table(sweep, chains, evidence, left)
     rows = results.drop_columns([*JSON_ONLY_COLUMNS]).to_pylist()
     models = list_scored_models(chains, rows, evidence)
     answers = load_answers(stored.store, {model.key: evidence[model.key].result or {} for model in models})
@@ -115,7 +125,16 @@ def build_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
         # Why: docs/decisions.md, D55
         "results": results,  # the last: its time says when all of them were written
     }
-    return BuiltTables(tables, rows, found, contrasts, evidence, find_uncounted_runs(snapshot))
+    return BuiltTables(
+        tables=tables,
+        rows=rows,
+        differences=found,
+        contrasts=contrasts,
+        evidence=evidence,
+        left=left,
+        chains=chains,
+        uncounted=find_uncounted_runs(snapshot),
+    )
 
 
 def list_scored_models(
@@ -196,15 +215,15 @@ def write_summary(folder: Path, text: str) -> Path:
 # Refreshes the tables after something has finished.
 
 
-def refresh_results(stored: StoredSweep) -> str:
-    """Writes tables and summary if any result is newer than they are. Returns a remark for the user, or ""."""
+def refresh_tables(stored: StoredSweep) -> WrittenTables | None:
+    """Writes tables and summary if any result is newer than they are; else None."""
     written = read_table_time(stored)
     newest = max((read_result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
     if newest <= written:
-        return ""
+        return None
     tables = write_tables(stored)
     write_summary(stored.paths.results, format_results_summary(tables))
-    return "; ".join([f"tables refreshed in {stored.paths.results}", *tables.uncounted.list_remarks()])
+    return tables
 
 
 def read_table_time(stored: StoredSweep) -> float:
