@@ -187,7 +187,7 @@ def find_gpu_type(types: list[str]) -> str:
     """The catalog's type of this machine's first GPU; empty where there is none, or none that is known."""
     import subprocess
 
-    from jobs.slurm.gpu_kinds import parse_gpu_kind
+    from jobs.slurm.site.gpu_kinds import parse_gpu_kind
 
     words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
