@@ -33,7 +33,7 @@ help:
 	@echo "make newest  the same tests with the newest releases of all packages;  make lock  rewrite requirements/"
 	@echo "make format  put the sources in order;  make clean  remove the environments and the store"
 
-# Two stamps: what runs sweeps and draws, and what develops besides. Why: docs/decisions.md, D177
+# Two stamps: what runs sweeps and draws, and what develops besides. Why: docs/decisions.md, D176
 setup: $(VENV)/installed-dev
 demo-setup: $(VENV)/installed
 

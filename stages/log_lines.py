@@ -17,7 +17,7 @@ TASK_LINE_S = 10.0
 """Between two lines about one task."""
 
 
-# Why: docs/decisions.md, D203
+# Why: docs/decisions.md, D188
 def write_log_line(text: str) -> None:
     """One line on stderr, with the time of day. A log that takes no more is no reason to end a job."""
     clock = datetime.now(UTC).strftime("%H:%M:%SZ")

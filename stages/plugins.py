@@ -86,7 +86,7 @@ def find_plugin(group: str, name: str, built_in: Sequence[str]) -> Plugin:
     )
 
 
-# Why: docs/decisions.md, D228
+# Why: docs/decisions.md, D204
 def render_label(plugin: Plugin, version: int) -> str:
     """What keys know a plug-in by: its package, and the version of its numbers."""
     return f"{plugin.package}:{version}"

@@ -132,7 +132,7 @@ def open_plugin_tracker(name: str, run: TrackedRun) -> Tracker:
     return opened
 
 
-# Why: docs/decisions.md, D227
+# Why: docs/decisions.md, D203
 class GuardedTracker:
     """A tracker whose failure is told once and ends nothing: the store has every figure."""
 

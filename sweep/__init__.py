@@ -59,7 +59,7 @@ _PLACES = {
 """Where the classes are; the other names but `open` and `plan` are in `sweep.errors`."""
 
 
-# Why: docs/decisions.md, D223
+# Why: docs/decisions.md, D199
 def __getattr__(name: str) -> object:
     """What is asked for, loaded now."""
     if name not in __all__:

@@ -44,7 +44,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 DEFAULT_STORE = "store"
 
 
-# Why: docs/decisions.md, D196
+# Why: docs/decisions.md, D183
 def find_default_store() -> Path:
     """$SWEEP_STORE, else ./store, else the nearest `store` of a folder above this one, else ./store, not there yet.
 

@@ -102,7 +102,7 @@ def import_command(name: str) -> ModuleType:
     return import_module(f"sweep.commands.{name}")
 
 
-# Why: docs/decisions.md, D193
+# Why: docs/decisions.md, D180
 def parse_arguments(given: Sequence[str]) -> tuple[CommandParser, argparse.Namespace]:
     """The parser, with no more commands than it needs, and the parsed words. SystemExit on wrong usage and for help.
 

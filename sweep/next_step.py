@@ -25,7 +25,7 @@ class NextStep:
         """The line itself. `what`: what the command does, behind it."""
         return f"next: {self.format_command(*words)} {what}"
 
-    # Why: docs/decisions.md, D197
+    # Why: docs/decisions.md, D184
     def suggest_for_states(self, name: str, states: Mapping[str, int], cells: Sequence[str] = ()) -> str:
         """What the states of a sweep's jobs ask for, or of the jobs of `cells` alone."""
         of = Counter(states)

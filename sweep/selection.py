@@ -38,7 +38,7 @@ class CellSelection:
         return self.has_job(job) and (not self.words or job.key in self.keys or self.cells.issuperset(job.cells))
 
 
-# Why: docs/decisions.md, D194
+# Why: docs/decisions.md, D181
 def select_cells(plan: Manifest, words: Sequence[str]) -> CellSelection:
     """What the words mean. Raises NotPlannedError for one that means nothing, UsageError for one that means several."""
     if not words:

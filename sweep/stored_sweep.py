@@ -118,7 +118,7 @@ def explain_absent_sweep(store: Store, name: str) -> str:
     return f"{store.root} has no planned sweep {name!r}{format_name_hint(name, planned) or f'; {there}'}"
 
 
-# Why: docs/decisions.md, D195
+# Why: docs/decisions.md, D182
 def open_sweep_to_read(root: Path, name: str | None, cells: Sequence[str]) -> tuple[StoredSweep, tuple[str, ...]]:
     """The sweep and the cells of a command that changes nothing, where NAME may be left out: of a store with one sweep
     it is that one, and the first word is a cell then, unless it is the sweep's name.

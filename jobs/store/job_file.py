@@ -83,7 +83,7 @@ def _read_cell_record(manifest: Path, name: str) -> dict[str, Any]:
     return next((each for each in _records(manifest, name, "cell") if each.get("name") == name), {})
 
 
-# Why: docs/decisions.md, D226
+# Why: docs/decisions.md, D202
 def build_job_origin(planned: PlannedJob) -> dict[str, object]:
     """Who asked for the job, for people and trackers. Nothing of it enters a key or changes a number."""
     record, cell = planned.record, planned.cell

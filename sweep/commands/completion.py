@@ -99,7 +99,7 @@ def mark_actions(parser: argparse.ArgumentParser, shtab: Any) -> None:
             action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
 
 
-# Why: docs/decisions.md, D200
+# Why: docs/decisions.md, D187
 def list_candidates(root: Path, words: list[str]) -> Iterator[str]:
     """Names that may come next: cells of the sweep that is named, or of the only one; else the sweeps."""
     from jobs.store.paths import SAFE_NAME, Store

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-# Why: docs/decisions.md, D175
+# Why: docs/decisions.md, D174
 def run(options: DemoOptions) -> int:
     """Data, plan, jobs, status, results: each as a command of its own, so that what is shown can be typed."""
     from sweep.commands.data.process import check_installed

@@ -57,12 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: LogsOptions) -> int:
+    from sweep.errors import NotPlannedError
     from sweep.report.attempt_log import describe_log, find_newest_log
     from sweep.stored_sweep import open_sweep_to_read, print_user_errors
 
     stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
     with print_user_errors():
         jobs = stored.select_chains(cells, options.phase)
+        if not jobs:
+            there = ", ".join(dict.fromkeys(job.phase for job in stored.select_chains(cells)))
+            whose = " ".join(cells) or stored.manifest.sweep
+            raise NotPlannedError(f"{whose}: has no job of phase {options.phase}; its jobs are of {there}")
         snapshot = stored.load_snapshot(recent_answers=True)
         log = find_newest_log(snapshot, jobs, stored.paths)
         if log is None and options.follow and not options.path and is_any_queued(snapshot, jobs):
@@ -118,7 +123,7 @@ def wait_for_first(stored: "StoredSweep", jobs: "Sequence[Job]", clock: Clock = 
             return log
 
 
-# Why: docs/decisions.md, D204
+# Why: docs/decisions.md, D189
 def print_log(stored: "StoredSweep", log: "AttemptLog", *, follow: bool, clock: Clock = SYSTEM_CLOCK) -> None:
     """Prints the log; with `follow` also what comes, attempt after attempt, until the job is done or stopped. The last
     line says what to do next."""

@@ -89,7 +89,7 @@ class Draft:
     resources: dict[str, Any] = field(default_factory=dict)
 
 
-# Why: docs/decisions.md, D185
+# Why: docs/decisions.md, D179
 def build_draft(wishes: Wishes, holdings: Holdings, places: Places, catalog: Catalog) -> Draft:
     """The settings.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweep.first_file.draft import IMAGE_SHARE, Draft
+from sweep.phases import PHASES
 
 PLAIN = re.compile(r"[A-Za-z$/][A-Za-z0-9_./$+-]*")
 """Words that YAML takes as they are; with `true` and the like set apart below."""
@@ -53,19 +54,13 @@ def iter_lines(draft: Draft, file: str, schema: str) -> Iterator[str]:
         else:
             yield f"  {name}: {render(value)}   # one of several"
     for phase, settings in nested.items():
-        yield f"  {phase}:{' ' * max(1, 12 - len(phase))}# {PHASE_WORDS[phase]}"
+        yield f"  {phase}:{' ' * max(1, 12 - len(phase))}# {PHASES[phase].section}"
         yield from (f"    {name}: {render(value)}{explain_setting(phase, name)}" for name, value in settings.items())
     yield ""
     yield from iter_grid_lines()
     yield from iter_resource_lines(draft)
 
 
-PHASE_WORDS: Mapping[str, str] = {
-    "trunk": "text alone, shared by the cells",
-    "pretrain": "text and images, from the branch point on",
-    "finetune": "conversations about images",
-    "evaluate": "the scores of each fine-tuned model",
-}
 COMMENTS: Mapping[tuple[str, str], str] = {
     ("trunk", "unit_tokens"): "the budget in tokens; text_multiplier multiplies it",
     ("pretrain", "unit_tokens"): "the budget in tokens; the axis amount multiplies it",

@@ -143,7 +143,7 @@ class BackgroundRun:
         return found
 
 
-# Why: docs/decisions.md, D225
+# Why: docs/decisions.md, D201
 class SweepHandle:
     """A planned sweep. All is read anew at each call: nothing of it is kept, so another process may work on the store.
 

@@ -23,7 +23,7 @@ MAPPING = "<mapping>"
 """In the place of a file's name in messages about a mapping."""
 
 
-# Why: docs/decisions.md, D224
+# Why: docs/decisions.md, D200
 def plan_sweep(
     source: "str | os.PathLike[str] | Mapping[str, Any]",
     *,

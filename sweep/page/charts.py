@@ -22,6 +22,7 @@ from sweep.page.drawing import (
     place_on,
     wrap_drawing,
 )
+from sweep.phases import PHASES
 from sweep.results.figures.words import (
     AXIS_LABELS,
     AXIS_WORDS,
@@ -271,7 +272,7 @@ def build_loss_figure(
         {chain.cell.axes.get("branch", 0) for chain in chains}, key=lambda value: (str(type(value)), value)
     )
     styles: dict[str, int] = {}
-    groups: dict[str, dict[str, None]] = {"trunk": {}, "pretrain": {}, "finetune": {}}
+    groups: dict[str, dict[str, None]] = {name: {} for name, phase in PHASES.items() if phase.trains}
     names: dict[str, str] = {}
     for chain in chains:
         for key in chain.keys:
@@ -280,7 +281,7 @@ def build_loss_figure(
                 group[key] = None
                 styles.setdefault(key, branches.index(chain.cell.axes.get("branch", 0)))
                 names.setdefault(key, "trunk" if phases[key] == "trunk" else chain.cell.name)
-    titles = {"trunk": "Text trunk", "pretrain": "Image-text runs", "finetune": "Fine-tunes"}
+    titles = {name: f"{PHASES[name].job}s".capitalize() for name in groups}
     charts, counts = [], []
     for phase, group in groups.items():
         if not group:

@@ -45,7 +45,7 @@ def choose_curve_points(runs: int) -> int:
     return max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(runs, 1)))
 
 
-# Why: docs/decisions.md, D216
+# Why: docs/decisions.md, D196
 def load_thin_curves(metrics: Path, keys: Collection[str]) -> dict[str, ThinCurve]:
     """The curves of these jobs, by key. Losses that are no finite numbers are left out; so are jobs without any."""
     points = choose_curve_points(len(keys))

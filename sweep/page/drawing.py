@@ -124,7 +124,7 @@ def draw_mark(style: int, x: float, y: float, *, hollow: bool = False, note: str
     )
 
 
-# Why: docs/decisions.md, D213
+# Why: docs/decisions.md, D193
 def draw_line_chart(
     title: str,
     x: ChartAxis,

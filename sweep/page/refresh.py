@@ -5,7 +5,7 @@ from sweep.results.write import refresh_tables
 from sweep.stored_sweep import StoredSweep
 
 
-# Why: docs/decisions.md, D218
+# Why: docs/decisions.md, D198
 def refresh_results(stored: StoredSweep) -> str:
     """Writes tables, summary and report if any result is newer than they are. Returns a remark for the user, or ""."""
     tables = refresh_tables(stored)

@@ -10,7 +10,7 @@ from typing import Any
 from sweep.page.drawing import format_minus
 from sweep.text_format import format_hours
 
-# Why: docs/decisions.md, D217
+# Why: docs/decisions.md, D197
 STATIC_ROWS = 100
 """Rows that stand in the page itself; its program shows as many at a time."""
 UNKNOWN = ""

@@ -57,7 +57,7 @@ def render_page(content: PageContent) -> str:
     return str(page)
 
 
-# Why: docs/decisions.md, D214
+# Why: docs/decisions.md, D194
 def build_policy(style: str, program: str) -> str:
     """The Content-Security-Policy: nothing is loaded, and only these two elements have an effect."""
     return (

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from sweep.interface.handle import SweepPlan
 
 
-# Why: docs/decisions.md, D223
+# Why: docs/decisions.md, D199
 class CallablePackage(ModuleType):
     """This package as `sweep.plan(...)`: Python gives the name to the package as soon as a module of it is loaded."""
 

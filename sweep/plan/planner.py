@@ -369,7 +369,7 @@ class Planner:
             model = self.find_model(point)
             vision, prompt = build_vision(point.values, self.sweep.data), point.values["finetune.prompt"]
             price = self.pricer.price_evaluate(model, config, vision, prompt=prompt)
-            # the price stays that of a first evaluation. Why: docs/decisions.md, D176
+            # the price stays that of a first evaluation. Why: docs/decisions.md, D175
             keeps = bool(config.vision_tasks) and self.settings.needs_feature_cache(model, "evaluate", vision)
             self.evaluate_works[fields] = self.build_template(
                 "evaluate", model, config, price, keeps_features=keeps, vision=vision

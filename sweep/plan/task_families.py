@@ -9,7 +9,7 @@ from stages.plugins import TASKS, PluginError, has_plugin
 from sweep.errors import ConfigProblemError
 
 
-# Why: docs/decisions.md, D228
+# Why: docs/decisions.md, D204
 def add_family_labels(config: EvaluateConfig, folder: str) -> EvaluateConfig:
     """The configuration, with the package of each task's family. `folder`: where the task files lie.
 

@@ -34,7 +34,7 @@ LENGTHS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-# Why: docs/decisions.md, D183
+# Why: docs/decisions.md, D177
 def build_sweep_schema() -> Schema:
     """The schema of a whole sweep file. The same code gives the same schema, in the same order."""
     definitions: dict[str, Schema] = {}

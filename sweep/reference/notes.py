@@ -54,7 +54,7 @@ class FieldNotes:
     """What each of its choices means."""
 
 
-# Why: docs/decisions.md, D184
+# Why: docs/decisions.md, D178
 def describe_setting(model: type[BaseModel], name: str) -> FieldNotes:
     """The notes on the field `name` of a class of the sweep file."""
     field = model.model_fields[name]

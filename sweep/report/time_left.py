@@ -368,7 +368,7 @@ def read_finished_time(job: Job, evidence: RunStatus) -> FinishedTime | None:
     return FinishedTime(wall=max(wall, steps), steps=steps, ended_at=finished_at)
 
 
-# Why: docs/decisions.md, D207
+# Why: docs/decisions.md, D192
 def estimate_from_metrics(evidence: RunStatus, started_at: float, now: float) -> float | None:
     """Seconds left at the pace between this attempt's last lines of metrics; None with fewer than two.
 

@@ -27,7 +27,7 @@ ALIASES = {"pretrain.seed": "seed"}
 """Names that a reader of a job's configuration would expect, and the setting of the sweep file that decides them."""
 
 
-# Why: docs/decisions.md, D198
+# Why: docs/decisions.md, D185
 def apply_overrides(source: YamlSource, given: Sequence[str]) -> YamlSource:
     """The source as if the file had these values. `set_text` is what is stored: the same values, and a note of each.
 

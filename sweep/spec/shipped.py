@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sweep.errors import SweepFileError
 
-# Why: docs/decisions.md, D233
+# Why: docs/decisions.md, D206
 SHIPPED = Path(__file__).parents[1] / "manifests"
 """A folder in an installed package, a link to manifests/ in a checkout."""
 

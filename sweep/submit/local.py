@@ -45,7 +45,7 @@ def run_local(
         waits = {key for key in wanted if snapshot.statuses[key].state is JobState.WAITING}
         return print_actions(actions, stored, len(waits - {action.key for action in actions}), as_json=as_json)
     before_start()
-    stop = StopRequest(tell=partial(tell_stop, snapshot))
+    stop = StopRequest(tell=partial(tell_stop, local))
     with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
         local.report = report
         end = local.run(stop)
@@ -74,16 +74,16 @@ def prepare_local_run(
     return LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
 
 
-# Why: docs/decisions.md, D199
-def tell_stop(snapshot: SweepSnapshot, request: int) -> None:
+# Why: docs/decisions.md, D186
+def tell_stop(local: LocalRunner, request: int) -> None:
     """Says at once what a signal does, past what is being printed: the handler may have come into the midst of that."""
-    number = sum(status.state is JobState.RUNNING for status in snapshot.statuses.values())
+    number = local.attempts.count  # the snapshot hears of a start a moment later
     jobs, one = format_counted(number, "running job"), number == 1
     if request == 1:
         what = "saves and ends; Ctrl-C again kills it" if one else "save and end; Ctrl-C again kills them"
         line = f"stopping: {jobs} {what}"
     else:
-        line = f"killing {jobs}; what was saved stays, and `sweep submit {snapshot.sweep}` goes on from there"
+        line = f"killing {jobs}; what was saved stays, and `sweep submit {local.snapshot.sweep}` goes on from there"
     with suppress(OSError):
         os.write(2, f"\n{render_line(line)}\n".encode())
 

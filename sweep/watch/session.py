@@ -27,7 +27,7 @@ MOST_CURVES = 200
 """Running jobs whose metrics are read; a terminal shows no more of them at once."""
 
 
-# Why: docs/decisions.md, D205
+# Why: docs/decisions.md, D190
 def run_watch(stored: StoredSweep, clock: Clock = SYSTEM_CLOCK) -> int:
     """Shows the sweep until the user quits; the exit code."""
     feed = SweepFeed(stored, clock)

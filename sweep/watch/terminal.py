@@ -148,7 +148,7 @@ def explain_no_terminal() -> str:
     return ""
 
 
-# Why: docs/decisions.md, D206
+# Why: docs/decisions.md, D191
 @contextmanager
 def open_watch_terminal() -> Iterator[WatchTerminal]:
     """The terminal, in the block: keys come at once and unseen, and the screen is another one. At the end, by whatever

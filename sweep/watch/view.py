@@ -312,6 +312,8 @@ def choose_widths(columns: int) -> dict[str, int]:
         widths["job"] += max(0, min(30, spare))
     elif spare < 0:
         widths["job"] = max(8, widths["job"] + spare)
+        short = columns - sum(widths.values()) - sum(width > 0 for width in widths.values()) + 1
+        widths["step"] += min(0, short)
     return {name: width for name, width in widths.items() if width > 0}
 
 

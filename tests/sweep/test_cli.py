@@ -212,6 +212,7 @@ def test_a_log_line_is_printable_and_stays_one_line(capsys: pytest.CaptureFixtur
 MAY_PRINT = {
     "jobs/attempt/__main__.py", "jobs/attempt/finish.py", "jobs/attempt/rank.py",  # into the log of their job
     "sweep/cli.py", "sweep/submit/local.py", "sweep/submit/report.py", "sweep/submit/slurm.py",
+    "sweep/watch/session.py",  # once, after the view has left the terminal
 }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def test_a_reader_that_leaves_is_no_error(store: str, words: list[str]) -> None:
     process.stdout.close()
     process.stdout = None
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 141
+    assert process.returncode in {0, 141}  # help is printed whole before the process learns that nobody reads it
     for word in (b"Broken pipe", b"BrokenPipe", b"Traceback", b"Exception"):
         assert word not in errors
 

@@ -132,7 +132,7 @@ def test_begun_work_leaves_a_plan_only_if_the_user_insists(
         return
     assert plan(tmp_path, text) == 1
     errors = capsys.readouterr().err
-    assert "1 jobs that have begun would leave the plan (1 finetune)" in errors
+    assert "This edit drops 1 unfinished job (1 finetune)" in errors
     assert "--replace" in errors
     assert files(tmp_path / "store") == before
     assert plan(tmp_path, text, "--replace") == 0

@@ -108,7 +108,7 @@ def test_the_summary_is_on_stdout_and_the_remarks_on_stderr(done: Written, capsy
     assert lines[1].startswith("2m-b100-i50-dense-s1")
     assert lines[5] == "Scores are accuracy above chance; chance: vision 0.275, held-out 0.3, text 0.25."
     assert lines[6] == "Not the study's vision score: over tasks of its own: count_val, shapes_val."
-    assert lines[9].split() == ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"]
+    assert lines[9].split() == ["A100-hours", "phase", "done", "planned", "of", "done", "used", "wasted"]
     assert err.splitlines()[1].startswith("branch 0 % -> 100 %: vision +0.0")
 
 

@@ -50,7 +50,7 @@ def test_the_stages_find_the_stores_folder_from_theirs(tmp_path: Path) -> None:
     assert (store.locate_run("pretrain", "key").root / FEATURES).resolve() == store.features
     manifest = planned(tmp_path, TEXT + CACHE)
     told = {job.phase for job in manifest.jobs if job.settings.get("feature_store") == "../../../features"}
-    assert told == {"pretrain", "finetune"}
+    assert told == {"pretrain", "finetune", "evaluate"}
     assert not any("feature_cache" in job.settings for job in manifest.jobs)
 
 
