@@ -182,7 +182,8 @@ def test_verbose_logs_to_stderr_and_leaves_stdout_as_it_is(
     line = ["explain", "m1m-b0-i0-c0-x1", "--store", str(planned_store)]
     assert main(line) == 0
     quiet = capsys.readouterr()
-    assert quiet.err == ""
+    assert quiet.err.startswith("next: `sweep submit demo ")
+    assert len(quiet.err.splitlines()) == 1
     for given in (["-v", *line], [*line, "-vv"]):
         assert main(given) == 0
         printed = capsys.readouterr()

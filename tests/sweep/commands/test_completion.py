@@ -58,8 +58,8 @@ def test_bash_completes_commands_sweeps_cells_and_values(place: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
 def test_fish_completes_the_same(place: Path) -> None:
-    lines = ["source ./sweep.fish", *(f"complete -C '{line}' | cut -f1; echo --" for line, _ in CASES)]
-    found = ask(place, "fish", "--no-config", "-c", "\n".join(lines)).split("--\n")
+    lines = ["source ./sweep.fish", *(f"complete -C '{line}' | cut -f1; echo ==" for line, _ in CASES)]
+    found = ask(place, "fish", "--no-config", "-c", "\n".join(lines)).split("==\n")
     assert [each.split() for each in found[:-1]] == [names for _, names in CASES]
 
 

@@ -86,6 +86,8 @@ def test_diff_shows_what_changed_and_writes_nothing(tmp_path: Path, capsys: pyte
         "  ~ mtiny-b0-i20-c0-x1",
         "  ~ mtiny-b100-i0-c0-x1",
         "  ~ mtiny-b100-i20-c0-x1",
+        "  cost: new jobs 0.27 core-hours, gone jobs 0.27, whether done or not",
+        "  done jobs that leave the plan: 0",
     ]
     assert files(tmp_path / "store") == before
 

@@ -35,6 +35,7 @@ BEYOND_FORM = (
     "is given twice, nested and dotted",
     "is not a whole number",  # of 20.0 where a file may not write one, which is an integer to JSON Schema
     "holds a control character",  # of U+0085 and the like
+    "to have another, install the package",  # what installed packages add is known to Python alone
 )
 """What the reader says of a file's form that no schema can know: see each."""
 
