@@ -89,8 +89,7 @@ def find_cells(options: ExplainOptions) -> "tuple[StoredSweep, list[Cell]]":
     else:
         stored, words = open_sweep_to_read(options.store, options.name, options.cells)
     if not words:
-        name, some = stored.manifest.sweep, stored.manifest.cells[0].name
-        raise UsageError(
-            f"give the CELL to explain, such as {some}; `sweep list {name}` shows the {len(stored.manifest.cells):,}"
-        )
+        name, cells = stored.manifest.sweep, stored.manifest.cells
+        some = f", such as {cells[0].name}" if cells else ""
+        raise UsageError(f"give the CELL to explain{some}; `sweep list {name}` shows the {len(cells):,}")
     return stored, choose_cells(stored, words)

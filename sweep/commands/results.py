@@ -142,6 +142,8 @@ def suggest_next(options: ResultsOptions, stored: "StoredSweep") -> str:
     plan, step = stored.manifest, NextStep(options.store)
     if len(list_finished_keys(stored.store, plan.jobs)) < len(plan.jobs):
         return step.suggest("shows what is not done yet", "status", plan.sweep)
+    if not plan.cells:  # as in a plan that another program wrote
+        return step.suggest("makes a page of it to send", "report", plan.sweep)
     return step.suggest("shows where a row comes from", "explain", plan.sweep, plan.cells[0].name)
 
 

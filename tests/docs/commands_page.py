@@ -1,6 +1,7 @@
 """docs/commands.md, made from the parser of the command line: the same on every Python, whose help differs in form."""
 
 import argparse
+import re
 from collections.abc import Iterator
 
 from sweep.cli import build_parser
@@ -90,5 +91,6 @@ def _escape(text: str) -> str:
 
 def list_examples() -> list[str]:
     """Lines of help that show a command."""
-    lines = (line.strip() for line in build_commands_page().splitlines())
+    page = re.sub(r"\s*\\\n\s*", " ", build_commands_page())  # continued lines are one command
+    lines = (line.strip() for line in page.splitlines())
     return [line.split("  ")[0] for line in lines if line.startswith("sweep ") and "OPTIONS" not in line]

@@ -59,7 +59,7 @@ def test_a_taste_ends_with_a_picture_goes_on_after_a_stop_and_repeats_nothing(
         assert len(image.convert("RGB").getcolors(image.width * image.height) or []) > 50
     rows = pq.read_table(store / "sweeps" / "demo-quick" / "results" / "results.parquet").to_pylist()
     assert {(row["image_share"], row["epochs"]) for row in rows} == {(0.0, 1), (0.0, 3), (0.5, 1), (0.5, 3)}
-    assert all({score["name"] for score in row["scores"]} >= {"cloze", "shapes_val"} for row in rows)
+    assert all({score["task"] for score in row["scores"]} >= {"cloze", "shapes_val"} for row in rows)
 
     before = list_attempts(store)
     again = run_quick(store)
