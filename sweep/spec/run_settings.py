@@ -124,9 +124,14 @@ def merge_run_settings(fields: RunSettingFields, model: str, phase: str) -> dict
 
 
 def list_given_settings(entry: Fields, phase: str) -> list[str]:
-    """What the entry says of a phase, in the order of the class: a set's own order changes from run to run."""
+    """What the entry says of a phase, in the order of the class: a set's own order changes from run to run.
+
+    `feature_cache` for all jobs means those that train: evaluations ask questions about other images, whose features
+    may take more room than all others, and so keep them only where their own phase says so.
+    """
     known = PHASE_FIELDS[phase].model_fields if phase in PHASE_FIELDS else ()
-    return [name for name in known if name in entry.model_fields_set]
+    left_out = FeatureFields.model_fields if isinstance(entry, RunFields) and not PHASES[phase].trains else ()
+    return [name for name in known if name in entry.model_fields_set and name not in left_out]
 
 
 def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> dict[str, Any]:
