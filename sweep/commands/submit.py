@@ -238,7 +238,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             return submit_to_slurm(fill_from_limits(options, kept), stored, wanted) or code
         from sweep.submit.local import run_local
 
-        told = run_local(
+        outcome = run_local(
             stored,
             wanted,
             cpus=options.cpus,
@@ -247,22 +247,4 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             as_json=options.as_json,
             before_start=lambda: keep_choices(stored, list_choices(options, backend, cells), accepted),
         )
-        if not options.dry_run and told < 128:  # whoever stops a run does not wait for tables
-            refresh_quietly(stored)
-        return told or code
-
-
-def refresh_quietly(stored: "StoredSweep") -> None:
-    """Brings tables and report up to date behind a run. What stands against it is told, and the run counts as it is."""
-    from jobs.errors import JobsError
-    from sweep.commands.results import describe_missing_packages
-    from sweep.errors import SweepError
-
-    if describe_missing_packages():
-        return
-    from sweep.page.refresh import refresh_results
-
-    try:
-        refresh_results(stored)
-    except (SweepError, JobsError, OSError) as error:
-        print(f"sweep submit: tables are not refreshed: {error}", file=sys.stderr)
+        return outcome or code
