@@ -74,6 +74,8 @@ def run(options: LogsOptions) -> int:
             log = wait_for_first(stored, jobs)
         if log is None:
             raise build_no_log_error(snapshot, jobs, stored.manifest.sweep)
+        for line in [run.problem for run in (snapshot.runs[job.key] for job in jobs) if run.problem and not run.done]:
+            print(f"sweep logs: {line}", file=sys.stderr)  # what is not readable may be the one that was meant
         if options.path:
             print(log.path)
             return 0
@@ -210,10 +212,13 @@ def describe_next(stored: "StoredSweep", log: "AttemptLog", *, follow: bool) -> 
 
     name, key = stored.manifest.sweep, log.job.key
     state = log.state
-    message = log.run.message
+    run = log.run
     if follow:  # it has changed since
         snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
-        state, message = snapshot.statuses[key].state, snapshot.runs[key].message
+        state, run = snapshot.statuses[key].state, snapshot.runs[key]
+    message = run.message
+    if run.problem and not run.done:  # else it would be told as a job without a result
+        return f"{run.problem}; `sweep status {name}` shows how the sweep stands"
     again = "tick" if log.attempt.start.backend == "slurm" else "submit"
     steps = {
         JobState.DONE: f"done; `sweep status {name}` shows the rest of the sweep",

@@ -175,13 +175,15 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     """Writes the file batch by batch, so that memory stays bounded."""
     rows = 0
     try:
-        with (
-            open_replacement(path) as unfinished,
-            pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer,
-        ):
-            for batch in batches:
-                writer.write_batch(batch)
-                rows += batch.num_rows
+        with open_replacement(path) as unfinished:
+            writer = pq.ParquetWriter(unfinished, schema, compression=COMPRESSION)
+            try:
+                with writer:
+                    for batch in batches:
+                        writer.write_batch(batch)
+                        rows += batch.num_rows
+            finally:
+                writer.is_open = False  # or its destructor closes once more, and prints what the disk says to that
     except OSError as error:
         raise name_file(error, path) from None  # the library's own name no file
     logger.info("%s: %d rows written", path, rows)

@@ -58,15 +58,16 @@ def cancel_jobs(
         # imported here: a sweep that never went to Slurm is cancelled without loading its client
         from sweep.submit.slurm import cancel_on_slurm
 
+        # a job of Slurm that runs on this machine has ended in both reports, and counts once
         on_slurm = cancel_on_slurm(stored, {job.key for job in undone}, grace_seconds)
-        ended, left, problem = ended + on_slurm.ended, on_slurm.left.values(), on_slurm.problem
+        ended, left, problem = ended | on_slurm.ended, on_slurm.left.values(), on_slurm.problem
         foreign = on_slurm.owners or foreign
     name = stored.manifest.sweep
     if foreign and sum(foreign.values()) >= len(left) and (left or not problem):
         raise SweepError(explain_foreign(name, len(undone), foreign))
     if left or problem:
         raise SweepError(explain_unfinished(name, len(undone), left, problem))
-    return Cancellation(cancelled=len(undone), ended=ended)
+    return Cancellation(cancelled=len(undone), ended=len(ended))
 
 
 def explain_unfinished(name: str, cancelled: int, left: Collection[str], problem: str) -> str:
@@ -104,9 +105,11 @@ def stop_live_attempts(
     grace_seconds: float,
     report: Callable[[str], None],
     clock: Clock = SYSTEM_CLOCK,
-) -> tuple[int, Mapping[str, int]]:
-    """Stops the running attempts of these jobs, by force after the grace; how many ran, and by their owner the number
-    of those that only another user of this machine can stop. None of the others runs when it returns."""
+) -> tuple[frozenset[str], Mapping[str, int]]:
+    """Stops the running attempts of these jobs, by force after the grace. None of them runs when it returns.
+
+    Keys of those that ran; and by owner the number of those that only another user of this machine can stop.
+    """
     runs = [snapshot.runs[job.key].run for job in jobs]
     owners = [find_foreign_owner(run) for run in runs]
     foreign = Counter(owner for owner in owners if owner)
@@ -128,4 +131,4 @@ def stop_live_attempts(
         stop_attempt(run, at_once=True)
     while any(is_held(run.lock) for run in left):
         clock.sleep(POLL_SECONDS)
-    return len(live), foreign
+    return frozenset(run.root.name for run in live), foreign

@@ -94,8 +94,8 @@ def run_round(
 class CancelReport:
     """What became of a cancellation, as Slurm's queue shows it afterwards."""
 
-    ended: int = 0
-    """Jobs that ran and run no more."""
+    ended: frozenset[str] = frozenset()
+    """Keys of jobs that ran and run no more."""
     left: Mapping[str, str] = field(default_factory=dict)
     """Ids by key of jobs that are in the queue all the same."""
     owners: Mapping[str, int] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
             owners = Counter(slurm_round.find_owner(left[key]) for key in left.keys() - set(own))
     except (NoSchedulerError, SubmitterBusyError) as error:
         return CancelReport(problem=str(error))
-    return CancelReport(ended=len(running.keys() - left.keys()), left=left, owners=owners, problem=problem)
+    return CancelReport(ended=frozenset(running.keys() - left.keys()), left=left, owners=owners, problem=problem)
 
 
 def explain_hidden(slurm_round: SlurmRound, keys: Collection[str]) -> str:
