@@ -214,11 +214,11 @@ class JobOrigin:
     sweep: str = ""
     phase: str = ""
     label: str = ""
-    """Cell and phase."""
+    """What people call the job: its cell and phase."""
     cells: tuple[str, ...] = ()
-    """All that the job serves."""
+    """Names of every cell that the job serves, in the plan's order."""
     axes: Mapping[str, Any] = field(default_factory=dict)
-    """Of the first cell."""
+    """Those of the first of these cells, by name."""
     board: str = ""
     """Where TensorBoard is to find it by its name; relative to the job's folder."""
 

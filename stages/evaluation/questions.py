@@ -131,7 +131,7 @@ class VisionTask:
     """The score is the mean of the kinds' accuracies, and not that of all questions."""
     extra_metrics: Metrics = compute_no_metrics
     rule: Callable[[str, Sequence[str]], float] | None = None
-    """In the place of `metric`'s."""
+    """Scores an answer against the right ones; None: the rule that belongs to `metric`."""
 
     def format_prompt(self, question: Question) -> str:
         return self.prompt.replace("{question}", question.question)

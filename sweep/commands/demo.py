@@ -18,8 +18,6 @@ from jobs.clock import SYSTEM_CLOCK
 from sweep.arguments import parse_positive_int
 from sweep.options import CommonOptions
 
-MANIFESTS = (Path(__file__).parents[1] / "manifests", Path(__file__).parents[2] / "manifests")
-"""Beside the package in a checkout."""
 NEEDED = {
     "torch": "torch",
     "PIL": "pillow",
@@ -75,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: DemoOptions) -> int:
     """Data, plan, jobs, status, results: each as a command of its own, so that what is shown can be typed."""
     from sweep.commands.data.process import check_installed
+    from sweep.spec.shipped import SHIPPED
 
     check_installed("the demo", NEEDED, extra="eval,report")
     check_own_sweep(options)
@@ -86,7 +85,7 @@ def run(options: DemoOptions) -> int:
         file=sys.stderr,
     )
     made = ["data", "demo", *(["--quick"] if options.quick else []), *store]
-    for words in (made, ["plan", str(find_sweep_file(options.name)), *store]):
+    for words in (made, ["plan", str(SHIPPED / f"{options.name}.yaml"), *store]):
         if code := run_command(words, shows_output=words is not made):
             return code
     code = run_jobs(options)
@@ -99,16 +98,6 @@ def run(options: DemoOptions) -> int:
             return code
     print_end(options, SYSTEM_CLOCK.monotonic() - began)
     return 0
-
-
-def find_sweep_file(name: str) -> Path:
-    """SweepError if this installation has none."""
-    from sweep.errors import SweepError
-
-    for folder in MANIFESTS:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise SweepError(f"{MANIFESTS[0]}: there is no {name}.yaml; run the demo from a checkout")
 
 
 def check_own_sweep(options: DemoOptions) -> None:
@@ -148,14 +137,12 @@ def run_command(words: Sequence[str], *, shows_output: bool = True) -> int:
 
 
 def print_command(words: Sequence[str]) -> None:
-
     sys.stdout.flush()
     print(f"\n$ sweep {shlex.join(words)}", file=sys.stderr, flush=True)
 
 
 def render_own_command(options: DemoOptions) -> str:
     """The command that was typed, without what has no say in where things are."""
-
     return shlex.join(["sweep", "demo", *(["--quick"] if options.quick else []), "--store", str(options.store)])
 
 

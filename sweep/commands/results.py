@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sweep.stored_sweep import StoredSweep
+
+logger = logging.getLogger(__name__)
 
 NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib", "jinja2")
 FIGURE_FORMATS = ("png", "pdf", "svg")
@@ -125,13 +128,22 @@ def write_and_print_results(options: ResultsOptions, stored: "StoredSweep", cell
         *tables.uncounted.list_remarks(),
         *list_remarks(rows),
         *format_effects(tables.differences),
-        *left_out,
+        *list_left_out(left_out),
         f"{len(written)} files in {folder}",
     ]:
         print(remark, file=sys.stderr)
     if not (options.as_json or options.as_csv):
         print(suggest_next(options, stored), file=sys.stderr)
     return 1 if tables.uncounted.is_partial else 0
+
+
+def list_left_out(reasons: "Collection[str]") -> list[str]:
+    """One line on figures that are not drawn; each reason is in the log."""
+    for reason in reasons:
+        logger.info("%s", reason)
+    return (
+        ["some figures are not drawn, as they compare what this sweep does not vary (-v says which)"] if reasons else []
+    )
 
 
 def suggest_next(options: ResultsOptions, stored: "StoredSweep") -> str:

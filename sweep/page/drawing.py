@@ -58,6 +58,8 @@ def choose_axis(label: str, values: Iterable[float], *, includes: Iterable[float
     if low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     step = choose_tick_step((high - low) / 4)
+    if kept and all(value.is_integer() for value in map(float, kept)):
+        step = max(1.0, step)  # nothing is at an epoch and a half
     pad = 0.04 * (high - low)
     first = math.ceil((low - pad) / step)
     ticks = [

@@ -21,9 +21,9 @@ def locate_sweep_file(given: Path) -> Path:
     SweepFileError for a word that is neither, and for an absent file of which one is shipped under the same name. Any
     other absent file is left to who reads it.
     """
-    if given.exists():
-        return given
     names = list_shipped_names()
+    if given.exists() and not (given.is_dir() and given.name in names):  # `demo/` beside one is no sweep file
+        return given
     if given.name == str(given) and not given.suffix:
         if given.name in names:
             return SHIPPED / f"{given.name}.yaml"

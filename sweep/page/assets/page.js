@@ -308,7 +308,10 @@
       }
     });
     if (!rows.size) return null;
-    const epochs = models.map((/** @type {number} */ model) => `${valueOf(columnOf(table, "epochs"), model)} epochs`);
+    const epochs = models.map((/** @type {number} */ model) => {
+      const number = valueOf(columnOf(table, "epochs"), model);
+      return `${number} ${number === 1 ? "epoch" : "epochs"}`;
+    });
     return makeTable("Tasks: score and 95 % interval, by epochs", ["task", "kind", "questions", "chance", ...epochs], [...rows.values()], ["text", "text", "number", "number", ...epochs.map(() => "number")]);
   }
   /** A chart of the losses of the cell's jobs. @param {number} place */

@@ -185,10 +185,10 @@ def test_a_partial_sweep_says_what_is_missing(tmp_path: Path, capsys: Capture) -
     assert chances.startswith("Scores are accuracy above chance")
     assert hours.splitlines()[-1].split() == ["all", "3/41", "41.0", "3.00", "1.86", "-"]
     assert "missing: 15 of 16 models (15 ready)" in err
-    assert (
-        "score_by_branch, score_by_image_share, score_by_epochs, heat_map, tasks_by_branch: scores for fewer than two"
-        in err
-    )
+    assert "some figures are not drawn, as they compare what this sweep does not vary (-v says which)" in err
+    why = "score_by_branch, score_by_image_share, score_by_epochs, heat_map, tasks_by_branch: scores for fewer than two"
+    assert why not in err
+    assert why in command(written, capsys, "-v")[2]
     assert {path.name for path in results_folder(written).iterdir()} == {*TABLES, "figures"}
     assert {path.name for path in figures_folder(written).glob("*.png")} == {"loss.png", "learning_rate.png"}
 

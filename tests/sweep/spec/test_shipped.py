@@ -23,6 +23,8 @@ def test_a_name_means_the_shipped_file_where_no_file_has_that_name(
     assert locate_sweep_file(Path("paper")) == SHIPPED / "paper.yaml"
     Path("paper").write_text("name: mine\n")
     assert locate_sweep_file(Path("paper")) == Path("paper")
+    Path("demo").mkdir()
+    assert locate_sweep_file(Path("demo")) == SHIPPED / "demo.yaml"
 
 
 @pytest.mark.parametrize(
