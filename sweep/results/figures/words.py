@@ -83,8 +83,10 @@ def parse_axis_text(axis: str, text: str) -> Any:
 def format_axis_text(axis: str, text: str) -> str:
     """A value of differences.parquet for people: an image share of `0.2` is `20 %`."""
     value = parse_axis_text(axis, text)
+    if axis not in AXIS_LABELS and not isinstance(value, bool):
+        return text
     # beside the axis' name, which says what is counted
-    return format_axis_label(axis, value, unit=axis != "epochs") if axis in AXIS_LABELS or isinstance(value, bool) else text
+    return format_axis_label(axis, value, unit=axis != "epochs")
 
 
 def format_parameters(value: float) -> str:
