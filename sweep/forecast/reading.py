@@ -1,0 +1,243 @@
+"""The campaign that a stored sweep still is: its open jobs, what they take, and the site's limits."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from statistics import median, pstdev
+
+from jobs.job import Job
+from jobs.observation import ClusterState
+from jobs.reconcile.accounting import AccountingRecord
+from jobs.reconcile.decide import sort_depth_first
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import JobState
+from jobs.store.records import FailureClass
+from sweep.forecast.campaign import NO_LIMIT, NOTHING, Campaign, CampaignJob, JobShape, Pool, Spread, SubmitLimit
+from sweep.phases import PHASES
+from sweep.report.time_left import (
+    Capacity,
+    JobKind,
+    Pace,
+    Progress,
+    compute_work,
+    find_job_kind,
+    find_pace,
+    measure_paces,
+)
+
+ASSUMED_DOUBT = 0.3
+"""Sigma of the speed of a model that no finished job of this sweep has shown: a catalog's utilisation may be a third
+off either way."""
+LEAST_SIGMA = 0.03
+ASSUMED_SIGMA = 0.1
+"""Of a job around the mean of its kind, where fewer than `LEAST_SEEN` have finished."""
+LEAST_SEEN = 3
+CHECKPOINT_MINUTES = 10.0
+"""Between two checkpoints, where a job's settings say nothing."""
+FAILURES = frozenset(
+    {FailureClass.NODE_FAULT, FailureClass.UNKNOWN, FailureClass.HUNG, FailureClass.KILLED, FailureClass.PORT_TAKEN}
+)
+"""Ends after which a job is sent again by a tick."""
+INTERRUPTIONS = frozenset({FailureClass.PREEMPTED})
+"""After which it is in the queue again by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteConditions:
+    """What a campaign meets besides its own graph."""
+
+    submit_limits: Sequence[SubmitLimit] = ()
+    list_limits: Callable[[Job], Collection[str]] = lambda _job: ()
+    """Names of the limits that a job counts under, among `submit_limits`."""
+    capacity: Capacity | None = None
+    """Devices that this sweep's jobs may hold at once; None: as many as there are jobs for."""
+    wait: Spread | None = None
+    """In the site's queue; None: as the accounting of the sweep's own jobs shows, else nothing."""
+    tick_s: float = 0.0
+    chained: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chances:
+    """What the sweep's own ends show of trouble."""
+
+    fail: float
+    """Of an attempt."""
+    preempted_per_hour: float
+    seen_attempts: int
+    seen_hours: float
+
+
+def build_campaign(
+    snapshot: SweepSnapshot, progress: Progress, conditions: SiteConditions, *, only: Collection[str] = ()
+) -> Campaign:
+    """Of the jobs that are to run or run; `only`: of these keys. Jobs stand in the order in which a round sends them."""
+    return _CampaignBuilder(snapshot, progress, conditions).build(only)
+
+
+class _CampaignBuilder:
+    def __init__(self, snapshot: SweepSnapshot, progress: Progress, conditions: SiteConditions) -> None:
+        self.snapshot, self.progress, self.conditions = snapshot, progress, conditions
+        self.paces = measure_paces(progress)
+        self.sigmas = measure_sigmas(progress, self.paces)
+        self.chances = measure_chances(snapshot)
+        self.waits = measure_waits(snapshot, conditions.capacity)
+        self.shapes: dict[tuple[object, ...], int] = {}
+        self.kept: list[JobShape] = []
+        self.doubt: dict[str, float] = {}
+        self.places = {limit.name: place for place, limit in enumerate(conditions.submit_limits)}
+        self.pools = self._build_pools()
+
+    def build(self, only: Collection[str]) -> Campaign:
+        left = [job for job in self.progress.open if not only or job.key in only]
+        order = {job.key: place for place, job in enumerate(sort_depth_first(left, self.snapshot.statuses))}
+        left.sort(key=lambda job: order[job.key])
+        place_of = {job.key: place for place, job in enumerate(left)}
+        jobs = [self._build_job(job, tuple(place_of[key] for key in job.parents if key in place_of)) for job in left]
+        return Campaign(
+            jobs=jobs,
+            shapes=self.kept,
+            submit_limits=self.conditions.submit_limits,
+            pools=self.pools,
+            tick_s=self.conditions.tick_s,
+            chained=self.conditions.chained,
+            doubt=self.doubt,
+        )
+
+    def _build_pools(self) -> list[Pool]:
+        capacity = self.conditions.capacity
+        if capacity is None:
+            return []
+        return [Pool(name=name, unit=name, most=float(max(1, getattr(capacity, name)))) for name in ("gpus", "cores")]
+
+    def _build_job(self, job: Job, parents: tuple[int, ...]) -> CampaignJob:
+        kind = find_job_kind(job, self.progress.models)
+        pace = find_pace(kind, self.paces)
+        running = self.progress.running.get(job.key)
+        steps = pace.of_work * compute_work(job) if pace else estimate_planned_seconds(job)
+        startup = pace.beside if pace else estimate_planned_startup(job)
+        if running is not None:
+            known = self.progress.known.get(job.key)
+            steps = known if known is not None else max(0.05 * steps, startup + steps - running)
+        else:
+            steps *= 1.0 - self.progress.done_before.get(job.key, 0.0)
+        observed = self.snapshot.observed.get(job.key)
+        return CampaignJob(
+            key=job.key,
+            shape=self._find_shape(job, kind, pace),
+            steps=Spread(median=steps, sigma=self.sigmas.get(kind, ASSUMED_SIGMA)),
+            parents=parents,
+            running_s=running,
+            queued=observed is not None and observed.state is ClusterState.QUEUED,
+            phase=job.phase,
+            cells=job.cells,
+        )
+
+    def _find_shape(self, job: Job, kind: JobKind, pace: Pace | None) -> int:
+        limits = tuple(sorted(self.places[name] for name in self.conditions.list_limits(job) if name in self.places))
+        known = (kind, id(job.resources), limits)
+        if known not in self.shapes:
+            self.shapes[known] = len(self.kept)
+            self.kept.append(self._build_shape(job, kind, pace, limits))
+        return self.shapes[known]
+
+    def _build_shape(self, job: Job, kind: JobKind, pace: Pace | None, limits: tuple[int, ...]) -> JobShape:
+        resources = job.resources
+        name = f"{PHASES[job.phase].job if job.phase in PHASES else job.phase} of {kind[1]}"
+        if pace is None:
+            self.doubt[name] = ASSUMED_DOUBT
+        startup = pace.beside if pace else estimate_planned_startup(job)
+        on_gpus = resources.gpus > 0
+        minutes = job.settings.get("checkpoint_minutes", CHECKPOINT_MINUTES)
+        return JobShape(
+            name=name,
+            gpus=resources.gpus,
+            cores=0 if on_gpus else resources.cores,
+            limit_s=60.0 * resources.time_minutes if self.conditions.chained else NO_LIMIT,
+            startup=Spread(median=startup),
+            wait=self.conditions.wait or self.waits.get(job.phase, NOTHING),
+            lost_s=30.0 * float(minutes) if isinstance(minutes, int | float) else 0.0,
+            fail=self.chances.fail,
+            preempted_per_hour=self.chances.preempted_per_hour,
+            submit_limits=limits,
+            pools=((0,) if on_gpus else (1,)) if self.pools else (),
+        )
+
+
+def estimate_planned_startup(job: Job) -> float:
+    """Seconds, as the plan has them."""
+    devices = job.resources.gpus or job.resources.cores
+    return 3600 * job.estimate.startup_hours / devices if devices else 0.0
+
+
+def estimate_planned_seconds(job: Job) -> float:
+    """Of steps, as the plan has them."""
+    estimate, resources = job.estimate, job.resources
+    if resources.gpus and estimate.gpu_hours:
+        return 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus
+    return max(0.0, 3600 * (estimate.cpu_hours - estimate.startup_hours) / max(1, resources.cores))
+
+
+def measure_sigmas(progress: Progress, paces: Mapping[JobKind, Pace]) -> dict[JobKind, float]:
+    """How far finished jobs of each kind lie from the pace of their kind, as the sigma of a logarithm."""
+    ratios: dict[JobKind, list[float]] = {}
+    for job in progress.jobs:
+        took = progress.finished.get(job.key)
+        kind = find_job_kind(job, progress.models)
+        if took is not None and took.steps > 0 and kind in paces:
+            ratios.setdefault(kind, []).append(log(took.steps / (paces[kind].of_work * compute_work(job))))
+    return {kind: max(LEAST_SIGMA, pstdev(each)) for kind, each in ratios.items() if len(each) >= LEAST_SEEN}
+
+
+def measure_chances(snapshot: SweepSnapshot) -> Chances:
+    """Trouble among the executions that Slurm has accounted for, with nothing seen taken for nothing to come."""
+    rows = [row for records in snapshot.accounting_records.values() for row in records if row.ran]
+    hours = sum(row.elapsed_seconds for row in rows) / 3600
+    failed = sum(row.failure in FAILURES for row in rows)
+    interrupted = sum(row.failure in INTERRUPTIONS for row in rows)
+    return Chances(
+        fail=failed / len(rows) if rows else 0.0,
+        preempted_per_hour=interrupted / hours if hours else 0.0,
+        seen_attempts=len(rows),
+        seen_hours=hours,
+    )
+
+
+def measure_waits(snapshot: SweepSnapshot, capacity: Capacity | None) -> dict[str, Spread]:
+    """By phase, what jobs waited after nothing of this sweep held them back.
+
+    A wait counts where the sweep's own jobs left room within `capacity` at its beginning: else it was for them.
+    """
+    rows = {key: [row for row in records if row.ran] for key, records in snapshot.accounting_records.items()}
+    waits: dict[str, list[float]] = {}
+    for job in snapshot.jobs:
+        for row in rows.get(job.key, ()):
+            eligible = max([row.submitted_at, *(snapshot.runs[parent].finished_at for parent in job.parents)])
+            if row.started_at >= eligible > 0 and has_room(job, eligible, rows, capacity):
+                waits.setdefault(job.phase, []).append(row.started_at - eligible)
+    return {phase: describe_waits(found) for phase, found in waits.items() if len(found) >= LEAST_SEEN}
+
+
+def has_room(
+    job: Job, moment: float, rows: Mapping[str, Sequence[AccountingRecord]], capacity: Capacity | None
+) -> bool:
+    """Whether the job fits beside what ran at the moment."""
+    if capacity is None:
+        return True
+    running = [row for records in rows.values() for row in records if row.started_at <= moment < row.ended_at]
+    if job.resources.gpus:
+        return sum(row.gpus for row in running) + job.resources.gpus <= capacity.gpus
+    return sum(row.cpus for row in running if not row.gpus) + job.resources.cores <= capacity.cores
+
+
+def describe_waits(seconds: Sequence[float]) -> Spread:
+    """Their median and spread; of waits shorter than a second nothing is left."""
+    middle = median(seconds)
+    if middle < 1:
+        return NOTHING
+    return Spread(median=middle, sigma=pstdev([log(max(1.0, each)) for each in seconds]))
+
+
+def list_open(snapshot: SweepSnapshot) -> list[Job]:
+    """Jobs that are not done and not stopped."""
+    return [job for job in snapshot.jobs if snapshot.statuses[job.key].state is not JobState.DONE]
