@@ -71,7 +71,7 @@ class Chances:
 def build_campaign(
     snapshot: SweepSnapshot, progress: Progress, conditions: SiteConditions, *, only: Collection[str] = ()
 ) -> Campaign:
-    """Of the jobs that are to run or run; `only`: of these keys. Jobs stand in the order in which a round sends them."""
+    """Of the jobs that are to run or run; `only`: of these keys. They stand in the order in which a round sends them."""
     return _CampaignBuilder(snapshot, progress, conditions).build(only)
 
 
