@@ -1,18 +1,20 @@
 """The campaign that a stored sweep still is: its open jobs, what they take, and the site's limits."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import log
 from statistics import median, pstdev
 
-from jobs.job import Job
+from jobs.job import Job, add_ancestors
 from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.decide import sort_depth_first
 from jobs.reconcile.snapshot import SweepSnapshot
-from jobs.reconcile.state import JobState
 from jobs.store.records import FailureClass
 from sweep.forecast.campaign import NO_LIMIT, NOTHING, Campaign, CampaignJob, JobShape, Pool, Spread, SubmitLimit
+from sweep.kept_limits import select_kept_jobs
 from sweep.phases import PHASES
 from sweep.report.time_left import (
     Capacity,
@@ -24,6 +26,8 @@ from sweep.report.time_left import (
     find_pace,
     measure_paces,
 )
+from sweep.stored_sweep import StoredSweep
+from sweep.text_format import format_counted, format_duration
 
 ASSUMED_DOUBT = 0.3
 """Sigma of the speed of a model that no finished job of this sweep has shown: a catalog's utilisation may be a third
@@ -32,6 +36,8 @@ LEAST_SIGMA = 0.03
 ASSUMED_SIGMA = 0.1
 """Of a job around the mean of its kind, where fewer than `LEAST_SEEN` have finished."""
 LEAST_SEEN = 3
+MOST_NAMED = 3
+"""Shapes of jobs that a line names."""
 CHECKPOINT_MINUTES = 10.0
 """Between two checkpoints, where a job's settings say nothing."""
 FAILURES = frozenset(
@@ -69,10 +75,31 @@ class Chances:
 
 
 def build_campaign(
-    snapshot: SweepSnapshot, progress: Progress, conditions: SiteConditions, *, only: Collection[str] = ()
-) -> Campaign:
-    """Of the jobs that are to run or run; `only`: of these keys. They stand in the order in which a round sends them."""
-    return _CampaignBuilder(snapshot, progress, conditions).build(only)
+    snapshot: SweepSnapshot, progress: Progress, conditions: SiteConditions, keys: Collection[str]
+) -> tuple[Campaign, tuple[str, ...]]:
+    """Of the jobs among `keys` that run or are to run, in the order in which a round sends them; and what it rests on,
+    one line each."""
+    builder = _CampaignBuilder(snapshot, progress, conditions)
+    campaign = builder.build(keys)
+    return campaign, builder.describe_basis()
+
+
+def select_open(stored: StoredSweep, kept: Collection[str], without: Collection[str]) -> set[str]:
+    """Keys of the jobs that may be sent: of the kept choice, else of all, but those that only `without` needs.
+
+    Raises NotPlannedError for a cell or job that the plan does not have.
+    """
+    jobs = stored.manifest.jobs
+    named = select_kept_jobs(stored, kept) if kept else {job.key for job in jobs}
+    if without:
+        words = set(without)
+        left_out = {job.key for job in stored.select_jobs([*without])}
+        named = {
+            job.key
+            for job in jobs
+            if job.key in named and job.key not in left_out | words and job.cells and not words.issuperset(job.cells)
+        }
+    return add_ancestors(jobs, named)
 
 
 class _CampaignBuilder:
@@ -88,8 +115,8 @@ class _CampaignBuilder:
         self.places = {limit.name: place for place, limit in enumerate(conditions.submit_limits)}
         self.pools = self._build_pools()
 
-    def build(self, only: Collection[str]) -> Campaign:
-        left = [job for job in self.progress.open if not only or job.key in only]
+    def build(self, keys: Collection[str]) -> Campaign:
+        left = [job for job in self.progress.open if job.key in keys]
         order = {job.key: place for place, job in enumerate(sort_depth_first(left, self.snapshot.statuses))}
         left.sort(key=lambda job: order[job.key])
         place_of = {job.key: place for place, job in enumerate(left)}
@@ -103,6 +130,32 @@ class _CampaignBuilder:
             chained=self.conditions.chained,
             doubt=self.doubt,
         )
+
+    def describe_basis(self) -> tuple[str, ...]:
+        """What the campaign rests on, one line each; after `build`."""
+        lines = []
+        if self.progress.finished:
+            lines.append(f"speeds: {format_counted(len(self.progress.finished), 'finished job')} of this sweep")
+        if self.doubt:
+            named = ", ".join(list(self.doubt)[:MOST_NAMED])
+            more = f" and {len(self.doubt) - MOST_NAMED} more" if len(self.doubt) > MOST_NAMED else ""
+            lines.append(f"speeds as the plan assumes them, a third more or less: {named}{more}")
+        if self.chances.seen_attempts:
+            lines.append(
+                f"trouble: {100 * self.chances.fail:.1f} % of attempts fail and "
+                f"{self.chances.preempted_per_hour:.3f} preemptions an hour, as in "
+                f"{format_counted(self.chances.seen_attempts, 'execution')} so far"
+            )
+        elif self.conditions.chained:
+            lines.append("trouble: none, as nothing has run yet")
+        if self.conditions.wait is not None:
+            lines.append(f"waits in the queue: {format_duration(self.conditions.wait.median / 3600)}, as given")
+        elif self.waits:
+            waits = ", ".join(f"{name} {format_duration(each.median / 3600)}" for name, each in self.waits.items())
+            lines.append(f"waits in the queue, of this sweep's own jobs: {waits}")
+        elif self.conditions.chained:
+            lines.append("waits in the queue: none known; say how long jobs wait at your site: --wait-minutes M")
+        return tuple(lines)
 
     def _build_pools(self) -> list[Pool]:
         capacity = self.conditions.capacity
@@ -209,25 +262,37 @@ def measure_waits(snapshot: SweepSnapshot, capacity: Capacity | None) -> dict[st
     A wait counts where the sweep's own jobs left room within `capacity` at its beginning: else it was for them.
     """
     rows = {key: [row for row in records if row.ran] for key, records in snapshot.accounting_records.items()}
+    use = DeviceUse(row for records in rows.values() for row in records)
     waits: dict[str, list[float]] = {}
     for job in snapshot.jobs:
         for row in rows.get(job.key, ()):
             eligible = max([row.submitted_at, *(snapshot.runs[parent].finished_at for parent in job.parents)])
-            if row.started_at >= eligible > 0 and has_room(job, eligible, rows, capacity):
+            if row.started_at >= eligible > 0 and use.has_room(job, eligible, capacity):
                 waits.setdefault(job.phase, []).append(row.started_at - eligible)
     return {phase: describe_waits(found) for phase, found in waits.items() if len(found) >= LEAST_SEEN}
 
 
-def has_room(
-    job: Job, moment: float, rows: Mapping[str, Sequence[AccountingRecord]], capacity: Capacity | None
-) -> bool:
-    """Whether the job fits beside what ran at the moment."""
-    if capacity is None:
-        return True
-    running = [row for records in rows.values() for row in records if row.started_at <= moment < row.ended_at]
-    if job.resources.gpus:
-        return sum(row.gpus for row in running) + job.resources.gpus <= capacity.gpus
-    return sum(row.cpus for row in running if not row.gpus) + job.resources.cores <= capacity.cores
+class DeviceUse:
+    """What executions that have ended held at any moment: GPUs, and cores of those without a GPU."""
+
+    def __init__(self, rows: Iterable[AccountingRecord]) -> None:
+        changes: list[tuple[float, int, int]] = []
+        for row in rows:
+            gpus, cores = (row.gpus, 0) if row.gpus else (0, row.cpus)
+            changes += [(row.started_at, gpus, cores), (row.ended_at, -gpus, -cores)]
+        changes.sort()
+        self._moments = [moment for moment, _, _ in changes]
+        self._gpus = list(accumulate(gpus for _, gpus, _ in changes))
+        self._cores = list(accumulate(cores for _, _, cores in changes))
+
+    def has_room(self, job: Job, moment: float, capacity: Capacity | None) -> bool:
+        """Whether the job fits within the capacity beside what ran at the moment."""
+        place = bisect_right(self._moments, moment) - 1
+        if capacity is None or place < 0:
+            return True
+        if job.resources.gpus:
+            return self._gpus[place] + job.resources.gpus <= capacity.gpus
+        return self._cores[place] + job.resources.cores <= capacity.cores
 
 
 def describe_waits(seconds: Sequence[float]) -> Spread:
@@ -236,8 +301,3 @@ def describe_waits(seconds: Sequence[float]) -> Spread:
     if middle < 1:
         return NOTHING
     return Spread(median=middle, sigma=pstdev([log(max(1.0, each)) for each in seconds]))
-
-
-def list_open(snapshot: SweepSnapshot) -> list[Job]:
-    """Jobs that are not done and not stopped."""
-    return [job for job in snapshot.jobs if snapshot.statuses[job.key].state is not JobState.DONE]

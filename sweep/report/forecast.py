@@ -1,0 +1,123 @@
+"""The report of `sweep forecast`: as JSON types (docs/json.md, section `forecast`) and as text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from sweep.forecast.campaign import Campaign
+from sweep.forecast.outlook import Outlook, Quantiles, find_longest_chain
+from sweep.phases import PHASES
+from sweep.text_format import format_columns, format_counted, format_duration, format_hours, format_labelled_lines
+
+BARS = " ▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 60
+CELL_PARTS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Of the cells: by when so many are done."""
+
+
+def build_forecast_json(
+    sweep: str, campaign: Campaign, outlook: Outlook, *, now: float, basis: Sequence[str]
+) -> dict[str, Any]:
+    """The forecast as JSON types. Moments are Unix seconds, durations seconds. `now`: the campaign's moment."""
+    chain_s, chain = find_longest_chain(campaign)
+    return {
+        "format": 1,
+        "sweep": sweep,
+        "now": now,
+        "jobs_left": len(campaign.jobs),
+        "draws": outlook.draws,
+        "endless_draws": outlook.endless,
+        "end": _date(outlook.end, now),
+        "phases": {name: _date(found, now) for name, found in _sort_phases(outlook.phases).items()},
+        "cells": {name: _date(found, now) for name, found in outlook.cells.items()},
+        "gpu_hours": {name: value / 3600 for name, value in asdict(outlook.gpu_seconds).items()},
+        "attempts": outlook.attempts,
+        "gpus_in_use": [{"at": now + moment, **asdict(found)} for moment, found in outlook.gpus_in_use],
+        "binding": [{"name": each.name, "saved_seconds": each.saved_s} for each in outlook.binding],
+        "longest_chain": {"seconds": chain_s, "keys": [campaign.jobs[place].key for place in chain]},
+        "basis": list(basis),
+    }
+
+
+def _date(found: Quantiles, now: float) -> dict[str, float | None]:
+    return {
+        name: now + value if value < float("inf") else None  # JSON knows no infinity
+        for name, value in asdict(found).items()
+    }
+
+
+def _sort_phases(phases: Mapping[str, Quantiles]) -> dict[str, Quantiles]:
+    order = [*PHASES, *sorted(phases.keys() - PHASES.keys())]
+    return {name: phases[name] for name in order if name in phases}
+
+
+def format_forecast(report: Mapping[str, Any]) -> str:
+    """The report for people, without a newline at its end."""
+    now = report["now"]
+    rows = [["", "10 %", "50 %", "90 %", "left"]]
+    rows += [[name, *_format_dates(found, now)] for name, found in report["phases"].items()]
+    rows.append(["all", *_format_dates(report["end"], now)])
+    lines = [
+        f"{report['sweep']}: {format_counted(report['jobs_left'], 'job')} left, {report['draws']} draws of how they go",
+        "",
+        *format_columns(rows, rules=[1, len(rows) - 1]),
+        "",
+    ]
+    labelled = [("cells done", _describe_cells(list(report["cells"].values()), now))] if report["cells"] else []
+    hours = report["gpu_hours"]
+    if hours["high"]:
+        words = [format_hours(hours[name]) for name in ("low", "middle", "high")]
+        labelled.append(("GPU-hours", f"{words[1]} ({words[0]} to {words[2]}), trouble included"))
+        labelled.append(("GPUs in use", _draw_use(report["gpus_in_use"])))
+    labelled += [("holds it up", _describe_binding(each)) for each in report["binding"]]
+    chain = report["longest_chain"]
+    labelled.append(
+        (
+            "least time",
+            f"{format_duration(chain['seconds'] / 3600)} for the longest chain, of "
+            f"{format_counted(len(chain['keys']), 'job')}, whatever is lifted",
+        )
+    )
+    labelled += [("rests on", line) for line in report["basis"]]
+    if report["endless_draws"]:
+        labelled.append(("never ends", f"in {report['endless_draws']} draws: some job gets nothing done in its limit"))
+    return "\n".join([*lines, *format_labelled_lines(labelled)])
+
+
+def _format_dates(found: Mapping[str, float | None], now: float) -> list[str]:
+    middle = found["middle"]
+    left = "-" if middle is None else format_duration((middle - now) / 3600)
+    return [*(_format_moment(found[name], now) for name in ("low", "middle", "high")), left]
+
+
+def _format_moment(moment: float | None, now: float) -> str:
+    if moment is None:
+        return "never"
+    pattern = "%Y-%m-%d" if moment - now > 14 * 86_400 else "%Y-%m-%d %H:%M"
+    return f"{datetime.fromtimestamp(moment, UTC).astimezone():{pattern}}"
+
+
+def _describe_cells(cells: Sequence[Mapping[str, float | None]], now: float) -> str:
+    """By when parts of the cells are done, at the medians."""
+    ends = sorted(each["middle"] if each["middle"] is not None else float("inf") for each in cells)
+    words = []
+    for part in CELL_PARTS:
+        number = max(1, round(part * len(ends)))
+        end = ends[number - 1]
+        words.append(f"{number:,} by {_format_moment(end if end < float('inf') else None, now)}")
+    return ", ".join(dict.fromkeys(words))
+
+
+def _draw_use(curve: Sequence[Mapping[str, float]]) -> str:
+    """The median over time as bars, from now to the latest end of the draws."""
+    most = max((each["middle"] for each in curve), default=0.0)
+    if not most:
+        return "none"
+    step = len(curve) / CURVE_WIDTH
+    levels = [curve[int(step * number)]["middle"] for number in range(CURVE_WIDTH)]
+    return "".join(BARS[round(level / most * (len(BARS) - 1))] for level in levels).rstrip() + f"  at most {most:.0f}"
+
+
+def _describe_binding(found: Mapping[str, Any]) -> str:
+    return f"{found['name']}: without it {format_duration(found['saved_seconds'] / 3600)} earlier"
