@@ -13,6 +13,9 @@ from math import ceil, exp, log
 
 from sweep.forecast.campaign import NO_LIMIT, Campaign, JobShape
 
+THROWS = 16_381
+"""Throws of a draw that its attempts share out among them: a prime, so that places and attempts hit all of them."""
+PLACE_STEP = 7
 MOST_ATTEMPTS = 500
 """Of one job in one draw: a job whose time limit leaves no time for a step would never end."""
 READY, ENDED, TICK = range(3)
@@ -75,7 +78,7 @@ class _Course:
     def __init__(self, graph: CampaignGraph, seed: str) -> None:
         campaign = graph.campaign
         jobs = campaign.jobs
-        self.graph, self.seed, self.jobs = graph, seed, jobs
+        self.graph, self.jobs = graph, jobs
         self.now = 0.0
         self.events: list[tuple[float, int, int, int]] = []
         self.pushed = 0
@@ -101,9 +104,7 @@ class _Course:
         """By pool that holds others back: until when each job may run, and what it takes."""
         dice = random.Random(seed)
         self._decide_steps(dice)
-        # As many throws for each job, whatever the limits are.
-        self.throws = [(dice.gauss(), dice.random(), dice.random()) for _ in jobs]
-        """What decides a job's first wait, whether its first attempt fails, and when it is preempted."""
+        self.throws = [(dice.gauss(), dice.random(), dice.random()) for _ in range(THROWS)]
 
     def _decide_steps(self, dice: random.Random) -> None:
         doubt = self.graph.campaign.doubt
@@ -208,8 +209,7 @@ class _Course:
         """Nothing of the sweep holds the job back: it waits in the site's queue."""
         wait = self.graph.shapes[place].wait
         if wait.median:
-            normal = self._find_dice(place).gauss() if self.tries[place] else self.throws[place][0]
-            self._push(self.now + wait.median * exp(wait.sigma * normal), READY, place)
+            self._push(self.now + wait.median * exp(wait.sigma * self._find_throws(place)[0]), READY, place)
         else:
             heapq.heappush(self.ready[self.graph.family[place]], place)
 
@@ -279,11 +279,7 @@ class _Course:
     def _begin_attempt(self, place: int, already: float = 0.0) -> None:
         """Decides at once when and how it ends. `already`: seconds that it has run."""
         shape = self.graph.shapes[place]
-        if self.tries[place]:
-            dice = self._find_dice(place)
-            failing, preempting = dice.random(), dice.random()
-        else:
-            _, failing, preempting = self.throws[place]
+        _, failing, preempting = self._find_throws(place)
         self.tries[place] += 1
         startup = 0.0 if already else shape.startup.median
         needed, allowed = startup + self.steps[place], max(0.0, shape.limit_s - already)
@@ -328,6 +324,7 @@ class _Course:
         if not graph.campaign.chained:
             self._let_children_be_sent(place)
 
-    def _find_dice(self, place: int) -> random.Random:
-        """Of a later attempt: its own, whatever the other jobs have thrown."""
-        return random.Random(f"{self.seed}:{place}:{self.tries[place]}")
+    def _find_throws(self, place: int) -> tuple[float, float, float]:
+        """What decides the next attempt's wait, whether it fails, and when it is preempted: by the job and the number
+        of its attempt alone, so that no other job's course changes them."""
+        return self.throws[(place * PLACE_STEP + self.tries[place]) % THROWS]
