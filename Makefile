@@ -1,5 +1,5 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up all that they need in .venv, and the tests
-# besides, as root, Debian's packages of Slurm (slurm-packages).
+# Three commands for a newcomer: `make taste`, `make demo` and `make test`. Each sets up what it needs in .venv and no
+# more; the tests besides, as root, Debian's packages of Slurm (slurm-packages), Chromium (browser-packages), zsh and fish.
 PYTHON ?= python3
 # The release that the lock files were made and tested with. On a machine without a GPU a CPU build is enough: where your package index does not
 # choose it by itself, give PyTorch's CPU index with TORCH_INDEX=ADDRESS.
@@ -20,18 +20,26 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages cluster cluster-down chaos nfs fuzz slurm-releases
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference site taste demo-setup browser-packages
 
 help:
-	@echo "make demo    run the demo sweep on this machine and show its tables and figures (about ten minutes)"
+	@echo "make taste   train, fine-tune and score two small models on this machine: a picture within a minute"
+	@echo "make demo    run a small version of the study on this machine: tables and figures within eight minutes"
 	@echo "make test    format, lint, types and all tests, as CI does (the same as make check)"
 	@echo "make cluster start a real Slurm cluster on this machine to try \`sweep submit\` on;  make cluster-down  end it"
+	@echo "make site    the documentation as a site, in build/site"
 	@echo "make gpu-check  check and measure all that needs a GPU, in eight minutes on one; without a GPU the CPU halves"
 	@echo "make slurm-releases  the Slurm tests on Slurm 24.11 and 26.05, in roots of Debian 13 and unstable (as root)"
 	@echo "make newest  the same tests with the newest releases of all packages;  make lock  rewrite requirements/"
 	@echo "make format  put the sources in order;  make clean  remove the environments and the store"
 
-setup: $(VENV)/installed
+# Two stamps: what runs sweeps and draws, and what develops besides. Why: docs/decisions.md, D176
+setup: $(VENV)/installed-dev
+demo-setup: $(VENV)/installed
+
+# setuptools warns of every editable installation of more than one package. Three packages are published as sources only:
+# they, too, are built with the setuptools of the lock file.
+$(VENV)/installed-dev $(VENV)/installed: export PYTHONWARNINGS = ignore:Editable installation
 
 $(VENV)/installed: pyproject.toml $(wildcard requirements/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -40,13 +48,18 @@ $(VENV)/installed: pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv $(VENV) || (echo "try: apt-get install python3-venv"; exit 1)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-# setuptools warns of every editable installation of more than one package. Three packages are published as sources only:
-# they, too, are built with the setuptools of the lock file.
-	export PYTHONWARNINGS='ignore:Editable installation'; if test -f "$(LOCK)"; \
+	if test -f "$(LOCK)"; \
+	    then $(BIN)/pip install -q --build-constraint "$(LOCK)" -c "$(LOCK)" -e '.[train,eval,report]'; \
+	    else $(BIN)/pip install -q -e '.[train,eval,report]'; fi
+# another TORCH may want other releases of the few packages that it needs
+	@$(BIN)/pip check || echo "These packages do not fit together; a TORCH of another release can be why."
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	if test -f "$(LOCK)"; \
 	    then $(BIN)/pip install -q --build-constraint "$(LOCK)" -r "$(LOCK)" && \
 	        $(BIN)/pip install -q --build-constraint "$(LOCK)" --no-deps -e .; \
 	    else $(BIN)/pip install -q -e '.[train,eval,report,dev]'; fi
-# another TORCH may want other releases of the few packages that it needs
 	@$(BIN)/pip check || echo "These packages do not fit together; a TORCH of another release can be why."
 	touch $@
 
@@ -69,12 +82,11 @@ newest:
 	rm -rf .venv-newest
 	$(MAKE) test VENV=.venv-newest LOCK=
 
-demo: setup
-	$(BIN)/sweep data demo --store $(STORE)
-	$(BIN)/sweep plan manifests/demo.yaml --store $(STORE)
-	$(BIN)/sweep submit demo --store $(STORE)
-	$(BIN)/sweep status demo --store $(STORE)
-	$(BIN)/sweep results demo --store $(STORE)
+taste: demo-setup
+	$(BIN)/sweep demo --quick --store $(STORE)
+
+demo: demo-setup
+	$(BIN)/sweep demo --store $(STORE)
 
 test check: format-check lint types tests
 
@@ -91,17 +103,36 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# what is printed from the settings in the code, after a change of one
+reference: setup
+	$(BIN)/sweep schema > manifests/sweep.schema.json
+	$(BIN)/sweep schema --markdown > docs/settings.md
+
 # the keys of the shipped sweeps, after a change that is meant to move them
 golden: setup
 	$(BIN)/python -m tests.sweep.plan.golden_keys
 
-tests: setup slurm-packages
+tests: setup slurm-packages browser-packages shells
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
 
 # nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
 slurm-packages: setup
 	$(BIN)/python -m tests.slurm_lab install
+
+# whose completion is tested; without them, and without root, these tests are left out
+shells:
+	@command -v zsh > /dev/null && command -v fish > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null \
+	    && apt-get install --yes --no-install-recommends -qq zsh fish; } || echo "zsh or fish is missing: its completion is not tested"
+
+# the documentation as a site, to open from build/site/index.html
+site: setup
+	$(BIN)/python -m tests.docs build
+	@echo "build/site/index.html"
+
+# nothing where Chromium is there; else apt-get as root, or a message with what to install
+browser-packages: setup
+	$(BIN)/python -m tests.browser install
 
 cluster: setup slurm-packages
 	$(BIN)/python -m tests.slurm_lab up --nodes $(NODES) --cpus $(CPUS)

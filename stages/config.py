@@ -5,8 +5,9 @@ hashes it (defaults left out) into the job's key, so a new field needs a default
 Data is named here (`Source`) and located in `job.json` (`data`: name -> path). Keys hold a data set's identity in place
 of its name (`name_by_identity`).
 
-A field with a description is a setting of the sweep file: name, type, bounds, default and description stand here and
-nowhere else (`sweep.spec.fields` derives its part of the file). A described field that is a configuration itself
+A field with a description is a setting of the sweep file: name, type, bounds, default, description, unit and what its
+values mean stand here and nowhere else (`sweep.spec.fields` derives its part of the file, and docs/settings.md shows
+it). A described field that is a configuration itself
 (`optimizer`, `schedule`) contributes its own described fields. The planner works out the fields without a description.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from stages.schedule import Schedule
 
@@ -22,7 +24,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["bf16", "fp32"]
 """Of matrix products; weights and optimizer are float32 in both."""
 # the planner makes one of the two of `auto`: a configuration says what runs
-PRECISIONS = "bf16, fp32, or auto: bf16 where the device has it, else fp32"
+PRECISIONS = "the precision of matrix products: bf16, fp32, or auto: bf16 where the device has it, else fp32"
+PRECISION_NOTES: JsonDict = {
+    "values": {
+        "bf16": "bfloat16. A device without it imitates it, several times as slow as `fp32`; the job's log says so",
+        "fp32": "float32",
+        "auto": "`bf16` where the device has it, else `fp32`. `plan` decides it and says why",
+    }
+}
+"""Beside a description: the unit, what each value means, and when a sweep file must give the setting (`needed`)."""
+BATCH = "the global batch in sequences, a whole number above 0"
+CONTEXT = "the tokens of a sequence, a whole number above 0"
+LOSS_MEANS = "what the loss is a mean over: tokens or sequences"
+LOSS_MEAN_NOTES: JsonDict = {
+    "values": {
+        "tokens": "one mean over all targets of a batch",
+        "sequences": "the mean over its sequences, each with the mean over its own targets",
+    }
+}
+TOKENS: JsonDict = {"unit": "tokens"}
+SEQUENCES: JsonDict = {"unit": "sequences"}
+SHAPE: JsonDict = {"needed": "a model that is not `like` another"}
 LossMean = Literal["tokens", "sequences"]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
@@ -37,13 +59,21 @@ class StageConfig(BaseModel):
 class LanguageModel(StageConfig):
     """Shape of an OpenLM decoder (paper, section 2): pre-norm, SwiGLU, rotary, qk-norm, untied output."""
 
-    d_model: Count = Field(description="the width, a whole number")
-    layers: Count = Field(description="a whole number above 0")
-    heads: Count = Field(description="a whole number above 0")
-    vocabulary: Count = Field(default=50_432, description="the number of token ids")
-    qk_norm: bool = Field(default=True, description="true or false")
-    # bfloat16: the positions' angles as open_lm builds them under bf16 autocast, to go on with one of its checkpoints
-    rotary_table: Literal["float32", "bfloat16"] = Field(default="float32", description="float32 or bfloat16")
+    d_model: Count = Field(description="the width, a whole number", json_schema_extra=SHAPE)
+    layers: Count = Field(description="the number of blocks, a whole number above 0", json_schema_extra=SHAPE)
+    heads: Count = Field(description="the attention heads of a block, a whole number above 0", json_schema_extra=SHAPE)
+    vocabulary: Count = Field(default=50_432, description="the number of token ids", json_schema_extra=TOKENS)
+    qk_norm: bool = Field(default=True, description="true or false: whether queries and keys are normalised")
+    rotary_table: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="the precision of the positions' angles, float32 or bfloat16",
+        json_schema_extra={
+            "values": {
+                "float32": "exact",
+                "bfloat16": "as open_lm computes them under bf16 autocast, so that one of its checkpoints can go on",
+            }
+        },
+    )
 
     @model_validator(mode="after")
     def _check_head_width(self) -> "LanguageModel":
@@ -104,26 +134,40 @@ class Source(StageConfig):
     share: Share = 1.0
 
 
+BUILT_IN_ENGINES = ("command", "open_lm", "prismatic", "vla_foundry")
+"""Kinds of engines that need no plug-in (`stages.engines.kinds`)."""
+
+
 class Engine(StageConfig):
     """Another program that carries a stage out (`stages.engines`). Where it lies and what interpreter runs it change no
     number and are not here: `stages.job_file.EngineSettings`."""
 
-    kind: Literal["command", "open_lm", "prismatic", "vla_foundry"]
+    kind: Name
     revision: str = ""
     """Names the content of the program's checkout."""
+    plugin: str = ""
+    """Of a kind that is not built in: the package that registers it, and the version of its numbers (PACKAGE:1)."""
     command: tuple[str, ...] = ()
     """For `command`: the words behind the interpreter; the job's request comes after them."""
     arguments: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,79}$")], bool | int | float | str] = {}
     """The engine's own settings, with effect on its numbers."""
 
+    @model_validator(mode="after")
+    def _check_kind(self) -> "Engine":
+        if not self.plugin and self.kind not in BUILT_IN_ENGINES:
+            raise ValueError(
+                f"kind {self.kind} is none of {', '.join(BUILT_IN_ENGINES)}, and no package is named for it (plugin)"
+            )
+        return self
+
 
 class Optimizer(StageConfig):
     """AdamW on all parameters, with gradient clipping by global norm (paper, section 2)."""
 
-    beta1: Share = Field(default=0.9, description="a number from 0 to 1")
-    beta2: Share = Field(default=0.95, description="a number from 0 to 1")
-    eps: float = Field(default=1e-8, gt=0, description="a number above 0")
-    weight_decay: float = Field(default=0.033, ge=0, description="a number from 0 on")
+    beta1: Share = Field(default=0.9, description="AdamW's decay of the first moment, a number from 0 to 1")
+    beta2: Share = Field(default=0.95, description="AdamW's decay of the second moment, a number from 0 to 1")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon, a number above 0")
+    weight_decay: float = Field(default=0.033, ge=0, description="AdamW's weight decay, a number from 0 on")
     gradient_clip: float = Field(default=1.0, gt=0, description="the largest global gradient norm, above 0")
 
 
@@ -145,31 +189,50 @@ class PretrainConfig(StageConfig):
 
     model: LanguageModel
     sources: tuple[Source, ...] = Field(min_length=1)
-    share_by: Literal["tokens", "samples"] = Field(default="tokens", description="tokens or samples")
+    share_by: Literal["tokens", "samples"] = Field(
+        default="tokens",
+        description="what the shares of a mixture count: tokens or samples",
+        json_schema_extra={"values": {"tokens": "tokens of text and of images, without padding", "samples": "samples"}},
+    )
     vision: Vision | None = None
     # needed by sources that hold text rather than token ids (captions, conversations)
     tokenizer: Tokenizer | None = None
-    context: Count = Field(default=2_048, description="the tokens of a sequence, a whole number above 0")
-    batch_sequences: Count = Field(default=256, description="the global batch in sequences, a whole number above 0")
-    # packed: as many whole image-text documents to a sequence as fit, none seeing another; padded: one, and padding
-    packing: Literal["packed", "padded"] = Field(default="packed", description="packed or padded")
+    context: Count = Field(default=2_048, description=CONTEXT, json_schema_extra=TOKENS)
+    batch_sequences: Count = Field(default=256, description=BATCH, json_schema_extra=SEQUENCES)
+    packing: Literal["packed", "padded"] = Field(
+        default="packed",
+        description="how image-text pairs fill a sequence: packed or padded",
+        json_schema_extra={
+            "values": {"packed": "as many whole pairs as fit, none seeing another", "padded": "one, and padding"}
+        },
+    )
     # the shards themselves come in a new random order in each epoch
     shuffle_shards: Count = Field(
-        default=16, description="the shards whose samples are shuffled together, a whole number above 0"
+        default=16,
+        description="the shards whose samples are shuffled together, a whole number above 0",
+        json_schema_extra={"unit": "shards"},
     )
     schedule: Schedule = Field(description="the learning rate of each step")
     stop_step: Count | None = None
     """Last step of this job; None is the schedule's end."""
     optimizer: Optimizer = Field(default=Optimizer(), description="AdamW's numbers")
-    z_loss: float = Field(default=1e-4, ge=0, description="a number from 0 on")
-    # one mean over all targets of a batch; or over its sequences, each with the mean over its own targets
-    loss_mean: LossMean = Field(default="tokens", description="tokens or sequences")
-    # where the text of a run behind a trunk begins: behind what the trunk has read, or at the beginning again
-    text_order: Literal["continue", "anew"] = Field(default="anew", description="continue or anew")
-    # whether the parent's AdamW moments go on or start at 0; of effect only where the data changes
-    optimizer_state: Literal["carried", "fresh"] = Field(default="carried", description="carried or fresh")
-    seed: int = Field(default=124, ge=0, description="a whole number")
-    precision: Precision = Field(default="bf16", description=PRECISIONS)
+    z_loss: float = Field(default=1e-4, ge=0, description="the weight of the z-loss, a number from 0 on")
+    loss_mean: LossMean = Field(default="tokens", description=LOSS_MEANS, json_schema_extra=LOSS_MEAN_NOTES)
+    text_order: Literal["continue", "anew"] = Field(
+        default="anew",
+        description="where the text of a run behind a trunk begins: continue or anew",
+        json_schema_extra={
+            "values": {"continue": "behind the text that the trunk has read", "anew": "from the beginning again"}
+        },
+    )
+    # of effect only where the data changes
+    optimizer_state: Literal["carried", "fresh"] = Field(
+        default="carried",
+        description="what becomes of the trunk's AdamW moments: carried or fresh",
+        json_schema_extra={"values": {"carried": "they go on", "fresh": "they start at 0"}},
+    )
+    seed: int = Field(default=124, ge=0, description="a whole number, the seed of the weights and of the data's order")
+    precision: Precision = Field(default="bf16", description=PRECISIONS, json_schema_extra=PRECISION_NOTES)
     engine: Engine | None = None
 
     @model_validator(mode="after")
@@ -200,18 +263,29 @@ class FinetuneConfig(StageConfig):
     conversations: Source
     tokenizer: Tokenizer
     epochs: Count
-    batch_sequences: Count = Field(default=256, description="the global batch in sequences, a whole number above 0")
+    batch_sequences: Count = Field(default=256, description=BATCH, json_schema_extra=SEQUENCES)
     peak_lr: float = Field(default=3e-4, gt=0, description="the learning rate after the warmup, above 0")
     warmup_ratio: Share = Field(default=0.05, description="the share of the steps that warm up, 0 to 1")
     final_lr: float = Field(default=0.0, ge=0, description="the learning rate at the end, from 0 on")
     optimizer: Optimizer = Field(default=Optimizer(weight_decay=0.1), description="AdamW's numbers")
-    max_length: Count = Field(default=2_048, description="the longest sequence in tokens")
-    # as of a pre-training
-    loss_mean: LossMean = Field(default="tokens", description="tokens or sequences")
-    # the words around questions and answers (`stages.data.prompts.TEMPLATES`); the evaluation takes the same
-    prompt: Literal["pure", "vicuna", "llava"] = Field(default="pure", description="pure, vicuna or llava")
-    seed: int = Field(default=7, ge=0, description="a whole number")
-    precision: Precision = Field(default="bf16", description=PRECISIONS)
+    max_length: Count = Field(
+        default=2_048, description="the longest sequence in tokens, its image included", json_schema_extra=TOKENS
+    )
+    loss_mean: LossMean = Field(default="tokens", description=LOSS_MEANS, json_schema_extra=LOSS_MEAN_NOTES)
+    # `stages.data.prompts.TEMPLATES`; the evaluation takes the same
+    prompt: Literal["pure", "vicuna", "llava"] = Field(
+        default="pure",
+        description="the words around questions and answers, here and in the evaluation: pure, vicuna or llava",
+        json_schema_extra={
+            "values": {
+                "pure": "`In: ... Out: ...`",
+                "vicuna": "`USER: ... ASSISTANT: ...` behind a system prompt that speaks of a user",
+                "llava": "the same behind a system prompt that speaks of a human",
+            }
+        },
+    )
+    seed: int = Field(default=7, ge=0, description="a whole number, the seed of the data's order")
+    precision: Precision = Field(default="bf16", description=PRECISIONS, json_schema_extra=PRECISION_NOTES)
     engine: Engine | None = None
 
 
@@ -223,6 +297,9 @@ class Task(StageConfig):
     """Of the task's file and data; empty: known by the name within its folder."""
     revision: str = ""
     limit: Count | None = None
+    plugin: str = ""
+    """Vision tasks: the package that registers the task's family, and the version of its numbers (PACKAGE:1); empty for
+    a family that is built in, or where the plan did not see the task's file."""
     trusted: bool = False
     """Text tasks: lm-eval reads NAME.yaml itself and runs the code that it names; without such a file its own task of
     that name, with data from the hub or the user's cache. Otherwise a task file is data, and no network is used."""
@@ -239,10 +316,12 @@ class EvaluateConfig(StageConfig):
     tokenizer: Tokenizer
     text_tasks: tuple[Task, ...] = ()
     vision_tasks: tuple[Task, ...] = ()
-    max_new_tokens: Count = Field(default=128, description="the longest answer in tokens")
+    max_new_tokens: Count = Field(default=128, description="the longest answer in tokens", json_schema_extra=TOKENS)
     # what lies further back is cut off
-    context: Count = Field(default=2_048, description="the longest sequence that the model is given, in tokens")
-    precision: Precision = Field(default="bf16", description=PRECISIONS)
+    context: Count = Field(
+        default=2_048, description="the longest sequence that the model is given, in tokens", json_schema_extra=TOKENS
+    )
+    precision: Precision = Field(default="bf16", description=PRECISIONS, json_schema_extra=PRECISION_NOTES)
     engine: Engine | None = None
 
 

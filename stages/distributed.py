@@ -263,16 +263,21 @@ BYTES_PER_NUMBER = 8
 
 # Why: docs/decisions.md, D49
 def map_batches(
-    batches: Sequence[BatchT], compute: Callable[[BatchT], Mapping[int, Sequence[int]]], peers: Communicator
+    batches: Sequence[BatchT],
+    compute: Callable[[BatchT], Mapping[int, Sequence[int]]],
+    peers: Communicator,
+    note: Callable[[int], None] | None = None,
 ) -> dict[int, Sequence[int]]:
     """What `compute` gives for all batches: whole numbers, any count, under an item's number.
 
     All ranks call it with equal batches. They are dealt out whole: the answers of several processes are those of one,
-    bit by bit.
+    bit by bit. `note` hears how many items this rank has done after each batch.
     """
     found: dict[int, Sequence[int]] = {}
     for batch in batches[peers.rank :: peers.size]:
         found |= compute(batch)
+        if note is not None:
+            note(len(found))
     if peers.size == 1:
         return found
     flat = [number for item, values in found.items() for number in (item, len(values), *values)]

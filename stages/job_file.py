@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.config import STAGES, StageConfig
+from stages.config import STAGES, Name, StageConfig
 from stages.data.addresses import (
     AbsentPlaceError,
     expand_address,
@@ -46,53 +46,133 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # How several processes share the work: whole replicas, or parameters, gradients and moments in shards (FSDP2).
-    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="ddp or fsdp")
-    # torch.compile of each block and of the loss; auto: on a GPU, if what builds its kernels is there
-    compile: bool | Literal["auto"] = Field("auto", description="auto, true or false")
-    # Blocks' activations are computed again in the backward pass instead of kept.
-    activation_checkpointing: bool = Field(False, description="true or false")
-    # Kernel for packed documents; auto: flex on a GPU (Ampere or newer, with a C compiler), else SDPA with a mask.
-    attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="auto, sdpa or flex")
-    # float32 matrix products on a CPU; auto: as the processor likes it. torch has open_lm's bits.
-    cpu_matmul: Literal["auto", "onednn", "torch"] = Field("auto", description="auto, onednn or torch")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="how several processes share the work: ddp or fsdp",
+        json_schema_extra={
+            "default": "by the memory",
+            "values": {"ddp": "whole replicas", "fsdp": "parameters, gradients and moments in shards (FSDP2)"},
+        },
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether blocks and loss are compiled by torch.compile: auto, true or false",
+        json_schema_extra={"values": {"auto": "on GPUs where Triton finds a C compiler and Python's headers"}},
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="true or false: whether activations are computed again in the backward pass instead of kept",
+        json_schema_extra={"default": "by the memory"},
+    )
+    attention: Literal["auto", "sdpa", "flex"] = Field(
+        "auto",
+        description="the kernel for packed documents: auto, sdpa or flex",
+        json_schema_extra={
+            "values": {
+                "auto": "`flex` on Ampere and newer GPUs for heads of 16 or wider, with a C compiler, else `sdpa`",
+                "sdpa": "SDPA with a mask",
+                "flex": "FlexAttention, on GPUs only",
+            }
+        },
+    )
+    cpu_matmul: Literal["auto", "onednn", "torch"] = Field(
+        "auto",
+        description="what multiplies float32 matrices on a CPU: auto, onednn or torch",
+        json_schema_extra={
+            "values": {
+                "auto": "`torch`, but oneDNN for training on AMD processors with AVX-512 and for evaluation",
+                "onednn": "oneDNN",
+                "torch": "PyTorch's own, which has open_lm's bits",
+            }
+        },
+    )
     # A larger batch is summed up from several passes. The sum's rounding depends on it: keep it for a whole job.
     micro_batch_tokens: int = Field(
-        0, ge=0, description="the positions that go through the model at once, 0 as the device likes it"
+        0,
+        ge=0,
+        description="the positions that go through the model at once, 0 as the device likes it, on a GPU by its memory",
+        json_schema_extra={"unit": "tokens"},
     )
     # 0 has open_lm's bits
     loss_chunk_tokens: int = Field(
-        -1, ge=-1, description="the positions whose logits are in memory at once, 0 for all, -1 as the device likes it"
+        -1,
+        ge=-1,
+        description="the positions whose logits are in memory at once, 0 for all, -1 as the device likes it",
+        json_schema_extra={"unit": "tokens"},
     )
     # They read and tokenize; with 0 batches are built in the loop.
     data_workers: int = Field(
-        -1, ge=-1, description="the processes that read ahead, 0 for none, -1 as the device likes it"
+        -1,
+        ge=-1,
+        description="the processes that read ahead, 0 for none, -1 as the device likes it",
+        json_schema_extra={"unit": "processes"},
     )
-    prefetch_batches: int = Field(2, gt=0, description="the batches that are ready, a whole number above 0")
-    # empty: below the system's temporary folder
-    local_cache: str = Field("", description="the absolute path of a folder on the node, for shards of an object store")
+    prefetch_batches: int = Field(
+        2, gt=0, description="the batches that are ready, a whole number above 0", json_schema_extra={"unit": "batches"}
+    )
+    local_cache: str = Field(
+        "",
+        description="the absolute path of a folder on the node, for shards of an object store",
+        json_schema_extra={"default": "below the system's temporary folder"},
+    )
     # Images whose features do not fit are encoded each time.
-    feature_cache_gib: float = Field(1.0, ge=0, description="the memory for an encoder's features in GiB, from 0 on")
-    # One more bad sample stops the job.
-    bad_samples_limit: int = Field(100, ge=0, description="the bad samples of a data set that are skipped")
-    log_steps: int = Field(10, gt=0, description="the steps between lines of metrics, a whole number above 0")
+    feature_cache_gib: float = Field(
+        1.0,
+        ge=0,
+        description="the memory for an encoder's features in GiB, from 0 on",
+        json_schema_extra={"unit": "GiB"},
+    )
+    bad_samples_limit: int = Field(
+        100,
+        ge=0,
+        description="the bad samples of a data set that are skipped; one more stops the job",
+        json_schema_extra={"unit": "samples"},
+    )
+    log_steps: int = Field(
+        10,
+        gt=0,
+        description="the steps between lines of metrics, a whole number above 0",
+        json_schema_extra={"unit": "steps"},
+    )
     # The mean is that of the last 128 steps. A spike is noted in the metrics.
     loss_spike_sigmas: float = Field(
-        6.0, ge=0, description="the standard deviations above the mean at which a loss is a spike, 0 for none"
+        6.0,
+        ge=0,
+        description="the standard deviations above the mean at which a loss is a spike, 0 for none",
+        json_schema_extra={"unit": "standard deviations"},
     )
     # A run that stops so has diverged; with 0 spikes are only noted.
-    loss_spikes_limit: int = Field(0, ge=0, description="the spikes in a row that stop a run, 0 for none")
+    loss_spikes_limit: int = Field(
+        0, ge=0, description="the spikes in a row that stop a run, 0 for none", json_schema_extra={"unit": "steps"}
+    )
     # By the supervisor, with the stacks kept; the limit is never below 50 times the median step.
     hang_minutes: float = Field(
-        15.0, ge=0, description="the least minutes without a step after which a training is ended as hung, 0 for never"
+        15.0,
+        ge=0,
+        description="the least minutes without a step after which a training is ended as hung, 0 for never",
+        json_schema_extra={"unit": "minutes"},
     )
-    # They get the metrics besides metrics.jsonl. W&B takes project, key and mode from its own environment variables.
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="a list of tensorboard and wandb")
-    branch_steps: tuple[int, ...] = Field((), description="a list of steps whose checkpoints are never removed")
-    checkpoint_minutes: float = Field(10.0, ge=0, description="the minutes between checkpoints, 0 for none by time")
-    checkpoint_steps: int = Field(0, ge=0, description="the steps between checkpoints, 0 for none by step")
+    # They get metrics and scores besides the store's files. W&B takes project, key and mode from its own variables.
+    trackers: tuple[Name, ...] = Field((), description="a list of tensorboard, wandb, and those of installed packages")
+    branch_steps: tuple[int, ...] = Field(
+        (), description="a list of steps whose checkpoints are never removed", json_schema_extra={"unit": "steps"}
+    )
+    checkpoint_minutes: float = Field(
+        10.0,
+        ge=0,
+        description="the minutes between checkpoints, 0 for none by time",
+        json_schema_extra={"unit": "minutes"},
+    )
+    checkpoint_steps: int = Field(
+        0, ge=0, description="the steps between checkpoints, 0 for none by step", json_schema_extra={"unit": "steps"}
+    )
     # The final checkpoint is always kept, and replaces them.
-    keep_checkpoints: int = Field(2, ge=1, description="the checkpoints that are kept while a job runs, 1 to 1,000")
+    keep_checkpoints: int = Field(
+        2,
+        ge=1,
+        description="the checkpoints that are kept while a job runs, 1 to 1,000",
+        json_schema_extra={"unit": "checkpoints"},
+    )
     # `stages.evaluation.text`
     log_samples: bool = Field(
         False, description="true or false: whether each text document's requests and answers are kept"
@@ -123,6 +203,26 @@ class Settings(BaseModel):
         return cls.model_validate({**from_environment, **given})
 
 
+BUILT_IN_TRACKERS = ("tensorboard", "wandb")
+"""Trackers that need no plug-in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOrigin:
+    """Who asked for a job: for people's eyes and trackers alone. All is empty for a job that is run by hand."""
+
+    sweep: str = ""
+    phase: str = ""
+    label: str = ""
+    """What people call the job: its cell and phase."""
+    cells: tuple[str, ...] = ()
+    """Names of every cell that the job serves, in the plan's order."""
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the first of these cells, by name."""
+    board: str = ""
+    """Where TensorBoard is to find it by its name; relative to the job's folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parent:
     """A job that this one builds on; `run` is its folder."""
@@ -147,6 +247,7 @@ class JobFile:
     metrics: Path
     result: Path
     error: Path
+    origin: JobOrigin = field(default_factory=JobOrigin)
 
     def resolve_data_location(self, name: str) -> Path | str:
         """Where the named data set lies: a local path, or an address of several places or of a store.
@@ -214,6 +315,15 @@ class _ParentRecord(BaseModel):
     run: str
 
 
+class _OriginRecord(BaseModel):
+    sweep: str = ""
+    phase: str = ""
+    label: str = ""
+    cells: list[str] = []
+    axes: dict[str, Any] = {}
+    board: str = ""
+
+
 class _JobRecord(BaseModel):
     """The fields of job.json that a stage reads; others are for the control plane."""
 
@@ -224,6 +334,7 @@ class _JobRecord(BaseModel):
     data: dict[str, str] = {}
     settings: dict[str, Any] = {}
     paths: dict[str, str]
+    origin: _OriginRecord = _OriginRecord()
 
 
 def read_job(path: Path) -> JobFile:
@@ -250,6 +361,7 @@ def read_job(path: Path) -> JobFile:
         metrics=run / record.paths["metrics"],
         result=run / record.paths["result"],
         error=run / record.paths["error"],
+        origin=JobOrigin(**{**record.origin.model_dump(), "cells": tuple(record.origin.cells)}),
     )
 
 

@@ -13,9 +13,18 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    peak_lr: float = Field(gt=0, description="the learning rate after the warmup, above 0")
+    peak_lr: float = Field(
+        gt=0,
+        description="the learning rate after the warmup, above 0",
+        json_schema_extra={"needed": "a trunk, unless the model is of the catalog"},
+    )
     final_lr: float = Field(default=1e-5, ge=0, description="the learning rate at the end, from 0 on")
-    warmup_steps: int = Field(default=0, ge=0, description="a whole number of optimizer steps")
+    warmup_steps: int = Field(
+        default=0,
+        ge=0,
+        description="the steps in which the rate rises to its peak, a whole number of optimizer steps",
+        json_schema_extra={"unit": "steps", "needed": "a trunk, unless the model is of the catalog"},
+    )
     total_steps: int = Field(gt=0)
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from stages.data.addresses import has_several_places, list_local_paths
+from stages.data.addresses import has_several_places, list_near_paths
 from stages.errors import DataError
 
 MOST_FILES = 20_000
@@ -34,10 +34,10 @@ def check_presence(path: str) -> bool:
     if not has_several_places(path):
         return Path(path).exists()
     try:
-        paths = list_local_paths(path)
+        paths = list_near_paths(path)
     except DataError:
         return False
-    return paths[0].exists() and paths[-1].exists()
+    return bool(paths) and paths[0].exists() and paths[-1].exists()
 
 
 def iter_address_facts(path: str) -> Iterator[FileFacts]:
@@ -45,7 +45,7 @@ def iter_address_facts(path: str) -> Iterator[FileFacts]:
     if not has_several_places(path):
         yield from iter_file_facts(Path(path))
         return
-    paths = list_local_paths(path)
+    paths = list_near_paths(path)
     yield str(len(paths)), 0, 0
     folders = dict.fromkeys(each.parent for each in paths)
     for folder in folders:

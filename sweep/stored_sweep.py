@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.errors import JobsError, describe_storage_error
-from jobs.job import Job
+from jobs.job import Job, add_ancestors
 from jobs.local.runner_lock import read_runner_queue
 from jobs.reconcile.snapshot import ClusterReport, SweepSnapshot, load_snapshot
 from jobs.slurm.timeouts import TIMEOUTS_VARIABLE, SlurmTimeouts
@@ -15,6 +15,7 @@ from jobs.store.paths import SAFE_NAME, Store, SweepPaths, UnsafeNameError
 from jobs.store.results import list_names
 from sweep.errors import ManifestError, NotPlannedError, StoreError, SweepError, UsageError
 from sweep.plan.manifest import FORMAT, Manifest, read_manifest
+from sweep.selection import CellSelection, format_name_hint, select_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +70,26 @@ class StoredSweep:
         cluster = replace(cluster, observations={**cluster.observations, **queued_here})
         return load_snapshot(jobs, self.store, name, cluster, trusts_checked=trusts_checked)
 
-    def select_jobs(self, words: Sequence[str]) -> list[Job]:
-        """Jobs of the named cells, and jobs named by key; all jobs if there is no word. Raises NotPlannedError."""
+    def select_cells(self, words: Sequence[str]) -> CellSelection:
+        """What the words of a command line mean here. Raises NotPlannedError and UsageError."""
+        return select_cells(self.manifest, words)
+
+    def name_cells(self, words: Sequence[str]) -> frozenset[str]:
+        """Names of the cells that the words mean, or that need a job that they mean; of all if there is no word."""
+        chosen = self.select_cells(words)
         if not words:
-            return list(self.manifest.jobs)
-        cells = {cell.name for cell in self.manifest.cells}
-        known = cells | {job.key for job in self.manifest.jobs}
-        for word in words:
-            if word not in known:
-                raise NotPlannedError(
-                    f"sweep {self.manifest.sweep} has no cell or job {word!r}{format_name_hint(word, known)}"
-                )
-        wanted = set(words)
-        return [job for job in self.manifest.jobs if job.key in wanted or wanted.intersection(job.cells)]
+            return frozenset(cell.name for cell in self.manifest.cells)
+        return chosen.cells.union(*(job.cells for job in self.manifest.jobs if job.key in chosen.keys))
 
+    def select_jobs(self, words: Sequence[str], phase: str | None = None) -> list[Job]:
+        """Jobs of the cells and keys that the words name, all jobs if there is no word; of that phase alone, if any."""
+        chosen = self.select_cells(words)
+        return [job for job in self.manifest.jobs if phase in {None, job.phase} and chosen.has_job(job)]
 
-def format_name_hint(word: str, known: set[str]) -> str:
-    """`; is it NAME?` for a word that is nearly a known one."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, sorted(known), n=1)
-    return f"; is it {close[0]}?" if close else ""
+    def select_chains(self, words: Sequence[str], phase: str | None = None) -> list[Job]:
+        """The same with all that they build on: a cell's trunk, too, which is no cell's own."""
+        wanted = add_ancestors(self.manifest.jobs, {job.key for job in self.select_jobs(words)})
+        return [job for job in self.manifest.jobs if phase in {None, job.phase} and job.key in wanted]
 
 
 def open_sweep(root: Path, name: str) -> StoredSweep:
@@ -100,16 +100,49 @@ def open_sweep(root: Path, name: str) -> StoredSweep:
     except UnsafeNameError as error:
         raise NotPlannedError(str(error)) from None
     if not manifest.exists():
-        planned = list_planned_sweeps(store)
-        there = (
-            f"it holds {', '.join(planned)}; add one with `sweep plan FILE`"
-            if planned
-            else "it holds none; plan one with `sweep plan FILE`"
-        )
-        if not root.exists():
-            there = "there is no such folder; give the store with --store DIR, or plan there with `sweep plan FILE`"
-        raise NotPlannedError(f"{root} has no planned sweep {name!r}; {there}")
+        raise NotPlannedError(explain_absent_sweep(store, name))
     return StoredSweep(store, read_own_manifest(store, name))
+
+
+def explain_absent_sweep(store: Store, name: str) -> str:
+    """Why there is no such sweep, and what would do."""
+    if not store.root.exists():
+        there = "there is no such folder; give the store with --store DIR, or plan there with `sweep plan FILE`"
+        return f"{store.root} has no planned sweep {name!r}; {there}"
+    planned = list_planned_sweeps(store)
+    there = (
+        f"it holds {', '.join(planned)}; add one with `sweep plan FILE`"
+        if planned
+        else "it holds none; plan one with `sweep plan FILE`"
+    )
+    return f"{store.root} has no planned sweep {name!r}{format_name_hint(name, planned) or f'; {there}'}"
+
+
+# Why: docs/decisions.md, D182
+def open_sweep_to_read(root: Path, name: str | None, cells: Sequence[str]) -> tuple[StoredSweep, tuple[str, ...]]:
+    """The sweep and the cells of a command that changes nothing, where NAME may be left out: of a store with one sweep
+    it is that one, and the first word is a cell then, unless it is the sweep's name.
+
+    Raises NotPlannedError, and UsageError where the store holds several sweeps and none is named.
+    """
+    store = Store(root)
+    if name is not None and SAFE_NAME.fullmatch(name) and has_manifest(store, name):
+        return open_sweep(root, name), tuple(cells)
+    planned = list_planned_sweeps(store) if root.exists() else []
+    if len(planned) != 1:
+        if name is not None:
+            return open_sweep(root, name), tuple(cells)
+        if planned:
+            raise UsageError(f"{root} holds several sweeps, so give the NAME of one: {', '.join(planned)}")
+        raise NotPlannedError(f"{root} holds no planned sweep; plan one with `sweep plan FILE`")
+    stored = open_sweep(root, planned[0])
+    if name is None:
+        return stored, ()
+    try:
+        stored.select_cells([name])
+    except NotPlannedError as error:
+        raise NotPlannedError(f"{explain_absent_sweep(store, name)}; nor is it a cell: {error}") from None
+    return stored, (name, *cells)
 
 
 def read_own_manifest(store: Store, name: str) -> Manifest:
@@ -119,7 +152,7 @@ def read_own_manifest(store: Store, name: str) -> Manifest:
     if manifest.sweep != name:
         raise ManifestError(
             f"{path}: is the plan of sweep {manifest.sweep!r}, and its folder is {name!r}; "
-            f"give it back its name, or use `--sweep {manifest.sweep}`"
+            f"give it back its name, or name the sweep {manifest.sweep}"
         )
     return manifest
 

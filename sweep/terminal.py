@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from stages.printable import escape_unprintable
+from sweep.arguments import find_terminal_columns
 
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
@@ -22,6 +23,7 @@ class PrintableStream:
     def __init__(self, stream: TextIO, name: str) -> None:
         self.stream = stream
         self.label = name
+        self.coloured = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -31,6 +33,10 @@ class PrintableStream:
         if not shown.isascii():
             encoding = self.stream.encoding or "utf-8"
             shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+        if self.coloured:
+            from sweep.colours import render_colours
+
+            shown = render_colours(shown)
         with name_stream(self.label):
             self.stream.write(shown)
         return len(text)
@@ -38,6 +44,15 @@ class PrintableStream:
     def flush(self) -> None:
         with name_stream(self.label):
             self.stream.flush()
+
+
+def colour_output() -> None:
+    """From here on, words that mean something are coloured, on each of the two streams that is a terminal for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, PrintableStream) and stream.isatty():
+            from sweep.colours import can_colour
+
+            stream.coloured = can_colour(stream.stream)
 
 
 @contextmanager
@@ -61,6 +76,9 @@ def wrap_output() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+    except SystemExit:  # of help: what a closed pipe does not take must not fail at the interpreter's end
+        sys.stdout.flush()
+        raise
     finally:
         for name, stream in before.items():
             setattr(sys, name, stream)
@@ -76,6 +94,11 @@ def drop_unwritten(stream: TextIO) -> None:
 def find_raw_stream(stream: TextIO) -> TextIO:
     """The stream below the guard, for a library that steers the terminal itself (a progress bar)."""
     return stream.stream if isinstance(stream, PrintableStream) else stream
+
+
+def find_table_width() -> int | None:
+    """Columns of the terminal that stdout is; None for a pipe or file, where tables are as wide as they need."""
+    return find_terminal_columns() if sys.stdout.isatty() else None
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

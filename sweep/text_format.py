@@ -48,8 +48,26 @@ def format_scaled(value: float, base: int, units: Sequence[str]) -> str:
     return f"{value:.0f}{units[0]}" if power == 0 else f"{value:.1f}{units[power]}"
 
 
-def format_columns(rows: Sequence[Sequence[str]], *, left: int = 1, rules: Iterable[int] = ()) -> list[str]:
-    """Lines of aligned columns, the first `left` of them to the left; a rule before each row number of `rules`."""
+def format_columns(
+    rows: Sequence[Sequence[str]], *, left: int = 1, rules: Iterable[int] = (), width: int | None = None
+) -> list[str]:
+    """Lines of aligned columns, the first `left` of them to the left; a rule before each row number of `rules`.
+
+    A table that is wider than `width` goes on below itself: the columns that did not fit, behind the first one again.
+    """
+    rules = tuple(rules)
+    if width is not None and len(rows[0]) > 2:
+        parts = split_columns([max(map(len, column)) for column in zip(*rows, strict=True)], width)
+        if len(parts) > 1:
+            blocks = [
+                format_columns(
+                    [[row[place] for place in part] for row in rows],
+                    left=sum(place < left for place in part),
+                    rules=rules,
+                )
+                for part in parts
+            ]
+            return [line for number, block in enumerate(blocks) for line in ([""] if number else []) + block]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -63,7 +81,30 @@ def format_columns(rows: Sequence[Sequence[str]], *, left: int = 1, rules: Itera
     return lines
 
 
-def format_labelled_lines(lines: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines of a label and a text, the texts aligned."""
-    width = max((len(label) for label, _ in lines), default=0)
-    return [f"{label.ljust(width)}  {text}" for label, text in lines]
+def split_columns(widths: Sequence[int], width: int) -> list[list[int]]:
+    """Positions of columns that fit beside each other; each part begins with the first column, which names the row."""
+    parts, taken = [[0]], widths[0]
+    for place in range(1, len(widths)):
+        if taken + 2 + widths[place] > width and len(parts[-1]) > 1:
+            parts.append([0])
+            taken = widths[0]
+        parts[-1].append(place)
+        taken += 2 + widths[place]
+    return parts
+
+
+def format_labelled_lines(lines: Sequence[tuple[str, str]], width: int | None = None) -> list[str]:
+    """Lines of a label and a text, the texts aligned, and wrapped below themselves at `width`."""
+    indent = max((len(label) for label, _ in lines), default=0) + 2
+    if width is None:
+        return [f"{label.ljust(indent)}{text}" for label, text in lines]
+    from textwrap import wrap
+
+    return [
+        line
+        for label, text in lines
+        for line in wrap(
+            text, width, initial_indent=label.ljust(indent), subsequent_indent=" " * indent, break_on_hyphens=False
+        )
+        or [label]
+    ]

@@ -2,20 +2,22 @@
 
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from sweep.cli import COMMANDS
+from stages.plugins import NOUNS
+from sweep.cli import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
 ]
 PACKAGES = "sweep|jobs|stages|tests|benchmarks"
 FOLDERS = f"{PACKAGES}|docs|manifests|requirements"
@@ -59,13 +61,14 @@ def test_every_program_that_a_page_starts_exists(page: Path) -> None:
 @EVERY_PAGE
 def test_every_name_in_a_module_that_a_page_gives_exists(page: Path) -> None:
     given = {name for name in NAME.findall(page.read_text()) if not (ROOT / name).exists()}
-    given = {name for name in given if name.rpartition(".")[2] not in {"yaml", "json", "md", "parquet"}}
+    given = {name for name in given if name.rpartition(".")[2] not in {"yaml", "json", "md", "parquet"}} - {*NOUNS}
     assert sorted(name for name in given if not is_known(name)) == []
 
 
 def test_every_page_is_in_the_index() -> None:
-    index = set(LINK.findall((ROOT / "docs" / "README.md").read_text()))
-    assert sorted({path.name for path in ROOT.glob("docs/*.md")} - index) == ["README.md"]
+    docs = ROOT / "docs"
+    index = set(LINK.findall((docs / "README.md").read_text()))
+    assert sorted({path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - index) == ["README.md"]
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -89,6 +92,33 @@ def test_a_comment_that_names_a_decision_is_in_a_file_that_the_decision_names() 
         if f"(../{file})" not in decisions.get(number, "").split("\n\n")[0]
     ]
     assert wrong == []
+
+
+WHOLE_FILE = re.compile(r"^(?:#.*\n)*name: [\s\S]*^blocks:$", flags=re.MULTILINE)
+
+
+def list_sweep_files(page: Path) -> list[str]:
+    """The examples of a page that begin as a sweep file does and leave nothing out."""
+    text = page.read_text()
+    fenced = re.findall(r"^```ya?ml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    indented = [textwrap.dedent(block) for block in re.findall(r"(?:^(?: {4}.*)?\n)+", text, flags=re.MULTILINE)]
+    return [block for block in (each.strip() for each in [*fenced, *indented]) if WHOLE_FILE.match(block)]
+
+
+@EVERY_PAGE
+def test_every_whole_sweep_file_of_a_page_is_planned(
+    page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, text in enumerate(list_sweep_files(page)):
+        if "{...}" in text:
+            continue  # an outline
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text)
+        assert main(["plan", str(file), "--store", str(tmp_path / "store")]) == 0, capsys.readouterr().err
+
+
+def test_the_readme_has_a_whole_sweep_file() -> None:
+    assert len(list_sweep_files(ROOT / "README.md")) == 1
 
 
 def without_code(text: str) -> str:
@@ -128,6 +158,8 @@ def list_names(file: Path) -> set[str]:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 names.add(node.name)
+            case ast.Assign(targets=[ast.Name(id="__all__")]):  # names that load when they are asked for
+                names.update(ast.literal_eval(node.value))
             case ast.Assign():
                 names.update(target.id for target in node.targets if isinstance(target, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name)):

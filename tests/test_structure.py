@@ -11,28 +11,29 @@ MOST_FILES = 25
 
 VERBS = frozenset(
     """
-    accumulate acquire add adjust adopt advance allocate append apply ask attach attend begin block build can
-    cancel centre check checkpoint choose classify clean clear clip close collate collect compact
-    compare compile compute configure connect convert copy count create cut decide decode
-    deduplicate define describe detect discount divide download draw drop dump embed encode enter
-    escape estimate exit expand explain export extend extract fetch fill find fit flatten flush fold
-    format freeze fuse gather generate get group guess gunzip halve has hash hold identify ignore import
-    index infer inspect install is are iter join judge keep kill label letterbox limit list listen load locate log
-    make map mark match measure merge multiply name needs nest normalise normalize note number observe open
-    pack pad parse pause permute pick pin plan poll predict prefetch prefill prepare preview price print
-    project query quote raise rank read readinto reconcile record refine refresh register release reload
-    remove rename render reorder replace replicate report request requeue require resample reserve
-    reset resize resolve restore rotate round run sample save scale score select send set shard show
-    shuffle signal silence sleep sort split start step stop store strip submit subtract sum summarize take terminate
-    touch train transform truncate unwrap update uses validate view wait withdraw wrap write zero
+    accumulate acquire add adjust adopt advance allocate allow append apply are ask attach attend begin block
+    build can cancel centre check checkpoint choose classify clean clear clip close collate collect colour
+    compact compare compile compute configure connect convert copy count create cut decide decode deduplicate
+    define describe detect digest discount divide download draw drop dump embed encode enter escape estimate
+    exit expand explain export extend extract fetch fill find fit flatten flush fold format freeze fuse gather
+    generate get group guess gunzip halve has hash hold identify ignore import index infer inspect install is
+    iter join judge keep kill label letterbox limit list listen load locate log look make map mark match measure
+    merge multiply name narrow needs nest normalise normalize note number observe open pack pad parse pause
+    permute pick pin place plan poll predict prefetch prefill prepare preview price print project query quote
+    raise rank read readinto reconcile record refer refine refresh refuse register release reload remove rename
+    render reorder replace replicate report request requeue require resample reserve reset resize resolve
+    restore rotate round run sample save scale score select send set shard shorten show shuffle signal silence
+    sleep sort split start step stop store strip submit subtract suggest sum summarize take tell terminate thin
+    touch trace train transform truncate unwrap update uses validate view wait withdraw wrap write zero
     """.split()  # noqa: SIM905 - read as text, not as a list of 200 quotes
 )
 """First words of public functions. Add a new verb here, where a reviewer sees it."""
 
 PRESCRIBED = frozenset(
     "main monotonic boottime now forward backward loglikelihood tok keys readable all init from to".split()  # noqa: SIM905
-)
-"""First words that libraries or usage prescribe: time, torch, lm-eval, io, torch.distributed, constructors."""
+) | frozenset({"status", "results", "metrics", "logs", "tick", "resume"})
+"""First words that libraries or usage prescribe: time, torch, lm-eval, io, torch.distributed, constructors; and the
+commands' own names, as methods of `sweep.open(...)`."""
 
 
 def sources() -> dict[str, ast.Module]:

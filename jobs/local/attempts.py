@@ -121,6 +121,11 @@ class LocalAttempts:
             job=job, run=run, allocation=allocation, id=start.attempt if start else ""
         )
 
+    @property
+    def count(self) -> int:
+        """How many were started, or taken charge of, and have not been seen to end."""
+        return len(self._running)
+
     def poll(self) -> Mapping[str, Observation]:
         """By key, what runs and what has ended since the last poll; the slots of the latter are free again."""
         observed = {}

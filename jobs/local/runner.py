@@ -60,6 +60,8 @@ class StopRequest:
     """Counts the requests to stop: the first is gentle, the second is not."""
 
     received: list[int] = field(default_factory=list)
+    tell: Callable[[int], None] = lambda _number: None
+    """Called in the signal's handler with the number of requests until then."""
 
     @contextmanager
     def listen_for_signals(self) -> Iterator[None]:
@@ -69,10 +71,12 @@ class StopRequest:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # one that Python did not set: nothing here can set it again
+                    signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)
+        self.tell(len(self.received))
 
 
 # Why: docs/decisions.md, D28

@@ -198,6 +198,13 @@ class SweepSnapshot:
         begun = {**dict.fromkeys(self.started_here, ""), **self.cluster.sent_phases}
         return {key: phase for key, phase in begun.items() if key not in self.by_key}
 
+    def narrow(self, keys: Collection[str]) -> None:
+        """Leaves these jobs alone, for a report; what is asked of the others, which may block them, is known still."""
+        self.jobs = [job for job in self.jobs if job.key in keys]
+        causes = {self.statuses[job.key].cause for job in self.jobs}
+        self.statuses = {key: found for key, found in self.statuses.items() if key in keys or key in causes}
+        self.observed = {key: seen for key, seen in self.observed.items() if key in keys}
+
     def explain_hours(self, key: str) -> HoursDoubt:
         """Why hours of that job may not be the accounting's."""
         return HoursDoubt(unseen=self.cluster.unaccounted.get(key, ""), missing=self.cluster.accounting_problem)

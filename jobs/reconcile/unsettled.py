@@ -37,14 +37,14 @@ def explain_unknown(seen: Observation | None) -> str:
 def _describe_hidden(owner: str, keys: Sequence[str], sweep: str) -> str:
     return (
         f"{_count(keys)} {owner}'s and that queue is hidden from you (PrivateData): ask {owner} to run "
-        f"`sweep tick {sweep}`, or, if they are gone, send them again with `sweep resume {sweep} --cells {_name(keys)}`"
+        f"`sweep tick {sweep}`, or, if they are gone, send them again with `sweep resume {sweep} {_name(keys)}`"
     )
 
 
 def _describe_doubt(doubt: str, keys: Sequence[str], sweep: str) -> str:
     return (
         f"{_count(keys)} out of the queue, and it is not known whether a person cancelled them ({doubt}): "
-        f"`sweep resume {sweep} --cells {_name(keys)}` sends them again, `sweep cancel {sweep} {_name(keys)}` "
+        f"`sweep resume {sweep} {_name(keys)}` sends them again, `sweep cancel {sweep} {_name(keys)}` "
         "leaves them out"
     )
 

@@ -77,7 +77,7 @@ class SlurmClient:
         self.timeouts = timeouts or SlurmTimeouts()
         self.cluster = cluster
         self.kept: ProgramRunner = self
-        """Answers what seldom changes: `jobs.slurm.site_facts`, or this client."""
+        """Answers what seldom changes: `jobs.slurm.site.site_facts`, or this client."""
         self.named_variables: Collection[str] = ()
         """Of the environment, what jobs get besides the usual because their plan asks for it by name."""
         self._environment = environment

@@ -23,7 +23,7 @@ PERSONAL = ("SBATCH_", "SQUEUE_", "SACCT_", "SACCTMGR_", "SCANCEL_", "SCONTROL_"
 KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
 """Where the cluster is, and who asks."""
 CLUSTER_VARIABLES = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
-"""They choose one of several clusters; every program is given it as an option (`jobs.slurm.chosen_cluster`)."""
+"""They choose one of several clusters; every program is given it as an option (`jobs.slurm.site.chosen_cluster`)."""
 ASKING = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "TZ": "UTC"}
 """Times as Unix seconds, UTC where a program should not know that; array expressions are not cut off (sacct(1))."""
 ENGLISH = {"LC_ALL": "C.UTF-8"}

@@ -18,13 +18,13 @@ from jobs.reconcile.snapshot import ClusterReport
 from jobs.reconcile.truth import NO_ACCOUNTING
 from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, is_of_another_machine, read_shared_history
 from jobs.slurm.batches import KnownBatch, build_task_id
-from jobs.slurm.chosen_cluster import resolve_cluster
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.noted_endings import MergedRecords, sort_records
 from jobs.slurm.observe import ReconcileResult, reconcile_answers
 from jobs.slurm.parsing import AccountRow, HiddenUsers, QueueRow, SlurmAnswer, SlurmAnswers, parse_config
 from jobs.slurm.script import parse_script_tasks
-from jobs.slurm.site_facts import SiteFacts
+from jobs.slurm.site.chosen_cluster import resolve_cluster
+from jobs.slurm.site.site_facts import SiteFacts
 from jobs.slurm.states import MAY_RUN_AGAIN, OVER, SURELY_OVER, is_over
 from jobs.slurm.timeouts import SlurmTimeouts
 from jobs.store.ledger import list_ledger_files

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal
-from jobs.slurm.site import Site
+from jobs.slurm.site.site import Site
 from jobs.slurm.states import explain_reason
 from jobs.store.paths import Store, write_json
 from jobs.store.reading import is_time

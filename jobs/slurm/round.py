@@ -28,15 +28,6 @@ from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.gpu_choice import choose_gpus
-from jobs.slurm.limits import (
-    can_ask_memory,
-    compute_queue_capacity,
-    describe_limit,
-    find_job_partitions,
-    list_limit_names,
-)
 from jobs.slurm.parsing import SlurmAnswers
 from jobs.slurm.query import (
     SlurmSnapshot,
@@ -50,7 +41,16 @@ from jobs.slurm.refusals import Refusal, explain_refusal, list_choices
 from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings
 from jobs.slurm.sender import BatchSender, SendReport
-from jobs.slurm.site import Site
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.gpu_choice import choose_gpus
+from jobs.slurm.site.limits import (
+    can_ask_memory,
+    compute_queue_capacity,
+    describe_limit,
+    find_job_partitions,
+    list_limit_names,
+)
+from jobs.slurm.site.site import Site
 from jobs.store.checks import measure_clock_skew
 from jobs.store.ledger import Ledger
 from jobs.store.results import set_result_aside

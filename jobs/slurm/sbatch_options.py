@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.job import Resources
-from jobs.slurm.gpu_kinds import SHARED, parse_gpu_kind
+from jobs.slurm.site.gpu_kinds import SHARED, parse_gpu_kind
 from jobs.store.paths import UnsafeNameError
 
 LONGEST_VALUE = 400

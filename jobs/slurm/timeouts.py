@@ -40,7 +40,7 @@ class SlurmTimeouts:
     """At least this long from one sbatch to the next."""
 
     site_facts_s: float = 86_400.0
-    """How long what a site says of its configuration and limits is kept (`jobs.slurm.site_facts`)."""
+    """How long what a site says of its configuration and limits is kept (`jobs.slurm.site.site_facts`)."""
 
     @classmethod
     def from_environment(cls) -> "SlurmTimeouts":

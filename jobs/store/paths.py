@@ -230,6 +230,11 @@ class SweepPaths:
         return self.root / "results"
 
     @property
+    def tensorboard(self) -> Path:
+        """Links to the jobs' event files, by cell and phase: CELL/PHASE."""
+        return self.root / "tensorboard"
+
+    @property
     def slurm_logs(self) -> Path:
         """Output of batch scripts and slurmstepd, one file for each array task."""
         return self.root / "slurm"

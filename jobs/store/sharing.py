@@ -9,6 +9,7 @@ import grp
 import os
 import pwd
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,32 @@ MOST_LISTED = 2_000
 """Folders and files that are looked at for the group's bits: a store may hold a million."""
 
 
+class UmaskHold:
+    """The process's umask without the group's bits, for as long as any thread asks for it.
+
+    A umask belongs to the process: the first to ask changes it, the last to leave puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._holders, self._before = threading.Lock(), 0, 0
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._holders:
+                self._before = os.umask(0)
+                os.umask(self._before & ~GROUP_BITS)
+            self._holders += 1
+
+    def exit(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if not self._holders:
+                os.umask(self._before)
+
+
+GROUP_UMASK = UmaskHold()
+
+
 # Why: docs/decisions.md, D130
 @contextmanager
 def adopt_group_umask(root: Path) -> Iterator[None]:
@@ -28,12 +55,11 @@ def adopt_group_umask(root: Path) -> Iterator[None]:
     if not is_shared(root):
         yield
         return
-    before = os.umask(0)
-    os.umask(before & ~GROUP_BITS)
+    GROUP_UMASK.enter()
     try:
         yield
     finally:
-        os.umask(before)
+        GROUP_UMASK.exit()
 
 
 def is_shared(root: Path) -> bool:

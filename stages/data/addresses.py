@@ -185,6 +185,18 @@ def make_absolute(address: str, folder: Path) -> str:
     return join_places([place if is_remote(place) else str(folder / place) for place in split_places(address)])
 
 
+def is_elsewhere(address: str) -> bool:
+    """Whether all places of an address are addresses of stores or web servers."""
+    return all(map(is_remote, split_places(address)))
+
+
+# Why: docs/decisions.md, D173
+def list_near_paths(address: str) -> list[Path]:
+    """The places of an address that are on this machine, without those elsewhere; DataError as `expand_address`."""
+    places = expand_address(address) if has_several_places(address) else [address]
+    return [Path(place) for place in places if not is_remote(place)]
+
+
 def list_local_paths(address: str) -> list[Path]:
     """The paths that an address means on this machine; DataError if one is elsewhere."""
     places = expand_address(address)

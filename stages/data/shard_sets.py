@@ -5,9 +5,9 @@ from itertools import groupby
 from pathlib import Path
 from posixpath import dirname, split
 
-from stages.data.addresses import MANIFEST_SUFFIX, expand_address, is_remote
+from stages.data.addresses import MANIFEST_SUFFIX, expand_address, is_remote, list_near_paths
 from stages.data.remote import RemoteFolder, check_address
-from stages.data.shards import MANIFEST, LocalFolder, ShardFolder, is_plain_name, read_manifest
+from stages.data.shards import MANIFEST, LocalFolder, ShardFolder, is_plain_name, read_listed_places
 from stages.errors import DataError
 
 
@@ -85,6 +85,15 @@ def build_folder(
     return LocalFolder(Path(folder), tuple(names), dict(counts))
 
 
+def find_remote_shard(address: str) -> str:
+    """A shard elsewhere that a manifest of this machine names; empty if none does, or where none can be read."""
+    try:
+        manifests = [path for path in list_near_paths(address) if path.name.endswith(MANIFEST_SUFFIX)]
+        return next((place for path in manifests for place in read_listed_places(path) if is_remote(place)), "")
+    except (DataError, OSError):
+        return ""  # who reads the data tells it
+
+
 def iter_listed_folders(manifest: str, find_cache: Callable[[], Path]) -> Iterator[ShardFolder]:
     """The shards that a manifest names. DataError if it cannot be read.
 
@@ -96,14 +105,11 @@ def iter_listed_folders(manifest: str, find_cache: Callable[[], Path]) -> Iterat
             raise DataError(f"{manifest}: a manifest that is elsewhere is named {MANIFEST}; or copy this one here")
         yield RemoteFolder(folder, find_cache())
         return
-    file = Path(manifest)
     try:
-        names, counts = read_manifest(manifest, file.read_bytes(), places=True)
+        sizes = read_listed_places(Path(manifest))
     except OSError as error:
         raise DataError(f"{manifest}: not a readable manifest: {error.strerror}") from error
-    places = [name if "/" in name else str(file.parent / name) for name in names]
-    sizes = dict(zip(places, counts, strict=True))
-    for folder, group in groupby(places, key=dirname):
+    for folder, group in groupby(sizes, key=dirname):
         own = list(group)
         yield build_folder(
             folder,

@@ -232,6 +232,13 @@ def read_manifest(where: str, content: bytes, *, places: bool = False) -> tuple[
     return names, counts
 
 
+def read_listed_places(manifest: Path) -> dict[str, int]:
+    """Paths and addresses of the shards that a manifest of this machine names, and samples. DataError; OSError."""
+    names, counts = read_manifest(str(manifest), manifest.read_bytes(), places=True)
+    places = [name if "/" in name else str(manifest.parent / name) for name in names]
+    return dict(zip(places, counts, strict=True))
+
+
 def is_plain_name(name: object) -> bool:
     """Whether `name` is that of a file in a folder: no path, nothing hidden, nothing that an address could mean."""
     return isinstance(name, str) and name.isprintable() and name[:1] not in {"", "."} and not set(name) & set("/\\:*?[")

@@ -29,18 +29,32 @@ ReportLine = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSize:
-    """How much of everything; a smaller size is for tests."""
+    """How much of everything, under the name of the data set in its record."""
 
+    name: str = "demo"
     captioned_images: int = 3_000
     conversation_images: int = 800
     question_images: int = 150
     """Of each split; there are two questions about each."""
     packages: tuple[str, ...] = PACKAGES
     """Whose docstrings are read, beside Python's own."""
+    whole_standard_library: bool = True
+    """Whether all of Python's own are read."""
 
     @property
     def images(self) -> int:
         return self.captioned_images + self.conversation_images + len(TASKS) * self.question_images
+
+
+QUICK = DemoSize(
+    name="demo-quick",
+    captioned_images=600,
+    conversation_images=300,
+    question_images=60,
+    packages=("asyncio", "concurrent", "email", "http", "importlib", "json", "logging", "unittest", "urllib", "xml"),
+    whole_standard_library=False,
+)
+"""Made in a few seconds, for `sweep demo --quick`: no package of the standard library that is slow to read."""
 
 
 def prepare_demo(folder: Path, seed: int, report: ReportLine, size: DemoSize | None = None) -> bool:
@@ -48,22 +62,23 @@ def prepare_demo(folder: Path, seed: int, report: ReportLine, size: DemoSize | N
 
     Two at once do the work once. What a killed preparation left behind is made again.
     """
+    size = size or DemoSize()
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _hold_lock(folder.with_name(f".{folder.name}.lock")):
-        if _is_complete(folder, seed):
+        if _is_complete(folder, seed, size.name):
             return False
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        _make(unfinished, seed, report, size or DemoSize())
+        _make(unfinished, seed, report, size)
         if folder.exists():
             shutil.rmtree(folder)
         unfinished.rename(folder)
     return True
 
 
-def _is_complete(folder: Path, seed: int) -> bool:
+def _is_complete(folder: Path, seed: int, name: str) -> bool:
     if not folder.exists() or not any(folder.iterdir()):
         return False
     try:
@@ -72,9 +87,9 @@ def _is_complete(folder: Path, seed: int) -> bool:
         files = {str(path): int(facts["bytes"]) for path, facts in record["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not a demo data set and not empty; remove it or give another folder") from error
-    if made != ("demo", FORMAT, REVISION, seed):
+    if made != (name, FORMAT, REVISION, seed):
         raise DataError(
-            f"{folder}: holds data set {made[0]!r}, revision {made[2]}, seed {made[3]}; wanted is 'demo', "
+            f"{folder}: holds data set {made[0]!r}, revision {made[2]}, seed {made[3]}; wanted is {name!r}, "
             f"revision {REVISION}, seed {seed}; remove it or give another folder"
         )
     return all((folder / path).is_file() and (folder / path).stat().st_size == size for path, size in files.items())
@@ -82,7 +97,7 @@ def _is_complete(folder: Path, seed: int) -> bool:
 
 def _make(folder: Path, seed: int, report: ReportLine, size: DemoSize) -> None:
     report("reading Python's documentation and docstrings")
-    found = collect_documents(size.packages)
+    found = collect_documents(size.packages, whole_standard_library=size.whole_standard_library)
     train = [document for document in found if not text.is_held_out(document)]
     held_out = [document for document in found if text.is_held_out(document)]
     report(f"drawing {size.images} images")
@@ -91,7 +106,7 @@ def _make(folder: Path, seed: int, report: ReportLine, size: DemoSize) -> None:
     facts |= _make_text(folder, seed, train, held_out, said)
     files = dict(_digests(folder))
     whole = hashlib.sha256("".join(f"{name} {file['sha256']}\n" for name, file in files.items()).encode())
-    about = {"format": FORMAT, "name": "demo", "revision": REVISION, "seed": seed, "digest": whole.hexdigest()}
+    about = {"format": FORMAT, "name": size.name, "revision": REVISION, "seed": seed, "digest": whole.hexdigest()}
     write_json(folder / "dataset.json", {**about, **facts, "made_with": _versions(), "files": files})
 
 

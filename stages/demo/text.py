@@ -55,11 +55,14 @@ class DemoDocument:
         return "\n".join(self.paragraphs)
 
 
-def collect_documents(packages: Sequence[str] = PACKAGES) -> list[DemoDocument]:
-    """All documents in a fixed order, Python's own first; a repeated paragraph stays only where it came first."""
+def collect_documents(packages: Sequence[str] = PACKAGES, *, whole_standard_library: bool = True) -> list[DemoDocument]:
+    """All documents in a fixed order, Python's own first; a repeated paragraph stays only where it came first.
+
+    Without `whole_standard_library` it is Python's language reference and the packages that are named.
+    """
     seen: set[str] = set()
     found = []
-    for name, texts in _raw_documents(packages):
+    for name, texts in _raw_documents(packages, whole_standard_library=whole_standard_library):
         paragraphs = [text for block in texts for text in clean_paragraphs(block)]
         fresh = tuple(dict.fromkeys(text for text in paragraphs if text not in seen))
         seen.update(fresh)
@@ -95,12 +98,13 @@ def _blocks(text: str) -> Iterator[str]:
             indent = here + 2 if item else here
 
 
-def _raw_documents(packages: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _raw_documents(packages: Sequence[str], *, whole_standard_library: bool) -> Iterator[tuple[str, list[str]]]:
     from pydoc_data.topics import topics
 
     for topic in sorted(topics):
         yield f"topics/{topic}", [topics[topic]]
-    yield from _docstrings("python", Path(sysconfig.get_paths()["stdlib"]))
+    if whole_standard_library:
+        yield from _docstrings("python", Path(sysconfig.get_paths()["stdlib"]))
     for package in packages:
         top, _, part = package.partition("/")
         spec = importlib.util.find_spec(top)

@@ -11,8 +11,10 @@ from stages.config import (
     Vision,
     find_engine,
 )
+from stages.engines.kinds import load_planned_kind
 from stages.engines.prismatic.limits import find_prismatic_model_problem, find_prismatic_problem
 from stages.engines.vla_foundry.limits import find_vla_foundry_problem
+from stages.plugins import PluginError
 
 # open_lm has no images, prismatic no other stage
 SUPPORTED_PHASES: Mapping[str, tuple[str, ...]] = {
@@ -45,16 +47,36 @@ def find_engine_problem(config: StageConfig, phase: str) -> str:
     engine = find_engine(config)
     if engine is None:
         return ""
+    if engine.plugin:
+        return find_plugin_problem(config, engine, phase)
     if engine.kind == "command":
         return "" if engine.command else "an engine of kind command needs command: the words behind the interpreter"
+    return find_built_in_problem(config, engine, phase)
+
+
+def find_built_in_problem(config: StageConfig, engine: Engine, phase: str) -> str:
+    """The same of the engines that know one program."""
     supported = SUPPORTED_PHASES[engine.kind]
     if phase not in supported:
         return f"an engine of kind {engine.kind} takes {', '.join(supported)} and not {phase}"
     if isinstance(config, FinetuneConfig):
         return find_prismatic_problem(config, engine)
-    if isinstance(config, PretrainConfig) and engine.kind == "vla_foundry":
+    if not isinstance(config, PretrainConfig):
+        return ""
+    if engine.kind == "vla_foundry":
         return find_vla_foundry_problem(config, engine, phase)
-    return find_open_lm_problem(config, engine) if isinstance(config, PretrainConfig) else ""
+    return find_open_lm_problem(config, engine)
+
+
+def find_plugin_problem(config: StageConfig, engine: Engine, phase: str) -> str:
+    """The same of a kind that a package registers. A package that is missing or broken is a problem too."""
+    try:
+        kind = load_planned_kind(engine)
+    except PluginError as error:
+        return str(error)
+    if phase not in kind.phases:
+        return f"an engine of kind {engine.kind} takes {', '.join(kind.phases)} and not {phase}"
+    return kind.find_problem(config, phase)
 
 
 # Why: docs/decisions.md, D59

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from stages.config import Engine
 from stages.engines.engine import FOLDER, EngineRun, OpenRun, resolve_engine, run_program
+from stages.engines.kinds import load_planned_kind, split_run_name
 from stages.errors import ConfigError
 from stages.files import write_json
 from stages.job_file import JobFile
+from stages.plugins import PluginError
 from stages.result import write_result
 from stages.stop import StopFlag
-from stages.training.metrics import MetricsLog
+from stages.trackers import build_score_figures, describe_tracked_run, hold_trackers, open_trackers
+from stages.training.metrics import MetricsLog, TrainingLog
 
-# The engines by kind. A new one is a module with `open_run`, and its kind in `stages.config.Engine` and here.
+# The engines by kind. A new one is a module with `open_run`, and its kind in `stages.config.BUILT_IN_ENGINES` and here;
+# or it comes from a package of its own (`stages.engines.kinds`).
 
 MODULES: Mapping[str, str] = {
     "command": "stages.engines.command.run",
@@ -24,9 +29,19 @@ MODULES: Mapping[str, str] = {
 }
 
 
-def load_engine(kind: str) -> OpenRun:
-    """The function that opens a job for an engine of that kind."""
-    found: OpenRun = import_module(MODULES[kind]).open_run
+def load_engine(engine: Engine) -> OpenRun:
+    """The function that opens a job for the engine. PluginError for one of a package that is not as it was planned."""
+    if not engine.plugin:
+        found: OpenRun = import_module(MODULES[engine.kind]).open_run
+        return found
+    module, function = split_run_name(engine.kind, load_planned_kind(engine).run)
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"engine {engine.kind}: package {engine.plugin.rpartition(':')[0]} is broken: {module}:{function} "
+            f"cannot be loaded ({error}); install a release of it that works"
+        ) from error
     return found
 
 
@@ -40,22 +55,26 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     A run that finds everything there starts nothing.
     """
     engine, settings = resolve_engine(job)
-    current = load_engine(engine.kind)(job)
+    current = load_engine(engine)(job)
     timer = EngineTimer(job.run / FOLDER / "seconds.json")
-    if not is_done(current):
-        command = current.prepare()
-        metrics = MetricsLog(job.metrics)
-        metrics.drop_after(-1)  # the program's own log has the lines of all attempts
-        monitor = EngineMonitor(current, metrics, timer)
-        code = run_program(command, settings, stop, has_all=monitor.poll)
-        monitor.copy_metrics()
-        timer.save()
-        # Why: docs/decisions.md, D56
-        if not current.is_finished():
-            if stop.requested:
-                return False
-            raise current.explain_failure(code)
-    write_result(job, current.collect_result(timer.seconds))
+    with hold_trackers(open_trackers(job.settings.trackers, describe_tracked_run(job))) as trackers:
+        if not is_done(current):
+            command = current.prepare()
+            log = TrainingLog(MetricsLog(job.metrics), lambda _step: trackers)
+            log.begin(-1)  # the program's own log has the lines of all attempts
+            monitor = EngineMonitor(current, log, timer)
+            code = run_program(command, settings, stop, has_all=monitor.poll)
+            monitor.copy_metrics()
+            timer.save()
+            # Why: docs/decisions.md, D56
+            if not current.is_finished():
+                if stop.requested:
+                    return False
+                raise current.explain_failure(code)
+        result = current.collect_result(timer.seconds)
+        for tracker in trackers if result.scores else ():
+            tracker.write_scores(build_score_figures(result.scores))
+    write_result(job, result)
     current.clean_up()
     return True
 
@@ -71,8 +90,8 @@ def is_done(run: EngineRun) -> bool:
 class EngineMonitor:
     """Reads a program's files while it runs."""
 
-    def __init__(self, run: EngineRun, metrics: MetricsLog, timer: "EngineTimer") -> None:
-        self._run, self._metrics, self._timer = run, metrics, timer
+    def __init__(self, run: EngineRun, log: TrainingLog, timer: "EngineTimer") -> None:
+        self._run, self._log, self._timer = run, log, timer
         self._next = 0.0
         self._step = -1
 
@@ -89,9 +108,9 @@ class EngineMonitor:
         """New lines of metrics."""
         for record in self._run.read_metrics():
             if record["step"] <= self._step:
-                self._metrics.drop_after(record["step"] - 1)  # the program went back to a checkpoint
+                self._log.drop_after(record["step"] - 1)  # the program went back to a checkpoint
             self._step = record["step"]
-            self._metrics.write(record)
+            self._log.write(record)
 
 
 class EngineTimer:

@@ -4,7 +4,7 @@ Imports lm-eval, which takes a second: only for an evaluation that has text task
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -17,6 +17,7 @@ from stages.data.tokenizer import TextTokenizer
 from stages.distributed import Communicator, all_gather_objects
 from stages.errors import DataError
 from stages.evaluation.evaluated_model import EvaluatedModel
+from stages.log_lines import TaskLines
 from stages.models.generation import StopCondition, generate_greedy
 from stages.models.likelihood import compute_log_likelihoods
 
@@ -28,9 +29,11 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     processes each is one model to lm-eval and asked everything; they share the batches (`EvaluatedModel.peers`).
     """
 
-    def __init__(self, subject: EvaluatedModel) -> None:
+    def __init__(self, subject: EvaluatedModel, lines: TaskLines | None = None) -> None:
+        """`lines`: where it says how many requests are answered."""
         super().__init__()
         self.subject = subject
+        self.lines = lines
         self.requests = 0
         """That it was asked so far."""
         self.tokens = 0
@@ -62,7 +65,9 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         check_same_requests(asked, self.subject.peers)
         self.tokens += sum(len(context) + len(continuation) for context, continuation in asked)
         with self.subject.enter_inference():
-            found = compute_log_likelihoods(self.subject.vlm, asked, peers=self.subject.peers)
+            found = compute_log_likelihoods(
+                self.subject.vlm, asked, peers=self.subject.peers, note=self._note_of(len(asked))
+            )
         return [(likelihood.log_probability, likelihood.is_greedy) for likelihood in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
@@ -113,9 +118,15 @@ class LMEvalModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 stop_token=self.eot_token_id,
                 ended=ending.build_predicate(tokenizer) if ending.until else None,
                 peers=self.subject.peers,
+                note=self._note_of(len(prompts)),
             )
         self.tokens += sum(map(len, prompts))
         return [ending.cut(tokenizer.decode(answer)) for answer in found]
+
+    def _note_of(self, total: int) -> Callable[[int], None] | None:
+        """What is told of how many of `total` requests this process has answered: all processes are as far as it."""
+        lines, size = self.lines, self.subject.peers.size
+        return None if lines is None else lambda done: lines.note(min(total, done * size), total, "requests")
 
     def _shorten(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
         """The last token is predicted only, so that context + continuation may be one longer than the model's."""

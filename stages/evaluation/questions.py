@@ -130,6 +130,8 @@ class VisionTask:
     mean_of_kinds: bool = False
     """The score is the mean of the kinds' accuracies, and not that of all questions."""
     extra_metrics: Metrics = compute_no_metrics
+    rule: Callable[[str, Sequence[str]], float] | None = None
+    """Scores an answer against the right ones; None: the rule that belongs to `metric`."""
 
     def format_prompt(self, question: Question) -> str:
         return self.prompt.replace("{question}", question.question)

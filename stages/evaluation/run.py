@@ -1,7 +1,6 @@
 """The evaluate stage: scores of the parent's model on text tasks (lm-eval) and on questions about images (ours)."""
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,10 +25,12 @@ from stages.evaluation.vision import count_positions, score_vision_task
 from stages.evaluation.vision_task import read_vision_task
 from stages.files import write_json
 from stages.job_file import JobFile
+from stages.log_lines import write_log_line
 from stages.models.linear import pack_weights, set_matmul_backend
 from stages.precision import report_slow_precision
 from stages.result import Result, write_result
 from stages.stop import StopFlag
+from stages.trackers import build_score_figures, describe_tracked_run, hold_trackers, open_trackers
 from stages.vision.feature_extractor import FeatureExtractor, load_feature_extractor
 
 Scorer = Callable[[], Score | None]
@@ -46,13 +47,22 @@ def run(job: JobFile, stop: StopFlag) -> bool:
     if not isinstance(config, EvaluateConfig) or len(job.parents) != 1:
         raise ConfigError(f"job {job.key}: an evaluation needs its configuration and exactly one parent")
     with open_distributed_context(job.settings, stop) as world:
-        loaded = load_parent(job, world)
-        progress = EvaluationProgress.read(job, world)
-        for name, scorer in iter_scorers(job, config, loaded, stop, world):
-            if is_stop_requested(stop, world):
-                return False
-            if name not in progress.scores and not progress.add(name, scorer):
-                return False
+        names = job.settings.trackers if world.is_first_rank else ()
+        with hold_trackers(open_trackers(names, describe_tracked_run(job))) as trackers:
+            loaded = load_parent(job, world)
+            progress = EvaluationProgress.read(job, world)
+            count = len(config.text_tasks) + len(config.vision_tasks)
+            for number, (name, scorer) in enumerate(iter_scorers(job, config, loaded, stop, world), start=1):
+                if is_stop_requested(stop, world):
+                    return False
+                if name in progress.scores:
+                    continue
+                if world.is_first_rank:
+                    write_log_line(f"{name}: task {number} of {count} begins")
+                if not progress.add(name, scorer):
+                    return False
+            for tracker in trackers:
+                tracker.write_scores(build_score_figures(progress.scores))
         if world.is_first_rank:
             write_result(job, Result(seconds=progress.seconds, scores=progress.scores))
     return True
@@ -168,5 +178,5 @@ class EvaluationProgress:
                 write_question_scores(self.questions, name, score.kind, score.questions)
             write_json(self.path, {"scores": self.scores, "seconds": self.seconds})
             if score is not None:
-                print(f"{name}: {score.score:.4f} ({score.kind}, n {score.n}, chance {score.chance})", file=sys.stderr)
+                write_log_line(f"{name}: {score.describe()}")
         return score is not None

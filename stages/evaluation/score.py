@@ -26,6 +26,12 @@ class Score:
     questions: QuestionScores | None = None
     """What each question scored; None where the score is no mean over questions."""
 
+    def describe(self) -> str:
+        """For people: `score 0.5312 +- 0.0176 (vision, n 800, chance 0.2500)`."""
+        error = f" +- {self.stderr:.4f}" if self.stderr is not None else ""
+        chance = f", chance {self.chance:.4f}" if self.chance is not None else ""
+        return f"score {self.score:.4f}{error} ({self.kind}, n {self.n:,}{chance})"
+
     def build_record(self) -> dict[str, Any]:
         """The entry of result.json. With scores of questions: `clusters` and `clustered_stderr` too."""
         record = asdict(replace(self, questions=None))

@@ -24,6 +24,7 @@ from stages.evaluation.score import Score, compute_mean
 from stages.evaluation.text_task import LOSSES, TextTask, check_choices, name_cluster
 from stages.files import replace_atomically
 from stages.job_file import summarize_error
+from stages.log_lines import TaskLines
 
 # The log of an evaluation's text documents: samples/TASK.jsonl beside result.json, a JSON object a line.
 #
@@ -92,7 +93,7 @@ def run_lm_eval(
 
     from stages.evaluation.language_model import LMEvalModel
 
-    model = LMEvalModel(subject)
+    model = LMEvalModel(subject, TaskLines(name, writes=subject.peers.rank == 0))
     # not simple_evaluate: it also describes the machine, which takes longer than a small task
     found = evaluate(model, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     if samples is not None:

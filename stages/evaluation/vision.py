@@ -21,6 +21,7 @@ from stages.evaluation.question_scores import QuestionScores
 from stages.evaluation.questions import Question, VisionTask
 from stages.evaluation.score import Score, compute_standard_error
 from stages.files import check_fence, convert_storage_errors
+from stages.log_lines import TaskLines
 from stages.models.generation import generate_greedy
 from stages.stop import StopFlag
 from stages.vision.feature_extractor import FeatureExtractor
@@ -107,7 +108,7 @@ def parse_answer(line: bytes) -> tuple[str, str] | None:
 
 def score_answers(task: VisionTask, answers: Sequence[str]) -> Score:
     """The task's score of answers given in the order of its questions: over all, per kind, and what it adds."""
-    rule = RULES[task.metric]
+    rule = task.rule or RULES[task.metric]
     values = [rule(given, question.answers) for given, question in zip(answers, task.questions, strict=True)]
     by_kind: dict[str, list[float]] = defaultdict(list)
     for question, value in zip(task.questions, values, strict=True):
@@ -173,6 +174,7 @@ def score_vision_task(
     # the first rank's word: what another node's disk shows of an earlier attempt may be less
     answers: dict[str, str] = all_gather_objects(log.answers if world.is_first_rank else {}, world.peers)[0]
     left = [question for question in task.questions if question.id not in answers]
+    lines = TaskLines(task.name, writes=world.is_first_rank, done_before=len(task.questions) - len(left))
     for parts in split_rounds(left, world.size):
         if is_stop_requested(stop, world):
             return None
@@ -183,6 +185,7 @@ def score_vision_task(
             log.add(new)
         for found in all_gather_objects(new, world.peers):
             answers |= found
+        lines.note(sum(question.id in answers for question in task.questions), len(task.questions), "questions")
     return score_answers(task, [answers[question.id] for question in task.questions])
 
 

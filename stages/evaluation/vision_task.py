@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stages.config import Count, Share, Task
 from stages.errors import DataError
 from stages.evaluation.benchmarks.family import SHORT_ANSWER, Family
-from stages.evaluation.benchmarks.registry import FAMILIES
+from stages.evaluation.benchmarks.registry import find_family
 from stages.evaluation.metrics import RULES, find_reference_problem
 from stages.evaluation.questions import (
     Question,
@@ -31,6 +31,7 @@ from stages.evaluation.questions import (
     select_subset,
 )
 from stages.job_file import summarize_error
+from stages.plugins import PluginError
 
 # Reading the task file of a published benchmark.
 #
@@ -68,9 +69,10 @@ def read_family_task(folder: Path, path: Path, content: Mapping[str, Any], task:
         about = FamilyFile.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{path}: {summarize_error(error)}") from error
-    family = FAMILIES.get(about.family)
-    if family is None:
-        raise DataError(f"{path}: family {about.family!r} is unknown; families are {', '.join(FAMILIES)}")
+    try:
+        family = find_family(about.family, task.plugin)
+    except PluginError as error:
+        raise DataError(f"{path}: {error}") from error
     images = resolve_task_path(folder, about.images, f"{path}: images")
     questions = list(family.read(resolve_published_files(folder, path, about, family)))
     check_ids(path, questions)
@@ -90,6 +92,7 @@ def read_family_task(folder: Path, path: Path, content: Mapping[str, Any], task:
         questions=tuple(questions),
         mean_of_kinds=family.mean_of_kinds,
         extra_metrics=family.extra_metrics,
+        rule=family.rule,
     )
 
 

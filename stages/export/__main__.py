@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from stages.errors import StageError
 from stages.export.request import ExportRequest
 from stages.job_file import summarize_error
-from stages.printable import escape_unprintable
+from stages.printable import print_error
 
 
 def main() -> int:
@@ -22,14 +22,14 @@ def main() -> int:
     try:
         request = ExportRequest.model_validate_json(sys.stdin.read())
     except ValidationError as error:
-        print(escape_unprintable(f"error: the request is malformed: {summarize_error(error)}"), file=sys.stderr)
+        print_error(f"the request is malformed: {summarize_error(error)}")
         return 1
     from stages.export.run import export_model  # torch comes with it
 
     try:
         print(export_model(request))
     except (StageError, OSError) as error:
-        print(escape_unprintable(f"error: {error}"), file=sys.stderr)
+        print_error(str(error))
         return 1
     return 0
 

@@ -29,13 +29,14 @@ def generate_greedy(
     batch_size: int = 32,
     ended: StopCondition | None = None,
     peers: Communicator = SINGLE_PROCESS,
+    note: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """The most likely tokens after each prompt, without `stop_token`, at most `max_new_tokens` of them.
 
     `start`: token ids before everything else, the same for all prompts. `features` (N, I, F): one image for each
     prompt, between `start` and the prompt; None for text alone. `ended` ends an answer too, after the token that made
     it complete. Prompts of one batch are padded on the left and sorted by length; the answers come in the order of the
-    prompts. `peers` ask the same and share the batches; each gets all answers.
+    prompts. `peers` ask the same and share the batches; each gets all answers. `note`: see `map_batches`.
     """
     vlm.eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -47,7 +48,7 @@ def generate_greedy(
         return dict(zip(chosen, found, strict=True))
 
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    answers = map_batches(batches, answered, peers)
+    answers = map_batches(batches, answered, peers, note)
     return [list(answers[i]) for i in range(len(prompts))]
 
 

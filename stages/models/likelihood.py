@@ -5,7 +5,7 @@ costs its context once. A continuation's last token is predicted only, so that o
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -72,13 +72,14 @@ def compute_log_likelihoods(
     batch_tokens: int | None = None,
     share: bool = True,
     peers: Communicator = SINGLE_PROCESS,
+    note: Callable[[int], None] | None = None,
 ) -> list[Likelihood]:
     """Of each (context, continuation), both token ids; the context needs a token unless there is an image.
 
     `features` (N, I, F): one image for each request, placed before the context. Rows are batched by length, up to
     `batch_tokens` positions at once (None: 1,024 on a CPU, whose caches a small part fits, else 16,384), and requests
     answered in their order. `share`: requests with an equal context, and no image, share a row. `peers` ask the same
-    and share the batches; each gets all answers.
+    and share the batches; each gets all answers. `note`: see `map_batches`.
     """
     vlm.eval()
     images = vlm.image_tokens if features is not None else 0
@@ -92,7 +93,7 @@ def compute_log_likelihoods(
         return {request: answer.encode_numbers() for request, answer in zip(owners, found, strict=True)}
 
     batches = group_into_batches(group_by_context(requests, share=share and features is None), images, batch_tokens)
-    answers = map_batches(batches, answered, peers)
+    answers = map_batches(batches, answered, peers, note)
     return [Likelihood.from_numbers(answers[number]) for number in range(len(requests))]
 
 

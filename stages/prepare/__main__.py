@@ -18,7 +18,7 @@ from stages.errors import DataError, StageError, StorageError
 from stages.prepare.inputs import TextRule, find_inputs
 from stages.prepare.making import DATASET, format_count, format_sweep_lines
 from stages.prepare.pool import count_cores, exit_with_parent
-from stages.printable import escape_unprintable
+from stages.printable import print_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](options)
     except StorageError as error:
-        print(
-            escape_unprintable(f"error: {error}; make room, and the same command goes on where it stopped"),
-            file=sys.stderr,
-        )
+        print_error(f"{error}; make room, and the same command goes on where it stopped")
     except (StageError, OSError) as error:
-        print(escape_unprintable(f"error: {error}"), file=sys.stderr)
+        print_error(str(error))
     return 1
 
 
@@ -96,8 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
     manifest.add_argument("--out", type=Path)
     manifest.add_argument("--workers", type=int, default=0, help="0: one for each core")
     manifest.add_argument("--replace", action="store_true")
-    commands.add_parser("count", help="count data sets for an estimate; the request is JSON on stdin")
-    commands.add_parser("inspect", help="look at jobs' inputs before they are sent; the request is JSON on stdin")
+    for name, what in {
+        "count": "count data sets for an estimate",
+        "inspect": "look at jobs' inputs before they are sent",
+        "look": "find data in folders",
+    }.items():
+        commands.add_parser(name, help=f"{what}; the request is JSON on stdin")
     return parser
 
 
@@ -279,6 +280,14 @@ def run_inspect(_options: argparse.Namespace) -> int:
     return 0
 
 
+def run_look(_options: argparse.Namespace) -> int:
+    """Prints what was found at each place as JSON, in the order of the requests."""
+    from stages.prepare.look import look_at_places, read_look_requests
+
+    print(json.dumps(look_at_places(read_look_requests(sys.stdin.read()))))
+    return 0
+
+
 COMMANDS = {
     "text": run_text,
     "tokenizer": run_tokenizer,
@@ -288,6 +297,7 @@ COMMANDS = {
     "read": run_read,
     "count": run_count,
     "inspect": run_inspect,
+    "look": run_look,
 }
 
 if __name__ == "__main__":

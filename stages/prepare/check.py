@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.data.addresses import list_local_paths
-from stages.data.shard_sets import iter_folders
+from stages.data.shard_sets import find_remote_shard, iter_folders
 from stages.data.shards import (
     MANIFEST,
     UNPACK_TARS,
@@ -77,8 +77,8 @@ def check_numbered_part(task: tuple[int, Part]) -> Findings:
 def inspect_data_set(request: CheckRequest, decode: str) -> tuple[DataSetReport, list[Part]]:
     """What the files as a whole say, and the parts that are to be checked one by one."""
     report = DataSetReport(request)
-    if request.is_remote:
-        report.findings.note("not looked at", Action.NOTE, f"{request.path}: not a local path; copy it and check that")
+    if remote := request.path if request.is_remote else find_remote_shard(request.path):
+        report.findings.note("not looked at", Action.NOTE, f"{remote}: not a local path; copy it and check that")
         return report, []
     try:
         paths = list_local_paths(request.path)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.config import Task
-from stages.data.addresses import MANIFEST_SUFFIX, has_several_places, list_local_paths
+from stages.data.addresses import MANIFEST_SUFFIX, has_several_places, is_remote, list_near_paths, split_places
 from stages.data.captions import open_image_member, read_captions
 from stages.data.conversations import (
     Conversation,
@@ -29,7 +29,7 @@ from stages.data.conversations import (
 )
 from stages.data.prompts import TEMPLATES
 from stages.data.sample import AbsentSampleError, BadSampleError
-from stages.data.shards import MANIFEST, OpenShard, TarSample, list_tars, read_manifest
+from stages.data.shards import MANIFEST, OpenShard, TarSample, list_tars, read_listed_places, read_manifest
 from stages.data.text import check_ids, check_length, read_token_ids
 from stages.data.tokenizer import TextTokenizer, check_tokenizer
 from stages.errors import ConfigError, DataError
@@ -60,7 +60,7 @@ class InputRequest(BaseModel):
 
     kind: Literal["text", "captions", "conversations", "tokenizer", "encoder", "tasks"]
     path: str
-    """Absolute and local; something is there."""
+    """Absolute; what is local of it is there."""
     field: str = ""
     """Of captions: where they stand."""
     context: int = 0
@@ -115,7 +115,7 @@ def inspect_inputs(requests: Sequence[InputRequest]) -> list[dict[str, Any]]:
 
 def divide_request(request: InputRequest, places: Sequence[Path]) -> list[InputRequest]:
     """Shards in several places are one data set; files of conversations are read one by one, some of them."""
-    if request.kind != "conversations" or len(places) == 1:
+    if request.kind != "conversations":
         return [request]
     return [request.model_copy(update={"path": str(place)}) for place in select_evenly(places, PLACES_READ)]
 
@@ -135,8 +135,7 @@ def inspect_input(request: InputRequest) -> Inspection:
     """What is wrong with one input."""
     found, cure = Inspection(), CURES[request.kind]
     try:
-        several = has_several_places(request.path)
-        places = list_local_paths(request.path) if several else [Path(request.path)]
+        places = list_near_paths(request.path)
         for path in [*select_evenly(places, PLACES_READ), *([Path(request.tokenizer)] if request.tokenizer else [])]:
             check_readable_kind(path)
         for each in divide_request(request, places):
@@ -166,18 +165,22 @@ class ShardList:
 
 
 def list_address_shards(address: str) -> ShardList:
-    """As `list_input_shards`, of all places of an address."""
+    """As `list_input_shards`, of all places of an address that are on this machine; none where all are elsewhere."""
     if not has_several_places(address) and not address.endswith(MANIFEST_SUFFIX):
         return list_input_shards(Path(address))
     paths: list[Path] = []
-    for place in list_local_paths(address):
+    elsewhere = any(map(is_remote, split_places(address)))
+    for place in list_near_paths(address):
         if place.is_dir():
             paths += list_input_shards(place).paths
         elif place.name.endswith(MANIFEST_SUFFIX):
-            names, _ = read_manifest(str(place), place.read_bytes(), places=True)
-            paths += [place.parent / name for name in names]  # an absolute name stays as it is
+            listed = read_listed_places(place)
+            paths += [Path(each) for each in listed if not is_remote(each)]
+            elsewhere |= any(map(is_remote, listed))
         else:
             paths.append(place)
+    if elsewhere and not paths:
+        return ShardList([], None)
     if not paths:
         raise DataError(f"{address}: no samples; tars, or folders of tars, are expected")
     for path in (paths[0], paths[-1]):
@@ -221,6 +224,8 @@ def iter_samples(paths: Sequence[Path]) -> Iterator[TarSample]:
 def inspect_text(request: InputRequest) -> Iterator[Complaint]:
     """Token shards against the context and the vocabulary of the models, and against the tokenizer."""
     shards = list_address_shards(request.path)
+    if not shards.paths:
+        return
     folder = shards.paths[0].parent
     recorded = read_dataset_record(folder)
     complaint = find_recorded_misfit(request, folder / DATASET, recorded)
@@ -316,6 +321,8 @@ def find_other_tokenizer(request: InputRequest, path: Path, record: dict[str, An
 def inspect_captions(request: InputRequest) -> Iterator[Complaint]:
     """Captioned images: at least one sample can be used, and images and captions stand where they are looked for."""
     shards = list_address_shards(request.path)
+    if not shards.paths:
+        return
     fields = [part.strip() for part in request.field.split(",") if part.strip()] or ["txt"]
     probe = UndecodedImages(request.encoder) if request.encoder else None
     bad: list[str] = []

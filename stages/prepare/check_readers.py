@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from stages.config import STAGES, EvaluateConfig, FinetuneConfig, PretrainConfig, Task, Vision
 from stages.data.conversations import Conversations
 from stages.data.sample import AbsentSampleError, BadSampleError, SampleSource
+from stages.data.shard_sets import find_remote_shard
 from stages.errors import ConfigError, DataError
 from stages.evaluation.questions import VisionTask
 from stages.evaluation.vision_task import read_vision_task
@@ -248,8 +249,9 @@ def read_numbered_part(task: tuple[int, ReadingPart]) -> Findings:
 def begin_reading(report: ReadingReport, most: int, seed: int) -> list[ReadingPart]:
     """Opens the reader once; the parts that are to be read. An evaluation is read at once."""
     reading, findings = report.reading, report.findings
-    if any("://" in path for path in reading.paths.values()):
-        findings.note("not looked at", Action.NOTE, f"{reading.paths[reading.data]}: not a local path")
+    remote = next((path for path in reading.paths.values() if "://" in path), "")
+    if remote := remote or next(filter(None, map(find_remote_shard, reading.paths.values())), ""):
+        findings.note("not looked at", Action.NOTE, f"{remote}: not a local path")
         return []
     if reading.stage == "evaluate":
         findings.add(read_evaluation(reading, most, seed))

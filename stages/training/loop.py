@@ -14,6 +14,7 @@ from stages.data.collate import Batch, MicroBatch
 from stages.distributed import DistributedContext, open_autocast
 from stages.errors import DivergedError
 from stages.job_file import JobFile
+from stages.log_lines import TrainingLines
 from stages.models.loss import LossSettings
 from stages.schedule import Schedule
 from stages.stop import StopFlag
@@ -123,11 +124,14 @@ class Training:
     """When the last checkpoint was written, or the attempt began (by `clock`)."""
     writer: CheckpointWriter = field(init=False)
     progress: ProgressReport = field(init=False)
+    lines: TrainingLines | None = field(init=False)
+    """None for a process that logs nothing."""
 
     def __post_init__(self) -> None:
         settings = self.job.settings
         place = locate_progress(self.job.error) if self.world.is_first_rank else None
         self.progress = ProgressReport(place, 60 * settings.hang_minutes)
+        self.lines = TrainingLines(self.last_step, self.clock) if self.world.is_first_rank else None
         self.saved_at = self.clock()
         self.writer = CheckpointWriter(self.job.checkpoints, always=self.job.settings.branch_steps)
 
@@ -135,6 +139,8 @@ class Training:
         """Trains to `last_step` and saves; false if it was asked to stop before, and has saved."""
         state.model.vlm.train()
         self.log.begin(state.step)
+        if self.lines is not None:
+            self.lines.write_begin(state.step, state.first_step)
         self.progress.start(state.step)
         failed = True
         try:
@@ -266,17 +272,18 @@ class Training:
             raise DivergedError(f"step {state.step}: {bad[0] if bad else 'a weight of another rank'} is not finite")
 
     def write_log(self, state: TrainState) -> None:
-        """A line of metrics.jsonl about the steps since the last one."""
+        """A line of metrics.jsonl about the steps since the last one, and one of the attempt's log."""
         averages = state.window.flush()
         state.loss = averages["loss"]
-        self.log.write(
-            {
-                "step": state.step,
-                "first_step": state.first_step,
-                "total_steps": self.last_step,
-                "tokens": state.tokens,
-                **self.meter.flush(),
-                "time": time.time(),
-                **averages,
-            }
-        )
+        record = {
+            "step": state.step,
+            "first_step": state.first_step,
+            "total_steps": self.last_step,
+            "tokens": state.tokens,
+            **self.meter.flush(),
+            "time": time.time(),
+            **averages,
+        }
+        self.log.write(record)
+        if self.lines is not None:
+            self.lines.write_step(record)

@@ -1,7 +1,6 @@
 """What pretrain and finetune share around the loop: setting it up, running it, and the result."""
 
 import os
-from functools import partial
 from pathlib import Path
 
 from stages.checkpoint.files import render_checkpoint_name
@@ -16,8 +15,9 @@ from stages.memory import keep_freed_memory
 from stages.precision import report_slow_precision
 from stages.result import Result, render_relative_path, write_result
 from stages.stop import StopFlag
+from stages.trackers import Tracker, describe_tracked_run, open_trackers
 from stages.training.loop import Training
-from stages.training.metrics import MetricsLog, TrainingLog, open_trackers
+from stages.training.metrics import MetricsLog, TrainingLog
 from stages.training.state import TrainState
 
 
@@ -36,14 +36,11 @@ def build_batch_loader(job: JobFile, world: DistributedContext, sampler: Sampler
 
 def build_training_log(job: JobFile, world: DistributedContext) -> TrainingLog:
     """Where this process's figures go: those of all processes go out by the first."""
-    trackers = partial(
-        open_trackers,
-        job.settings.trackers,
-        job.run,
-        job.key,
-        {"stage": job.stage, **job.config.model_dump(mode="json")},
-    )
-    return TrainingLog(MetricsLog(job.metrics) if world.is_first_rank else None, trackers)
+
+    def open_all(step: int) -> list[Tracker]:
+        return open_trackers(job.settings.trackers, describe_tracked_run(job, step))
+
+    return TrainingLog(MetricsLog(job.metrics) if world.is_first_rank else None, open_all)
 
 
 def run_training(job: JobFile, training: Training, state: TrainState, stop: StopFlag, *, malformed: int = 0) -> bool:

@@ -7,7 +7,7 @@ not tell has no factor at all.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from jobs.slurm.gpu_kinds import GpuKind, parse_gpu_kind, rank_gpu_kind
+from jobs.slurm.site.gpu_kinds import GpuKind, parse_gpu_kind, rank_gpu_kind
 from sweep.catalog.entries import GpuType
 
 SLICE_USABLE = 0.9

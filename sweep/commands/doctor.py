@@ -65,5 +65,19 @@ def run(options: DoctorOptions) -> int:
         print(json.dumps(build_doctor_json(examination, checks), indent=1))
     else:
         print(format_doctor_report(checks))
-        print(f"{len(checks)} findings, {count_problems(checks)} of them problems", file=sys.stderr)
+        problems = count_problems(checks)
+        print(f"{len(checks)} findings, {problems} of them problems", file=sys.stderr)
+        print(suggest_next(options, problems), file=sys.stderr)
     return 1 if count_problems(checks) else 0
+
+
+def suggest_next(options: DoctorOptions, problems: int) -> str:
+    """Again where there are problems, else the sweep itself."""
+    from sweep.next_step import NextStep
+
+    step, name = NextStep(options.store), [options.name] if options.name else []
+    if problems:
+        return f"next: put right what is marked `problem`, then {step.format_command('doctor', *name)} again"
+    if name:
+        return step.suggest("runs it", "submit", *name)
+    return step.suggest("makes a plan; `sweep doctor NAME` then checks its jobs", "plan", "FILE")

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.arguments import parse_positive_int
+from sweep.arguments import add_cell_arguments, parse_positive_int
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.plan.manifest import Cell
     from sweep.stored_sweep import StoredSweep
 
 NEEDED = {"torch": "torch", "safetensors": "safetensors", "tokenizers": "tokenizers", "PIL": "pillow"}
@@ -26,9 +29,9 @@ docs/export.md says what is in the folder and how it is loaded."""
 class ExportOptions(CommonOptions):
     """What `sweep export` was given."""
 
-    name: str
-    cell: str | None
-    """A cell's name or the unique beginning of one; None with `index`."""
+    name: str | None
+    cells: tuple[str, ...]
+    """One, as `sweep.selection` reads it; none with `index`."""
     out: Path
     epochs: int | None
     """Of the fine-tune, where the cell has several."""
@@ -44,8 +47,7 @@ OPTIONS = ExportOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("cell", metavar="CELL", nargs="?", help="a cell's name, or the unique beginning of one")
+    add_cell_arguments(parser, reads=True, cells="the one to export")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument(
         "--epochs", type=parse_positive_int, metavar="N", help="which fine-tune, where the cell has several"
@@ -68,23 +70,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ExportOptions) -> int:
     """Prints the folder once it is complete."""
-    from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.stored_sweep import open_sweep_to_read, print_user_errors
 
-    check_options(options)
-    stored = open_sweep(options.store, options.name)
     with print_user_errors():
-        if not options.cell:
+        stored, words = open_sweep_to_read(options.store, options.name, options.cells)
+        check_options(options, words)
+        if options.index:
             return write_model_index(options.out, stored)
-        return export_model(options, options.cell, stored)
+        return export_model(options, choose_cell(stored, words), stored)
 
 
-def check_options(options: ExportOptions) -> None:
+def check_options(options: ExportOptions, words: "Sequence[str]") -> None:
     """UsageError for options that do not go together."""
     from sweep.errors import UsageError
 
-    if options.index and options.cell:
+    if options.index and words:
         raise UsageError("--index covers the whole sweep: leave out CELL")
-    if not options.index and not options.cell:
+    if not options.index and not words:
         raise UsageError("give the CELL to export, or --index for a list of all models")
     if options.stage == "pretrain" and options.epochs:
         raise UsageError(
@@ -92,23 +94,36 @@ def check_options(options: ExportOptions) -> None:
         )
 
 
-def export_model(options: ExportOptions, name: str, stored: "StoredSweep") -> int:
-    """Writes the model of the cell `name`, in a process of its own."""
+def choose_cell(stored: "StoredSweep", words: "Sequence[str]") -> "Cell":
+    """The one cell that the words mean; UsageError where they mean several."""
+    from sweep.errors import UsageError
+    from sweep.report.explain import choose_cells
+
+    cells = choose_cells(stored, words)
+    if len(cells) > 1:
+        raise UsageError(
+            f"{' '.join(words)} means {len(cells):,} cells, such as {cells[0].name} and {cells[1].name}; "
+            "one is exported at a time"
+        )
+    return cells[0]
+
+
+def export_model(options: ExportOptions, cell: "Cell", stored: "StoredSweep") -> int:
+    """Writes the model of a cell, in a process of its own."""
     from sweep.commands.data.process import check_installed, run_module
     from sweep.export.request import build_export_request, select_chain
-    from sweep.report.explain import find_cell
     from sweep.results.evidence import load_job_evidence
 
     check_installed("an export", NEEDED)
-    cell = find_cell(stored.store, name, stored.manifest.sweep).cell
     chain = select_chain(cell, options.epochs) if options.stage == "finetune" else None
     evidence = load_job_evidence(stored.load_snapshot(whole_account=True))
     out = str(options.out.absolute())
     request = build_export_request(stored.store, stored.manifest, cell, chain, evidence, out=out, dtype=options.dtype)
-    finished = run_module("stages.export", [], given=json.dumps(request))
+    finished = run_module("stages.export", [], given=json.dumps(request), speaker="sweep export")
     if finished.returncode:
         return 1
     print(options.out)
+    print("next: load it with transformers; docs/export.md shows how", file=sys.stderr)
     return 0
 
 

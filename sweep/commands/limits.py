@@ -80,13 +80,14 @@ def parse_or_none(parse: Callable[[str], float]) -> Callable[[str], float | str]
 
 def run(options: LimitsOptions) -> int:
     from sweep.kept_limits import build_limits_json, format_limit_lines, update_limits
+    from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
-    if options.only != (ALL,):
-        stored.select_jobs(options.only)  # unknown names are an error now, and not at the next tick
+    # unknown names are an error now, and not at the next tick
+    cells = () if options.only == (ALL,) else stored.select_cells(options.only).words
     with print_user_errors():
-        kept = update_limits(stored.paths.limits, collect_changes(options))
+        kept = update_limits(stored.paths.limits, collect_changes(options, cells))
     limits = build_limits_json(kept)
     if options.as_json:
         print(json.dumps({"format": 1, "sweep": options.name, **limits}, indent=1))
@@ -96,11 +97,13 @@ def run(options: LimitsOptions) -> int:
     print("\n".join(format_limit_lines(limits)) or no_limits)
     if not on_slurm and kept.list_set().keys() - {"backend", "ignored_inputs"}:
         print(f"sweep limits: {options.name} runs on this machine; these limits hold on Slurm only", file=sys.stderr)
+    words = ["tick" if on_slurm else "submit", options.name]
+    print(NextStep(options.store).suggest("goes by them", *words), file=sys.stderr)
     return 0
 
 
-def collect_changes(options: LimitsOptions) -> dict[str, Any]:
-    """The fields of `KeptLimits` that the command line names; None and () lift."""
+def collect_changes(options: LimitsOptions, cells: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of `KeptLimits` that the command line names; None and () lift. `cells`: those of `--only`."""
     words = {
         "backend": options.backend,
         "max_queued": options.max_queued,
@@ -111,5 +114,5 @@ def collect_changes(options: LimitsOptions) -> dict[str, Any]:
     if options.ignored_inputs:
         changes["ignored_inputs"] = ()
     if options.only:
-        changes["only"] = () if options.only == (ALL,) else options.only
+        changes["only"] = cells
     return changes

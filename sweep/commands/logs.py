@@ -1,37 +1,40 @@
-"""`sweep logs NAME [CELL|KEY]`: prints the log of an attempt."""
+"""`sweep logs NAME [CELL...]`: prints the log of an attempt, and follows its job from attempt to attempt."""
 
 import argparse
 import sys
-from codecs import getincrementaldecoder
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.clock import SYSTEM_CLOCK, Clock
-from jobs.store.reading import open_to_read
+from sweep.arguments import add_cell_arguments
 from sweep.options import CommonOptions
-from sweep.terminal import render_log_text
 
 if TYPE_CHECKING:
     from jobs.job import Job
-    from jobs.reconcile.attempts import AttemptRecord
-    from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
-    from jobs.store.paths import SweepPaths
+    from jobs.reconcile.snapshot import SweepSnapshot
+    from sweep.report.attempt_log import AttemptLog, LogReader
+    from sweep.stored_sweep import StoredSweep
 
 POLL_SECONDS = 0.2
+AWAY_POLL_SECONDS = 1.0
+"""Of a log that another machine writes: a shared file system shows nothing sooner."""
+LOOK_SECONDS = 10.0
+"""Between two looks at the whole sweep while an attempt is followed or awaited; Slurm is asked once a minute."""
+LAST_LINES_SECONDS = 3.0
+"""After the end of another machine's attempt: its last lines may show later than the note of its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogsOptions(CommonOptions):
     """What `sweep logs` was given."""
 
-    name: str
-    job: str | None
-    """Name of a cell or key of a job; None: the job that failed or started last."""
+    name: str | None
+    cells: tuple[str, ...]
+    """As `sweep.selection` reads them: of their jobs the one that runs, failed or started last; empty: of all."""
     follow: bool
     phase: str | None
-    """Of the jobs of a cell; None: all."""
+    """Of the jobs; None: all."""
     path: bool
     """Print the log's path and not its text."""
 
@@ -40,90 +43,197 @@ OPTIONS = LogsOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("job", nargs="?", metavar="CELL|KEY", help="default: the job that failed or started last")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on printing until the attempt ends")
-    parser.add_argument("--phase", help="with CELL: the trunk, pretrain, finetune or evaluate job of it")
+    add_cell_arguments(
+        parser,
+        reads=True,
+        cells="of these (default: of all) the job that runs, failed or started last",
+        phase="of the trunk, pretrain, finetune or evaluate jobs alone",
+    )
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on printing, over restarts, until the job is done or has failed"
+    )
     parser.add_argument("--path", action="store_true", help="print the log's path only")
-    parser.epilog = "example:\n  sweep logs demo\n  sweep logs demo m5-b60-i10 --phase pretrain -f"
+    parser.epilog = "example:\n  sweep logs demo\n  sweep logs demo m1m-b50-i20-c0-x1 --phase pretrain -f"
 
 
 def run(options: LogsOptions) -> int:
     from sweep.errors import NotPlannedError
-    from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.report.attempt_log import describe_log, find_newest_log
+    from sweep.stored_sweep import open_sweep_to_read, print_user_errors
 
-    stored = open_sweep(options.store, options.name)
+    stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
     with print_user_errors():
-        jobs = stored.select_jobs([options.job] if options.job else [])
-        jobs = [job for job in jobs if options.phase in {None, job.phase}]
-        found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
-        if found is None:
-            raise NotPlannedError(
-                f"none of these {len(jobs)} jobs has started, so there is no log yet; see `sweep status {options.name}`"
-            )
-        print(f"{found.path}", file=sys.stdout if options.path else sys.stderr)
-        if not options.path:
-            print_log(found, follow=options.follow)
+        jobs = stored.select_chains(cells, options.phase)
+        if not jobs:
+            there = ", ".join(dict.fromkeys(job.phase for job in stored.select_chains(cells)))
+            whose = " ".join(cells) or stored.manifest.sweep
+            raise NotPlannedError(f"{whose}: has no job of phase {options.phase}; its jobs are of {there}")
+        snapshot = stored.load_snapshot(recent_answers=True)
+        log = find_newest_log(snapshot, jobs, stored.paths)
+        if log is None and options.follow and not options.path and is_any_queued(snapshot, jobs):
+            log = wait_for_first(stored, jobs)
+        if log is None:
+            raise build_no_log_error(snapshot, jobs, stored.manifest.sweep)
+        for line in [run.problem for run in (snapshot.runs[job.key] for job in jobs) if run.problem and not run.done]:
+            print(f"sweep logs: {line}", file=sys.stderr)  # what is not readable may be the one that was meant
+        if options.path:
+            print(log.path)
+            return 0
+        try:
+            print(f"{describe_log(log, SYSTEM_CLOCK.now())}\n{log.path}", file=sys.stderr)
+            print_log(stored, log, follow=options.follow)
+        except KeyboardInterrupt:
+            print(f"\nno longer followed; {log.job.key} is not touched by that", file=sys.stderr)
+            return 130
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class LogFile:
-    """The log of one attempt."""
-
-    path: Path
-    is_alive: Callable[[], bool]
-    """Whether the attempt may still write to it, now."""
-
-
-def find_newest_log(snapshot: "SweepSnapshot", jobs: "list[Job]", sweep: "SweepPaths") -> LogFile | None:
-    """Of these jobs' attempts: the log of a running one, else of a failed one, else of the last that started."""
-    from jobs.reconcile.attempts import find_log_path, read_attempts
+def is_any_queued(snapshot: "SweepSnapshot", jobs: "Sequence[Job]") -> bool:
+    """Whether one of them starts by itself, now or later."""
     from jobs.reconcile.state import JobState
 
-    best: tuple[tuple[bool, bool, float], LogFile] | None = None
-    for job in jobs:
-        evidence = snapshot.runs[job.key]
-        outcomes = evidence.outcomes or tuple(read_attempts(evidence.run, live=False))
-        if not outcomes:
-            continue
-        last = outcomes[-1]
-        runs = snapshot.statuses[job.key].state is JobState.RUNNING
-        rank = (runs, is_unresolved(evidence), last.start.started_at)
-        if best is None or rank > best[0]:
-            best = (rank, LogFile(find_log_path(last, sweep), make_liveness_check(evidence, last, runs=runs)))
-    return best[1] if best else None
+    return any(snapshot.statuses[job.key].state in {JobState.QUEUED, JobState.RUNNING} for job in jobs)
 
 
-def make_liveness_check(evidence: "RunStatus", last: "AttemptRecord", *, runs: bool) -> Callable[[], bool]:
-    """On this machine by the lock of the run; on another the attempt lives until its exit record is there."""
-    from jobs.store.flock import is_held
+def build_no_log_error(snapshot: "SweepSnapshot", jobs: "Sequence[Job]", name: str) -> Exception:
+    """There is nothing to print, and what would change that."""
+    from sweep.errors import NotPlannedError
+    from sweep.text_format import format_counted
 
-    if evidence.live:
-        return lambda: is_held(evidence.run.lock)
-    return lambda: runs and not last.paths.exit.exists()
+    which = "has" if len(jobs) == 1 else "have"
+    what = "it" if len(jobs) == 1 else "them"
+    step = "`sweep logs -f` waits for" if is_any_queued(snapshot, jobs) else "`sweep submit` starts"
+    step = step.replace("logs -f", f"logs {name} -f").replace("submit", f"submit {name}")
+    return NotPlannedError(
+        f"none of these {format_counted(len(jobs), 'job')} {which} started, so there is no log yet; {step} {what}, "
+        f"and `sweep status {name}` shows what they wait for"
+    )
 
 
-def is_unresolved(evidence: "RunStatus") -> bool:
-    """Whether the newest attempt ended without a result."""
-    return not evidence.done and evidence.last is not None and evidence.last.failure is not None
+def wait_for_first(stored: "StoredSweep", jobs: "Sequence[Job]", clock: Clock = SYSTEM_CLOCK) -> "AttemptLog | None":
+    """The log of the first of these jobs that starts; None when none of them will start by itself any more."""
+    from sweep.report.attempt_log import find_newest_log
+    from sweep.text_format import format_counted
 
-
-def print_log(log: LogFile, *, follow: bool, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Prints the log; with `follow` until its attempt ends."""
-    position = 0
-    decoder = getincrementaldecoder("utf-8")(errors="replace")  # a letter may have been written by half
+    print(f"{format_counted(len(jobs), 'job')} in the queue, none has started; Ctrl-C ends the wait", file=sys.stderr)
     while True:
-        live = follow and log.is_alive()  # before reading: else its last lines could be missed
-        try:
-            with open_to_read(log.path) as file:
-                file.seek(position)
-                text = file.read()
-        except FileNotFoundError:
-            text = b""
-        position += len(text)
-        sys.stdout.write(render_log_text(decoder.decode(text, final=not live)))
-        sys.stdout.flush()
+        began = clock.monotonic()
+        snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
+        clock.sleep(max(POLL_SECONDS, 20 * (clock.monotonic() - began)))
+        log = find_newest_log(snapshot, jobs, stored.paths)
+        if log is not None or not is_any_queued(snapshot, jobs):
+            return log
+
+
+# Why: docs/decisions.md, D189
+def print_log(stored: "StoredSweep", log: "AttemptLog", *, follow: bool, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Prints the log; with `follow` also what comes, attempt after attempt, until the job is done or stopped. The last
+    line says what to do next."""
+    from sweep.report.attempt_log import LogReader, describe_log
+
+    while True:
+        reader = LogReader(log.path)
+        if not follow:
+            while text := reader.read_new():
+                write_text(text)
+            write_text(reader.read_new(final=True))
+            break
+        print_until_end(log, reader, clock)
+        following = find_following(stored, log, clock)
+        if following is None:
+            break
+        log = following
+        print(f"{describe_log(log, clock.now())}\n{log.path}", file=sys.stderr)
+    print(describe_next(stored, log, follow=follow), file=sys.stderr)
+
+
+def print_until_end(log: "AttemptLog", reader: "LogReader", clock: Clock) -> None:
+    """Prints what comes until the attempt has ended, or another one has begun in its place."""
+    pause = POLL_SECONDS if log.is_here else AWAY_POLL_SECONDS
+    while True:
+        # Before reading: else its last lines could be missed. A node that died leaves no note of an end, and the lock
+        # of a run may be the next attempt's.
+        live = log.can_grow() and not log.has_successor()
+        text = reader.read_new(final=not live)
+        write_text(text)
+        if text:
+            continue
         if not live:
-            return
-        clock.sleep(POLL_SECONDS)
+            break
+        clock.sleep(pause)
+    if not log.is_here and log.attempt.end is None:
+        clock.sleep(LAST_LINES_SECONDS)
+        write_text(reader.read_new(final=True))
+
+
+def find_following(stored: "StoredSweep", log: "AttemptLog", clock: Clock) -> "AttemptLog | None":
+    """The job's next attempt, waited for as long as it may begin by itself; None if it will not."""
+    from jobs.reconcile.state import JobState
+    from sweep.report.attempt_log import find_job_log
+
+    told = False
+    while True:
+        began = clock.monotonic()
+        snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
+        took = clock.monotonic() - began
+        state = snapshot.statuses[log.job.key].state
+        newest = find_job_log(snapshot, log.job, stored.paths)
+        if newest is not None and newest.attempt.start.attempt != log.attempt.start.attempt:
+            return newest
+        on_slurm = log.attempt.start.backend == "slurm"
+        waits = {JobState.QUEUED, JobState.RUNNING}
+        if on_slurm or is_runner_at_work(stored):
+            waits |= {JobState.INTERRUPTED, JobState.UNKNOWN}
+        if state not in waits:
+            return None
+        if not told and state is not JobState.RUNNING:
+            told = True
+            end = newest.attempt.end if newest else None
+            why = f"ended: {end.failure or 'for no known reason'}" if end else "has ended"
+            print(
+                f"attempt {log.attempt.start.attempt} {why}; {log.job.key} is {state.value}, and its next attempt is "
+                "waited for (Ctrl-C ends the wait)",
+                file=sys.stderr,
+            )
+        clock.sleep(LOOK_SECONDS if on_slurm else max(POLL_SECONDS, 20 * took))  # a large sweep takes long to read
+
+
+def is_runner_at_work(stored: "StoredSweep") -> bool:
+    """Whether a runner of this machine works on the sweep, and starts its jobs again."""
+    from jobs.local.runner_lock import find_runner_owner
+
+    owner = find_runner_owner(stored.store)
+    return owner is not None and owner.sweep == stored.manifest.sweep
+
+
+def describe_next(stored: "StoredSweep", log: "AttemptLog", *, follow: bool) -> str:
+    """What the job is now, and the next command."""
+    from jobs.reconcile.state import JobState
+
+    name, key = stored.manifest.sweep, log.job.key
+    state = log.state
+    run = log.run
+    if follow:  # it has changed since
+        snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
+        state, run = snapshot.statuses[key].state, snapshot.runs[key]
+    message = run.message
+    if run.problem and not run.done:  # else it would be told as a job without a result
+        return f"{run.problem}; `sweep status {name}` shows how the sweep stands"
+    again = "tick" if log.attempt.start.backend == "slurm" else "submit"
+    steps = {
+        JobState.DONE: f"done; `sweep status {name}` shows the rest of the sweep",
+        JobState.RUNNING: f"it runs; `sweep logs {name} {key} -f` follows it",
+        JobState.QUEUED: f"it is in the queue; `sweep logs {name} {key} -f` waits for it",
+        JobState.FAILED: f"failed: {message or 'for no known reason'}; repair that, then `sweep resume {name} {key}`",
+        JobState.CANCELLED: f"cancelled; `sweep resume {name} {key}` brings it back",
+        JobState.INTERRUPTED: f"it goes on from its last checkpoint at the next `sweep {again} {name}`",
+        JobState.READY: f"it starts at the next `sweep {again} {name}`",
+    }
+    return steps.get(state, f"it is {state.value}; `sweep status {name}` says why")
+
+
+def write_text(text: str) -> None:
+    """At once, for who reads along."""
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()

@@ -3,11 +3,12 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.arguments import parse_positive_int
+from sweep.next_step import NextStep
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class PlanOptions(CommonOptions):
     replace: bool
     """Store the plan even where that drops begun work, its data have other content than before, or it replaces the plan
     of another experiment."""
+    overrides: tuple[str, ...]
+    """`PATH=VALUE` of the sweep file, laid over what it says."""
     same_data: tuple[str, ...]
     """Data sets whose changed content leaves the keys as they are."""
     gpus: int | None
@@ -39,13 +42,22 @@ OPTIONS = PlanOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="the sweep file")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the sweep file, or the name of a shipped one: paper")
     parser.add_argument("--diff", action="store_true", help="show what differs from the stored plan; write nothing")
     parser.add_argument(
         "--replace",
         action="store_true",
         help="replace the stored plan though work that has begun leaves it, though data have other content, "
         "or though it is of another experiment",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="plan as if the file said so: `pretrain.seed=7` (a default), `blocks.0.axes.branch=[0, 50]`, "
+        "`name=demo-7`; may be repeated",
     )
     parser.add_argument(
         "--same-data",
@@ -59,14 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cpus", type=parse_positive_int, metavar="N", help="CPU cores that may be used at once")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/json.md)")
-    parser.epilog = "example:\n  sweep plan manifests/paper.yaml\n  sweep plan manifests/paper.yaml --diff"
+    parser.epilog = (
+        "example:\n  sweep plan manifests/paper.yaml\n  sweep plan manifests/paper.yaml --diff\n"
+        "  sweep plan manifests/demo.yaml --set name=demo-7 --set pretrain.seed=7"
+    )
 
 
 def run(options: PlanOptions) -> int:
     from sweep.plan.manifest import pause_gc
+    from sweep.spec.shipped import locate_sweep_file
 
     with pause_gc():
-        return plan_sweep(options)
+        return plan_sweep(replace(options, file=locate_sweep_file(options.file)))
 
 
 def plan_sweep(options: PlanOptions) -> int:
@@ -75,13 +91,19 @@ def plan_sweep(options: PlanOptions) -> int:
     from jobs.store.sharing import find_sharing_problem
     from sweep.errors import PlanConflictError
     from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
+    from sweep.preflight.planned import inspect_planned_inputs, list_input_remarks
 
     store = Store(options.store)
-    planned = make_plan(options.file, store, announce=print_progress, same_data=options.same_data)
+    is_new = not store.sweeps.exists()
+    planned = make_plan(
+        options.file, store, announce=print_progress, same_data=options.same_data, overrides=options.overrides
+    )
     if options.diff:
         if planned.damage:
             raise PlanConflictError(f"{planned.damage} with --replace")
         print_diff(planned, store, as_json=options.as_json)
+        for line in () if options.as_json else (*planned.remarks, format_diff_step(planned, options)):
+            print(line, file=sys.stderr)
         return 0
     if not options.replace:
         check_nothing_lost(planned, store)
@@ -97,60 +119,27 @@ def plan_sweep(options: PlanOptions) -> int:
         *list_input_remarks(planned, found, options.file),
         *([f"{problem}: {advice}"] if problem else []),
         format_changes_line(planned),
-        f"plan: {store.locate_sweep(name).manifest}; {format_next_step(name, found)}",
+        *([f"new store: {store.root.absolute()}"] if is_new else []),
+        f"plan: {store.locate_sweep(name).manifest}",
+        *([] if options.as_json else [format_next_step(name, found, NextStep(options.store))]),
     ]:
         print(line, file=sys.stderr)
     return 0
 
 
-def inspect_planned_inputs(planned: "NewPlan", store: "Store", done: frozenset[str]) -> "Preflight":
-    """What is wrong with the inputs of the jobs that are not done; answers are kept in the store."""
-    from sweep.errors import StoreError
-    from sweep.kept_answers import KeptAnswers
-    from sweep.preflight.check import check_inputs
-
-    jobs, kept = planned.manifest.jobs, KeptAnswers(store.inspections)
-    found = check_inputs(store, jobs, {job.key for job in jobs} - done, planned.manifest.data, kept=kept)
-    try:
-        kept.save()
-    except OSError as error:
-        raise StoreError(f"{kept.folder}: cannot be written: {error.strerror}") from None
-    return found
-
-
-def list_input_remarks(planned: "NewPlan", found: "Preflight", file: Path) -> list[str]:
-    """A line for each problem of an input, then what was not looked at."""
-    from sweep.content.kept import list_problem_lines
-    from sweep.plan.new_plan import find_absent_data, format_uncounted
-    from sweep.preflight.problems import SweepFileLines
-    from sweep.spec.yaml_source import parse_yaml
-
-    places = SweepFileLines(parse_yaml(planned.source_text, file) if found.problems else None)
-    data = planned.manifest.data
-    told = {name for name in data if any(f"data.{name}" == problem.setting for problem in found.problems)}
-    told_paths = {data[name] for name in told}
-    uncounted = planned.counts.problems if planned.counts is not None else {}
-    unknown = planned.contents.problems if planned.contents is not None else {}
-    return [
-        *(places.format_problem(problem, str(file)) for problem in places.sort_problems(found.problems)),
-        *found.remarks,
-        *list_problem_lines({path: why for path, why in unknown.items() if path not in told_paths}),
-        *format_uncounted({path: why for path, why in uncounted.items() if path not in told_paths}),
-        *find_absent_data(planned.manifest, told),
-    ]
-
-
-def format_next_step(name: str, found: "Preflight") -> str:
+def format_next_step(name: str, found: "Preflight", step: NextStep) -> str:
     """What to do with the plan."""
     if not found.problems:
-        return f"run it with `sweep submit {name}`"
-    return f"`sweep submit {name}` refuses it until what is told above is corrected, or accepted with --ignore-data"
+        return step.suggest("runs it", "submit", name)
+    command = step.format_command("submit", name)
+    return f"next: correct what is told above; {command} refuses the plan until then, or takes it with --ignore-data"
 
 
 def print_report(planned: "NewPlan", done: frozenset[str], found: "Preflight", options: PlanOptions) -> None:
     from sweep.preflight.problems import SweepFileLines
     from sweep.report.plan import build_plan_json, format_plan_report
     from sweep.spec.yaml_source import parse_yaml
+    from sweep.terminal import find_table_width
 
     how: dict[str, Any] = {
         "gpus": options.gpus, "cpus": options.cpus, "speeds": planned.speeds, "losses": planned.losses,
@@ -165,24 +154,38 @@ def print_report(planned: "NewPlan", done: frozenset[str], found: "Preflight", o
         data = {label: asdict(each) for label, each in planned.manifest.identities.items()}
         print(json.dumps({**report, "inputs": inputs, "data": data, "changes": build_changes_json(planned)}, indent=1))
     else:
-        print(format_plan_report(planned.manifest, done, **how))
+        print(format_plan_report(planned.manifest, done, **how, width=find_table_width()))
 
 
 def print_diff(planned: "NewPlan", store: "Store", *, as_json: bool) -> None:
-    from sweep.plan.diff import format_diff_report
+    from sweep.plan.diff import build_hours_json, format_diff_cost, format_diff_report
     from sweep.plan.new_plan import count_done_removed
 
     if as_json:
         data = [asdict(change) for change in planned.changes]
         done = {"jobs_gone_done": count_done_removed(planned, store), "data": data}
-        record = {"format": 1, "sweep": planned.manifest.sweep, **build_changes_json(planned), **done}
+        hours = build_hours_json(planned.diff) if planned.diff else {}
+        record = {"format": 1, "sweep": planned.manifest.sweep, **build_changes_json(planned), **done, **hours}
         print(json.dumps(record, indent=1))
     elif planned.diff is None:
         print(f"{planned.manifest.sweep}: {format_changes_line(planned)}")
     else:
         done_gone = count_done_removed(planned, store)
         lines = [format_diff_report(planned.manifest.sweep, planned.diff), *(f"  {each}" for each in planned.changes)]
-        print("\n".join([*lines, *([f"  of the gone jobs, {done_gone:,} are done"] if done_gone else [])]))
+        cost = [f"  {format_diff_cost(planned.diff)}"] if planned.diff.new_jobs or planned.diff.removed_jobs else []
+        gone = (
+            f"  done jobs that leave the plan: {done_gone:,}{'; their results stay in the store' if done_gone else ''}"
+        )
+        print("\n".join([*lines, *cost, *([gone] if planned.diff.removed_jobs else [])]))
+
+
+def format_diff_step(planned: "NewPlan", options: PlanOptions) -> str:
+    """What stores the plan that was compared; nothing is to do where it is stored already."""
+    step, name = NextStep(options.store), planned.manifest.sweep
+    if planned.is_stored:
+        return step.suggest("shows how it stands", "status", name)
+    words = ["plan", str(options.file), *(word for given in options.overrides for word in ("--set", given))]
+    return step.suggest("stores this plan", *words)
 
 
 def print_progress(line: str) -> None:

@@ -2,19 +2,24 @@
 
 import argparse
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.arguments import parse_positive_int
+from sweep.arguments import add_cell_arguments, parse_positive_int
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sweep.stored_sweep import StoredSweep
 
-NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib")
+logger = logging.getLogger(__name__)
+
+NEEDED = ("pyarrow", "numpy", "scipy", "matplotlib", "jinja2")
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
@@ -22,7 +27,9 @@ FIGURE_FORMATS = ("png", "pdf", "svg")
 class ResultsOptions(CommonOptions):
     """What `sweep results` was given."""
 
-    name: str
+    name: str | None
+    cells: tuple[str, ...]
+    """Whose rows are printed, as `sweep.selection` reads them; empty: all. The files have all cells in any case."""
     as_json: bool
     as_csv: bool
     top: int
@@ -35,7 +42,7 @@ OPTIONS = ResultsOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    add_cell_arguments(parser, reads=True, cells="print these only; the files always have all")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", dest="as_json", action="store_true", help="print all rows as JSON (docs/json.md)")
     output.add_argument(
@@ -52,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"formats of the figures, with commas between (default: {','.join(FIGURE_FORMATS)})",
     )
-    parser.epilog = "example:\n  sweep results demo\n  sweep results demo --csv > demo.csv"
+    parser.epilog = (
+        "example:\n  sweep results demo\n  sweep results demo 'm1m-b100-*'\n  sweep results demo --csv > demo.csv"
+    )
 
 
 def parse_figure_formats(text: str) -> tuple[str, ...]:
@@ -66,13 +75,14 @@ def parse_figure_formats(text: str) -> tuple[str, ...]:
 
 def run(options: ResultsOptions) -> int:
     from sweep.errors import SweepError
-    from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.stored_sweep import open_sweep_to_read, print_user_errors
 
-    stored = open_sweep(options.store, options.name)
+    stored, words = open_sweep_to_read(options.store, options.name, options.cells)
+    cells = stored.name_cells(words)
     if missing := describe_missing_packages():
         raise SweepError(missing)
     with print_user_errors():
-        return write_and_print_results(options, stored)
+        return write_and_print_results(options, stored, cells)
 
 
 def describe_missing_packages() -> str:
@@ -81,14 +91,23 @@ def describe_missing_packages() -> str:
     return f"tables and figures need {' and '.join(missing)}: pip install 'sweep-vlm[report]'" if missing else ""
 
 
-def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> int:
-    """Tables first, figures from them, then the report."""
+def refresh_tables(stored: "StoredSweep") -> str:
+    """Brings tables and report up to date, where this machine can write them. A remark for the user, or ""."""
+    if missing := describe_missing_packages():
+        return f"tables are not refreshed: {missing}"
+    from sweep.page.refresh import refresh_results
+
+    return refresh_results(stored)
+
+
+def write_and_print_results(options: ResultsOptions, stored: "StoredSweep", cells: "Collection[str]") -> int:
+    """Tables first, figures from them, then the report, which has the rows of `cells`."""
     from sweep.results.comparisons import format_effects
     from sweep.results.summary import list_remarks
     from sweep.results.write import format_hours_summary, format_results_summary, write_summary, write_tables
 
     tables = write_tables(stored)
-    rows = tables.results.to_pylist() if options.as_json else [*tables.rows]
+    rows = [row for row in (tables.results.to_pylist() if options.as_json else tables.rows) if row["cell"] in cells]
     folder = stored.paths.results
     written = [*tables.paths, write_summary(folder, format_results_summary(tables))]
     left_out: list[str] = []
@@ -104,24 +123,50 @@ def write_and_print_results(options: ResultsOptions, stored: "StoredSweep") -> i
         )
         drawn, left_out = draw_figures(data, folder / "figures", options.figure_formats)
         written += drawn
-    print_results(options, rows, written, format_hours_summary(tables))
+    print_results(options, rows, written, format_hours_summary(tables), stored.manifest.sweep)
     for remark in [
         *tables.uncounted.list_remarks(),
         *list_remarks(rows),
         *format_effects(tables.differences),
-        *left_out,
+        *list_left_out(left_out),
         f"{len(written)} files in {folder}",
     ]:
         print(remark, file=sys.stderr)
+    if not (options.as_json or options.as_csv):
+        print(suggest_next(options, stored), file=sys.stderr)
     return 1 if tables.uncounted.is_partial else 0
 
 
-def print_results(options: ResultsOptions, rows: list[dict[str, Any]], written: list[Path], hours: str) -> None:
+def list_left_out(reasons: "Collection[str]") -> list[str]:
+    """One line on figures that are not drawn; each reason is in the log."""
+    for reason in reasons:
+        logger.info("%s", reason)
+    return (
+        ["some figures are not drawn, as they compare what this sweep does not vary (-v says which)"] if reasons else []
+    )
+
+
+def suggest_next(options: ResultsOptions, stored: "StoredSweep") -> str:
+    """Where a row comes from, if all is done; else how the rest stands."""
+    from jobs.store.results import list_finished_keys
+    from sweep.next_step import NextStep
+
+    plan, step = stored.manifest, NextStep(options.store)
+    if len(list_finished_keys(stored.store, plan.jobs)) < len(plan.jobs):
+        return step.suggest("shows what is not done yet", "status", plan.sweep)
+    if not plan.cells:  # as in a plan that another program wrote
+        return step.suggest("makes a page of it to send", "report", plan.sweep)
+    return step.suggest("shows where a row comes from", "explain", plan.sweep, plan.cells[0].name)
+
+
+def print_results(
+    options: ResultsOptions, rows: list[dict[str, Any]], written: list[Path], hours: str, sweep: str
+) -> None:
     """The report on stdout."""
     from sweep.results.summary import build_results_json, format_summary_table, join_tables, render_csv
 
     if options.as_json:
-        print(json.dumps(build_results_json(options.name, rows, [str(path) for path in written]), indent=1))
+        print(json.dumps(build_results_json(sweep, rows, [str(path) for path in written]), indent=1))
     elif options.as_csv:
         print(render_csv(rows), end="")
     else:

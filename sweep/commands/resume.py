@@ -3,10 +3,12 @@
 import argparse
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sweep.arguments import add_old_cells_option
 from sweep.commands import submit
+from sweep.phases import PHASES
 
 if TYPE_CHECKING:
     from sweep.stored_sweep import StoredSweep
@@ -18,8 +20,10 @@ logger = logging.getLogger(__name__)
 class ResumeOptions(submit.SubmitOptions):
     """What `sweep resume` was given."""
 
-    cells: tuple[str, ...]
-    """Names of cells or keys of jobs that get a new budget; empty: all of the sweep."""
+    phase: str | None
+    """Of the jobs that get a new budget; None: all."""
+    old_cells: tuple[str, ...]
+    """The cells, by the option of before."""
     no_submit: bool
 
 
@@ -27,35 +31,43 @@ OPTIONS = ResumeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="these cells or jobs only")
     parser.add_argument("--no-submit", action="store_true", help="record the new budget and start nothing")
+    parser.add_argument("--phase", choices=tuple(PHASES), help="a new budget for jobs of this phase alone")
+    add_old_cells_option(parser, "--cells", "old_cells")
     submit.add_arguments(parser)
-    parser.epilog = "example:\n  sweep resume demo\n  sweep resume demo --cells m5-b60-i10"
+    parser.epilog = (
+        "example:\n  sweep resume demo\n  sweep resume demo m1m-b50-i20-c0-x1 --dry-run\n"
+        "The named cells, and what they need, get a new budget and are submitted; all others stay as they are."
+    )
 
 
 def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
-    from jobs.processes import read_user_name
-    from jobs.reconcile.state import JobState
-    from jobs.reconcile.unsettled import list_unsettled_remarks
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits, update_limits
+    from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.choices import list_hidden_remarks, record_resumption, select_stopped_keys
+    from sweep.submit.local import list_unread_runs
 
     if options.scripts:
         raise UsageError("--scripts is for `sweep submit NAME --dry-run`: here the jobs' new budget comes first")
+    if options.only:
+        line = " ".join(["sweep resume", options.name, *options.only])
+        raise UsageError(f"--only held back nothing here: every stopped job got a new budget. Name the cells: `{line}`")
     stored = open_sweep(options.store, options.name)
-    chosen = add_ancestors(stored.manifest.jobs, {job.key for job in stored.select_jobs(options.cells)})
+    cells = stored.select_cells(name_given_cells(options)).words
     with print_user_errors():
         snapshot = stored.load_snapshot()
-        stopped = snapshot.select_in_state({JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN})
-        keys = [job.key for job in stopped if job.key in chosen]
-        if not options.cells:  # what another user may still have in the queue is sent again only where it is named
-            hidden = {key for key in keys if key in snapshot.observed and snapshot.observed[key].hidden_owner}
-            keys = [key for key in keys if key not in hidden]
-            for line in list_unsettled_remarks(snapshot) if hidden else ():
-                print(f"sweep: {line}", file=sys.stderr)
-        logger.info("%d jobs have stopped, %d of them are chosen", len(stopped), len(keys))
+        keys, stopped = select_stopped_keys(stored, snapshot, cells, options.phase)
+        for line in list_hidden_remarks(snapshot) if not cells else ():
+            print(f"sweep: {line}", file=sys.stderr)
+        unread = {key for key in keys if not snapshot.runs[key].readable}
+        keys = [key for key in keys if key not in unread]
+        # Why: docs/decisions.md, D171
+        for line in list_unread_runs(snapshot, unread):
+            print(f"sweep resume: {line}: it gets no new budget; resume it once it can be read", file=sys.stderr)
+        logger.info("%d jobs have stopped, %d of them are chosen", stopped, len(keys))
         # before the new budget: a runner at work, or a round from cron, would start the jobs at once
         accepted, code = submit.check_problems_accepted(
             stored,
@@ -67,13 +79,31 @@ def run(options: ResumeOptions) -> int:
         if options.dry_run:
             print("\n".join(keys))
             print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
-            return code
+            words = [*cells, *(["--phase", options.phase] if options.phase else [])]
+            print(
+                NextStep(options.store).suggest("gives it and submits", "resume", options.name, *words), file=sys.stderr
+            )
+            return 1 if unread else code
         update_limits(stored.paths.limits, {"ignored_inputs": accepted})
-        stored.ledger.append_wishes(snapshot.build_resumption(key, read_user_name()) for key in keys)
+        record_resumption(stored, snapshot, keys)
     print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
-    if options.no_submit or is_runner_live(stored):
-        return 0
-    return submit.run(options, only_now=options.cells)
+    step = NextStep(options.store)
+    if options.no_submit:
+        print(step.suggest("runs them", "submit", options.name), file=sys.stderr)
+        return 1 if unread else 0
+    if is_runner_live(stored):
+        print(step.suggest("shows how they stand", "status", options.name), file=sys.stderr)
+        return 1 if unread else 0
+    of_phase = [job.key for job in stored.select_chains(cells, options.phase)] if options.phase else []
+    return submit.run(replace(options, cells=()), only_now=cells or of_phase) or (1 if unread else 0)
+
+
+def name_given_cells(options: ResumeOptions) -> tuple[str, ...]:
+    """The cells of the command line, with those of `--cells`, which is told of on stderr."""
+    if options.old_cells:
+        line = " ".join(["sweep resume", options.name, *options.cells, *options.old_cells])
+        print(f"sweep resume: --cells is not needed any more: `{line}` does the same", file=sys.stderr)
+    return (*options.cells, *options.old_cells)
 
 
 def is_runner_live(stored: "StoredSweep") -> bool:
@@ -84,7 +114,7 @@ def is_runner_live(stored: "StoredSweep") -> bool:
     if holder is None or holder.sweep != stored.manifest.sweep:
         return False
     print(
-        f"the runner of this sweep starts them ({holder}); watch it with `sweep status {stored.manifest.sweep}`",
+        f"the runner of this sweep starts them ({holder})",
         file=sys.stderr,
     )
     return True

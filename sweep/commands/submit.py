@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from sweep.arguments import parse_amount, parse_count, parse_positive_int
+from sweep.arguments import add_cell_arguments, add_old_cells_option, parse_amount, parse_count, parse_positive_int
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ class SlurmSubmitOptions(CommonOptions):
     """What `sweep submit` and `sweep tick` both were given for a submission to Slurm."""
 
     name: str
+    cells: tuple[str, ...]
+    """As `sweep.selection` reads them; empty: all of the sweep."""
     only: tuple[str, ...]
-    """Names of cells or keys of jobs; empty: all of the sweep."""
+    """The same, by the option of before."""
     max_queued: int | None
     """Jobs of this sweep in Slurm's queue at once."""
     budget_a100_hours: float | None
@@ -58,9 +60,9 @@ OPTIONS = SubmitOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    add_cell_arguments(parser, reads=False, cells="these and what they need (default: all)")
+    add_old_cells_option(parser, "--only", "only")
     parser.add_argument("--backend", choices=BACKENDS, help="where it runs (default: as the sweep file says)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done first, and do nothing")
     parser.add_argument(
         "--scripts",
@@ -81,10 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     slurm = parser.add_argument_group("on Slurm")
     add_slurm_arguments(slurm)
     parser.epilog = (
-        "example:\n  sweep submit demo --cpus 2\n  sweep submit demo --only m5-b60-i10 --dry-run\n"
+        "example:\n  sweep submit demo --cpus 2\n  sweep submit demo 'm1m-b50-*' --dry-run\n"
         "  sweep submit paper --max-queued 500 --budget-a100-hours 20000\n"
         "  sweep submit paper --dry-run --scripts\n"
-        "On Slurm, what is given here lasts: later rounds obey it until `sweep limits NAME` changes it.\n"
+        "On Slurm, what is given here lasts, the cells too: later rounds obey it until `sweep limits NAME` lifts it.\n"
         "Here: Ctrl-C once: running jobs save and stop; twice: they are killed. Run it again to go on.\n"
         "On Slurm it sends what the queue takes and ends; `sweep tick` from cron does the rest (docs/slurm.md)."
     )
@@ -128,33 +130,25 @@ def fill_from_limits(options: SlurmOptionsT, kept: "KeptLimits") -> SlurmOptions
     )
 
 
-def select_wanted(stored: "StoredSweep", given: "Collection[str]", kept: "Collection[str]") -> set[str]:
-    """Keys that may be sent: of the cells and jobs that were given now, else of those that are kept, else all."""
-    from jobs.job import add_ancestors
-    from sweep.kept_limits import select_kept_jobs
+def name_given_cells(command: str, options: SlurmSubmitOptions) -> tuple[str, ...]:
+    """The cells of the command line, with those of `--only`, which is told of on stderr."""
+    if options.only:
+        line = " ".join(["sweep", command, options.name, *options.cells, *options.only])
+        print(f"sweep {command}: --only is not needed any more: `{line}` does the same", file=sys.stderr)
+    return (*options.cells, *options.only)
 
-    named = select_kept_jobs(stored, kept) if kept and not given else {job.key for job in stored.select_jobs([*given])}
-    return add_ancestors(stored.manifest.jobs, named)
 
-
-def keep_choices(options: SubmitOptions, stored: "StoredSweep", backend: str, accepted: "Collection[str]") -> None:
-    """Keeps what this command was given for the rounds to come. What it was not given stays as it is.
-
-    `accepted`: names of all problems of inputs that the user has accepted, now or before.
-    """
-    from sweep.kept_limits import update_limits
-
-    given: dict[str, object] = {"backend": options.backend, "ignored_inputs": tuple(accepted)}
+def list_choices(options: SubmitOptions, backend: str, cells: "Collection[str]") -> "dict[str, object]":
+    """What this command was given and what lasts, by the names of `KeptLimits`. `cells`: as they are kept."""
+    given: dict[str, object] = {"backend": options.backend}
     if backend == "slurm":
         given |= {
             "max_queued": options.max_queued,
             "budget_a100_hours": options.budget_a100_hours,
-            "only": options.only,
+            "only": tuple(cells),
             "pace_seconds": options.pace_seconds,
         }
-    update_limits(
-        stored.paths.limits, {name: value for name, value in given.items() if value is not None and value != ()}
-    )
+    return given
 
 
 def print_limits(name: str, kept: "KeptLimits") -> None:
@@ -172,26 +166,25 @@ def check_problems_accepted(
     """Names of all accepted problems of inputs, and the exit code so far: 1 for a dry run that tells of others.
 
     Raises InputsError for problems that nobody has accepted. With `ignore_data` they are accepted, and told on stderr.
+    Raises PlanConflictError for data that are not those of the plan, which nobody can accept.
     """
     from sweep.errors import InputsError
     from sweep.preflight.gate import check_gate
+    from sweep.submit.choices import list_accepted_problems
 
     report = check_gate(stored, wanted, kept.ignored_inputs, writes=not dry_run)
-    code = 0
     for remark in report.remarks:
         print(f"sweep: {remark}", file=sys.stderr)
-    if ignore_data:
-        for line in report.lines:
-            print(f"sweep: accepted: {line}", file=sys.stderr)
-        return (*kept.ignored_inputs, *(problem.name for problem in report.problems)), code
     try:
-        report.raise_problems()
+        accepted = list_accepted_problems(report, kept, ignore_data=ignore_data)
     except InputsError as error:
         if not dry_run:
             raise
         print(f"sweep: {error}".replace("nothing was sent", "nothing would be sent", 1), file=sys.stderr)
-        code = 1
-    return kept.ignored_inputs, code
+        return kept.ignored_inputs, 1
+    for line in report.lines:
+        print(f"sweep: accepted: {line}", file=sys.stderr)
+    return accepted, 0
 
 
 def submit_to_slurm(
@@ -212,35 +205,21 @@ def submit_to_slurm(
     return submit_round(stored, request, budget_a100_hours=options.budget_a100_hours, as_json=options.as_json)
 
 
-def check_content(stored: "StoredSweep") -> None:
-    """PlanConflictError where data have other content by now than the plan's keys say."""
-    if not stored.manifest.identities:
-        return
-    from sweep.errors import PlanConflictError
-    from sweep.plan.data_identity import find_content_changes
-
-    name = stored.manifest.sweep
-    if changes := find_content_changes(stored.store, name):
-        raise PlanConflictError(
-            f"nothing was sent: {'; '.join(map(str, changes))}: not what {name!r} was planned with; put the former "
-            "data back, or plan it again (`sweep plan FILE`)"
-        )
-
-
 def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     """`only_now`: cells or jobs for this submission alone, which are not kept."""
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.choices import keep_choices, select_wanted
 
     stored = open_sweep(options.store, options.name)
     stored.check_version()
     with print_user_errors():
-        check_content(stored)
         kept = read_limits(stored.paths.limits, acts=True)
     backend = options.backend or kept.backend or stored.manifest.backend
     on_slurm = backend == "slurm"
-    wanted = select_wanted(stored, options.only or only_now, kept.only if on_slurm else ())
+    cells = stored.select_cells(name_given_cells("submit", options)).words
+    wanted = select_wanted(stored, cells or only_now, kept.only if on_slurm else ())
     logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
     if options.scripts and not (options.dry_run and on_slurm):
         raise UsageError(
@@ -253,19 +232,19 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
         )
         if on_slurm:
             if not options.dry_run:
-                keep_choices(options, stored, backend, accepted)
+                keep_choices(stored, list_choices(options, backend, cells), accepted)
                 kept = read_limits(stored.paths.limits, acts=True)
             print_limits(options.name, kept)
             return submit_to_slurm(fill_from_limits(options, kept), stored, wanted) or code
         from sweep.submit.local import run_local
 
-        told = run_local(
+        outcome = run_local(
             stored,
             wanted,
             cpus=options.cpus,
             gpus=options.gpus,
             dry_run=options.dry_run,
             as_json=options.as_json,
-            before_start=lambda: keep_choices(options, stored, backend, accepted),
+            before_start=lambda: keep_choices(stored, list_choices(options, backend, cells), accepted),
         )
-        return told or code
+        return outcome or code

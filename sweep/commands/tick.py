@@ -5,13 +5,14 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.commands.results import describe_missing_packages
+from sweep.arguments import add_cell_arguments, add_old_cells_option
+from sweep.commands.results import refresh_tables
 from sweep.commands.submit import (
     SlurmSubmitOptions,
     add_slurm_arguments,
     fill_from_limits,
+    name_given_cells,
     print_limits,
-    select_wanted,
     submit_to_slurm,
 )
 
@@ -31,8 +32,8 @@ OPTIONS = TickOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="these cells or jobs, and what they need")
+    add_cell_arguments(parser, reads=False, cells="these and what they need (default: as `sweep limits` says)")
+    add_old_cells_option(parser, "--only", "only")
     parser.add_argument("--no-results", action="store_true", help="leave the tables as they are")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     add_slurm_arguments(parser)
@@ -45,15 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: TickOptions) -> int:
+    from jobs.store.ledger import has_batches
     from sweep.kept_limits import read_limits
     from sweep.preflight.gate import check_gate
     from sweep.stored_sweep import open_sweep, print_user_errors
+    from sweep.submit.choices import select_wanted
 
     stored = open_sweep(options.store, options.name)
     with print_user_errors():
         stored.check_version()
         kept = read_limits(stored.paths.limits, acts=True)
-        wanted = select_wanted(stored, options.only, kept.only)
+        if (kept.backend or stored.manifest.backend) == "local" and not has_batches(stored.paths.ledger):
+            return refresh_local_sweep(options, stored)
+        wanted = select_wanted(stored, name_given_cells("tick", options), kept.only)
         print_limits(options.name, kept)
         report = check_gate(stored, wanted, kept.ignored_inputs)
         for line in (*report.remarks, *report.lines):
@@ -64,10 +69,19 @@ def run(options: TickOptions) -> int:
     return code
 
 
-def refresh_tables(stored: "StoredSweep") -> str:
-    """Brings the tables up to date, where this machine can write them. A remark for the user, or ""."""
-    if missing := describe_missing_packages():
-        return f"tables are not refreshed: {missing}"
-    from sweep.results.write import refresh_results
+def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
+    """Of a sweep that runs on this machine nothing is to be sent: its runner retries by itself. Tables and report are
+    made new."""
+    from sweep.next_step import NextStep
+    from sweep.submit.report import count_states, print_report
 
-    return refresh_results(stored)
+    name = stored.manifest.sweep
+    snapshot = stored.load_snapshot(trusts_checked=True)
+    outcome = count_states(snapshot, snapshot.by_key)
+    print_report(outcome, as_json=options.as_json)
+    if not options.no_results and (remark := refresh_tables(stored)):
+        print(f"sweep: {remark}", file=sys.stderr)
+    if not options.as_json:
+        print(f"{name} runs on this machine: a round for Slurm has nothing to do", file=sys.stderr)
+        print(NextStep(options.store).suggest_for_states(name, outcome["states"]), file=sys.stderr)
+    return 0

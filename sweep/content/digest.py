@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from stages.data.addresses import MANIFEST_SUFFIX
+from stages.data.addresses import MANIFEST_SUFFIX, is_remote
 from stages.errors import DataError
 from sweep.errors import SweepFileError
-from sweep.file_facts import FileFacts, read_file_facts
+from sweep.file_facts import read_file_facts
 from sweep.spec.yaml_source import MAX_BYTES, parse_yaml
 
 FORMAT = 1
@@ -30,6 +30,8 @@ MOST_BYTES = 64 << 20
 PIECE_BYTES = 64 << 10
 MOST_SHARDS = 20_000
 """Of a folder of shards, so many names and sizes, evenly spaced."""
+NOTED_SHARDS = 1_000
+"""Of up to so many shards each one's facts are asked at each plan, whether its bytes are sampled or not."""
 SAMPLED_SHARDS = 32
 SAMPLED_FILES = 4
 """Of several large files of conversations."""
@@ -45,6 +47,16 @@ MODULE = re.compile(r"!function\s+([A-Za-z_]\w*)\.")
 """The module of a task's own code, which lm-eval runs for a trusted task."""
 
 
+ContentFacts = tuple[str, int, int, int]
+"""Name, bytes, time of change of the content, and of the file itself, both in nanoseconds."""
+
+
+# Why: docs/decisions.md, D170
+def read_content_facts(path: Path) -> ContentFacts:
+    """What tells a file from another one of the same size, even with the same modification time. OSError."""
+    return *read_file_facts(path), path.stat().st_ctime_ns
+
+
 class UnreadableDataError(Exception):
     """The data cannot be known by their content now; the message says why."""
 
@@ -54,7 +66,7 @@ class ContentReader:
 
     def __init__(self, kind: str) -> None:
         self._digest = hashlib.sha256()
-        self.facts: dict[str, FileFacts] = {}
+        self.facts: dict[str, ContentFacts] = {}
         """By path, as they were before the file was read."""
         self.add_words(str(FORMAT), kind)
 
@@ -69,10 +81,14 @@ class ContentReader:
 
     def note_facts(self, path: Path) -> int:
         """The size of a file or folder that the digest depends on."""
-        self.facts[str(path)] = facts = read_file_facts(path)
+        self.facts[str(path)] = facts = read_content_facts(path)
         if not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
             raise UnreadableDataError(f"{path}: is neither a file nor a folder")
         return facts[1]
+
+    def add_size(self, path: Path, *, noted: bool) -> None:
+        """The size of a file that is not read; `noted`: it is asked again before the digest is believed again."""
+        self.add_words(str(self.note_facts(path) if noted else path.stat().st_size))
 
     def add_file(self, path: Path, *, most: int = MOST_BYTES, piece: int = PIECE_BYTES) -> None:
         """The size of a file, and its bytes or evenly spaced pieces of them."""
@@ -137,7 +153,7 @@ def render_plain(content: object) -> bytes:
 # Why: docs/decisions.md, D147
 def read_content(
     kind: str, path: Path, task: str = "", *, further: Sequence[Path] = ()
-) -> tuple[str, dict[str, FileFacts]]:
+) -> tuple[str, dict[str, ContentFacts]]:
     """The digest of a data set, or of the task file `task` in a folder of tasks, and the facts of what was read.
 
     `further`: the other places of an address that means several, in their order.
@@ -152,7 +168,7 @@ def read_content(
             add_places(reader, kind, [path, *further])
         else:
             READERS[kind](reader, path)
-        changed = [name for name, facts in reader.facts.items() if read_file_facts(Path(name)) != facts]
+        changed = [name for name, facts in reader.facts.items() if read_content_facts(Path(name)) != facts]
     except OSError as error:
         raise UnreadableDataError(f"{error.filename or path}: {error.strerror or error}") from None
     if changed:
@@ -180,17 +196,18 @@ def add_shards(reader: ContentReader, path: Path) -> None:
 
 def add_listed_shards(reader: ContentReader, manifest: Path) -> None:
     """The shards that a manifest names, and how many samples it says that they have."""
-    from stages.data.shards import read_manifest
+    from stages.data.shards import read_listed_places
 
-    raw = reader.read_small_file(manifest)
-    if raw is None:
+    if reader.note_facts(manifest) > MOST_BYTES:
         raise UnreadableDataError(f"{manifest}: too large for a manifest")
     try:
-        names, counts = read_manifest(str(manifest), raw, places=True)
+        listed = read_listed_places(manifest)
     except DataError as error:
         raise UnreadableDataError(str(error)) from None
-    reader.add_words(*map(str, counts))
-    add_places(reader, "captions", [manifest.parent / name for name in names])
+    if remote := next(filter(is_remote, listed), ""):
+        raise UnreadableDataError(f"{manifest}: names {remote}, which lies elsewhere")
+    reader.add_words(*map(str, listed.values()))
+    add_places(reader, "captions", [Path(place) for place in listed])
 
 
 def add_places(reader: ContentReader, kind: str, places: Sequence[Path]) -> None:
@@ -206,7 +223,7 @@ def add_places(reader: ContentReader, kind: str, places: Sequence[Path]) -> None
         if place in sampled:
             READERS[kind](reader, place)
         elif not place.is_dir():
-            reader.add_words(str(place.stat().st_size))
+            reader.add_size(place, noted=len(places) <= NOTED_SHARDS)
 
 
 def read_own_digest(reader: ContentReader, path: Path) -> str:
@@ -234,7 +251,7 @@ def add_tars(reader: ContentReader, folder: Path) -> None:
         if name in sampled:
             reader.add_file(folder / name, most=SHARD_BYTES, piece=SHARD_BYTES // 3)
         else:
-            reader.add_words(str((folder / name).stat().st_size))
+            reader.add_size(folder / name, noted=len(names) <= NOTED_SHARDS)
 
 
 def list_names(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Digests of local data, found once and kept in the store for as long as the files are the same.
 
-A kept digest holds the facts (name, size, time of change) of the files that were read. If one of them has changed, the
+A kept digest holds the facts (name, size, times of change) of the files that were read. If one of them has changed, the
 data are read again. So the second plan asks a file system for some dozens of files of each data set, and reads none.
 """
 
@@ -15,8 +15,8 @@ from jobs.store.paths import Store, write_json
 from jobs.store.reading import parse_object, read_file
 from stages.data.addresses import has_several_places, list_local_paths
 from stages.errors import DataError
-from sweep.content.digest import DIGITS, FORMAT, PREFIX, UnreadableDataError, read_content
-from sweep.file_facts import is_present, read_file_facts
+from sweep.content.digest import DIGITS, FORMAT, PREFIX, UnreadableDataError, read_content, read_content_facts
+from sweep.file_facts import is_present
 
 DIGEST = re.compile(rf"{PREFIX}[0-9a-f]{{{DIGITS}}}")
 
@@ -83,7 +83,7 @@ def is_local(path: str) -> bool:
 
 def is_unchanged(name: str, facts: object) -> bool:
     """Whether a file has the facts that were kept of it. OSError if it is gone."""
-    return isinstance(facts, list | tuple) and list(read_file_facts(Path(name))) == list(facts)
+    return isinstance(facts, list | tuple) and list(read_content_facts(Path(name))) == list(facts)
 
 
 def describe_content(content: str) -> str:

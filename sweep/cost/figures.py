@@ -234,5 +234,7 @@ def describe_samples(data: DataSet, count: DataCount) -> str:
 
 
 def describe_entry(entry: DatasetEntry) -> str:
-    """Where the catalog's figures of a data set come from."""
-    return entry.source if entry.name != "default" else f"nothing is known of it. {entry.source}"
+    """Where the catalog's figures of a data set come from: a name is no proof that it is that data set."""
+    if entry.name == "default":
+        return f"nothing is known of it. {entry.source}"
+    return f"by its name, as {entry.name} of the catalog. {entry.source}"

@@ -289,14 +289,16 @@ def apply_identities(data: DataSet, found: Mapping[str, DataIdentity]) -> DataSe
     return replace(data, identity="" if identity.name == data.name else identity.name)
 
 
-def find_content_changes(store: Store, sweep: str) -> list[ContentChange]:
-    """The data that have other content by now than the stored plan of a sweep went by."""
-    plan, contents = StoredPlan(store.locate_sweep(sweep)), DataContents(store)
+def find_content_changes(
+    paths: SweepPaths, contents: DataContents, places: Collection[str]
+) -> tuple[ContentChange, ...]:
+    """The data at `places` that have other content by now than the stored plan of a sweep went by."""
+    plan = StoredPlan(paths)
     changes = []
     for label, identity in plan.known.items():
         name, _, task = label.partition("/")
-        if identity.content and name in plan.entries and name in plan.places:
+        if identity.content and name in plan.entries and plan.places.get(name) in places:
             now = contents.find_content(plan.entries[name].kind, plan.places[name], task)
             if now not in ("", identity.content):
                 changes.append(ContentChange(label=label, before=identity.content, now=now))
-    return changes
+    return tuple(changes)

@@ -1,7 +1,7 @@
 """What two plans of one sweep have in common: which cells and jobs are new, gone, kept, and which field moved a key."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from jobs.job import Job
 from stages.config import STAGES
 from sweep.phases import PHASES
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys
+from sweep.text_format import format_hours
 
 ABSENT = "absent"
 MAX_LISTED = 10
@@ -187,6 +188,31 @@ def format_diff_report(sweep: str, diff: PlanDiff) -> str:
         lines += [f"  {sign} {name}" for name in names[:MAX_LISTED]]
         lines += [f"  {sign} ... and {len(names) - MAX_LISTED:,} more"] if len(names) > MAX_LISTED else []
     return "\n".join(lines)
+
+
+def sum_hours(jobs: Sequence[Job], *, on_gpus: bool) -> float:
+    """A100-hours or core-hours of the jobs, as the plan estimates them."""
+    return sum(job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours for job in jobs)
+
+
+def find_hours_unit(diff: PlanDiff) -> str:
+    """A100-hours where one of the jobs needs a GPU, else core-hours."""
+    on_gpus = any(job.estimate.gpu_hours for job in (*diff.new_jobs, *diff.removed_jobs))
+    return "A100-hours" if on_gpus else "core-hours"
+
+
+def format_diff_cost(diff: PlanDiff) -> str:
+    """What the new jobs add, and what the gone ones no longer take."""
+    unit = find_hours_unit(diff)
+    new, gone = (sum_hours(jobs, on_gpus=unit == "A100-hours") for jobs in (diff.new_jobs, diff.removed_jobs))
+    return f"cost: new jobs {format_hours(new)} {unit}, gone jobs {format_hours(gone)}, whether done or not"
+
+
+def build_hours_json(diff: PlanDiff) -> dict[str, Any]:
+    """The fields `hours_new`, `hours_gone` and `hours_unit` of docs/json.md."""
+    unit = find_hours_unit(diff)
+    new, gone = (sum_hours(jobs, on_gpus=unit == "A100-hours") for jobs in (diff.new_jobs, diff.removed_jobs))
+    return {"hours_new": new, "hours_gone": gone, "hours_unit": unit}
 
 
 def build_diff_json(diff: PlanDiff) -> dict[str, Any]:

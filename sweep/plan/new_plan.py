@@ -7,7 +7,7 @@ replaces another experiment of the same name.
 
 import logging
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,11 @@ from sweep.plan.manifest import Manifest, is_same_manifest, read_manifest, write
 from sweep.plan.placements import PhasePlacement, list_placements
 from sweep.plan.planner import build_manifest
 from sweep.plan.speed_report import SpeedComparison, list_speed_comparisons
-from sweep.spec.reader import load_sweep
+from sweep.spec.overrides import apply_overrides, list_noted_overrides
+from sweep.spec.reader import check_sweep_source
 from sweep.spec.schema import Sweep
+from sweep.spec.yaml_source import YamlSource, read_yaml
+from sweep.text_format import format_counted
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,9 @@ class NewPlan:
 
     manifest: Manifest
     source_text: str
+    """The sweep file as it was given."""
+    stored_text: str
+    """The same with the values of `--set`."""
     remarks: tuple[str, ...]
     is_stored: bool
     """The stored plan is this one, byte for byte."""
@@ -69,14 +75,23 @@ class NewPlan:
 
 
 def make_plan(
-    path: Path, store: Store, announce: Callable[[str], None] = logger.info, *, same_data: Collection[str] = ()
+    source: Path | YamlSource,
+    store: Store,
+    announce: Callable[[str], None] = logger.info,
+    *,
+    same_data: Collection[str] = (),
+    overrides: Sequence[str] = (),
 ) -> NewPlan:
     """Reads the sweep file and plans it; writes nothing. `announce` is told of what can take minutes.
 
-    `same_data`: data sets whose changed content is to leave all keys as they are.
+    `source`: the file, or what was read of it. `overrides`: `PATH=VALUE`, laid over it. `same_data`: data sets whose
+    changed content is to leave all keys as they are.
     """
     catalog = load_catalog()
-    sweep = load_sweep(path, store=store.root, catalog=catalog)
+    read = read_yaml(source) if isinstance(source, Path) else source
+    if overrides and isinstance(read.data, dict):  # else the reader says what the file is not
+        read = apply_overrides(read, overrides)
+    sweep = check_sweep_source(read, store=store.root, catalog=catalog)
     grid = resolve_precisions(sweep, expand_grid(sweep), catalog)
     contents, stored = DataContents(store), StoredIdentities(store, sweep.name, same_data)
     check_data_names(same_data, sweep)
@@ -98,10 +113,12 @@ def make_plan(
     return NewPlan(
         manifest=manifest,
         source_text=sweep.source.text,
+        stored_text=sweep.source.set_text or sweep.source.text,
         remarks=(
             *grid.remarks,
             *find_repeated_work(manifest),
             *figures.contradictions,
+            *find_other_overrides(store.locate_sweep(sweep.name).source, sweep.source.set_text),
         ),
         speeds=list_speed_comparisons(sweep, catalog, measured),
         placements=list_placements(manifest, sweep, catalog, measured),
@@ -115,6 +132,19 @@ def make_plan(
         diff=diff,
         damage=damage,
     )
+
+
+def find_other_overrides(stored: Path, text: str) -> list[str]:
+    """A remark where the stored plan was made with other `--set` than this one."""
+    try:
+        before = list_noted_overrides(stored.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return []  # there is none, or it is told elsewhere
+    now = list_noted_overrides(text)
+    if before == now:
+        return []
+    old, new = (f"with {' '.join(given)}" if given else "without --set" for given in (before, now))
+    return [f"the stored plan was made {old}, this one {new}"]
 
 
 def check_data_names(names: Collection[str], sweep: Sweep) -> None:
@@ -192,9 +222,9 @@ def check_nothing_lost(planned: NewPlan, store: Store) -> None:
     open_jobs = tuple(job for job in open_jobs if job.key not in list_finished_keys(store, open_jobs))
     if open_jobs:
         raise PlanConflictError(
-            f"{len(open_jobs)} jobs that have begun would leave the plan ({format_phase_counts(open_jobs)}), "
-            f"such as {open_jobs[0].stage}/{open_jobs[0].key}; compare with --diff, then plan with --replace: "
-            "checkpoints stay, and a job that runs now should be cancelled first (sweep cancel)"
+            f"This edit drops {format_counted(len(open_jobs), 'unfinished job')} ({format_phase_counts(open_jobs)}), "
+            f"such as {open_jobs[0].stage}/{open_jobs[0].key}. To see all: --diff. To accept: `sweep plan FILE "
+            f"--replace`. Checkpoints are kept; cancel jobs that run first (`sweep cancel {name}`)"
         )
 
 
@@ -226,7 +256,7 @@ def store_plan(planned: NewPlan, store: Store) -> None:
                 kept.save()
         if planned.stored is not None:
             planned.stored.save(planned.manifest.identities)
-        write_sweep_file(paths.source, planned.source_text)
+        write_sweep_file(paths.source, planned.stored_text)
         if not planned.is_stored:
             if planned.diff is None or not planned.diff.is_empty:
                 copy_previous_plan(paths)  # else only resources or estimates are other ones

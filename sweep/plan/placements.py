@@ -164,15 +164,15 @@ def read_chunk_tokens(settings: Mapping[str, object]) -> int:
     return GPU_LOSS_CHUNK_TOKENS if chunk < 0 else chunk
 
 
-def format_placement_table(placements: tuple[PhasePlacement, ...]) -> list[str]:
-    """A row for each; nothing where no job's memory is known."""
+def format_placement_table(placements: tuple[PhasePlacement, ...], width: int | None = None) -> list[str]:
+    """A row for each; nothing where no job's memory is known. `width`: of the terminal, to which the table bends."""
     if not placements:
         return []
     heads = ["model", "phase", "GPUs", "rows x passes", "how", "needs", "has", "speed", "predicted"]
     rows = [format_placement_cells(each) for each in placements]
     for above, row in reversed(list(itertools.pairwise(rows))):
         row[0] = "" if above[0] == row[0] else row[0]
-    return ["", *format_columns([heads, *rows], left=5, rules=(1,)), "", *explain_table(placements)]
+    return ["", *format_columns([heads, *rows], left=5, rules=(1,), width=width), "", *explain_table(placements)]
 
 
 def explain_table(placements: tuple[PhasePlacement, ...]) -> list[str]:

@@ -35,6 +35,7 @@ from sweep.plan.stage_configs import (  # fmt: skip
     compute_branch_step,
     needs_trunk,
 )
+from sweep.plan.task_families import add_family_labels
 from sweep.spec.data import ENCODER_KIND, DataSet
 from sweep.spec.engines import add_engine, build_engine_settings, check_engine, check_engine_model
 from sweep.spec.fields import BranchStep
@@ -363,11 +364,16 @@ class Planner:
         fields = EVALUATE_FIELDS(point.values)
         if fields not in self.evaluate_works:
             config = build_evaluate_config(point.values, self.sweep.data)
+            config = add_family_labels(config, self.sweep.data[config.tasks].path)
             config = add_engine(config, point.values["evaluate.engine"], self.sweep.engines)
             model = self.find_model(point)
             vision, prompt = build_vision(point.values, self.sweep.data), point.values["finetune.prompt"]
             price = self.pricer.price_evaluate(model, config, vision, prompt=prompt)
-            self.evaluate_works[fields] = self.build_template("evaluate", model, config, price, vision=vision)
+            # the price stays that of a first evaluation. Why: docs/decisions.md, D175
+            keeps = bool(config.vision_tasks) and self.settings.needs_feature_cache(model, "evaluate", vision)
+            self.evaluate_works[fields] = self.build_template(
+                "evaluate", model, config, price, keeps_features=keeps, vision=vision
+            )
         return self.evaluate_works[fields]
 
     def build_template(

@@ -17,10 +17,13 @@ from typing import Any
 
 from jobs.job import Job
 from jobs.store.paths import Store
-from stages.config import EvaluateConfig
-from stages.data.addresses import has_several_places, list_local_paths
+from stages.config import BUILT_IN_ENGINES, EvaluateConfig, find_engine
+from stages.data.addresses import has_several_places, is_elsewhere, list_near_paths
+from stages.engines.kinds import find_engine_plugin, load_planned_kind
 from stages.engines.limits import MAIN_FILES
 from stages.errors import DataError
+from stages.job_file import BUILT_IN_TRACKERS
+from stages.plugins import TASKS, TRACKERS, PluginError, find_plugin, list_plugins
 from sweep.file_facts import FileFacts, iter_address_facts, iter_file_facts, iter_tree_facts, read_file_facts
 from sweep.kept_answers import KeptAnswers, UnansweredError, compute_question_digest, query_program
 from sweep.preflight.problems import InputProblem
@@ -60,12 +63,13 @@ def check_inputs(
     uses = collect_uses(configs, data)
     absent = list(find_absent_inputs(uses))
     missing = {problem.setting for problem in absent}
-    present = [use for use in uses if f"data.{use.name}" not in missing and "://" not in use.path]
+    present = [use for use in uses if f"data.{use.name}" not in missing and not is_elsewhere(use.path)]
     read, remarks = inspect_uses(present, kept if kept is not None else KeptAnswers(store.inspections))
     problems = [
         *absent,
         *read,
         *find_engine_problems(configs),
+        *find_plugin_problems(jobs, chosen, configs),
         *find_evaluation_problems(configs),
         *find_room_problem(store, [job for job in jobs if job.key in chosen]),
     ]
@@ -73,11 +77,11 @@ def check_inputs(
 
 
 def find_absent_inputs(uses: Sequence[InputUse]) -> Iterator[InputProblem]:
-    """One for each data set of which this machine shows nothing, or not what is in it."""
-    for name, path in {use.name: use.path for use in uses if "://" not in use.path}.items():
+    """One for each data set of which this machine shows nothing, or not what is in it. Of servers nothing is asked."""
+    for name, path in {use.name: use.path for use in uses}.items():
         setting = f"data.{name}"
         try:
-            for place in list_local_paths(path) if has_several_places(path) else [Path(path)]:
+            for place in [] if is_elsewhere(path) else list_near_paths(path):
                 touch_place(place)
         except DataError as error:
             yield InputProblem(setting=setting, what=str(error), cure=f"correct the path, or make the data; {ABSENT}")
@@ -194,8 +198,8 @@ def find_engine_problems(configs: Sequence[ReadConfig]) -> Iterator[InputProblem
         if checkout:
             folder = Path(checkout)
             settings.append(("checkout", folder, folder.is_dir(), "folder"))
-            if folder.is_dir() and kind in MAIN_FILES:
-                main = folder / MAIN_FILES[kind]
+            if folder.is_dir() and (main_file := find_main_file(kind)):
+                main = folder / main_file
                 settings.append(("checkout", main, main.is_file(), f"file, so no checkout of {kind},"))
         for name, path, is_there, noun in settings:
             if not is_there:
@@ -206,6 +210,66 @@ def find_engine_problems(configs: Sequence[ReadConfig]) -> Iterator[InputProblem
                     what=f"{path}: there is no such {noun} (engine {kind})",
                     cure=f"correct {name}; {ABSENT}",
                 )
+
+
+def find_main_file(kind: str) -> str:
+    """The program's main file in a checkout of that kind of engine; empty where none is known."""
+    if kind in BUILT_IN_ENGINES:
+        return MAIN_FILES.get(kind, "")
+    try:
+        return find_engine_plugin(kind)[1].main_file
+    except PluginError:  # told by `find_plugin_problems`
+        return ""
+
+
+def find_plugin_problems(
+    jobs: Sequence[Job], chosen: Collection[str], configs: Sequence[ReadConfig]
+) -> Iterator[InputProblem]:
+    """Packages that the plan counts on and that this Python lacks, or has in another version than the plan's."""
+    cure = f"install the package for the jobs' Python; {ABSENT}"
+    engines = [engine for read in configs if (engine := find_engine(read.config)) and engine.plugin]
+    for kind, engine in {each.kind: each for each in engines}.items():
+        try:
+            load_planned_kind(engine)
+        except PluginError as error:
+            yield InputProblem(setting="kind", value=kind, what=str(error), cure=cure)
+    tasks = [task for read in configs if isinstance(read.config, EvaluateConfig) for task in read.config.vision_tasks]
+    for label, name in {task.plugin: task.name for task in reversed(tasks) if task.plugin}.items():
+        if what := find_family_problem(label):
+            yield InputProblem(setting="evaluate.vision_tasks", value=name, what=f"task {name}: {what}", cure=cure)
+    settings = {id(job.settings): job.settings for job in jobs if job.key in chosen}.values()
+    names = dict.fromkeys(name for each in settings for name in list_tracker_names(each))
+    for name in names:
+        if name not in BUILT_IN_TRACKERS:
+            try:
+                find_plugin(TRACKERS, name, BUILT_IN_TRACKERS).load()
+            except PluginError as error:
+                yield InputProblem(setting="trackers", value=name, what=str(error), cure=cure)
+
+
+def find_family_problem(label: str) -> str:
+    """Why the family that a plan knows by PACKAGE:VERSION cannot be used; empty if it can."""
+    from stages.evaluation.benchmarks.registry import render_family_label
+
+    package, _, version = label.rpartition(":")
+    installed = [plugin for plugin in list_plugins(TASKS) if plugin.package == package]
+    if not installed:
+        return f"its family is of package {package}, which is not installed"
+    try:
+        if label in {render_family_label(plugin.name) for plugin in installed}:
+            return ""
+    except PluginError as error:
+        return str(error)
+    return (
+        f"it was planned with version {version} of the numbers of package {package}, and {installed[0].release} has "
+        "another; install the release that it was planned with, or plan again (`sweep plan FILE`)"
+    )
+
+
+def list_tracker_names(settings: Mapping[str, object]) -> list[str]:
+    """Of a job's settings, as JSON has them."""
+    given = settings.get("trackers")
+    return [str(name) for name in given] if isinstance(given, list | tuple) else []
 
 
 def find_evaluation_problems(configs: Sequence[ReadConfig]) -> Iterator[InputProblem]:

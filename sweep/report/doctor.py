@@ -9,23 +9,28 @@ from typing import Any
 
 from jobs.errors import ClusterChoiceError
 from jobs.job import Job, Resources
+from jobs.local.runner_lock import find_runner_owner
+from jobs.local.slots import detect_machine_slots
 from jobs.processes import read_user_name
 from jobs.reconcile.unsettled import list_unsettled_remarks
-from jobs.slurm.chosen_cluster import read_chosen_cluster
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.doctor.checks import check_client, check_plan, check_site, has_slurm
 from jobs.slurm.doctor.node_test import NodeTest
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.limits import can_ask_memory
 from jobs.slurm.query import find_cluster, load_batch_history
 from jobs.slurm.refusals import read_refusals
 from jobs.slurm.script import find_path_problem
-from jobs.slurm.site import query_site
-from jobs.store.checks import Check, Severity, check_store, report_note, report_problem
+from jobs.slurm.site.chosen_cluster import read_chosen_cluster
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.limits import can_ask_memory
+from jobs.slurm.site.site import query_site
+from jobs.store.checks import Check, Severity, check_store, report_note, report_ok, report_problem
+from jobs.store.ledger import has_batches
 from jobs.store.paths import Store
 from jobs.store.results import list_finished_keys
 from stages.printable import render_line
 from sweep.cost.estimate import BYTES_OF_TRAINING_STATE, BYTES_OF_WEIGHT
+from sweep.kept_limits import read_limits
+from sweep.preflight.gate import check_gate
 from sweep.report.history import format_time
 from sweep.stored_sweep import StoredSweep, list_planned_sweeps, read_slurm_timeouts
 from sweep.text_format import format_columns, format_counted
@@ -51,8 +56,11 @@ class DoctorRun:
     def iter_checks(self) -> Iterator[Check]:
         """Each finding as it is made."""
         jobs = self.list_unfinished_jobs()
-        slurm = has_slurm()
-        if slurm:
+        local = self.is_local()
+        slurm = has_slurm() and not local
+        if local:
+            yield from self.iter_local_checks(jobs)
+        elif slurm:
             yield from self.iter_slurm_checks(jobs)
         elif self.planned is not None and self.planned.manifest.backend == "slurm":
             yield report_problem(
@@ -63,10 +71,35 @@ class DoctorRun:
         if slurm and (problem := find_path_problem(self.store)):
             yield report_problem("store", problem, "choose another folder with --store")
         yield from self.iter_refusal_checks({job.key for job in jobs})
+        yield from self.iter_input_checks({job.key for job in jobs})
         needed = sum(job.estimate.checkpoint_bytes for job in jobs)
         yield from check_store(self.store, needed_bytes=needed, shared=slurm)
         if self.node_test and slurm:
             yield from self.iter_node_checks(jobs)
+
+    def is_local(self) -> bool:
+        """Whether the named sweep runs on this machine, by its file or by what was chosen since."""
+        if self.planned is None or has_batches(self.planned.paths.ledger):
+            return False
+        return (read_limits(self.planned.paths.limits).backend or self.planned.manifest.backend) == "local"
+
+    def iter_local_checks(self, jobs: Sequence[Job]) -> Iterator[Check]:
+        """What this machine has, and the jobs that it has too little for."""
+        slots = detect_machine_slots(gpus=None if any(job.resources.gpus for job in jobs) else 0)
+        devices = [
+            format_counted(slots.cpus, "core"),
+            *([format_counted(len(slots.devices), "GPU")] if slots.devices else []),
+        ]
+        yield report_ok("machine", f"the sweep runs here, on {' and '.join(devices)}")
+        found = Counter(reason for job in jobs if (reason := slots.find_infeasible_reason(job.resources)))
+        for reason, number in found.items():
+            yield report_problem(
+                "jobs",
+                f"{format_counted(number, 'job')} can never run here: {reason}",
+                "lower `resources` in the sweep file, or run them on another machine",
+            )
+        if (owner := find_runner_owner(Store(self.store))) is not None:
+            yield report_note("runner", f"at work: {owner}", f"`sweep status {owner.sweep}` shows what it does")
 
     def list_unfinished_jobs(self) -> Sequence[Job]:
         """The plan's jobs that have no result yet."""
@@ -74,6 +107,25 @@ class DoctorRun:
             return ()
         done = list_finished_keys(self.planned.store, self.planned.manifest.jobs)
         return [job for job in self.planned.manifest.jobs if job.key not in done]
+
+    # Why: docs/decisions.md, D172
+    def iter_input_checks(self, unfinished: Collection[str]) -> Iterator[Check]:
+        """What stands against sending the named sweep's unfinished jobs, by what they will read. Nothing is kept."""
+        if self.planned is None:
+            return
+        kept = read_limits(self.planned.paths.limits)
+        report = check_gate(self.planned, unfinished, kept.ignored_inputs, writes=False)
+        for remark in report.remarks:
+            yield report_note("inputs", remark)
+        for change in report.changes:
+            yield report_problem("inputs", str(change), "put the former data back, or plan it again")
+        found = [
+            line for problem, line in zip(report.problems, report.lines, strict=True) if problem.setting != "store"
+        ]
+        for line in found:  # the room in the store is a check of its own
+            yield report_problem("inputs", line, f"or accept it: `sweep submit {self.sweep} --ignore-data`")
+        if unfinished and not (report.remarks or report.changes or found):
+            yield report_ok("inputs", "what the jobs read is there and fits, by the first samples of each data set")
 
     def iter_refusal_checks(self, unfinished: Collection[str]) -> Iterator[Check]:
         """Slurm's last answers for jobs of the named sweep, else of all sweeps of the store, by reason."""

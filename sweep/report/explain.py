@@ -1,8 +1,8 @@
 """`sweep explain`: a cell's axes, its chain of jobs, their cost, who shares them, which keys changed, what happened."""
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,46 +23,34 @@ from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
 from sweep.report.status import select_refusals
-from sweep.stored_sweep import list_planned_sweeps, read_own_manifest
-
-KEY_PREFIX = 6
-"""Fewest digits of a key that name a job."""
+from sweep.selection import format_name_hint, select_cells
+from sweep.stored_sweep import StoredSweep, list_planned_sweeps
 
 
-@dataclass(frozen=True, slots=True)
-class CellMatch:
-    """A cell in a stored plan."""
+def find_sweep_of_cell(store: Store, word: str) -> StoredSweep | None:
+    """Of a store with several sweeps the one that has the cell or job, where no sweep is called so; else None.
 
-    manifest: Manifest
-    cell: Cell
-
-
-def find_cell(store: Store, wanted: str, sweep: str | None) -> CellMatch:
-    """The cell of that name, unique beginning of a name, or job key; NotPlannedError or UsageError."""
-    if sweep:
-        plans, unread = [read_own_manifest(store, sweep)], ""
-    else:
-        plans, unread = read_all_plans(store)
-    if not plans and unread:
-        raise StoreError(unread)
+    Raises UsageError where several have it, and NotPlannedError where none has.
+    """
+    names = list_planned_sweeps(store) if store.root.exists() else []
+    if len(names) < 2 or word in names:
+        return None
+    plans, unread = read_all_plans(store)
     if not plans:
-        raise NotPlannedError(f"{store.sweeps}: holds no plan; make one with `sweep plan FILE`")
-    for matches in (find_by_name, find_by_prefix, find_by_job_key):
-        found = [CellMatch(plan, cell) for plan in plans for cell in matches(plan, wanted)]
-        if len({each.manifest.sweep for each in found}) > 1:
-            sweeps = ", ".join(sorted({each.manifest.sweep for each in found}))
-            raise UsageError(f"{wanted!r} is in several sweeps: {sweeps}; choose one with --sweep")
-        if len(found) > 1 and matches is find_by_prefix:
-            some = ", ".join(each.cell.name for each in found[:5])
-            raise UsageError(
-                f"{wanted!r} is the beginning of {len(found)} names, such as {some}; give more of the name"
-            )
-        if found:
-            return found[0]
-    near = difflib.get_close_matches(wanted, [cell.name for plan in plans for cell in plan.cells], n=3, cutoff=0.5)
-    hint = f"; is it {' or '.join(near)}?" if near else ""
-    beside = f"; not read: {unread}" if unread else ""
-    raise NotPlannedError(f"no cell or job {wanted!r} in {', '.join(plan.sweep for plan in plans)}{hint}{beside}")
+        raise StoreError(unread)
+    found: list[Manifest] = []
+    for plan in plans:
+        with suppress(NotPlannedError):
+            select_cells(plan, [word])
+            found.append(plan)
+    if not found:
+        hint = format_name_hint(word, {cell.name for plan in plans for cell in plan.cells})
+        beside = f"; not read: {unread}" if unread else ""
+        raise NotPlannedError(f"no cell or job {word!r} in {', '.join(plan.sweep for plan in plans)}{hint}{beside}")
+    if len(found) > 1:
+        several = ", ".join(plan.sweep for plan in found)
+        raise UsageError(f"{word!r} is in several sweeps: {several}; name one: `sweep explain {found[0].sweep} {word}`")
+    return StoredSweep(store, found[0])
 
 
 def read_all_plans(store: Store) -> tuple[list[Manifest], str]:
@@ -82,23 +70,12 @@ def read_all_plans(store: Store) -> tuple[list[Manifest], str]:
     return plans, problem
 
 
-def find_by_name(plan: Manifest, wanted: str) -> list[Cell]:
-    """The cell of that name."""
-    return [cell for cell in plan.cells if cell.name == wanted]
-
-
-def find_by_prefix(plan: Manifest, wanted: str) -> list[Cell]:
-    """The cells whose names begin so."""
-    return [cell for cell in plan.cells if cell.name.startswith(wanted)]
-
-
-def find_by_job_key(plan: Manifest, wanted: str) -> list[Cell]:
-    """The cells that need the job whose key begins so, the first one standing for all."""
-    if len(wanted) < KEY_PREFIX:
-        return []
-    keys = {job.key for job in plan.jobs if job.key.startswith(wanted)}
-    jobs = index_jobs(plan)
-    return [cell for cell in plan.cells if keys.intersection(list_cell_jobs(cell, jobs))]
+def choose_cells(stored: StoredSweep, words: Sequence[str]) -> list[Cell]:
+    """The named cells, in the plan's order, and for each named job the first cell that needs it."""
+    chosen = stored.select_cells(words)
+    jobs = index_jobs(stored.manifest)
+    names = {*chosen.cells, *(jobs[key].cells[0] for key in chosen.keys if jobs[key].cells)}
+    return [cell for cell in stored.manifest.cells if cell.name in names]
 
 
 def list_cell_jobs(cell: Cell, jobs: Mapping[str, Job]) -> list[str]:
@@ -144,9 +121,9 @@ class Explanation:
     """Nodes that the next attempts avoid."""
 
 
-def explain_cell(store: Store, found: CellMatch, snapshot: SweepSnapshot, now: float) -> Explanation:
+def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: float) -> Explanation:
     """Collects what is done, what is shared, which keys have changed and what happened. `now`: Unix seconds."""
-    plan, cell = found.manifest, found.cell
+    plan, store = stored.manifest, stored.store
     jobs = index_jobs(plan)
     keys = list_cell_jobs(cell, jobs)
     mine = [jobs[key] for key in keys]
@@ -214,8 +191,8 @@ def list_changes_since(
     return moved, True
 
 
-def format_explanation(explanation: Explanation) -> str:
-    """The explanation for a reader."""
+def format_explanation(explanation: Explanation, width: int | None = None) -> str:
+    """The explanation for a reader. `width`: of the terminal, to which the table bends."""
     from sweep.text_format import format_columns, format_hours
 
     cell, varied = explanation.cell, set(explanation.varied_axes)
@@ -231,13 +208,13 @@ def format_explanation(explanation: Explanation) -> str:
             link.job.phase,
             link.job.key,
             describe_config(link.job),
-            link.state,
+            link.history.state.value,  # the word of `sweep status`
             format_hours(link.hours),
             f"{link.shared_by:,}",
         ]
         for link in explanation.chain_jobs
     ]
-    lines += [*format_columns(rows, left=4, rules=(1,)), "", format_cost_line(explanation)]
+    lines += [*format_columns(rows, left=4, rules=(1,), width=width), "", format_cost_line(explanation)]
     return "\n".join([*lines, *format_changed_lines(explanation), *format_history_section(explanation)])
 
 
@@ -271,8 +248,9 @@ def format_cost_line(explanation: Explanation) -> str:
     own = sum(link.hours for link in explanation.chain_jobs if link.shared_by == 1)
     shared = sum(link.hours for link in explanation.chain_jobs if link.shared_by > 1)
     left = sum(link.hours for link in explanation.chain_jobs if link.state != "done")
-    parts = f"{format_hours(own)} {explanation.unit} of its own, {format_hours(shared)} shared with other cells"
-    return f"{parts}; {format_hours(left)} left to do"
+    among = f"{format_hours(shared)} of them shared with other cells" if shared else "none shared"
+    rest = f"{format_hours(left)} still to run" if left else "all of it done"
+    return f"Cost: {format_hours(own + shared)} {explanation.unit} ({among}); {rest}."
 
 
 def format_changed_lines(explanation: Explanation) -> list[str]:

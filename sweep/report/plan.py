@@ -91,8 +91,10 @@ def format_plan_report(
     placements: tuple[PhasePlacement, ...] = (),
     losses: Sequence[MixtureLoss] = (),
     figures: UsedFigures = NO_FIGURES,
+    width: int | None = None,
 ) -> str:
-    """The report as plain text, up to 100 columns with the paper's names, with no newline at the end."""
+    """The report as plain text, up to 100 columns with the paper's names, with no newline at the end; `width`: of the
+    terminal, to which it bends."""
     costs = compute_plan_costs(manifest, done, gpus=gpus, cpus=cpus)
     counts = [
         format_counted(count_phase_jobs(costs, phase), PHASES[phase].job)
@@ -108,9 +110,9 @@ def format_plan_report(
         *format_mixture_losses(losses),
         *format_detectable_effects(load_detectable_effects(manifest, figures)),
     ]  # fmt: skip
-    table = [*format_cost_table(costs, Marks.from_figures(figures)), *format_placement_table(placements)]
-    assumed = format_assumed_figures(figures)
-    return "\n".join([head, "", *table, "", *format_labelled_lines(remarks), *assumed])
+    table = [*format_cost_table(costs, Marks.from_figures(figures), width), *format_placement_table(placements, width)]
+    assumed = format_assumed_figures(figures, min(WIDTH, width or WIDTH))
+    return "\n".join([head, "", *table, "", *format_labelled_lines(remarks, width), *assumed])
 
 
 def count_phase_jobs(costs: PlanCosts, phase: str) -> int:
@@ -153,7 +155,7 @@ def format_marked_cells(cells: list[str], where: tuple[str, str] | None, marks: 
     ]
 
 
-def format_cost_table(costs: PlanCosts, marks: Marks) -> list[str]:
+def format_cost_table(costs: PlanCosts, marks: Marks, width: int | None = None) -> list[str]:
     """A row for each phase of each model, and the total; A100-hours where GPUs are used at all, else core-hours."""
     rows = []
     for model, by_phase in costs.by_model.items():
@@ -170,7 +172,7 @@ def format_cost_table(costs: PlanCosts, marks: Marks) -> list[str]:
     # on CPU cores the encoder's part is not separate
     parts = ["LM only", "encoder", "start-up", "LM only, each"] if costs.total.gpu_hours else ["start-up", "work, each"]
     heads = ["model", "phase", "jobs", "tokens", select_hours_unit(costs), *parts, "storage"]
-    return format_columns([heads, *rows], left=2, rules=(1, len(rows)))
+    return format_columns([heads, *rows], left=2, rules=(1, len(rows)), width=width)
 
 
 def format_cost_cells(cost: Cost, costs: PlanCosts) -> list[str]:
@@ -273,7 +275,7 @@ def format_counted_figures(figures: UsedFigures) -> list[tuple[str, str]]:
     return [("counted", ", ".join(names))] if names else []
 
 
-def format_assumed_figures(figures: UsedFigures) -> list[str]:
+def format_assumed_figures(figures: UsedFigures, width: int = WIDTH) -> list[str]:
     """Each assumed figure with its source, those of one subject and source in one entry: speeds, data, then tasks."""
     groups: dict[tuple[str, str], list[Figure]] = {}
     for figure in figures:
@@ -283,7 +285,7 @@ def format_assumed_figures(figures: UsedFigures) -> list[str]:
     for (subject, source), found in sorted(groups.items(), key=lambda group: rank_subject(group[0][0])):
         values = ", ".join(f"{figure.name} {format_figure_value(figure.value)}" for figure in found)
         lines += textwrap.wrap(
-            f"{subject}: {values}. {source}", WIDTH, initial_indent="  ", subsequent_indent="      ",
+            f"{subject}: {values}. {source}", width, initial_indent="  ", subsequent_indent="      ",
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
     return lines

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.job import Job
 from jobs.local.attempts import find_foreign_owner
 from jobs.observation import ClusterState
@@ -14,21 +15,47 @@ from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState, JobStatus
 from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.refusals import Refusal, read_refusals
-from sweep.kept_limits import format_limit_lines
+from sweep.kept_limits import build_limits_json, format_limit_lines, read_limits
 from sweep.phases import PHASES
+from sweep.plan.manifest import map_jobs_to_models
 from sweep.report.history import format_time
-from sweep.report.time_left import TimeLeft, read_last_metrics
+from sweep.report.time_left import TimeLeft, read_last_metrics, read_time_left
+from sweep.stored_sweep import StoredSweep
 from sweep.text_format import format_columns, format_counted, format_duration
 
 BAR_WIDTH = 24
+WIDE_ENOUGH = 90
+"""Columns of a terminal from which on the bar has all of it."""
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
 
 
-def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float) -> dict[str, Any]:
-    """The report as JSON types. `now`: Unix seconds."""
-    return {
+def load_status(
+    stored: StoredSweep,
+    words: Sequence[str] = (),
+    phase: str | None = None,
+    *,
+    fresh: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
+) -> dict[str, Any]:
+    """The whole report as things stand now, of the chains that `words` name, all without a word; of `phase` alone, if
+    any. `fresh`: Slurm is asked even if it answered less than a minute ago."""
+    wanted = {job.key for job in stored.select_chains(words, phase)}
+    snapshot = stored.load_snapshot(recent_answers=not fresh, trusts_checked=True)
+    now = clock.now()
+    left = read_time_left(stored, snapshot, now, wanted)
+    snapshot.narrow(wanted)
+    report = build_status_json(stored.manifest.sweep, snapshot, left, now, map_jobs_to_models(stored.manifest))
+    report["limits"] = build_limits_json(read_limits(stored.paths.limits))
+    return report
+
+
+def build_status_json(
+    sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float, models: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The report as JSON types. `now`: Unix seconds. `models`: of each job by key, for those that are of no cell."""
+    report: dict[str, Any] = {
         "format": 1,
         "sweep": sweep,
         "jobs": len(snapshot.jobs),
@@ -55,6 +82,10 @@ def build_status_json(sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: 
         ],
         "eta": build_eta_row(left, snapshot),
     }
+    for row in (*report["running"], *report["trouble"], *report["blocked"]):
+        if not row["cells"] and models and models.get(row["key"]):
+            row["model"] = models[row["key"]]
+    return report
 
 
 def list_phases(snapshot: SweepSnapshot) -> list[str]:
@@ -255,14 +286,24 @@ def build_eta_row(left: TimeLeft, snapshot: SweepSnapshot) -> dict[str, Any]:
     if held:
         waits = "is held and does not start by itself" if held == 1 else "are held and do not start by themselves"
         return {"seconds": None, "basis": f"{format_counted(held, 'job')} {waits}"}
+    if left.seconds == 0 and (stopped := describe_stopped(snapshot)):
+        return {"seconds": left.seconds, "basis": stopped}
     return {"seconds": left.seconds, "basis": left.basis}
 
 
-def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
-    """The report for a reader, with no newline at the end."""
+def describe_stopped(snapshot: SweepSnapshot) -> str:
+    """What keeps jobs from running, where nothing is left that could run; empty if all is done."""
+    counts = count_states(snapshot, snapshot.jobs)
+    found = [f"{counts[state]:,} {state.value}" for state in (JobState.FAILED, JobState.CANCELLED, JobState.BLOCKED)
+             if counts[state]]  # fmt: skip
+    return f"nothing runs until `sweep resume {snapshot.sweep}`: {', '.join(found)}" if found else ""
+
+
+def format_status(report: Mapping[str, Any], *, show_all: bool, width: int | None = None) -> str:
+    """The report for a reader, with no newline at the end. `width`: of the terminal, to which the table bends."""
     limit = None if show_all else MAX_LISTED
     parts = [
-        format_phase_table(report),
+        format_phase_table(report, width),
         format_section("running", [format_running_line(row) for row in report["running"]], limit),
         format_section(
             "trouble", [line for row in report["trouble"][:limit] for line in format_trouble_lines(row)], None
@@ -278,27 +319,28 @@ def format_status(report: Mapping[str, Any], *, show_all: bool) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def format_phase_table(report: Mapping[str, Any]) -> str:
-    """A row a phase, a column a state that occurs, and a bar of what is done."""
+def format_phase_table(report: Mapping[str, Any], width: int | None = None) -> str:
+    """A row a phase, a column a state that occurs, and a bar of what is done, which is short on a narrow terminal."""
+    bar = BAR_WIDTH if width is None or width >= WIDE_ENOUGH else BAR_WIDTH // 3
     states = [state for state, number in report["states"].items() if number or state == "done"]
     head = [report["sweep"], "", "jobs", *states]
     phases = {**report["phases"], "all": report["states"]}
     rows = [
         [
             phase,
-            format_bar(of["done"], sum(of.values())),
+            format_bar(of["done"], sum(of.values()), bar),
             f"{sum(of.values()):,}",
             *(f"{of[state]:,}" for state in states),
         ]
         for phase, of in phases.items()
     ]
-    return "\n".join(format_columns([head, *rows], left=2, rules=(len(rows),)))
+    return "\n".join(format_columns([head, *rows], left=2, rules=(len(rows),), width=width))
 
 
-def format_bar(done: int, total: int) -> str:
+def format_bar(done: int, total: int, width: int = BAR_WIDTH) -> str:
     """`[######......]  50 %`, full only when all is done."""
-    filled = BAR_WIDTH * done // total if total else 0
-    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {100 * done // total if total else 0:>3} %"
+    filled = width * done // total if total else 0
+    return f"[{'#' * filled}{'.' * (width - filled)}] {100 * done // total if total else 0:>3} %"
 
 
 def format_section(title: str, lines: Sequence[str], limit: int | None) -> str:
@@ -349,8 +391,9 @@ def format_asked_line(row: Mapping[str, Any]) -> str:
 
 
 def format_job_name(row: Mapping[str, Any]) -> str:
-    """Phase, first cell and key."""
-    return " ".join([row["phase"], *row["cells"][:1], row["key"]])
+    """Phase, first cell, else model, and key; of a job that several cells share how many more they are."""
+    first, more = row["cells"][:1] or [row["model"]] if "model" in row else row["cells"][:1], len(row["cells"]) - 1
+    return " ".join([row["phase"], *first, *([f"(+{more})"] if more > 0 else []), row["key"]])
 
 
 def format_eta_line(report: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ slots that there are.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -270,9 +270,14 @@ def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capac
 # What the store shows of it.
 
 
-def read_time_left(stored: StoredSweep, snapshot: SweepSnapshot, now: float) -> TimeLeft:
-    """How long the sweep still takes as things stand. `now`: Unix seconds."""
+def read_time_left(
+    stored: StoredSweep, snapshot: SweepSnapshot, now: float, wanted: Collection[str] | None = None
+) -> TimeLeft:
+    """How long the sweep still takes as things stand, or its jobs `wanted` alone. `now`: Unix seconds."""
     progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
+    if wanted is not None:  # the others still show how long jobs take
+        others = frozenset(job.key for job in snapshot.jobs if job.key not in wanted)
+        progress = replace(progress, stopped=progress.stopped | others)
     if (read_limits(stored.paths.limits).backend or stored.manifest.backend) == "local":
         return estimate_time_left(progress, find_local_capacity(stored.store, progress))
     return estimate_time_left(progress, measure_running_capacity(progress.open, progress.running))
@@ -363,19 +368,25 @@ def read_finished_time(job: Job, evidence: RunStatus) -> FinishedTime | None:
     return FinishedTime(wall=max(wall, steps), steps=steps, ended_at=finished_at)
 
 
+# Why: docs/decisions.md, D192
 def estimate_from_metrics(evidence: RunStatus, started_at: float, now: float) -> float | None:
-    """Steps left at this attempt's own speed; None without a metrics line of this attempt."""
-    last = read_last_metrics(evidence)
-    begun_at = evidence.last.start.checkpoint_step if evidence.last else -1
-    try:
-        step, total, written = float(last["step"]), float(last["total_steps"]), float(last["time"])
-        first = float(last.get("first_step", 0))
-    except (KeyError, TypeError, ValueError):
+    """Seconds left at the pace between this attempt's last lines of metrics; None with fewer than two.
+
+    What passed before the first line (imports, compiling, filling caches) is no pace.
+    """
+    own = []
+    for line in read_tail(evidence.run.metrics, METRICS_TAIL_BYTES).splitlines():
+        try:
+            record = parse_object(line)
+            row = float(record["time"]), float(record["step"]), float(record["total_steps"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue  # half written, or the rest of a line whose begin was cut off
+        if row[0] > started_at:
+            own.append(row)
+    if len(own) < 2 or own[-1][1] <= own[0][1]:
         return None
-    done = step - max(0.0, begun_at, first)
-    if done <= 0 or written <= started_at:
-        return None
-    return max(0.0, (total - step) * (written - started_at) / done - (now - written))
+    (first_time, first_step, _), (time, step, total) = own[0], own[-1]
+    return max(0.0, (total - step) * (time - first_time) / (step - first_step) - (now - time))
 
 
 def compute_kept_part(evidence: RunStatus) -> float:

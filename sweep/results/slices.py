@@ -1,7 +1,7 @@
 """Slices of the grid for figures: two axes vary, all others are held at one value, seeds are averaged."""
 
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +86,43 @@ def build_slice(rows: Sequence[Row], measure: Measure, x: str, series: str) -> G
     for value, place in sorted(groups, key=lambda group: make_sort_key(group[1])):
         lines[value].append(build_plot_point(place, groups[value, place], measure))
     return GridSlice(lines=lines, held=held, chance=find_common_chance(shown, measure))
+
+
+@dataclass(frozen=True, slots=True)
+class FigureView:
+    """Scores against the axis `x`, with a line for each value of the axis `series`."""
+
+    x: str
+    series: str
+
+
+VIEWS = (
+    FigureView("branch", "image_share"),
+    FigureView("image_share", "branch"),
+    FigureView("instruction_share", "image_share"),
+    FigureView("epochs", "image_share"),
+    FigureView("captions", "image_share"),
+    FigureView("encoder", "image_share"),
+    FigureView("freeze_encoder", "image_share"),
+    FigureView("amount", "image_share"),
+    FigureView("lr_at_branch", "image_share"),
+)
+"""Each is a figure of its own for each model, with a panel for each score."""
+
+
+# Why: docs/decisions.md, D99
+def build_view_slice(rows: Sequence[Row], measure: Measure, view: FigureView) -> GridSlice:
+    """The slice of `build_slice`; where no line of it has two points, that of the models which differ in x alone."""
+    found = build_slice(rows, measure, view.x, view.series)
+    if any(len(points) > 1 for points in found.lines.values()):
+        return found
+    families: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    others = [axis for axis in (*SLICE_AXES, "model") if axis != view.x]
+    for row in rows:
+        if row.get(measure.column) is not None:
+            families[tuple(normalise_axis_value(row, axis) for axis in others)].append(row)
+    compared = [row for family in families.values() if is_axis_varied(family, view.x) for row in family]
+    return build_slice(compared, measure, view.x, view.series) if compared else found
 
 
 def build_plot_point(x: Any, rows: Sequence[Row], measure: Measure) -> PlotPoint:

@@ -279,7 +279,7 @@ def format_hours_table(rows: Iterable[Mapping[str, Any]]) -> str:
         sums[place].add_row(row, unit)
         sums["all", ""].add_row(row, unit)
     name = "A100-hours" if unit == "a100" else "core-hours"
-    head = [name, "stage", "done", "planned", "of done", "used", "wasted"]
+    head = [name, "phase", "done", "planned", "of done", "used", "wasted"]
     order = sorted((key for key in sums if key[1]), key=lambda key: make_table_sort_key(key, found))
     order += [LEFT_THE_PLAN] if LEFT_THE_PLAN in sums else []
     table = [head, *([*key, *sums[key].format_cells()] for key in order), ["all", "", *sums["all", ""].format_cells()]]

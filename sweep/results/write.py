@@ -41,6 +41,24 @@ JSON_ONLY_COLUMNS = ("scores", "versions")
 
 
 @dataclass(frozen=True, slots=True)
+class BuiltTables:
+    """All tables but the metrics, which may be too long for memory, and what they are made of."""
+
+    tables: Mapping[str, pa.Table]
+    """By name; `results` is the last."""
+    rows: Sequence[dict[str, Any]]
+    """Rows of `results` without the columns `JSON_ONLY_COLUMNS`."""
+    differences: Sequence[ScoreDifference]
+    contrasts: Sequence[Contrast]
+    evidence: Mapping[str, JobEvidence]
+    """Of the plan's jobs, by key."""
+    left: Mapping[str, JobEvidence]
+    """Of jobs that left the plan."""
+    chains: Sequence[ModelChain]
+    uncounted: UncountedRuns
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenTables:
     """What was written, except metrics.parquet, which may be too long for memory."""
 
@@ -53,6 +71,9 @@ class WrittenTables:
     uncounted: UncountedRuns
     paths: tuple[Path, ...]
     """Of the seven files."""
+    chains: Sequence[ModelChain]
+    evidence: Mapping[str, JobEvidence]
+    """What the tables were built from, by key; jobs that left the plan included."""
 
 
 def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> WrittenTables:
@@ -61,6 +82,26 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     `endings`: what the cluster knows of ended executions, by key; by default those of the sweep's snapshot. The same
     evidence gives the same bytes. Raises OSError if the store refuses a write: that file is then as before.
     """
+    built = build_tables(stored, endings)
+    paths = {name: stored.paths.results / f"{name}.parquet" for name in ("metrics", *built.tables)}
+    write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, built.evidence)))
+    for name, table in built.tables.items():
+        write_parquet(paths[name], table.schema, table.to_batches())
+    return WrittenTables(
+        results=built.tables["results"],
+        jobs=built.tables["jobs"],
+        rows=built.rows,
+        differences=built.differences,
+        contrasts=built.contrasts,
+        uncounted=built.uncounted,
+        paths=tuple(paths.values()),
+        chains=built.chains,
+        evidence={**built.evidence, **built.left},
+    )
+
+
+def build_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingRecord]] | None = None) -> BuiltTables:
+    """The same tables, and nothing is written."""
     snapshot = stored.load_snapshot(whole_account=True)
     if endings is not None:
         snapshot.reload(replace(snapshot.cluster, observations=snapshot.observed, accounting_records=endings))
@@ -68,7 +109,8 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
     chains = list_model_chains(stored.manifest)
     sweep = stored.manifest.sweep
     results = build_results_table(sweep, chains, evidence)
-    jobs = build_jobs_table(sweep, chains, evidence, load_left_jobs(snapshot))
+    left = load_left_jobs(snapshot)
+    jobs = build_jobs_table(sweep, chains, evidence, left)
     rows = results.drop_columns([*JSON_ONLY_COLUMNS]).to_pylist()
     models = list_scored_models(chains, rows, evidence)
     answers = load_answers(stored.store, {model.key: evidence[model.key].result or {} for model in models})
@@ -83,11 +125,16 @@ def write_tables(stored: StoredSweep, endings: Mapping[str, Sequence[AccountingR
         # Why: docs/decisions.md, D55
         "results": results,  # the last: its time says when all of them were written
     }
-    paths = {name: stored.paths.results / f"{name}.parquet" for name in ("metrics", *tables)}
-    write_parquet(paths["metrics"], METRICS, iter_metric_batches(iter_metric_logs(stored.store, evidence)))
-    for name, table in tables.items():
-        write_parquet(paths[name], table.schema, table.to_batches())
-    return WrittenTables(results, jobs, rows, found, contrasts, find_uncounted_runs(snapshot), tuple(paths.values()))
+    return BuiltTables(
+        tables=tables,
+        rows=rows,
+        differences=found,
+        contrasts=contrasts,
+        evidence=evidence,
+        left=left,
+        chains=chains,
+        uncounted=find_uncounted_runs(snapshot),
+    )
 
 
 def list_scored_models(
@@ -128,13 +175,15 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     """Writes the file batch by batch, so that memory stays bounded."""
     rows = 0
     try:
-        with (
-            open_replacement(path) as unfinished,
-            pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer,
-        ):
-            for batch in batches:
-                writer.write_batch(batch)
-                rows += batch.num_rows
+        with open_replacement(path) as unfinished:
+            writer = pq.ParquetWriter(unfinished, schema, compression=COMPRESSION)
+            try:
+                with writer:
+                    for batch in batches:
+                        writer.write_batch(batch)
+                        rows += batch.num_rows
+            finally:
+                writer.is_open = False  # or its destructor closes once more, and prints what the disk says to that
     except OSError as error:
         raise name_file(error, path) from None  # the library's own name no file
     logger.info("%s: %d rows written", path, rows)
@@ -168,15 +217,15 @@ def write_summary(folder: Path, text: str) -> Path:
 # Refreshes the tables after something has finished.
 
 
-def refresh_results(stored: StoredSweep) -> str:
-    """Writes tables and summary if any result is newer than they are. Returns a remark for the user, or ""."""
+def refresh_tables(stored: StoredSweep) -> WrittenTables | None:
+    """Writes tables and summary if any result is newer than they are; else None."""
     written = read_table_time(stored)
     newest = max((read_result_time(stored, job.stage, job.key) for job in stored.manifest.jobs), default=0.0)
     if newest <= written:
-        return ""
+        return None
     tables = write_tables(stored)
     write_summary(stored.paths.results, format_results_summary(tables))
-    return "; ".join([f"tables refreshed in {stored.paths.results}", *tables.uncounted.list_remarks()])
+    return tables
 
 
 def read_table_time(stored: StoredSweep) -> float:

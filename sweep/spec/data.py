@@ -21,6 +21,12 @@ URL = re.compile(r"(https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,={}-]*")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f'\"`$;|&<>\\]")
 STORE_PREFIX = "$STORE/"
+PLACE = (
+    r"(?:(?:https?|s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._~:/@%+,={}-]*"
+    r"|(?:\$STORE/)?(?!~|[A-Za-z][A-Za-z0-9+.-]*:(?!:))[^\x00-\x1f\x7f'\"`$;|&<>\\]+)"
+)
+ADDRESS = rf"^(?!(?:.*(?:/|::))?\.\.(?:/|::|$)){PLACE}(?:::{PLACE})*$"
+"""What `resolve_data_path` takes, of one place or of several, as one pattern for editors."""
 
 ROLES: dict[str, DataKind] = {
     "text": "text",
@@ -43,7 +49,19 @@ def join_listed_places(value: Any) -> Any:
 class DataFields(Fields):
     """One entry of `data` in a sweep file."""
 
-    kind: DataKind = Field(description="text, captions, conversations, encoder, tasks or tokenizer")
+    kind: DataKind = Field(
+        description="what the data are: text, captions, conversations, encoder, tasks or tokenizer",
+        json_schema_extra={
+            "values": {
+                "text": "token shards",
+                "captions": "images with captions, webdataset shards",
+                "conversations": "questions and answers about images, LLaVA's JSON",
+                "encoder": "weights of a vision encoder, a folder of transformers",
+                "tasks": "a folder of evaluation tasks",
+                "tokenizer": "a tokenizer.json",
+            }
+        },
+    )
     path: Annotated[str, BeforeValidator(join_listed_places)] = Field(
         min_length=1,
         max_length=200_000,
@@ -55,10 +73,31 @@ class DataFields(Fields):
         "",
         pattern=r"^$|^[A-Za-z0-9_.-]{1,60}(,[A-Za-z0-9_.-]{1,60}){0,19}$",
         description="a caption's key in the sample's JSON, or txt; of several with commas between, one by chance",
+        json_schema_extra={"default": "`txt`"},
     )
-    encoder: Name | None = Field(None, description="the vision encoder whose weights a data set of kind encoder holds")
-    mean_text_tokens: Multiplier | None = Field(None, description="the mean text tokens of a sample, for the estimate")
-    examples: Count | None = Field(None, description="the number of samples, for the estimate")
+    encoder: Name | None = Field(
+        None,
+        description="the vision encoder whose weights a data set of kind encoder holds",
+        json_schema_extra={"needed": "several data sets of kind encoder"},
+    )
+    mean_text_tokens: Multiplier | None = Field(
+        None,
+        description="the mean text tokens of a sample, for the estimate",
+        json_schema_extra={
+            "unit": "tokens",
+            "default": "counted, else assumed",
+            "needed": "data that `plan` cannot count",
+        },
+    )
+    examples: Count | None = Field(
+        None,
+        description="the number of samples, for the estimate",
+        json_schema_extra={
+            "unit": "samples",
+            "default": "counted, else assumed",
+            "needed": "data that `plan` cannot count",
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator
 
-from stages.config import Engine, FinetuneConfig, LanguageModel, StageConfig, Vision, find_engine
+from stages.config import BUILT_IN_ENGINES, Engine, FinetuneConfig, LanguageModel, StageConfig, Vision, find_engine
+from stages.engines.kinds import find_engine_plugin, render_engine_label
 from stages.engines.limits import find_engine_problem, find_model_problem
+from stages.plugins import PluginError
 from sweep.errors import ConfigProblemError
-from sweep.spec.fields import Fields, Revision
+from sweep.spec.fields import Fields, Name, Revision
 
 OWN_ENGINE = "own"
 """In place of an engine's name: our stage itself."""
@@ -28,11 +30,16 @@ Config = TypeVar("Config", bound=StageConfig)
 class EngineFields(Fields):
     """One entry of `engines`: `kind`, `revision`, `command` and `arguments` decide numbers and enter keys."""
 
-    kind: Literal["command", "open_lm", "prismatic", "vla_foundry"] = Field(
-        description="command, open_lm, prismatic or vla_foundry"
+    kind: Name = Field(
+        description="the program: command, open_lm, prismatic, vla_foundry, or one of an installed package",
+        json_schema_extra={"values": {"command": "any program"}},
     )
     python: AbsolutePath = Field(description="the absolute path of its interpreter, or for command of any program")
-    checkout: AbsolutePath | None = Field(None, description="the absolute path of its checkout")
+    checkout: AbsolutePath | None = Field(
+        None,
+        description="the absolute path of its checkout",
+        json_schema_extra={"needed": "the kinds open_lm, prismatic and vla_foundry"},
+    )
     revision: Revision = Field("", description="a word that names the checkout's content; changing it makes new keys")
     command: list[CommandWord] = Field(default_factory=list, max_length=100, description="the words behind the program")
     environment: dict[VariableName, CommandWord] = Field(default_factory=dict, description="variables, name to value")
@@ -42,6 +49,17 @@ class EngineFields(Fields):
     arguments: dict[ArgumentName, StrictBool | StrictInt | StrictFloat | StrictStr] = Field(
         default_factory=dict, description="settings of the engine's own, name to value"
     )
+
+    @field_validator("kind")
+    @classmethod
+    def check_kind(cls, given: str) -> str:
+        """A kind that is not built in must be there now: its package says what it can do, and enters the keys."""
+        if given not in BUILT_IN_ENGINES:
+            try:
+                find_engine_plugin(given)
+            except PluginError as error:
+                raise ValueError(str(error)) from None
+        return given
 
     # Why: docs/decisions.md, D167
     @field_validator("environment")
@@ -59,7 +77,11 @@ class EngineFields(Fields):
     def build_config(self) -> Engine:
         """What a job's configuration says of it."""
         return Engine(
-            kind=self.kind, revision=self.revision, command=tuple(self.command), arguments=dict(self.arguments)
+            kind=self.kind,
+            revision=self.revision,
+            plugin=render_engine_label(self.kind),
+            command=tuple(self.command),
+            arguments=dict(self.arguments),
         )
 
     def build_settings(self) -> dict[str, object]:

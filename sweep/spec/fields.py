@@ -145,7 +145,8 @@ class StageSetting:
         kind = narrower or SWEEP_TYPES.get(
             (self.field.annotation, *self.field.metadata), self.field.rebuild_annotation()
         )
-        return kind | None, Field(None, description=self.field.description)
+        notes = self.field.json_schema_extra
+        return kind | None, Field(None, description=self.field.description, json_schema_extra=notes)
 
 
 def list_stage_settings(config: type[BaseModel], part: BaseModel | None = None) -> list[StageSetting]:
@@ -188,7 +189,11 @@ class OwnSettings(Fields):
 
 
 UnitTokens = Annotated[
-    Count | None, Field(description="the tokens of multiplier 1, a whole number; default 20 x the model's parameters")
+    Count | None,
+    Field(
+        description="the tokens of multiplier 1, a whole number; default 20 x the model's parameters",
+        json_schema_extra={"unit": "tokens", "default": "20 x the model's parameters"},
+    ),
 ]
 
 
@@ -200,22 +205,44 @@ class TrunkSettings(OwnSettings):
     unit_tokens: UnitTokens = None
 
 
+RESTARTS = "branch 0 or 100, or `lr_at_branch: restart`, unless the model is of the catalog"
+
+
 class PretrainSettings(OwnSettings):
     """Image-text pre-training. Its seed is the axis `seed`, its encoder the axis `encoder`."""
 
     phase = "pretrain"
 
     unit_tokens: UnitTokens = None
-    restart_lr: Rate | None = Field(None, description="the peak learning rate of a run that warms up again, above 0")
-    restart_warmup_steps: Whole | None = Field(None, description="a whole number of optimizer steps")
+    restart_lr: Rate | None = Field(
+        None,
+        description="the peak learning rate of a run that warms up again, above 0",
+        json_schema_extra={"needed": RESTARTS},
+    )
+    restart_warmup_steps: Whole | None = Field(
+        None,
+        description="the warmup of a run that warms up again, a whole number of optimizer steps",
+        json_schema_extra={"unit": "steps", "needed": RESTARTS},
+    )
     matched_branch: Annotated[float, Field(gt=0, le=100), WrapValidator(convert_branch_point)] | None = Field(
         None,
         description="the branch point whose learning rate `lr_at_branch: matched` takes, in percent or as {step: N}",
+        json_schema_extra={"unit": "percent"},
     )
     projector: Literal["linear", "gelu-mlp", "fused-gelu-mlp"] | None = Field(
-        None, description="linear, gelu-mlp or fused-gelu-mlp"
+        None,
+        description="the layers between encoder and language model: linear, gelu-mlp or fused-gelu-mlp",
+        json_schema_extra={
+            "default": "`gelu-mlp`; of two encoders together `fused-gelu-mlp`",
+            "values": {"linear": "one layer", "gelu-mlp": "two layers", "fused-gelu-mlp": "three layers"},
+        },
     )
-    encoder_revision: Revision | None = Field(None, description="a word that names the encoder's weights")
+    encoder_revision: Revision | None = Field(
+        None, description="a word that names the version of the encoder's weights; changing it makes new keys"
+    )
+
+
+ONLY_ONE = "the only one of its kind"
 
 
 class FinetuneSettings(OwnSettings):
@@ -223,8 +250,16 @@ class FinetuneSettings(OwnSettings):
 
     phase = "finetune"
 
-    conversations: Name | None = Field(None, description="the name of a data set of kind conversations")
-    recipe: Literal["paper", "prismatic"] | None = Field(None, description="paper or prismatic")
+    conversations: Name | None = Field(
+        None,
+        description="the name of a data set of kind conversations",
+        json_schema_extra={"default": ONLY_ONE, "needed": "several data sets of that kind"},
+    )
+    recipe: Literal["paper", "prismatic"] | None = Field(
+        None,
+        description="settings of fine-tunes that belong together: paper or prismatic",
+        json_schema_extra={"values": {"paper": "as the paper trained", "prismatic": "as Prismatic's scripts do"}},
+    )
 
 
 class TaskSetting(Fields):
@@ -232,7 +267,11 @@ class TaskSetting(Fields):
 
     name: Name = Field(description="the name of a task in the data set of kind tasks")
     revision: Revision = Field("", description="a word that names the task's data")
-    limit: Count | None = Field(None, description="the number of documents to take, all without it")
+    limit: Count | None = Field(
+        None,
+        description="the number of documents to take, all without it",
+        json_schema_extra={"unit": "documents", "default": "all"},
+    )
 
 
 class TextTaskSetting(TaskSetting):
@@ -252,7 +291,11 @@ class EvaluateSettings(OwnSettings):
 
     phase = "evaluate"
 
-    tasks: Name | None = Field(None, description="the name of a data set of kind tasks")
+    tasks: Name | None = Field(
+        None,
+        description="the name of a data set of kind tasks",
+        json_schema_extra={"default": ONLY_ONE, "needed": "several data sets of that kind"},
+    )
     text_tasks: TextTasks | None = Field(
         None, description="a list of tasks, each a name or {name, limit, revision, trusted}"
     )
@@ -294,30 +337,79 @@ TextShares = Annotated[dict[Name, Share], BeforeValidator(convert_name_to_shares
 WeightNames = Annotated[list[Name], BeforeValidator(convert_name_to_list), Field(min_length=1, max_length=9)]
 
 
+EVERY_CELL = "every cell: as an axis, in `set` or in `defaults`"
+
+
 class AxisFields(Fields):
     """The settings of no single phase. Dotted names stand for nested ones."""
 
     branch: Annotated[float, Field(ge=0, le=100), WrapValidator(convert_branch_point)] | None = Field(
-        None, description="a percentage of the text budget, 0 to 100, or {step: N} of the trunk"
+        None,
+        description="where images enter: a percentage of the text budget, 0 to 100, or {step: N} of the trunk",
+        json_schema_extra={"unit": "percent", "needed": EVERY_CELL},
     )
-    image_share: Share | None = Field(None, description="a share from 0 to 1")
-    instruction_share: Share | None = Field(None, description="a share of the image part, 0 to 1")
+    image_share: Share | None = Field(
+        None,
+        description="the part of image data in the image-text run, a share from 0 to 1",
+        json_schema_extra={"needed": EVERY_CELL},
+    )
+    instruction_share: Share | None = Field(
+        None, description="the part of instruction data in the image data, a share of the image part, 0 to 1"
+    )
     text: TextShares | None = Field(
-        None, description="the name of a data set of kind text, or names with shares that add up to 1"
+        None,
+        description="the name of a data set of kind text, or names with shares that add up to 1",
+        json_schema_extra={"default": ONLY_ONE, "needed": "several data sets of that kind"},
     )
-    captions: Name | None = Field(None, description="the name of a data set of kind captions")
-    instructions: Name | None = Field(None, description="the name of a data set of kind conversations")
-    tokenizer: Name | None = Field(None, description="the name of a data set of kind tokenizer")
+    captions: Name | None = Field(
+        None,
+        description="the name of a data set of kind captions",
+        json_schema_extra={"default": ONLY_ONE, "needed": "several data sets of that kind"},
+    )
+    instructions: Name | None = Field(
+        None,
+        description="the name of a data set of kind conversations, for the image-text run",
+        json_schema_extra={"default": ONLY_ONE, "needed": "`instruction_share` above 0 and several of that kind"},
+    )
+    tokenizer: Name | None = Field(
+        None,
+        description="the name of a data set of kind tokenizer",
+        json_schema_extra={"default": ONLY_ONE, "needed": "several data sets of that kind"},
+    )
     encoder: Name | None = Field(None, description="the name of a vision encoder")
-    freeze_encoder: StrictBool | None = Field(None, description="true or false")
-    encoder_weights: WeightNames | None = Field(
-        None, description="the name of a data set of kind encoder, or a list of names, one for each part of the encoder"
+    freeze_encoder: StrictBool | None = Field(
+        None, description="true or false: whether the encoder's weights stay as they are"
     )
-    image_transform: Literal["resize-naive", "letterbox"] | None = Field(None, description="resize-naive or letterbox")
-    amount: Multiplier | None = Field(None, description="a multiple of 1x Chinchilla, above 0")
-    text_multiplier: Multiplier | None = Field(None, description="a multiple of 1x Chinchilla, above 0")
+    encoder_weights: WeightNames | None = Field(
+        None,
+        description="the name of a data set of kind encoder, or a list of names, one for each part of the encoder",
+        json_schema_extra={"default": "by the data sets' own `encoder`", "needed": "several data sets of one encoder"},
+    )
+    image_transform: Literal["resize-naive", "letterbox"] | None = Field(
+        None,
+        description="how an image becomes square: resize-naive or letterbox",
+        json_schema_extra={
+            "values": {"resize-naive": "stretched", "letterbox": "padded with the encoder's mean colour"}
+        },
+    )
+    amount: Multiplier | None = Field(
+        None,
+        description="the budget of the image-text run, a multiple of 1x Chinchilla (20 tokens a parameter), above 0",
+    )
+    text_multiplier: Multiplier | None = Field(
+        None, description="the budget of the text trunk, a multiple of 1x Chinchilla, above 0"
+    )
     lr_at_branch: Literal["auto", "continue", "restart", "matched"] | None = Field(
-        None, description="auto, continue, restart or matched"
+        None,
+        description="the learning rate of the image-text run: auto, continue, restart or matched",
+        json_schema_extra={
+            "values": {
+                "auto": "between 0 and 100 % at the trunk's rate without warmup, at 0 and 100 % a restart",
+                "continue": "at the trunk's rate everywhere",
+                "restart": "a warmup to `pretrain.restart_lr` everywhere",
+                "matched": "the trunk's rate at `pretrain.matched_branch`, whatever the branch point",
+            }
+        },
     )
     # Why: docs/decisions.md, D10
     seed: Whole | None = Field(None, description="a whole number, the seed of the image-text run")
@@ -352,7 +444,11 @@ else:
 class PointFields(LayerFields):
     """A partial point with its model."""
 
-    model: Name | None = Field(None, description="the name of a model of the catalog or of `models`")
+    model: Name | None = Field(
+        None,
+        description="the name of a model of the catalog or of `models`",
+        json_schema_extra={"needed": EVERY_CELL},
+    )
 
 
 def convert_axis_values(given: Any) -> Any:

@@ -30,7 +30,11 @@ else:
 class ModelFields(ShapeFields):
     """One entry of `models` in a sweep file: a shape, and settings that go with the model."""
 
-    like: Name | None = Field(None, description="the model whose shape and settings this one starts from")
+    like: Name | None = Field(
+        None,
+        description="the model whose shape and settings this one starts from",
+        json_schema_extra={"needed": "a model that gives no shape"},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,11 @@ PlacedSetting = tuple[str, Any, SettingPath]
 
 def load_sweep(path: Path, *, store: Path, catalog: Catalog) -> Sweep:
     """Reads and checks a sweep file; SweepFileError lists what is wrong, a line each."""
-    source = read_yaml(path)
+    return check_sweep_source(read_yaml(path), store=store, catalog=catalog)
+
+
+def check_sweep_source(source: YamlSource, *, store: Path, catalog: Catalog) -> Sweep:
+    """The same of a file that has been read."""
     if not isinstance(source.data, dict):
         raise SweepFileError(source.format_problem((), "is not a mapping; a sweep file begins with `name: ...`"))
     reader = SweepFileReader(source, store, catalog)
@@ -259,7 +263,8 @@ class SweepFileReader:
         return SweepFileError(truncate_problems(sorted(self.problems, key=self.extract_line)))
 
     def extract_line(self, problem: str) -> int:
-        return int(problem.removeprefix(f"{self.source.path}:").partition(":")[0])
+        line = problem.removeprefix(f"{self.source.path}:").partition(":")[0]
+        return int(line) if line.isdecimal() else 0  # of an option
 
     def validate_schema(self) -> SweepFields:
         """The file's fields; SweepFileError lists all that is wrong with them, fields without a value included."""

@@ -55,23 +55,56 @@ SCHEDULER_WORDS = ("partition", "account", "qos", "constraint", "reservation")
 """Fields that go to the scheduler as they are (`jobs.job.Resources.options`)."""
 
 
+BY_MODEL = "as the catalog's model says, else one node without GPUs"
+
+
 class RequestFields(Fields):
     """What jobs ask for; what is left out comes from the next wider entry, at last from the catalog's model."""
 
-    nodes: Count | None = Field(None, description="a whole number above 0")
-    gpus_per_node: Whole | None = Field(None, description="a whole number; 0 for a job on CPU cores")
-    gpu_type: Name | None = Field(None, description="a GPU type of the catalog")
-    cpus: Count | None = Field(None, description="the CPU cores of a node, a whole number above 0")
-    memory_gib: Multiplier | None = Field(None, description="the memory of a node in GiB")
+    nodes: Count | None = Field(
+        None,
+        description="the nodes of a job, a whole number above 0",
+        json_schema_extra={"unit": "nodes", "default": BY_MODEL},
+    )
+    gpus_per_node: Whole | None = Field(
+        None,
+        description="the GPUs of each node, a whole number; 0 for a job on CPU cores",
+        json_schema_extra={"unit": "GPUs", "default": BY_MODEL},
+    )
+    gpu_type: Name | None = Field(
+        None,
+        description="a GPU type of the catalog, a slice (a100-1g.10gb) or shards (a100-shard.1of4) of one",
+        json_schema_extra={"default": BY_MODEL},
+    )
+    cpus: Count | None = Field(
+        None,
+        description="the CPU cores of a node, a whole number above 0",
+        json_schema_extra={"unit": "cores", "default": "what goes with its GPUs"},
+    )
+    memory_gib: Multiplier | None = Field(
+        None,
+        description="the memory of a node in GiB",
+        json_schema_extra={"unit": "GiB", "default": "what goes with its GPUs"},
+    )
     retry_memory_gib: Multiplier | None = Field(
-        None, description="the memory of a node in GiB after an attempt has run out of it"
+        None,
+        description="the memory of a node in GiB after an attempt has run out of it",
+        json_schema_extra={"unit": "GiB", "default": "the same as before"},
     )
     check_memory: StrictBool | None = Field(
         None, description="true or false: whether a job that does not fit its GPUs' or its nodes' memory is refused"
     )
-    time_minutes: Count | None = Field(None, description="the wall-clock limit to ask for, default from the estimate")
-    limit_minutes: Count | None = Field(None, description="the partition's own limit in minutes")
-    partition: SchedulerWord | None = Field(None, description="a partition of the cluster")
+    time_minutes: Count | None = Field(
+        None,
+        description="the wall-clock limit to ask for, default from the estimate",
+        json_schema_extra={"unit": "minutes", "default": "from the estimate"},
+    )
+    limit_minutes: Count | None = Field(
+        None,
+        description="the partition's own limit in minutes; a longer job is planned with restarts",
+        json_schema_extra={"unit": "minutes"},
+    )
+    partition: SchedulerWord | None = Field(None, description="a partition of the cluster, or several with commas")
     account: SchedulerWord | None = Field(None, description="an account of the cluster")
     qos: SchedulerWord | None = Field(None, description="a QOS of the cluster")
     constraint: Expression | None = Field(None, description="a node feature, or features joined by & and |")
@@ -97,7 +130,9 @@ class ModelRequestFields(RequestFields):
     """Requests of one model's jobs."""
 
     tokens_per_second: Multiplier | None = Field(
-        None, description="the measured training speed of one GPU (of one core without GPU)"
+        None,
+        description="the measured training speed of one GPU (of one core without GPU)",
+        json_schema_extra={"unit": "tokens a second", "default": "by the utilisation of the catalog"},
     )
     phases: PhaseRequestFields | None = Field(None, description="resources by phase")
 

@@ -7,24 +7,40 @@ their `feature_store`. The planner adds what follows from a job's devices (`buil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from jobs.job import Resources
-from stages.job_file import Settings
+from stages.job_file import BUILT_IN_TRACKERS, Settings
+from stages.plugins import TRACKERS, PluginError, find_plugin
 from sweep.catalog import Catalog
 from sweep.phases import PHASES
 from sweep.spec.fields import Count, Fields, Name, list_stage_settings, make_fields, make_phase_fields
 from sweep.spec.yaml_source import SettingPath
 
-Switch = Annotated[
-    Literal["auto", True, False], BeforeValidator(lambda given: f"{given}" if type(given) is int else given)
-]
+
+def convert_number_to_word(given: Any) -> Any:
+    """The number 1, which Python takes for true, as what it is: no choice."""
+    return f"{given}" if type(given) is int else given
+
+
+Switch = Annotated[Literal["auto", True, False], BeforeValidator(convert_number_to_word)]
 """auto, true or false; the number 1, which Python takes for true, is no choice."""
+
+
+def check_tracker(name: str) -> str:
+    """A tracker that is not built in must be there now; ValueError says what would do."""
+    if name not in BUILT_IN_TRACKERS:
+        try:
+            find_plugin(TRACKERS, name, BUILT_IN_TRACKERS)
+        except PluginError as error:
+            raise ValueError(str(error)) from None
+    return name
+
 
 NARROWER: Mapping[str, Any] = {
     "compile": Switch,
     "local_cache": Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+=@-]+)+$", max_length=1_000)],
-    "trackers": list[Literal["tensorboard", "wandb"]],
+    "trackers": list[Annotated[Name, AfterValidator(check_tracker)]],
     "branch_steps": Annotated[list[Count], Field(max_length=10_000)],
     "checkpoint_minutes": Annotated[float, Field(ge=0, le=10_000)],
     "keep_checkpoints": Annotated[int, Field(ge=1, le=1_000)],
@@ -34,7 +50,9 @@ NARROWER: Mapping[str, Any] = {
 A union has a message for each of its parts; `Switch` has one for all.
 """
 OF_EVALUATIONS = frozenset({"log_samples"})
-"""Settings of evaluations. Those of all training jobs do not hold for them."""
+"""Settings of evaluations alone. Those of all training jobs do not hold for them."""
+OF_ALL_PHASES = frozenset({"trackers"})
+"""Settings that hold for evaluations, too, where a wider entry gives them."""
 FROM_STAGES: Mapping[str, tuple[Any, Any]] = {
     setting.name: setting.build_field(NARROWER.get(setting.name)) for setting in list_stage_settings(Settings)
 }
@@ -44,7 +62,9 @@ class FeatureFields(Fields):
     """What the planner turns into a folder of the store."""
 
     feature_cache: StrictBool | None = Field(
-        None, description="true or false: whether the store keeps what a frozen encoder makes of an image"
+        None,
+        description="true or false: whether the store keeps what a frozen encoder makes of an image",
+        json_schema_extra={"default": "`false`"},
     )
 
 
@@ -56,7 +76,11 @@ else:
     RunFields = make_fields(
         "RunFields", {name: field for name, field in FROM_STAGES.items() if name not in OF_EVALUATIONS}, FeatureFields
     )
-    EvaluateRunFields = make_fields("EvaluateRunFields", {name: FROM_STAGES[name] for name in OF_EVALUATIONS})
+    EvaluateRunFields = make_fields(
+        "EvaluateRunFields",
+        {name: FROM_STAGES[name] for name in sorted(OF_EVALUATIONS | OF_ALL_PHASES)},
+        FeatureFields,
+    )
 
 PHASE_FIELDS: Mapping[str, type[Fields]] = {
     **{name: RunFields for name, phase in PHASES.items() if phase.trains},
@@ -100,9 +124,14 @@ def merge_run_settings(fields: RunSettingFields, model: str, phase: str) -> dict
 
 
 def list_given_settings(entry: Fields, phase: str) -> list[str]:
-    """What the entry says of a phase, in the order of the class: a set's own order changes from run to run."""
+    """What the entry says of a phase, in the order of the class: a set's own order changes from run to run.
+
+    `feature_cache` for all jobs means those that train: evaluations ask questions about other images, whose features
+    may take more room than all others, and so keep them only where their own phase says so.
+    """
     known = PHASE_FIELDS[phase].model_fields if phase in PHASE_FIELDS else ()
-    return [name for name in known if name in entry.model_fields_set]
+    left_out = FeatureFields.model_fields if isinstance(entry, RunFields) and not PHASES[phase].trains else ()
+    return [name for name in known if name in entry.model_fields_set and name not in left_out]
 
 
 def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str) -> dict[str, Any]:
@@ -116,7 +145,7 @@ def build_device_settings(resources: Resources, catalog: Catalog, *, phase: str)
 def iter_run_entries(fields: RunSettingFields, model: str, phase: str) -> Iterator[tuple[SettingPath, Fields]]:
     """The entries that hold for the phase of the model, the widest first, each with its place in the file."""
     own, top = fields.models.get(model), ("settings",)
-    wide = PHASES[phase].trains
+    wide = phase in PHASE_FIELDS
     found: list[tuple[SettingPath, Fields | None]] = [
         (top, fields if wide else None),
         ((*top, "phases", phase), getattr(fields.phases, phase, None)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -37,32 +37,59 @@ class BlockFields(Fields):
     axes: Annotated[AxisValues, BeforeValidator(convert_axis_values)] = Field(
         description="a mapping from an axis to the list of its values"
     )
-    set: PointFields = Field(default_factory=PointFields, description="settings of this block")
+    set: PointFields = Field(default_factory=PointFields, description="settings of all cells of this block")
     # Why: docs/decisions.md, D79
     epochs: EpochNumbers = Field(
-        default_factory=list, description="a list of whole numbers, in place of the file's, a fine-tune for each"
+        default_factory=list,
+        description="a list of whole numbers, in place of the file's, a fine-tune for each",
+        json_schema_extra={"default": "the file's", "unit": "epochs"},
     )
 
 
 class CheckpointFields(Fields):
     """When training jobs save; without effect on their numbers, so not in their keys."""
 
-    minutes: float | None = Field(None, ge=0, le=10_000, description="minutes between checkpoints, 0 for none by time")
-    steps: int | None = Field(None, ge=0, description="steps between checkpoints, 0 for none by step")
-    keep: int | None = Field(None, ge=1, le=1_000, description="checkpoints kept while a job runs")
+    STAGE_NAMES: ClassVar[Mapping[str, str]] = {
+        "minutes": "checkpoint_minutes",
+        "steps": "checkpoint_steps",
+        "keep": "keep_checkpoints",
+    }
+
+    minutes: float | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="minutes between checkpoints, 0 for none by time",
+        json_schema_extra={"unit": "minutes"},
+    )
+    steps: int | None = Field(
+        None,
+        ge=0,
+        description="steps between checkpoints, 0 for none by step",
+        json_schema_extra={"unit": "steps"},
+    )
+    keep: int | None = Field(
+        None,
+        ge=1,
+        le=1_000,
+        description="checkpoints kept while a job runs",
+        json_schema_extra={"unit": "checkpoints"},
+    )
 
     def build_settings(self) -> dict[str, Any]:
         """The stages' names of what is given."""
-        names = {"minutes": "checkpoint_minutes", "steps": "checkpoint_steps", "keep": "keep_checkpoints"}
-        return {names[name]: value for name, value in self if value is not None}
+        return {self.STAGE_NAMES[name]: value for name, value in self if value is not None}
 
 
 class SweepFields(Fields):
     """The keys of a sweep file."""
 
     name: Name = Field(description="a word that names the sweep in the store and at the scheduler")
-    description: str = Field("", max_length=10_000, description="text")
-    backend: Literal["slurm", "local"] = Field(description="slurm or local")
+    description: str = Field("", max_length=10_000, description="a sentence for people, text")
+    backend: Literal["slurm", "local"] = Field(
+        description="where jobs run: slurm or local",
+        json_schema_extra={"values": {"slurm": "a cluster", "local": "this machine"}},
+    )
     data: dict[Name, DataFields] = Field(description="a mapping from a name to {kind, path}")
     models: dict[Name, ModelFields] = Field(default_factory=dict, description="a mapping from a name to a model")
     engines: dict[Name, EngineFields] = Field(
@@ -73,7 +100,10 @@ class SweepFields(Fields):
     exclude: list[Annotated[AxisValues, BeforeValidator(convert_exclusion_value)]] = Field(
         default_factory=list, description="a list of points, {axis: value} or {axis: [values]}"
     )
-    epochs: EpochNumbers = Field(description="a list of whole numbers, a fine-tune for each")
+    epochs: EpochNumbers = Field(
+        description="a list of whole numbers, a fine-tune and an evaluation for each",
+        json_schema_extra={"unit": "epochs"},
+    )
     checkpoints: CheckpointFields = Field(default_factory=CheckpointFields, description="when training jobs save")
     settings: RunSettingFields = Field(
         default_factory=RunSettingFields, description="how training jobs are carried out"

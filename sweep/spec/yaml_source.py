@@ -5,7 +5,7 @@ Refused: files over 1 MiB, deep nesting, repeated keys, tags beyond the core's, 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 INT = re.compile(r"[-+]?([0-9]+|[0-9]{1,3}(_[0-9]{3})+)")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 MAX_DIGITS = 300
+MOST_OF_OPTION = 100
+"""Letters of an option in a message."""
 CORE = "tag:yaml.org,2002:"
 
 
@@ -60,6 +62,10 @@ class YamlSource:
     path: Path
     text: str
     root: YamlNode
+    options: Mapping[SettingPath, str] = field(default_factory=dict)
+    """Values that options of the command line gave, by their place: the option's words."""
+    set_text: str = ""
+    """The text with those values; empty where there are none."""
 
     @property
     def data(self) -> Any:
@@ -89,7 +95,9 @@ class YamlSource:
     def format_problem(self, where: SettingPath, message: str) -> str:
         """One line of an error: `FILE:LINE: a.b.0: message`."""
         place = ".".join(map(format_step, where))
-        return f"{self.path}:{self.find_line(where)}: {place}{': ' if place else ''}{cut_text(message, MOST_LETTERS)}"
+        given = [option for path, option in self.options.items() if where[: len(path)] == path]
+        source = cut_text(given[-1], MOST_OF_OPTION) if given else f"{self.path}:{self.find_line(where)}"
+        return f"{source}: {place}{': ' if place else ''}{cut_text(message, MOST_LETTERS)}"
 
     def iter_empty_values(self) -> Iterator[SettingPath]:
         """Where the file names a field or begins an entry and gives it no value."""

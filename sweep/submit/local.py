@@ -4,7 +4,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from jobs.local.runner import LocalRunner, RunnerEvent, RunnerResult, StopRequest
@@ -16,9 +17,11 @@ from jobs.reconcile.state import JobState
 from jobs.store.ledger import EventKind, has_batches
 from stages.printable import render_line
 from sweep.errors import SweepError
+from sweep.next_step import NextStep
 from sweep.stored_sweep import StoredSweep
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 from sweep.terminal import find_raw_stream
+from sweep.text_format import format_counted
 
 
 def run_local(
@@ -35,15 +38,14 @@ def run_local(
 
     `before_start` is called once nothing speaks against the run any more, and not for a dry run.
     """
-    snapshot = stored.load_snapshot()
-    if has_batches(stored.paths.ledger):
-        check_not_on_slurm(snapshot, wanted)
-    slots = detect_machine_slots(cpus, gpus)
-    local = LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
+    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus)
+    snapshot = local.snapshot
     if dry_run:
-        return print_actions(local.preview(), stored, as_json=as_json)
+        actions = local.preview()
+        waits = {key for key in wanted if snapshot.statuses[key].state is JobState.WAITING}
+        return print_actions(actions, stored, len(waits - {action.key for action in actions}), as_json=as_json)
     before_start()
-    stop = StopRequest()
+    stop = StopRequest(tell=partial(tell_stop, local))
     with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
         local.report = report
         end = local.run(stop)
@@ -53,10 +55,37 @@ def run_local(
         print(f"sweep submit: {line}", file=sys.stderr)
     if end.problem:
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
-        print("nothing is lost: put it right and run `sweep submit` again", file=sys.stderr)
+        print("nothing is lost: put it right and submit again", file=sys.stderr)
+    if not as_json:
+        print(NextStep(stored.store.root).suggest_for_states(snapshot.sweep, outcome["states"]), file=sys.stderr)
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1
+
+
+def prepare_local_run(
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None
+) -> LocalRunner:
+    """A runner that has started nothing yet. SweepError where Slurm has some of the jobs."""
+    snapshot = stored.load_snapshot()
+    if has_batches(stored.paths.ledger):
+        check_not_on_slurm(snapshot, wanted)
+    slots = detect_machine_slots(cpus, gpus)
+    return LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
+
+
+# Why: docs/decisions.md, D186
+def tell_stop(local: LocalRunner, request: int) -> None:
+    """Says at once what a signal does, past what is being printed: the handler may have come into the midst of that."""
+    number = local.attempts.count  # the snapshot hears of a start a moment later
+    jobs, one = format_counted(number, "running job"), number == 1
+    if request == 1:
+        what = "saves and ends; Ctrl-C again kills it" if one else "save and end; Ctrl-C again kills them"
+        line = f"stopping: {jobs} {what}"
+    else:
+        line = f"killing {jobs}; what was saved stays, and `sweep submit {local.snapshot.sweep}` goes on from there"
+    with suppress(OSError):
+        os.write(2, f"\n{render_line(line)}\n".encode())
 
 
 MOST_UNREAD = 5
@@ -88,11 +117,17 @@ def build_submit_json(snapshot: SweepSnapshot, wanted: Collection[str], end: Run
     }
 
 
-def print_actions(actions: list[Action], stored: StoredSweep, *, as_json: bool) -> int:
-    """One line an action; what waits for these follows when they are done."""
+def print_actions(actions: list[Action], stored: StoredSweep, behind: int, *, as_json: bool) -> int:
+    """One line an action; `behind`: jobs that wait for these."""
     number = print_action_rows(actions, stored, as_json=as_json)
-    print(f"{number} jobs would go first; those behind them follow as they end", file=sys.stderr)
+    print(describe_start(number, behind), file=sys.stderr)
     return 0
+
+
+def describe_start(number: int, behind: int) -> str:
+    """`Would start 17 jobs now; 57 more follow when their inputs are ready.`"""
+    more = f"; {behind:,} more {'follows' if behind == 1 else 'follow'} when their inputs are ready" if behind else ""
+    return f"Would start {format_counted(number, 'job')} now{more}."
 
 
 @contextmanager

@@ -33,10 +33,9 @@ def print_report(outcome: dict[str, Any], *, as_json: bool) -> None:
 
 
 def format_outcome_line(outcome: dict[str, Any]) -> str:
-    """`demo: 118 of 120 jobs done, 1 failed, 1 blocked; see sweep status demo`."""
+    """`demo: 118 of 120 jobs done, 1 failed, 1 blocked`."""
     others = [f"{number} {state}" for state, number in outcome["states"].items() if number and state != "done"]
-    line = ", ".join([f"{outcome['sweep']}: {outcome['states']['done']} of {outcome['jobs']} jobs done", *others])
-    return line if outcome["complete"] else f"{line}; see `sweep status {outcome['sweep']}`"
+    return ", ".join([f"{outcome['sweep']}: {outcome['states']['done']} of {outcome['jobs']} jobs done", *others])
 
 
 def print_action_rows(

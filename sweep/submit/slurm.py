@@ -17,16 +17,17 @@ from jobs.reconcile.state import JobState
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import locate_code_snapshot, save_code_snapshot
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.limits import describe_limit
 from jobs.slurm.query import find_cluster, load_batch_history
 from jobs.slurm.refusals import Refusal, update_refusals
 from jobs.slurm.round import PENDING, RoundReport, SlurmRound, list_delays
 from jobs.slurm.sbatch_errors import RefusalKind
 from jobs.slurm.script import LaunchSettings, build_sbatch_arguments, find_path_problem, render_batch_script
-from jobs.slurm.site_facts import SiteFacts, query_kept_site
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.limits import describe_limit
+from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
 from sweep.errors import StoreError
+from sweep.next_step import NextStep
 from sweep.results.evidence import load_job_evidence
 from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
@@ -35,6 +36,11 @@ from sweep.text_format import format_counted
 
 SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 CANCEL_POLL_SECONDS = 2.0
+
+
+def print_wait(line: str) -> None:
+    """On stderr, at once."""
+    print(f"sweep: {line}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,27 +63,39 @@ class RoundRequest:
         "nothing was done: see `sweep doctor`, try again later, or run it on this machine with --backend local"
     )
     """What it means for the user that Slurm does not answer."""
+    report_wait: Callable[[str], None] = print_wait
+    """Told once, and then now and then, for whom the round waits."""
 
 
 def submit_round(stored: StoredSweep, request: RoundRequest, *, budget_a100_hours: float | None, as_json: bool) -> int:
     """One round; the exit code is 0 if all went as it can, limits included."""
+    if request.dry:
+        with open_slurm_round(stored, request) as slurm_round:
+            slurm_round.held_back = request.held_back or explain_over_budget(slurm_round, budget_a100_hours)
+            actions = slurm_round.decide()
+            return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
+    slurm_round, report = run_round(stored, request, budget_a100_hours)
+    return print_round_report(slurm_round, report, as_json=as_json)
+
+
+def run_round(
+    stored: StoredSweep, request: RoundRequest, budget_a100_hours: float | None
+) -> tuple[SlurmRound, RoundReport]:
+    """The round when it is over, and what it did. Nothing is printed but what `request.report_wait` prints."""
     with open_slurm_round(stored, request) as slurm_round:
         slurm_round.held_back = request.held_back or explain_over_budget(slurm_round, budget_a100_hours)
-        actions = slurm_round.decide()
-        if request.dry:
-            return print_actions(slurm_round, actions, stored, scripts=request.scripts, as_json=as_json)
-        report = slurm_round.run(actions)
+        report = slurm_round.run(slurm_round.decide())
         keep_refusals(slurm_round, report)
         drop_old_facts(slurm_round, report)
-    return print_round_report(slurm_round, report, as_json=as_json)
+    return slurm_round, report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelReport:
     """What became of a cancellation, as Slurm's queue shows it afterwards."""
 
-    ended: int = 0
-    """Jobs that ran and run no more."""
+    ended: frozenset[str] = frozenset()
+    """Keys of jobs that ran and run no more."""
     left: Mapping[str, str] = field(default_factory=dict)
     """Ids by key of jobs that are in the queue all the same."""
     owners: Mapping[str, int] = field(default_factory=dict)
@@ -103,7 +121,7 @@ def cancel_on_slurm(stored: StoredSweep, keys: Collection[str], grace_seconds: f
             owners = Counter(slurm_round.find_owner(left[key]) for key in left.keys() - set(own))
     except (NoSchedulerError, SubmitterBusyError) as error:
         return CancelReport(problem=str(error))
-    return CancelReport(ended=len(running.keys() - left.keys()), left=left, owners=owners, problem=problem)
+    return CancelReport(ended=frozenset(running.keys() - left.keys()), left=left, owners=owners, problem=problem)
 
 
 def explain_hidden(slurm_round: SlurmRound, keys: Collection[str]) -> str:
@@ -160,7 +178,7 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Slu
     with hold_submit_lock(
         stored.store.submitters,
         wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS,
-        report_wait=lambda line: print(f"sweep: {line}", file=sys.stderr, flush=True),
+        report_wait=request.report_wait,
     ) as holds_submit_lock:
         yield prepare_round(stored, request, holds_submit_lock)
 
@@ -265,7 +283,17 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     if report.problem:
         hint = "" if report.problem == slurm_round.held_back else "; nothing is lost, run it again"
         print(f"sweep: {report.problem}{hint}", file=sys.stderr)
+    if not as_json:
+        print(suggest_after_round(slurm_round, outcome["states"]), file=sys.stderr)
     return 1 if report.problem or report.invalid else 0
+
+
+def suggest_after_round(slurm_round: SlurmRound, states: Mapping[str, int]) -> str:
+    """The next command: rounds go on by themselves only where cron has them."""
+    step, name = NextStep(slurm_round.launch.store.root), slurm_round.launch.sweep
+    if states["failed"] or states["done"] == sum(states.values()):
+        return step.suggest_for_states(name, states)
+    return step.suggest("from cron sends the rest and retries; see docs/slurm.md", "tick", name)
 
 
 def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:

@@ -48,7 +48,7 @@ def make_database(daemons: Daemons, clients: Clients, *, user: str) -> None:
         for name in ("db", "dbd", "ctld"):  # slurmctld tells slurmdbd of the cluster and of gres/gpu
             daemons.start(name)
         # which it does a moment after it listens; until then sacctmgr may find no cluster to add accounts to
-        wait_for("the cluster's name in its accounting", partial(_knows_cluster, clients))
+        wait_for("the cluster and its GPUs in its accounting", partial(_knows_cluster, clients))
         with ThreadPoolExecutor() as pool:
             for scripts in rounds:
                 list(pool.map(partial(_tell, clients), scripts))
@@ -77,7 +77,9 @@ def account_commands(user: str, options: Options) -> list[list[str]]:
 
 
 def _knows_cluster(clients: Clients) -> bool:
-    return CLUSTER in clients.run("sacctmgr", "--noheader", "show", "cluster", "format=Cluster").stdout.split()
+    clusters = clients.run("sacctmgr", "--noheader", "show", "cluster", "format=Cluster").stdout.split()
+    kinds = clients.run("sacctmgr", "--noheader", "--parsable2", "show", "tres", "format=Type,Name").stdout.split()
+    return CLUSTER in clusters and "gres|gpu" in kinds  # of the GPUs it tells after the cluster
 
 
 def _tell(clients: Clients, script: str) -> None:

@@ -58,16 +58,26 @@ def install() -> list[str]:
     packages = missing_packages()
     if not packages:
         return []
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if not can_install():
         check_installed()
+    install_packages(packages)
+    if missing := missing_packages():
+        raise LabError(f"apt-get went well, and yet there is no program of {' '.join(missing)}")
+    return packages
+
+
+def can_install() -> bool:
+    """Whether this user may install packages here."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install_packages(packages: list[str]) -> None:
+    """Debian's packages, without what they recommend; LabError if apt-get does not install them."""
     with no_services():
         if _apt(*INSTALL, *packages) != 0:  # no lists of packages yet, or stale ones
             _apt("update")
             if status := _apt(*INSTALL, *packages):
                 raise LabError(f"apt-get install ended with {status}; its output says why")
-    if missing := missing_packages():
-        raise LabError(f"apt-get went well, and yet there is no program of {' '.join(missing)}")
-    return packages
 
 
 @contextlib.contextmanager

@@ -139,6 +139,10 @@ class ToySweep:
         rows = [line.split() for line in lines if line.endswith(f"-{toy.SWEEP}")]
         return {row[0]: (row[1], row[2]) for row in rows}
 
+    def wait_until_queue_is_empty(self, seconds: float = 30) -> None:
+        """A result is there before its job has left the queue, by a second or more on a busy machine."""
+        wait_for("the queue to be empty", lambda: self.queue() == {}, seconds=seconds)
+
     def ids(self) -> dict[str, list[str]]:
         """Task ids by key, oldest batch first, as the ledgers have them."""
         found: dict[str, list[str]] = {job.key: [] for job in self.jobs}

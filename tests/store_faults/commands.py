@@ -112,7 +112,7 @@ CASES = (
         name="status", words=lambda _: ["status", NAME, "--all"], weight=10, reads_only=True, code=1, running=True
     ),
     CommandCase(name="status --json", words=lambda _: ["status", NAME, "--json"], weight=6, reads_only=True, code=1),
-    CommandCase(name="tick", words=lambda _: ["tick", NAME], weight=8, code=1),
+    CommandCase(name="tick", words=lambda _: ["tick", NAME], weight=8),
     CommandCase(
         name="results", words=lambda _: ["results", NAME, "--figure-formats", "svg"], weight=1, check=expect_tables,
     ),

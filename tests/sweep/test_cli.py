@@ -116,16 +116,22 @@ EXAMPLES = [
     "plan manifests/demo.yaml",
     "doctor",
     "doctor paper --node-test --wait 5",
-    "submit demo --only a b --backend slurm --pace 0.5 --max-queued 3 --budget-a100-hours 2",
+    "submit demo a b --backend slurm --pace 0.5 --max-queued 3 --budget-a100-hours 2",
+    "submit demo --only a b",
     "submit demo --cpus 2 --gpus 0 --dry-run --ignore-data",
-    "tick demo --only a --no-results --json",
+    "tick demo a --no-results --json",
+    "list demo a b --json",
+    "list",
+    "status",
     "limits demo --max-queued 3 --budget-a100-hours 2.5 --only a b --pace 1 --backend slurm --json",
     "limits demo --max-queued none --budget-a100-hours none --only all --pace none --backend none --ignore-data none",
     "status demo --all --fresh",
+    "resume demo a b --no-submit --phase evaluate",
     "resume demo --cells a b --no-submit",
     "cancel demo a b --grace 2.5",
     "logs demo a --phase pretrain -f",
     "results demo --csv --top 3",
+    "explain demo a b",
     "explain a --sweep demo",
     "export demo a --out x --epochs 2 --dtype bfloat16",
     "export demo --index --out x",
@@ -176,7 +182,8 @@ def test_verbose_logs_to_stderr_and_leaves_stdout_as_it_is(
     line = ["explain", "m1m-b0-i0-c0-x1", "--store", str(planned_store)]
     assert main(line) == 0
     quiet = capsys.readouterr()
-    assert quiet.err == ""
+    assert quiet.err.startswith("next: `sweep submit demo ")
+    assert len(quiet.err.splitlines()) == 1
     for given in (["-v", *line], [*line, "-vv"]):
         assert main(given) == 0
         printed = capsys.readouterr()
@@ -206,6 +213,7 @@ def test_a_log_line_is_printable_and_stays_one_line(capsys: pytest.CaptureFixtur
 MAY_PRINT = {
     "jobs/attempt/__main__.py", "jobs/attempt/finish.py", "jobs/attempt/rank.py",  # into the log of their job
     "sweep/cli.py", "sweep/submit/local.py", "sweep/submit/report.py", "sweep/submit/slurm.py",
+    "sweep/watch/session.py",  # once, after the view has left the terminal
 }  # fmt: skip
 
 

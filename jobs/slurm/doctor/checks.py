@@ -9,20 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from jobs.environment import list_launcher_variables
 from jobs.errors import ClusterChoiceError
 from jobs.job import Job
-from jobs.slurm.chosen_cluster import read_chosen_cluster
 from jobs.slurm.client import HIDING
 from jobs.slurm.commands import ProgramRunner, list_ignored_variables
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.gpu_choice import choose_gpus
-from jobs.slurm.limits import (
+from jobs.slurm.sbatch_errors import RefusalKind
+from jobs.slurm.site.chosen_cluster import read_chosen_cluster
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.gpu_choice import choose_gpus
+from jobs.slurm.site.limits import (
     CLUSTER,
     compute_queue_capacity,
     describe_limit,
     find_job_partitions,
     list_limit_names,
 )
-from jobs.slurm.sbatch_errors import RefusalKind
-from jobs.slurm.site import NO_ACCOUNTING, NodeShape, Site
+from jobs.slurm.site.site import NO_ACCOUNTING, NodeShape, Site
 from jobs.store.checks import Check, report_note, report_ok, report_problem
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")

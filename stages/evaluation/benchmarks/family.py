@@ -1,6 +1,6 @@
 """What a family of vision tasks is: how its published files become questions, and how their answers are scored."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -45,3 +45,8 @@ class Family:
     """The score is the mean of the kinds' accuracies, and not that of all questions."""
     extra_metrics: Metrics = compute_no_metrics
     """What is reported besides."""
+    rule: Callable[[str, Sequence[str]], float] | None = None
+    """Of a package's family: answer and references in, 0 to 1 out, in the place of `metric`, which then names it."""
+    version: int = 1
+    """Of a package's family: raised when questions or scores change for unchanged files. It enters the keys of its
+    evaluations."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from jobs.clock import SYSTEM_CLOCK
 from jobs.environment import build_child_environment
 from jobs.store.job_file import find_own_code
+from stages.printable import SPEAKER_VARIABLE
 from sweep.errors import SweepError
 from sweep.options import CommonOptions
 
@@ -20,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 def run_module(
-    module: str, arguments: Sequence[str], *, given: str | None = None
+    module: str, arguments: Sequence[str], *, given: str | None = None, speaker: str = "sweep data"
 ) -> "subprocess.CompletedProcess[str]":
     """Runs `python -m MODULE ARGUMENTS`, which shares our stderr.
 
-    With `given` on its stdin, its stdout is captured; else that is ours too.
+    With `given` on its stdin, its stdout is captured; else that is ours too. `speaker`: how its errors begin.
     """
     command = [sys.executable, "-m", module, *arguments]
     logger.info("runs %s", shlex.join(command))
@@ -36,7 +37,7 @@ def run_module(
         input=given,
         stdout=subprocess.PIPE if given is not None else None,
         text=True,
-        env=build_child_environment(os.environ, find_own_code()),
+        env=build_child_environment(os.environ, find_own_code()) | {SPEAKER_VARIABLE: speaker},
     )
     logger.info("%s: exit code %d after %.1f s", module, finished.returncode, SYSTEM_CLOCK.monotonic() - began)
     return finished

@@ -12,10 +12,10 @@ from sweep.results.figures.curves import draw_learning_rates, draw_losses, load_
 from sweep.results.figures.differences import draw_differences, draw_differences_by_mix, load_contrasts
 from sweep.results.figures.planes import draw_heat_map, draw_score_by_cost, draw_text_against_vision
 from sweep.results.figures.printed import PrintedTable, build_seeds_table, build_tasks_table, save_table
-from sweep.results.figures.scores import VIEWS, draw_overview, draw_scores_by_axis, draw_scores_by_size, draw_sizes
+from sweep.results.figures.scores import draw_overview, draw_scores_by_axis, draw_scores_by_size, draw_sizes
 from sweep.results.figures.style import DrawnFigure, OmittedFigure, apply_style, save_figure
 from sweep.results.figures.tasks import draw_tasks, draw_tasks_by_branch
-from sweep.results.slices import MEASURES, Row
+from sweep.results.slices import MEASURES, VIEWS, Row
 
 logger = logging.getLogger(__name__)
 

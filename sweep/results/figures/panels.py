@@ -29,18 +29,10 @@ from sweep.results.figures.words import (
     sort_axis_values,
     wrap_name,
 )
-from sweep.results.slices import GridSlice, Measure, PlotPoint, Row
+from sweep.results.slices import FigureView, GridSlice, Measure, PlotPoint, Row
 
 AFTER_ALL_TEXT = 100
 """The branch point at which images come in only after text pre-training, at the end of its learning rate's decay."""
-
-
-@dataclass(frozen=True, slots=True)
-class FigureView:
-    """Scores against the axis `x`, with a line for each value of the axis `series`."""
-
-    x: str
-    series: str
 
 
 @dataclass(frozen=True, slots=True)

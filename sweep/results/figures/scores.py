@@ -1,11 +1,9 @@
 """Figures of score panels: scores by an axis, several sizes in one figure, score by size, the overview."""
 
 import textwrap
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
-from sweep.results.figures.panels import FigurePanel, FigureView, build_panel_legend, draw_panel, list_series_values
+from sweep.results.figures.panels import FigurePanel, build_panel_legend, draw_panel, list_series_values
 from sweep.results.figures.style import LINE_HEIGHT, DrawnFigure, OmittedFigure, choose_columns, start_figure
 from sweep.results.figures.words import (
     AXIS_WORDS,
@@ -18,29 +16,15 @@ from sweep.results.slices import (
     BITS_PER_BYTE,
     HELD_OUT,
     MEASURES,
-    SLICE_AXES,
     TEXT,
     VISION,
-    GridSlice,
+    FigureView,
     Measure,
     Row,
-    build_slice,
+    build_view_slice,
     is_axis_varied,
-    normalise_axis_value,
 )
 
-VIEWS = (
-    FigureView("branch", "image_share"),
-    FigureView("image_share", "branch"),
-    FigureView("instruction_share", "image_share"),
-    FigureView("epochs", "image_share"),
-    FigureView("captions", "image_share"),
-    FigureView("encoder", "image_share"),
-    FigureView("freeze_encoder", "image_share"),
-    FigureView("amount", "image_share"),
-    FigureView("lr_at_branch", "image_share"),
-)
-"""Each is a figure of its own for each model, with a panel for each score."""
 ONE_VALUE = "a single value in this sweep"
 TOO_FEW = "scores for fewer than two values so far"
 
@@ -60,21 +44,6 @@ def build_view_panels(
     """A panel for each score with points at two or more values of the x axis."""
     panels = [FigurePanel(measure, view, build_view_slice(rows, measure, view)) for measure in measures]
     return [panel for panel in panels if len(panel.content.x_values) > 1]
-
-
-# Why: docs/decisions.md, D99
-def build_view_slice(rows: Sequence[Row], measure: Measure, view: FigureView) -> GridSlice:
-    """The slice of `build_slice`; where no line of it has two points, that of the models which differ in x alone."""
-    found = build_slice(rows, measure, view.x, view.series)
-    if any(len(points) > 1 for points in found.lines.values()):
-        return found
-    families: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    others = [axis for axis in (*SLICE_AXES, "model") if axis != view.x]
-    for row in rows:
-        if row.get(measure.column) is not None:
-            families[tuple(normalise_axis_value(row, axis) for axis in others)].append(row)
-    compared = [row for family in families.values() if is_axis_varied(family, view.x) for row in family]
-    return build_slice(compared, measure, view.x, view.series) if compared else found
 
 
 SUBTITLE_CHARACTERS = 46

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from sweep.catalog.chance import load_chances
-from sweep.results.figures.panels import FigurePanel, FigureView
+from sweep.results.figures.panels import FigurePanel
 from sweep.results.figures.scores import ONE_VALUE, TOO_FEW, draw_panels
 from sweep.results.figures.style import (
     DrawnFigure,
@@ -28,6 +28,7 @@ from sweep.results.figures.words import (
     wrap_name,
 )
 from sweep.results.slices import (
+    FigureView,
     GridSlice,
     Measure,
     Row,

@@ -7,7 +7,7 @@ from typing import Any
 from jobs.job import Job, Resources
 from jobs.slurm.parsing import QueueRow
 from jobs.slurm.sbatch_errors import SubmitRefusal, UnknownSubmit
-from jobs.slurm.site import query_site
+from jobs.slurm.site.site import query_site
 from tests.jobs.slurm.site_texts import V22, V24, Told
 from tests.jobs.toy import toy_job
 

@@ -61,7 +61,8 @@ def test_it_holds_sources_with_their_compiled_form_and_nothing_else(store: Store
     names = zipfile.ZipFile(save_code_snapshot(store, checkout).path).namelist()
     sources = {name for name in names if name.endswith(".py")}
     assert {"jobs/attempt/__main__.py", "jobs/slurm/client.py", "stages/__main__.py", "stages/data/text.py"} <= sources
-    assert set(names) - sources == {f"{name}c" for name in sources}
+    markers = {"jobs/py.typed", "stages/py.typed"}
+    assert set(names) - sources == {f"{name}c" for name in sources} | markers
     assert not any("#" in name or "__pycache__" in name for name in names)
 
 

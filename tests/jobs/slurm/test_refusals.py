@@ -6,7 +6,7 @@ import pytest
 
 from jobs.slurm.refusals import Refusal, explain_refusal, list_choices, read_refusals, update_refusals
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal
-from jobs.slurm.site import Site
+from jobs.slurm.site.site import Site
 from jobs.store.paths import Store
 from tests.jobs.slurm.site_case import OLD
 

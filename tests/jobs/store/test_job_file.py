@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from jobs.errors import AttemptSetupError
-from jobs.store.job_file import read_code_revision, read_planned_job
+from jobs.store.job_file import (
+    build_job_content,
+    build_job_origin,
+    list_plugin_packages,
+    read_code_revision,
+    read_planned_job,
+)
+from jobs.store.paths import Store
+from tests.jobs import toy
 
 
 def test_the_revision_is_read_from_a_checkout(tmp_path: Path) -> None:
@@ -52,3 +60,31 @@ def test_an_empty_manifest_holds_no_job(tmp_path: Path) -> None:
     manifest.touch()
     with pytest.raises(AttemptSetupError, match="cannot read job k"):
         read_planned_job(manifest, "k")
+
+
+def test_a_job_says_which_sweep_and_cells_asked_for_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    toy.plan(store, toy.small_graph(stop_step=4))
+    manifest = store.locate_sweep(toy.SWEEP).manifest
+    origins = {key: build_job_origin(read_planned_job(manifest, key)) for key in ("trunk1", "trunk2", "a-pre", "b-ft2")}
+    assert {key: (each["label"], each["cells"]) for key, each in origins.items()} == {
+        "trunk1": ("a trunk-to-4", ["a", "b"]),  # of a trunk: the cells of all jobs behind it
+        "trunk2": ("b trunk-to-4", ["b"]),
+        "a-pre": ("a pretrain-to-4", ["a"]),
+        "b-ft2": ("b finetune-e1", ["b"]),
+    }
+    for key, stage in (("trunk1", "pretrain"), ("b-ft2", "finetune")):
+        assert origins[key]["sweep"] == toy.SWEEP
+        board = (store.locate_run(stage, key).root / str(origins[key]["board"])).resolve()
+        cell, phase = str(origins[key]["label"]).split()
+        assert board == (store.locate_sweep(toy.SWEEP).tensorboard / cell / phase).resolve()
+    assert build_job_content(read_planned_job(manifest, "a-pre"), "1")["origin"] == origins["a-pre"]
+
+
+def test_packages_that_a_configuration_names_are_found_wherever_it_names_them() -> None:
+    config = {
+        "engine": {"kind": "x", "plugin": "one:3"},
+        "vision_tasks": [{"name": "t", "plugin": "two:1"}, {"name": "u"}],
+    }
+    assert list_plugin_packages(config) == ["one", "two"]
+    assert list_plugin_packages({"plugin": 3, "other": ["plugin"]}) == []

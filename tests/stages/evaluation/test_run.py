@@ -52,10 +52,19 @@ def scores(folder: Path) -> dict[str, Any]:
     return dict(content["scores"])
 
 
-def test_every_task_is_scored_the_same_way_twice(small_demo: Path, parent: Path, tmp_path: Path) -> None:
+def test_every_task_is_scored_the_same_way_twice(
+    small_demo: Path, parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("one", "two"):
         assert run(read_job(job_of(tmp_path / name, small_demo, parent)), StopFlag())
     found = scores(tmp_path / "one")
+    said = [line[11:] for line in capsys.readouterr().err.splitlines() if "Z  " in line[:12]]
+    begun = [line for line in said if line.endswith("begins")][:4]
+    assert [line.partition(": ")[2] for line in begun] == [f"task {number} of 4 begins" for number in (1, 2, 3, 4)]
+    assert {line.partition(":")[0] for line in begun} == set(found)
+    assert {line.partition(" (")[0].partition(" +-")[0] for line in said if ": score" in line} == {
+        f"{name}: score {entry['score']:.4f}" for name, entry in found.items()
+    }
     assert found == scores(tmp_path / "two")
     assert {name: entry["kind"] for name, entry in found.items()} == {
         **{"cloze": "text", "text_loss": "loss", "shapes_val": "vision", "shapes_heldout": "vision"}

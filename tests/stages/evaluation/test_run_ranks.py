@@ -65,7 +65,7 @@ def test_several_processes_score_as_one_does(
     for name in ("cloze", "text_loss"):
         log = f"samples/{name}.jsonl"
         assert (job.run / log).read_text() == (alone.run / log).read_text()
-    assert ranks.output().count("shapes_val: ") == 1, "one of them speaks"
+    assert ranks.output().count("shapes_val: task ") == 1, "one of them speaks"
 
 
 def test_an_evaluation_of_one_process_is_finished_by_two(

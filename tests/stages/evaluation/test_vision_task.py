@@ -58,7 +58,7 @@ def test_the_prompt_of_a_vision_task_is_the_usual_one_unless_given(tmp_path: Pat
         ({"questions": "a" * 300}, "cannot be looked up: File name too long"),
         ({"questions": "a\0b"}, "cannot be looked up: "),
         ({"questions": "a\ud800b"}, "cannot be looked up: "),
-        ({"family": "x" * 5000, "images": "."}, "is unknown; families are"),
+        ({"family": "x" * 5000, "images": "."}, "is unknown: known are"),
         ({"family": "gqa", "images": "a" * 300, "questions": "q.jsonl"}, "t.json"),
         ({"metric": "box_accuracy_50"}, "q.jsonl, line 1: answers: 'a star' is no box: "),
         (

@@ -365,3 +365,11 @@ def test_compressed_tars_beside_shards_are_noted(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").touch()
     [report] = check_data_sets([CheckRequest(name="words", path=str(tmp_path))], workers=1)
     assert "x.tar.gz: samples are read by their place" in report.findings.problems["not read"].examples[0]
+
+
+def test_shards_elsewhere_that_a_manifest_names_are_noted_and_not_refused(tmp_path: Path) -> None:
+    manifest = tmp_path / "words.jsonl"
+    manifest.write_text('{"shard": "http://127.0.0.1:9/shard-1", "num_sequences": 4}\n')
+    findings = check(manifest, "text")
+    assert found(findings) == {"not looked at": ("note", 1)}
+    assert "http://127.0.0.1:9/shard-1.tar: not a local path" in findings.problems["not looked at"].examples[0]

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from stages.errors import ConfigError
 from stages.job_file import JobFile
-from stages.training.metrics import flatten_record, open_trackers
+from stages.trackers import describe_tracked_run, open_trackers
+from stages.training.metrics import flatten_record
 from tests.stages.training.test_pretrain import StopAfter
 from tests.stages.training.training_case import World, make_world, run_here, start, text_config
 
@@ -61,10 +61,10 @@ def test_wandb_gets_every_line_offline_too(world: World, monkeypatch: pytest.Mon
             assert json.dumps(value).encode() in content
 
 
-def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_remedy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"wandb.*pip install 'sweep-vlm\[track\]'"):
-        open_trackers(["wandb"], tmp_path, "key", {}, 0)
+        open_trackers(["wandb"], describe_tracked_run(world.job("without", "pretrain", text_config(2))))
 
 
 def test_nested_figures_get_a_path() -> None:

@@ -103,7 +103,7 @@ def test_a_finished_run_holds_a_whole_model(branch: JobFile) -> None:
 
 @pytest.mark.parametrize("cut", [1, 5, 9])
 def test_a_run_that_was_stopped_and_resumed_has_the_same_bits(
-    world: World, trunk: JobFile, branch: JobFile, cut: int
+    world: World, trunk: JobFile, branch: JobFile, cut: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = world.job(f"stopped-{cut}", "pretrain", image_config(10), [trunk], checkpoint_steps=4)
     assert not run_here(job, StopAfter(cut))
@@ -111,7 +111,14 @@ def test_a_run_that_was_stopped_and_resumed_has_the_same_bits(
     saved = find_newest_checkpoint(job.checkpoints)
     assert saved is not None
     assert saved.step == cut
+    capsys.readouterr()
     assert run_here(job)
+    begin, *steps = [line[11:] for line in capsys.readouterr().err.splitlines() if "Z  " in line[:12]]
+    assert begin.startswith(f"goes on from step {cut} of 10, on ")
+    logged = [line for line in metrics_of(job) if line["step"] > cut]
+    assert [line.split("  ")[:3] for line in steps] == [
+        [f"step {line['step']} of 10", f"loss {line['loss']:.4f}", f"lr {line['lr']:.3g}"] for line in logged
+    ]
     assert same_bits(final_weights(job), final_weights(branch))
     assert numbers_of(job) == numbers_of(branch)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.slurm.gpu_kinds import MODELS, SLICE_UNITS, USUAL_SLICE_UNITS, parse_gpu_kind
+from jobs.slurm.site.gpu_kinds import MODELS, SLICE_UNITS, USUAL_SLICE_UNITS, parse_gpu_kind
 from sweep.catalog import FOLDER, GpuType, load_catalog
 from sweep.catalog.gpu_parts import GpuTable, find_factor
 from sweep.errors import SweepFileError

@@ -125,7 +125,7 @@ def test_an_index_replaces_nothing_of_others(name: str, tmp_path: Path, capsys: 
     [
         ([CELL], 2, "fine-tunes of 1, 2 epochs: choose one with --epochs"),
         ([CELL, "--epochs", "3"], 2, "none of 3"),
-        ([CELL.replace("i25", "i26"), "--epochs", "1"], 1, f"; is it {CELL}"),
+        ([CELL.replace("i25", "i26"), "--epochs", "1"], 1, f"; did you mean {CELL}"),
         (["../../etc", "--epochs", "1"], 1, "no cell or job"),
         ([CELL, "--epochs", "2"], 1, "does not match its own record"),
         ([CELL, "--stage", "pretrain", "--epochs", "1"], 2, "--epochs chooses among fine-tunes"),

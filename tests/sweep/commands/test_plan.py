@@ -86,6 +86,8 @@ def test_diff_shows_what_changed_and_writes_nothing(tmp_path: Path, capsys: pyte
         "  ~ mtiny-b0-i20-c0-x1",
         "  ~ mtiny-b100-i0-c0-x1",
         "  ~ mtiny-b100-i20-c0-x1",
+        "  cost: new jobs 0.27 core-hours, gone jobs 0.27, whether done or not",
+        "  done jobs that leave the plan: 0",
     ]
     assert files(tmp_path / "store") == before
 
@@ -132,7 +134,7 @@ def test_begun_work_leaves_a_plan_only_if_the_user_insists(
         return
     assert plan(tmp_path, text) == 1
     errors = capsys.readouterr().err
-    assert "1 jobs that have begun would leave the plan (1 finetune)" in errors
+    assert "This edit drops 1 unfinished job (1 finetune)" in errors
     assert "--replace" in errors
     assert files(tmp_path / "store") == before
     assert plan(tmp_path, text, "--replace") == 0

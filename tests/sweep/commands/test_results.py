@@ -108,7 +108,7 @@ def test_the_summary_is_on_stdout_and_the_remarks_on_stderr(done: Written, capsy
     assert lines[1].startswith("2m-b100-i50-dense-s1")
     assert lines[5] == "Scores are accuracy above chance; chance: vision 0.275, held-out 0.3, text 0.25."
     assert lines[6] == "Not the study's vision score: over tasks of its own: count_val, shapes_val."
-    assert lines[9].split() == ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"]
+    assert lines[9].split() == ["A100-hours", "phase", "done", "planned", "of", "done", "used", "wasted"]
     assert err.splitlines()[1].startswith("branch 0 % -> 100 %: vision +0.0")
 
 
@@ -185,10 +185,10 @@ def test_a_partial_sweep_says_what_is_missing(tmp_path: Path, capsys: Capture) -
     assert chances.startswith("Scores are accuracy above chance")
     assert hours.splitlines()[-1].split() == ["all", "3/41", "41.0", "3.00", "1.86", "-"]
     assert "missing: 15 of 16 models (15 ready)" in err
-    assert (
-        "score_by_branch, score_by_image_share, score_by_epochs, heat_map, tasks_by_branch: scores for fewer than two"
-        in err
-    )
+    assert "some figures are not drawn, as they compare what this sweep does not vary (-v says which)" in err
+    why = "score_by_branch, score_by_image_share, score_by_epochs, heat_map, tasks_by_branch: scores for fewer than two"
+    assert why not in err
+    assert why in command(written, capsys, "-v")[2]
     assert {path.name for path in results_folder(written).iterdir()} == {*TABLES, "figures"}
     assert {path.name for path in figures_folder(written).glob("*.png")} == {"loss.png", "learning_rate.png"}
 

@@ -26,6 +26,26 @@ def test_resume_gives_failed_jobs_a_new_budget(store: Store, capsys: pytest.Capt
     assert sweep(store, "submit") == 0
 
 
+def test_a_job_that_cannot_be_read_gets_no_budget_that_forgives_nothing(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A resumption names the attempts that count no longer: of those that are not seen it can name none."""
+    jobs = [toy.toy_job("a", fail="data", fail_times=1), toy.toy_job("b", fail="data", fail_times=1)]
+    toy.plan(store, jobs)
+    assert sweep(store, "submit") == 1
+    lock = toy.run_of(store, jobs[0]).lock
+    kept = lock.rename(lock.with_name("aside"))
+    lock.symlink_to(lock)  # a loop: cannot be opened by anyone
+    capsys.readouterr()
+    assert sweep(store, "resume", "--no-submit") == 1
+    told = capsys.readouterr().err
+    assert "/a cannot be read: Too many levels of symbolic links: it gets no new budget" in told
+    assert "1 jobs have a new budget" in told
+    kept.replace(lock)
+    assert toy.states(store, jobs) == {"a": JobState.FAILED, "b": JobState.INTERRUPTED}
+    assert sweep(store, "resume") == 0
+
+
 def test_resume_leaves_the_rest_to_a_runner_that_is_at_work(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     toy.plan(store, [toy.toy_job("a")])
     with hold_runner_lock(store, sweep=toy.SWEEP, writer="w"):

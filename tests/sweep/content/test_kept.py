@@ -1,13 +1,15 @@
 """A digest is found once: the second time files are asked for their times, and none is opened."""
 
 import json
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from jobs.store.paths import Store
-from sweep.content.digest import read_content
+from sweep.content.digest import SAMPLED_SHARDS, read_content
 from sweep.content.kept import DataContents
 from tests.stages.prepare.test_count import make_pairs, make_tasks
 
@@ -38,6 +40,35 @@ def test_the_second_time_nothing_is_read_until_a_file_changes(tmp_path: Path, mo
     assert read == ["captions", "tasks", "tasks"]
     (folder / "2.tar").write_bytes((folder / "1.tar").read_bytes())  # the folder's own time moves
     assert find()[0] != first[0]
+
+
+def test_a_file_of_the_same_size_and_time_is_another_one(tmp_path: Path) -> None:
+    """Tars are padded to full blocks, and many programs give every file one time."""
+    store, path = Store(tmp_path / "store"), tmp_path / "tokenizer.json"
+    path.write_text('{"a": 1}')
+    os.utime(path, ns=(0, 0))
+    contents = DataContents(store)
+    first = contents.find_content("tokenizer", str(path))
+    contents.save()
+    time.sleep(0.02)  # a file system's clock goes in ticks
+    path.write_text('{"a": 2}')
+    os.utime(path, ns=(0, 0))
+    assert DataContents(store).find_content("tokenizer", str(path)) not in ("", first)
+
+
+@pytest.mark.parametrize("address", ["{}", "{}/shard-*.tar"])
+def test_a_shard_that_is_not_sampled_and_replaced_in_its_place_is_noticed(tmp_path: Path, address: str) -> None:
+    folder, store = tmp_path / "words", Store(tmp_path / "store")
+    folder.mkdir()
+    for number in range(2 * SAMPLED_SHARDS):
+        (folder / f"shard-{number:03d}.tar").write_bytes(bytes(512))
+    address = address.format(folder)
+    contents = DataContents(store)
+    first = contents.find_content("text", address)
+    contents.save()
+    with (folder / "shard-001.tar").open("ab") as file:  # the folder's own time stays
+        file.write(bytes(512))
+    assert DataContents(store).find_content("text", address) not in ("", first)
 
 
 def test_a_file_that_comes_to_a_task_later_is_noticed(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def test_the_stages_find_the_stores_folder_from_theirs(tmp_path: Path) -> None:
     manifest = planned(tmp_path, TEXT + CACHE)
     told = {job.phase for job in manifest.jobs if job.settings.get("feature_store") == "../../../features"}
     assert told == {"pretrain", "finetune"}
+    of_evaluations = TEXT + CACHE.replace("}", ", phases: {evaluate: {feature_cache: true}}}")
+    kept = {job.phase for job in planned(tmp_path, of_evaluations).jobs if "feature_store" in job.settings}
+    assert kept == {"pretrain", "finetune", "evaluate"}
     assert not any("feature_cache" in job.settings for job in manifest.jobs)
 
 

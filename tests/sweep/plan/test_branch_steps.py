@@ -113,7 +113,7 @@ WRONG = [
     ("{steps: 3}", 21, "{'steps': 3} will not do"),
     ("{step: 3, of: 9}", 21, "will not do"),
     ("{}", 21, "{} will not do"),
-    ("step", 21, "'step' is not a number; branch is a percentage of the text budget, 0 to 100, or {step: N} of the"),
+    ("step", 21, "'step' is not a number; branch is where images enter: a percentage of the text"),
     ("{step: 101}", 20, "branch point {step: 101} lies behind the trunk's 100 steps; take 1 to 100"),
 ]  # fmt: skip
 

@@ -178,7 +178,7 @@ def test_other_content_under_a_name_is_refused_until_it_is_confirmed(
     assert try_plan(study, REAL, "--diff") == 0
     report = capsys.readouterr().out
     assert "data words: content " in report
-    assert "of the gone jobs, 2 are done" in report
+    assert "done jobs that leave the plan: 2; their results stay in the store" in report
     assert try_plan(study, REAL, "--diff", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["jobs_gone_done"] == 2

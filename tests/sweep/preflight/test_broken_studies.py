@@ -56,6 +56,10 @@ def task_named_twice(study: Study) -> None:
     study.edit(("text_tasks: [sums]", "text_tasks: [sums, {name: sums, limit: 2}]"))
 
 
+def local_part_of_a_list_missing(study: Study) -> None:
+    study.edit((f"{study.data}/words", f"[{study.data}/words/shard-7.tar, 'http://127.0.0.1:9/{{0..3}}.tar']"))
+
+
 def pattern_without_files(study: Study) -> None:
     study.edit((f"{study.data}/words", f"'{study.data}/words/*.tra'"))
 
@@ -215,6 +219,7 @@ BROKEN: dict[Change, tuple[str, str]] = {
     ),
     task_without_its_rows: (r"sums.yaml: there is no file .*/exams/sums.jsonl", "correct the task's file"),
     task_named_twice: (r"study.yaml:17: evaluate.text_tasks: task sums is named twice", "name each task once"),
+    local_part_of_a_list_missing: (r"study.yaml:4: data.words: .*/words/shard-7.tar: not there", "correct the path"),
     pattern_without_files: (r"study.yaml:4: data.words: .*/words/\*.tra: no file has such a name", "correct the path"),
     no_evaluations: (r"evaluate.text_tasks: no evaluation", "name tasks under defaults.evaluate"),
     misspelt_vision_task: (r"study.yaml:17: evaluate.vision_tasks: .*/exams/hue.json: there is no", r"is it hues\?"),
@@ -285,7 +290,7 @@ def test_a_broken_study_is_told_by_the_plan_and_refused_before_anything_runs(
     what, cure = BROKEN[change]
     [line] = [line for line in told.splitlines() if re.search(what, line)]
     assert re.search(cure, line)
-    assert "refuses it until what is told above is corrected" in told
+    assert "next: correct what is told above; `sweep submit " in told
     assert study.submit() == 1
     refused = capsys.readouterr()
     assert refused.out == ""
@@ -319,6 +324,17 @@ def one_bad_caption(study: Study) -> None:
     folder = study.move("pictures", study.folder / "pictures")
     write_captions(folder, 12)
     write_tar(folder / "shard-1.tar", {"a.png": png("red"), "a.txt": b"", "b.png": png("red"), "b.txt": b"fine"})
+
+
+def manifest_of_shards_elsewhere(study: Study) -> None:
+    """Nothing listens there: a plan asks no server."""
+    path = study.move("words", study.folder / "words.jsonl")
+    places = [f"{study.data}/words/shard-0", "http://127.0.0.1:9/shard-1"]
+    path.write_text("".join(json.dumps({"shard": place, "num_sequences": 20}) + "\n" for place in places))
+
+
+def some_shards_elsewhere(study: Study) -> None:
+    study.edit((f"{study.data}/words", f"[{study.data}/words/shard-0.tar, 'http://127.0.0.1:9/{{0..3}}.tar']"))
 
 
 def images_in_a_tar(study: Study) -> None:
@@ -382,6 +398,7 @@ def shards_by_a_manifest(study: Study) -> None:
 SOUND: tuple[Change, ...] = (
     sound, shards_by_pattern, shards_by_a_manifest,
     without_manifest, one_tar, made_by_sweep_data_text, captions_in_json, one_bad_caption, images_in_a_tar,
+    manifest_of_shards_elsewhere, some_shards_elsewhere,
     talks_as_a_file, linked_folders, tokenizer_with_a_start, tokenizer_in_a_folder, text_tasks_alone, trusted_task,
     captions_at_an_address, encoder_with_weights, engine_with_its_program,
 )  # fmt: skip
@@ -395,9 +412,9 @@ def test_of_a_sound_study_nothing_is_told(
     assert study.plan("--json") == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["inputs"] == []
-    assert f"run it with `sweep submit {study.name}`" in told.err
+    assert "correct what is told above" not in told.err
     monkeypatch.setattr(sys, "executable", "/bin/false")  # what was found sound is kept: nothing is looked at again
     assert study.submit("--dry-run") == 0
     told = capsys.readouterr()
-    assert told.err == "1 jobs would go first; those behind them follow as they end\n" or "2 jobs" in told.err
+    assert told.err.startswith(("Would start 1 job now", "Would start 2 jobs now"))
     assert "not looked at" not in told.err

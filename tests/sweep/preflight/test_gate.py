@@ -13,6 +13,7 @@ from jobs.store.ledger import EventKind, read_events
 from jobs.store.paths import Store
 from sweep.plan.manifest import read_manifest
 from sweep.preflight.check import check_inputs
+from sweep.preflight.gate import check_gate
 from sweep.stored_sweep import StoredSweep
 from tests.jobs import toy
 from tests.slurm_lab import Lab
@@ -88,6 +89,37 @@ def test_what_finished_jobs_have_read_may_be_gone(study: Study) -> None:
     assert check_inputs(sweep.store, jobs, tuned, sweep.manifest.data).problems == ()
     found = check_inputs(sweep.store, jobs, {job.key for job in jobs}, sweep.manifest.data).problems
     assert [problem.setting for problem in found] == ["data.words"]
+
+
+def test_data_that_changed_since_the_plan_are_sent_by_no_command(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talks = study.copy("talks") / "conversations.json"
+    assert study.plan() == 0
+    sweep = stored(study)
+    key = next(job.key for job in sweep.manifest.jobs if job.phase == "evaluate")
+    assert study.run("cancel", study.name, key) == 0
+    talks.write_text(talks.read_text().replace("colour", "shade"))
+    keys = {job.key for job in sweep.manifest.jobs}
+    report = check_gate(sweep, keys, ())  # what `sweep tick` goes by
+    assert report.summary.startswith("nothing was sent: data talks: content ")
+    assert report.problems == ()
+    for words in ([], ["--ignore-data"]):  # another plan alone makes them right
+        capsys.readouterr()
+        with hold_runner_lock(sweep.store, sweep=study.name, writer="w"):
+            assert study.run("resume", study.name, *words) == 1
+        assert "not what 'study' was planned with" in capsys.readouterr().err
+    assert EventKind.RESUMED not in {event.event for event in read_events(sweep.paths.ledger)}
+
+
+def test_changed_data_that_no_wanted_job_reads_stop_nothing(study: Study) -> None:
+    words = study.copy("words") / "shard-0.tar"
+    assert study.plan() == 0
+    sweep = stored(study)
+    words.write_bytes((study.data / "words" / "shard-1.tar").read_bytes())
+    tuned = {job.key for job in sweep.manifest.jobs if job.phase in {"finetune", "evaluate"}}
+    assert check_gate(sweep, tuned, ()).summary == ""
+    assert "data words: content" in check_gate(sweep, {job.key for job in sweep.manifest.jobs}, ()).summary
 
 
 def test_what_was_sound_is_looked_at_again_once_a_file_below_it_changes(

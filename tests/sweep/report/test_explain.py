@@ -1,6 +1,7 @@
 """`sweep explain`: a cell's chain, its state, its cost, what moved its keys; and how cells are found."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,12 @@ def test_a_chain_is_shown_with_its_state_its_cost_and_who_shares_it(
         "axes that all cells of its block share: model tiny, instruction_share 0, captions pictures"
     )
     rows = [line.split() for line in lines[7:14]]
-    assert [(row[0], row[-3] if row[-3] != "do" else "to do", row[-1]) for row in rows] == [
-        ("trunk", "done", "4"), ("trunk", "to do", "2"), ("pretrain", "begun", "1"), ("finetune", "to do", "1"),
-        ("evaluate", "to do", "1"), ("finetune", "to do", "1"), ("evaluate", "to do", "1"),
+    assert [(row[0], row[-3], row[-1]) for row in rows] == [
+        ("trunk", "done", "4"), ("trunk", "ready", "2"), ("pretrain", "waiting", "1"), ("finetune", "waiting", "1"),
+        ("evaluate", "waiting", "1"), ("finetune", "waiting", "1"), ("evaluate", "waiting", "1"),
     ]  # fmt: skip
     assert "to step 50, peak LR 0.002, words 80 % pictures 20 %" in lines[9]
-    assert "core-hours of its own" in lines[-1]
+    assert re.fullmatch(r"Cost: \S+ core-hours \(.*\); .* still to run\.", lines[-1])
 
 
 def test_the_field_that_moved_a_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,10 +97,11 @@ def test_json_has_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["mtiny-b5"], 2, "'mtiny-b5' is the beginning of 2 names, such as mtiny-b50-i0-c0-x1, mtiny-b50-i20-c0-x1"),
-        (["mtiny-b51-i0-c0-x1"], 1, "no cell or job 'mtiny-b51-i0-c0-x1' in small; is it mtiny-b50-i0-c0-x1"),
-        (["mtiny-b50-i0-c0-x1", "--sweep", "other"], 1, "there is no plan of that name here"),
-        (["mtiny-b50-i0-c0-x1", "--sweep", "../small"], 2, "is not a safe name"),
+        (["mtiny-b5"], 2, "'mtiny-b5' is the beginning of 2 cells, such as mtiny-b50-i0-c0-x1, mtiny-b50-i20-c0-x1"),
+        (["mtiny-b51-i0-c0-x1"], 1, "no cell or job 'mtiny-b51-i0-c0-x1'; did you mean mtiny-b50-i0-c0-x1"),
+        (["small", "mtiny-b51-i0-c0-x1"], 1, "no cell or job 'mtiny-b51-i0-c0-x1'; did you mean mtiny-b50-i0-c0-x1"),
+        (["other", "mtiny-b50-i0-c0-x1"], 1, "has no planned sweep 'other'; it holds small"),
+        (["small"], 2, "give the CELL to explain, such as mtiny-b0-i0-c0-x1; `sweep list small` shows the 6"),
     ],
 )
 def test_what_cannot_be_found_is_told_in_one_line(
@@ -118,13 +120,26 @@ def test_a_cell_of_two_sweeps_asks_which(tmp_path: Path, capsys: pytest.CaptureF
     plan(tmp_path, edited(("name: small", "name: twin")))
     capsys.readouterr()
     assert explain(tmp_path, "mtiny-b50-i0-c0-x1") == 2
-    assert "is in several sweeps: small, twin; choose one with --sweep" in capsys.readouterr().err
-    assert explain(tmp_path, "mtiny-b50-i0-c0-x1", "--sweep", "twin") == 0
+    told = "is in several sweeps: small, twin; name one: `sweep explain small mtiny-b50-i0-c0-x1`"
+    assert told in capsys.readouterr().err
+    assert explain(tmp_path, "twin", "mtiny-b50-i0-c0-x1") == 0
+    capsys.readouterr()
+    assert explain(tmp_path, "mtiny-b50-i0-c0-x1", "--sweep", "twin") == 0  # as it was written before
+    told = "--sweep is not needed any more: `sweep explain twin mtiny-b50-i0-c0-x1`"
+    assert told in capsys.readouterr().err
+
+
+def test_several_cells_are_explained_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(tmp_path)
+    capsys.readouterr()
+    assert explain(tmp_path, "small", "mtiny-b0-*", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each["cell"] for each in told["explanations"]] == ["mtiny-b0-i0-c0-x1", "mtiny-b0-i20-c0-x1"]
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(tmp_path, "x") == 1
-    assert "holds no plan; make one with `sweep plan FILE`" in capsys.readouterr().err
+    assert "has no planned sweep 'x'; there is no such folder" in capsys.readouterr().err
 
 
 def test_slurms_last_answer_for_a_job_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

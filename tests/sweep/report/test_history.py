@@ -18,8 +18,9 @@ from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
 from sweep.cli import main
 from sweep.plan.manifest import Manifest
-from sweep.report.explain import CellMatch, Explanation, build_explanation_json, explain_cell, format_explanation
+from sweep.report.explain import Explanation, build_explanation_json, explain_cell, format_explanation
 from sweep.report.history import build_history, format_history, format_time
+from sweep.stored_sweep import StoredSweep
 from tests.jobs.reconcile.executions import begin, end, ending, pending_ending
 from tests.jobs.toy import toy_job
 from tests.sweep.small_sweep import SMALL, planned, written
@@ -137,7 +138,7 @@ def explained(folder: Path) -> tuple[Manifest, Store, Explanation]:
         ending("OUT_OF_MEMORY", 300.0, 30, key=key, failure=F.OUT_OF_MEMORY),
     ]
     picture = load_snapshot(jobs, store, manifest.sweep, ClusterReport(accounting_records={key: rows}))
-    return manifest, store, explain_cell(store, CellMatch(manifest, manifest.cells[-1]), picture, 1_000.0)
+    return manifest, store, explain_cell(StoredSweep(store, manifest), manifest.cells[-1], picture, 1_000.0)
 
 
 def test_history_and_excluded_nodes_stand_below_the_chain(tmp_path: Path) -> None:

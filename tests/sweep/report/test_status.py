@@ -230,10 +230,16 @@ def test_a_running_job_is_timed_by_its_own_metrics(tmp_path: Path) -> None:
     store = planned(tmp_path, [job])
     begin(store, job, checkpoint_step=40)
     run = toy.run_of(store, job)
-    run.metrics.write_text(json.dumps({"step": 60, "total_steps": 100, "time": NOW - 100}) + "\n")
+    lines = [
+        json.dumps({"step": step, "total_steps": 100, "time": NOW - ago}) + "\n"
+        for step, ago in ((10, 9_000), (50, 350), (60, 100))  # the first is of an attempt before
+    ]
+    run.metrics.write_text("".join(lines))
     lock = acquire_lock(run.lock)
     assert lock is not None
-    assert eta_of(store) == pytest.approx(40 * 500 / 20 - 100)  # 20 steps in 500 s, 100 s ago
+    assert eta_of(store) == pytest.approx(40 * 250 / 10 - 100)  # 10 steps in 250 s, 100 s ago
+    run.metrics.write_text(lines[1])  # what the attempt took before its first line is no pace
+    assert eta_of(store) is None
     run.metrics.write_text("")
     assert eta_of(store) is None
     os.close(lock)

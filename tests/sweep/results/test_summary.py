@@ -22,7 +22,7 @@ def test_planned_used_and_wasted_hours_stand_by_model_and_stage(tmp_path: Path) 
     lines = format_hours_table(found.jobs.select(list(JOB_COLUMNS)).to_pylist()).splitlines()
     assert lines[-1] == "The cluster's accounting has 100 s more than the attempts of 1 job recorded; they are counted."
     assert [line.split() for line in lines[:-2] if not line.startswith("-")] == [
-        ["A100-hours", "stage", "done", "planned", "of", "done", "used", "wasted"],
+        ["A100-hours", "phase", "done", "planned", "of", "done", "used", "wasted"],
         ["9m", "trunk", "1/1", "1.00", "1.00", "2.64", "11.6"],
         ["9m", "pretrain", "0/2", "2.00", "-", "-", "-"],
         ["9m", "finetune", "0/2", "2.00", "-", "-", "-"],

@@ -111,7 +111,7 @@ def test_an_axis_compares_an_engine_with_our_own_stage(tmp_path: Path) -> None:
         ([("pretrain: {", "pretrain: {text_order: continue, ")],
          "pretrain.text_order: continue needs the trunk's place in its text, which a checkpoint of an engine of kind "
          "open_lm does not hold; set trunk.engine: own, or pretrain.text_order: anew"),
-        ([("kind: open_lm", "kind: openlm")], "kind is command, open_lm"),
+        ([("kind: open_lm", "kind: openlm")], "known are command, open_lm"),
         ([("/opt/olm/bin/python", "python3")], "engines.olm.python"),
         ([("revision: 8ddc185", "version: 8ddc185")], "engines.olm.version"),
         ([('OMP_NUM_THREADS: "2"', '"A B": "2"')], "engines.olm.environment"),

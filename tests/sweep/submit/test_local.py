@@ -24,11 +24,12 @@ def test_a_sweep_runs_and_each_end_is_one_line(store: Store, capsys: pytest.Capt
     assert sweep(store, "submit", "--cpus", "2") == 0
     printed = capsys.readouterr()
     assert printed.out == "toy: 12 of 12 jobs done\n"
-    lines = printed.err.splitlines()
+    *lines, following = printed.err.splitlines()
     assert len(lines) == 12
+    assert following == f"next: `sweep results toy --store {store.root}` writes tables and figures"
     assert re.fullmatch(r"\d\d:\d\d:\d\d  \[1/12\]  done +trunk +trunk trunk1", lines[0])
     assert sweep(store, "submit") == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"{following}\n"
 
 
 def test_on_a_terminal_there_is_a_bar(store: Store) -> None:
@@ -90,8 +91,8 @@ def test_only_a_named_cell_and_what_it_needs_is_run(store: Store) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--only", "aa"], "sweep toy has no cell or job 'aa'; is it a?"),
-        (["--only", "zzzzzz"], "sweep toy has no cell or job 'zzzzzz'"),
+        (["aa"], "sweep toy has no cell or job 'aa'; did you mean a?"),
+        (["zzzzzz"], "sweep toy has no cell or job 'zzzzzz'; `sweep list toy` shows its cells"),
         (["--gpus", "2"], "--gpus 2: this machine shows 0 GPUs; ask for that many at most"),
     ],
 )
@@ -101,6 +102,17 @@ def test_a_wrong_wish_is_one_line(
     toy.plan(store, [toy.toy_job("1", cells=["a"])])
     assert sweep(store, "submit", *words) == 1
     assert capsys.readouterr().err == f"sweep submit: {error}\n"
+
+
+def test_the_option_of_before_for_cells_is_told_of_ahead_of_the_error(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.plan(store, [toy.toy_job("1", cells=["a"])])
+    assert sweep(store, "submit", "--only", "aa") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "sweep submit: --only is not needed any more: `sweep submit toy aa` does the same",
+        "sweep submit: sweep toy has no cell or job 'aa'; did you mean a?",
+    ]
 
 
 @pytest.mark.parametrize("words", [["--cpus", "0"], ["--cpus", "x"], ["--gpus", "-1"]])
@@ -145,5 +157,5 @@ def test_a_problem_of_the_store_is_told_and_nothing_is_lost(store: Store, capsys
     printed = capsys.readouterr()
     assert "sweep submit: stopped: pretrain a: OSError: [Errno 28] No space left on device" in printed.err
     assert "nothing is lost" in printed.err
-    assert printed.out == "toy: 0 of 2 jobs done, 1 waiting, 1 interrupted; see `sweep status toy`\n"
+    assert printed.out == "toy: 0 of 2 jobs done, 1 waiting, 1 interrupted\n"
     assert sweep(store, "submit") == 0

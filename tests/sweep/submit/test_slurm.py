@@ -117,6 +117,7 @@ def test_a_budget_counts_what_finished_jobs_have_spent(
     assert toys.sent("submit", "--only", "a", "--budget-a100-hours", "4")[0] == 2
     toys.sweep("cancel", "a-pre")
     toys.wait_state("trunk", JobState.DONE)
+    toys.wait_until_queue_is_empty()
     told = toys.sweep("submit", "--budget-a100-hours", "2.0004")  # it held 2 GPUs for more than 0.72 s
     assert (told.code, toys.queue()) == (1, {})
     assert "are spent and" in told.err

@@ -10,9 +10,9 @@ from jobs.job import Resources
 from jobs.slurm.commands import ProgramOutput
 from jobs.slurm.doctor import checks
 from jobs.slurm.doctor.checks import check_client, check_environment, check_plan, check_site
-from jobs.slurm.feasibility import FeasibilityChecker
 from jobs.slurm.sbatch_errors import UnknownSubmit
-from jobs.slurm.site import Site, query_site
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.site import Site, query_site
 from jobs.store.checks import Check, Severity
 from tests.jobs.slurm.site_case import TestedSlurm
 from tests.jobs.slurm.site_texts import V22, V24, Told

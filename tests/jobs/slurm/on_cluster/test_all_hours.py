@@ -125,7 +125,7 @@ def test_a_person_who_cancels_is_obeyed_by_a_clock_that_is_hours_off(
     wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
     with late_accounting(slurm.layout):
         slurm.output("scancel", toys.ids()["k"][0])
-        wait_for("the queue to be empty", lambda: toys.queue() == {})
+        toys.wait_until_queue_is_empty()
         late_enough = time.monotonic() + 3 * SlurmTimeouts.from_environment().missing_job_s
         while time.monotonic() < late_enough:
             assert toys.tick()["sent"] == 0

@@ -169,7 +169,10 @@ def test_a_limit_on_a_resource_is_told_with_the_resource_before_anything_waits_f
     settings, too_much, told = LIMITS[limit]
     lab = make_site("limit", Options(**{**BARE, **settings}))  # type: ignore[arg-type]
     if limit == "CoreSpecCount":
-        wait_for("the nodes' cores", lambda: "CPUEfctv=4" in lab.output("scontrol", "show", "node", "n2"), seconds=20)
+        # Slurm knows of them once a node has registered; until every one has, a job with more may still be taken.
+        wait_for(
+            "the nodes' cores", lambda: lab.output("scontrol", "show", "node").count("CPUEfctv=4") == 2, seconds=20
+        )
     toys = ToySweep(lab, tmp_path, [job_with("a", **too_much), job_with("b")], monkeypatch)
     said = toys.sweep("submit")
     assert said.code == 1

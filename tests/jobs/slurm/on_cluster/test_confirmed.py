@@ -62,7 +62,7 @@ def test_a_running_job_that_could_not_be_told_to_stop_is_neither_killed_nor_coun
     toys.sent()
     wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
     # the nodes of this cluster are this machine, where a job is stopped without Slurm
-    monkeypatch.setattr("sweep.commands.cancel.stop_live_attempts", lambda *_: (0, {}))
+    monkeypatch.setattr("sweep.submit.cancel.stop_live_attempts", lambda *_: (frozenset(), {}))
     scancel = fail_program("scancel", AWAY, tmp_path, monkeypatch)
     told = toys.sweep("cancel")
     assert told.code == 1

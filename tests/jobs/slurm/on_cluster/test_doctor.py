@@ -13,15 +13,16 @@ import pytest
 
 from jobs.job import Job, Resources
 from jobs.slurm.client import SlurmClient
-from jobs.slurm.feasibility import FeasibilityChecker
-from jobs.slurm.limits import compute_queue_capacity, list_limit_names
 from jobs.slurm.refusals import Refusal
 from jobs.slurm.sbatch_errors import RefusalKind, SubmitRefusal, SubmittedJob
 from jobs.slurm.sbatch_options import build_sbatch_options
-from jobs.slurm.site import Site, query_site
+from jobs.slurm.site.feasibility import FeasibilityChecker
+from jobs.slurm.site.limits import compute_queue_capacity, list_limit_names
+from jobs.slurm.site.site import Site, query_site
 from sweep.cli import main
 from tests.jobs.toy import toy_job
 from tests.slurm_lab import Lab
+from tests.sweep.commands.test_doctor import accept_inputs
 from tests.sweep.small_sweep import edited, written
 
 USER = getpass.getuser()
@@ -166,6 +167,7 @@ def test_doctor_finds_a_good_plan_good_also_from_a_node(
     slurm: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = plan(tmp_path, "resources: {memory_gib: 0.5, setup: ['export A=1']}\n")
+    accept_inputs(Path(store))  # the small sweep has no data; tests/sweep/preflight tests what is read of them
     capsys.readouterr()
     assert main(["doctor", "small", "--store", store, "--node-test", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -20,7 +20,7 @@ def test_children_of_a_failed_trunk_are_blocked_with_the_cause_and_revived_after
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
     toys.sent()
     toys.ticks_until(lambda report: report["states"]["blocked"] == 11)
-    assert toys.queue() == {}
+    toys.wait_until_queue_is_empty()
     status = toys.sweep("status", "--fresh", "--json")
     assert status.code == 1
     assert [(row["key"], row["state"], row["behind"]) for row in status.json["blocked"]] == [("trunk1", "failed", 11)]

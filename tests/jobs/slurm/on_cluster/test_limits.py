@@ -9,8 +9,8 @@ import pytest
 import sweep.submit.slurm
 from jobs.job import Job, Resources
 from jobs.reconcile.state import JobState
-from jobs.slurm.site import Site
-from jobs.slurm.site_facts import SiteFacts, query_kept_site
+from jobs.slurm.site.site import Site
+from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from tests.jobs import toy
 from tests.slurm_lab import Lab
 from tests.slurm_lab.fakes.sbatch_wrapper import wrap_sbatch

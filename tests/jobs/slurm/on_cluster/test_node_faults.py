@@ -19,7 +19,7 @@ from tests.slurm_lab.fakes import FOLDER
 from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep
 
-ON_A_GPU = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=0.5)
+ON_A_GPU = Resources(gpus_per_node=1, gpu_type="a100", memory_gib=1.0)  # torch alone takes more than half of it
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 7, in step\nRuntimeError: unexpected'
 
 
@@ -169,4 +169,5 @@ def test_two_jobs_of_several_processes_on_one_node_meet_at_ports_of_their_own(
     told = [json.loads(path.read_text()) for path in met]
     assert [each["with"] for each in told] == ["a", "b"]
     assert len({each["port"] for each in told} | {29512}) == 3
+    toys.wait_until_queue_is_empty()  # an attempt notes its end after its result
     assert [toys.ends(job.key) for job in jobs] == [[("n2", "")]] * 2

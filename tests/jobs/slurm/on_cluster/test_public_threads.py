@@ -113,7 +113,7 @@ def test_desispec_2682_children_of_a_failed_job_do_not_pend_for_ever(
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
     toys.sent()
     toys.ticks_until(lambda report: report["states"]["blocked"] == 1)
-    assert toys.queue() == {}
+    toys.wait_until_queue_is_empty()
     [row] = toys.sweep("status", "--fresh", "--json").json["blocked"]
     assert (row["key"], row["behind"]) == ("trunk", 1)
 

@@ -24,7 +24,7 @@ def trouble(toys: ToySweep) -> Mapping[str, str]:
 def assert_left_alone(toys: ToySweep) -> None:
     """Two more rounds send nothing."""
     assert [toys.tick()["sent"] for _ in range(2)] == [0, 0]
-    assert toys.queue() == {}
+    toys.wait_until_queue_is_empty()
 
 
 def test_a_running_job_that_a_person_cancelled_stays_out_until_it_is_resumed(
@@ -52,7 +52,7 @@ def test_a_person_who_cancels_is_obeyed_though_the_accounting_is_late(
     wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
     with late_accounting(slurm.layout):
         slurm.output("scancel", toys.ids()["k"][0])
-        wait_for("the queue to be empty", lambda: toys.queue() == {})
+        toys.wait_until_queue_is_empty()
         late_enough = time.monotonic() + 3 * SlurmTimeouts.from_environment().missing_job_s
         while time.monotonic() < late_enough:
             assert toys.tick()["sent"] == 0

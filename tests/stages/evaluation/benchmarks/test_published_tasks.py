@@ -230,7 +230,7 @@ def test_a_malformed_published_file_is_one_clear_error(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"family": "vqa"}, "gqa.json: family 'vqa' is unknown; families are vqav2, gqa"),
+        ({"family": "vqa"}, "gqa.json: family of tasks 'vqa' is unknown: known are vqav2, gqa"),
         ({"questions": None}, "gqa.json: questions: missing; the files of family gqa are questions"),
         ({"annotations": "a.json"}, "gqa.json: annotations: unknown; the files of family gqa are questions"),
         ({"questions": "gone.json"}, "gqa.json: questions: there is no"),

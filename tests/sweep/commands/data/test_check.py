@@ -83,7 +83,7 @@ def test_a_check_that_ends_without_a_report_is_an_error(tmp_path: Path, capfd: p
     assert main(["data", "check", f"{tmp_path}/pictures", "--tokenizer", str(tokenizer), "--workers", "1"]) == 1
     printed = capfd.readouterr().err
     assert "not a tokenizer file" in printed
-    assert "sweep data: the check ended without a report" in printed
+    assert "sweep data check: the check ended without a report" in printed
 
 
 def test_cells_say_what_their_jobs_would_skip(sweep_file: Path, capfd: pytest.CaptureFixture[str]) -> None:

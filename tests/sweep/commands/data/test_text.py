@@ -38,4 +38,4 @@ def test_an_error_of_the_preparation_is_one_line_and_exit_code_1(
     assert main(command) == 1
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert printed.err == f"error: {tmp_path}/t.json: there is no such tokenizer file\n"
+    assert printed.err == f"sweep data: {tmp_path}/t.json: there is no such tokenizer file\n"

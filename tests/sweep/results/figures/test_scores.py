@@ -1,6 +1,6 @@
 """Which panels figures of scores have."""
 
-from sweep.results.figures.panels import FigureView, compute_x_positions
+from sweep.results.figures.panels import compute_x_positions
 from sweep.results.figures.scores import (
     build_overview_panels,
     build_view_panels,
@@ -10,7 +10,7 @@ from sweep.results.figures.scores import (
     release_text_budget,
 )
 from sweep.results.figures.style import OmittedFigure
-from sweep.results.slices import TEXT, VISION
+from sweep.results.slices import TEXT, VISION, FigureView
 from tests.sweep.results.score_rows import row
 
 
