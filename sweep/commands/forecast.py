@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from sweep.arguments import parse_amount, parse_count, parse_positive_int
+from sweep.arguments import add_cell_arguments, parse_amount, parse_count, parse_percent, parse_positive_int
 from sweep.options import CommonOptions
 
 
@@ -13,12 +13,18 @@ from sweep.options import CommonOptions
 class ForecastOptions(CommonOptions):
     """What `sweep forecast` was given. None: as it is found."""
 
-    name: str
+    name: str | None
+    cells: tuple[str, ...]
+    """As `sweep.selection` reads them; empty: what the sweep is limited to, or all of it."""
     gpus: int | None
     cores: int | None
     max_queued: int | None
     wait_minutes: float | None
     tick_minutes: float | None
+    failures: float | None
+    """Per cent of attempts."""
+    preemptions: float | None
+    """A day of a running job."""
     without: tuple[str, ...]
     draws: int
     seed: int
@@ -29,53 +35,70 @@ OPTIONS = ForecastOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the sweep")
+    add_cell_arguments(parser, reads=True, cells="what if these were all (default: all of the sweep)")
     parser.add_argument("--gpus", type=parse_positive_int, metavar="N", help="what if it had so many GPUs at once")
     parser.add_argument("--cores", type=parse_positive_int, metavar="N", help="what if it had so many cores at once")
-    parser.add_argument("--max-queued", type=parse_positive_int, metavar="N", help="what if so many jobs were queued")
     parser.add_argument(
-        "--wait-minutes", type=parse_amount, metavar="M", help="what if jobs waited so long, the median"
+        "--max-queued", type=parse_positive_int, metavar="N", help="what if so many of its jobs could be in the queue"
     )
-    parser.add_argument("--tick-minutes", type=parse_amount, metavar="M", help="between two ticks (default: 10)")
-    parser.add_argument("--without", nargs="+", default=[], metavar="CELL", help="what if these cells or jobs were not")
-    parser.add_argument("--draws", type=parse_positive_int, default=200, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=parse_count, default=1, metavar="N", help="of the draws (default: %(default)s)")
+    parser.add_argument(
+        "--wait-minutes", type=parse_amount, metavar="M", help="what if a job waited so long in the queue, the median"
+    )
+    parser.add_argument(
+        "--tick-minutes", type=parse_amount, metavar="M", help="between two runs of `sweep tick` (default: 10)"
+    )
+    parser.add_argument(
+        "--failures", type=parse_percent, metavar="PERCENT", help="what if so many of the attempts failed"
+    )
+    parser.add_argument(
+        "--preemptions", type=parse_amount, metavar="N", help="what if a running job were preempted so often a day"
+    )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="CELL",
+        help="what if this cell, pattern of cells or job were not; may be repeated",
+    )
+    parser.add_argument(
+        "--draws", type=parse_positive_int, default=200, metavar="N", help="courses that are drawn (default: 200)"
+    )
+    parser.add_argument("--seed", type=parse_count, default=1, metavar="N", help="of the draws (default: 1)")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the forecast as JSON (docs/json.md)")
-    parser.epilog = "example:\n  sweep forecast paper\n  sweep forecast paper --gpus 256 --max-queued 1000"
+    parser.epilog = (
+        "example:\n  sweep forecast paper\n  sweep forecast paper --gpus 256 --max-queued 1000 --wait-minutes 60\n"
+        "  sweep forecast paper --without 'm1.4b-*'"
+    )
 
 
 def run(options: ForecastOptions) -> int:
-    from jobs.clock import SYSTEM_CLOCK
-    from sweep.forecast.conditions import ForecastQuestion, find_conditions
-    from sweep.forecast.outlook import forecast_campaign
-    from sweep.forecast.reading import build_campaign, select_open
-    from sweep.kept_limits import read_limits
-    from sweep.plan.manifest import map_jobs_to_models
-    from sweep.report.forecast import build_forecast_json, format_forecast
-    from sweep.report.time_left import read_progress
-    from sweep.stored_sweep import open_sweep
+    from sweep.forecast.conditions import ForecastQuestion
+    from sweep.next_step import NextStep
+    from sweep.plan.manifest import pause_gc
+    from sweep.report.forecast import ForecastRequest, format_forecast, load_forecast
+    from sweep.stored_sweep import open_sweep_to_read
 
-    stored = open_sweep(options.store, options.name)
-    snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
-    now = SYSTEM_CLOCK.now()
-    kept = read_limits(stored.paths.limits)
-    progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
-    question = ForecastQuestion(
-        gpus=options.gpus,
-        cores=options.cores,
-        max_queued=options.max_queued,
-        wait_minutes=options.wait_minutes,
-        tick_minutes=options.tick_minutes,
+    request = ForecastRequest(
+        without=options.without,
+        question=ForecastQuestion(
+            gpus=options.gpus,
+            cores=options.cores,
+            max_queued=options.max_queued,
+            wait_minutes=options.wait_minutes,
+            tick_minutes=options.tick_minutes,
+            fail_percent=options.failures,
+            preempted_per_day=options.preemptions,
+        ),
+        draws=options.draws,
+        seed=options.seed,
     )
-    found = find_conditions(stored, progress, kept, question)
-    keys = select_open(stored, kept.only, options.without)
-    campaign, basis = build_campaign(snapshot, progress, found.conditions, keys)
-    if not campaign.jobs:
-        nothing = {"format": 1, "sweep": options.name, "now": now, "jobs_left": 0}
-        print(json.dumps(nothing, indent=1) if options.as_json else "nothing is left to run")
-        print(f"sweep: see `sweep results {options.name}`", file=sys.stderr)
+    with pause_gc():
+        stored, cells = open_sweep_to_read(options.store, options.name, options.cells)
+        report = load_forecast(stored, request.choose(cells))
+    if options.as_json:
+        print(json.dumps(report, indent=1))
         return 0
-    outlook = forecast_campaign(campaign, draws=options.draws, seed=options.seed)
-    report = build_forecast_json(options.name, campaign, outlook, now=now, basis=(*basis, *found.basis))
-    print(json.dumps(report, indent=1) if options.as_json else format_forecast(report))
+    print(format_forecast(report))
+    name, step = stored.manifest.sweep, NextStep(options.store)
+    print(step.suggest("shows how it stands", "status", name, *cells), file=sys.stderr)
     return 0

@@ -29,9 +29,9 @@ class JobShape:
     """What jobs have in common that Slurm treats alike: resources, limits, chances."""
 
     name: str
-    """For people, such as `fine-tune of 1.4b`."""
+    """For people, such as `fine-tune of 1.4b`. Shapes of one name share what is not known of their speed."""
     gpus: int
-    cores: int
+    """For the GPUs in use; what it may hold is a matter of `takes`."""
     limit_s: float = NO_LIMIT
     """Wall-clock limit of an attempt."""
     startup: Spread = NOTHING
@@ -46,8 +46,8 @@ class JobShape:
     """How often a running hour is ended by preemption or a lost node; the job goes back into the queue by itself."""
     submit_limits: tuple[int, ...] = ()
     """Places in `Campaign.submit_limits` of those under which a job counts from submission to its end."""
-    pools: tuple[int, ...] = ()
-    """Places in `Campaign.pools` of those which it takes from while it runs."""
+    takes: tuple[tuple[int, float], ...] = ()
+    """While it runs: places in `Campaign.pools`, and how much of each. More than there is counts as all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +62,9 @@ class SubmitLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """What running jobs share: GPUs, cores or places."""
+    """What running jobs share: GPUs, cores, or places of a limit on running jobs."""
 
     name: str
-    unit: str
-    """gpus, cores or jobs."""
     most: float
     holds_back: bool = False
     """Whether a job that has to wait for it holds back those behind it, as free nodes do for the first in the queue.

@@ -1,7 +1,9 @@
 """What many draws of a campaign say together: dates with their doubt, devices in use over time, and what binds."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf, isfinite
 from statistics import median
 
@@ -9,7 +11,7 @@ from sweep.forecast.campaign import Campaign
 from sweep.forecast.simulation import Draw, iter_draws
 
 DRAWS = 200
-LIFTED_DRAWS = 20
+LIFTED_DRAWS = 12
 """With each limit lifted. The same draws are compared with and without it, so that few show what it does."""
 BINDS = 0.02
 """Of the time that is left: what lifting a limit has to save before it is named."""
@@ -74,7 +76,9 @@ def _interpolate(ordered: Sequence[float], part: float) -> float:
 def forecast_campaign(
     campaign: Campaign, *, draws: int = DRAWS, lifted_draws: int = LIFTED_DRAWS, seed: int = 1
 ) -> Outlook:
-    """The outlook of a campaign with at least one job; equal for equal arguments."""
+    """The outlook of a campaign; equal for equal arguments."""
+    if not campaign.jobs:
+        return Outlook(draws=0, end=Quantiles(low=0.0, middle=0.0, high=0.0))
     sums = _Sums(campaign)
     for draw in iter_draws(campaign, draws, seed):
         sums.add(draw)
@@ -144,34 +148,87 @@ def _read_levels(changes: Sequence[tuple[float, int]], moments: Sequence[float])
     return levels
 
 
+# Why: docs/decisions.md, D210
 def find_binding(campaign: Campaign, ends: Sequence[float], seed: int) -> list[Binding]:
-    """What ends the campaign later than it could, each by lifting it alone: `ends` are those of its first draws."""
-    found = []
-    for name, lifted in list_lifted(campaign):
-        without = [draw.end for draw in iter_draws(lifted, len(ends), seed)]
-        saved = median([_subtract(end, other) for end, other in zip(ends, without, strict=True)])
-        if saved > BINDS * median(ends):
-            found.append(Binding(name=name, saved_s=saved))
-    return sorted(found, key=lambda each: -each.saved_s)
+    """What ends the campaign later than it could, each by lifting it alone: `ends` are those of its first draws.
+
+    Where none saves anything alone but all do together, those that each alone would hold it up are one entry.
+    """
+    least = BINDS * median(ends)
+    liftings = list_liftings(campaign)
+    found = [Binding(name=each.name, saved_s=_measure_saved(each.lift(campaign), ends, seed)) for each in liftings]
+    alone = sorted([each for each in found if each.saved_s > least], key=lambda each: -each.saved_s)
+    if alone or len(liftings) < 2:
+        return alone
+    free = _lift_all(campaign, liftings)
+    if _measure_saved(free, ends, seed) <= least:
+        return []
+    free_ends = [draw.end for draw in iter_draws(free, len(ends), seed)]
+    holding = []
+    for each in liftings:
+        with_it = _lift_all(campaign, [other for other in liftings if other is not each])
+        if -_measure_saved(with_it, free_ends, seed) > least:
+            holding.append(each)
+    if not holding:
+        return []
+    saved = _measure_saved(_lift_all(campaign, holding), ends, seed)
+    name = " and ".join(each.name for each in holding)
+    return [Binding(name=name, saved_s=saved)] if saved > least else []
+
+
+def _measure_saved(other: Campaign, ends: Sequence[float], seed: int) -> float:
+    """By how much another campaign's first draws end before these ends, the median."""
+    others = [draw.end for draw in iter_draws(other, len(ends), seed)]
+    return median([_subtract(end, each) for end, each in zip(ends, others, strict=True)])
 
 
 def _subtract(end: float, other: float) -> float:
     return end - other if isfinite(other) else (0.0 if not isfinite(end) else -inf)
 
 
-def list_lifted(campaign: Campaign) -> list[tuple[str, Campaign]]:
-    """The campaign without each of the things that may hold it up, with their names."""
-    found = [(limit.name, campaign.lift_submit_limit(place)) for place, limit in enumerate(campaign.submit_limits)]
-    found += [(pool.name, campaign.lift_pool(place)) for place, pool in enumerate(campaign.pools)]
-    if campaign.tick_s:
-        found.append(("the time between two ticks", campaign.lift_ticks()))
-    shapes = campaign.shapes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifting:
+    """A campaign without one of the things that may hold it up."""
+
+    name: str
+    lift: Callable[[Campaign], Campaign]
+
+
+def _lift_all(campaign: Campaign, liftings: Sequence[Lifting]) -> Campaign:
+    for each in liftings:
+        campaign = each.lift(campaign)
+    return campaign
+
+
+def list_liftings(campaign: Campaign) -> list[Lifting]:
+    """All that may hold it up; a limit that even all jobs at once would not reach is none."""
+    numbers = Counter(job.shape for job in campaign.jobs)
+    counted: Counter[int] = Counter()
+    taken: dict[int, float] = {}
+    for place, number in numbers.items():
+        shape = campaign.shapes[place]
+        counted.update(dict.fromkeys(shape.submit_limits, number))
+        for pool, amount in shape.takes:
+            taken[pool] = taken.get(pool, 0.0) + number * amount
+    found = [
+        Lifting(name=limit.name, lift=partial(Campaign.lift_submit_limit, place=place))
+        for place, limit in enumerate(campaign.submit_limits)
+        if counted[place] > limit.most - limit.used
+    ]
+    found += [
+        Lifting(name=pool.name, lift=partial(Campaign.lift_pool, place=place))
+        for place, pool in enumerate(campaign.pools)
+        if taken.get(place, 0.0) > pool.most
+    ]
+    shapes = [campaign.shapes[place] for place in numbers]
+    if campaign.tick_s and (found or any(shape.fail for shape in shapes)):  # else the first round sends everything
+        found.append(Lifting(name="the time between two ticks", lift=Campaign.lift_ticks))
     if any(shape.wait.median for shape in shapes):
-        found.append(("waits in the site's queue", campaign.lift_waits()))
-    if any(isfinite(shape.limit_s) for shape in shapes):
-        found.append(("time limits of attempts", campaign.lift_time_limits()))
+        found.append(Lifting(name="waits in the site's queue", lift=Campaign.lift_waits))
+    if any(job.steps.median > campaign.shapes[job.shape].limit_s / 2 for job in campaign.jobs):
+        found.append(Lifting(name="time limits of attempts", lift=Campaign.lift_time_limits))
     if any(shape.fail or shape.preempted_per_hour for shape in shapes):
-        found.append(("failures and preemptions", campaign.lift_trouble()))
+        found.append(Lifting(name="failures and preemptions", lift=Campaign.lift_trouble))
     return found
 
 

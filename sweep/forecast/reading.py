@@ -1,8 +1,9 @@
 """The campaign that a stored sweep still is: its open jobs, what they take, and the site's limits."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import log
 from statistics import median, pstdev
@@ -13,7 +14,8 @@ from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.decide import sort_depth_first
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.store.records import FailureClass
-from sweep.forecast.campaign import NO_LIMIT, NOTHING, Campaign, CampaignJob, JobShape, Pool, Spread, SubmitLimit
+from sweep.forecast.campaign import NO_LIMIT, NOTHING, Campaign, CampaignJob, JobShape, Spread
+from sweep.forecast.conditions import SiteConditions
 from sweep.kept_limits import select_kept_jobs
 from sweep.phases import PHASES
 from sweep.report.time_left import (
@@ -32,6 +34,8 @@ from sweep.text_format import format_counted, format_duration
 ASSUMED_DOUBT = 0.3
 """Sigma of the speed of a model that no finished job of this sweep has shown: a catalog's utilisation may be a third
 off either way."""
+ANY_PHASE = ""
+"""In the place of a phase of which too few jobs have waited."""
 LEAST_SIGMA = 0.03
 ASSUMED_SIGMA = 0.1
 """Of a job around the mean of its kind, where fewer than `LEAST_SEEN` have finished."""
@@ -49,21 +53,6 @@ INTERRUPTIONS = frozenset({FailureClass.PREEMPTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiteConditions:
-    """What a campaign meets besides its own graph."""
-
-    submit_limits: Sequence[SubmitLimit] = ()
-    list_limits: Callable[[Job], Collection[str]] = lambda _job: ()
-    """Names of the limits that a job counts under, among `submit_limits`."""
-    capacity: Capacity | None = None
-    """Devices that this sweep's jobs may hold at once; None: as many as there are jobs for."""
-    wait: Spread | None = None
-    """In the site's queue; None: as the accounting of the sweep's own jobs shows, else nothing."""
-    tick_s: float = 0.0
-    chained: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Chances:
     """What the sweep's own ends show of trouble."""
 
@@ -75,31 +64,37 @@ class Chances:
 
 
 def build_campaign(
-    snapshot: SweepSnapshot, progress: Progress, conditions: SiteConditions, keys: Collection[str]
+    snapshot: SweepSnapshot, progress: Progress, conditions: SiteConditions
 ) -> tuple[Campaign, tuple[str, ...]]:
-    """Of the jobs among `keys` that run or are to run, in the order in which a round sends them; and what it rests on,
-    one line each."""
+    """Of the open jobs, in the order in which a round sends them; and what it rests on, one line each."""
     builder = _CampaignBuilder(snapshot, progress, conditions)
-    campaign = builder.build(keys)
+    campaign = builder.build()
     return campaign, builder.describe_basis()
 
 
-def select_open(stored: StoredSweep, kept: Collection[str], without: Collection[str]) -> set[str]:
-    """Keys of the jobs that may be sent: of the kept choice, else of all, but those that only `without` needs.
+def select_open(
+    stored: StoredSweep, kept: Collection[str], cells: Sequence[str] = (), without: Sequence[str] = ()
+) -> set[str]:
+    """Keys of the jobs that are to end: of `cells`, else of the kept choice, else of all, with what they need, but
+    without the jobs that `without` names or that only its cells need, and without what builds on these.
 
-    Raises NotPlannedError for a cell or job that the plan does not have.
+    Raises NotPlannedError and UsageError for words that mean no cell or job of the plan.
     """
     jobs = stored.manifest.jobs
-    named = select_kept_jobs(stored, kept) if kept else {job.key for job in jobs}
-    if without:
-        words = set(without)
-        left_out = {job.key for job in stored.select_jobs([*without])}
-        named = {
-            job.key
-            for job in jobs
-            if job.key in named and job.key not in left_out | words and job.cells and not words.issuperset(job.cells)
-        }
-    return add_ancestors(jobs, named)
+    if cells:
+        named = {job.key for job in stored.select_jobs(cells)}
+    else:
+        named = select_kept_jobs(stored, kept) if kept else {job.key for job in jobs}
+    if not without:
+        return add_ancestors(jobs, named)
+    chosen = stored.select_cells(without)
+    gone: set[str] = set()
+    for job in jobs:  # parents before children
+        if chosen.has_job_alone(job) or not gone.isdisjoint(job.parents):
+            gone.add(job.key)
+    by_name = chosen.keys.union(named if cells else ())
+    wanted = {job.key for job in jobs if job.key in named and job.key not in gone and (job.cells or job.key in by_name)}
+    return add_ancestors(jobs, wanted)
 
 
 class _CampaignBuilder:
@@ -107,16 +102,20 @@ class _CampaignBuilder:
         self.snapshot, self.progress, self.conditions = snapshot, progress, conditions
         self.paces = measure_paces(progress)
         self.sigmas = measure_sigmas(progress, self.paces)
-        self.chances = measure_chances(snapshot)
-        self.waits = measure_waits(snapshot, conditions.capacity)
+        self.chances = change_chances(measure_chances(snapshot), conditions)
+        self.waits = measure_waits(snapshot, conditions.room)
         self.shapes: dict[tuple[object, ...], int] = {}
         self.kept: list[JobShape] = []
         self.doubt: dict[str, float] = {}
+        self.assumed: dict[str, None] = {}
+        """Names of shapes of which no finished job shows the speed."""
+        self.seen = Counter(
+            find_job_kind(job, progress.models) for job in progress.jobs if job.key in progress.finished
+        )
         self.places = {limit.name: place for place, limit in enumerate(conditions.submit_limits)}
-        self.pools = self._build_pools()
 
-    def build(self, keys: Collection[str]) -> Campaign:
-        left = [job for job in self.progress.open if job.key in keys]
+    def build(self) -> Campaign:
+        left = self.progress.open
         order = {job.key: place for place, job in enumerate(sort_depth_first(left, self.snapshot.statuses))}
         left.sort(key=lambda job: order[job.key])
         place_of = {job.key: place for place, job in enumerate(left)}
@@ -125,7 +124,7 @@ class _CampaignBuilder:
             jobs=jobs,
             shapes=self.kept,
             submit_limits=self.conditions.submit_limits,
-            pools=self.pools,
+            pools=self.conditions.pools,
             tick_s=self.conditions.tick_s,
             chained=self.conditions.chained,
             doubt=self.doubt,
@@ -133,35 +132,44 @@ class _CampaignBuilder:
 
     def describe_basis(self) -> tuple[str, ...]:
         """What the campaign rests on, one line each; after `build`."""
-        lines = []
-        if self.progress.finished:
-            lines.append(f"speeds: {format_counted(len(self.progress.finished), 'finished job')} of this sweep")
-        if self.doubt:
-            named = ", ".join(list(self.doubt)[:MOST_NAMED])
-            more = f" and {len(self.doubt) - MOST_NAMED} more" if len(self.doubt) > MOST_NAMED else ""
-            lines.append(f"speeds as the plan assumes them, a third more or less: {named}{more}")
-        if self.chances.seen_attempts:
-            lines.append(
-                f"trouble: {100 * self.chances.fail:.1f} % of attempts fail and "
-                f"{self.chances.preempted_per_hour:.3f} preemptions an hour, as in "
-                f"{format_counted(self.chances.seen_attempts, 'execution')} so far"
-            )
-        elif self.conditions.chained:
-            lines.append("trouble: none, as nothing has run yet")
-        if self.conditions.wait is not None:
-            lines.append(f"waits in the queue: {format_duration(self.conditions.wait.median / 3600)}, as given")
-        elif self.waits:
-            waits = ", ".join(f"{name} {format_duration(each.median / 3600)}" for name, each in self.waits.items())
-            lines.append(f"waits in the queue, of this sweep's own jobs: {waits}")
-        elif self.conditions.chained:
-            lines.append("waits in the queue: none known; say how long jobs wait at your site: --wait-minutes M")
-        return tuple(lines)
+        return tuple([*self._describe_speeds(), *self._describe_trouble(), *self._describe_waits()])
 
-    def _build_pools(self) -> list[Pool]:
-        capacity = self.conditions.capacity
-        if capacity is None:
-            return []
-        return [Pool(name=name, unit=name, most=float(max(1, getattr(capacity, name)))) for name in ("gpus", "cores")]
+    def _describe_speeds(self) -> Iterator[str]:
+        if self.progress.finished:
+            yield f"speeds: {format_counted(len(self.progress.finished), 'finished job')} of this sweep"
+        if self.assumed:
+            named = ", ".join(list(self.assumed)[:MOST_NAMED])
+            more = f" and {len(self.assumed) - MOST_NAMED} more" if len(self.assumed) > MOST_NAMED else ""
+            yield f"speeds as the plan assumes them, a third more or less: {named}{more}"
+
+    def _describe_trouble(self) -> Iterator[str]:
+        chances = self.chances
+        if not self.conditions.chained and not chances.fail and not chances.preempted_per_hour:
+            return
+        rates = f"{100 * chances.fail:.1f} % of attempts fail, {24 * chances.preempted_per_hour:.2f} preemptions a day"
+        given = self.conditions.fail is not None or self.conditions.preempted_per_hour is not None
+        seen = f"as in {format_counted(chances.seen_attempts, 'execution')} so far" if chances.seen_attempts else ""
+        if given:
+            yield f"trouble: {rates}, as given"
+        else:
+            yield (
+                f"trouble: {rates}, {seen}"
+                if seen
+                else "trouble: none, as nothing has run yet; what if: --failures, --preemptions"
+            )
+
+    def _describe_waits(self) -> Iterator[str]:
+        if (given := self.conditions.wait) is not None:
+            yield f"waits in the queue: {format_duration(given.median / 3600)}, as given"
+        elif self.waits:
+            words = [
+                f"{phase} {format_duration(wait.median / 3600)}"
+                for phase, wait in self.waits.items()
+                if phase != ANY_PHASE
+            ] or [f"all phases {format_duration(self.waits[ANY_PHASE].median / 3600)}"]
+            yield f"waits in the queue, of this sweep's own jobs: {', '.join(words)}"
+        elif self.conditions.chained:
+            yield "waits in the queue: none known; say how long jobs wait at your site: --wait-minutes M"
 
     def _build_job(self, job: Job, parents: tuple[int, ...]) -> CampaignJob:
         kind = find_job_kind(job, self.progress.models)
@@ -188,7 +196,7 @@ class _CampaignBuilder:
 
     def _find_shape(self, job: Job, kind: JobKind, pace: Pace | None) -> int:
         limits = tuple(sorted(self.places[name] for name in self.conditions.list_limits(job) if name in self.places))
-        known = (kind, id(job.resources), limits)
+        known = (job.phase, kind, id(job.resources), id(job.estimate), limits)
         if known not in self.shapes:
             self.shapes[known] = len(self.kept)
             self.kept.append(self._build_shape(job, kind, pace, limits))
@@ -196,25 +204,34 @@ class _CampaignBuilder:
 
     def _build_shape(self, job: Job, kind: JobKind, pace: Pace | None, limits: tuple[int, ...]) -> JobShape:
         resources = job.resources
-        name = f"{PHASES[job.phase].job if job.phase in PHASES else job.phase} of {kind[1]}"
-        if pace is None:
-            self.doubt[name] = ASSUMED_DOUBT
+        name = self._name_shape(job, kind, pace)
         startup = pace.beside if pace else estimate_planned_startup(job)
-        on_gpus = resources.gpus > 0
         minutes = job.settings.get("checkpoint_minutes", CHECKPOINT_MINUTES)
         return JobShape(
             name=name,
             gpus=resources.gpus,
-            cores=0 if on_gpus else resources.cores,
             limit_s=60.0 * resources.time_minutes if self.conditions.chained else NO_LIMIT,
             startup=Spread(median=startup),
-            wait=self.conditions.wait or self.waits.get(job.phase, NOTHING),
+            wait=self.conditions.wait or self.waits.get(job.phase) or self.waits.get(ANY_PHASE, NOTHING),
             lost_s=30.0 * float(minutes) if isinstance(minutes, int | float) else 0.0,
             fail=self.chances.fail,
             preempted_per_hour=self.chances.preempted_per_hour,
             submit_limits=limits,
-            pools=((0,) if on_gpus else (1,)) if self.pools else (),
+            takes=tuple(self.conditions.list_taken(job)),
         )
+
+    def _name_shape(self, job: Job, kind: JobKind, pace: Pace | None) -> str:
+        """And notes how far its speed may be off: that of one model's training is one guess for all its phases, and
+        what finished jobs show is known the better the more they are."""
+        if pace is None:
+            name = f"{'evaluation' if job.stage == 'evaluate' else 'training'} of {kind[1] or job.phase}"
+            self.assumed[name] = None
+            self.doubt[name] = ASSUMED_DOUBT
+        else:
+            name = f"{PHASES[job.phase].job if job.phase in PHASES else job.phase} of {kind[1]}"
+            sigma = self.sigmas.get(kind, ASSUMED_SIGMA)
+            self.doubt[name] = max(self.doubt.get(name, 0.0), sigma / max(1, self.seen[kind]) ** 0.5)
+        return name
 
 
 def estimate_planned_startup(job: Job) -> float:
@@ -256,6 +273,16 @@ def measure_chances(snapshot: SweepSnapshot) -> Chances:
     )
 
 
+def change_chances(found: Chances, conditions: SiteConditions) -> Chances:
+    """With what is given in place of what was found."""
+    fail, preempted = conditions.fail, conditions.preempted_per_hour
+    return replace(
+        found,
+        fail=found.fail if fail is None else fail,
+        preempted_per_hour=found.preempted_per_hour if preempted is None else preempted,
+    )
+
+
 def measure_waits(snapshot: SweepSnapshot, capacity: Capacity | None) -> dict[str, Spread]:
     """By phase, what jobs waited after nothing of this sweep held them back.
 
@@ -263,12 +290,13 @@ def measure_waits(snapshot: SweepSnapshot, capacity: Capacity | None) -> dict[st
     """
     rows = {key: [row for row in records if row.ran] for key, records in snapshot.accounting_records.items()}
     use = DeviceUse(row for records in rows.values() for row in records)
-    waits: dict[str, list[float]] = {}
+    waits: dict[str, list[float]] = {ANY_PHASE: []}
     for job in snapshot.jobs:
         for row in rows.get(job.key, ()):
             eligible = max([row.submitted_at, *(snapshot.runs[parent].finished_at for parent in job.parents)])
             if row.started_at >= eligible > 0 and use.has_room(job, eligible, capacity):
-                waits.setdefault(job.phase, []).append(row.started_at - eligible)
+                for phase in (job.phase, ANY_PHASE):
+                    waits.setdefault(phase, []).append(row.started_at - eligible)
     return {phase: describe_waits(found) for phase, found in waits.items() if len(found) >= LEAST_SEEN}
 
 

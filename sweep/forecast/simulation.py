@@ -5,21 +5,29 @@ draw decides by chance it decides for each job by itself, so that two campaigns 
 alike, and their difference is that of the limit.
 """
 
-import heapq
 import random
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import ceil, exp, log
+from statistics import NormalDist
 
 from sweep.forecast.campaign import NO_LIMIT, Campaign, JobShape
 
-THROWS = 16_381
-"""Throws of a draw that its attempts share out among them: a prime, so that places and attempts hit all of them."""
-PLACE_STEP = 7
+TABLE = 16_384
+NORMALS = [NormalDist().inv_cdf((place + 0.5) / TABLE) for place in range(TABLE)]
+"""Of which a standard normal number is drawn: a fifth of the time of `random.gauss`, of which a draw needs thousands.
+None lies beyond 4 sigma."""
+LEAST_THROWS = 1_021
+"""A draw of few jobs has so many, so that the attempts of one job do not meet the same ones again."""
+RETRY_STEP = 379
+"""From a job's throw to that of its next attempt: far from its neighbours'."""
 MOST_ATTEMPTS = 500
 """Of one job in one draw: a job whose time limit leaves no time for a step would never end."""
-READY, ENDED, TICK = range(3)
-"""Kinds of events: a job's wait in the site's queue is over, an attempt ends, somebody sends what there is room for."""
+ENDED, READY, TICK = range(3)
+"""Kinds of events, those first that make room: an attempt ends, a job's wait in the site's queue is over, somebody
+sends what there is room for."""
 DONE, REQUEUED, FAILED = range(3)
 """What an attempt's end is: the job's, or it goes back into the queue by itself, or somebody has to send it again."""
 
@@ -52,132 +60,148 @@ class CampaignGraph:
         self.campaign = campaign
         jobs = campaign.jobs
         self.shapes = [campaign.shapes[job.shape] for job in jobs]
+        self.parents = [len(job.parents) for job in jobs]
+        self.sent_before = [job.queued or job.running_s is not None for job in jobs]
         self.children: list[list[int]] = [[] for _ in jobs]
         for place, job in enumerate(jobs):
             for parent in job.parents:
                 self.children[parent].append(place)
-        known: dict[tuple[tuple[int, float], ...], int] = {}
-        queues: dict[tuple[int, ...], int] = {}
-        self.family = [known.setdefault(self._find_amounts(shape), len(known)) for shape in self.shapes]
-        self.families = list(known)
+        self.names = list(dict.fromkeys(shape.name for shape in campaign.shapes))
+        self.steps = [
+            (job.steps.median, job.steps.sigma, shape.name) for job, shape in zip(jobs, self.shapes, strict=True)
+        ]
+        self.throws = max(LEAST_THROWS, len(jobs))
+        self.has_trouble = any(shape.fail or shape.preempted_per_hour for shape in campaign.shapes)
+        takes: dict[tuple[tuple[int, float], ...], int] = {}
+        limits: dict[tuple[int, ...], int] = {}
+        self.family = [takes.setdefault(self._cut_amounts(shape), len(takes)) for shape in self.shapes]
+        self.families = list(takes)
         """What the jobs of one line take from which pools."""
-        self.holds_back = [any(campaign.pools[pool].holds_back for pool, _ in family) for family in known]
-        self.queue = [queues.setdefault(shape.submit_limits, len(queues)) for shape in self.shapes]
-        self.queues = list(queues)
+        self.holds_back = [any(campaign.pools[pool].holds_back for pool, _ in family) for family in takes]
+        self.line = [limits.setdefault(shape.submit_limits, len(limits)) for shape in self.shapes]
+        self.lines = list(limits)
         """The limits under which the jobs of one line are sent."""
 
-    def _find_amounts(self, shape: JobShape) -> tuple[tuple[int, float], ...]:
-        sizes = {"gpus": shape.gpus, "cores": shape.cores, "jobs": 1}
+    def _cut_amounts(self, shape: JobShape) -> tuple[tuple[int, float], ...]:
+        """What is not limited is not counted."""
         pools = self.campaign.pools
-        return tuple((pool, float(min(sizes[pools[pool].unit], pools[pool].most))) for pool in shape.pools)
+        return tuple(
+            (pool, min(amount, pools[pool].most)) for pool, amount in shape.takes if pools[pool].most < NO_LIMIT
+        )
 
 
 class _Course:
     """One draw, while it is made."""
 
     def __init__(self, graph: CampaignGraph, seed: str) -> None:
-        campaign = graph.campaign
-        jobs = campaign.jobs
-        self.graph, self.jobs = graph, jobs
+        campaign, jobs = graph.campaign, len(graph.shapes)
+        self.graph = graph
+        self.tick_s = campaign.tick_s
         self.now = 0.0
-        self.events: list[tuple[float, int, int, int]] = []
-        self.pushed = 0
-        self.tick_at = NO_LIMIT
+        self.events: list[tuple[float, int, int]] = []
+        self.ticks = False
+        """Whether one is among the events."""
         self.free = [pool.most for pool in campaign.pools]
         self.room = [limit.most - limit.used for limit in campaign.submit_limits]
-        self.to_send: list[list[int]] = [[] for _ in graph.queues]
+        self.to_send: list[list[int]] = [[] for _ in graph.lines]
         """Places of jobs that may be sent, a heap for each line."""
         self.ready: list[list[int]] = [[] for _ in graph.families]
         """Those that nothing but the pools holds back, likewise."""
-        self.undone = [len(job.parents) for job in jobs]
+        self.undone = list(graph.parents)
         """Parents that are not done, by place."""
-        self.unheld = list(self.undone)
+        self.unheld = list(graph.parents)
         """Parents behind which a job cannot be sent yet."""
-        self.held = [False] * len(jobs)
+        self.held = [False] * jobs
         """Whether the cluster has had the job."""
-        self.tries = [0] * len(jobs)
-        self.result = [DONE] * len(jobs)
+        self.tries = [0] * jobs
+        self.result = [DONE] * jobs
         """Of the present attempt."""
-        self.ends = [NO_LIMIT] * len(jobs)
+        self.ends = [NO_LIMIT] * jobs
         self.attempts: list[tuple[float, float, int]] = []
-        self.running: list[dict[int, tuple[float, float]]] = [{} for _ in campaign.pools]
-        """By pool that holds others back: until when each job may run, and what it takes."""
-        dice = random.Random(seed)
-        self._decide_steps(dice)
-        self.throws = [(dice.gauss(), dice.random(), dice.random()) for _ in range(THROWS)]
+        self.until = [NO_LIMIT] * jobs
+        """When the time limit of each running attempt ends."""
+        self.running: list[list[tuple[float, int, float]]] = [[] for _ in campaign.pools]
+        """By pool that holds others back: until when a job may run, its place, what it takes; the first to end first."""
+        self._throw_dice(random.Random(seed))
 
-    def _decide_steps(self, dice: random.Random) -> None:
-        doubt = self.graph.campaign.doubt
-        common = {shape.name: exp(doubt.get(shape.name, 0.0) * dice.gauss()) for shape in self.graph.campaign.shapes}
+    def _throw_dice(self, dice: random.Random) -> None:
+        """Everything that chance decides. An attempt finds its part by its job and its number alone, so that no other
+        job's course changes it."""
+        graph, doubt = self.graph, self.graph.campaign.doubt
+        common = {name: exp(doubt.get(name, 0.0) * dice.choice(NORMALS)) for name in graph.names}
+        drawn = dice.choices(NORMALS, k=len(graph.steps))
         self.steps = [
-            common[shape.name] * job.steps.median * exp(job.steps.sigma * dice.gauss())
-            for job, shape in zip(self.jobs, self.graph.shapes, strict=True)
+            common[name] * median * exp(sigma * normal)
+            for (median, sigma, name), normal in zip(graph.steps, drawn, strict=True)
         ]
         """Seconds of steps that are still to do."""
+        self.waits = dice.choices(NORMALS, k=graph.throws)
+        chances = graph.throws if graph.has_trouble else 0
+        self.failing = [dice.random() for _ in range(chances)]
+        self.preempting = [dice.random() for _ in range(chances)]
 
     def run(self) -> Draw:
         """To the end of the last job."""
         self._begin()
-        events = self.events
+        events, to_send, ready = self.events, self.to_send, self.ready
         while events:
-            self.now, _, kind, place = heapq.heappop(events)
+            self.now, kind, place = heappop(events)
             if kind == READY:
                 self._arrive(place)
                 continue
             if kind == ENDED:
                 self._end_attempt(place)
             else:
-                self.tick_at = NO_LIMIT
+                self.ticks = False
                 self._send()
-            self._start()
-            if self.tick_at == NO_LIMIT:
+            if any(ready):
+                self._start()
+            if not self.ticks and any(to_send):
                 self._plan_tick()
         return Draw(ends=self.ends, attempts=self.attempts)
 
     def _begin(self) -> None:
-        for place, job in enumerate(self.jobs):
+        for place, job in enumerate(self.graph.campaign.jobs):
             if job.running_s is not None:
                 self._hold(place)
                 self._begin_attempt(place, already=job.running_s)
             elif job.queued:
                 self._hold(place)
-                self._await_parents(place)
+                if not self.undone[place]:
+                    self._await_start(place)
             elif not self.unheld[place]:
-                heapq.heappush(self.to_send[self.graph.queue[place]], place)
+                heappush(self.to_send[self.graph.line[place]], place)
         self._send()
         self._start()
         self._plan_tick()
-
-    def _push(self, at: float, kind: int, place: int) -> None:
-        self.pushed += 1
-        heapq.heappush(self.events, (at, self.pushed, kind, place))
 
     # Sending.
 
     def _send(self) -> None:
         """In the order of the plan, as far as the limits have room."""
         while (line := self._find_line_to_send()) >= 0:
-            place = heapq.heappop(self.to_send[line])
+            place = heappop(self.to_send[line])
             self._hold(place)
-            self._await_parents(place)
+            if not self.undone[place]:
+                self._await_start(place)
 
     def _find_line_to_send(self) -> int:
         """The line of the first job that its limits let in; -1 if there is none."""
-        found, first = -1, len(self.jobs)
+        found, first = -1, len(self.ends)
         for line, waiting in enumerate(self.to_send):
             if waiting and waiting[0] < first and self._has_room(line):
                 found, first = line, waiting[0]
         return found
 
     def _has_room(self, line: int) -> bool:
-        for limit in self.graph.queues[line]:  # noqa: SIM110 - `all` takes four times as long, here a tenth of a draw
+        for limit in self.graph.lines[line]:  # noqa: SIM110 - `all` takes four times as long, here a tenth of a draw
             if self.room[limit] < 1:
                 return False
         return True
 
     def _hold(self, place: int) -> None:
         """From now the cluster has the job, and its children can be sent behind it."""
-        for limit in self.graph.queues[self.graph.queue[place]]:
+        for limit in self.graph.lines[self.graph.line[place]]:
             self.room[limit] -= 1
         if not self.held[place]:
             self.held[place] = True
@@ -185,39 +209,36 @@ class _Course:
                 self._let_children_be_sent(place)
 
     def _let_children_be_sent(self, place: int) -> None:
-        for child in self.graph.children[place]:
-            self.unheld[child] -= 1
-            job = self.jobs[child]
-            if not self.unheld[child] and not job.queued and job.running_s is None:
-                heapq.heappush(self.to_send[self.graph.queue[child]], child)
+        graph, unheld = self.graph, self.unheld
+        for child in graph.children[place]:
+            unheld[child] -= 1
+            if not unheld[child] and not graph.sent_before[child]:
+                heappush(self.to_send[graph.line[child]], child)
 
     def _plan_tick(self) -> None:
         """The next one that has something to send; where nothing can be sent, an end will make room."""
         if self._find_line_to_send() < 0:
             return
-        tick_s = self.graph.campaign.tick_s
-        self.tick_at = tick_s * ceil((self.now + 1e-6) / tick_s) if tick_s else self.now
-        self._push(self.tick_at, TICK, -1)
+        self.ticks = True
+        at = self.tick_s * ceil((self.now + 1e-6) / self.tick_s) if self.tick_s else self.now
+        heappush(self.events, (at, TICK, -1))
 
     # Starting.
-
-    def _await_parents(self, place: int) -> None:
-        if not self.undone[place]:
-            self._await_start(place)
 
     def _await_start(self, place: int) -> None:
         """Nothing of the sweep holds the job back: it waits in the site's queue."""
         wait = self.graph.shapes[place].wait
         if wait.median:
-            self._push(self.now + wait.median * exp(wait.sigma * self._find_throws(place)[0]), READY, place)
+            throw = self.waits[(place + RETRY_STEP * self.tries[place]) % len(self.waits)]
+            heappush(self.events, (self.now + wait.median * exp(wait.sigma * throw), READY, place))
         else:
-            heapq.heappush(self.ready[self.graph.family[place]], place)
+            heappush(self.ready[self.graph.family[place]], place)
 
     def _arrive(self, place: int) -> None:
         """One more job is ready. Those that are ready already all wait for pools, so it alone can start now."""
         graph, family = self.graph, self.graph.family[place]
         if self.ready[family] or graph.holds_back[family] or not self._has_pools(family):
-            heapq.heappush(self.ready[family], place)
+            heappush(self.ready[family], place)
             if graph.holds_back[family]:
                 self._start()
         else:
@@ -225,7 +246,7 @@ class _Course:
 
     def _has_pools(self, family: int) -> bool:
         for pool, amount in self.graph.families[family]:  # noqa: SIM110 - as above
-            if self.free[pool] < amount:
+            if self.free[pool] < amount - 1e-9:  # amounts are parts of nodes, and their sums are rounded
                 return False
         return True
 
@@ -237,7 +258,7 @@ class _Course:
         """
         blocked: set[int] = set()
         reserved: dict[int, float] = {}
-        ready, none = self.ready, len(self.jobs)
+        ready, none = self.ready, len(self.ends)
         while True:
             place, family = none, -1
             for number, waiting in enumerate(ready):
@@ -249,7 +270,7 @@ class _Course:
             if self.graph.holds_back[family]:
                 fits = self._obey_reservations(place, family, reserved, fits=fits)
             if fits:
-                heapq.heappop(ready[family])
+                heappop(ready[family])
                 self._begin_attempt(place)
             else:
                 blocked.add(family)
@@ -268,7 +289,7 @@ class _Course:
     def _find_reservation(self, pool: int, amount: float) -> float:
         """When what a job takes is free at the latest, by the time limits of those that run."""
         free = self.free[pool]
-        for until, taken in sorted(self.running[pool].values()):
+        for until, _, taken in self.running[pool]:
             free += taken
             if free >= amount:
                 return until
@@ -276,55 +297,67 @@ class _Course:
 
     # Attempts.
 
-    def _begin_attempt(self, place: int, already: float = 0.0) -> None:
-        """Decides at once when and how it ends. `already`: seconds that it has run."""
-        shape = self.graph.shapes[place]
-        _, failing, preempting = self._find_throws(place)
+    def _begin_attempt(self, place: int, already: float | None = None) -> None:
+        """Decides at once when and how it ends. `already`: seconds that it has run; None: it begins now."""
+        graph, shape = self.graph, self.graph.shapes[place]
         self.tries[place] += 1
-        startup = 0.0 if already else shape.startup.median
-        needed, allowed = startup + self.steps[place], max(0.0, shape.limit_s - already)
+        startup = shape.startup.median if already is None else 0.0
+        needed, allowed = startup + self.steps[place], max(0.0, shape.limit_s - (already or 0.0))
         length, result, kept = (needed, DONE, 0.0) if needed <= allowed else (allowed, REQUEUED, allowed - startup)
-        if failing < shape.fail:
+        if graph.has_trouble:
+            length, result, kept = self._meet_trouble(place, startup, length, result, kept)
+        if kept > 0:
+            self.steps[place] -= kept
+        self.result[place] = result
+        family = graph.family[place]
+        for pool, amount in graph.families[family]:
+            self.free[pool] -= amount
+            if graph.holds_back[family]:
+                self.until[place] = self.now + allowed
+                insort(self.running[pool], (self.until[place], place, amount))
+        end = self.now + length
+        self.attempts.append((self.now, end, place))
+        heappush(self.events, (end, ENDED, place))
+
+    def _meet_trouble(
+        self, place: int, startup: float, length: float, result: int, kept: float
+    ) -> tuple[float, int, float]:
+        """How long the attempt lasts after all, how it ends, and what of its steps is kept."""
+        shape = self.graph.shapes[place]
+        throw = (place + RETRY_STEP * self.tries[place]) % len(self.failing)
+        if (failing := self.failing[throw]) < shape.fail:
             length, result = length * failing / shape.fail, FAILED  # equally often at any moment
             kept = length - startup - shape.lost_s
         if shape.preempted_per_hour:
-            hours = -log(1.0 - preempting) / shape.preempted_per_hour
-            if 3600 * hours < length:
-                length, result, kept = 3600 * hours, REQUEUED, 3600 * hours - startup - shape.lost_s
-        self.steps[place] -= max(0.0, kept)
-        self.result[place] = result
-        for pool, amount in self.graph.families[self.graph.family[place]]:
-            self.free[pool] -= amount
-            if self.graph.holds_back[self.graph.family[place]]:
-                self.running[pool][place] = (self.now + allowed, amount)
-        self.attempts.append((self.now, self.now + length, place))
-        self._push(self.now + length, ENDED, place)
+            seconds = -3600 * log(1.0 - self.preempting[throw]) / shape.preempted_per_hour
+            if seconds < length:
+                length, result, kept = seconds, REQUEUED, seconds - startup - shape.lost_s
+        return length, result, kept
 
     def _end_attempt(self, place: int) -> None:
         graph = self.graph
-        for pool, amount in graph.families[graph.family[place]]:
+        family = graph.family[place]
+        for pool, amount in graph.families[family]:
             self.free[pool] += amount
-            if graph.holds_back[graph.family[place]]:
-                del self.running[pool][place]
-        if self.tries[place] >= MOST_ATTEMPTS and self.result[place] != DONE:
+            if graph.holds_back[family]:
+                running = self.running[pool]
+                del running[bisect_left(running, (self.until[place], place))]
+        result = self.result[place]
+        if result != DONE and self.tries[place] >= MOST_ATTEMPTS:
             return  # it never ends, and nor does what waits for it
-        if self.result[place] == REQUEUED:
+        if result == REQUEUED:
             self._await_start(place)
             return
-        for limit in graph.queues[graph.queue[place]]:
+        for limit in graph.lines[graph.line[place]]:
             self.room[limit] += 1
-        if self.result[place] == FAILED:
-            heapq.heappush(self.to_send[graph.queue[place]], place)
+        if result == FAILED:
+            heappush(self.to_send[graph.line[place]], place)
             return
         self.ends[place] = self.now
+        undone = self.undone
         for child in graph.children[place]:
-            self.undone[child] -= 1
-            if not self.undone[child] and self.held[child]:
+            undone[child] -= 1
+            if not undone[child] and self.held[child]:
                 self._await_start(child)
         if not graph.campaign.chained:
             self._let_children_be_sent(place)
-
-    def _find_throws(self, place: int) -> tuple[float, float, float]:
-        """What decides the next attempt's wait, whether it fails, and when it is preempted: by the job and the number
-        of its attempt alone, so that no other job's course changes them."""
-        return self.throws[(place * PLACE_STEP + self.tries[place]) % THROWS]

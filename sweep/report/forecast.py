@@ -1,13 +1,23 @@
 """The report of `sweep forecast`: as JSON types (docs/json.md, section `forecast`) and as text."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import STOPPED, JobState
 from sweep.forecast.campaign import Campaign
-from sweep.forecast.outlook import Outlook, Quantiles, find_longest_chain
+from sweep.forecast.conditions import ForecastQuestion, find_conditions
+from sweep.forecast.outlook import DRAWS, Outlook, Quantiles, find_longest_chain, forecast_campaign
+from sweep.forecast.reading import build_campaign, select_open
+from sweep.kept_limits import read_limits
 from sweep.phases import PHASES
+from sweep.plan.manifest import map_jobs_to_models
+from sweep.report.time_left import read_progress
+from sweep.stored_sweep import StoredSweep
 from sweep.text_format import format_columns, format_counted, format_duration, format_hours, format_labelled_lines
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -16,10 +26,71 @@ CELL_PARTS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Of the cells: by when so many are done."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastRequest:
+    """What is to be forecast, and how."""
+
+    cells: tuple[str, ...] = ()
+    """As `sweep.selection` reads them; empty: what the sweep is limited to, or all of it."""
+    without: tuple[str, ...] = ()
+    """Likewise: taken out, with what only they need."""
+    question: ForecastQuestion = ForecastQuestion()
+    draws: int = DRAWS
+    seed: int = 1
+
+    def choose(self, cells: tuple[str, ...]) -> "ForecastRequest":
+        """The same of these cells."""
+        return replace(self, cells=cells)
+
+
+def load_forecast(stored: StoredSweep, request: ForecastRequest, *, clock: Clock = SYSTEM_CLOCK) -> dict[str, Any]:
+    """The forecast of what is left as things stand now, as `build_forecast_json` has it."""
+    kept = read_limits(stored.paths.limits)
+    keys = select_open(stored, kept.only, request.cells, request.without)
+    snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
+    now = clock.now()
+    progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
+    others = frozenset(job.key for job in snapshot.jobs if job.key not in keys)
+    progress = replace(progress, stopped=progress.stopped | others)
+    if not progress.open:
+        nothing = Campaign(jobs=(), shapes=())
+        outlook, basis = forecast_campaign(nothing), ()
+        return build_forecast_json(
+            stored.manifest.sweep, nothing, outlook, now=now, basis=basis, left_out=list_left_out(snapshot, keys)
+        )
+    conditions = find_conditions(stored, snapshot, progress, kept, request.question)
+    campaign, found = build_campaign(snapshot, progress, conditions)
+    outlook = forecast_campaign(campaign, draws=request.draws, seed=request.seed)
+    return build_forecast_json(
+        stored.manifest.sweep,
+        campaign,
+        outlook,
+        now=now,
+        basis=(*found, *conditions.basis),
+        left_out=list_left_out(snapshot, keys),
+    )
+
+
+def list_left_out(snapshot: SweepSnapshot, keys: Collection[str]) -> list[str]:
+    """What the forecast leaves out of jobs that are not done, one line each."""
+    states = Counter(status.state for key, status in snapshot.statuses.items() if key in keys)
+    stopped = [f"{states[state]:,} {state.value}" for state in sorted(STOPPED) if states[state]]
+    held = sum(
+        snapshot.statuses[key].state is JobState.QUEUED and seen.message.startswith(("held", "never"))
+        for key, seen in snapshot.observed.items()
+        if key in keys
+    )
+    return [
+        *([f"{', '.join(stopped)}: nothing of them runs until `sweep resume {snapshot.sweep}`"] if stopped else []),
+        *([f"the time until {format_counted(held, 'held job')} in the queue may start"] if held else []),
+    ]
+
+
 def build_forecast_json(
-    sweep: str, campaign: Campaign, outlook: Outlook, *, now: float, basis: Sequence[str]
+    sweep: str, campaign: Campaign, outlook: Outlook, *, now: float, basis: Sequence[str], left_out: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The forecast as JSON types. Moments are Unix seconds, durations seconds. `now`: the campaign's moment."""
+    """The forecast as JSON types. Moments are Unix seconds, durations seconds. `now`: the campaign's moment, which is
+    also the end of one without jobs."""
     chain_s, chain = find_longest_chain(campaign)
     return {
         "format": 1,
@@ -37,6 +108,7 @@ def build_forecast_json(
         "binding": [{"name": each.name, "saved_seconds": each.saved_s} for each in outlook.binding],
         "longest_chain": {"seconds": chain_s, "keys": [campaign.jobs[place].key for place in chain]},
         "basis": list(basis),
+        "left_out": list(left_out),
     }
 
 
@@ -55,6 +127,9 @@ def _sort_phases(phases: Mapping[str, Quantiles]) -> dict[str, Quantiles]:
 def format_forecast(report: Mapping[str, Any]) -> str:
     """The report for people, without a newline at its end."""
     now = report["now"]
+    if not report["jobs_left"]:
+        labelled = [("left out", line) for line in report["left_out"]]
+        return "\n".join([f"{report['sweep']}: nothing is left to run", *format_labelled_lines(labelled)])
     rows = [["", "10 %", "50 %", "90 %", "left"]]
     rows += [[name, *_format_dates(found, now)] for name, found in report["phases"].items()]
     rows.append(["all", *_format_dates(report["end"], now)])
@@ -80,6 +155,7 @@ def format_forecast(report: Mapping[str, Any]) -> str:
         )
     )
     labelled += [("rests on", line) for line in report["basis"]]
+    labelled += [("left out", line) for line in report["left_out"]]
     if report["endless_draws"]:
         labelled.append(("never ends", f"in {report['endless_draws']} draws: some job gets nothing done in its limit"))
     return "\n".join([*lines, *format_labelled_lines(labelled)])

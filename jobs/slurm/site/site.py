@@ -24,6 +24,13 @@ IN_SERVICE = re.compile(r"(?:idle|mixed|allocated|completing|planned|reserved)[~
 ASSOCIATION_COLUMNS = (
     "Account", "User", "Partition", "ParentName", "QOS", "DefaultQOS", "MaxSubmitJobs", "GrpSubmitJobs", "MaxWall",
 )  # fmt: skip
+RUNNING_COLUMNS = {
+    "user": ("MaxJobsPU", "MaxJobsPerUser"),
+    "account": ("MaxJobsPA", "MaxJobsPerAccount"),
+    "everybody": ("GrpJobs",),
+}
+"""Of a QOS: limits on running jobs, by whose they are, with the names of their columns."""
+TRES_COLUMNS = {"user": "MaxTRESPU", "account": "MaxTRESPA", "everybody": "GrpTRES"}
 IMPLIED = {"associations": {"limits", "qos", "safe", "wckeys", "all"}, "limits": {"safe", "all"}, "qos": {"all"}}
 
 
@@ -91,6 +98,10 @@ class Qos:
     max_tres: tuple[Mapping[str, float], ...] = ()
     """Most of each resource that a job may hold: of MaxTRES, MaxTRESPerUser, MaxTRESPerAccount and GrpTRES; memory in
     MiB."""
+    max_running: Mapping[str, int] = field(default_factory=dict)
+    """Running jobs, by whose they are: `user`, `account` or `everybody`."""
+    running_tres: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What running jobs hold together, likewise: of MaxTRESPerUser, MaxTRESPerAccount and GrpTRES."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +390,14 @@ def parse_qos(text: str) -> dict[str, Qos]:
             max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
             max_minutes=parse_minutes(row.get("MaxWall", "")),
             max_tres=tuple(limits for name in tres if (limits := parse_tres(row.get(name, "")))),
+            max_running={
+                whose: most
+                for whose, names in RUNNING_COLUMNS.items()
+                if (most := parse_optional_number(find_first(row, names))) is not None
+            },
+            running_tres={
+                whose: limits for whose, name in TRES_COLUMNS.items() if (limits := parse_tres(row.get(name, "")))
+            },
         )
         for row in parse_headed_table(text)
         if row.get("Name")

@@ -18,11 +18,11 @@ JOBS = [
     )
     for n in range(40)
 ]
-SHAPE = JobShape(name="job", gpus=2, cores=0, pools=(0,), submit_limits=(0,))
+SHAPE = JobShape(name="job", gpus=2, takes=((0, 2.0),), submit_limits=(0,))
 GIVEN = Campaign(
     jobs=JOBS,
     shapes=[SHAPE],
-    pools=[Pool(name="gpus", unit="gpus", most=4)],
+    pools=[Pool(name="gpus", most=4)],
     submit_limits=[SubmitLimit(name="the queue", most=1000)],
     tick_s=600.0,
 )
@@ -50,23 +50,23 @@ def test_the_end_the_phases_and_the_cells_come_from_the_same_draws() -> None:
     [
         (GIVEN, "gpus"),
         (
-            replace(GIVEN, pools=[], shapes=[replace(SHAPE, pools=(), wait=Spread(median=9_000))]),
+            replace(GIVEN, pools=[], shapes=[replace(SHAPE, takes=(), wait=Spread(median=9_000))]),
             "waits in the site's queue",
         ),
         (
             replace(
                 GIVEN,
                 pools=[],
-                shapes=[replace(SHAPE, pools=())],
+                shapes=[replace(SHAPE, takes=())],
                 submit_limits=[SubmitLimit(name="the queue", most=2)],
             ),
             "the queue",
         ),
         (
-            replace(GIVEN, pools=[], shapes=[replace(SHAPE, pools=(), limit_s=600, startup=Spread(median=300))]),
+            replace(GIVEN, pools=[], shapes=[replace(SHAPE, takes=(), limit_s=600, startup=Spread(median=300))]),
             "time limits of attempts",
         ),
-        (replace(GIVEN, pools=[], shapes=[replace(SHAPE, pools=(), fail=0.6, lost_s=1e6)]), "failures and preemptions"),
+        (replace(GIVEN, pools=[], shapes=[replace(SHAPE, takes=(), fail=0.6, lost_s=1e6)]), "failures and preemptions"),
     ],
 )
 def test_what_binds_most_is_what_saves_most_when_it_is_lifted(given: Campaign, name: str) -> None:
@@ -76,7 +76,7 @@ def test_what_binds_most_is_what_saves_most_when_it_is_lifted(given: Campaign, n
 
 
 def test_nothing_binds_where_the_chain_alone_takes_the_time() -> None:
-    free = replace(GIVEN, pools=[], shapes=[replace(SHAPE, pools=())])
+    free = replace(GIVEN, pools=[], shapes=[replace(SHAPE, takes=())])
     assert forecast_campaign(free, draws=30).binding == []
     seconds, chain = find_longest_chain(free)
     assert (seconds, len(chain)) == (4 * 3600, 4)

@@ -11,7 +11,7 @@ from sweep.forecast.simulation import iter_draws
 from sweep.report.time_left import Capacity, Progress, compute_schedule_end
 from tests.sweep.report.test_time_left import job as toy_job
 
-SHAPE = JobShape(name="job", gpus=1, cores=0)
+SHAPE = JobShape(name="job", gpus=1)
 
 
 def job(seconds: float, *parents: int, shape: int = 0, **changes: object) -> CampaignJob:
@@ -30,10 +30,10 @@ def ends(given: Campaign) -> list[float]:
 
 
 def gpus(most: float, *, holds_back: bool = False) -> list[Pool]:
-    return [Pool(name="gpus", unit="gpus", most=most, holds_back=holds_back)]
+    return [Pool(name="gpus", most=most, holds_back=holds_back)]
 
 
-ON_GPUS = replace(SHAPE, pools=(0,))
+ON_GPUS = replace(SHAPE, takes=((0, 1.0),))
 
 
 def test_a_child_begins_when_its_last_parent_ends() -> None:
@@ -45,7 +45,7 @@ def test_jobs_take_turns_on_the_gpus_that_there_are() -> None:
 
 
 def test_a_job_that_wants_more_than_there_is_takes_all_of_it() -> None:
-    wide = replace(ON_GPUS, gpus=8)
+    wide = replace(ON_GPUS, takes=((0, 8.0),))
     assert ends(campaign([job(10)] * 2, wide, pools=gpus(2))) == [10, 20]
 
 
@@ -94,7 +94,11 @@ def test_jobs_behind_their_parents_in_the_queue_take_room() -> None:
 
 
 def test_a_wide_job_is_not_passed_by_what_would_run_beyond_its_start() -> None:
-    shapes = [replace(ON_GPUS, limit_s=20), replace(ON_GPUS, gpus=2, limit_s=100), replace(ON_GPUS, limit_s=15)]
+    shapes = [
+        replace(ON_GPUS, limit_s=20),
+        replace(ON_GPUS, takes=((0, 2.0),), limit_s=100),
+        replace(ON_GPUS, limit_s=15),
+    ]
     jobs = [job(10, shape=0), job(10, shape=1), job(10, shape=2)]
     held = Campaign(jobs=jobs, shapes=shapes, tick_s=0.0, pools=gpus(2, holds_back=True))
     assert ends(held) == [10, 20, 10]  # its limit of 15 s ends before the first job's of 20
@@ -155,6 +159,6 @@ def test_on_one_machine_it_agrees_with_the_schedule_of_the_time_left() -> None:
     expected = compute_schedule_end(known, seconds, Capacity(cores=1, gpus=1, basis=""))
     places = {each.key: place for place, each in enumerate(toys)}
     jobs = [job(seconds[each.key], *[places[key] for key in each.parents]) for each in toys]
-    shape = replace(SHAPE, gpus=0, cores=1, pools=(0,))
-    found = ends(campaign(jobs, shape, pools=[Pool(name="cores", unit="cores", most=1)], chained=False))
+    shape = ON_GPUS
+    found = ends(campaign(jobs, shape, pools=gpus(1), chained=False))
     assert max(found) == pytest.approx(expected)
