@@ -51,7 +51,7 @@ class JobShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitLimit:
+class QueueLimit:
     """At most `most` jobs in the queue."""
 
     name: str
@@ -96,7 +96,7 @@ class Campaign:
 
     jobs: Sequence[CampaignJob]
     shapes: Sequence[JobShape]
-    submit_limits: Sequence[SubmitLimit] = ()
+    submit_limits: Sequence[QueueLimit] = ()
     pools: Sequence[Pool] = ()
     tick_s: float = 600.0
     """Between two ticks, which send what there is room for. 0: at once, as the runner of one machine does."""

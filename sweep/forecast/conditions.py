@@ -7,7 +7,7 @@ from jobs.errors import NoSchedulerError
 from jobs.job import Job
 from jobs.observation import ClusterState
 from jobs.reconcile.snapshot import SweepSnapshot
-from sweep.forecast.campaign import Pool, Spread, SubmitLimit
+from sweep.forecast.campaign import Pool, QueueLimit, Spread
 from sweep.kept_limits import KeptLimits
 from sweep.report.time_left import Capacity, Progress, find_local_capacity, measure_running_capacity
 from sweep.stored_sweep import StoredSweep
@@ -45,7 +45,7 @@ class ForecastQuestion:
 class SiteConditions:
     """What a campaign meets besides its own graph."""
 
-    submit_limits: Sequence[SubmitLimit] = ()
+    submit_limits: Sequence[QueueLimit] = ()
     list_limits: Callable[[Job], Collection[str]] = lambda _job: ()
     """Names of the limits that a job counts under, among `submit_limits`."""
     pools: Sequence[Pool] = ()
@@ -84,7 +84,7 @@ def find_conditions(
 
 def find_local_conditions(stored: StoredSweep, progress: Progress, question: ForecastQuestion) -> SiteConditions:
     """This machine runs a job when its parents are done and its cores or GPUs are free."""
-    capacity = change_capacity(find_local_capacity(stored.store, progress), question)
+    capacity = replace_capacity(find_local_capacity(stored.store, progress), question)
     pools, list_taken = build_device_pools(capacity, holds_back=True)
     return SiteConditions(pools=pools, list_taken=list_taken, room=capacity, basis=(f"devices: {capacity.basis}",))
 
@@ -109,7 +109,7 @@ def build_device_pools(
 class SiteAnswer:
     """What the cluster said of its limits, and of its nodes."""
 
-    submit_limits: Sequence[SubmitLimit] = ()
+    submit_limits: Sequence[QueueLimit] = ()
     names: dict[int, Collection[str]]
     """By `id` of a job's resources: the limits on submitted jobs under which it counts."""
     pools: Sequence[Pool] = ()
@@ -125,9 +125,10 @@ def find_cluster_conditions(
     """Slurm's limits and nodes, the sweep's own limits, the time between ticks."""
     site = ask_site(stored, progress.open)
     most = question.max_queued or kept.max_queued
-    own = [SubmitLimit(name=OWN_LIMIT, most=most)] if most is not None else []
+    own = [QueueLimit(name=OWN_LIMIT, most=most)] if most is not None else []
     share = find_share(snapshot, progress, question)
-    pools, list_share = [], None
+    pools: list[Pool] = []
+    list_share: Callable[[Job], Sequence[tuple[int, float]]] | None = None
     if share is not None:
         pools, list_share = build_device_pools(share, holds_back=False, first=len(site.pools))
     minutes = TICK_MINUTES if question.tick_minutes is None else question.tick_minutes
@@ -162,7 +163,7 @@ def find_share(snapshot: SweepSnapshot, progress: Progress, question: ForecastQu
     running = measure_running_capacity(progress.open, progress.running) if waits else None
     if question.gpus is None and question.cores is None:
         return running
-    return change_capacity(running or Capacity(cores=MANY, gpus=MANY, basis=""), question)
+    return replace_capacity(running or Capacity(cores=MANY, gpus=MANY, basis=""), question)
 
 
 def ask_site(stored: StoredSweep, jobs: Collection[Job]) -> SiteAnswer:
@@ -196,7 +197,7 @@ def ask_site(stored: StoredSweep, jobs: Collection[Job]) -> SiteAnswer:
         room = Capacity(cores=nodes.cores, gpus=nodes.gpus, basis=f"{' and '.join(words)} {whose}")
     counted = f"limits of the site: {len(left)} on submitted jobs, as asked now"
     return SiteAnswer(
-        submit_limits=[SubmitLimit(name=describe_limit(name), most=most + held[name]) for name, most in left.items()],
+        submit_limits=[QueueLimit(name=describe_limit(name), most=most + held[name]) for name, most in left.items()],
         names={kind: [describe_limit(name) for name in found] for kind, found in names.items()},
         pools=nodes.pools,
         takes=nodes.takes,
@@ -205,7 +206,7 @@ def ask_site(stored: StoredSweep, jobs: Collection[Job]) -> SiteAnswer:
     )
 
 
-def change_capacity(found: Capacity, question: ForecastQuestion) -> Capacity:
+def replace_capacity(found: Capacity, question: ForecastQuestion) -> Capacity:
     """With what is given in place of what was found, and words for it."""
     given = [
         *([] if question.gpus is None else [format_counted(question.gpus, "GPU")]),

@@ -37,7 +37,7 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class Forecast:
     """Seconds are counted from the moment of the campaign."""
 
     draws: int
@@ -75,15 +75,15 @@ def _interpolate(ordered: Sequence[float], part: float) -> float:
 
 def forecast_campaign(
     campaign: Campaign, *, draws: int = DRAWS, lifted_draws: int = LIFTED_DRAWS, seed: int = 1
-) -> Outlook:
+) -> Forecast:
     """The outlook of a campaign; equal for equal arguments."""
     if not campaign.jobs:
-        return Outlook(draws=0, end=Quantiles(low=0.0, middle=0.0, high=0.0))
+        return Forecast(draws=0, end=Quantiles(low=0.0, middle=0.0, high=0.0))
     sums = _Sums(campaign)
     for draw in iter_draws(campaign, draws, seed):
         sums.add(draw)
     end = find_quantiles(sums.ends)
-    return Outlook(
+    return Forecast(
         draws=draws,
         end=end,
         phases={name: find_quantiles(ends) for name, ends in sums.phases.items()},

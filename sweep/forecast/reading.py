@@ -12,8 +12,8 @@ from jobs.job import Job, add_ancestors
 from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.decide import sort_depth_first
+from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import SweepSnapshot
-from jobs.store.records import FailureClass
 from sweep.forecast.campaign import NO_LIMIT, NOTHING, Campaign, CampaignJob, JobShape, Spread
 from sweep.forecast.conditions import SiteConditions
 from sweep.kept_limits import select_kept_jobs
@@ -44,12 +44,6 @@ MOST_NAMED = 3
 """Shapes of jobs that a line names."""
 CHECKPOINT_MINUTES = 10.0
 """Between two checkpoints, where a job's settings say nothing."""
-FAILURES = frozenset(
-    {FailureClass.NODE_FAULT, FailureClass.UNKNOWN, FailureClass.HUNG, FailureClass.KILLED, FailureClass.PORT_TAKEN}
-)
-"""Ends after which a job is sent again by a tick."""
-INTERRUPTIONS = frozenset({FailureClass.PREEMPTED})
-"""After which it is in the queue again by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +96,7 @@ class _CampaignBuilder:
         self.snapshot, self.progress, self.conditions = snapshot, progress, conditions
         self.paces = measure_paces(progress)
         self.sigmas = measure_sigmas(progress, self.paces)
-        self.chances = change_chances(measure_chances(snapshot), conditions)
+        self.chances = replace_chances(measure_chances(snapshot), conditions)
         self.waits = measure_waits(snapshot, conditions.room)
         self.shapes: dict[tuple[object, ...], int] = {}
         self.kept: list[JobShape] = []
@@ -132,7 +126,7 @@ class _CampaignBuilder:
 
     def describe_basis(self) -> tuple[str, ...]:
         """What the campaign rests on, one line each; after `build`."""
-        return tuple([*self._describe_speeds(), *self._describe_trouble(), *self._describe_waits()])
+        return (*self._describe_speeds(), *self._describe_trouble(), *self._describe_waits())
 
     def _describe_speeds(self) -> Iterator[str]:
         if self.progress.finished:
@@ -147,16 +141,12 @@ class _CampaignBuilder:
         if not self.conditions.chained and not chances.fail and not chances.preempted_per_hour:
             return
         rates = f"{100 * chances.fail:.1f} % of attempts fail, {24 * chances.preempted_per_hour:.2f} preemptions a day"
-        given = self.conditions.fail is not None or self.conditions.preempted_per_hour is not None
-        seen = f"as in {format_counted(chances.seen_attempts, 'execution')} so far" if chances.seen_attempts else ""
-        if given:
+        if self.conditions.fail is not None or self.conditions.preempted_per_hour is not None:
             yield f"trouble: {rates}, as given"
+        elif chances.seen_attempts:
+            yield f"trouble: {rates}, as in {format_counted(chances.seen_attempts, 'execution')} so far"
         else:
-            yield (
-                f"trouble: {rates}, {seen}"
-                if seen
-                else "trouble: none, as nothing has run yet; what if: --failures, --preemptions"
-            )
+            yield "trouble: none, as nothing has run yet; what if: --failures, --preemptions"
 
     def _describe_waits(self) -> Iterator[str]:
         if (given := self.conditions.wait) is not None:
@@ -263,8 +253,9 @@ def measure_chances(snapshot: SweepSnapshot) -> Chances:
     """Trouble among the executions that Slurm has accounted for, with nothing seen taken for nothing to come."""
     rows = [row for records in snapshot.accounting_records.values() for row in records if row.ran]
     hours = sum(row.elapsed_seconds for row in rows) / 3600
-    failed = sum(row.failure in FAILURES for row in rows)
-    interrupted = sum(row.failure in INTERRUPTIONS for row in rows)
+    policies = [POLICIES[row.failure] for row in rows if row.failure is not None]
+    failed = sum(policy.sent_again for policy in policies)
+    interrupted = sum(policy.requeued_by_slurm for policy in policies)
     return Chances(
         fail=failed / len(rows) if rows else 0.0,
         preempted_per_hour=interrupted / hours if hours else 0.0,
@@ -273,7 +264,7 @@ def measure_chances(snapshot: SweepSnapshot) -> Chances:
     )
 
 
-def change_chances(found: Chances, conditions: SiteConditions) -> Chances:
+def replace_chances(found: Chances, conditions: SiteConditions) -> Chances:
     """With what is given in place of what was found."""
     fail, preempted = conditions.fail, conditions.preempted_per_hour
     return replace(

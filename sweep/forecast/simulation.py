@@ -46,6 +46,7 @@ class Draw:
         return max(self.ends, default=0.0)
 
 
+# Why: docs/decisions.md, D209
 def iter_draws(campaign: Campaign, number: int, seed: int) -> Iterator[Draw]:
     """`number` draws; equal for equal arguments, and the first of many are those of few."""
     graph = CampaignGraph(campaign)
@@ -121,7 +122,7 @@ class _Course:
         self.until = [NO_LIMIT] * jobs
         """When the time limit of each running attempt ends."""
         self.running: list[list[tuple[float, int, float]]] = [[] for _ in campaign.pools]
-        """By pool that holds others back: until when a job may run, its place, what it takes; the first to end first."""
+        """By pool that holds others back: until when each job may run, its place, what it takes; in this order."""
         self._throw_dice(random.Random(seed))
 
     def _throw_dice(self, dice: random.Random) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
 from sweep.forecast.campaign import Campaign
 from sweep.forecast.conditions import ForecastQuestion, find_conditions
-from sweep.forecast.outlook import DRAWS, Outlook, Quantiles, find_longest_chain, forecast_campaign
+from sweep.forecast.outlook import DRAWS, Forecast, Quantiles, find_longest_chain, forecast_campaign
 from sweep.forecast.reading import build_campaign, select_open
 from sweep.kept_limits import read_limits
 from sweep.phases import PHASES
@@ -34,7 +34,7 @@ class ForecastRequest:
     """As `sweep.selection` reads them; empty: what the sweep is limited to, or all of it."""
     without: tuple[str, ...] = ()
     """Likewise: taken out, with what only they need."""
-    question: ForecastQuestion = ForecastQuestion()
+    question: ForecastQuestion = field(default_factory=ForecastQuestion)
     draws: int = DRAWS
     seed: int = 1
 
@@ -87,7 +87,7 @@ def list_left_out(snapshot: SweepSnapshot, keys: Collection[str]) -> list[str]:
 
 
 def build_forecast_json(
-    sweep: str, campaign: Campaign, outlook: Outlook, *, now: float, basis: Sequence[str], left_out: Sequence[str] = ()
+    sweep: str, campaign: Campaign, outlook: Forecast, *, now: float, basis: Sequence[str], left_out: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The forecast as JSON types. Moments are Unix seconds, durations seconds. `now`: the campaign's moment, which is
     also the end of one without jobs."""

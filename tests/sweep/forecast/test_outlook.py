@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.forecast.campaign import Campaign, CampaignJob, JobShape, Pool, Spread, SubmitLimit
+from sweep.forecast.campaign import Campaign, CampaignJob, JobShape, Pool, QueueLimit, Spread
 from sweep.forecast.outlook import find_longest_chain, find_quantiles, forecast_campaign
 
 JOBS = [
@@ -23,7 +23,7 @@ GIVEN = Campaign(
     jobs=JOBS,
     shapes=[SHAPE],
     pools=[Pool(name="gpus", most=4)],
-    submit_limits=[SubmitLimit(name="the queue", most=1000)],
+    submit_limits=[QueueLimit(name="the queue", most=1000)],
     tick_s=600.0,
 )
 
@@ -58,7 +58,7 @@ def test_the_end_the_phases_and_the_cells_come_from_the_same_draws() -> None:
                 GIVEN,
                 pools=[],
                 shapes=[replace(SHAPE, takes=())],
-                submit_limits=[SubmitLimit(name="the queue", most=2)],
+                submit_limits=[QueueLimit(name="the queue", most=2)],
             ),
             "the queue",
         ),

@@ -6,7 +6,7 @@ from statistics import mean
 
 import pytest
 
-from sweep.forecast.campaign import Campaign, CampaignJob, JobShape, Pool, Spread, SubmitLimit
+from sweep.forecast.campaign import Campaign, CampaignJob, JobShape, Pool, QueueLimit, Spread
 from sweep.forecast.simulation import iter_draws
 from sweep.report.time_left import Capacity, Progress, compute_schedule_end
 from tests.sweep.report.test_time_left import job as toy_job
@@ -73,7 +73,7 @@ def test_a_wait_begins_when_nothing_of_the_sweep_holds_the_job_back() -> None:
 
 def test_ticks_send_what_the_queue_has_room_for() -> None:
     shape = replace(SHAPE, submit_limits=(0,))
-    limited = campaign([job(10)] * 3, shape, submit_limits=[SubmitLimit(name="own", most=1)], tick_s=60.0)
+    limited = campaign([job(10)] * 3, shape, submit_limits=[QueueLimit(name="own", most=1)], tick_s=60.0)
     assert ends(limited) == [10, 70, 130]
     assert ends(limited.lift_ticks()) == [10, 20, 30]
     assert ends(limited.lift_submit_limit(0)) == [10, 10, 10]
@@ -81,14 +81,14 @@ def test_ticks_send_what_the_queue_has_room_for() -> None:
 
 def test_what_others_have_in_the_queue_takes_room() -> None:
     shape = replace(SHAPE, submit_limits=(0,))
-    limit = SubmitLimit(name="account", most=3, used=2)
+    limit = QueueLimit(name="account", most=3, used=2)
     assert ends(campaign([job(10)] * 2, shape, submit_limits=[limit])) == [10, 20]
 
 
 def test_jobs_behind_their_parents_in_the_queue_take_room() -> None:
     shape = replace(SHAPE, submit_limits=(0,))
     jobs = [job(10), job(10, 0), job(10)]
-    chained = campaign(jobs, shape, submit_limits=[SubmitLimit(name="own", most=2)])
+    chained = campaign(jobs, shape, submit_limits=[QueueLimit(name="own", most=2)])
     assert ends(chained) == [10, 20, 20]
     assert ends(replace(chained, chained=False)) == [10, 20, 10]
 
@@ -134,7 +134,7 @@ def test_draws_are_equal_for_equal_seeds_and_the_first_of_many_are_those_of_few(
 def test_what_is_lifted_changes_nothing_that_a_draw_decides_by_chance() -> None:
     shape = replace(ON_GPUS, fail=0.2, wait=Spread(median=30, sigma=1), submit_limits=(0,))
     jobs = [replace(job(100), steps=Spread(median=100, sigma=0.5)) for _ in range(40)]
-    given = campaign(jobs, shape, pools=gpus(4), submit_limits=[SubmitLimit(name="own", most=9)], tick_s=50.0)
+    given = campaign(jobs, shape, pools=gpus(4), submit_limits=[QueueLimit(name="own", most=9)], tick_s=50.0)
     for lifted in (given.lift_pool(0), given.lift_submit_limit(0), given.lift_ticks()):
         pairs = list(zip(iter_draws(given, 40, 1), iter_draws(lifted, 40, 1), strict=True))
         for one, other in pairs:
