@@ -18,6 +18,8 @@ TICK_MINUTES = 10.0
 WAIT_SIGMA = 1.0
 """Of a wait that is given by its median: two thirds of them lie between a third and three times of it."""
 OWN_LIMIT = "--max-queued"
+REQUEUE_SECONDS = 121.0
+"""Slurm's usual: a second more than the life of a job's credential."""
 MANY = 10**15
 """Devices: no limit."""
 
@@ -60,6 +62,7 @@ class SiteConditions:
     """Chance that an attempt fails; None: as the accounting shows, and likewise the next."""
     preempted_per_hour: float | None = None
     tick_s: float = 0.0
+    requeue_s: float = 0.0
     chained: bool = False
     basis: tuple[str, ...] = ()
     """What this rests on, one line each."""
@@ -115,6 +118,7 @@ class SiteAnswer:
     pools: Sequence[Pool] = ()
     takes: dict[int, tuple[tuple[int, float], ...]]
     room: Capacity | None = None
+    requeue_s: float = REQUEUE_SECONDS
     basis: tuple[str, ...]
 
 
@@ -139,6 +143,7 @@ def find_cluster_conditions(
         list_taken=lambda job: (*site.takes.get(id(job.resources), ()), *(list_share(job) if list_share else ())),
         room=share or site.room,
         tick_s=60 * minutes,
+        requeue_s=site.requeue_s,
         chained=True,
         basis=(*describe_devices(share, site), *site.basis, f"a tick each {minutes:g} min"),
     )
@@ -202,6 +207,7 @@ def ask_site(stored: StoredSweep, jobs: Collection[Job]) -> SiteAnswer:
         pools=nodes.pools,
         takes=nodes.takes,
         room=room,
+        requeue_s=site.requeue_seconds,
         basis=(counted, *([f"the queue is not known: {problem}"] if problem else [])),
     )
 

@@ -40,6 +40,8 @@ LEAST_SIGMA = 0.03
 ASSUMED_SIGMA = 0.1
 """Of a job around the mean of its kind, where fewer than `LEAST_SEEN` have finished."""
 LEAST_SEEN = 3
+NEAR_LIMIT = 0.8
+"""Of the time limit: a job that went back into the queue after it did so by itself, to go on."""
 MOST_NAMED = 3
 """Shapes of jobs that a line names."""
 CHECKPOINT_MINUTES = 10.0
@@ -54,7 +56,6 @@ class Chances:
     """Of an attempt."""
     preempted_per_hour: float
     seen_attempts: int
-    seen_hours: float
 
 
 def build_campaign(
@@ -109,9 +110,8 @@ class _CampaignBuilder:
         self.places = {limit.name: place for place, limit in enumerate(conditions.submit_limits)}
 
     def build(self) -> Campaign:
-        left = self.progress.open
-        order = {job.key: place for place, job in enumerate(sort_depth_first(left, self.snapshot.statuses))}
-        left.sort(key=lambda job: order[job.key])
+        wanted = {job.key for job in self.progress.open}
+        left = [job for job in sort_depth_first(self.progress.jobs, self.snapshot.statuses) if job.key in wanted]
         place_of = {job.key: place for place, job in enumerate(left)}
         jobs = [self._build_job(job, tuple(place_of[key] for key in job.parents if key in place_of)) for job in left]
         return Campaign(
@@ -120,6 +120,7 @@ class _CampaignBuilder:
             submit_limits=self.conditions.submit_limits,
             pools=self.conditions.pools,
             tick_s=self.conditions.tick_s,
+            requeue_s=self.conditions.requeue_s,
             chained=self.conditions.chained,
             doubt=self.doubt,
         )
@@ -250,17 +251,29 @@ def measure_sigmas(progress: Progress, paces: Mapping[JobKind, Pace]) -> dict[Jo
 
 
 def measure_chances(snapshot: SweepSnapshot) -> Chances:
-    """Trouble among the executions that Slurm has accounted for, with nothing seen taken for nothing to come."""
-    rows = [row for records in snapshot.accounting_records.values() for row in records if row.ran]
-    hours = sum(row.elapsed_seconds for row in rows) / 3600
-    policies = [POLICIES[row.failure] for row in rows if row.failure is not None]
-    failed = sum(policy.sent_again for policy in policies)
-    interrupted = sum(policy.requeued_by_slurm for policy in policies)
+    """Trouble among the executions that Slurm has accounted for, with nothing seen taken for nothing to come.
+
+    Of what ended without a cause of Slurm's own, sacct says no more than that it failed or went back into the queue.
+    """
+    attempts = failed = interrupted = 0
+    hours = 0.0
+    for key, records in snapshot.accounting_records.items():
+        job = snapshot.by_key.get(key)
+        for row in records:
+            if job is None or not row.ran:
+                continue
+            attempts += 1
+            hours += row.elapsed_seconds / 3600
+            policy = POLICIES[row.failure] if row.failure is not None else None
+            at_limit = row.elapsed_seconds > NEAR_LIMIT * 60 * job.resources.time_minutes
+            failed += row.state == "FAILED" or (policy is not None and policy.sent_again)
+            interrupted += (row.state == "REQUEUED" and not at_limit) or (
+                policy is not None and policy.requeued_by_slurm
+            )
     return Chances(
-        fail=failed / len(rows) if rows else 0.0,
+        fail=failed / attempts if attempts else 0.0,
         preempted_per_hour=interrupted / hours if hours else 0.0,
-        seen_attempts=len(rows),
-        seen_hours=hours,
+        seen_attempts=attempts,
     )
 
 
@@ -283,7 +296,8 @@ def measure_waits(snapshot: SweepSnapshot, capacity: Capacity | None) -> dict[st
     use = DeviceUse(row for records in rows.values() for row in records)
     waits: dict[str, list[float]] = {ANY_PHASE: []}
     for job in snapshot.jobs:
-        for row in rows.get(job.key, ()):
+        first = {row.id: row for row in reversed(rows.get(job.key, ()))}
+        for row in first.values():  # one that went back into the queue waits for more than others
             eligible = max([row.submitted_at, *(snapshot.runs[parent].finished_at for parent in job.parents)])
             if row.started_at >= eligible > 0 and use.has_room(job, eligible, capacity):
                 for phase in (job.phase, ANY_PHASE):

@@ -170,7 +170,7 @@ class _Course:
                 self._hold(place)
                 if not self.undone[place]:
                     self._await_start(place)
-            elif not self.unheld[place]:
+            elif not self.graph.parents[place]:  # others come when their last parent is held
                 heappush(self.to_send[self.graph.line[place]], place)
         self._send()
         self._start()
@@ -226,12 +226,14 @@ class _Course:
 
     # Starting.
 
-    def _await_start(self, place: int) -> None:
-        """Nothing of the sweep holds the job back: it waits in the site's queue."""
+    def _await_start(self, place: int, delay: float = 0.0) -> None:
+        """Nothing of the sweep holds the job back: it waits in the site's queue, for `delay` seconds at least."""
         wait = self.graph.shapes[place].wait
         if wait.median:
             throw = self.waits[(place + RETRY_STEP * self.tries[place]) % len(self.waits)]
-            heappush(self.events, (self.now + wait.median * exp(wait.sigma * throw), READY, place))
+            delay += wait.median * exp(wait.sigma * throw)
+        if delay:
+            heappush(self.events, (self.now + delay, READY, place))
         else:
             heappush(self.ready[self.graph.family[place]], place)
 
@@ -347,7 +349,7 @@ class _Course:
         if result != DONE and self.tries[place] >= MOST_ATTEMPTS:
             return  # it never ends, and nor does what waits for it
         if result == REQUEUED:
-            self._await_start(place)
+            self._await_start(place, graph.campaign.requeue_s)
             return
         for limit in graph.lines[graph.line[place]]:
             self.room[limit] += 1

@@ -141,6 +141,8 @@ class Site:
     kill_wait_seconds: int = 30
     """From SIGTERM to SIGKILL at the time limit, at preemption and when cancelled."""
     message_timeout_seconds: int = 10
+    requeue_seconds: int = 121
+    """What a job that goes back into the queue waits before it may start again: until its credential has expired."""
     enforces_partition_limits: bool = False
     """Jobs beyond a partition's limits are refused; else they wait for ever."""
     requeues: bool = True
@@ -264,6 +266,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
         "message_timeout_seconds": parse_optional_number(config.get("MessageTimeout", "")),
         "max_memory_mib": parse_optional_number(config.get("MaxMemPerNode", "")),
     }
+    expires = re.search(r"cred_expire=(\d+)", config.get("AuthInfo", ""))
     enforced = frozenset(word.lower() for word in parse_words(config.get("AccountingStorageEnforce", "")))
     array = [
         parse_optional_number(config.get("MaxArraySize", "")),
@@ -273,6 +276,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
     return {
         **{name: number for name, number in numbers.items() if number is not None},
         **({"array_limit": min(given)} if given else {}),
+        **({"requeue_seconds": int(expires[1]) + 1} if expires else {}),
         "version": config.get("SLURM_VERSION", ""),
         "cluster": config.get("ClusterName", ""),
         "enforces_partition_limits": config.get("EnforcePartLimits", "NO").upper() in {"ALL", "ANY", "YES"},

@@ -66,6 +66,14 @@ def test_a_running_job_has_the_rest_of_its_limit() -> None:
     assert ends(campaign([job(10, running_s=6.0)], shape)) == [4 + 9]
 
 
+@pytest.mark.parametrize("parent", [{"running_s": 6.0}, {"queued": True}])
+def test_each_job_that_is_not_sent_yet_is_sent_once_behind_what_is(parent: dict[str, object]) -> None:
+    given = campaign([job(10, **parent), job(10, 0), job(10, 1)], ON_GPUS, pools=gpus(1, holds_back=True))  # type: ignore[arg-type]
+    (draw,) = iter_draws(given, 1, 1)
+    assert len(draw.attempts) == 3
+    assert list(draw.ends) == [10, 20, 30]
+
+
 def test_a_wait_begins_when_nothing_of_the_sweep_holds_the_job_back() -> None:
     shape = replace(SHAPE, wait=Spread(median=5))
     assert ends(campaign([job(10), job(10, 0)], shape)) == [15, 30]
