@@ -7,6 +7,7 @@ from jobs.errors import NoSchedulerError
 from jobs.job import Job
 from jobs.observation import ClusterState
 from jobs.reconcile.snapshot import SweepSnapshot
+from sweep.errors import UsageError
 from sweep.forecast.campaign import Pool, QueueLimit, Spread
 from sweep.kept_limits import KeptLimits
 from sweep.report.time_left import Capacity, Progress, find_local_capacity, measure_running_capacity
@@ -86,7 +87,13 @@ def find_conditions(
 
 
 def find_local_conditions(stored: StoredSweep, progress: Progress, question: ForecastQuestion) -> SiteConditions:
-    """This machine runs a job when its parents are done and its cores or GPUs are free."""
+    """This machine runs a job when its parents are done and its cores or GPUs are free.
+
+    UsageError for a question about what only Slurm has.
+    """
+    for option, given in (("--max-queued", question.max_queued), ("--tick-minutes", question.tick_minutes)):
+        if given is not None:
+            raise UsageError(f"{option} is of Slurm, and {stored.manifest.sweep} runs on this machine: leave it out")
     capacity = replace_capacity(find_local_capacity(stored.store, progress), question)
     pools, list_taken = build_device_pools(capacity, holds_back=True)
     return SiteConditions(pools=pools, list_taken=list_taken, room=capacity, basis=(f"devices: {capacity.basis}",))

@@ -36,12 +36,16 @@ ASSUMED_DOUBT = 0.3
 off either way."""
 ANY_PHASE = ""
 """In the place of a phase of which too few jobs have waited."""
+LEAST_DOUBT = 0.05
+"""Of the speed of jobs that many finished ones have shown: nodes, files and neighbours of next week are others."""
 LEAST_SIGMA = 0.03
 ASSUMED_SIGMA = 0.1
 """Of a job around the mean of its kind, where fewer than `LEAST_SEEN` have finished."""
 LEAST_SEEN = 3
 NEAR_LIMIT = 0.8
 """Of the time limit: a job that went back into the queue after it did so by itself, to go on."""
+LEAST_WAIT = 0.5
+"""Seconds."""
 MOST_NAMED = 3
 """Shapes of jobs that a line names."""
 CHECKPOINT_MINUTES = 10.0
@@ -99,6 +103,7 @@ class _CampaignBuilder:
         self.sigmas = measure_sigmas(progress, self.paces)
         self.chances = replace_chances(measure_chances(snapshot), conditions)
         self.waits = measure_waits(snapshot, conditions.room)
+        self.launch = measure_launch(snapshot, progress)
         self.shapes: dict[tuple[object, ...], int] = {}
         self.kept: list[JobShape] = []
         self.doubt: dict[str, float] = {}
@@ -202,7 +207,7 @@ class _CampaignBuilder:
             name=name,
             gpus=resources.gpus,
             limit_s=60.0 * resources.time_minutes if self.conditions.chained else NO_LIMIT,
-            startup=Spread(median=startup),
+            startup=Spread(median=startup + self.launch),
             wait=self.conditions.wait or self.waits.get(job.phase) or self.waits.get(ANY_PHASE, NOTHING),
             lost_s=30.0 * float(minutes) if isinstance(minutes, int | float) else 0.0,
             fail=self.chances.fail,
@@ -221,7 +226,8 @@ class _CampaignBuilder:
         else:
             name = f"{PHASES[job.phase].job if job.phase in PHASES else job.phase} of {kind[1]}"
             sigma = self.sigmas.get(kind, ASSUMED_SIGMA)
-            self.doubt[name] = max(self.doubt.get(name, 0.0), sigma / max(1, self.seen[kind]) ** 0.5)
+            seen = sigma / max(1, self.seen[kind]) ** 0.5
+            self.doubt[name] = max(self.doubt.get(name, 0.0), seen, LEAST_DOUBT)
         return name
 
 
@@ -298,11 +304,28 @@ def measure_waits(snapshot: SweepSnapshot, capacity: Capacity | None) -> dict[st
     for job in snapshot.jobs:
         first = {row.id: row for row in reversed(rows.get(job.key, ()))}
         for row in first.values():  # one that went back into the queue waits for more than others
-            eligible = max([row.submitted_at, *(snapshot.runs[parent].finished_at for parent in job.parents)])
+            eligible = max([row.submitted_at, *(find_end(snapshot, parent) for parent in job.parents)])
             if row.started_at >= eligible > 0 and use.has_room(job, eligible, capacity):
                 for phase in (job.phase, ANY_PHASE):
                     waits.setdefault(phase, []).append(row.started_at - eligible)
     return {phase: describe_waits(found) for phase, found in waits.items() if len(found) >= LEAST_SEEN}
+
+
+def find_end(snapshot: SweepSnapshot, key: str) -> float:
+    """When a job's children may start: at the end that Slurm has of it, else when its result was written."""
+    ends = [row.ended_at for row in snapshot.accounting_records.get(key, ())]
+    return max([snapshot.runs[key].finished_at, *ends])
+
+
+def measure_launch(snapshot: SweepSnapshot, progress: Progress) -> float:
+    """Seconds of an execution that Slurm counts beside the attempt within it (prologue, modules, container), the
+    median over finished jobs; 0 where nothing shows it."""
+    found = []
+    for key, took in progress.finished.items():
+        rows = [row for row in snapshot.accounting_records.get(key, ()) if row.ran]
+        if rows:
+            found.append(max(0.0, sum(row.elapsed_seconds for row in rows) - took.wall) / len(rows))
+    return median(found) if found else 0.0
 
 
 class DeviceUse:
@@ -329,8 +352,8 @@ class DeviceUse:
 
 
 def describe_waits(seconds: Sequence[float]) -> Spread:
-    """Their median and spread; of waits shorter than a second nothing is left."""
-    middle = median(seconds)
-    if middle < 1:
+    """Their median and spread. Slurm's times are whole seconds: a wait of none may be half of one."""
+    if not any(seconds):
         return NOTHING
-    return Spread(median=middle, sigma=pstdev([log(max(1.0, each)) for each in seconds]))
+    known = [max(LEAST_WAIT, each) for each in seconds]
+    return Spread(median=median(known), sigma=pstdev([log(each) for each in known]))

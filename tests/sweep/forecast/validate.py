@@ -9,9 +9,11 @@ thing that was named as binding, where that can be taken away.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,10 +26,7 @@ from typing import Any
 
 import pytest
 
-from sweep.forecast.conditions import OWN_LIMIT, ForecastQuestion
-from sweep.report.forecast import ForecastRequest, load_forecast
-from sweep.stored_sweep import open_sweep
-from tests.jobs import toy
+from sweep.forecast.conditions import OWN_LIMIT
 from tests.slurm_lab import Lab, Options
 from tests.slurm_lab.slurm_toy import ToySweep
 from tests.sweep.forecast.campaigns import CampaignSpec, draw_campaign
@@ -35,6 +34,8 @@ from tests.sweep.forecast.campaigns import CampaignSpec, draw_campaign
 PARTS = (0.0, 0.25, 0.5, 0.75)
 """Of the jobs done, when a forecast is made."""
 LOOK_SECONDS = 0.3
+WAIT_SECONDS = 1.0
+"""What a job waits on the test cluster that has room for it: its scheduler looks once a second."""
 MOST_SECONDS = 300.0
 """Of a campaign."""
 
@@ -69,30 +70,30 @@ class Drive:
     toys: ToySweep
     spec: CampaignSpec
     chance: random.Random
-    started: float = 0.0
-    forecasts: dict[float, tuple[float, float, float]] = field(default_factory=dict)
+    asked: dict[float, "subprocess.Popen[str]"] = field(default_factory=dict)
+    """Forecasts by part done, each a process of its own: the ticks do not wait for it."""
 
-    def forecast(self) -> Mapping[str, Any]:
-        """As things stand, with what a user would say of ticks and, before anything has run, of trouble."""
+    def ask(self, part: float) -> None:
+        """Begins a forecast, with what a user would say of ticks and, before anything has run, of trouble and waits."""
         obstacles = self.spec.obstacles
-        untried = not self.started
-        question = ForecastQuestion(
-            tick_minutes=obstacles.tick_s / 60,
-            max_queued=obstacles.max_queued,
-            fail_percent=100 * obstacles.fail if untried else None,
-            preempted_per_day=1440 * obstacles.requeues_per_minute if untried else None,
-        )
-        stored = open_sweep(self.toys.store.root, toy.SWEEP)
-        return load_forecast(stored, ForecastRequest(question=question))
+        words = ["--json", "--tick-minutes", str(obstacles.tick_s / 60)]
+        if obstacles.max_queued is not None:
+            words += ["--max-queued", str(obstacles.max_queued)]
+        if not part:
+            words += ["--failures", str(100 * obstacles.fail), "--wait-minutes", str(WAIT_SECONDS / 60)]
+            words += ["--preemptions", str(1440 * obstacles.requeues_per_minute)]
+        self.asked[part] = self.toys.start("forecast", *words)
+
+    def read(self, part: float) -> Mapping[str, Any]:
+        """What it says, when it has ended."""
+        process = self.asked[part]
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        report: Mapping[str, Any] = json.loads(out)
+        return report
 
     def count_done(self) -> int:
         return len(list(self.toys.store.root.glob("runs/*/*/result.json")))
-
-    def note(self, part: float, report: Mapping[str, Any], begun: float) -> None:
-        """Keeps the dates, or an end that never comes."""
-        end = [report["end"][name] for name in ("low", "middle", "high")]
-        low, middle, high = (float("inf") if each is None else each - begun for each in end)
-        self.forecasts[part] = low, middle, high
 
     def requeue_some(self, seconds: float) -> None:
         """Running jobs, each by its chance within so many seconds."""
@@ -102,27 +103,26 @@ class Drive:
                 self.toys.lab.run("scontrol", "requeue", task)
 
     def run(self) -> float:
-        """Seconds from the first submission to the end of the last job."""
+        """Until all jobs are done; returns the moment of the first submission."""
         obstacles = self.spec.obstacles
         cap = [] if obstacles.max_queued is None else ["--max-queued", str(obstacles.max_queued)]
-        self.started = looked = time.time()
+        started = looked = time.time()
         self.toys.sent("submit", *cap)
         ticks = 1
         while (done := self.count_done()) < len(self.spec.jobs):
             now = time.time()
-            if now - self.started > MOST_SECONDS:
+            if now - started > MOST_SECONDS:
                 raise TimeoutError(f"campaign {self.spec.seed}: {done} of {len(self.spec.jobs)} jobs are done")
             self.requeue_some(now - looked)
             looked = now
             for part in PARTS:
-                if part and part not in self.forecasts and done >= part * len(self.spec.jobs):
-                    self.note(part, self.forecast(), self.started)
-            if now - self.started >= ticks * obstacles.tick_s:
-                ticks = int((now - self.started) / obstacles.tick_s) + 1
+                if part not in self.asked and done >= part * len(self.spec.jobs):
+                    self.ask(part)
+            if now - started >= ticks * obstacles.tick_s:
+                ticks = int((now - started) / obstacles.tick_s) + 1
                 self.toys.tick()
             time.sleep(LOOK_SECONDS)
-        results = self.toys.store.root.glob("runs/*/*/result.json")
-        return max(path.stat().st_mtime for path in results) - self.started
+        return started
 
 
 def try_campaign(lab: Lab, folder: Path, spec: CampaignSpec) -> Trial:
@@ -132,12 +132,25 @@ def try_campaign(lab: Lab, folder: Path, spec: CampaignSpec) -> Trial:
         for variable, value in lab.env.items():
             patch.setenv(variable, value)
         drive = Drive(ToySweep(lab, folder, spec.jobs, patch), spec, random.Random(spec.seed))
-        first = drive.forecast()
-        drive.note(0.0, first, first["now"])
-        took = drive.run()
-    forecasts = {part: drive.forecasts.get(part, (took, took, took)) for part in PARTS if part in drive.forecasts}
-    binding = [(each["name"], each["saved_seconds"]) for each in first["binding"]]
-    return Trial(spec=spec, took=took, forecasts=forecasts, binding=binding, load=os.getloadavg()[0])
+        drive.ask(0.0)
+        first = drive.read(0.0)
+        started = drive.run()
+        reports = {0.0: first, **{part: drive.read(part) for part in drive.asked if part}}
+    results = drive.toys.store.root.glob("runs/*/*/result.json")
+    return Trial(
+        spec=spec,
+        took=max(path.stat().st_mtime for path in results) - started,
+        forecasts={part: find_ends(report, started if part else first["now"]) for part, report in reports.items()},
+        binding=[(each["name"], each["saved_seconds"]) for each in first["binding"]],
+        load=os.getloadavg()[0],
+    )
+
+
+def find_ends(report: Mapping[str, Any], begun: float) -> tuple[float, float, float]:
+    """Low, middle and high of the end in seconds from a moment; infinite where it never comes."""
+    ends = [report["end"][name] for name in ("low", "middle", "high")]
+    low, middle, high = (float("inf") if each is None else each - begun for each in ends)
+    return low, middle, high
 
 
 def lift_obstacle(spec: CampaignSpec, name: str) -> CampaignSpec | None:
