@@ -100,6 +100,8 @@ class Campaign:
     pools: Sequence[Pool] = ()
     tick_s: float = 600.0
     """Between two ticks, which send what there is room for. 0: at once, as the runner of one machine does."""
+    next_tick_s: float | None = None
+    """Until the first of them; None: at any moment of the time between two."""
     requeue_s: float = 0.0
     """What a job that goes back into the queue waits at least, whatever room there is."""
     chained: bool = True

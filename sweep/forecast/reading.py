@@ -41,6 +41,8 @@ LEAST_DOUBT = 0.05
 LEAST_SIGMA = 0.03
 ASSUMED_SIGMA = 0.1
 """Of a job around the mean of its kind, where fewer than `LEAST_SEEN` have finished."""
+ASSUMED_STARTUP_SIGMA = 0.3
+"""Of what an attempt takes beside its steps, likewise."""
 LEAST_SEEN = 3
 NEAR_LIMIT = 0.8
 """Of the time limit: a job that went back into the queue after it did so by itself, to go on."""
@@ -101,6 +103,7 @@ class _CampaignBuilder:
         self.snapshot, self.progress, self.conditions = snapshot, progress, conditions
         self.paces = measure_paces(progress)
         self.sigmas = measure_sigmas(progress, self.paces)
+        self.startups = measure_startup_sigmas(progress)
         self.chances = replace_chances(measure_chances(snapshot), conditions)
         self.waits = measure_waits(snapshot, conditions.room)
         self.launch = measure_launch(snapshot, progress)
@@ -207,7 +210,7 @@ class _CampaignBuilder:
             name=name,
             gpus=resources.gpus,
             limit_s=60.0 * resources.time_minutes if self.conditions.chained else NO_LIMIT,
-            startup=Spread(median=startup + self.launch),
+            startup=Spread(median=startup + self.launch, sigma=self.startups.get(kind, ASSUMED_STARTUP_SIGMA)),
             wait=self.conditions.wait or self.waits.get(job.phase) or self.waits.get(ANY_PHASE, NOTHING),
             lost_s=30.0 * float(minutes) if isinstance(minutes, int | float) else 0.0,
             fail=self.chances.fail,
@@ -254,6 +257,16 @@ def measure_sigmas(progress: Progress, paces: Mapping[JobKind, Pace]) -> dict[Jo
         if took is not None and took.steps > 0 and kind in paces:
             ratios.setdefault(kind, []).append(log(took.steps / (paces[kind].of_work * compute_work(job))))
     return {kind: max(LEAST_SIGMA, pstdev(each)) for kind, each in ratios.items() if len(each) >= LEAST_SEEN}
+
+
+def measure_startup_sigmas(progress: Progress) -> dict[JobKind, float]:
+    """How far finished jobs of each kind lie apart in what they took beside their steps, likewise."""
+    beside: dict[JobKind, list[float]] = {}
+    for job in progress.jobs:
+        if (took := progress.finished.get(job.key)) is not None:
+            kind = find_job_kind(job, progress.models)
+            beside.setdefault(kind, []).append(log(max(LEAST_WAIT, took.wall - took.steps)))
+    return {kind: pstdev(each) for kind, each in beside.items() if len(each) >= LEAST_SEEN}
 
 
 def measure_chances(snapshot: SweepSnapshot) -> Chances:

@@ -137,9 +137,12 @@ class _Course:
         ]
         """Seconds of steps that are still to do."""
         self.waits = dice.choices(NORMALS, k=graph.throws)
+        self.startups = dice.choices(NORMALS, k=graph.throws)
         chances = graph.throws if graph.has_trouble else 0
         self.failing = [dice.random() for _ in range(chances)]
         self.preempting = [dice.random() for _ in range(chances)]
+        known = graph.campaign.next_tick_s
+        self.first_tick = self.tick_s * dice.random() if known is None else known
 
     def run(self) -> Draw:
         """To the end of the last job."""
@@ -221,7 +224,9 @@ class _Course:
         if self._find_line_to_send() < 0:
             return
         self.ticks = True
-        at = self.tick_s * ceil((self.now + 1e-6) / self.tick_s) if self.tick_s else self.now
+        at = self.now
+        if self.tick_s:
+            at = self.first_tick + self.tick_s * max(0, ceil((self.now - self.first_tick + 1e-6) / self.tick_s))
         heappush(self.events, (at, TICK, -1))
 
     # Starting.
@@ -304,7 +309,10 @@ class _Course:
         """Decides at once when and how it ends. `already`: seconds that it has run; None: it begins now."""
         graph, shape = self.graph, self.graph.shapes[place]
         self.tries[place] += 1
-        startup = shape.startup.median if already is None else 0.0
+        startup = 0.0
+        if already is None and shape.startup.median:
+            throw = self.startups[(place + RETRY_STEP * self.tries[place]) % len(self.startups)]
+            startup = shape.startup.median * exp(shape.startup.sigma * throw)
         needed, allowed = startup + self.steps[place], max(0.0, shape.limit_s - (already or 0.0))
         length, result, kept = (needed, DONE, 0.0) if needed <= allowed else (allowed, REQUEUED, allowed - startup)
         if graph.has_trouble:

@@ -20,7 +20,7 @@ def job(seconds: float, *parents: int, shape: int = 0, **changes: object) -> Cam
 
 
 def campaign(jobs: list[CampaignJob], shape: JobShape = SHAPE, **changes: object) -> Campaign:
-    known = Campaign(jobs=jobs, shapes=[shape], tick_s=0.0)
+    known = Campaign(jobs=jobs, shapes=[shape], tick_s=0.0, next_tick_s=0.0)
     return replace(known, **changes)  # type: ignore[arg-type]
 
 
@@ -85,6 +85,24 @@ def test_ticks_send_what_the_queue_has_room_for() -> None:
     assert ends(limited) == [10, 70, 130]
     assert ends(limited.lift_ticks()) == [10, 20, 30]
     assert ends(limited.lift_submit_limit(0)) == [10, 10, 10]
+
+
+def test_the_first_tick_comes_when_it_is_said_and_else_at_any_moment() -> None:
+    shape = replace(SHAPE, submit_limits=(0,))
+    limited = campaign([job(10)] * 2, shape, submit_limits=[QueueLimit(name="own", most=1)], tick_s=60.0)
+    assert ends(replace(limited, next_tick_s=25.0)) == [10, 35]
+    assert ends(replace(limited, next_tick_s=5.0)) == [10, 75]
+    found = sorted(draw.end for draw in iter_draws(replace(limited, next_tick_s=None), 600, 1))
+    assert 20 < found[0] < 22
+    assert 78 < found[-1] < 80
+    assert mean(found) == pytest.approx(50, abs=2)
+
+
+def test_start_up_is_another_for_each_attempt() -> None:
+    shape = replace(SHAPE, startup=Spread(median=10, sigma=0.5))
+    found = sorted(draw.end for draw in iter_draws(campaign([job(0)], shape), 2_001, 1))
+    assert found[1_000] == pytest.approx(10, rel=0.05)
+    assert log(found[1_683] / 10) == pytest.approx(0.5, abs=0.08)
 
 
 def test_what_others_have_in_the_queue_takes_room() -> None:

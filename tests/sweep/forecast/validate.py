@@ -34,8 +34,8 @@ from tests.sweep.forecast.campaigns import CampaignSpec, draw_campaign
 PARTS = (0.0, 0.25, 0.5, 0.75)
 """Of the jobs done, when a forecast is made."""
 LOOK_SECONDS = 0.3
-WAIT_SECONDS = 1.0
-"""What a job waits on the test cluster that has room for it: its scheduler looks once a second."""
+WAIT_SECONDS = 0.3
+"""What a job waits on the test cluster that has room for it, the median: its scheduler looks once a second."""
 MOST_SECONDS = 300.0
 """Of a campaign."""
 
