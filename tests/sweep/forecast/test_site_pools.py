@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import isclose
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_what_nobody_can_use_beside_a_job_counts_as_its_own() -> None:
         ({"cpus": 1, "nodes": 5, "memory_gib": 512.0}, 0), ({"cpus": 1, "memory_gib": 100.0}, 20),
     ],
 )  # fmt: skip
-def test_so_many_jobs_fit_on_the_nodes(resources: dict[str, int], jobs: int) -> None:
+def test_so_many_jobs_fit_on_the_nodes(resources: dict[str, Any], jobs: int) -> None:
     assert count_fitting([NODES], a_job(**resources).resources) == jobs
 
 
