@@ -108,6 +108,8 @@ class Campaign:
     """Whether jobs are sent with their parents and held back by the cluster (Slurm), or when these are done (local)."""
     doubt: Mapping[str, float] = field(default_factory=dict)
     """By name of a shape: sigma of a factor that all its jobs of one draw share, as where its speed is a guess."""
+    drift: float = 0.0
+    """Sigma of a factor that all jobs of one draw share: how fast the machines will be."""
 
     def lift_submit_limit(self, place: int) -> "Campaign":
         """Without one of the limits on submitted jobs."""

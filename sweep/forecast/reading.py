@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import log
-from statistics import median, pstdev
+from math import hypot, log
+from statistics import fmean, median, pstdev
 
 from jobs.job import Job, add_ancestors
 from jobs.observation import ClusterState
@@ -36,8 +36,10 @@ ASSUMED_DOUBT = 0.3
 off either way."""
 ANY_PHASE = ""
 """In the place of a phase of which too few jobs have waited."""
-LEAST_DOUBT = 0.05
-"""Of the speed of jobs that many finished ones have shown: nodes, files and neighbours of next week are others."""
+LEAST_DRIFT = 0.05
+"""Sigma of how fast all is, however many jobs have finished: nodes, files and neighbours of next week are others."""
+DRIFT_BLOCKS, DRIFT_BLOCK = 4, 5
+"""Parts of the time so far that are compared, and the fewest jobs of a part."""
 LEAST_SIGMA = 0.03
 ASSUMED_SIGMA = 0.1
 """Of a job around the mean of its kind, where fewer than `LEAST_SEEN` have finished."""
@@ -131,6 +133,7 @@ class _CampaignBuilder:
             requeue_s=self.conditions.requeue_s,
             chained=self.conditions.chained,
             doubt=self.doubt,
+            drift=hypot(LEAST_DRIFT, measure_drift(self.progress, self.paces)),
         )
 
     def describe_basis(self) -> tuple[str, ...]:
@@ -230,7 +233,7 @@ class _CampaignBuilder:
             name = f"{PHASES[job.phase].job if job.phase in PHASES else job.phase} of {kind[1]}"
             sigma = self.sigmas.get(kind, ASSUMED_SIGMA)
             seen = sigma / max(1, self.seen[kind]) ** 0.5
-            self.doubt[name] = max(self.doubt.get(name, 0.0), seen, LEAST_DOUBT)
+            self.doubt[name] = max(self.doubt.get(name, 0.0), seen)
         return name
 
 
@@ -257,6 +260,23 @@ def measure_sigmas(progress: Progress, paces: Mapping[JobKind, Pace]) -> dict[Jo
         if took is not None and took.steps > 0 and kind in paces:
             ratios.setdefault(kind, []).append(log(took.steps / (paces[kind].of_work * compute_work(job))))
     return {kind: max(LEAST_SIGMA, pstdev(each)) for kind, each in ratios.items() if len(each) >= LEAST_SEEN}
+
+
+# Why: docs/decisions.md, D213
+def measure_drift(progress: Progress, paces: Mapping[JobKind, Pace]) -> float:
+    """How far the tempo of all jobs went up and down so far, as the sigma of a logarithm: a machine that others load
+    and leave will do so again. 0 where too few have finished."""
+    ended = [job for job in progress.jobs if job.key in progress.finished]
+    ended.sort(key=lambda job: progress.finished[job.key].ended_at)
+    ratios = []
+    for job in ended:
+        wall = progress.finished[job.key].wall
+        expected = paces[find_job_kind(job, progress.models)].estimate_seconds(job)
+        if wall > 0 and expected > 0:
+            ratios.append(log(wall / expected))
+    length = max(DRIFT_BLOCK, -(-len(ratios) // DRIFT_BLOCKS))
+    blocks = [ratios[first : first + length] for first in range(0, len(ratios) - DRIFT_BLOCK + 1, length)]
+    return pstdev([fmean(block) for block in blocks]) if len(blocks) > 1 else 0.0
 
 
 def measure_startup_sigmas(progress: Progress) -> dict[JobKind, float]:

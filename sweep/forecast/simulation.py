@@ -129,7 +129,8 @@ class _Course:
         """Everything that chance decides. An attempt finds its part by its job and its number alone, so that no other
         job's course changes it."""
         graph, doubt = self.graph, self.graph.campaign.doubt
-        common = {name: exp(doubt.get(name, 0.0) * dice.choice(NORMALS)) for name in graph.names}
+        self.tempo = exp(graph.campaign.drift * dice.choice(NORMALS))
+        common = {name: self.tempo * exp(doubt.get(name, 0.0) * dice.choice(NORMALS)) for name in graph.names}
         drawn = dice.choices(NORMALS, k=len(graph.steps))
         self.steps = [
             common[name] * median * exp(sigma * normal)
@@ -312,7 +313,7 @@ class _Course:
         startup = 0.0
         if already is None and shape.startup.median:
             throw = self.startups[(place + RETRY_STEP * self.tries[place]) % len(self.startups)]
-            startup = shape.startup.median * exp(shape.startup.sigma * throw)
+            startup = self.tempo * shape.startup.median * exp(shape.startup.sigma * throw)
         needed, allowed = startup + self.steps[place], max(0.0, shape.limit_s - (already or 0.0))
         length, result, kept = (needed, DONE, 0.0) if needed <= allowed else (allowed, REQUEUED, allowed - startup)
         if graph.has_trouble:

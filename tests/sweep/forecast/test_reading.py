@@ -33,15 +33,22 @@ def job(key: str, *parents: str, phase: str = "pretrain", seconds: float = 100.0
     return replace(given, estimate=Estimate(cpu_hours=hours, startup_hours=10 / 3600), **changes)
 
 
-def finish(store: Store, done: Job, *, wall: float, steps: float) -> None:
+def finish(store: Store, done: Job, *, wall: float, steps: float, ended_at: float = NOW) -> None:
     """In one attempt."""
     paths = toy.run_of(store, done).locate_attempt("a1")
     AttemptStart(
         attempt="a1", key=done.key, stage=done.stage, backend="local", host="h", pid=1, pid_started=0.0, boot_id="gone",
-        started_at=NOW - wall,
+        started_at=ended_at - wall,
     ).write(paths.start)  # fmt: skip
-    AttemptExit(attempt="a1", key=done.key, ended_at=NOW, returncode=0, failure=None).write(paths.exit)
-    content = {"format": 1, "key": done.key, "stage": done.stage, "files": {}, "seconds": steps, "finished_at": NOW}
+    AttemptExit(attempt="a1", key=done.key, ended_at=ended_at, returncode=0, failure=None).write(paths.exit)
+    content = {
+        "format": 1,
+        "key": done.key,
+        "stage": done.stage,
+        "files": {},
+        "seconds": steps,
+        "finished_at": ended_at,
+    }
     write_json(toy.run_of(store, done).result, content)
 
 
@@ -97,6 +104,20 @@ def test_finished_jobs_correct_the_speed_of_their_kind_and_leave_less_doubt(stor
     assert campaign.jobs[1].steps.median == pytest.approx(100)
     assert campaign.doubt[shown.name] < 0.1 < campaign.doubt[assumed.name]
     assert "speeds: 3 finished jobs of this sweep" in basis
+
+
+def test_a_machine_that_others_load_and_leave_is_in_doubt(store: Store) -> None:
+    jobs = [job(f"j{number:02}") for number in range(21)]
+    found = []
+    for factors in ([1, 1, 1, 1], [1, 2, 1, 2]):
+        snapshot = look(store, jobs)
+        for number, each in enumerate(jobs[:20]):
+            steps = 100.0 * factors[number // 5]
+            finish(store, each, wall=steps + 10, steps=steps, ended_at=NOW + number)
+        snapshot.reload()
+        found.append(read(snapshot)[0].drift)
+    assert found[0] == pytest.approx(0.05)
+    assert found[1] == pytest.approx(0.33, abs=0.03)
 
 
 def test_running_jobs_have_their_rest_and_queued_ones_are_sent_already(store: Store) -> None:
