@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", dest="as_json", action="store_true", help="print all rows as JSON (docs/json.md)")
     output.add_argument(
-        "--csv", dest="as_csv", action="store_true", help="print the rows as CSV, without the nested columns"
+        "--csv", dest="as_csv", action="store_true", help="print the rows as CSV, with a column for each override"
     )
     parser.add_argument(
         "--top", type=parse_positive_int, default=20, metavar="N", help="models in the summary (default: %(default)s)"

@@ -25,16 +25,25 @@ def load_pandas() -> ModuleType:
 
 
 def load_table(stored: StoredSweep, name: str) -> "DataFrame":
-    """One of the tables of docs/results.md, computed now from what is on disk; nothing is written."""
+    """One of the tables of docs/results.md, computed now from what is on disk; nothing is written.
+
+    In `results`, each override by dotted name has a column of its own, behind those of the file.
+    """
     load_pandas()
     from sweep.results.schemas import SCHEMAS
+    from sweep.results.summary import list_override_names, read_overrides
     from sweep.results.write import build_tables
 
     if name == "metrics":
         return load_metrics(stored, [job.key for job in stored.manifest.jobs])
     if name not in SCHEMAS:
         raise UsageError(f"there is no table {name!r}; tables are {', '.join(SCHEMAS)}")
-    frame: DataFrame = build_tables(stored).tables[name].to_pandas()
+    built = build_tables(stored)
+    frame: DataFrame = built.tables[name].to_pandas()
+    if name == "results":
+        values = [read_overrides(row) for row in built.rows]
+        for override in list_override_names(built.rows):
+            frame[override] = [each.get(override) for each in values]
     return frame
 
 

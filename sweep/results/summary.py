@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -205,13 +206,26 @@ def replace_non_finite(value: Any) -> Any:
 
 
 def render_csv(rows: Sequence[Row]) -> str:
-    """The flat columns of results.parquet as CSV; maps and lists are left out."""
+    """The flat columns of results.parquet as CSV, then one for each override; other maps and lists are left out."""
     names = [name for name in (rows[0] if rows else {}) if name not in NESTED]
+    overrides = list_override_names(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([row[name] for name in names] for row in rows)
+    writer.writerow([*names, *overrides])
+    for row in rows:
+        own = read_overrides(row)
+        writer.writerow([*(row[name] for name in names), *(own.get(name) for name in overrides)])
     return text.getvalue()
+
+
+def list_override_names(rows: Sequence[Row]) -> list[str]:
+    """Dotted names of all settings that are axes of a cell without a column of their own, such as `finetune.seed`."""
+    return sorted({name for row in rows for name, _ in row["overrides"] or ()})
+
+
+def read_overrides(row: Row) -> dict[str, Any]:
+    """Their values in one row; what is no plain value stays JSON."""
+    return {name: text if text[:1] in "[{" else json.loads(text) for name, text in row["overrides"] or ()}
 
 
 # Hours by model and stage, planned, used and wasted, from rows of jobs.parquet.

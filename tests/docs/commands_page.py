@@ -60,8 +60,12 @@ def _is_group(action: argparse.Action) -> bool:
 def _format_table(actions: list[argparse.Action]) -> Iterator[str]:
     yield from ("| argument | meaning |", "|---|---|")
     for action in actions:
-        yield f"| `{_escape(_format_name(action))}` | {_escape(action.help or '')} |"
+        yield f"| `{_escape(_format_name(action))}` | {_escape(_format_help(action))} |"
     yield ""
+
+
+def _format_help(action: argparse.Action) -> str:
+    return (action.help or "").replace("%(default)s", str(action.default))
 
 
 def _format_name(action: argparse.Action) -> str:
@@ -86,7 +90,7 @@ def _format_value(action: argparse.Action) -> str:
 
 
 def _escape(text: str) -> str:
-    return " ".join(text.replace("%%", "%").replace("%(default)s", "").split()).replace("|", "\\|")
+    return " ".join(text.replace("%%", "%").split()).replace("|", "\\|")
 
 
 def list_examples() -> list[str]:

@@ -14,7 +14,7 @@ from PIL import Image
 from jobs.store.paths import Store
 from sweep.cli import main
 from tests.sweep.results.results_run import command
-from tests.sweep.synthetic_store import START, Grid, Written, finish, plan, toy, write_attempt
+from tests.sweep.synthetic_store import START, Grid, Written, finish, plan, toy, write_attempt, write_manifest
 
 GRID = Grid(branches=(0, 100), shares=(0.0, 0.5), epochs=(1, 2), seeds=(0, 1))
 TABLES = {
@@ -172,6 +172,18 @@ def test_csv_holds_the_flat_columns(done: Written, capsys: Capture) -> None:
     assert len(found) == 16
     assert float(found[0]["branch"]) == 0.0
     assert "scores" not in found[0]
+
+
+def test_csv_has_a_column_for_each_override(tmp_path: Path, capsys: Capture) -> None:
+    written = plan(Store(tmp_path), Grid(branches=(0, 50), shares=(0.5,), epochs=(1,)))
+    written.cells[0]["axes"] |= {"finetune.peak_lr": 2e-5, "finetune.optimizer": "adamw"}
+    written.cells[1]["axes"] |= {"text": ["novels"]}
+    write_manifest(written)
+    found = list(csv.DictReader(io.StringIO(command(written, capsys, "--no-figures", "--csv")[1])))
+    assert [(row["finetune.peak_lr"], row["finetune.optimizer"], row["text"]) for row in found] == [
+        ("2e-05", "adamw", ""),
+        ("", "", '["novels"]'),
+    ]
 
 
 def test_a_partial_sweep_says_what_is_missing(tmp_path: Path, capsys: Capture) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, assert_type
 
 import pytest
@@ -17,6 +18,7 @@ from jobs.job import Resources
 from jobs.store.paths import Store
 from jobs.store.sharing import GROUP_UMASK
 from tests.jobs import toy
+from tests.sweep.synthetic_store import Grid, plan, write_manifest
 from tests.sweep.toy_commands import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("counting_stages")
@@ -277,3 +279,11 @@ def test_type_checkers_see_the_interface(store: Store) -> None:
         sweep.open(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         sweep.plan(3, store=store.root)  # type: ignore[arg-type]
+
+
+def test_an_override_is_a_column_of_the_results_frame(tmp_path: Path) -> None:
+    written = plan(Store(tmp_path), Grid(branches=(0, 50), shares=(0.5,), epochs=(1,)))
+    written.cells[0]["axes"] |= {"finetune.peak_lr": 2e-5}
+    write_manifest(written)
+    frame = sweep.open(tmp_path, "toy").results()
+    assert frame["finetune.peak_lr"].dropna().to_dict() == {0: 2e-5}

@@ -143,7 +143,9 @@ def test_a_finished_job_took_all_its_attempts_on_the_type_of_device_that_is_plan
 # a quarter of `manifests/demo.yaml` while a core was free, and all of it while other programs came and went, so that a
 # second of work took 4.7 s at first and 0.5 s later. `python -m tests.sweep.report.record_run` wrote them down.
 
-STEADY, BUSY = (Path(__file__).with_name(f"recorded_{name}run.json") for name in ("", "busy_"))
+STEADY, BUSY, TWO_CORES = (
+    Path(__file__).with_name(f"recorded_{name}.json") for name in ("run", "busy_run", "two_cores_run")
+)
 
 
 def load_recorded(path: Path) -> tuple[list[Job], dict[str, Any], int]:
@@ -192,6 +194,8 @@ def stand_within(path: Path, part: float) -> tuple[Progress, Capacity, float]:
     [
         (STEADY, 0.25, 1.5), (STEADY, 0.5, 1.5), (STEADY, 0.6, 1.5), (STEADY, 0.75, 1.5), (STEADY, 0.9, 1.5),
         (BUSY, 0.25, 2), (BUSY, 0.5, 2), (BUSY, 0.6, 1.5), (BUSY, 0.75, 1.5), (BUSY, 0.9, 1.5),
+        (TWO_CORES, 0.25, 1.25), (TWO_CORES, 0.5, 1.25), (TWO_CORES, 0.6, 1.25),
+        (TWO_CORES, 0.75, 1.25), (TWO_CORES, 0.9, 1.25),
     ],
 )  # fmt: skip
 def test_a_recorded_run_was_told_its_time_left_within_a_factor(path: Path, part: float, factor: float) -> None:
@@ -203,6 +207,7 @@ def test_a_recorded_run_was_told_its_time_left_within_a_factor(path: Path, part:
 def test_before_each_kind_of_job_had_finished_once_nothing_was_told() -> None:
     assert replay(STEADY, 0.05)[0] is None
     assert replay(BUSY, 0.05)[0] is None
+    assert replay(TWO_CORES, 0.1)[0] is None
 
 
 def test_trunk_and_image_text_run_of_a_model_stand_in_for_each_other() -> None:

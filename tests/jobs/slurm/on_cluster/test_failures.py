@@ -80,7 +80,7 @@ def test_a_node_fault_is_retried_elsewhere_and_others_keep_away_from_the_node_to
     toys.sent()
     toys.finish()
     toys.assert_as_undisturbed()
-    fault, success = toys.ends("first")
-    [second] = toys.ends("second")
-    assert fault == ("n1", "node_fault")
-    assert all(node != "n1" and failure == "" for node, failure in (success, second)), (success, second)
+    ends = {key: toys.ends(key) for key in ("first", "second")}
+    assert ends["first"][0] == ("n1", "node_fault"), ends
+    assert [len(each) for each in ends.values()] == [2, 1], ends
+    assert all(node != "n1" and failure == "" for node, failure in (ends["first"][1], ends["second"][0])), ends
