@@ -85,3 +85,24 @@ def test_nothing_binds_where_the_chain_alone_takes_the_time() -> None:
 def test_equal_arguments_give_an_equal_outlook() -> None:
     assert forecast_campaign(GIVEN, draws=10) == forecast_campaign(GIVEN, draws=10)
     assert forecast_campaign(GIVEN, draws=10) != forecast_campaign(GIVEN, draws=10, seed=2)
+
+
+def test_two_limits_at_one_height_bind_together_and_are_named_together() -> None:
+    """Four GPUs and four places in a queue: lifting one of them alone saves nothing."""
+    one = replace(SHAPE, takes=((0, 1.0),))
+    jobs = [CampaignJob(key=str(n), shape=0, steps=Spread(median=3600)) for n in range(40)]
+    both = Campaign(
+        jobs=jobs,
+        shapes=[one],
+        pools=[Pool(name="GPUs", most=4)],
+        submit_limits=[QueueLimit(name="the queue", most=4)],
+        tick_s=0.0,
+    )
+    (found,) = forecast_campaign(both, draws=12).binding
+    assert found.name == "the queue and GPUs"
+    assert found.saved_s == pytest.approx(9 * 3600)
+
+
+def test_a_campaign_without_jobs_ends_now() -> None:
+    found = forecast_campaign(Campaign(jobs=(), shapes=()))
+    assert (found.draws, found.end.high, found.binding) == (0, 0.0, ())
