@@ -83,7 +83,15 @@ def measure(title: str, file: Path, folder: Path, times: int) -> None:
 
 def planned(file: Path, store: Path) -> tuple[Cost, int]:
     """Runs one plan; its cost and the number of jobs in the manifest."""
-    command = [sys.executable, "-m", "sweep", "plan", str(file), "--store", str(store)]
+    cost = measure_process([sys.executable, "-m", "sweep", "plan", str(file), "--store", str(store)])
+    manifest = next(store.glob("sweeps/*/manifest.jsonl"))
+    with manifest.open("rb") as lines:
+        jobs = sum(line.startswith(b'{"record":"job"') for line in lines)
+    return cost, jobs
+
+
+def measure_process(command: list[str]) -> Cost:
+    """Runs one command, which must succeed."""
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -91,10 +99,7 @@ def planned(file: Path, store: Path) -> tuple[Cost, int]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, (output + errors).decode()
-    manifest = next(store.glob("sweeps/*/manifest.jsonl"))
-    with manifest.open("rb") as lines:
-        jobs = sum(line.startswith(b'{"record":"job"') for line in lines)
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale()), jobs
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale())
 
 
 def scale() -> int:

@@ -163,6 +163,18 @@ def parse_amount(text: str) -> float:
     return number
 
 
+MOST_PERCENT = 99.0
+"""Of attempts that fail: with all of them nothing would ever end."""
+
+
+def parse_percent(text: str) -> float:
+    """A number from 0 to 99, or argparse's error."""
+    number = parse_amount(text)
+    if number > MOST_PERCENT:
+        raise argparse.ArgumentTypeError(f"{quote_word(text)} is not a percentage from 0 to {MOST_PERCENT:g}")
+    return number
+
+
 def quote_word(text: str) -> str:
     """A given word for a message: quoted, one line, not at any length."""
     quoted = repr(text)

@@ -15,9 +15,9 @@ VERBS = frozenset(
     build can cancel centre check checkpoint choose classify clean clear clip close collate collect colour
     compact compare compile compute configure connect convert copy count create cut decide decode deduplicate
     define describe detect digest discount divide download draw drop dump embed encode enter escape estimate
-    exit expand explain export extend extract fetch fill find fit flatten flush fold format freeze fuse gather
+    exit expand explain export extend extract fetch fill find fit flatten flush fold forecast format freeze fuse gather
     generate get group guess gunzip halve has hash hold identify ignore import index infer inspect install is
-    iter join judge keep kill label letterbox limit list listen load locate log look make map mark match measure
+    iter join judge keep kill label letterbox lift limit list listen load locate log look make map mark match measure
     merge multiply name narrow needs nest normalise normalize note number observe open pack pad parse pause
     permute pick pin place plan poll predict prefetch prefill prepare preview price print project query quote
     raise rank read readinto reconcile record refer refine refresh refuse register release reload remove rename

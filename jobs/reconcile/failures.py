@@ -55,6 +55,8 @@ class RetryPolicy:
     """The attempt's own record names no cause, so that what Slurm accounted may replace it."""
     requeues_itself: bool = False
     """Under Slurm, an attempt that has saved puts its job back into the queue."""
+    requeued_by_slurm: bool = False
+    """Slurm itself has put the job back into the queue."""
     reruns_parent: bool = False
     """The parent's result is set aside, and the parent runs again."""
     stops_submission: bool = False
@@ -65,6 +67,11 @@ class RetryPolicy:
     @property
     def stops_at_once(self) -> bool:
         return self.attempts == 0
+
+    @property
+    def sent_again(self) -> bool:
+        """Whether a later round has to send the job again, as a rule: nothing puts it back into the queue."""
+        return bool(self.attempts) and not self.requeues_itself and not self.requeued_by_slurm
 
 
 POLICIES: Mapping[FailureClass, RetryPolicy] = {
@@ -90,6 +97,7 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
         renewed_by_progress=True,
         node=NodeEvidence.WORKS,
         refined_by_slurm=True,
+        requeued_by_slurm=True,
     ),
     FailureClass.NODE_FAULT: RetryPolicy(
         meaning="its node failed",

@@ -35,6 +35,8 @@ class PlanOptions(CommonOptions):
     """At once, over all jobs, for the estimate of the time."""
     cpus: int | None
     """Cores at once, over all jobs, for the same."""
+    forecast: bool
+    """Say when it would end, too."""
     as_json: bool
 
 
@@ -70,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpus", type=parse_positive_int, metavar="N", help="GPUs that may be used at once, for the time it takes"
     )
     parser.add_argument("--cpus", type=parse_positive_int, metavar="N", help="CPU cores that may be used at once")
+    parser.add_argument(
+        "--forecast",
+        action="store_true",
+        help="say when it would end and what would hold it up, with --gpus and --cpus; more by `sweep forecast`",
+    )
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON (docs/json.md)")
     parser.epilog = (
         "example:\n  sweep plan manifests/paper.yaml\n  sweep plan manifests/paper.yaml --diff\n"
@@ -89,7 +96,7 @@ def plan_sweep(options: PlanOptions) -> int:
     from jobs.store.paths import Store
     from jobs.store.results import list_finished_keys
     from jobs.store.sharing import find_sharing_problem
-    from sweep.errors import PlanConflictError
+    from sweep.errors import PlanConflictError, UsageError
     from sweep.plan.new_plan import check_nothing_lost, make_plan, store_plan
     from sweep.preflight.planned import inspect_planned_inputs, list_input_remarks
 
@@ -98,6 +105,8 @@ def plan_sweep(options: PlanOptions) -> int:
     planned = make_plan(
         options.file, store, announce=print_progress, same_data=options.same_data, overrides=options.overrides
     )
+    if options.diff and options.forecast:
+        raise UsageError("--forecast is of a stored plan, and --diff stores none: leave one of them out")
     if options.diff:
         if planned.damage:
             raise PlanConflictError(f"{planned.damage} with --replace")
@@ -145,6 +154,7 @@ def print_report(planned: "NewPlan", done: frozenset[str], found: "Preflight", o
         "gpus": options.gpus, "cpus": options.cpus, "speeds": planned.speeds, "losses": planned.losses,
         "figures": planned.figures, "placements": planned.placements,
     }  # fmt: skip
+    forecast = load_plan_forecast(planned, options) if options.forecast else None
     if options.as_json:
         report = build_plan_json(planned.manifest, done, **how)
         places = SweepFileLines(parse_yaml(planned.source_text, options.file) if found.problems else None)
@@ -152,9 +162,26 @@ def print_report(planned: "NewPlan", done: frozenset[str], found: "Preflight", o
             problem.convert_to_dict(places.find_line(problem)) for problem in places.sort_problems(found.problems)
         ]
         data = {label: asdict(each) for label, each in planned.manifest.identities.items()}
-        print(json.dumps({**report, "inputs": inputs, "data": data, "changes": build_changes_json(planned)}, indent=1))
+        more = {} if forecast is None else {"forecast": forecast}
+        changes = build_changes_json(planned)
+        print(json.dumps({**report, "inputs": inputs, "data": data, "changes": changes, **more}, indent=1))
     else:
         print(format_plan_report(planned.manifest, done, **how, width=find_table_width()))
+        if forecast is not None:
+            from sweep.report.forecast import format_forecast
+
+            print(f"\nforecast\n\n{format_forecast(forecast)}")
+
+
+def load_plan_forecast(planned: "NewPlan", options: PlanOptions) -> dict[str, Any]:
+    """What `sweep forecast` says of the plan, which is stored by now."""
+    from jobs.store.paths import Store
+    from sweep.forecast.conditions import ForecastQuestion
+    from sweep.report.forecast import ForecastRequest, load_forecast
+    from sweep.stored_sweep import StoredSweep
+
+    question = ForecastQuestion(gpus=options.gpus, cores=options.cpus)
+    return load_forecast(StoredSweep(Store(options.store), planned.manifest), ForecastRequest(question=question))
 
 
 def print_diff(planned: "NewPlan", store: "Store", *, as_json: bool) -> None:

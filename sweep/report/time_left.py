@@ -163,7 +163,7 @@ def find_pace(kind: JobKind, paces: Mapping[JobKind, Pace]) -> Pace | None:
     return paces.get(kind) or paces.get((other, model, precision, engine))
 
 
-# Why: docs/decisions.md, D93
+# Why: docs/decisions.md, D93, D212
 def estimate_time_left(progress: Progress, capacity: Capacity | None) -> TimeLeft:
     """Seconds to the end of all open jobs. `capacity` None: nobody knows how many would run at once."""
     left = progress.open

@@ -60,7 +60,9 @@ def finish(step: int, value: str) -> int:
     fail_if_told(step)
     model = f"checkpoints/step-{step:08d}/model.json"
     size = (RUN / model).stat().st_size
-    result = {"format": 1, "key": SPEC["key"], "stage": SPEC["stage"], "steps": step, "value": value, "seconds": 0.5}
+    seconds = CONFIG["step_seconds"] * step if CONFIG.get("tells_seconds") else 0.5
+    result = {"format": 1, "key": SPEC["key"], "stage": SPEC["stage"], "steps": step, "value": value}
+    result["seconds"] = seconds
     if CONFIG.get("fail") != "no_result":
         write(RUN / SPEC["paths"]["result"], {**result, "files": {model: size}, "finished_at": time.time()})
     if "last_words" in CONFIG:

@@ -114,6 +114,7 @@ def test_options_of_a_command_have_a_field_for_each_argument(words: str, parser:
 EXAMPLES = [
     "plan manifests/demo.yaml --gpus 8 --diff",
     "plan manifests/demo.yaml",
+    "plan manifests/demo.yaml --forecast",
     "doctor",
     "doctor paper --node-test --wait 5",
     "submit demo a b --backend slurm --pace 0.5 --max-queued 3 --budget-a100-hours 2",
@@ -126,6 +127,8 @@ EXAMPLES = [
     "limits demo --max-queued 3 --budget-a100-hours 2.5 --only a b --pace 1 --backend slurm --json",
     "limits demo --max-queued none --budget-a100-hours none --only all --pace none --backend none --ignore-data none",
     "status demo --all --fresh",
+    "forecast demo a --gpus 8 --cores 4 --max-queued 3 --wait-minutes 2.5 --tick-minutes 5 --draws 9 --seed 2 --json",
+    "forecast demo --failures 2.5 --preemptions 0.5 --without a --without b",
     "resume demo a b --no-submit --phase evaluate",
     "resume demo --cells a b --no-submit",
     "cancel demo a b --grace 2.5",

@@ -43,7 +43,19 @@ def test_options_may_stand_anywhere_in_commands_with_parts() -> None:
         assert (options.inputs, options.out, options.store) == ((Path("a"), Path("b")), Path("x"), Path("s"))
 
 
-WITH_CELLS = ("status", "logs", "explain", "results", "export", "cancel", "resume", "submit", "tick", "list")
+WITH_CELLS = (
+    "status",
+    "logs",
+    "explain",
+    "results",
+    "export",
+    "cancel",
+    "resume",
+    "submit",
+    "tick",
+    "list",
+    "forecast",
+)
 
 
 @pytest.mark.parametrize("command", WITH_CELLS)

@@ -49,6 +49,7 @@ COMMANDS = (
     ["logs", NAME],
     ["submit", NAME, "--dry-run", "--cpus", "1"],
     ["results", NAME, "--no-figures"],
+    ["forecast", NAME, "--draws", "3"],
 )
 
 

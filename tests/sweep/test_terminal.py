@@ -55,7 +55,13 @@ def test_a_record_a_log_and_a_command_line_cannot_steer(tmp_path: Path, capsys: 
     start = made.run(key).locate_attempt("a1").start
     start.write_text(json.dumps({**json.loads(start.read_bytes()), "host": EVIL}))
     made.run(key).locate_attempt("a1").log.write_text(f"10 %\r20 %\r\n\x1b[32mgreen\x1b[0m {EVIL}\n")
-    for words in (["status", "toy"], ["explain", "2m-b0-i10-dense-s0"], ["logs", "toy"], ["status", EVIL]):
+    for words in (
+        ["status", "toy"],
+        ["explain", "2m-b0-i10-dense-s0"],
+        ["logs", "toy"],
+        ["status", EVIL],
+        ["forecast", EVIL],
+    ):
         main([*words, "--store", str(store)])
         said = capsys.readouterr()
         assert is_plain(said.out + said.err), words

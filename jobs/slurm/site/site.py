@@ -24,6 +24,13 @@ IN_SERVICE = re.compile(r"(?:idle|mixed|allocated|completing|planned|reserved)[~
 ASSOCIATION_COLUMNS = (
     "Account", "User", "Partition", "ParentName", "QOS", "DefaultQOS", "MaxSubmitJobs", "GrpSubmitJobs", "MaxWall",
 )  # fmt: skip
+RUNNING_COLUMNS = {
+    "user": ("MaxJobsPU", "MaxJobsPerUser"),
+    "account": ("MaxJobsPA", "MaxJobsPerAccount"),
+    "everybody": ("GrpJobs",),
+}
+"""Of a QOS: limits on running jobs, by whose they are, with the names of their columns."""
+TRES_COLUMNS = {"user": "MaxTRESPU", "account": "MaxTRESPA", "everybody": "GrpTRES"}
 IMPLIED = {"associations": {"limits", "qos", "safe", "wckeys", "all"}, "limits": {"safe", "all"}, "qos": {"all"}}
 
 
@@ -91,6 +98,10 @@ class Qos:
     max_tres: tuple[Mapping[str, float], ...] = ()
     """Most of each resource that a job may hold: of MaxTRES, MaxTRESPerUser, MaxTRESPerAccount and GrpTRES; memory in
     MiB."""
+    max_running: Mapping[str, int] = field(default_factory=dict)
+    """Running jobs, by whose they are: `user`, `account` or `everybody`."""
+    running_tres: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What running jobs hold together, likewise: of MaxTRESPerUser, MaxTRESPerAccount and GrpTRES."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +141,8 @@ class Site:
     kill_wait_seconds: int = 30
     """From SIGTERM to SIGKILL at the time limit, at preemption and when cancelled."""
     message_timeout_seconds: int = 10
+    requeue_seconds: int = 121
+    """What a job that goes back into the queue waits before it may start again: until its credential has expired."""
     enforces_partition_limits: bool = False
     """Jobs beyond a partition's limits are refused; else they wait for ever."""
     requeues: bool = True
@@ -253,6 +266,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
         "message_timeout_seconds": parse_optional_number(config.get("MessageTimeout", "")),
         "max_memory_mib": parse_optional_number(config.get("MaxMemPerNode", "")),
     }
+    expires = re.search(r"cred_expire=(\d+)", config.get("AuthInfo", ""))
     enforced = frozenset(word.lower() for word in parse_words(config.get("AccountingStorageEnforce", "")))
     array = [
         parse_optional_number(config.get("MaxArraySize", "")),
@@ -262,6 +276,7 @@ def build_config_fields(config: Mapping[str, str]) -> dict[str, Any]:
     return {
         **{name: number for name, number in numbers.items() if number is not None},
         **({"array_limit": min(given)} if given else {}),
+        **({"requeue_seconds": int(expires[1]) + 1} if expires else {}),
         "version": config.get("SLURM_VERSION", ""),
         "cluster": config.get("ClusterName", ""),
         "enforces_partition_limits": config.get("EnforcePartLimits", "NO").upper() in {"ALL", "ANY", "YES"},
@@ -379,6 +394,14 @@ def parse_qos(text: str) -> dict[str, Qos]:
             max_submit_group=parse_optional_number(find_first(row, ("GrpSubmit", "GrpSubmitJobs"))),
             max_minutes=parse_minutes(row.get("MaxWall", "")),
             max_tres=tuple(limits for name in tres if (limits := parse_tres(row.get(name, "")))),
+            max_running={
+                whose: most
+                for whose, names in RUNNING_COLUMNS.items()
+                if (most := parse_optional_number(find_first(row, names))) is not None
+            },
+            running_tres={
+                whose: limits for whose, name in TRES_COLUMNS.items() if (limits := parse_tres(row.get(name, "")))
+            },
         )
         for row in parse_headed_table(text)
         if row.get("Name")

@@ -164,6 +164,12 @@ def load_recorded(path: Path) -> tuple[list[Job], dict[str, Any], int]:
 
 def replay(path: Path, part: float) -> tuple[float | None, float]:
     """Time left as it would have been told after that part of the run, and what was truly left."""
+    found, capacity, left = stand_within(path, part)
+    return estimate_time_left(found, capacity).seconds, left
+
+
+def stand_within(path: Path, part: float) -> tuple[Progress, Capacity, float]:
+    """What was known after that part of the run, its cores, and the seconds that were truly left."""
     jobs, facts, cores = load_recorded(path)
     begin = min(each["began"] for each in facts.values())
     end = max(each["ended"] for each in facts.values())
@@ -180,7 +186,7 @@ def replay(path: Path, part: float) -> tuple[float | None, float]:
         running={key: now - each["began"] for key, each in facts.items() if each["began"] <= now < each["ended"]},
         done=frozenset(finished),
     )
-    return estimate_time_left(found, Capacity(cores=cores, gpus=0, basis="")).seconds, end - now
+    return found, Capacity(cores=cores, gpus=0, basis=""), end - now
 
 
 @pytest.mark.parametrize(

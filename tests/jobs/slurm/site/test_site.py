@@ -55,6 +55,7 @@ def test_a_newer_clusters_words_are_understood() -> None:
         max_submit_user=1024,
         max_submit_account=2000,
         max_submit_group=4000,
+        max_running={"user": 128},
     )
     assert NEW.qos["long"].max_tres == ({"mem": 1.5 * 2**20, "node": 4.0},)
 
