@@ -18,8 +18,9 @@ def test_a_small_campaign_on_a_real_cluster_ends_about_when_it_was_forecast(slur
     draw = JobDrawer(random.Random("short"), obstacles, off=1.0)
     spec = replace(draw_campaign("short"), obstacles=obstacles, jobs=draw.draw_cell("c0", "", epochs=1))
     trial = try_campaign(slurm, tmp_path, spec)
-    assert trial.forecasts.keys() == set(PARTS)
-    assert abs(trial.measure_error(0.0)) < 0.6  # a machine that tests share may take far longer than it says
+    assert {0.0} <= trial.forecasts.keys() <= set(PARTS)  # three jobs may end between two looks
+    # not the other side: a machine that tests share may take far longer than anybody can say
+    assert trial.measure_error(0.0) < 0.6
     for _, middle, _ in trial.forecasts.values():
         assert middle > 0
     assert all(seconds > 0 for _, seconds in trial.binding)
