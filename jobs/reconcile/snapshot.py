@@ -47,6 +47,8 @@ class ClusterReport:
     """Why the accounting shows nothing of any job; empty if it answers."""
     sent_phases: Mapping[str, str] = field(default_factory=dict)
     """Phase of every job that this sweep ever handed to the cluster, by key, whether or not its plan still has it."""
+    answer_age_seconds: float = 0.0
+    """How long ago the cluster said so, where a kept answer is shown; 0: it was asked just now, or never."""
     batches: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Keys of the jobs that each batch was to hand to the cluster, by the batch's name."""
 

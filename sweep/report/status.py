@@ -28,6 +28,7 @@ WIDE_ENOUGH = 90
 """Columns of a terminal from which on the bar has all of it."""
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
+PENDING = frozenset({ClusterState.QUEUED, ClusterState.STUCK})
 TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
 
 
@@ -81,6 +82,7 @@ def build_status_json(
             *list_left_remarks(snapshot),
         ],
         "eta": build_eta_row(left, snapshot),
+        "answer_age_seconds": snapshot.cluster.answer_age_seconds,
     }
     for row in (*report["running"], *report["trouble"], *report["blocked"]):
         if not row["cells"] and models and models.get(row["key"]):
@@ -170,6 +172,8 @@ def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
         for key, seen in snapshot.observed.items()
         if (seen.doubt or seen.message)
         and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
+        # why a job was pending says nothing any more once a process of it lives
+        and not (snapshot.statuses[key].state is JobState.RUNNING and seen.state in PENDING)
     )
     return [{"state": state, "message": message, "jobs": number} for (state, message), number in found.most_common()]
 
@@ -250,12 +254,11 @@ def explain_who_ends(sweep: str, owner: str, me: str, *, on_slurm: bool) -> str:
 
 def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:
     """What was to leave Slurm's queue and is still in it, but for cancelled jobs (`build_asked_rows`)."""
-    waiting = {ClusterState.QUEUED, ClusterState.STUCK}
     me = read_user_name()
     left = Counter(
         (snapshot.statuses[key].state.value, seen.user if seen.user != me else "")
         for key, seen in snapshot.observed.items()
-        if seen.state in waiting
+        if seen.state in PENDING
         and snapshot.statuses[key].state in STOPPED
         and not snapshot.statuses[key].cancel_pending
     )
@@ -304,6 +307,7 @@ def format_status(report: Mapping[str, Any], *, show_all: bool, width: int | Non
     limit = None if show_all else MAX_LISTED
     parts = [
         format_phase_table(report, width),
+        format_age_line(report),
         format_section("running", [format_running_line(row) for row in report["running"]], limit),
         format_section(
             "trouble", [line for row in report["trouble"][:limit] for line in format_trouble_lines(row)], None
@@ -394,6 +398,12 @@ def format_job_name(row: Mapping[str, Any]) -> str:
     """Phase, first cell, else model, and key; of a job that several cells share how many more they are."""
     first, more = row["cells"][:1] or [row["model"]] if "model" in row else row["cells"][:1], len(row["cells"]) - 1
     return " ".join([row["phase"], *first, *([f"(+{more})"] if more > 0 else []), row["key"]])
+
+
+def format_age_line(report: Mapping[str, Any]) -> str:
+    """How old the answer of Slurm's is that the report shows; empty where it was asked for the report itself."""
+    age = report.get("answer_age_seconds", 0.0)
+    return f"Slurm as of {format_duration(age / 3600)} ago; --fresh asks it again" if age >= 1 else ""
 
 
 def format_eta_line(report: Mapping[str, Any]) -> str:

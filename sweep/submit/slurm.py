@@ -17,7 +17,7 @@ from jobs.reconcile.state import JobState
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import locate_code_snapshot, save_code_snapshot
-from jobs.slurm.query import find_cluster, load_batch_history
+from jobs.slurm.query import drop_answers, find_cluster, load_batch_history
 from jobs.slurm.refusals import Refusal, update_refusals
 from jobs.slurm.round import PENDING, RoundReport, SlurmRound, list_delays
 from jobs.slurm.sbatch_errors import RefusalKind
@@ -171,7 +171,8 @@ def resolve_slurm_timeouts(request: RoundRequest) -> SlurmTimeouts:
 
 @contextmanager
 def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[SlurmRound]:
-    """A round that has queried Slurm. Unless it is dry, nobody else submits from this store while the block lasts."""
+    """A round that has queried Slurm. Unless it is dry, nobody else submits from this store while the block lasts, and
+    `sweep status` shows no answer of Slurm's from before its end."""
     if request.dry:
         yield prepare_round(stored, request, lambda: True)
         return
@@ -180,7 +181,11 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Slu
         wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS,
         report_wait=request.report_wait,
     ) as holds_submit_lock:
-        yield prepare_round(stored, request, holds_submit_lock)
+        drop_answers(stored.store, stored.manifest.sweep)  # at the end, too: a round may be killed before
+        try:
+            yield prepare_round(stored, request, holds_submit_lock)
+        finally:
+            drop_answers(stored.store, stored.manifest.sweep)
 
 
 def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock: Callable[[], bool]) -> SlurmRound:

@@ -43,6 +43,22 @@ def test_a_round_without_news_asks_the_queue_the_accounting_and_two_other_progra
     assert recorder.count() == {"squeue": 1, "sacct": 1}
 
 
+def test_status_shows_what_ones_own_commands_did_to_the_queue_though_answers_are_kept(
+    toys: ToySweep, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_SLURM_PATIENCE", os.environ["SWEEP_SLURM_PATIENCE"].replace("cache=0", "cache=600"))
+    number = len(toys.jobs)
+    for command, state in (("submit", "queued"), ("cancel", "cancelled"), ("resume", "queued"), ("tick", "queued")):
+        toys.sweep(command, *(["--no-results"] if command == "tick" else []))
+        recorder.take()
+        shown = toys.sweep("status", "--json").json
+        assert (shown["states"][state], shown["asked"], shown["answer_age_seconds"]) == (number, [], 0.0), command
+        assert recorder.count()["squeue"] == 1, command
+        kept = toys.sweep("status", "--json").json
+        assert (kept["states"], recorder.count()["squeue"]) == (shown["states"], 0), command
+        assert kept["answer_age_seconds"] > 0, command
+
+
 def test_what_a_site_says_of_itself_is_asked_again_on_demand_when_it_is_old_and_when_it_changes(
     toys: ToySweep, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
