@@ -15,7 +15,7 @@ from jobs.processes import read_boot_id
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_attempts
 from jobs.reconcile.failures import POLICIES, can_conceal_cancellation
-from jobs.reconcile.retries import decide_retry, is_forgiven
+from jobs.reconcile.retries import decide_retry, is_ended_by_person, is_forgiven
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.checked_results import CheckedResults
 from jobs.store.flock import is_held
@@ -395,6 +395,7 @@ def collect_facts(
         cluster=cluster,
         may_run_elsewhere=out_of_sight or not evidence.readable,
         cancelled=key in requests.cancelled,
+        ended_by_person=is_ended_by_person(evidence.outcomes, resumption),
         in_doubt=observation is not None and bool(observation.doubt) and not _explains_end(evidence, observation.id),
         retry_decision=decide_retry(evidence.outcomes, resumption=resumption, restarts=restarts),
     )

@@ -29,7 +29,8 @@ WIDE_ENOUGH = 90
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
 PENDING = frozenset({ClusterState.QUEUED, ClusterState.STUCK})
-TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
+TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED, JobState.CANCELLED)
+"""Of cancelled jobs only those that nobody cancelled with `sweep cancel`: who did is news."""
 
 
 def load_status(
@@ -130,12 +131,15 @@ def build_running_row(job: Job, evidence: RunStatus, now: float) -> dict[str, An
 
 
 def build_trouble_row(job: Job, snapshot: SweepSnapshot, sweep: str) -> dict[str, Any] | None:
-    """A job that failed, is unknown, or was interrupted for another reason than a request; else None."""
+    """A job that failed, is unknown, was interrupted for another reason than a request, or was cancelled with the
+    cluster's own means; else None."""
     evidence = snapshot.runs[job.key]
     state = snapshot.statuses[job.key].state
     last = evidence.last
     if state is JobState.UNKNOWN and job.key in snapshot.observed:
         return None  # `waits` has what the cluster says
+    if state is JobState.CANCELLED and job.key in snapshot.user_requests.cancelled:
+        return None
     failure = last.failure if last and state is not JobState.UNKNOWN else None
     message = evidence.message
     if state is JobState.UNKNOWN and last is not None:

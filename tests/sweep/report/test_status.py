@@ -24,6 +24,7 @@ from sweep.report.status import build_status_json, format_status
 from sweep.report.time_left import Capacity, TimeLeft, estimate_time_left, read_progress
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
+from tests.jobs.reconcile.executions import pending_ending
 
 NOW = 1_800_000_000.0
 
@@ -134,6 +135,20 @@ def test_a_kept_answer_is_shown_with_its_age_and_without_why_a_job_that_runs_was
     assert "\n\nSlurm as of 44 s ago; --fresh asks it again\n\n" in format_status(shown, show_all=False)
     fresh = format_status({**shown, "answer_age_seconds": 0.0}, show_all=False)
     assert "Slurm as of" not in fresh
+
+
+def test_who_ended_a_job_with_scancel_is_named_and_sweep_cancel_needs_no_word(
+    every_state: tuple[Store, list[Job]],
+) -> None:
+    store, jobs = every_state
+    scancelled = pending_ending("CANCELLED", key="ready", failure=FailureClass.CANCELLED, cancelled_by_uid=0)
+    snapshot = load_snapshot(jobs, store, toy.SWEEP, ClusterReport(accounting_records={"ready": [scancelled]}))
+    shown = build_status_json(toy.SWEEP, snapshot, TimeLeft(None, ""), NOW)
+    assert shown["states"]["cancelled"] == 2
+    told = {row["key"]: (row["state"], row["class"], row["message"]) for row in shown["trouble"]}
+    assert told["ready"] == ("cancelled", "cancelled", "cancelled with scancel by root")
+    assert "cancelled" not in told
+    assert "trouble\n  pretrain c ready  cancelled before it started\n" in format_status(shown, show_all=False)
 
 
 def test_the_table_shows_states_failures_with_their_log_and_what_they_block(
