@@ -201,6 +201,8 @@ class AttemptEvidence:
     error: Mapping[str, Any] = field(default_factory=dict)
     """Content of error.json; empty if there is none."""
     log_tail: str = ""
+    memory_gib: float = 0.0
+    """Of a node that it had asked the cluster for; 0: none, or nobody knows."""
     result_problem: str = ""
     """Why result.json is not valid."""
 
@@ -584,7 +586,10 @@ def _classify_signal(wrote: AttemptEvidence, number: int) -> Failure:
             traceback_digest=place,
             node_unsure=True,
         )
-    return _classify_log(wrote, FailureClass.KILLED, f"killed by {name}")
+    # a site need not tell that memory ran out (OUT_OF_MEMORY), and then a kill is all that is seen of it
+    asked = number == signal.SIGKILL and wrote.memory_gib > 0
+    memory = f" (it had asked for {wrote.memory_gib:.3g} GiB of memory)" if asked else ""
+    return _classify_log(wrote, FailureClass.KILLED, f"killed by {name}{memory}")
 
 
 def _classify_log(wrote: AttemptEvidence, otherwise: FailureClass, message: str) -> Failure:

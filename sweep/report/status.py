@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.local.attempts import find_foreign_owner
 from jobs.observation import ClusterState
@@ -21,7 +22,7 @@ from sweep.plan.manifest import map_jobs_to_models
 from sweep.report.history import format_time
 from sweep.report.time_left import TimeLeft, read_last_metrics, read_time_left
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_columns, format_counted, format_duration
+from sweep.text_format import format_columns, format_duration
 
 BAR_WIDTH = 24
 WIDE_ENOUGH = 90
@@ -123,6 +124,7 @@ def build_running_row(job: Job, evidence: RunStatus, now: float) -> dict[str, An
         "attempt": start.attempt if start else "",
         "host": (start.node or start.host) if start else "",
         "pid": start.pid if start else None,
+        "start": sum(outcome.began for outcome in evidence.outcomes),
         "seconds": now - start.started_at if start else None,
         "step": last.get("step"),
         "total_steps": last.get("total_steps"),
@@ -370,6 +372,8 @@ def format_running_line(row: Mapping[str, Any]) -> str:
         parts.append(f"loss {row['loss']:.3f}")
     if row["seconds"] is not None:
         parts.append(f"for {format_duration(row['seconds'] / 3600)}")
+    if row["start"] > 1:
+        parts.append(f"start {row['start']:,}")
     return "  ".join(parts)
 
 

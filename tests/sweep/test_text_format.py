@@ -1,9 +1,9 @@
 import pytest
 
+from jobs.counted import format_counted
 from sweep.text_format import (
     format_bytes,
     format_columns,
-    format_counted,
     format_duration,
     format_hours,
     format_labelled_lines,
