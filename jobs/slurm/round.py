@@ -270,7 +270,8 @@ class SlurmRound:
         owners = Counter(user for each, user in foreign.items() if not self._may_end(each))
         return [
             format_counted(number, f"job of {user} is", f"jobs of {user} are")
-            + f" to leave the queue: only {user} (the next `sweep tick {self.launch.sweep}`) or an operator can take them out"
+            + f" to leave the queue: only {user} (the next `sweep tick {self.launch.sweep}`) or an operator "
+            "can take them out"
             for user, number in owners.items()
         ]
 

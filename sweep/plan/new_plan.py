@@ -181,11 +181,9 @@ def find_repeated_work(manifest: Manifest) -> list[str]:
             repeats.append(f"{cell.name} (as {first[work]})")
     if not repeats:
         return []
-    return [
     asks = format_counted(len(repeats), "cell asks", "cells ask")
     share = "shares" if len(repeats) == 1 else "share"
     return [f"{asks} for the same work as another and {share} all of it, such as {repeats[0]}"]
-    ]
 
 
 def find_absent_data(manifest: Manifest, told: Collection[str]) -> list[str]:
@@ -239,7 +237,8 @@ def format_content_refusal(planned: NewPlan, store: Store) -> str:
     told = "; ".join(map(str, planned.changes))
     return (
         f"{told}: not what {planned.manifest.sweep!r} was planned with; "
-        f"{format_counted(len(gone), 'job')} would leave the plan, {done:,} of them done (--diff shows which); put the former data back, train on the new ones with --replace, "
+        f"{format_counted(len(gone), 'job')} would leave the plan, {done:,} of them done (--diff shows which); "
+        f"put the former data back, train on the new ones with --replace, "
         f"or keep all keys with --same-data {planned.changes[0].label.partition('/')[0]} if the samples are the same"
     )
 

@@ -81,7 +81,8 @@ def explain_unfinished(name: str, cancelled: int, left: Collection[str], problem
     )
     return (
         f"{format_counted(cancelled, 'job is', 'jobs are')} noted as cancelled here, and {there}"
-        f"{f': {problem}' if problem else ''}; those that wait end as soon as they start, those that run go on: run `sweep cancel {name}` again"
+        f"{f': {problem}' if problem else ''}; those that wait end as soon as they start, "
+        f"those that run go on: run `sweep cancel {name}` again"
     )
 
 
