@@ -222,7 +222,7 @@ def check_feasible(site: Site, jobs: Sequence[Job], checker: FeasibilityChecker)
         asked = f" (sbatch --test-only, {checker.asked} asked)" if checker.asked else ""
         yield report_ok(
             "plan",
-            f"all {format_counted(len(jobs), 'job')} can run{f' in {chr(44).join(names)}' if names else ''}{asked}",
+            f"{'the job' if len(jobs) == 1 else f'all {len(jobs):,} jobs'} can run{f' in {chr(44).join(names)}' if names else ''}{asked}",
         )
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,17 @@ def test_a_cancellation_of_a_job_that_lives_is_listed_as_asked_for(
     assert wishes == {"running": ("cancel", "bob", 1), "queued": ("cancel", "bob", 1)}
     main(["status", toy.SWEEP, "--store", str(store.root)])
     assert "1 job: cancel asked by bob, still running: " in capsys.readouterr().out
+
+
+def test_a_later_start_of_a_running_job_is_numbered(every_state: tuple[Store, list[Job]]) -> None:
+    store, jobs = every_state
+    run = toy.run_of(store, jobs[1])
+    first = AttemptStart.read(run.locate_attempt("local-0001").start)
+    assert first is not None
+    replace(first, attempt="local-0002", order=2).write(run.locate_attempt("local-0002").start)
+    shown = build_status_json(toy.SWEEP, load_snapshot(jobs, store, toy.SWEEP), TimeLeft(None, ""), NOW)
+    assert [row["start"] for row in shown["running"]] == [2]
+    assert "for 10 min  start 2\n" in format_status(shown, show_all=False)
 
 
 def test_a_kept_answer_is_shown_with_its_age_and_without_why_a_job_that_runs_was_pending(

@@ -39,6 +39,9 @@ def test_a_round_without_news_asks_the_queue_the_accounting_and_two_other_progra
     toys.tick()
     calls = recorder.take()
     assert Counter(call.words[0] for call in calls) == {"squeue": 1, "sacct": 1, "scontrol": 1, "sinfo": 1}, calls
+    told = toys.sweep("submit").err  # everything waits in the queue: nothing is left to be sent
+    assert "from cron retries what fails and renews tables and report; see" in told
+    recorder.take()
     assert toys.sweep("status", "--fresh").code == 0
     assert recorder.count() == {"squeue": 1, "sacct": 1}
 
