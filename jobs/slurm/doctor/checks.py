@@ -222,7 +222,8 @@ def check_feasible(site: Site, jobs: Sequence[Job], checker: FeasibilityChecker)
         asked = f" (sbatch --test-only, {checker.asked} asked)" if checker.asked else ""
         yield report_ok(
             "plan",
-            f"{'the job' if len(jobs) == 1 else f'all {len(jobs):,} jobs'} can run{f' in {chr(44).join(names)}' if names else ''}{asked}",
+            f"{'the job' if len(jobs) == 1 else f'all {len(jobs):,} jobs'} can run"
+            f"{f' in {chr(44).join(names)}' if names else ''}{asked}",
         )
 
 
