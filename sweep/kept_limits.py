@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.processes import read_user_name
 from jobs.store.paths import write_json
 from jobs.store.reading import is_number, is_time, parse_object, read_file
 from jobs.store.results import is_known_format
 from sweep.errors import NotPlannedError, StoreError
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_counted
 
 FORMAT = 1
 

@@ -1,10 +1,12 @@
 """The last line of a command on stderr: the one command to type next, as it can be pasted into the shell here."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.job import Job
+from jobs.store.paths import Store
 from sweep.arguments import find_default_store
 
 
@@ -26,8 +28,11 @@ class NextStep:
         return f"next: {self.format_command(*words)} {what}"
 
     # Why: docs/decisions.md, D184
-    def suggest_for_states(self, name: str, states: Mapping[str, int], cells: Sequence[str] = ()) -> str:
-        """What the states of a sweep's jobs ask for, or of the jobs of `cells` alone."""
+    def suggest_for_states(
+        self, name: str, states: Mapping[str, int], cells: Sequence[str] = (), jobs: Iterable[Job] = ()
+    ) -> str:
+        """What the states of a sweep's jobs ask for, or of the jobs of `cells` alone. With all of the sweep's `jobs`
+        what is written already is not suggested again."""
         of = Counter(states)
         failed, unknown, cancelled = of["failed"], of["unknown"], of["cancelled"]
         if failed:
@@ -45,10 +50,31 @@ class NextStep:
         elif of.total() > of["done"]:
             line = self.suggest("shows what the rest waits for", "status", name, "--all")
         else:
-            line = self.suggest("writes tables and figures", "results", name, *cells)
+            line = self._suggest_for_done(name, cells, jobs)
         return line
+
+    def _suggest_for_done(self, name: str, cells: Sequence[str], jobs: Iterable[Job]) -> str:
+        """Tables and figures, then the report, then where a row comes from: the first that is not there as it would be
+        now. Without `jobs` nobody knows, and it is the first."""
+        store = Store(self.store)
+        newest = max((read_time(store.locate_run(job.stage, job.key).result) for job in jobs), default=0.0)
+        folder = store.locate_sweep(name).results
+        drawn = max((read_time(path) for path in folder.glob("figures/*")), default=0.0)
+        if not newest or min(read_time(folder / "results.parquet"), drawn) < newest:
+            return self.suggest("writes tables and figures", "results", name, *cells)
+        if read_time(folder / "report.html") < newest:
+            return self.suggest("makes a page of it to send", "report", name)
+        return self.suggest("shows the models, each by its name", "list", name)
+
+
+def read_time(path: Path) -> float:
+    """Unix seconds of the file server at which the file was written; 0 if there is none that can be seen."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def count_jobs(number: int, word: str) -> str:
-    """`failed job`, `3 failed jobs`."""
+    """`failed job`, `3 failed jobs`: for behind `the`."""
     return word if number == 1 else f"{number:,} {word}s"

@@ -30,11 +30,6 @@ def format_large_number(value: float) -> str:
     return format_scaled(value, 1_000, ("", "k", "M", "B", "T"))
 
 
-def format_counted(number: int, word: str) -> str:
-    """`1 job`, `2,710 jobs`."""
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
 def format_bytes(value_bytes: float) -> str:
     """Bytes: `5.8 GiB`; `-` for nothing."""
     return format_scaled(value_bytes, 1_024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB")) if value_bytes else "-"

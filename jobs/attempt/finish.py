@@ -69,9 +69,19 @@ def _find_failure(
         hang=hang,
         error=read_record(attempt.error) or {},
         log_tail=read_tail(attempt.log),
+        memory_gib=read_asked_memory_gib() if start.backend == SLURM else 0.0,
         result_problem=check.problem,
     )
     return classify_failure(evidence)
+
+
+MIB_OF_A_GIB = 1024
+
+
+def read_asked_memory_gib() -> float:
+    """Of a node, as Slurm tells its jobs in MiB; 0 where it was asked for none, or all of a node."""
+    given = os.environ.get("SLURM_MEM_PER_NODE", "")
+    return int(given) / MIB_OF_A_GIB if given.isascii() and given.isdigit() else 0.0
 
 
 LOCAL_FOLDERS = ("/tmp", "/dev/shm")  # noqa: S108 - looked at, not written to

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.errors import InfeasibleJobError, StoreRefusedError, describe_storage_error
 from jobs.exit_codes import ExitCode
 from jobs.job import Job, rank_jobs
@@ -144,7 +145,7 @@ class LocalRunner:
         if misfits:
             job, reason = misfits[0]
             raise InfeasibleJobError(
-                f"{len(misfits)} jobs can never run here; the first, {job.phase} {job.key}: {reason}"
+                f"{format_counted(len(misfits), 'job')} can never run here; the first, {job.phase} {job.key}: {reason}"
             )
 
     def _run_until_done(self, stop: StopRequest) -> RunnerResult:

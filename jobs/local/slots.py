@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.counted import format_counted
 from jobs.errors import InfeasibleJobError
 from jobs.job import Resources
 
@@ -37,7 +38,7 @@ class Slots:
         if cpus > self.cpus:
             return f"it needs {cpus} CPU cores and this runner has {self.cpus} (--cpus)"
         if resources.gpus > len(self.devices):
-            return f"it needs {resources.gpus} GPUs and this runner has {len(self.devices)} (--gpus)"
+            return f"it needs {format_counted(resources.gpus, 'GPU')} and this runner has {len(self.devices)} (--gpus)"
         return None
 
     def find_shortages(self, resources: Resources) -> set[str]:
@@ -70,7 +71,9 @@ def detect_machine_slots(cpus: int | None = None, gpus: int | None = None) -> Sl
     """This machine's slots, or the part that was asked for. Raises InfeasibleJobError for GPUs that are not here."""
     devices = query_visible_gpus() if gpus is None or gpus > 0 else []
     if gpus is not None and gpus > len(devices):
-        raise InfeasibleJobError(f"--gpus {gpus}: this machine shows {len(devices)} GPUs; ask for that many at most")
+        raise InfeasibleJobError(
+            f"--gpus {gpus}: this machine shows {format_counted(len(devices), 'GPU')}; ask for that many at most"
+        )
     wanted = devices if gpus is None else devices[:gpus]
     return Slots(len(os.sched_getaffinity(0)) if cpus is None else cpus, wanted)
 

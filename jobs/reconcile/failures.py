@@ -1,7 +1,8 @@
 """Failures: what follows from each class, and how the class of an ended execution is decided. Pure.
 
 The policy table stands first, for people to read. Below it is the classifier, the one place where evidence becomes a
-class. The evidence comes from two sides: what the attempt wrote, and what Slurm accounted.
+class. The evidence comes from two sides: what the attempt wrote, and what Slurm accounted. Only the name of a user, for
+messages, is looked up.
 """
 
 import hashlib
@@ -10,11 +11,13 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from functools import cache
 from typing import Any
 
 from jobs.exit_codes import ExitCode
 from jobs.reconcile.accounting import CANCELLED_IN_QUEUE, LOST, AccountingRecord
 from jobs.store.records import AttemptExit, FailureClass
+from jobs.store.sharing import name_user
 
 
 class NodeEvidence(Enum):
@@ -206,6 +209,8 @@ class AttemptEvidence:
     error: Mapping[str, Any] = field(default_factory=dict)
     """Content of error.json; empty if there is none."""
     log_tail: str = ""
+    memory_gib: float = 0.0
+    """Of a node that it had asked the cluster for; 0: none, or nobody knows."""
     result_problem: str = ""
     """Why result.json is not valid."""
 
@@ -589,7 +594,10 @@ def _classify_signal(wrote: AttemptEvidence, number: int) -> Failure:
             traceback_digest=place,
             node_unsure=True,
         )
-    return _classify_log(wrote, FailureClass.KILLED, f"killed by {name}")
+    # a site need not tell that memory ran out (OUT_OF_MEMORY), and then a kill is all that is seen of it
+    asked = number == signal.SIGKILL and wrote.memory_gib > 0
+    memory = f" (it had asked for {wrote.memory_gib:.3g} GiB of memory)" if asked else ""
+    return _classify_log(wrote, FailureClass.KILLED, f"killed by {name}{memory}")
 
 
 def _classify_log(wrote: AttemptEvidence, otherwise: FailureClass, message: str) -> Failure:
@@ -630,7 +638,7 @@ def _classify_accounted(accounted: AccountingRecord) -> Failure | None:
         return Failure(failure=FailureClass.INTERRUPTED, message="taken out of the cluster's queue")
     if accounted.failure is FailureClass.CANCELLED:
         uid = accounted.cancelled_by_uid
-        by_whom = "" if uid is None else f" by uid {uid}"
+        by_whom = "" if uid is None else f" by {describe_user(uid)}"
         return Failure(failure=FailureClass.CANCELLED, message=f"cancelled with scancel{by_whom}")
     failure = accounted.failure
     if failure is None and accounted.state == "REQUEUED":
@@ -639,6 +647,13 @@ def _classify_accounted(accounted: AccountingRecord) -> Failure | None:
         return None
     message = accounted.message or f"{POLICIES[failure].meaning} (the cluster says {accounted.state})"
     return Failure(failure=failure, message=format_one_line(message))
+
+
+@cache
+def describe_user(uid: int) -> str:
+    """The user's name, `uid 4711` where the system has none. Asked once: a directory service may answer slowly."""
+    name = name_user(uid)
+    return f"uid {uid}" if name == str(uid) else name
 
 
 def _is_withdrawn(accounted: AccountingRecord) -> bool:

@@ -11,6 +11,7 @@ from jobs.reconcile.attempts import AttemptRecord
 from jobs.reconcile.failures import POLICIES, RetryPolicy
 from jobs.reconcile.node_exclusion import list_attempt_nodes
 from jobs.store.ledger import NEVER_RESUMED, Resumption
+from jobs.store.records import FailureClass
 
 
 class RetryDecision(StrEnum):
@@ -42,7 +43,7 @@ def decide_retry(
     """
     if not attempts:
         return RetryDecision.NEW
-    counted = [attempt for attempt in attempts if not is_forgiven(attempt, resumption)]
+    counted = _select_counted(attempts, resumption)
     if not counted or counted[-1].failure is None:
         return RetryDecision.GO_ON
     policy = POLICIES[counted[-1].failure]
@@ -52,6 +53,17 @@ def decide_retry(
         return RetryDecision.STOP
     allowed = policy.attempts + (restarts if policy.planned_restarts else 0)
     return RetryDecision.GO_ON if _count_spent(counted, policy) < allowed else RetryDecision.STOP
+
+
+# Why: docs/decisions.md, D247
+def is_ended_by_person(attempts: Sequence[AttemptRecord], resumption: Resumption = NEVER_RESUMED) -> bool:
+    """Whether a person took the job out with the cluster's own means since the last `sweep resume`."""
+    counted = _select_counted(attempts, resumption)
+    return bool(counted) and counted[-1].failure is FailureClass.CANCELLED
+
+
+def _select_counted(attempts: Sequence[AttemptRecord], resumption: Resumption) -> list[AttemptRecord]:
+    return [attempt for attempt in attempts if not is_forgiven(attempt, resumption)]
 
 
 def choose_memory_gib(job: Job, attempts: Sequence[AttemptRecord]) -> float:

@@ -15,7 +15,7 @@ from jobs.processes import read_boot_id
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.attempts import AttemptRecord, read_attempts
 from jobs.reconcile.failures import POLICIES, can_conceal_cancellation
-from jobs.reconcile.retries import decide_retry, is_forgiven
+from jobs.reconcile.retries import decide_retry, is_ended_by_person, is_forgiven
 from jobs.reconcile.state import JobFacts, JobState, JobStatus, compute_job_statuses
 from jobs.store.checked_results import CheckedResults
 from jobs.store.flock import is_held
@@ -47,6 +47,8 @@ class ClusterReport:
     """Why the accounting shows nothing of any job; empty if it answers."""
     sent_phases: Mapping[str, str] = field(default_factory=dict)
     """Phase of every job that this sweep ever handed to the cluster, by key, whether or not its plan still has it."""
+    answer_age_seconds: float = 0.0
+    """How long ago the cluster said so, where a kept answer is shown; 0: it was asked just now, or never."""
     batches: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Keys of the jobs that each batch was to hand to the cluster, by the batch's name."""
 
@@ -393,6 +395,7 @@ def collect_facts(
         cluster=cluster,
         may_run_elsewhere=out_of_sight or not evidence.readable,
         cancelled=key in requests.cancelled,
+        ended_by_person=is_ended_by_person(evidence.outcomes, resumption),
         in_doubt=observation is not None and bool(observation.doubt) and not _explains_end(evidence, observation.id),
         retry_decision=decide_retry(evidence.outcomes, resumption=resumption, restarts=restarts),
     )

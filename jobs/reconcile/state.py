@@ -47,6 +47,9 @@ class JobFacts:
     may_run_elsewhere: bool = False
     """An attempt on another machine has no exit record, or the run's files cannot be read."""
     cancelled: bool = False
+    """`sweep cancel` asks for it."""
+    ended_by_person: bool = False
+    """A person took it out with the cluster's own means (scancel)."""
     in_doubt: bool = False
     """It has ended, and nobody can say whether a person cancelled it."""
     retry_decision: RetryDecision = RetryDecision.NEW
@@ -75,7 +78,7 @@ def compute_job_state(facts: JobFacts, parents: Collection[JobState] = ()) -> Jo
     if facts.in_doubt:
         return JobState.UNKNOWN
     if facts.retry_decision is RetryDecision.STOP:
-        return JobState.FAILED
+        return JobState.CANCELLED if facts.ended_by_person else JobState.FAILED
     if any(parent in STOPPED for parent in parents):
         return JobState.BLOCKED  # even if it is queued, for it would wait for ever
     if facts.cluster is ClusterState.QUEUED:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from jobs.counted import format_counted
 from jobs.observation import Observation
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
@@ -50,7 +51,7 @@ def _describe_doubt(doubt: str, keys: Sequence[str], sweep: str) -> str:
 
 
 def _count(keys: Sequence[str]) -> str:
-    return "1 job is" if len(keys) == 1 else f"{len(keys):,} jobs are"
+    return format_counted(len(keys), "job is", "jobs are")
 
 
 def _name(keys: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from jobs.counted import format_counted
 from jobs.slurm.commands import (
     ProgramOutput,
     ProgramRunner,
@@ -216,7 +217,9 @@ class SlurmClient:
             return WithdrawalReport(kept=frozenset(begun), problem=problem or unseen)
         left = {each for each, state in after.items() if state != "COMPLETING"}  # Slurm has ended it
         if left and not problem:
-            problem = f"scancel reports no error, and {len(left)} jobs are still in the queue"
+            problem = (
+                f"scancel reports no error, and {format_counted(len(left), 'job is', 'jobs are')} still in the queue"
+            )
         return WithdrawalReport(gone=frozenset(pending - left), kept=frozenset(begun | left), problem=problem)
 
     def _query_states(self, ids: Collection[str]) -> tuple[dict[str, str], str]:

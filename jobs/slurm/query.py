@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import pwd
+import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
@@ -81,18 +83,20 @@ def load_cluster_report(
     """
     history = load_batch_history(store, sweep, keys)
     path = store.locate_sweep(sweep).slurm_answers
-    answers = None
+    answers, age = None, 0.0
     if recent_answers:
         sent = max((max(batch.intended_at, batch.sent_at) for batch in history.batches.values()), default=0.0)
-        answers = read_fresh_answers(path, clock.now(), timeouts, not_before=sent)
+        answers = read_fresh_answers(path, now := clock.now(), timeouts, not_before=sent)
+        age = now - answers.taken_at if answers else 0.0
     if answers is None:
+        mark = read_answers_mark(path)
         client = SlurmClient(timeouts, cluster=find_cluster(history.batches.values(), timeouts))
         client.kept = facts = SiteFacts(client, store, read_user_name(), clock=clock)
         answers = query_answers(client, history, settled_too=whole_account, clock=clock)
         if not whole_account:
-            save_answers(path, answers)
+            save_answers(path, answers, unless_changed=mark)
             facts.save()
-    return build_slurm_snapshot(sweep, history, answers, timeouts).build_report()
+    return replace(build_slurm_snapshot(sweep, history, answers, timeouts).build_report(), answer_age_seconds=age)
 
 
 def find_cluster(batches: Iterable[KnownBatch], timeouts: SlurmTimeouts) -> str:
@@ -413,8 +417,18 @@ FORMAT = 3
 """Files with another number are skipped."""
 
 
-def save_answers(path: Path, answers: SlurmAnswers) -> None:
-    """Writes both answers, whole or not at all. A store that refuses the write is no error: Slurm is asked again."""
+AnswersMark = tuple[int, int, int] | None
+"""Which content the file of kept answers has; None: there is no file. Marks are equal or not, and tell no order."""
+
+
+def save_answers(path: Path, answers: SlurmAnswers, *, unless_changed: AnswersMark | EllipsisType = ...) -> None:
+    """Writes both answers, whole or not at all. A store that refuses the write is no error: Slurm is asked again.
+
+    `unless_changed`: the file's mark before Slurm was asked. Where it has another one now, nothing is written: somebody
+    may have changed the queue meanwhile, and these answers do not know of that.
+    """
+    if unless_changed is not ... and read_answers_mark(path) != unless_changed:
+        return
     content = {
         "format": FORMAT,
         "time": answers.taken_at,
@@ -427,6 +441,33 @@ def save_answers(path: Path, answers: SlurmAnswers) -> None:
     }
     with contextlib.suppress(OSError), open_replacement(path, lasting=False) as unfinished:
         unfinished.write_text(json.dumps(content))
+
+
+def read_answers_mark(path: Path) -> AnswersMark:
+    """Of the file as it is now on the server: opened, since a client of NFS may know an older state without that."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+# Why: docs/decisions.md, D246
+def drop_answers(store: Store, sweep: str) -> None:
+    """The kept answers serve nobody any more: this sweep's, and those of the store's others, which may share jobs.
+
+    For whoever changes the queue. What takes their place is no answer, and tells a reader who is asking Slurm at the
+    moment not to keep what it gets.
+    """
+    others = [store.sweeps / name / store.locate_sweep(sweep).slurm_answers.name for name in list_names(store.sweeps)]
+    for path in {store.locate_sweep(sweep).slurm_answers, *(other for other in others if other.exists())}:
+        try:
+            with open_replacement(path, lasting=False) as unfinished:
+                unfinished.write_text(json.dumps({"format": FORMAT, "dropped": secrets.token_hex(8)}))
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()  # a full disk refuses the one and not the other
 
 
 def read_fresh_answers(

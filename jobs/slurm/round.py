@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.environment import list_named_variables
 from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
@@ -256,7 +257,8 @@ class SlurmRound:
         running = [seen.id for seen in self.orphaned_jobs.values() if seen.state is ClusterState.RUNNING]
         if running:
             remarks.append(
-                f"{len(running)} jobs that left the plan still run: {', '.join(running[:5])}; end them with scancel"
+                format_counted(len(running), "job that left the plan still runs", "jobs that left the plan still run")
+                + f": {', '.join(running[:5])}; end them with scancel"
             )
         return [*remarks, *self._list_foreign_remarks()]
 
@@ -267,8 +269,9 @@ class SlurmRound:
         foreign = {each: rows[each].user for each in [*ids, *self.slurm.reconciled.duplicates] if each in rows}
         owners = Counter(user for each, user in foreign.items() if not self._may_end(each))
         return [
-            f"{number} jobs of {user} are to leave the queue: only {user} (the next `sweep tick {self.launch.sweep}`) "
-            "or an operator can take them out"
+            format_counted(number, f"job of {user} is", f"jobs of {user} are")
+            + f" to leave the queue: only {user} (the next `sweep tick {self.launch.sweep}`) or an operator "
+            "can take them out"
             for user, number in owners.items()
         ]
 
@@ -504,7 +507,9 @@ class SlurmRound:
         logger.info("asks %d running jobs, which are cancelled, to save and stop", len(running))
         self._told_to_stop |= running
         if problem := self.client.cancel(running, signal="TERM", batch=True):
-            self.withdrawal_problem = f"{len(running)} cancelled jobs could not be told to stop: {problem}"
+            self.withdrawal_problem = (
+                f"{format_counted(len(running), 'cancelled job')} could not be told to stop: {problem}"
+            )
             return 0
         return len(running)
 
@@ -531,7 +536,9 @@ class SlurmRound:
         self.ledger.write_kept(group_keys_by_batch(found, set(report.kept)))
         if report.problem:
             what = (
-                f"{len(report.kept)} jobs did not leave" if report.kept else f"it is not known whether {len(ids)} left"
+                f"{format_counted(len(report.kept), 'job')} did not leave"
+                if report.kept
+                else f"it is not known whether {len(ids)} left"
             )
             self.withdrawal_problem = f"{what} the queue as they should: {report.problem}"
             logger.info("%s", self.withdrawal_problem)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import SlurmBatch, build_batch_name, build_task_id
 from jobs.slurm.client import SlurmClient
@@ -157,7 +158,9 @@ class BatchSender:
         if answer.kind is RefusalKind.INVALID:
             return
         if answer.kind is RefusalKind.DELAYED:
-            self.report.delayed.append(f"{len(batch.tasks)} {batch.phase} jobs cannot be queued now: {answer.reason}")
+            self.report.delayed.append(
+                f"{format_counted(len(batch.tasks), f'{batch.phase} job')} cannot be queued now: {answer.reason}"
+            )
         else:  # what is smaller may still fit, and is the last
             self.report.full = f"Slurm takes no more for now: {answer.reason}"
             self._full_for.add(_list_limited_options(batch))

@@ -4,6 +4,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 
+from jobs.counted import format_counted
 from sweep.arguments import add_cell_arguments, parse_amount
 from sweep.options import CommonOptions
 
@@ -54,7 +55,8 @@ def run(options: CancelOptions) -> int:
             phase=options.phase,
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )
-    print(f"{done.cancelled} jobs cancelled, {done.ended} of them were running")
+    were = "was" if done.ended == 1 else "were"
+    print(f"{format_counted(done.cancelled, 'job')} cancelled, {done.ended} of them {were} running")
     step = NextStep(options.store)
     if done.cancelled:
         phase = ["--phase", options.phase] if options.phase else []

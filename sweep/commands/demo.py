@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from jobs.clock import SYSTEM_CLOCK
+from jobs.counted import format_counted
 from sweep.arguments import parse_positive_int
 from sweep.options import CommonOptions
 
@@ -227,7 +228,10 @@ class PictureRound:
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             find_raw_stream(sys.stderr).write("\r\x1b[2K")  # the bar draws itself anew below
         clock = time.strftime("%H:%M:%S")
-        print(f"{clock}  {self.shown} of {len(self.results)} models in the picture: {picture}", file=sys.stderr)
+        print(
+            f"{clock}  {self.shown} of {format_counted(len(self.results), 'model')} in the picture: {picture}",
+            file=sys.stderr,
+        )
         sys.stderr.flush()
 
     def close(self) -> None:

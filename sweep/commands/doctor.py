@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import dataclass
 
+from jobs.counted import format_counted
 from sweep.arguments import parse_positive_int
 from sweep.options import CommonOptions
 
@@ -66,7 +67,11 @@ def run(options: DoctorOptions) -> int:
     else:
         print(format_doctor_report(checks))
         problems = count_problems(checks)
-        print(f"{len(checks)} findings, {problems} of them problems", file=sys.stderr)
+        print(
+            f"{format_counted(len(checks), 'finding')}, "
+            f"{format_counted(problems, 'of them a problem', 'of them problems')}",
+            file=sys.stderr,
+        )
         print(suggest_next(options, problems), file=sys.stderr)
     return 1 if count_problems(checks) else 0
 

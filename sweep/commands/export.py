@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.counted import format_counted
 from sweep.arguments import add_cell_arguments, parse_positive_int
 from sweep.options import CommonOptions
 
@@ -137,5 +138,8 @@ def write_model_index(folder: Path, stored: "StoredSweep") -> int:
     print(folder)
     for remark in made.uncounted.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
-    print(f"{made.models} models, {made.finished} finished, {made.exported} exported below {folder}", file=sys.stderr)
+    print(
+        f"{format_counted(made.models, 'model')}, {made.finished} finished, {made.exported} exported below {folder}",
+        file=sys.stderr,
+    )
     return 1 if made.uncounted.is_partial else 0

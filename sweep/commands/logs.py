@@ -97,8 +97,8 @@ def is_any_queued(snapshot: "SweepSnapshot", jobs: "Sequence[Job]") -> bool:
 
 def build_no_log_error(snapshot: "SweepSnapshot", jobs: "Sequence[Job]", name: str) -> Exception:
     """There is nothing to print, and what would change that."""
+    from jobs.counted import format_counted
     from sweep.errors import NotPlannedError
-    from sweep.text_format import format_counted
 
     which = "has" if len(jobs) == 1 else "have"
     what = "it" if len(jobs) == 1 else "them"
@@ -112,8 +112,8 @@ def build_no_log_error(snapshot: "SweepSnapshot", jobs: "Sequence[Job]", name: s
 
 def wait_for_first(stored: "StoredSweep", jobs: "Sequence[Job]", clock: Clock = SYSTEM_CLOCK) -> "AttemptLog | None":
     """The log of the first of these jobs that starts; None when none of them will start by itself any more."""
+    from jobs.counted import format_counted
     from sweep.report.attempt_log import find_newest_log
-    from sweep.text_format import format_counted
 
     print(f"{format_counted(len(jobs), 'job')} in the queue, none has started; Ctrl-C ends the wait", file=sys.stderr)
     while True:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.counted import format_counted
 from sweep.arguments import parse_positive_int
 from sweep.next_step import NextStep
 from sweep.options import CommonOptions
@@ -130,14 +131,33 @@ def plan_sweep(options: PlanOptions) -> int:
         format_changes_line(planned),
         *([f"new store: {store.root.absolute()}"] if is_new else []),
         f"plan: {store.locate_sweep(name).manifest}",
-        *([] if options.as_json else [format_next_step(name, found, NextStep(options.store))]),
+        *(
+            []
+            if options.as_json
+            else [format_next_step(name, found, NextStep(options.store), count_failed(planned, store))]
+        ),
     ]:
         print(line, file=sys.stderr)
     return 0
 
 
-def format_next_step(name: str, found: "Preflight", step: NextStep) -> str:
+def count_failed(planned: "NewPlan", store: "Store") -> int:
+    """How many jobs of the plan have failed for good, as far as the store shows; no cluster is asked."""
+    from jobs.reconcile.snapshot import load_snapshot
+    from jobs.reconcile.state import JobState
+
+    name = planned.manifest.sweep
+    if not store.locate_sweep(name).ledger.exists():
+        return 0  # nobody has sent anything yet
+    snapshot = load_snapshot(planned.manifest.jobs, store, name, trusts_checked=True)
+    return len(snapshot.select_in_state({JobState.FAILED}))
+
+
+def format_next_step(name: str, found: "Preflight", step: NextStep, failed: int = 0) -> str:
     """What to do with the plan."""
+    if failed and not found.problems:
+        jobs = format_counted(failed, "job that has", "jobs that have")
+        return step.suggest(f"runs it, with a new budget for {jobs} failed", "resume", name)
     if not found.problems:
         return step.suggest("runs it", "submit", name)
     command = step.format_command("submit", name)

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.counted import format_counted
 from sweep.options import CommonOptions
 
 
@@ -53,7 +54,7 @@ def run(options: ReportOptions) -> int:
     for remark in tables.uncounted.list_remarks():
         print(f"sweep report: {remark}", file=sys.stderr)
     print(
-        f"report of {len(tables.rows):,} models in {page.stat().st_size / 2**20:.1f} MiB; "
+        f"report of {format_counted(len(tables.rows), 'model')} in {page.stat().st_size / 2**20:.1f} MiB; "
         f"next: open {page} in a browser, or send it: it needs no other file",
         file=sys.stderr,
     )

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.counted import format_counted
 from sweep.arguments import add_cell_arguments, parse_positive_int
 from sweep.options import CommonOptions
 
@@ -129,7 +130,7 @@ def write_and_print_results(options: ResultsOptions, stored: "StoredSweep", cell
         *list_remarks(rows),
         *format_effects(tables.differences),
         *list_left_out(left_out),
-        f"{len(written)} files in {folder}",
+        f"{format_counted(len(written), 'file')} in {folder}",
     ]:
         print(remark, file=sys.stderr)
     if not (options.as_json or options.as_csv):

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from jobs.counted import format_counted
 from sweep.arguments import add_old_cells_option
 from sweep.commands import submit
 from sweep.phases import PHASES
@@ -78,7 +79,7 @@ def run(options: ResumeOptions) -> int:
         )
         if options.dry_run:
             print("\n".join(keys))
-            print(f"{len(keys)} jobs would get a new budget of attempts", file=sys.stderr)
+            print(f"{format_counted(len(keys), 'job')} would get a new budget of attempts", file=sys.stderr)
             words = [*cells, *(["--phase", options.phase] if options.phase else [])]
             print(
                 NextStep(options.store).suggest("gives it and submits", "resume", options.name, *words), file=sys.stderr
@@ -86,7 +87,7 @@ def run(options: ResumeOptions) -> int:
             return 1 if unread else code
         update_limits(stored.paths.limits, {"ignored_inputs": accepted})
         record_resumption(stored, snapshot, keys)
-    print(f"{len(keys)} jobs have a new budget of attempts", file=sys.stderr)
+    print(f"{format_counted(len(keys), 'job has', 'jobs have')} a new budget of attempts", file=sys.stderr)
     step = NextStep(options.store)
     if options.no_submit:
         print(step.suggest("runs them", "submit", options.name), file=sys.stderr)

@@ -62,7 +62,9 @@ def run(options: StatusOptions) -> int:
         print(json.dumps(report, indent=1))
     else:
         print(format_status(report, show_all=options.show_all, width=find_table_width()))
-        step = NextStep(options.store).suggest_for_states(stored.manifest.sweep, report["states"], cells)
+        step = NextStep(options.store).suggest_for_states(
+            stored.manifest.sweep, report["states"], cells, stored.manifest.jobs
+        )
         print(step, file=sys.stderr)
     return 1 if report["states"]["failed"] else 0
 

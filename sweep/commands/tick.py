@@ -83,5 +83,8 @@ def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
         print(f"sweep: {remark}", file=sys.stderr)
     if not options.as_json:
         print(f"{name} runs on this machine: a round for Slurm has nothing to do", file=sys.stderr)
-        print(NextStep(options.store).suggest_for_states(name, outcome["states"]), file=sys.stderr)
+        print(
+            NextStep(options.store).suggest_for_states(name, outcome["states"], jobs=stored.manifest.jobs),
+            file=sys.stderr,
+        )
     return 0

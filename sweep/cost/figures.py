@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from jobs.counted import format_counted
 from stages.config import Task
 from sweep.catalog import Catalog, DatasetEntry, TaskEntry
 from sweep.cost.counts import DataCount, DataCounts, DataUse, TaskCount
 from sweep.cost.estimate import Lengths
 from sweep.cost.speed import Origin
 from sweep.spec.data import DataSet
-from sweep.text_format import format_counted
 
 CONTRADICTION = 0.02
 """What the sweep file states may be so far from the count, as a share of it."""

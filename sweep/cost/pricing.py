@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from jobs.counted import format_counted
 from jobs.job import Estimate, Resources
 from stages.config import EvaluateConfig, FinetuneConfig, LanguageModel, PretrainConfig, StageConfig, Vision
 from stages.flops import compute_image_cost
@@ -32,7 +33,6 @@ from sweep.phases import PHASES
 from sweep.spec.models import Model
 from sweep.spec.resources import count_processes, resolve_placement, select_gpu_type
 from sweep.spec.schema import Sweep
-from sweep.text_format import format_counted
 
 # Which images' features a store will keep, as a plan adds job after job (`feature_cache`; docs/estimates.md).
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from jobs.counted import format_counted
 from jobs.store.paths import Store
 from jobs.store.reading import parse_object, read_file
 from jobs.store.results import list_names
 from stages.config import STAGES, LanguageModel, PretrainConfig, Vision
 from stages.flops import compute_image_cost, count_step_flops, count_training_flops
 from sweep.catalog import REFERENCE, TERA, Catalog, GpuType, ModelEntry
-from sweep.text_format import format_counted
 
 # How fast finished pre-training jobs of a store were: what an estimate believes before the catalog.
 #

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.counted import format_counted
 from jobs.store.paths import Store, open_replacement, write_json
 from jobs.store.records import read_record
 from stages.printable import escape_unprintable
@@ -133,8 +134,9 @@ def format_index(sweep: str, rows: Sequence[Mapping[str, Any]]) -> str:
     head = [
         f"# Models of the sweep {escape_markdown(sweep)}",
         "",
-        f"{len(rows)} models, {finished} finished and evaluated. All columns, with scores by task: index.parquet, "
-        "index.json. Scores are stable scores: accuracy above chance. A100-hours: its own and its part of shared jobs.",
+        f"{format_counted(len(rows), 'model')}, {finished} finished and evaluated. "
+        "All columns, with scores by task: index.parquet, index.json. "
+        "Scores are stable scores: accuracy above chance. A100-hours: its own and its part of shared jobs.",
         "",
         "| " + " | ".join(SHOWN_COLUMNS) + " |",
         "|" + "---|" * len(SHOWN_COLUMNS),

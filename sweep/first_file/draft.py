@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from jobs.counted import format_counted
 from stages.config import LanguageModel
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Catalog, ModelEntry
@@ -163,7 +164,7 @@ def describe_size(found: Finding) -> str:
             return f"{found.tokens:,} tokens, sequences for a context of {found.context:,}"
         case "captions":
             more = f"; texts in {', '.join(found.fields)}: choose by `field`" if len(found.fields) > 1 else ""
-            return f"{found.samples:,} images, {found.mean_text:.1f} text tokens each{more}"
+            return f"{format_counted(found.samples, 'image')}, {found.mean_text:.1f} text tokens each{more}"
         case "conversations":
             return f"{found.samples:,} conversations, {found.mean_text:.1f} text tokens each"
         case "tokenizer":

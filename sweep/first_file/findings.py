@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.store.reading import find_type_problem
 from sweep.errors import SweepError
 from sweep.kept_answers import UnansweredError, query_program
@@ -50,7 +51,8 @@ class Finding:
         """One line."""
         what = {
             "text": f"token shards, {self.tokens:,} tokens in sequences for a context of {self.context:,}",
-            "captions": f"{self.samples:,} images with captions ({', '.join(self.fields) or 'no text'})",
+            "captions": f"{format_counted(self.samples, 'image')} with captions "
+            f"({', '.join(self.fields) or 'no text'})",
             "conversations": f"{self.samples:,} conversations",
             "tokenizer": f"a tokenizer of {self.vocabulary:,} ids" if self.vocabulary else "a tokenizer",
             "tasks": f"evaluation tasks: {', '.join([*self.text_tasks, *self.vision_tasks])}",

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
+from jobs.counted import format_counted
 from sweep.errors import NotPlannedError
 from sweep.interface.html import render_pairs, render_table
 from sweep.plan.manifest import Manifest, index_jobs
@@ -33,7 +34,7 @@ class PlannedCell:
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}={value!r}" for name, value in self.axes.items() if value is not None)
-        return f"<cell {self.name}: {axes}; {len(self.jobs)} jobs>"
+        return f"<cell {self.name}: {axes}; {format_counted(len(self.jobs), 'job')}>"
 
     def _repr_html_(self) -> str:
         shown = {name: value for name, value in self.axes.items() if value is not None}
@@ -135,7 +136,7 @@ class CellList(Sequence[PlannedCell]):
     def __repr__(self) -> str:
         some = ", ".join(self.names[:4]) + (", ..." if len(self) > 4 else "")
         varied = ", ".join(f"{name}: {values}" for name, values in self.axes.items())
-        return f"<{len(self)} cells of {self._sweep}: {some}{f'; {varied}' if varied else ''}>"
+        return f"<{format_counted(len(self), 'cell')} of {self._sweep}: {some}{f'; {varied}' if varied else ''}>"
 
     def _repr_html_(self) -> str:
         names = list(self.axes)

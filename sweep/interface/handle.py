@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.job import Job, add_ancestors
 from jobs.local.runner import LocalRunner, RunnerEvent, StopRequest
 from jobs.store.reading import read_file
@@ -208,7 +209,7 @@ class SweepHandle:
             jobs = [job for job in stored.select_jobs([cell] if cell else []) if phase in {None, job.phase}]
             found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
             if found is None:
-                raise NotPlannedError(f"none of these {len(jobs)} jobs has started, so there is no log yet")
+                raise NotPlannedError(f"none of {format_counted(len(jobs), 'job')} has started, so there is no log yet")
             try:
                 return render_log_text(read_file(found.path).decode(errors="replace"))
             except FileNotFoundError:
@@ -441,7 +442,8 @@ class SweepHandle:
             plan = self._open().manifest
         except (SweepError, OSError) as error:
             return f"<sweep {self.name} in {self.store}: {error}>"
-        return f"<sweep {self.name} in {self.store}: {len(plan.cells)} cells, {len(plan.jobs)} jobs, on {plan.backend}>"
+        size = f"{format_counted(len(plan.cells), 'cell')}, {format_counted(len(plan.jobs), 'job')}"
+        return f"<sweep {self.name} in {self.store}: {size}, on {plan.backend}>"
 
     def _repr_html_(self) -> str:
         return render_preformatted(repr(self))

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from jobs.counted import format_counted
 from sweep.page.curves import ThinCurve, select_evenly
 from sweep.page.drawing import (
     DASHES,
@@ -165,7 +166,8 @@ def draw_score_chart(measure: Measure, view: FigureView, found: GridSlice, style
         y,
         lines,
         level=level,
-        description=f"{measure.title} score against {AXIS_WORDS.get(view.x, view.x)}, {len(lines)} lines",
+        description=f"{measure.title} score against {AXIS_WORDS.get(view.x, view.x)}, "
+        f"{format_counted(len(lines), 'line')}",
     )
 
 

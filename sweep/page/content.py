@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from jobs.counted import format_counted
 from jobs.reconcile.state import JobState
 from sweep.page.charts import PageFigure, build_difference_figures, build_loss_figure, iter_score_figures
 from sweep.page.curves import build_curves_json, choose_curve_points, load_thin_curves
@@ -300,7 +301,7 @@ def build_jobs_table(jobs: Sequence[Row]) -> PageTable:
 def name_cells(job: Row) -> str:
     """The cell that a job belongs to; how many more there are."""
     cells = job["cells"] or []
-    return (cells[0] if len(cells) == 1 else f"{len(cells)} cells") if cells else ""
+    return (cells[0] if len(cells) == 1 else format_counted(len(cells), "cell")) if cells else ""
 
 
 def find_seconds(moment: Any) -> int | None:

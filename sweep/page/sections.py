@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.reconcile.state import JobState
 from jobs.store.reading import open_to_read
 from sweep.errors import SweepFileError
@@ -109,7 +110,10 @@ def build_hours_section(jobs: Sequence[Mapping[str, Any]]) -> HoursSection:
     return HoursSection(
         "A100-hours" if unit == "a100" else "core-hours",
         lines,
-        [f"{NOT_SLURMS} hours of {number:,} jobs are not Slurm's: {remark}" for remark, number in remarks.items()],
+        [
+            f"{NOT_SLURMS} hours of {format_counted(number, 'job')} are not Slurm's: {remark}"
+            for remark, number in remarks.items()
+        ],
     )
 
 

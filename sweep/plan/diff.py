@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from jobs.counted import format_counted
 from jobs.job import Job
 from stages.config import STAGES
 from sweep.phases import PHASES
@@ -164,7 +165,7 @@ def format_diff_line(diff: PlanDiff) -> str:
     """The difference in one line."""
     if diff.is_empty:
         changed = (
-            f"resources of {diff.jobs_with_new_resources:,} jobs"
+            f"resources of {format_counted(diff.jobs_with_new_resources, 'job')}"
             if diff.jobs_with_new_resources
             else "paths, estimates or order"
         )
@@ -182,8 +183,12 @@ def format_diff_report(sweep: str, diff: PlanDiff) -> str:
     for title, jobs in (("new jobs", diff.new_jobs), ("gone jobs", diff.removed_jobs)):
         lines += [f"  {title}: {format_phase_counts(jobs)}"] if jobs else []
     if diff.jobs_with_new_resources and not diff.is_empty:
-        lines.append(f"  other resources for {diff.jobs_with_new_resources:,} jobs, with the keys of before")
-    lines += [f"  {move} ({count:,} cells)" for move, count in sorted(diff.field_changes.items())[:MAX_LISTED]]
+        lines.append(
+            f"  other resources for {format_counted(diff.jobs_with_new_resources, 'job')}, with the keys of before"
+        )
+    lines += [
+        f"  {move} ({format_counted(count, 'cell')})" for move, count in sorted(diff.field_changes.items())[:MAX_LISTED]
+    ]
     for sign, names in (("+", diff.new_cells), ("-", diff.removed_cells), ("~", diff.rekeyed_cells)):
         lines += [f"  {sign} {name}" for name in names[:MAX_LISTED]]
         lines += [f"  {sign} ... and {len(names) - MAX_LISTED:,} more"] if len(names) > MAX_LISTED else []

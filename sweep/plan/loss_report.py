@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.job import Job
 from stages.config import PretrainConfig, Source
 from sweep.catalog import Catalog
@@ -13,7 +14,6 @@ from sweep.cost.figures import FigureBook
 from sweep.cost.pricing import Pricer
 from sweep.plan.manifest import Manifest
 from sweep.spec.schema import Sweep
-from sweep.text_format import format_counted
 
 MAX_LINES = 12
 """Mixtures that the text report shows; the others are in its JSON."""

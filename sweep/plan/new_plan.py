@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from jobs.counted import format_counted
 from jobs.errors import add_denial
 from jobs.store.paths import Store, SweepPaths, open_replacement
 from jobs.store.results import list_begun_keys, list_finished_keys
@@ -35,7 +36,6 @@ from sweep.spec.overrides import apply_overrides, list_noted_overrides
 from sweep.spec.reader import check_sweep_source
 from sweep.spec.schema import Sweep
 from sweep.spec.yaml_source import YamlSource, read_yaml
-from sweep.text_format import format_counted
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,9 @@ def find_repeated_work(manifest: Manifest) -> list[str]:
             repeats.append(f"{cell.name} (as {first[work]})")
     if not repeats:
         return []
-    return [f"{len(repeats)} cells ask for the same work as another and share all of it, such as {repeats[0]}"]
+    asks = format_counted(len(repeats), "cell asks", "cells ask")
+    share = "shares" if len(repeats) == 1 else "share"
+    return [f"{asks} for the same work as another and {share} all of it, such as {repeats[0]}"]
 
 
 def find_absent_data(manifest: Manifest, told: Collection[str]) -> list[str]:
@@ -234,8 +236,9 @@ def format_content_refusal(planned: NewPlan, store: Store) -> str:
     gone, done = planned.diff.removed_jobs if planned.diff else (), count_done_removed(planned, store)
     told = "; ".join(map(str, planned.changes))
     return (
-        f"{told}: not what {planned.manifest.sweep!r} was planned with; {len(gone):,} jobs would leave the plan, "
-        f"{done:,} of them done (--diff shows which); put the former data back, train on the new ones with --replace, "
+        f"{told}: not what {planned.manifest.sweep!r} was planned with; "
+        f"{format_counted(len(gone), 'job')} would leave the plan, {done:,} of them done (--diff shows which); "
+        f"put the former data back, train on the new ones with --replace, "
         f"or keep all keys with --same-data {planned.changes[0].label.partition('/')[0]} if the samples are the same"
     )
 

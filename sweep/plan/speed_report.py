@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
+from jobs.counted import format_counted
 from stages.config import Precision
 from sweep.catalog import TERA, Catalog, GpuType
 from sweep.cost.speed import Measured, Measurement, estimate_speed, extract_speed_shape
@@ -12,7 +13,6 @@ from sweep.phases import PHASES
 from sweep.plan.grid import build_base_layer
 from sweep.spec.resources import resolve_placement, select_gpu_type
 from sweep.spec.schema import Sweep
-from sweep.text_format import format_counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.store.paths import Store
 from stages.config import BUILT_IN_ENGINES, EvaluateConfig, find_engine
@@ -28,7 +29,7 @@ from sweep.file_facts import FileFacts, iter_address_facts, iter_file_facts, ite
 from sweep.kept_answers import KeptAnswers, UnansweredError, compute_question_digest, query_program
 from sweep.preflight.problems import InputProblem
 from sweep.preflight.uses import InputUse, ReadConfig, collect_uses, read_configs
-from sweep.text_format import format_bytes, format_counted
+from sweep.text_format import format_bytes
 
 logger = logging.getLogger(__name__)
 

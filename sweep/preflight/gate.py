@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.store.results import list_finished_keys
 from sweep.content.kept import DataContents
@@ -15,7 +16,6 @@ from sweep.preflight.check import check_inputs
 from sweep.preflight.problems import InputProblem, SweepFileLines, select_new
 from sweep.preflight.uses import collect_uses, map_configs, read_configs
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_counted
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.counted import format_counted
 from stages.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from sweep.phases import PHASES
 from sweep.plan.manifest import Manifest, index_jobs, iter_chain_keys
 from sweep.preflight.uses import ReadConfig, map_configs
-from sweep.text_format import format_counted
 
 NO_SCHEDULE = {"peak_lr": 1.0, "warmup_steps": 0, "total_steps": 1}
 """A reader asks for none, and configurations that differ in it alone are one reading."""

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.store.paths import Store
 from stages.config import STAGES, FinetuneConfig, PretrainConfig
 from stages.data.addresses import make_absolute
@@ -16,7 +17,7 @@ from sweep.plan.manifest import Manifest
 from sweep.plan.new_plan import make_plan
 from sweep.preflight.readings import PlannedReading, list_readings
 from sweep.spec.reader import load_sweep
-from sweep.text_format import format_columns, format_counted
+from sweep.text_format import format_columns
 
 SWEEP_FILE_SUFFIXES = {".yaml", ".yml"}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.errors import ClusterChoiceError
 from jobs.job import Job, Resources
 from jobs.local.runner_lock import find_runner_owner
@@ -33,7 +34,7 @@ from sweep.kept_limits import read_limits
 from sweep.preflight.gate import check_gate
 from sweep.report.history import format_time
 from sweep.stored_sweep import StoredSweep, list_planned_sweeps, read_slurm_timeouts
-from sweep.text_format import format_columns, format_counted
+from sweep.text_format import format_columns
 
 CHECKPOINT_SIZE_FACTORS = {"trunk": 1.0, "pretrain": BYTES_OF_TRAINING_STATE / BYTES_OF_WEIGHT}
 """Bytes of a checkpoint while training, times those that are kept at the end; fine-tunes are as image-text runs."""

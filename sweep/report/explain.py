@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.reconcile.node_exclusion import (
     NodeExclusion,
@@ -276,7 +277,7 @@ def describe_config(job: Job) -> str:
         epochs = "1 epoch" if flat.get("epochs") == 1 else f"{flat.get('epochs')} epochs"
         return f"{epochs}, seed {flat['seed']}" if "seed" in flat else epochs
     tasks = [*convert_to_list(job.config.get("text_tasks")), *convert_to_list(job.config.get("vision_tasks"))]
-    return f"{len(tasks)} tasks"
+    return format_counted(len(tasks), "task")
 
 
 def read_number(value: Any) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.counted import format_counted
 from sweep.catalog import REFERENCE, load_catalog
 from sweep.catalog.noise import load_noise_assumptions
 from sweep.cost.figures import Figure
@@ -26,7 +27,6 @@ from sweep.plan.totals import Cost, PhaseCost, PlanCosts, compute_plan_costs
 from sweep.text_format import (
     format_bytes,
     format_columns,
-    format_counted,
     format_duration,
     format_hours,
     format_labelled_lines,
@@ -195,7 +195,7 @@ def format_sharing(costs: PlanCosts) -> list[tuple[str, str]]:
     shared, apart = select_hours(costs.total, costs), select_hours(costs.unshared, costs)
     if costs.unshared.jobs <= costs.total.jobs:
         return [("shared", "nothing: no two cells have a job in common")]
-    spared = f"{costs.total.jobs:,} jobs do the work of {costs.unshared.jobs:,}"
+    spared = f"{format_counted(costs.total.jobs, 'job does', 'jobs do')} the work of {costs.unshared.jobs:,}"
     times = f", {apart / shared:.1f} times as much" if shared else ""
     return [("shared", f"{spared}; with nothing shared: {format_hours(apart)} {select_hours_unit(costs)}{times}")]
 
@@ -222,7 +222,7 @@ def format_features(costs: PlanCosts) -> list[tuple[str, str]]:
 def format_finished(costs: PlanCosts) -> list[tuple[str, str]]:
     """What is done already."""
     done, total = select_hours(costs.done, costs), select_hours(costs.total, costs)
-    text = f"{costs.done.jobs:,} of {costs.total.jobs:,} jobs"
+    text = f"{costs.done.jobs:,} of {format_counted(costs.total.jobs, 'job')}"
     return [
         (
             "done",
@@ -240,8 +240,8 @@ def format_time_left(costs: PlanCosts) -> list[tuple[str, str]]:
         return []
     jobs = format_counted(len(time.critical_path), "job")
     chain = f"{format_duration(time.critical_path_hours)} for the longest chain, of {jobs}"
-    devices = [f"{time.gpus:,} GPUs"] if time.gpus else []
-    devices += [f"{time.cpus:,} cores"] if time.cpus else []
+    devices = [format_counted(time.gpus, "GPU")] if time.gpus else []
+    devices += [format_counted(time.cpus, "core")] if time.cpus else []
     if not devices:
         return [("time", f"at least {chain}; without waits in the queue")]
     given = " and ".join(devices)
@@ -249,7 +249,13 @@ def format_time_left(costs: PlanCosts) -> list[tuple[str, str]]:
         ("time", f"at least {format_duration(time.at_least_hours)} on {given} ({chain}); without waits in the queue")
     ]
     if time.too_wide:
-        lines.append(("", f"{time.too_wide:,} jobs ask for more than {given} at once and could not start"))
+        lines.append(
+            (
+                "",
+                f"{format_counted(time.too_wide, 'job asks', 'jobs ask')} for more than {given} at once "
+                "and could not start",
+            )
+        )
     return lines
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.local.attempts import find_foreign_owner
 from jobs.observation import ClusterState
@@ -21,14 +22,16 @@ from sweep.plan.manifest import map_jobs_to_models
 from sweep.report.history import format_time
 from sweep.report.time_left import TimeLeft, read_last_metrics, read_time_left
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_columns, format_counted, format_duration
+from sweep.text_format import format_columns, format_duration
 
 BAR_WIDTH = 24
 WIDE_ENOUGH = 90
 """Columns of a terminal from which on the bar has all of it."""
 MAX_LISTED = 10
 """Running, failed and blocked jobs shown of each kind, unless all are asked for."""
-TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED)
+PENDING = frozenset({ClusterState.QUEUED, ClusterState.STUCK})
+TROUBLE_STATES = (JobState.FAILED, JobState.UNKNOWN, JobState.INTERRUPTED, JobState.CANCELLED)
+"""Of cancelled jobs only those that nobody cancelled with `sweep cancel`: who did is news."""
 
 
 def load_status(
@@ -81,6 +84,7 @@ def build_status_json(
             *list_left_remarks(snapshot),
         ],
         "eta": build_eta_row(left, snapshot),
+        "answer_age_seconds": snapshot.cluster.answer_age_seconds,
     }
     for row in (*report["running"], *report["trouble"], *report["blocked"]):
         if not row["cells"] and models and models.get(row["key"]):
@@ -120,6 +124,7 @@ def build_running_row(job: Job, evidence: RunStatus, now: float) -> dict[str, An
         "attempt": start.attempt if start else "",
         "host": (start.node or start.host) if start else "",
         "pid": start.pid if start else None,
+        "start": sum(outcome.began for outcome in evidence.outcomes),
         "seconds": now - start.started_at if start else None,
         "step": last.get("step"),
         "total_steps": last.get("total_steps"),
@@ -128,12 +133,15 @@ def build_running_row(job: Job, evidence: RunStatus, now: float) -> dict[str, An
 
 
 def build_trouble_row(job: Job, snapshot: SweepSnapshot, sweep: str) -> dict[str, Any] | None:
-    """A job that failed, is unknown, or was interrupted for another reason than a request; else None."""
+    """A job that failed, is unknown, was interrupted for another reason than a request, or was cancelled with the
+    cluster's own means; else None."""
     evidence = snapshot.runs[job.key]
     state = snapshot.statuses[job.key].state
     last = evidence.last
     if state is JobState.UNKNOWN and job.key in snapshot.observed:
         return None  # `waits` has what the cluster says
+    if state is JobState.CANCELLED and job.key in snapshot.user_requests.cancelled:
+        return None
     failure = last.failure if last and state is not JobState.UNKNOWN else None
     message = evidence.message
     if state is JobState.UNKNOWN and last is not None:
@@ -170,6 +178,8 @@ def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
         for key, seen in snapshot.observed.items()
         if (seen.doubt or seen.message)
         and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
+        # why a job was pending says nothing any more once a process of it lives
+        and not (snapshot.statuses[key].state is JobState.RUNNING and seen.state in PENDING)
     )
     return [{"state": state, "message": message, "jobs": number} for (state, message), number in found.most_common()]
 
@@ -250,12 +260,11 @@ def explain_who_ends(sweep: str, owner: str, me: str, *, on_slurm: bool) -> str:
 
 def list_queue_remarks(snapshot: SweepSnapshot, sweep: str) -> list[str]:
     """What was to leave Slurm's queue and is still in it, but for cancelled jobs (`build_asked_rows`)."""
-    waiting = {ClusterState.QUEUED, ClusterState.STUCK}
     me = read_user_name()
     left = Counter(
         (snapshot.statuses[key].state.value, seen.user if seen.user != me else "")
         for key, seen in snapshot.observed.items()
-        if seen.state in waiting
+        if seen.state in PENDING
         and snapshot.statuses[key].state in STOPPED
         and not snapshot.statuses[key].cancel_pending
     )
@@ -304,6 +313,7 @@ def format_status(report: Mapping[str, Any], *, show_all: bool, width: int | Non
     limit = None if show_all else MAX_LISTED
     parts = [
         format_phase_table(report, width),
+        format_age_line(report),
         format_section("running", [format_running_line(row) for row in report["running"]], limit),
         format_section(
             "trouble", [line for row in report["trouble"][:limit] for line in format_trouble_lines(row)], None
@@ -362,6 +372,8 @@ def format_running_line(row: Mapping[str, Any]) -> str:
         parts.append(f"loss {row['loss']:.3f}")
     if row["seconds"] is not None:
         parts.append(f"for {format_duration(row['seconds'] / 3600)}")
+    if row["start"] > 1:
+        parts.append(f"start {row['start']:,}")
     return "  ".join(parts)
 
 
@@ -394,6 +406,12 @@ def format_job_name(row: Mapping[str, Any]) -> str:
     """Phase, first cell, else model, and key; of a job that several cells share how many more they are."""
     first, more = row["cells"][:1] or [row["model"]] if "model" in row else row["cells"][:1], len(row["cells"]) - 1
     return " ".join([row["phase"], *first, *([f"(+{more})"] if more > 0 else []), row["key"]])
+
+
+def format_age_line(report: Mapping[str, Any]) -> str:
+    """How old the answer of Slurm's is that the report shows; empty where it was asked for the report itself."""
+    age = report.get("answer_age_seconds", 0.0)
+    return f"Slurm as of {format_duration(age / 3600)} ago; --fresh asks it again" if age >= 1 else ""
 
 
 def format_eta_line(report: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.job import Job, Resources, rank_jobs
 from jobs.local.runner_lock import find_runner_owner
 from jobs.local.slots import detect_machine_slots
@@ -27,7 +28,6 @@ from sweep.kept_limits import read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_counted
 
 METRICS_TAIL_BYTES = 4_096
 MOST_READ = 40

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.counted import format_counted
 from sweep.phases import PHASES
 from sweep.results.contrasts import AVERAGE, AXES, CELL, MODEL, SEEDS, Contrast
 from sweep.results.schemas import CONTRASTS, DIFFERENCES, SUMMARY
@@ -27,7 +28,7 @@ from sweep.results.slices import (
     sort_values,
 )
 from sweep.results.tables import find_best_by
-from sweep.text_format import format_columns, format_counted
+from sweep.text_format import format_columns
 
 # differences.parquet: score differences between models that are equal in all axes but one.
 

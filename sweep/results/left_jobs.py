@@ -107,7 +107,8 @@ def sum_left_hours(left: Mapping[str, JobEvidence]) -> LeftHours:
 
 def describe_left_hours(left: LeftHours) -> str:
     """One line for people; empty if there are none."""
-    from sweep.text_format import format_counted, format_hours
+    from jobs.counted import format_counted
+    from sweep.text_format import format_hours
 
     if not left.jobs:
         return ""

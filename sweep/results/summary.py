@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.counted import format_counted
 from sweep.catalog.chance import load_chances
 from sweep.phases import PHASES
 from sweep.results.slices import BITS_PER_BYTE, HELD_OUT, MEASURES, TEXT, VISION, Measure, Row, find_best_row
@@ -132,7 +133,7 @@ def format_partial_tasks(tasks: Sequence[str], wanted: Sequence[str]) -> str:
         return f"over tasks of its own: {', '.join(tasks)}"
     missing = [task for task in wanted if task not in tasks]
     without = f", without {', '.join(missing)}" if missing else ", not all with their parts"
-    return f"over {len(tasks)} of its {len(wanted)} tasks{without}"
+    return f"over {len(tasks)} of its {format_counted(len(wanted), 'task')}{without}"
 
 
 def list_remarks(rows: Sequence[Row]) -> list[str]:
@@ -147,7 +148,7 @@ def list_remarks(rows: Sequence[Row]) -> list[str]:
     if len(finished) < len(rows):
         states = Counter(row["state"] for row in rows if row["state"] != "done")
         waiting = ", ".join(f"{count} {state}" for state, count in states.most_common())
-        lines.append(f"missing: {len(rows) - len(finished)} of {len(rows)} models ({waiting})")
+        lines.append(f"missing: {len(rows) - len(finished)} of {format_counted(len(rows), 'model')} ({waiting})")
     return lines
 
 
@@ -314,7 +315,7 @@ def format_overstated_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     jobs = sum(bool(row["overstated_seconds"]) for row in rows)
     if not seconds:
         return []
-    whose = "1 job" if jobs == 1 else f"{jobs:,} jobs"
+    whose = format_counted(jobs, "job")
     return [
         "",
         f"The cluster's accounting has {seconds:,} s more than the attempts of {whose} recorded; they are counted.",

@@ -8,6 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from jobs.counted import format_counted
 from stages.vision.specs import UnknownEncoderError, resolve_encoder_spec
 from sweep.catalog import Catalog
 from sweep.errors import SweepFileError
@@ -322,7 +323,7 @@ class SweepFileReader:
 
     def find_reference_problem(self, name: str, value: Any, sweep: Sweep, models: list[str]) -> str:
         if name == "model" and value not in models:
-            known = f"{len(models)} models: {join_names(models)}"
+            known = f"{format_counted(len(models), 'model')}: {join_names(models)}"
             return f"{format_given_value(value)} is not a model{format_suggestion(value, models)} ({known})"
         if name == "encoder":
             try:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.local.attempts import find_foreign_owner, stop_attempt
 from jobs.processes import read_user_name
@@ -74,11 +75,14 @@ def explain_unfinished(name: str, cancelled: int, left: Collection[str], problem
     """The error of a cancellation that Slurm has not carried out; `left`: ids of jobs that it still has."""
     ids = ", ".join(sorted(left)[:MOST_IDS]) + (", ..." if len(left) > MOST_IDS else "")
     there = (
-        f"{len(left)} of them are still in Slurm's queue ({ids})" if left else "what Slurm's queue holds is not known"
+        f"{len(left)} of them {'is' if len(left) == 1 else 'are'} still in Slurm's queue ({ids})"
+        if left
+        else "what Slurm's queue holds is not known"
     )
     return (
-        f"{cancelled} jobs are noted as cancelled here, and {there}{f': {problem}' if problem else ''}; "
-        f"those that wait end as soon as they start, those that run go on: run `sweep cancel {name}` again"
+        f"{format_counted(cancelled, 'job is', 'jobs are')} noted as cancelled here, and {there}"
+        f"{f': {problem}' if problem else ''}; those that wait end as soon as they start, "
+        f"those that run go on: run `sweep cancel {name}` again"
     )
 
 
@@ -87,7 +91,8 @@ def explain_foreign(name: str, cancelled: int, foreign: Mapping[str, int]) -> st
     whose = " and ".join(f"{number} of them as {user}'s" for user, number in foreign.items())
     owners = " and ".join(foreign)
     return (
-        f"{cancelled} jobs are noted as cancelled here, and {whose} go on: only {owners} or an operator can end them; "
+        f"{format_counted(cancelled, 'job is', 'jobs are')} noted as cancelled here, "
+        f"and {whose} go on: only {owners} or an operator can end them; "
         f"the next `sweep tick {name}` or `sweep cancel {name}` of {owners} does"
     )
 

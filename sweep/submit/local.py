@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.local.runner import LocalRunner, RunnerEvent, RunnerResult, StopRequest
 from jobs.local.slots import detect_machine_slots
 from jobs.observation import ClusterState
@@ -21,7 +22,6 @@ from sweep.next_step import NextStep
 from sweep.stored_sweep import StoredSweep
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
 from sweep.terminal import find_raw_stream
-from sweep.text_format import format_counted
 
 
 def run_local(
@@ -57,7 +57,10 @@ def run_local(
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
         print("nothing is lost: put it right and submit again", file=sys.stderr)
     if not as_json:
-        print(NextStep(stored.store.root).suggest_for_states(snapshot.sweep, outcome["states"]), file=sys.stderr)
+        print(
+            NextStep(stored.store.root).suggest_for_states(snapshot.sweep, outcome["states"], jobs=snapshot.jobs),
+            file=sys.stderr,
+        )
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1
@@ -104,7 +107,8 @@ def check_not_on_slurm(snapshot: SweepSnapshot, wanted: Collection[str]) -> None
     there = [key for key in wanted if key in observed and observed[key].state is not ClusterState.ENDED]
     if there:
         raise SweepError(
-            f"{len(there)} jobs are in Slurm's hands; `sweep cancel {snapshot.sweep}` takes them out first"
+            f"{format_counted(len(there), 'job is', 'jobs are')} in Slurm's hands; "
+            f"`sweep cancel {snapshot.sweep}` takes {'it' if len(there) == 1 else 'them'} out first"
         )
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from jobs.counted import format_counted
 from jobs.job import index_by_key
 from jobs.local import attempts
 from jobs.reconcile.decide import Action
@@ -35,7 +36,9 @@ def print_report(outcome: dict[str, Any], *, as_json: bool) -> None:
 def format_outcome_line(outcome: dict[str, Any]) -> str:
     """`demo: 118 of 120 jobs done, 1 failed, 1 blocked`."""
     others = [f"{number} {state}" for state, number in outcome["states"].items() if number and state != "done"]
-    return ", ".join([f"{outcome['sweep']}: {outcome['states']['done']} of {outcome['jobs']} jobs done", *others])
+    return ", ".join(
+        [f"{outcome['sweep']}: {outcome['states']['done']} of {format_counted(outcome['jobs'], 'job')} done", *others]
+    )
 
 
 def print_action_rows(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jobs.claims.submit_lock import hold_submit_lock
+from jobs.counted import format_counted
 from jobs.errors import NoSchedulerError, SubmitterBusyError
 from jobs.observation import ClusterState
 from jobs.processes import read_user_name
@@ -17,7 +18,7 @@ from jobs.reconcile.state import JobState
 from jobs.slurm.batches import SlurmBatch
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.code_snapshot import locate_code_snapshot, save_code_snapshot
-from jobs.slurm.query import find_cluster, load_batch_history
+from jobs.slurm.query import drop_answers, find_cluster, load_batch_history
 from jobs.slurm.refusals import Refusal, update_refusals
 from jobs.slurm.round import PENDING, RoundReport, SlurmRound, list_delays
 from jobs.slurm.sbatch_errors import RefusalKind
@@ -32,7 +33,6 @@ from sweep.results.evidence import load_job_evidence
 from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
-from sweep.text_format import format_counted
 
 SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 CANCEL_POLL_SECONDS = 2.0
@@ -171,7 +171,8 @@ def resolve_slurm_timeouts(request: RoundRequest) -> SlurmTimeouts:
 
 @contextmanager
 def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[SlurmRound]:
-    """A round that has queried Slurm. Unless it is dry, nobody else submits from this store while the block lasts."""
+    """A round that has queried Slurm. Unless it is dry, nobody else submits from this store while the block lasts, and
+    `sweep status` shows no answer of Slurm's from before its end."""
     if request.dry:
         yield prepare_round(stored, request, lambda: True)
         return
@@ -180,7 +181,11 @@ def open_slurm_round(stored: StoredSweep, request: RoundRequest) -> Iterator[Slu
         wait_seconds=SUBMIT_LOCK_TIMEOUT_SECONDS,
         report_wait=request.report_wait,
     ) as holds_submit_lock:
-        yield prepare_round(stored, request, holds_submit_lock)
+        drop_answers(stored.store, stored.manifest.sweep)  # at the end, too: a round may be killed before
+        try:
+            yield prepare_round(stored, request, holds_submit_lock)
+        finally:
+            drop_answers(stored.store, stored.manifest.sweep)
 
 
 def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock: Callable[[], bool]) -> SlurmRound:
@@ -271,8 +276,12 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     if not as_json:
         withdrawn = f", took {report.withdrawn} out of the queue" if report.withdrawn else ""
         if report.asked_to_stop:
-            withdrawn += f", told {report.asked_to_stop} cancelled jobs that run to save and stop"
-        print(f"sent {report.sent} jobs in {report.calls} sbatch calls{withdrawn}", file=sys.stderr)
+            told = format_counted(report.asked_to_stop, "cancelled job that runs", "cancelled jobs that run")
+            withdrawn += f", told {told} to save and stop"
+        print(
+            f"sent {format_counted(report.sent, 'job')} in {format_counted(report.calls, 'sbatch call')}{withdrawn}",
+            file=sys.stderr,
+        )
     for line in report.gpus:
         print(f"sweep: {line}", file=sys.stderr)
     for line in report.limits:
@@ -291,9 +300,11 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
 def suggest_after_round(slurm_round: SlurmRound, states: Mapping[str, int]) -> str:
     """The next command: rounds go on by themselves only where cron has them."""
     step, name = NextStep(slurm_round.launch.store.root), slurm_round.launch.sweep
-    if states["failed"] or states["done"] == sum(states.values()):
-        return step.suggest_for_states(name, states)
-    return step.suggest("from cron sends the rest and retries; see docs/slurm.md", "tick", name)
+    to_send = sum(states[state.value] for state in (JobState.READY, JobState.WAITING, JobState.INTERRUPTED))
+    if states["failed"] or not (to_send or states["queued"] or states["running"]):
+        return step.suggest_for_states(name, states, jobs=slurm_round.snapshot.jobs)
+    what = "sends the rest and retries" if to_send else "retries what fails and renews tables and report"
+    return step.suggest(f"from cron {what}; see docs/slurm.md", "tick", name)
 
 
 def keep_refusals(slurm_round: SlurmRound, report: RoundReport) -> None:
@@ -350,7 +361,8 @@ def print_actions(
         print_action_rows(actions, stored, calls, as_json=as_json)
     else:
         print("".join(format_call(number, len(calls), call) for number, call in enumerate(calls, 1)), end="")
-    print(f"{len(submits)} jobs would be sent in {len(batches)} sbatch calls", file=sys.stderr)
+    jobs, calls_counted = format_counted(len(submits), "job"), format_counted(len(batches), "sbatch call")
+    print(f"{jobs} would be sent in {calls_counted}", file=sys.stderr)
     if asked := describe_questions(slurm_round.checker):
         print(f"sweep: {asked}", file=sys.stderr)
     for line in slurm_round.describe_gpus(action.key for action in submits):

@@ -8,13 +8,14 @@ from typing import Any
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
+from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.reconcile.state import JobState
 from stages.printable import render_line
 from sweep.phases import PHASES
 from sweep.report.history import format_time
 from sweep.report.status import find_shown_state, format_eta_line
-from sweep.text_format import format_counted, format_duration, format_hours, format_large_number
+from sweep.text_format import format_duration, format_hours, format_large_number
 from sweep.watch.curves import BLOCKS, PLAIN_BLOCKS, MetricsCurve, draw_sparkline
 from sweep.watch.feed import SweepFeed
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 an error (2 wrong usage), 3 a daemon does not run (`status
 import argparse
 import getpass
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -76,7 +77,8 @@ def _up(chosen: argparse.Namespace) -> int:
     lab = Lab(chosen.dir, options)
     lab.up()
     seconds = time.monotonic() - begun
-    print(welcome(lab.layout.slurm_conf, options, programs=Path(sys.executable).parent, seconds=seconds))
+    end = shlex.join([Path(sys.executable).name, "-m", "tests.slurm_lab", "--dir", str(chosen.dir), "down"])
+    print(welcome(lab.layout.slurm_conf, options, programs=Path(sys.executable).parent, seconds=seconds, end=end))
     return 0
 
 

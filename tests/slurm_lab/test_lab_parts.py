@@ -148,10 +148,17 @@ def test_a_policy_of_the_machine_itself_stays(tmp_path: Path) -> None:
 
 
 def test_the_words_of_welcome_can_be_pasted_into_a_shell() -> None:
-    text = welcome(Path("/tmp/c/etc/slurm.conf"), Options(), programs=Path("/venv/bin"), seconds=1.23)
+    text = welcome(
+        Path("/tmp/c/etc/slurm.conf"),
+        Options(),
+        programs=Path("/venv/bin"),
+        seconds=1.23,
+        end="sweep-down --dir /tmp/c",
+    )
     assert "4 nodes of 64 CPU and 8 pretended A100 (up in 1.2 s)" in text
     assert "\nexport SLURM_CONF=/tmp/c/etc/slurm.conf\nexport PATH=/venv/bin:$PATH\n" in text
     assert "sweep submit demo --backend slurm" in text
+    assert text.endswith("\n# and in the end:\nsweep-down --dir /tmp/c")
 
 
 def test_status_has_a_line_for_each_daemon() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from tests.slurm_lab.config import Options
 
 
-def welcome(slurm_conf: Path, options: Options, *, programs: Path, seconds: float) -> str:
-    """How to use the cluster that has just come up, as lines for a shell; `programs` is the folder of `sweep`."""
+def welcome(slurm_conf: Path, options: Options, *, programs: Path, seconds: float, end: str) -> str:
+    """How to use the cluster that has just come up, as lines for a shell; `programs` is the folder of `sweep`, `end`
+    the command that ends this cluster and no other."""
     size = f"{options.nodes} nodes of {options.cpus} CPU and {options.gpus} pretended {options.gpu_type.upper()}"
     return f"""\
 # A Slurm cluster runs on this machine, {size} (up in {seconds:.1f} s). Tell your shell:
@@ -22,7 +23,8 @@ sweep submit demo --backend slurm
 sweep status demo
 squeue
 
-# and in the end: make cluster-down"""
+# and in the end:
+{end}"""
 
 
 def status_table(pids: Mapping[str, int | None], nodes: Mapping[str, str]) -> str:

@@ -1,13 +1,16 @@
 """The line that ends a command."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from jobs.reconcile.state import JobState
+from jobs.store.paths import Store
 from sweep.arguments import find_default_store
 from sweep.next_step import NextStep
 from sweep.state_words import STATE_MEANINGS
+from tests.jobs import toy
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,25 @@ def test_the_states_say_what_comes_next(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWEEP_STORE", raising=False)
     assert NextStep(Path("store")).suggest_for_states("demo", states).startswith(f"next: `{command}` ")
+
+
+def test_what_is_written_is_not_suggested_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SWEEP_STORE", raising=False)
+    store, job = Store(Path("store")), toy.toy_job("a")
+    results = store.locate_sweep("demo").results
+    files = [store.locate_run(job.stage, "a").result, results / "results.parquet", results / "figures" / "losses.png",
+             results / "report.html"]  # fmt: skip
+    steps = ["results demo", "results demo", "report demo", "list demo"]
+    for moment, (path, command) in enumerate(zip(files, steps, strict=True)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        os.utime(path, (1_000 + moment, 1_000 + moment))
+        told = NextStep(Path("store")).suggest_for_states("demo", {"done": 1}, jobs=[job])
+        assert told.startswith(f"next: `sweep {command}` ")
+    os.utime(files[0], (2_000, 2_000))  # a job has run again
+    told = NextStep(Path("store")).suggest_for_states("demo", {"done": 1}, jobs=[job])
+    assert told.startswith("next: `sweep results demo` ")
 
 
 def test_a_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

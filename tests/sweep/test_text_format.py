@@ -1,9 +1,9 @@
 import pytest
 
+from jobs.counted import format_counted
 from sweep.text_format import (
     format_bytes,
     format_columns,
-    format_counted,
     format_duration,
     format_hours,
     format_labelled_lines,
@@ -44,6 +44,8 @@ def test_sizes(value: float, text: str) -> None:
 
 def test_one_thing_has_no_plural() -> None:
     assert [format_counted(number, "job") for number in (0, 1, 2_710)] == ["0 jobs", "1 job", "2,710 jobs"]
+    told = [format_counted(number, "job has", "jobs have") for number in (0, 1, 2_710)]
+    assert told == ["0 jobs have", "1 job has", "2,710 jobs have"]
 
 
 def test_columns_are_aligned_and_no_line_ends_in_a_space() -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from jobs.counted import format_counted
 from jobs.environment import list_launcher_variables
 from jobs.errors import ClusterChoiceError
 from jobs.job import Job
@@ -119,7 +120,7 @@ def check_partitions(site: Site) -> Check:
     if not site.partitions:
         return report_note("partitions", "not known")
     words = [
-        f"{each.name}{' (default)' if each.is_default else ''}: {each.nodes} nodes"
+        f"{each.name}{' (default)' if each.is_default else ''}: {format_counted(each.nodes, 'node')}"
         f"{', ' + kinds if (kinds := format_gpus(each.shapes)) else ''}"
         f", {f'{each.max_minutes} min' if each.max_minutes is not None else 'no time limit'}"
         f"{'' if each.state == 'UP' else ', ' + each.state.lower()}"
@@ -146,7 +147,7 @@ def check_limits(site: Site) -> Iterator[Check]:
     words = [f"{left:,} under {describe_limit(limit)}" for limit, left in small.items()]
     whole = f"the cluster holds {site.max_jobs:,} jobs of everybody"
     if words:
-        yield report_ok("queue", f"at most {'; '.join(words)}; {whole}")
+        yield report_ok("queue", f"for jobs of these accounts and QOS at most {'; '.join(words)}; {whole}")
     else:
         yield report_ok("queue", f"no limit on your jobs; {whole}")
     if not site.enforces_partition_limits:
@@ -209,7 +210,7 @@ def check_feasible(site: Site, jobs: Sequence[Job], checker: FeasibilityChecker)
     """Jobs that Slurm would refuse or never start, by reason."""
     refusals = checker.find_refusals(jobs).values()
     for refusal, number in Counter(refusals).items():
-        text = f"{number:,} of {len(jobs):,} jobs: {refusal.text}"
+        text = f"{number:,} of {format_counted(len(jobs), 'job')}: {refusal.text}"
         if refusal.kind is RefusalKind.INVALID:
             yield report_problem("plan", text, refusal.advice)
         else:
@@ -219,7 +220,11 @@ def check_feasible(site: Site, jobs: Sequence[Job], checker: FeasibilityChecker)
     elif jobs and not refusals:
         names = sorted({each.name for job in jobs for each in find_job_partitions(job, site)})
         asked = f" (sbatch --test-only, {checker.asked} asked)" if checker.asked else ""
-        yield report_ok("plan", f"all {len(jobs):,} jobs can run{f' in {chr(44).join(names)}' if names else ''}{asked}")
+        yield report_ok(
+            "plan",
+            f"{'the job' if len(jobs) == 1 else f'all {len(jobs):,} jobs'} can run"
+            f"{f' in {chr(44).join(names)}' if names else ''}{asked}",
+        )
 
 
 def check_gpus(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
@@ -232,9 +237,12 @@ def check_queue_limits(site: Site, jobs: Sequence[Job]) -> Iterator[Check]:
     """Limits that let the plan in only part by part."""
     room = compute_queue_capacity(site, (), site.user)
     counted = Counter(limit for job in jobs for limit in list_limit_names(job, site, site.user))
+    if len(room.keys() - {CLUSTER}) and not counted.keys() & (room.keys() - {CLUSTER}):
+        yield report_ok("queue", "the plan's jobs have another account and QOS: none of these limits holds for them")
     for limit, number in counted.items():
         if number > room.get(limit, number):
-            text = f"{number:,} jobs, of which {room[limit]:,} may be in the queue at once ({describe_limit(limit)})"
+            most = f"{room[limit]:,} may be in the queue at once ({describe_limit(limit)})"
+            text = f"{format_counted(number, 'job')}, of which {most}"
             yield report_note(
                 "refill", text, "have `sweep tick` run by cron or scrontab: it sends more as the queue drains"
             )
@@ -262,7 +270,7 @@ def check_setup(jobs: Sequence[Job]) -> Iterator[Check]:
                 "setup", f"bash cannot read it: {said[0] if said else 'no reason given'}", "change `setup`"
             )
         else:
-            yield report_ok("setup", f"{len(lines)} lines, which bash can read")
+            yield report_ok("setup", f"{format_counted(len(lines), 'line')}, which bash can read")
 
 
 def check_save_time(site: Site, largest_save_bytes: int) -> Check:

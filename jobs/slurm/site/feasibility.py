@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.job import Job, Resources
 from jobs.slurm.refusals import REFUSED, Refusal, explain_few_nodes, explain_refusal, list_choices
 from jobs.slurm.sbatch_errors import POLICY, RefusalKind, SubmitRefusal, UnknownSubmit
@@ -271,7 +272,9 @@ class FeasibilityChecker:
         where = ", ".join(each.name for each in partitions)
         refusal = self._explain(job, replace(answer, kind=RefusalKind.INVALID))
         what = f"{asked.cpus} CPUs and {asked.memory_gib:g} GiB"
-        text = f"{REFUSED}: partition {where} has not {asked.nodes} nodes with {what} ({answer.reason})"
+        text = (
+            f"{REFUSED}: partition {where} has not {format_counted(asked.nodes, 'node')} with {what} ({answer.reason})"
+        )
         advice = f"lower what is too much; its nodes have {'; or '.join(map(describe_nodes, partitions))}"
         return replace(refusal, text=text, advice=advice)
 
@@ -302,7 +305,7 @@ def iter_smaller_requests(asked: Resources) -> Iterator[tuple[tuple[str, str], R
         yield (f"{asked.cpus} CPUs on a node", "cpus"), replace(asked, cpus=1)
     yield (f"{asked.memory_gib:g} GiB on a node", "memory_gib or retry_memory_gib"), replace(asked, memory_gib=1 / 1024)
     if asked.nodes > 1:
-        yield (f"{asked.nodes} nodes", "nodes"), replace(asked, nodes=1)
+        yield (format_counted(asked.nodes, "node"), "nodes"), replace(asked, nodes=1)
     for name, value in asked.options.items():
         if name in {"constraint", "exclude", "nodelist", "reservation"}:
             rest = {each: other for each, other in asked.options.items() if each != name}
@@ -311,7 +314,7 @@ def iter_smaller_requests(asked: Resources) -> Iterator[tuple[tuple[str, str], R
 
 def describe_gpus(asked: Resources) -> list[str]:
     """`8 GPUs a100`, or nothing."""
-    return [f"{asked.gpus_per_node} GPUs {asked.gpu_type}".strip()] if asked.gpus_per_node else []
+    return [f"{format_counted(asked.gpus_per_node, 'GPU')} {asked.gpu_type}".strip()] if asked.gpus_per_node else []
 
 
 def describe_nodes(partition: Partition) -> str:
@@ -378,9 +381,13 @@ def iter_partition_misfits(
         yield build_time_misfit(job, name, partition.max_minutes)
     free_nodes = any("PartitionMaxNodes" in rule.flags for rule in rules)
     if partition.max_nodes is not None and asked.nodes > partition.max_nodes and not free_nodes:
-        yield Misfit(f"{name} gives a job {partition.max_nodes} nodes, not {asked.nodes}", "lower nodes")
+        yield Misfit(
+            f"{name} gives a job {format_counted(partition.max_nodes, 'node')}, not {asked.nodes}", "lower nodes"
+        )
     elif partition.nodes and asked.nodes > partition.nodes:
-        yield Misfit(f"{name} has {partition.nodes} nodes, and a job asks for {asked.nodes}", "lower nodes")
+        yield Misfit(
+            f"{name} has {format_counted(partition.nodes, 'node')}, and a job asks for {asked.nodes}", "lower nodes"
+        )
     most = partition.max_memory_mib or site.max_memory_mib
     if most is not None and max(asked.memory_gib, asked.retry_memory_gib) * 1024 > most and partition.knows_memory:
         larger = asked.retry_memory_gib * 1024 > most >= asked.memory_gib * 1024

@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
+from jobs.counted import format_counted
 from sweep.results.figures.panels import AFTER_ALL_TEXT
 from sweep.results.figures.scores import ONE_VALUE, TOO_FEW
 from sweep.results.figures.style import (
@@ -179,7 +180,8 @@ def describe_cost_sources(rows: Sequence[Row]) -> list[str]:
     """A sentence for each reason for which costs are not by Slurm's accounting, with the number of models."""
     found = Counter(row["hours_remark"] for row in rows if row.get("hours_remark"))
     return [
-        f"the cost of {number:,} of {len(rows):,} models is not Slurm's, but what their attempts recorded ({remark})"
+        f"the cost of {number:,} of {format_counted(len(rows), 'model')} is not Slurm's, "
+        f"but what their attempts recorded ({remark})"
         for remark, number in found.items()
     ]
 

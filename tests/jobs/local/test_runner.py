@@ -95,7 +95,7 @@ def most_at_once(store: Store, jobs: list[Any]) -> int:
 def test_a_job_that_can_never_fit_is_refused_before_anything_starts(store: Store) -> None:
     jobs = [toy.toy_job("small"), toy.toy_job("large", resources=Resources(nodes=2, cpus=4, gpus_per_node=8))]
     with pytest.raises(
-        InfeasibleJobError, match=r"1 jobs can never run here; the first, pretrain large: it needs 8 CPU cores"
+        InfeasibleJobError, match=r"1 job can never run here; the first, pretrain large: it needs 8 CPU cores"
     ):
         toy.submit(store, jobs)
     assert not store.runs.exists()

@@ -41,7 +41,7 @@ def test_what_can_never_be_had_is_said() -> None:
         slots.find_infeasible_reason(Resources(cpus=2, nodes=2))
         == "it needs 4 CPU cores and this runner has 2 (--cpus)"
     )
-    assert slots.find_infeasible_reason(Resources(gpus_per_node=1)) == "it needs 1 GPUs and this runner has 0 (--gpus)"
+    assert slots.find_infeasible_reason(Resources(gpus_per_node=1)) == "it needs 1 GPU and this runner has 0 (--gpus)"
 
 
 def test_visible_devices_are_respected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,12 +33,12 @@ def write_as_0_1(row: Any) -> dict[str, Any]:
 
 
 def test_who_cancelled_is_read_from_the_message_of_version_0_1() -> None:
-    row = pending_ending("CANCELLED", failure=FailureClass.CANCELLED, message="cancelled by uid 1000")
+    row = pending_ending("CANCELLED", failure=FailureClass.CANCELLED, message="cancelled by uid 4000001000")
     found = parse_accounting_record(write_as_0_1(row))
-    assert found.cancelled_by_uid == 1000
+    assert found.cancelled_by_uid == 4_000_001_000
     failure = classify_failure(None, found)
     assert failure is not None
-    assert failure.message == "cancelled with scancel by uid 1000"
+    assert failure.message == "cancelled with scancel by uid 4000001000"
 
 
 def test_a_cancellation_by_slurm_stays_one_and_other_messages_are_not_searched() -> None:

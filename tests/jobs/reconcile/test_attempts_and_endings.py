@@ -14,7 +14,9 @@ from jobs.store.paths import RunPaths, Store, write_json
 from jobs.store.records import FailureClass as F
 from tests.jobs.reconcile.executions import JOB, begin, end, ending, pending_ending
 
-BY_HAND: dict[str, Any] = {"failure": F.CANCELLED, "cancelled_by_uid": 1000}
+NAMELESS = 4_000_001_000
+"""A user whom the system has no name for."""
+BY_HAND: dict[str, Any] = {"failure": F.CANCELLED, "cancelled_by_uid": NAMELESS}
 
 
 @pytest.fixture
@@ -37,8 +39,8 @@ ALONE = [
     (pending_ending("CANCELLED", failure=F.CANCELLED), None, "taken out"),  # by Slurm, for a dependency: no uid
     (pending_ending(LOST), None, "never started"),
     (pending_ending(LOST, failure=F.KILLED, message="lost four times"), F.KILLED, "lost four times"),
-    (pending_ending("CANCELLED", **BY_HAND), F.CANCELLED, "cancelled with scancel by uid 1000"),
-    (ending("CANCELLED", **BY_HAND), F.CANCELLED, "cancelled with scancel by uid 1000"),
+    (pending_ending("CANCELLED", **BY_HAND), F.CANCELLED, "cancelled with scancel by uid 4000001000"),
+    (ending("CANCELLED", **BY_HAND), F.CANCELLED, "cancelled with scancel by uid 4000001000"),
     (ending("CANCELLED", failure=F.CANCELLED), F.CANCELLED, "cancelled with scancel"),
     (ending("NODE_FAIL", failure=F.NODE_FAULT), F.NODE_FAULT, "its node failed (the cluster says NODE_FAIL)"),
     (pending_ending("BOOT_FAIL", failure=F.NODE_FAULT, message="boot failed"), F.NODE_FAULT, "boot failed"),

@@ -62,6 +62,11 @@ CASES = [
     (AttemptEvidence(returncode=-signal.SIGBUS), F.NODE_FAULT, "SIGBUS"),
     (AttemptEvidence(returncode=-signal.SIGXFSZ), F.STORAGE, "may not grow"),
     (AttemptEvidence(returncode=-60), F.KILLED, "signal 60"),
+    (
+        AttemptEvidence(returncode=-signal.SIGKILL, memory_gib=0.1),
+        F.KILLED,
+        "killed by SIGKILL (it had asked for 0.1 GiB of memory)",
+    ),
     (AttemptEvidence(returncode=None), F.KILLED, "without an exit record"),
     (
         AttemptEvidence(returncode=None, log_tail=trace("OSError: [Errno 28] No space left on device")),

@@ -66,17 +66,17 @@ def state_of(snapshot: SweepSnapshot, key: str = "k") -> JobState:
 
 
 def test_a_job_that_only_the_cluster_knows_is_judged_by_its_endings(store: Store) -> None:
-    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=1000)
+    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=4_000_001_000)
     snapshot = load(store, toy.toy_job("k"), toy.toy_job("child", "k"), records=[by_hand])
-    assert state_of(snapshot) is JobState.FAILED
-    assert snapshot.runs["k"].message == "cancelled with scancel by uid 1000"
+    assert state_of(snapshot) is JobState.CANCELLED
+    assert snapshot.runs["k"].message == "cancelled with scancel by uid 4000001000"
     assert state_of(snapshot, "child") is JobState.BLOCKED
     assert snapshot.statuses["child"].cause == "k"
     snapshot.reload()
     assert state_of(snapshot) is JobState.READY
     snapshot.reload(ClusterReport(accounting_records={"k": [by_hand]}))
     snapshot.update({}, reread=["k"])
-    assert state_of(snapshot) is JobState.FAILED
+    assert state_of(snapshot) is JobState.CANCELLED
     assert snapshot.runs["k"].last is not None
 
 
@@ -106,7 +106,7 @@ def test_a_cancellation_of_another_writer_is_taken_in(store: Store) -> None:
 
 
 def test_a_job_that_a_person_cancelled_is_taken_in_again_by_a_resume(store: Store) -> None:
-    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=1000)
+    by_hand = executions.pending_ending(failure=FailureClass.CANCELLED, cancelled_by_uid=4_000_001_000)
     Ledger(store.locate_sweep("toy").ledger).append([Event(event=EventKind.RESUMED, key="k", time=101.0)])
     assert state_of(load(store, toy.toy_job("k"), records=[by_hand])) is JobState.INTERRUPTED
 

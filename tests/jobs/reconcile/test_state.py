@@ -46,6 +46,8 @@ TABLE = [
     ),  # its parent runs again: damaged input
     (JobFacts(retry_decision=RetryDecision.STOP), DONE, JobState.FAILED),
     (JobFacts(retry_decision=RetryDecision.STOP), (JobState.FAILED,), JobState.FAILED),
+    (JobFacts(retry_decision=RetryDecision.STOP, ended_by_person=True), DONE, JobState.CANCELLED),
+    (JobFacts(retry_decision=RetryDecision.GO_ON, ended_by_person=True), DONE, JobState.INTERRUPTED),
     (JobFacts(retry_decision=RetryDecision.STOP, live=True), DONE, JobState.RUNNING),  # somebody gave it another try
     (JobFacts(cancelled=True), DONE, JobState.CANCELLED),
     (JobFacts(cancelled=True, retry_decision=RetryDecision.STOP), DONE, JobState.CANCELLED),

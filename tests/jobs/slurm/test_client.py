@@ -294,7 +294,7 @@ def test_what_a_silent_scancel_leaves_in_the_queue_is_told(programs: Programs) -
     programs.add("scancel", "true")
     report = programs.client().withdraw(["7_0"])
     assert (set(report.gone), set(report.kept)) == (set(), {"7_0"})
-    assert report.problem == "scancel reports no error, and 1 jobs are still in the queue"
+    assert report.problem == "scancel reports no error, and 1 job is still in the queue"
 
 
 def test_a_signal_for_the_batch_process_alone(programs: Programs) -> None:

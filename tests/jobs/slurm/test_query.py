@@ -14,13 +14,16 @@ from jobs.slurm.query import (
     SlurmSnapshot,
     add_recent_jobs,
     build_slurm_snapshot,
+    drop_answers,
     has_ends_to_date,
     iter_newly_ended,
     list_other_senders,
+    read_answers_mark,
     read_fresh_answers,
     save_answers,
 )
 from jobs.slurm.timeouts import SlurmTimeouts
+from jobs.store.paths import Store
 from jobs.store.records import FailureClass
 
 PATIENCE = SlurmTimeouts(cache_s=60, recheck_s=10)
@@ -84,6 +87,30 @@ def test_what_was_asked_before_the_last_submission_does_not_count(path: Path) ->
     save_answers(path, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0))
     assert read_fresh_answers(path, 1010.0, PATIENCE, not_before=1001.0) is None
     assert read_fresh_answers(path, 1010.0, PATIENCE, not_before=1000.0) is not None
+
+
+def test_who_changes_the_queue_drops_the_answers_of_all_sweeps_of_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    paths = [store.locate_sweep(name).slurm_answers for name in ("own", "other")]
+    for each in (*paths, store.locate_sweep("never-asked").slurm_answers):
+        each.parent.mkdir(parents=True)
+    for each in paths:
+        save_answers(each, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0))
+    drop_answers(store, "own")
+    assert [read_fresh_answers(each, 1001.0, PATIENCE) for each in paths] == [None, None]
+    assert not store.locate_sweep("never-asked").slurm_answers.exists()
+
+
+def test_a_reader_who_asked_before_the_queue_was_changed_does_not_keep_what_it_was_told(tmp_path: Path) -> None:
+    path = Store(tmp_path).locate_sweep("own").slurm_answers
+    path.parent.mkdir(parents=True)
+    for _ in range(2):  # without kept answers, and with a dropped one
+        mark = read_answers_mark(path)
+        drop_answers(Store(tmp_path), "own")
+        save_answers(path, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0), unless_changed=mark)
+        assert read_fresh_answers(path, 1001.0, PATIENCE) is None
+    save_answers(path, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0), unless_changed=read_answers_mark(path))
+    assert read_fresh_answers(path, 1001.0, PATIENCE) is not None
 
 
 @pytest.mark.parametrize(

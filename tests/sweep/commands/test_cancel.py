@@ -21,7 +21,7 @@ def test_cancel_lets_running_jobs_save_and_keeps_all_out_until_resumed(
     with beside(store, "submit") as runner:
         wait_until_it_works(store, jobs[0])
         assert sweep(store, "cancel") == 0
-        assert "3 jobs cancelled, 1 of them were running" in capsys.readouterr().out
+        assert "3 jobs cancelled, 1 of them was running" in capsys.readouterr().out
         assert not is_held(toy.run_of(store, jobs[0]).lock)
         out, _ = runner.communicate(timeout=PATIENCE_SECONDS)
         assert runner.returncode == 1

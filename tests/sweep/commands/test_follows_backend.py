@@ -18,7 +18,7 @@ def test_a_round_of_a_local_sweep_has_nothing_to_send(store: Store, capsys: pyte
     toy.plan(store, [toy.toy_job("a", cells=["x"])])
     assert sweep(store, "tick", "--no-results") == 0
     printed = capsys.readouterr()
-    assert printed.out == "toy: 0 of 1 jobs done, 1 ready\n"
+    assert printed.out == "toy: 0 of 1 job done, 1 ready\n"
     assert "toy runs on this machine: a round for Slurm has nothing to do\nnext: `sweep submit toy" in printed.err
 
 

@@ -40,7 +40,7 @@ def test_a_job_that_cannot_be_read_gets_no_budget_that_forgives_nothing(
     assert sweep(store, "resume", "--no-submit") == 1
     told = capsys.readouterr().err
     assert "/a cannot be read: Too many levels of symbolic links: it gets no new budget" in told
-    assert "1 jobs have a new budget" in told
+    assert "1 job has a new budget" in told
     kept.replace(lock)
     assert toy.states(store, jobs) == {"a": JobState.FAILED, "b": JobState.INTERRUPTED}
     assert sweep(store, "resume") == 0

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ import pytest
 from jobs.job import Estimate, Job, Resources
 from jobs.local.runner import LocalRunner
 from jobs.local.runner_lock import hold_runner_lock
+from jobs.observation import ClusterState, Observation
 from jobs.processes import read_boot_id
+from jobs.reconcile.snapshot import ClusterReport, load_snapshot
 from jobs.store.flock import acquire_lock
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store, write_json
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from sweep.cli import main
+from sweep.report.status import build_status_json, format_status
 from sweep.report.time_left import Capacity, TimeLeft, estimate_time_left, read_progress
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
+from tests.jobs.reconcile.executions import pending_ending
 
 NOW = 1_800_000_000.0
 
@@ -117,6 +122,45 @@ def test_a_cancellation_of_a_job_that_lives_is_listed_as_asked_for(
     assert wishes == {"running": ("cancel", "bob", 1), "queued": ("cancel", "bob", 1)}
     main(["status", toy.SWEEP, "--store", str(store.root)])
     assert "1 job: cancel asked by bob, still running: " in capsys.readouterr().out
+
+
+def test_a_later_start_of_a_running_job_is_numbered(every_state: tuple[Store, list[Job]]) -> None:
+    store, jobs = every_state
+    run = toy.run_of(store, jobs[1])
+    first = AttemptStart.read(run.locate_attempt("local-0001").start)
+    assert first is not None
+    replace(first, attempt="local-0002", order=2).write(run.locate_attempt("local-0002").start)
+    shown = build_status_json(toy.SWEEP, load_snapshot(jobs, store, toy.SWEEP), TimeLeft(None, ""), NOW)
+    assert [row["start"] for row in shown["running"]] == [2]
+    assert "for 10 min  start 2\n" in format_status(shown, show_all=False)
+
+
+def test_a_kept_answer_is_shown_with_its_age_and_without_why_a_job_that_runs_was_pending(
+    every_state: tuple[Store, list[Job]],
+) -> None:
+    store, jobs = every_state
+    pending = Observation(state=ClusterState.QUEUED, message="waits for the job before it")
+    cluster = ClusterReport(observations={"running": pending, "queued": pending}, answer_age_seconds=44.0)
+    snapshot = load_snapshot(jobs, store, toy.SWEEP, cluster)
+    shown = build_status_json(toy.SWEEP, snapshot, TimeLeft(None, "no trunk has finished"), NOW)
+    assert shown["waits"] == [{"state": "queued", "message": "waits for the job before it", "jobs": 1}]
+    assert "\n\nSlurm as of 44 s ago; --fresh asks it again\n\n" in format_status(shown, show_all=False)
+    fresh = format_status({**shown, "answer_age_seconds": 0.0}, show_all=False)
+    assert "Slurm as of" not in fresh
+
+
+def test_who_ended_a_job_with_scancel_is_named_and_sweep_cancel_needs_no_word(
+    every_state: tuple[Store, list[Job]],
+) -> None:
+    store, jobs = every_state
+    scancelled = pending_ending("CANCELLED", key="ready", failure=FailureClass.CANCELLED, cancelled_by_uid=0)
+    snapshot = load_snapshot(jobs, store, toy.SWEEP, ClusterReport(accounting_records={"ready": [scancelled]}))
+    shown = build_status_json(toy.SWEEP, snapshot, TimeLeft(None, ""), NOW)
+    assert shown["states"]["cancelled"] == 2
+    told = {row["key"]: (row["state"], row["class"], row["message"]) for row in shown["trouble"]}
+    assert told["ready"] == ("cancelled", "cancelled", "cancelled with scancel by root")
+    assert "cancelled" not in told
+    assert "trouble\n  pretrain c ready  cancelled before it started\n" in format_status(shown, show_all=False)
 
 
 def test_the_table_shows_states_failures_with_their_log_and_what_they_block(

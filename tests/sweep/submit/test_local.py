@@ -148,7 +148,7 @@ def test_a_sweep_for_a_cluster_runs_here_only_if_asked(
     assert "Slurm cannot be asked" in said
     assert "run it on this machine with --backend local" in said
     assert sweep(store, "submit", "--backend", "local") == 1
-    assert "1 jobs can never run here; the first, pretrain wide: it needs 99 CPU cores" in capsys.readouterr().err
+    assert "1 job can never run here; the first, pretrain wide: it needs 99 CPU cores" in capsys.readouterr().err
 
 
 def test_a_problem_of_the_store_is_told_and_nothing_is_lost(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,7 +141,7 @@ def test_a_cancelled_sweep_saves_leaves_the_queue_and_goes_on_when_it_is_resumed
     toys.sent()
     wait_for("the first steps", lambda: toys.executions("trunk")["step"] >= 3, seconds=30)
     told = toys.sweep("cancel")
-    assert "3 jobs cancelled, 1 of them were running" in told.out
+    assert "3 jobs cancelled, 1 of them was running" in told.out
     assert toys.queue() == {}
     assert toys.executions("trunk")["stopped"] == 1
     # sacct's first record of a short job may lack its name: until that is put right, nobody knows how it ended

@@ -39,8 +39,27 @@ def test_a_round_without_news_asks_the_queue_the_accounting_and_two_other_progra
     toys.tick()
     calls = recorder.take()
     assert Counter(call.words[0] for call in calls) == {"squeue": 1, "sacct": 1, "scontrol": 1, "sinfo": 1}, calls
+    told = toys.sweep("submit").err  # everything waits in the queue: nothing is left to be sent
+    assert "from cron retries what fails and renews tables and report; see" in told
+    recorder.take()
     assert toys.sweep("status", "--fresh").code == 0
     assert recorder.count() == {"squeue": 1, "sacct": 1}
+
+
+def test_status_shows_what_ones_own_commands_did_to_the_queue_though_answers_are_kept(
+    toys: ToySweep, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_SLURM_PATIENCE", os.environ["SWEEP_SLURM_PATIENCE"].replace("cache=0", "cache=600"))
+    number = len(toys.jobs)
+    for command, state in (("submit", "queued"), ("cancel", "cancelled"), ("resume", "queued"), ("tick", "queued")):
+        toys.sweep(command, *(["--no-results"] if command == "tick" else []))
+        recorder.take()
+        shown = toys.sweep("status", "--json").json
+        assert (shown["states"][state], shown["asked"], shown["answer_age_seconds"]) == (number, [], 0.0), command
+        assert recorder.count()["squeue"] == 1, command
+        kept = toys.sweep("status", "--json").json
+        assert (kept["states"], recorder.count()["squeue"]) == (shown["states"], 0), command
+        assert kept["answer_age_seconds"] > 0, command
 
 
 def test_what_a_site_says_of_itself_is_asked_again_on_demand_when_it_is_old_and_when_it_changes(

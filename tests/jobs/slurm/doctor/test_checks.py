@@ -92,8 +92,16 @@ def test_a_plan_is_held_against_the_cluster() -> None:
     assert named(told, "setup").severity is Severity.OK
     assert "16.0 GiB, needs 5,461 MiB/s" in named(told, "time to save").text
     assert named(list(check_plan(OLD, [good], told_by(OLD))), "plan").text == (
-        "all 1 jobs can run in main (sbatch --test-only, 1 asked)"
+        "the job can run in main (sbatch --test-only, 1 asked)"
     )
+
+
+def test_limits_of_other_accounts_and_qos_are_told_apart_from_those_of_the_plan() -> None:
+    words = "the plan's jobs have another account and QOS: none of these limits holds for them"
+    free = list(check_plan(OLD, [toy_job("a")], told_by(OLD)))
+    assert named(free, "queue").text == words
+    capped = list(check_plan(OLD, [toy_job("a", resources=Resources(options={"qos": "capped"}))], told_by(OLD)))
+    assert words not in [each.text for each in capped]
 
 
 def test_a_plan_that_is_larger_than_a_limit_is_refilled() -> None:

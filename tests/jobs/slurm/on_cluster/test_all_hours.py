@@ -129,9 +129,9 @@ def test_a_person_who_cancels_is_obeyed_by_a_clock_that_is_hours_off(
         late_enough = time.monotonic() + 3 * SlurmTimeouts.from_environment().missing_job_s
         while time.monotonic() < late_enough:
             assert toys.tick()["sent"] == 0
-    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    toys.ticks_until(lambda report: report["states"]["cancelled"] == 1)
     assert toys.tick()["sent"] == 0
-    toys.wait_state("k", JobState.FAILED)
+    toys.wait_state("k", JobState.CANCELLED)
 
 
 def shift_clock(hours: float, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_nodes_that_are_drained_delay_and_do_not_refuse(
     toys = ToySweep(slurm, tmp_path, [job_with("a"), job_with("b", cpus=10_000)], monkeypatch)
     told = toys.sweep("submit")
     assert told.code == 1
-    assert "partition main has not 1 nodes with 10000 CPUs" in told.err
+    assert "partition main has not 1 node with 10000 CPUs" in told.err
     assert toys.states() == {"a": JobState.QUEUED, "b": JobState.READY}
     resume(slurm)
     toys.ticks_until(lambda report: report["states"]["done"] == 1)
@@ -81,7 +81,7 @@ def test_without_a_default_partition_one_has_to_be_named(
     assert told.code == 1
     assert "no partition is the default" in told.err
     assert "name one: partition: main, short, urgent" in told.err
-    assert "sent 1 jobs" in told.err
+    assert "sent 1 job " in told.err
 
 
 def test_accounts_and_qos_are_slurms_in_any_letters_and_partitions_are_not(
@@ -177,7 +177,7 @@ def test_a_limit_on_a_resource_is_told_with_the_resource_before_anything_waits_f
     said = toys.sweep("submit")
     assert said.code == 1
     assert told in said.err
-    assert "sent 1 jobs" in said.err
+    assert "sent 1 job " in said.err
     assert toys.states()["a"] is JobState.READY
     assert told in toys.sweep("status", "--fresh").out
     examined = toys.sweep("doctor")

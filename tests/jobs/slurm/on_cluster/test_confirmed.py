@@ -70,7 +70,7 @@ def test_a_running_job_that_could_not_be_told_to_stop_is_neither_killed_nor_coun
     scancel.repair()
     told = toys.sweep("cancel")
     assert told.code == 0
-    assert "1 jobs cancelled, 1 of them were running" in told.out
+    assert "1 job cancelled, 1 of them was running" in told.out
     assert toys.executions("k")["stopped"] == 1
 
 
@@ -83,7 +83,7 @@ def test_a_cancellation_while_the_controller_is_away_says_that_the_queue_was_not
     slurm.stop("ctld")
     told = toys.sweep("cancel")
     assert told.code == 1
-    assert "1 jobs are noted as cancelled here, and what Slurm's queue holds is not known" in told.err
+    assert "1 job is noted as cancelled here, and what Slurm's queue holds is not known" in told.err
     assert "--backend local" not in told.err
     slurm.start("ctld")
     slurm.wait_ready()

@@ -27,7 +27,7 @@ def test_children_of_a_failed_trunk_are_blocked_with_the_cause_and_revived_after
     assert [(row["key"], row["class"]) for row in status.json["trouble"]] == [("trunk1", "code")]
     assert toys.sent() == (0, 0)  # nobody has repaired it
 
-    assert "1 jobs have a new budget" in toys.sweep("resume").err
+    assert "1 job has a new budget" in toys.sweep("resume").err
     toys.finish()
     toys.assert_as_undisturbed()
     assert toys.executions("trunk1")["step"] == 3  # it went on from its checkpoint

@@ -193,4 +193,4 @@ def test_doctor_says_which_gpus_and_which_cannot_be_told(
     assert any(
         "1 of 2 jobs: it cannot be sent as it is: partition mig has a100_1g.5gb:7 a node" in line for line in lines
     )
-    assert any("shards: 1 nodes, 2 a100 in 8 shards" in line for line in lines)
+    assert any("shards: 1 node, 2 a100 in 8 shards" in line for line in lines)

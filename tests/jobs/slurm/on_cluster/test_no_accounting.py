@@ -33,7 +33,7 @@ def test_a_scancel_that_the_controller_remembers_is_obeyed(
     if begun:
         wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
     lab.output("scancel", toys.ids()["k"][0])
-    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    toys.ticks_until(lambda report: report["states"]["cancelled"] == 1)
     assert [toys.tick()["sent"] for _ in range(2)] == [0, 0]
     assert len(toys.queue()) == 1
     (row,) = toys.sweep("status", "--fresh", "--json").json["trouble"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.processes import read_user_name
 from jobs.reconcile.state import JobState
 from jobs.slurm.timeouts import SlurmTimeouts
 from tests.jobs import toy
@@ -34,9 +35,9 @@ def test_a_running_job_that_a_person_cancelled_stays_out_until_it_is_resumed(
     toys.sent()
     wait_for("the job to be at work", lambda: toys.executions("k")["step"] > 1)
     slurm.output("scancel", toys.ids()["k"][0])
-    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    toys.ticks_until(lambda report: report["states"]["cancelled"] == 1)
     assert_left_alone(toys)
-    assert trouble(toys)["k"].startswith("cancelled with scancel by uid ")
+    assert trouble(toys)["k"] == f"cancelled with scancel by {read_user_name()}"
     toys.open_gate("k")
     assert toys.sweep("resume").code == 0
     toys.finish()
@@ -57,9 +58,9 @@ def test_a_person_who_cancels_is_obeyed_though_the_accounting_is_late(
         while time.monotonic() < late_enough:
             assert toys.tick()["sent"] == 0
         assert "sacct does not tell of it yet" in toys.sweep("status", "--fresh").out
-    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    toys.ticks_until(lambda report: report["states"]["cancelled"] == 1)
     assert_left_alone(toys)
-    assert trouble(toys)["k"].startswith("cancelled with scancel by uid ")
+    assert trouble(toys)["k"] == f"cancelled with scancel by {read_user_name()}"
 
 
 def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(
@@ -72,11 +73,11 @@ def test_queued_jobs_that_a_person_cancelled_stay_out_until_they_are_resumed(
     slurm.output("scancel", toys.ids()["a"][0].partition("_")[0])
     wait_for("the trunk to be at work", lambda: toys.began("trunk"))
     toys.open_gate("trunk")
-    toys.ticks_until(lambda report: (report["states"]["done"], report["states"]["failed"]) == (1, 2))
+    toys.ticks_until(lambda report: (report["states"]["done"], report["states"]["cancelled"]) == (1, 2))
     assert_left_alone(toys)
     # Who it was is known to sacct alone, and the controller may tell of the end before sacct has the row.
     assert {message[:22] for message in trouble(toys).values()} == {"cancelled with scancel"}
-    assert toys.states() == {"trunk": JobState.DONE, "a": JobState.FAILED, "b": JobState.FAILED}
+    assert toys.states() == {"trunk": JobState.DONE, "a": JobState.CANCELLED, "b": JobState.CANCELLED}
     assert toys.sweep("resume").code == 0
     toys.finish()
     toys.assert_as_undisturbed()
@@ -96,7 +97,7 @@ def test_single_tasks_that_a_person_cancelled_stay_out_though_their_array_goes_o
     toys.sent()
     ids = toys.ids()
     slurm.output("scancel", ids["s1"][0], ids["w1"][0])
-    toys.ticks_until(lambda report: report["states"]["failed"] == 2)
+    toys.ticks_until(lambda report: report["states"]["cancelled"] == 2)
     assert trouble(toys).keys() == {"s1", "w1"}
     assert {message[:22] for message in trouble(toys).values()} == {"cancelled with scancel"}
     for trunk in trunks:
@@ -118,7 +119,7 @@ def test_queued_jobs_that_a_person_cancelled_stay_out_without_accounting(
     toys = ToySweep(slurm_without_accounting, tmp_path, [*trunks, *children], monkeypatch)
     toys.sent()
     slurm_without_accounting.output("scancel", toys.ids()["c1"][0].partition("_")[0])
-    toys.ticks_until(lambda report: report["states"]["failed"] == 2)
+    toys.ticks_until(lambda report: report["states"]["cancelled"] == 2)
     assert trouble(toys) == dict.fromkeys(("c0", "c1"), "cancelled with scancel")
     for trunk in trunks:
         wait_for(f"{trunk.key} to be at work", lambda: toys.began(trunk.key))  # noqa: B023 - called at once

@@ -310,7 +310,7 @@ def test_what_another_person_has_queued_and_nobody_wants_any_more_leaves_when_it
     shared.plan([toy.toy_job("a")])
     told = shared.sweep(shared.bob, "tick", "--no-results")
     assert told.code == 0, told.err
-    assert f"1 jobs of {shared.alice.name} are to leave the queue: only {shared.alice.name}" in told.err
+    assert f"1 job of {shared.alice.name} is to leave the queue: only {shared.alice.name}" in told.err
     assert "took 1 out" not in told.err
     told = shared.sweep(shared.alice, "tick", "--no-results", "--json")
     assert (told.code, told.json["withdrawn"]) == (0, 1)

@@ -110,7 +110,7 @@ def with_nodes_out(site: Site) -> Site:
 def test_what_nodes_have_that_are_down_today_is_no_refusal() -> None:
     assert ask([a_job(nodes=4)], with_nodes_out(OLD), answer=NO_NODES)[0] == {}
     refused, _ = ask([a_job(cpus=65)], with_nodes_out(OLD), answer=NO_NODES)
-    assert "partition main has not 1 nodes with 65 CPUs and 4 GiB" in refused["a"].text
+    assert "partition main has not 1 node with 65 CPUs and 4 GiB" in refused["a"].text
     assert "its nodes have 64 CPUs, 500 GiB, 8 a100" in refused["a"].advice
 
 
@@ -170,7 +170,7 @@ def test_sizes_that_no_node_has_are_refused_in_the_words_of_26_05_too(words: str
     assert isinstance(answer, SubmitRefusal)
     refused, _ = ask([a_job(cpus=4_000)], answer=answer)
     assert refused["a"].kind is RefusalKind.INVALID
-    assert "has not 1 nodes with 4000 CPUs" in refused["a"].text
+    assert "has not 1 node with 4000 CPUs" in refused["a"].text
     refused, slurm = ask([a_job()], answer=answer)  # it fits: sbatch decides
     assert (refused, len(slurm.asked)) == ({}, 1)
 
