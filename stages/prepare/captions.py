@@ -51,6 +51,8 @@ IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "filepath", "pa
 CAPTION_COLUMNS = ("caption", "text", "captions", "txt", "title", "alt_text")
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 """Pillow's names of the formats that a sample may hold, and the extension of each."""
+NAME_OTHERS = "name the folder of the images with --images DIR, other columns with --image and --caption"
+"""What helps where a table's rows cannot be used."""
 LISTED_FIELD = "captions"
 """Key of a sample's JSON that holds a list of captions, where a row has one."""
 MAX_CAPTION_BYTES = 1 << 20
@@ -550,7 +552,8 @@ def prepare_captions(
         shards, counts = make_shards(folder, recipe, tuple(inputs), workers, bad_limit)
         kept = {number: shard for number, shard in shards.items() if shard.sequences}
         if not kept:
-            raise DataError(f"no row can be used; the first: {(counts.bad_examples or ['there is none'])[0]}")
+            example = f"{counts.bad_examples[0]}; {NAME_OTHERS}" if counts.bad_examples else "there is none"
+            raise DataError(f"no row can be used; the first: {example}")
         names = {number: f"shard-{number:06d}" for number in kept}
         write_manifest(folder.result, ((names[number], shard.sequences) for number, shard in kept.items()))
         record = {
@@ -617,8 +620,8 @@ def check_bad_rows(parts: Sequence[PartCounts], limit: int) -> None:
     if (bad := sum(part.bad for part in parts)) > limit:
         example = next(example for part in parts for example in part.bad_examples)
         raise DataError(
-            f"{example}; with it {bad:,} bad rows, the limit is {limit:,}; mend the input, name other columns with "
-            "--image and --caption, or allow more with --bad-limit"
+            f"{example}; with it {bad:,} bad rows, the limit is {limit:,}; mend the input, {NAME_OTHERS}, "
+            "or allow more with --bad-limit"
         )
 
 
