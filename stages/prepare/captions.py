@@ -29,7 +29,7 @@ from stages.data.shards import MAX_MEMBER_BYTES, list_tars
 from stages.errors import ConfigError, DataError
 from stages.files import write_json
 from stages.prepare.documents import EXAMPLES, BadLineError, check_text, decode_text, open_input
-from stages.prepare.inputs import COMPRESSIONS, Input, iter_table_rows, read_column_names
+from stages.prepare.inputs import COMPRESSIONS, Input, count_endings, iter_table_rows, read_column_names
 from stages.prepare.making import (
     DATASET,
     ShardRecord,
@@ -111,8 +111,15 @@ class CaptionInput:
 
 
 def find_caption_inputs(paths: Sequence[Path]) -> list[CaptionInput]:
-    """The inputs, in their order. DataError for one that is not there, of another kind, or given twice."""
+    """The inputs, in their order. DataError for one that is not there, of another kind, or given twice.
+
+    What else lies in a folder is passed over, and a line on stderr says so.
+    """
     found = [describe_input(path) for path in paths]
+    for folder in (path for path in paths if path.is_dir()):
+        if others := list_other_files(folder):
+            kinds = ", ".join(IMAGE_EXTENSIONS)
+            print(f"{folder}: passed over {count_endings(others)}; images are {kinds}", file=sys.stderr)
     if len({each.path for each in found}) < len(found):
         raise DataError("an input is given twice; name it once")
     return found
@@ -152,6 +159,18 @@ def list_images(folder: Path) -> list[str]:
         if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and not any(part[0] == "." for part in name.parts):
             found.append(name.as_posix())
     return sorted(found)
+
+
+def list_other_files(folder: Path) -> list[Path]:
+    """Files below a folder that are neither images nor beside one, hidden ones left out."""
+    read = {*IMAGE_EXTENSIONS, "txt", "json"}
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower().lstrip(".") not in read
+        and not any(part[0] == "." for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
 
 
 def describe_folder(folder: Path) -> CaptionInput:

@@ -165,7 +165,8 @@ def test_other_files_in_a_folder_are_passed_over_and_told(tmp_path: Path, capsys
         (tmp_path / name).touch()
     assert [Path(each.path).name for each in find_inputs([tmp_path])] == ["a.jsonl"]
     assert capsys.readouterr().err == (
-        f"{tmp_path}: reads 1 .jsonl; passed over 1 .py, 1 without an ending: LICENSE (and 1 more)\n"
+        f"{tmp_path}: reads 1 .jsonl; passed over 1 without an ending, 1 .md: LICENSE (and 1 more); to have "
+        "plain text read, copy it to NAME.txt\n"
     )
 
 
