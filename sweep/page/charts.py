@@ -1,7 +1,7 @@
 """The page's figures: scores with error bars, differences with intervals, loss curves."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 from sweep.page.curves import ThinCurve, select_evenly
 from sweep.page.drawing import (
+    DASHES,
+    SERIES,
     ChartAxis,
     ChartLine,
     ChartPoint,
@@ -22,6 +24,7 @@ from sweep.page.drawing import (
     place_on,
     wrap_drawing,
 )
+from sweep.page.heat_map import format_value, freeze, list_varied
 from sweep.phases import PHASES
 from sweep.results.figures.words import (
     AXIS_LABELS,
@@ -29,6 +32,7 @@ from sweep.results.figures.words import (
     CATEGORIES,
     LEGEND_TITLES,
     format_axis_label,
+    format_axis_text,
     format_held_axes,
     format_spread_note,
     join_sentences,
@@ -36,12 +40,24 @@ from sweep.results.figures.words import (
     sort_axis_values,
 )
 from sweep.results.lineage import ModelChain
-from sweep.results.slices import MEASURES, VIEWS, FigureView, GridSlice, Measure, PlotPoint, Row, build_view_slice
+from sweep.results.slices import (
+    MEASURES,
+    VIEWS,
+    FigureView,
+    GridSlice,
+    Measure,
+    PlotPoint,
+    Row,
+    build_view_slice,
+    sort_values,
+)
 
 AFTER_ALL_TEXT = 100
 NO_MARKUP = Markup("")
 MOST_LINES = 12
 """Of a chart; more are left out evenly, and the caption says so."""
+SHARED = SERIES - 1
+"""The grey of lines that belong to several values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +260,8 @@ def draw_differences(measure: Measure, rows: Sequence[Row], *, several: bool) ->
         first, last = place_on(axis, low, left, right), place_on(axis, high, left, right)
         axis_name = AXIS_WORDS.get(row["axis"], row["axis"])
         model = f"{row['model']} " if several else ""
-        name = f"{model}{axis_name} {row['first']} → {row['second']}"
+        sides = " → ".join(format_axis_text(row["axis"], row[side]) for side in ("first", "second"))
+        name = f"{model}{axis_name} {sides}"
         parts.append(
             Markup('<text class="tick" x="2" y="{:.1f}">{}<title>{}</title></text>').format(
                 y + 3.5, cut_label(name, 30), name
@@ -268,19 +285,19 @@ def build_loss_figure(
 
     `phases`: of each job, by key.
     """
-    branches = sorted(
-        {chain.cell.axes.get("branch", 0) for chain in chains}, key=lambda value: (str(type(value)), value)
-    )
-    styles: dict[str, int] = {}
+    axes = choose_line_axes(chains)
     groups: dict[str, dict[str, None]] = {name: {} for name, phase in PHASES.items() if phase.trains}
     names: dict[str, str] = {}
+    places: dict[str, set[tuple[int, ...]]] = {}
     for chain in chains:
+        place = tuple(values.index(freeze(chain.cell.axes.get(axis))) for axis, values in axes.items())
         for key in chain.keys:
             group = groups.get(phases[key])
             if group is not None and key in curves:
                 group[key] = None
-                styles.setdefault(key, branches.index(chain.cell.axes.get("branch", 0)))
+                places.setdefault(key, set()).add(place)
                 names.setdefault(key, "trunk" if phases[key] == "trunk" else chain.cell.name)
+    styles = {key: choose_line_style(found) for key, found in places.items()}
     titles = {name: f"{PHASES[name].job}s".capitalize() for name in groups}
     charts, counts = [], []
     for phase, group in groups.items():
@@ -291,7 +308,7 @@ def build_loss_figure(
         lines = [
             ChartLine(
                 names[key],
-                0 if phase == "trunk" else styles[key],
+                styles[key],
                 [ChartPoint(float(x), float(y)) for x, y in zip(curves[key].steps, curves[key].values, strict=True)],
                 marks=False,
             )
@@ -317,10 +334,38 @@ def build_loss_figure(
             f"shown, at equal distances in the plan's order: {shown}; a cell shows its own" if shown else "",
         ),
         charts=charts,
-        legend=draw_legend(
-            [
-                (f"images start at {format_axis_label('branch', value)}", place)
-                for place, value in enumerate(branches[:MOST_LINES])
-            ]
-        ),
+        legend=draw_legend(list(iter_line_names(axes)), marks=False),
     )
+
+
+def choose_line_axes(chains: Sequence[ModelChain]) -> dict[str, list[Any]]:
+    """The axes that lines show, with their values: the first that varies by colour, the next by dashes.
+
+    No others fit into a picture. An axis of too many values gets colours and dashes together, and is the only one.
+    """
+    cells = {chain.cell.name: chain.cell.axes for chain in chains}
+    chosen: dict[str, list[Any]] = {}
+    for axis, most in zip(list_varied(cells.values()), (MOST_LINES, DASHES), strict=False):
+        values = sort_values({freeze(axes.get(axis)) for axes in cells.values()})
+        if chosen and (len(values) > most or len(*chosen.values()) >= SERIES):
+            break
+        chosen[axis] = values
+    return chosen
+
+
+def choose_line_style(places: Set[tuple[int, ...]]) -> int:
+    """Colour and dash of a job's line. `places`: of its cells' values in the axes of `choose_line_axes`.
+
+    A job that serves several values of an axis, as a trunk does, has the colour of no value, or a full line.
+    """
+    by_axis = [set(found) for found in zip(*places, strict=True)]
+    colour, dash = [*by_axis, {0}, {0}][:2]
+    return (colour.pop() if len(colour) == 1 else SHARED) + SERIES * (dash.pop() if len(dash) == 1 else 0)
+
+
+def iter_line_names(axes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, int]]:
+    """Entries of the legend: of the first axis in its colours, of the second in dashes without a colour."""
+    for number, (axis, values) in enumerate(axes.items()):
+        title = LEGEND_TITLES.get(axis, axis.replace("_", " "))
+        for place, value in enumerate(values[:MOST_LINES]):
+            yield f"{title} {format_value(axis, value)}", SHARED + SERIES * place if number else place

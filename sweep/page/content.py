@@ -25,6 +25,7 @@ from sweep.page.timeline import PageExecution, build_timeline_figures
 from sweep.phases import PHASES
 from sweep.report.history import build_history_entry, describe_followup
 from sweep.results.evidence import JobEvidence
+from sweep.results.figures.words import format_axis_text
 from sweep.results.slices import MEASURES, SUMMARISED_MEASURES, Row
 from sweep.results.summary import list_remarks
 from sweep.results.write import WrittenTables
@@ -204,7 +205,7 @@ def build_cells_table(cells: Sequence[GridCell]) -> PageTable:
     """One row for each cell: its axes, its state, its best scores."""
     axes = [
         PageColumn(name, name.replace("_", " "), [format_axis_cell(cell.axes.get(name)) for cell in cells])
-        for name in list_varied(cells)
+        for name in list_varied(cell.axes for cell in cells)
     ]
     scores = [
         PageColumn(
@@ -341,8 +342,10 @@ def build_effects_table(differences: Sequence[Row]) -> PageTable:
         [
             PageColumn("model", "model", take(differences, "model"), shown=several),
             PageColumn("axis", "axis", [str(row["axis"]).replace("_", " ") for row in differences]),
-            PageColumn("first", "first", take(differences, "first")),
-            PageColumn("second", "second", take(differences, "second")),
+            *(
+                PageColumn(side, side, [format_axis_text(row["axis"], row[side]) for row in differences])
+                for side in ("first", "second")
+            ),
             PageColumn("score", "score", [titles.get(row["score"], row["score"]) for row in differences]),
             PageColumn("difference", "difference", take(differences, "difference"), ColumnKind.NUMBER, 3),
             PageColumn("low", "95 % from", take(differences, "low"), ColumnKind.NUMBER, 3),

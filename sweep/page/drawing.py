@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 340.0, 232.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 26.0, 40.0
 SERIES = 8
 """Colours, marks and dashes of lines; then they come again, with the next dash."""
+DASHES = 4
 TEXT_WIDTH = 6.2
 """Of a letter of an axis, at most."""
 
@@ -149,7 +150,7 @@ def draw_line_chart(
     for line in lines:
         places = [(place_on(x, each.x, LEFT, right), place_on(y, each.y, bottom, TOP)) for each in line.points]
         path = "M" + "L".join(f"{across:.1f},{down:.1f}" for across, down in places)
-        kind = Markup("l s{} d{}").format(line.style % SERIES, line.style // SERIES % 4)
+        kind = Markup("l s{} d{}").format(line.style % SERIES, line.style // SERIES % DASHES)
         if len(places) > 1 and not x.categories:
             parts.append(Markup('<path class="{}" d="{}"><title>{}</title></path>').format(kind, path, line.label))
         if not line.marks:
@@ -210,13 +211,13 @@ def wrap_drawing(content: Markup, width: float, height: float, description: str,
     )
 
 
-def draw_legend(entries: Sequence[tuple[str, int]]) -> Markup:
-    """Marks and names of lines, as a list; each entry is a name and a style."""
+def draw_legend(entries: Sequence[tuple[str, int]], *, marks: bool = True) -> Markup:
+    """Lines, with or without their marks, and names, as a list; each entry is a name and a style."""
     items = [
         Markup(
             '<li><svg class="key" viewBox="0 0 26 12" aria-hidden="true">'
             '<path class="l s{0} d{1}" d="M1,6H25"/>{2}</svg>{3}</li>'
-        ).format(style % SERIES, style // SERIES % 4, draw_mark(style, 13, 6), label)
+        ).format(style % SERIES, style // SERIES % DASHES, draw_mark(style, 13, 6) if marks else "", label)
         for label, style in entries
     ]
     return Markup('<ul class="legend">{}</ul>').format(join_markup(items)) if items else Markup("")

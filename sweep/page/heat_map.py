@@ -1,7 +1,7 @@
 """The grid of cells as tables: two axes across and down, one table for each combination of the others."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,12 +94,12 @@ def build_grid_cell(name: str, models: Sequence[Row], axes: Mapping[str, Any]) -
     return GridCell(name, models[0]["block"] or "", axes, state, states["done"], len(models), scores)
 
 
-def list_varied(cells: Sequence[GridCell]) -> list[str]:
-    """Names of the axes in which the cells differ, the study's first, then those with most values."""
+def list_varied(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the axes in which cells differ, the study's first, then those with most values. `cells`: their axes."""
     values: dict[str, set[str]] = {}
-    for cell in cells:
-        for name in {*cell.axes, *values}:
-            values.setdefault(name, set()).add(repr(cell.axes.get(name)))
+    for axes in cells:
+        for name in {*axes, *values}:
+            values.setdefault(name, set()).add(repr(axes.get(name)))
     varied = sorted(
         (name for name in values if len(values[name]) > 1), key=lambda name: (is_seed(name), -len(values[name]), name)
     )
@@ -115,7 +115,7 @@ def choose_measure(cells: Sequence[GridCell]) -> Measure | None:
 
 def build_heat_map(cells: Sequence[GridCell]) -> HeatMap:
     """The grid by the first score that there is; by states alone without any."""
-    varied = list_varied(cells)
+    varied = list_varied(cell.axes for cell in cells)
     across, down, *others = [*varied, "", ""]
     others = [name for name in others if name]
     measure = choose_measure(cells)

@@ -37,7 +37,7 @@ class PageAxis:
 def list_page_axes(cells: Sequence[GridCell]) -> list[PageAxis]:
     """The axes that vary, with their values."""
     found = []
-    for name in list_varied(cells):
+    for name in list_varied(cell.axes for cell in cells):
         values = {repr(cell.axes.get(name)): cell.axes.get(name) for cell in cells}
         ordered = sort_values(values.values()) if all(map(is_plain, values.values())) else list(values.values())
         words = [format_value(name, value) for value in ordered[:MOST_VALUES]]

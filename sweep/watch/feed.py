@@ -77,6 +77,8 @@ class SweepFeed:
         self.running: list[str] = []
         """Keys of the jobs that run."""
         self._clock = clock
+        self.longest_name = max((len(cell.name) for cell in stored.manifest.cells), default=0)
+        """Letters of a cell's."""
         self._left = TimeLeft(None, "")
         self._next_full = self._next_left = self._next_report = 0.0
         self._stale = True

@@ -35,6 +35,7 @@ STATE_STYLES = {
 FILTERS = ("active", "running", "trouble", "all")
 SORTS = ("state", "phase", "cell", "step", "loss", "tok/s", "left")
 WIDE_COLUMNS = 110
+LEAST_CURVE = 10
 """From here on a job has its key beside its cell."""
 LEAST_ROWS = 4
 """Rows of the job table, for which a low terminal gives up lines above it."""
@@ -239,7 +240,7 @@ def draw_jobs(feed: SweepFeed, view: ViewState, size: tuple[int, int], now: floa
     place = next((number for number, row in enumerate(table) if row.job.key == view.key), 0)
     view.key = table[place].job.key if table else ""
     view.top = max(0, min(max(view.top, place - view.page + 1), place, max(0, len(table) - view.page)))
-    lines = [*above, draw_table_head(columns, view, len(table))]
+    lines = [*above, draw_table_head(columns, view, len(table), feed.longest_name)]
     part = table[view.top : view.top + view.page]
     lines += [draw_row(row, columns, feed, now, blocks, chosen=row.job.key == view.key) for row in part]
     if not table:
@@ -300,26 +301,32 @@ def describe_hours(feed: SweepFeed) -> str:
     return "; ".join(parts)
 
 
-def choose_widths(columns: int) -> dict[str, int]:
-    """Columns of the table and their widths; a narrow terminal has fewer."""
+def choose_widths(columns: int, longest: int = 0) -> dict[str, int]:
+    """Columns of the table and their widths; a narrow terminal has fewer. `longest`: letters of a job's name.
+
+    A name is shown whole before a curve is wide, as names differ in their last letters.
+    """
     widths = {"state": 9, "phase": 8, "job": 18, "step": 12, "loss": 6, "curve": 0, "tok/s": 6, "left": 7}
     if columns >= WIDE_COLUMNS:
         widths |= {"state": 11, "job": 36, "step": 15}
     spare = columns - sum(widths.values()) - sum(width > 0 for width in widths.values())
     if spare > 5:
+        whole = max(0, min(longest - widths["job"], spare - LEAST_CURVE - 1))
+        widths["job"] += whole
+        spare -= whole
         widths["curve"] = min(60, spare - 1)
         spare -= widths["curve"] + 1
         widths["job"] += max(0, min(30, spare))
-    elif spare < 0:
+    else:
         widths["job"] = max(8, widths["job"] + spare)
         short = columns - sum(widths.values()) - sum(width > 0 for width in widths.values()) + 1
         widths["step"] += min(0, short)
     return {name: width for name, width in widths.items() if width > 0}
 
 
-def draw_table_head(columns: int, view: ViewState, count: int) -> Text:
+def draw_table_head(columns: int, view: ViewState, count: int, longest: int) -> Text:
     """Names of the columns; the one that is sorted by is marked."""
-    widths = choose_widths(columns)
+    widths = choose_widths(columns, longest)
     wide = columns >= WIDE_COLUMNS
     titles = {"job": f"{'cell, key' if wide else 'cell'} ({count:,})", "curve": "loss so far" if wide else "curve"}
     cells = []
@@ -333,7 +340,7 @@ def draw_table_head(columns: int, view: ViewState, count: int) -> Text:
 
 def draw_row(row: JobRow, columns: int, feed: SweepFeed, now: float, blocks: str, *, chosen: bool) -> Text:
     """One job."""
-    widths = choose_widths(columns)
+    widths = choose_widths(columns, feed.longest_name)
     line = Text()
     line.append(fit_cell(row.state.value, widths["state"]), style=STATE_STYLES.get(row.state, ""))
     line.append(" " + fit_cell(render_line(row.job.phase), widths["phase"]))

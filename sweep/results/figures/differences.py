@@ -23,6 +23,7 @@ from sweep.results.figures.words import (
     FRACTIONS,
     format_axis_label,
     join_sentences,
+    parse_axis_text,
 )
 from sweep.results.slices import BITS_PER_BYTE, MEASURES, Measure, make_sort_key
 
@@ -106,11 +107,11 @@ def select_against_reference(contrasts: Contrasts) -> list[Mapping[str, Any]]:
     for axis in dict.fromkeys(each["axis"] for each in contrasts):
         of_axis = [each for each in contrasts if each["axis"] == axis and each["low"] is not None]
         values = sorted(
-            {parse_value(axis, each[side]) for each in of_axis for side in ("first", "second")}, key=make_sort_key
+            {parse_axis_text(axis, each[side]) for each in of_axis for side in ("first", "second")}, key=make_sort_key
         )
         reference = values[-1 if axis == AGAINST_LAST else 0] if values else None
         side = "second" if axis == AGAINST_LAST else "first"
-        found += [each for each in of_axis if parse_value(axis, each[side]) == reference]
+        found += [each for each in of_axis if parse_axis_text(axis, each[side]) == reference]
     return found
 
 
@@ -138,7 +139,7 @@ def build_line(contrast: Mapping[str, Any], label: str) -> ShownDifference:
 def describe_comparison(contrast: Mapping[str, Any]) -> str:
     """`branch point: 80 vs 100 %`."""
     axis = contrast["axis"]
-    sides = [parse_value(axis, contrast[side]) for side in ("second", "first")]
+    sides = [parse_axis_text(axis, contrast[side]) for side in ("second", "first")]
     if axis == AGAINST_LAST:
         sides.reverse()
     percent = axis == "branch" or axis in FRACTIONS
@@ -152,18 +153,6 @@ def describe_mix(contrast: Mapping[str, Any], several: bool) -> str:
     if several and contrast["image_share"]:
         words += f", {format_axis_label('instruction_share', contrast['instruction_share'])} instr."
     return words
-
-
-def parse_value(axis: str, text: str) -> Any:
-    """A value of an axis from its text in the table."""
-    if text in {"true", "false"}:
-        return text == "true"
-    if axis == "epochs":
-        return int(text)
-    try:
-        return float(text) if axis in {*FRACTIONS, "branch", "amount"} else text
-    except ValueError:
-        return text
 
 
 def explain_omission(contrasts: Contrasts) -> str:

@@ -68,6 +68,25 @@ def format_axis_label(axis: str, value: Any, *, unit: bool = True) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
+def parse_axis_text(axis: str, text: str) -> Any:
+    """A value of an axis from its text in the table."""
+    if text in {"true", "false"}:
+        return text == "true"
+    if axis == "epochs":
+        return int(text)
+    try:
+        return float(text) if axis in {*FRACTIONS, "branch", "amount"} else text
+    except ValueError:
+        return text
+
+
+def format_axis_text(axis: str, text: str) -> str:
+    """A value of differences.parquet for people: an image share of `0.2` is `20 %`."""
+    value = parse_axis_text(axis, text)
+    # beside the axis' name, which says what is counted
+    return format_axis_label(axis, value, unit=axis != "epochs") if axis in AXIS_LABELS or isinstance(value, bool) else text
+
+
 def format_parameters(value: float) -> str:
     """`79M`, `1.4B`."""
     for size, sign in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -212,3 +212,42 @@ def test_a_page_loads_no_library_that_draws(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, "report", "small", "--store", str(written.store.root)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+# What losses are told apart by.
+
+
+def read_losses(tmp_path: Path, grid: Grid) -> tuple[list[str], list[set[str]]]:
+    """The legend, and of each chart its lines' colours and dashes."""
+    text = write(build_store(tmp_path, grid)).read_text()
+    figure = text[text.index("<h3>Training losses") :].partition("</figure>")[0]
+    charts = figure.partition('<ul class="legend">')[0].split('<svg class="chart"')[1:]
+    return re.findall(r"</svg>([^<]*)</li>", figure), [set(re.findall(r'"l (s\d d\d)"', chart)) for chart in charts]
+
+
+def test_losses_differ_in_colour_and_dashes_by_the_axes_that_vary(tmp_path: Path) -> None:
+    grid = Grid("toy", models=("2m", "9m"), branches=(50,), shares=(0.1, 0.5), epochs=(1,))
+    legend, (trunks, pretrains, finetunes) = read_losses(tmp_path, grid)
+    assert legend == ["image share 10 %", "image share 50 %", "model 2m", "model 9m"]
+    assert trunks == {"s7 d0", "s7 d1"}  # each serves both image shares
+    assert pretrains == finetunes == {"s0 d0", "s1 d0", "s0 d1", "s1 d1"}
+
+
+def test_losses_of_one_cell_need_no_legend(tmp_path: Path) -> None:
+    legend, lines = read_losses(tmp_path, Grid("toy", branches=(50,), shares=(0.1,), epochs=(1,)))
+    assert (legend, lines) == ([], [{"s0 d0"}] * 3)
+
+
+def test_an_axis_of_many_values_has_the_dashes_for_itself(tmp_path: Path) -> None:
+    shares = tuple(place / 10 for place in range(10))
+    legend, lines = read_losses(tmp_path, Grid("toy", branches=(0, 100), shares=shares, epochs=(1,)))
+    assert legend[:2] == ["images start at 0 %", "images start at 100 %"]
+    assert len(legend) == 2  # ten dashes would not be told apart
+    assert lines[1] == {"s0 d0", "s1 d0"}
+
+
+def test_effects_have_their_values_in_the_axis_own_words(tmp_path: Path) -> None:
+    text = write(build_store(tmp_path, Grid("toy", branches=(50,), shares=(0.0, 0.25), epochs=(1, 2)))).read_text()
+    assert "image share 0 % → 25 %" in text
+    assert "fine-tuning epochs 1 epoch → 2 epochs" not in text
+    assert "fine-tuning epochs 1 → 2" in text

@@ -81,6 +81,15 @@ def test_a_table_is_as_wide_as_its_terminal_at_most() -> None:
     assert "curve" in choose_widths(120)
 
 
+def test_a_name_is_shown_whole_before_a_curve_is_wide() -> None:
+    for columns in (60, 80, 100, 120, 200):
+        for longest in (5, 19, 30, 80):
+            widths = choose_widths(columns, longest)
+            assert sum(widths.values()) + len(widths) - 1 <= columns
+            assert widths["job"] >= longest or widths.get("curve", 0) <= 10
+    assert choose_widths(100, 19)["job"] == 19
+
+
 def test_long_lines_wrap_and_steer_nothing() -> None:
     assert wrap_line("abcdef", 3) == ["abc", "def"]
     assert wrap_line("a\x1b[2Jb", 80) == [r"a\u001b[2Jb"]
