@@ -27,6 +27,7 @@ TORCH_FREE_STAGES = {
     "stages.gpu_memory",
     "stages.plugins",
     "stages.precision",
+    "stages.prepare.finds",
     "stages.printable",
     "stages.job_file",
 }

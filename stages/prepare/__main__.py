@@ -7,6 +7,7 @@ not possible, 130 interrupted.
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from stages.errors import DataError, StageError, StorageError
 from stages.prepare.inputs import TextRule, find_inputs
 from stages.prepare.making import DATASET, format_count, format_sweep_lines
 from stages.prepare.pool import count_cores, exit_with_parent
-from stages.printable import print_error
+from stages.printable import print_error, render_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,13 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument("--out", type=Path, required=True)
     make.add_argument("--context", type=int, default=2_048)
     make.add_argument("--workers", type=int, default=0, help="0: one for each core")
-    make.add_argument("--field", default="text")
-    make.add_argument("--txt", choices=get_args(TextRule), default="file")
+    add_reading_options(make)
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--shard-sequences", type=int, default=2_048)
     make.add_argument("--vocabulary", type=int, default=0, help="0: the tokenizer's own")
     make.add_argument("--end-of-text", default="")
-    make.add_argument("--bad-limit", type=int, default=100)
     check = commands.add_parser("check", help="check data sets; the request is JSON on stdin")
     check.add_argument("--workers", type=int, default=0, help="0: one for each core")
     check.add_argument("--decode", choices=("all", "sample", "none"), default="sample")
@@ -75,9 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     tokenizer.add_argument("--out", type=Path, required=True)
     tokenizer.add_argument("--vocabulary", type=int, default=4_096)
     tokenizer.add_argument("--special", default="", help="special tokens, several with commas between")
-    tokenizer.add_argument("--field", default="text")
-    tokenizer.add_argument("--txt", choices=get_args(TextRule), default="file")
-    tokenizer.add_argument("--bad-limit", type=int, default=100)
+    add_reading_options(tokenizer)
     captions = commands.add_parser("captions", help="images and captions to shards")
     captions.add_argument("inputs", type=Path, nargs="+")
     captions.add_argument("--out", type=Path, required=True)
@@ -100,6 +97,17 @@ def build_parser() -> argparse.ArgumentParser:
     }.items():
         commands.add_parser(name, help=f"{what}; the request is JSON on stdin")
     return parser
+
+
+READING_DEFAULTS = {"field": "text", "txt": "file", "bad_limit": 100}
+"""How texts are read, unless something else is said."""
+
+
+def add_reading_options(command: argparse.ArgumentParser) -> None:
+    """Of the commands that read texts."""
+    command.add_argument("--field", default=READING_DEFAULTS["field"])
+    command.add_argument("--txt", choices=get_args(TextRule), default=READING_DEFAULTS["txt"])
+    command.add_argument("--bad-limit", type=int, default=READING_DEFAULTS["bad_limit"])
 
 
 def run_text(options: argparse.Namespace) -> int:
@@ -167,11 +175,29 @@ def run_tokenizer(options: argparse.Namespace) -> int:
     print(
         format_sweep_lines(path.stem, "tokenizer", path, revision=compute_file_digest(path)[:12]),
         f"a model that uses it needs `vocabulary: {made.vocabulary}` or more",
-        f"next: sweep data text INPUT... --tokenizer {options.out} --out DIR --vocabulary {made.vocabulary}",
+        f"next: {render_text_command(options, made.vocabulary)}",
         sep="\n",
         file=sys.stderr,
     )
     return 0
+
+
+def render_text_command(options: argparse.Namespace, vocabulary: int) -> str:
+    """The command that tokenizes the very texts that the tokenizer was trained on, read in the same way."""
+    inputs = [str(path) for path in options.inputs]
+    first = options.inputs[0].resolve()
+    names = (f"{first.name.partition('.')[0] or 'text'}{more}" for more in ("", "-tokens", "-tokens-2"))
+    out = next((place for name in names if not (place := options.out.with_name(name)).exists()), Path("DIR"))
+    words = ["sweep", "data", "text", *(inputs if len(inputs) <= MOST_REPEATED else ["INPUT..."])]
+    for name, usual in READING_DEFAULTS.items():
+        value = getattr(options, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value != usual else []
+    words += ["--tokenizer", str(options.out), "--out", str(out), "--vocabulary", str(vocabulary)]
+    return render_line(shlex.join(words))
+
+
+MOST_REPEATED = 20
+"""Inputs that the next command names; a line of more is not read."""
 
 
 def run_captions(options: argparse.Namespace) -> int:
@@ -229,7 +255,8 @@ def run_manifest(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     print(format_sweep_lines(place.stem, made.kind or "captions", place), file=sys.stderr)
-    print(f"next: sweep data check {place}" if beside else "next: sweep plan YOUR.yaml", file=sys.stderr)
+    check = f"sweep data check {shlex.quote(str(place))}"
+    print(render_line(f"next: {check}") if beside else "next: sweep plan YOUR.yaml", file=sys.stderr)
     print(made.path)
     return 0
 

@@ -29,7 +29,7 @@ from stages.data.shards import MAX_MEMBER_BYTES, list_tars
 from stages.errors import ConfigError, DataError
 from stages.files import write_json
 from stages.prepare.documents import EXAMPLES, BadLineError, check_text, decode_text, open_input
-from stages.prepare.inputs import COMPRESSIONS, Input, iter_table_rows, read_column_names
+from stages.prepare.inputs import COMPRESSIONS, Input, count_endings, iter_table_rows, read_column_names
 from stages.prepare.making import (
     DATASET,
     ShardRecord,
@@ -51,6 +51,8 @@ IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "filepath", "pa
 CAPTION_COLUMNS = ("caption", "text", "captions", "txt", "title", "alt_text")
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 """Pillow's names of the formats that a sample may hold, and the extension of each."""
+NAME_OTHERS = "name the folder of the images with --images DIR, other columns with --image and --caption"
+"""What helps where a table's rows cannot be used."""
 LISTED_FIELD = "captions"
 """Key of a sample's JSON that holds a list of captions, where a row has one."""
 MAX_CAPTION_BYTES = 1 << 20
@@ -109,8 +111,15 @@ class CaptionInput:
 
 
 def find_caption_inputs(paths: Sequence[Path]) -> list[CaptionInput]:
-    """The inputs, in their order. DataError for one that is not there, of another kind, or given twice."""
+    """The inputs, in their order. DataError for one that is not there, of another kind, or given twice.
+
+    What else lies in a folder is passed over, and a line on stderr says so.
+    """
     found = [describe_input(path) for path in paths]
+    for folder in (path for path in paths if path.is_dir()):
+        if others := list_other_files(folder):
+            kinds = ", ".join(IMAGE_EXTENSIONS)
+            print(f"{folder}: passed over {count_endings(others)}; images are {kinds}", file=sys.stderr)
     if len({each.path for each in found}) < len(found):
         raise DataError("an input is given twice; name it once")
     return found
@@ -150,6 +159,18 @@ def list_images(folder: Path) -> list[str]:
         if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and not any(part[0] == "." for part in name.parts):
             found.append(name.as_posix())
     return sorted(found)
+
+
+def list_other_files(folder: Path) -> list[Path]:
+    """Files below a folder that are neither images nor beside one, hidden ones left out."""
+    read = {*IMAGE_EXTENSIONS, "txt", "json"}
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower().lstrip(".") not in read
+        and not any(part[0] == "." for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
 
 
 def describe_folder(folder: Path) -> CaptionInput:
@@ -550,7 +571,8 @@ def prepare_captions(
         shards, counts = make_shards(folder, recipe, tuple(inputs), workers, bad_limit)
         kept = {number: shard for number, shard in shards.items() if shard.sequences}
         if not kept:
-            raise DataError(f"no row can be used; the first: {(counts.bad_examples or ['there is none'])[0]}")
+            example = f"{counts.bad_examples[0]}; {NAME_OTHERS}" if counts.bad_examples else "there is none"
+            raise DataError(f"no row can be used; the first: {example}")
         names = {number: f"shard-{number:06d}" for number in kept}
         write_manifest(folder.result, ((names[number], shard.sequences) for number, shard in kept.items()))
         record = {
@@ -617,8 +639,8 @@ def check_bad_rows(parts: Sequence[PartCounts], limit: int) -> None:
     if (bad := sum(part.bad for part in parts)) > limit:
         example = next(example for part in parts for example in part.bad_examples)
         raise DataError(
-            f"{example}; with it {bad:,} bad rows, the limit is {limit:,}; mend the input, name other columns with "
-            "--image and --caption, or allow more with --bad-limit"
+            f"{example}; with it {bad:,} bad rows, the limit is {limit:,}; mend the input, {NAME_OTHERS}, "
+            "or allow more with --bad-limit"
         )
 
 

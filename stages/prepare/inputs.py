@@ -5,6 +5,7 @@ the inputs and the settings, so any number of workers gives the same bytes, and 
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,6 +170,8 @@ UNREAD = {
     *(".html", ".htm", ".xml", ".epub", ".pdf", ".docx"),
 }
 """Files that hold text in a form that is not read here."""
+PLAIN_TEXT = {".md", ".markdown", ".rst", ".text", ".tex", ".org", ".adoc"}
+"""Files that hold plain text under a name that is not read; they are read under another one."""
 
 
 def _files(path: Path, unread: list[Path]) -> list[Path]:
@@ -184,10 +187,39 @@ def _files(path: Path, unread: list[Path]) -> list[Path]:
             (files if parse_file_kind(each)[0] else others).append(each)
     unread += [each for each in others if UNREAD & {suffix.lower() for suffix in each.suffixes[-2:]}]
     if not files:
-        raise DataError(f"{path}: no text files in this folder; {KNOWN} are read")
+        holds = f"; it holds {count_endings(others)}" if others else ""
+        raise DataError(f"{path}: no text files in this folder{holds}; {KNOWN} are read{_advise_renaming(others)}")
     if others and not unread:
-        print(f"{path}: passed over: {others[0].relative_to(path)}{_count_more(others)}", file=sys.stderr)
+        first = f"{others[0].relative_to(path)}{_count_more(others)}"
+        print(
+            f"{path}: reads {count_endings(files)}; passed over {count_endings(others)}: {first}"
+            f"{_advise_renaming(others)}",
+            file=sys.stderr,
+        )
     return files
+
+
+def count_endings(files: Iterable[Path]) -> str:
+    """`503 .txt, 1 .jsonl.gz`: how many files of each ending, the most frequent first."""
+    counts = Counter(_name_ending(file) for file in files)
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    shown = [f"{count:,} {ending or 'without an ending'}" for ending, count in ordered[:MOST_ENDINGS]]
+    rest = sum(count for _, count in ordered[MOST_ENDINGS:])
+    return ", ".join([*shown, *([f"{rest:,} of other endings"] if rest else [])])
+
+
+MOST_ENDINGS = 5
+
+
+def _name_ending(file: Path) -> str:
+    suffix = file.suffix.lower()
+    return Path(file.stem).suffix.lower() + suffix if suffix in COMPRESSIONS else suffix
+
+
+def _advise_renaming(others: Iterable[Path]) -> str:
+    """What to do about plain text under a name that is not read."""
+    plain = any(file.suffix.lower() in PLAIN_TEXT for file in others)
+    return "; to have plain text read, copy it to NAME.txt" if plain else ""
 
 
 def _count_more(files: Sequence[Path]) -> str:

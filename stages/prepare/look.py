@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,25 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.config import Task
 from stages.data.captions import IMAGE_EXTENSIONS
+from stages.data.conversations import AS_JSON
 from stages.data.sample import BadSampleError
 from stages.data.shards import OpenShard, TarSample, list_tars
 from stages.data.text import parse_json
 from stages.errors import ConfigError, DataError
 from stages.evaluation.vision_task import read_vision_task
-from stages.prepare.captions import CaptionsRecipe, choose_columns, describe_input, iter_records, parse_table_kind
 from stages.prepare.check_inputs import find_number, read_dataset_record
 from stages.prepare.count import MOST_BYTES, CountRequest, Counts, count_data_set
-from stages.prepare.inputs import parse_file_kind, read_column_names
+from stages.prepare.finds import Find
+from stages.prepare.inputs import KNOWN
+from stages.prepare.raw_data import (  # fmt: skip
+    describe_contents,
+    describe_texts,
+    find_text_field,
+    identify_conversation_lines,
+    identify_table,
+    is_sentence,
+    read_examples,
+)
 from stages.vision.encoder_folder import check_encoder_folder
 from stages.vision.specs import ENCODERS
 
@@ -33,6 +43,7 @@ DEEPEST = 5
 """Levels of folders below the one that is given."""
 MOST_ENTRIES = 20_000
 """Files and folders that are looked at; a folder of images counts once."""
+BARE_IMAGES = "images without captions: put NAME.txt beside each, or name a table of images and captions"
 BEGINNING = 1 << 16
 """Bytes of a JSON file that say what it is."""
 
@@ -48,35 +59,6 @@ class LookRequest(BaseModel):
     """`text`, `captions`, `conversations`, `tokenizer`, `tasks`, `encoder`; empty: whatever is found below it."""
 
 
-@dataclass(slots=True)
-class Find:
-    """Something that was found."""
-
-    kind: str
-    """A kind of data of a sweep file; `raw text` and `raw captions`: what such data can be made of."""
-    path: str
-    samples: int = 0
-    tokens: int = 0
-    """Of text."""
-    context: int = 0
-    """Of text: the longest that its sequences have room for."""
-    vocabulary: int = 0
-    """The ids that a tokenizer or token shards need; 0: not known."""
-    made_with: str = ""
-    """SHA-256 of the tokenizer: of a tokenizer its own, of token shards that of theirs, where it is known."""
-    fields: list[str] = field(default_factory=list)
-    """Of captions: where they stand."""
-    mean_text: float = 0.0
-    """Tokens of a sample's text, in the mean."""
-    longest_text: int = 0
-    """Such that 99 of 100 are no longer."""
-    text_tasks: list[str] = field(default_factory=list)
-    vision_tasks: list[str] = field(default_factory=list)
-    encoder: str = ""
-    problem: str = ""
-    """Why it cannot be used as it is."""
-
-
 def read_look_requests(given: str) -> list[LookRequest]:
     """The requests of a JSON list; ConfigError if they are none."""
     try:
@@ -89,10 +71,7 @@ def look_at_places(requests: list[LookRequest]) -> list[list[dict[str, Any]]]:
     """What was found at each place, as JSON types, in the order of the names."""
     found = [find_at_place(request) for request in requests]
     tokenizer = next((each.path for finds in found for each in finds if each.kind == "tokenizer"), "")
-    for finds in found:
-        for each in finds:
-            count_find(each, tokenizer)
-    return [[asdict(each) for each in finds] for finds in found]
+    return [[asdict(count_find(each, tokenizer)) for each in finds] for finds in found]
 
 
 def find_at_place(request: LookRequest) -> list[Find]:
@@ -104,16 +83,41 @@ def find_at_place(request: LookRequest) -> list[Find]:
         found = list(iter_finds(place))
     except OSError as error:
         return [Find(request.kind or "raw text", request.path, problem=f"{error.strerror or error}")]
+    found = [each for each in found if not (each.problem == BARE_IMAGES and is_explained(each, found))]
     if not request.kind:
         return found
     fitting = [each for each in found if each.kind.removeprefix("raw ") == request.kind]
-    return fitting or [Find(request.kind, request.path, problem=f"nothing there is of kind {request.kind}")]
+    return fitting or [Find(request.kind, request.path, problem=describe_misfit(place, request.kind, found))]
+
+
+def is_explained(images: Find, found: list[Find]) -> bool:
+    """Whether images without captions belong to something else: to talks, to tasks, to a table that names them."""
+    for each in found:
+        folder = Path(each.path) if each.kind == "tasks" else Path(each.path).parent
+        if each.kind in {"conversations", "raw conversations", "tasks"} and Path(images.path).is_relative_to(folder):
+            return True
+        if each.kind == "raw captions" and each.fields and (images.path in each.options or images.path == str(folder)):
+            return True
+    return False
+
+
+def describe_misfit(place: Path, kind: str, found: list[Find]) -> str:
+    """Why a place is not of the kind that it is said to be, by what it holds."""
+    kinds = list(dict.fromkeys(each.kind for each in found if not each.problem))
+    what = f"it holds {', '.join(kinds)}" if kinds else describe_contents(place)
+    cure = {
+        "captions": "; images have NAME.txt beside them, or a table names them: "
+        "sweep data captions TABLE --image COLUMN --caption COLUMN",
+        "conversations": f"; {AS_JSON}",
+        "text": f"; texts are {KNOWN}: sweep data text FILE --field COLUMN",
+    }.get(kind, "")
+    return f"nothing there is of kind {kind}: {what}{cure}"
 
 
 def iter_finds(place: Path) -> Iterator[Find]:
     """What a file or folder holds, in the order of the names."""
     if place.is_file():
-        yield from filter(None, [identify_file(place)])
+        yield from identify_files(place.parent, [place], has_folders=True)
         return
     left = MOST_ENTRIES
     folders = [(place, 0)]
@@ -127,9 +131,10 @@ def iter_finds(place: Path) -> Iterator[Find]:
             continue  # what lies below belongs to it
         taken = {each.path for each in whole} | ({str(folder)} if whole else set())
         files = [entry for entry in entries if entry.is_file() and not is_taken(entry, taken, whole)]
-        yield from identify_files(folder, files)
+        below = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+        yield from identify_files(folder, files, has_folders=bool(below))
         if depth < DEEPEST:
-            folders += [(entry, depth + 1) for entry in entries if entry.is_dir() and not entry.is_symlink()]
+            folders += [(entry, depth + 1) for entry in below]
 
 
 def list_entries(folder: Path) -> list[Path]:
@@ -166,7 +171,9 @@ def identify_folder(folder: Path, entries: list[Path]) -> list[Find]:
     images = [entry for entry in entries if entry.suffix.lower().removeprefix(".") in IMAGE_EXTENSIONS]
     beside = {entry.stem for entry in entries if entry.suffix in {".txt", ".json"}}
     captioned = sum(entry.stem in beside for entry in images)
-    return [Find("raw captions", str(folder), samples=captioned, fields=["txt"])] if captioned else []
+    if captioned:
+        return [Find("raw captions", str(folder), samples=captioned, fields=("txt",))]
+    return [Find("raw captions", str(folder), samples=len(images), problem=BARE_IMAGES)] if images else []
 
 
 def identify_shards(place: Path) -> Find | None:
@@ -175,7 +182,7 @@ def identify_shards(place: Path) -> Find | None:
         with closing(OpenShard(list_tars(place)[0])) as shard:
             sample = shard.find_sample(0)
             if any(name in IMAGE_EXTENSIONS for name in sample.extensions):
-                return Find("captions", str(place), fields=list_caption_fields(sample))
+                return Find("captions", str(place), fields=tuple(list_caption_fields(sample)))
             if (tokens := read_tokens(sample)) is not None:
                 return describe_tokens(place, tokens)
     except (DataError, BadSampleError, IndexError) as error:
@@ -228,9 +235,8 @@ def list_caption_fields(sample: TarSample) -> list[str]:
 
 def is_caption(key: str, value: object) -> bool:
     """Whether a JSON value may be a caption: a sentence, and no address, digest or number."""
-    texts = value if isinstance(value, list) else [value]
     name = key.isascii() and key.replace("_", "").replace("-", "").replace(".", "").isalnum() and len(key) <= 60
-    return name and bool(texts) and all(isinstance(text, str) and " " in text.strip() for text in texts)
+    return name and is_sentence(value)
 
 
 def identify_encoder(folder: Path) -> Find:
@@ -250,23 +256,25 @@ def identify_encoder(folder: Path) -> Find:
 
 def identify_tasks(folder: Path, entries: list[Path]) -> Find | None:
     """A folder of evaluation tasks: those of its files that can be read as tasks; None without any."""
-    found, problem = Find("tasks", str(folder)), ""
+    text_tasks: list[str] = []
+    vision_tasks: list[str] = []
+    problem = ""
     for entry in entries:
         if entry.suffix == ".json" and is_task_file(entry):
             try:
                 read_vision_task(folder, Task(name=entry.stem))
-                found.vision_tasks.append(entry.stem)
+                vision_tasks.append(entry.stem)
             except (DataError, ValidationError) as error:
                 problem = problem or str(error)
         elif entry.suffix == ".yaml" and is_text_task_file(entry):
             try:
                 check_text_task(folder, entry.stem)
-                found.text_tasks.append(entry.stem)
+                text_tasks.append(entry.stem)
             except (DataError, ValidationError) as error:
                 problem = problem or str(error)
-    if not found.text_tasks and not found.vision_tasks:
+    if not text_tasks and not vision_tasks:
         return Find("tasks", str(folder), problem=problem) if problem else None
-    return found
+    return Find("tasks", str(folder), text_tasks=tuple(text_tasks), vision_tasks=tuple(vision_tasks))
 
 
 def check_text_task(folder: Path, name: str) -> None:
@@ -302,43 +310,29 @@ def read_beginning(path: Path) -> str:
 # Files, one by one.
 
 
-def identify_files(folder: Path, files: list[Path]) -> Iterator[Find]:
-    """What the files of a folder are; texts of one folder are one find."""
-    texts = 0
+def identify_files(folder: Path, files: list[Path], *, has_folders: bool) -> Iterator[Find]:
+    """What the files of a folder are; texts of a folder that holds nothing else are one find."""
+    texts: dict[Path, str] = {}
+    others: list[Path] = []
     for file in files:
-        if (found := identify_file(file)) is None:
-            continue
-        if found.kind == "raw text" and not found.problem:
-            texts += 1
-        else:
+        is_list = file.suffix == ".json" and read_beginning(file).lstrip().startswith("[")  # one value, no lines
+        records = [] if is_list else read_examples(file)
+        if (found := identify_file(file, records)) is not None:
             yield found
-    if texts:
-        yield Find("raw text", str(folder), samples=texts)
+        elif (field := find_text_field(file, records)) is not None:
+            texts[file] = field
+        else:
+            others.append(file)
+    yield from describe_texts(folder, texts, others, has_folders=has_folders)
 
 
-def identify_file(file: Path) -> Find | None:
-    """What one file is; None for one that no sweep needs."""
+def identify_file(file: Path, records: list[dict[str, Any]]) -> Find | None:
+    """What one file is; None for text, and for one that no sweep needs. `records`: its first ones, of a table."""
     if file.suffix == ".tar":
         return identify_shards(file)
     if file.suffix == ".json" and (found := identify_json(file)) is not None:
         return found
-    if parse_table_kind(file)[0] and (table := identify_table(file)) is not None:
-        return table
-    return Find("raw text", str(file), samples=1) if has_text(file) else None
-
-
-def has_text(file: Path) -> bool:
-    """Whether `sweep data text` would find text in it: JSON lines have it under `text`."""
-    kind, compression = parse_file_kind(file)
-    if not kind or not file.stat().st_size:
-        return False
-    if kind != "jsonl" or compression:
-        return kind != "parquet" or "text" in read_table_columns(file)
-    try:
-        first = json.loads(read_beginning(file).partition("\n")[0])
-    except ValueError:
-        return False
-    return isinstance(first, dict) and isinstance(first.get("text"), str)
+    return identify_conversation_lines(file, records) or identify_table(file, records)
 
 
 def identify_json(file: Path) -> Find | None:
@@ -359,49 +353,29 @@ def describe_tokenizer(file: Path) -> Find:
 
     found = Find("tokenizer", str(file), made_with=compute_file_digest(file))
     try:
-        found.vocabulary = resolve_vocabulary(file, 0, "")
+        return replace(found, vocabulary=resolve_vocabulary(file, 0, ""))
     except ImportError:
-        pass  # its ids are looked at where the package is
+        return found  # its ids are looked at where the package is
     except (ConfigError, DataError) as error:
-        found.problem = str(error)
-    return found
-
-
-def identify_table(file: Path) -> Find | None:
-    """A table of images and captions, by its columns."""
-    try:
-        names = read_table_columns(file)
-        image, captions = choose_columns(str(file), names, CaptionsRecipe())
-    except (DataError, ConfigError, OSError, UnicodeDecodeError):
-        return None
-    return Find("raw captions", str(file), fields=[image, *captions])
-
-
-def read_table_columns(file: Path) -> list[str]:
-    """The names of a table's columns, or of its first row."""
-    if parse_table_kind(file)[0] == "parquet":
-        return read_column_names(str(file))
-    for _, record in iter_records(describe_input(file)):
-        return list(record) if isinstance(record, dict) else []
-    return []
+        return replace(found, problem=str(error))
 
 
 # Counts.
 
 
-def count_find(found: Find, tokenizer: str) -> None:
-    """Adds samples and lengths to what a sweep can read as it is."""
+def count_find(found: Find, tokenizer: str) -> Find:
+    """With samples and lengths, where a sweep can read it as it is."""
     if found.problem or found.kind not in {"text", "captions", "conversations"}:
-        return
+        return found
     request = CountRequest(
         kind=found.kind, path=found.path, tokenizer=tokenizer, field=found.fields[0] if found.fields else ""
     )
     counts = count_data_set(request)
-    found.problem = counts.problem
-    found.samples, found.tokens = counts.samples, counts.tokens
-    if counts.measured:
-        found.mean_text = sum(tokens * number for tokens, number in counts.lengths.items()) / counts.measured
-        found.longest_text = find_long_text(counts)
+    found = replace(found, problem=counts.problem, samples=counts.samples, tokens=counts.tokens)
+    if not counts.measured:
+        return found
+    mean = sum(tokens * number for tokens, number in counts.lengths.items()) / counts.measured
+    return replace(found, mean_text=mean, longest_text=find_long_text(counts))
 
 
 def find_long_text(counts: Counts) -> int:

@@ -7,6 +7,7 @@ on from there and gives the bytes of an undisturbed run.
 import fcntl
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,17 +125,40 @@ def hold_lock(out: Path) -> Iterator[None]:
 
 
 def prepare_folder(folder: WorkFolder, settings: Mapping[str, Any]) -> None:
-    """A folder to work in: what an interrupted run with the same settings left, or a new one. DataError."""
+    """A folder to work in: what an interrupted run with the same settings left, or a new one.
+
+    DataError: a run with other settings has made a part of it. What a run left that made nothing is removed.
+    """
     if folder.plan.exists():
         before = json.loads(folder.plan.read_bytes())
         if changed := describe_difference(before, settings):
-            raise DataError(f"{folder.root}: begun with other settings: {changed}; remove it, or give another --out")
+            if holds_work(folder):
+                remove = f"rm -r {shlex.quote(str(folder.root))}"
+                raise DataError(
+                    f"{folder.root}: begun with other settings: {changed}; part of it is made: to go on give those "
+                    f"settings again; to start anew `{remove}` and give this command again; or give another --out"
+                )
+            shutil.rmtree(folder.root)
     for name in ("pieces", "shards", "result"):
         (folder.root / name).mkdir(parents=True, exist_ok=True)
     for leftover in folder.root.rglob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink()
     if not folder.plan.exists():
         write_json(folder.plan, settings)
+
+
+# Why: docs/decisions.md, D242
+def holds_work(folder: WorkFolder) -> bool:
+    """Whether a piece of text with tokens, or a shard with samples, has been made."""
+    for name, key in (("pieces", "tokens"), ("shards", "sequences")):
+        for path in (folder.root / name).glob("*.json"):
+            try:
+                record = json.loads(path.read_bytes())
+            except (OSError, ValueError):
+                continue  # torn, and so made again
+            if isinstance(record, dict) and record.get(key):
+                return True
+    return False
 
 
 def format_sweep_lines(name: str, kind: str, path: Path, **more: str) -> str:

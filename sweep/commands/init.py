@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from sweep.options import CommonOptions
 
 if TYPE_CHECKING:
+    from stages.prepare.finds import Find
     from sweep.first_file.draft import Wishes
-    from sweep.first_file.findings import Finding, Holdings
+    from sweep.first_file.findings import Holdings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,25 +70,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: InitOptions) -> int:
     from sweep.catalog import load_catalog
     from sweep.first_file.draft import Places, build_draft
-    from sweep.first_file.findings import sort_findings
+    from sweep.first_file.findings import make_plain, sort_findings
     from sweep.first_file.page import render_sweep_file
 
     out = options.out or Path("sweep.yaml")
     check_free(out, options)
-    holdings = sort_findings(find_data(options), out.parent.absolute())
+    folder = make_plain(out.parent)
+    holdings = sort_findings(find_data(options), folder)
     wishes = choose_wishes(options, out)
-    places = Places(out.parent.absolute(), options.store.absolute())
+    places = Places(folder, make_plain(options.store))
     draft = build_draft(wishes, holdings, places, load_catalog())
-    write_new_file(out, render_sweep_file(draft, out.name, schema=find_schema(out.parent.absolute())), options)
+    write_new_file(out, render_sweep_file(draft, out.name, schema=find_schema(folder)), options)
     print(out)
     print_ending(out, holdings, options)
     return 0
 
 
-def find_data(options: InitOptions) -> "list[Finding]":
+def find_data(options: InitOptions) -> "list[Find]":
     """What the given places hold, told line by line."""
     from sweep.errors import SweepError
-    from sweep.first_file.findings import look_at
+    from sweep.first_file.findings import describe_find, look_at
 
     named = [(path, role) for role in ROLES for path in getattr(options, role)]
     places = [(path, "") for path in options.places] or ([] if named else [(Path(), "")])
@@ -95,7 +97,7 @@ def find_data(options: InitOptions) -> "list[Finding]":
     print(f"looking at {', '.join(str(path) for path, _ in asked)} ...", file=sys.stderr, flush=True)
     found = look_at(asked)
     for each in found:
-        print(f"  {each.describe()}", file=sys.stderr)
+        print(f"  {describe_find(each)}", file=sys.stderr)
     if not any(not each.problem for each in found):
         raise SweepError(
             "found nothing that a sweep can use or make data of; name folders with texts, images, conversations, a "

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from jobs.counted import format_counted
 from stages.config import LanguageModel
+from stages.prepare.finds import Find
 from stages.vision.specs import resolve_encoder_spec
 from sweep.catalog import Catalog, ModelEntry
 from sweep.errors import SweepError
-from sweep.first_file.findings import Finding, Holdings
+from sweep.first_file.findings import Holdings
 from sweep.spec.data import STORE_PREFIX, DataKind, resolve_data_path
 
 Device = Literal["cpu", "gpu"]
@@ -150,14 +151,14 @@ def name_data_set(kind: DataKind, path: Path, taken: Mapping[str, object]) -> st
     return next(name for name in names if name not in taken)
 
 
-def describe_entry(found: Finding) -> dict[str, Any]:
+def describe_entry(found: Find) -> dict[str, Any]:
     """What an entry of `data` says beside kind and path."""
     if found.kind == "captions" and found.fields and found.fields[0] != "txt":
         return {"field": found.fields[0]}
     return {"encoder": found.encoder} if found.kind == "encoder" else {}
 
 
-def describe_size(found: Finding) -> str:
+def describe_size(found: Find) -> str:
     """A comment behind an entry."""
     match found.kind:
         case "text":
@@ -216,7 +217,7 @@ def choose_encoder(draft: Draft, holdings: Holdings) -> None:
 # The phases.
 
 
-def add_trunk(draft: Draft, entry: ModelEntry | None, shape: LanguageModel, text: Finding | None) -> None:
+def add_trunk(draft: Draft, entry: ModelEntry | None, shape: LanguageModel, text: Find | None) -> None:
     """The text trunk: as many tokens as the model likes, and no more than some passes over the text."""
     liked = 20 * shape.parameters if draft.wishes.device == "gpu" else CPU_TEXT_TOKENS
     budget = min(liked, PASSES * text.tokens) if text is not None and text.tokens else liked
@@ -227,7 +228,7 @@ def add_trunk(draft: Draft, entry: ModelEntry | None, shape: LanguageModel, text
     draft.phases["trunk"] = {**settings, **usual, "warmup_steps": choose_warmup(usual_warmup, steps)}
 
 
-def add_image_run(draft: Draft, entry: ModelEntry | None, shape: LanguageModel, captions: Finding | None) -> None:
+def add_image_run(draft: Draft, entry: ModelEntry | None, shape: LanguageModel, captions: Find | None) -> None:
     """The image-text run, likewise: its images are shown no more than some times each."""
     liked = 20 * shape.parameters if draft.wishes.device == "gpu" else CPU_IMAGE_TOKENS
     budget = liked
@@ -268,7 +269,7 @@ def choose_warmup(usual: int, steps: int) -> int:
     return min(usual, max(0, steps // 10))
 
 
-def add_fine_tune(draft: Draft, talks: Finding | None) -> None:
+def add_fine_tune(draft: Draft, talks: Find | None) -> None:
     """The fine-tunes: batches that give an epoch a hundred steps, sequences that hold an image and its words."""
     examples = talks.samples if talks is not None else 0
     largest = 8 if draft.wishes.device == "cpu" else 256
@@ -279,7 +280,7 @@ def add_fine_tune(draft: Draft, talks: Finding | None) -> None:
     draft.phases["finetune"] = {**usual, "batch_sequences": batch, "max_length": length, **choose_precision(draft)}
 
 
-def add_evaluation(draft: Draft, tasks: Finding | None) -> None:
+def add_evaluation(draft: Draft, tasks: Find | None) -> None:
     """The tasks that were found; on CPU cores some documents of each."""
     limited = draft.wishes.device == "cpu"
 

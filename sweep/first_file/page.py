@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweep.first_file.draft import IMAGE_SHARE, Draft
+from sweep.first_file.draft import IMAGE_SHARE, TASK_LIMIT, Draft
 from sweep.phases import PHASES
 
 PLAIN = re.compile(r"[A-Za-z$/][A-Za-z0-9_./$+-]*")
@@ -55,7 +55,9 @@ def iter_lines(draft: Draft, file: str, schema: str) -> Iterator[str]:
             yield f"  {name}: {render(value)}   # one of several"
     for phase, settings in nested.items():
         yield f"  {phase}:{' ' * max(1, 12 - len(phase))}# {PHASES[phase].section}"
-        yield from (f"    {name}: {render(value)}{explain_setting(phase, name)}" for name, value in settings.items())
+        yield from (
+            f"    {name}: {render(value)}{explain_setting(draft, phase, name)}" for name, value in settings.items()
+        )
     yield ""
     yield from iter_grid_lines()
     yield from iter_resource_lines(draft)
@@ -68,13 +70,26 @@ COMMENTS: Mapping[tuple[str, str], str] = {
     ("trunk", "batch_sequences"): "small, so that the run has enough steps",
     ("trunk", "precision"): "bf16 where the device has it, else fp32",
     ("pretrain", "restart_lr"): "the peak of a run that begins at branch 0 or 100",
+    ("pretrain", "batch_sequences"): "likewise",
+    ("finetune", "batch_sequences"): "conversations of a step: an epoch is to have a hundred steps or more",
     ("finetune", "max_length"): "tokens of a conversation, its image included",
+    ("evaluate", "max_new_tokens"): "of an answer; longer answers are cut off",
 }
+SMALL_COMMENTS: Mapping[tuple[str, str], str] = {
+    ("trunk", "peak_lr"): "for so small a model",
+    ("pretrain", "restart_lr"): f"for so small a model; {COMMENTS['pretrain', 'restart_lr']}",
+    ("finetune", "peak_lr"): "for so small a model",
+}
+"""Where the model is the small one of CPU cores."""
 
 
-def explain_setting(phase: str, name: str) -> str:
+def explain_setting(draft: Draft, phase: str, name: str) -> str:
     """A comment behind a setting."""
     said = COMMENTS.get((phase, name), "")
+    if draft.own_model is not None and "like" not in draft.own_model:
+        said = SMALL_COMMENTS.get((phase, name), said)
+    if name in {"text_tasks", "vision_tasks"} and any(isinstance(task, Mapping) for task in draft.phases[phase][name]):
+        said = f"the first {TASK_LIMIT} questions of each, for speed; without `limit` all are asked"
     return f"   # {said}" if said else ""
 
 

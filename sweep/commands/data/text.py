@@ -12,8 +12,9 @@ NEEDED = {"tokenizers": "tokenizers", "numpy": "numpy", "safetensors": "safetens
 EPILOG = """example:
   sweep data text corpus/ more.jsonl.zst --tokenizer tokenizer.json --out data/corpus --context 2048
 
-The result depends on the inputs and the options alone, not on --workers. A run that was interrupted goes on when the
-same command is given again, and gives the same bytes."""
+Of a folder other endings are passed over (.md, .rst: copy plain text to NAME.txt), and counted in a line; text in a
+form such as .csv, .html or .jsonl.xz is an error. The result depends on the inputs and the options alone, not on
+--workers. A run that was interrupted goes on when the same command is given again, and gives the same bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)

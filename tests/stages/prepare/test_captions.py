@@ -232,9 +232,28 @@ def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path: Path, capsys: 
     assert "1 columns; the header has 2" in said
     assert b"secret" not in b"".join(members_of(tmp_path / "out").values())
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(DataError, match=r"bad rows, the limit is 3; mend the input"):
+    with pytest.raises(DataError, match=r"bad rows, the limit is 3; mend the input, name the folder .* --images DIR"):
         make(tmp_path / "again", table, images=images, bad_limit=3)
     assert not (tmp_path / "again").exists()
+
+
+def test_images_of_other_endings_are_passed_over_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = write_images(tmp_path / "images")
+    (images / "deep" / "a.gif").write_bytes(picture(1, "GIF"))
+    make(tmp_path / "out", images)
+    assert f"{images}: passed over 1 .gif; images are jpg, " in capsys.readouterr().err
+    assert members_of(tmp_path / "out") == EXPECTED
+
+
+def test_a_table_that_was_refused_blocks_no_corrected_command(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    table = write_csv(tmp_path / "t.csv", ROWS, header=("file_name", "said"))
+    with pytest.raises(DataError, match="no column of captions; it has file_name, said; name one with --caption"):
+        make(tmp_path / "out", table, images=images)
+    with pytest.raises(DataError, match=r"no row can be used; .*name the folder of the images with --images DIR"):
+        make(tmp_path / "out", table, captions=("said",), bad_limit=COUNT)  # rows are listed, and none has its image
+    make(tmp_path / "out", table, images=images, captions=("said",))
+    assert members_of(tmp_path / "out") == EXPECTED
 
 
 def test_an_absolute_path_below_the_folder_of_images_is_one_of_its_images(tmp_path: Path) -> None:

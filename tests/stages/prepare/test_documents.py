@@ -164,7 +164,10 @@ def test_other_files_in_a_folder_are_passed_over_and_told(tmp_path: Path, capsys
     for name in ("README.md", "LICENSE", ".a.jsonl.xz"):
         (tmp_path / name).touch()
     assert [Path(each.path).name for each in find_inputs([tmp_path])] == ["a.jsonl"]
-    assert capsys.readouterr().err == f"{tmp_path}: passed over: LICENSE (and 1 more)\n"
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: reads 1 .jsonl; passed over 1 without an ending, 1 .md: LICENSE (and 1 more); to have "
+        "plain text read, copy it to NAME.txt\n"
+    )
 
 
 @pytest.mark.parametrize("indent", [None, 1])

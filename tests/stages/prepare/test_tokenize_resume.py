@@ -166,8 +166,26 @@ def test_work_begun_with_other_settings_or_inputs_is_not_mixed(tmp_path: Path, m
     with pytest.raises(DataError, match="begun with other settings: seed was 0 and is 1"):
         make(tmp_path / "out", recipe_in(tmp_path, seed=1), path)
     path.write_bytes(lines_of(DOCUMENTS[::-1]))
-    with pytest.raises(DataError, match=r"begun with other settings: .*a\.jsonl has changed since; remove it"):
+    with pytest.raises(
+        DataError, match=r"begun with other settings: .*a\.jsonl has changed since; .* to start anew `rm -r "
+    ):
         make(tmp_path / "out", recipe_in(tmp_path), path)
+
+
+def test_a_run_that_was_refused_before_it_made_anything_blocks_no_corrected_one(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl")
+    for wrong in ({"field": "body"}, {"field": "id"}):
+        with pytest.raises(
+            DataError, match="bad lines, the limit is 0; mend the input, name another field with --field"
+        ):
+            make(tmp_path / "out", recipe_in(tmp_path, **wrong), path)
+    assert make(tmp_path / "out", recipe_in(tmp_path), path)
+    make(tmp_path / "straight", recipe_in(tmp_path), path)
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+    # all lines are bad, and all are left out: a piece was made, of no tokens
+    with pytest.raises(DataError, match="the whole input is 0 tokens"):
+        make(tmp_path / "again", recipe_in(tmp_path, field="body"), path, bad_limit=len(DOCUMENTS))
+    assert make(tmp_path / "again", recipe_in(tmp_path), path)
 
 
 def test_an_input_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:

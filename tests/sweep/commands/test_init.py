@@ -136,6 +136,115 @@ def test_raw_texts_and_pictures_are_told_with_the_command_that_makes_data_of_the
     assert {problem["setting"].rpartition(".")[2] for problem in report["inputs"]} == {"conversations", "tasks"}
 
 
+@pytest.fixture
+def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Data as people have them, under names of their own; the folder is the working one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("texts", "notes", "gauges", "talks"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    mine = tmp_path / "mine"
+    for number in range(3):
+        (mine / "texts" / f"{number}.txt").write_text("A red square lies on a blue circle. " * 200)
+        (mine / "notes" / f"{number}.md").write_text("words")
+    (mine / "texts" / "more.jsonl").write_text('{"title": "T", "body": "many words"}\n')
+    (mine / "texts" / "read.rst").write_text("words")
+    rows = ["filename,description"]
+    for colour in COLOURS:
+        (mine / "gauges" / f"{colour}.png").write_bytes(png(colour))
+        rows.append(f"{colour}.png,a {colour} gauge")
+    (mine / "gauges" / "captions.csv").write_text("\n".join(rows))
+    (mine / "table.csv").write_text("\n".join(["picture,words", *(row for row in rows[1:])]))
+    turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A square."}]
+    (mine / "talks" / "all.jsonl").write_text(f"{json.dumps({'id': '1', 'conversations': turns})}\n" * 2)
+    return mine
+
+
+def find_commands(told: str) -> dict[str, str]:
+    """Kind to what is said to make it."""
+    lines = [line.removeprefix("lacks ") for line in told.splitlines() if line.startswith("lacks ")]
+    return {line.partition(": ")[0]: line.partition(": ")[2] for line in lines}
+
+
+def test_data_under_unknown_names_are_told_with_the_very_command_that_makes_them(
+    own_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "mine/texts", "mine/gauges", "mine/talks", "--backend", "local", "--yes"]) == 0
+    told = capfd.readouterr().err
+    assert "mine/gauges/captions.csv: images with captions, not yet in shards (columns filename, description)" in told
+    assert "mine/talks/all.jsonl: conversations, not yet in one JSON list (JSON lines with id, conversations)" in told
+    assert "mine/texts: texts, 4 files (3 .txt, 1 .jsonl; not read: 1 .rst)" in told
+    commands = find_commands(told)
+    assert (
+        commands["captions"] == "sweep data captions mine/gauges/captions.csv --caption description --out data/captions"
+    )
+    assert commands["conversations"] == "jq -s . mine/talks/all.jsonl > mine/talks/all.json"
+    assert commands["text"].startswith("sweep data text mine/texts --field body --tokenizer ")
+    for kind in ("captions", "tokenizer"):  # what is said does make it
+        assert main(commands[kind].split()[1:]) == 0
+    said = capfd.readouterr().err
+    assert "next: sweep data text mine/texts --field body --tokenizer data/tokenizer.json --out data/texts " in said
+
+
+def test_a_table_whose_images_lie_elsewhere_is_told_with_their_folder(
+    own_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--captions", "mine/table.csv", "--backend", "local", "--yes"]) == 0
+    command = find_commands(capfd.readouterr().err)["captions"]
+    assert command == (
+        "sweep data captions mine/table.csv --image picture --caption words --images mine/gauges --out data/captions"
+    )
+    assert main(command.split()[1:]) == 0
+
+
+def test_what_is_not_of_its_kind_or_not_read_is_told_by_what_it_holds(
+    own_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (own_data / "prices.csv").write_text("day,price\n1,2\n")
+    words = ["--captions", "mine/prices.csv", "--conversations", "mine/texts", "mine/notes", "mine/gauges/red.png"]
+    assert main(["init", *words, "mine/texts", "--backend", "local", "--yes"]) == 0
+    told = capfd.readouterr().err
+    assert "mine/prices.csv: not used: nothing there is of kind captions: it has columns day, price; " in told
+    assert "mine/texts: not used: nothing there is of kind conversations: it holds raw text; " in told
+    assert "mine/notes: not used: 3 .md not read (" in told
+
+
+def test_names_from_data_reach_neither_the_terminal_nor_the_file_raw(
+    own_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (own_data / "odd.csv").write_text('filename,"A;$(touch GOT)","\x1b[31m"\ngauges/red.png,a red one,x\n')
+    assert main(["init", "--captions", "mine/odd.csv", "--backend", "local", "--yes"]) == 0
+    told = capfd.readouterr().err
+    assert "\x1b" not in told
+    assert find_commands(told)["captions"].startswith("sweep data captions mine/odd.csv --caption 'A;$(touch GOT)' ")
+    assert read_file(own_data.parent)["name"] == "sweep"
+
+
+def test_a_place_above_is_named_by_its_absolute_path(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "data").symlink_to(data)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "talks").symlink_to(data / "talks")
+    monkeypatch.chdir(tmp_path / "here")
+    words = ["--text", "../data/words", "--conversations", "../store/talks", "--store", "../store"]
+    assert main(["init", *words, "--out", "../here/sweep.yaml", "--backend", "local", "--yes"]) == 0
+    paths = {entry["kind"]: entry["path"] for entry in read_file(tmp_path / "here")["data"].values()}
+    assert paths["text"] == str(tmp_path / "data" / "words")
+    assert paths["conversations"].startswith("$STORE/talks/")
+    assert paths["tokenizer"] == "data/tokenizer.json"
+
+
+def test_a_limit_of_questions_says_why(data: Path, tmp_path: Path) -> None:
+    assert run_init(tmp_path, data, "--backend", "local", "--gpu-type", "none") == 0
+    limited = [line for line in (tmp_path / "sweep.yaml").read_text().splitlines() if "limit: 200" in line]
+    assert len(limited) == 2
+    assert all(
+        line.endswith("  # the first 200 questions of each, for speed; without `limit` all are asked")
+        for line in limited
+    )
+
+
 def test_what_is_there_is_never_written_over_unasked(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
