@@ -55,7 +55,7 @@ def decide_retry(
     return RetryDecision.GO_ON if _count_spent(counted, policy) < allowed else RetryDecision.STOP
 
 
-# Why: docs/decisions.md, D247
+# Why: docs/decisions.md, D218
 def is_ended_by_person(attempts: Sequence[AttemptRecord], resumption: Resumption = NEVER_RESUMED) -> bool:
     """Whether a person took the job out with the cluster's own means since the last `sweep resume`."""
     counted = _select_counted(attempts, resumption)

@@ -453,7 +453,7 @@ def read_answers_mark(path: Path) -> AnswersMark:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-# Why: docs/decisions.md, D246
+# Why: docs/decisions.md, D217
 def drop_answers(store: Store, sweep: str) -> None:
     """The kept answers serve nobody any more: this sweep's, and those of the store's others, which may share jobs.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-# Why: docs/decisions.md, D241
+# Why: docs/decisions.md, D214
 @dataclass(frozen=True, slots=True)
 class Find:
     """Something that was found."""

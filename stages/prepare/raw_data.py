@@ -55,7 +55,7 @@ def render_columns(records: Iterable[Mapping[str, Any]]) -> str:
     return f"columns {', '.join(dict.fromkeys(name for record in records for name in record))}"[:200]
 
 
-# Why: docs/decisions.md, D243
+# Why: docs/decisions.md, D216
 def choose_column(records: list[dict[str, Any]], usual: Iterable[str], fits: Any, without: str = "") -> str:
     """The first of the usual columns, else the first of all, with a value that fits; empty without one."""
     names = dict.fromkeys([*usual, *(name for record in records for name in record)])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+from jobs.counted import format_counted
 from jobs.errors import NoSchedulerError
 from jobs.job import Job
 from jobs.observation import ClusterState
@@ -12,7 +13,6 @@ from sweep.forecast.campaign import Pool, QueueLimit, Spread
 from sweep.kept_limits import KeptLimits
 from sweep.report.time_left import Capacity, Progress, find_local_capacity, measure_running_capacity
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_counted
 
 TICK_MINUTES = 10.0
 """As docs/slurm.md has it in crontab."""

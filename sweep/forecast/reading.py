@@ -8,6 +8,7 @@ from itertools import accumulate
 from math import hypot, log
 from statistics import fmean, median, pstdev
 
+from jobs.counted import format_counted
 from jobs.job import Job, add_ancestors
 from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
@@ -29,7 +30,7 @@ from sweep.report.time_left import (
     measure_paces,
 )
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_counted, format_duration
+from sweep.text_format import format_duration
 
 ASSUMED_DOUBT = 0.3
 """Sigma of the speed of a model that no finished job of this sweep has shown: a catalog's utilisation may be a third

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.clock import SYSTEM_CLOCK, Clock
+from jobs.counted import format_counted
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
 from sweep.forecast.campaign import Campaign
@@ -18,7 +19,7 @@ from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.report.time_left import read_progress
 from sweep.stored_sweep import StoredSweep
-from sweep.text_format import format_columns, format_counted, format_duration, format_hours, format_labelled_lines
+from sweep.text_format import format_columns, format_duration, format_hours, format_labelled_lines
 
 BARS = " ▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60
