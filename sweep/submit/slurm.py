@@ -286,7 +286,7 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
         print(f"sweep: {line}", file=sys.stderr)
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
-    print_refusals(report.invalid, "were not sent")
+    print_refusals(report.invalid, "was not sent", "were not sent")
     for remark in slurm_round.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
     if report.problem:
@@ -332,10 +332,10 @@ def drop_old_facts(slurm_round: SlurmRound, report: RoundReport) -> None:
         facts.drop_old(next(iter(report.refused.values())).text)
 
 
-def print_refusals(refused: Mapping[str, Refusal], what: str) -> None:
+def print_refusals(refused: Mapping[str, Refusal], what: str, what_of_several: str) -> None:
     """One line on stderr for each reason, with the number of its jobs."""
     for reason, jobs in Counter(map(str, refused.values())).items():
-        print(f"sweep: {format_counted(jobs, 'job')} {what}: {reason}", file=sys.stderr)
+        print(f"sweep: {format_counted(jobs, f'job {what}', f'jobs {what_of_several}')}: {reason}", file=sys.stderr)
 
 
 def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, Any]:
@@ -372,7 +372,7 @@ def print_actions(
     for line in list_delays(slurm_round.unfit):
         print(f"sweep: {line}", file=sys.stderr)
     unfit = {key: each for key, each in slurm_round.unfit.items() if each.kind is RefusalKind.INVALID}
-    print_refusals(unfit, "would not be sent")
+    print_refusals(unfit, "would not be sent", "would not be sent")
     for remark in slurm_round.site_remarks:
         print(f"sweep: {remark}", file=sys.stderr)
     if problem := slurm_round.problem or slurm_round.held_back:

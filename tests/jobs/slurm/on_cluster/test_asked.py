@@ -28,9 +28,9 @@ def test_what_slurm_refuses_is_told_and_kept_and_the_rest_runs(
     told = toys.sweep("submit")
     assert told.code == 1
     assert (
-        "1 job were not sent: Slurm refuses it: partition main does not give a job the GPUs of its options" in told.err
+        "1 job was not sent: Slurm refuses it: partition main does not give a job the GPUs of its options" in told.err
     )
-    assert "1 job were not sent: Slurm refuses it: the QOS does not exist or is not open to its account" in told.err
+    assert "1 job was not sent: Slurm refuses it: the QOS does not exist or is not open to its account" in told.err
     assert "correct qos: yours: " in told.err
     kept = read_refusals(toys.store, toy.SWEEP)
     assert {key: each.kind for key, each in kept.items()} == dict.fromkeys("ac", RefusalKind.INVALID)

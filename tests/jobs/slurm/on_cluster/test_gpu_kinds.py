@@ -147,7 +147,7 @@ def test_each_job_gets_the_gpus_that_it_was_planned_for_and_its_hours_are_theirs
     ):
         assert f"sweep: {line}" in told.err or line in told.err
     for _, line in REFUSED.values():
-        assert f"1 job were not sent: it cannot be sent as it is: {line}" in told.err or line in told.err
+        assert f"1 job was not sent: it cannot be sent as it is: {line}" in told.err or line in told.err
 
     toys.ticks_until(lambda report: report["states"]["done"] == len(SENT), seconds=120)
     assert {key for key, state in toys.states().items() if state is not JobState.DONE} == REFUSED.keys()
