@@ -64,6 +64,8 @@ class RetryPolicy:
     """The parent's result is set aside, and the parent runs again."""
     stops_submission: bool = False
     """The local runner starts nothing more: other jobs would fail in the same way."""
+    by_person: bool = False
+    """A person ended it with the cluster's own means: the job counts as cancelled, not as failed."""
     listed: bool = True
     """`sweep status` lists the job among those that had trouble."""
 
@@ -169,6 +171,7 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
         meaning="cancelled by a person",
         follows="Stops at once. `sweep resume` brings it back.",
         attempts=0,
+        by_person=True,
     ),
     FailureClass.INTERRUPTED: RetryPolicy(
         meaning="we asked it to stop, and it saved",

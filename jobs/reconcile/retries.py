@@ -11,7 +11,6 @@ from jobs.reconcile.attempts import AttemptRecord
 from jobs.reconcile.failures import POLICIES, RetryPolicy
 from jobs.reconcile.node_exclusion import list_attempt_nodes
 from jobs.store.ledger import NEVER_RESUMED, Resumption
-from jobs.store.records import FailureClass
 
 
 class RetryDecision(StrEnum):
@@ -59,7 +58,8 @@ def decide_retry(
 def is_ended_by_person(attempts: Sequence[AttemptRecord], resumption: Resumption = NEVER_RESUMED) -> bool:
     """Whether a person took the job out with the cluster's own means since the last `sweep resume`."""
     counted = _select_counted(attempts, resumption)
-    return bool(counted) and counted[-1].failure is FailureClass.CANCELLED
+    last = counted[-1].failure if counted else None
+    return last is not None and POLICIES[last].by_person
 
 
 def _select_counted(attempts: Sequence[AttemptRecord], resumption: Resumption) -> list[AttemptRecord]:
