@@ -132,7 +132,7 @@ def prepare_folder(folder: WorkFolder, settings: Mapping[str, Any]) -> None:
     if folder.plan.exists():
         before = json.loads(folder.plan.read_bytes())
         if changed := describe_difference(before, settings):
-            if holds_work(folder):
+            if has_work(folder):
                 remove = f"rm -r {shlex.quote(str(folder.root))}"
                 raise DataError(
                     f"{folder.root}: begun with other settings: {changed}; part of it is made: to go on give those "
@@ -148,7 +148,7 @@ def prepare_folder(folder: WorkFolder, settings: Mapping[str, Any]) -> None:
 
 
 # Why: docs/decisions.md, D242
-def holds_work(folder: WorkFolder) -> bool:
+def has_work(folder: WorkFolder) -> bool:
     """Whether a piece of text with tokens, or a shard with samples, has been made."""
     for name, key in (("pieces", "tokens"), ("shards", "sequences")):
         for path in (folder.root / name).glob("*.json"):
