@@ -147,7 +147,7 @@ def prepare_folder(folder: WorkFolder, settings: Mapping[str, Any]) -> None:
         write_json(folder.plan, settings)
 
 
-# Why: docs/decisions.md, D242
+# Why: docs/decisions.md, D215
 def has_work(folder: WorkFolder) -> bool:
     """Whether a piece of text with tokens, or a shard with samples, has been made."""
     for name, key in (("pieces", "tokens"), ("shards", "sequences")):
