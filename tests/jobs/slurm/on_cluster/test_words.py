@@ -39,9 +39,9 @@ def test_a_job_that_was_cancelled_before_it_started_had_no_attempt_and_no_log(
     toys = ToySweep(slurm, tmp_path, [toy.toy_job("k")], monkeypatch)
     toys.sent()
     slurm.output("scancel", toys.ids()["k"][0].partition("_")[0])
-    toys.ticks_until(lambda report: report["states"]["failed"] == 1)
+    toys.ticks_until(lambda report: report["states"]["cancelled"] == 1)
     told = toys.sweep("status", "--fresh")
-    assert "pretrain k  failed before it started" in told.out
+    assert "pretrain k  cancelled before it started" in told.out
     assert "log:" not in told.out
 
 
