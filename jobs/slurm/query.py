@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pwd
-import secrets
+import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -464,7 +464,7 @@ def drop_answers(store: Store, sweep: str) -> None:
     for path in {store.locate_sweep(sweep).slurm_answers, *(other for other in others if other.exists())}:
         try:
             with open_replacement(path, lasting=False) as unfinished:
-                unfinished.write_text(json.dumps({"format": FORMAT, "dropped": secrets.token_hex(8)}))
+                unfinished.write_text(json.dumps({"format": FORMAT, "dropped": uuid.uuid4().hex}))
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()  # a full disk refuses the one and not the other

@@ -98,7 +98,7 @@ def test_a_plan_is_held_against_the_cluster() -> None:
 
 def test_limits_of_other_accounts_and_qos_are_told_apart_from_those_of_the_plan() -> None:
     words = "the plan's jobs have another account and QOS: none of these limits holds for them"
-    free = list(check_plan(OLD, [toy_job("a")], told_by(OLD)))
+    free = list(check_plan(OLD, [toy_job("a", resources=Resources(options={"account": "other"}))], told_by(OLD)))
     assert named(free, "queue").text == words
     capped = list(check_plan(OLD, [toy_job("a", resources=Resources(options={"qos": "capped"}))], told_by(OLD)))
     assert words not in [each.text for each in capped]

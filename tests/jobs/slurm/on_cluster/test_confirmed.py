@@ -66,7 +66,7 @@ def test_a_running_job_that_could_not_be_told_to_stop_is_neither_killed_nor_coun
     scancel = fail_program("scancel", AWAY, tmp_path, monkeypatch)
     told = toys.sweep("cancel")
     assert told.code == 1
-    assert "1 of them are still in Slurm's queue" in told.err
+    assert "1 of them is still in Slurm's queue" in told.err
     scancel.repair()
     told = toys.sweep("cancel")
     assert told.code == 0
