@@ -8,7 +8,7 @@ from typing import Any
 # Why: docs/decisions.md, D214
 @dataclass(frozen=True, slots=True)
 class Find:
-    """Something that was found."""
+    """A file or folder that may be data of a sweep, or that such data can be made of."""
 
     kind: str
     """A kind of data of a sweep file; `raw text`, `raw captions`, `raw conversations`: what such data are made of."""

@@ -248,7 +248,7 @@ def estimate_planned_seconds(job: Job) -> float:
     """Of steps, as the plan has them."""
     estimate, resources = job.estimate, job.resources
     if resources.gpus and estimate.gpu_hours:
-        return 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus
+        return max(0.0, 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus)
     return max(0.0, 3600 * (estimate.cpu_hours - estimate.startup_hours) / max(1, resources.cores))
 
 
