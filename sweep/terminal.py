@@ -20,15 +20,19 @@ class PrintableStream:
     A write that fails names the stream: "No space left on device" alone would be taken for the store's.
     """
 
-    def __init__(self, stream: TextIO, name: str) -> None:
+    def __init__(self, stream: TextIO, name: str, *, behind: "PrintableStream | None" = None) -> None:
+        """`behind`: what was printed there before comes out before, where both go to one file or pipe."""
         self.stream = stream
         self.label = name
+        self.behind = behind
         self.coloured = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
+        if self.behind is not None:
+            self.behind.flush()
         shown = escape_unprintable(text)
         if not shown.isascii():
             encoding = self.stream.encoding or "utf-8"
@@ -71,8 +75,8 @@ def name_stream(label: str) -> Iterator[None]:
 def wrap_output() -> Iterator[None]:
     """In the block, everything that is printed goes through `PrintableStream`, and is out at its end."""
     before = {name: getattr(sys, name) for name in NAMES}
-    for name, label in NAMES.items():
-        setattr(sys, name, PrintableStream(before[name], label))
+    out = PrintableStream(before["stdout"], NAMES["stdout"])
+    sys.stdout, sys.stderr = out, PrintableStream(before["stderr"], NAMES["stderr"], behind=out)
     try:
         yield
         sys.stdout.flush()

@@ -94,3 +94,15 @@ def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word() -> None:
     done = run_with_stdout(writer, "completion", "bash")
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_in_one_file_both_streams_stand_in_the_order_in_which_they_were_printed(tmp_path: Path) -> None:
+    plan(Store(tmp_path), Grid(branches=(0,), shares=(0.0,), epochs=(1,)))
+    log = tmp_path / "log"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with log.open("w") as file:
+        words = [sys.executable, "-m", "sweep", "status", "toy", "--store", str(tmp_path)]
+        subprocess.run(words, check=True, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=60)
+    *table, last = log.read_text().splitlines()
+    assert last.startswith("next: ")
+    assert any(line.startswith("evaluate ") for line in table)

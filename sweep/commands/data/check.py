@@ -160,5 +160,4 @@ def print_reports(
         if readings:
             print("\nread as the jobs read it\n")
             print("\n".join([*format_report_table(read), "", *format_cell_lines(cells)]))
-    sys.stdout.flush()  # the verdict stands below the table where both go to one file
     print(format_verdict(reports, read), file=sys.stderr)
