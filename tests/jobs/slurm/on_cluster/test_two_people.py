@@ -277,7 +277,7 @@ def test_a_running_job_of_another_person_is_cancelled_when_its_owner_ticks_and_n
 
     told = shared.sweep(shared.alice, "tick", "--no-results")
     assert told.code == 0, told.err
-    assert "told 1 cancelled jobs that run to save and stop" in told.err
+    assert "told 1 cancelled job that runs to save and stop" in told.err
     wait_for("both to be out", lambda: shared.states() == {"cancelled": 2}, every=0.3)
     assert toy.count(shared.store, jobs[0], "stopped") == 1
     assert "cancel asked" not in shared.sweep(shared.bob, "status", "--fresh").out
