@@ -71,9 +71,17 @@ def find_runner_owner(store: Store) -> RunnerOwner | None:
 
 
 def read_runner_queue(store: Store, sweep: str) -> Mapping[str, Observation]:
-    """What the live local runner of this sweep has queued, from its part of the ledger; empty without one."""
+    """What the live local runner of this sweep has queued or started, from its part of the ledger; empty without one.
+
+    A started attempt takes a while until its folder and its lock show it: until then only the runner knows of it.
+    """
     holder = find_runner_owner(store)
     if holder is None or holder.sweep != sweep:
         return {}
-    last = {event.key: event.event for event in read_events(store.locate_sweep(sweep).ledger, holder.writer)}
-    return {key: Observation(state=ClusterState.QUEUED) for key, kind in last.items() if kind is EventKind.INTENT}
+    states = {EventKind.INTENT: ClusterState.QUEUED, EventKind.STARTED: ClusterState.RUNNING}
+    last = {event.key: event for event in read_events(store.locate_sweep(sweep).ledger, holder.writer)}
+    return {
+        key: Observation(state=states[event.event], id=event.attempt)
+        for key, event in last.items()
+        if event.event in states
+    }

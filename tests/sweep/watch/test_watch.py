@@ -165,8 +165,11 @@ def test_the_view_is_put_aside_by_ctrl_z_and_comes_back(tmp_path: Path) -> None:
         view.wait_for("q quit", "200/300")
         view.press(b"\x1a")
         view.wait_for("Stopped")
-        view.press(b"clear; stty -a | grep -o -e '-*icanon' -e '-*echo '\n")
-        view.wait_for("icanon", "echo", absent="-icanon")
+        # the sum stands in what is printed alone: the keys that were pressed are shown at once, and keys that come
+        # before the view is back are nobody's
+        view.press(b"clear; stty -a | grep -o -e '-*icanon' -e '-*echo '; echo put aside $((40 + 2))\n")
+        view.wait_for("icanon", "echo", "put aside 42", absent="q quit")
+        assert "-icanon" not in view.text
         view.press(b"fg\n")
         view.wait_for("q quit", "200/300")
         view.press(b"q")
