@@ -93,6 +93,8 @@ def draw_overview(rows: Sequence[Row]) -> DrawnFigure | OmittedFigure:
     panels = build_overview_panels(rows)
     if not panels:
         return OmittedFigure("overview", "no score at two values of branch, epochs, image share or amount")
+    if panels == build_view_panels(rows, panels[0].view):  # a sweep of one axis: its figure would stand there twice
+        return OmittedFigure("overview", f"the same as score_by_{panels[0].view.x}")
     return draw_panels("overview", "Overview", panels, rows)
 
 

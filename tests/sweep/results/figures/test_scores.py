@@ -4,12 +4,13 @@ from sweep.results.figures.panels import compute_x_positions
 from sweep.results.figures.scores import (
     build_overview_panels,
     build_view_panels,
+    draw_overview,
     draw_scores_by_axis,
     draw_scores_by_size,
     draw_sizes,
     release_text_budget,
 )
-from sweep.results.figures.style import OmittedFigure
+from sweep.results.figures.style import DrawnFigure, OmittedFigure
 from sweep.results.slices import TEXT, VISION, FigureView
 from tests.sweep.results.score_rows import row
 
@@ -45,6 +46,14 @@ def test_the_overview_has_vision_above_text_and_one_series() -> None:
 def test_an_overview_without_branch_points_shows_image_shares() -> None:
     panels = build_overview_panels([row(image_share=share) for share in (0.1, 0.5)])
     assert [(panel.measure, panel.view.x) for panel in panels] == [(VISION, "image_share")]
+
+
+def test_an_overview_that_would_be_the_figure_of_a_single_axis_is_left_out() -> None:
+    one_axis = [row(image_share=share, text_stable_score=0.1) for share in (0.1, 0.5)]
+    assert draw_overview(one_axis) == OmittedFigure("overview", "the same as score_by_image_share")
+    two_axes = [row(image_share=share, branch=branch) for share in (0.1, 0.5) for branch in (0, 50) for _ in (1, 2)]
+    two_axes += [row(epochs=2, image_share=share) for share in (0.1, 0.5)]
+    assert isinstance(draw_overview(two_axes), DrawnFigure)
 
 
 def test_an_axis_that_varies_beside_the_grid_is_shown_where_it_varies() -> None:
