@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, Protocol
 
 HANG_SECONDS = 5.0
 """Of processor time, for one case: other work on the machine does not count."""
-WALL_SECONDS = 40.0
-"""For a case that waits and computes nothing."""
+IDLE_SECONDS = 40.0
+"""For a case that waits and computes nothing. Waiting for a processor is no idling: other work may have them all."""
 MOST_GROWTH_MIB = 256
 """Resident memory that a case, whose input has some kilobytes, may take."""
 ADDRESS_BYTES = 2 << 30
@@ -272,7 +272,7 @@ def _read_status(name: str) -> int:
 def _watch(worker: Worker, left: Sequence[int]) -> Iterator[Ended]:
     """The cases of a worker as they end. The last may be one that hung or took the process down."""
     pending, running = b"", -1
-    began, used = time.monotonic(), _measure_seconds(worker.pid)
+    began, used, starved = time.monotonic(), _measure_seconds(worker.pid), _measure_wait(worker.pid)
     while True:
         ready, _, _ = select.select([worker.pipe], [], [], 0.25)
         if ready:
@@ -281,7 +281,8 @@ def _watch(worker: Worker, left: Sequence[int]) -> Iterator[Ended]:
             for line in lines:
                 content = json.loads(line)
                 if "begin" in content:
-                    running, began, used = content["begin"], time.monotonic(), _measure_seconds(worker.pid)
+                    running, began = content["begin"], time.monotonic()
+                    used, starved = _measure_seconds(worker.pid), _measure_wait(worker.pid)
                 else:
                     running = -1
                     yield _decode(content)
@@ -290,9 +291,11 @@ def _watch(worker: Worker, left: Sequence[int]) -> Iterator[Ended]:
                     yield Ended(running, Outcome.CRASH, _describe_end(worker.pid))
                 return
         elif running >= 0:
-            seconds, wall = _measure_seconds(worker.pid) - used, time.monotonic() - began
-            if seconds > HANG_SECONDS or wall > WALL_SECONDS:
-                yield Ended(running, Outcome.HANG, f"{seconds:.1f} s of processor time, {wall:.1f} s", seconds=seconds)
+            seconds = _measure_seconds(worker.pid) - used
+            idle = time.monotonic() - began - (_measure_wait(worker.pid) - starved)
+            if seconds > HANG_SECONDS or idle > IDLE_SECONDS:
+                detail = f"{seconds:.1f} s of processor time, {idle:.1f} s without waiting for one"
+                yield Ended(running, Outcome.HANG, detail, seconds=seconds)
                 return
 
 
@@ -307,6 +310,14 @@ def _measure_seconds(pid: int) -> float:
     except FileNotFoundError:
         return 0.0
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _measure_wait(pid: int) -> float:
+    """Seconds in which a process could have run and had no processor."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0
 
 
 def _describe_end(pid: int) -> str:
