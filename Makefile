@@ -8,6 +8,8 @@ TORCH_INDEX ?=
 STORE ?= store
 # of the tests; one more than small machines have cores, as those on a cluster wait more than they compute
 WORKERS ?= 3
+# of `make coverage`; by default all
+TESTS ?=
 # of `make cluster`; by default as many jobs run at once as the machine has cores
 NODES ?= 2
 CPUS ?= 0
@@ -20,7 +22,7 @@ LOCK ?= requirements/lock-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.
 SOURCES := sweep jobs stages tests benchmarks
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference site taste demo-setup browser-packages
+.PHONY: help demo test check newest lock format format-check lint types tests setup golden clean gpu-check slurm-packages shells cluster cluster-down chaos nfs fuzz slurm-releases reference site taste demo-setup browser-packages coverage
 
 help:
 	@echo "make taste   train, fine-tune and score two small models on this machine: a picture within a minute"
@@ -115,6 +117,14 @@ golden: setup
 tests: setup slurm-packages browser-packages shells
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --durations=10
+
+# the same tests, counting also the lines that programs reach in processes of their own. Why: docs/decisions.md, D219
+coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
+coverage: setup slurm-packages browser-packages shells
+	$(BIN)/coverage erase
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 # nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
 slurm-packages: setup
