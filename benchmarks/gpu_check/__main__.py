@@ -34,6 +34,7 @@ from benchmarks.gpu_check.report import (
 
 ROOT = Path(__file__).parents[2]
 PART_PROGRAM = (sys.executable, "-m", "benchmarks.gpu_check.part_process")
+BUDGET_MINUTES = 8.0
 LEAST_SECONDS = 10.0
 """With less time left no part is begun."""
 MACHINE_SECONDS = 120.0
@@ -90,7 +91,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         description="Check and measure everything that needs a GPU; without one the CPU halves.",
         epilog="parts: " + ", ".join(names),
     )
-    parser.add_argument("--budget-minutes", type=float, default=8.0, help="for all parts together (default: 8)")
+    parser.add_argument(
+        "--budget-minutes",
+        type=float,
+        default=BUDGET_MINUTES,
+        help=f"for all parts together (default: {BUDGET_MINUTES:g}); more gives each part more, too",
+    )
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help="these parts (default: all)")
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for results (default: gpu-check)")
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto", help="cpu: the CPU halves all the same")
@@ -163,8 +169,9 @@ class PartRunner:
         return replace(outcome, state="running")
 
     def choose_limit(self, part: Part) -> float:
-        """Its own, or what is left of all minutes."""
-        return min(part.gpu_seconds if self.gpu else part.cpu_seconds, self.budget_seconds - self.seconds)
+        """Its own, or what is left of all minutes. On a slow machine more minutes are given: its own grow with them."""
+        own = part.gpu_seconds if self.gpu else part.cpu_seconds
+        return min(own * max(1.0, self.report.budget_minutes / BUDGET_MINUTES), self.budget_seconds - self.seconds)
 
     def keep(self) -> None:
         """Writes what is known."""
