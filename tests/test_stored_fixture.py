@@ -16,7 +16,7 @@ from tests.oracle.world import make_world
 
 ROOT = Path(__file__).parent.parent
 ANEW = "if that is meant, write the record anew: python -m tests.oracle expect"
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2_500)
 NEXT = "e27469d1423bc492"
 """A pre-training that is still to be done, on the stored trunk."""
 

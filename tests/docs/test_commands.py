@@ -38,7 +38,7 @@ def test_a_command_that_runs_nowhere_has_its_reason() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_500)
 def test_local_commands_do_what_the_pages_show(tmp_path: Path) -> None:
     """The tutorial from its first line to its last, then all other pages, in the tutorial's folder."""
     folder = tmp_path / "study"
@@ -53,7 +53,7 @@ def test_local_commands_do_what_the_pages_show(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2_500)
 def test_commands_for_slurm_do_what_the_pages_show(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a real cluster, with the paper's plan, whose jobs ask for a core each and wait."""
     monkeypatch.setenv("SWEEP_SLURM_PATIENCE", PATIENCE)

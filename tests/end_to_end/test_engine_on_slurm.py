@@ -44,7 +44,7 @@ epochs: [1]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(2_500)
 def test_a_trunk_in_two_segments_by_another_program_is_the_same_through_slurm(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

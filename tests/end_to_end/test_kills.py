@@ -11,7 +11,7 @@ SMALL = Path(__file__).parent / "small.yaml"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_500)
 def test_kills_at_random_moments_change_no_weight_and_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGE_CHECKPOINT_STEPS", "4")  # so that an attempt has something to go on from
     data = make_small_demo(tmp_path / "data" / "demo").parent

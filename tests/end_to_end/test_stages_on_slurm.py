@@ -20,7 +20,7 @@ OF_THE_BACKEND = {"code_revision"}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2_500)
 def test_a_sweep_of_real_stages_gives_the_same_table_through_slurm_as_on_one_machine(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,7 +40,7 @@ def test_a_sweep_of_real_stages_gives_the_same_table_through_slurm_as_on_one_mac
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2_500)
 def test_two_nodes_train_one_model_with_the_numbers_of_one_process(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

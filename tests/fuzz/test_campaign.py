@@ -20,7 +20,7 @@ def test_no_input_made_by_chance_breaks_its_reader(program: str, cases: int) -> 
     """In a process of its own: it is forked for each part of the campaign, and a test process may have threads."""
     words = [sys.executable, "-m", "tests.fuzz", program, "--cases", str(cases), "--seed", "7"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=250)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{program}: {cases} cases (seed 7)" in done.stdout
 

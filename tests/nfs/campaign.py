@@ -198,7 +198,7 @@ class Season:
             for pid in [*supervisors, *(pid for parent in supervisors for pid in list_children(parent))]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            each.process.wait(timeout=60)
+            each.process.wait(timeout=600)
 
     def kill(self, *, stage: bool) -> bool:
         if (found := self.pick()) is None:
@@ -330,7 +330,7 @@ class Season:
         while self.keep_going() and time.monotonic() < until:
             time.sleep(0.2)
         for process in self.submitters:
-            process.wait(timeout=60)
+            process.wait(timeout=600)
 
     def check(self, outcome: Outcome) -> None:
         notes = [json.loads(line) for line in self.witness.read_text().splitlines()]

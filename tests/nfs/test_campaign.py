@@ -22,7 +22,7 @@ CLAIM_TESTS = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_500)
 def test_a_fault_of_each_kind_on_two_machines_loses_nothing_and_doubles_nothing() -> None:
     outcome = run_campaign(faults=15, seed=1)
     assert outcome.violations == [], outcome.format()
@@ -33,7 +33,7 @@ def test_a_fault_of_each_kind_on_two_machines_loses_nothing_and_doubles_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2_500)
 @pytest.mark.parametrize(
     ("guard", "said"), [(Guard.CLAIM, "had begun before"), (Guard.SUBMIT_LOCK, "was handed over 2")]
 )
@@ -43,7 +43,7 @@ def test_the_campaign_sees_it_where_a_guard_is_taken_out(guard: Guard, said: str
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_500)
 def test_the_tests_of_claims_locks_and_attempts_pass_on_the_mount() -> None:
     with SharedFolder.make() as shared:
         words = [sys.executable, "-m", "pytest", "-q", *CLAIM_TESTS, "--basetemp", str(shared.path / "tests")]

@@ -100,7 +100,7 @@ def test_one_of_two_machines_creates_a_name_and_links_it(pair: Pair) -> None:
         "    except FileExistsError:\n        pass\nprint(wins)"
     )
     processes = [machine.begin(code) for machine in pair]
-    assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == 120
+    assert sum(int(process.communicate(timeout=600)[0]) for process in processes) == 120
 
 
 def test_a_lock_that_one_machine_holds_is_not_to_be_had_on_the_other(pair: Pair) -> None:

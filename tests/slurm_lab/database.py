@@ -56,7 +56,7 @@ def bootstrap(layout: Layout) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     if done.returncode:
         raise LabError(f"mariadbd made no database (exit {done.returncode}): {done.stderr[-2000:]}")

@@ -132,7 +132,7 @@ def copy_sources(root: Path) -> None:
 def read_pip_settings() -> dict[str, str]:
     """This machine's settings of pip, from its files and environment, as variables for the pip inside."""
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False, timeout=600
     )
     return dict(parse_pip_settings(done.stdout))
 

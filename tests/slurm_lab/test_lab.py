@@ -212,4 +212,4 @@ def test_a_plain_user_runs_a_whole_cluster() -> None:
 
 
 def run(argv: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, **options)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600, **options)

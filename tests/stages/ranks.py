@@ -53,7 +53,7 @@ class RankServer:
         return answer
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=600)
 
 
 @dataclass

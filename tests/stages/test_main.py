@@ -44,7 +44,7 @@ def undisturbed(world: World) -> JobFile:
 
 def finish(job: JobFile) -> int:
     process = start(job)
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     return process.returncode
 
 
@@ -70,7 +70,7 @@ flag.install()
 {last_words}
 sys.exit(STOPPED)
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=600).returncode == code
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(world: World, undisturbed: JobFile) -> None:
@@ -101,7 +101,7 @@ def test_a_signal_saves_and_exits_75(world: World, undisturbed: JobFile, number:
     process = start(job)
     wait_for_a_checkpoint(job, process)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == 75
     assert not job.result.exists()
     assert not job.error.exists()
@@ -119,7 +119,7 @@ def test_a_named_failure_is_one_line_and_a_record(world: World, undisturbed: Job
     (parent.run / result_of(parent)["checkpoint"] / "model.safetensors").write_bytes(b"")
     job = world.job("child", "finetune", finetune_config(), [parent])
     process = start(job)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert errors.startswith("stages: ")
     assert "Traceback" not in errors
@@ -148,7 +148,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
 def test_progress_bars_of_libraries_do_not_fill_the_log(tmp_path: Path) -> None:
     code = "import sys; from stages.__main__ import main; main(sys.argv[1:]); from tqdm import tqdm; [*tqdm(range(3))]"
     words = [sys.executable, "-c", code, str(tmp_path / "job.json")]
-    process = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    process = subprocess.run(words, capture_output=True, text=True, timeout=600, check=True)
     assert len(process.stderr.splitlines()) == 1, process.stderr
 
 

@@ -27,7 +27,7 @@ def test_a_process_that_waits_for_its_peers_ends_at_a_stop(
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1)
             process.send_signal(number)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=600)
     assert process.returncode == 75, errors
     assert "asked to stop while it waited for the job's other processes" in errors
     assert not job.error.exists()

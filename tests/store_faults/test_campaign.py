@@ -16,7 +16,7 @@ FAULTS = 150
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2_500)
 def test_faults_on_reads_and_writes_of_every_command_lose_double_and_hide_nothing() -> None:
     words = ["--faults", str(FAULTS), "--seed", "2", "--workers", "2"]
     done = subprocess.run(

@@ -94,7 +94,7 @@ def make_socket(path: Path) -> None:
         os.chdir(here)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, make_socket], ids=["pipe", "folder", "socket"])
 @pytest.mark.parametrize("name", FILES)
 def test_a_special_file_in_a_files_place_hangs_no_command(
@@ -115,7 +115,7 @@ def test_a_special_file_in_a_files_place_hangs_no_command(
         assert code == 1 or name == "RUN/result.json"
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_a_pipe_in_a_sweep_files_place_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "sweep.yaml")
     assert main(["plan", str(tmp_path / "sweep.yaml"), "--store", str(tmp_path / "store")]) == 1

@@ -49,7 +49,7 @@ def show(columns: int, *words: str, **environment: str) -> str:
             break
         shown += part
     os.close(reader)
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     return shown.decode().replace("\r\n", "\n")
 
 
@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_is_no_error(store: str, words: list[str]) -> None:
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode in {0, 141}  # help is printed whole before the process learns that nobody reads it
     for word in (b"Broken pipe", b"BrokenPipe", b"Traceback", b"Exception"):
         assert word not in errors
@@ -124,5 +124,5 @@ def test_a_reader_that_leaves_is_no_error(store: str, words: list[str]) -> None:
 
 def test_both_streams_may_close(store: str) -> None:
     line = f"{sys.executable} -m sweep status small --store {store} 2>&1 | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stderr) in {(141, ""), (0, "")}

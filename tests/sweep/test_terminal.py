@@ -102,7 +102,7 @@ def test_in_one_file_both_streams_stand_in_the_order_in_which_they_were_printed(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with log.open("w") as file:
         words = [sys.executable, "-m", "sweep", "status", "toy", "--store", str(tmp_path)]
-        subprocess.run(words, check=True, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=60)
+        subprocess.run(words, check=True, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=600)
     *table, last = log.read_text().splitlines()
     assert last.startswith("next: ")
     assert any(line.startswith("evaluate ") for line in table)

@@ -16,7 +16,7 @@ IN_A_PROCESS = (
     f"local.STAGE_PROGRAM = {toy.COUNTING_STAGE!r};sys.exit(sweep.cli.main())"
 )
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 def sweep(store: Store, command: str, *words: str) -> int:

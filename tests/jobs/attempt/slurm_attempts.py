@@ -44,7 +44,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
     """Exit code and what it said."""
     _, errors = process.communicate(timeout=seconds)
     return process.returncode, errors
@@ -69,7 +69,7 @@ def claim_number(run: RunPaths) -> int:
     return found.number if found else 0
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"

@@ -61,7 +61,7 @@ def test_a_node_that_is_cut_off_stops_before_others_take_over(tmp_path: Path) ->
     wait_until(lambda: guard.lost)
 
 
-def wait_until(condition: object, seconds: float = 20.0) -> None:
+def wait_until(condition: object, seconds: float = 90.0) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():

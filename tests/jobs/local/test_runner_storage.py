@@ -51,7 +51,7 @@ def drive(store: Store, *, file_limit_bytes: int = 0) -> subprocess.CompletedPro
     command = [sys.executable, "-m", "tests.jobs.local.drive", str(store.root), "--cpus", "1"]
     before = limit if file_limit_bytes else None
     return subprocess.run(
-        command, cwd=toy.ROOT, capture_output=True, text=True, check=False, timeout=60, preexec_fn=before
+        command, cwd=toy.ROOT, capture_output=True, text=True, check=False, timeout=600, preexec_fn=before
     )
 
 

@@ -20,7 +20,7 @@ from jobs.store.paths import Store
 from jobs.store.records import AttemptStart, FailureClass
 from tests.jobs import toy
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 @contextmanager

@@ -222,7 +222,7 @@ def test_an_sbatch_whose_sweep_was_killed_ends_all_the_same(programs: Programs) 
     wait_until(lambda: not is_alive(pid))
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -25,7 +25,7 @@ from tests.slurm_lab.layout import Layout
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_500)
 def test_twenty_faults_of_different_kinds_lose_nothing_and_double_nothing(
     make_lab: Callable[[str, Options], Lab],
 ) -> None:

@@ -11,7 +11,7 @@ ROW = {"ElapsedRaw": "6", "AllocTRES": "cpu=12,gres/gpu:a100=4,gres/gpu=4,mem=1G
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2_500)
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.name)
 def test_a_campaign_ends_with_each_job_done_once_and_the_hours_of_slurm(site: SiteSettings) -> None:
     if site.two_people and not find_group_mates():

@@ -45,9 +45,9 @@ class Threads(Communicator):
 
     def gather(self, numbers: Numbers) -> list[Numbers]:
         self._board[self.rank] = numbers
-        self._barrier.wait(timeout=60)
+        self._barrier.wait(timeout=600)
         found = list(self._board)
-        self._barrier.wait(timeout=60)
+        self._barrier.wait(timeout=600)
         return found
 
 

@@ -69,6 +69,6 @@ def test_a_stopped_export_leaves_nothing(tmp_path: Path) -> None:
         "sys.exit(main.main())"
     )
     asked = request_for(tmp_path / "run", tmp_path / "out").model_dump_json()
-    done = subprocess.run([sys.executable, "-c", program], input=asked, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], input=asked, text=True, check=False, timeout=600)
     assert done.returncode == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

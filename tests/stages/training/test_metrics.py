@@ -50,7 +50,7 @@ def test_wandb_gets_every_line_offline_too(world: World, monkeypatch: pytest.Mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     job = world.job("offline", "pretrain", text_config(6), trackers=["wandb"])
     process = start(job)  # W&B starts processes and threads of its own: not in this one
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     (file,) = (job.run / "wandb").glob("offline-run-*-offline/run-offline.wandb")
     content = file.read_bytes()  # a log of records, in which values stand as JSON

@@ -236,6 +236,6 @@ def test_torchrun_starts_a_job(world: World, alone: JobFile) -> None:
         "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "stages", str(job.run / "job.json"),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert_like(job, alone)

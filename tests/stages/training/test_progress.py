@@ -89,7 +89,7 @@ def test_a_training_that_hangs_is_ended_and_one_that_works_is_not(
     process = start(job, ("-c", HANGS))
     watch = HangWatch(attempt, process, process.kill, poll_seconds=0.2)
     watch.start()
-    process.communicate(timeout=240)
+    process.communicate(timeout=600)
     watch.stop()
     assert process.returncode == -9
     assert "no step after step 29" in watch.reason
@@ -97,7 +97,7 @@ def test_a_training_that_hangs_is_ended_and_one_that_works_is_not(
     again = start(job)
     watch = HangWatch(attempt, again, again.kill, poll_seconds=0.2)
     watch.start()
-    _, errors = again.communicate(timeout=240)
+    _, errors = again.communicate(timeout=600)
     watch.stop()
     assert (again.returncode, watch.reason) == (0, ""), errors
     assert result_of(job)["steps"] == 60

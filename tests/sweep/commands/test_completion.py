@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(place: Path, *words: str) -> str:
     environment = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "SWEEP_STORE": str(place / "store")}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=place, env=environment, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=place, env=environment, timeout=600)
     return done.stdout
 
 

@@ -38,7 +38,7 @@ def stop_once_something_runs(store: Path) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # some 75 s of CPU; a machine that is shared gives it little at a time
+@pytest.mark.timeout(2_500)  # some 75 s of CPU; a machine that is shared gives it little at a time
 def test_a_taste_ends_with_a_picture_goes_on_after_a_stop_and_repeats_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -322,7 +322,7 @@ def test_without_a_terminal_no_question_hangs(data: Path, tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "sweep.yaml\n"

@@ -71,7 +71,7 @@ def test_jobs_of_a_deleted_ledger_are_found_in_the_queue_and_not_sent_again(toys
 
 def test_two_submitters_at_once_send_everything_once(toys: ToySweep) -> None:
     processes = [toys.start("submit", "--json") for _ in range(2)]
-    reports = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+    reports = [json.loads(process.communicate(timeout=600)[0]) for process in processes]
     assert sorted(report["sent"] for report in reports) == [0, 9]
     assert len(toys.queue()) == 9
 

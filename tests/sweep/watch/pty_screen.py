@@ -17,7 +17,7 @@ from typing import Any
 import pyte
 
 ROOT = Path(__file__).parent.parent.parent.parent
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 class PtyScreen:

@@ -45,7 +45,7 @@ def run_as(user: str, *words: str, env: dict[str, str]) -> "subprocess.Completed
     entry = pwd.getpwnam(user)
     return subprocess.run(
         words, env=env, cwd="/", user=entry.pw_uid, group=entry.pw_gid, extra_groups=[], umask=0, check=False,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def test_a_scancel_that_the_controller_remembers_is_obeyed(
     assert (row["key"], row["class"], row["message"]) == ("k", "cancelled", "cancelled with scancel")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(2_500)
 @pytest.mark.parametrize("begun", [False, True], ids=["waiting", "running"])
 def test_an_end_that_the_controller_has_forgotten_is_asked_about(
     begun: bool, slurm_without_accounting: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +77,7 @@ def remembered(toys: ToySweep) -> bool:
     return any(toys.lab.job_states(task) for tasks in toys.ids().values() for task in tasks)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(2_500)
 def test_an_end_of_its_own_is_known_from_the_attempt_alone(
     slurm_without_accounting: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[4]
 ANEW = "if that is meant, write the record anew: python -m tests.oracle expect"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_500)
 def test_a_sweep_with_every_option_is_sent_as_recorded(slurm: Lab, tmp_path: Path) -> None:
     drain(slurm)
     here = tmp_path / "here"

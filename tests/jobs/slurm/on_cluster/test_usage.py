@@ -140,7 +140,7 @@ def assert_trunk_is_charged_once(tables: WrittenTables) -> None:
     assert models == pytest.approx(sum(gpu_hours(row) for row in chain))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2_500)
 def test_an_outage_of_the_controller_that_makes_a_row_longer_is_flagged(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
