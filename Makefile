@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 STORE ?= store
 # of the tests; one more than small machines have cores, as those on a cluster wait more than they compute
 WORKERS ?= 3
-# of `make coverage`; by default all
+# of `make coverage`; by default all, and then they must reach 90 %
 TESTS ?=
 # of `make cluster`; by default as many jobs run at once as the machine has cores
 NODES ?= 2
@@ -124,7 +124,7 @@ coverage: setup slurm-packages browser-packages shells
 	$(BIN)/coverage erase
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
 	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+	$(BIN)/coverage report $(if $(TESTS),--fail-under=0)
 
 # nothing where Slurm's programs are there; else apt-get as root, or a message with what to install
 slurm-packages: setup

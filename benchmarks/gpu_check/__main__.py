@@ -35,6 +35,7 @@ from benchmarks.gpu_check.report import (
 ROOT = Path(__file__).parents[2]
 PART_PROGRAM = (sys.executable, "-m", "benchmarks.gpu_check.part_process")
 BUDGET_MINUTES = 8.0
+"""For which the parts' own seconds are made."""
 LEAST_SECONDS = 10.0
 """With less time left no part is begun."""
 MACHINE_SECONDS = 120.0
@@ -95,7 +96,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--budget-minutes",
         type=float,
         default=BUDGET_MINUTES,
-        help=f"for all parts together (default: {BUDGET_MINUTES:g}); more gives each part more, too",
+        help=f"for all parts together (default: {BUDGET_MINUTES:g}); with more, each part may take longer, too",
     )
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help="these parts (default: all)")
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for results (default: gpu-check)")
@@ -169,7 +170,7 @@ class PartRunner:
         return replace(outcome, state="running")
 
     def choose_limit(self, part: Part) -> float:
-        """Its own, or what is left of all minutes. On a slow machine more minutes are given: its own grow with them."""
+        """Its own seconds, which grow with the minutes that are given, or what is left of these."""
         own = part.gpu_seconds if self.gpu else part.cpu_seconds
         return min(own * max(1.0, self.report.budget_minutes / BUDGET_MINUTES), self.budget_seconds - self.seconds)
 

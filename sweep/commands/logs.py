@@ -100,14 +100,13 @@ def build_no_log_error(snapshot: "SweepSnapshot", jobs: "Sequence[Job]", name: s
     from jobs.counted import format_counted
     from sweep.errors import NotPlannedError
 
-    which = "has" if len(jobs) == 1 else "have"
-    what = "it" if len(jobs) == 1 else "them"
+    one = len(jobs) == 1
+    which = "this job has not" if one else f"none of these {format_counted(len(jobs), 'job')} has"
+    what = "it" if one else "them"
+    waits = "it waits" if one else "they wait"
     step = "`sweep logs -f` waits for" if is_any_queued(snapshot, jobs) else "`sweep submit` starts"
     step = step.replace("logs -f", f"logs {name} -f").replace("submit", f"submit {name}")
-    return NotPlannedError(
-        f"none of these {format_counted(len(jobs), 'job')} {which} started, so there is no log yet; {step} {what}, "
-        f"and `sweep status {name}` shows what they wait for"
-    )
+    return NotPlannedError(f"{which} begun its log; {step} {what}, and `sweep status {name}` shows what {waits} for")
 
 
 def wait_for_first(stored: "StoredSweep", jobs: "Sequence[Job]", clock: Clock = SYSTEM_CLOCK) -> "AttemptLog | None":
@@ -115,7 +114,8 @@ def wait_for_first(stored: "StoredSweep", jobs: "Sequence[Job]", clock: Clock = 
     from jobs.counted import format_counted
     from sweep.report.attempt_log import find_newest_log
 
-    print(f"{format_counted(len(jobs), 'job')} in the queue, none has started; Ctrl-C ends the wait", file=sys.stderr)
+    which = "the job" if len(jobs) == 1 else f"the first of {format_counted(len(jobs), 'job')}"
+    print(f"no log yet: waits for {which} to start (Ctrl-C ends the wait)", file=sys.stderr)
     while True:
         began = clock.monotonic()
         snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)

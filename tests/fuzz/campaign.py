@@ -272,7 +272,7 @@ def _read_status(name: str) -> int:
 def _watch(worker: Worker, left: Sequence[int]) -> Iterator[Ended]:
     """The cases of a worker as they end. The last may be one that hung or took the process down."""
     pending, running = b"", -1
-    began, used, starved = time.monotonic(), _measure_seconds(worker.pid), _measure_wait(worker.pid)
+    began, used, starved = time.monotonic(), _measure_seconds(worker.pid), measure_wait(worker.pid)
     while True:
         ready, _, _ = select.select([worker.pipe], [], [], 0.25)
         if ready:
@@ -282,7 +282,7 @@ def _watch(worker: Worker, left: Sequence[int]) -> Iterator[Ended]:
                 content = json.loads(line)
                 if "begin" in content:
                     running, began = content["begin"], time.monotonic()
-                    used, starved = _measure_seconds(worker.pid), _measure_wait(worker.pid)
+                    used, starved = _measure_seconds(worker.pid), measure_wait(worker.pid)
                 else:
                     running = -1
                     yield _decode(content)
@@ -292,7 +292,7 @@ def _watch(worker: Worker, left: Sequence[int]) -> Iterator[Ended]:
                 return
         elif running >= 0:
             seconds = _measure_seconds(worker.pid) - used
-            idle = time.monotonic() - began - (_measure_wait(worker.pid) - starved)
+            idle = time.monotonic() - began - (measure_wait(worker.pid) - starved)
             if seconds > HANG_SECONDS or idle > IDLE_SECONDS:
                 detail = f"{seconds:.1f} s of processor time, {idle:.1f} s without waiting for one"
                 yield Ended(running, Outcome.HANG, detail, seconds=seconds)
@@ -312,7 +312,7 @@ def _measure_seconds(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def _measure_wait(pid: int) -> float:
+def measure_wait(pid: int) -> float:
     """Seconds in which a process could have run and had no processor."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9

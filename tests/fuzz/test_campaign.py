@@ -5,11 +5,12 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz.campaign import Outcome, Report, Verdict, ViolationError, make_dice, run_campaign
+from tests.fuzz.campaign import Outcome, Report, Verdict, ViolationError, make_dice, measure_wait, run_campaign
 
 CASES = {"archives": 120, "stored": 12, "sweep-files": 30, "tokenizers": 100, "tasks": 30, "safetensors": 30}
 ROOT = Path(__file__).parent.parent.parent
@@ -101,3 +102,19 @@ def test_no_process_and_no_file_is_left_behind(tmp_path: Path) -> None:
     assert report.counts == {Outcome.PASSED: 20}
     assert list(tmp_path.iterdir()) == []
     assert list_children() <= before
+
+
+def test_a_process_that_waits_for_a_processor_is_told_from_one_that_idles() -> None:
+    busy = f"import os\nos.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\nwhile True: pass"
+    rivals = [subprocess.Popen([sys.executable, "-S", "-c", busy]) for _ in range(3)]
+    idle = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    try:
+        deadline = time.monotonic() + 120
+        while measure_wait(rivals[0].pid) < 3.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert measure_wait(idle.pid) < 1.0  # its start-up alone
+    finally:
+        for process in (*rivals, idle):
+            process.kill()
+            process.wait()

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.local.runner_lock import hold_runner_lock
 from jobs.processes import read_user_name
 from jobs.slurm.parsing import SEPARATOR
+from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import AttemptPaths, Store, write_json
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
 from tests.jobs import toy
@@ -29,7 +31,7 @@ def test_logs_shows_the_job_that_matters(store: Store, capsys: pytest.CaptureFix
     toy.plan(store, jobs)
     assert sweep(store, "logs") == 1
     said = capsys.readouterr().err
-    assert "none of these 3 jobs have started" in said
+    assert "none of these 3 jobs has begun its log" in said
     assert "`sweep submit toy` starts them" in said
     sweep(store, "submit")
     capsys.readouterr()
@@ -115,10 +117,24 @@ def test_logs_waits_for_the_first_attempt_of_a_queued_job(store: Store) -> None:
     with beside(store, "submit", "--cpus", "1"):
         wait_until_it_works(store, jobs[0])
         with beside(store, "logs", "b", "--follow") as reader:
-            assert read_head(reader) == "1 job in the queue, none has started; Ctrl-C ends the wait\n"
+            assert read_head(reader) == "no log yet: waits for the job to start (Ctrl-C ends the wait)\n"
             toy.open_gate(store, jobs[0])
             out, _ = reader.communicate(timeout=PATIENCE_SECONDS)
     assert out.splitlines()[-1] == "b's words"
+
+
+def test_a_job_that_was_just_started_runs_and_its_log_is_waited_for(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder is not there yet: the runner's ledger alone knows of it."""
+    toy.plan(store, [toy.toy_job("a")])
+    ledger = Ledger(store.locate_sweep(toy.SWEEP).ledger)
+    with hold_runner_lock(store, sweep=toy.SWEEP, writer=ledger.writer):
+        ledger.append(Event(event=kind, key="a") for kind in (EventKind.INTENT, EventKind.STARTED))
+        assert sweep(store, "status", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["states"]["running"] == 1
+        assert sweep(store, "logs", "a") == 1
+    assert "this job has not begun its log; `sweep logs toy -f` waits for it" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_following_alone(store: Store) -> None:
