@@ -87,8 +87,8 @@ def select_excluded_nodes(
     """At most `limit` nodes, those with the surest and newest suspicions first.
 
     A node is excluded after a fault of its own, and after two different jobs have ended suspiciously on it, unless an
-    attempt has gone well there since (`failures.POLICIES` says which ends are which). `outcomes` are those of all jobs;
-    those of finished jobs may be left out if `endings` have their success.
+    attempt has gone well there since (`failures.POLICIES` says which ends are which). `outcomes` are those of all jobs
+    (`SweepSnapshot.read_node_evidence`); successes may be left out if `endings` have them.
     """
     known = [
         outcome for outcome in outcomes if outcome.end is not None and (outcome.start.node or outcome.accounting_record)

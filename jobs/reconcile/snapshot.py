@@ -2,6 +2,7 @@
 states that follow from these."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -207,6 +208,18 @@ class SweepSnapshot:
         self.statuses = {key: found for key, found in self.statuses.items() if key in keys or key in causes}
         self.observed = {key: seen for key, seen in self.observed.items() if key in keys}
 
+    # Why: docs/decisions.md, D220
+    def read_node_evidence(self, after: float) -> list[AttemptRecord]:
+        """All attempts that may speak against a node: those of unfinished jobs, and those of finished ones that were
+        sent more than once, or failed once, and ended after that moment (Unix seconds)."""
+        sent = Counter(key for keys in self.cluster.batches.values() for key in set(keys))
+        found = [outcome for run in self.runs.values() for outcome in run.outcomes]
+        for key, run in self.runs.items():
+            records = self.accounting_records.get(key, ()) if run.done and run.finished_at > after else ()
+            if records and (sent[key] > 1 or any(record.state != "COMPLETED" for record in records)):
+                found += self._reader.read_attempts_of_finished(run, records)
+        return found
+
     def explain_hours(self, key: str) -> HoursDoubt:
         """Why hours of that job may not be the accounting's."""
         return HoursDoubt(unseen=self.cluster.unaccounted.get(key, ""), missing=self.cluster.accounting_problem)
@@ -306,6 +319,13 @@ class RunReader:
     def read_one(self, job: Job, records: Sequence[AccountingRecord] = ()) -> RunStatus:
         """What the job's folder shows now, with the cluster's accounting of its executions."""
         return self._read(job, {job.key: records})
+
+    def read_attempts_of_finished(self, run: RunStatus, records: Sequence[AccountingRecord]) -> Sequence[AttemptRecord]:
+        """What `read_all` leaves out; empty where the folder cannot be read now."""
+        try:
+            return read_attempts(run.run, live=False, endings=records)
+        except OSError:
+            return ()
 
     def _read(self, job: Job, records: Mapping[str, Sequence[AccountingRecord]]) -> RunStatus:
         folder = self._locate_stage(job)

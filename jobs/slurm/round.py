@@ -16,6 +16,7 @@ from jobs.job import Job
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide, sort_depth_first
 from jobs.reconcile.node_exclusion import (
+    EXCLUSION_HOURS,
     MOST_NODES,
     compute_exclusion_limit,
     parse_node_list,
@@ -382,9 +383,10 @@ class SlurmRound:
 
     def _select_excluded_nodes(self) -> tuple[str, ...]:
         nodes = max((partition.nodes or 0 for partition in self.site.partitions or ()), default=0)
+        now = self.clock.now()
         excluded = select_excluded_nodes(
-            [outcome for run in self.snapshot.runs.values() for outcome in run.outcomes],
-            self.clock.now(),
+            self.snapshot.read_node_evidence(now - EXCLUSION_HOURS * 3600),
+            now,
             endings=[record for known in self.snapshot.accounting_records.values() for record in known],
             limit=MOST_NODES,
         )

@@ -9,6 +9,7 @@ from typing import Any
 from jobs.counted import format_counted
 from jobs.job import Job
 from jobs.reconcile.node_exclusion import (
+    EXCLUSION_HOURS,
     NodeExclusion,
     compute_exclusion_limit,
     list_attempt_nodes,
@@ -159,7 +160,7 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
 
 def list_excluded_nodes(snapshot: SweepSnapshot, now: float) -> tuple[NodeExclusion, ...]:
     """The nodes that the next attempts of the sweep will avoid."""
-    outcomes = [outcome for evidence in snapshot.runs.values() for outcome in evidence.outcomes]
+    outcomes = snapshot.read_node_evidence(now - EXCLUSION_HOURS * 3600)
     endings = [ending for found in snapshot.accounting_records.values() for ending in found]
     nodes = {node for outcome in outcomes for node in list_attempt_nodes(outcome)}
     limit = compute_exclusion_limit(len(nodes))

@@ -120,6 +120,25 @@ def test_restarts_that_are_planned_count_for_the_state(store: Store, run: RunPat
     assert states == [JobState.FAILED, JobState.INTERRUPTED]
 
 
+def test_what_a_finished_job_suffered_before_speaks_against_its_node(store: Store) -> None:
+    jobs = [toy.toy_job("k"), toy.toy_job("well")]
+    run = toy.run_of(store, jobs[0])
+    began = time.time() - 600
+    executions.end(run, executions.begin(run, started_at=began), FailureClass.NODE_FAULT, began + 60)
+    rows = [executions.ending("FAILED", began, failure=FailureClass.NODE_FAULT)]
+    again = executions.ending(started_at=began + 100, id="13", batch="another", nodes="n2")
+    toy.submit(store, jobs)
+    for batches in ({}, {rows[0].batch: ["k"], "another": ["k"]}):  # the accounting tells of it, or the ledger alone
+        known = {"k": [*([] if batches else rows), again], "well": [executions.ending(key="well")]}
+        report = ClusterReport(accounting_records=known, batches=batches)
+        snapshot = load_snapshot(jobs, store, toy.SWEEP, report)
+        assert state_of(snapshot) is JobState.DONE
+        assert not snapshot.runs["k"].outcomes
+        blamed = [each.start.node for each in snapshot.read_node_evidence(began) if each.failure]
+        assert blamed == ["n1"]
+        assert not snapshot.read_node_evidence(time.time() + 60)  # it ended before
+
+
 @pytest.mark.parametrize("hours", [-3.0, 3.0])
 def test_a_parent_that_ran_again_is_not_damaged_whatever_the_childs_clock_says(store: Store, hours: float) -> None:
     """The child's last attempt worked on the parent's result before this one."""

@@ -84,3 +84,14 @@ def test_a_node_fault_is_retried_elsewhere_and_others_keep_away_from_the_node_to
     assert ends["first"][0] == ("n1", "node_fault"), ends
     assert [len(each) for each in ends.values()] == [2, 1], ends
     assert all(node != "n1" and failure == "" for node, failure in (ends["first"][1], ends["second"][0])), ends
+
+
+def test_the_fault_of_a_job_that_has_finished_elsewhere_since_keeps_others_away_from_its_node(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [toy.toy_job("first"), toy.toy_job("second", "first")]
+    toys = ToySweep(slurm, tmp_path, jobs, monkeypatch, stage=ecc_fault_on("n1", tmp_path))
+    assert toys.sent("submit", "--max-queued", "1") == (1, 1)  # the second is sent when the first has finished
+    toys.finish()
+    toys.assert_as_undisturbed()
+    assert [[failure for _, failure in toys.ends(key)] for key in ("first", "second")] == [["node_fault", ""], [""]]
