@@ -22,6 +22,7 @@ from tests.slurm_lab.processes import BUSY
 from tests.slurm_lab.sites.hours import (
     SOON_SECONDS,
     Sum,
+    list_job_ids,
     list_rows,
     sum_attempts,
     sum_completion_log,
@@ -203,11 +204,14 @@ class SiteCampaign:
             yield f"what this site is like did not show: {dict(self.seen)}, at most {self.most_queued} queued"
 
     def _wait_until_settled(self) -> None:
-        """Until every row of sacct is closed."""
+        """Until sacct has a row of every job that ran, and each is closed: a row may come after its job's end."""
         if self.lab.options.accounting is Accounting.NONE:
             return
-        until = time.monotonic() + SETTLED_SECONDS
-        while time.monotonic() < until and any(row["End"] == "Unknown" for row in list_rows(self.lab, SWEEP)):
+        ran, until = list_job_ids(self.store), time.monotonic() + SETTLED_SECONDS
+        while time.monotonic() < until:
+            rows = list_rows(self.lab, SWEEP)
+            if all(row["End"] != "Unknown" for row in rows) and ran <= {row["JobID"] for row in rows}:
+                return
             time.sleep(0.5)
 
     def _compare_with_slurm(self, ours: Sum, jobs: list[dict[str, Any]]) -> Iterator[str]:

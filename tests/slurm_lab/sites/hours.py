@@ -66,6 +66,11 @@ def sum_attempts(store: Path) -> Sum:
     return Sum(seconds, gpus, cpus, ran)
 
 
+def list_job_ids(store: Path) -> set[str]:
+    """Those that Slurm gave to the jobs of all attempts, as sacct prints them."""
+    return {begin["job_id"] for begin, _ in _attempts(store)}
+
+
 def _attempts(store: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     for path in store.glob("runs/*/*/attempts/*/exit.json"):
         yield json.loads(path.with_name("start.json").read_text()), json.loads(path.read_text())

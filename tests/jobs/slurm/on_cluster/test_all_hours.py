@@ -63,7 +63,7 @@ def settle(toys: ToySweep) -> None:
 def test_hours_of_jobs_that_left_the_plan_are_counted(
     finished: bool, slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how: dict[str, Any] = {} if finished else {"fail": "diverged", "fail_at": 2}
+    how: dict[str, Any] = {} if finished else {"fail": "diverged", "fail_at": 5}
     dropped = toy.toy_job("dropped", resources=GPUS, steps=6, step_seconds=0.3, **how)
     jobs = [toy.toy_job("kept", resources=GPUS, steps=2, step_seconds=0.5), dropped]
     toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)

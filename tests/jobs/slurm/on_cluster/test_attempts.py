@@ -63,8 +63,10 @@ class Sent:
 
     @property
     def state(self) -> str:
-        """squeue's word; empty once the job has left the queue."""
-        return self.slurm.run("squeue", "-h", "-r", "-o", "%T", "-j", self.id).stdout.strip()
+        """squeue's word; empty once the job has left the queue, and "unknown" where squeue does not answer."""
+        told = self.slurm.run("squeue", "-h", "-r", "-o", "%T", "-j", self.id)
+        gone = told.returncode == 0 or "Invalid job id" in told.stderr
+        return told.stdout.strip() if gone else "unknown"
 
     def is_done(self) -> bool:
         return check_result(self.run, self.job.key).valid and not self.state
@@ -149,7 +151,7 @@ def test_a_preempted_job_that_gets_no_user_signal_goes_on_from_its_checkpoint(
     sent = send("--qos=low", resources=Resources(time_minutes=5, memory_gib=0.5), steps=steps, gate_at=20)
     wait_for("some steps", lambda: sent.saved_steps > 5, seconds=30)
     slurm.output("sbatch", "--qos=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    wait_for("the preemption", lambda: sent.state != "RUNNING")
+    wait_for("the preemption", lambda: sent.state not in {"RUNNING", "unknown"})
     toy.open_gate(sent.store, sent.job)
     wait_for("the job", sent.is_done, seconds=90)
     assert_exact(sent, steps)
