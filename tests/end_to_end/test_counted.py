@@ -51,6 +51,10 @@ epochs: [1, 2]
 resources: {cpus: 1, memory_gib: 2}
 """
 
+DRAWN = 0.03
+"""Of images in a fixed number of tokens. Which of an image's two captions is taken is by chance, so that a cell's number has
+a standard error of 0.8 %; and Python's documentation, of which the captions are made, differs from release to release."""
+
 
 def pick_words(rng: random.Random, least: int, most: int) -> str:
     words = topics[rng.choice(sorted(topics))].split()
@@ -140,4 +144,4 @@ def test_a_mixed_study_takes_the_tokens_images_and_requests_that_its_plan_expect
         ("trunk", "tokens"), ("pretrain", "tokens"), ("pretrain", "images"), ("finetune", "tokens"),
         ("finetune", "images"), ("evaluate", "requests"), ("evaluate", "tokens"), ("evaluate", "images"),
     }  # fmt: skip
-    assert {each for each in found if each.error > TOLERANCE} == set()
+    assert {each for each in found if each.error > (DRAWN if each.name == "images" else TOLERANCE)} == set()
