@@ -52,8 +52,9 @@ resources: {cpus: 1, memory_gib: 2}
 """
 
 DRAWN = 0.03
-"""Of images in a fixed number of tokens. Which of an image's two captions is taken is by chance, so that a cell's number has
-a standard error of 0.8 %; and Python's documentation, of which the captions are made, differs from release to release."""
+"""Of images in a fixed number of tokens. Which of an image's two captions is taken is by chance, so that a cell's
+number has a standard error of 0.8 %; and Python's documentation, of which the captions are made, differs from release
+to release."""
 
 
 def pick_words(rng: random.Random, least: int, most: int) -> str:
