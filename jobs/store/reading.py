@@ -77,7 +77,10 @@ def open_to_read(path: Path | str) -> BinaryIO:
 
 
 def name_file(error: OSError, path: Path | str) -> OSError:
-    """The error with its file: a call by descriptor names none."""
+    """The error with its file: a call by descriptor names none. One that a library raised by its words alone keeps
+    them."""
+    if error.errno is None:
+        return OSError(0, str(error), str(path))
     if error.filename is None:
         error.filename = str(path)
     return error

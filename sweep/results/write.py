@@ -175,8 +175,9 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     """Writes the file batch by batch, so that memory stays bounded."""
     rows = 0
     try:
-        with open_replacement(path) as unfinished:
-            writer = pq.ParquetWriter(unfinished, schema, compression=COMPRESSION)
+        # opened here and not by the library, which says "error closing file" and keeps the reason to itself
+        with open_replacement(path) as unfinished, unfinished.open("wb") as file:
+            writer = pq.ParquetWriter(file, schema, compression=COMPRESSION)
             try:
                 with writer:
                     for batch in batches:

@@ -55,6 +55,42 @@ for number in range(1, calls + 1):
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=Path(__file__).parents[2])
 
 
+def test_a_table_tells_why_it_could_not_be_written_whichever_call_failed(tmp_path: Path) -> None:
+    program = f"""
+import errno
+from pathlib import Path
+import pyarrow as pa
+from sweep.results.write import write_parquet
+from tests.store_faults.injector import Injector
+path, injector = Path({str(tmp_path)!r}) / "in" / "table.parquet", Injector()
+table = pa.table({{"number": list(range(1000))}})
+injector.watch(path.parent)
+path.parent.mkdir()
+injector.arm(0, 0, lasting=False)
+write_parquet(path, table.schema, table.to_batches())
+calls = injector.disarm().calls
+for number in range(1, calls + 1):
+    injector.arm(number, errno.ESTALE, lasting=False)
+    told = ""
+    try:
+        write_parquet(path, table.schema, table.to_batches())
+    except OSError as error:
+        told = f"{{error.errno}} {{error.filename}} {{error}}"
+    struck = injector.disarm()
+    if told:
+        assert told.startswith(f"{{errno.ESTALE}} {{path.parent}}") and "Stale" in told, (struck, told)
+print(calls)
+"""
+    (tmp_path / "library").mkdir()
+    environment = {PRELOAD: str(build_library(tmp_path / "library"))}
+    words = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(
+        words, check=False, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert int(done.stdout) > 3
+
+
 def end(code: int, out: str = "", err: str = "") -> CommandEnd:
     return CommandEnd(code, out, err, Struck(1, "read", ""))
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs.claims.claims import ClaimOwner, create_claim, find_newest_claim
+from jobs.errors import describe_storage_error
 from jobs.store import reading
-from jobs.store.reading import STALE_PAUSES, read_anew, read_file
+from jobs.store.reading import STALE_PAUSES, name_file, read_anew, read_file
 from jobs.store.records import read_record
 
 
@@ -66,3 +67,8 @@ def test_claims_are_read_anew_too(call: str, tmp_path: Path, monkeypatch: pytest
     found = find_newest_claim(tmp_path)
     assert found is not None
     assert found.owner.attempt == "a"
+
+
+def test_an_error_that_has_words_alone_keeps_them_beside_its_file() -> None:
+    assert str(name_file(OSError("error closing it"), "a/b")) == "[Errno 0] error closing it: 'a/b'"
+    assert describe_storage_error(name_file(OSError("error closing it"), "a/b")) == "a/b: error closing it"
