@@ -1,7 +1,7 @@
 """What is not known of a sweep's jobs, and what would settle it: lines for `status`, `tick`, `doctor` and `explain`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jobs.counted import format_counted
 from jobs.observation import Observation
@@ -9,6 +9,7 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 
 MOST_KEYS = 3
+MOST_UNREAD = 5
 
 
 def list_unsettled_remarks(snapshot: SweepSnapshot) -> list[str]:
@@ -26,6 +27,13 @@ def list_unsettled_remarks(snapshot: SweepSnapshot) -> list[str]:
         *(_describe_hidden(owner, keys, snapshot.sweep) for owner, keys in hidden.items()),
         *(_describe_doubt(doubt, keys, snapshot.sweep) for doubt, keys in doubtful.items()),
     ]
+
+
+def list_unread_runs(snapshot: SweepSnapshot, wanted: Collection[str]) -> list[str]:
+    """Why jobs are not known to be done or not: their folders cannot be read. A line each, of the first few."""
+    found = [snapshot.runs[key].problem for key in sorted(wanted) if not snapshot.runs[key].readable]
+    more = len(found) - MOST_UNREAD
+    return [*found[:MOST_UNREAD], *([f"{more:,} more folders cannot be read"] if more > 0 else [])]
 
 
 def explain_unknown(seen: Observation | None) -> str:

@@ -26,7 +26,7 @@ from jobs.reconcile.node_exclusion import (
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
-from jobs.reconcile.unsettled import list_unsettled_remarks
+from jobs.reconcile.unsettled import list_unread_runs, list_unsettled_remarks
 from jobs.slurm.batch_ledger import BatchLedger
 from jobs.slurm.batches import ArrayTask, BatchPlanner, SlurmBatch, parse_sweep_name
 from jobs.slurm.client import SlurmClient
@@ -255,6 +255,7 @@ class SlurmRound:
     def list_remarks(self) -> list[str]:
         """What the last query found odd, one line each."""
         remarks = [*self.snapshot.remarks, *self.site_remarks, *list_unsettled_remarks(self.snapshot)]
+        remarks += list_unread_runs(self.snapshot, self.wanted)
         running = [seen.id for seen in self.orphaned_jobs.values() if seen.state is ClusterState.RUNNING]
         if running:
             remarks.append(

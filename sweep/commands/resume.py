@@ -44,12 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ResumeOptions) -> int:
     from jobs.job import add_ancestors
+    from jobs.reconcile.unsettled import list_unread_runs
     from sweep.errors import UsageError
     from sweep.kept_limits import read_limits, update_limits
     from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
     from sweep.submit.choices import list_hidden_remarks, record_resumption, select_stopped_keys
-    from sweep.submit.local import list_unread_runs
 
     if options.scripts:
         raise UsageError("--scripts is for `sweep submit NAME --dry-run`: here the jobs' new budget comes first")

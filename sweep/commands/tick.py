@@ -72,6 +72,7 @@ def run(options: TickOptions) -> int:
 def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
     """Of a sweep that runs on this machine nothing is to be sent: its runner retries by itself. Tables and report are
     made new."""
+    from jobs.reconcile.unsettled import list_unread_runs
     from sweep.next_step import NextStep
     from sweep.submit.report import count_states, print_report
 
@@ -79,6 +80,8 @@ def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
     snapshot = stored.load_snapshot(trusts_checked=True)
     outcome = count_states(snapshot, snapshot.by_key)
     print_report(outcome, as_json=options.as_json)
+    for line in list_unread_runs(snapshot, snapshot.by_key):
+        print(f"sweep tick: {line}", file=sys.stderr)
     if not options.no_results and (remark := refresh_tables(stored)):
         print(f"sweep: {remark}", file=sys.stderr)
     if not options.as_json:

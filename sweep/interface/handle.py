@@ -14,6 +14,7 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
 from jobs.job import Job, add_ancestors
 from jobs.local.runner import LocalRunner, RunnerEvent, StopRequest
+from jobs.reconcile.unsettled import list_unread_runs
 from jobs.store.reading import read_file
 from jobs.store.results import list_finished_keys
 from stages.printable import escape_unprintable
@@ -36,7 +37,7 @@ from sweep.submit.choices import (
     select_stopped_keys,
     select_wanted,
 )
-from sweep.submit.local import build_submit_json, format_progress_line, list_unread_runs, prepare_local_run
+from sweep.submit.local import build_submit_json, format_progress_line, prepare_local_run
 from sweep.terminal import render_log_text
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from jobs.observation import ClusterState
 from jobs.reconcile.decide import Action
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
+from jobs.reconcile.unsettled import list_unread_runs
 from jobs.store.ledger import EventKind, has_batches
 from stages.printable import render_line
 from sweep.errors import SweepError
@@ -89,16 +90,6 @@ def tell_stop(local: LocalRunner, request: int) -> None:
         line = f"killing {jobs}; what was saved stays, and `sweep submit {local.snapshot.sweep}` goes on from there"
     with suppress(OSError):
         os.write(2, f"\n{render_line(line)}\n".encode())
-
-
-MOST_UNREAD = 5
-
-
-def list_unread_runs(snapshot: SweepSnapshot, wanted: Collection[str]) -> list[str]:
-    """Why jobs are not known to be done or not: their folders cannot be read. A line each, of the first few."""
-    found = [snapshot.runs[key].problem for key in sorted(wanted) if not snapshot.runs[key].readable]
-    more = len(found) - MOST_UNREAD
-    return [*found[:MOST_UNREAD], *([f"{more:,} more folders cannot be read"] if more > 0 else [])]
 
 
 def check_not_on_slurm(snapshot: SweepSnapshot, wanted: Collection[str]) -> None:

@@ -22,6 +22,22 @@ def test_a_round_of_a_local_sweep_has_nothing_to_send(store: Store, capsys: pyte
     assert "toy runs on this machine: a round for Slurm has nothing to do\nnext: `sweep submit toy" in printed.err
 
 
+def test_a_round_says_why_it_does_not_know_what_became_of_a_job(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = toy.toy_job("a", fail="data")
+    toy.plan(store, [job])
+    assert sweep(store, "submit") == 1
+    lock = toy.run_of(store, job).lock
+    lock.unlink()
+    lock.symlink_to(lock)  # a loop: cannot be opened by anyone
+    capsys.readouterr()
+    assert sweep(store, "tick", "--no-results") == 0
+    printed = capsys.readouterr()
+    assert printed.out == "toy: 0 of 1 job done, 1 unknown\n"
+    assert f"sweep tick: {lock.parent} cannot be read: Too many levels of symbolic links\n" in printed.err
+
+
 def test_after_a_cancellation_status_says_how_to_go_on(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     toy.plan(store, [toy.toy_job("a", cells=["x"]), toy.toy_job("b", "a", cells=["x"])])
     assert sweep(store, "cancel", "x") == 0

@@ -97,3 +97,20 @@ def test_a_graph_runs_to_its_end_on_a_cluster_without_accounting(
     assert toys.states()["trunk1"] in {JobState.QUEUED, JobState.RUNNING, JobState.DONE}
     toys.finish()
     toys.assert_as_undisturbed()
+
+
+def test_a_round_says_whose_folder_cannot_be_read_and_sends_the_rest(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = ToySweep(slurm, tmp_path, [toy.toy_job("torn"), toy.toy_job("whole")], monkeypatch)
+    lock = toy.run_of(toys.store, toys.by_key["torn"]).lock
+    lock.parent.mkdir(parents=True)
+    lock.symlink_to(lock)  # a loop: cannot be opened by anyone
+    told = toys.sweep("submit", "--json")
+    assert told.json["sent"] == 1
+    assert f"{lock.parent} cannot be read: Too many levels of symbolic links" in told.err
+    assert f"{lock.parent} cannot be read" in toys.sweep("tick", "--no-results").err
+    toys.ticks_until(lambda report: report["states"]["done"] == 1)
+    lock.unlink()
+    toys.finish()
+    toys.assert_as_undisturbed()
