@@ -111,7 +111,7 @@ def build_root(root: Path) -> None:
 
 
 def copy_sources(root: Path) -> None:
-    """All files that git knows or does not ignore; what was removed from the sources goes from the copy too."""
+    """All files and links that git does not ignore; what was removed from the sources goes from the copy too."""
     target = root / INSIDE.lstrip("/")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -120,13 +120,15 @@ def copy_sources(root: Path) -> None:
         text=True,
         check=True,
     )
-    names = {name for name in listed.stdout.split("\0") if name and (SOURCES / name).is_file()}
+    names = {name for name in listed.stdout.split("\0") if name and os.path.lexists(SOURCES / name)}
     for known in {name.split("/")[0] for name in names}:
         if (target / known).is_dir():
             shutil.rmtree(target / known)  # the environment beside them stays
     for name in sorted(names):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(SOURCES / name, target / name)  # with its time, or `make setup` would install all anew
+        (target / name).unlink(missing_ok=True)
+        # links as links; with its time, or `make setup` would install all anew
+        shutil.copy2(SOURCES / name, target / name, follow_symlinks=False)
 
 
 def read_pip_settings() -> dict[str, str]:

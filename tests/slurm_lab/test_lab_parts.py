@@ -12,8 +12,10 @@ from tests.slurm_lab.files import read_settings, write_files
 from tests.slurm_lab.layout import Layout
 from tests.slurm_lab.ports import BLOCK, check_network, free_ports
 from tests.slurm_lab.releases import (
+    INSIDE,
     SOURCES,
     ReleaseCounts,
+    copy_sources,
     list_local_paths,
     parse_pip_settings,
     read_counts,
@@ -209,3 +211,13 @@ def test_the_tests_of_the_releases_are_counted(tmp_path: Path) -> None:
     ]
     with pytest.raises(LabError, match="pytest left no"):
         read_counts(tmp_path / "none.xml", "trixie", "24.11.5", 0.1)
+
+
+@pytest.mark.skipif(not (SOURCES / ".git").exists(), reason="these sources are such a copy themselves")
+def test_the_sources_of_a_release_are_those_of_this_checkout_links_included(tmp_path: Path) -> None:
+    copy_sources(tmp_path)
+    copy_sources(tmp_path)  # an update goes the same way
+    copied = tmp_path / INSIDE.lstrip("/")
+    for name in ("Makefile", "sweep/manifests", "sweep/manifests/demo.yaml"):
+        assert (copied / name).is_symlink() == (SOURCES / name).is_symlink(), name
+        assert (copied / name).exists(), name
