@@ -13,6 +13,8 @@ from sweep.results.slices import SUMMARISED_MEASURES, Measure, Row, is_seed, mak
 FIRST_AXES = ("branch", "image_share")
 LEVELS = 9
 """Colours of a score."""
+NOT_SET = "not set"
+"""In place of an axis' value, for a cell whose block does not name the axis."""
 WORST_FIRST = (
     JobState.FAILED,
     JobState.BLOCKED,
@@ -149,10 +151,17 @@ def name_panel(others: Sequence[str], cell: GridCell) -> str:
 
 
 def format_value(axis: str, value: Any) -> str:
-    """A value of an axis; a dash where the cell has none."""
+    """A value of an axis, and a word where the cell has none."""
     if value is None:
-        return "-"
-    return format_axis_label(axis, value) if axis in AXIS_LABELS or isinstance(value, bool) else str(value)
+        return NOT_SET
+    return format_axis_label(axis, value) if axis in AXIS_LABELS else format_own_value(value)
+
+
+def format_own_value(value: Any) -> str:
+    """A value of an axis that is a setting of the sweep file, as it stands there."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def build_panel(title: str, cells: Sequence[GridCell], across: str, down: str, place: Any) -> HeatPanel:
@@ -160,10 +169,11 @@ def build_panel(title: str, cells: Sequence[GridCell], across: str, down: str, p
     columns = sort_values({freeze(cell.axes.get(across)) for cell in cells})
     lines = sorted({freeze(cell.axes.get(down)) for cell in cells}, key=make_sort_key)
     by_place = {(freeze(cell.axes.get(across)), freeze(cell.axes.get(down))): cell for cell in cells}
-    panel = HeatPanel(title, [format_value(across, value) for value in columns])
+    panel = HeatPanel(title, [format_value(across, value) for value in columns] if across else [cells[0].name])
     for line in lines:
         found = [by_place.get((column, line)) for column in columns]
-        panel.rows.append((format_value(down, line), [place(cell) if cell else None for cell in found]))
+        # without a second axis there is one row, of all cells
+        panel.rows.append((format_value(down, line) if down else "cells", [place(c) if c else None for c in found]))
     return panel
 
 

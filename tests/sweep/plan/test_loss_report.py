@@ -73,7 +73,10 @@ def test_the_plan_says_it_in_json_too(tmp_path: Path, capsys: pytest.CaptureFixt
     assert by_sequences["pictures"]["weight_share"] == pytest.approx(samples / (samples + rows))
     assert main(["plan", str(path), "--store", str(tmp_path / "store")]) == 0
     text = capsys.readouterr().out
-    assert f"pictures 20 % of the mix: {100 * samples / (samples + rows):.0f} % of the loss ({100 * targets:.0f} %)" in text
+    assert (
+        f"pictures 20 % of the mix: {100 * samples / (samples + rows):.0f} % of the loss ({100 * targets:.0f} %)"
+        in text
+    )
 
 
 def test_a_plan_without_images_says_nothing_of_it(tmp_path: Path) -> None:
@@ -84,7 +87,9 @@ def test_a_plan_without_images_says_nothing_of_it(tmp_path: Path) -> None:
 def test_many_mixtures_are_counted() -> None:
     (one,) = losses(MANIFESTS / "seeds.yaml")[:1]
     text, images = one.sources
-    many = [replace(one, sources=(text, images.model_copy(update={"name": f"d{each}"}))) for each in range(MAX_LINES + 3)]
+    many = [
+        replace(one, sources=(text, images.model_copy(update={"name": f"d{each}"}))) for each in range(MAX_LINES + 3)
+    ]
     lines = format_mixture_losses(many)
     assert len(lines) == MAX_LINES + 3
     assert lines[-1] == ("", "and 3 mixtures more (--json)")
