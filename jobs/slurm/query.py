@@ -470,6 +470,20 @@ def drop_answers(store: Store, sweep: str) -> None:
                 path.unlink()  # a full disk refuses the one and not the other
 
 
+DROPPED_BYTES = 1_000
+"""What stands in the place of dropped answers is smaller; answers are not, and may be many megabytes."""
+
+
+def is_dropped(path: Path) -> bool:
+    """Whether somebody has changed the queue since answers were kept there last."""
+    try:
+        return path.stat().st_size < DROPPED_BYTES and "dropped" in parse_object(read_file(path))
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
 def read_fresh_answers(
     path: Path, now: float, timeouts: SlurmTimeouts, *, not_before: float = 0.0
 ) -> SlurmAnswers | None:
