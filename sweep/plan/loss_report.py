@@ -103,7 +103,7 @@ def format_mixture_losses(found: Sequence[MixtureLoss]) -> list[tuple[str, str]]
 def format_mixture_loss(found: MixtureLoss) -> str:
     """`captions 8 % of the mix: 11 % of the loss (0.17 %), llava 2 %: 1.9 % (0.32 %)`. Text alone is predicted, so few
     of the predicted tokens are of images' data. Where the loss is a mean over tokens, the two parts are one."""
-    parts = []
+    parts: list[str] = []
     for source, each in zip(found.sources, found.shares, strict=True):
         if source.kind != "text":
             mix, loss = ("", "") if parts else (" of the mix", " of the loss")
