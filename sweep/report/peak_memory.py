@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from jobs.errors import JobsError
 from jobs.reconcile.attempts import AttemptRecord
+from jobs.reconcile.failures import POLICIES
 from jobs.store.ledger import has_batches
-from jobs.store.records import FailureClass
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
 
 PeakMemory = Mapping[tuple[str, float], float]
 """Bytes by Slurm's id and time of submission of an execution."""
 NO_PEAKS: PeakMemory = {}
-OF_MEMORY = frozenset({FailureClass.KILLED, FailureClass.OUT_OF_MEMORY})
 MOST_ASKED = 100
 """Executions, the newest; a pattern may name many cells."""
 
@@ -19,7 +18,8 @@ MOST_ASKED = 100
 # Why: docs/decisions.md, D222
 def read_peak_memory(stored: StoredSweep, outcomes: Sequence[AttemptRecord]) -> PeakMemory:
     """Of the attempts among `outcomes` that were killed. Slurm is asked only if there are any."""
-    records = [each.accounting_record for each in outcomes if each.failure in OF_MEMORY and each.accounting_record]
+    killed = [each for each in outcomes if each.failure is not None and POLICIES[each.failure].by_memory]
+    records = [each.accounting_record for each in killed if each.accounting_record is not None]
     ran = sorted((each for each in records if each.ran), key=lambda each: each.submitted_at)
     if not ran or not has_batches(stored.paths.ledger):
         return NO_PEAKS
