@@ -250,7 +250,7 @@ def test_cells_go_to_other_processes_and_into_sets_and_loops(tmp_path: Path) -> 
     for copied in (pickle.loads(pickle.dumps(cells)), copy.deepcopy(cells)):  # noqa: S301 - our own bytes
         assert list(copied) == list(cells)
         with pytest.raises(TypeError):
-            copied[0].axes["branch"] = 1
+            copied[0].axes["branch"] = 1  # type: ignore[index]
     assert len({*cells, *cells}) == 2
     assert pickle.loads(pickle.dumps(study)).cells.names == cells.names  # noqa: S301
     assert [len(study.metrics(cell)) for cell in cells] == [0, 0]

@@ -206,6 +206,14 @@ def test_a_cell_without_an_axis_and_an_axis_of_yes_and_no_say_so(tmp_path: Path)
     assert "frozen" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
 
 
+def test_a_branch_point_as_a_step_is_no_axis_of_its_own_and_a_list_has_no_brackets(tmp_path: Path) -> None:
+    written = plan(Store(tmp_path), Grid("steps", branches=(0, 50), shares=(0.1,), epochs=(1,)))
+    written.cells[1]["axes"] |= {"branch": 17.094, "branch_step": 100, "evaluate.vision_tasks": ["a", "b"]}
+    written.cells[0]["axes"] |= {"evaluate.vision_tasks": ["a"]}
+    synthetic_store.write_manifest(written)
+    assert read_heat_maps(write(written)) == [(["0 %", "17.09 %"], ["a, b", "a"])]
+
+
 def test_only_phases_that_ran_stand_below_the_times(tmp_path: Path) -> None:
     text = write(toy(tmp_path, Grid("short", branches=(0,), shares=(0.1,), epochs=(1,)))).read_text()
     times = text.partition('<section id="times">')[2].partition("</section>")[0]
