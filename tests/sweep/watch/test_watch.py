@@ -61,6 +61,9 @@ def test_the_view_fits_the_terminal_and_follows_its_size(count: int, tmp_path: P
         view.wait_for("sort:state", f"{count:,} jobs:", "200/300", absent="r read again")
         assert view.lines[0].startswith(" toy  ")
         assert "200/300" in view.text
+        for size in ((44, 12), (30, 10)):  # a part of a window
+            view.resize(size)
+            view.wait_for(" q", "runn")
         view.press(b"q")
         assert os.waitstatus_to_exitcode(view.wait_for_end()) == 0
         check_left(view)
