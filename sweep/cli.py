@@ -116,9 +116,9 @@ def parse_arguments(given: Sequence[str]) -> tuple[CommandParser, argparse.Names
         return parser, parser.parse_args(["--version"] if name else given)
     if name not in COMMANDS:
         parser, problem = build_parser(with_arguments=False), f"there is no command {quote_word(name)}"
-        behind, _ = split_command(rest)
-        if behind in COMMANDS and not find_close_words(name, COMMANDS):  # a sweep may be called as a command is
-            parser.error(f"{problem}; the command comes first: `sweep {behind} NAME`")
+        second, _ = split_command(rest)
+        if second in COMMANDS and not find_close_words(name, COMMANDS):  # a sweep may be called as a command is
+            parser.error(f"{problem}; the command comes first: `sweep {second} NAME`")
         parser.refuse(problem, [name], COMMANDS)
     parts: Sequence[str] = getattr(import_command(name), "PARTS", ())
     part, behind = split_command(rest) if parts else ("", rest)
