@@ -118,12 +118,17 @@ class CommandParser(argparse.ArgumentParser):
 
     def refuse(self, problem: str, words: Iterable[str], known: Iterable[str]) -> NoReturn:
         """Wrong usage, with the known word that one of `words` comes near to."""
-        from difflib import get_close_matches
-
         for word in words:
-            if close := get_close_matches(word[:MOST_LETTERS], list(known), n=1):
+            if close := find_close_words(word, known):
                 self.error(f"{problem}; did you mean {close[0]}?")
         self.error(problem)
+
+
+def find_close_words(word: str, known: Iterable[str]) -> list[str]:
+    """The known word that one comes near to, if any."""
+    from difflib import get_close_matches
+
+    return get_close_matches(word[:MOST_LETTERS], list(known), n=1)
 
 
 MOST_LETTERS = 60

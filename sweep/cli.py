@@ -16,6 +16,7 @@ from sweep.arguments import (
     TerminalHelpFormatter,
     add_common_arguments,
     add_verbose_argument,
+    find_close_words,
     find_default_store,
     quote_word,
 )
@@ -110,11 +111,15 @@ def parse_arguments(given: Sequence[str]) -> tuple[CommandParser, argparse.Names
     A namespace without a command has no `module`.
     """
     name, rest = split_command(given)
-    if not name:
+    if not name or "--version" in given[: given.index(name)]:
         parser = build_parser(with_arguments=False)
-        return parser, parser.parse_args(given)
+        return parser, parser.parse_args(["--version"] if name else given)
     if name not in COMMANDS:
-        build_parser(with_arguments=False).refuse(f"there is no command {quote_word(name)}", [name], COMMANDS)
+        parser, problem = build_parser(with_arguments=False), f"there is no command {quote_word(name)}"
+        second, _ = split_command(rest)
+        if second in COMMANDS and not find_close_words(name, COMMANDS):  # a sweep may be called as a command is
+            parser.error(f"{problem}; the command comes first: `sweep {second} NAME`")
+        parser.refuse(problem, [name], COMMANDS)
     parts: Sequence[str] = getattr(import_command(name), "PARTS", ())
     part, behind = split_command(rest) if parts else ("", rest)
     if not part:

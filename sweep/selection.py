@@ -48,6 +48,8 @@ def select_cells(plan: Manifest, words: Sequence[str]) -> CellSelection:
     whole: dict[str, None] = {}
     names = {cell.name for cell in plan.cells}
     for word in words:
+        if not word:  # a variable that is not set: it must not mean the one cell that there may be
+            raise UsageError(f"an empty word names no cell; leave it out for all {len(plan.cells):,}, or give a name")
         if WILDCARDS.intersection(word):
             cells |= dict.fromkeys(match_names(plan, word))
             whole[word] = None

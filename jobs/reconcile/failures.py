@@ -54,6 +54,8 @@ class RetryPolicy:
     node: NodeEvidence = NodeEvidence.NOTHING
     more_memory: bool = False
     """The next attempts get `retry_memory_gib`."""
+    by_memory: bool = False
+    """Memory may be the cause, so that what the attempt used is worth asking for."""
     refined_by_slurm: bool = False
     """The attempt's own record names no cause, so that what Slurm accounted may replace it."""
     requeues_itself: bool = False
@@ -85,6 +87,7 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
         follows="One more attempt, with `retry_memory_gib` if it is given. Then raise the job's memory.",
         attempts=2,
         more_memory=True,
+        by_memory=True,
     ),
     FailureClass.WALL_CLOCK: RetryPolicy(
         meaning="ran into its time limit",
@@ -134,6 +137,7 @@ POLICIES: Mapping[FailureClass, RetryPolicy] = {
         renewed_by_progress=True,
         node=NodeEvidence.SUSPECT,
         refined_by_slurm=True,
+        by_memory=True,
     ),
     FailureClass.DIVERGED: RetryPolicy(
         meaning="the loss became NaN or infinite",

@@ -17,14 +17,17 @@ from jobs.slurm.commands import (
 from jobs.slurm.parsing import (
     QUEUE_FORMAT,
     SEPARATOR,
+    STEP_FIELDS,
     AccountRow,
     HiddenUsers,
     QueueRow,
     SlurmAnswer,
+    StepMemory,
     parse_accounting,
     parse_config,
     parse_controller_time,
     parse_queue,
+    parse_step_memory,
     select_fields,
 )
 from jobs.slurm.sbatch_errors import SubmitRefusal, SubmittedJob, UnknownSubmit, parse_submit_answer, parse_test_answer
@@ -145,6 +148,18 @@ class SlurmClient:
         """
         begin = f"--starttime=uts{max(1, int(since) - CLOCKS_DIFFER_S)}"
         return self._query_accounting((f"--name={word}" for word in pack_words(names)), begin)
+
+    def query_step_memory(self, ids: Collection[str]) -> list[StepMemory]:
+        """What the steps of these jobs used, of all their executions; empty where nothing was sampled or sacct does not
+        answer: nothing depends on it."""
+        found: list[StepMemory] = []
+        for words in _split_calls(f"--jobs={word}" for word in pack_words(ids)):
+            output = self.run(
+                *("sacct", "--noheader", "--parsable2", "--duplicates", "--allusers"),
+                *(f"--delimiter={SEPARATOR}", f"--format={','.join(STEP_FIELDS)}", *words),
+            )
+            found += parse_step_memory(output.text) if not output.problem else ()
+        return found
 
     def query_queue_and_accounting(
         self, users: Collection[str], ids: Collection[str]

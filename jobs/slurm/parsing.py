@@ -212,6 +212,32 @@ def _iter_account_rows(text: str, count: int, extra: Sequence[str]) -> Iterator[
             yield from (row._replace(id=task, shared=True) for task in parse_array_tasks(job))
 
 
+STEP_FIELDS = ("JobID", "Start", "MaxRSS")
+"""Of the steps of a job (`123_4.batch`, `123_4.0`), which `sacct --allocations` leaves out."""
+BYTES = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40, "P": 2.0**50}
+
+
+class StepMemory(NamedTuple):
+    """What one step of an execution used."""
+
+    id: str
+    """Of the job: 123, or 123_4."""
+    started_at: float
+    """Unix seconds. A requeued job's steps have its one id; this tells whose they are."""
+    largest_bytes: float
+    """Of the task that used most, as sampled (MaxRSS)."""
+
+
+def parse_step_memory(text: str) -> Iterator[StepMemory]:
+    """The steps of `sacct --format STEP_FIELDS` whose memory was sampled."""
+    times = _Times()
+    for name, started, used in split_rows(text, len(STEP_FIELDS)):
+        job, dot, _ = name.partition(".")
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGTP]?)", used)
+        if dot and match:
+            yield StepMemory(job, times[started], float(match[1]) * BYTES[match[2]])
+
+
 class _Times(dict[str, float]):
     """Times that were read before: thousands of rows share a second."""
 

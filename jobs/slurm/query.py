@@ -127,6 +127,25 @@ def has_writers_elsewhere(store: Store) -> bool:
     return any(is_of_another_machine(path) for folder in folders for path in list_ledger_files(folder))
 
 
+def query_peak_memory(
+    store: Store, sweep: str, keys: Collection[str], timeouts: SlurmTimeouts, executions: Collection[AccountingRecord]
+) -> dict[tuple[str, float], float]:
+    """The most memory that one task of each execution used, in bytes, by (id, submitted_at); by one sacct more.
+
+    An execution is absent where Slurm sampled nothing. Raises ClusterChoiceError.
+    """
+    history = load_batch_history(store, sweep, keys)
+    client = SlurmClient(timeouts, cluster=find_cluster(history.batches.values(), timeouts))
+    found: dict[tuple[str, float], float] = {}
+    steps = client.query_step_memory({each.id for each in executions})
+    for each in executions:
+        end = each.ended_at or float("inf")
+        own = [step for step in steps if step.id == each.id and each.started_at <= step.started_at <= end]
+        if own:
+            found[each.id, each.submitted_at] = max(step.largest_bytes for step in own)
+    return found
+
+
 def query_answers(
     client: SlurmClient, history: BatchHistory, *, settled_too: bool = False, clock: Clock = SYSTEM_CLOCK
 ) -> SlurmAnswers:
@@ -468,6 +487,20 @@ def drop_answers(store: Store, sweep: str) -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()  # a full disk refuses the one and not the other
+
+
+DROPPED_BYTES = 1_000
+"""What stands in the place of dropped answers is smaller; answers are not, and may be many megabytes."""
+
+
+def is_dropped(path: Path) -> bool:
+    """Whether somebody has changed the queue since answers were kept there last."""
+    try:
+        return path.stat().st_size < DROPPED_BYTES and "dropped" in parse_object(read_file(path))
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def read_fresh_answers(

@@ -88,13 +88,15 @@ def run(options: InitOptions) -> int:
 
 def find_data(options: InitOptions) -> "list[Find]":
     """What the given places hold, told line by line."""
+    from stages.printable import render_line
     from sweep.errors import SweepError
     from sweep.first_file.findings import describe_find, look_at
 
     named = [(path, role) for role in ROLES for path in getattr(options, role)]
     places = [(path, "") for path in options.places] or ([] if named else [(Path(), "")])
     asked = [*named, *places]
-    print(f"looking at {', '.join(str(path) for path, _ in asked)} ...", file=sys.stderr, flush=True)
+    where = render_line(", ".join(str(path) for path, _ in asked))
+    print(f"looking at {where} ...", file=sys.stderr, flush=True)
     found = look_at(asked)
     for each in found:
         print(f"  {describe_find(each)}", file=sys.stderr)

@@ -129,7 +129,7 @@ def wait_for_first(stored: "StoredSweep", jobs: "Sequence[Job]", clock: Clock = 
 def print_log(stored: "StoredSweep", log: "AttemptLog", *, follow: bool, clock: Clock = SYSTEM_CLOCK) -> None:
     """Prints the log; with `follow` also what comes, attempt after attempt, until the job is done or stopped. The last
     line says what to do next."""
-    from sweep.report.attempt_log import LogReader, describe_log
+    from sweep.report.attempt_log import LogReader, describe_log, find_job_log
 
     while True:
         reader = LogReader(log.path)
@@ -144,7 +144,22 @@ def print_log(stored: "StoredSweep", log: "AttemptLog", *, follow: bool, clock: 
             break
         log = following
         print(f"{describe_log(log, clock.now())}\n{log.path}", file=sys.stderr)
-    print(describe_next(stored, log, follow=follow), file=sys.stderr)
+    if follow:  # it has changed since
+        snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
+        log = find_job_log(snapshot, log.job, stored.paths) or log
+    for line in list_memory_words(stored, log):
+        print(line, file=sys.stderr)
+    print(describe_next(stored, log), file=sys.stderr)
+
+
+def list_memory_words(stored: "StoredSweep", log: "AttemptLog") -> list[str]:
+    """How the attempt was killed, with the memory that Slurm saw it use; empty for one that was not, or if nobody
+    knows."""
+    from sweep.report.peak_memory import find_peak_gib, format_peak, read_peak_memory
+
+    peak = find_peak_gib(log.attempt, read_peak_memory(stored, [log.attempt]))
+    end = log.attempt.end
+    return [f"{end.message}; {format_peak(peak)}"] if end is not None and peak is not None else []
 
 
 def print_until_end(log: "AttemptLog", reader: "LogReader", clock: Clock) -> None:
@@ -206,16 +221,12 @@ def is_runner_at_work(stored: "StoredSweep") -> bool:
     return owner is not None and owner.sweep == stored.manifest.sweep
 
 
-def describe_next(stored: "StoredSweep", log: "AttemptLog", *, follow: bool) -> str:
+def describe_next(stored: "StoredSweep", log: "AttemptLog") -> str:
     """What the job is now, and the next command."""
     from jobs.reconcile.state import JobState
 
     name, key = stored.manifest.sweep, log.job.key
-    state = log.state
-    run = log.run
-    if follow:  # it has changed since
-        snapshot = stored.load_snapshot(recent_answers=True, trusts_checked=True)
-        state, run = snapshot.statuses[key].state, snapshot.runs[key]
+    state, run = log.state, log.run
     message = run.message
     if run.problem and not run.done:  # else it would be told as a job without a result
         return f"{run.problem}; `sweep status {name}` shows how the sweep stands"

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stages.printable import render_line
 from sweep.first_file.draft import IMAGE_SHARE, TASK_LIMIT, Draft
 from sweep.phases import PHASES
 
@@ -26,7 +28,8 @@ def iter_lines(draft: Draft, file: str, schema: str) -> Iterator[str]:
     if schema:
         yield SCHEMA_LINE.format(schema)
     yield "# Written by `sweep init`. All settings: docs/settings.md, or `sweep schema --markdown`."
-    yield f"# What it runs and costs: sweep plan {file}"
+    # the name on one line: another would be a setting of the file
+    yield f"# What it runs and costs: sweep plan {render_line(shlex.quote(file))}"
     yield f"name: {render(wishes.name)}"
     yield "description: When should image data enter pre-training?"
     yield f"backend: {wishes.backend}{' ' * 15}# {'this machine' if wishes.backend == 'local' else 'a cluster'}"

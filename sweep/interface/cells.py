@@ -1,10 +1,10 @@
 """The cells of a planned sweep."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from jobs.counted import format_counted
 from sweep.errors import NotPlannedError
@@ -32,6 +32,14 @@ class PlannedCell:
     epochs: tuple[int, ...]
     """Of its fine-tunes."""
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.jobs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process, and to a copy: views of mappings cannot be pickled."""
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        return restore_cell, ({**content, "axes": dict(self.axes), "phases": dict(self.phases)},)
+
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}={value!r}" for name, value in self.axes.items() if value is not None)
         return f"<cell {self.name}: {axes}; {format_counted(len(self.jobs), 'job')}>"
@@ -39,6 +47,12 @@ class PlannedCell:
     def _repr_html_(self) -> str:
         shown = {name: value for name, value in self.axes.items() if value is not None}
         return render_pairs(f"cell {self.name}", {**shown, "epochs": list(self.epochs), "jobs": len(self.jobs)})
+
+
+def restore_cell(content: Mapping[str, Any]) -> PlannedCell:
+    """The cell of its pickled fields."""
+    views = {name: MappingProxyType(content[name]) for name in ("axes", "phases")}
+    return PlannedCell(**{**content, **views})
 
 
 class CellList(Sequence[PlannedCell]):
@@ -118,14 +132,14 @@ class CellList(Sequence[PlannedCell]):
         return value in self._by_name if isinstance(value, str) else value in self._cells
 
     @overload
-    def __getitem__(self, index: int | str) -> PlannedCell: ...
+    def __getitem__(self, index: SupportsIndex | str) -> PlannedCell: ...
     @overload
     def __getitem__(self, index: slice) -> "CellList": ...
-    def __getitem__(self, index: int | str | slice) -> "PlannedCell | CellList":
+    def __getitem__(self, index: SupportsIndex | str | slice) -> "PlannedCell | CellList":
         """By place or by name. NotPlannedError for a name that is not there."""
         if isinstance(index, slice):
             return CellList(self._sweep, self._cells[index])
-        if isinstance(index, int):
+        if isinstance(index, SupportsIndex):
             return self._cells[index]
         if index not in self._by_name:
             close = get_close_matches(index, self._by_name, n=1)

@@ -19,10 +19,10 @@ from jobs.store.reading import read_file
 from jobs.store.results import list_finished_keys
 from stages.printable import escape_unprintable
 from sweep.errors import NotPlannedError, PlanConflictError, SweepError, UsageError
-from sweep.interface.cells import CellList
+from sweep.interface.cells import CellList, PlannedCell
 from sweep.interface.html import render_preformatted
 from sweep.interface.reports import SubmitReport, SweepStatus
-from sweep.interface.stores import enter_store, find_default_store
+from sweep.interface.stores import check_phase, enter_store, find_store, list_cell_words
 from sweep.kept_limits import read_limits
 from sweep.plan.manifest import Manifest
 from sweep.preflight.gate import GateReport, check_gate
@@ -185,29 +185,27 @@ class SweepHandle:
         with enter_store(self.store):
             return load_table(self._open(), table)
 
-    def metrics(self, *cells: str, phase: str | None = None) -> "DataFrame":
+    def metrics(self, *cells: "str | PlannedCell", phase: str | None = None) -> "DataFrame":
         """What the jobs of these cells logged, shared trunks included: `phase`, `step`, `tokens`, `name`, `value`."""
         from sweep.interface.frames import load_metrics
-        from sweep.phases import PHASES
 
-        if phase is not None and phase not in PHASES:
-            raise UsageError(f"there is no phase {phase!r}; phases are {', '.join(PHASES)}")
+        check_phase(phase)
         with enter_store(self.store):
             stored = self._open()
-            jobs = stored.manifest.jobs
-            keys = add_ancestors(jobs, {job.key for job in stored.select_jobs(cells)})
-            return load_metrics(stored, {job.key for job in jobs if job.key in keys and phase in {None, job.phase}})
+            return load_metrics(stored, {job.key for job in stored.select_chains(list_cell_words(cells), phase)})
 
-    def logs(self, cell: str | None = None, *, phase: str | None = None) -> str:
-        """The log of the newest attempt of the cell's jobs: of one that runs, else of one that failed, else the last.
+    def logs(self, cell: "str | PlannedCell | None" = None, *, phase: str | None = None) -> str:
+        """The log of the newest attempt of the cell's jobs, shared trunks included: of one that runs, else of one that
+        failed, else the last.
 
         Without a cell, of all jobs of the sweep. NotPlannedError where none has started.
         """
         from sweep.report.attempt_log import find_newest_log
 
+        check_phase(phase)
         with enter_store(self.store):
             stored = self._open()
-            jobs = [job for job in stored.select_jobs([cell] if cell else []) if phase in {None, job.phase}]
+            jobs = stored.select_chains(list_cell_words([] if cell is None else [cell]), phase)
             found = find_newest_log(stored.load_snapshot(recent_answers=True), jobs, stored.paths)
             if found is None:
                 raise NotPlannedError(f"none of {format_counted(len(jobs), 'job')} has started, so there is no log yet")
@@ -218,7 +216,7 @@ class SweepHandle:
 
     def submit(
         self,
-        *cells: str,
+        *cells: "str | PlannedCell",
         backend: str | None = None,
         cpus: int | None = None,
         gpus: int | None = None,
@@ -238,14 +236,15 @@ class SweepHandle:
         `background`: on this machine, run in a thread, return None at once, and give the outcome to `wait()`. Jobs
         outlive this process; a later submission goes on with them.
         """
+        words = list_cell_words(cells)
         return self._submit(
             self._check_request(backend),
-            cells,
+            words,
             (),
             {
                 "max_queued": max_queued,
                 "budget_a100_hours": budget_a100_hours,
-                "only": tuple(cells),
+                "only": words,
                 "pace_seconds": pace_seconds,
             },
             cpus=cpus,
@@ -396,7 +395,7 @@ class SweepHandle:
 
     def resume(
         self,
-        *cells: str,
+        *cells: "str | PlannedCell",
         submit: bool = True,
         cpus: int | None = None,
         gpus: int | None = None,
@@ -409,11 +408,12 @@ class SweepHandle:
         None where nothing is submitted: `submit` is false, or a runner of this sweep is at work and starts them.
         """
         self._check_request(None)
+        words = list_cell_words(cells)
         with enter_store(self.store):
             stored = self._open()
-            stored.select_jobs(cells)
+            stored.select_jobs(words)
             snapshot = stored.load_snapshot()
-            keys, _ = select_stopped_keys(stored, snapshot, cells)
+            keys, _ = select_stopped_keys(stored, snapshot, words)
             kept = read_limits(stored.paths.limits)
             # before the new budget: a runner at work, or a round from cron, would start the jobs at once
             report = check_gate(stored, add_ancestors(stored.manifest.jobs, keys), kept.ignored_inputs)
@@ -424,7 +424,7 @@ class SweepHandle:
         return self._submit(
             None,
             (),
-            cells,
+            words,
             {},
             cpus=cpus,
             gpus=gpus,
@@ -433,10 +433,16 @@ class SweepHandle:
             progress=progress,
         )
 
-    def cancel(self, *cells: str, grace_seconds: float = 60.0, progress: Progress = lambda _line: None) -> Cancellation:
+    def cancel(
+        self, *cells: "str | PlannedCell", grace_seconds: float = 60.0, progress: Progress = lambda _line: None
+    ) -> Cancellation:
         """Stops running jobs after they have saved, and takes the rest out until `resume()`: as `sweep cancel`."""
         with enter_store(self.store):
-            return cancel_jobs(self._open(), cells, grace_seconds, report=progress)
+            return cancel_jobs(self._open(), list_cell_words(cells), grace_seconds, report=progress)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: a submission in the background stays in this one."""
+        return {**self.__dict__, "_run": None}
 
     def __repr__(self) -> str:
         try:
@@ -451,13 +457,13 @@ class SweepHandle:
 
 
 def open_handle(store: "str | os.PathLike[str] | None" = None, name: str | None = None) -> SweepHandle:
-    """A planned sweep of a store (by default $SWEEP_STORE, else ./store). Without a name, the only one that is there.
+    """A planned sweep of a store (by default that of the command line). Without a name, the only one that is there.
 
     NotPlannedError names those that are there.
     """
     from sweep.stored_sweep import list_planned_sweeps
 
-    root = find_default_store() if store is None else Path(store)
+    root = find_store(store)
     with enter_store(root):
         if name is None:
             from jobs.store.paths import Store

@@ -13,7 +13,7 @@ from jobs.store.results import list_finished_keys
 from jobs.store.sharing import find_sharing_problem
 from sweep.errors import SweepFileError
 from sweep.interface.handle import SweepPlan
-from sweep.interface.stores import enter_store, find_default_store
+from sweep.interface.stores import enter_store, find_store
 from sweep.plan.manifest import pause_gc
 from sweep.plan.new_plan import NewPlan, check_nothing_lost, make_plan, store_plan
 from sweep.preflight.planned import inspect_planned_inputs, list_input_remarks
@@ -37,11 +37,11 @@ def plan_sweep(
 ) -> SweepPlan:
     """Checks a sweep file (or a mapping with the same keys), says what it runs and costs, and stores the plan.
 
-    `store`: by default $SWEEP_STORE, else ./store. Paths of a mapping are relative to the current folder. `replace`,
+    `store`: by default that of the command line. Paths of a mapping are relative to the current folder. `replace`,
     `same_data`, `gpus` and `cpus` are those of `sweep plan`; `dry_run` stores nothing. `progress` is told of what takes
     long. SweepFileError for a wrong file, PlanConflictError where the stored plan stands against it.
     """
-    root = find_default_store() if store is None else Path(store)
+    root = find_store(store)
     with enter_store(root), pause_gc():
         place = Store(root)
         read = convert_mapping(source) if isinstance(source, Mapping) else Path(source)
@@ -122,17 +122,23 @@ def convert_mapping(given: Mapping[str, Any]) -> YamlSource:
 
 
 def convert_plain(value: Any, where: str = "") -> Any:
-    """Mappings as dictionaries with text for keys, sequences as lists, paths as text; SweepFileError for the rest."""
+    """Mappings as dictionaries with text for keys, sequences as lists, paths as text, numbers and arrays of NumPy as
+    Python's; SweepFileError for the rest."""
+    if hasattr(value, "tolist"):  # of NumPy's numbers and arrays, and of pandas' columns
+        value = value.tolist()
     if isinstance(value, Mapping):
         if wrong := next((key for key in value if not isinstance(key, str)), None):
             raise SweepFileError(f"{MAPPING}: {where or 'the mapping'}: the key {wrong!r} is not text")
         return {key: convert_plain(part, f"{where}.{key}" if where else key) for key, part in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range):
         return [convert_plain(part, f"{where}.{place}") for place, part in enumerate(value)]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):  # an enumeration's members are words or numbers, too
+            return kind.__str__(value) if kind is str else kind(value)
     raise SweepFileError(
         f"{MAPPING}: {where}: {str(value)[:60]!r} ({type(value).__name__}) has no place in a sweep file"
     )

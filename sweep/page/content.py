@@ -11,12 +11,13 @@ from jobs.counted import format_counted
 from jobs.reconcile.state import JobState
 from sweep.page.charts import PageFigure, build_difference_figures, build_loss_figure, iter_score_figures
 from sweep.page.curves import build_curves_json, choose_curve_points, load_thin_curves
-from sweep.page.heat_map import GridCell, HeatMap, build_grid_cells, build_heat_map, list_varied
+from sweep.page.heat_map import GridCell, HeatMap, build_grid_cells, build_heat_map, format_own_value, list_varied
 from sweep.page.sections import (
     HoursSection,
     PageAxis,
     Provenance,
     build_hours_section,
+    choose_hours_unit,
     count_job_states,
     list_page_axes,
     read_provenance,
@@ -73,12 +74,13 @@ def build_page_content(stored: StoredSweep, tables: WrittenTables, now: float) -
     executions = list_executions(tables.evidence, now)
     phases = {job["key"]: job["phase"] for job in jobs}
     losses = build_loss_figure(tables.chains, phases, curves)
+    unit = choose_hours_unit(jobs)
     page_tables = {
         table.name: table
         for table in (
             build_cells_table(cells),
-            build_models_table(rows),
-            build_jobs_table(jobs),
+            build_models_table(rows, unit),
+            build_jobs_table(jobs, unit),
             build_failures_table(executions, jobs),
             build_effects_table(differences),
         )
@@ -100,7 +102,7 @@ def build_page_content(stored: StoredSweep, tables: WrittenTables, now: float) -
             "losses": [losses] if losses else [],
             "times": build_timeline_figures(tables.chains, executions),
         },
-        hours=build_hours_section(jobs),
+        hours=build_hours_section(jobs, unit),
         tables=page_tables,
         provenance=read_provenance(stored, tables.evidence.values()),
         next_step=choose_next_step(stored.manifest.sweep, dict(states)),
@@ -236,13 +238,15 @@ def build_cells_table(cells: Sequence[GridCell]) -> PageTable:
 
 def format_axis_cell(value: Any) -> str:
     """A value of an axis as it stands in the sweep file."""
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else format_own_value(value)
 
 
-def build_models_table(rows: Sequence[Row]) -> PageTable:
+SHORT_UNITS = {"a100": "A100-h", "cpu": "core-h"}
+
+
+def build_models_table(rows: Sequence[Row], unit: str) -> PageTable:
     """One row for each fine-tuned model: scores with their errors, losses, hours."""
-    on_gpu = any(row["a100_hours_own"] != 0 or row["a100_hours_shared"] != 0 for row in rows)
-    unit, hours = ("A100-h", "a100_hours") if on_gpu else ("core-h", "cpu_hours")
+    short, hours = SHORT_UNITS[unit], f"{unit}_hours"
     columns = [
         PageColumn("cell", "cell", take(rows, "cell"), ColumnKind.CELL),
         PageColumn("epochs", "epochs", take(rows, "epochs"), ColumnKind.NUMBER),
@@ -264,17 +268,16 @@ def build_models_table(rows: Sequence[Row]) -> PageTable:
             *columns,
             PageColumn("pretrain_loss", "image-text loss", take(rows, "pretrain_loss"), ColumnKind.NUMBER, 3),
             PageColumn("finetune_loss", "fine-tune loss", take(rows, "finetune_loss"), ColumnKind.NUMBER, 3),
-            PageColumn("hours_own", f"{unit} own", take(rows, f"{hours}_own"), ColumnKind.HOURS),
-            PageColumn("hours_shared", f"{unit} shared", take(rows, f"{hours}_shared"), ColumnKind.HOURS),
+            PageColumn("hours_own", f"{short} own", take(rows, f"{hours}_own"), ColumnKind.HOURS),
+            PageColumn("hours_shared", f"{short} shared", take(rows, f"{hours}_shared"), ColumnKind.HOURS),
             PageColumn("key", "key", take(rows, "key"), shown=False),
         ],
     )
 
 
-def build_jobs_table(jobs: Sequence[Row]) -> PageTable:
+def build_jobs_table(jobs: Sequence[Row], unit: str) -> PageTable:
     """One row for each job."""
-    on_gpu = any(job["planned_a100_hours"] or job["used_a100_hours"] != 0 for job in jobs)
-    unit, hours = ("A100-h", "a100_hours") if on_gpu else ("core-h", "cpu_hours")
+    short, hours = SHORT_UNITS[unit], f"{unit}_hours"
     return PageTable(
         "jobs",
         "Jobs: each once, however many cells share it",
@@ -288,7 +291,7 @@ def build_jobs_table(jobs: Sequence[Row]) -> PageTable:
             PageColumn("node", "node", take(jobs, "node")),
             PageColumn("started", "started (UTC)", [find_seconds(job["started_at"]) for job in jobs], ColumnKind.TIME),
             PageColumn("finished", "ended (UTC)", [find_seconds(job["finished_at"]) for job in jobs], ColumnKind.TIME),
-            PageColumn("planned", f"{unit} planned", take(jobs, f"planned_{hours}"), ColumnKind.HOURS),
+            PageColumn("planned", f"{short} planned", take(jobs, f"planned_{hours}"), ColumnKind.HOURS),
             PageColumn("used", "used", take(jobs, f"used_{hours}"), ColumnKind.HOURS),
             PageColumn("wasted", "wasted", take(jobs, f"wasted_{hours}"), ColumnKind.HOURS),
             PageColumn("speed", "tokens/s", take(jobs, "tokens_per_second"), ColumnKind.NUMBER),

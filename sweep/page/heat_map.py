@@ -8,11 +8,13 @@ from typing import Any
 from jobs.reconcile.state import JobState
 from sweep.page.drawing import format_minus
 from sweep.results.figures.words import AXIS_LABELS, format_axis_label
-from sweep.results.slices import SUMMARISED_MEASURES, Measure, Row, is_seed, make_sort_key, sort_values
+from sweep.results.slices import SUMMARISED_MEASURES, Measure, Row, is_seed, sort_values
 
 FIRST_AXES = ("branch", "image_share")
 LEVELS = 9
 """Colours of a score."""
+NOT_SET = "not set"
+"""In place of an axis' value, for a cell whose block does not name the axis."""
 WORST_FIRST = (
     JobState.FAILED,
     JobState.BLOCKED,
@@ -95,10 +97,13 @@ def build_grid_cell(name: str, models: Sequence[Row], axes: Mapping[str, Any]) -
 
 
 def list_varied(cells: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Names of the axes in which cells differ, the study's first, then those with most values. `cells`: their axes."""
+    """Names of the axes in which cells differ, the study's first, then those with most values. `cells`: their axes.
+
+    A branch point's step is none: it says the same again, for the cells alone whose branch is given as a step.
+    """
     values: dict[str, set[str]] = {}
     for axes in cells:
-        for name in {*axes, *values}:
+        for name in {*axes, *values} - {"branch_step"}:
             values.setdefault(name, set()).add(repr(axes.get(name)))
     varied = sorted(
         (name for name in values if len(values[name]) > 1), key=lambda name: (is_seed(name), -len(values[name]), name)
@@ -149,21 +154,34 @@ def name_panel(others: Sequence[str], cell: GridCell) -> str:
 
 
 def format_value(axis: str, value: Any) -> str:
-    """A value of an axis; a dash where the cell has none."""
+    """A value of an axis, and a word where the cell has none."""
     if value is None:
-        return "-"
-    return format_axis_label(axis, value) if axis in AXIS_LABELS or isinstance(value, bool) else str(value)
+        return NOT_SET
+    return format_axis_label(axis, value) if axis in AXIS_LABELS else format_own_value(value)
+
+
+def format_own_value(value: Any) -> str:
+    """A value of an axis that is a setting of the sweep file, as it stands there; a list without its brackets."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ", ".join(map(format_own_value, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def build_panel(title: str, cells: Sequence[GridCell], across: str, down: str, place: Any) -> HeatPanel:
     """One table."""
-    columns = sort_values({freeze(cell.axes.get(across)) for cell in cells})
-    lines = sorted({freeze(cell.axes.get(down)) for cell in cells}, key=make_sort_key)
+    names = {
+        axis: {freeze(cell.axes.get(axis)): format_value(axis, cell.axes.get(axis)) for cell in cells}
+        for axis in (across, down)
+    }
+    columns, lines = sort_values(names[across]), sort_values(names[down])
     by_place = {(freeze(cell.axes.get(across)), freeze(cell.axes.get(down))): cell for cell in cells}
-    panel = HeatPanel(title, [format_value(across, value) for value in columns])
+    panel = HeatPanel(title, [names[across][value] for value in columns] if across else [cells[0].name])
     for line in lines:
         found = [by_place.get((column, line)) for column in columns]
-        panel.rows.append((format_value(down, line), [place(cell) if cell else None for cell in found]))
+        # without a second axis there is one row, of all cells
+        panel.rows.append((names[down][line] if down else "cells", [place(cell) if cell else None for cell in found]))
     return panel
 
 

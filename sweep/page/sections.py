@@ -85,12 +85,16 @@ class HoursSection:
     remarks: Sequence[str]
 
 
-def build_hours_section(jobs: Sequence[Mapping[str, Any]]) -> HoursSection:
-    """From rows of jobs.parquet, each job once.
+def choose_hours_unit(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """`a100` where a job is planned on GPUs or used some (null: so many that nobody can convert), else `cpu`."""
+    return "a100" if any(job["planned_a100_hours"] or job["used_a100_hours"] != 0 for job in jobs) else "cpu"
+
+
+def build_hours_section(jobs: Sequence[Mapping[str, Any]], unit: str) -> HoursSection:
+    """From rows of jobs.parquet, each job once. `unit`: by `choose_hours_unit`.
 
     Left is what is planned of jobs that are not done, less what they have used already.
     """
-    unit = "a100" if any(job["planned_a100_hours"] or job["used_a100_hours"] != 0 for job in jobs) else "cpu"
     sums: dict[tuple[str, str], HoursTotal] = {}
     left: defaultdict[tuple[str, str], float] = defaultdict(float)
     for job in jobs:

@@ -1,6 +1,6 @@
 """When which job ran: bars of the chains' executions, and how many jobs ran at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -42,6 +42,7 @@ def build_timeline_figures(chains: Sequence[ModelChain], executions: Sequence[Pa
         return []
     first, last = min(each.start for each in executions), max(each.end for each in executions)
     span = (first, max(last, first + 1))
+    legend = draw_phase_legend({each.phase for each in executions})
     by_key: dict[str, list[PageExecution]] = {}
     for each in executions:
         by_key.setdefault(each.key, []).append(each)
@@ -71,14 +72,14 @@ def build_timeline_figures(chains: Sequence[ModelChain], executions: Sequence[Pa
             title="times of the chains",
             caption=f"A bar is one execution; failed ones have a red frame. Times are UTC{note}.",
             charts=[wrap_drawing(content, WIDTH, height + 4, "Executions of each chain over time", "timeline")],
-            legend=draw_phase_legend(),
+            legend=legend,
             wide=True,
         ),
         PageFigure(
             title="jobs at work",
             caption=f"Running jobs by phase, mean over each of {BINS} equal parts of the time.",
             charts=[draw_activity(executions, span)],
-            legend=draw_phase_legend(),
+            legend=legend,
             wide=True,
         ),
     ]
@@ -137,14 +138,15 @@ def number_phase(phase: str) -> str:
     return str(known.index(phase)) if phase in known else "x"
 
 
-def draw_phase_legend() -> Markup:
-    """The colours of the phases."""
+def draw_phase_legend(shown: Collection[str]) -> Markup:
+    """The colours of the phases that are shown."""
     items = [
         Markup(
             '<li><svg class="key" viewBox="0 0 26 12" aria-hidden="true">'
             '<rect class="p-{}" x="2" y="1" width="22" height="10"/></svg>{}</li>'
         ).format(place, phase)
         for place, phase in enumerate(PHASES)
+        if phase in shown
     ]
     return Markup('<ul class="legend">{}</ul>').format(join_markup(items))
 
@@ -171,7 +173,7 @@ def draw_activity(executions: Sequence[PageExecution], span: tuple[float, float]
     parts = [draw_times(span, height)]
     parts += [
         Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 6, y, words)
-        for words, y in ((f"{most:.3g} jobs", 27.0), ("0", height))
+        for words, y in ((f"{most:.3g} {'job' if most == 1 else 'jobs'}", 27.0), ("0", height))
     ]
     for phase, values in counts.items():
         if not any(values):

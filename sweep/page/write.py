@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from jobs.clock import SYSTEM_CLOCK
+from jobs.counted import format_counted
 from jobs.store.paths import open_replacement
 from stages.printable import escape_unprintable
 from sweep.page.content import PageContent, build_page_content
@@ -46,6 +47,7 @@ def render_page(content: PageContent) -> str:
     style, program = read_asset("page.css"), read_asset("page.js")
     page = load_template().render(
         content=content,
+        counted=format_counted,
         style=Markup(style),  # noqa: S704 - a file of ours
         program=Markup(program),  # noqa: S704 - a file of ours
         policy=build_policy(style, program),

@@ -76,23 +76,40 @@ def iter_image_text_configs(jobs: Sequence[Job]) -> Iterator[PretrainConfig]:
                 yield config
 
 
+HEADS = {
+    "tokens": "each predicted token counts the same (pretrain.loss_mean: tokens):",
+    "sequences": "each sequence counts the same (loss_mean: sequences); in brackets: of the predicted tokens",
+}
+"""What a loss is a mean over, for a reader."""
+
+
 def format_mixture_losses(found: Sequence[MixtureLoss]) -> list[tuple[str, str]]:
-    """A line for each of the first mixtures: what its images have of the loss, and of the positions with a loss."""
-    lines = [("loss", "expected part of data with images, by pretrain.loss_mean (of the targets)")] if found else []
-    lines += [("", format_mixture_loss(each)) for each in found[:MAX_LINES]]
-    if len(found) > MAX_LINES:
-        lines.append(("", f"and {format_counted(len(found) - MAX_LINES, 'mixture')} more (--json)"))
+    """Lines for the first mixtures, by what their loss is a mean over: how much of it their images have. Mixtures that
+    read alike (they differ in the encoder, for one) have one line."""
+    by_mean: dict[str, dict[str, None]] = {}
+    for each in found:
+        by_mean.setdefault(each.loss_mean, {})[format_mixture_loss(each)] = None
+    lines = [("loss", "estimated part of the pre-training loss that data with images have")] if found else []
+    left = MAX_LINES
+    for mean, mixtures in by_mean.items():
+        shown = list(mixtures)[:left]
+        left -= len(shown)
+        lines += [("", text) for text in ([HEADS[mean], *shown] if shown else [])]
+    if hidden := sum(map(len, by_mean.values())) - (MAX_LINES - left):
+        lines.append(("", f"and {format_counted(hidden, 'mixture')} more (--json)"))
     return lines
 
 
 def format_mixture_loss(found: MixtureLoss) -> str:
-    """`sequences: captions 8 %: 11 % (0.17 %), llava 2 %: 1.9 % (0.32 %)`."""
-    parts = [
-        f"{source.name} {format_share(source.share)}: {format_share(each.weight)} ({format_share(each.target)})"
-        for source, each in zip(found.sources, found.shares, strict=True)
-        if source.kind != "text"
-    ]
-    return f"{found.loss_mean}: {', '.join(parts)}"
+    """`captions 8 % of the mix: 11 % of the loss (0.17 %), llava 2 %: 1.9 % (0.32 %)`. Text alone is predicted, so few
+    of the predicted tokens are of images' data. Where the loss is a mean over tokens, the two parts are one."""
+    parts: list[str] = []
+    for source, each in zip(found.sources, found.shares, strict=True):
+        if source.kind != "text":
+            mix, loss = ("", "") if parts else (" of the mix", " of the loss")
+            target = f" ({format_share(each.target)})" if found.loss_mean == "sequences" else ""
+            parts.append(f"{source.name} {format_share(source.share)}{mix}: {format_share(each.weight)}{loss}{target}")
+    return ", ".join(parts)
 
 
 def format_share(share: float) -> str:

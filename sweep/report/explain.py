@@ -24,6 +24,7 @@ from sweep.errors import ManifestError, NotPlannedError, StoreError, UsageError
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
+from sweep.report.peak_memory import read_peak_memory
 from sweep.report.status import select_refusals
 from sweep.selection import format_name_hint, select_cells
 from sweep.stored_sweep import StoredSweep, list_planned_sweeps
@@ -134,13 +135,14 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
     moved, has_previous = list_changes_since(store, plan, cell, jobs)
     on_gpus = any(job.estimate.gpu_hours for job in plan.jobs)
     refusals = select_refusals(snapshot)
+    peaks = read_peak_memory(stored, [each for job in mine for each in snapshot.runs[job.key].outcomes])
     links = [
         ChainJob(
             job,
             "done" if job.key in done else "begun" if job.key in begun else "to do",
             shared[job.key],
             job.estimate.a100_hours if on_gpus else job.estimate.cpu_hours,
-            build_history(job, snapshot),
+            build_history(job, snapshot, peaks),
             moved.get(job.key, ()),
             refusals.get(job.key),
             snapshot.runs[job.key].problem,

@@ -13,6 +13,7 @@ from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.reconcile.unsettled import explain_unknown
+from sweep.report.peak_memory import NO_PEAKS, PeakMemory, find_peak_gib, format_peak
 from sweep.text_format import format_duration
 
 NOTHING = "nothing"
@@ -55,6 +56,8 @@ class HistoryEntry:
     """What followed."""
     log: str
     """Path; empty where no attempt began."""
+    peak_memory_gib: float | None = None
+    """The most that Slurm saw one task of a killed execution use; None where it was not asked or does not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +76,8 @@ class JobHistory:
     """Why the cluster cannot say what became of it; empty if it can, or if that does not matter any more."""
 
 
-def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
-    """From what `snapshot` holds; a finished job's attempts are read now."""
+def build_history(job: Job, snapshot: SweepSnapshot, peaks: PeakMemory = NO_PEAKS) -> JobHistory:
+    """From what `snapshot` holds; a finished job's attempts are read now. `peaks`: `read_peak_memory`."""
     evidence = snapshot.runs[job.key]
     endings = snapshot.accounting_records.get(job.key, ())
     outcomes: Sequence[AttemptRecord] = evidence.outcomes
@@ -83,7 +86,7 @@ def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
     state = snapshot.statuses[job.key].state
     memory = choose_memory_gib(job, outcomes)
     rows = [
-        build_history_entry(outcome, describe_followup(job, outcomes, place, state))
+        build_history_entry(outcome, describe_followup(job, outcomes, place, state), find_peak_gib(outcome, peaks))
         for place, outcome in enumerate(outcomes)
     ]
     rows += [build_idle_entry(ending) for ending in select_unmatched_records(endings, outcomes)]
@@ -98,7 +101,7 @@ def build_history(job: Job, snapshot: SweepSnapshot) -> JobHistory:
     )
 
 
-def build_history_entry(outcome: AttemptRecord, following: str) -> HistoryEntry:
+def build_history_entry(outcome: AttemptRecord, following: str, peak_gib: float | None = None) -> HistoryEntry:
     """One attempt, or an execution that failed before it."""
     start, end = outcome.start, outcome.end
     return HistoryEntry(
@@ -114,6 +117,7 @@ def build_history_entry(outcome: AttemptRecord, following: str) -> HistoryEntry:
         to_step=end.checkpoint_step if end else -1,
         then=following,
         log=str(outcome.paths.log) if outcome.began else "",
+        peak_memory_gib=peak_gib,
     )
 
 
@@ -168,7 +172,8 @@ def format_history(job: Job, history: JobHistory) -> list[str]:
     for row in history.executions:
         took = f"for {format_duration(row.seconds / 3600)}" if row.seconds is not None else "so far"
         ended = ": ".join(part for part in (row.ended if row.ended != NOTHING else "", row.message) if part)
-        follows = f"; {row.then}" if row.then else ""
+        follows = f"; {format_peak(row.peak_memory_gib)}" if row.peak_memory_gib is not None else ""
+        follows += f"; {row.then}" if row.then else ""
         where = " ".join(part for part in (f"on {row.node}" if row.node else "", row.attempt or row.id) if part)
         lines.append(f"    {format_time(row.started_at)}  {where}  {took}  {ended}{follows}")
     if history.not_known:

@@ -354,18 +354,19 @@ def format_detectable_effects(effects: Sequence[DetectableEffect]) -> list[tuple
     first, *others = [f"{100 * each.compute_effect(1):.1f}" for each in effects]
     points = [f"{first} points", *others]
     shown = [f"{value} in {format_score_name(each)}" for value, each in zip(points, effects, strict=True)]
-    lines = [f"two models must differ by {', '.join(shown)}"]
+    lines = [f"one seed shows a difference of {', '.join(shown)}"]
     for difference in WANTED:
         by_need: dict[str, list[str]] = {}
         for each in effects:
             by_need.setdefault(format_seeds(each.count_seeds(difference)), []).append(format_score_name(each))
         needed = "; ".join(f"{need} in {', '.join(names)}" for need, names in by_need.items())
         lines.append(f"{format_counted(round(100 * difference), 'point')}: {needed}")
-    correlations = f"{assumed.model_correlation:g} and {assumed.image_correlation:g}"
+    lines.append(f"shows: found in {100 * POWER:g} of 100 such pairs of models, at the {100 * LEVEL:g} % level")
     lines.append(
-        f"one seed, {100 * POWER:g} % power, {100 * LEVEL:g} % level; assumed: correlations {correlations},"
-        f" seeds {100 * assumed.seed_deviation:g} points"
+        f"assumed: answers of two models correlate by {assumed.model_correlation:g}, about one image by "
+        f"{assumed.image_correlation:g};"
     )
+    lines.append(f"scores of two seeds spread by {100 * assumed.seed_deviation:g} points (docs/results.md)")
     return [("power" if number == 0 else "", line) for number, line in enumerate(lines)]
 
 
@@ -376,7 +377,7 @@ def format_score_name(effect: DetectableEffect) -> str:
 
 def format_seeds(seeds: int | None) -> str:
     """`3 seeds`, or that no number of them does."""
-    return "too few questions" if seeds is None else format_counted(seeds, "seed")
+    return "too few questions" if seeds is None else f"{format_counted(seeds, 'seed')} of each model"
 
 
 def select_hours(cost: Cost, costs: PlanCosts) -> float:

@@ -2,7 +2,8 @@
 
 The whole sweep is read again once a minute (a large one more seldom), and Slurm is asked then at most. In between, jobs
 that run are looked at by the times of their files, and folders of stages by theirs, so that a job that begins or ends
-is seen within seconds.
+is seen within seconds. Two files tell of what a person did meanwhile, here or elsewhere: the plan, and the kept answers
+of Slurm, which every round drops (docs/decisions.md, D217). Then all is read again at once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,13 +26,17 @@ from sweep.kept_limits import build_limits_json, read_limits
 from sweep.report.status import build_status_json
 from sweep.report.time_left import TimeLeft, read_time_left
 from sweep.results.evidence import build_job_evidence
-from sweep.stored_sweep import StoredSweep
+from sweep.stored_sweep import StoredSweep, open_sweep
 from sweep.watch.curves import MetricsCurve
 
 FULL_S = 60.0
 """Between two readings of the whole sweep."""
 SHARE = 1 / 300
 """Of the time, at most, that a costly reading may take on average."""
+EARLY_S = 10.0
+"""Between a reading of the whole sweep and one that a person's act brings about: a round drops the answers twice."""
+EARLY_TIMES = 20
+"""So many times as long as the reading took, at least."""
 RUNNING_EACH_LOOK = 50
 """Running jobs that are looked at in one look; of more, the others come next."""
 COUNTED_EACH_LOOK = 100
@@ -77,10 +82,12 @@ class SweepFeed:
         self.running: list[str] = []
         """Keys of the jobs that run."""
         self._clock = clock
-        self.longest_name = max((len(cell.name) for cell in stored.manifest.cells), default=0)
+        self.longest_name = find_longest_name(stored)
         """Letters of a cell's."""
         self._left = TimeLeft(None, "")
-        self._next_full = self._next_left = self._next_report = 0.0
+        self._next_full = self._next_early = self._next_left = self._next_report = 0.0
+        self._plan: Mark | None = read_mark(stored.paths.manifest)
+        self._answers: Mark | None = read_mark(stored.paths.slurm_answers)
         self._stale = True
         self._marks: dict[str, tuple[object, ...]] = {}
         self._stages: dict[str, tuple[Mark | None, frozenset[str]]] = {}
@@ -90,15 +97,27 @@ class SweepFeed:
 
     def read_all(self) -> None:
         """Reads everything again, and waits for it. Raises what a reading of the store or Slurm's client raises."""
-        reading = _Reading(self.stored, self._clock)
+        reading = self._start_reading()
         reading.run()
         self._take_in(reading)
 
+    def _start_reading(self) -> "_Reading":
+        """One that knows the plan that is shown, to be run or started."""
+        return _Reading(self.stored, self._plan, self._clock)
+
     def _take_in(self, reading: "_Reading") -> None:
-        if reading.error is not None or reading.snapshot is None:
-            self._next_full = self._clock.monotonic() + FULL_S / 2
-            raise reading.error or SweepError("the sweep could not be read")
         began = self._clock.monotonic()
+        self._next_early = began + max(EARLY_S, EARLY_TIMES * reading.seconds)
+        if reading.error is not None or reading.snapshot is None:
+            self._next_full = began + FULL_S / 2
+            raise reading.error or SweepError("the sweep could not be read")
+        self._plan, self._answers = reading.plan, reading.answers
+        if reading.stored is not self.stored:
+            self.stored = reading.stored
+            self.longest_name = find_longest_name(self.stored)
+            planned = {job.key for job in self.stored.manifest.jobs}
+            self.hours.counted = {key: row for key, row in self.hours.counted.items() if key in planned}
+            self._sum_hours()
         self.snapshot = reading.snapshot
         self._ledger, self._stages = reading.ledger, reading.stages
         self.read_at = reading.began_at
@@ -116,8 +135,9 @@ class SweepFeed:
 
     def refresh(self, *, force: bool = False) -> bool:
         """Takes in what is new; whether anything is."""
-        if self._reading is None and (force or self._clock.monotonic() >= self._next_full):
-            self._reading = _Reading(self.stored, self._clock)
+        now = self._clock.monotonic()
+        if self._reading is None and (force or now >= self._next_full or (now >= self._next_early and self._is_old())):
+            self._reading = self._start_reading()
             self._reading.start()
         if self._reading is not None and not self._reading.is_alive():
             reading, self._reading = self._reading, None
@@ -128,6 +148,18 @@ class SweepFeed:
         self._stale = self._stale or changed
         built = self._build_report() if self._stale else False
         return self._count_hours() or built
+
+    def _is_old(self) -> bool:
+        """Whether somebody has planned again, or has changed the queue, since all was read."""
+        if read_mark(self.stored.paths.manifest) != self._plan:
+            return True
+        answers = read_mark(self.stored.paths.slurm_answers)
+        if answers == self._answers:
+            return False
+        self._answers = answers  # answers that another reader has kept are no news
+        from jobs.slurm.query import is_dropped  # here: a sweep that never went to Slurm is shown without its client
+
+        return is_dropped(self.stored.paths.slurm_answers)
 
     def update_curves(self, keys: Iterable[str]) -> bool:
         """Reads the metrics of running jobs that are on the screen; whether one has grown."""
@@ -249,9 +281,13 @@ class SweepFeed:
 class _Reading(Thread):
     """One reading of a whole sweep."""
 
-    def __init__(self, stored: StoredSweep, clock: Clock) -> None:
+    def __init__(self, stored: StoredSweep, plan: Mark | None, clock: Clock) -> None:
         super().__init__(name="reading", daemon=True)  # a client of Slurm that hangs holds up no quit
-        self._stored, self._clock = stored, clock
+        self._clock = clock
+        self.stored = stored
+        """The plan as it is now."""
+        self.plan = plan
+        self.answers: Mark | None = None
         self.snapshot: SweepSnapshot | None = None
         self.error: OSError | JobsError | SweepError | None = None
         self.began_at = clock.now()
@@ -265,14 +301,23 @@ class _Reading(Thread):
         began = self._clock.monotonic()
         try:
             # before the runs are read: what changes meanwhile is news
-            self.ledger = read_ledger_sizes(self._stored)
+            plan = read_mark(self.stored.paths.manifest)
+            if plan != self.plan:
+                self.stored, self.plan = open_sweep(self.stored.store.root, self.stored.manifest.sweep), plan
+            self.answers = read_mark(self.stored.paths.slurm_answers)
+            self.ledger = read_ledger_sizes(self.stored)
             self.stages = {
-                stage: read_stage(self._stored, stage) for stage in {job.stage for job in self._stored.manifest.jobs}
+                stage: read_stage(self.stored, stage) for stage in {job.stage for job in self.stored.manifest.jobs}
             }
-            self.snapshot = self._stored.load_snapshot(recent_answers=True, trusts_checked=True)
+            self.snapshot = self.stored.load_snapshot(recent_answers=True, trusts_checked=True)
         except (OSError, JobsError, SweepError) as error:
             self.error = error
         self.seconds = self._clock.monotonic() - began
+
+
+def find_longest_name(stored: StoredSweep) -> int:
+    """Letters of the longest name of a cell."""
+    return max((len(cell.name) for cell in stored.manifest.cells), default=0)
 
 
 def read_ledger_sizes(stored: StoredSweep) -> object:

@@ -211,6 +211,8 @@ def draw_keys(view: ViewState, columns: int) -> Text:
         return Text(render_line(f" /{view.word}_   enter: keep   escape: show all"), style="reverse")
     if view.screen != "jobs":
         text = " escape back  up/down move  end follow  q quit"
+    elif columns < 80:
+        text = f" q quit  ? help  enter history  l log  s sort:{view.sort}  f filter:{view.filter}  / find"
     elif columns < 100:
         text = f" q quit  enter history  l log  s sort:{view.sort}  f filter:{view.filter}  / find  ? help"
     else:
@@ -319,10 +321,29 @@ def choose_widths(columns: int, longest: int = 0) -> dict[str, int]:
         spare -= widths["curve"] + 1
         widths["job"] += max(0, min(30, spare))
     else:
-        widths["job"] = max(8, widths["job"] + spare)
-        short = columns - sum(widths.values()) - sum(width > 0 for width in widths.values()) + 1
-        widths["step"] += min(0, short)
+        fit_narrow(widths, columns)
     return {name: width for name, width in widths.items() if width > 0}
+
+
+GIVEN_UP = ("tok/s", "loss", "left", "phase", "step")
+"""Columns that a narrow terminal does without, the first ones first."""
+LEAST_JOB, LEAST_STEP = 12, 9
+
+
+def fit_narrow(widths: dict[str, int], columns: int) -> None:
+    """Narrower steps and names, and fewer columns, until the table fits. State and name are always there."""
+
+    def count_room() -> int:
+        return columns - sum(widths.values()) - sum(width > 0 for width in widths.values()) + 1
+
+    for name in GIVEN_UP:
+        least = widths["job"] - LEAST_JOB + max(0, widths.get("step", 0) - LEAST_STEP)
+        if count_room() + least >= 0:
+            break
+        del widths[name]
+    if "step" in widths:
+        widths["step"] -= min(widths["step"] - LEAST_STEP, max(0, -count_room()))
+    widths["job"] = max(1, widths["job"] + count_room())
 
 
 def draw_table_head(columns: int, view: ViewState, count: int, longest: int) -> Text:
@@ -344,7 +365,8 @@ def draw_row(row: JobRow, columns: int, feed: SweepFeed, now: float, blocks: str
     widths = choose_widths(columns, feed.longest_name)
     line = Text()
     line.append(fit_cell(row.state.value, widths["state"]), style=STATE_STYLES.get(row.state, ""))
-    line.append(" " + fit_cell(render_line(row.job.phase), widths["phase"]))
+    if "phase" in widths:
+        line.append(" " + fit_cell(render_line(row.job.phase), widths["phase"]))
     name = row.name if columns >= WIDE_COLUMNS else next(iter(row.job.cells), row.job.key)
     line.append(" " + fit_cell(render_line(name), widths["job"]) + " ")
     rest = columns - line.cell_len
@@ -372,7 +394,7 @@ def describe_running(
         return {"step": since, "loss": "", "curve": "", "tok/s": "", "left": ""}
     total, loss, speed = (curve.get_number(name) for name in ("total_steps", "loss", "tokens_per_second"))
     return {
-        "step": describe_step(step, total, widths["step"]),
+        "step": describe_step(step, total, widths.get("step", 0)),
         "loss": f"{loss:.3f}" if loss is not None else "",
         "curve": draw_sparkline(curve.losses, widths.get("curve", 0), blocks),
         "tok/s": format_large_number(speed) if speed is not None else "",

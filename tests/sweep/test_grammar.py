@@ -1,6 +1,7 @@
 """One grammar for all commands: `sweep COMMAND NAME [CELL...]`, options anywhere, near misses told."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sweep.cli import build_command_parser, main, parse_arguments
 from sweep.options import read_options
 from tests.sweep.small_sweep import SMALL, edited, written
+from tests.sweep.synthetic_store import Grid, toy
 
 CELL = "mtiny-b50-i0-c0-x1"
 
@@ -69,6 +71,7 @@ def test_every_command_takes_a_name_and_then_cells(command: str) -> None:
     ("line", "told"),
     [
         ("statsu demo", "there is no command 'statsu'; did you mean status?"),
+        ("study status", "there is no command 'study'; the command comes first: `sweep status NAME`"),
         ("data txet", "there is no `sweep data txet`; did you mean text?"),
         ("status demo --jsn", "unrecognized arguments: '--jsn'; did you mean --json?"),
         ("logs demo --phase traning", "invalid choice: 'traning'"),
@@ -79,6 +82,21 @@ def test_a_near_miss_is_wrong_usage_and_told(line: str, told: str, capsys: pytes
         main(line.split())
     assert stop.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_version_is_told_whatever_stands_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--version"], ["--version", "status"], ["-v", "--version", "status", "demo"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out.strip() == version("sweep-vlm")
+
+
+def test_an_empty_word_is_no_cell_not_even_of_a_sweep_with_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy(tmp_path, Grid("one", branches=(0,), shares=(0.1,), epochs=(1,)))
+    for command in ("status", "cancel", "resume", "logs"):
+        assert main([command, "one", "", "--store", str(tmp_path)]) == 2
+        assert "an empty word names no cell" in capsys.readouterr().err
 
 
 def test_the_name_of_the_only_sweep_may_be_left_out_where_nothing_is_changed(

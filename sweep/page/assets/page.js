@@ -74,11 +74,14 @@
   /** @param {Table} table @param {string} name @returns {Column} */
   const columnOf = (table, name) => /** @type {Column} */ (table.columns.find((each) => each.name === name));
 
+  /** A text that takes several lines. @param {string | Node} text */
+  const markLong = (text) => (typeof text === "string" && text.length > 40 ? " long" : "");
+
   /** One place of a table. @param {Column} column @param {any} value */
   function makePlace(column, value) {
     const text = formatValue(column, value);
     const state = column.name === "state" && STATES.includes(text) ? ` state s-${text}` : "";
-    const place = make("td", { class: `k-${column.kind}${state}` });
+    const place = make("td", { class: `k-${column.kind}${column.kind === "text" ? markLong(text) : ""}${state}` });
     if (column.kind === "cell" && cells.has(text)) place.append(make("a", { href: "#cell-" + encodeURIComponent(text) }, text));
     else place.textContent = text;
     return place;
@@ -274,9 +277,9 @@
 
   /** @param {string} caption @param {string[]} titles @param {(string | Node)[][]} rows @param {string[]} [kinds] */
   function makeTable(caption, titles, rows, kinds = []) {
-    const body = rows.map((row) => make("tr", {}, ...row.map((value, place) => make("td", { class: `k-${kinds[place] || "text"}` }, value))));
+    const body = rows.map((row) => make("tr", {}, ...row.map((value, place) => make("td", { class: `k-${kinds[place] || "text"}${markLong(value)}` }, value))));
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
-      make("table", {}, make("caption", {}, caption),
+      make("table", {}, make("caption", {}, make("span", {}, caption)),
         make("thead", {}, make("tr", {}, ...titles.map((title, place) => make("th", { scope: "col", class: `k-${kinds[place] || "text"}` }, title)))),
         make("tbody", {}, ...body)));
   }
@@ -371,12 +374,13 @@
     const place = cells.get(name);
     if (place === undefined || !dialog) return;
     const table = /** @type {Table} */ (tables.get("cells")), jobs = /** @type {Table} */ (tables.get("jobs")), models = /** @type {Table} */ (tables.get("models"));
+    const count = valueOf(columnOf(table, "models"), place);
     const executions = listExecutions(place), words = page.executions.words;
     const axes = Object.entries(page.cells.axes).map(([axis, values]) => [axis.replaceAll("_", " "), Array.isArray(values) ? values[place] : values]);
     const history = executions.map((/** @type {any[]} */ row) => [valueOf(columnOf(jobs, "phase"), row[0]), valueOf(columnOf(jobs, "key"), row[0]), formatTime(row[1] + page.executions.first), formatDuration(row[2]), words[row[3]], words[row[4]], words[row[5]], words[row[6]]]);
     const parts = [
       make("div", { class: "bar" }, make("h2", { id: "cell-title" }, name), make("button", { type: "button", autofocus: true, onclick: () => dialog.close() }, "Close")),
-      make("p", { class: "facts" }, `${valueOf(columnOf(table, "state"), place)}, ${valueOf(columnOf(table, "finished"), place)} of ${valueOf(columnOf(table, "models"), place)} models finished`),
+      make("p", { class: "facts" }, `${valueOf(columnOf(table, "state"), place)}, ${valueOf(columnOf(table, "finished"), place)} of ${count} ${count === 1 ? "model" : "models"} finished`),
       makeTable("Axes", axes.map(([axis]) => axis), [axes.map(([, value]) => value)]),
       makePart(models, page.cells.models[place], "Models", ["cell"]),
       makeTasks(place),

@@ -4,6 +4,7 @@ from jobs.slurm.parsing import (
     ACCOUNT_FIELDS,
     QUEUE_FIELDS,
     QUEUE_FORMAT,
+    SEPARATOR,
     AccountRow,
     QueueRow,
     parse_accounting,
@@ -11,6 +12,7 @@ from jobs.slurm.parsing import (
     parse_allocated_kinds,
     parse_array_tasks,
     parse_queue,
+    parse_step_memory,
     select_fields,
 )
 
@@ -224,3 +226,20 @@ def test_times_of_a_program_that_ignores_the_time_format_are_read_as_utc() -> No
 def test_the_format_has_one_field_for_each_that_is_read() -> None:
     assert QUEUE_FORMAT.count("%") == len(QUEUE_FIELDS) == 13
     assert QUEUE_FIELDS[-1] == "%j"
+
+
+def test_memory_of_steps_is_read_with_its_unit_and_what_was_not_sampled_is_left_out() -> None:
+    lines = (
+        ("3_0", "1796057940", ""),
+        ("3_0.batch", "1796057940", "42212K"),
+        ("3_0.0", "1796057941", "1.50G"),
+        ("3_0.extern", "1796057940", ""),
+        ("7.0", "1796057942", "0"),
+    )
+    text = "".join(f"{SEPARATOR.join(each)}\n" for each in lines)
+    assert list(parse_step_memory(text)) == [
+        ("3_0", 1796057940.0, 42_212 * 1024),
+        ("3_0", 1796057941.0, 1.5 * 2**30),
+        ("7", 1796057942.0, 0.0),
+    ]
+    assert list(parse_step_memory("")) == []

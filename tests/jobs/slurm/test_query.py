@@ -16,6 +16,7 @@ from jobs.slurm.query import (
     build_slurm_snapshot,
     drop_answers,
     has_ends_to_date,
+    is_dropped,
     iter_newly_ended,
     list_other_senders,
     read_answers_mark,
@@ -94,9 +95,12 @@ def test_who_changes_the_queue_drops_the_answers_of_all_sweeps_of_the_store(tmp_
     paths = [store.locate_sweep(name).slurm_answers for name in ("own", "other")]
     for each in (*paths, store.locate_sweep("never-asked").slurm_answers):
         each.parent.mkdir(parents=True)
+    assert is_dropped(paths[0])  # nothing is kept
     for each in paths:
         save_answers(each, SlurmAnswers(QUEUE, ACCOUNTING, 1000.0))
+    assert [is_dropped(each) for each in paths] == [False, False]
     drop_answers(store, "own")
+    assert [is_dropped(each) for each in paths] == [True, True]
     assert [read_fresh_answers(each, 1001.0, PATIENCE) for each in paths] == [None, None]
     assert not store.locate_sweep("never-asked").slurm_answers.exists()
 

@@ -219,6 +219,22 @@ def test_names_from_data_reach_neither_the_terminal_nor_the_file_raw(
     assert read_file(own_data.parent)["name"] == "sweep"
 
 
+def test_the_name_of_the_file_itself_is_quoted_and_on_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my\nepochs: [9] .yaml"
+    assert main(["init", str(data), "--out", str(out), "--store", str(tmp_path / "store"), "--yes"]) == 0
+    lines = out.read_text().splitlines()
+    assert lines[1].startswith("# What it runs and costs: sweep plan 'my")
+    assert lines[1].endswith("epochs: [9] .yaml'")
+    odd = tmp_path / "bad\nname"
+    odd.mkdir()
+    (odd / "a.txt").write_text("some text\n")
+    capsys.readouterr()
+    main(["init", str(odd), "--out", str(tmp_path / "b.yaml"), "--store", str(tmp_path / "store"), "--yes"])
+    assert capsys.readouterr().err.splitlines()[0].endswith("name ...")
+
+
 def test_a_place_above_is_named_by_its_absolute_path(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,9 @@
 """`sweep.open` on toy sweeps of real processes."""
 
 import asyncio
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_type
 
+import numpy as np
 import pytest
 
 import sweep
@@ -189,6 +192,14 @@ def read_umask() -> int:
         (lambda study: study.submit(backend="cloud"), sweep.UsageError, "no back end 'cloud'; take local or slurm"),
         (lambda study: study.results("scores"), sweep.UsageError, "no table 'scores'; tables are results"),
         (lambda study: study.metrics("a", phase="x"), sweep.UsageError, "no phase 'x'; phases are trunk"),
+        (lambda study: study.logs("a", phase="x"), sweep.UsageError, "no phase 'x'; phases are trunk"),
+        (
+            lambda study: study.submit(["a", "b"]),
+            sweep.UsageError,
+            r"one, and \"\['a', 'b'\]\" \(list\) is none",
+        ),
+        (lambda study: study.metrics(None), sweep.UsageError, "one by one, and 'None'"),
+        (lambda study: study.cancel(""), sweep.UsageError, "an empty word names no cell"),
         (lambda study: study.logs("a"), sweep.NotPlannedError, "has started, so there is no log yet"),
         (
             lambda study: sweep.open(study.store, "other"),
@@ -210,6 +221,42 @@ def test_the_only_sweep_of_a_store_needs_no_name(store: Store, monkeypatch: pyte
     assert sweep.open(store.root).name == toy.SWEEP
     monkeypatch.setenv("SWEEP_STORE", str(store.root))
     assert sweep.open().name == toy.SWEEP
+
+
+def test_a_handle_means_the_same_store_from_every_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.plan(store, toy.small_graph())
+    monkeypatch.chdir(store.root.parent)
+    study = sweep.open(store.root.name, toy.SWEEP)
+    monkeypatch.chdir("/")
+    assert study.status().jobs == len(toy.small_graph())
+    monkeypatch.setenv("HOME", str(store.root.parent))
+    assert sweep.open(f"~/{store.root.name}").store == store.root
+
+
+def test_the_store_of_a_folder_above_is_found_as_by_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.plan(Store(tmp_path / "store"), toy.small_graph())
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.delenv("SWEEP_STORE", raising=False)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert sweep.open().store == (tmp_path / "store").resolve()
+
+
+def test_cells_go_to_other_processes_and_into_sets_and_loops(tmp_path: Path) -> None:
+    plan(Store(tmp_path), Grid("toy", branches=(0, 50), shares=(0.1,), epochs=(1, 2)))
+    study = sweep.open(tmp_path, "toy")
+    cells = study.cells
+    for copied in (pickle.loads(pickle.dumps(cells)), copy.deepcopy(cells)):  # noqa: S301 - our own bytes
+        assert list(copied) == list(cells)
+        with pytest.raises(TypeError):
+            copied[0].axes["branch"] = 1  # type: ignore[index]
+    assert len({*cells, *cells}) == 2
+    assert pickle.loads(pickle.dumps(study)).cells.names == cells.names  # noqa: S301
+    assert [len(study.metrics(cell)) for cell in cells] == [0, 0]
+    assert cells[np.int64(1)] is cells[1]
+    with pytest.raises(sweep.NotPlannedError, match="none of 1 job has started"):
+        study.logs(cells[1], phase="trunk")  # the trunk that it needs, which is no cell's own
 
 
 def test_what_a_notebook_shows_is_no_markup_of_a_stranger(store: Store) -> None:

@@ -1,8 +1,10 @@
 """`sweep.plan`: a file or a mapping becomes the plan that the command makes."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -109,3 +111,22 @@ VALUES = st.recursive(
 @given(st.dictionaries(TEXTS.filter(bool), VALUES, max_size=4))
 def test_a_mapping_is_read_back_as_it_was_given(content: dict[str, Any]) -> None:
     assert convert_mapping(content).data == content
+
+
+class Size(StrEnum):
+    SMALL = "small"
+
+
+def test_numbers_and_arrays_of_numpy_and_words_of_enumerations_are_taken_as_pythons() -> None:
+    given = {
+        "name": Size.SMALL,
+        "epochs": np.arange(1, 3),
+        "seeds": range(2),
+        "blocks": [{"branch": np.float64(50.0), "share": np.float32(0.5), "seed": np.int64(7), "on": np.True_}],
+    }
+    assert convert_mapping(given).data == {
+        "name": "small",
+        "epochs": [1, 2],
+        "seeds": [0, 1],
+        "blocks": [{"branch": 50.0, "share": 0.5, "seed": 7, "on": True}],
+    }

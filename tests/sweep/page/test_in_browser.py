@@ -58,6 +58,20 @@ def test_it_asks_for_nothing_and_complains_of_nothing(state: str, browser: Chrom
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_narrow_window_shows_states_and_captions_whole(half: Path, browser: Chromium) -> None:
+    browser.open_page(half, width=400)
+    below = """[...document.querySelectorAll('td.state')].map((place) => {
+        const text = document.createRange();
+        text.selectNodeContents(place);
+        return text.getBoundingClientRect().top - place.getBoundingClientRect().top;
+    })"""
+    assert max(browser.evaluate(below)) < 12  # a state does not stand below its dot
+    wide = "[...document.querySelectorAll('caption span')].map((each) => each.getBoundingClientRect().right)"
+    assert max(browser.evaluate(wide)) <= 400
+    letters = "document.querySelector('svg.timeline .tick').getBoundingClientRect().height"
+    assert browser.evaluate(letters) > 9
+
+
 PLANTED = (
     "</script><script>window.planted=1</script>",
     '"><img src=x onerror="window.planted=1">',

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.store.paths import Store
 from sweep.cli import main
 from sweep.page.curves import choose_curve_points, thin_curve
 from sweep.page.drawing import choose_axis
@@ -19,8 +20,9 @@ from sweep.page.tables import ColumnKind, PageColumn, PageTable
 from sweep.page.write import build_policy, embed_json, write_page
 from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
+from tests.sweep import synthetic_store
 from tests.sweep.page.stores import GRIDS, build_store
-from tests.sweep.synthetic_store import Grid, Written, finish, toy
+from tests.sweep.synthetic_store import Grid, Written, finish, plan, toy
 
 SMALL = Grid("small", branches=(0, 100), shares=(0.0, 0.5), epochs=(1, 2))
 
@@ -173,6 +175,56 @@ def test_a_sweep_without_results_has_a_page_that_says_so(state: str, tmp_path: P
     assert ("Nothing has run yet." in text) == (state == "empty")
     assert ("ValueError: no such field" in text) == (state == "failed")
     assert ("sweep resume medium" in text) == (state == "failed")
+
+
+def read_heat_maps(path: Path) -> list[tuple[list[str], list[str]]]:
+    """Of each table of the grid: heads of its columns, heads of its rows."""
+    tables = re.findall(r'<table class="heat">(.*?)</table>', path.read_text(), re.DOTALL)
+    return [tuple(re.findall(rf'<th scope="{kind}">(.*?)</th>', each) for kind in ("col", "row")) for each in tables]  # type: ignore[misc]
+
+
+def test_a_grid_of_one_axis_names_its_only_row(tmp_path: Path) -> None:
+    found = read_heat_maps(write(toy(tmp_path, Grid("line", shares=(0.1,), epochs=(1,)))))
+    assert found == [(["0 %", "50 %", "100 %"], ["cells"])]
+
+
+def test_a_grid_of_one_cell_is_named_by_it(tmp_path: Path) -> None:
+    written = toy(tmp_path, Grid("one", branches=(0,), shares=(0.1,), epochs=(1,)))
+    path = write(written)
+    assert read_heat_maps(path) == [([written.cells[0]["name"]], ["cells"])]
+    assert "1 cell, 1 fine-tuned model,\n3 jobs. As of" in path.read_text()
+
+
+def test_a_cell_without_an_axis_and_an_axis_of_yes_and_no_say_so(tmp_path: Path) -> None:
+    written = plan(Store(tmp_path), Grid("own", branches=(0, 100), shares=(0.1,), epochs=(1,)))
+    first, second = written.cells
+    first["axes"] |= {"pretrain.qk_norm": True, "finetune.note": "a"}
+    second["axes"] |= {"pretrain.qk_norm": False}
+    synthetic_store.write_manifest(written)
+    text = write(written).read_text()
+    assert sorted(re.findall(r'<td class="wrap">([^<]*)</td>', text))[1:] == ["a, not set", "false, true"]
+    assert "frozen" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_a_branch_point_as_a_step_is_no_axis_of_its_own_and_a_list_has_no_brackets(tmp_path: Path) -> None:
+    written = plan(Store(tmp_path), Grid("steps", branches=(0, 50), shares=(0.1,), epochs=(1,)))
+    written.cells[1]["axes"] |= {"branch": 17.094, "branch_step": 100, "evaluate.vision_tasks": ["a", "b"]}
+    written.cells[0]["axes"] |= {"evaluate.vision_tasks": ["a"]}
+    synthetic_store.write_manifest(written)
+    assert read_heat_maps(write(written)) == [(["0 %", "17.09 %"], ["a, b", "a"])]
+
+
+def test_only_phases_that_ran_stand_below_the_times(tmp_path: Path) -> None:
+    text = write(toy(tmp_path, Grid("short", branches=(0,), shares=(0.1,), epochs=(1,)))).read_text()
+    times = text.partition('<section id="times">')[2].partition("</section>")[0]
+    assert re.findall(r"</svg>(\w+)</li>", times) == 2 * ["pretrain", "finetune", "evaluate"]
+
+
+def test_hours_have_one_unit_before_and_after_anything_ran(tmp_path: Path) -> None:
+    for state in ("empty", "done"):
+        text = write(build_store(tmp_path / state, GRIDS[3], state)).read_text()
+        assert "A100-h own" in text
+        assert "core-h" not in text
 
 
 def test_the_command_says_where_the_page_is_and_what_to_do_next(

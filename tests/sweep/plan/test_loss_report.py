@@ -1,6 +1,7 @@
 """What `sweep plan` says that each data set has of the loss."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,31 @@ def test_each_mixture_of_the_reference_study_has_a_line_of_the_text_report() -> 
     assert len(found) == 12 <= MAX_LINES
     assert sum(each.jobs for each in found) == 300 - 12
     lines = [text for _, text in format_mixture_losses(found)]
-    assert lines[1] == "sequences: datacompdr 1 %: 1.4 % (0.019 %)"
-    assert "sequences: datacompdr 8 %: 11 % (0.17 %), llava 2 %: 1.9 % (0.32 %)" in lines
-    assert max(map(len, lines)) < 90
+    assert lines[:3] == [
+        "estimated part of the pre-training loss that data with images have",
+        "each sequence counts the same (loss_mean: sequences); in brackets: of the predicted tokens",
+        "datacompdr 1 % of the mix: 1.4 % of the loss (0.019 %)",
+    ]
+    assert "datacompdr 8 % of the mix: 11 % of the loss (0.17 %), llava 2 %: 1.9 % (0.32 %)" in lines
+    assert max(map(len, lines)) <= 92  # the label and its space before them: 100 columns
+
+
+def test_mixtures_that_read_alike_have_one_line() -> None:
+    found = losses(MANIFESTS / "encoders.yaml")
+    assert len(found) > 1  # an encoder each
+    assert len(format_mixture_losses(found)) == 3
+
+
+def test_each_kind_of_mean_has_its_heading() -> None:
+    lines = [text for _, text in format_mixture_losses(losses(MANIFESTS / "loss-mean.yaml"))]
+    assert lines[1:] == [
+        "each predicted token counts the same (pretrain.loss_mean: tokens):",
+        "datacompdr 1 % of the mix: 0.019 % of the loss",
+        "datacompdr 10 % of the mix: 0.21 % of the loss",
+        "each sequence counts the same (loss_mean: sequences); in brackets: of the predicted tokens",
+        "datacompdr 1 % of the mix: 1.4 % of the loss (0.019 %)",
+        "datacompdr 10 % of the mix: 13 % of the loss (0.21 %)",
+    ]
 
 
 def test_the_plan_says_it_in_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +73,10 @@ def test_the_plan_says_it_in_json_too(tmp_path: Path, capsys: pytest.CaptureFixt
     assert by_sequences["pictures"]["weight_share"] == pytest.approx(samples / (samples + rows))
     assert main(["plan", str(path), "--store", str(tmp_path / "store")]) == 0
     text = capsys.readouterr().out
-    assert f"sequences: pictures 20 %: {100 * samples / (samples + rows):.0f} % ({100 * targets:.0f} %)" in text
+    assert (
+        f"pictures 20 % of the mix: {100 * samples / (samples + rows):.0f} % of the loss ({100 * targets:.0f} %)"
+        in text
+    )
 
 
 def test_a_plan_without_images_says_nothing_of_it(tmp_path: Path) -> None:
@@ -59,7 +85,11 @@ def test_a_plan_without_images_says_nothing_of_it(tmp_path: Path) -> None:
 
 
 def test_many_mixtures_are_counted() -> None:
-    one = losses(MANIFESTS / "seeds.yaml")[:1]
-    lines = format_mixture_losses(one * (MAX_LINES + 3))
-    assert len(lines) == MAX_LINES + 2
+    (one,) = losses(MANIFESTS / "seeds.yaml")[:1]
+    text, images = one.sources
+    many = [
+        replace(one, sources=(text, images.model_copy(update={"name": f"d{each}"}))) for each in range(MAX_LINES + 3)
+    ]
+    lines = format_mixture_losses(many)
+    assert len(lines) == MAX_LINES + 3
     assert lines[-1] == ("", "and 3 mixtures more (--json)")

@@ -219,13 +219,15 @@ def test_the_report_says_what_two_models_must_differ_by() -> None:
     # 2.80 sqrt(0.003^2 + 2 x 0.0063^2) = 0.0263; of 0.02: 2 x 0.0063^2 / ((0.02 / 2.80)^2 - 0.003^2) = 1.89 seeds
     found = format_detectable_effects(effects)
     assert found[:3] == [
-        ("power", "two models must differ by 2.6 points in vision, 6.1 in held-out vision, 6.1 in text"),
-        ("", "2 points: 2 seeds in vision; too few questions in held-out vision, text"),
-        ("", "1 point: 22 seeds in vision; too few questions in held-out vision, text"),
+        ("power", "one seed shows a difference of 2.6 points in vision, 6.1 in held-out vision, 6.1 in text"),
+        ("", "2 points: 2 seeds of each model in vision; too few questions in held-out vision, text"),
+        ("", "1 point: 22 seeds of each model in vision; too few questions in held-out vision, text"),
     ]
-    assert found[3][1].startswith(
-        "one seed, 80 % power, 5 % level; assumed: correlations 0.4 and 0.1, seeds 0.63 points"
-    )
+    assert [line for _, line in found[3:]] == [
+        "shows: found in 80 of 100 such pairs of models, at the 5 % level",
+        "assumed: answers of two models correlate by 0.4, about one image by 0.1;",
+        "scores of two seeds spread by 0.63 points (docs/results.md)",
+    ]
     assert max(len(line) for _, line in found) <= 92  # the label and its space before them: 100 columns
     assert format_detectable_effects([]) == []
 

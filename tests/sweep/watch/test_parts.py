@@ -81,6 +81,17 @@ def test_a_table_is_as_wide_as_its_terminal_at_most() -> None:
     assert "curve" in choose_widths(120)
 
 
+def test_a_narrow_terminal_has_fewer_columns_and_names_that_can_be_told_apart() -> None:
+    for columns in range(20, 130):
+        for longest in (0, 16, 40):
+            widths = choose_widths(columns, longest)
+            assert sum(widths.values()) + len(widths) - 1 <= columns, (columns, widths)
+            assert widths["job"] >= min(12, columns - 10), (columns, widths)
+            assert min(widths.values()) > 0
+    assert [*choose_widths(60)] == ["state", "phase", "job", "step", "loss", "left"]
+    assert [*choose_widths(30)] == ["state", "job"]
+
+
 def test_a_name_is_shown_whole_before_a_curve_is_wide() -> None:
     for columns in (60, 80, 100, 120, 200):
         for longest in (5, 19, 30, 80):

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.job import Job
 from jobs.processes import read_user_name
 from jobs.slurm.parsing import SEPARATOR
+from jobs.slurm.query import drop_answers
+from jobs.store.paths import Store
 from tests.jobs import toy
 from tests.sweep.watch.pty_screen import ROOT, PtyScreen, open_pty_screen
 from tests.sweep.watch.watched_store import hold, make_jobs, open_watched_store, write_end, write_metrics, write_start
@@ -58,6 +61,9 @@ def test_the_view_fits_the_terminal_and_follows_its_size(count: int, tmp_path: P
         view.wait_for("sort:state", f"{count:,} jobs:", "200/300", absent="r read again")
         assert view.lines[0].startswith(" toy  ")
         assert "200/300" in view.text
+        for size in ((44, 12), (30, 10)):  # a part of a window
+            view.resize(size)
+            view.wait_for(" q", "runn")
         view.press(b"q")
         assert os.waitstatus_to_exitcode(view.wait_for_end()) == 0
         check_left(view)
@@ -253,27 +259,33 @@ def test_an_idle_view_takes_hardly_any_cpu(tmp_path: Path) -> None:
         view.wait_for_end()
 
 
+def pretend_slurm(folder: Path, store: Store, job: Job) -> str:
+    """A job that runs by squeue's answer, which stands in a file; the PATH with these programs. Each call leaves a
+    word in `asked`."""
+    now, batch = int(time.time()), "sw-0123456789ab-pretrain-toy"
+    write_start(store, job, host="n1", attempt="slurm-7_0-r0-0000aa", batch=batch)
+    write_metrics(store, job, range(10, 210, 10))
+    head = {"batch": batch, "what": "intent", "time": now - 100, "phase": "pretrain", "tasks": {"0": job.key}}
+    lines = [{**head, "user": read_user_name()}, {"batch": batch, "what": "sent", "time": now - 99, "id": "7"}]
+    ledger = store.locate_sweep(toy.SWEEP).ledger
+    ledger.mkdir(parents=True)
+    (ledger / "w-login-1-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    times = str(now - 99), str(now - 90), "n1", str(now + 9_000)
+    row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", *times, batch)
+    programs = folder / "programs"
+    programs.mkdir()
+    for name, printed in (("squeue", SEPARATOR.join(row)), ("sacct", "")):
+        (folder / name).write_text(printed + "\n")
+        path = programs / name
+        path.write_text(f"#!/bin/sh\necho {name} >> {folder}/asked\nexec cat {folder}/{name}\n")
+        path.chmod(0o755)
+    return f"{programs}:{os.environ['PATH']}"
+
+
 def test_slurm_is_asked_once_a_minute_at_most_whatever_is_pressed(tmp_path: Path) -> None:
     jobs = make_jobs(9)
-    now, batch = int(time.time()), "sw-0123456789ab-pretrain-toy"
     with open_watched_store(tmp_path / "store", jobs, done=0, running=0) as store:
-        write_start(store, jobs[0], host="n1", attempt="slurm-7_0-r0-0000aa", batch=batch)
-        write_metrics(store, jobs[0], range(10, 210, 10))
-        head = {"batch": batch, "what": "intent", "time": now - 100, "phase": "pretrain", "tasks": {"0": jobs[0].key}}
-        lines = [{**head, "user": read_user_name()}, {"batch": batch, "what": "sent", "time": now - 99, "id": "7"}]
-        ledger = store.locate_sweep(toy.SWEEP).ledger
-        ledger.mkdir(parents=True)
-        (ledger / "w-login-1-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        times = str(now - 99), str(now - 90), "n1", str(now + 9_000)
-        row = ("7_0", "RUNNING", "None", "(null)", read_user_name(), "normal", "vision", "gpu", *times, batch)
-        programs = tmp_path / "programs"
-        programs.mkdir()
-        for name, printed in (("squeue", SEPARATOR.join(row)), ("sacct", "")):
-            (tmp_path / name).write_text(printed + "\n")
-            path = programs / name
-            path.write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/asked\nexec cat {tmp_path}/{name}\n")
-            path.chmod(0o755)
-        with open_pty_screen(*words(store.root), PATH=f"{programs}:{os.environ['PATH']}") as view:
+        with open_pty_screen(*words(store.root), PATH=pretend_slurm(tmp_path, store, jobs[0])) as view:
             view.wait_for("q quit", "1 running", "200/300")
             for _ in range(4):
                 view.press(b"r")
@@ -283,3 +295,41 @@ def test_slurm_is_asked_once_a_minute_at_most_whatever_is_pressed(tmp_path: Path
             view.press(b"q")
             view.wait_for_end()
         assert (tmp_path / "asked").read_text().split().count("squeue") == 1
+
+
+def test_a_change_of_the_queue_by_a_round_elsewhere_is_seen_within_seconds(tmp_path: Path) -> None:
+    jobs = make_jobs(9)
+    with open_watched_store(tmp_path / "store", jobs, done=0, running=0) as store:
+        path = pretend_slurm(tmp_path, store, jobs[0])
+        with open_pty_screen(*words(store.root), PATH=path) as view:
+            view.wait_for("q quit", "1 running")
+            began = time.monotonic()
+            pending = (tmp_path / "squeue").read_text().replace("RUNNING", "PENDING").replace("n1", "")
+            (tmp_path / "squeue").write_text(pending)
+            view.read(3.0)
+            drop_answers(store, toy.SWEEP)  # as a round does at its beginning and its end
+            view.wait_for("1 queued", absent="1 running")
+            assert time.monotonic() - began < 45  # not at the next reading, after a minute
+            view.press(b"q")
+            view.wait_for_end()
+        assert (tmp_path / "asked").read_text().split().count("squeue") == 2
+
+
+def test_a_plan_that_was_made_anew_is_shown_and_one_that_is_gone_is_told(tmp_path: Path) -> None:
+    with (
+        open_watched_store(tmp_path, make_jobs(9), done=2, running=0) as store,
+        open_pty_screen(*words(store.root), size=(120, 24)) as view,
+    ):
+        view.wait_for("9 jobs: 2 done")
+        began = time.monotonic()
+        toy.plan(store, make_jobs(18, cell="a-longer-name-b{}-i50"))
+        view.wait_for("18 jobs: 2 done")
+        assert time.monotonic() - began < 45
+        view.press(b"fff")
+        view.wait_for("a-longer-name-b0-i50")
+        store.locate_sweep(toy.SWEEP).manifest.rename(tmp_path / "kept")
+        view.wait_for("NOT READ", "has no planned sweep")
+        (tmp_path / "kept").rename(store.locate_sweep(toy.SWEEP).manifest)
+        view.wait_for("18 jobs: 2 done", absent="NOT READ")
+        view.press(b"q")
+        assert os.waitstatus_to_exitcode(view.wait_for_end()) == 0

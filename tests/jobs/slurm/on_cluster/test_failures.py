@@ -7,6 +7,7 @@ import pytest
 from jobs.job import Resources
 from tests.jobs import toy
 from tests.slurm_lab import Lab
+from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep, ecc_fault_on
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 7, in step\nRuntimeError: unexpected\n'
@@ -95,3 +96,42 @@ def test_the_fault_of_a_job_that_has_finished_elsewhere_since_keeps_others_away_
     toys.finish()
     toys.assert_as_undisturbed()
     assert [[failure for _, failure in toys.ends(key)] for key in ("first", "second")] == [["node_fault", ""], [""]]
+
+
+def test_of_a_killed_job_explain_and_logs_say_how_much_memory_slurm_saw_it_use(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Resources(memory_gib=0.25)
+    jobs = [
+        toy.toy_job(
+            "killed",
+            fail="kill",
+            fail_at=2,
+            step_seconds=1.5,
+            save_every=9,
+            steps=9,
+            resources=memory,
+            cells=["hungry"],
+        ),
+        toy.toy_job("fine", cells=["sated"]),
+    ]
+    toys = ToySweep(slurm, tmp_path, jobs, monkeypatch)
+    toys.sent()
+    toys.ticks_until(lambda report: (report["states"]["failed"], report["states"]["done"]) == (1, 1))
+    toys.wait_until_queue_is_empty()
+
+    def list_peaks() -> list[float | None]:
+        job = toys.sweep("explain", "hungry", "--json").json["jobs"][0]
+        return [row["peak_memory_gib"] for row in job["history"]]
+
+    wait_for("sacct to have the steps", lambda: len(peaks := list_peaks()) > 1 and all(peaks))
+    for peak in list_peaks():
+        assert peak is not None
+        assert 0.001 < peak < 0.25, "an interpreter's few megabytes"
+    words = f"Slurm saw at most {list_peaks()[-1]:.3g} GiB of memory in one of its tasks"
+    assert "killed by SIGKILL (it had asked for 0.25 GiB of memory)" in toys.sweep("explain", "hungry").out
+    assert f"; {words}; " in toys.sweep("explain", "hungry").out
+    told = toys.sweep("logs", "hungry").err.splitlines()
+    assert [line.startswith("killed by SIGKILL (") for line in told if line.endswith(f"; {words}")] == [True]
+    assert "peak" not in toys.sweep("status", "--json").out
+    assert "Slurm saw" not in toys.sweep("logs", "sated").err
