@@ -55,6 +55,10 @@ class BatchHistory:
         ]
 
 
+GIVEN_UP = "sbatch gave no answer, and Slurm does not know the job"
+"""The reason in the line of a batch that was looked for in vain. Ledgers have it since the first version."""
+
+
 class BatchLedger:
     """Writes the lines below by one writer's ledger. Every call is on disk when it returns (OSError if refused)."""
 
@@ -205,8 +209,9 @@ def _apply(history: BatchHistory, line: Mapping[str, Any]) -> None:
         return
     if what == "sent":
         batch.id, batch.sent_at, batch.not_submitted_at = str(line.get("id", "")), moment, 0.0
+        batch.given_up = False
     elif what == "void" and not batch.id:
-        batch.not_submitted_at = moment
+        batch.not_submitted_at, batch.given_up = moment, line.get("reason") == GIVEN_UP
     elif what == "withdrawn" and isinstance(line.get("keys"), list):
         batch.withdrawn |= dict.fromkeys(map(str, line["keys"]), moment)
     elif what == "kept" and isinstance(line.get("keys"), list):

@@ -76,6 +76,8 @@ class KnownBatch:
     sent_at: float = 0.0
     not_submitted_at: float = 0.0
     """Slurm refused it, or was asked for it long enough and does not have it: none of its tasks exists."""
+    given_up: bool = False
+    """It is the latter: nobody ever answered, so that Slurm may have had it all the same."""
     withdrawn: dict[str, float] = field(default_factory=dict)
     """Keys that were taken out of the queue by us, and when (Unix seconds)."""
     is_single: bool = False

@@ -101,11 +101,14 @@ class SlurmClient:
         """All unfinished jobs of these users (none: of everybody), array tasks one by one, in one squeue."""
         return self._query_queue(*([f"--user={','.join(sorted(users))}"] if users else []))
 
-    def query_queue_by_name(self, names: Collection[str]) -> SlurmAnswer[QueueRow]:
-        """All unfinished jobs with these names, whoever sent them: for users who have left the system."""
+    def query_queue_by_name(self, names: Collection[str], *, ended_too: bool = False) -> SlurmAnswer[QueueRow]:
+        """All unfinished jobs with these names, whoever sent them: for users who have left the system.
+
+        `ended_too`: with those that the controller still knows (for MinJobAge seconds after their end).
+        """
         rows: list[QueueRow] = []
         for word in pack_words(names):
-            answer = self._query_queue(f"--name={word}")
+            answer = self._query_queue(f"--name={word}", *(["--states=all"] if ended_too else []))
             if not answer.ok:
                 return answer
             rows += answer.rows

@@ -18,7 +18,7 @@ from jobs.reconcile.accounting import LOST, AccountingRecord
 from jobs.reconcile.failures import classify_slurm_state
 from jobs.reconcile.snapshot import ClusterReport
 from jobs.reconcile.truth import NO_ACCOUNTING
-from jobs.slurm.batch_ledger import BatchHistory, BatchLedger, is_of_another_machine, read_shared_history
+from jobs.slurm.batch_ledger import GIVEN_UP, BatchHistory, BatchLedger, is_of_another_machine, read_shared_history
 from jobs.slurm.batches import KnownBatch, build_task_id
 from jobs.slurm.client import SlurmClient
 from jobs.slurm.noted_endings import MergedRecords, sort_records
@@ -153,8 +153,9 @@ def query_answers(
 
     `settled_too`: sacct for all batches, for exact hours: after trouble slurmdbd rewrites rows that were final before.
 
-    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue. A second squeue,
-    only where a job has left the queue and sacct does not report its end yet.
+    A second sacct, by name, only where an sbatch gave no answer and its batch is not in the queue; with `settled_too`
+    also for such batches that were given up. A second squeue, only where a job has left the queue and sacct does not
+    report its end yet; a third, by name, for a batch without an answer that neither knows.
     """
     moment = clock.now()
     batches = list(history.batches.values()) if settled_too else history.list_open_batches()
@@ -165,7 +166,8 @@ def query_answers(
     queue = add_recent_jobs(client, history, queue, accounting)
     others = list_other_senders(history, queue)
     hidden = client.query_hidden_users(read_user_name(), others) if queue.ok else HiddenUsers()
-    accounting = add_unknown_submits(client, history, queue, accounting)
+    accounting = add_unknown_submits(client, history, queue, accounting, given_up_too=settled_too)
+    queue = add_ended_unknown_submits(client, history, queue, accounting)
     controller_time = client.query_controller_time() if has_ends_to_date(history, queue, accounting) else 0.0
     return SlurmAnswers(queue, accounting, moment, hidden, controller_time)
 
@@ -284,12 +286,38 @@ def add_recent_jobs(
     return SlurmAnswer(rows=(*queue.rows, *ours)) if remembered.ok else remembered
 
 
-def add_unknown_submits(
+# Why: docs/decisions.md, D224
+def add_ended_unknown_submits(
     client: SlurmClient, history: BatchHistory, queue: SlurmAnswer[QueueRow], accounting: SlurmAnswer[AccountRow]
+) -> SlurmAnswer[QueueRow]:
+    """Adds what the controller remembers by name of batches whose sbatch gave no answer, and that neither the queue nor
+    sacct shows: their jobs may have ended before sacct heard of them."""
+    shown = {row.name for rows in (queue.rows, accounting.rows) for row in rows}
+    unknown = [batch.name for batch in history.batches.values() if batch.submit_unknown and batch.name not in shown]
+    if not unknown or not queue.ok:
+        return queue
+    found = client.query_queue_by_name(unknown, ended_too=True)
+    return SlurmAnswer(rows=(*queue.rows, *found.rows)) if found.ok else found
+
+
+def add_unknown_submits(
+    client: SlurmClient,
+    history: BatchHistory,
+    queue: SlurmAnswer[QueueRow],
+    accounting: SlurmAnswer[AccountRow],
+    *,
+    given_up_too: bool = False,
 ) -> SlurmAnswer[AccountRow]:
-    """Adds what sacct knows by name of batches whose sbatch gave no answer and which are not in the queue."""
+    """Adds what sacct knows by name of batches whose sbatch gave no answer and which are not in the queue.
+
+    `given_up_too`: also of those that were looked for in vain before. A row may come after that, and its hours count.
+    """
     queued = {row.name for row in queue.rows}
-    unknown = [batch for batch in history.batches.values() if batch.submit_unknown and batch.name not in queued]
+    unknown = [
+        batch
+        for batch in history.batches.values()
+        if (batch.submit_unknown and batch.name not in queued) or (given_up_too and batch.given_up)
+    ]
     if not unknown or not accounting.ok:
         return accounting
     found = client.query_accounting_by_name(
@@ -355,7 +383,7 @@ def save_settled(found: SlurmSnapshot, ledger: BatchLedger, client: SlurmClient,
     for name, job_id in found.reconciled.adopted.items():
         ledger.write_sent(name, job_id)
     for name in found.reconciled.not_submitted:
-        ledger.write_not_submitted(name, "sbatch gave no answer, and Slurm does not know the job")
+        ledger.write_not_submitted(name, GIVEN_UP)
     ledger.write_ended(iter_newly_ended(found, timeouts))
     for name, job_id in found.reconciled.unknown_batches.items():
         tasks = parse_script_tasks(client.query_batch_script(job_id) or "")

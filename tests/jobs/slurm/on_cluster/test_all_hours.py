@@ -15,6 +15,7 @@ from sweep.results.write import write_tables
 from sweep.stored_sweep import open_sweep
 from tests.jobs import toy
 from tests.slurm_lab import Lab
+from tests.slurm_lab.fakes.sbatch_wrapper import wrap_sbatch
 from tests.slurm_lab.late_accounting import late_accounting
 from tests.slurm_lab.processes import wait_for
 from tests.slurm_lab.slurm_toy import ToySweep
@@ -137,3 +138,37 @@ def test_a_person_who_cancels_is_obeyed_by_a_clock_that_is_hours_off(
 def shift_clock(hours: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of this machine, as far as our commands go by it; Slurm's daemons and the jobs go by the true one."""
     monkeypatch.setattr(Clock, "now", lambda _clock: time.time() + 3600 * hours)
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "forgotten"])
+def test_a_job_whose_sbatch_gave_no_answer_and_that_ended_before_sacct_heard_of_it_is_counted(
+    remembered: bool, slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller tells of it as long as it remembers the job; after that, the row that comes late is looked for."""
+    wrapper = wrap_sbatch(tmp_path, monkeypatch)
+    toys = ToySweep(slurm, tmp_path, [toy.toy_job("k", resources=GPUS, steps=4, step_seconds=0.5)], monkeypatch)
+    monkeypatch.setenv("SWEEP_SLURM_PATIENCE", "call=20 submit=4 doubt=6 absent=4 look_again=1 cache=0 pace=0")
+    if not remembered:
+        slurm.conf("MinJobAge=2")
+    with late_accounting(slurm.layout):
+        wrapper.lose_the_next_answer()
+        assert toys.sweep("submit").code == 1
+        wait_for("the job to be done", lambda: toys.states()["k"] is JobState.DONE)
+        (task,) = [line for line in wrapper.answer.split() if line]
+        if not remembered:
+            known = ("squeue", "-h", "-t", "all", "-o", "%i", "-j", task)
+            wait_for("the controller to forget it", lambda: not slurm.run(*known).stdout.strip(), seconds=90)
+        told = f"{task}_0" if remembered else ""
+
+        def is_settled() -> bool:
+            toys.tick()
+            (batch,) = toys.notes().batches.values()
+            return bool(batch.id or batch.not_submitted_at)
+
+        wait_for("the batch to be found or given up", is_settled, seconds=60, every=0.5)
+        assert toys.ids()["k"] == [told][: bool(told)]
+    rows = ("sacct", "-n", "-P", "-X", "-j", task, "-o", "End")
+    wait_for("sacct to have caught up", lambda: slurm.run(*rows).stdout.strip() not in {"", "Unknown"}, seconds=60)
+    toys.tick()
+    assert gpu_seconds(toys) == seconds_by_sacct(slurm, [task]) > 0
+    assert (toys.executions("k")["begin"], wrapper.calls) == (1, 1)
