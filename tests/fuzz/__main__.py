@@ -29,7 +29,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="with --case: where its input stays")
     parser.add_argument("--details", action="store_true", help="also say how often each change was made")
     given = parser.parse_args()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # the process that runs the cases is forked, and waits for ever on threads that its parent had
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
     with tempfile.TemporaryDirectory(prefix="sweep-fuzz-") as scratch:
         program = load_program(given.program, Path(scratch))
         if given.case is not None:
