@@ -171,13 +171,16 @@ def build_blocked_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     ]
 
 
+SHOWN_WITH_WORDS = frozenset({JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN})
+
+
 def build_waiting_rows(snapshot: SweepSnapshot) -> list[dict[str, Any]]:
     """What queued jobs wait for and why others are unknown, in the cluster's words; the commonest first."""
     found = Counter(
         (snapshot.statuses[key].state.value, seen.doubt or seen.message)
         for key, seen in snapshot.observed.items()
         if (seen.doubt or seen.message)
-        and snapshot.statuses[key].state in {JobState.RUNNING, JobState.QUEUED, JobState.UNKNOWN}
+        and snapshot.statuses[key].state in SHOWN_WITH_WORDS
         # why a job was pending says nothing any more once a process of it lives
         and not (snapshot.statuses[key].state is JobState.RUNNING and seen.state in PENDING)
     )

@@ -39,10 +39,10 @@ def test_a_record_comes_back_as_it_was_noted(record: AccountingRecord) -> None:
 
 
 def test_nothing_is_parsed_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed: list[str] = []
+    parsed: list[bytes] = []
     real = noted_endings.parse_ending
 
-    def note(text: str) -> AccountingRecord | None:
+    def note(text: bytes) -> AccountingRecord | None:
         parsed.append(text)
         return real(text)
 
