@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
@@ -200,15 +200,9 @@ JOB_HEAD = re.compile(
 JSON. Other spellings are read as JSON."""
 
 
-class JobHead(NamedTuple):
-    """What a job's line says before the shared part, of the types and names that a job has."""
-
-    key: str
-    stage: str
-    version: int
-    phase: str
-    parents: Sequence[str]
-    cells: Sequence[str]
+JobHead = tuple[str, str, int, str, Sequence[str], Sequence[str]]
+"""What a job's line says before the shared part, of the types and names that a job has: key, stage, version, phase,
+parents' keys, cells' names."""
 
 
 @dataclass(slots=True)
@@ -300,7 +294,7 @@ class ManifestReader:
         key, stage, version, phase, parents, cells = match.groups()
         if cells not in self.cells_by_text:
             self.cells_by_text[cells] = tuple(split_names(cells))
-        return JobHead(key, stage, int(version), phase, split_names(parents), self.cells_by_text[cells])
+        return key, stage, int(version), phase, split_names(parents), self.cells_by_text[cells]
 
     def check_head(self, record: dict[str, Any]) -> JobHead:
         """Of a line that was read as JSON. ValueError for a job that no store and no report could hold."""
@@ -314,7 +308,8 @@ class ManifestReader:
             raise ValueError(f"phase {record['phase']} is none of {', '.join(PHASES)}")
         if not is_whole_number(record["version"]) or not has_names(record["cells"]):
             raise ValueError(f"version or cells of job {record['key']} is of another type")
-        return JobHead(**{name: record[name] for name in JobHead._fields})
+        key, stage, version, phase = record["key"], record["stage"], record["version"], record["phase"]
+        return key, stage, version, phase, record["parents"], record["cells"]
 
 
 def split_names(names: str) -> list[str]:

@@ -58,15 +58,13 @@ def build_status_json(
     sweep: str, snapshot: SweepSnapshot, left: TimeLeft, now: float, models: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The report as JSON types. `now`: Unix seconds. `models`: of each job by key, for those that are of no cell."""
+    phases = count_states_by_phase(snapshot)
     report: dict[str, Any] = {
         "format": 1,
         "sweep": sweep,
         "jobs": len(snapshot.jobs),
-        "states": count_states(snapshot, snapshot.jobs),
-        "phases": {
-            phase: count_states(snapshot, [job for job in snapshot.jobs if job.phase == phase])
-            for phase in list_phases(snapshot)
-        },
+        "states": {state.value: sum(found[state.value] for found in phases.values()) for state in JobState},
+        "phases": phases,
         "running": [
             build_running_row(job, snapshot.runs[job.key], now) for job in snapshot.select_in_state({JobState.RUNNING})
         ],
@@ -102,6 +100,12 @@ def count_states(snapshot: SweepSnapshot, jobs: Sequence[Job]) -> dict[str, int]
     """Every state with its number of jobs."""
     found = Counter(find_shown_state(snapshot.statuses[job.key]) for job in jobs)
     return {state.value: found[state] for state in JobState}
+
+
+def count_states_by_phase(snapshot: SweepSnapshot) -> dict[str, dict[str, int]]:
+    """The same of each phase, in one pass over all jobs."""
+    found = Counter((job.phase, find_shown_state(snapshot.statuses[job.key])) for job in snapshot.jobs)
+    return {phase: {state.value: found[phase, state] for state in JobState} for phase in list_phases(snapshot)}
 
 
 # Why: docs/decisions.md, D131
