@@ -88,6 +88,8 @@ class StoredSweep:
 
     def select_chains(self, words: Sequence[str], phase: str | None = None) -> list[Job]:
         """The same with all that they build on: a cell's trunk, too, which is no cell's own."""
+        if not words:
+            return self.select_jobs((), phase)
         wanted = add_ancestors(self.manifest.jobs, {job.key for job in self.select_jobs(words)})
         return [job for job in self.manifest.jobs if phase in {None, job.phase} and job.key in wanted]
 

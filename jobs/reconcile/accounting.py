@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from jobs.store.reading import find_type_problem, list_field_types
+from jobs.store.reading import find_type_problem, list_field_checks
 from jobs.store.records import FailureClass, parse_failure
 
 LOST = "LOST"
@@ -97,7 +97,7 @@ def parse_accounting_record(content: Mapping[str, Any]) -> AccountingRecord:
     """The record of a ledger, without fields of a later version. Raises TypeError or ValueError if it is none."""
     if not isinstance(content, Mapping):
         raise TypeError("no object")
-    known = {name: content[name] for name in list_field_types(AccountingRecord) if name in content}
+    known = {name: content[name] for name in list_field_checks(AccountingRecord) if name in content}
     known["failure"] = parse_failure(known.get("failure"))
     if problem := find_type_problem(AccountingRecord, known):
         raise ValueError(problem)

@@ -146,8 +146,10 @@ class SweepSnapshot:
 
     def _apply_word(self, key: str, seen: Observation) -> Observation:
         """Where the cluster cannot say, a person's later word counts: `sweep resume` says that the job is gone."""
+        if not seen.vouched_from:
+            return seen
         resumption = self.user_requests.get_resumption(key)
-        if seen.vouched_from and (seen.batch in resumption.batches or resumption.before > seen.vouched_from):
+        if seen.batch in resumption.batches or resumption.before > seen.vouched_from:
             return Observation(state=ClusterState.ENDED, id=seen.id, message="gone, by `sweep resume`")
         return seen
 
@@ -203,6 +205,8 @@ class SweepSnapshot:
 
     def narrow(self, keys: Collection[str]) -> None:
         """Leaves these jobs alone, for a report; what is asked of the others, which may block them, is known still."""
+        if self.by_key.keys() <= set(keys):
+            return
         self.jobs = [job for job in self.jobs if job.key in keys]
         causes = {self.statuses[job.key].cause for job in self.jobs}
         self.statuses = {key: found for key, found in self.statuses.items() if key in keys or key in causes}
@@ -226,13 +230,15 @@ class SweepSnapshot:
 
     def _update_statuses(self, keys: Iterable[str]) -> None:
         for key in keys:
+            run = self.runs[key]
+            if run.done:
+                self._facts[key] = DONE_FACTS
+                continue
             seen = self.observed.get(key)
-            if seen is not None and seen.put_aside and has_failed_by_itself(self.runs[key]):
-                self.observed[key] = replace(seen, state=ClusterState.STUCK)
+            if seen is not None and seen.put_aside and has_failed_by_itself(run):
+                self.observed[key] = seen = replace(seen, state=ClusterState.STUCK)
             restarts = self.by_key[key].resources.restarts
-            self._facts[key] = collect_facts(
-                key, self.runs[key], self.user_requests, self.observed.get(key), restarts=restarts
-            )
+            self._facts[key] = collect_facts(key, run, self.user_requests, seen, restarts=restarts)
         self.statuses = compute_job_statuses(self.jobs, self._facts)
 
     @property

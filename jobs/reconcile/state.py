@@ -12,6 +12,8 @@ from jobs.reconcile.retries import RetryDecision
 class JobState(StrEnum):
     """In the order in which `sweep status` lists them."""
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and a report asks for it a hundred thousand times
+
     DONE = "done"
     RUNNING = "running"
     QUEUED = "queued"
@@ -99,13 +101,15 @@ def compute_job_statuses(jobs: Iterable[Job], facts: Mapping[str, JobFacts]) -> 
     statuses: dict[str, JobStatus] = {}
     shared = {state: JobStatus(state) for state in JobState}
     for job in jobs:
-        parents = [statuses[parent].state for parent in job.parents]
-        state = compute_job_state(facts[job.key], parents)
+        known = facts[job.key]
+        # nearly all jobs of a large sweep: they are done whatever their parents are
+        parents = [] if known.has_result else [statuses[parent].state for parent in job.parents]
+        state = compute_job_state(known, parents)
         if state is JobState.BLOCKED:
             blocker = next(parent for parent in job.parents if statuses[parent].state in STOPPED)
             cause = statuses[blocker].cause or blocker
-            statuses[job.key] = JobStatus(state, cause, is_cancel_pending(facts[job.key]))
-        elif is_cancel_pending(facts[job.key]):
+            statuses[job.key] = JobStatus(state, cause, is_cancel_pending(known))
+        elif known.cancelled and is_cancel_pending(known):
             statuses[job.key] = JobStatus(state, cancel_pending=True)
         else:
             statuses[job.key] = shared[state]

@@ -4,7 +4,7 @@ A batch's intent is on disk before its sbatch, so no job of ours is ever in the 
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.reconcile.accounting import AccountingRecord, encode_accounting_record
 from jobs.slurm.batches import KnownBatch, SlurmBatch
 from jobs.slurm.noted_endings import NotedEndings
-from jobs.slurm.states import SURELY_OVER
 from jobs.store.ledger import Ledger, find_next_order, list_ledger_files, read_lines_of_kind, render_host_name
 from jobs.store.order import parse_order, sort_by_order
 from jobs.store.paths import SAFE_NAME
@@ -34,9 +33,9 @@ class BatchHistory:
     accounting_records: NotedEndings = field(default_factory=NotedEndings)
     """By key; those that were final when they were noted."""
 
-    def list_settled(self) -> set[tuple[str, str]]:
+    def list_settled(self) -> Set[tuple[str, str]]:
         """(batch name, key) of the jobs of which some end is noted."""
-        return {(ending.batch, ending.key) for ending in self.accounting_records.iter_endings()}
+        return self.accounting_records.settled.keys()
 
     def list_open_batches(self) -> list[KnownBatch]:
         """Batches of which some task has no noted row with which it is surely over: sacct must be asked about them.
@@ -44,14 +43,11 @@ class BatchHistory:
         Rows come late, after an outage of the accounting very late: a job that was given up as lost may still get its
         row, and one whose last row reports a requeue ran once more.
         """
-        known = self.accounting_records.iter_endings()
-        ended = {
-            (ending.batch, ending.key) for ending in known if ending.state in SURELY_OVER and not ending.remembered
-        }
+        is_over = self.accounting_records.settled
         return [
             batch
             for batch in self.batches.values()
-            if not batch.not_submitted_at and any((batch.name, key) not in ended for key in batch.tasks.values())
+            if not batch.not_submitted_at and not all(is_over.get((batch.name, key)) for key in batch.tasks.values())
         ]
 
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pwd
-import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -352,8 +351,10 @@ def build_slurm_snapshot(
         problem = answers.accounting.problem
         result.remarks.append(f"sacct does not answer ({problem}): only their own records say how jobs ended")
     by_message: dict[str, Observation] = {}
-    for key in history.accounting_records.keys() - result.observations.keys():
-        noted = history.accounting_records
+    noted = history.accounting_records
+    for key in noted:
+        if key in result.observations:
+            continue
         if noted.is_plain(key):
             message = noted.read_last_message(key)
             if message not in by_message:
@@ -413,7 +414,7 @@ def iter_newly_ended(found: SlurmSnapshot, timeouts: SlurmTimeouts) -> Iterable[
         for each in history.accounting_records.get(key, ())
         if not each.remembered  # the row of the same execution is noted when it comes
     }
-    closed = history.list_settled()
+    closed = set(history.list_settled())
     over = find_ended_jobs(found)
     for records in found.reconciled.accounting_records.values():
         for record in records:
@@ -511,7 +512,7 @@ def drop_answers(store: Store, sweep: str) -> None:
     for path in {store.locate_sweep(sweep).slurm_answers, *(other for other in others if other.exists())}:
         try:
             with open_replacement(path, lasting=False) as unfinished:
-                unfinished.write_text(json.dumps({"format": FORMAT, "dropped": uuid.uuid4().hex}))
+                unfinished.write_text(json.dumps({"format": FORMAT, "dropped": os.urandom(16).hex()}))
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()  # a full disk refuses the one and not the other

@@ -16,7 +16,7 @@ from pathlib import Path
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.store.order import LARGEST, parse_order, sort_by_order
 from jobs.store.paths import SAFE_NAME, append_durably
-from jobs.store.reading import is_time, parse_object, read_anew, read_file
+from jobs.store.reading import is_time, name_file, open_to_read, parse_object, read_anew, read_file
 from jobs.store.records import FailureClass, parse_failure
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,11 @@ def _file_events(path: Path) -> Iterable[Event]:
 
 def has_batches(folder: Path) -> bool:
     """Whether jobs of this sweep were ever handed to Slurm (`jobs.slurm.batch_ledger`)."""
-    return any(next(_iter_lines_of_kind(path, "batch"), None) for path in list_ledger_files(folder))
+
+    def has_batch(path: Path) -> bool:
+        return read_anew(lambda: any(True for _ in _iter_lines_of_kind(path, "batch")))
+
+    return any(map(has_batch, list_ledger_files(folder)))
 
 
 def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
@@ -175,26 +179,23 @@ def is_withdrawn(folder: Path, batch: str, key: str) -> bool:
 
 def read_lines_of_kind(path: Path, kind: str) -> list[bytes]:
     """Lines of one writer's file that begin with the field `kind`. The last of them may be torn."""
-    return list(_iter_lines_of_kind(path, kind))
+    return read_anew(lambda: list(_iter_lines_of_kind(path, kind)))
 
 
 def _iter_lines_of_kind(path: Path, kind: str) -> Iterator[bytes]:
-    """Most lines are of other kinds: they are searched through, not cut apart."""
+    """Line by line: a large sweep's file as a whole would stand in memory beside the lines that are kept of it."""
+    beginning = f'{{"{kind}":'.encode()
     try:
-        content = read_file(path)
+        with open_to_read(path) as file:
+            for line in file:
+                if line.startswith(beginning):
+                    yield line.removesuffix(b"\n")
+                if not line.endswith(b"\n"):
+                    return  # what a writer appends at this moment is no line of its own
     except FileNotFoundError:
         return
-    beginning = f'{{"{kind}":'.encode()
-    start = 0 if content.startswith(beginning) else content.find(b"\n" + beginning) + 1
-    while start or content.startswith(beginning):
-        end = content.find(b"\n", start)
-        if end < 0:
-            yield content[start:]
-            return
-        yield content[start:end]
-        start = end + 1 if content.startswith(beginning, end + 1) else content.find(b"\n" + beginning, end) + 1
-        if not start:
-            return
+    except OSError as error:
+        raise name_file(error, path) from None
 
 
 def _parse_event(line: bytes) -> Event | None:

@@ -86,7 +86,8 @@ def name_file(error: OSError, path: Path | str) -> OSError:
     return error
 
 
-CHUNK_BYTES = 2**20
+LEAST_BYTES, MOST_AT_ONCE = 2**12, 2**26
+"""Of one read: a whole ledger is read in one piece, which saves the memory of a second copy."""
 
 
 def read_file(path: Path | str) -> bytes:
@@ -102,10 +103,11 @@ def read_file_and_status(path: Path | str) -> tuple[bytes, os.stat_result]:
 def _read_once(path: Path | str) -> tuple[bytes, os.stat_result]:
     descriptor = open_regular(path)
     try:
-        parts = []
-        while part := os.read(descriptor, CHUNK_BYTES):  # thousands of files: a file object costs more than the calls
+        known = os.fstat(descriptor)
+        size, parts = min(max(known.st_size + 1, LEAST_BYTES), MOST_AT_ONCE), []
+        while part := os.read(descriptor, size):  # thousands of files: a file object costs more than the calls
             parts.append(part)
-        return b"".join(parts), os.fstat(descriptor)
+        return b"".join(parts), known  # one part is not copied
     except OSError as error:
         raise name_file(error, path) from None
     finally:
@@ -129,6 +131,8 @@ def parse_json(content: bytes | str) -> Any:
         raise ValueError(f"larger than {MOST_BYTES // 2**20} MiB")
     try:
         value = json.loads(content)
+        if content.isascii() and (b"\\u" if isinstance(content, bytes) else "\\u") not in content:
+            return value  # nearly all that a store holds; the search below takes as long as the parsing
         raw = content.encode(errors="surrogatepass") if isinstance(content, str) else content
         return _replace_halves(value) if HALF_CHARACTER.search(raw) else value
     except RecursionError:
@@ -175,44 +179,58 @@ def is_time(value: object) -> bool:
     return is_number(value) and 0 <= value <= LATEST  # type: ignore[operator]  # a number, as was just asked
 
 
-def has_type(value: object, kind: Any) -> bool:  # noqa: PLR0911 - a table, read downwards
-    """Whether a value has the type of a dataclass's field: plain ones, enums, tuples, mappings and unions of them."""
-    if kind is float:
-        return is_number(value)
-    if kind is int:
-        return is_whole_number(value)
-    if kind is bool:
-        return type(value) is bool
-    if kind in {Any, object}:
-        return True
+TypeCheck = Callable[[object], bool]
+PLAIN_CHECKS: dict[Any, TypeCheck] = {
+    float: is_number,
+    int: is_whole_number,
+    bool: lambda value: type(value) is bool,
+    Any: lambda _: True,
+    object: lambda _: True,
+}
+
+
+def build_type_check(kind: Any) -> TypeCheck:
+    """What tells whether a value has the type of a dataclass's field: plain ones, enums, tuples, mappings and unions of
+    them."""
+    if kind in PLAIN_CHECKS:
+        return PLAIN_CHECKS[kind]
     origin, parts = get_origin(kind), get_args(kind)
     if origin in {UnionType, Union}:
-        return any(has_type(value, part) for part in parts)
+        checks = [build_type_check(part) for part in parts]
+        return lambda value: any(check(value) for check in checks)
     if origin is tuple:
-        return isinstance(value, tuple) and all(has_type(each, parts[0]) for each in value)
+        each_has_type = build_type_check(parts[0])
+        return lambda value: isinstance(value, tuple) and all(map(each_has_type, value))
     if origin is not None:
-        return isinstance(value, origin) and all(
-            isinstance(name, str) and has_type(each, parts[1]) for name, each in value.items()
+        has_type = build_type_check(parts[1])
+        return lambda value: (
+            isinstance(value, origin) and all(isinstance(name, str) and has_type(each) for name, each in value.items())
         )
-    return isinstance(value, kind)
+    return lambda value: isinstance(value, kind)
 
 
-FIELD_TYPES: dict[type, Mapping[str, Any]] = {}
+FIELD_CHECKS: dict[type, Mapping[str, TypeCheck]] = {}
+"""Each class's are built once: a report reads thousands of records."""
 
 
-def list_field_types(kind: type) -> Mapping[str, Any]:
-    """Type by field of a dataclass."""
-    if kind not in FIELD_TYPES:
-        FIELD_TYPES[kind] = {field.name: field.type for field in fields(kind)}
-    return FIELD_TYPES[kind]
+def list_field_checks(kind: type) -> Mapping[str, TypeCheck]:
+    """Check by field of a dataclass; of a field whose name ends with `_at`, that it is a time too."""
+    if kind not in FIELD_CHECKS:
+        found = {each.name: build_type_check(each.type) for each in fields(kind)}
+        FIELD_CHECKS[kind] = {
+            name: _also_time(check) if name.endswith("_at") else check for name, check in found.items()
+        }
+    return FIELD_CHECKS[kind]
+
+
+def _also_time(check: TypeCheck) -> TypeCheck:
+    return lambda value: check(value) and is_time(value)
 
 
 def find_type_problem(kind: type, content: Mapping[str, Any]) -> str:
     """The first value that has not its field's type, in words; empty if all have. Names that are no field pass."""
-    types = list_field_types(kind)
+    checks = list_field_checks(kind)
     for name, value in content.items():
-        if name not in types:
-            continue
-        if not has_type(value, types[name]) or (name.endswith("_at") and not is_time(value)):
+        if name in checks and not checks[name](value):
             return f"{name} is {repr(value)[:60]}"
     return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from jobs.store.paths import RunPaths, write_json
-from jobs.store.reading import find_type_problem, list_field_types, parse_object, read_file
+from jobs.store.reading import find_type_problem, list_field_checks, parse_object, read_file
 
 
 class FailureClass(StrEnum):
@@ -143,7 +143,7 @@ Record = TypeVar("Record")
 def build_record(kind: type[Record], content: Mapping[str, Any]) -> Record | None:
     """A dataclass of what a file holds, without fields that a later version added; None if a field without a default
     is missing, or a value is of another type."""
-    known = {name: content[name] for name in list_field_types(kind) if name in content}
+    known = {name: content[name] for name in list_field_checks(kind) if name in content}
     if find_type_problem(kind, known):
         return None
     try:

@@ -315,8 +315,8 @@ def read_progress(snapshot: SweepSnapshot, models: Mapping[str, str], now: float
             running[job.key] = max(0.0, now - started)
             if evidence.last and (seconds := estimate_from_metrics(evidence, started, now)) is not None:
                 known[job.key] = seconds
-        elif evidence.last is not None and (part := compute_kept_part(evidence)):
-            kept[job.key] = part
+        elif state not in STOPPED and evidence.last is not None and (part := compute_kept_part(evidence)):
+            kept[job.key] = part  # of a job that will not run nobody asks
     done = frozenset(in_state.get(JobState.DONE, ()))
     return Progress(
         jobs=snapshot.jobs,

@@ -38,11 +38,21 @@ def test_a_record_comes_back_as_it_was_noted(record: AccountingRecord) -> None:
     assert (ending.batch, ending.key, ending.state) == (record.batch, record.key, record.state)
 
 
+def test_a_job_is_surely_over_with_one_end_that_no_requeue_follows() -> None:
+    requeued = replace(RECORD, key="requeued", state="NODE_FAIL", submitted_at=1.0)
+    noted = NotedEndings([line(requeued), line(replace(RECORD, key="remembered", remembered=True))])
+    assert noted.settled == {(RECORD.batch, "requeued"): False, (RECORD.batch, "remembered"): False}
+    others = NotedEndings([line(replace(RECORD, key="requeued")), line(replace(RECORD, key="foreign"))])
+    noted.add_shared(others, {"requeued"})
+    assert noted.settled == {(RECORD.batch, "requeued"): True, (RECORD.batch, "remembered"): False}
+    assert [record.state for record in noted["requeued"]] == ["NODE_FAIL", "COMPLETED"]
+
+
 def test_nothing_is_parsed_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed: list[str] = []
+    parsed: list[bytes] = []
     real = noted_endings.parse_ending
 
-    def note(text: str) -> AccountingRecord | None:
+    def note(text: bytes) -> AccountingRecord | None:
         parsed.append(text)
         return real(text)
 
