@@ -116,21 +116,6 @@ def compute_heights(jobs: Sequence[Job]) -> dict[str, int]:
     return found
 
 
-def rank_jobs(jobs: Sequence[Job], *, trunks_first: bool) -> dict[str, int]:
-    """Each job's place in the order of starts, 0 first.
-
-    Depth first, so that whole chains finish early; among equals the manifest's order. Set `trunks_first` if several
-    jobs run at a time: all later branches wait for the shared trunk.
-    """
-    height = compute_heights(jobs)
-
-    def urgency(place: int) -> tuple[int, int]:
-        job = jobs[place]
-        return (-1 if trunks_first and job.phase == TRUNK_PHASE else height[job.key], place)
-
-    return {jobs[place].key: rank for rank, place in enumerate(sorted(range(len(jobs)), key=urgency))}
-
-
 def add_ancestors(jobs: Sequence[Job], keys: Collection[str]) -> set[str]:
     """`keys` and all their ancestors."""
     wanted = set(keys)

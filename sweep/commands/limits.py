@@ -12,6 +12,8 @@ from sweep.options import CommonOptions
 
 NONE = "none"
 ALL = "all"
+ON_ANY_BACKEND = frozenset({"backend", "ignored_inputs", "first"})
+"""Limits that hold on this machine, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,7 @@ class LimitsOptions(CommonOptions):
     max_queued: int | str | None
     budget_a100_hours: float | str | None
     only: tuple[str, ...]
+    first: tuple[str, ...]
     pace_seconds: float | str | None
     ignored_inputs: str | None
     as_json: bool
@@ -46,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=[], metavar="CELL|all", help="these cells or jobs, and what they need"
     )
     parser.add_argument(
+        "--first", nargs="+", default=[], metavar="CELL|none", help="these cells or jobs before all others"
+    )
+    parser.add_argument(
         "--pace",
         dest="pace_seconds",
         type=parse_or_none(parse_amount),
@@ -64,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", dest="as_json", action="store_true", help="print them as JSON (docs/json.md)")
     parser.epilog = (
         "example:\n  sweep limits paper\n  sweep limits paper --max-queued 200\n"
-        "  sweep limits paper --budget-a100-hours none --only all\n"
+        "  sweep limits paper --budget-a100-hours none --only all\n  sweep limits paper --first 'm1m-b50-*'\n"
         "`sweep submit` keeps what it is given; `sweep tick` and `sweep resume` obey it."
     )
 
@@ -86,8 +92,9 @@ def run(options: LimitsOptions) -> int:
     stored = open_sweep(options.store, options.name)
     # unknown names are an error now, and not at the next tick
     cells = () if options.only == (ALL,) else stored.select_cells(options.only).words
+    first = () if options.first == (NONE,) else stored.select_cells(options.first).words
     with print_user_errors():
-        kept = update_limits(stored.paths.limits, collect_changes(options, cells))
+        kept = update_limits(stored.paths.limits, collect_changes(options, cells, first))
     limits = build_limits_json(kept)
     if options.as_json:
         print(json.dumps({"format": 1, "sweep": options.name, **limits}, indent=1))
@@ -95,15 +102,19 @@ def run(options: LimitsOptions) -> int:
     on_slurm = (kept.backend or stored.manifest.backend) == "slurm"
     no_limits = "no limits: every round sends what the queue takes" if on_slurm else "no limits"
     print("\n".join(format_limit_lines(limits)) or no_limits)
-    if not on_slurm and kept.list_set().keys() - {"backend", "ignored_inputs"}:
-        print(f"sweep limits: {options.name} runs on this machine; these limits hold on Slurm only", file=sys.stderr)
+    if not on_slurm and kept.list_set().keys() - ON_ANY_BACKEND:
+        print(
+            f"sweep limits: {options.name} runs on this machine; limits of the queue hold on Slurm only",
+            file=sys.stderr,
+        )
     words = ["tick" if on_slurm else "submit", options.name]
     print(NextStep(options.store).suggest("goes by them", *words), file=sys.stderr)
     return 0
 
 
-def collect_changes(options: LimitsOptions, cells: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of `KeptLimits` that the command line names; None and () lift. `cells`: those of `--only`."""
+def collect_changes(options: LimitsOptions, cells: tuple[str, ...], first: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of `KeptLimits` that the command line names; None and () lift. `cells`: those of `--only`, `first`:
+    those of `--first`."""
     words = {
         "backend": options.backend,
         "max_queued": options.max_queued,
@@ -115,4 +126,6 @@ def collect_changes(options: LimitsOptions, cells: tuple[str, ...]) -> dict[str,
         changes["ignored_inputs"] = ()
     if options.only:
         changes["only"] = cells
+    if options.first:
+        changes["first"] = first
     return changes

@@ -224,6 +224,7 @@ class SweepHandle:
         max_queued: int | None = None,
         budget_a100_hours: float | None = None,
         pace_seconds: float | None = None,
+        first: Sequence[str] = (),
         ignore_data: bool = False,
         background: bool = False,
         progress: Progress = lambda _line: None,
@@ -241,6 +242,7 @@ class SweepHandle:
             self._check_request(backend),
             cells,
             (),
+            first,
             {
                 "max_queued": max_queued,
                 "budget_a100_hours": budget_a100_hours,
@@ -266,6 +268,7 @@ class SweepHandle:
         backend_given: str | None,
         cells: Sequence[str],
         only_now: Sequence[str],
+        first: Sequence[str],
         lasting: dict[str, object],
         *,
         cpus: int | None,
@@ -274,7 +277,8 @@ class SweepHandle:
         background: bool,
         progress: Progress,
     ) -> SubmitReport | None:
-        """`lasting`: what is kept for later rounds on Slurm. `only_now`: cells for this submission alone."""
+        """`lasting`: what is kept for later rounds on Slurm. `only_now`: cells for this submission alone. `first`:
+        those that go before all others, now and later."""
         with enter_store(self.store):
             stored = self._open()
             stored.check_version()
@@ -284,13 +288,19 @@ class SweepHandle:
             wanted = select_wanted(stored, cells or only_now, kept.only if on_slurm else ())
             report = check_gate(stored, wanted, kept.ignored_inputs)
             accepted = list_accepted_problems(report, kept, ignore_data=ignore_data)
-            given = {"backend": backend_given, **(lasting if on_slurm else {})}
+            given = {
+                "backend": backend_given,
+                "first": stored.select_cells(first).words,
+                **(lasting if on_slurm else {}),
+            }
             if on_slurm:
                 if background:
                     raise UsageError("background is for this machine: on Slurm submit() sends, and returns at once")
                 keep_choices(stored, given, accepted)
                 return run_slurm_round(stored, wanted, report, progress=progress)
-            run = LocalSubmission(prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus), report, progress)
+            run = LocalSubmission(
+                prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, first=first), report, progress
+            )
             keep_choices(stored, given, accepted)
             if not background:
                 with listen_in_main_thread(run.stop):
@@ -424,6 +434,7 @@ class SweepHandle:
             None,
             (),
             cells,
+            (),
             {},
             cpus=cpus,
             gpus=gpus,

@@ -61,6 +61,8 @@ class Cell:
     chains: tuple[FinetuneChain, ...]
     block: str = ""
     """Label of the block that it comes from."""
+    priority: int = 0
+    """Cells of a higher one are sent first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +124,9 @@ def iter_manifest_lines(manifest: Manifest) -> Iterator[str]:
 def render_cell_line(cell: Cell) -> str:
     """One cell's line."""
     chains = [{"epochs": each.epochs, "finetune": each.finetune, "evaluate": each.evaluate} for each in cell.chains]
-    record = {"record": "cell", "name": cell.name, "block": cell.block, "axes": dict(cell.axes)}
-    return json.dumps({**record, "pretrain": cell.pretrain, "chains": chains}, separators=(",", ":")) + "\n"
+    record: dict[str, Any] = {"record": "cell", "name": cell.name, "block": cell.block, "axes": dict(cell.axes)}
+    record |= {"pretrain": cell.pretrain, "chains": chains, **({"priority": cell.priority} if cell.priority else {})}
+    return json.dumps(record, separators=(",", ":")) + "\n"
 
 
 def render_job_line(job: Job, tail: str) -> str:
@@ -358,9 +361,17 @@ def parse_cell(record: dict[str, Any]) -> Cell:
         pretrain=record["pretrain"],
         chains=tuple(FinetuneChain(**select_known(FinetuneChain, each)) for each in record["chains"]),
         block=record.get("block", ""),
+        priority=record.get("priority", 0),
     )
     problem = find_type_problem(
-        Cell, {"name": cell.name, "axes": cell.axes, "pretrain": cell.pretrain, "block": cell.block}
+        Cell,
+        {
+            "name": cell.name,
+            "axes": cell.axes,
+            "pretrain": cell.pretrain,
+            "block": cell.block,
+            "priority": cell.priority,
+        },
     )
     if problem or not CELL_NAME.fullmatch(cell.name):
         raise ValueError(problem or f"name is {cell.name[:60]!r}")

@@ -254,6 +254,7 @@ class Planner:
             pretrain=pretrain,
             chains=tuple(chains),
             block=point.block.label,
+            priority=point.block.priority,
         )
 
     def build_axes_record(self, point: Point, names: tuple[str, ...]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from sweep.spec.data import DataFields, DataSet
 from sweep.spec.engines import EngineFields
-from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, convert_axis_values
+from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, Priority, convert_axis_values
 from sweep.spec.models import Model, ModelFields
 from sweep.spec.resources import ResourceFields
 from sweep.spec.run_settings import RunSettingFields
@@ -43,6 +43,9 @@ class BlockFields(Fields):
         default_factory=list,
         description="a list of whole numbers, in place of the file's, a fine-tune for each",
         json_schema_extra={"default": "the file's", "unit": "epochs"},
+    )
+    priority: Priority = Field(
+        0, description="a whole number, -1000 to 1000: cells of a block with a higher one are sent first"
     )
 
 
@@ -121,6 +124,8 @@ class GridBlock:
     settings: Layer
     epochs: tuple[int, ...]
     """A fine-tune of its cells for each: its own, else the file's."""
+    priority: int = 0
+    """Its cells are sent before those of a lower one; not in any key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from jobs.reconcile.state import JobState
 from jobs.store.ledger import EventKind, has_batches
 from stages.printable import render_line
 from sweep.errors import SweepError
+from sweep.kept_limits import compute_priorities, read_limits
 from sweep.next_step import NextStep
 from sweep.stored_sweep import StoredSweep
 from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
@@ -32,13 +33,15 @@ def run_local(
     gpus: int | None,
     dry_run: bool,
     as_json: bool,
+    first: Collection[str] = (),
     before_start: Callable[[], None] = lambda: None,
 ) -> int:
     """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all.
+    `first`: names of cells or keys of jobs that go before all others; without any, those that are kept.
 
     `before_start` is called once nothing speaks against the run any more, and not for a dry run.
     """
-    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus)
+    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, first=first)
     snapshot = local.snapshot
     if dry_run:
         actions = local.preview()
@@ -67,14 +70,16 @@ def run_local(
 
 
 def prepare_local_run(
-    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, first: Collection[str] = ()
 ) -> LocalRunner:
-    """A runner that has started nothing yet. SweepError where Slurm has some of the jobs."""
+    """A runner that has started nothing yet; `first` as `run_local` has it. SweepError where Slurm has some of the
+    jobs."""
     snapshot = stored.load_snapshot()
     if has_batches(stored.paths.ledger):
         check_not_on_slurm(snapshot, wanted)
     slots = detect_machine_slots(cpus, gpus)
-    return LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
+    priorities = compute_priorities(stored, first or read_limits(stored.paths.limits).first)
+    return LocalRunner(snapshot, slots=slots, wanted=wanted, priorities=priorities, program=read_stage_program())
 
 
 # Why: docs/decisions.md, D186

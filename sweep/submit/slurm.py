@@ -28,6 +28,7 @@ from jobs.slurm.site.limits import describe_limit
 from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
 from sweep.errors import StoreError
+from sweep.kept_limits import compute_priorities, read_limits
 from sweep.next_step import NextStep
 from sweep.results.evidence import load_job_evidence
 from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
@@ -49,6 +50,8 @@ class RoundRequest:
 
     wanted: Collection[str]
     """Keys that may be sent."""
+    first: Collection[str] = ()
+    """Names of cells or keys of jobs that go before all others; without any, those that are kept."""
     max_queued: int | None = None
     submit_interval_s: float | None = None
     fresh: bool = False
@@ -207,6 +210,7 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
         client=client,
         site=site,
         ledger=stored.ledger,
+        priorities=compute_priorities(stored, request.first or read_limits(stored.paths.limits).first),
         max_queued=request.max_queued,
         holds_submit_lock=holds_submit_lock,
         dry=request.dry,
