@@ -101,6 +101,14 @@ class Job:
     resources: Resources = Resources()
     estimate: Estimate = Estimate()
 
+    @property
+    def planned_seconds(self) -> float:
+        """Of its steps, without what passes before the first and after the last; 0 where nothing is estimated."""
+        estimate, resources = self.estimate, self.resources
+        if resources.gpus and estimate.gpu_hours:
+            return max(0.0, 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus)
+        return max(0.0, 3600 * (estimate.cpu_hours - estimate.startup_hours) / max(1, resources.cores))
+
 
 # The graph of jobs: what to start first, what lies above and below a job.
 

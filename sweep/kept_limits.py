@@ -49,6 +49,10 @@ class KeptLimits:
     """Names of cells or keys of jobs: these, and what they need."""
     first: tuple[str, ...] = ()
     """Names of cells, patterns or keys of jobs that go before all others, with what they need."""
+    canary: str | None = None
+    """on or off: whether of each shape of job one goes first; None: as the sweep file says."""
+    released: tuple[str, ...] = ()
+    """Names of shapes, of cells or keys of jobs that no longer wait for the first of their shape."""
     pace_seconds: float | None = None
     """Between two sbatch calls."""
     ignored_inputs: tuple[str, ...] = ()
@@ -68,6 +72,8 @@ OPTIONS = {
     "budget_a100_hours": "--budget-a100-hours",
     "only": "--only",
     "first": "--first",
+    "canary": "--canary",
+    "released": "--release",
     "pace_seconds": "--pace",
     "ignored_inputs": "--ignore-data",
 }
@@ -78,10 +84,14 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "budget_a100_hours": (int, float),
     "only": (list,),
     "first": (list,),
+    "canary": (str,),
+    "released": (list,),
     "pace_seconds": (int, float),
     "ignored_inputs": (list,),
 }
-LISTS = ("only", "first", "ignored_inputs")
+WORDS: Mapping[str, tuple[str, ...]] = {"backend": ("local", "slurm"), "canary": ("on", "off")}
+"""The values that these may have."""
+LISTS = ("only", "first", "released", "ignored_inputs")
 """As JSON has them."""
 
 
@@ -102,10 +112,9 @@ def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
     if not is_known_format(written, FORMAT) or (acts and written != FORMAT):
         given = str(written)[:60]
         raise StoreError(f"{path}: has format {given}, not {FORMAT}; use the version of sweep that wrote it")
-    if content.get("backend") not in (None, "local", "slurm"):
-        raise StoreError(
-            f"{path}: backend is {repr(content['backend'])[:60]}; remove the file, and set the limits again"
-        )
+    for name, words in WORDS.items():
+        if content.get(name) not in (None, *words):
+            raise StoreError(f"{path}: {name} is {repr(content[name])[:60]}; remove the file, and set the limits again")
     for name in NAMES:
         value = content.get(name)
         wrong = isinstance(value, bool) or not isinstance(value, TYPES[name])
@@ -113,7 +122,7 @@ def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
         if value is not None and wrong:
             raise StoreError(f"{path}: {name} is {repr(value)[:60]}; remove the file, and set the limits again")
     changes = content.get("changes")
-    values = {name: content.get(name) for name in NAMES}
+    values: dict[str, Any] = {name: content.get(name) for name in NAMES}
     return KeptLimits(
         **{**values, **{name: tuple(map(str, values[name] or ())) for name in LISTS}},
         changes={

@@ -20,8 +20,10 @@ from jobs.local.attempts import STAGE_PROGRAM, LocalAttempts
 from jobs.local.runner_lock import hold_runner_lock
 from jobs.local.slots import Slots
 from jobs.observation import ClusterState, Observation
+from jobs.reconcile.canary import HeldShape, list_held_keys
 from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
 from jobs.reconcile.failures import POLICIES
+from jobs.reconcile.first_checkpoint import Canary
 from jobs.reconcile.order import NO_PRIORITIES, NO_TRUNK, WHOLE_TRUNK, order_jobs
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState, JobStatus
@@ -85,8 +87,8 @@ class StopRequest:
 class LocalRunner:
     """One run of `sweep submit`. It reloads the snapshot that it is given, and then keeps it up to date.
 
-    `wanted`: keys that may be started (default: all). `priorities`: as `jobs.reconcile.order` takes them. `program`
-    runs a stage; it is given job.json's path.
+    `wanted`: keys that may be started (default: all). `priorities`: as `jobs.reconcile.order` takes them. `canary`:
+    holds jobs until one of their shape has gone first. `program` runs a stage; it is given job.json's path.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class LocalRunner:
         slots: Slots,
         wanted: Collection[str] | None = None,
         priorities: Mapping[str, int] = NO_PRIORITIES,
+        canary: Canary | None = None,
         program: Sequence[str] = STAGE_PROGRAM,
         report: Callable[[RunnerEvent], None] = lambda _event: None,
         clock: Clock = SYSTEM_CLOCK,
@@ -108,6 +111,9 @@ class LocalRunner:
         self.ledger = Ledger(snapshot.store.locate_sweep(snapshot.sweep).ledger, clock)
         self.report = report
         self.problem = ""
+        self.canary = canary
+        self.held: Mapping[str, HeldShape] = {}
+        """By shape, what the last decision held."""
         self._priorities = priorities
         self._urgent_first: list[Job] = []
         """In the order of starts."""
@@ -243,10 +249,12 @@ class LocalRunner:
         )
 
     def _decide(self) -> list[Action]:
+        if self.canary is not None:
+            self.held = self.canary.find_held(self.snapshot, self._urgent_first, self.wanted)
         return decide(
             self._urgent_first,
             self.snapshot.statuses,
-            wanted=self.wanted,
+            wanted=self.wanted - list_held_keys(self.held),
             observed=self.snapshot.observed,
             damaged=self.snapshot.find_damaged_parents(),
             chained=False,

@@ -5,14 +5,17 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.arguments import parse_amount, parse_positive_int
 from sweep.options import CommonOptions
 
+if TYPE_CHECKING:
+    from sweep.stored_sweep import StoredSweep
+
 NONE = "none"
 ALL = "all"
-ON_ANY_BACKEND = frozenset({"backend", "ignored_inputs", "first"})
+ON_ANY_BACKEND = frozenset({"backend", "ignored_inputs", "first", "canary", "released"})
 """Limits that hold on this machine, too."""
 
 
@@ -26,6 +29,8 @@ class LimitsOptions(CommonOptions):
     budget_a100_hours: float | str | None
     only: tuple[str, ...]
     first: tuple[str, ...]
+    canary: str | None
+    released: tuple[str, ...]
     pace_seconds: float | str | None
     ignored_inputs: str | None
     as_json: bool
@@ -50,6 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--first", nargs="+", default=[], metavar="CELL|none", help="these cells or jobs before all others"
+    )
+    parser.add_argument(
+        "--canary",
+        choices=("on", "off", NONE),
+        help="of each shape of job one goes first, or not; none: as the sweep file says",
+    )
+    parser.add_argument(
+        "--release",
+        dest="released",
+        nargs="+",
+        default=[],
+        metavar="SHAPE|CELL|none",
+        help="these no longer wait for the first job of their shape (added to those before; none: all wait again)",
     )
     parser.add_argument(
         "--pace",
@@ -85,7 +103,7 @@ def parse_or_none(parse: Callable[[str], float]) -> Callable[[str], float | str]
 
 
 def run(options: LimitsOptions) -> int:
-    from sweep.kept_limits import build_limits_json, format_limit_lines, update_limits
+    from sweep.kept_limits import build_limits_json, format_limit_lines, read_limits, update_limits
     from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
 
@@ -94,7 +112,10 @@ def run(options: LimitsOptions) -> int:
     cells = () if options.only == (ALL,) else stored.select_cells(options.only).words
     first = () if options.first == (NONE,) else stored.select_cells(options.first).words
     with print_user_errors():
-        kept = update_limits(stored.paths.limits, collect_changes(options, cells, first))
+        changes = {**collect_changes(options, cells), **({"first": first} if options.first else {})}
+        if options.released:
+            changes["released"] = add_released(options, stored, read_limits(stored.paths.limits, acts=True).released)
+        kept = update_limits(stored.paths.limits, changes)
     limits = build_limits_json(kept)
     if options.as_json:
         print(json.dumps({"format": 1, "sweep": options.name, **limits}, indent=1))
@@ -112,20 +133,27 @@ def run(options: LimitsOptions) -> int:
     return 0
 
 
-def collect_changes(options: LimitsOptions, cells: tuple[str, ...], first: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of `KeptLimits` that the command line names; None and () lift. `cells`: those of `--only`, `first`:
-    those of `--first`."""
+def add_released(options: LimitsOptions, stored: "StoredSweep", before: tuple[str, ...]) -> tuple[str, ...]:
+    """What is released now: the shapes and cells of the command line beside those from before; nothing for `none`."""
+    if options.released == (NONE,):
+        return ()
+    from sweep.canary.rule import name_released
+
+    return tuple(dict.fromkeys([*before, *name_released(stored, options.released)]))
+
+
+def collect_changes(options: LimitsOptions, cells: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of `KeptLimits` that the command line names; None and () lift. `cells`: those of `--only`."""
     words = {
         "backend": options.backend,
         "max_queued": options.max_queued,
         "budget_a100_hours": options.budget_a100_hours,
         "pace_seconds": options.pace_seconds,
+        "canary": options.canary,
     }
     changes: dict[str, Any] = {name: None if word == NONE else word for name, word in words.items() if word is not None}
     if options.ignored_inputs:
         changes["ignored_inputs"] = ()
     if options.only:
         changes["only"] = cells
-    if options.first:
-        changes["first"] = first
     return changes

@@ -54,6 +54,8 @@ class SubmitOptions(SlurmSubmitOptions):
     """GPUs of this machine, likewise."""
     ignore_data: bool
     """Accept the problems of inputs that are told now."""
+    canary: bool
+    """Of each shape of job one goes first."""
     first: tuple[str, ...]
     """Cells and jobs that go before all others, as `sweep.selection` reads them."""
 
@@ -75,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ignore-data",
         action="store_true",
         help="go on although inputs are missing here or do not fit; what is told now is accepted from now on",
+    )
+    parser.add_argument(
+        "--canary",
+        action="store_true",
+        help="of each shape of job one goes first, the others once it has a sane first checkpoint; lasts",
     )
     parser.add_argument(
         "--first",
@@ -151,7 +158,11 @@ def list_choices(
     options: SubmitOptions, backend: str, cells: "Collection[str]", first: "Collection[str]"
 ) -> "dict[str, object]":
     """What this command was given and what lasts, by the names of `KeptLimits`. `cells`, `first`: as they are kept."""
-    given: dict[str, object] = {"backend": options.backend, "first": tuple(first)}
+    given: dict[str, object] = {
+        "backend": options.backend,
+        "first": tuple(first),
+        "canary": "on" if options.canary else None,
+    }
     if backend == "slurm":
         given |= {
             "max_queued": options.max_queued,
@@ -160,6 +171,11 @@ def list_choices(
             "pace_seconds": options.pace_seconds,
         }
     return given
+
+
+def choose_now(options: SubmitOptions, kept: "KeptLimits", first: tuple[str, ...]) -> "KeptLimits":
+    """What holds for this submission, which a dry run does not keep. `first`: as it would be kept."""
+    return replace(kept, first=first or kept.first, canary="on" if options.canary else kept.canary)
 
 
 def print_limits(name: str, kept: "KeptLimits") -> None:
@@ -203,16 +219,16 @@ def submit_to_slurm(
     stored: "StoredSweep",
     wanted: "Collection[str]",
     *,
-    first: "Collection[str]" = (),
+    kept: "KeptLimits | None" = None,
     held_back: str = "",
 ) -> int:
-    """One round of `wanted` on Slurm with the options of the command; the exit code. `first`, `held_back`: as a
+    """One round of `wanted` on Slurm with the options of the command; the exit code. `kept`, `held_back`: as a
     `RoundRequest` has them."""
     from sweep.submit.slurm import RoundRequest, submit_round
 
     request = RoundRequest(
         wanted=wanted,
-        first=first,
+        kept=kept,
         max_queued=options.max_queued,
         submit_interval_s=options.pace_seconds,
         fresh=options.fresh,
@@ -254,7 +270,10 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
                 keep_choices(stored, list_choices(options, backend, cells, first), accepted)
                 kept = read_limits(stored.paths.limits, acts=True)
             print_limits(options.name, kept)
-            return submit_to_slurm(fill_from_limits(options, kept), stored, wanted, first=first) or code
+            return (
+                submit_to_slurm(fill_from_limits(options, kept), stored, wanted, kept=choose_now(options, kept, first))
+                or code
+            )
         from sweep.submit.local import run_local
 
         outcome = run_local(
@@ -264,7 +283,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             gpus=options.gpus,
             dry_run=options.dry_run,
             as_json=options.as_json,
-            first=first,
+            kept=choose_now(options, kept, first),
             before_start=lambda: keep_choices(stored, list_choices(options, backend, cells, first), accepted),
         )
         return outcome or code

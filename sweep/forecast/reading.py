@@ -180,7 +180,7 @@ class _CampaignBuilder:
         kind = find_job_kind(job, self.progress.models)
         pace = find_pace(kind, self.paces)
         running = self.progress.running.get(job.key)
-        steps = pace.of_work * compute_work(job) if pace else estimate_planned_seconds(job)
+        steps = pace.of_work * compute_work(job) if pace else job.planned_seconds
         startup = pace.beside if pace else estimate_planned_startup(job)
         if running is not None:
             known = self.progress.known.get(job.key)
@@ -244,14 +244,6 @@ def estimate_planned_startup(job: Job) -> float:
     """Seconds, as the plan has them."""
     devices = job.resources.gpus or job.resources.cores
     return 3600 * job.estimate.startup_hours / devices if devices else 0.0
-
-
-def estimate_planned_seconds(job: Job) -> float:
-    """Of steps, as the plan has them."""
-    estimate, resources = job.estimate, job.resources
-    if resources.gpus and estimate.gpu_hours:
-        return max(0.0, 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus)
-    return max(0.0, 3600 * (estimate.cpu_hours - estimate.startup_hours) / max(1, resources.cores))
 
 
 def measure_sigmas(progress: Progress, paces: Mapping[JobKind, Pace]) -> dict[JobKind, float]:

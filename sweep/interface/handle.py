@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,6 +225,7 @@ class SweepHandle:
         budget_a100_hours: float | None = None,
         pace_seconds: float | None = None,
         first: Sequence[str] = (),
+        canary: bool = False,
         ignore_data: bool = False,
         background: bool = False,
         progress: Progress = lambda _line: None,
@@ -242,7 +243,7 @@ class SweepHandle:
             self._check_request(backend),
             cells,
             (),
-            first,
+            {"first": tuple(first), "canary": "on" if canary else None},
             {
                 "max_queued": max_queued,
                 "budget_a100_hours": budget_a100_hours,
@@ -268,7 +269,7 @@ class SweepHandle:
         backend_given: str | None,
         cells: Sequence[str],
         only_now: Sequence[str],
-        first: Sequence[str],
+        chosen: Mapping[str, Any],
         lasting: dict[str, object],
         *,
         cpus: int | None,
@@ -277,8 +278,8 @@ class SweepHandle:
         background: bool,
         progress: Progress,
     ) -> SubmitReport | None:
-        """`lasting`: what is kept for later rounds on Slurm. `only_now`: cells for this submission alone. `first`:
-        those that go before all others, now and later."""
+        """`lasting`: what is kept for later rounds on Slurm. `only_now`: cells for this submission alone. `chosen`:
+        what lasts on either back end, by the names of `KeptLimits`."""
         with enter_store(self.store):
             stored = self._open()
             stored.check_version()
@@ -288,19 +289,15 @@ class SweepHandle:
             wanted = select_wanted(stored, cells or only_now, kept.only if on_slurm else ())
             report = check_gate(stored, wanted, kept.ignored_inputs)
             accepted = list_accepted_problems(report, kept, ignore_data=ignore_data)
-            given = {
-                "backend": backend_given,
-                "first": stored.select_cells(first).words,
-                **(lasting if on_slurm else {}),
-            }
+            chosen = {**chosen, "first": stored.select_cells(chosen.get("first", ())).words}
+            given = {"backend": backend_given, **chosen, **(lasting if on_slurm else {})}
             if on_slurm:
                 if background:
                     raise UsageError("background is for this machine: on Slurm submit() sends, and returns at once")
                 keep_choices(stored, given, accepted)
                 return run_slurm_round(stored, wanted, report, progress=progress)
-            run = LocalSubmission(
-                prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, first=first), report, progress
-            )
+            kept = replace(kept, **{name: value for name, value in chosen.items() if value})
+            run = LocalSubmission(prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, kept=kept), report, progress)
             keep_choices(stored, given, accepted)
             if not background:
                 with listen_in_main_thread(run.stop):
@@ -434,7 +431,7 @@ class SweepHandle:
             None,
             (),
             cells,
-            (),
+            {},
             {},
             cpus=cpus,
             gpus=gpus,

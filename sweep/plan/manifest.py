@@ -14,8 +14,9 @@ from typing import Any
 
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
+from jobs.reconcile.canary import CanaryLimits
 from jobs.store.paths import SAFE_NAME, open_replacement
-from jobs.store.reading import find_type_problem, is_whole_number, open_to_read, parse_object, read_anew
+from jobs.store.reading import find_type_problem, is_number, is_whole_number, open_to_read, parse_object, read_anew
 from jobs.store.results import is_known_format
 from sweep.errors import ManifestError, StoreError
 from sweep.phases import PHASES
@@ -87,6 +88,8 @@ class Manifest:
     jobs: tuple[Job, ...]
     identities: Mapping[str, DataIdentity] = field(default_factory=dict)
     """Of the data sets whose content is known, by name; of an evaluation task by FOLDER/FILE."""
+    canary: CanaryLimits | None = None
+    """What the first job of each shape must show before the others are sent; None: nothing."""
     format: int = FORMAT
     """Of the file that it was read from; a later version's is read as far as it is known here."""
 
@@ -103,6 +106,7 @@ def build_header_record(manifest: Manifest) -> dict[str, Any]:
         "backend": manifest.backend,
         "data": dict(manifest.data),
         **({"identities": identities} if identities else {}),
+        **({"canary": asdict(manifest.canary)} if manifest.canary is not None else {}),
     }
 
 
@@ -234,6 +238,7 @@ class ManifestReader:
             if not is_known_format(record["format"], FORMAT):
                 raise ValueError(f"format {repr(record['format'])[:60]} is not read here; this version reads {FORMAT}")
             parse_identities(record)
+            parse_canary(record)
             self.header = record
         elif self.header.get("format", FORMAT) == FORMAT:
             raise ValueError(f"an unexpected record {repr(kind)[:60]}")
@@ -353,6 +358,19 @@ def parse_identities(header: Mapping[str, Any]) -> dict[str, DataIdentity]:
     return found
 
 
+def parse_canary(header: Mapping[str, Any]) -> CanaryLimits | None:
+    """What the header says of first jobs; None where it says nothing."""
+    given = header.get("canary")
+    if given is None:
+        return None
+    known = select_known(CanaryLimits, given)
+    band = known.pop("loss", None)
+    factors = all(is_number(value) and value >= 1 for value in known.values())
+    if not factors or not (band is None or (isinstance(band, list) and len(band) == 2 and all(map(is_number, band)))):
+        raise ValueError(f"canary is {repr(given)[:60]}")
+    return CanaryLimits(loss=(band[0], band[1]) if band is not None else None, **known)
+
+
 def parse_cell(record: dict[str, Any]) -> Cell:
     """What `render_cell_line` wrote."""
     cell = Cell(
@@ -405,6 +423,7 @@ def read_manifest(path: Path) -> Manifest:
         cells=tuple(reader.cells),
         jobs=tuple(reader.jobs),
         identities=parse_identities(header),
+        canary=parse_canary(header),
         format=header["format"],
     )
 

@@ -238,6 +238,7 @@ def check_sweep_source(source: YamlSource, *, store: Path, catalog: Catalog) -> 
         checkpoints=fields.checkpoints.build_settings(),
         settings=fields.settings,
         resources=fields.resources,
+        canary=fields.canary.build_limits() if fields.canary is not None else None,
     )
     reader.check_sweep(sweep, layers, [*fields.models, *catalog.models])
     reader.check_epochs(fields)

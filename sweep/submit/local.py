@@ -17,11 +17,12 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.store.ledger import EventKind, has_batches
 from stages.printable import render_line
+from sweep.canary.rule import build_canary, build_held_rows
 from sweep.errors import SweepError
-from sweep.kept_limits import compute_priorities, read_limits
+from sweep.kept_limits import KeptLimits, compute_priorities, read_limits
 from sweep.next_step import NextStep
 from sweep.stored_sweep import StoredSweep
-from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
+from sweep.submit.report import count_states, print_action_rows, print_held, print_report, read_stage_program
 from sweep.terminal import find_raw_stream
 
 
@@ -33,15 +34,15 @@ def run_local(
     gpus: int | None,
     dry_run: bool,
     as_json: bool,
-    first: Collection[str] = (),
+    kept: KeptLimits | None = None,
     before_start: Callable[[], None] = lambda: None,
 ) -> int:
     """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all.
-    `first`: names of cells or keys of jobs that go before all others; without any, those that are kept.
+    `kept`: what goes first, and whether one job of a shape does; None: as the store has it.
 
     `before_start` is called once nothing speaks against the run any more, and not for a dry run.
     """
-    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, first=first)
+    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, kept=kept)
     snapshot = local.snapshot
     if dry_run:
         actions = local.preview()
@@ -52,8 +53,9 @@ def run_local(
     with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
         local.report = report
         end = local.run(stop)
-    outcome = build_submit_json(snapshot, wanted, end)
+    outcome = {**build_submit_json(snapshot, wanted, end), "held": build_held_rows(snapshot, local.held)}
     print_report(outcome, as_json=as_json)
+    print_held(outcome["held"], stored.manifest.sweep)
     for line in list_unread_runs(snapshot, wanted):
         print(f"sweep submit: {line}", file=sys.stderr)
     if end.problem:
@@ -70,16 +72,23 @@ def run_local(
 
 
 def prepare_local_run(
-    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, first: Collection[str] = ()
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, kept: KeptLimits | None = None
 ) -> LocalRunner:
-    """A runner that has started nothing yet; `first` as `run_local` has it. SweepError where Slurm has some of the
+    """A runner that has started nothing yet; `kept` as `run_local` has it. SweepError where Slurm has some of the
     jobs."""
     snapshot = stored.load_snapshot()
     if has_batches(stored.paths.ledger):
         check_not_on_slurm(snapshot, wanted)
     slots = detect_machine_slots(cpus, gpus)
-    priorities = compute_priorities(stored, first or read_limits(stored.paths.limits).first)
-    return LocalRunner(snapshot, slots=slots, wanted=wanted, priorities=priorities, program=read_stage_program())
+    kept = kept or read_limits(stored.paths.limits)
+    return LocalRunner(
+        snapshot,
+        slots=slots,
+        wanted=wanted,
+        priorities=compute_priorities(stored, kept.first),
+        canary=build_canary(stored, kept),
+        program=read_stage_program(),
+    )
 
 
 # Why: docs/decisions.md, D186

@@ -20,6 +20,7 @@ from jobs.reconcile.state import JobState
 from jobs.store.flock import is_held
 from jobs.store.ledger import has_batches, list_ledger_files
 from jobs.store.results import list_names
+from sweep.canary.rule import read_held_rows
 from sweep.errors import SweepError
 from sweep.kept_limits import build_limits_json, read_limits
 from sweep.report.status import build_status_json
@@ -196,7 +197,9 @@ class SweepFeed:
             took = self._clock.monotonic() - began
             self._next_left = began + max(10.0, took / SHARE)
         report = build_status_json(self.stored.manifest.sweep, self.snapshot, self._left, now)
-        report["limits"] = build_limits_json(read_limits(self.stored.paths.limits))
+        kept = read_limits(self.stored.paths.limits)
+        report["held"] = read_held_rows(self.stored, self.snapshot, kept)
+        report["limits"] = build_limits_json(kept)
         self.report, self._stale = report, False
         self.version += 1
         self.planned_left = self._sum_planned_left()

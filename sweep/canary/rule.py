@@ -1,0 +1,127 @@
+"""The rule of one sweep as its file and its kept limits have it, and what it holds, for people and for `--json`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jobs.counted import format_counted
+from jobs.job import add_ancestors
+from jobs.reconcile.canary import CanaryLimits, HeldShape, Verdict
+from jobs.reconcile.first_checkpoint import Canary
+from jobs.reconcile.order import order_jobs
+from jobs.reconcile.snapshot import SweepSnapshot
+from jobs.reconcile.state import JobState
+from sweep.canary.advice import advise_memory
+from sweep.canary.shapes import compute_shapes
+from sweep.errors import NotPlannedError, UsageError
+from sweep.kept_limits import KeptLimits, compute_priorities, select_kept_jobs
+from sweep.stored_sweep import StoredSweep
+
+SHOWN_KEYS = 5
+"""Of held jobs in a row of the report."""
+
+
+def build_canary(stored: StoredSweep, kept: KeptLimits) -> Canary | None:
+    """The rule, without the shapes and jobs that were released; None where the sweep goes by none."""
+    limits = stored.manifest.canary
+    if kept.canary == "off" or (kept.canary is None and limits is None):
+        return None
+    shapes = compute_shapes(stored.manifest)
+    free = list_released_keys(stored, shapes, kept.released)
+    return Canary({key: shape for key, shape in shapes.items() if key not in free}, limits or CanaryLimits())
+
+
+def list_released_keys(stored: StoredSweep, shapes: Mapping[str, str], released: Iterable[str]) -> set[str]:
+    """Keys that a person has released: of shapes, of cells with what they need, of jobs. Words that a later plan
+    dropped are passed over."""
+    found: set[str] = set()
+    names = set(shapes.values())
+    for word in released:
+        if word in names:
+            found |= {key for key, shape in shapes.items() if shape == word}
+            continue
+        try:
+            found |= {job.key for job in stored.select_chains([word])}
+        except (NotPlannedError, UsageError):
+            continue
+    return found
+
+
+def name_released(stored: StoredSweep, words: Sequence[str]) -> tuple[str, ...]:
+    """The words of `--release` as they are kept: a shape's name or its only beginning, else as `sweep.selection` reads
+    cells and jobs. Raises NotPlannedError and UsageError."""
+    names = sorted(set(compute_shapes(stored.manifest).values()))
+    found: list[str] = []
+    for word in words:
+        alike = [name for name in names if name == word] or [name for name in names if name.startswith(word)]
+        found += alike if len(alike) == 1 else stored.select_cells([word]).words
+    return tuple(dict.fromkeys(found))
+
+
+def read_held_rows(stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimits) -> list[dict[str, Any]]:
+    """What the next round would hold, as `build_held_rows` has it."""
+    canary = build_canary(stored, kept)
+    if canary is None:
+        return []
+    try:
+        named = select_kept_jobs(stored, kept.only) if kept.only else set(snapshot.by_key)
+    except NotPlannedError:  # the round says so
+        named = set()
+    finished = snapshot.select_in_state({JobState.DONE})
+    priorities = compute_priorities(stored, kept.first)
+    order = [*finished, *order_jobs(snapshot.jobs, {job.key for job in finished}, priorities)]
+    wanted = add_ancestors(stored.manifest.jobs, named)
+    return build_held_rows(snapshot, canary.find_held(snapshot, order, wanted))
+
+
+def build_held_rows(snapshot: SweepSnapshot, held: Mapping[str, HeldShape]) -> list[dict[str, Any]]:
+    """Section `held` of docs/json.md: a row for each shape of which jobs are held, broken ones first. A shape of which
+    no job can start yet is left out: its jobs wait for their parents."""
+    rows = []
+    for each in held.values():
+        if not each.held or not each.canary:
+            continue
+        job = snapshot.by_key[each.canary]
+        broken = each.verdict is Verdict.BROKEN
+        rows.append(
+            {
+                "shape": each.shape,
+                "phase": job.phase,
+                "jobs": len(each.held),
+                "keys": list(each.held[:SHOWN_KEYS]),
+                "verdict": each.verdict.value,
+                "canary": each.canary,
+                "canary_cells": list(job.cells),
+                "canary_state": snapshot.statuses[each.canary].state.value,
+                "message": describe_hold(each),
+                "advice": advise_memory(snapshot.by_key, job, snapshot.runs[job.key]) if broken else "",
+            }
+        )
+    return sorted(rows, key=lambda row: row["verdict"] != Verdict.BROKEN.value)
+
+
+def describe_hold(held: HeldShape) -> str:
+    """Why these jobs are held, in one line."""
+    if held.verdict is Verdict.BROKEN:
+        return f"held: the first job of this shape {held.reason}"
+    return "held until the first job of this shape has written its first checkpoint"
+
+
+def format_held_lines(rows: Sequence[Mapping[str, Any]], sweep: str) -> list[str]:
+    """For a reader: how many of which shape, why, which job went first, what to change, how to go on without it."""
+    lines: list[str] = []
+    for row in rows:
+        cell = f" {row['canary_cells'][0]}" if row["canary_cells"] else ""
+        name = f"{row['phase']}{cell} {row['canary']}"
+        lines.append(f"{format_counted(row['jobs'], 'job')} of shape {row['shape']}  {row['message']}")
+        lines.append(f"  first: {name}, {row['canary_state']}")
+        if row["advice"]:
+            lines.append(f"  {row['advice']}")
+        if row["verdict"] == Verdict.BROKEN.value:
+            repair = "`sweep resume` of it once it is repaired, or " if row["canary_state"] == "failed" else ""
+            lines.append(f"  free again by {repair}`sweep limits {sweep} --release {row['shape']}`")
+    return lines
+
+
+def count_held(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Jobs of all rows."""
+    return sum(row["jobs"] for row in rows)
