@@ -75,12 +75,14 @@ def find_held_shapes(
     *,
     wanted: Collection[str],
     begun: Collection[str] = (),
+    released: Collection[str] = (),
 ) -> dict[str, HeldShape]:
     """By shape, what is held now; nothing of a shape of which one job is sound.
 
     `order`: all jobs, in the order in which they would be sent. `shapes`: by key; a job without one is free. `judge` is
     asked about jobs that have begun alone, and about no more of them than are needed. `wanted`: keys that may be sent.
-    `begun`: keys of jobs that have an attempt; of those that can start, these go before the others.
+    `begun`: keys of jobs that have an attempt; of those that can start, these go before the others. `released`: keys of
+    jobs that are not held, and that show what their shape is like all the same.
 
     Only a job that can start now goes first: one that waits for its parents could keep a ready one waiting for days.
     """
@@ -91,20 +93,27 @@ def find_held_shapes(
     found: dict[str, HeldShape] = {}
     for shape, keys in by_shape.items():
         states = {key: statuses[key].state for key in keys}
-        if any(state in HOLDABLE for state in states.values()):
-            held = _find_held_shape(shape, states, judge, wanted, begun)
-            if held is not None:
-                found[shape] = held
+        if not any(state in HOLDABLE for state in states.values()):
+            continue
+        broken = _find_broken(states, judge)
+        if broken is None:
+            continue
+        canary = next(iter(broken), "") or next((key for key in keys if states[key] in IN_FLIGHT), "")
+        canary = canary or _choose(states, wanted, begun, released)
+        spared = {canary, *broken}
+        held = [key for key in keys if states[key] in HOLDABLE and key in wanted and key not in spared]
+        found[shape] = HeldShape(
+            shape=shape,
+            canary=canary,
+            verdict=Verdict.BROKEN if broken else Verdict.PENDING,
+            reason=broken.get(canary, ""),
+            held=tuple(key for key in held if key not in released),
+        )
     return found
 
 
-def _find_held_shape(
-    shape: str,
-    states: Mapping[str, JobState],
-    judge: Callable[[str], Judgement],
-    wanted: Collection[str],
-    begun: Collection[str],
-) -> HeldShape | None:
+def _find_broken(states: Mapping[str, JobState], judge: Callable[[str], Judgement]) -> dict[str, str] | None:
+    """Jobs of one shape that speak against it, with their reasons; None where one speaks for it."""
     broken: dict[str, str] = {}
     for key in _select_evidence(states):
         judgement = judge(key)
@@ -112,19 +121,7 @@ def _find_held_shape(
             return None
         if judgement.verdict is Verdict.BROKEN:
             broken[key] = judgement.reason
-    canary = next(iter(broken), "") or next((key for key, state in states.items() if state in IN_FLIGHT), "")
-    canary = canary or _choose(states, wanted, begun)
-    return HeldShape(
-        shape=shape,
-        canary=canary,
-        verdict=Verdict.BROKEN if broken else Verdict.PENDING,
-        reason=broken.get(canary, ""),
-        held=tuple(
-            key
-            for key, state in states.items()
-            if state in HOLDABLE and key in wanted and key != canary and key not in broken
-        ),
-    )
+    return broken
 
 
 def _select_evidence(states: Mapping[str, JobState]) -> list[str]:
@@ -134,10 +131,12 @@ def _select_evidence(states: Mapping[str, JobState]) -> list[str]:
     return [*done, *sorted(begun, key=lambda key: states[key] is JobState.FAILED)]
 
 
-def _choose(states: Mapping[str, JobState], wanted: Collection[str], begun: Collection[str]) -> str:
-    """The job that goes first, where none has; empty if none can start."""
+def _choose(
+    states: Mapping[str, JobState], wanted: Collection[str], begun: Collection[str], released: Collection[str]
+) -> str:
+    """The job that goes first, where none has; empty if none can start. A released one goes in any case."""
     startable = [key for key, state in states.items() if state in STARTABLE and key in wanted]
-    return next((key for key in startable if key in begun), next(iter(startable), ""))
+    return min(startable, key=lambda key: (key not in released, key not in begun), default="")
 
 
 def list_held_keys(held: Mapping[str, HeldShape]) -> set[str]:

@@ -126,8 +126,10 @@ class Canary:
     """The rule of one sweep: of each shape one job goes first. For a round, a runner or a report."""
 
     shapes: Mapping[str, str]
-    """Of each job by key; without those that a person has released."""
+    """Of each job by key; without shapes that a person has released."""
     limits: CanaryLimits
+    released: Collection[str] = ()
+    """Keys of jobs that a person has released, each by itself."""
     _settled: dict[str, Judgement] = field(default_factory=dict)
 
     def find_held(self, snapshot: SweepSnapshot, order: Sequence[Job], wanted: Collection[str]) -> dict[str, HeldShape]:
@@ -139,6 +141,7 @@ class Canary:
             lambda key: self._judge(snapshot, key),
             wanted=wanted,
             begun={key for key, run in snapshot.runs.items() if run.outcomes},
+            released=self.released,
         )
 
     def _judge(self, snapshot: SweepSnapshot, key: str) -> Judgement:

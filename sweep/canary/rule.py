@@ -21,24 +21,24 @@ SHOWN_KEYS = 5
 
 
 def build_canary(stored: StoredSweep, kept: KeptLimits) -> Canary | None:
-    """The rule, without the shapes and jobs that were released; None where the sweep goes by none."""
+    """The rule, without what was released; None where the sweep goes by none."""
     limits = stored.manifest.canary
     if kept.canary == "off" or (kept.canary is None and limits is None):
         return None
     shapes = compute_shapes(stored.manifest)
-    free = list_released_keys(stored, shapes, kept.released)
-    return Canary({key: shape for key, shape in shapes.items() if key not in free}, limits or CanaryLimits())
+    free = set(kept.released)
+    return Canary(
+        {key: shape for key, shape in shapes.items() if shape not in free},
+        limits or CanaryLimits(),
+        released=list_released_keys(stored, free.difference(shapes.values())),
+    )
 
 
-def list_released_keys(stored: StoredSweep, shapes: Mapping[str, str], released: Iterable[str]) -> set[str]:
-    """Keys that a person has released: of shapes, of cells with what they need, of jobs. Words that a later plan
-    dropped are passed over."""
+def list_released_keys(stored: StoredSweep, words: Iterable[str]) -> set[str]:
+    """Keys of cells with what they need, and of jobs, that a person has released. Words that a later plan dropped are
+    passed over."""
     found: set[str] = set()
-    names = set(shapes.values())
-    for word in released:
-        if word in names:
-            found |= {key for key, shape in shapes.items() if shape == word}
-            continue
+    for word in words:
         try:
             found |= {job.key for job in stored.select_chains([word])}
         except (NotPlannedError, UsageError):

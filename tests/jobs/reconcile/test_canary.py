@@ -19,6 +19,7 @@ def held(
     shapes: Mapping[str, str] | None = None,
     wanted: Collection[str] | None = None,
     begun: Collection[str] = (),
+    released: Collection[str] = (),
 ) -> dict[str, HeldShape]:
     """Of jobs that are of one shape unless told, in the order given."""
     asked = dict(judged or {})
@@ -29,6 +30,7 @@ def held(
         lambda key: asked.get(key, PENDING),
         wanted=states if wanted is None else wanted,
         begun=begun,
+        released=released,
     )
 
 
@@ -99,6 +101,13 @@ def test_where_none_can_start_none_is_sent_ahead_behind_its_parents() -> None:
 
 def test_a_job_without_a_shape_is_free() -> None:
     assert held({"a": READY, "b": READY}, shapes={}) == {}
+
+
+def test_a_released_job_goes_whatever_its_shape_and_speaks_for_it() -> None:
+    states = {"a": JobState.FAILED, "b": READY, "c": READY}
+    assert held(states, {"a": failed()}, released={"c"})["s"].held == ("b",)
+    assert held({**states, "c": JobState.DONE}, {"a": failed(), "c": SOUND}, released={"c"}) == {}
+    assert held(dict.fromkeys("abc", READY), released={"c"})["s"].canary == "c"
 
 
 def test_finished_jobs_are_looked_at_until_one_is_sound_and_only_a_few() -> None:
