@@ -13,7 +13,7 @@ from typing import Any
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
 from jobs.processes import read_user_name
-from jobs.reconcile.order import spread_priorities
+from jobs.reconcile.order import extend_priorities
 from jobs.store.paths import write_json
 from jobs.store.reading import is_number, is_time, parse_object, read_file
 from jobs.store.results import is_known_format
@@ -182,7 +182,7 @@ def compute_priorities(stored: StoredSweep, first: Collection[str]) -> dict[str,
         except NotPlannedError:
             continue
         own |= dict.fromkeys([*chosen.cells, *chosen.keys], max(1, highest))
-    return spread_priorities(stored.manifest.jobs, own)
+    return extend_priorities(stored.manifest.jobs, own)
 
 
 def build_limits_json(kept: KeptLimits) -> dict[str, Any]:

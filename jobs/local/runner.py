@@ -24,7 +24,7 @@ from jobs.reconcile.canary import HeldShape, list_held_keys
 from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
 from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.first_checkpoint import Canary
-from jobs.reconcile.order import NO_PRIORITIES, NO_TRUNK, WHOLE_TRUNK, order_jobs
+from jobs.reconcile.order import NO_PRIORITIES, NO_TRUNK, WHOLE_TRUNK, sort_jobs
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState, JobStatus
 from jobs.store.ledger import Event, EventKind, Ledger
@@ -154,7 +154,7 @@ class LocalRunner:
         """By what is done now: a chain that has begun ends before another begins."""
         finished = self.snapshot.select_in_state({JobState.DONE})
         trunk_depth = WHOLE_TRUNK if self.slots.cpus > 1 else NO_TRUNK
-        left = order_jobs(self.snapshot.jobs, {job.key for job in finished}, self._priorities, trunk_depth=trunk_depth)
+        left = sort_jobs(self.snapshot.jobs, {job.key for job in finished}, self._priorities, trunk_depth=trunk_depth)
         self._urgent_first = [*finished, *left]
         self._rank = {job.key: rank for rank, job in enumerate(self._urgent_first)}
 

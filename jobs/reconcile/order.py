@@ -15,7 +15,7 @@ branches wait for it, and none of it where one runs at a time."""
 
 
 # Why: docs/decisions.md, D226
-def order_jobs(
+def sort_jobs(
     jobs: Sequence[Job],
     done: Collection[str],
     priorities: Mapping[str, int] = NO_PRIORITIES,
@@ -27,7 +27,7 @@ def order_jobs(
 
     Among equals the trunk's next segments come first, since all later branches wait for them (`trunk_depth`); then
     chain by chain, the one that can start soonest and has the least left ahead. `jobs`: parents before children.
-    `done`: keys. `priorities`: by key as `spread_priorities` has them; a job without one has 0.
+    `done`: keys. `priorities`: by key as `extend_priorities` has them; a job without one has 0.
     """
     order = _order_depth_first([job for job in jobs if job.key not in done], compute_heights(jobs), trunk_depth)
     if not any(priorities.values()):
@@ -36,7 +36,7 @@ def order_jobs(
     return sorted(order, key=lambda job: -priorities.get(job.key, 0))
 
 
-def spread_priorities(jobs: Sequence[Job], own: Mapping[str, int]) -> dict[str, int]:
+def extend_priorities(jobs: Sequence[Job], own: Mapping[str, int]) -> dict[str, int]:
     """The priority of each job that serves a cell or a job with one: the highest of its cells, of its own key's, and of
     all that build on it. `own`: by name of a cell or by key. `jobs`: parents before children.
 

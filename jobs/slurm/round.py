@@ -25,7 +25,7 @@ from jobs.reconcile.node_exclusion import (
     select_avoided_nodes,
     select_excluded_nodes,
 )
-from jobs.reconcile.order import NO_PRIORITIES, order_jobs
+from jobs.reconcile.order import NO_PRIORITIES, sort_jobs
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
@@ -328,7 +328,7 @@ class SlurmRound:
     def _decide_without_unfit(self) -> list[Action]:
         finished = self.snapshot.select_in_state({JobState.DONE})
         self.capacity = self._compute_capacity()
-        order = [*finished, *order_jobs(self.snapshot.jobs, {job.key for job in finished}, self.priorities)]
+        order = [*finished, *sort_jobs(self.snapshot.jobs, {job.key for job in finished}, self.priorities)]
         wanted = set() if self.held_back else set(self.wanted) - self.unfit.keys()
         self.held = self.canary.find_held(self.snapshot, order, wanted) if self.canary is not None else {}
         return decide(

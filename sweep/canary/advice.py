@@ -8,8 +8,8 @@ from math import ceil
 from typing import Any
 
 from jobs.job import Job
+from jobs.reconcile.failures import POLICIES
 from jobs.reconcile.snapshot import RunStatus
-from jobs.store.records import FailureClass
 from sweep.canary.shapes import ARCHITECTURE
 
 GIB = 1 << 30
@@ -22,17 +22,17 @@ LESS = 0.8
 MOST_WAYS = 3
 
 
-def advise_memory(jobs: Mapping[str, Job], job: Job, evidence: RunStatus) -> str:
+def suggest_memory(jobs: Mapping[str, Job], job: Job, evidence: RunStatus) -> str:
     """One line; empty where the job did not run out of memory. `jobs`: of the plan by key."""
     last = evidence.last
-    if evidence.done or last is None or last.failure is not FailureClass.OUT_OF_MEMORY:
+    if evidence.done or last is None or last.failure is None or not POLICIES[last.failure].more_memory:
         return ""
     if job.resources.gpus and GPU_WORDS.search(evidence.message):
-        return advise_gpu_memory(jobs, job, on_slurm=bool(last.start.job_id))
-    return advise_host_memory(job)
+        return suggest_gpu_memory(jobs, job, on_slurm=bool(last.start.job_id))
+    return suggest_host_memory(job)
 
 
-def advise_host_memory(job: Job) -> str:
+def suggest_host_memory(job: Job) -> str:
     """How much to ask for."""
     asked, planned = job.resources.memory_gib, job.estimate.host_memory_bytes / GIB
     raised = ceil(max(HOST_STEP * asked, HOST_RESERVE * planned))
@@ -40,7 +40,7 @@ def advise_host_memory(job: Job) -> str:
     return f"it asked for {asked:g} GiB a node{estimate}: set `resources: {{memory_gib: {raised}}}` and plan again"
 
 
-def advise_gpu_memory(jobs: Mapping[str, Job], job: Job, *, on_slurm: bool) -> str:
+def suggest_gpu_memory(jobs: Mapping[str, Job], job: Job, *, on_slurm: bool) -> str:
     """Which settings need less of each GPU."""
     planned = job.estimate.gpu_memory_bytes / GIB
     ways = list(iter_smaller_ways(jobs, job, on_slurm=on_slurm))[:MOST_WAYS]

@@ -7,10 +7,10 @@ from jobs.counted import format_counted
 from jobs.job import add_ancestors
 from jobs.reconcile.canary import CanaryLimits, HeldShape, Verdict
 from jobs.reconcile.first_checkpoint import Canary
-from jobs.reconcile.order import order_jobs
+from jobs.reconcile.order import sort_jobs
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
-from sweep.canary.advice import advise_memory
+from sweep.canary.advice import suggest_memory
 from sweep.canary.shapes import compute_shapes
 from sweep.errors import NotPlannedError, UsageError
 from sweep.kept_limits import KeptLimits, compute_priorities, select_kept_jobs
@@ -68,7 +68,7 @@ def read_held_rows(stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimit
         named = set()
     finished = snapshot.select_in_state({JobState.DONE})
     priorities = compute_priorities(stored, kept.first)
-    order = [*finished, *order_jobs(snapshot.jobs, {job.key for job in finished}, priorities)]
+    order = [*finished, *sort_jobs(snapshot.jobs, {job.key for job in finished}, priorities)]
     wanted = add_ancestors(stored.manifest.jobs, named)
     return build_held_rows(snapshot, canary.find_held(snapshot, order, wanted))
 
@@ -93,7 +93,7 @@ def build_held_rows(snapshot: SweepSnapshot, held: Mapping[str, HeldShape]) -> l
                 "canary_cells": list(job.cells),
                 "canary_state": snapshot.statuses[each.canary].state.value,
                 "message": describe_hold(each),
-                "advice": advise_memory(snapshot.by_key, job, snapshot.runs[job.key]) if broken else "",
+                "advice": suggest_memory(snapshot.by_key, job, snapshot.runs[job.key]) if broken else "",
             }
         )
     return sorted(rows, key=lambda row: row["verdict"] != Verdict.BROKEN.value)

@@ -13,7 +13,7 @@ from jobs.job import Job, add_ancestors
 from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
 from jobs.reconcile.failures import POLICIES
-from jobs.reconcile.order import NEXT_TRUNK_DEPTH, WHOLE_TRUNK, order_jobs
+from jobs.reconcile.order import NEXT_TRUNK_DEPTH, WHOLE_TRUNK, sort_jobs
 from jobs.reconcile.snapshot import SweepSnapshot
 from sweep.forecast.campaign import NO_LIMIT, NOTHING, Campaign, CampaignJob, JobShape, Spread
 from sweep.forecast.conditions import SiteConditions
@@ -123,7 +123,7 @@ class _CampaignBuilder:
     def build(self) -> Campaign:
         wanted = {job.key for job in self.progress.open}
         trunk_depth = NEXT_TRUNK_DEPTH if self.conditions.chained else WHOLE_TRUNK
-        order = order_jobs(self.progress.jobs, self.progress.done, self.progress.priorities, trunk_depth=trunk_depth)
+        order = sort_jobs(self.progress.jobs, self.progress.done, self.progress.priorities, trunk_depth=trunk_depth)
         left = [job for job in order if job.key in wanted]
         place_of = {job.key: place for place, job in enumerate(left)}
         jobs = [self._build_job(job, tuple(place_of[key] for key in job.parents if key in place_of)) for job in left]

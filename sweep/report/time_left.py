@@ -18,7 +18,7 @@ from jobs.job import Job, Resources
 from jobs.local.runner_lock import find_runner_owner
 from jobs.local.slots import detect_machine_slots
 from jobs.reconcile.attempts import read_tail
-from jobs.reconcile.order import NO_TRUNK, WHOLE_TRUNK, order_jobs
+from jobs.reconcile.order import NO_TRUNK, WHOLE_TRUNK, sort_jobs
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.paths import Store
@@ -228,7 +228,7 @@ def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capac
     """
     jobs = {job.key: job for job in progress.jobs if job.key in seconds}
     trunk_depth = WHOLE_TRUNK if capacity.cores > 1 or capacity.gpus > 1 else NO_TRUNK
-    order = order_jobs(progress.jobs, progress.done, progress.priorities, trunk_depth=trunk_depth)
+    order = sort_jobs(progress.jobs, progress.done, progress.priorities, trunk_depth=trunk_depth)
     rank = {job.key: place for place, job in enumerate(order)}
     children: dict[str, list[str]] = {key: [] for key in jobs}
     waits = {key: sum(parent in jobs for parent in job.parents) for key, job in jobs.items()}

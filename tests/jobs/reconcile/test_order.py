@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.job import Job
-from jobs.reconcile.order import NO_TRUNK, WHOLE_TRUNK, order_jobs, spread_priorities
+from jobs.reconcile.order import NO_TRUNK, WHOLE_TRUNK, extend_priorities, sort_jobs
 from tests.jobs.toy import small_graph, toy_job
 
 
 def order(jobs: list[Job], done: Collection[str] = (), first: Mapping[str, int] | None = None, **how: Any) -> list[str]:
-    return [job.key for job in order_jobs(jobs, done, spread_priorities(jobs, first or {}), **how)]
+    return [job.key for job in sort_jobs(jobs, done, extend_priorities(jobs, first or {}), **how)]
 
 
 def test_the_trunk_goes_ahead_and_then_chain_by_chain() -> None:
@@ -77,7 +77,7 @@ def test_a_job_that_is_named_by_key_goes_first_with_its_ancestors() -> None:
 
 def test_a_job_that_several_cells_share_has_the_highest_priority_of_them() -> None:
     jobs = [toy_job("own", cells=["a"]), toy_job("shared", cells=["a", "b", "c"]), toy_job("last", cells=["c"])]
-    assert spread_priorities(jobs, {"a": -3, "b": 7, "c": 2}) == {"own": -3, "shared": 7, "last": 2}
+    assert extend_priorities(jobs, {"a": -3, "b": 7, "c": 2}) == {"own": -3, "shared": 7, "last": 2}
     assert order(jobs, first={"a": -3, "b": 7, "c": 2}) == ["shared", "last", "own"]
 
 
@@ -91,8 +91,8 @@ def test_whatever_the_priorities_parents_come_first_and_nothing_is_left_out(data
         phase = data.draw(st.sampled_from(["trunk", "pretrain"]))
         cells = data.draw(st.lists(st.sampled_from("abc"), max_size=2, unique=True))
         jobs.append(toy_job(str(number), *parents, phase=phase, cells=cells))
-    priorities = spread_priorities(jobs, data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(-2, 2))))
-    found = [job.key for job in order_jobs(jobs, (), priorities)]
+    priorities = extend_priorities(jobs, data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(-2, 2))))
+    found = [job.key for job in sort_jobs(jobs, (), priorities)]
     assert sorted(found) == sorted(job.key for job in jobs)
     for job in jobs:
         assert all(found.index(parent) < found.index(job.key) for parent in job.parents)

@@ -8,7 +8,7 @@ from jobs.reconcile.attempts import AttemptRecord
 from jobs.reconcile.snapshot import RunStatus
 from jobs.store.paths import Store
 from jobs.store.records import AttemptExit, AttemptStart, FailureClass
-from sweep.canary.advice import advise_memory, iter_smaller_ways
+from sweep.canary.advice import iter_smaller_ways, suggest_memory
 from tests.jobs import toy
 from tests.sweep.small_sweep import shipped
 
@@ -37,25 +37,25 @@ def ended(store: Store, message: str, failure: FailureClass = FailureClass.OUT_O
 
 def test_a_node_s_memory_is_to_be_raised_by_half_or_to_the_estimate(store: Store) -> None:
     job = toy.toy_job("a", resources=Resources(memory_gib=8))
-    assert advise_memory({"a": job}, job, ended(store, "Slurm: OUT_OF_MEMORY")) == (
+    assert suggest_memory({"a": job}, job, ended(store, "Slurm: OUT_OF_MEMORY")) == (
         "it asked for 8 GiB a node: set `resources: {memory_gib: 12}` and plan again"
     )
     estimated = replace(job, estimate=Estimate(host_memory_bytes=20 << 30))
-    assert "20.0 are estimated: set `resources: {memory_gib: 25}`" in advise_memory(
+    assert "20.0 are estimated: set `resources: {memory_gib: 25}`" in suggest_memory(
         {"a": estimated}, estimated, ended(store, "Slurm: OUT_OF_MEMORY")
     )
 
 
 def test_other_failures_need_no_memory(store: Store) -> None:
     job = toy.toy_job("a")
-    assert advise_memory({"a": job}, job, ended(store, CUDA, FailureClass.CODE)) == ""
-    assert advise_memory({"a": job}, job, RunStatus(stage_folder="x", key="a")) == ""
+    assert suggest_memory({"a": job}, job, ended(store, CUDA, FailureClass.CODE)) == ""
+    assert suggest_memory({"a": job}, job, RunStatus(stage_folder="x", key="a")) == ""
 
 
 def test_a_gpu_s_memory_is_spared_by_settings_that_are_estimated_to_need_less(store: Store) -> None:
     jobs = index_by_key(shipped("paper").jobs)
     trunk = next(job for job in jobs.values() if job.phase == "trunk" and job.resources.nodes == 8)
-    told = advise_memory(jobs, trunk, ended(store, CUDA))
+    told = suggest_memory(jobs, trunk, ended(store, CUDA))
     planned = trunk.estimate.gpu_memory_bytes / 2**30
     assert told.startswith(f"{planned:.1f} GiB of each GPU were estimated; what needs less: `settings: {{")
     assert told.endswith("; plan again")
@@ -77,4 +77,4 @@ def test_a_fine_tune_s_model_is_that_of_the_run_below_it() -> None:
 )
 def test_a_job_that_no_formula_is_for_gets_a_general_line(store: Store, config: dict[str, object]) -> None:
     job = replace(toy.toy_job("a", resources=Resources(gpus_per_node=1)), config=config)
-    assert advise_memory({"a": job}, job, ended(store, CUDA)).startswith("it needs less of each GPU with a smaller")
+    assert suggest_memory({"a": job}, job, ended(store, CUDA)).startswith("it needs less of each GPU with a smaller")

@@ -8,9 +8,9 @@ from jobs.reconcile.canary import CanaryLimits
 from jobs.store.paths import Store
 from sweep.canary.rule import build_canary, name_released, read_held_rows
 from sweep.cli import main
-from sweep.errors import NotPlannedError, SweepFileError
+from sweep.errors import ManifestError, NotPlannedError, SweepFileError
 from sweep.kept_limits import KeptLimits, read_limits
-from sweep.plan.manifest import ManifestError, read_manifest, write_manifest
+from sweep.plan.manifest import read_manifest, write_manifest
 from sweep.stored_sweep import StoredSweep, open_sweep
 from tests.jobs import toy
 from tests.sweep.small_sweep import edited, keys, planned
