@@ -1,11 +1,12 @@
 """The rule of one sweep as its file and its kept limits have it, and what it holds, for people and for `--json`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.counted import format_counted
 from jobs.job import add_ancestors
-from jobs.reconcile.canary import CanaryLimits, HeldShape, Verdict
+from jobs.reconcile.canary import HOLDABLE, CanaryLimits, HeldShape, Verdict
 from jobs.reconcile.first_checkpoint import Canary
 from jobs.reconcile.order import sort_jobs
 from jobs.reconcile.snapshot import SweepSnapshot
@@ -57,11 +58,20 @@ def name_released(stored: StoredSweep, words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def read_held_rows(stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimits) -> list[dict[str, Any]]:
-    """What the next round would hold, as `build_held_rows` has it."""
+@dataclass(frozen=True, slots=True)
+class HeldJobs:
+    """What the next round would hold."""
+
+    shapes: Mapping[str, HeldShape] = field(default_factory=dict)
+    stopped: frozenset[str] = frozenset()
+    """Keys of jobs that nothing but a person brings further: those of broken shapes, and all that builds on them."""
+
+
+def read_held_jobs(stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimits) -> HeldJobs:
+    """By the rule of the sweep; nothing where it goes by none."""
     canary = build_canary(stored, kept)
     if canary is None:
-        return []
+        return HeldJobs()
     try:
         named = select_kept_jobs(stored, kept.only) if kept.only else set(snapshot.by_key)
     except NotPlannedError:  # the round says so
@@ -69,8 +79,12 @@ def read_held_rows(stored: StoredSweep, snapshot: SweepSnapshot, kept: KeptLimit
     finished = snapshot.select_in_state({JobState.DONE})
     priorities = compute_priorities(stored, kept.first)
     order = [*finished, *sort_jobs(snapshot.jobs, {job.key for job in finished}, priorities)]
-    wanted = add_ancestors(stored.manifest.jobs, named)
-    return build_held_rows(snapshot, canary.find_held(snapshot, order, wanted))
+    found = canary.find_held(snapshot, order, add_ancestors(stored.manifest.jobs, named))
+    stopped = {key for each in found.values() if each.verdict is Verdict.BROKEN for key in each.held}
+    for job in snapshot.jobs:  # parents before children
+        if snapshot.statuses[job.key].state in HOLDABLE and not stopped.isdisjoint(job.parents):
+            stopped.add(job.key)
+    return HeldJobs(found, frozenset(stopped))
 
 
 def build_held_rows(snapshot: SweepSnapshot, held: Mapping[str, HeldShape]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
+from sweep.canary.rule import read_held_jobs
 from sweep.forecast.campaign import Campaign
 from sweep.forecast.conditions import ForecastQuestion, find_conditions
 from sweep.forecast.outlook import DRAWS, Forecast, Quantiles, find_longest_chain, forecast_campaign
@@ -55,13 +56,13 @@ def load_forecast(stored: StoredSweep, request: ForecastRequest, *, clock: Clock
     progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
     others = frozenset(job.key for job in snapshot.jobs if job.key not in keys)
     priorities = compute_priorities(stored, (*kept.first, *request.first))
-    progress = replace(progress, stopped=progress.stopped | others, priorities=priorities)
+    held = read_held_jobs(stored, snapshot, kept).stopped & keys
+    progress = replace(progress, stopped=progress.stopped | others | held, priorities=priorities)
+    left_out = list_left_out(snapshot, keys, held)
     if not progress.open:
         nothing = Campaign(jobs=(), shapes=())
         outlook, basis = forecast_campaign(nothing), ()
-        return build_forecast_json(
-            stored.manifest.sweep, nothing, outlook, now=now, basis=basis, left_out=list_left_out(snapshot, keys)
-        )
+        return build_forecast_json(stored.manifest.sweep, nothing, outlook, now=now, basis=basis, left_out=left_out)
     conditions = find_conditions(stored, snapshot, progress, kept, request.question)
     campaign, found = build_campaign(snapshot, progress, conditions)
     outlook = forecast_campaign(campaign, draws=request.draws, seed=request.seed)
@@ -71,7 +72,7 @@ def load_forecast(stored: StoredSweep, request: ForecastRequest, *, clock: Clock
         outlook,
         now=now,
         basis=(*found, *describe_order(progress, (*kept.first, *request.first)), *conditions.basis),
-        left_out=list_left_out(snapshot, keys),
+        left_out=left_out,
     )
 
 
@@ -84,8 +85,9 @@ def describe_order(progress: Progress, first: Collection[str]) -> list[str]:
     return [f"order: {', then '.join(groups)}" + (f" (first: {' '.join(first)})" if first else "")]
 
 
-def list_left_out(snapshot: SweepSnapshot, keys: Collection[str]) -> list[str]:
-    """What the forecast leaves out of jobs that are not done, one line each."""
+def list_left_out(snapshot: SweepSnapshot, keys: Collection[str], waiting: Collection[str] = ()) -> list[str]:
+    """What the forecast leaves out of jobs that are not done, one line each. `waiting`: keys of jobs of broken
+    shapes."""
     states = Counter(status.state for key, status in snapshot.statuses.items() if key in keys)
     stopped = [f"{states[state]:,} {state.value}" for state in sorted(STOPPED) if states[state]]
     held = sum(
@@ -95,6 +97,7 @@ def list_left_out(snapshot: SweepSnapshot, keys: Collection[str]) -> list[str]:
     )
     return [
         *([f"{', '.join(stopped)}: nothing of them runs until `sweep resume {snapshot.sweep}`"] if stopped else []),
+        *([f"{format_counted(len(waiting), 'job')} of broken shapes, held until they are released"] if waiting else []),
         *([f"the time until {format_counted(held, 'held job')} in the queue may start"] if held else []),
     ]
 

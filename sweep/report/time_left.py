@@ -25,6 +25,7 @@ from jobs.store.paths import Store
 from jobs.store.reading import parse_object
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.results import list_names, read_finished_at
+from sweep.canary.rule import read_held_jobs
 from sweep.kept_limits import compute_priorities, read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
@@ -284,7 +285,9 @@ def read_time_left(
         others = frozenset(job.key for job in snapshot.jobs if job.key not in wanted)
         progress = replace(progress, stopped=progress.stopped | others)
     kept = read_limits(stored.paths.limits)
-    progress = replace(progress, priorities=compute_priorities(stored, kept.first))
+    held = read_held_jobs(stored, snapshot, kept)
+    priorities = compute_priorities(stored, kept.first)
+    progress = replace(progress, stopped=progress.stopped | held.stopped, priorities=priorities)
     if (kept.backend or stored.manifest.backend) == "local":
         return estimate_time_left(progress, find_local_capacity(stored.store, progress))
     return estimate_time_left(progress, measure_running_capacity(progress.open, progress.running))

@@ -40,6 +40,8 @@ def test_of_six_broken_shapes_one_job_each_is_spent_and_all_others_run(
     report = read_status(store, capsys)
     assert report["states"]["failed"] == 5  # and not the thirty that are held; the slow one ended well
     assert report["states"]["ready"] == 30
+    assert report["waits_for_release"] == 30
+    assert report["eta"]["basis"].endswith("without 30 jobs of broken shapes")
     rows = {row["canary"]: row for row in report["held"]}
     assert set(rows) == {f"{way}0" for way in WAYS}
     assert {row["jobs"] for row in rows.values()} == {5}
@@ -49,6 +51,8 @@ def test_of_six_broken_shapes_one_job_each_is_spent_and_all_others_run(
     assert "is 5.0 times as slow as planned: 60 s a step, 12 s planned" in rows["slow0"]["message"]
     assert rows["oom0"]["advice"] == "it asked for 4 GiB a node: set `resources: {memory_gib: 6}` and plan again"
     assert rows["data0"]["advice"] == ""
+    assert sweep(store, "forecast") == 0
+    assert "30 jobs of broken shapes, held until they are released" in capsys.readouterr().out
     assert sweep(store, "submit", "--cpus", "4") == 1  # the rule lasts: nothing more is spent
     assert len(list_begun(store, jobs)) == 6 + 12 + 1
 

@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.reconcile.canary import CanaryLimits
 from jobs.store.paths import Store
-from sweep.canary.rule import build_canary, name_released, read_held_rows
+from sweep.canary.rule import build_canary, build_held_rows, name_released, read_held_jobs
 from sweep.cli import main
 from sweep.errors import ManifestError, NotPlannedError, SweepFileError
 from sweep.kept_limits import KeptLimits, read_limits
@@ -87,16 +88,21 @@ def test_a_release_names_a_shape_by_a_beginning_a_cell_or_a_key(stored: StoredSw
     assert free.released == {"b-ev2", "b-ft2", "b-pre", "trunk2", "trunk1"}
 
 
+def read_held_rows(stored: StoredSweep, kept: KeptLimits) -> list[dict[str, Any]]:
+    snapshot = stored.load_snapshot()
+    return build_held_rows(snapshot, read_held_jobs(stored, snapshot, kept).shapes)
+
+
 def test_what_is_held_is_shown_for_what_may_be_sent_alone(stored: StoredSweep) -> None:
     jobs = [toy.toy_job(name, cells=[name]) for name in "abcd"]
     toy.plan(stored.store, jobs)
     stored = open_sweep(stored.store.root, toy.SWEEP)
-    rows = read_held_rows(stored, stored.load_snapshot(), KeptLimits(canary="on", first=("c",)))
+    rows = read_held_rows(stored, KeptLimits(canary="on", first=("c",)))
     assert [(row["canary"], row["jobs"], row["verdict"]) for row in rows] == [("c", 3, "pending")]
     assert rows[0]["message"] == "held until the first job of this shape has written its first checkpoint"
-    rows = read_held_rows(stored, stored.load_snapshot(), KeptLimits(canary="on", only=("b", "d")))
+    rows = read_held_rows(stored, KeptLimits(canary="on", only=("b", "d")))
     assert [(row["canary"], row["keys"]) for row in rows] == [("b", ["d"])]
-    assert read_held_rows(stored, stored.load_snapshot(), NONE) == []
+    assert read_held_rows(stored, NONE) == []
 
 
 def test_the_command_keeps_the_rule_and_a_damaged_choice_is_refused(
