@@ -44,6 +44,8 @@ def suggest_gpu_memory(jobs: Mapping[str, Job], job: Job, *, on_slurm: bool) -> 
     """Which settings need less of each GPU."""
     planned = job.estimate.gpu_memory_bytes / GIB
     ways = list(iter_smaller_ways(jobs, job, on_slurm=on_slurm))[:MOST_WAYS]
+    if not ways and job.stage == "evaluate":
+        return "no setting of an evaluation needs less: take GPUs with more memory (`gpu_type`)"
     if not ways:
         return "it needs less of each GPU with a smaller `settings: {micro_batch_tokens: N}`, or on more or larger GPUs"
     before = f"{planned:.1f} GiB of each GPU were estimated" if planned else "what it needs was not estimated"

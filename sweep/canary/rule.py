@@ -15,6 +15,7 @@ from sweep.canary.advice import suggest_memory
 from sweep.canary.shapes import compute_shapes
 from sweep.errors import NotPlannedError, UsageError
 from sweep.kept_limits import KeptLimits, compute_priorities, select_kept_jobs
+from sweep.next_step import NextStep
 from sweep.stored_sweep import StoredSweep
 
 SHOWN_KEYS = 5
@@ -118,6 +119,25 @@ def describe_hold(held: HeldShape) -> str:
     if held.verdict is Verdict.BROKEN:
         return f"held: the first job of this shape {held.reason}"
     return "held until the first job of this shape has written its first checkpoint"
+
+
+def explain_holds(held: HeldJobs) -> dict[str, str]:
+    """Of each held job by key, its shape, the job that goes first, and why it waits."""
+    return {
+        key: f"{each.shape}, first {each.canary or 'none yet'}: {describe_hold(each)}"
+        for each in held.shapes.values()
+        for key in each.held
+    }
+
+
+def suggest_release(
+    step: NextStep, sweep: str, states: Mapping[str, int], rows: Iterable[Mapping[str, Any]]
+) -> str | None:
+    """The next step where all that is left to send is of broken shapes, and no failed job asks for another first."""
+    broken = [row for row in rows if row["verdict"] == Verdict.BROKEN.value]
+    if not broken or any(states[state] for state in ("failed", "unknown", "running", "queued")):
+        return None
+    return step.suggest("lets the jobs of this shape go all the same", "limits", sweep, "--release", broken[0]["shape"])
 
 
 def format_held_lines(rows: Sequence[Mapping[str, Any]], sweep: str) -> list[str]:

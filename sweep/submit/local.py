@@ -17,7 +17,7 @@ from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
 from jobs.store.ledger import EventKind, has_batches
 from stages.printable import render_line
-from sweep.canary.rule import build_canary, build_held_rows
+from sweep.canary.rule import build_canary, build_held_rows, suggest_release
 from sweep.errors import SweepError
 from sweep.kept_limits import KeptLimits, compute_priorities, read_limits
 from sweep.next_step import NextStep
@@ -62,10 +62,9 @@ def run_local(
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
         print("nothing is lost: put it right and submit again", file=sys.stderr)
     if not as_json:
-        print(
-            NextStep(stored.store.root).suggest_for_states(snapshot.sweep, outcome["states"], jobs=snapshot.jobs),
-            file=sys.stderr,
-        )
+        step, states = NextStep(stored.store.root), outcome["states"]
+        release = suggest_release(step, snapshot.sweep, states, outcome["held"])
+        print(release or step.suggest_for_states(snapshot.sweep, states, jobs=snapshot.jobs), file=sys.stderr)
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1

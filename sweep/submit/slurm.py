@@ -27,7 +27,7 @@ from jobs.slurm.site.feasibility import FeasibilityChecker
 from jobs.slurm.site.limits import describe_limit
 from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
-from sweep.canary.rule import build_canary, build_held_rows
+from sweep.canary.rule import build_canary, build_held_rows, suggest_release
 from sweep.errors import StoreError
 from sweep.kept_limits import KeptLimits, compute_priorities, read_limits
 from sweep.next_step import NextStep
@@ -301,13 +301,17 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
         hint = "" if report.problem == slurm_round.held_back else "; nothing is lost, run it again"
         print(f"sweep: {report.problem}{hint}", file=sys.stderr)
     if not as_json:
-        print(suggest_after_round(slurm_round, outcome["states"]), file=sys.stderr)
+        print(suggest_after_round(slurm_round, outcome["states"], outcome["held"]), file=sys.stderr)
     return 1 if report.problem or report.invalid else 0
 
 
-def suggest_after_round(slurm_round: SlurmRound, states: Mapping[str, int]) -> str:
-    """The next command: rounds go on by themselves only where cron has them."""
+def suggest_after_round(
+    slurm_round: SlurmRound, states: Mapping[str, int], held: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The next command: rounds go on by themselves only where cron has them. `held`: rows of held shapes."""
     step, name = NextStep(slurm_round.launch.store.root), slurm_round.launch.sweep
+    if release := suggest_release(step, name, states, held):
+        return release
     to_send = sum(states[state.value] for state in (JobState.READY, JobState.WAITING, JobState.INTERRUPTED))
     if states["failed"] or not (to_send or states["queued"] or states["running"]):
         return step.suggest_for_states(name, states, jobs=slurm_round.snapshot.jobs)

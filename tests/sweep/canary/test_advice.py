@@ -78,3 +78,9 @@ def test_a_fine_tune_s_model_is_that_of_the_run_below_it() -> None:
 def test_a_job_that_no_formula_is_for_gets_a_general_line(store: Store, config: dict[str, object]) -> None:
     job = replace(toy.toy_job("a", resources=Resources(gpus_per_node=1)), config=config)
     assert suggest_memory({"a": job}, job, ended(store, CUDA)).startswith("it needs less of each GPU with a smaller")
+
+
+def test_an_evaluation_has_no_setting_that_needs_less(store: Store) -> None:
+    jobs = index_by_key(shipped("paper").jobs)
+    evaluation = next(job for job in jobs.values() if job.phase == "evaluate")
+    assert suggest_memory(jobs, evaluation, ended(store, CUDA)).endswith("take GPUs with more memory (`gpu_type`)")

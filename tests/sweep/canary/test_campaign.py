@@ -109,3 +109,21 @@ def test_without_the_rule_every_job_of_a_broken_shape_is_spent(store: Store) -> 
     toy.plan(store, jobs)
     assert sweep(store, "submit") == 1
     assert len(list_begun(store, jobs)) == 6
+
+
+def test_where_only_a_slow_shape_is_left_the_next_step_is_to_release_it(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = select_way(build_campaign(), "slow")
+    toy.plan(store, jobs)
+    assert sweep(store, "submit", "--canary") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("next: `sweep limits toy --release pretrain-")
+    assert sweep(store, "status") == 0
+    assert capsys.readouterr().err.splitlines()[-1] == last
+    assert sweep(store, "explain", "slow3") == 0
+    assert "first slow0: held: the first job of this shape is 5.0 times as slow" in capsys.readouterr().out
+    shape = last.split("--release ")[1].split()[0]
+    assert sweep(store, "limits", "--release", shape) == 0
+    assert sweep(store, "submit") == 0
+    assert set(toy.states(store, jobs).values()) == {JobState.DONE}
