@@ -496,7 +496,7 @@ class LocalSubmission:
         runner.report = self._report_event
         end = runner.run(self.stop)
         remarks = (*self.gate.remarks, *list_unread_runs(runner.snapshot, runner.wanted))
-        return SubmitReport(build_submit_json(runner.snapshot, runner.wanted, end), remarks)
+        return SubmitReport(build_submit_json(runner, runner.wanted, end), remarks)
 
     def _report_event(self, event: RunnerEvent) -> None:
         if line := format_progress_line(event, self.runner.wanted):

@@ -46,6 +46,7 @@ def run_local(
     snapshot = local.snapshot
     if dry_run:
         actions = local.preview()
+        print_held(build_held_rows(snapshot, local.held), snapshot.sweep)
         waits = {key for key in wanted if snapshot.statuses[key].state is JobState.WAITING}
         return print_actions(actions, stored, len(waits - {action.key for action in actions}), as_json=as_json)
     before_start()
@@ -53,7 +54,7 @@ def run_local(
     with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
         local.report = report
         end = local.run(stop)
-    outcome = {**build_submit_json(snapshot, wanted, end), "held": build_held_rows(snapshot, local.held)}
+    outcome = build_submit_json(local, wanted, end)
     print_report(outcome, as_json=as_json)
     print_held(outcome["held"], stored.manifest.sweep)
     for line in list_unread_runs(snapshot, wanted):
@@ -125,12 +126,13 @@ def check_not_on_slurm(snapshot: SweepSnapshot, wanted: Collection[str]) -> None
         )
 
 
-def build_submit_json(snapshot: SweepSnapshot, wanted: Collection[str], end: RunnerResult) -> dict[str, Any]:
+def build_submit_json(local: LocalRunner, wanted: Collection[str], end: RunnerResult) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
     return {
-        **count_states(snapshot, wanted),
+        **count_states(local.snapshot, wanted),
         "problem": end.problem,
         "stopped_by_signal": end.stopped_by,
+        "held": build_held_rows(local.snapshot, local.held),
     }
 
 
