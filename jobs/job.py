@@ -101,6 +101,14 @@ class Job:
     resources: Resources = Resources()
     estimate: Estimate = Estimate()
 
+    @property
+    def planned_seconds(self) -> float:
+        """Of its steps, without what passes before the first and after the last; 0 where nothing is estimated."""
+        estimate, resources = self.estimate, self.resources
+        if resources.gpus and estimate.gpu_hours:
+            return max(0.0, 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus)
+        return max(0.0, 3600 * (estimate.cpu_hours - estimate.startup_hours) / max(1, resources.cores))
+
 
 # The graph of jobs: what to start first, what lies above and below a job.
 
@@ -114,21 +122,6 @@ def compute_heights(jobs: Sequence[Job]) -> dict[str, int]:
         for parent in job.parents:
             found[parent] = max(found[parent], found[job.key] + 1)
     return found
-
-
-def rank_jobs(jobs: Sequence[Job], *, trunks_first: bool) -> dict[str, int]:
-    """Each job's place in the order of starts, 0 first.
-
-    Depth first, so that whole chains finish early; among equals the manifest's order. Set `trunks_first` if several
-    jobs run at a time: all later branches wait for the shared trunk.
-    """
-    height = compute_heights(jobs)
-
-    def urgency(place: int) -> tuple[int, int]:
-        job = jobs[place]
-        return (-1 if trunks_first and job.phase == TRUNK_PHASE else height[job.key], place)
-
-    return {jobs[place].key: rank for rank, place in enumerate(sorted(range(len(jobs)), key=urgency))}
 
 
 def add_ancestors(jobs: Sequence[Job], keys: Collection[str]) -> set[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
 from jobs.processes import read_user_name
+from jobs.reconcile.order import extend_priorities
 from jobs.store.paths import write_json
 from jobs.store.reading import is_number, is_time, parse_object, read_file
 from jobs.store.results import is_known_format
@@ -46,6 +47,12 @@ class KeptLimits:
     """Nothing is sent where what is spent and what is left to do come to more."""
     only: tuple[str, ...] = ()
     """Names of cells or keys of jobs: these, and what they need."""
+    first: tuple[str, ...] = ()
+    """Names of cells, patterns or keys of jobs that go before all others, with what they need."""
+    canary: str | None = None
+    """on or off: whether of each shape of job one goes first; None: as the sweep file says."""
+    released: tuple[str, ...] = ()
+    """Names of shapes, of cells or keys of jobs that no longer wait for the first of their shape."""
     pace_seconds: float | None = None
     """Between two sbatch calls."""
     ignored_inputs: tuple[str, ...] = ()
@@ -64,6 +71,9 @@ OPTIONS = {
     "max_queued": "--max-queued",
     "budget_a100_hours": "--budget-a100-hours",
     "only": "--only",
+    "first": "--first",
+    "canary": "--canary",
+    "released": "--release",
     "pace_seconds": "--pace",
     "ignored_inputs": "--ignore-data",
 }
@@ -73,10 +83,15 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "max_queued": (int,),
     "budget_a100_hours": (int, float),
     "only": (list,),
+    "first": (list,),
+    "canary": (str,),
+    "released": (list,),
     "pace_seconds": (int, float),
     "ignored_inputs": (list,),
 }
-LISTS = ("only", "ignored_inputs")
+WORDS: Mapping[str, tuple[str, ...]] = {"backend": ("local", "slurm"), "canary": ("on", "off")}
+"""The values that these may have."""
+LISTS = ("only", "first", "released", "ignored_inputs")
 """As JSON has them."""
 
 
@@ -97,10 +112,9 @@ def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
     if not is_known_format(written, FORMAT) or (acts and written != FORMAT):
         given = str(written)[:60]
         raise StoreError(f"{path}: has format {given}, not {FORMAT}; use the version of sweep that wrote it")
-    if content.get("backend") not in (None, "local", "slurm"):
-        raise StoreError(
-            f"{path}: backend is {repr(content['backend'])[:60]}; remove the file, and set the limits again"
-        )
+    for name, words in WORDS.items():
+        if content.get(name) not in (None, *words):
+            raise StoreError(f"{path}: {name} is {repr(content[name])[:60]}; remove the file, and set the limits again")
     for name in NAMES:
         value = content.get(name)
         wrong = isinstance(value, bool) or not isinstance(value, TYPES[name])
@@ -108,10 +122,9 @@ def read_limits(path: Path, *, acts: bool = False) -> KeptLimits:
         if value is not None and wrong:
             raise StoreError(f"{path}: {name} is {repr(value)[:60]}; remove the file, and set the limits again")
     changes = content.get("changes")
+    values: dict[str, Any] = {name: content.get(name) for name in NAMES}
     return KeptLimits(
-        **{name: content.get(name) for name in NAMES if name not in LISTS},
-        only=tuple(map(str, content.get("only") or ())),
-        ignored_inputs=tuple(map(str, content.get("ignored_inputs") or ())),
+        **{**values, **{name: tuple(map(str, values[name] or ())) for name in LISTS}},
         changes={
             name: LimitChange(str(each.get("by", "")), float(each["at"]))
             for name, each in (changes if isinstance(changes, dict) else {}).items()
@@ -155,6 +168,21 @@ def select_kept_jobs(stored: StoredSweep, only: Collection[str]) -> set[str]:
             f"lift it: `sweep limits {name} --only all`"
         )
     return found
+
+
+# Why: docs/decisions.md, D226
+def compute_priorities(stored: StoredSweep, first: Collection[str]) -> dict[str, int]:
+    """Of each job by key, where any is not 0: that of its cells' blocks; jobs that `first` names, and what they need,
+    are above all others. Names that a later plan dropped are passed over."""
+    own = {cell.name: cell.priority for cell in stored.manifest.cells if cell.priority}
+    highest = max(own.values(), default=0) + 1
+    for word in first:
+        try:
+            chosen = stored.select_cells([word])
+        except NotPlannedError:
+            continue
+        own |= dict.fromkeys([*chosen.cells, *chosen.keys], max(1, highest))
+    return extend_priorities(stored.manifest.jobs, own)
 
 
 def build_limits_json(kept: KeptLimits) -> dict[str, Any]:

@@ -15,13 +15,16 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
 from jobs.errors import InfeasibleJobError, StoreRefusedError, describe_storage_error
 from jobs.exit_codes import ExitCode
-from jobs.job import Job, rank_jobs
+from jobs.job import Job
 from jobs.local.attempts import STAGE_PROGRAM, LocalAttempts
 from jobs.local.runner_lock import hold_runner_lock
 from jobs.local.slots import Slots
 from jobs.observation import ClusterState, Observation
+from jobs.reconcile.canary import HeldShape, list_held_keys
 from jobs.reconcile.decide import Action, Invalidate, Submit, Withdraw, decide
 from jobs.reconcile.failures import POLICIES
+from jobs.reconcile.first_checkpoint import Canary
+from jobs.reconcile.order import NO_PRIORITIES, NO_TRUNK, WHOLE_TRUNK, sort_jobs
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState, JobStatus
 from jobs.store.ledger import Event, EventKind, Ledger
@@ -84,7 +87,8 @@ class StopRequest:
 class LocalRunner:
     """One run of `sweep submit`. It reloads the snapshot that it is given, and then keeps it up to date.
 
-    `wanted`: keys that may be started (default: all). `program` runs a stage; it is given job.json's path.
+    `wanted`: keys that may be started (default: all). `priorities`: as `jobs.reconcile.order` takes them. `canary`:
+    holds jobs until one of their shape has gone first. `program` runs a stage; it is given job.json's path.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class LocalRunner:
         *,
         slots: Slots,
         wanted: Collection[str] | None = None,
+        priorities: Mapping[str, int] = NO_PRIORITIES,
+        canary: Canary | None = None,
         program: Sequence[str] = STAGE_PROGRAM,
         report: Callable[[RunnerEvent], None] = lambda _event: None,
         clock: Clock = SYSTEM_CLOCK,
@@ -105,8 +111,13 @@ class LocalRunner:
         self.ledger = Ledger(snapshot.store.locate_sweep(snapshot.sweep).ledger, clock)
         self.report = report
         self.problem = ""
-        self._rank = rank_jobs(snapshot.jobs, trunks_first=slots.cpus > 1)
-        self._urgent_first = sorted(snapshot.jobs, key=lambda job: self._rank[job.key])
+        self.canary = canary
+        self.held: Mapping[str, HeldShape] = {}
+        """By shape, what the last decision held."""
+        self._priorities = priorities
+        self._urgent_first: list[Job] = []
+        """In the order of starts."""
+        self._rank: dict[str, int] = {}
         self._queue: list[Job] = []
         self._unrecorded_ends: Counter[str] = Counter()
 
@@ -129,6 +140,7 @@ class LocalRunner:
     def _load(self) -> None:
         """Reads all facts, and takes charge of what lives."""
         self.snapshot.reload()
+        self._rank_jobs()
         self._check_feasible()
         for job in self.snapshot.live:
             self.attempts.adopt(job)
@@ -137,6 +149,14 @@ class LocalRunner:
         logger.info("the jobs are: %s", ", ".join(f"{number} {state}" for state, number in states.items()))
         for job in self.snapshot.live:
             logger.info("%s %s runs already: waits for its end", job.phase, job.key)
+
+    def _rank_jobs(self) -> None:
+        """By what is done now: a chain that has begun ends before another begins."""
+        finished = self.snapshot.select_in_state({JobState.DONE})
+        trunk_depth = WHOLE_TRUNK if self.slots.cpus > 1 else NO_TRUNK
+        left = sort_jobs(self.snapshot.jobs, {job.key for job in finished}, self._priorities, trunk_depth=trunk_depth)
+        self._urgent_first = [*finished, *left]
+        self._rank = {job.key: rank for rank, job in enumerate(self._urgent_first)}
 
     def _check_feasible(self) -> None:
         jobs = [job for job in self.snapshot.jobs if job.key in self.wanted]
@@ -229,10 +249,12 @@ class LocalRunner:
         )
 
     def _decide(self) -> list[Action]:
+        if self.canary is not None:
+            self.held = self.canary.find_held(self.snapshot, self._urgent_first, self.wanted)
         return decide(
             self._urgent_first,
             self.snapshot.statuses,
-            wanted=self.wanted,
+            wanted=self.wanted - list_held_keys(self.held),
             observed=self.snapshot.observed,
             damaged=self.snapshot.find_damaged_parents(),
             chained=False,

@@ -14,7 +14,9 @@ from jobs.environment import list_named_variables
 from jobs.errors import StoreRefusedError, describe_storage_error
 from jobs.job import Job
 from jobs.observation import ClusterState, Observation
-from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide, sort_depth_first
+from jobs.reconcile.canary import HeldShape, list_held_keys
+from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide
+from jobs.reconcile.first_checkpoint import Canary
 from jobs.reconcile.node_exclusion import (
     EXCLUSION_HOURS,
     MOST_NODES,
@@ -23,6 +25,7 @@ from jobs.reconcile.node_exclusion import (
     select_avoided_nodes,
     select_excluded_nodes,
 )
+from jobs.reconcile.order import NO_PRIORITIES, sort_jobs
 from jobs.reconcile.retries import choose_memory_gib
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
@@ -106,7 +109,8 @@ class RoundReport:
 class SlurmRound:
     """One sweep on one Slurm cluster. `query` comes first; ids are used only as the last query found them.
 
-    `wanted`: keys that may be sent. `max_queued`: jobs of this sweep that may be in the queue at once. `dry`: query and
+    `wanted`: keys that may be sent. `priorities`: as `jobs.reconcile.order` takes them. `canary`: holds jobs until one
+    of their shape has gone first. `max_queued`: jobs of this sweep that may be in the queue at once. `dry`: query and
     decide only; nothing is noted or changed.
     """
 
@@ -119,6 +123,8 @@ class SlurmRound:
         client: SlurmClient,
         site: Site,
         ledger: Ledger,
+        priorities: Mapping[str, int] = NO_PRIORITIES,
+        canary: Canary | None = None,
         max_queued: int | None = None,
         holds_submit_lock: Callable[[], bool] = lambda: True,
         dry: bool = False,
@@ -126,6 +132,10 @@ class SlurmRound:
     ) -> None:
         self.snapshot = SweepSnapshot(jobs, launch.store, launch.sweep)
         self.wanted = wanted
+        self.priorities = priorities
+        self.canary = canary
+        self.held: Mapping[str, HeldShape] = {}
+        """By shape, what the last decision held."""
         self.launch = launch
         self.client = client
         client.named_variables = list_named_variables(job.settings for job in jobs)
@@ -319,10 +329,13 @@ class SlurmRound:
     def _decide_without_unfit(self) -> list[Action]:
         finished = self.snapshot.select_in_state({JobState.DONE})
         self.capacity = self._compute_capacity()
+        order = [*finished, *sort_jobs(self.snapshot.jobs, {job.key for job in finished}, self.priorities)]
+        wanted = set() if self.held_back else set(self.wanted) - self.unfit.keys()
+        self.held = self.canary.find_held(self.snapshot, order, wanted) if self.canary is not None else {}
         return decide(
-            [*finished, *sort_depth_first(self.snapshot.jobs, self.snapshot.statuses)],
+            order,
             self.snapshot.statuses,
-            wanted=() if self.held_back else set(self.wanted) - self.unfit.keys(),
+            wanted=wanted - list_held_keys(self.held),
             observed=self.live,
             damaged=self.snapshot.find_damaged_parents(),
             chained=True,

@@ -26,6 +26,7 @@ class ForecastOptions(CommonOptions):
     preemptions: float | None
     """A day of a running job."""
     without: tuple[str, ...]
+    first: tuple[str, ...]
     draws: int
     seed: int
     as_json: bool
@@ -61,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what if this cell, pattern of cells or job were not; may be repeated",
     )
     parser.add_argument(
+        "--first",
+        action="append",
+        default=[],
+        metavar="CELL",
+        help="what if this cell, pattern of cells or job went before all others; may be repeated",
+    )
+    parser.add_argument(
         "--draws", type=parse_positive_int, default=200, metavar="N", help="courses that are drawn (default: 200)"
     )
     parser.add_argument("--seed", type=parse_count, default=1, metavar="N", help="of the draws (default: 1)")
@@ -80,6 +88,7 @@ def run(options: ForecastOptions) -> int:
 
     request = ForecastRequest(
         without=options.without,
+        first=options.first,
         question=ForecastQuestion(
             gpus=options.gpus,
             cores=options.cores,

@@ -5,13 +5,18 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.arguments import parse_amount, parse_positive_int
 from sweep.options import CommonOptions
 
+if TYPE_CHECKING:
+    from sweep.stored_sweep import StoredSweep
+
 NONE = "none"
 ALL = "all"
+ON_ANY_BACKEND = frozenset({"backend", "ignored_inputs", "first", "canary", "released"})
+"""Limits that hold on this machine, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,9 @@ class LimitsOptions(CommonOptions):
     max_queued: int | str | None
     budget_a100_hours: float | str | None
     only: tuple[str, ...]
+    first: tuple[str, ...]
+    canary: str | None
+    released: tuple[str, ...]
     pace_seconds: float | str | None
     ignored_inputs: str | None
     as_json: bool
@@ -46,6 +54,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=[], metavar="CELL|all", help="these cells or jobs, and what they need"
     )
     parser.add_argument(
+        "--first", nargs="+", default=[], metavar="CELL|none", help="these cells or jobs before all others"
+    )
+    parser.add_argument(
+        "--canary",
+        choices=("on", "off", NONE),
+        help="of each shape of job one goes first, or not; none: as the sweep file says",
+    )
+    parser.add_argument(
+        "--release",
+        dest="released",
+        nargs="+",
+        default=[],
+        metavar="SHAPE|CELL|none",
+        help="these no longer wait for the first job of their shape (added to those before; none: all wait again)",
+    )
+    parser.add_argument(
         "--pace",
         dest="pace_seconds",
         type=parse_or_none(parse_amount),
@@ -64,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", dest="as_json", action="store_true", help="print them as JSON (docs/json.md)")
     parser.epilog = (
         "example:\n  sweep limits paper\n  sweep limits paper --max-queued 200\n"
-        "  sweep limits paper --budget-a100-hours none --only all\n"
+        "  sweep limits paper --budget-a100-hours none --only all\n  sweep limits paper --first 'm1m-b50-*'\n"
         "`sweep submit` keeps what it is given; `sweep tick` and `sweep resume` obey it."
     )
 
@@ -79,15 +103,19 @@ def parse_or_none(parse: Callable[[str], float]) -> Callable[[str], float | str]
 
 
 def run(options: LimitsOptions) -> int:
-    from sweep.kept_limits import build_limits_json, format_limit_lines, update_limits
+    from sweep.kept_limits import build_limits_json, format_limit_lines, read_limits, update_limits
     from sweep.next_step import NextStep
     from sweep.stored_sweep import open_sweep, print_user_errors
 
     stored = open_sweep(options.store, options.name)
     # unknown names are an error now, and not at the next tick
     cells = () if options.only == (ALL,) else stored.select_cells(options.only).words
+    first = () if options.first == (NONE,) else stored.select_cells(options.first).words
     with print_user_errors():
-        kept = update_limits(stored.paths.limits, collect_changes(options, cells))
+        changes = {**collect_changes(options, cells), **({"first": first} if options.first else {})}
+        if options.released:
+            changes["released"] = add_released(options, stored, read_limits(stored.paths.limits, acts=True).released)
+        kept = update_limits(stored.paths.limits, changes)
     limits = build_limits_json(kept)
     if options.as_json:
         print(json.dumps({"format": 1, "sweep": options.name, **limits}, indent=1))
@@ -95,11 +123,23 @@ def run(options: LimitsOptions) -> int:
     on_slurm = (kept.backend or stored.manifest.backend) == "slurm"
     no_limits = "no limits: every round sends what the queue takes" if on_slurm else "no limits"
     print("\n".join(format_limit_lines(limits)) or no_limits)
-    if not on_slurm and kept.list_set().keys() - {"backend", "ignored_inputs"}:
-        print(f"sweep limits: {options.name} runs on this machine; these limits hold on Slurm only", file=sys.stderr)
+    if not on_slurm and kept.list_set().keys() - ON_ANY_BACKEND:
+        print(
+            f"sweep limits: {options.name} runs on this machine; limits of the queue hold on Slurm only",
+            file=sys.stderr,
+        )
     words = ["tick" if on_slurm else "submit", options.name]
     print(NextStep(options.store).suggest("goes by them", *words), file=sys.stderr)
     return 0
+
+
+def add_released(options: LimitsOptions, stored: "StoredSweep", before: tuple[str, ...]) -> tuple[str, ...]:
+    """What is released now: the shapes and cells of the command line beside those from before; nothing for `none`."""
+    if options.released == (NONE,):
+        return ()
+    from sweep.canary.rule import name_released
+
+    return tuple(dict.fromkeys([*before, *name_released(stored, options.released)]))
 
 
 def collect_changes(options: LimitsOptions, cells: tuple[str, ...]) -> dict[str, Any]:
@@ -109,6 +149,7 @@ def collect_changes(options: LimitsOptions, cells: tuple[str, ...]) -> dict[str,
         "max_queued": options.max_queued,
         "budget_a100_hours": options.budget_a100_hours,
         "pace_seconds": options.pace_seconds,
+        "canary": options.canary,
     }
     changes: dict[str, Any] = {name: None if word == NONE else word for name, word in words.items() if word is not None}
     if options.ignored_inputs:

@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: StatusOptions) -> int:
+    from sweep.canary.rule import suggest_release
     from sweep.next_step import NextStep
     from sweep.plan.manifest import pause_gc
     from sweep.report.status import format_status, load_status
@@ -62,10 +63,9 @@ def run(options: StatusOptions) -> int:
         print(json.dumps(report, indent=1))
     else:
         print(format_status(report, show_all=options.show_all, width=find_table_width()))
-        step = NextStep(options.store).suggest_for_states(
-            stored.manifest.sweep, report["states"], cells, stored.manifest.jobs
-        )
-        print(step, file=sys.stderr)
+        step, name, states = NextStep(options.store), stored.manifest.sweep, report["states"]
+        release = suggest_release(step, name, states, report["held"])
+        print(release or step.suggest_for_states(name, states, cells, stored.manifest.jobs), file=sys.stderr)
     return 1 if report["states"]["failed"] else 0
 
 

@@ -54,6 +54,10 @@ class SubmitOptions(SlurmSubmitOptions):
     """GPUs of this machine, likewise."""
     ignore_data: bool
     """Accept the problems of inputs that are told now."""
+    canary: bool
+    """Of each shape of job one goes first."""
+    first: tuple[str, ...]
+    """Cells and jobs that go before all others, as `sweep.selection` reads them."""
 
 
 OPTIONS = SubmitOptions
@@ -73,6 +77,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ignore-data",
         action="store_true",
         help="go on although inputs are missing here or do not fit; what is told now is accepted from now on",
+    )
+    parser.add_argument(
+        "--canary",
+        action="store_true",
+        help="of each shape of job one goes first, the others once it has a sane first checkpoint; lasts",
+    )
+    parser.add_argument(
+        "--first",
+        action="append",
+        default=[],
+        metavar="CELL",
+        help="this cell, pattern of cells or job goes before all others, with what it needs; may be repeated; lasts",
     )
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the outcome as JSON (docs/json.md)")
     here = parser.add_argument_group("on this machine")
@@ -138,9 +154,15 @@ def name_given_cells(command: str, options: SlurmSubmitOptions) -> tuple[str, ..
     return (*options.cells, *options.only)
 
 
-def list_choices(options: SubmitOptions, backend: str, cells: "Collection[str]") -> "dict[str, object]":
-    """What this command was given and what lasts, by the names of `KeptLimits`. `cells`: as they are kept."""
-    given: dict[str, object] = {"backend": options.backend}
+def list_choices(
+    options: SubmitOptions, backend: str, cells: "Collection[str]", first: "Collection[str]"
+) -> "dict[str, object]":
+    """What this command was given and what lasts, by the names of `KeptLimits`. `cells`, `first`: as they are kept."""
+    given: dict[str, object] = {
+        "backend": options.backend,
+        "first": tuple(first),
+        "canary": "on" if options.canary else None,
+    }
     if backend == "slurm":
         given |= {
             "max_queued": options.max_queued,
@@ -149,6 +171,11 @@ def list_choices(options: SubmitOptions, backend: str, cells: "Collection[str]")
             "pace_seconds": options.pace_seconds,
         }
     return given
+
+
+def choose_now(options: SubmitOptions, kept: "KeptLimits", first: tuple[str, ...]) -> "KeptLimits":
+    """What holds for this submission, which a dry run does not keep. `first`: as it would be kept."""
+    return replace(kept, first=first or kept.first, canary="on" if options.canary else kept.canary)
 
 
 def print_limits(name: str, kept: "KeptLimits") -> None:
@@ -188,13 +215,20 @@ def check_problems_accepted(
 
 
 def submit_to_slurm(
-    options: SlurmSubmitOptions, stored: "StoredSweep", wanted: "Collection[str]", *, held_back: str = ""
+    options: SlurmSubmitOptions,
+    stored: "StoredSweep",
+    wanted: "Collection[str]",
+    *,
+    kept: "KeptLimits | None" = None,
+    held_back: str = "",
 ) -> int:
-    """One round of `wanted` on Slurm with the options of the command; the exit code. `held_back`: as a round's."""
+    """One round of `wanted` on Slurm with the options of the command; the exit code. `kept`, `held_back`: as a
+    `RoundRequest` has them."""
     from sweep.submit.slurm import RoundRequest, submit_round
 
     request = RoundRequest(
         wanted=wanted,
+        kept=kept,
         max_queued=options.max_queued,
         submit_interval_s=options.pace_seconds,
         fresh=options.fresh,
@@ -219,6 +253,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
     backend = options.backend or kept.backend or stored.manifest.backend
     on_slurm = backend == "slurm"
     cells = stored.select_cells(name_given_cells("submit", options)).words
+    first = stored.select_cells(options.first).words
     wanted = select_wanted(stored, cells or only_now, kept.only if on_slurm else ())
     logger.info("%d of %d jobs may start, backend %s", len(wanted), len(stored.manifest.jobs), backend)
     if options.scripts and not (options.dry_run and on_slurm):
@@ -232,10 +267,13 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
         )
         if on_slurm:
             if not options.dry_run:
-                keep_choices(stored, list_choices(options, backend, cells), accepted)
+                keep_choices(stored, list_choices(options, backend, cells, first), accepted)
                 kept = read_limits(stored.paths.limits, acts=True)
             print_limits(options.name, kept)
-            return submit_to_slurm(fill_from_limits(options, kept), stored, wanted) or code
+            return (
+                submit_to_slurm(fill_from_limits(options, kept), stored, wanted, kept=choose_now(options, kept, first))
+                or code
+            )
         from sweep.submit.local import run_local
 
         outcome = run_local(
@@ -245,6 +283,7 @@ def run(options: SubmitOptions, *, only_now: "Collection[str]" = ()) -> int:
             gpus=options.gpus,
             dry_run=options.dry_run,
             as_json=options.as_json,
-            before_start=lambda: keep_choices(stored, list_choices(options, backend, cells), accepted),
+            kept=choose_now(options, kept, first),
+            before_start=lambda: keep_choices(stored, list_choices(options, backend, cells, first), accepted),
         )
         return outcome or code

@@ -12,8 +12,8 @@ from jobs.counted import format_counted
 from jobs.job import Job, add_ancestors
 from jobs.observation import ClusterState
 from jobs.reconcile.accounting import AccountingRecord
-from jobs.reconcile.decide import sort_depth_first
 from jobs.reconcile.failures import POLICIES
+from jobs.reconcile.order import NEXT_TRUNK_DEPTH, WHOLE_TRUNK, sort_jobs
 from jobs.reconcile.snapshot import SweepSnapshot
 from sweep.forecast.campaign import NO_LIMIT, NOTHING, Campaign, CampaignJob, JobShape, Spread
 from sweep.forecast.conditions import SiteConditions
@@ -122,7 +122,9 @@ class _CampaignBuilder:
 
     def build(self) -> Campaign:
         wanted = {job.key for job in self.progress.open}
-        left = [job for job in sort_depth_first(self.progress.jobs, self.snapshot.statuses) if job.key in wanted]
+        trunk_depth = NEXT_TRUNK_DEPTH if self.conditions.chained else WHOLE_TRUNK
+        order = sort_jobs(self.progress.jobs, self.progress.done, self.progress.priorities, trunk_depth=trunk_depth)
+        left = [job for job in order if job.key in wanted]
         place_of = {job.key: place for place, job in enumerate(left)}
         jobs = [self._build_job(job, tuple(place_of[key] for key in job.parents if key in place_of)) for job in left]
         return Campaign(
@@ -178,7 +180,7 @@ class _CampaignBuilder:
         kind = find_job_kind(job, self.progress.models)
         pace = find_pace(kind, self.paces)
         running = self.progress.running.get(job.key)
-        steps = pace.of_work * compute_work(job) if pace else estimate_planned_seconds(job)
+        steps = pace.of_work * compute_work(job) if pace else job.planned_seconds
         startup = pace.beside if pace else estimate_planned_startup(job)
         if running is not None:
             known = self.progress.known.get(job.key)
@@ -242,14 +244,6 @@ def estimate_planned_startup(job: Job) -> float:
     """Seconds, as the plan has them."""
     devices = job.resources.gpus or job.resources.cores
     return 3600 * job.estimate.startup_hours / devices if devices else 0.0
-
-
-def estimate_planned_seconds(job: Job) -> float:
-    """Of steps, as the plan has them."""
-    estimate, resources = job.estimate, job.resources
-    if resources.gpus and estimate.gpu_hours:
-        return max(0.0, 3600 * (estimate.gpu_hours - estimate.startup_hours) / resources.gpus)
-    return max(0.0, 3600 * (estimate.cpu_hours - estimate.startup_hours) / max(1, resources.cores))
 
 
 def measure_sigmas(progress: Progress, paces: Mapping[JobKind, Pace]) -> dict[JobKind, float]:

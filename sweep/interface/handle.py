@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,6 +223,8 @@ class SweepHandle:
         max_queued: int | None = None,
         budget_a100_hours: float | None = None,
         pace_seconds: float | None = None,
+        first: Sequence[str] = (),
+        canary: bool = False,
         ignore_data: bool = False,
         background: bool = False,
         progress: Progress = lambda _line: None,
@@ -241,6 +243,7 @@ class SweepHandle:
             self._check_request(backend),
             words,
             (),
+            {"first": tuple(first), "canary": "on" if canary else None},
             {
                 "max_queued": max_queued,
                 "budget_a100_hours": budget_a100_hours,
@@ -266,6 +269,7 @@ class SweepHandle:
         backend_given: str | None,
         cells: Sequence[str],
         only_now: Sequence[str],
+        chosen: Mapping[str, Any],
         lasting: dict[str, object],
         *,
         cpus: int | None,
@@ -274,7 +278,8 @@ class SweepHandle:
         background: bool,
         progress: Progress,
     ) -> SubmitReport | None:
-        """`lasting`: what is kept for later rounds on Slurm. `only_now`: cells for this submission alone."""
+        """`lasting`: what is kept for later rounds on Slurm. `only_now`: cells for this submission alone. `chosen`:
+        what lasts on either back end, by the names of `KeptLimits`."""
         with enter_store(self.store):
             stored = self._open()
             stored.check_version()
@@ -284,13 +289,15 @@ class SweepHandle:
             wanted = select_wanted(stored, cells or only_now, kept.only if on_slurm else ())
             report = check_gate(stored, wanted, kept.ignored_inputs)
             accepted = list_accepted_problems(report, kept, ignore_data=ignore_data)
-            given = {"backend": backend_given, **(lasting if on_slurm else {})}
+            chosen = {**chosen, "first": stored.select_cells(chosen.get("first", ())).words}
+            given = {"backend": backend_given, **chosen, **(lasting if on_slurm else {})}
             if on_slurm:
                 if background:
                     raise UsageError("background is for this machine: on Slurm submit() sends, and returns at once")
                 keep_choices(stored, given, accepted)
                 return run_slurm_round(stored, wanted, report, progress=progress)
-            run = LocalSubmission(prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus), report, progress)
+            kept = replace(kept, **{name: value for name, value in chosen.items() if value})
+            run = LocalSubmission(prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, kept=kept), report, progress)
             keep_choices(stored, given, accepted)
             if not background:
                 with listen_in_main_thread(run.stop):
@@ -426,6 +433,7 @@ class SweepHandle:
             (),
             words,
             {},
+            {},
             cpus=cpus,
             gpus=gpus,
             ignore_data=ignore_data,
@@ -495,7 +503,7 @@ class LocalSubmission:
         runner.report = self._report_event
         end = runner.run(self.stop)
         remarks = (*self.gate.remarks, *list_unread_runs(runner.snapshot, runner.wanted))
-        return SubmitReport(build_submit_json(runner.snapshot, runner.wanted, end), remarks)
+        return SubmitReport(build_submit_json(runner, runner.wanted, end), remarks)
 
     def _report_event(self, event: RunnerEvent) -> None:
         if line := format_progress_line(event, self.runner.wanted):

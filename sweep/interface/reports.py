@@ -47,8 +47,10 @@ class SweepStatus:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing goes on without a person: each job is done, or has failed, or waits for one that has."""
-        return self.done + sum(self.states.get(state, 0) for state in OVER) == self.jobs
+        """Whether nothing goes on without a person: each job is done, or has failed, or waits for one that has, or is
+        of a broken shape."""
+        waits = int(self.record.get("waits_for_release", 0))
+        return self.done + waits + sum(self.states.get(state, 0) for state in OVER) == self.jobs
 
     @property
     def running(self) -> Sequence[Mapping[str, Any]]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from jobs.errors import add_denial
 from jobs.job import Estimate, Job, Resources
+from jobs.reconcile.canary import CanaryLimits
 from jobs.store.paths import SAFE_NAME, open_replacement
-from jobs.store.reading import find_type_problem, is_whole_number, open_to_read, parse_object, read_anew
+from jobs.store.reading import find_type_problem, is_number, is_whole_number, open_to_read, parse_object, read_anew
 from jobs.store.results import is_known_format
 from sweep.errors import ManifestError, StoreError
 from sweep.phases import PHASES
@@ -61,6 +62,8 @@ class Cell:
     chains: tuple[FinetuneChain, ...]
     block: str = ""
     """Label of the block that it comes from."""
+    priority: int = 0
+    """Cells of a higher one are sent first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,8 @@ class Manifest:
     jobs: tuple[Job, ...]
     identities: Mapping[str, DataIdentity] = field(default_factory=dict)
     """Of the data sets whose content is known, by name; of an evaluation task by FOLDER/FILE."""
+    canary: CanaryLimits | None = None
+    """What the first job of each shape must show before the others are sent; None: nothing."""
     format: int = FORMAT
     """Of the file that it was read from; a later version's is read as far as it is known here."""
 
@@ -101,6 +106,7 @@ def build_header_record(manifest: Manifest) -> dict[str, Any]:
         "backend": manifest.backend,
         "data": dict(manifest.data),
         **({"identities": identities} if identities else {}),
+        **({"canary": asdict(manifest.canary)} if manifest.canary is not None else {}),
     }
 
 
@@ -122,8 +128,9 @@ def iter_manifest_lines(manifest: Manifest) -> Iterator[str]:
 def render_cell_line(cell: Cell) -> str:
     """One cell's line."""
     chains = [{"epochs": each.epochs, "finetune": each.finetune, "evaluate": each.evaluate} for each in cell.chains]
-    record = {"record": "cell", "name": cell.name, "block": cell.block, "axes": dict(cell.axes)}
-    return json.dumps({**record, "pretrain": cell.pretrain, "chains": chains}, separators=(",", ":")) + "\n"
+    record: dict[str, Any] = {"record": "cell", "name": cell.name, "block": cell.block, "axes": dict(cell.axes)}
+    record |= {"pretrain": cell.pretrain, "chains": chains, **({"priority": cell.priority} if cell.priority else {})}
+    return json.dumps(record, separators=(",", ":")) + "\n"
 
 
 def render_job_line(job: Job, tail: str) -> str:
@@ -242,6 +249,7 @@ class ManifestReader:
             if not is_known_format(record["format"], FORMAT):
                 raise ValueError(f"format {repr(record['format'])[:60]} is not read here; this version reads {FORMAT}")
             parse_identities(record)
+            parse_canary(record)
             self.header = record
         elif self.header.get("format", FORMAT) == FORMAT:
             raise ValueError(f"an unexpected record {repr(kind)[:60]}")
@@ -367,6 +375,19 @@ def parse_identities(header: Mapping[str, Any]) -> dict[str, DataIdentity]:
     return found
 
 
+def parse_canary(header: Mapping[str, Any]) -> CanaryLimits | None:
+    """What the header says of first jobs; None where it says nothing."""
+    given = header.get("canary")
+    if given is None:
+        return None
+    known = select_known(CanaryLimits, given)
+    band = known.pop("loss", None)
+    factors = all(is_number(value) and value >= 1 for value in known.values())
+    if not factors or not (band is None or (isinstance(band, list) and len(band) == 2 and all(map(is_number, band)))):
+        raise ValueError(f"canary is {repr(given)[:60]}")
+    return CanaryLimits(loss=(band[0], band[1]) if band is not None else None, **known)
+
+
 def parse_cell(record: dict[str, Any]) -> Cell:
     """What `render_cell_line` wrote."""
     name, axes, pretrain = record["name"], record["axes"], record["pretrain"]
@@ -377,9 +398,17 @@ def parse_cell(record: dict[str, Any]) -> Cell:
         pretrain=pretrain,
         chains=tuple([FinetuneChain(**each) for each in chains]),
         block=record.get("block", ""),
+        priority=record.get("priority", 0),
     )
     problem = find_type_problem(
-        Cell, {"name": cell.name, "axes": cell.axes, "pretrain": cell.pretrain, "block": cell.block}
+        Cell,
+        {
+            "name": cell.name,
+            "axes": cell.axes,
+            "pretrain": cell.pretrain,
+            "block": cell.block,
+            "priority": cell.priority,
+        },
     )
     if problem or not CELL_NAME.fullmatch(cell.name):
         raise ValueError(problem or f"name is {cell.name[:60]!r}")
@@ -413,6 +442,7 @@ def read_manifest(path: Path) -> Manifest:
         cells=tuple(reader.cells),
         jobs=tuple(reader.jobs),
         identities=parse_identities(header),
+        canary=parse_canary(header),
         format=header["format"],
     )
 

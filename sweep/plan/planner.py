@@ -178,6 +178,7 @@ def build_manifest(
         cells=tuple(cell for cell in cells if cell is not None),
         jobs=tuple(planner.graph.iter_jobs()),
         identities=identities,
+        canary=sweep.canary,
     )
 
 
@@ -254,6 +255,7 @@ class Planner:
             pretrain=pretrain,
             chains=tuple(chains),
             block=point.block.label,
+            priority=point.block.priority,
         )
 
     def build_axes_record(self, point: Point, names: tuple[str, ...]) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from jobs.slurm.refusals import Refusal
 from jobs.store.paths import Store
 from jobs.store.reading import is_number
 from jobs.store.results import list_begun_keys, list_finished_keys
+from sweep.canary.rule import explain_holds, read_held_jobs
 from sweep.errors import ManifestError, NotPlannedError, StoreError, UsageError
+from sweep.kept_limits import read_limits
 from sweep.plan.diff import flatten_config, list_job_changes, map_roles_to_jobs
 from sweep.plan.manifest import Cell, Manifest, index_jobs, iter_chain_keys, read_manifest
 from sweep.report.history import JobHistory, build_history, build_history_json, format_history, format_time
@@ -106,6 +108,8 @@ class ChainJob:
     """Slurm's last answer, if it would not take the job."""
     problem: str = ""
     """Why its folder cannot be read, or its result does not count."""
+    held: str = ""
+    """Why it waits for the first job of its shape; empty if it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +140,7 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
     on_gpus = any(job.estimate.gpu_hours for job in plan.jobs)
     refusals = select_refusals(snapshot)
     peaks = read_peak_memory(stored, [each for job in mine for each in snapshot.runs[job.key].outcomes])
+    held = explain_holds(read_held_jobs(stored, snapshot, read_limits(stored.paths.limits)))
     links = [
         ChainJob(
             job,
@@ -146,6 +151,7 @@ def explain_cell(stored: StoredSweep, cell: Cell, snapshot: SweepSnapshot, now: 
             moved.get(job.key, ()),
             refusals.get(job.key),
             snapshot.runs[job.key].problem,
+            held.get(job.key, ""),
         )
         for job in mine
     ]
@@ -236,6 +242,8 @@ def format_history_section(explanation: Explanation) -> list[str]:
         if link.refusal is not None
     ]
     lines = ["", "not sent, as Slurm said:", *refused] if refused else []
+    held = [f"  {link.job.key}  {link.held}" for link in explanation.chain_jobs if link.held]
+    lines += ["", "held:", *held] if held else []
     unread = [f"  {link.job.key}  {link.problem}" for link in explanation.chain_jobs if link.problem]
     lines += ["", "not read:", *unread] if unread else []
     lines += ["", "history:", *history] if history else []
@@ -323,6 +331,7 @@ def build_explanation_json(explanation: Explanation) -> dict[str, Any]:
                 **build_history_json(link.history),
                 **({"refusal": build_refusal_json(link.refusal)} if link.refusal else {}),
                 **({"problem": link.problem} if link.problem else {}),
+                **({"held": link.held} if link.held else {}),
             }
             for link in explanation.chain_jobs
         ],

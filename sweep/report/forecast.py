@@ -10,14 +10,15 @@ from jobs.clock import SYSTEM_CLOCK, Clock
 from jobs.counted import format_counted
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
+from sweep.canary.rule import read_held_jobs
 from sweep.forecast.campaign import Campaign
 from sweep.forecast.conditions import ForecastQuestion, find_conditions
 from sweep.forecast.outlook import DRAWS, Forecast, Quantiles, find_longest_chain, forecast_campaign
 from sweep.forecast.reading import build_campaign, select_open
-from sweep.kept_limits import read_limits
+from sweep.kept_limits import compute_priorities, read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
-from sweep.report.time_left import read_progress
+from sweep.report.time_left import Progress, read_progress
 from sweep.stored_sweep import StoredSweep
 from sweep.text_format import format_columns, format_duration, format_hours, format_labelled_lines
 
@@ -35,6 +36,8 @@ class ForecastRequest:
     """As `sweep.selection` reads them; empty: what the sweep is limited to, or all of it."""
     without: tuple[str, ...] = ()
     """Likewise: taken out, with what only they need."""
+    first: tuple[str, ...] = ()
+    """Likewise: what if these went before all others."""
     question: ForecastQuestion = field(default_factory=ForecastQuestion)
     draws: int = DRAWS
     seed: int = 1
@@ -52,13 +55,14 @@ def load_forecast(stored: StoredSweep, request: ForecastRequest, *, clock: Clock
     now = clock.now()
     progress = read_progress(snapshot, map_jobs_to_models(stored.manifest), now)
     others = frozenset(job.key for job in snapshot.jobs if job.key not in keys)
-    progress = replace(progress, stopped=progress.stopped | others)
+    priorities = compute_priorities(stored, (*kept.first, *request.first))
+    held = read_held_jobs(stored, snapshot, kept).stopped & keys
+    progress = replace(progress, stopped=progress.stopped | others | held, priorities=priorities)
+    left_out = list_left_out(snapshot, keys, held)
     if not progress.open:
         nothing = Campaign(jobs=(), shapes=())
         outlook, basis = forecast_campaign(nothing), ()
-        return build_forecast_json(
-            stored.manifest.sweep, nothing, outlook, now=now, basis=basis, left_out=list_left_out(snapshot, keys)
-        )
+        return build_forecast_json(stored.manifest.sweep, nothing, outlook, now=now, basis=basis, left_out=left_out)
     conditions = find_conditions(stored, snapshot, progress, kept, request.question)
     campaign, found = build_campaign(snapshot, progress, conditions)
     outlook = forecast_campaign(campaign, draws=request.draws, seed=request.seed)
@@ -67,13 +71,23 @@ def load_forecast(stored: StoredSweep, request: ForecastRequest, *, clock: Clock
         campaign,
         outlook,
         now=now,
-        basis=(*found, *conditions.basis),
-        left_out=list_left_out(snapshot, keys),
+        basis=(*found, *describe_order(progress, (*kept.first, *request.first)), *conditions.basis),
+        left_out=left_out,
     )
 
 
-def list_left_out(snapshot: SweepSnapshot, keys: Collection[str]) -> list[str]:
-    """What the forecast leaves out of jobs that are not done, one line each."""
+def describe_order(progress: Progress, first: Collection[str]) -> list[str]:
+    """Which open jobs go first, where that is not left to the depth alone."""
+    numbers = Counter(progress.priorities.get(job.key, 0) for job in progress.open)
+    if not any(numbers):
+        return []
+    groups = [f"{format_counted(numbers[each], 'job')} of priority {each}" for each in sorted(numbers, reverse=True)]
+    return [f"order: {', then '.join(groups)}" + (f" (first: {' '.join(first)})" if first else "")]
+
+
+def list_left_out(snapshot: SweepSnapshot, keys: Collection[str], waiting: Collection[str] = ()) -> list[str]:
+    """What the forecast leaves out of jobs that are not done, one line each. `waiting`: keys of jobs of broken
+    shapes."""
     states = Counter(status.state for key, status in snapshot.statuses.items() if key in keys)
     stopped = [f"{states[state]:,} {state.value}" for state in sorted(STOPPED) if states[state]]
     held = sum(
@@ -83,6 +97,7 @@ def list_left_out(snapshot: SweepSnapshot, keys: Collection[str]) -> list[str]:
     )
     return [
         *([f"{', '.join(stopped)}: nothing of them runs until `sweep resume {snapshot.sweep}`"] if stopped else []),
+        *([f"{format_counted(len(waiting), 'job')} of broken shapes, held until they are released"] if waiting else []),
         *([f"the time until {format_counted(held, 'held job')} in the queue may start"] if held else []),
     ]
 

@@ -70,6 +70,7 @@ def build_plan_json(
         "done": costs.done.convert_to_dict(),
         "gpu_hours_by_type": costs.gpu_hours_by_type,
         "time": costs.time.convert_to_dict(),
+        "priorities": list_block_priorities(manifest),
         "speeds": [found.convert_to_dict() for found in speeds],
         "placements": [each.convert_to_dict() for each in placements],
         "losses": [found.convert_to_dict() for found in losses],
@@ -105,7 +106,7 @@ def format_plan_report(
     head = f"{manifest.sweep}: {cells}, {jobs} ({', '.join(counts)})"
     remarks = [
         *format_sharing(costs), *format_other_hours(costs), *format_features(costs), *format_finished(costs),
-        *format_time_left(costs), *format_counted_figures(figures),
+        *format_time_left(costs), *format_order(manifest), *format_counted_figures(figures),
         *(("speed", format_speed_comparison(found)) for found in speeds),
         *format_mixture_losses(losses),
         *format_detectable_effects(load_detectable_effects(manifest, figures)),
@@ -231,6 +232,18 @@ def format_finished(costs: PlanCosts) -> list[tuple[str, str]]:
             else text,
         )
     ]
+
+
+def list_block_priorities(manifest: Manifest) -> dict[str, int]:
+    """Of each block by its label, the highest first; empty where all have the same."""
+    found = {cell.block: cell.priority for cell in manifest.cells}
+    return dict(sorted(found.items(), key=lambda pair: -pair[1])) if any(found.values()) else {}
+
+
+def format_order(manifest: Manifest) -> list[tuple[str, str]]:
+    """Which cells are sent first, where the file says."""
+    blocks = [f"{label} {priority}" for label, priority in list_block_priorities(manifest).items()]
+    return [("order", f"by priority of blocks: {', '.join(blocks)}; whole chains first among equals")] if blocks else []
 
 
 def format_time_left(costs: PlanCosts) -> list[tuple[str, str]]:

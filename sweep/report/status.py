@@ -16,6 +16,7 @@ from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState, JobStatus
 from jobs.reconcile.unsettled import list_unsettled_remarks
 from jobs.slurm.refusals import Refusal, read_refusals
+from sweep.canary.rule import HeldJobs, build_held_rows, format_held_lines, read_held_jobs
 from sweep.kept_limits import build_limits_json, format_limit_lines, read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
@@ -48,10 +49,24 @@ def load_status(
     snapshot = stored.load_snapshot(recent_answers=not fresh, trusts_checked=True)
     now = clock.now()
     left = read_time_left(stored, snapshot, now, wanted)
+    kept = read_limits(stored.paths.limits)
+    held = read_held_jobs(stored, snapshot, kept)
+    rows = build_held_rows(snapshot, held.shapes)
     snapshot.narrow(wanted)
     report = build_status_json(stored.manifest.sweep, snapshot, left, now, map_jobs_to_models(stored.manifest))
-    report["limits"] = build_limits_json(read_limits(stored.paths.limits))
+    add_held_jobs(report, rows, held)
+    report["limits"] = build_limits_json(kept)
     return report
+
+
+def add_held_jobs(report: dict[str, Any], rows: Sequence[Mapping[str, Any]], held: HeldJobs) -> None:
+    """What waits for the first job of its shape, and how many of these jobs wait for a person. `rows`: as
+    `build_held_rows` has them."""
+    report["held"] = list(rows)
+    report["waits_for_release"] = len(held.stopped)
+    if held.stopped:
+        left_out = f"without {format_counted(len(held.stopped), 'job')} of broken shapes"
+        report["eta"]["basis"] = "; ".join(filter(None, (report["eta"]["basis"], left_out)))
 
 
 def build_status_json(
@@ -328,6 +343,7 @@ def format_status(report: Mapping[str, Any], *, show_all: bool, width: int | Non
         format_section("blocked", [format_blocked_line(row) for row in report["blocked"]], limit),
         format_section("in the queue", [format_waiting_line(row) for row in report["waits"]], limit),
         format_section("asked for, and not done yet", [format_asked_line(row) for row in report["asked"]], limit),
+        format_section("held", format_held_lines(report.get("held", ()), report["sweep"]), None),
         format_section("not sent", [format_unsent_line(row) for row in report["not_sent"]], limit),
         format_section("remarks", list(report["remarks"]), limit),
         format_section("limits", format_limit_lines(report["limits"]) if "limits" in report else [], None),

@@ -14,17 +14,19 @@ from statistics import median
 from typing import Any
 
 from jobs.counted import format_counted
-from jobs.job import Job, Resources, rank_jobs
+from jobs.job import Job, Resources
 from jobs.local.runner_lock import find_runner_owner
 from jobs.local.slots import detect_machine_slots
 from jobs.reconcile.attempts import read_tail
+from jobs.reconcile.order import NO_TRUNK, WHOLE_TRUNK, sort_jobs
 from jobs.reconcile.snapshot import RunStatus, SweepSnapshot
 from jobs.reconcile.state import STOPPED, JobState
 from jobs.store.paths import Store
 from jobs.store.reading import parse_object
 from jobs.store.records import AttemptExit, AttemptStart
 from jobs.store.results import list_names, read_finished_at
-from sweep.kept_limits import read_limits
+from sweep.canary.rule import read_held_jobs
+from sweep.kept_limits import compute_priorities, read_limits
 from sweep.phases import PHASES
 from sweep.plan.manifest import map_jobs_to_models
 from sweep.stored_sweep import StoredSweep
@@ -106,6 +108,8 @@ class Progress:
     """Jobs that will not run: failed, cancelled, or behind such a one."""
     done: frozenset[str] = frozenset()
     """All that are done, those included whose times are not known."""
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """As `jobs.reconcile.order` takes them."""
 
     @property
     def open(self) -> list[Job]:
@@ -224,7 +228,9 @@ def compute_schedule_end(progress: Progress, seconds: Mapping[str, float], capac
     same kind of device.
     """
     jobs = {job.key: job for job in progress.jobs if job.key in seconds}
-    rank = rank_jobs(progress.jobs, trunks_first=capacity.cores > 1 or capacity.gpus > 1)
+    trunk_depth = WHOLE_TRUNK if capacity.cores > 1 or capacity.gpus > 1 else NO_TRUNK
+    order = sort_jobs(progress.jobs, progress.done, progress.priorities, trunk_depth=trunk_depth)
+    rank = {job.key: place for place, job in enumerate(order)}
     children: dict[str, list[str]] = {key: [] for key in jobs}
     waits = {key: sum(parent in jobs for parent in job.parents) for key, job in jobs.items()}
     for key, job in jobs.items():
@@ -278,7 +284,11 @@ def read_time_left(
     if wanted is not None:  # the others still show how long jobs take
         others = frozenset(job.key for job in snapshot.jobs if job.key not in wanted)
         progress = replace(progress, stopped=progress.stopped | others)
-    if (read_limits(stored.paths.limits).backend or stored.manifest.backend) == "local":
+    kept = read_limits(stored.paths.limits)
+    held = read_held_jobs(stored, snapshot, kept)
+    priorities = compute_priorities(stored, kept.first)
+    progress = replace(progress, stopped=progress.stopped | held.stopped, priorities=priorities)
+    if (kept.backend or stored.manifest.backend) == "local":
         return estimate_time_left(progress, find_local_capacity(stored.store, progress))
     return estimate_time_left(progress, measure_running_capacity(progress.open, progress.running))
 

@@ -54,6 +54,7 @@ AutoCount = Annotated[int, Field(ge=-1, le=2**53)]
 """A whole number; -1: as the device likes it."""
 Rate = Annotated[float, Field(gt=0, le=100)]
 Size = Annotated[float, Field(ge=0, le=1e6)]
+Priority = Annotated[int, BeforeValidator(convert_whole_float), Field(ge=-1000, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Multiplier = Annotated[float, Field(gt=0, le=1e6)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$")]

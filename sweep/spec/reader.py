@@ -215,6 +215,7 @@ def check_sweep_source(source: YamlSource, *, store: Path, catalog: Catalog) -> 
             axes={name: freeze_axis_values(points) for name, points in block.axes.items()},
             settings=flatten_settings(block.set),
             epochs=tuple(sorted(block.epochs or fields.epochs)),
+            priority=block.priority,
         )
         for position, block in enumerate(fields.blocks)
     )
@@ -237,6 +238,7 @@ def check_sweep_source(source: YamlSource, *, store: Path, catalog: Catalog) -> 
         checkpoints=fields.checkpoints.build_settings(),
         settings=fields.settings,
         resources=fields.resources,
+        canary=fields.canary.build_limits() if fields.canary is not None else None,
     )
     reader.check_sweep(sweep, layers, [*fields.models, *catalog.models])
     reader.check_epochs(fields)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
+from jobs.reconcile.canary import CanaryLimits
 from sweep.spec.data import DataFields, DataSet
 from sweep.spec.engines import EngineFields
-from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, convert_axis_values
+from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, Priority, convert_axis_values
 from sweep.spec.models import Model, ModelFields
 from sweep.spec.resources import ResourceFields
 from sweep.spec.run_settings import RunSettingFields
@@ -43,6 +44,9 @@ class BlockFields(Fields):
         default_factory=list,
         description="a list of whole numbers, in place of the file's, a fine-tune for each",
         json_schema_extra={"default": "the file's", "unit": "epochs"},
+    )
+    priority: Priority = Field(
+        0, description="a whole number, -1000 to 1000: cells of a block with a higher one are sent first"
     )
 
 
@@ -81,6 +85,37 @@ class CheckpointFields(Fields):
         return {self.STAGE_NAMES[name]: value for name, value in self if value is not None}
 
 
+class CanaryFields(Fields):
+    """What the first job of each shape must show before the others go; not in any key."""
+
+    loss: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="two numbers: between them a loss that does not fall is sane, too",
+        json_schema_extra={"default": "it must fall"},
+    )
+    memory_factor: float = Field(
+        1.25, ge=1, le=100, description="how many times the estimated memory it may take, from 1 on"
+    )
+    speed_factor: float = Field(
+        3.0, ge=1, le=1000, description="how many times as long as estimated its steps may take, from 1 on"
+    )
+
+    @field_validator("loss")
+    @classmethod
+    def _check_band(cls, given: list[float] | None) -> list[float] | None:
+        if given is not None and given[0] >= given[1]:
+            raise ValueError(f"[{given[0]:g}, {given[1]:g}] is no band: the first number must be the lower one")
+        return given
+
+    def build_limits(self) -> CanaryLimits:
+        """What jobs are held to."""
+        return CanaryLimits(
+            loss=(self.loss[0], self.loss[1]) if self.loss is not None else None,
+            memory_factor=self.memory_factor,
+            speed_factor=self.speed_factor,
+        )
+
+
 class SweepFields(Fields):
     """The keys of a sweep file."""
 
@@ -109,6 +144,9 @@ class SweepFields(Fields):
         default_factory=RunSettingFields, description="how training jobs are carried out"
     )
     resources: ResourceFields = Field(default_factory=ResourceFields, description="what jobs ask of the cluster")
+    canary: CanaryFields | None = Field(
+        None, description="of each shape of job one goes first, the others when it has a sane first checkpoint"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +159,8 @@ class GridBlock:
     settings: Layer
     epochs: tuple[int, ...]
     """A fine-tune of its cells for each: its own, else the file's."""
+    priority: int = 0
+    """Its cells are sent before those of a lower one; not in any key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,3 +183,5 @@ class Sweep:
     settings: RunSettingFields
     """How else they are carried out."""
     resources: ResourceFields
+    canary: CanaryLimits | None = None
+    """What the first job of each shape must show; None: no job waits for another of its shape."""

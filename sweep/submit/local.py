@@ -18,10 +18,12 @@ from jobs.reconcile.state import JobState
 from jobs.reconcile.unsettled import list_unread_runs
 from jobs.store.ledger import EventKind, has_batches
 from stages.printable import render_line
+from sweep.canary.rule import build_canary, build_held_rows, suggest_release
 from sweep.errors import SweepError
+from sweep.kept_limits import KeptLimits, compute_priorities, read_limits
 from sweep.next_step import NextStep
 from sweep.stored_sweep import StoredSweep
-from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
+from sweep.submit.report import count_states, print_action_rows, print_held, print_report, read_stage_program
 from sweep.terminal import find_raw_stream
 
 
@@ -33,16 +35,19 @@ def run_local(
     gpus: int | None,
     dry_run: bool,
     as_json: bool,
+    kept: KeptLimits | None = None,
     before_start: Callable[[], None] = lambda: None,
 ) -> int:
     """The exit code of `sweep submit` with the backend `local`. `cpus`, `gpus`: for all jobs at once; None: all.
+    `kept`: what goes first, and whether one job of a shape does; None: as the store has it.
 
     `before_start` is called once nothing speaks against the run any more, and not for a dry run.
     """
-    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus)
+    local = prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus, kept=kept)
     snapshot = local.snapshot
     if dry_run:
         actions = local.preview()
+        print_held(build_held_rows(snapshot, local.held), snapshot.sweep)
         waits = {key for key in wanted if snapshot.statuses[key].state is JobState.WAITING}
         return print_actions(actions, stored, len(waits - {action.key for action in actions}), as_json=as_json)
     before_start()
@@ -50,32 +55,41 @@ def run_local(
     with show_progress(snapshot, wanted) as report, stop.listen_for_signals():
         local.report = report
         end = local.run(stop)
-    outcome = build_submit_json(snapshot, wanted, end)
+    outcome = build_submit_json(local, wanted, end)
     print_report(outcome, as_json=as_json)
+    print_held(outcome["held"], stored.manifest.sweep)
     for line in list_unread_runs(snapshot, wanted):
         print(f"sweep submit: {line}", file=sys.stderr)
     if end.problem:
         print(f"sweep submit: stopped: {end.problem}", file=sys.stderr)
         print("nothing is lost: put it right and submit again", file=sys.stderr)
     if not as_json:
-        print(
-            NextStep(stored.store.root).suggest_for_states(snapshot.sweep, outcome["states"], jobs=snapshot.jobs),
-            file=sys.stderr,
-        )
+        step, states = NextStep(stored.store.root), outcome["states"]
+        release = suggest_release(step, snapshot.sweep, states, outcome["held"])
+        print(release or step.suggest_for_states(snapshot.sweep, states, jobs=snapshot.jobs), file=sys.stderr)
     if end.stopped_by:
         return 128 + end.stopped_by
     return 0 if outcome["complete"] and not end.problem else 1
 
 
 def prepare_local_run(
-    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None
+    stored: StoredSweep, wanted: Collection[str], *, cpus: int | None, gpus: int | None, kept: KeptLimits | None = None
 ) -> LocalRunner:
-    """A runner that has started nothing yet. SweepError where Slurm has some of the jobs."""
+    """A runner that has started nothing yet; `kept` as `run_local` has it. SweepError where Slurm has some of the
+    jobs."""
     snapshot = stored.load_snapshot()
     if has_batches(stored.paths.ledger):
         check_not_on_slurm(snapshot, wanted)
     slots = detect_machine_slots(cpus, gpus)
-    return LocalRunner(snapshot, slots=slots, wanted=wanted, program=read_stage_program())
+    kept = kept or read_limits(stored.paths.limits)
+    return LocalRunner(
+        snapshot,
+        slots=slots,
+        wanted=wanted,
+        priorities=compute_priorities(stored, kept.first),
+        canary=build_canary(stored, kept),
+        program=read_stage_program(),
+    )
 
 
 # Why: docs/decisions.md, D186
@@ -103,12 +117,13 @@ def check_not_on_slurm(snapshot: SweepSnapshot, wanted: Collection[str]) -> None
         )
 
 
-def build_submit_json(snapshot: SweepSnapshot, wanted: Collection[str], end: RunnerResult) -> dict[str, Any]:
+def build_submit_json(local: LocalRunner, wanted: Collection[str], end: RunnerResult) -> dict[str, Any]:
     """Section `submit` of docs/json.md."""
     return {
-        **count_states(snapshot, wanted),
+        **count_states(local.snapshot, wanted),
         "problem": end.problem,
         "stopped_by_signal": end.stopped_by,
+        "held": build_held_rows(local.snapshot, local.held),
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jobs.local import attempts
 from jobs.reconcile.decide import Action
 from jobs.reconcile.snapshot import SweepSnapshot
 from jobs.reconcile.state import JobState
+from sweep.canary.rule import format_held_lines
 from sweep.stored_sweep import StoredSweep
 
 
@@ -31,6 +33,12 @@ def count_states(snapshot: SweepSnapshot, wanted: Collection[str]) -> dict[str, 
 def print_report(outcome: dict[str, Any], *, as_json: bool) -> None:
     """On stdout."""
     print(json.dumps(outcome, indent=1) if as_json else format_outcome_line(outcome))
+
+
+def print_held(rows: Sequence[Mapping[str, Any]], sweep: str) -> None:
+    """On stderr, which jobs wait for the first of their shape."""
+    for line in format_held_lines(rows, sweep):
+        print(f"sweep: {line}", file=sys.stderr)
 
 
 def format_outcome_line(outcome: dict[str, Any]) -> str:

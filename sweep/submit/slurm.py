@@ -27,12 +27,14 @@ from jobs.slurm.site.feasibility import FeasibilityChecker
 from jobs.slurm.site.limits import describe_limit
 from jobs.slurm.site.site_facts import SiteFacts, query_kept_site
 from jobs.slurm.timeouts import SlurmTimeouts
+from sweep.canary.rule import build_canary, build_held_rows, suggest_release
 from sweep.errors import StoreError
+from sweep.kept_limits import KeptLimits, compute_priorities, read_limits
 from sweep.next_step import NextStep
 from sweep.results.evidence import load_job_evidence
 from sweep.results.left_jobs import describe_left_hours, load_left_jobs, sum_left_hours
 from sweep.stored_sweep import StoredSweep, read_slurm_timeouts
-from sweep.submit.report import count_states, print_action_rows, print_report, read_stage_program
+from sweep.submit.report import count_states, print_action_rows, print_held, print_report, read_stage_program
 
 SUBMIT_LOCK_TIMEOUT_SECONDS = 300.0
 CANCEL_POLL_SECONDS = 2.0
@@ -49,6 +51,8 @@ class RoundRequest:
 
     wanted: Collection[str]
     """Keys that may be sent."""
+    kept: KeptLimits | None = None
+    """What goes first, and whether one job of a shape does; None: as the store has it."""
     max_queued: int | None = None
     submit_interval_s: float | None = None
     fresh: bool = False
@@ -200,6 +204,7 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
     if site.problem:
         about = f" about cluster {client.cluster} (SLURM_CLUSTERS)" if client.cluster else ""
         raise NoSchedulerError(f"Slurm cannot be asked{about}: {site.problem}; {request.if_unreachable}")
+    kept = request.kept or read_limits(stored.paths.limits)
     slurm_round = SlurmRound(
         stored.manifest.jobs,
         wanted=request.wanted,
@@ -207,6 +212,8 @@ def prepare_round(stored: StoredSweep, request: RoundRequest, holds_submit_lock:
         client=client,
         site=site,
         ledger=stored.ledger,
+        priorities=compute_priorities(stored, kept.first),
+        canary=build_canary(stored, kept),
         max_queued=request.max_queued,
         holds_submit_lock=holds_submit_lock,
         dry=request.dry,
@@ -287,19 +294,24 @@ def print_round_report(slurm_round: SlurmRound, report: RoundReport, *, as_json:
     for line in report.limits:
         print(f"sweep: {line}; `sweep tick {name}` sends more as the queue drains", file=sys.stderr)
     print_refusals(report.invalid, "was not sent", "were not sent")
+    print_held(outcome["held"], name)
     for remark in slurm_round.list_remarks():
         print(f"sweep: {remark}", file=sys.stderr)
     if report.problem:
         hint = "" if report.problem == slurm_round.held_back else "; nothing is lost, run it again"
         print(f"sweep: {report.problem}{hint}", file=sys.stderr)
     if not as_json:
-        print(suggest_after_round(slurm_round, outcome["states"]), file=sys.stderr)
+        print(suggest_after_round(slurm_round, outcome["states"], outcome["held"]), file=sys.stderr)
     return 1 if report.problem or report.invalid else 0
 
 
-def suggest_after_round(slurm_round: SlurmRound, states: Mapping[str, int]) -> str:
-    """The next command: rounds go on by themselves only where cron has them."""
+def suggest_after_round(
+    slurm_round: SlurmRound, states: Mapping[str, int], held: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The next command: rounds go on by themselves only where cron has them. `held`: rows of held shapes."""
     step, name = NextStep(slurm_round.launch.store.root), slurm_round.launch.sweep
+    if release := suggest_release(step, name, states, held):
+        return release
     to_send = sum(states[state.value] for state in (JobState.READY, JobState.WAITING, JobState.INTERRUPTED))
     if states["failed"] or not (to_send or states["queued"] or states["running"]):
         return step.suggest_for_states(name, states, jobs=slurm_round.snapshot.jobs)
@@ -347,6 +359,7 @@ def build_round_json(slurm_round: SlurmRound, report: RoundReport) -> dict[str, 
         "limits": list(report.limits),
         "refused": {key: str(refusal) for key, refusal in report.invalid.items()},
         "gpus": list(report.gpus),
+        "held": build_held_rows(slurm_round.snapshot, slurm_round.held),
     }
 
 
@@ -373,6 +386,7 @@ def print_actions(
         print(f"sweep: {line}", file=sys.stderr)
     unfit = {key: each for key, each in slurm_round.unfit.items() if each.kind is RefusalKind.INVALID}
     print_refusals(unfit, "would not be sent", "would not be sent")
+    print_held(build_held_rows(slurm_round.snapshot, slurm_round.held), stored.manifest.sweep)
     for remark in slurm_round.site_remarks:
         print(f"sweep: {remark}", file=sys.stderr)
     if problem := slurm_round.problem or slurm_round.held_back:

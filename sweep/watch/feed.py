@@ -21,9 +21,10 @@ from jobs.reconcile.state import JobState
 from jobs.store.flock import is_held
 from jobs.store.ledger import has_batches, list_ledger_files
 from jobs.store.results import list_names
+from sweep.canary.rule import build_held_rows, read_held_jobs
 from sweep.errors import SweepError
 from sweep.kept_limits import build_limits_json, read_limits
-from sweep.report.status import build_status_json
+from sweep.report.status import add_held_jobs, build_status_json
 from sweep.report.time_left import TimeLeft, read_time_left
 from sweep.results.evidence import build_job_evidence
 from sweep.stored_sweep import StoredSweep, open_sweep
@@ -228,7 +229,10 @@ class SweepFeed:
             took = self._clock.monotonic() - began
             self._next_left = began + max(10.0, took / SHARE)
         report = build_status_json(self.stored.manifest.sweep, self.snapshot, self._left, now)
-        report["limits"] = build_limits_json(read_limits(self.stored.paths.limits))
+        kept = read_limits(self.stored.paths.limits)
+        held = read_held_jobs(self.stored, self.snapshot, kept)
+        add_held_jobs(report, build_held_rows(self.snapshot, held.shapes), held)
+        report["limits"] = build_limits_json(kept)
         self.report, self._stale = report, False
         self.version += 1
         self.planned_left = self._sum_planned_left()

@@ -12,6 +12,7 @@ from jobs.local.runner import RunnerEvent, StopRequest
 from jobs.local.runner_lock import hold_runner_lock
 from jobs.local.slots import Slots
 from jobs.reconcile.decide import Submit
+from jobs.reconcile.order import extend_priorities
 from jobs.reconcile.state import JobState
 from jobs.store.ledger import Event, EventKind, Ledger
 from jobs.store.paths import Store
@@ -62,6 +63,14 @@ def test_with_one_slot_whole_chains_finish_before_the_next_begins(store: Store) 
     toy.submit(store, jobs, cpus=1)
     order = begun(store, jobs)
     assert order.index("a-ev1") < order.index("a-ft2") < order.index("trunk2")
+
+
+def test_cells_of_higher_priority_run_first(store: Store) -> None:
+    jobs = toy.small_graph()
+    toy.submit(store, jobs, cpus=1, priorities=extend_priorities(jobs, {"b": 1}))
+    order = begun(store, jobs)
+    assert order[:2] == ["trunk1", "trunk2"]
+    assert {key[0] for key in order[2:7]} == {"b"}
 
 
 def test_cores_and_gpus_are_given_out_once_and_told_to_the_stage(store: Store) -> None:

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.job import add_ancestors, rank_jobs
+from jobs.job import add_ancestors
 from jobs.observation import ClusterState, Observation
 from jobs.reconcile.decide import Action, Invalidate, QueueCapacity, Submit, Withdraw, decide
 from jobs.reconcile.state import JobState, JobStatus
@@ -71,16 +71,6 @@ def test_a_job_stuck_behind_a_failed_attempt_is_withdrawn_to_be_sent_again() -> 
 def test_a_damaged_parent_is_moved_aside_before_its_child_goes_on() -> None:
     states = {"a": JobState.DONE, "b": JobState.INTERRUPTED, "c": JobState.WAITING}
     assert decided(states, damaged={"a": "b"}) == [Invalidate("a", "b")]
-
-
-def test_whole_chains_come_before_new_ones_and_the_trunk_before_all_if_asked() -> None:
-    jobs = small_graph()
-    alone = rank_jobs(jobs, trunks_first=False)
-    order = sorted(alone, key=lambda key: alone[key])
-    assert order[:4] == ["a-ev1", "a-ev2", "b-ev1", "b-ev2"]
-    assert order[-2:] == ["trunk2", "trunk1"]
-    beside = rank_jobs(jobs, trunks_first=True)
-    assert sorted(beside, key=lambda key: beside[key])[:3] == ["trunk1", "trunk2", "a-ev1"]
 
 
 def test_a_job_brings_its_ancestors() -> None:

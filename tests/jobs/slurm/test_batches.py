@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from jobs.job import Job, Resources
-from jobs.reconcile.decide import Submit, decide, sort_depth_first
+from jobs.reconcile.decide import Submit, decide
+from jobs.reconcile.order import sort_jobs
 from jobs.reconcile.state import JobState, JobStatus
 from jobs.slurm.batches import NAME, ArrayTask, BatchPlanner, SlurmBatch, build_batch_name, parse_sweep_name
 from tests.jobs.toy import toy_job
@@ -36,7 +37,7 @@ def formed(
     for job in jobs:
         if job.key not in done and all(parent in done for parent in job.parents):
             statuses[job.key] = JobStatus(JobState.READY)
-    order = sort_depth_first(jobs, statuses)
+    order = sort_jobs(jobs, done)
     wanted = {job.key for job in jobs} - set(live or ())
     actions = decide(order, statuses, wanted=wanted, observed={}, damaged={}, chained=True)
     submits = [action for action in actions if isinstance(action, Submit)]

@@ -183,3 +183,35 @@ def test_a_plan_is_forecast_with_its_cores(tmp_path: Path, capsys: pytest.Captur
     assert found["binding"][0]["name"] == "cores"
     assert main([*words, "--diff"]) == 2
     assert "--forecast is of a stored plan" in capsys.readouterr().err
+
+
+def test_what_goes_first_is_done_earlier_and_the_forecast_says_so(
+    small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = "mtiny-b100-i20-c0-x1"
+    before = ask(capsys, "small", "--store", small, "--cores", "1")
+    first = ask(capsys, "small", "--store", small, "--cores", "1", "--first", cell)
+    assert first["cells"][cell]["middle"] - first["now"] < 0.7 * (before["cells"][cell]["middle"] - before["now"])
+    assert any("order: 7 jobs of priority 1, then 25 jobs of priority 0" in line for line in first["basis"])
+    assert main(["limits", "small", "--first", cell, "--store", small]) == 0  # what is kept counts, too
+    capsys.readouterr()
+    assert any(line.endswith(f"(first: {cell})") for line in ask(capsys, "small", "--store", small)["basis"])
+
+
+def test_the_plan_shows_the_priorities_of_its_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = """\
+blocks:
+  - name: probe
+    priority: 5
+    axes: {branch: [100], image_share: [0.2]}
+  - name: grid
+    axes: {branch: [0, 50], image_share: [0, 0.2]}
+"""
+    text = SMALL[: SMALL.index("blocks:")] + blocks + "epochs: [1, 2]\n"
+    root = str(tmp_path / "store")
+    assert main(["plan", str(written(tmp_path, text)), "--store", root]) == 0
+    assert "order" in (shown := capsys.readouterr().out)
+    assert "by priority of blocks: probe 5, grid 0" in shown
+    assert main(["plan", str(written(tmp_path, text)), "--store", root, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["priorities"] == {"probe": 5, "grid": 0}
+    assert any("of priority 5" in line for line in ask(capsys, "small", "--store", root)["basis"])

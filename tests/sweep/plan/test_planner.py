@@ -7,7 +7,7 @@ import pytest
 
 from jobs.job import Job
 from stages.config import PretrainConfig
-from sweep.plan.manifest import Manifest
+from sweep.plan.manifest import Manifest, iter_manifest_lines, read_manifest, write_manifest
 from sweep.plan.planner import compute_job_key, render_canonical_json
 from tests.sweep.small_sweep import MANIFESTS, SMALL, edited, keys, planned, shipped
 
@@ -206,3 +206,17 @@ def test_defaults_do_not_enter_a_key() -> None:
     assert compute_job_key("finetune", "{}") == compute_job_key("finetune", "{}", ())
     assert compute_job_key("finetune", "{}") != compute_job_key("evaluate", "{}")
     assert compute_job_key("finetune", "{}", ("a",)) != compute_job_key("finetune", "{}")
+
+
+def test_the_priority_of_a_block_stands_in_its_cells_and_moves_no_key(tmp_path: Path) -> None:
+    plain = planned(tmp_path)
+    urgent = planned(
+        tmp_path, edited(("      image_share: [0, 0.2]\n", "      image_share: [0, 0.2]\n    priority: 3\n"))
+    )
+    assert keys(urgent) == keys(plain)
+    assert {cell.priority for cell in urgent.cells} == {3}
+    assert {cell.priority for cell in plain.cells} == {0}
+    path = tmp_path / "manifest.jsonl"
+    write_manifest(path, urgent)
+    assert read_manifest(path).cells == urgent.cells
+    assert '"priority"' not in "".join(iter_manifest_lines(plain))

@@ -65,6 +65,7 @@ def test_the_outcome_is_available_as_json(store: Store, capsys: pytest.CaptureFi
         "complete": False,
         "problem": "",
         "stopped_by_signal": 0,
+        "held": [],
     }
 
 

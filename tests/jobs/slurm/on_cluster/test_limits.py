@@ -63,6 +63,21 @@ def test_sixty_jobs_drain_through_a_limit_of_five_by_ticks_alone(
     assert int(first[0].partition("_")[0]) < int(last[0].partition("_")[0])  # depth first: whole chains finish early
 
 
+def test_what_goes_first_is_sent_first_where_the_queue_takes_few(
+    slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = ToySweep(slurm, tmp_path, chains(4), monkeypatch, stage=NOOP_STAGE)
+    drain(slurm)
+    assert toys.sent("submit", "--max-queued", "4", "--first", "c3", "--first", "c1-pre") == (4, 3)
+    assert {key for key, ids in toys.ids().items() if ids} == {"c3-pre", "c3-ft", "c3-ev", "c1-pre"}
+    assert toys.sweep("status", "--json").json["limits"]["first"] == ["c3", "c1-pre"]
+    assert toys.sweep("limits", "--first", "none", "--max-queued", "6").code == 0
+    assert toys.tick()["sent"] == 2
+    now = {key for key, ids in toys.ids().items() if ids}
+    assert now == {"c3-pre", "c3-ft", "c3-ev", "c1-pre", "c0-pre", "c0-ft"}  # by depth alone again
+    resume(slurm)
+
+
 def test_arrays_are_split_at_the_greatest_index_and_stay_aligned(
     slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
