@@ -10,7 +10,6 @@ from sweep.commands.results import refresh_tables
 from sweep.commands.submit import (
     SlurmSubmitOptions,
     add_slurm_arguments,
-    fill_from_limits,
     name_given_cells,
     print_limits,
     submit_to_slurm,
@@ -63,7 +62,7 @@ def run(options: TickOptions) -> int:
         report = check_gate(stored, wanted, kept.ignored_inputs)
         for line in (*report.remarks, *report.lines):
             print(f"sweep: {line}", file=sys.stderr)
-        code = submit_to_slurm(fill_from_limits(options, kept), stored, wanted, held_back=report.summary)
+        code = submit_to_slurm(options, stored, wanted, kept, held_back=report.summary)
         if not options.no_results and (remark := refresh_tables(stored)):
             print(f"sweep: {remark}", file=sys.stderr)
     return code

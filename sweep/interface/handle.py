@@ -32,6 +32,7 @@ from sweep.submit.cancel import Cancellation, cancel_jobs
 from sweep.submit.choices import (
     keep_choices,
     list_accepted_problems,
+    name_currency,
     record_resumption,
     select_stopped_keys,
     select_wanted,
@@ -223,6 +224,8 @@ class SweepHandle:
         gpus: int | None = None,
         max_queued: int | None = None,
         budget_a100_hours: float | None = None,
+        budget_core_hours: float | None = None,
+        budget_money: float | None = None,
         pace_seconds: float | None = None,
         ignore_data: bool = False,
         background: bool = False,
@@ -244,6 +247,8 @@ class SweepHandle:
             {
                 "max_queued": max_queued,
                 "budget_a100_hours": budget_a100_hours,
+                "budget_core_hours": budget_core_hours,
+                "budget_money": budget_money,
                 "only": tuple(cells),
                 "pace_seconds": pace_seconds,
             },
@@ -288,7 +293,7 @@ class SweepHandle:
             if on_slurm:
                 if background:
                     raise UsageError("background is for this machine: on Slurm submit() sends, and returns at once")
-                keep_choices(stored, given, accepted)
+                keep_choices(stored, name_currency(stored.manifest, given), accepted)
                 return run_slurm_round(stored, wanted, report, progress=progress)
             run = LocalSubmission(prepare_local_run(stored, wanted, cpus=cpus, gpus=gpus), report, progress)
             keep_choices(stored, given, accepted)
@@ -509,6 +514,7 @@ def run_slurm_round(
     stored: StoredSweep, wanted: set[str], gate: GateReport, *, progress: Progress, held_back: str = ""
 ) -> SubmitReport:
     """One round under the limits that are kept."""
+    from sweep.budget.caps import format_budget_line, read_caps
     from sweep.submit.slurm import RoundRequest, build_round_json, run_round
 
     kept = read_limits(stored.paths.limits, acts=True)
@@ -519,6 +525,7 @@ def run_slurm_round(
         held_back=held_back,
         report_wait=progress,
     )
-    slurm_round, report = run_round(stored, request, kept.budget_a100_hours)
-    remarks = (*gate.remarks, *report.gpus, *report.limits, *slurm_round.list_remarks())
-    return SubmitReport(build_round_json(slurm_round, report), remarks)
+    done = run_round(stored, request, read_caps(stored.manifest, kept))
+    budgets = [format_budget_line(row, stored.manifest.sweep) for row in done.budget]
+    remarks = (*gate.remarks, *done.report.gpus, *done.report.limits, *budgets, *done.slurm_round.list_remarks())
+    return SubmitReport(build_round_json(done), remarks)

@@ -17,6 +17,7 @@ from jobs.job import Estimate, Job, Resources
 from jobs.store.paths import SAFE_NAME, open_replacement
 from jobs.store.reading import find_type_problem, is_whole_number, open_to_read, parse_object, read_anew
 from jobs.store.results import is_known_format
+from sweep.budget.prices import Prices, parse_prices
 from sweep.errors import ManifestError, StoreError
 from sweep.phases import PHASES
 
@@ -85,6 +86,8 @@ class Manifest:
     jobs: tuple[Job, ...]
     identities: Mapping[str, DataIdentity] = field(default_factory=dict)
     """Of the data sets whose content is known, by name; of an evaluation task by FOLDER/FILE."""
+    prices: Prices | None = None
+    """What hours cost in money, where the sweep file says it."""
     format: int = FORMAT
     """Of the file that it was read from; a later version's is read as far as it is known here."""
 
@@ -101,6 +104,7 @@ def build_header_record(manifest: Manifest) -> dict[str, Any]:
         "backend": manifest.backend,
         "data": dict(manifest.data),
         **({"identities": identities} if identities else {}),
+        **({"prices": manifest.prices.build_record()} if manifest.prices is not None else {}),
     }
 
 
@@ -231,6 +235,7 @@ class ManifestReader:
             if not is_known_format(record["format"], FORMAT):
                 raise ValueError(f"format {repr(record['format'])[:60]} is not read here; this version reads {FORMAT}")
             parse_identities(record)
+            parse_prices(record.get("prices"))
             self.header = record
         elif self.header.get("format", FORMAT) == FORMAT:
             raise ValueError(f"an unexpected record {repr(kind)[:60]}")
@@ -394,6 +399,7 @@ def read_manifest(path: Path) -> Manifest:
         cells=tuple(reader.cells),
         jobs=tuple(reader.jobs),
         identities=parse_identities(header),
+        prices=parse_prices(header.get("prices")),
         format=header["format"],
     )
 

@@ -178,6 +178,7 @@ def build_manifest(
         cells=tuple(cell for cell in cells if cell is not None),
         jobs=tuple(planner.graph.iter_jobs()),
         identities=identities,
+        prices=sweep.prices,
     )
 
 

@@ -17,7 +17,7 @@ from sweep.spec.fields import AxisFields, PointFields, TaskSetting, TextTaskSett
 from sweep.spec.models import SHAPE, ModelFields
 from sweep.spec.resources import ModelRequestFields, RequestFields
 from sweep.spec.run_settings import PHASE_FIELDS
-from sweep.spec.schema import BlockFields, CheckpointFields, SweepFields
+from sweep.spec.schema import BlockFields, CheckpointFields, PriceFields, SweepFields
 
 COMMAND = "sweep schema --markdown"
 INTRO = f"""# All settings
@@ -116,6 +116,12 @@ def iter_parts() -> Iterator[Part]:
         "narrower place wins; `options` of all places are joined. `tokens_per_second` stands under a model alone.",
         ModelRequestFields,
         (*RequestFields.model_fields, "tokens_per_second"),
+    )
+    yield Part(
+        "`prices`",
+        "What hours cost in money, in no key. [how-to/budget.md](how-to/budget.md) uses them.",
+        PriceFields,
+        (*PriceFields.model_fields,),
     )
 
 

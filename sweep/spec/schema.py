@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from sweep.budget.prices import MOST_PRICE, Prices
 from sweep.spec.data import DataFields, DataSet
 from sweep.spec.engines import EngineFields
 from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, convert_axis_values
@@ -81,6 +82,34 @@ class CheckpointFields(Fields):
         return {self.STAGE_NAMES[name]: value for name, value in self if value is not None}
 
 
+Price = Annotated[float, Field(ge=0, le=MOST_PRICE)]
+
+
+class PriceFields(Fields):
+    """What hours cost in money (`sweep costs`, `--budget-money`); in no key."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,12}$")] = Field(
+        description="a word for the currency, such as EUR, or for a site's own unit"
+    )
+    gpu_hour: dict[Name, Price] = Field(
+        default_factory=dict,
+        description="a mapping from a GPU type to the price of one GPU for one hour, its cores and memory included; "
+        "a slice without a price has its share of the whole",
+    )
+    core_hour: Price | None = Field(
+        None,
+        description="the price of one core for one hour, of jobs without GPUs",
+        json_schema_extra={"needed": "a price of jobs without GPUs"},
+    )
+    source: str = Field(max_length=1_000, min_length=1, description="where the prices come from, text")
+
+    def build_prices(self) -> Prices:
+        """As the plan keeps them."""
+        return Prices(
+            currency=self.currency, gpu_hour=dict(self.gpu_hour), core_hour=self.core_hour, source=self.source
+        )
+
+
 class SweepFields(Fields):
     """The keys of a sweep file."""
 
@@ -109,6 +138,7 @@ class SweepFields(Fields):
         default_factory=RunSettingFields, description="how training jobs are carried out"
     )
     resources: ResourceFields = Field(default_factory=ResourceFields, description="what jobs ask of the cluster")
+    prices: PriceFields | None = Field(None, description="what hours cost in money, for `sweep costs` and budgets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,3 +173,5 @@ class Sweep:
     settings: RunSettingFields
     """How else they are carried out."""
     resources: ResourceFields
+    prices: Prices | None = None
+    """What hours cost in money; None: the file does not say."""
