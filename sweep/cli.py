@@ -30,6 +30,7 @@ COMMANDS = {
     "list": "show the sweeps of the store, or the cells of one, with what is done of each",
     "status": "show what is done, what runs, what failed and why, and how long it still takes",
     "forecast": "say when a sweep ends, cell by cell, and what holds it up; `what if` by options",
+    "costs": "say what a sweep has cost and will cost, in hours, money and energy, by phase, block and cell",
     "resume": "give failed and cancelled jobs a new budget and go on from their last checkpoints",
     "cancel": "stop running jobs after they have saved, and take the rest of a sweep out until `sweep resume`",
     "logs": "print the log of a job's newest attempt",

@@ -226,5 +226,7 @@ def format_budget_line(row: Mapping[str, Any], sweep: str) -> str:
 
 
 def format_amount(value: float) -> str:
-    """Two decimals below 10, one below 10,000."""
+    """Two figures below 0.01, two decimals below 10, one below 10,000."""
+    if 0 < value < 0.01:
+        return f"{value:.2g}"
     return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 10_000 else f"{value:,.0f}"

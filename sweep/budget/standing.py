@@ -15,8 +15,8 @@ from sweep.budget.tariff import NOTHING_SPENT, Amount, Tariff, find_wall_hours
 from sweep.results.evidence import JobEvidence, load_job_evidence
 from sweep.results.left_jobs import LeftHours, load_left_jobs, sum_left_hours
 
-UNCONFIRMED = 2.0
-"""How often an estimate counts while no job of its phase has finished."""
+MOST_OVERRUN = 2.0
+"""How often an estimate may count, where no finished job of its phase has taken more."""
 IN_FLIGHT = {JobState.QUEUED, JobState.RUNNING, JobState.UNKNOWN}
 
 
@@ -32,6 +32,8 @@ class JobStanding:
     """Part of it: work that no later checkpoint kept."""
     in_flight: Amount = NOTHING_SPENT
     """What it may still take, if a cluster has it."""
+    running: Amount = NOTHING_SPENT
+    """What the attempt that lives has used so far."""
     ahead: Amount = NOTHING_SPENT
     """What it may still take, if none has it and it is not done: what it counts when it is sent."""
     expected: Amount = NOTHING_SPENT
@@ -136,7 +138,7 @@ class JobMeter:
     def build_standing(self, overruns: Mapping[str, float]) -> JobStanding:
         """`overruns`: as `find_overruns` has them."""
         job, done = self.job, self.evidence.done
-        charge = NOTHING_SPENT if done else self._charge(overruns.get(job.phase))
+        charge = NOTHING_SPENT if done else self._charge(overruns.get(job.phase, MOST_OVERRUN))
         estimate = self.tariff.measure_estimate(job)
         return JobStanding(
             job=job,
@@ -145,27 +147,29 @@ class JobMeter:
             spent=self.kept + self.wasted,
             wasted=self.wasted,
             in_flight=charge if self.is_in_flight else NOTHING_SPENT,
+            running=self.tariff.measure_wall_hour(job).multiply(self.running_hours)
+            if self.running_hours
+            else NOTHING_SPENT,
             ahead=charge if self.in_plan and not (done or self.is_in_flight) else NOTHING_SPENT,
             expected=NOTHING_SPENT
             if done or not (self.in_plan or self.is_in_flight)
-            else estimate.combine(self.kept, lambda whole, kept: max(0.0, whole - kept)),
+            else estimate.merge(self.kept, lambda whole, kept: max(0.0, whole - kept)),
             remark=self.evidence.costs.remark,
             gpu_kinds=self.evidence.costs.gpu_kinds,
         )
 
-    def _charge(self, overrun: float | None) -> Amount:
-        """What the job may still take: the most that a job of its phase has taken so far for its estimate, and twice
-        the estimate before one has finished, but no more than its time limits allow; what its attempt has used already
-        if that is more. A job that has used up all of that counts one more time limit."""
+    def _charge(self, overrun: float) -> Amount:
+        """What the job may still take: what its time limits allow, restarts that are planned included, but no more than
+        `overrun` times its estimate; and what its attempt has used already if that is more. A job that has used up all
+        of that counts one more time limit."""
         job, rate = self.job, self.tariff.measure_wall_hour(self.job)
         limit = rate.multiply(job.resources.time_minutes / 60)
         most = limit.multiply(1 + job.resources.restarts)
         estimate = self.tariff.measure_estimate(job)
-        factor = UNCONFIRMED if overrun is None else overrun
-        whole = estimate.combine(most, lambda planned, allowed: max(planned, min(planned * factor, allowed)))
-        remaining = whole.combine(self.kept, lambda total, kept: total - kept)
-        remaining = remaining.combine(limit, lambda rest, once: rest if rest > 0 else once)
-        return remaining.combine(rate.multiply(self.running_hours), max)
+        whole = estimate.merge(most, lambda planned, allowed: max(planned, min(planned * overrun, allowed)))
+        remaining = whole.merge(self.kept, lambda total, kept: total - kept)
+        remaining = remaining.merge(limit, lambda rest, once: rest if rest > 0 else once)
+        return remaining.merge(rate.multiply(self.running_hours), max)
 
 
 def measure_doubtful_hours(outcome: AttemptRecord, now: float) -> float:
@@ -183,12 +187,10 @@ def find_running_hours(outcomes: Sequence[AttemptRecord], now: float) -> float:
 
 
 def find_overruns(meters: Iterable[JobMeter]) -> dict[str, float]:
-    """By phase, how often its estimate a finished job has taken at most, and at least 1; phases without one are left
-    out."""
+    """By phase, how often its estimate a finished job has taken at most, where that is more than `MOST_OVERRUN`."""
     found: dict[str, float] = {}
     for meter in meters:
         hours = find_wall_hours(meter.job)
-        if meter.evidence.done:
-            ratio = meter.kept_hours / hours if hours else 1.0
-            found[meter.job.phase] = max(found.get(meter.job.phase, 1.0), ratio)
+        if meter.evidence.done and hours:
+            found[meter.job.phase] = max(found.get(meter.job.phase, MOST_OVERRUN), meter.kept_hours / hours)
     return found

@@ -28,9 +28,9 @@ class Amount:
     """An estimate."""
 
     def __add__(self, other: "Amount") -> "Amount":
-        return self.combine(other, lambda one, another: one + another)
+        return self.merge(other, lambda one, another: one + another)
 
-    def combine(self, other: "Amount", function: Callable[[float, float], float]) -> "Amount":
+    def merge(self, other: "Amount", function: Callable[[float, float], float]) -> "Amount":
         """The function of both, unit by unit; what is unknown of one is unknown of the result."""
         return Amount(
             **{
@@ -42,7 +42,7 @@ class Amount:
 
     def multiply(self, factor: float) -> "Amount":
         """So many times as much."""
-        return self.combine(self, lambda one, _: one * factor)
+        return self.merge(self, lambda one, _: one * factor)
 
 
 UNITS = tuple(each.name for each in fields(Amount))
@@ -79,7 +79,7 @@ class Tariff:
         if not hours:
             return Amount(a100_hours=estimate.a100_hours, core_hours=estimate.cpu_hours)
         whole = self.measure_wall_hour(job).multiply(hours)
-        return whole.combine(
+        return whole.merge(
             Amount(
                 gpu_hours=estimate.gpu_hours,
                 a100_hours=estimate.a100_hours if resources.gpus else 0.0,

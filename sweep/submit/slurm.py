@@ -80,7 +80,7 @@ def submit_round(stored: StoredSweep, request: RoundRequest, caps: Caps, *, as_j
     """One round; the exit code is 0 if all went as it can, limits included."""
     if request.dry:
         with open_slurm_round(stored, request) as slurm_round:
-            watch = watch_budgets(slurm_round, request, caps)
+            watch = hold_budgets(slurm_round, request, caps)
             actions = slurm_round.decide()
             budget = build_budget_rows(slurm_round, watch)
             return print_actions(slurm_round, actions, stored, budget, scripts=request.scripts, as_json=as_json)
@@ -90,7 +90,7 @@ def submit_round(stored: StoredSweep, request: RoundRequest, caps: Caps, *, as_j
 def run_round(stored: StoredSweep, request: RoundRequest, caps: Caps) -> RoundOutcome:
     """The round to its end. Nothing is printed but what `request.report_wait` prints."""
     with open_slurm_round(stored, request) as slurm_round:
-        watch = watch_budgets(slurm_round, request, caps)
+        watch = hold_budgets(slurm_round, request, caps)
         report = slurm_round.run(slurm_round.decide())
         keep_refusals(slurm_round, report)
         drop_old_facts(slurm_round, report)
@@ -100,7 +100,7 @@ def run_round(stored: StoredSweep, request: RoundRequest, caps: Caps) -> RoundOu
     return RoundOutcome(slurm_round=slurm_round, report=report, budget=budget)
 
 
-def watch_budgets(slurm_round: SlurmRound, request: RoundRequest, caps: Caps) -> BudgetWatch:
+def hold_budgets(slurm_round: SlurmRound, request: RoundRequest, caps: Caps) -> BudgetWatch:
     """From here on the round sends what the budgets have room for."""
     watch = BudgetWatch(slurm_round.launch.sweep, caps, slurm_round.clock)
     slurm_round.held_back = request.held_back or caps.problem

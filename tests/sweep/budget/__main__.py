@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.without:
-        standing.UNCONFIRMED = 1.0
+        standing.MOST_OVERRUN = 1.0
         standing.find_overruns = lambda _meters: {}
         caps.select_excess = lambda *_: []
     good, shares = 0, []

@@ -44,7 +44,7 @@ def test_what_was_allocated_counts_and_not_what_was_asked_for() -> None:
     found = Tariff(PRICES).measure_usage(GPU_JOB, usage, "h100", "a100=2,h100=1")
     assert found.money == pytest.approx(2 * 2.0 + 5.0)
     assert found.a100_hours == pytest.approx(2 + 2.9)
-    unknown = Tariff(PRICES).measure_usage(GPU_JOB, usage, "h100", "v9000=3")
+    unknown = Tariff(PRICES).measure_usage(GPU_JOB, usage, "h100", "shard=3")
     assert (unknown.a100_hours, unknown.money, unknown.kwh, unknown.core_hours) == (None, None, None, 2)
 
 

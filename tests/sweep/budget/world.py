@@ -254,7 +254,10 @@ class World:
         """What squeue and sacct show now."""
         seen: dict[str, Observation] = {}
         for each in self.in_cluster.values():
-            state = ClusterState.RUNNING if each.began is not None else ClusterState.QUEUED
+            parents = self.by_key[each.key].parents
+            lost = any(parent not in self.in_cluster and not self._run(parent).result.exists() for parent in parents)
+            waiting = ClusterState.STUCK if lost else ClusterState.QUEUED
+            state = ClusterState.RUNNING if each.began is not None else waiting
             seen[each.key] = Observation(state=state, id=each.job_id)
         records: dict[str, list[AccountingRecord]] = defaultdict(list)
         shown = set()

@@ -183,3 +183,16 @@ def test_a_plan_is_forecast_with_its_cores(tmp_path: Path, capsys: pytest.Captur
     assert found["binding"][0]["name"] == "cores"
     assert main([*words, "--diff"]) == 2
     assert "--forecast is of a stored plan" in capsys.readouterr().err
+
+
+def test_it_says_when_a_budget_would_be_passed(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = ask(capsys, "small", "--store", small)
+    assert found["overruns"] == []
+    assert main(["limits", "small", "--budget-core-hours", "0.001", "--store", small]) == 0
+    capsys.readouterr()
+    [row] = ask(capsys, "small", "--store", small)["overruns"]
+    assert (row["unit"], row["budget"], row["chance"]) == ("core_hours", 0.001, 1)
+    assert found["now"] <= row["passed"]["middle"] < found["end"]["high"]
+    assert row["total"]["low"] <= row["total"]["middle"] <= row["total"]["high"]
+    assert main(["forecast", "small", "--store", small]) == 0
+    assert "(100% of the draws pass it)" in capsys.readouterr().out
