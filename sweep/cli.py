@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "check the cluster and the store: what they offer, what they lack, what to do about it",
     "submit": "run what is missing of a sweep, or hand it to Slurm; safe to repeat at any time",
     "tick": "one round on Slurm: record what ended, send what is missing, refresh the tables; made for cron",
+    "notices": "show what people were told of a sweep and what waits to be told; with --test try the receivers",
     "limits": "show, change or lift what was chosen for a sweep and lasts: queue cap, budget, cells, pace, back end",
     "list": "show the sweeps of the store, or the cells of one, with what is done of each",
     "status": "show what is done, what runs, what failed and why, and how long it still takes",

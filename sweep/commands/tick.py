@@ -65,7 +65,21 @@ def run(options: TickOptions) -> int:
         code = submit_to_slurm(options, stored, wanted, kept, held_back=report.summary)
         if not options.no_results and (remark := refresh_tables(stored)):
             print(f"sweep: {remark}", file=sys.stderr)
+        tell(stored)
     return code
+
+
+def tell(stored: "StoredSweep") -> None:
+    """Notices, where somebody wants them. What goes wrong with them is told on stderr, and fails nothing."""
+    from sweep.notices.settings import locate_user_file
+
+    if stored.manifest.notices is None and not locate_user_file().exists():
+        return
+    # imported here: most sweeps tell nobody
+    from sweep.notices.tell import tell_events
+
+    if line := tell_events(stored):
+        print(f"sweep: {line}", file=sys.stderr)
 
 
 def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
@@ -80,6 +94,7 @@ def refresh_local_sweep(options: TickOptions, stored: "StoredSweep") -> int:
     print_report(outcome, as_json=options.as_json)
     if not options.no_results and (remark := refresh_tables(stored)):
         print(f"sweep: {remark}", file=sys.stderr)
+    tell(stored)
     if not options.as_json:
         print(f"{name} runs on this machine: a round for Slurm has nothing to do", file=sys.stderr)
         print(

@@ -344,6 +344,10 @@ class SweepHandle:
                 from sweep.page.refresh import refresh_results
 
                 refresh_results(stored)
+            from sweep.notices.tell import tell_events
+
+            if line := tell_events(stored):
+                progress(line)
             return outcome
 
     def wait(

@@ -179,6 +179,7 @@ def build_manifest(
         jobs=tuple(planner.graph.iter_jobs()),
         identities=identities,
         prices=sweep.prices,
+        notices=sweep.notices,
     )
 
 

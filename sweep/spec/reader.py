@@ -238,6 +238,7 @@ def check_sweep_source(source: YamlSource, *, store: Path, catalog: Catalog) -> 
         settings=fields.settings,
         resources=fields.resources,
         prices=fields.prices.build_prices() if fields.prices is not None else None,
+        notices=fields.notices.build_settings() if fields.notices is not None else None,
     )
     reader.check_prices(fields)
     reader.check_sweep(sweep, layers, [*fields.models, *catalog.models])

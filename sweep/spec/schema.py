@@ -7,10 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from sweep.budget.prices import MOST_PRICE, Prices
+from sweep.notices.settings import NoticeSettings
 from sweep.spec.data import DataFields, DataSet
 from sweep.spec.engines import EngineFields
 from sweep.spec.fields import AxisValues, Count, Fields, Name, PointFields, convert_axis_values
 from sweep.spec.models import Model, ModelFields
+from sweep.spec.notices import NoticeFields
 from sweep.spec.resources import ResourceFields
 from sweep.spec.run_settings import RunSettingFields
 from sweep.spec.settings import Layer
@@ -139,6 +141,7 @@ class SweepFields(Fields):
     )
     resources: ResourceFields = Field(default_factory=ResourceFields, description="what jobs ask of the cluster")
     prices: PriceFields | None = Field(None, description="what hours cost in money, for `sweep costs` and budgets")
+    notices: NoticeFields | None = Field(None, description="who is told of what happens, by `sweep tick`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,3 +178,5 @@ class Sweep:
     resources: ResourceFields
     prices: Prices | None = None
     """What hours cost in money; None: the file does not say."""
+    notices: NoticeSettings | None = None
+    """Who is told of what; None: the file does not say."""
