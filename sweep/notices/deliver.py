@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from email.message import EmailMessage
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jobs.store.reading import open_regular
 from sweep.notices.log import NoticeEvent
@@ -97,6 +97,7 @@ def format_plain(notice: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *([f"next: {notice['step']}"] if notice["step"] else [])]) + "\n"
 
 
+# Why: docs/decisions.md, D237
 def read_url(receiver: Receiver) -> str:
     """The webhook's address from the environment, or from its file. DeliveryError names where it was looked for."""
     if receiver.url_variable:
@@ -145,13 +146,14 @@ def escape_markup(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-class RedirectRefusal(urllib.request.HTTPRedirectHandler):
-    """A webhook stands where it stands: nothing is posted to another address."""
-
-    def http_error_301(self, *_: Any) -> NoReturn:
-        raise DeliveryError("the address leads elsewhere")
-
-    http_error_302 = http_error_303 = http_error_307 = http_error_308 = http_error_301
+NO_REDIRECTS = (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+)
+"""A webhook stands where it stands: nothing is posted to an address that an answer names."""
 
 
 def post_webhook(url: str, body: bytes) -> None:
@@ -174,15 +176,15 @@ def try_post(url: str, body: bytes) -> str:
     request = urllib.request.Request(  # noqa: S310 - `read_url` has looked at the scheme
         url, data=body, headers={"Content-Type": "application/json", "User-Agent": "sweep"}, method="POST"
     )
-    opener = urllib.request.build_opener(RedirectRefusal())
+    opener = urllib.request.OpenerDirector()
+    for handler in NO_REDIRECTS:
+        opener.add_handler(handler())
     try:
         with opener.open(request, timeout=SOCKET_SECONDS) as answer:
             return "" if 200 <= answer.status < 300 else f"the webhook answered {answer.status}"
     except urllib.error.HTTPError as error:
         error.close()
         return f"the webhook answered {error.code}"
-    except DeliveryError as error:
-        return str(error)
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         return f"the webhook cannot be reached: {type(reason).__name__}"

@@ -60,7 +60,7 @@ class ReceiverRecord:
         """Unix seconds from which it may be tried again; 0: at any time."""
         if not self.failures:
             return 0.0
-        return self.failed_at + min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(20, self.failures - 1))
+        return self.failed_at + min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(20, self.failures - 1))
 
 
 @dataclass(slots=True)
@@ -84,6 +84,7 @@ class NoticeHistory:
         return self.receivers.setdefault(name, ReceiverRecord())
 
 
+# Why: docs/decisions.md, D236
 class NoticeLog:
     """The log of one sweep. Whoever writes holds its lock."""
 

@@ -52,7 +52,7 @@ class Receiver:
     quiet: str = ""
     """Hours in which it hears nothing, such as 22:00-07:00, by the clock of the machine; it hears of it afterwards."""
 
-    def hears(self, kind: str) -> bool:
+    def is_told_of(self, kind: str) -> bool:
         return not self.events or kind in self.events
 
     def is_quiet(self, now: float) -> bool:
@@ -103,7 +103,7 @@ def parse_receiver(record: object) -> Receiver:
     """One receiver. ValueError."""
     if not isinstance(record, Mapping):
         raise ValueError("notices: a receiver is no JSON object")
-    known = {
+    known: dict[str, Any] = {
         each.name: tuple(value) if isinstance(value := record[each.name], list) else value
         for each in fields(Receiver)
         if each.name in record

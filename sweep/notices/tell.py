@@ -144,7 +144,8 @@ def deliver_waiting(
     log: NoticeLog, settings: NoticeSettings, sweep: str, clock: Clock, holds_lock: Callable[[], bool]
 ) -> list[Delivery]:
     """Tells each receiver what waits for it, oldest first. One that fails is left alone until its pause is over."""
-    history, began, tried = log.read(), clock.monotonic(), []
+    history, began = log.read(), clock.monotonic()
+    tried: list[Delivery] = []
     for receiver in settings.receivers:
         for event in list_waiting(history, receiver):
             now = clock.now()
@@ -173,7 +174,7 @@ def try_delivery(receiver: Receiver, event: NoticeEvent, sweep: str, *, is_test:
 def list_waiting(history: NoticeHistory, receiver: Receiver) -> list[NoticeEvent]:
     """What a receiver is to hear and has not, oldest first."""
     told = history.receivers[receiver.name].told if receiver.name in history.receivers else set()
-    return [event for event in history.events.values() if event.id not in told and receiver.hears(event.kind)]
+    return [event for event in history.events.values() if event.id not in told and receiver.is_told_of(event.kind)]
 
 
 def build_test_event(sweep: str, now: float) -> NoticeEvent:

@@ -56,7 +56,7 @@ def test_slack_and_teams_get_their_forms() -> None:
         ("refuse", "the webhook answered 500"),
         ("drop", "the webhook cannot be reached: RemoteDisconnected"),
         ("hang", "cannot be reached: TimeoutError"),
-        ("redirect", "the address leads elsewhere"),
+        ("redirect", "the webhook answered 307"),
     ],
 )
 def test_a_webhook_that_fails_is_told_of_without_its_address(

@@ -72,7 +72,7 @@ def test_settings_are_read_as_a_plan_holds_them() -> None:
     record["cells"] = [10.0]
     assert parse_notices(record) == given
     assert parse_notices(None) is None
-    assert [kind for kind in EVENTS if given.receivers[0].hears(kind)] == ["done"]
+    assert [kind for kind in EVENTS if given.receivers[0].is_told_of(kind)] == ["done"]
 
 
 @pytest.mark.parametrize(
