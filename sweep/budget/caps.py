@@ -115,6 +115,8 @@ class BudgetWatch:
     ) -> list[dict[str, Any]]:
         """Section `budget` of docs/json.md, a row for each budget. `held`: keys of jobs that a round held back, by
         option; None: nobody has asked, and those are told that could go and have no room."""
+        if not self.caps.amounts:
+            return []
         standing = self.measure(snapshot)
         return [self._build_row(standing, unit, held) for unit in self.caps.amounts]
 
